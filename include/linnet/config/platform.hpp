@@ -1,0 +1,73 @@
+#pragma once
+/// @file
+/// Version, the keyed inline namespace and the few compiler differences, all in one place.
+
+#define LINNET_VERSION_MAJOR 0
+#define LINNET_VERSION_MINOR 1
+#define LINNET_VERSION_PATCH 0
+#define LINNET_VERSION "0.1.0"
+
+#if !defined(__GNUC__)
+#error "linnet needs g++ 12 or clang 14 or newer: its kernels use their vector extensions."
+#elif defined(__clang__) && __clang_major__ < 14
+#error "linnet needs clang 14 or newer."
+#elif !defined(__clang__) && __GNUC__ < 12
+#error "linnet needs g++ 12 or newer."
+#elif __cplusplus < 202002L
+#error "linnet needs C++20: compile with -std=c++20."
+#endif
+
+// Translation units of one program may be compiled with different flags. Everything that such a
+// flag changes lives in an inline namespace named after the flags, so the linker never merges,
+// say, an AVX-512 instance of a function with the one a portable translation unit relies on.
+#if defined(__AVX512BF16__)
+#define LINNET_ABI_ARCH avx512bf16
+#elif defined(__AVX512VNNI__)
+#define LINNET_ABI_ARCH avx512vnni
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define LINNET_ABI_ARCH avx512
+#elif defined(__AVX512F__)
+#define LINNET_ABI_ARCH avx512f
+#elif defined(__AVX2__) && defined(__FMA__)
+#define LINNET_ABI_ARCH avx2fma
+#elif defined(__AVX2__)
+#define LINNET_ABI_ARCH avx2
+#elif defined(__AVX__)
+#define LINNET_ABI_ARCH avx
+#elif defined(__SSE4_2__)
+#define LINNET_ABI_ARCH sse42
+#else
+#define LINNET_ABI_ARCH base
+#endif
+#if defined(NDEBUG)
+#define LINNET_ABI_DEBUG _release
+#else
+#define LINNET_ABI_DEBUG _debug
+#endif
+#if defined(_OPENMP)
+#define LINNET_ABI_OPENMP _omp
+#else
+#define LINNET_ABI_OPENMP
+#endif
+#if defined(__FAST_MATH__)
+#define LINNET_ABI_MATH _fast
+#else
+#define LINNET_ABI_MATH
+#endif
+#define LINNET_ABI_PASTE(a, b, c, d) v0_1_##a##b##c##d
+#define LINNET_ABI_NAME(a, b, c, d) LINNET_ABI_PASTE(a, b, c, d)
+
+/// Opens namespace linnet and its keyed inline namespace.
+#define LINNET_NAMESPACE_BEGIN \
+  namespace linnet {           \
+  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, LINNET_ABI_MATH) {
+/// Closes what LINNET_NAMESPACE_BEGIN opened.
+#define LINNET_NAMESPACE_END \
+  }                          \
+  }
+
+#if defined(__clang__)
+#define LINNET_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LINNET_UNROLL _Pragma("GCC unroll 16")
+#endif

@@ -1,0 +1,77 @@
+#pragma once
+/// @file
+/// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
+
+#include <cassert>
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+#include <linnet/core/types.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Alignment of every planned buffer, in bytes: one cache line and one AVX-512 register.
+inline constexpr index alignment = 64;
+
+/// Hands out consecutive buffers from one block. Without a block it only counts, also at compile
+/// time, so one `plan` function serves as layout, as footprint and as allocation.
+///
+/// Buffers taken after a mark() and given back by release() may share memory with later ones: a
+/// layer's temporary buffers, or all activations of an earlier layer when nothing is kept for a
+/// backward pass. peak() is what the block has to hold.
+class arena {
+ public:
+  /// An arena that only counts.
+  constexpr arena() = default;
+  /// An arena over `size` bytes at `block`, which must be aligned to `alignment`.
+  arena(void* block, index size) : block_(static_cast<std::byte*>(block)), size_(size) {}
+
+  /// The next `count` objects of type `T`; null from an arena that only counts.
+  template <class T>
+  constexpr T* take(index count) {
+    const index at = used_;
+    used_ += round_up(count * static_cast<index>(sizeof(T)), alignment);
+    if (used_ > peak_) peak_ = used_;
+    if (block_ == nullptr) return nullptr;
+    assert(used_ <= size_ && "linnet::arena: the plan exceeds its footprint");
+    return reinterpret_cast<T*>(block_ + at);
+  }
+  /// The current position, for release().
+  constexpr index mark() const { return used_; }
+  /// Gives back everything taken since `mark`; the memory stays valid and will be shared.
+  constexpr void release(index mark) { used_ = mark; }
+  /// Bytes needed so far.
+  constexpr index peak() const { return peak_; }
+
+ private:
+  std::byte* block_ = nullptr;
+  index size_ = 0, used_ = 0, peak_ = 0;
+};
+
+/// Owns one aligned, zeroed block of memory. Movable; an empty block means allocation failed.
+class memory_block {
+ public:
+  memory_block() = default;
+  /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
+  explicit memory_block(index bytes) : size_(round_up(bytes > 0 ? bytes : 1, alignment)) {
+    data_.reset(std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size_)));
+    if (data_)
+      __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
+    else
+      size_ = 0;
+  }
+  /// First byte, or null.
+  void* data() const { return data_.get(); }
+  /// Size in bytes, a multiple of `alignment`.
+  index size() const { return size_; }
+
+ private:
+  struct free_memory {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::unique_ptr<void, free_memory> data_;
+  index size_ = 0;
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,104 @@
+#pragma once
+/// @file
+/// Errors as values: what went wrong, where, what was expected and what was found.
+
+#include <cassert>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include <linnet/core/types.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The kind of a failure, for programs that branch on it.
+enum class errc {
+  io,            ///< a file could not be opened, read or written
+  malformed,     ///< bytes that do not follow the format
+  unsupported,   ///< well-formed, but a version or type linnet does not read
+  mismatch,      ///< valid, but it does not fit the compile-time model
+  missing,       ///< a tensor or field that the model needs is absent
+  out_of_memory, ///< an allocation failed
+  invalid        ///< an argument outside its range
+};
+
+/// One failure: where it happened, what it concerns, what was expected and what was found.
+struct error {
+  errc code = errc::invalid;
+  std::string where;     ///< file or function
+  std::string what;      ///< tensor, field or argument
+  std::string expected;  ///< the value or rule that would have been right
+  std::string got;       ///< the value that was found
+
+  /// One line for people: `where: what: expected …, got …`.
+  std::string message() const {
+    std::string line = where;
+    if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
+    if (!expected.empty()) line += ": expected " + expected;
+    if (!got.empty()) line += (expected.empty() ? ": got " : ", got ") + got;
+    return line;
+  }
+};
+
+/// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
+/// value of a failed result is a programming error (an assertion).
+template <class T>
+class [[nodiscard]] result {
+ public:
+  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+  result(linnet::error failure) : state_(std::in_place_index<1>, std::move(failure)) {}
+
+  /// Whether a value is there.
+  explicit operator bool() const { return state_.index() == 0; }
+  /// The value; asserts that there is one.
+  T& value() & { return *operator->(); }
+  /// @copydoc value()
+  const T& value() const& { return *operator->(); }
+  /// Moves the value out.
+  T value() && { return std::move(*operator->()); }
+  /// The value; asserts that there is one.
+  T& operator*() & { return *operator->(); }
+  /// @copydoc operator*()
+  const T& operator*() const& { return *operator->(); }
+  /// Moves the value out.
+  T operator*() && { return std::move(*operator->()); }
+  /// Access to the value's members.
+  T* operator->() {
+    T* const held = std::get_if<0>(&state_);
+    assert(held && "linnet::result: value() of a failed result; test it first");
+    return held;
+  }
+  /// @copydoc operator->()
+  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
+  /// The failure; only when there is no value.
+  const linnet::error& error() const {
+    const linnet::error* const failure = std::get_if<1>(&state_);
+    assert(failure && "linnet::result: error() of a successful result");
+    return *failure;
+  }
+
+ private:
+  std::variant<T, linnet::error> state_;
+};
+
+/// Success without a value, or an error: the result of functions that only do something.
+template <>
+class [[nodiscard]] result<void> {
+ public:
+  result() = default;
+  result(linnet::error failure) : failure_(std::move(failure)) {}
+  /// Whether it succeeded.
+  explicit operator bool() const { return !failure_; }
+  /// The failure; only when there is one.
+  const linnet::error& error() const {
+    assert(failure_ && "linnet::result: error() of a successful result");
+    return *failure_;
+  }
+
+ private:
+  std::optional<linnet::error> failure_;
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,67 @@
+#pragma once
+/// @file
+/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
+/// limits are constants.
+
+#include <span>
+
+#include <linnet/core/result.hpp>
+#include <linnet/model/limits.hpp>
+#include <linnet/model/weights.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, keep = 0, scratch = 0;
+  constexpr index total() const { return state + keep + scratch; }
+};
+template <class M, class T>
+constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m;
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.keep.peak(), m.scratch.peak()};
+}
+
+/// The workspace of model M inside `memory`, which is zeroed and large enough.
+template <class M, class T>
+typename M::template workspace<T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m;
+  m.state = arena(at, sizes.state);
+  m.keep = arena(at + sizes.state, sizes.keep);
+  m.scratch = arena(at + sizes.state + sizes.keep, sizes.scratch);
+  auto w = M::template plan<T>(m, l, use);
+  M::prepare(w, l);
+  return w;
+}
+
+/// An error for limits that make no sense for model M, or nothing.
+template <class M>
+result<void> acceptable(const char* where, const limits& l) {
+  const auto refuse = [&](const char* field, const char* rule, index got) {
+    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
+  };
+  if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
+  if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
+  if constexpr (M::family == model_family::t5) {
+    if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
+    if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
+  } else {
+    if (l.target < 0) return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
+    if (M::longest(l) > M::context_length && M::learned)
+      return refuse("limits.target", "no more than the model's context", l.target);
+  }
+  return {};
+}
+
+inline linnet::error out_of_memory(const char* where, index bytes) {
+  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes", "a failed allocation"};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,100 @@
+#pragma once
+/// @file
+/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+
+#include <type_traits>
+
+#include <linnet/nn/attention.hpp>
+#include <linnet/nn/ffn.hpp>
+#include <linnet/nn/norm.hpp>
+#include <linnet/nn/policies.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Storage types are policies too, though they have no common base.
+template <class P>
+inline constexpr bool is_storage = std::is_same_v<P, storage::f32> || std::is_same_v<P, storage::bf16> ||
+                                   std::is_same_v<P, storage::int8>;
+
+/// The policy derived from `Slot` in the list, or `Default`.
+template <class Slot, class Default, class... Ps>
+struct pick_policy {
+  using type = Default;
+};
+template <class Slot, class Default, class P, class... Ps>
+struct pick_policy<Slot, Default, P, Ps...> {
+  using type = typename std::conditional_t<std::is_base_of_v<Slot, P>, std::type_identity<P>,
+                                           pick_policy<Slot, Default, Ps...>>::type;
+};
+template <class Slot, class Default, class... Ps>
+using pick = typename pick_policy<Slot, Default, Ps...>::type;
+
+/// The same for storage types.
+template <class... Ps>
+struct pick_storage {
+  using type = storage::f32;
+};
+template <class P, class... Ps>
+struct pick_storage<P, Ps...> {
+  using type = typename std::conditional_t<is_storage<P>, std::type_identity<P>, pick_storage<Ps...>>::type;
+};
+
+/// What a wrapper such as encoder<P> holds, or void.
+template <template <class> class Wrapper, class P>
+struct unwrap {
+  using type = void;
+};
+template <template <class> class Wrapper, class P>
+struct unwrap<Wrapper, Wrapper<P>> {
+  using type = P;
+};
+/// The policy of a slot for one stack: the wrapped one, else the one for all, else the default.
+template <template <class> class Wrapper, class Slot, class Default, class... Ps>
+using pick_for = pick<Slot, pick<Slot, Default, Ps...>, typename unwrap<Wrapper, Ps>::type...>;
+
+/// How many policies of the list fill a slot.
+template <class Slot, class... Ps>
+inline constexpr int times = (0 + ... + static_cast<int>(std::is_base_of_v<Slot, Ps>));
+
+template <class P>
+inline constexpr bool known_policy =
+    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> || std::is_base_of_v<attention::policy, P> ||
+    std::is_base_of_v<position::policy, P> || std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
+    is_storage<P>;
+
+/// Words for a wrong list; true when it is right.
+template <class... Ps>
+constexpr bool policies_fit() {
+  static_assert(times<ffn::policy, Ps...> <= 1, "linnet: two ffn:: policies for the same stack; give one, or wrap one "
+                                                "in encoder<> or decoder_stack<>");
+  static_assert(times<norm::policy, Ps...> <= 1, "linnet: two norm:: policies; give one");
+  static_assert(times<attention::policy, Ps...> <= 1, "linnet: two attention:: policies; give one");
+  static_assert(times<position::policy, Ps...> <= 1, "linnet: two position:: policies; give one");
+  static_assert(times<tie::policy, Ps...> <= 1, "linnet: two tie:: policies; give one");
+  static_assert(times<bias::policy, Ps...> <= 1, "linnet: two bias:: policies; give one");
+  return true;
+}
+
+/// The residual block of a stack: the attention branches, then the feed-forward unless skipped.
+template <class Norm, class Ffn, class... Branches>
+struct block_of {
+  template <index D, index F, bool Bias, real Eps>
+  struct make {
+    using feed_forward = residual<typename Norm::template layer<D, Eps>, typename Ffn::template layer<D, F, Bias>>;
+    using type = chain<Branches..., named<"ffn", feed_forward>>;
+  };
+};
+template <class Norm, class Ffn, class... Branches>
+  requires(Ffn::skipped)
+struct block_of<Norm, Ffn, Branches...> {
+  template <index D, index F, bool Bias, real Eps>
+  struct make {
+    using type = chain<Branches...>;
+  };
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

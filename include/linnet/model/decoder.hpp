@@ -1,0 +1,260 @@
+#pragma once
+/// @file
+/// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
+
+#include <linnet/model/choices.hpp>
+#include <linnet/model/limits.hpp>
+#include <linnet/model/weights.hpp>
+#include <linnet/ops/language.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
+struct decoder_batch {
+  const token* tokens = nullptr;   ///< inputs
+  const token* labels = nullptr;   ///< the token that follows each input, or `ignored`
+  index batch = 0;                 ///< sequences
+  index length = 0;                ///< tokens per sequence
+};
+
+/// A decoder-only model as a type; spelled decoder<shape, policies...>.
+template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie, class Bias,
+          class Storage>
+struct decoder_model {
+  static_assert(Shape.valid(),
+                "linnet::decoder: the shape is incomplete or inconsistent: every number must be positive, heads a "
+                "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
+
+  static constexpr model_family family = model_family::decoder;
+  static constexpr decoder_shape shape = Shape;
+  static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
+  static constexpr bool biased = std::is_same_v<Bias, bias::all>;
+  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
+  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
+  static constexpr bool rotary = Position::pairing != rope_pairing::none;
+  using ffn = Ffn;
+  using attention = Attention;
+  using norm = Norm;
+  using position = Position;
+  using storage = Storage;
+  using batch = decoder_batch;
+  /// The same model with another feed-forward.
+  template <class Other>
+  using with_ffn = decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage>;
+  /// The same model with another storage type.
+  template <class Other>
+  using with_storage = decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other>;
+
+  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary, context_length = Shape.context;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = Shape.heads,
+                                        .kv_heads = Shape.kv_heads,
+                                        .d_kv = Shape.head_width(),
+                                        .causal = true,
+                                        .bias = biased,
+                                        .rope = Position::pairing};
+  using norm_layer = typename Norm::template layer<d, eps>;
+  using block = typename detail::block_of<
+      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<self>>>>::
+      template make<d, Shape.d_ff, biased, eps>::type;
+  using blocks = repeat<block, Shape.layers>;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t> positions{};
+    typename blocks::template params<Form> stack{};
+    typename norm_layer::template params<Form> norm{};
+    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, initial_deviation}, p.embedding...);
+    if constexpr (learned)
+      f(at / "position" / "weight", tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
+    // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
+    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = initial_deviation;
+      f(where, info, leaf...);
+    };
+    blocks::visit(normal, at / "blocks", p.stack...);
+    norm_layer::visit(f, at / "norm", p.norm...);
+    if constexpr (!tied)
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, initial_deviation}, p.head...);
+  }
+  static constexpr double initial_deviation = 0.02;
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<decoder_model>(); }
+  /// Parameters outside the embedding, the position table and an untied head.
+  static constexpr index non_embedding() {
+    return parameters() - vocabulary * d * (tied ? 1 : 2) - (learned ? context_length * d : 0);
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens, head included.
+  static constexpr index flops(index batch_size, index length) {
+    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
+    return blocks::flops(e) + norm_layer::flops(e) + 2 * e.rows() * d * vocabulary;
+  }
+
+  /// Buffers of one session, evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    T *embedded = nullptr, *out = nullptr, *normed = nullptr;     ///< [rows, d]
+    T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
+    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* chunk = nullptr;       ///< logits of some rows
+    T* last = nullptr;        ///< [batch, d] last valid rows
+    T* logits = nullptr;      ///< [batch, vocabulary]
+    double* losses = nullptr; ///< [rows]
+    int site = 0;
+  };
+  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) { return l.target > 0 ? l.target : context_length; }
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const extents e = detail::stack_extents(l, use, longest(l), 0);
+    const index size = e.rows() * d;
+    workspace<T> w;
+    w.site = m.sites++;
+    if (rotary) w.table = m.state.take<T>(longest(l) * self.d_kv);
+    if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
+    w.embedded = m.keep.take<T>(size);
+    w.out = m.keep.take<T>(size);
+    w.normed = m.keep.take<T>(size);
+    if (use == purpose::decoding) {
+      w.last = m.keep.take<T>(e.batch * d);
+      w.logits = m.state.take<T>(e.batch * vocabulary);
+    } else {
+      w.losses = m.keep.take<double>(e.rows());
+      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+    }
+    if (e.training) {
+      w.d_embedded = m.keep.take<T>(size);
+      w.d_out = m.keep.take<T>(size);
+      w.d_normed = m.keep.take<T>(size);
+    }
+    w.norm = norm_layer::template plan<T>(m, e);
+    w.stack = blocks::template plan<T>(m, e);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    if constexpr (rotary) ops::rope_table(longest(l), self.d_kv, Shape.rope_theta, w.table);
+    if constexpr (sinusoidal)
+      for (index t = 0; t < longest(l); ++t)
+        for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
+  }
+
+  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
+  /// given, receives all [batch * length, vocabulary] of them. Called by every thread.
+  template <class T, class S>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
+                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.rope = w.table;
+    ctx.dropout = dropout;
+    const index rows = ctx.rows();
+    forward<T, S>(p, b.tokens, w, ctx);
+    if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
+    ops::head_call<T, S> head{rows, d, vocabulary, w.normed, head_matrix<T, S>(p), T(1), b.labels, w.chunk, w.losses};
+    head.logits = logits;
+    if constexpr (!S::scaled)
+      if (dp) {
+        head.dy = w.d_normed;
+        head.d_table = head_gradient<T>(*dp);
+      }
+    const loss_sum sum = ops::head_loss(on, head);
+    if constexpr (!S::scaled)
+      if (dp) {
+        const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
+        ops::fill(on, d_out.size(), T(0), w.d_out);
+        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows}, d_out, w.norm, ctx);
+        ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
+        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded, w.stack, ctx);
+        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::embed_backward(on, rows, d, b.tokens, w.d_embedded, dp->embedding);
+        if constexpr (learned)
+          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_embedded, dp->positions);
+      }
+    return sum;
+  }
+
+  /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
+  /// predicts what follows each sequence's last valid token. Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size, index length,
+                   const index* lengths, const index* past, workspace<T>& w, const ops::machine& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = batch_size;
+    ctx.length = length;
+    ctx.lengths = lengths;
+    ctx.past = past;
+    ctx.rope = w.table;
+    forward<T, S>(p, tokens, w, ctx);
+    on.threads.each(batch_size, [&](index i) {
+      std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    });
+    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits);
+  }
+
+ private:
+  template <class T, class S>
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
+    if constexpr (tied) return p.embedding;
+    else return p.head;
+  }
+  template <class T>
+  static T* head_gradient(params<form::gradient<T>>& dp) {
+    if constexpr (tied) return dp.embedding;
+    else return dp.head;
+  }
+  /// tokens -> w.normed
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.embedded);
+    const T* table = nullptr;
+    if constexpr (learned) table = p.positions;
+    if constexpr (sinusoidal) table = w.table;
+    if (table)
+      ctx.on.threads.each(rows, [&](index i) {
+        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
+        for (index j = 0; j < d; ++j) w.embedded[i * d + j] += table[position * d + j];
+      });
+    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+    norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.normed, rows}, w.norm, ctx);
+  }
+};
+
+namespace detail {
+template <decoder_shape Shape, class... Ps>
+struct make_decoder {
+  static_assert((known_policy<Ps> && ...),
+                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own from ffn::policy, "
+                "attention::policy or norm::policy");
+  static_assert(policies_fit<Ps...>());
+  using type =
+      decoder_model<Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+                    pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
+                    pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
+                    typename pick_storage<Ps...>::type>;
+};
+}  // namespace detail
+
+/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults: SwiGLU,
+/// full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
+template <decoder_shape Shape, class... Policies>
+using decoder = typename detail::make_decoder<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,29 @@
+#pragma once
+/// @file
+/// Initial values of a model's weights.
+
+#include <linnet/core/random.hpp>
+#include <linnet/model/weights.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Fills `w` with fresh values: matrices and tables normal with the deviation their layer states
+/// (zoo A6 for T5, 0.02 for decoders), norms one, biases zero. Each tensor's values depend only on
+/// the seed and the tensor's name.
+template <class M, class T>
+void initialize(weights<M, T>& w, seed s) {
+  static_assert(std::is_floating_point_v<typename storage_of<M, T>::value>,
+                "linnet::initialize: quantized weights are made by quantize() from trained ones");
+  w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+    random_stream random(s, stream_of(at.str()));
+    T* values = nullptr;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) values = leaf;
+    else values = leaf.data;
+    for (index i = 0; i < info.size(); ++i)
+      values[i] = info.kind == role::scale  ? T(1)
+                  : info.kind == role::bias ? T(0)
+                                            : static_cast<T>(info.deviation * random.normal());
+  });
+}
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,53 @@
+#pragma once
+/// @file
+/// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
+
+#include <linnet/nn/layer.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The families of models, for code that treats them differently.
+enum class model_family {
+  t5,      ///< encoder-decoder
+  decoder  ///< decoder only
+};
+
+/// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
+/// once and never grows.
+struct limits {
+  index batch = 1;   ///< sequences at a time
+  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
+  index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
+  int threads = 1;   ///< threads that share the work of one call
+  simd::level level = simd::level::automatic;  ///< pin it for results that are equal across machines
+  executor run_on{};                 ///< your own threads instead of OpenMP's
+};
+
+/// Calls `f(machine)` on the threads of `l`.
+template <class F>
+void run(const limits& l, F&& f) {
+  parallel(l.threads, l.run_on, [&](const team& threads) { f(ops::machine{threads, simd::resolve(l.level)}); });
+}
+
+/// What buffers are planned for.
+enum class purpose {
+  training,  ///< loss and gradients
+  scoring,   ///< loss alone
+  decoding   ///< token by token, with a key-value cache
+};
+
+namespace detail {
+/// Layer extents of one stack.
+constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
+  extents e;
+  e.batch = l.batch;
+  e.length = length;
+  e.memory = memory;
+  e.capacity = use == purpose::decoding ? length : 0;
+  e.threads = l.threads;
+  e.training = use == purpose::training;
+  return e;
+}
+}  // namespace detail
+
+LINNET_NAMESPACE_END

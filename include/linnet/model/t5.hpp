@@ -1,0 +1,369 @@
+#pragma once
+/// @file
+/// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
+/// variants (zoo A1 to A8, B1).
+
+#include <linnet/model/choices.hpp>
+#include <linnet/model/limits.hpp>
+#include <linnet/model/weights.hpp>
+#include <linnet/ops/language.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Sources and targets of a T5 training or scoring call, row-major.
+struct t5_batch {
+  const token* source = nullptr;          ///< [batch, source_length], padded on the right
+  const index* source_lengths = nullptr;  ///< [batch] valid source tokens, at least 1; null when all are
+  const token* labels = nullptr;          ///< [batch, target_length], `ignored` behind the end
+  index batch = 0;                        ///< sequences
+  index source_length = 0;                ///< padded source tokens
+  index target_length = 0;                ///< padded target tokens
+};
+
+/// One stack of a T5 model: relative-position bias, blocks, final norm.
+template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm>
+struct t5_stack {
+  static constexpr index d = Shape.d_model, heads = Shape.heads;
+  static constexpr index in = d, out = d;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d, .heads = heads, .kv_heads = heads, .d_kv = Shape.d_kv,
+                                        .causal = IsDecoder, .scaled = false, .relative = true};
+  static constexpr attention_shape across{.d_model = d, .heads = heads, .kv_heads = heads, .d_kv = Shape.d_kv,
+                                          .cross = true, .scaled = false};
+  using norm_layer = typename Norm::template layer<d, eps>;
+  using self_attention = named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
+  using cross_attention = named<"cross", residual<norm_layer, attention::full::layer<across>>>;
+  template <class... Branches>
+  using block_with = typename detail::block_of<Norm, Ffn, Branches...>::template make<d, Shape.d_ff, false, eps>::type;
+  using block = typename std::conditional_t<IsDecoder, std::type_identity<block_with<self_attention, cross_attention>>,
+                                            std::type_identity<block_with<self_attention>>>::type;
+  using blocks = repeat<block, Layers>;
+
+  template <class Form>
+  struct params {
+    typename Form::vector relative_bias{};
+    typename blocks::template params<Form> stack{};
+    typename norm_layer::template params<Form> norm{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "relative_bias" / "weight", tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)},
+      p.relative_bias...);
+    blocks::visit(f, at / "blocks", p.stack...);
+    norm_layer::visit(f, at / "norm", p.norm...);
+  }
+
+  template <class T>
+  struct cache {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    T *x = nullptr, *y = nullptr;      ///< [rows, d] embedded input, output of the blocks
+    T *dx = nullptr, *dy = nullptr;    ///< their gradients
+    T* bias = nullptr;                 ///< [heads, 2 origin + 1] bias lines
+    T* d_bias = nullptr;               ///< [batch, heads, 2 origin + 1]
+    index origin = 0;
+    int input_site = 0, output_site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    c.input_site = m.sites++;
+    c.output_site = m.sites++;
+    c.origin = e.length - 1;
+    const index lines = heads * (2 * c.origin + 1), size = e.rows() * d;
+    c.x = m.keep.take<T>(size);
+    c.y = m.keep.take<T>(size);
+    c.bias = m.keep.take<T>(lines);
+    if (e.training) {
+      c.dx = m.keep.take<T>(size);
+      c.dy = m.keep.take<T>(size);
+      c.d_bias = m.keep.take<T>(e.batch * lines);
+    }
+    c.norm = norm_layer::template plan<T>(m, e);
+    c.stack = blocks::template plan<T>(m, e);
+    return c;
+  }
+
+  /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (zoo A4).
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c, context<T>& ctx) {
+    const index rows = ctx.rows(), line = 2 * c.origin + 1;
+    ctx.on.threads.each(heads, [&](index head) {
+      for (index r = 0; r < line; ++r) c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
+    });
+    ctx.bias = c.bias;
+    ctx.bias_origin = c.origin;
+    ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
+    blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
+    norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
+  }
+  /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<T, d> dy, cache<T>& c,
+                       context<T>& ctx) {
+    const index rows = ctx.rows(), line = 2 * c.origin + 1;
+    ctx.bias = c.bias;
+    ctx.bias_origin = c.origin;
+    ctx.d_bias = c.d_bias;
+    ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
+    ops::fill(ctx.on, rows * d, T(0), c.dy);
+    norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm, ctx);
+    ops::fill(ctx.on, rows * d, T(0), c.dx);
+    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows}, c.stack, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
+    ctx.on.threads.each(heads, [&](index head) {
+      for (index b = 0; b < ctx.batch; ++b)
+        for (index r = 0; r < line; ++r)
+          dp.relative_bias[bucket(r - c.origin) * heads + head] += c.d_bias[(b * heads + head) * line + r];
+    });
+  }
+
+  static constexpr index flops(const extents& e) { return blocks::flops(e) + norm_layer::flops(e); }
+
+ private:
+  /// The bucket of a key position minus query position.
+  static constexpr index bucket(index relative) {
+    return ops::relative_bucket(relative, !IsDecoder, Shape.buckets, Shape.max_distance);
+  }
+};
+
+/// A T5 model as a type; spelled t5<shape, policies...>.
+template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class Attention, class Norm, class Tie, class Storage>
+struct t5_model {
+  static_assert(Shape.valid(),
+                "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer counts and the vocabulary "
+                "must be positive, buckets a multiple of 4");
+
+  static constexpr model_family family = model_family::t5;
+  static constexpr t5_shape shape = Shape;
+  static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
+  static constexpr bool biased = false;
+  using encoder_ffn = EncoderFfn;
+  using decoder_ffn = DecoderFfn;
+  using attention = Attention;
+  using norm = Norm;
+  using storage = Storage;
+  using batch = t5_batch;
+  /// The same model with other feed-forwards.
+  template <class E, class D = E>
+  using with_ffn = t5_model<Shape, E, D, Attention, Norm, Tie, Storage>;
+  /// The same model with another storage type.
+  template <class Other>
+  using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, Attention, Norm, Tie, Other>;
+
+  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
+  /// The token that starts every target, and pads (zoo A5).
+  static constexpr token start = 0;
+  using encoder = t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, Attention, Norm>;
+  using decoder = t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, Attention, Norm>;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix embedding{};
+    typename encoder::template params<Form> encoder_stack{};
+    typename decoder::template params<Form> decoder_stack{};
+    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, 1}, p.embedding...);
+    encoder::visit(f, at / "encoder", p.encoder_stack...);
+    decoder::visit(f, at / "decoder", p.decoder_stack...);
+    if constexpr (!tied) f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
+  }
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<t5_model>(); }
+  /// Parameters outside the embedding and an untied head.
+  static constexpr index non_embedding() { return parameters() - vocabulary * d * (tied ? 1 : 2); }
+  /// Floating-point operations of one forward call, head included (zoo A8).
+  static constexpr index flops(index batch_size, index source, index target) {
+    const limits l{.batch = batch_size};
+    return encoder::flops(detail::stack_extents(l, purpose::scoring, source, 0)) +
+           decoder::flops(detail::stack_extents(l, purpose::scoring, target, source)) +
+           2 * batch_size * target * d * vocabulary;
+  }
+
+  /// Buffers of one session, evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename encoder::template cache<T> encoder_stack{};
+    typename decoder::template cache<T> decoder_stack{};
+    T *memory = nullptr, *out = nullptr;      ///< [source rows, d], [target rows, d] normed outputs
+    T *d_memory = nullptr, *d_out = nullptr;  ///< their gradients
+    token* inputs = nullptr;                  ///< [target rows] labels shifted right
+    T* chunk = nullptr;                       ///< logits of some rows
+    T* last = nullptr;                        ///< [batch, d] last valid rows
+    T* logits = nullptr;                      ///< [batch, vocabulary]
+    double* losses = nullptr;                 ///< [target rows]
+    index memory_length = 0;
+  };
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const extents target = detail::stack_extents(l, use, l.target, l.source);
+    extents source = detail::stack_extents(l, use, l.source, 0);
+    source.capacity = 0;  // the encoder reads its whole input at once
+    workspace<T> w;
+    arena& lasting = use == purpose::decoding ? m.state : m.keep;
+    w.memory = lasting.take<T>(source.rows() * d);
+    w.out = m.keep.take<T>(target.rows() * d);
+    if (use == purpose::decoding) {
+      w.last = m.keep.take<T>(l.batch * d);
+      w.logits = m.state.take<T>(l.batch * vocabulary);
+    } else {
+      w.inputs = m.keep.take<token>(target.rows());
+      w.losses = m.keep.take<double>(target.rows());
+      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+    }
+    if (use == purpose::training) {
+      w.d_memory = m.keep.take<T>(source.rows() * d);
+      w.d_out = m.keep.take<T>(target.rows() * d);
+    }
+    const index mark = m.keep.mark();
+    w.encoder_stack = encoder::template plan<T>(m, source);
+    if (use != purpose::training) m.keep.release(mark);
+    w.decoder_stack = decoder::template plan<T>(m, target);
+    return w;
+  }
+  /// Nothing to fill in.
+  template <class T>
+  static void prepare(workspace<T>&, const limits&) {}
+
+  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
+  /// given, receives all [batch * target_length, vocabulary] of them. Called by every thread.
+  template <class T, class S>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
+                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr) {
+    context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
+    ctx.dropout = dropout;
+    encode<T, S>(p, b.source, w, ctx);
+
+    context<T> target = ctx;
+    target.length = b.target_length;
+    target.lengths = nullptr;
+    target.memory = w.memory;
+    target.d_memory = w.d_memory;
+    target.memory_length = b.source_length;
+    target.memory_lengths = b.source_lengths;
+    const index rows = target.rows();
+    on.threads.each(rows, [&](index i) {
+      const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
+      w.inputs[i] = before == ignored ? start : before;
+    });
+    ops::embed(on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
+    decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
+
+    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
+    ops::head_call<T, S> head{rows, d, vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(), b.labels, w.chunk, w.losses};
+    head.logits = logits;
+    if constexpr (!S::scaled)
+      if (dp) {
+        head.dy = w.d_out;
+        if constexpr (tied) head.d_table = dp->embedding;
+        else head.d_table = dp->head;
+      }
+    const loss_sum sum = ops::head_loss(on, head);
+    if constexpr (!S::scaled)
+      if (dp) {
+        ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
+        decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows}, w.decoder_stack, target);
+        ops::embed_backward(on, rows, d, w.inputs, w.decoder_stack.dx, dp->embedding);
+        encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack, {w.d_memory, ctx.rows()}, w.encoder_stack,
+                                         ctx);
+        ops::embed_backward(on, ctx.rows(), d, b.source, w.encoder_stack.dx, dp->embedding);
+      }
+    return sum;
+  }
+
+  /// Encodes [batch, length] source tokens into w.memory. Called by every thread.
+  template <class T, class S>
+  static void encode(const params<form::kernel<T, S>>& p, const token* source, index batch_size, index length,
+                     const index* lengths, workspace<T>& w, const ops::machine& on) {
+    context<T> ctx = source_context<T>(batch_size, length, lengths, on);
+    encode<T, S>(p, source, w, ctx);
+  }
+  /// Feeds [batch, length] target tokens after `past` cached ones; w.logits[batch, vocabulary] then
+  /// predicts what follows each sequence's last valid token. The encoded source has `memory_length`
+  /// padded tokens; its keys and values are computed unless `memory_cached`. Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size, index length,
+                   const index* lengths, const index* past, index memory_length, const index* memory_lengths,
+                   bool memory_cached, workspace<T>& w, const ops::machine& on) {
+    context<T> ctx = source_context<T>(batch_size, length, lengths, on);
+    ctx.past = past;
+    ctx.memory = w.memory;
+    ctx.memory_length = memory_length;
+    ctx.memory_lengths = memory_lengths;
+    ctx.memory_cached = memory_cached;
+    const index rows = ctx.rows();
+    ops::embed(on, rows, d, tokens, p.embedding, w.decoder_stack.x);
+    decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
+    on.threads.each(batch_size, [&](index i) {
+      std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    });
+    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr),
+                false, head_scale<T>());
+  }
+
+ private:
+  /// T5's tied head reads y / sqrt(d) (zoo A5).
+  template <class T>
+  static constexpr T head_scale() {
+    return tied ? T(1 / detail::root(d)) : T(1);
+  }
+  template <class T, class S>
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
+    if constexpr (tied) return p.embedding;
+    else return p.head;
+  }
+  template <class T>
+  static context<T> source_context(index batch_size, index length, const index* lengths, const ops::machine& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = batch_size;
+    ctx.length = length;
+    ctx.lengths = lengths;
+    return ctx;
+  }
+  template <class T, class S>
+  static void encode(const params<form::kernel<T, S>>& p, const token* source, workspace<T>& w, context<T>& ctx) {
+    ops::embed(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
+    encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
+  }
+};
+
+namespace detail {
+template <class P>
+inline constexpr bool known_t5_policy = known_policy<P>;
+template <class P>
+inline constexpr bool known_t5_policy<encoder<P>> = std::is_base_of_v<ffn::policy, P>;
+template <class P>
+inline constexpr bool known_t5_policy<decoder_stack<P>> = std::is_base_of_v<ffn::policy, P>;
+
+template <t5_shape Shape, class... Ps>
+struct make_t5 {
+  static_assert((known_t5_policy<Ps> && ...),
+                "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from ffn::policy, "
+                "attention::policy or norm::policy, and wrap only ffn:: policies in encoder<> or decoder_stack<>");
+  static_assert((!std::is_base_of_v<position::policy, Ps> && ...),
+                "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
+  static_assert((!std::is_base_of_v<bias::all, Ps> && ...), "linnet::t5: T5 has no biases; bias::all is for decoder<>");
+  static_assert(policies_fit<Ps...>());
+  using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
+                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+                        pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
+                        pick<tie::policy, tie::tied, Ps...>, typename pick_storage<Ps...>::type>;
+};
+}  // namespace detail
+
+/// A T5 encoder-decoder: numbers from `Shape`, choices from policies in any order. Defaults are
+/// version 1.0: ReLU feed-forward, full attention, RMSNorm, tied head, f32. Version 1.1 is
+/// t5<shape, ffn::gated_gelu, tie::untied>.
+template <t5_shape Shape, class... Policies>
+using t5 = typename detail::make_t5<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,168 @@
+#pragma once
+/// @file
+/// The values of a model: canonical weights, gradients and the packed form that kernels read. Each
+/// owns one block of memory of a size known at compile time.
+
+#include <type_traits>
+#include <utility>
+
+#include <linnet/core/arena.hpp>
+#include <linnet/nn/layer.hpp>
+#include <linnet/ops/elementwise.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The storage type of model `M` when it computes in `T`: a double model stores doubles.
+template <class M, class T>
+using storage_of = std::conditional_t<std::is_same_v<T, double>, storage::f64, typename M::storage>;
+
+namespace detail {
+
+template <class S>
+constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
+  leaf.data = memory.take<typename S::value>(info.size());
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(info.rows);
+}
+template <class T, class S>
+constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
+  leaf.panels = memory.take<typename S::value>(leaf.size(info.rows, info.columns));
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(info.rows);
+}
+template <class T>
+constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
+  leaf = memory.take<std::remove_const_t<T>>(info.size());
+}
+
+/// One block that holds a params tree of model M in one form.
+template <class M, class Form>
+class tensor_block {
+ public:
+  using tree_type = typename M::template params<Form>;
+
+  /// Bytes of the block.
+  static constexpr index bytes() {
+    arena counter;
+    tree_type tree{};
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); }, path{}, tree);
+    return counter.peak();
+  }
+
+  /// Allocates the block, all zero; valid() tells whether memory was there.
+  tensor_block() : memory_(bytes()) {
+    if (!memory_.data()) return;
+    arena all(memory_.data(), memory_.size());
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); }, path{}, tree_);
+  }
+  /// Whether the allocation succeeded.
+  bool valid() const { return memory_.data() != nullptr; }
+  /// The parameters as a struct of pointers.
+  tree_type& tree() { return tree_; }
+  /// @copydoc tree()
+  const tree_type& tree() const { return tree_; }
+  /// Calls f(path, tensor_info, leaf) for each tensor in canonical order.
+  template <class F>
+  void visit(F&& f) {
+    M::visit(f, path{}, tree_);
+  }
+  /// @copydoc visit()
+  template <class F>
+  void visit(F&& f) const {
+    M::visit(f, path{}, tree_);
+  }
+  /// The whole block as bytes.
+  void* data() const { return memory_.data(); }
+
+ private:
+  memory_block memory_;
+  tree_type tree_{};
+};
+
+}  // namespace detail
+
+/// Canonical weights of model `M` with scalar `T`, in one block: what files, optimizers and
+/// transformations see. Matrices are row-major [out, in] in the model's storage type.
+template <class M, class T = float>
+class weights : public detail::tensor_block<M, form::canonical<T, storage_of<M, T>>> {
+  static_assert(!std::is_same_v<T, double> || std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::weights<M, double>: only models stored in f32 can run in double");
+
+ public:
+  using model = M;
+  using scalar = T;
+  using storage = storage_of<M, T>;
+
+  /// An exact copy in a block of its own.
+  weights clone() const {
+    weights copy;
+    if (copy.valid() && this->valid())
+      __builtin_memcpy(copy.data(), this->data(), static_cast<std::size_t>(weights::bytes()));
+    return copy;
+  }
+};
+
+/// Gradients of the trainable tensors of `M`, in full precision.
+template <class M, class T = float>
+class gradients : public detail::tensor_block<M, form::gradient<T>> {};
+
+/// The form that kernels read: constant, shareable by any number of sessions in any threads.
+template <class M, class T = float>
+class packed : public detail::tensor_block<M, form::kernel<T, storage_of<M, T>>> {
+ public:
+  using model = M;
+  using scalar = T;
+  using storage = storage_of<M, T>;
+};
+
+namespace detail {
+
+/// Rewrites `p` from `w`; with `keep_rows` the packed matrices also refer to the canonical rows of
+/// `w`, which backward passes read. Called by every thread of a team.
+template <class M, class T>
+void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T>& p) {
+  using S = storage_of<M, T>;
+  M::visit(
+      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+          ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(to));
+        } else {
+          ops::pack(on, info.rows, info.columns, static_cast<const typename S::value*>(from.data),
+                    const_cast<typename S::value*>(to.panels));
+          if constexpr (S::scaled)
+            ops::copy(on, info.rows, static_cast<const float*>(from.scales), const_cast<float*>(to.scales));
+        }
+      },
+      path{}, p.tree(), w.tree());
+}
+
+}  // namespace detail
+
+/// The packed form of `w`: one copy, exactly invertible by unpack().
+template <class M, class T>
+packed<M, T> pack(const weights<M, T>& w) {
+  packed<M, T> p;
+  if (p.valid() && w.valid()) detail::pack_into(ops::machine{}, w, p);
+  return p;
+}
+
+/// The canonical weights that `p` was packed from.
+template <class M, class T>
+weights<M, T> unpack(const packed<M, T>& p) {
+  weights<M, T> w;
+  if (!w.valid() || !p.valid()) return w;
+  M::visit(
+      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
+          std::copy_n(from, info.size(), to);
+        } else {
+          for (index n = 0; n < info.rows; ++n)
+            for (index j = 0; j < info.columns; ++j)
+              to.data[n * info.columns + j] =
+                  from.panels[(n / ops::panel_width * info.columns + j) * ops::panel_width + n % ops::panel_width];
+          if constexpr (storage_of<M, T>::scaled) std::copy_n(from.scales, info.rows, to.scales);
+        }
+      },
+      path{}, w.tree(), p.tree());
+  return w;
+}
+
+LINNET_NAMESPACE_END

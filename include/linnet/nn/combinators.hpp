@@ -1,0 +1,260 @@
+#pragma once
+/// @file
+/// Layers made of layers: a named chain, and the pre-norm residual branch.
+
+#include <array>
+#include <tuple>
+
+#include <linnet/nn/layer.hpp>
+#include <linnet/ops/elementwise.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A string usable as a template value: the name of a member of a chain.
+template <std::size_t N>
+struct fixed_string {
+  char text[N]{};
+  /// From a literal.
+  constexpr fixed_string(const char (&literal)[N]) {
+    for (std::size_t i = 0; i < N; ++i) text[i] = literal[i];
+  }
+  /// As text, without the final zero.
+  constexpr operator std::string_view() const { return {text, N - 1}; }
+};
+
+/// A layer with the name that its parameters carry inside a chain.
+template <fixed_string Name, class Layer>
+struct named {
+  using layer = Layer;
+  static constexpr std::string_view name = Name;
+};
+
+/// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>, ...>.
+/// Every intermediate result has a buffer of its own while training.
+template <class First, class... Rest>
+struct chain {
+ private:
+  static constexpr std::size_t count = 1 + sizeof...(Rest);
+  template <std::size_t K>
+  using item = std::tuple_element_t<K, std::tuple<First, Rest...>>;
+  template <std::size_t K>
+  using at_layer = typename item<K>::layer;
+
+ public:
+  static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
+
+  template <class Form>
+  struct params {
+    std::tuple<typename First::layer::template params<Form>, typename Rest::layer::template params<Form>...> items{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    visit_from<0>(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...> items{};
+    std::array<T*, count> between{};   ///< output of each member but the last
+    std::array<T*, count> gradient{};  ///< its gradient, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index mark = m.scratch.mark();
+    if (e.training) gradients_from<0>(m, e, c);
+    plan_from<0>(m, e, c);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
+                      context<T>& ctx) {
+    forward_from<0, S>(p, x, y, c, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
+                       view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+    backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
+  }
+
+  static constexpr index flops(const extents& e) {
+    return First::layer::flops(e) + (index{0} + ... + Rest::layer::flops(e));
+  }
+
+ private:
+  template <std::size_t K, class F, class... P>
+  static constexpr void visit_from(F&& f, const path& at, P&... p) {
+    at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
+    if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
+  }
+  template <std::size_t K, class T>
+  static constexpr void plan_from(planner& m, const extents& e, cache<T>& c) {
+    std::get<K>(c.items) = at_layer<K>::template plan<T>(m, e);
+    if constexpr (K + 1 < count) {
+      c.between[K] = m.keep.take<T>(e.rows() * at_layer<K>::out);
+      plan_from<K + 1>(m, e, c);
+    }
+  }
+  template <std::size_t K, class T>
+  static constexpr void gradients_from(planner& m, const extents& e, cache<T>& c) {
+    if constexpr (K + 1 < count) {
+      c.gradient[K] = m.scratch.take<T>(e.rows() * at_layer<K>::out);
+      gradients_from<K + 1>(m, e, c);
+    }
+  }
+  template <std::size_t K, class S, class T, class P>
+  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y, cache<T>& c,
+                           context<T>& ctx) {
+    if constexpr (K + 1 == count) {
+      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
+    } else {
+      static_assert(at_layer<K>::out == at_layer<K + 1>::in, "linnet::chain: neighbouring members differ in width");
+      const view<T, at_layer<K>::out> z(c.between[K], x.rows());
+      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
+      forward_from<K + 1, S, T>(p, z, y, c, ctx);
+    }
+  }
+  template <std::size_t K, class S, class T, class P, class G>
+  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x, view<const T, out> dy,
+                            view<T, at_layer<K>::in> dx, cache<T>& c, context<T>& ctx) {
+    if constexpr (K + 1 == count) {
+      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dy, dx,
+                                           std::get<K>(c.items), ctx);
+    } else {
+      const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
+      ops::fill(ctx.on, dz.size(), T(0), dz.data());
+      backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
+      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dz, dx,
+                                           std::get<K>(c.items), ctx);
+    }
+  }
+};
+
+/// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y may be x outside training.
+template <class Norm, class Sub>
+struct residual {
+  static constexpr index in = Norm::in, out = Norm::in;
+  static_assert(Sub::in == in && Sub::out == in, "linnet::residual: the branch must keep the width of the stream");
+
+  template <class Form>
+  struct params {
+    typename Norm::template params<Form> norm{};
+    typename Sub::template params<Form> sub{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    Norm::visit(f, at / "norm", p.norm...);
+    Sub::visit(f, at, p.sub...);
+  }
+
+  template <class T>
+  struct cache {
+    typename Norm::template cache<T> norm{};
+    typename Sub::template cache<T> sub{};
+    T* normed = nullptr;    ///< [rows, D] input of the branch
+    T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient
+    T* d_normed = nullptr;  ///< [rows, D] while training
+    int site = 0;           ///< of its dropout
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    c.site = m.sites++;
+    c.norm = Norm::template plan<T>(m, e);
+    c.normed = m.keep.take<T>(e.rows() * in);
+    const index mark = m.scratch.mark();
+    c.branch = m.scratch.take<T>(e.rows() * in);
+    if (e.training) c.d_normed = m.scratch.take<T>(e.rows() * in);
+    c.sub = Sub::template plan<T>(m, e);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, in> y, cache<T>& c,
+                      context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
+    Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
+    Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
+    ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
+                       view<const T, in> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()), d_normed(c.d_normed, x.rows());
+    ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
+    ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
+    Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
+    ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
+    Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
+  }
+
+  static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e) + e.rows() * in; }
+};
+
+/// `N` layers of one type after each other, each with its own parameters: one instantiation, one loop.
+template <class Layer, index N>
+struct repeat {
+  static_assert(Layer::in == Layer::out, "linnet::repeat: the layer must keep the width of the stream");
+  static constexpr index in = Layer::in, out = Layer::out;
+  static constexpr auto count = static_cast<std::size_t>(N);
+
+  template <class Form>
+  struct params {
+    std::array<typename Layer::template params<Form>, count> items{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    for (std::size_t l = 0; l < count; ++l) Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
+  }
+
+  template <class T>
+  struct cache {
+    std::array<typename Layer::template cache<T>, count> items{};
+    std::array<T*, count> stream{};    ///< output of each layer but the last
+    std::array<T*, 2> gradient{};      ///< of two neighbouring layers
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index size = e.rows() * in, mark = m.scratch.mark();
+    if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
+    for (std::size_t l = 0; l + 1 < count; ++l) c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
+    for (auto& item : c.items) {
+      const index kept = m.keep.mark();
+      item = Layer::template plan<T>(m, e);
+      if (!e.training) m.keep.release(kept);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
+                      context<T>& ctx) {
+    for (std::size_t l = 0; l < count; ++l) {
+      const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
+      Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
+      x = next;
+    }
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
+                       view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+    for (std::size_t l = count; l-- > 0;) {
+      const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
+      const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
+      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
+      Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
+      dy = d_input;
+    }
+  }
+
+  static constexpr index flops(const extents& e) { return N * Layer::flops(e); }
+};
+
+LINNET_NAMESPACE_END

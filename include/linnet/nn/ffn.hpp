@@ -1,0 +1,202 @@
+#pragma once
+/// @file
+/// Feed-forward policies: the usual ones, and the re-parameterised variants of the report "Exploring
+/// the Limits of Small Language Models" (zoo B1). A policy has a template
+/// `layer<D, F, Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have
+/// biases. A policy of your own derives from ffn::policy; nothing in the library needs editing.
+
+#include <linnet/config/shapes.hpp>
+#include <linnet/nn/combinators.hpp>
+#include <linnet/nn/linear.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = f(x), elementwise, on rows of width D.
+template <index D, activation_kind A>
+struct activation_layer : without_parameters, without_cache {
+  static constexpr index in = D, out = D;
+  template <class T, class S, class P>
+  static void forward(const P&, view<const T, D> x, view<T, D> y, without_cache::cache<T>&, context<T>& ctx) {
+    ops::activation<A>(ctx.on, x.size(), x.data(), y.data());
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P&, G&, view<const T, D> x, view<const T, D> dy, view<T, D> dx, without_cache::cache<T>&,
+                       context<T>& ctx) {
+    ops::activation_backward<A>(ctx.on, x.size(), x.data(), dy.data(), dx.data());
+  }
+  static constexpr index flops(const extents&) { return 0; }
+};
+
+/// y = x with dropped values, on rows of width D; the identity outside training.
+template <index D>
+struct dropout_layer : without_parameters {
+  static constexpr index in = D, out = D;
+  template <class T>
+  struct cache {
+    int site = 0;
+    T* scratch = nullptr;  ///< [rows, D] gradient on its way back
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    const index mark = m.scratch.mark();
+    const cache<T> c{m.sites++, e.training ? m.scratch.take<T>(e.rows() * D) : nullptr};
+    m.scratch.release(mark);
+    return c;
+  }
+  template <class T, class S, class P>
+  static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>& c, context<T>& ctx) {
+    ops::copy(ctx.on, x.size(), x.data(), y.data());
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, y.data());
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                       context<T>& ctx) {
+    ops::copy(ctx.on, dy.size(), dy.data(), c.scratch);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, c.scratch);
+    ops::add(ctx.on, dx.size(), dx.data(), c.scratch, dx.data());
+  }
+  static constexpr index flops(const extents&) { return 0; }
+};
+
+/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
+template <index D, index F, activation_kind A, bool Bias>
+struct gated_layer {
+  static constexpr index in = D, out = D;
+  using wide = linear<D, F, Bias>;
+  using narrow = linear<F, D, Bias>;
+
+  template <class Form>
+  struct params {
+    typename wide::template params<Form> gate{}, up{};
+    typename narrow::template params<Form> down{};
+  };
+  template <class Fn, class... P>
+  static constexpr void visit(Fn&& f, const path& at, P&... p) {
+    wide::visit(f, at / "gate", p.gate...);
+    wide::visit(f, at / "up", p.up...);
+    narrow::visit(f, at / "down", p.down...);
+  }
+
+  template <class T>
+  struct cache {
+    T *gate = nullptr, *up = nullptr, *hidden = nullptr;  ///< [rows, F]
+    T *d_gate = nullptr, *d_up = nullptr, *d_hidden = nullptr;
+    int site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index n = e.rows() * F;
+    c.site = m.sites++;
+    c.gate = m.keep.take<T>(n);
+    c.up = m.keep.take<T>(n);
+    c.hidden = m.keep.take<T>(n);
+    const index mark = m.scratch.mark();
+    if (e.training) {
+      c.d_gate = m.scratch.take<T>(n);
+      c.d_up = m.scratch.take<T>(n);
+      c.d_hidden = m.scratch.take<T>(n);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
+                      context<T>& ctx) {
+    const index rows = x.rows();
+    without_cache::cache<T> none;
+    const view<T, F> gate(c.gate, rows), up(c.up, rows), hidden(c.hidden, rows);
+    wide::template forward<T, S>(p.gate, x, gate, none, ctx);
+    wide::template forward<T, S>(p.up, x, up, none, ctx);
+    ops::gated<A>(ctx.on, gate.size(), c.gate, c.up, c.hidden);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
+    narrow::template forward<T, S>(p.down, hidden, y, none, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
+                       view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+    const index rows = x.rows();
+    without_cache::cache<T> none;
+    const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows), d_up(c.d_up, rows);
+    ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
+    narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, none, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
+    ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
+    wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, none, ctx);
+    wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, none, ctx);
+  }
+  static constexpr index flops(const extents& e) { return 3 * 2 * e.rows() * D * F; }
+};
+
+/// Feed-forward policies.
+namespace ffn {
+
+/// Base of every feed-forward policy.
+struct policy {
+  static constexpr bool skipped = false;
+};
+
+/// wo(Drop(f(wi x))): the usual feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU).
+template <activation_kind A>
+struct standard : policy {
+  template <index D, index F, bool Bias>
+  using layer = chain<named<"wi", linear<D, F, Bias>>, named<"activation", activation_layer<F, A>>,
+                      named<"dropout", dropout_layer<F>>, named<"wo", linear<F, D, Bias>>>;
+};
+using relu = standard<activation_kind::relu>;            ///< T5 v1.0
+using gelu = standard<activation_kind::gelu>;            ///< exact GELU
+using gelu_tanh = standard<activation_kind::gelu_tanh>;  ///< GPT-2
+
+/// down(Drop(f(gate x) * up x)).
+template <activation_kind A>
+struct gated : policy {
+  template <index D, index F, bool Bias>
+  using layer = gated_layer<D, F, A, Bias>;
+};
+using gated_gelu = gated<activation_kind::gelu_tanh>;  ///< T5 v1.1
+using swiglu = gated<activation_kind::silu>;           ///< Llama, STLM
+
+/// No feed-forward at all: the sub-layer, its norm and its residual are absent.
+struct skip : policy {
+  static constexpr bool skipped = true;
+};
+
+/// 1W: one linear map W[D, D], no nonlinearity.
+struct linear : policy {
+  template <index D, index, bool Bias>
+  using layer = chain<named<"w", linnet::linear<D, D, Bias>>>;
+};
+
+/// 1W + ReLU: ReLU(W x), W[D, D].
+struct linear_relu : policy {
+  template <index D, index, bool Bias>
+  using layer =
+      chain<named<"w", linnet::linear<D, D, Bias>>, named<"activation", activation_layer<D, activation_kind::relu>>>;
+};
+
+/// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which
+/// collapse() multiplies into one [D, D] matrix after training (zoo B1). No biases.
+template <int N, expansion E = expansion{4}>
+struct reparam : policy {
+  static_assert(N == 2 || N == 3, "linnet::ffn::reparam<N, e>: N is 2 or 3 matrices");
+  static_assert(E.thousandths > 0, "linnet::ffn::reparam<N, e>: the expansion e must be positive");
+
+  template <index D>
+  static constexpr index inner = E.of(D);
+  template <index D, bool Three>
+  struct make {
+    using type = chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
+  };
+  template <index D>
+  struct make<D, true> {
+    using type = chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, inner<D>>>,
+                       named<"w3", linnet::linear<inner<D>, D>>>;
+  };
+  template <index D, index, bool>
+  using layer = typename make<D, N == 3>::type;
+};
+
+}  // namespace ffn
+
+LINNET_NAMESPACE_END

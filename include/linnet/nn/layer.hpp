@@ -1,0 +1,100 @@
+#pragma once
+/// @file
+/// The contract of a layer.
+///
+/// A layer is a stateless type with
+///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
+///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
+///    number of parameter structs in lockstep (also none, to count);
+///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it continues
+///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `flops(extents)`: floating-point operations of a forward call, one multiply-add counted as 2.
+///
+/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
+/// finished it.
+
+#include <linnet/core/arena.hpp>
+#include <linnet/core/view.hpp>
+#include <linnet/nn/parameters.hpp>
+#include <linnet/ops/dropout.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The largest call that buffers are planned for.
+struct extents {
+  index batch = 1;        ///< sequences at a time
+  index length = 0;       ///< new tokens per sequence in one call
+  index memory = 0;       ///< tokens of the encoder's output (cross-attention), else 0
+  index capacity = 0;     ///< tokens that the key-value cache holds; 0 while training
+  index threads = 1;      ///< threads that may take part
+  bool training = false;  ///< keep what a backward pass needs
+
+  /// Token positions in one call.
+  constexpr index rows() const { return batch * length; }
+};
+
+/// Plans three kinds of memory. A layer that holds a scratch buffer while it calls another layer
+/// takes it before planning that layer and releases it afterwards.
+struct planner {
+  arena state{};    ///< lasts from call to call: key-value caches
+  arena keep{};     ///< lasts from forward to backward; without training, layers share it by turns
+  arena scratch{};  ///< lasts for one call of the layer that takes it
+  int sites = 0;    ///< dropout sites numbered so far
+};
+
+/// What all layers of a call share.
+template <class T>
+struct context {
+  ops::machine on{};                ///< threads and instruction-set level
+  index batch = 1;                  ///< sequences
+  index length = 0;                 ///< new tokens per sequence; inputs are [batch * length, width]
+  const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
+  const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
+  const T* memory = nullptr;        ///< encoder output [batch * memory_length, d_model]
+  T* d_memory = nullptr;            ///< its gradient
+  index memory_length = 0;          ///< padded length of the encoder output
+  const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
+  bool memory_cached = false;       ///< keys and values of the memory are in the cache already
+  const T* bias = nullptr;          ///< relative-position bias lines [heads, 2 * bias_origin + 1]
+  T* d_bias = nullptr;              ///< their gradient, one copy per sequence
+  index bias_origin = 0;            ///< position of distance 0 in a bias line
+  const T* rope = nullptr;          ///< cosines and sines [positions, d_kv]
+  dropout_key dropout{};            ///< masks of this step; rate 0 outside training
+
+  /// Rows of the inputs.
+  index rows() const { return batch * length; }
+  /// Tokens of sequence `b` before this call.
+  index past_of(index b) const { return past ? past[b] : 0; }
+  /// Valid new tokens of sequence `b`.
+  index length_of(index b) const { return lengths ? lengths[b] : length; }
+};
+
+/// A layer without parameters derives its empty `params` and `visit` from here.
+struct without_parameters {
+  template <class Form>
+  struct params {};
+  template <class F, class... P>
+  static constexpr void visit(F&&, const path&, P&...) {}
+};
+
+/// A layer without buffers derives its empty `cache` and `plan` from here.
+struct without_cache {
+  template <class T>
+  struct cache {};
+  template <class T>
+  static constexpr cache<T> plan(planner&, const extents&) {
+    return {};
+  }
+};
+
+/// Number of parameters of a layer or model; shared ones count once.
+template <class L>
+constexpr index count_parameters() {
+  index n = 0;
+  L::visit([&](const path&, const tensor_info& info) { n += info.size(); }, path{});
+  return n;
+}
+
+LINNET_NAMESPACE_END

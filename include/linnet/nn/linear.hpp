@@ -1,0 +1,60 @@
+#pragma once
+/// @file
+/// The linear map and its building blocks: y = x W^T + b.
+
+#include <cmath>
+
+#include <linnet/nn/layer.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// Square root for constant expressions (Newton), x >= 0.
+constexpr double root(double x) {
+  if (x <= 0) return 0;
+  double r = x > 1 ? x : 1;
+  for (int i = 0; i < 64; ++i) r = 0.5 * (r + x / r);
+  return r;
+}
+}  // namespace detail
+
+/// y[rows, Out] = x[rows, In] W^T (+ b), W[Out, In]. Initial weights: normal with deviation In^-1/2.
+template <index In, index Out, bool Bias = false>
+struct linear : without_cache {
+  static_assert(In > 0 && Out > 0, "linnet::linear: both widths must be positive");
+  static constexpr index in = In, out = Out;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix weight{};
+    [[no_unique_address]] std::conditional_t<Bias, typename Form::vector, std::nullptr_t> bias{};
+  };
+
+  static constexpr tensor_info weight_info{Out, In, role::matrix, 1 / detail::root(In)};
+
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "weight", weight_info, p.weight...);
+    if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y, without_cache::cache<T>&,
+                      context<T>& ctx) {
+    const T* bias = nullptr;
+    if constexpr (Bias) bias = p.bias;
+    ops::matmul(ctx.on, x.rows(), Out, In, x.data(), p.weight, y.data(), bias);
+  }
+
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, In> x,
+                       view<const T, Out> dy, view<T, In> dx, without_cache::cache<T>&, context<T>& ctx) {
+    ops::matmul_dw(ctx.on, x.rows(), Out, In, dy.data(), x.data(), dp.weight);
+    if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
+    ops::matmul_dx(ctx.on, x.rows(), Out, In, dy.data(), p.weight, dx.data());
+  }
+
+  static constexpr index flops(const extents& e) { return 2 * e.rows() * In * Out; }
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,89 @@
+#pragma once
+/// @file
+/// How layers name their parameters, and the forms a parameter takes: canonical weights,
+/// gradients, and the packed form that kernels read.
+
+#include <charconv>
+#include <string>
+#include <string_view>
+
+#include <linnet/core/types.hpp>
+#include <linnet/ops/matmul.hpp>
+#include <linnet/storage/types.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A place in the tree of parameters: a chain of names from the leaf to the root, on the stack.
+struct path {
+  const path* parent = nullptr;
+  std::string_view name{};
+  index number = -1;  ///< the index of an array element instead of a name
+
+  /// A named child.
+  constexpr path operator/(std::string_view child) const { return {this, child, -1}; }
+  /// A numbered child.
+  constexpr path operator/(index child) const { return {this, {}, child}; }
+  /// The dotted name, such as `encoder.0.attention.q.weight`.
+  std::string str() const {
+    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0) ? parent->str() : "";
+    if (!text.empty()) text += '.';
+    if (number < 0) return text + std::string(name);
+    char digits[24];
+    return text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+  }
+};
+
+/// What a parameter is for; decides initial values and weight decay.
+enum class role {
+  matrix,   ///< a linear map [out, in]; may be stored quantized
+  table,    ///< rows looked up by index [rows, width]; may be stored quantized when `lookup` is a token
+  position, ///< a table of positions or relative-position buckets; always stored in full
+  scale,    ///< a norm's gamma, starts at one
+  bias      ///< an additive vector, starts at zero
+};
+
+/// The facts about one parameter tensor.
+struct tensor_info {
+  index rows = 0;          ///< output features, or 1 for a vector
+  index columns = 0;       ///< input features
+  role kind = role::matrix;
+  double deviation = 0;    ///< standard deviation of the initial normal values (zoo A6)
+
+  /// Number of values.
+  constexpr index size() const { return rows * columns; }
+  /// Whether it takes the model's storage type; the rest stays in the scalar type.
+  constexpr bool stored() const { return kind == role::matrix || kind == role::table; }
+  /// Whether weight decay applies: every tensor with two dimensions.
+  constexpr bool decays() const { return kind != role::scale && kind != role::bias; }
+};
+
+/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations see.
+template <class S>
+struct matrix_ref {
+  typename S::value* data = nullptr;
+  float* scales = nullptr;  ///< one per row when the storage is scaled
+};
+
+/// The forms in which a layer's `params` can appear.
+namespace form {
+/// Canonical weights: matrices in storage `S`, vectors and position tables in `T`.
+template <class T, class S>
+struct canonical {
+  using matrix = matrix_ref<S>;
+  using vector = T*;
+};
+/// Gradients, in full.
+template <class T>
+struct gradient {
+  using matrix = T*;
+  using vector = T*;
+};
+/// What kernels read: packed panels, and while training also the canonical rows.
+template <class T, class S>
+struct kernel {
+  using matrix = ops::packed_matrix<T, S>;
+  using vector = const T*;
+};
+}  // namespace form
+
+LINNET_NAMESPACE_END

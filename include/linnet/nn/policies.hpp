@@ -1,0 +1,52 @@
+#pragma once
+/// @file
+/// Policies without a layer of their own: positions, weight tying, biases, and the wrappers that
+/// address one stack of an encoder-decoder.
+
+#include <linnet/ops/position.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Position policies of decoder-only models.
+namespace position {
+/// Base of every position policy.
+struct policy {
+  static constexpr rope_pairing pairing = rope_pairing::none;
+};
+/// Rotary, interleaved pairs (2i, 2i+1): Meta's Llama, llama2.c, STLM.
+struct rope : policy {
+  static constexpr rope_pairing pairing = rope_pairing::interleaved;
+};
+/// Rotary, pairs (i, i + h/2): Hugging Face's Llama.
+struct rope_half : policy {
+  static constexpr rope_pairing pairing = rope_pairing::half;
+};
+struct learned : policy {};     ///< a trained table [context, d_model], added to the embedding (GPT-2)
+struct sinusoidal : policy {};  ///< fixed sines and cosines, added to the embedding
+struct none : policy {};        ///< no positions: causal attention alone orders the tokens
+}  // namespace position
+
+/// Whether the output head shares the embedding's matrix.
+namespace tie {
+/// Base of the tying policies.
+struct policy {};
+struct tied : policy {};    ///< one matrix [vocabulary, d_model] at both ends
+struct untied : policy {};  ///< a head of its own
+}  // namespace tie
+
+/// Whether linear maps have biases.
+namespace bias {
+/// Base of the bias policies.
+struct policy {};
+struct none : policy {};  ///< T5, Llama, STLM
+struct all : policy {};   ///< GPT-2
+}  // namespace bias
+
+/// A policy for the encoder alone: t5<shape, encoder<ffn::skip>>.
+template <class Policy>
+struct encoder {};
+/// A policy for the decoder stack alone: t5<shape, decoder_stack<ffn::skip>>.
+template <class Policy>
+struct decoder_stack {};
+
+LINNET_NAMESPACE_END

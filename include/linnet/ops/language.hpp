@@ -1,0 +1,121 @@
+#pragma once
+/// @file
+/// The two ends of a language model: token embedding, and the output head fused with the
+/// cross-entropy, in chunks, so that logits of all tokens never exist at once.
+
+#include <cmath>
+
+#include <linnet/ops/elementwise.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Summed loss of a call, in nats, and the number of tokens it is summed over.
+struct loss_sum {
+  double nats = 0;
+  index tokens = 0;
+
+  /// Loss per token, 0 without tokens.
+  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : 0; }
+};
+
+namespace ops {
+
+/// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
+template <class T, class S>
+void embed(const machine& on, index rows, index d, const token* tokens, const packed_matrix<T, S>& table, T* x) {
+  on.threads.each(rows, [&](index i) {
+    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
+  });
+}
+/// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
+template <class T>
+void embed_backward(const machine& on, index rows, index d, const token* tokens, const T* dx, T* d_table) {
+  const auto [first, last] = on.threads.share(d);
+  for (index i = 0; i < rows; ++i)
+    for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
+  on.threads.wait();
+}
+
+/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
+template <class T>
+void position_backward(const machine& on, index batch, index length, index d, const T* dx, T* d_table) {
+  on.threads.each(length, [&](index t) {
+    for (index b = 0; b < batch; ++b)
+      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
+  });
+}
+
+/// Rows of logits that are worked on at a time: about a million values.
+constexpr index head_rows(index vocabulary) {
+  const index rows = (index{1} << 20) / vocabulary;
+  return rows < 8 ? 8 : rows > 128 ? 128 : rows;
+}
+
+/// Cross-entropy of rows of logits: losses[i] = logsumexp(l) - l[label], and, in place of the
+/// logits, its gradient softmax(l) - onehot(label). Rows labelled `ignored` give 0.
+template <class T>
+void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits, double* losses,
+                   bool gradient) {
+  on.threads.each(rows, [&](index i) {
+    T* const row = logits + i * vocabulary;
+    losses[i] = 0;
+    if (labels[i] == ignored) {
+      if (gradient) std::fill_n(row, vocabulary, T(0));
+      return;
+    }
+    const T target = row[labels[i]];
+    simd::dispatch(on.level, [&](auto k) {
+      using K = decltype(k);
+      const T largest = K::template maximum<T>(vocabulary, row);
+      const T sum = K::template exp_sum<T>(vocabulary, largest, row);
+      losses[i] = std::log(static_cast<double>(sum)) + static_cast<double>(largest) - static_cast<double>(target);
+      if (gradient) {
+        K::template scale<T>(vocabulary, T(1) / sum, row);
+        row[labels[i]] -= T(1);
+      }
+    });
+  });
+}
+
+/// What the head works with: y[rows, d] against the table W[vocabulary, d], logits = alpha y W^T.
+template <class T, class S>
+struct head_call {
+  index rows, d, vocabulary;
+  const T* y;
+  const packed_matrix<T, S>& table;
+  T alpha;               ///< d^-1/2 for T5's tied head (zoo A5), else 1
+  const token* labels;   ///< [rows], or `ignored`
+  T* chunk;              ///< scratch [head_rows, vocabulary]
+  double* losses;        ///< scratch [rows]
+  T* dy = nullptr;       ///< gradient of y, added to; null for the loss alone
+  T* d_table = nullptr;  ///< gradient of the table, added to
+  T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
+};
+
+/// Summed cross-entropy of all rows and, where asked for, the gradients of that sum.
+template <class T, class S>
+loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
+  const index step = head_rows(h.vocabulary);
+  for (index first = 0; first < h.rows; first += step) {
+    const index rows = (std::min)(step, h.rows - first);
+    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk, static_cast<const T*>(nullptr), false,
+           h.alpha);
+    if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr);
+    if constexpr (!S::scaled)
+      if (h.dy) {
+        matmul_dw(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.d_table, h.alpha);
+        matmul_dx(on, rows, h.vocabulary, h.d, h.chunk, h.table, h.dy + first * h.d, h.alpha);
+      }
+  }
+  loss_sum sum;
+  for (index i = 0; i < h.rows; ++i) {
+    sum.nats += h.losses[i];
+    sum.tokens += h.labels[i] != ignored;
+  }
+  return sum;
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END

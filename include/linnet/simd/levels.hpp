@@ -1,0 +1,130 @@
+#pragma once
+/// @file
+/// The only place that knows about instruction sets: three levels of the same kernels, chosen at
+/// run time, so a program built without -march still uses the best of the machine it runs on.
+
+#include <cmath>
+#include <cstdlib>
+#include <string_view>
+#include <type_traits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <linnet/simd/operands.hpp>
+#include <linnet/storage/types.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace simd {
+
+/// An instruction-set level. Results are bitwise reproducible within a level.
+enum class level {
+  automatic, ///< the best of this machine, see best()
+  portable,  ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
+  avx2,      ///< 32-byte vectors with fused multiply-add
+  avx512     ///< 64-byte vectors (F, BW, DQ, VL)
+};
+
+/// Name of a level, as LINNET_SIMD spells it.
+constexpr const char* name(level l) {
+  return l == level::avx512 ? "avx512" : l == level::avx2 ? "avx2" : "portable";
+}
+
+namespace detail {
+
+#define LINNET_TARGET
+#define LINNET_WIDTH 16
+#define LINNET_ROWS 6
+/// Kernels for any machine.
+struct portable {
+#include <linnet/simd/vector.inl>
+#include <linnet/simd/matmul.inl>
+#include <linnet/simd/rows.inl>
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+
+#if defined(__x86_64__)
+// g++ 12 widens bytes one by one; the instruction that does it at once needs its intrinsic.
+#define LINNET_WIDEN_BYTES(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_TARGET __attribute__((target("avx2,fma")))
+#define LINNET_WIDTH 32
+#define LINNET_ROWS 6
+/// Kernels for AVX2 with FMA.
+struct avx2 {
+#include <linnet/simd/vector.inl>
+#include <linnet/simd/matmul.inl>
+#include <linnet/simd/rows.inl>
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+
+#undef LINNET_WIDEN_BYTES
+#define LINNET_WIDEN_BYTES(p) \
+  _mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 12
+/// Kernels for AVX-512.
+struct avx512 {
+#include <linnet/simd/vector.inl>
+#include <linnet/simd/matmul.inl>
+#include <linnet/simd/rows.inl>
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#undef LINNET_WIDEN_BYTES
+#endif
+
+/// The best level of this machine, looked up once.
+inline level detect() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    return level::avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return level::avx2;
+#endif
+  return level::portable;
+}
+
+}  // namespace detail
+
+/// The level that sessions and trainers use unless told otherwise: the best of this machine, or
+/// the one the environment variable LINNET_SIMD (portable, avx2, avx512) names, if the machine
+/// has it. Looked up once per program.
+inline level best() {
+  static const level chosen = [] {
+    const level machine = detail::detect();
+    const char* const wish = std::getenv("LINNET_SIMD");
+    if (wish == nullptr) return machine;
+    for (const level l : {level::portable, level::avx2, level::avx512})
+      if (std::string_view(wish) == name(l) && l <= machine) return l;
+    return machine;
+  }();
+  return chosen;
+}
+
+/// The level a wish comes down to on this machine.
+inline level resolve(level wish) {
+  return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
+}
+
+/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are.
+template <class F>
+inline auto dispatch(level l, F&& f) {
+#if defined(__x86_64__)
+  if (l == level::avx512) return f(detail::avx512{});
+  if (l == level::avx2) return f(detail::avx2{});
+#endif
+  return f(detail::portable{});
+}
+
+}  // namespace simd
+
+LINNET_NAMESPACE_END

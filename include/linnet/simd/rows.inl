@@ -1,0 +1,183 @@
+// Kernels over one row of values of one instruction-set level: included inside a struct by
+// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+
+/// Calls f(position, count) for full vectors and, once, for the rest.
+#define LINNET_FOR_VECTORS(T, i, count, n) \
+  for (index i = 0, count = lanes<T>; i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
+
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+
+/// y += a x
+template <class T>
+LINNET_TARGET static void axpy(index n, T a, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(y + i, c) + a * get(x + i, c), c);
+}
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_TARGET static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+/// sum of x_i y_i
+template <class T>
+LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+/// sum of x_i
+template <class T>
+LINNET_TARGET static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+/// largest x_i; n > 0
+template <class T>
+LINNET_TARGET static T maximum(index n, const T* x) {
+  T m = x[0];
+  index i = 0;
+  if (n >= lanes<T>) {
+    vec<T> best = load(x);
+    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> v = load(x + i);
+      best = v > best ? v : best;
+    }
+    m = largest<T>(best);
+  }
+  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
+  return m;
+}
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> e = exp<T>(get(x + i, c) - shift);
+    put<T>(x + i, e, c);
+    if (c == lanes<T>) all += e;
+    else all += load_first<T>(x + i, c);
+  }
+  return sum<T>(all);
+}
+/// Softmax in place (zoo D1); n > 0.
+template <class T>
+LINNET_TARGET static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+template <class T>
+LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  const T s = dot(n, p, dp);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (zoo A1); returns 1 / sqrt(...).
+template <class T>
+LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy, T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  T spread = 0;
+  vec<T> all = {};
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  for (spread = sum<T>(all); i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x, const T* gamma, const T* dy,
+                                              T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+
+/// y = f(x)
+template <activation_kind A, class T>
+LINNET_TARGET static void activation(index n, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
+}
+/// dx += dy f'(x)
+template <activation_kind A, class T>
+LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
+}
+/// y = f(gate) * up
+template <activation_kind A, class T>
+LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+}
+/// dgate = dy up f'(gate); dup = dy f(gate)
+template <activation_kind A, class T>
+LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> g = get(gate + i, c), d = get(dy + i, c);
+    put<T>(dgate + i, d * get(up + i, c) * slope<A, T>(g), c);
+    put<T>(dup + i, d * activate<A, T>(g), c);
+  }
+}
+
+/// One AdamW step (zoo H): m, v are moving averages, `rate` the learning rate with both bias
+/// corrections folded in, `eps` likewise, `decay` = learning rate times weight decay.
+template <class T>
+LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay, const T* g, T* m,
+                                T* v, T* w) {
+  for (index i = 0; i < n; ++i) {
+    const T gi = g[i] * gradient_scale;
+    m[i] = beta1 * m[i] + (T(1) - beta1) * gi;
+    v[i] = beta2 * v[i] + (T(1) - beta2) * gi * gi;
+    w[i] -= rate * m[i] / (std::sqrt(v[i]) + eps) + decay * w[i];
+  }
+}
+#undef LINNET_FOR_VECTORS

@@ -1,0 +1,178 @@
+// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>, lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+/// Loads stored codes as compute values: the decoding half of the storage types.
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const T* p) {
+  return load(p);
+}
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const storage::bf16::value* p) {
+  typename vector_of<std::uint16_t, lanes<T>>::type half;
+  __builtin_memcpy(&half, p, sizeof half);
+  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type) << 16;
+  vec<T> v;
+  __builtin_memcpy(&v, &bits, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const storage::int8::value* p) {
+#if defined(LINNET_WIDEN_BYTES)
+  if constexpr (sizeof(T) == 4) {
+    const auto wide = LINNET_WIDEN_BYTES(p);
+    vec_int<T> codes;
+    __builtin_memcpy(&codes, &wide, sizeof codes);
+    return __builtin_convertvector(codes, vec<T>);
+  }
+#endif
+  T decoded[lanes<T>];
+  for (int l = 0; l < lanes<T>; ++l) decoded[l] = static_cast<T>(p[l]);
+  return load(decoded);
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T, class Value>
+LINNET_TARGET static inline vec<T> load_first(const Value* p, index n) {
+  Value values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load_as<T>(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// Sum of the lanes, in a fixed order.
+template <class T>
+LINNET_TARGET static inline T sum(const vec<T>& v) {
+  T values[lanes<T>];
+  store(values, v);
+  for (int width = lanes<T> / 2; width > 0; width /= 2)
+    for (int l = 0; l < width; ++l) values[l] += values[l + width];
+  return values[0];
+}
+/// Largest lane.
+template <class T>
+LINNET_TARGET static inline T largest(const vec<T>& v) {
+  T values[lanes<T>];
+  store(values, v);
+  T m = values[0];
+  for (int l = 1; l < lanes<T>; ++l) m = values[l] > m ? values[l] : m;
+  return m;
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    vec<T> c = x > T(88) ? x - x + T(88) : x;
+    c = c < T(-87.3) ? c - c + T(-87.3) : c;
+    const vec<T> t = c * T(1.44269504088896341);
+    const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
+    const vec<T> fn = __builtin_convertvector(n, vec<T>);
+    const vec<T> high = c - fn * T(0.693359375);
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    const vec_int<T> bits = (n + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < T(-87.3) ? p - p : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu) return x > T(0) ? x : x - x;
+  if constexpr (A == activation_kind::gelu) return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
+  const vec<T> zero = x - x;
+  if constexpr (A == activation_kind::relu) return x > T(0) ? zero + T(1) : zero;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> t = tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x)));
+    return T(0.5) * (T(1) + t) +
+           T(0.5) * x * (T(1) - t * t) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+}

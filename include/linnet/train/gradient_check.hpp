@@ -1,0 +1,235 @@
+#pragma once
+/// @file
+/// The gradient checker: compares backward with central differences of forward, in double, for every
+/// parameter and every input. Use it on your own layers and policies.
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <linnet/core/random.hpp>
+#include <linnet/model/buffers.hpp>
+#include <linnet/ops/language.hpp>
+#include <linnet/ops/position.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// What a gradient check found: the entry with the largest error in units of its tolerance.
+struct gradient_report {
+  double worst = 0;          ///< error / tolerance of that entry; at most 1 passes
+  std::string tensor;        ///< its tensor
+  index position = 0;        ///< its place in the tensor
+  double analytic = 0;       ///< its derivative by backward
+  double numeric = 0;        ///< its derivative by central differences
+  index entries = 0;         ///< entries compared
+  index nonzero = 0;         ///< entries with a derivative other than zero; a check of zeros proves nothing
+
+  /// Whether every entry is within |analytic - numeric| <= 1e-7 max|g of its tensor| + 1e-9.
+  bool passed() const { return entries > 0 && nonzero > 0 && worst <= 1; }
+};
+
+/// The call on which a layer is checked.
+struct layer_check {
+  index batch = 2;
+  index length = 5;
+  index memory = 0;            ///< rows of encoder output per sequence, for cross-attention
+  index heads = 0;             ///< heads of a relative-position bias, for layers that read one
+  index d_kv = 0;              ///< head width of rotary positions, for layers that rotate
+  std::vector<index> lengths = {};  ///< valid tokens of each sequence; empty for all
+  double dropout = 0;
+  double step = 1e-5;          ///< of the central differences
+  std::uint64_t seed = 1;
+};
+
+namespace detail {
+
+/// Compares one tensor's analytic gradient (with its nonzero start already subtracted) with central
+/// differences of `loss`, which is a function of values[n].
+template <class Loss>
+void compare_gradient(const std::string& name, index n, double* values, const double* analytic, double step,
+                      gradient_report& report, Loss&& loss) {
+  double largest = 0;
+  for (index i = 0; i < n; ++i) largest = (std::max)(largest, std::abs(analytic[i]));
+  const double tolerance = 1e-7 * largest + 1e-9;
+  for (index i = 0; i < n; ++i) {
+    const double kept = values[i];
+    double numeric = 0, error = 0;
+    // A difference that straddles a kink is repeated closer in; a wrong derivative stays wrong.
+    for (double h = step; h > step / 100; h /= 8) {
+      values[i] = kept + h;
+      const double up = loss();
+      values[i] = kept - h;
+      const double down = loss();
+      numeric = (up - down) / (2 * h);
+      error = std::abs(numeric - analytic[i]) / tolerance;
+      if (error <= 1) break;
+    }
+    values[i] = kept;
+    ++report.entries;
+    report.nonzero += std::abs(numeric) > 1e-9;
+    if (error > report.worst || report.tensor.empty())
+      report = {error, name, i, analytic[i], numeric, report.entries, report.nonzero};
+  }
+}
+
+inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream, double deviation = 1) {
+  random_stream random(seed{seed_value}, stream);
+  for (double& v : x) v = deviation * random.normal();
+}
+
+}  // namespace detail
+
+/// Checks a layer (see nn/layer.hpp) on random parameters and inputs: every parameter, the input,
+/// and where the layer uses them the encoder's output and the position bias. The loss is the inner
+/// product of the output with random numbers; gradients start from nonzero values, since backward
+/// must add.
+template <class Layer>
+gradient_report check_layer_gradients(const layer_check& how = {}) {
+  using S = storage::f64;
+  using kernel = form::kernel<double, S>;
+  const auto count = [](index n) { return static_cast<std::size_t>(n); };
+  const index rows = how.batch * how.length, origin = how.length;
+  extents e;
+  e.batch = how.batch;
+  e.length = how.length;
+  e.memory = how.memory;
+  e.training = true;
+
+  detail::tensor_block<Layer, form::canonical<double, S>> w;
+  detail::tensor_block<Layer, form::gradient<double>> g;
+  detail::tensor_block<Layer, kernel> p;
+  std::vector<double> x(count(rows * Layer::in)), y(count(rows * Layer::out)), dy(y.size()), dx(x.size());
+  std::vector<double> memory(count(how.batch * how.memory * Layer::in)), d_memory(memory.size());
+  std::vector<double> bias(count(how.heads * (2 * origin + 1))), d_bias(count(how.batch) * bias.size());
+  std::vector<double> rope(count(how.length * how.d_kv));
+  detail::fill_random(x, how.seed, 1);
+  detail::fill_random(dy, how.seed, 2);
+  detail::fill_random(memory, how.seed, 3);
+  detail::fill_random(bias, how.seed, 4);
+  if (how.d_kv > 0) ops::rope_table(how.length, how.d_kv, 10000.0, rope.data());
+  w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+    random_stream random(seed{how.seed}, stream_of(at.str()));
+    double* values = nullptr;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) values = leaf;
+    else values = leaf.data;
+    const double deviation = info.kind == role::matrix ? 1 / detail::root(static_cast<double>(info.columns)) : 0.5;
+    for (index i = 0; i < info.size(); ++i)
+      values[i] = deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0);
+  });
+
+  planner sizes;
+  (void)Layer::template plan<double>(sizes, e);
+  memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak()), state(sizes.state.peak());
+  planner m;
+  m.keep = arena(keep.data(), keep.size());
+  m.scratch = arena(scratch.data(), scratch.size());
+  m.state = arena(state.data(), state.size());
+  auto cache = Layer::template plan<double>(m, e);
+
+  context<double> ctx;
+  ctx.on.level = simd::best();
+  ctx.batch = how.batch;
+  ctx.length = how.length;
+  ctx.lengths = how.lengths.empty() ? nullptr : how.lengths.data();
+  ctx.memory = memory.data();
+  ctx.d_memory = d_memory.data();
+  ctx.memory_length = how.memory;
+  ctx.memory_lengths = nullptr;
+  ctx.bias = bias.empty() ? nullptr : bias.data();
+  ctx.d_bias = d_bias.empty() ? nullptr : d_bias.data();
+  ctx.bias_origin = origin;
+  ctx.rope = rope.data();
+  ctx.dropout = {how.seed, 7, 3, how.dropout};
+
+  const auto loss = [&] {
+    Layer::visit(
+        [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+            std::copy_n(from, info.size(), const_cast<double*>(to));
+          } else {
+            ops::pack(ctx.on, info.rows, info.columns, static_cast<const double*>(from.data),
+                      const_cast<double*>(to.panels));
+            to.rows = from.data;
+          }
+        },
+        path{}, p.tree(), w.tree());
+    Layer::template forward<double, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, cache, ctx);
+    double sum = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
+    return sum;
+  };
+  (void)loss();
+
+  // Every gradient starts at 0.5, and 0.5 is taken away again.
+  constexpr double start = 0.5;
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
+  for (auto* gradient : {&dx, &d_memory, &d_bias}) std::fill(gradient->begin(), gradient->end(), start);
+  Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows}, {dx.data(), rows},
+                                      cache, ctx);
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+    for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
+  });
+  for (auto* gradient : {&dx, &d_memory, &d_bias})
+    for (double& v : *gradient) v -= start;
+
+  gradient_report report;
+  detail::compare_gradient("x", rows * Layer::in, x.data(), dx.data(), how.step, report, loss);
+  if (how.memory > 0)
+    detail::compare_gradient("memory", static_cast<index>(memory.size()), memory.data(), d_memory.data(), how.step,
+                             report, loss);
+  if (how.heads > 0) {
+    std::vector<double> total(bias.size());
+    for (std::size_t i = 0; i < d_bias.size(); ++i) total[i % bias.size()] += d_bias[i];
+    detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(), how.step, report, loss);
+  }
+  Layer::visit(
+      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
+        double* data = nullptr;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
+        else data = values.data;
+        detail::compare_gradient(at.str(), info.size(), data, gradient, how.step, report, loss);
+      },
+      path{}, w.tree(), g.tree());
+  return report;
+}
+
+/// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
+/// which should be random and tiny. `dropout` keeps its masks fixed.
+template <class M>
+gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
+                                      const dropout_key& dropout = {}, double step = 1e-5) {
+  using S = storage::f64;
+  gradient_report report;
+  packed<M, double> p;
+  gradients<M, double> g;
+  memory_block memory(detail::plan_for<M, double>(l, purpose::training).total());
+  auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data());
+  const ops::machine on{team{}, simd::resolve(l.level)};
+  M::visit(
+      [](const path&, const tensor_info&, auto& to, const auto& from) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
+      },
+      path{}, p.tree(), w.tree());
+  const auto loss = [&] {
+    detail::pack_into(on, w, p);
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout).nats;
+  };
+  constexpr double start = 0.5;
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
+  detail::pack_into(on, w, p);
+  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout);
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+    for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
+  });
+  M::visit(
+      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
+        double* data = nullptr;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
+        else data = values.data;
+        detail::compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
+      },
+      path{}, w.tree(), g.tree());
+  return report;
+}
+
+LINNET_NAMESPACE_END

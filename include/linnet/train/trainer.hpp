@@ -1,0 +1,196 @@
+#pragma once
+/// @file
+/// Training: forward, backward, clipping, optimizer and repacking in one parallel region per step,
+/// in memory that is planned once.
+
+#include <cmath>
+
+#include <linnet/model/buffers.hpp>
+#include <linnet/train/optimizers.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a trainer trains, besides its optimizer.
+struct training {
+  double clip = 1.0;       ///< largest global gradient norm (zoo H); 0 turns clipping off
+  double dropout = 0;      ///< probability of dropping a value
+  std::uint64_t seed = 0;  ///< of the dropout masks
+};
+
+namespace detail {
+/// Sum of squares of all tensors of `g`, in fixed chunks and fixed order, so it does not depend on
+/// the number of threads. `partial` has room for the chunks of the largest tensor.
+inline constexpr index norm_chunk = 4096;
+template <class M>
+constexpr index largest_tensor() {
+  index n = 1;
+  M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; }, path{});
+  return n;
+}
+template <class M, class T>
+double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* partial) {
+  double sum = 0;
+  M::visit(
+      [&](const path&, const tensor_info& info, const auto& leaf) {
+        const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
+        on.threads.each(chunks, [&](index c) {
+          const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
+          simd::dispatch(on.level, [&](auto k) {
+            partial[c] = static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
+          });
+        });
+        for (index c = 0; c < chunks; ++c) sum += partial[c];
+        on.threads.wait();
+      },
+      path{}, g.tree());
+  return sum;
+}
+}  // namespace detail
+
+/// Trains weights of model `M`, which it refers to, with `Optimizer`.
+template <class M, class Optimizer = adamw, class T = float>
+class trainer {
+  using S = storage_of<M, T>;
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+
+  /// Exact bytes that a trainer with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    const auto block = [](index bytes) { return round_up(bytes, alignment); };
+    return block(workspace_bytes(l)) + block(packed<M, T>::bytes()) + block(gradients<M, T>::bytes()) +
+           Optimizer::template state<M, T>::bytes();
+  }
+
+  /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
+  static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
+                              const training& how = {}) {
+    if (auto fit = detail::acceptable<M>("trainer::open", l); !fit) return fit.error();
+    if (!(how.dropout >= 0 && how.dropout < 1))
+      return linnet::error{errc::invalid, "trainer::open", "training.dropout", "0 <= dropout < 1",
+                           std::to_string(how.dropout)};
+    if (!w.valid()) return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
+    trainer t(w, l, optimizer, how);
+    if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
+      return detail::out_of_memory("trainer::open", footprint(l));
+    t.work_ = detail::place_workspace<M, T>(l, purpose::training, t.memory_.data());
+    t.partial_ = reinterpret_cast<double*>(static_cast<std::byte*>(t.memory_.data()) +
+                                           detail::plan_for<M, T>(l, purpose::training).total());
+    M::visit(
+        [](const path&, const tensor_info&, auto& to, const auto& from) {
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
+        },
+        path{}, t.packed_.tree(), w.tree());
+    run(l, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
+    return t;
+  }
+
+  /// One optimizer step on one batch; returns the mean loss in nats per token, before the step.
+  double step(const batch& b) {
+    loss_sum loss;
+    run(limits_, [&](const ops::machine& on) {
+      const loss_sum sum = add_gradients(on, b);
+      if (on.threads.rank() == 0) loss = sum;
+      apply(on, tokens_ + sum.tokens);
+    });
+    finish();
+    return loss.mean();
+  }
+  /// Adds the gradient of one part of a larger batch; update() then takes the step.
+  loss_sum accumulate(const batch& b) {
+    loss_sum loss;
+    run(limits_, [&](const ops::machine& on) {
+      const loss_sum sum = add_gradients(on, b);
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    tokens_ += loss.tokens;
+    samples_ += b.batch;
+    return loss;
+  }
+  /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
+  void update() {
+    run(limits_, [&](const ops::machine& on) { apply(on, tokens_); });
+    finish();
+  }
+  /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
+  /// [rows, vocabulary] of them.
+  loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
+    loss_sum loss;
+    run(limits_, [&](const ops::machine& on) {
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_, on, {}, logits.data());
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    return loss;
+  }
+
+  /// Makes changes of the weights from outside known to the trainer.
+  void refresh() {
+    run(limits_, [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
+  }
+  /// Gradients accumulated since the last step (sums over tokens, not yet divided).
+  gradients<M, T>& gradient() { return gradients_; }
+  /// The packed weights, current after each step.
+  const packed<M, T>& current() const { return packed_; }
+  /// Global gradient norm of the last step, before clipping.
+  double gradient_norm() const { return norm_; }
+  /// Steps taken.
+  index steps() const { return step_; }
+  /// Steps left out because the gradient was not finite.
+  index skipped() const { return skipped_; }
+  /// The optimizer, whose settings may be changed between steps.
+  Optimizer& optimizer() { return optimizer_; }
+
+ private:
+  trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer, const training& how)
+      : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
+
+  static constexpr index workspace_bytes(const limits& l) {
+    return detail::plan_for<M, T>(l, purpose::training).total() +
+           round_up((detail::largest_tensor<M>() / detail::norm_chunk + 1) * static_cast<index>(sizeof(double)), alignment);
+  }
+  loss_sum add_gradients(const ops::machine& on, const batch& b) {
+    const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key);
+  }
+  /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
+  void apply(const ops::machine& on, index tokens) {
+    const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
+    const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
+    const bool usable = is_finite(norm) && tokens > 0;
+    if (usable) {
+      const double clip = how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
+      optimizer_.update(on, step_ + 1, share * clip, gradients_, state_, *weights_);
+      detail::pack_into(on, *weights_, packed_);
+    }
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { ops::fill(on, info.size(), T(0), leaf); }, path{},
+             gradients_.tree());
+    on.threads.once([&] {
+      norm_ = norm;
+      usable_ = usable;
+    });
+  }
+  void finish() {
+    step_ += usable_;
+    skipped_ += !usable_;
+    tokens_ = samples_ = 0;
+  }
+
+  weights<M, T>* weights_;
+  limits limits_;
+  Optimizer optimizer_;
+  training how_;
+  memory_block memory_;
+  packed<M, T> packed_;
+  gradients<M, T> gradients_;
+  typename Optimizer::template state<M, T> state_;
+  typename M::template workspace<T> work_{};
+  double* partial_ = nullptr;
+  double norm_ = 0;
+  bool usable_ = true;
+  index step_ = 0, skipped_ = 0, tokens_ = 0, samples_ = 0;
+};
+
+LINNET_NAMESPACE_END
