@@ -66,6 +66,19 @@
   }                          \
   }
 
+
+// Kernels have a namespace of their own: with linnet::kernels they come from a compiled library,
+// whatever the flags of the program that links it; without it they share the key above.
+#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
+#define LINNET_SIMD_NAMESPACE_BEGIN \
+  namespace linnet {                \
+  inline namespace v0_1_compiled {
+#else
+#define LINNET_SIMD_NAMESPACE_BEGIN LINNET_NAMESPACE_BEGIN
+#endif
+/// Closes what LINNET_SIMD_NAMESPACE_BEGIN opened.
+#define LINNET_SIMD_NAMESPACE_END LINNET_NAMESPACE_END
+
 #if defined(__clang__)
 #define LINNET_UNROLL _Pragma("clang loop unroll(full)")
 #else

@@ -95,9 +95,14 @@ inline constexpr std::size_t longest_safetensors_header = 512 * 1024;
 
 /// Collects the header's events into records: their data are still empty.
 struct safetensors_header {
+  struct entry {
+    tensor_record record{};
+    std::array<std::uint64_t, 2> range{};  ///< data_offsets
+  };
+  explicit safetensors_header(const std::string& file) : where(file) {}
+
   std::string where;
-  std::vector<tensor_record> tensors{};
-  std::vector<std::array<std::uint64_t, 2>> ranges{};  ///< data_offsets of each tensor
+  std::vector<entry> tensors{};
   std::map<std::string, std::string, std::less<>> metadata{};
   error failure{};
 
@@ -116,8 +121,7 @@ struct safetensors_header {
       in_metadata = text == "__metadata__";
       seen_type = seen_shape = seen_offsets = false;
       if (!in_metadata) {
-        tensors.emplace_back().name = text;
-        ranges.push_back({});
+        tensors.emplace_back().record.name = text;
         return true;
       }
       return !std::exchange(seen_metadata, true) || fail("__metadata__", "each name once", "this one twice");
@@ -142,7 +146,7 @@ struct safetensors_header {
       if (field != "dtype") return fail(subject(), expected(), value.text());
       for (std::size_t i = 0; i < dtype_table.size(); ++i)
         if (value.kind == json_scalar::kinds::text && dtype_table[i].name == value.string) {
-          tensors.back().type = static_cast<dtype>(i);
+          tensors.back().record.type = static_cast<dtype>(i);
           return true;
         }
       return fail(subject(), expected(), value.text());
@@ -151,12 +155,12 @@ struct safetensors_header {
     if (!value.whole || value.count > std::uint64_t{PTRDIFF_MAX}) return fail(subject(), expected(), value.text());
     if (field == "data_offsets") {
       if (elements == 2) return fail(subject(), expected(), "more");
-      ranges.back()[elements++] = value.count;
+      tensors.back().range[elements++] = value.count;
     } else {
       if (elements == tensor_record::most_dimensions)
         return fail(subject(), "at most " + std::to_string(tensor_record::most_dimensions) + " dimensions", "more");
-      tensors.back().extents[elements++] = static_cast<index>(value.count);
-      tensors.back().dimensions = static_cast<index>(elements);
+      tensors.back().record.extents[elements++] = static_cast<index>(value.count);
+      tensors.back().record.dimensions = static_cast<index>(elements);
     }
     return true;
   }
@@ -187,36 +191,45 @@ struct safetensors_header {
   }
 };
 
-/// Gives every tensor its data, or says what is wrong with its range. `ranges` belong to `tensors`.
-inline result<void> place_tensors(std::vector<tensor_record>& tensors,
-                                  const std::vector<std::array<std::uint64_t, 2>>& ranges,
-                                  std::span<const std::byte> buffer, const std::string& where) {
+/// Gives the tensors, sorted by name here, their data, or says what is wrong with their ranges.
+inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensors, std::span<const std::byte> buffer,
+                                  const std::string& where) {
+  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected, std::string got) {
+    return error{errc::malformed, where, printable(at.name) + what, std::move(expected), std::move(got)};
+  };
+  std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
+  for (std::size_t i = 1; i < tensors.size(); ++i)
+    if (tensors[i].record.name == tensors[i - 1].record.name)
+      return wrong(tensors[i].record, "", "each name once", "this one twice");
+
   std::vector<std::uint32_t> order(tensors.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return ranges[a] < ranges[b]; });
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
   std::uint64_t end = 0;
   for (const std::uint32_t i : order) {
-    const auto [first, last] = ranges[i];
-    const auto wrong = [&](const char* what, std::string expected, std::string got) {
-      return error{errc::malformed, where, printable(tensors[i].name) + ": " + what, std::move(expected), std::move(got)};
-    };
+    tensor_record& tensor = tensors[i].record;
+    const auto [first, last] = tensors[i].range;
+    if (last < first)
+      return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first), std::to_string(last));
     if (first != end)
-      return wrong("data_offsets", "to begin at " + std::to_string(end) + ", the end of the tensor before",
+      return wrong(tensor, ": data_offsets", "to begin at " + std::to_string(end) + ", the end of the tensor before",
                    std::to_string(first) + (first < end ? ", an overlap" : ", a gap"));
-    if (last < first) return wrong("data_offsets", "an end behind its beginning " + std::to_string(first), std::to_string(last));
     if (last > buffer.size())
-      return wrong("data_offsets", "an end within the file's " + std::to_string(buffer.size()) + " bytes of values", std::to_string(last));
-    std::uint64_t bytes = static_cast<std::uint64_t>(size_of(tensors[i].type));
-    for (const index n : tensors[i].shape())
+      return wrong(tensor, ": data_offsets", "an end within the " + std::to_string(buffer.size()) + " bytes of values",
+                   std::to_string(last));
+    std::uint64_t bytes = static_cast<std::uint64_t>(size_of(tensor.type));
+    for (const index n : tensor.shape())
       if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(n), &bytes))
-        return wrong("shape", "a size below 2^64 bytes", tensors[i].description());
+        return wrong(tensor, ": shape", "a size below 2^64 bytes", tensor.description());
     if (bytes != last - first)
-      return wrong("data_offsets", std::to_string(bytes) + " bytes for " + tensors[i].description(), std::to_string(last - first));
-    tensors[i].data = buffer.subspan(first, bytes);
+      return wrong(tensor, ": data_offsets", std::to_string(bytes) + " bytes for " + tensor.description(),
+                   std::to_string(last - first));
+    tensor.data = buffer.subspan(first, bytes);
     end = last;
   }
   if (end != buffer.size())
-    return error{errc::malformed, where, "values", std::to_string(end) + " bytes, the end of the last tensor", std::to_string(buffer.size())};
+    return error{errc::malformed, where, "values", std::to_string(end) + " bytes, the end of the last tensor",
+                 std::to_string(buffer.size())};
   return {};
 }
 
@@ -238,17 +251,16 @@ inline result<safetensors> parse_safetensors(std::span<const std::byte> file, co
   if (text.empty() || text.front() != std::byte{'{'})
     return wrong(errc::malformed, "header", "to begin with {", text.empty() ? "nothing" : "another character");
 
+  detail::safetensors_header header(where);
+  if (auto read = detail::read_json(text, detail::longest_safetensors_header, where, "header", header); !read)
+    return read.error();
+  if (auto placed = detail::place_tensors(header.tensors, file.subspan(8 + length), where); !placed)
+    return placed.error();
   safetensors parsed;
   parsed.where_ = where;
-  detail::safetensors_header header{where};
-  if (auto read = detail::read_json(text, detail::longest_safetensors_header, where, "header", header); !read) return read.error();
-  if (auto placed = detail::place_tensors(header.tensors, header.ranges, file.subspan(8 + length), where); !placed) return placed.error();
-  std::sort(header.tensors.begin(), header.tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
-  for (std::size_t i = 1; i < header.tensors.size(); ++i)
-    if (header.tensors[i].name == header.tensors[i - 1].name)
-      return wrong(errc::malformed, detail::printable(header.tensors[i].name), "each name once", "this one twice");
-  parsed.tensors_ = std::move(header.tensors);
   parsed.metadata_ = std::move(header.metadata);
+  parsed.tensors_.reserve(header.tensors.size());
+  for (auto& tensor : header.tensors) parsed.tensors_.push_back(std::move(tensor.record));
   return parsed;
 }
 

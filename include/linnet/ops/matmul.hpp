@@ -7,6 +7,7 @@
 
 #include <linnet/core/parallel.hpp>
 #include <linnet/simd/levels.hpp>
+#include <linnet/storage/types.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

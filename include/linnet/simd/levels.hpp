@@ -13,9 +13,8 @@
 #endif
 
 #include <linnet/simd/operands.hpp>
-#include <linnet/storage/types.hpp>
 
-LINNET_NAMESPACE_BEGIN
+LINNET_SIMD_NAMESPACE_BEGIN
 
 namespace simd {
 
@@ -48,7 +47,9 @@ struct portable {
 #undef LINNET_ROWS
 
 #if defined(__x86_64__)
-// g++ 12 widens bytes one by one; the instruction that does it at once needs its intrinsic.
+// g++ 12 widens bytes one by one and has no vector square root; both need their intrinsics.
+#define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
+#define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
 #define LINNET_WIDEN_BYTES(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
@@ -64,6 +65,10 @@ struct avx2 {
 #undef LINNET_ROWS
 
 #undef LINNET_WIDEN_BYTES
+#undef LINNET_ROOT_FLOAT
+#undef LINNET_ROOT_DOUBLE
+#define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
+#define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
 #define LINNET_WIDEN_BYTES(p) \
   _mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
@@ -79,6 +84,8 @@ struct avx512 {
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
 #undef LINNET_WIDEN_BYTES
+#undef LINNET_ROOT_FLOAT
+#undef LINNET_ROOT_DOUBLE
 #endif
 
 /// The best level of this machine, looked up once.
@@ -127,4 +134,8 @@ inline auto dispatch(level l, F&& f) {
 
 }  // namespace simd
 
-LINNET_NAMESPACE_END
+LINNET_SIMD_NAMESPACE_END
+
+#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
+#include <linnet/simd/compiled.hpp>
+#endif

@@ -4,7 +4,7 @@
 
 #include <linnet/core/types.hpp>
 
-LINNET_NAMESPACE_BEGIN
+LINNET_SIMD_NAMESPACE_BEGIN
 
 /// Elementwise nonlinearities (zoo A4, C1): the argument of the activation kernels.
 enum class activation_kind {
@@ -15,6 +15,9 @@ enum class activation_kind {
 };
 
 namespace simd {
+
+/// The code of a bfloat16 value.
+enum class bf16_code : std::uint16_t {};
 
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
@@ -47,4 +50,4 @@ struct epilogue {
 
 }  // namespace simd
 
-LINNET_NAMESPACE_END
+LINNET_SIMD_NAMESPACE_END

@@ -173,11 +173,14 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 template <class T>
 LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay, const T* g, T* m,
                                 T* v, T* w) {
-  for (index i = 0; i < n; ++i) {
-    const T gi = g[i] * gradient_scale;
-    m[i] = beta1 * m[i] + (T(1) - beta1) * gi;
-    v[i] = beta2 * v[i] + (T(1) - beta2) * gi * gi;
-    w[i] -= rate * m[i] / (std::sqrt(v[i]) + eps) + decay * w[i];
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> gi = get(g + i, c) * gradient_scale;
+    const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
+    const vec<T> vi = beta2 * get(v + i, c) + (T(1) - beta2) * (gi * gi);
+    const vec<T> wi = get(w + i, c);
+    put<T>(m + i, mi, c);
+    put<T>(v + i, vi, c);
+    put<T>(w + i, wi - (rate * mi / (root<T>(vi) + eps) + decay * wi), c);
   }
 }
 #undef LINNET_FOR_VECTORS

@@ -27,7 +27,7 @@ LINNET_TARGET static inline vec<T> load_as(const T* p) {
   return load(p);
 }
 template <class T>
-LINNET_TARGET static inline vec<T> load_as(const storage::bf16::value* p) {
+LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
   typename vector_of<std::uint16_t, lanes<T>>::type half;
   __builtin_memcpy(&half, p, sizeof half);
   const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type) << 16;
@@ -36,7 +36,7 @@ LINNET_TARGET static inline vec<T> load_as(const storage::bf16::value* p) {
   return v;
 }
 template <class T>
-LINNET_TARGET static inline vec<T> load_as(const storage::int8::value* p) {
+LINNET_TARGET static inline vec<T> load_as(const std::int8_t* p) {
 #if defined(LINNET_WIDEN_BYTES)
   if constexpr (sizeof(T) == 4) {
     const auto wide = LINNET_WIDEN_BYTES(p);
@@ -83,6 +83,27 @@ LINNET_TARGET static inline T largest(const vec<T>& v) {
   T m = values[0];
   for (int l = 1; l < lanes<T>; ++l) m = values[l] > m ? values[l] : m;
   return m;
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
 }
 
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include <linnet/core/types.hpp>
+#include <linnet/simd/operands.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -32,7 +32,7 @@ struct f64 {
 
 /// bfloat16: the upper half of a float, rounded to nearest even; range of float, 8 bits precision.
 struct bf16 {
-  enum class value : std::uint16_t {};
+  using value = simd::bf16_code;
   static constexpr bool scaled = false;
   static constexpr const char* name = "bf16";
   static value encode(double x) {

@@ -1,0 +1,32 @@
+# How linnet's own targets (tests, examples, benchmarks, kernels) are built. Nothing here reaches a
+# target that only links linnet::linnet.
+
+if(LINNET_OPENMP)
+  find_package(OpenMP COMPONENTS CXX)
+endif()
+
+# Warnings and sanitizers.
+function(linnet_own_flags target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wno-psabi)
+  if(LINNET_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${LINNET_SANITIZE} -fno-omit-frame-pointer
+                                             -fno-sanitize-recover=all)
+    target_link_options(${target} PRIVATE -fsanitize=${LINNET_SANITIZE})
+  endif()
+endfunction()
+
+# linnet_program(NAME SOURCE... [LINK LIBRARY...]): one program in BUILD/bin. Links linnet::linnet
+# unless LINK names what to link instead.
+function(linnet_program name)
+  cmake_parse_arguments(PARSE_ARGV 1 program "" "" "LINK")
+  if(NOT program_LINK)
+    set(program_LINK linnet::linnet)
+  endif()
+  add_executable(${name} ${program_UNPARSED_ARGUMENTS})
+  target_link_libraries(${name} PRIVATE ${program_LINK})
+  if(LINNET_OPENMP AND OpenMP_CXX_FOUND)
+    target_link_libraries(${name} PRIVATE OpenMP::OpenMP_CXX)
+  endif()
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+  linnet_own_flags(${name})
+endfunction()

@@ -1,0 +1,23 @@
+// The entry point of every test program: says which instruction-set level and how many threads it
+// runs with, then hands over to Boost.Test.
+
+#define BOOST_TEST_NO_MAIN
+#define BOOST_TEST_ALTERNATIVE_INIT_API
+#include <boost/test/unit_test.hpp>
+
+#include <cstdlib>
+#include <iostream>
+#include <linnet/linnet.hpp>
+#include <string_view>
+#include <thread>
+
+int main(int argc, char** argv) {
+  namespace simd = linnet::simd;
+  const std::string_view level = simd::name(simd::best());
+  std::cout << "level " << level << ", " << std::thread::hardware_concurrency() << " processors\n";
+  if (const char* wish = std::getenv("LINNET_SIMD"); wish != nullptr && wish != level) {
+    std::cout << "SKIPPED: this machine has no " << wish << '\n';
+    return 77;
+  }
+  return boost::unit_test::unit_test_main([] { return true; }, argc, argv);
+}
