@@ -31,6 +31,7 @@ class evaluator {
 
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of them.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
+    if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, [&](const ops::machine& on) {
       const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_, on, {}, logits.data());

@@ -60,35 +60,54 @@ class session {
     else return M::longest(limits_);
   }
 
-  /// Encodes one source (encoder-decoders) and starts a new target.
-  void encode(std::span<const token> source)
+  /// Takes back the last tokens of sequence `b`, so that `length` remain.
+  void truncate(index length, index b = 0) {
+    if (length >= 0 && length < past_[b]) past_[b] = length;
+  }
+
+  /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
+  /// source that is empty, too long or holds tokens outside the vocabulary.
+  bool encode(std::span<const token> source)
     requires(encodes)
   {
     const auto length = static_cast<index>(source.size());
-    encode(source, 1, {&length, 1});
+    return encode(source, 1, {&length, 1});
   }
   /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
-  void encode(std::span<const token> source, index batch, std::span<const index> lengths)
+  bool encode(std::span<const token> source, index batch, std::span<const index> lengths)
     requires(encodes)
   {
+    const index length = batch > 0 ? static_cast<index>(source.size()) / batch : 0;
+    if (batch > limits_.batch || length < 1 || length > limits_.source || !in_vocabulary(source) ||
+        static_cast<index>(lengths.size()) < batch)
+      return false;
+    for (index b = 0; b < batch; ++b)
+      if (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length) return false;
     reset();
-    memory_length_ = static_cast<index>(source.size()) / batch;
-    assert(batch <= limits_.batch && memory_length_ >= 1 && memory_length_ <= limits_.source && in_vocabulary(source));
+    memory_length_ = length;
     std::copy_n(lengths.data(), batch, memory_lengths_);
     run(limits_, [&](const ops::machine& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_, memory_lengths_, work_, on);
     });
+    return true;
   }
 
-  /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them. They
-  /// may be overwritten, and are until the next call.
+  /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them, valid
+  /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
+  /// fit the capacity or the vocabulary, or before a source is encoded.
   std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
   /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence, at
   /// least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
-    const index length = static_cast<index>(tokens.size()) / batch;
-    assert(batch >= 1 && batch <= limits_.batch && length >= 1 && in_vocabulary(tokens));
-    for (index b = 0; b < batch; ++b) assert(past_[b] + length <= capacity() && "linnet::session: the sequence is full");
+    const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
+    if (batch > limits_.batch || length < 1 || !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
+        (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
+      return {};
+    for (index b = 0; b < batch; ++b) {
+      if (past_[b] + length > capacity()) return {};
+      if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length))
+        return {};
+    }
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
     run(limits_, [&](const ops::machine& on) {
       if constexpr (encodes)
@@ -104,18 +123,19 @@ class session {
 
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
   /// encoder-decoder. Calls `emit(token)` for each new token as it is chosen; `emit` may return
-  /// false to end. Returns the number of tokens passed to `emit`.
+  /// false to end. Returns the number of tokens passed to `emit`; 0 if `tokens` do not fit.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit, const generation& g = {}) {
     std::span<T> logits;
     if constexpr (encodes) {
-      encode(tokens);
+      if (!encode(tokens)) return 0;
       const token first = M::start;
       logits = feed({&first, 1});
     } else {
       reset();
       logits = feed(tokens);
     }
+    if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
     for (index n = 0;; ++n) {
       if (g.tokens > 0 && n == g.tokens) return n;

@@ -4,7 +4,6 @@
 /// events. Nothing is kept but what the reader of the events keeps, so memory stays bounded and
 /// duplicate keys can be seen.
 
-#include <charconv>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -12,16 +11,11 @@
 #include <string_view>
 
 #include <linnet/core/result.hpp>
+#include <linnet/io/facts.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-
-/// A number as its shortest decimal text: 32128, 1e-06, 0.5.
-inline std::string number_text(double x) {
-  char digits[32];
-  return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
-}
 
 /// `text` between quotes as JSON (UTF-8 is left as it is).
 inline std::string json_quoted(std::string_view text) {

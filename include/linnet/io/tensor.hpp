@@ -97,10 +97,6 @@ struct leaf {
   float* scales = nullptr;  ///< one per row of an i8 matrix
 
   index size() const { return rows * columns; }
-  /// Its shape in files, as text.
-  std::string shape() const {
-    return vector ? "[" + std::to_string(rows) + "]" : "[" + std::to_string(rows) + ", " + std::to_string(columns) + "]";
-  }
 };
 
 template <class Value>

@@ -151,6 +151,13 @@ struct decoder_model {
         for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
   }
 
+  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
+  static bool accepts(const batch& b, const limits& l) {
+    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
+           detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
+           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true);
+  }
+
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
   /// given, receives all [batch * length, vocabulary] of them. Called by every thread.
   template <class T, class S>

@@ -37,6 +37,14 @@ enum class purpose {
 };
 
 namespace detail {
+/// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
+inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
+  if (tokens == nullptr) return false;
+  for (index i = 0; i < n; ++i)
+    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored)) return false;
+  return true;
+}
+
 /// Layer extents of one stack.
 constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
   extents e;

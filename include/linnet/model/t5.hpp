@@ -233,6 +233,17 @@ struct t5_model {
   template <class T>
   static void prepare(workspace<T>&, const limits&) {}
 
+  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
+  static bool accepts(const batch& b, const limits& l) {
+    if (b.batch < 1 || b.batch > l.batch || b.source_length < 1 || b.source_length > l.source || b.target_length < 1 ||
+        b.target_length > l.target)
+      return false;
+    for (index i = 0; b.source_lengths && i < b.batch; ++i)
+      if (b.source_lengths[i] < 1 || b.source_lengths[i] > b.source_length) return false;
+    return detail::tokens_fit(b.source, b.batch * b.source_length, vocabulary, false) &&
+           detail::tokens_fit(b.labels, b.batch * b.target_length, vocabulary, true);
+  }
+
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
   /// given, receives all [batch * target_length, vocabulary] of them. Called by every thread.
   template <class T, class S>

@@ -193,7 +193,7 @@ struct residual {
     Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
   }
 
-  static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e) + e.rows() * in; }
+  static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
 };
 
 /// `N` layers of one type after each other, each with its own parameters: one instantiation, one loop.

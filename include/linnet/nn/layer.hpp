@@ -10,7 +10,8 @@
 ///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it continues
 ///    cached sequences: the same code serves training, prefill and one-token steps;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
-///  - `flops(extents)`: floating-point operations of a forward call, one multiply-add counted as 2.
+///  - `flops(extents)`: floating-point operations of the products in a forward call, one
+///    multiply-add counted as 2; elementwise work is not counted (zoo A8).
 ///
 /// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
 /// finished it.

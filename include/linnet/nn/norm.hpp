@@ -60,7 +60,7 @@ struct rms : policy {
       });
     }
 
-    static constexpr index flops(const extents& e) { return 4 * e.rows() * D; }
+    static constexpr index flops(const extents&) { return 0; }
   };
 };
 
@@ -120,7 +120,7 @@ struct layer_norm : policy {
       });
     }
 
-    static constexpr index flops(const extents& e) { return 8 * e.rows() * D; }
+    static constexpr index flops(const extents&) { return 0; }
   };
 };
 

@@ -4,18 +4,22 @@
 /// cross-entropy, in chunks, so that logits of all tokens never exist at once.
 
 #include <cmath>
+#include <limits>
 
 #include <linnet/ops/elementwise.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// Summed loss of a call, in nats, and the number of tokens it is summed over.
+/// Summed loss of a call, in nats, and the number of tokens it is summed over. A call with a batch
+/// that does not fit the limits or the vocabulary computes nothing and gives NaN nats.
 struct loss_sum {
   double nats = 0;
   index tokens = 0;
 
-  /// Loss per token, 0 without tokens.
-  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : 0; }
+  /// Loss per token; `nats` itself without tokens.
+  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : nats; }
+  /// The answer to a batch that cannot be used.
+  static constexpr loss_sum refused() { return {std::numeric_limits<double>::quiet_NaN(), 0}; }
 };
 
 namespace ops {

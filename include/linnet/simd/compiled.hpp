@@ -11,10 +11,10 @@
 #define LINNET_EXTERN extern template
 #endif
 
-// The product of activations T and weight codes V.
-#define LINNET_PRODUCT(L, T, V)                                                                        \
-  LINNET_EXTERN void detail::L::multiply<T, V>(index, index, index, const rows_operand<T>&,            \
-                                               const columns_operand<V>&, T*, index, const epilogue<T>&, index);
+// The product of activations T and weight codes C.
+#define LINNET_PRODUCT(L, T, C)                                                                        \
+  LINNET_EXTERN void detail::L::multiply<T, C>(index, index, index, const rows_operand<T>&,            \
+                                               const columns_operand<C>&, T*, index, const epilogue<T>&, index);
 #define LINNET_ACTIVATION(L, A, T)                                                             \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);        \
   LINNET_EXTERN void detail::L::activation_backward<activation_kind::A, T>(index, const T*, const T*, T*); \

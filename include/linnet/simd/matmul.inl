@@ -1,22 +1,22 @@
 // The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
 
-/// One register tile: R rows by V vectors of C = A B, the whole of K in one sweep.
-/// `columns` < V * lanes<T> marks the ragged right edge (V is 1 there). Rows of B up to `safe` may
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
+/// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
 /// be read in full vectors; the few last ones of the edge may not.
-template <int R, int V, class T, class Value>
+template <int R, int W, class T, class Value>
 LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column, const Value* b, index ldb,
                                       T* c, index ldc, index column, const epilogue<T>& e, index columns,
                                       index safe) {
-  vec<T> acc[R][V] = {};
+  vec<T> acc[R][W] = {};
   for (index k = 0; k < safe; ++k) {
-    vec<T> right[V];
+    vec<T> right[W];
     LINNET_UNROLL
-    for (int v = 0; v < V; ++v) right[v] = load_as<T>(b + k * ldb + v * lanes<T>);
+    for (int v = 0; v < W; ++v) right[v] = load_as<T>(b + k * ldb + v * lanes<T>);
     LINNET_UNROLL
     for (int r = 0; r < R; ++r) {
       const T left = a[r * a_row + k * a_column];
       LINNET_UNROLL
-      for (int v = 0; v < V; ++v) acc[r][v] += left * right[v];
+      for (int v = 0; v < W; ++v) acc[r][v] += left * right[v];
     }
   }
   for (index k = safe; k < K; ++k) {
@@ -24,9 +24,9 @@ LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_
     LINNET_UNROLL
     for (int r = 0; r < R; ++r) acc[r][0] += a[r * a_row + k * a_column] * right;
   }
-  const bool ragged = columns < V * lanes<T>;
+  const bool ragged = columns < W * lanes<T>;
   LINNET_UNROLL
-  for (int v = 0; v < V; ++v) {
+  for (int v = 0; v < W; ++v) {
     const index at = v * lanes<T>;
     vec<T> factor = vec<T>{} + e.alpha, bias = {};
     if (e.scale) {
@@ -51,19 +51,19 @@ LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_
 }
 
 /// All rows of one column strip.
-template <int V, class T, class Value>
+template <int W, class T, class Value>
 LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b, index ldb, T* c, index ldc,
                                 index column, const epilogue<T>& e, index columns, index safe) {
   constexpr int full = LINNET_ROWS;
   index i = 0;
   for (; i + full <= M; i += full)
-    tile<full, V>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
   for (; i + 4 <= M; i += 4)
-    tile<4, V>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
   for (; i + 2 <= M; i += 2)
-    tile<2, V>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
   for (; i < M; ++i)
-    tile<1, V>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,

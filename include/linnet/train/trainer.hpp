@@ -88,8 +88,10 @@ class trainer {
     return t;
   }
 
-  /// One optimizer step on one batch; returns the mean loss in nats per token, before the step.
+  /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
+  /// NaN for a batch that does not fit the limits or the vocabulary.
   double step(const batch& b) {
+    if (!M::accepts(b, limits_)) return loss_sum::refused().mean();
     loss_sum loss;
     run(limits_, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
@@ -101,6 +103,7 @@ class trainer {
   }
   /// Adds the gradient of one part of a larger batch; update() then takes the step.
   loss_sum accumulate(const batch& b) {
+    if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
@@ -118,6 +121,7 @@ class trainer {
   /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
   /// [rows, vocabulary] of them.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
+    if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, [&](const ops::machine& on) {
       const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_, on, {}, logits.data());

@@ -1,0 +1,198 @@
+#pragma once
+/// @file
+/// Weights to and from safetensors files, under linnet's names or Hugging Face's.
+
+#include <linnet/io/hf_names.hpp>
+#include <linnet/io/safetensors.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Whose names and layouts a file of weights follows.
+namespace naming {
+/// linnet's own names and layouts; holds every model, quantized ones too (I8 codes, and the scales
+/// as `<name>.scales`).
+struct canonical {};
+/// Those of Hugging Face Transformers for T5, Llama and GPT-2.
+struct hugging_face {};
+}  // namespace naming
+
+namespace detail {
+
+/// The parts of a file of `M`, in canonical order.
+template <class Naming, class M, class T>
+std::vector<file_part> parts_of(const weights<M, T>& w) {
+  constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
+  static_assert(foreign || std::is_same_v<Naming, naming::canonical>, "linnet: naming::canonical or naming::hugging_face");
+  static_assert(!foreign || hf_kind_of<M>() != hf_kind::none,
+                "linnet: this model type has no counterpart at Hugging Face, which knows T5 (norm::rms), Llama (norm::rms "
+                "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, no grouped queries), all "
+                "with attention::full; use naming::canonical");
+  static_assert(!foreign || !weights<M, T>::storage::scaled,
+                "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 model and quantize() it, or "
+                "use naming::canonical");
+  std::vector<file_part> parts;
+  for (leaf& tensor : leaves_of(w)) {
+    if constexpr (foreign) {
+      parts.push_back(hf_part(hf_layout_of<M>(), std::move(tensor)));
+    } else {
+      if (tensor.scales) {
+        leaf scales{.name = tensor.name + ".scales", .rows = tensor.rows, .columns = 1, .vector = true};
+        scales.data = reinterpret_cast<std::byte*>(tensor.scales);
+        parts.push_back({scales, {scales.name, scales.rows, 1, true}});
+      }
+      parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
+    }
+  }
+  return parts;
+}
+
+/// The file's shape of a part, for comparison with a record's.
+inline std::vector<index> shape_of(const placement& at) {
+  return at.vector ? std::vector<index>{at.rows} : std::vector<index>{at.rows, at.columns};
+}
+
+inline std::string shape_text(const placement& at) {
+  return "[" + std::to_string(at.rows) + (at.vector ? "]" : ", " + std::to_string(at.columns) + "]");
+}
+
+/// Whether int8 codes and scales are ones that quantize() could have made.
+inline bool usable(const file_part& part, const tensor_record& record) {
+  if (part.tensor.type == dtype::i8)
+    return std::none_of(record.data.begin(), record.data.end(), [](std::byte b) { return b == std::byte{0x80}; });
+  if (!part.tensor.name.ends_with(".scales")) return true;
+  for (index i = 0; i < part.tensor.rows; ++i) {
+    double scale = 0;
+    decode_reals(record.type, record.data.data() + i * size_of(record.type), 1, 1, &scale);
+    if (!is_finite(scale) || !(scale > 0)) return false;
+  }
+  return true;
+}
+
+/// Finds every part in the file and checks its type and shape, then that the file holds nothing
+/// else, and only then copies. Tensors whose names do not begin with `prefix` are not looked at.
+template <class Ignores>
+result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts, std::string_view prefix, Ignores&& ignores) {
+  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
+    return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
+  };
+  std::vector<bool> used(file.tensors().size());
+  std::vector<const tensor_record*> found(parts.size());
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const file_part& part = parts[i];
+    const placement& at = part.at;
+    const auto look_for = [&](std::string_view name) {
+      const tensor_record* const record = file.find(std::string(prefix).append(name));
+      if (!record) return record;
+      used[static_cast<std::size_t>(record - file.tensors().data())] = true;
+      return record;
+    };
+    found[i] = look_for(at.name);
+    for (const std::string& alias : part.aliases) {
+      const tensor_record* const other = look_for(alias);
+      if (!found[i]) found[i] = other;
+      if (other && (other->type != found[i]->type || !std::ranges::equal(other->shape(), found[i]->shape()) ||
+                    !std::ranges::equal(other->data, found[i]->data)))
+        return wrong(errc::mismatch, other->name, "the same values as " + found[i]->name + " (one tensor in the model type)", "others");
+    }
+    const bool code = part.tensor.type == dtype::i8;
+    const std::string expected = std::string(code ? "I8 " : "real ") + shape_text(at) + " (the model type)";
+    if (!found[i]) return wrong(errc::missing, std::string(prefix) + at.name, expected, "no such tensor");
+    const tensor_record& record = *found[i];
+    if ((code ? record.type != dtype::i8 : !is_real(record.type)) || !std::ranges::equal(record.shape(), shape_of(at)))
+      return wrong(errc::mismatch, record.name, expected, record.description());
+    if (!usable(part, record))
+      return wrong(errc::malformed, record.name, code ? "codes from -127 to 127" : "positive, finite scales", "another value");
+  }
+  for (std::size_t i = 0; i < used.size(); ++i) {
+    const std::string& name = file.tensors()[i].name;
+    if (!used[i] && name.starts_with(prefix) && !ignores(std::string_view(name).substr(prefix.size())))
+      return wrong(errc::mismatch, name, "only tensors of the model type", file.tensors()[i].description());
+  }
+  for (std::size_t i = 0; i < parts.size(); ++i) copy_in(parts[i].tensor, parts[i].at, found[i]->type, found[i]->data.data());
+  return {};
+}
+
+/// Writes parts, those that share a tensor of the file into one.
+inline result<void> save_parts(const std::string& path, const std::vector<file_part>& parts, const file_metadata& metadata) {
+  struct file_tensor {
+    std::string name;
+    dtype type = dtype::f32;
+    std::vector<index> shape;
+    std::vector<const file_part*> parts;
+  };
+  std::vector<file_tensor> tensors;
+  for (const file_part& part : parts) {
+    auto at = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == part.at.name; });
+    if (at == tensors.end()) at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
+    at->parts.push_back(&part);
+  }
+  file_writer file(path);
+  file.write(bytes_of(safetensors_prefix(tensors, metadata)));
+  std::vector<std::byte> whole;
+  for (const file_tensor& tensor : tensors) {
+    const file_part& first = *tensor.parts.front();
+    const auto size = static_cast<std::size_t>(first.at.rows * first.at.columns * size_of(tensor.type));
+    if (tensor.parts.size() == 1 && !first.at.reordered()) {
+      file.write({first.tensor.data, size});
+      continue;
+    }
+    whole.resize(size);
+    for (const file_part* part : tensor.parts) copy_out(part->tensor, part->at, whole.data());
+    file.write(whole);
+  }
+  return file.commit();
+}
+
+/// The error of weights whose own allocation failed.
+inline error no_memory(const std::string& where) { return {errc::out_of_memory, where, "weights", "memory for the model", "none"}; }
+
+}  // namespace detail
+
+/// Loads all weights from a parsed safetensors file, converting between F16, BF16, F32, F64 and the
+/// model's storage. Every tensor of the model must be there exactly once and in its shape, and no
+/// other; `w` is untouched unless all of it fits. Files that linnet wrote also say what model they
+/// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
+/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory.
+template <class M, class T, class Naming = naming::canonical>
+result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {}, std::string_view prefix = {}) {
+  if (!w.valid()) return detail::no_memory(file.where());
+  constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
+  if constexpr (!foreign)
+    for (const detail::fact& fact : detail::facts_of<M>())
+      if (const auto said = file.metadata().find(fact.key); said != file.metadata().end() && said->second != fact.value)
+        return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)", detail::printable(said->second)};
+  return detail::load_parts(file, detail::parts_of<Naming>(w), prefix, [](std::string_view name) {
+    return foreign && hugging_face_ignores(hf_kind_of<M>(), name);
+  });
+}
+/// The same from the bytes of a file, such as an array in the program; `where` names it in errors.
+template <class M, class T, class Naming = naming::canonical>
+result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
+                              const std::string& where = "safetensors") {
+  const auto file = parse_safetensors(bytes, where);
+  return file ? load_safetensors(w, *file, names) : result<void>(file.error());
+}
+/// The same from a file.
+template <class M, class T, class Naming = naming::canonical>
+result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {}) {
+  const auto file = read_safetensors(path);
+  return file ? load_safetensors(w, *file, names) : result<void>(file.error());
+}
+
+/// Saves all weights in their storage type, with a description of the model (linnet's names) or
+/// the mark that Transformers asks for (Hugging Face's), and `notes` of your own. The same weights
+/// always give the same bytes. Errors: errc::io.
+template <class M, class T, class Naming = naming::canonical>
+result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {}, file_metadata notes = {}) {
+  if (!w.valid()) return detail::no_memory(path);
+  if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
+    notes["format"] = "pt";
+  } else {
+    notes["format"] = "linnet";
+    notes["storage"] = weights<M, T>::storage::name;
+    for (const detail::fact& fact : detail::facts_of<M>()) notes[fact.key] = fact.value;
+  }
+  return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
+}
+
+LINNET_NAMESPACE_END
