@@ -5,8 +5,11 @@ if(LINNET_OPENMP)
   find_package(OpenMP COMPONENTS CXX)
 endif()
 
-# Warnings and sanitizers.
-function(linnet_own_flags target)
+# linnet_own(TARGET): OpenMP, warnings and sanitizers.
+function(linnet_own target)
+  if(LINNET_OPENMP AND OpenMP_CXX_FOUND)
+    target_link_libraries(${target} PRIVATE OpenMP::OpenMP_CXX)
+  endif()
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wno-psabi)
   if(LINNET_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${LINNET_SANITIZE} -fno-omit-frame-pointer
@@ -16,7 +19,7 @@ function(linnet_own_flags target)
 endfunction()
 
 # linnet_program(NAME SOURCE... [LINK LIBRARY...]): one program in BUILD/bin. Links linnet::linnet
-# unless LINK names what to link instead.
+# unless LINK says what to link instead.
 function(linnet_program name)
   cmake_parse_arguments(PARSE_ARGV 1 program "" "" "LINK")
   if(NOT program_LINK)
@@ -24,9 +27,9 @@ function(linnet_program name)
   endif()
   add_executable(${name} ${program_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE ${program_LINK})
-  if(LINNET_OPENMP AND OpenMP_CXX_FOUND)
-    target_link_libraries(${name} PRIVATE OpenMP::OpenMP_CXX)
-  endif()
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
-  linnet_own_flags(${name})
+  linnet_own(${name})
+  if(LINNET_SANITIZE)
+    target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/cmake/sanitizer_defaults.cpp)
+  endif()
 endfunction()

@@ -1,8 +1,6 @@
 // The entry point of every test program: says which instruction-set level and how many threads it
 // runs with, then hands over to Boost.Test.
 
-#define BOOST_TEST_NO_MAIN
-#define BOOST_TEST_ALTERNATIVE_INIT_API
 #include <boost/test/unit_test.hpp>
 
 #include <cstdlib>

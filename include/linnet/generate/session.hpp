@@ -37,13 +37,14 @@ class session {
     if (!p.valid()) return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights", "none"};
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
-    session s(p, l, memory.data());
+    session s(p, l, memory.data(), private_tag{});
     s.own_ = std::move(memory);
     return s;
   }
   /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to `alignment`.
   /// Cannot fail.
-  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) : session(p, l, memory.data()) {
+  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)
+      : session(p, l, memory.data(), private_tag{}) {
     assert(static_cast<index>(memory.size()) >= footprint(l) && "linnet::session: the span is smaller than footprint()");
   }
 
@@ -159,7 +160,8 @@ class session {
     (void)counter.take<token>(M::vocabulary);
     return counter.peak();
   }
-  session(const packed<M, T>& p, const limits& l, void* memory) : packed_(&p), limits_(l) {
+  struct private_tag {};
+  session(const packed<M, T>& p, const limits& l, void* memory, private_tag) : packed_(&p), limits_(l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);

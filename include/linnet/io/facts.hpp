@@ -90,7 +90,9 @@ struct fact {
 template <class M>
 std::vector<fact> facts_of() {
   std::vector<fact> all;
-  const auto number = [&](const char* key, auto value) { all.push_back({key, number_text(static_cast<double>(value))}); };
+  const auto number = [&](const char* key, auto value) {
+    all.push_back({key, number_text(static_cast<double>(value))});
+  };
   const auto text = [&](const char* key, std::string value) { all.push_back({key, std::move(value)}); };
   constexpr auto shape = M::shape;
   number("d_model", shape.d_model);

@@ -19,7 +19,8 @@ class file_bytes {
  public:
   file_bytes() = default;
   /// Memory for `size` bytes, not initialized; data() is null if there is not enough.
-  explicit file_bytes(std::size_t size) : data_(new(std::nothrow) std::byte[size > 0 ? size : 1]), size_(data_ ? size : 0) {}
+  explicit file_bytes(std::size_t size)
+      : data_(new (std::nothrow) std::byte[size > 0 ? size : 1]), size_(data_ ? size : 0) {}
 
   /// First byte, or null.
   std::byte* data() { return data_.get(); }
@@ -110,7 +111,8 @@ inline result<file_bytes> read_file(const std::string& path) {
   if (bytes.data() == nullptr)
     return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes", "none"};
   if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size() || std::fgetc(file.get()) != EOF)
-    return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file", "another number: it changed while being read"};
+    return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
+                 "another number: it changed while being read"};
   return bytes;
 }
 

@@ -26,8 +26,10 @@ constexpr hf_kind hf_kind_of() {
   } else {
     using P = typename M::position;
     if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>)) return hf_kind::llama;
-    const bool plain = M::shape.kv_heads == M::shape.heads && M::shape.heads * M::shape.head_width() == M::shape.d_model;
-    const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> && std::is_same_v<P, position::learned> && M::biased;
+    const bool plain =
+        M::shape.kv_heads == M::shape.heads && M::shape.heads * M::shape.head_width() == M::shape.d_model;
+    const bool gpt2 =
+        std::is_same_v<typename M::norm, norm::layer_norm> && std::is_same_v<P, position::learned> && M::biased;
     return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
   }
 }
@@ -152,7 +154,8 @@ inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name)
 /// linnet's name for one of Hugging Face's, or "" if it is none of the kind. `gated` tells T5 1.1's
 /// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
 inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name, bool gated = false) {
-  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face, &detail::name_rule::linnet, gated);
+  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face, &detail::name_rule::linnet,
+                           gated);
 }
 
 /// Whether Hugging Face checkpoints may hold a tensor of this name that models have no use for: old

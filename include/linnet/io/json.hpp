@@ -105,13 +105,15 @@ template <class Reader>
 result<void> read_json(std::span<const std::byte> text, std::size_t limit, const std::string& where,
                        const std::string& what, Reader& reader) {
   if (text.size() > limit)
-    return error{errc::unsupported, where, what, "at most " + std::to_string(limit) + " bytes", std::to_string(text.size())};
+    return error{errc::unsupported, where, what, "at most " + std::to_string(limit) + " bytes",
+                 std::to_string(text.size())};
   const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size());
   index blanks = 0;
   for (const char c : characters) {
     blanks = c == ' ' || c == '\n' || c == '\t' || c == '\r' ? blanks + 1 : 0;
     if (blanks > longest_white_space)
-      return error{errc::unsupported, where, what, "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
+      return error{errc::unsupported, where, what,
+                   "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
   }
   json_events<Reader> events{reader};
   if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events)) return {};

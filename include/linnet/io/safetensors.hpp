@@ -62,7 +62,8 @@ class safetensors {
     if (real && is_real(from->type)) {
       for (std::size_t i = 0; i < all.size(); ++i) {
         double x = 0;
-        detail::decode_reals(from->type, from->data.data() + i * static_cast<std::size_t>(size_of(from->type)), 1, 1, &x);
+        detail::decode_reals(from->type, from->data.data() + i * static_cast<std::size_t>(size_of(from->type)), 1, 1,
+                             &x);
         all[i] = static_cast<T>(x);
       }
     } else if (!real && (from->type == dtype::i32 || from->type == dtype::i64)) {
@@ -71,10 +72,12 @@ class safetensors {
                                                         : detail::load_as<std::int64_t>(from->data.data() + i * 8);
         all[i] = static_cast<T>(x);
         if (static_cast<std::int64_t>(all[i]) != x)
-          return error{errc::mismatch, where_, from->name, "values of " + std::to_string(8 * sizeof(T)) + " bits", std::to_string(x)};
+          return error{errc::mismatch, where_, from->name, "values of " + std::to_string(8 * sizeof(T)) + " bits",
+                       std::to_string(x)};
       }
     } else {
-      return error{errc::mismatch, where_, from->name, real ? "F16, BF16, F32 or F64" : "I32 or I64", from->description()};
+      return error{errc::mismatch, where_, from->name, real ? "F16, BF16, F32 or F64" : "I32 or I64",
+                   from->description()};
     }
     return all;
   }
@@ -129,7 +132,10 @@ struct safetensors_header {
     field = text;
     if (in_metadata)
       return metadata.emplace(field, "").second || fail(subject(), "each key once", "this one twice");
-    bool* const seen = text == "dtype" ? &seen_type : text == "shape" ? &seen_shape : text == "data_offsets" ? &seen_offsets : nullptr;
+    bool* const seen = text == "dtype"          ? &seen_type
+                       : text == "shape"        ? &seen_shape
+                       : text == "data_offsets" ? &seen_offsets
+                                                : nullptr;
     if (!seen) return fail(name, "dtype, shape and data_offsets", printable(text));
     return !std::exchange(*seen, true) || fail(subject(), "each key once", "this one twice");
   }
@@ -167,7 +173,8 @@ struct safetensors_header {
 
   bool close() {
     --depth;
-    if (depth == 2 && field == "data_offsets" && elements != 2) return fail(subject(), expected(), std::to_string(elements));
+    if (depth == 2 && field == "data_offsets" && elements != 2)
+      return fail(subject(), expected(), std::to_string(elements));
     if (depth != 1 || in_metadata) return true;
     const char* const absent = !seen_type ? "dtype" : !seen_shape ? "shape" : !seen_offsets ? "data_offsets" : nullptr;
     return !absent || fail(name + ": " + absent, "one in every tensor", "none");
@@ -210,7 +217,8 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
     tensor_record& tensor = tensors[i].record;
     const auto [first, last] = tensors[i].range;
     if (last < first)
-      return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first), std::to_string(last));
+      return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first),
+                   std::to_string(last));
     if (first != end)
       return wrong(tensor, ": data_offsets", "to begin at " + std::to_string(end) + ", the end of the tensor before",
                    std::to_string(first) + (first < end ? ", an overlap" : ", a gap"));
@@ -238,14 +246,16 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
 /// Parses a safetensors file held in memory, which must outlive the result. Checked: the length of
 /// the header, its JSON and types, duplicate names and keys, and that the tensors fill the file
 /// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
-inline result<safetensors> parse_safetensors(std::span<const std::byte> file, const std::string& where = "safetensors") {
+inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
+                                             const std::string& where = "safetensors") {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
   };
   if (file.size() < 8) return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
   const auto length = detail::load_as<std::uint64_t>(file.data());
   if (length > file.size() - 8)
-    return wrong(errc::malformed, "header length", "at most the " + std::to_string(file.size() - 8) + " bytes that follow", std::to_string(length));
+    return wrong(errc::malformed, "header length",
+                 "at most the " + std::to_string(file.size() - 8) + " bytes that follow", std::to_string(length));
   auto text = file.subspan(8, length);
   while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
   if (text.empty() || text.front() != std::byte{'{'})
@@ -336,7 +346,8 @@ inline result<void> write_safetensors(const std::string& path, std::vector<named
     for (const index n : tensor.shape)
       fits = fits && n >= 0 && !__builtin_mul_overflow(size, static_cast<std::uint64_t>(n), &size);
     if (!fits || size != tensor.data.size())
-      return error{errc::invalid, path, tensor.name, "as many bytes as the shape says", std::to_string(tensor.data.size())};
+      return error{errc::invalid, path, tensor.name, "as many bytes as the shape says",
+                   std::to_string(tensor.data.size())};
     names.push_back(tensor.name);
   }
   std::sort(names.begin(), names.end());

@@ -16,7 +16,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-static_assert(std::endian::native == std::endian::little, "linnet reads and writes files on little-endian machines only");
+static_assert(std::endian::native == std::endian::little,
+              "linnet reads and writes files on little-endian machines only");
 
 /// Element types of tensors in files, little-endian.
 enum class dtype { boolean, u8, i8, f8_e4m3, f8_e5m2, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64 };

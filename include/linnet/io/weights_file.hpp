@@ -22,14 +22,17 @@ namespace detail {
 template <class Naming, class M, class T>
 std::vector<file_part> parts_of(const weights<M, T>& w) {
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
-  static_assert(foreign || std::is_same_v<Naming, naming::canonical>, "linnet: naming::canonical or naming::hugging_face");
-  static_assert(!foreign || hf_kind_of<M>() != hf_kind::none,
-                "linnet: this model type has no counterpart at Hugging Face, which knows T5 (norm::rms), Llama (norm::rms "
-                "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, no grouped queries), all "
-                "with attention::full; use naming::canonical");
-  static_assert(!foreign || !weights<M, T>::storage::scaled,
-                "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 model and quantize() it, or "
-                "use naming::canonical");
+  static_assert(foreign || std::is_same_v<Naming, naming::canonical>,
+                "linnet: naming::canonical or naming::hugging_face");
+  static_assert(
+      !foreign || hf_kind_of<M>() != hf_kind::none,
+      "linnet: this model type has no counterpart at Hugging Face, which knows T5 (norm::rms), Llama (norm::rms "
+      "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, no grouped queries), all "
+      "with attention::full; use naming::canonical");
+  static_assert(
+      !foreign || !weights<M, T>::storage::scaled,
+      "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 model and quantize() it, or "
+      "use naming::canonical");
   std::vector<file_part> parts;
   for (leaf& tensor : leaves_of(w)) {
     if constexpr (foreign) {
@@ -71,7 +74,8 @@ inline bool usable(const file_part& part, const tensor_record& record) {
 /// Finds every part in the file and checks its type and shape, then that the file holds nothing
 /// else, and only then copies. Tensors whose names do not begin with `prefix` are not looked at.
 template <class Ignores>
-result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts, std::string_view prefix, Ignores&& ignores) {
+result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts, std::string_view prefix,
+                        Ignores&& ignores) {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
   };
@@ -92,7 +96,8 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
       if (!found[i]) found[i] = other;
       if (other && (other->type != found[i]->type || !std::ranges::equal(other->shape(), found[i]->shape()) ||
                     !std::ranges::equal(other->data, found[i]->data)))
-        return wrong(errc::mismatch, other->name, "the same values as " + found[i]->name + " (one tensor in the model type)", "others");
+        return wrong(errc::mismatch, other->name,
+                     "the same values as " + found[i]->name + " (one tensor in the model type)", "others");
     }
     const bool code = part.tensor.type == dtype::i8;
     const std::string expected = std::string(code ? "I8 " : "real ") + shape_text(at) + " (the model type)";
@@ -101,19 +106,22 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
     if ((code ? record.type != dtype::i8 : !is_real(record.type)) || !std::ranges::equal(record.shape(), shape_of(at)))
       return wrong(errc::mismatch, record.name, expected, record.description());
     if (!usable(part, record))
-      return wrong(errc::malformed, record.name, code ? "codes from -127 to 127" : "positive, finite scales", "another value");
+      return wrong(errc::malformed, record.name, code ? "codes from -127 to 127" : "positive, finite scales",
+                   "another value");
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     const std::string& name = file.tensors()[i].name;
     if (!used[i] && name.starts_with(prefix) && !ignores(std::string_view(name).substr(prefix.size())))
       return wrong(errc::mismatch, name, "only tensors of the model type", file.tensors()[i].description());
   }
-  for (std::size_t i = 0; i < parts.size(); ++i) copy_in(parts[i].tensor, parts[i].at, found[i]->type, found[i]->data.data());
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    copy_in(parts[i].tensor, parts[i].at, found[i]->type, found[i]->data.data());
   return {};
 }
 
 /// Writes parts, those that share a tensor of the file into one.
-inline result<void> save_parts(const std::string& path, const std::vector<file_part>& parts, const file_metadata& metadata) {
+inline result<void> save_parts(const std::string& path, const std::vector<file_part>& parts,
+                               const file_metadata& metadata) {
   struct file_tensor {
     std::string name;
     dtype type = dtype::f32;
@@ -144,7 +152,9 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
 }
 
 /// The error of weights whose own allocation failed.
-inline error no_memory(const std::string& where) { return {errc::out_of_memory, where, "weights", "memory for the model", "none"}; }
+inline error no_memory(const std::string& where) {
+  return {errc::out_of_memory, where, "weights", "memory for the model", "none"};
+}
 
 }  // namespace detail
 
@@ -160,7 +170,8 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
   if constexpr (!foreign)
     for (const detail::fact& fact : detail::facts_of<M>())
       if (const auto said = file.metadata().find(fact.key); said != file.metadata().end() && said->second != fact.value)
-        return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)", detail::printable(said->second)};
+        return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
+                     detail::printable(said->second)};
   return detail::load_parts(file, detail::parts_of<Naming>(w), prefix, [](std::string_view name) {
     return foreign && hugging_face_ignores(hf_kind_of<M>(), name);
   });

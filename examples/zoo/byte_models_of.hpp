@@ -1,0 +1,176 @@
+#pragma once
+// The one implementation of `learner` and of `deployed`, for any byte-level model type.
+
+#include <linnet/eval/evaluator.hpp>
+#include <linnet/io/weights_file.hpp>
+#include <linnet/model/initialize.hpp>
+#include <linnet/train/trainer.hpp>
+#include <linnet/transform/collapse.hpp>
+#include <linnet/transform/quantize.hpp>
+
+#include "byte_models.hpp"
+#include "count_table.hpp"
+#include "running_of.hpp"
+
+namespace zoo {
+
+/// The byte-level decoder: small enough to learn something within a minute on two cores.
+inline constexpr ln::decoder_shape byte_decoder_shape{.d_model = 128,
+                                                      .d_ff = 344,
+                                                      .heads = 4,
+                                                      .kv_heads = 4,
+                                                      .layers = 4,
+                                                      .vocabulary = 256,
+                                                      .context = 256};
+/// The byte-level T5, with ByT5's ids: 0 padding, 1 end, 2 unknown, then the bytes.
+inline constexpr ln::t5_shape byte_t5_shape{.d_model = 128,
+                                            .d_ff = 512,
+                                            .d_kv = 32,
+                                            .heads = 4,
+                                            .encoder_layers = 2,
+                                            .decoder_layers = 2,
+                                            .vocabulary = 259};
+/// Inner width of 2w and 3w over d_model. With 2, a 3w feed-forward has about as many weights to
+/// train as the standard one: 2 * 2 d^2 + 4 d^2.
+inline constexpr ln::expansion byte_expansion{2};
+
+using byte_decoder = ln::decoder<byte_decoder_shape>;
+using byte_t5 = ln::t5<byte_t5_shape>;
+
+template <class M>
+constexpr reading reading_of() {
+  if constexpr (M::family == ln::model_family::t5)
+    return {.encodes = true, .offset = 3, .source = 128, .target = 64};
+  else
+    return {.encodes = false, .offset = 0, .source = 0, .target = M::context_length};
+}
+
+template <class M>
+constexpr ln::limits limits_for(ln::index batch, int threads) {
+  constexpr reading r = reading_of<M>();
+  return {.batch = batch, .source = r.source, .target = r.target, .threads = threads};
+}
+
+template <class M>
+typename M::batch batch_of(const lesson& l) {
+  constexpr reading r = reading_of<M>();
+  if constexpr (M::family == ln::model_family::t5)
+    return {.source = l.inputs.data(),
+            .labels = l.labels.data(),
+            .batch = l.batch,
+            .source_length = r.source,
+            .target_length = r.target};
+  else
+    return {l.inputs.data(), l.labels.data(), l.batch, r.target};
+}
+
+/// Whether ln::collapse() does anything to `M`.
+template <class M>
+inline constexpr bool is_reparam = false;
+template <int N, ln::expansion E>
+inline constexpr bool is_reparam<ln::ffn::reparam<N, E>> = true;
+template <class M>
+constexpr bool has_reparam() {
+  if constexpr (M::family == ln::model_family::t5)
+    return is_reparam<typename M::encoder_ffn> || is_reparam<typename M::decoder_ffn>;
+  else
+    return is_reparam<typename M::ffn>;
+}
+
+template <class M>
+class deployed_of final : public deployed {
+ public:
+  explicit deployed_of(const ln::weights<M>& w) : weights_(packed_of(w)) {}
+
+  void prepare(ln::index batch, int threads) override {
+    evaluator_.emplace(take(ln::evaluator<M>::open(*weights_, limits_for<M>(batch, threads))));
+  }
+  double nats(const lesson& l, std::span<float> logits) override {
+    return evaluator_->loss(batch_of<M>(l), logits).nats;
+  }
+  std::unique_ptr<running> open(ln::index source, ln::index target, int threads) const override {
+    return std::make_unique<running_of<M>>(
+        weights_, ln::limits{.source = source, .target = target, .threads = threads});
+  }
+
+ private:
+  std::shared_ptr<const ln::packed<M>> weights_;
+  std::optional<ln::evaluator<M>> evaluator_;
+};
+
+template <class M>
+class learner_of final : public learner {
+ public:
+  const reading& how_to_read() const override { return reading_; }
+  ln::index vocabulary() const override { return M::vocabulary; }
+  bool collapses() const override { return has_reparam<M>(); }
+  counts cost(form f) const override {
+    const lengths call{reading_.source, reading_.target};
+    counts c = count_model<M>(call);
+    if constexpr (has_reparam<M>())
+      if (f != form::trained) c = count_model<ln::collapsed<M>>(call);
+    if (f == form::int8) c.bytes = c.bytes_int8;
+    return c;
+  }
+
+  void begin(ln::index batch, int threads, std::uint64_t seed) override {
+    make_weights();
+    ln::initialize(*weights_, ln::seed{seed});
+    trainer_.emplace(take(ln::trainer<M>::open(*weights_, limits_for<M>(batch, threads),
+                                               {.beta2 = 0.99, .decay = 0.1}, {.seed = seed})));
+  }
+  double step(const lesson& l, double rate) override {
+    trainer_->optimizer().rate = ln::schedule::constant(rate);
+    return trainer_->step(batch_of<M>(l));
+  }
+  double nats(const lesson& l) override { return trainer_->evaluate(batch_of<M>(l)).nats; }
+  void finish() override { trainer_.reset(); }
+
+  std::unique_ptr<deployed> deploy(form f) const override {
+    if (f == form::trained) return std::make_unique<deployed_of<M>>(*weights_);
+    if constexpr (has_reparam<M>())
+      return deploy_plain(ln::collapse(*weights_), f);
+    else
+      return deploy_plain(*weights_, f);
+  }
+  void save(const std::string& path, std::string_view model, std::string_view ffn) const override {
+    take(ln::save_safetensors(*weights_, path, ln::naming::canonical{},
+                              {{"zoo.model", std::string(model)}, {"zoo.ffn", std::string(ffn)}}));
+  }
+  void load(const std::string& path) override {
+    make_weights();
+    take(ln::load_safetensors(*weights_, path));
+  }
+
+ private:
+  void make_weights() {
+    trainer_.reset();
+    weights_.emplace();
+    if (!weights_->valid()) throw failure("not enough memory for the weights");
+  }
+  template <class Plain>
+  static std::unique_ptr<deployed> deploy_plain(const ln::weights<Plain>& w, form f) {
+    using small = ln::quantized<Plain, ln::storage::int8>;
+    if (f == form::int8)
+      return std::make_unique<deployed_of<small>>(ln::quantize<ln::storage::int8>(w));
+    return std::make_unique<deployed_of<Plain>>(w);
+  }
+
+  reading reading_ = reading_of<M>();
+  std::optional<ln::weights<M>> weights_;
+  std::optional<ln::trainer<M>> trainer_;
+};
+
+/// A learner of base model `Base` with feed-forward `V`.
+template <class Base, variant V>
+std::unique_ptr<learner> learner_with() {
+  return std::make_unique<learner_of<typename with_variant<Base, V, byte_expansion>::type>>();
+}
+
+// Each of these is compiled in a source file of its own, which keeps compilers small and parallel.
+std::unique_ptr<learner> byte_decoder_learner(variant v);
+std::unique_ptr<learner> byte_decoder_linear_learner(variant v);  ///< 1w, 2w, 3w
+std::unique_ptr<learner> byte_t5_learner(variant v);
+std::unique_ptr<learner> byte_t5_linear_learner(variant v);
+
+}  // namespace zoo

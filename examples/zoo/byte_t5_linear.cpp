@@ -1,0 +1,13 @@
+#include "byte_models_of.hpp"
+
+namespace zoo {
+
+std::unique_ptr<learner> byte_t5_linear_learner(variant v) {
+  switch (v) {
+    case variant::one: return learner_with<byte_t5, variant::one>();
+    case variant::two: return learner_with<byte_t5, variant::two>();
+    default: return learner_with<byte_t5, variant::three>();
+  }
+}
+
+}  // namespace zoo

@@ -1,0 +1,69 @@
+#pragma once
+// The commands of the program and their options, as the command line fills them in.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace zoo {
+
+struct count_options {
+  std::string preset;
+  std::string ffn = "standard";
+  std::optional<double> expansion;  ///< of 2w and 3w
+  long source = 128;
+  long target = 128;
+  bool json = false;
+};
+
+struct generate_options {
+  std::string model;
+  std::string weights;
+  std::string tokenizer;
+  std::string prompt;
+  long tokens = 0;  ///< positions, prompt included; 0 means as many as fit
+  double temperature = 1;
+  double top_p = 1;
+  long top_k = 0;
+  std::uint64_t seed = 0;
+  int threads = 1;
+};
+
+struct logits_options {
+  std::string model;
+  std::string weights;
+  std::string tokens, source, target;  ///< comma-separated ids
+  int threads = 1;
+  bool json = false;
+};
+
+/// What `train`, `sweep` and `quickstart` share.
+struct course_options {
+  std::string text;
+  std::string model = "byte-decoder";
+  long steps = 0;      ///< 0: as many as fit in `minutes`
+  double minutes = 1;  ///< of training
+  int threads = 1;
+  std::uint64_t seed = 1;
+  double rate = 3e-3;  ///< highest learning rate
+  long batch = 8;
+};
+
+struct train_options : course_options {
+  std::string ffn = "standard";
+  std::string out;
+};
+
+struct report_options : course_options {
+  std::string report;  ///< HTML file, or empty
+};
+
+void list_presets();
+void count(const count_options& o);
+void generate(const generate_options& o);
+void logits(const logits_options& o);
+void train(const train_options& o);
+void sweep(const report_options& o);
+void quickstart(const report_options& o);
+
+}  // namespace zoo

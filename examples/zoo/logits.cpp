@@ -1,0 +1,38 @@
+// zoo logits: the numbers behind the next token, for whoever compares linnet with something else.
+
+#include <fmt/format.h>
+
+#include "commands.hpp"
+#include "running.hpp"
+#include "support.hpp"
+
+namespace zoo {
+
+void logits(const logits_options& o) {
+  const runnable_preset preset = find_runnable(o.model);
+  if (preset.encodes && (o.source.empty() || o.target.empty() || !o.tokens.empty()))
+    throw failure(o.model + " is an encoder-decoder: give --source and --target, not --tokens");
+  if (!preset.encodes && (o.tokens.empty() || !o.source.empty() || !o.target.empty()))
+    throw failure(o.model + " is decoder-only: give --tokens, not --source and --target");
+
+  std::vector<ln::token> source, target;
+  if (preset.encodes) source = parse_tokens(o.source, "--source", preset.vocabulary);
+  target = parse_tokens(preset.encodes ? o.target : o.tokens,
+                        preset.encodes ? "--target" : "--tokens", preset.vocabulary);
+  if (preset.context > 0 && std::ssize(target) > preset.context)
+    throw failure(fmt::format("--tokens: {} ids, but the context of {} is {}", target.size(),
+                              o.model, preset.context));
+
+  const auto model = preset.open(o.weights, {.source = std::ssize(source),
+                                             .target = std::ssize(target),
+                                             .threads = o.threads});
+  if (preset.encodes) model->encode(source);
+  const std::span<const float> values = model->feed(target);
+  if (o.json) {
+    fmt::print("{{\"logits\":[{:.9g}]}}\n", fmt::join(values, ","));
+  } else {
+    for (std::size_t id = 0; id < values.size(); ++id) fmt::print("{} {:.9g}\n", id, values[id]);
+  }
+}
+
+}  // namespace zoo

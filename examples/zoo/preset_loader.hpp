@@ -1,0 +1,66 @@
+#pragma once
+// Weights of a preset from the files that people have.
+
+#include <filesystem>
+
+#include <linnet/io/hugging_face.hpp>
+#include <linnet/io/llama2c.hpp>
+
+#include "presets.hpp"
+#include "running_of.hpp"
+
+namespace zoo {
+
+/// Whether model `M` is one that llama2.c has a format for.
+template <class M>
+inline constexpr bool in_llama2c = false;
+template <class M>
+  requires(M::family == ln::model_family::decoder)
+inline constexpr bool in_llama2c<M> =
+    M::rotary && !M::biased && std::is_same_v<typename M::ffn, ln::ffn::swiglu>;
+
+/// Loads a directory as Hugging Face writes it, a safetensors file with linnet's or Hugging Face's
+/// names, or else a llama2.c checkpoint.
+template <class M>
+ln::result<void> load_weights(ln::weights<M>& w, const std::string& path) {
+  if (std::filesystem::is_directory(path)) return ln::load_hugging_face(w, path);
+  if (path.ends_with(".safetensors")) {
+    const auto file = ln::read_safetensors(path);
+    if (!file) return file.error();
+    const auto format = file->metadata().find("format");
+    if (format != file->metadata().end() && format->second == "linnet")
+      return ln::load_safetensors(w, *file);
+    return ln::load_safetensors(w, *file, ln::naming::hugging_face{});
+  }
+  if constexpr (in_llama2c<M>) {
+    return ln::load_llama2c(w, path);
+  } else {
+    return ln::error{ln::errc::unsupported, path, "",
+                     "a Hugging Face directory or a file named *.safetensors", "another file"};
+  }
+}
+
+template <class M>
+std::unique_ptr<running> open_preset(const std::string& path, const ln::limits& l) {
+  std::shared_ptr<const ln::packed<M>> packed;
+  {
+    ln::weights<M> w;
+    if (!w.valid()) throw failure("not enough memory for the weights");
+    take(load_weights(w, path));
+    packed = packed_of(w);
+  }
+  return std::make_unique<running_of<M>>(std::move(packed), l);
+}
+
+/// Adds a preset to the table if it is compiled to run. `context`: its longest sequence, 0: none.
+template <class M, bool Runs>
+void add_runnable(std::vector<runnable_preset>& table, preset<M, Runs>, const char* name) {
+  if constexpr (Runs) {
+    constexpr bool t5 = M::family == ln::model_family::t5;
+    ln::index context = 0;
+    if constexpr (!t5) context = M::context_length;
+    table.push_back({name, t5, M::vocabulary, context, open_preset<M>});
+  }
+}
+
+}  // namespace zoo

@@ -1,0 +1,73 @@
+#pragma once
+// The presets and the feed-forward variants by their names on the command line, and the way from a
+// name to a type: only here does run time meet compile time.
+
+#include <array>
+#include <string>
+#include <string_view>
+
+#include <linnet/model/zoo.hpp>
+
+namespace zoo {
+
+namespace ln = linnet;
+
+/// Stands for a model type in a function call. Not all presets are compiled to run: those that are
+/// only counted cost nothing.
+template <class M, bool Runs = true>
+struct preset {};
+
+/// Calls f(preset<M, runs>, name) for every T5 preset.
+template <class F>
+void each_t5_preset(F&& f) {
+  f(preset<ln::zoo::t5_tiny>{}, "t5-tiny");
+  f(preset<ln::zoo::t5_mini>{}, "t5-mini");
+  f(preset<ln::zoo::t5_small>{}, "t5-small");
+  f(preset<ln::zoo::t5_base>{}, "t5-base");
+  f(preset<ln::zoo::t5_tiny_kv32>{}, "t5-tiny-kv32");
+  f(preset<ln::zoo::t5_mini_kv32>{}, "t5-mini-kv32");
+  f(preset<ln::zoo::t5_small_kv32>{}, "t5-small-kv32");
+  f(preset<ln::zoo::t5_v1_1_small, false>{}, "t5-v1.1-small");
+  f(preset<ln::zoo::t5_v1_1_base, false>{}, "t5-v1.1-base");
+}
+
+/// Calls f(preset<M, runs>, name) for every decoder-only preset.
+template <class F>
+void each_decoder_preset(F&& f) {
+  f(preset<ln::zoo::stlm_10m>{}, "stlm-10m");
+  f(preset<ln::zoo::stlm_50m>{}, "stlm-50m");
+  f(preset<ln::zoo::stlm_100m>{}, "stlm-100m");
+  f(preset<ln::zoo::gpt2_small>{}, "gpt2-small");
+  f(preset<ln::zoo::stories260k>{}, "stories260k");
+  f(preset<ln::zoo::tinyllama_1_1b, false>{}, "tinyllama-1.1b");
+  f(preset<ln::zoo::mobilellm_125m, false>{}, "mobilellm-125m");
+}
+
+/// The feed-forward variants (the report's, beside the model's own) and their names.
+enum class variant { standard, skip, skip_encoder, one, one_relu, two, three };
+
+inline constexpr std::array<std::string_view, 7> variant_names{"standard", "skip", "skip-encoder", "1w",
+                                                               "1w-relu",  "2w",   "3w"};
+
+constexpr std::string_view name_of(variant v) { return variant_names[static_cast<std::size_t>(v)]; }
+
+/// Model `M` with another feed-forward, as a type. `E` is the inner width of 2w and 3w over d_model.
+template <class M, variant V, ln::expansion E = ln::expansion{4}>
+struct with_variant {
+  using type = typename M::template with_ffn<std::conditional_t<
+      V == variant::skip, ln::ffn::skip,
+      std::conditional_t<V == variant::one, ln::ffn::linear,
+                         std::conditional_t<V == variant::one_relu, ln::ffn::linear_relu,
+                                            ln::ffn::reparam<V == variant::two ? 2 : 3, E>>>>>;
+};
+template <class M, ln::expansion E>
+struct with_variant<M, variant::standard, E> {
+  using type = M;
+};
+template <class M, ln::expansion E>
+  requires(M::family == ln::model_family::t5)
+struct with_variant<M, variant::skip_encoder, E> {
+  using type = typename M::template with_ffn<ln::ffn::skip, typename M::decoder_ffn>;
+};
+
+}  // namespace zoo

@@ -1,0 +1,34 @@
+#include "running.hpp"
+
+#include "support.hpp"
+
+namespace zoo {
+
+ln::index generate(running& model, std::span<const ln::token> prompt, ln::index most,
+                   const ln::sampling& how, const std::function<bool(ln::token)>& emit) {
+  if (most <= 0) return 0;
+  ln::sampler choose(how);
+  std::vector<ln::token> order(static_cast<std::size_t>(model.vocabulary()));
+  constexpr ln::token start = 0;  // of every T5 target
+  if (model.encodes()) model.encode(prompt);
+  std::span<float> logits = model.feed(model.encodes() ? std::span(&start, 1) : prompt);
+  for (ln::index n = 1;; ++n) {
+    const ln::token next = choose(logits, std::span<ln::token>(order));
+    if (!emit(next) || n == most) return n;
+    logits = model.feed({&next, 1});
+  }
+}
+
+runnable_preset find_runnable(std::string_view name) {
+  std::vector<runnable_preset> table = runnable_t5_presets();
+  for (const runnable_preset& preset : runnable_decoder_presets()) table.push_back(preset);
+  std::vector<std::string_view> names;
+  for (const runnable_preset& preset : table) {
+    if (preset.name == name) return preset;
+    names.push_back(preset.name);
+  }
+  check_name("model", name, names);
+  throw failure("unreachable");
+}
+
+}  // namespace zoo

@@ -1,0 +1,57 @@
+#pragma once
+// A model with weights, ready to run, whatever its type: run time's handle on a compile-time model.
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <linnet/generate/samplers.hpp>
+#include <linnet/model/limits.hpp>
+
+namespace zoo {
+
+namespace ln = linnet;
+
+/// One session of one model, for sequences up to the limits it was opened with.
+class running {
+ public:
+  running() = default;
+  running(const running&) = delete;
+  running& operator=(const running&) = delete;
+  virtual ~running() = default;
+
+  /// Whether the model is an encoder-decoder.
+  virtual bool encodes() const = 0;
+  /// Number of token ids.
+  virtual ln::index vocabulary() const = 0;
+  /// Encodes a source and starts a new target; encoder-decoders only.
+  virtual void encode(std::span<const ln::token> source) = 0;
+  /// Feeds tokens and returns the logits of what follows them; valid until the next call.
+  virtual std::span<float> feed(std::span<const ln::token> tokens) = 0;
+};
+
+/// Continues a prompt (of an encoder-decoder: answers a source) by up to `most` tokens, which are
+/// handed to `emit` as they are chosen; it returns false to end. Returns how many were chosen.
+ln::index generate(running& model, std::span<const ln::token> prompt, ln::index most,
+                   const ln::sampling& how, const std::function<bool(ln::token)>& emit);
+
+/// A preset that is compiled to run.
+struct runnable_preset {
+  std::string_view name;
+  bool encodes;
+  ln::index vocabulary;
+  ln::index context;  ///< longest sequence, or 0 for no limit
+  /// Loads weights (a llama2.c checkpoint, a safetensors file or a Hugging Face directory).
+  std::unique_ptr<running> (*open)(const std::string& weights, const ln::limits& l);
+};
+
+std::vector<runnable_preset> runnable_t5_presets();
+std::vector<runnable_preset> runnable_decoder_presets();
+
+/// The runnable preset of that name; refuses others with the list of names.
+runnable_preset find_runnable(std::string_view name);
+
+}  // namespace zoo

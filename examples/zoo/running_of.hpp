@@ -1,0 +1,39 @@
+#pragma once
+// The one implementation of `running`, for any model type.
+
+#include <linnet/generate/session.hpp>
+
+#include "running.hpp"
+#include "support.hpp"
+
+namespace zoo {
+
+template <class M>
+class running_of final : public running {
+  static constexpr bool t5 = M::family == ln::model_family::t5;
+
+ public:
+  running_of(std::shared_ptr<const ln::packed<M>> weights, const ln::limits& l)
+      : weights_(std::move(weights)), session_(take(ln::session<M>::open(*weights_, l))) {}
+
+  bool encodes() const override { return t5; }
+  ln::index vocabulary() const override { return M::vocabulary; }
+  void encode(std::span<const ln::token> source) override {
+    if constexpr (t5) session_.encode(source);
+  }
+  std::span<float> feed(std::span<const ln::token> tokens) override { return session_.feed(tokens); }
+
+ private:
+  std::shared_ptr<const ln::packed<M>> weights_;
+  ln::session<M> session_;
+};
+
+/// The packed form of weights; refuses when memory ran out.
+template <class M>
+std::shared_ptr<const ln::packed<M>> packed_of(const ln::weights<M>& w) {
+  auto packed = std::make_shared<const ln::packed<M>>(ln::pack(w));
+  if (!packed->valid()) throw failure("not enough memory for the weights");
+  return packed;
+}
+
+}  // namespace zoo

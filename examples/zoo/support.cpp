@@ -1,0 +1,92 @@
+#include "support.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <numeric>
+#include <thread>
+
+namespace zoo {
+
+std::string grouped(ln::index n) {
+  std::string digits = std::to_string(n);
+  const std::size_t first = n < 0 ? 1 : 0;
+  for (std::size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, 1, ',');
+  return digits;
+}
+
+std::string human_bytes(ln::index bytes) {
+  const auto size = static_cast<double>(bytes);
+  if (size < 1e6) return fmt::format("{:.0f} kB", size / 1e3);
+  if (size < 1e9) return fmt::format("{:.{}f} MB", size / 1e6, size < 1e7 ? 2 : 1);
+  return fmt::format("{:.2f} GB", size / 1e9);
+}
+
+namespace {
+
+/// Fewest single-character insertions, deletions and replacements from `a` to `b`.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, diagonal + 1, row[j] + 1});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+void check_name(std::string_view what, std::string_view name,
+                std::span<const std::string_view> known) {
+  if (std::find(known.begin(), known.end(), name) != known.end()) return;
+  const auto nearest = std::min_element(known.begin(), known.end(), [&](auto a, auto b) {
+    return edit_distance(name, a) < edit_distance(name, b);
+  });
+  const std::string hint =
+      edit_distance(name, *nearest) <= 3 ? fmt::format("; did you mean {}?", *nearest) : "";
+  throw failure(
+      fmt::format("unknown {} '{}'{} (known: {})", what, name, hint, fmt::join(known, ", ")));
+}
+
+std::vector<ln::token> parse_tokens(std::string_view text, std::string_view option,
+                                    ln::index vocabulary) {
+  std::vector<ln::token> tokens;
+  for (std::size_t at = 0; at <= text.size();) {
+    const std::size_t end = std::min(text.find(',', at), text.size());
+    const std::string_view item = text.substr(at, end - at);
+    ln::token id = -1;
+    const auto [last, problem] = std::from_chars(item.data(), item.data() + item.size(), id);
+    if (problem != std::errc{} || last != item.data() + item.size() || id < 0 || id >= vocabulary)
+      throw failure(fmt::format("{}: '{}' is not a token id from 0 to {} (write them as 1,2,3)",
+                                option, item.substr(0, 40), vocabulary - 1));
+    tokens.push_back(id);
+    at = end + 1;
+  }
+  return tokens;
+}
+
+void check_writable(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  const fs::path file(path);
+  const fs::path parent = file.has_parent_path() ? file.parent_path() : fs::path(".");
+  if (fs::is_directory(file, ignored)) throw failure(path + ": is a directory, not a file to write");
+  if (!fs::is_directory(parent, ignored))
+    throw failure(fmt::format("{}: there is no directory {}", path, parent.string()));
+  if (access(parent.c_str(), W_OK) != 0 || (fs::exists(file, ignored) && access(path.c_str(), W_OK) != 0))
+    throw failure(path + ": no permission to write here");
+}
+
+int default_threads() {
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
+}
+
+}  // namespace zoo

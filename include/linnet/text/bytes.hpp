@@ -1,0 +1,48 @@
+#pragma once
+/// @file
+/// Bytes as tokens: no vocabulary file, no unknown words.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <linnet/core/types.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// One token per byte: id = byte + `offset`. Ids below the offset are special, and so are those
+/// from offset + 256 on; they decode to nothing.
+struct byte_tokenizer {
+  token offset = 0;    ///< special ids before the bytes
+  token specials = 0;  ///< special ids behind them
+
+  /// ByT5's numbering: 0 padding, 1 end, 2 unknown, then the bytes.
+  static constexpr byte_tokenizer byt5() { return {3, 0}; }
+  /// ByT5's special ids.
+  static constexpr token padding = 0, end = 1, unknown = 2;
+
+  /// Number of ids.
+  constexpr index vocabulary() const { return offset + 256 + specials; }
+  /// The id of the `i`-th special token behind the bytes.
+  constexpr token special(token i) const { return offset + 256 + i; }
+  /// The ids of a text's bytes.
+  std::vector<token> encode(std::string_view text) const {
+    std::vector<token> ids;
+    ids.reserve(text.size());
+    for (const char c : text) ids.push_back(static_cast<unsigned char>(c) + offset);
+    return ids;
+  }
+  /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is unused.
+  std::string decode([[maybe_unused]] token previous, token id) const {
+    return id >= offset && id < offset + 256 ? std::string(1, static_cast<char>(id - offset)) : std::string();
+  }
+  /// The bytes of several ids, special ones left out.
+  template <class Tokens>
+  std::string decode(const Tokens& ids) const {
+    std::string text;
+    for (const token id : ids) text += decode(0, id);
+    return text;
+  }
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,46 @@
+#pragma once
+/// @file
+/// Opt-in: parameters, logits and other arrays of linnet as xtensor expressions, without a copy.
+/// Needs xtensor 0.24 or newer.
+
+#include <array>
+#include <span>
+#include <string_view>
+
+#if __has_include(<xtensor/xadapt.hpp>)
+#include <xtensor/xadapt.hpp>
+#else  // 0.26 moved its headers
+#include <xtensor/containers/xadapt.hpp>
+#endif
+
+#include <linnet/model/weights.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A view of `rows` x `columns` values, row-major, such as logits [rows, vocabulary].
+template <class T>
+auto as_xtensor(T* data, index rows, index columns) {
+  const std::array<std::size_t, 2> shape{static_cast<std::size_t>(rows), static_cast<std::size_t>(columns)};
+  return xt::adapt(data, shape[0] * shape[1], xt::no_ownership(), shape);
+}
+/// A view of logits that a session returned, [batch, vocabulary].
+template <class T>
+auto as_xtensor(std::span<T> logits, index batch = 1) {
+  return as_xtensor(logits.data(), batch, static_cast<index>(logits.size()) / batch);
+}
+
+/// Calls `f(view)` with the tensor of that dotted name, [rows, columns], or [1, n] for a vector.
+/// @return whether there is such a tensor. Stored codes appear as they are stored.
+template <class M, class T, class F>
+bool with_xtensor(weights<M, T>& w, std::string_view name, F&& f) {
+  bool found = false;
+  w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+    if (at.str() != name) return;
+    found = true;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) f(as_xtensor(leaf, info.rows, info.columns));
+    else f(as_xtensor(leaf.data, info.rows, info.columns));
+  });
+  return found;
+}
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,78 @@
+// Small values: results and errors, finiteness by bits, views, template values.
+
+#include <bit>
+#include <memory>
+
+#include "support/test.hpp"
+
+namespace test {
+
+BOOST_AUTO_TEST_SUITE(values)
+
+// A result holds a value or an error, and moves what it holds.
+BOOST_AUTO_TEST_CASE(result_holds_one) {
+  ln::result<std::unique_ptr<int>> good(std::make_unique<int>(3));
+  BOOST_TEST(static_cast<bool>(good));
+  BOOST_TEST(*good.value() == 3);
+  BOOST_TEST(**good == 3);
+  const std::unique_ptr<int> out = std::move(good).value();
+  BOOST_TEST(*out == 3);
+
+  const ln::result<std::string> bad(ln::error{ln::errc::mismatch, "config.json", "d_model", "384", "512"});
+  BOOST_TEST(!static_cast<bool>(bad));
+  BOOST_TEST((bad.error().code == ln::errc::mismatch));
+  BOOST_TEST(bad.error().message() == "config.json: d_model: expected 384, got 512");
+  BOOST_TEST(std::string(ln::result<std::string>("abc")->c_str()) == "abc");
+
+  const ln::result<void> done;
+  BOOST_TEST(static_cast<bool>(done));
+  const ln::result<void> failed(ln::error{.code = ln::errc::io, .where = "a", .what = {}, .expected = {}, .got = "b"});
+  BOOST_TEST(!static_cast<bool>(failed));
+  BOOST_TEST(failed.error().message() == "a: got b");
+}
+
+// is_finite looks at the bits, so it stays right under -ffast-math: all 2^16 upper halves of a float.
+BOOST_AUTO_TEST_CASE(finiteness_of_every_upper_half) {
+  int wrong = 0;
+  for (std::uint32_t high = 0; high < 0x10000; ++high)
+    for (const std::uint32_t low : {0u, 1u, 0xffffu}) {
+      const bool finite = (high >> 7 & 255) != 255;
+      wrong += ln::is_finite(std::bit_cast<float>(high << 16 | low)) != finite;
+    }
+  for (std::uint64_t high = 0; high < 0x10000; ++high)
+    for (const std::uint64_t low : {0ull, 1ull, 0xffffffffffffull}) {
+      const bool finite = (high >> 4 & 2047) != 2047;
+      wrong += ln::is_finite(std::bit_cast<double>(high << 48 | low)) != finite;
+    }
+  BOOST_TEST(wrong == 0);
+}
+
+// A view addresses row-major memory.
+BOOST_AUTO_TEST_CASE(view_addresses) {
+  std::vector<int> x{0, 1, 2, 3, 4, 5};
+  const ln::view<int, 3> v(x.data(), 2);
+  BOOST_TEST(v(1, 2) == 5);
+  BOOST_TEST(v.row(1) == x.data() + 3);
+  BOOST_TEST(v[1].size() == 3u);
+  BOOST_TEST(v.size() == 6);
+  const ln::view<const int, 3> c = v;
+  BOOST_TEST(&c(0, 1) == x.data() + 1);
+}
+
+// The rules of rounding and expansion that shapes rely on: 1.2 * 384 = 460.8 counts as 461.
+BOOST_AUTO_TEST_CASE(template_values) {
+  static_assert(ln::expansion{4}.of(384) == 1536);
+  static_assert(ln::expansion{2}.of(384) == 768);
+  static_assert(ln::expansion{1.5}.of(384) == 576);
+  static_assert(ln::expansion{1.2}.of(384) == 461);
+  static_assert(ln::round_up(0, 32) == 0 && ln::round_up(1, 32) == 32 && ln::round_up(64, 32) == 64);
+  static_assert(ln::decoder_shape{.d_model = 48, .heads = 4}.head_width() == 12);
+  static_assert(ln::decoder_shape{.d_model = 48, .heads = 4, .d_kv = 5}.head_width() == 5);
+  static_assert(!ln::t5_shape{}.valid() && !ln::decoder_shape{}.valid());
+  const ln::path root;
+  BOOST_TEST((root / "encoder" / index{0} / "q").str() == "encoder.0.q");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,254 @@
+// Attention against a naive dense reference in double that builds the whole query-by-key matrix.
+
+#include "support/test.hpp"
+
+namespace test {
+
+namespace {
+
+/// One call; sizes and masks.
+struct shape {
+  const char* name;
+  index batch, queries, keys, heads, kv_heads, h;
+  bool causal = false;
+  std::vector<index> past = {};         ///< cached tokens; keys is then the capacity
+  std::vector<index> key_lengths = {};  ///< valid keys
+  bool bias = false;
+  bool integers = false;  ///< integer q and k: scores up to +-1e4 without any rounding
+  double scale = 0.5;
+  double dropout = 0;
+};
+
+const std::vector<shape> shapes{
+    {"one token", 1, 1, 1, 1, 1, 1},
+    {"multi-head", 2, 5, 5, 3, 3, 4},
+    {"grouped-query", 2, 7, 7, 6, 2, 5, true},
+    {"multi-query", 1, 9, 9, 4, 1, 6, true},
+    {"cross", 2, 5, 11, 2, 2, 4},
+    {"cross, padded", 3, 5, 11, 4, 2, 3, false, {}, {11, 1, 6}},
+    {"bidirectional, padded, biased", 2, 8, 8, 2, 2, 4, false, {}, {8, 3}, true, false, 1},
+    {"causal, biased", 2, 10, 10, 2, 2, 5, true, {}, {}, true, false, 1},
+    {"47 rows", 1, 47, 47, 2, 1, 4, true},
+    {"48 rows", 1, 48, 48, 2, 1, 4, true, {}, {}, true},
+    {"49 rows", 1, 49, 49, 2, 1, 4, true, {}, {}, true},
+    {"49 rows, both ways", 1, 49, 49, 2, 2, 7, false, {}, {}, true},
+    {"101 rows, wide heads", 1, 101, 101, 1, 1, 33, true},
+    {"cross, long", 1, 50, 97, 2, 2, 5},
+    {"one token after a past", 2, 1, 20, 4, 2, 4, true, {0, 19}, {}, true},
+    {"chunk after a past", 2, 5, 20, 4, 2, 4, true, {3, 15}, {}, true},
+    {"long chunk after a past", 1, 60, 130, 2, 1, 4, true, {70}, {}, true},
+    {"huge logits", 2, 33, 33, 4, 2, 4, false, {}, {33, 20}, false, true, 1},
+    {"huge logits, causal", 1, 50, 50, 2, 1, 4, true, {}, {}, true, true, 1},
+    {"dropout", 2, 9, 9, 4, 2, 4, true, {}, {}, false, false, 0.5, 0.4},
+    {"dropout, cross, padded", 2, 50, 13, 2, 2, 4, false, {}, {13, 7}, false, false, 0.5, 0.2},
+};
+
+/// The multiplier of one value, from the documented key: sample and site above, position below.
+double multiplier(const ln::dropout_key& key, index sample, int site, index position) {
+  if (key.rate <= 0) return 1;
+  const auto words = ln::philox(key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
+                                static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site),
+                                static_cast<std::uint64_t>(position / 4));
+  const bool dropped = static_cast<double>(words[at(position % 4)]) < key.rate * 4294967296.0;
+  return dropped ? 0 : 1 / (1 - key.rate);
+}
+
+/// Everything of one call, in scalar T.
+template <class T>
+struct problem {
+  const shape& s;
+  index n, kv, origin, line;
+  std::vector<T> q, k, v, d_out, bias;
+  ln::dropout_key dropout;
+  static constexpr int site = 5;
+
+  explicit problem(const shape& shape_)
+      : s(shape_), n(s.heads * s.h), kv(s.kv_heads * s.h), origin((std::max)(s.queries, s.keys) + 3), line(2 * origin + 1),
+        q(normal<T>(s.batch * s.queries * n, 1)), k(normal<T>(s.batch * s.keys * kv, 2)),
+        v(normal<T>(s.batch * s.keys * kv, 3)), d_out(normal<T>(s.batch * s.queries * n, 4)),
+        bias(s.bias ? normal<T>(s.heads * line, 5) : std::vector<T>()), dropout{11, 3, 2, s.dropout} {
+    if (s.integers)
+      for (auto* x : {&q, &k})
+        for (T& value : *x) value = static_cast<T>(std::nearbyint(static_cast<double>(value) * 60));
+    if (s.integers)
+      for (T& value : bias) value = static_cast<T>(std::nearbyint(static_cast<double>(value)));
+  }
+  ln::ops::attention_call<T> call(std::vector<T>& out, std::vector<T>& scratch) const {
+    ln::ops::attention_call<T> c{};
+    c.batch = s.batch;
+    c.queries = s.queries;
+    c.keys = s.keys;
+    c.heads = s.heads;
+    c.kv_heads = s.kv_heads;
+    c.h = s.h;
+    c.causal = s.causal;
+    c.scale = static_cast<T>(s.scale);
+    c.q = q.data();
+    c.k = k.data();
+    c.v = v.data();
+    c.out = out.data();
+    c.past = s.past.empty() ? nullptr : s.past.data();
+    c.key_lengths = s.key_lengths.empty() ? nullptr : s.key_lengths.data();
+    c.bias = s.bias ? bias.data() : nullptr;
+    c.bias_origin = origin;
+    c.scratch = scratch.data();
+    c.scratch_size = ln::ops::attention_scratch(s.keys, s.h, true);
+    c.dropout = dropout;
+    c.site = site;
+    return c;
+  }
+};
+
+/// Output and gradients.
+struct outcome {
+  std::vector<double> out, dq, dk, dv, d_bias;
+};
+
+/// The textbook formulas (zoo D1) on dense matrices.
+template <class T>
+outcome dense(const problem<T>& p) {
+  const shape& s = p.s;
+  const auto value = [](const std::vector<T>& x, index i) { return static_cast<double>(x[at(i)]); };
+  outcome r{std::vector<double>(p.q.size()), std::vector<double>(p.q.size()), std::vector<double>(p.k.size()),
+            std::vector<double>(p.k.size()), std::vector<double>(at(s.batch) * p.bias.size())};
+  std::vector<double> prob(at(s.keys)), kept(at(s.keys)), d_prob(at(s.keys));
+  for (index b = 0; b < s.batch; ++b)
+    for (index head = 0; head < s.heads; ++head)
+      for (index i = 0; i < s.queries; ++i) {
+        const index position = (s.past.empty() ? 0 : s.past[at(b)]) + i;
+        const index q_at = (b * s.queries + i) * p.n + head * s.h, group = head * s.kv_heads / s.heads;
+        const auto k_at = [&](index j) { return (b * s.keys + j) * p.kv + group * s.h; };
+        const auto seen = [&](index j) {
+          return !(s.causal && j > position) && !(!s.key_lengths.empty() && j >= s.key_lengths[at(b)]);
+        };
+        const auto bias_at = [&](index j) { return head * p.line + p.origin + j - position; };
+        double largest = -1e300, sum = 0;
+        for (index j = 0; j < s.keys; ++j) {
+          if (!seen(j)) continue;
+          double score = 0;
+          for (index c = 0; c < s.h; ++c) score += value(p.q, q_at + c) * value(p.k, k_at(j) + c);
+          prob[at(j)] = score * s.scale + (s.bias ? value(p.bias, bias_at(j)) : 0);
+          largest = (std::max)(largest, prob[at(j)]);
+        }
+        for (index j = 0; j < s.keys; ++j) {
+          prob[at(j)] = seen(j) ? std::exp(prob[at(j)] - largest) : 0;
+          sum += prob[at(j)];
+        }
+        double inner = 0;
+        for (index j = 0; j < s.keys; ++j) {
+          prob[at(j)] /= sum;
+          const double m = multiplier(p.dropout, b, p.site, (head * s.queries + i) * s.keys + j);
+          kept[at(j)] = prob[at(j)] * m;
+          double d = 0;
+          for (index c = 0; c < s.h; ++c) d += value(p.d_out, q_at + c) * value(p.v, k_at(j) + c);
+          d_prob[at(j)] = d * m;
+          inner += prob[at(j)] * d_prob[at(j)];
+        }
+        for (index j = 0; j < s.keys; ++j) {
+          if (!seen(j)) continue;
+          const double d_score = prob[at(j)] * (d_prob[at(j)] - inner);
+          if (s.bias) r.d_bias[at(b * s.heads * p.line + bias_at(j))] += d_score;
+          for (index c = 0; c < s.h; ++c) {
+            r.out[at(q_at + c)] += kept[at(j)] * value(p.v, k_at(j) + c);
+            r.dv[at(k_at(j) + c)] += kept[at(j)] * value(p.d_out, q_at + c);
+            r.dq[at(q_at + c)] += s.scale * d_score * value(p.k, k_at(j) + c);
+            r.dk[at(k_at(j) + c)] += s.scale * d_score * value(p.q, q_at + c);
+          }
+        }
+      }
+  return r;
+}
+
+/// The distance of x - start from `want`, relative to the largest wanted value if that exceeds 1.
+template <class T>
+double error_of(const std::vector<T>& x, const std::vector<double>& want, double start) {
+  std::vector<double> difference;
+  for (const T value : x) difference.push_back(static_cast<double>(value) - start);
+  return distance(difference, want) / (std::max)(1.0, magnitude(want));
+}
+
+/// Forward and backward at one level, on some threads, with gradients that start from 0.5.
+template <class T>
+void check(const shape& s, ln::simd::level level, int threads) {
+  const problem<T> p(s);
+  const outcome want = dense(p);
+  // What the masks hide must not matter.
+  problem<T> hidden(s);
+  for (index b = 0; b < s.batch; ++b)
+    for (index j = 0; j < s.keys; ++j) {
+      const bool seen = (s.key_lengths.empty() || j < s.key_lengths[at(b)]) &&
+                        (s.past.empty() || j < s.past[at(b)] + s.queries);
+      for (index c = 0; c < p.kv && !seen; ++c)
+        hidden.k[at((b * s.keys + j) * p.kv + c)] = hidden.v[at((b * s.keys + j) * p.kv + c)] = T(1e30);
+    }
+  std::vector<T> out(p.q.size()), scratch(at(ln::ops::attention_scratch(s.keys, s.h, true) * threads));
+  std::vector<T> dq(p.q.size(), T(0.5)), dk(p.k.size(), T(0.5)), dv(p.k.size(), T(0.5)), d_bias(want.d_bias.size(), T(0.5));
+  on_machine(threads, level, [&](const ln::ops::machine& on) {
+    ln::ops::attention(on, hidden.call(out, scratch));
+    ln::ops::attention_backward(on, hidden.call(out, scratch),
+                                {p.d_out.data(), dq.data(), dk.data(), dv.data(), s.bias ? d_bias.data() : nullptr});
+  });
+  const double tolerance = sizeof(T) == 8 ? 1e-12 : 1e-5;
+  const auto text = [&](const char* what) {
+    return std::string(s.name) + ", " + what + ", " + ln::simd::name(level) + (sizeof(T) == 8 ? " double" : " float");
+  };
+  BOOST_TEST(error_of(out, want.out, 0) <= tolerance, text("out"));
+  BOOST_TEST(error_of(dq, want.dq, 0.5) <= tolerance, text("dq"));
+  BOOST_TEST(error_of(dk, want.dk, 0.5) <= tolerance, text("dk"));
+  BOOST_TEST(error_of(dv, want.dv, 0.5) <= tolerance, text("dv"));
+  if (s.bias) BOOST_TEST(error_of(d_bias, want.d_bias, 0.5) <= tolerance, text("d_bias"));
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(attention)
+
+BOOST_AUTO_TEST_CASE(equals_dense_reference_double) {
+  for (const shape& s : shapes)
+    for (const auto level : levels()) check<double>(s, level, 1);
+}
+
+BOOST_AUTO_TEST_CASE(equals_dense_reference_float) {
+  for (const shape& s : shapes)
+    for (const auto level : levels()) check<float>(s, level, 1);
+}
+
+BOOST_AUTO_TEST_CASE(equals_dense_reference_on_three_threads, *boost::unit_test::label("tsan")) {
+  for (const shape& s : shapes) check<double>(s, ln::simd::best(), 3);
+}
+
+// The cases "huge logits" mean it: scores beyond 1e4, exact in float.
+BOOST_AUTO_TEST_CASE(huge_logits_are_huge) {
+  for (const shape& s : shapes) {
+    if (!s.integers) continue;
+    const problem<float> p(s);
+    double largest = 0;
+    for (index i = 0; i < s.queries; ++i)
+      for (index j = 0; j < s.keys; ++j) {
+        double score = 0;
+        for (index c = 0; c < s.h; ++c) score += static_cast<double>(p.q[at(i * p.n + c)] * p.k[at(j * p.kv + c)]);
+        largest = (std::max)(largest, std::abs(score));
+      }
+    BOOST_TEST(largest > 1e4);
+    BOOST_TEST(largest < 1.6e7);
+  }
+}
+
+// The forward pass alone needs less scratch, and stays inside it (the sanitizer sees it if not).
+BOOST_AUTO_TEST_CASE(forward_scratch_suffices) {
+  for (const shape& s : shapes) {
+    const problem<float> p(s);
+    std::vector<float> out(p.q.size()), again(p.q.size());
+    std::vector<float> scratch(at(ln::ops::attention_scratch(s.keys, s.h, true)));
+    std::vector<float> less(at(ln::ops::attention_scratch(s.keys, s.h, false)));
+    ln::ops::attention({{}, ln::simd::best()}, p.call(out, scratch));
+    auto call = p.call(again, less);
+    call.scratch_size = ln::ops::attention_scratch(s.keys, s.h, false);
+    ln::ops::attention({{}, ln::simd::best()}, call);
+    BOOST_TEST(same_bits(out, again));
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,224 @@
+// Matrix products against a triple loop in double, at every instruction-set level, for every storage
+// type, at every edge of the register tiles. The tolerance is the bound of a K-term sum: it holds
+// for any order of summation and for nothing less than the right product.
+
+#include "support/test.hpp"
+
+namespace test {
+
+namespace {
+
+namespace storage = ln::storage;
+
+/// W[n, k] in storage S, canonical and packed, each in blocks of exactly their size, and the values
+/// that it stands for.
+template <class T, class S>
+struct matrix {
+  std::vector<typename S::value> rows, panels;
+  std::vector<float> scales;
+  std::vector<double> meaning;
+  ln::ops::packed_matrix<T, S> packed;
+
+  matrix(index n, index k, std::uint64_t stream)
+      : rows(at(n * k)), panels(at(ln::ops::packed_matrix<T, S>::size(n, k))), scales(S::scaled ? at(n) : 0) {
+    const auto values = normal<double>(n * k, stream);
+    for (index i = 0; i < n; ++i) {
+      double scale = 1;
+      if constexpr (S::scaled) {
+        scales[at(i)] = S::scale(magnitude(std::span(values).subspan(at(i * k), at(k))));
+        scale = static_cast<double>(scales[at(i)]);
+      }
+      for (index j = 0; j < k; ++j) {
+        rows[at(i * k + j)] = S::encode(values[at(i * k + j)] / scale);
+        meaning.push_back(scale * S::decode(rows[at(i * k + j)]));
+      }
+    }
+    ln::ops::pack(ln::ops::machine{}, n, k, static_cast<const typename S::value*>(rows.data()), panels.data());
+    packed = {panels.data(), S::scaled ? scales.data() : nullptr, rows.data()};
+  }
+};
+
+/// A product's exact value and the size of its terms, from a[m, k] and b[n, k] read through strides.
+struct reference {
+  std::vector<double> value, terms;
+};
+template <class A, class B>
+reference product(index m, index n, index k, const A* a, index a_row, index a_column, const B* b, index b_row,
+                  index b_column) {
+  reference r{std::vector<double>(at(m * n)), std::vector<double>(at(m * n))};
+  for (index i = 0; i < m; ++i)
+    for (index j = 0; j < n; ++j)
+      for (index l = 0; l < k; ++l) {
+        const double x = static_cast<double>(a[i * a_row + l * a_column]) * static_cast<double>(b[j * b_row + l * b_column]);
+        r.value[at(i * n + j)] += x;
+        r.terms[at(i * n + j)] += std::abs(x);
+      }
+  return r;
+}
+
+/// The error of y in units of what rounding allows: y = [start +] alpha * product + bias_j.
+template <class T>
+double excess(const std::vector<T>& y, const reference& r, index n, index k, double alpha, const T* start,
+              const T* bias) {
+  double worst = 0;
+  for (std::size_t i = 0; i < r.value.size(); ++i) {
+    const double first = start ? static_cast<double>(start[i]) : 0;
+    const double shift = bias ? static_cast<double>(bias[i % at(n)]) : 0;
+    const double want = first + alpha * r.value[i] + shift;
+    const double size = std::abs(first) + std::abs(alpha) * r.terms[i] + std::abs(shift);
+    const double allowed = (static_cast<double>(k) + 4) * epsilon<T> * size + 1e-300;
+    worst = (std::max)(worst, distance_of(y[i], want) / allowed);
+  }
+  return worst;
+}
+
+constexpr index some_rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 29, 97, 200};
+constexpr index some_widths[] = {1, 5, 16, 31, 32, 33, 65};
+
+/// Calls f(m, n, k, number) for all shapes; large M meets fewer of them.
+template <class F>
+void for_shapes(F&& f) {
+  int number = 0;
+  for (const index m : some_rows)
+    for (const index n : some_widths)
+      for (const index k : some_widths)
+        if (m < 29 || n == k || n == 33) f(m, n, k, number++);
+}
+
+/// y = x W^T with every combination of accumulate, bias and alpha in turn.
+template <class T, class S>
+void check_forward() {
+  for_shapes([](index m, index n, index k, int number) {
+    const matrix<T, S> w(n, k, 1);
+    const auto x = normal<T>(m * k, 2), bias = normal<T>(n, 3), start = normal<T>(m * n, 4);
+    const reference want = product(m, n, k, x.data(), k, 1, w.meaning.data(), k, 1);
+    for (const auto level : levels())
+      for (const bool accumulate : {false, true}) {
+        const T* const add = number % 3 == 0 ? nullptr : bias.data();
+        const T alpha = number % 4 < 2 ? T(1) : T(-0.375);
+        auto y = start;
+        ln::ops::matmul({{}, level}, m, n, k, x.data(), w.packed, y.data(), add, accumulate, alpha);
+        const double error = excess(y, want, n, k, static_cast<double>(alpha), accumulate ? start.data() : nullptr, add);
+        BOOST_TEST(error <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n << " k " << k
+                                       << " accumulate " << accumulate << ": error " << error << " of the bound");
+      }
+  });
+}
+
+/// dx += alpha dy W and dw += alpha dy^T x.
+template <class T, class S>
+void check_backward() {
+  for_shapes([](index m, index n, index k, int number) {
+    const matrix<T, S> w(n, k, 5);
+    const auto x = normal<T>(m * k, 6), dy = normal<T>(m * n, 7);
+    const auto dx_start = normal<T>(m * k, 8), dw_start = normal<T>(n * k, 9);
+    const reference want_dx = product(m, k, n, dy.data(), n, 1, w.meaning.data(), 1, k);
+    const reference want_dw = product(n, k, m, dy.data(), 1, n, x.data(), 1, k);
+    const T alpha = number % 2 ? T(1) : T(0.7);
+    for (const auto level : levels()) {
+      auto dx = dx_start;
+      auto dw = dw_start;
+      ln::ops::matmul_dx({{}, level}, m, n, k, dy.data(), w.packed, dx.data(), alpha);
+      ln::ops::matmul_dw({{}, level}, m, n, k, dy.data(), x.data(), dw.data(), alpha);
+      const double dx_error = excess<T>(dx, want_dx, k, n, static_cast<double>(alpha), dx_start.data(), nullptr);
+      const double dw_error = excess<T>(dw, want_dw, k, m, static_cast<double>(alpha), dw_start.data(), nullptr);
+      BOOST_TEST(dx_error <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n << " k " << k);
+      BOOST_TEST(dw_error <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n << " k " << k);
+    }
+  });
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(matmul)
+
+BOOST_AUTO_TEST_CASE(forward_f32) { check_forward<float, storage::f32>(); }
+BOOST_AUTO_TEST_CASE(forward_f64) { check_forward<double, storage::f64>(); }
+BOOST_AUTO_TEST_CASE(forward_bf16) { check_forward<float, storage::bf16>(); }
+// The product with int8 codes is the product with the values they stand for.
+BOOST_AUTO_TEST_CASE(forward_int8) { check_forward<float, storage::int8>(); }
+BOOST_AUTO_TEST_CASE(backward_f32) { check_backward<float, storage::f32>(); }
+BOOST_AUTO_TEST_CASE(backward_f64) { check_backward<double, storage::f64>(); }
+
+// Nothing is written outside y: sentinels around it survive.
+BOOST_AUTO_TEST_CASE(writes_stay_inside) {
+  constexpr index margin = 64;
+  for (const auto level : levels())
+    for (const index n : some_widths)
+      for (const index m : {1, 5, 13}) {
+        const matrix<float, storage::f32> w(n, 7, 1);
+        const auto x = normal<float>(m * 7, 2);
+        std::vector<float> y(at(m * n + 2 * margin), 77.0f);
+        ln::ops::matmul({{}, level}, m, n, 7, x.data(), w.packed, y.data() + margin);
+        const auto untouched = [](float v) { return v == 77.0f; };
+        BOOST_TEST(std::all_of(y.begin(), y.begin() + margin, untouched));
+        BOOST_TEST(std::all_of(y.end() - margin, y.end(), untouched));
+      }
+}
+
+// Panels: 32 output features side by side, zeros behind the last one; at() finds every value.
+BOOST_AUTO_TEST_CASE(packed_layout) {
+  constexpr index n = 37, k = 3;
+  const matrix<float, storage::f32> w(n, k, 1);
+  int wrong = 0;
+  for (index i = 0; i < 64; ++i)
+    for (index j = 0; j < k; ++j) {
+      const float stored = w.panels[at((i / 32 * k + j) * 32 + i % 32)];
+      wrong += stored != (i < n ? w.rows[at(i * k + j)] : 0.0f);
+      if (i < n) wrong += w.packed.at(i, j, k) != stored;
+    }
+  BOOST_TEST(wrong == 0);
+  const matrix<float, storage::int8> q(n, k, 1);
+  double worst = 0;
+  for (index i = 0; i < n; ++i)
+    for (index j = 0; j < k; ++j)
+      worst = (std::max)(worst, distance_of(q.packed.at(i, j, k), q.meaning[at(i * k + j)]));
+  BOOST_TEST(worst < 1e-7 * magnitude(q.meaning));
+}
+
+// An output's arithmetic does not depend on who computes it: bitwise equal for 1 to 5 threads.
+BOOST_AUTO_TEST_CASE(same_bits_on_any_number_of_threads, *boost::unit_test::label("tsan")) {
+  for (const auto level : levels())
+    for (const index m : {1, 7, 97, 230})
+      for (const index n : {33, 300}) {
+        constexpr index k = 65;
+        const matrix<float, storage::f32> w(n, k, 1);
+        const auto x = normal<float>(m * k, 2), dy = normal<float>(m * n, 3), start = normal<float>(m * k + n * k, 4);
+        std::vector<float> y1, dx1, dw1, db1;
+        for (int threads = 1; threads <= 5; ++threads) {
+          std::vector<float> y(at(m * n)), dx(start.begin(), start.begin() + m * k), dw(start.begin() + m * k, start.end()),
+              db(at(n));
+          on_machine(threads, level, [&](const ln::ops::machine& on) {
+            ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data());
+            ln::ops::matmul_dx(on, m, n, k, dy.data(), w.packed, dx.data());
+            ln::ops::matmul_dw(on, m, n, k, dy.data(), x.data(), dw.data());
+            ln::ops::bias_gradient(on, m, n, dy.data(), db.data());
+          });
+          if (threads == 1) {
+            y1 = y;
+            dx1 = dx;
+            dw1 = dw;
+            db1 = db;
+          }
+          BOOST_TEST(same_bits(y, y1));
+          BOOST_TEST(same_bits(dx, dx1));
+          BOOST_TEST(same_bits(dw, dw1));
+          BOOST_TEST(same_bits(db, db1));
+        }
+      }
+}
+
+// The bias gradient is the sum of the rows, added to what is there.
+BOOST_AUTO_TEST_CASE(bias_gradient_is_a_column_sum) {
+  constexpr index m = 9, n = 37;
+  const auto dy = normal<double>(m * n, 1), start = normal<double>(n, 2);
+  auto db = start, want = start;
+  for (index i = 0; i < m; ++i)
+    for (index j = 0; j < n; ++j) want[at(j)] += dy[at(i * n + j)];
+  ln::ops::bias_gradient(ln::ops::machine{}, m, n, dy.data(), db.data());
+  BOOST_TEST(distance(db, want) < 1e-13);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
