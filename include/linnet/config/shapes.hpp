@@ -2,7 +2,7 @@
 /// @file
 /// Shapes: the numbers of a model, as aggregates that serve as template values.
 
-#include <linnet/core/types.hpp>
+#include <linnet/config/types.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -1,25 +1,10 @@
 #pragma once
 /// @file
-/// The scalar vocabulary of the library: indices, tokens, small helpers.
+/// Indices and tokens, and a test for finite values that survives -ffast-math.
 
-#include <cstddef>
-#include <cstdint>
-
-#include <linnet/config/platform.hpp>
+#include <linnet/config/types.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// Signed size and index type used for every extent, row, column and count.
-using index = std::ptrdiff_t;
-
-/// A token id. Negative ids never reach a model; `ignored` marks label positions without loss.
-using token = std::int32_t;
-
-/// The label that contributes neither loss nor gradient (the value -100 of common data loaders).
-inline constexpr token ignored = -100;
-
-/// The smallest multiple of `step` that is not below `n`; both positive.
-constexpr index round_up(index n, index step) { return (n + step - 1) / step * step; }
 
 /// Whether a floating-point value is neither infinite nor NaN; looks at the bits, so it stays
 /// right under -ffast-math.

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include <linnet/core/parallel.hpp>
-#include <linnet/simd/levels.hpp>
+#include <linnet/simd/kernels.hpp>
 #include <linnet/storage/types.hpp>
 
 LINNET_NAMESPACE_BEGIN

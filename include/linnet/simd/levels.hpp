@@ -135,7 +135,3 @@ inline auto dispatch(level l, F&& f) {
 }  // namespace simd
 
 LINNET_SIMD_NAMESPACE_END
-
-#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
-#include <linnet/simd/compiled.hpp>
-#endif

@@ -62,6 +62,7 @@ void compare_gradient(const std::string& name, index n, double* values, const do
       const double down = loss();
       numeric = (up - down) / (2 * h);
       error = std::abs(numeric - analytic[i]) / tolerance;
+      if (!is_finite(error)) error = 1e300;  // NaN would compare as no error at all
       if (error <= 1) break;
     }
     values[i] = kept;

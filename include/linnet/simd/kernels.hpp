@@ -1,9 +1,11 @@
 #pragma once
 /// @file
-/// The kernels of linnet::kernels: declared here where a program links that library
-/// (LINNET_COMPILED_KERNELS), defined here in its one source (LINNET_KERNELS_SOURCE).
+/// The kernels, as the rest of the library includes them. With linnet::kernels they are only
+/// declared here (LINNET_COMPILED_KERNELS); its one source defines them (LINNET_KERNELS_SOURCE).
 
 #include <linnet/simd/levels.hpp>
+
+#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 
 #if defined(LINNET_KERNELS_SOURCE)
 #define LINNET_EXTERN template
@@ -61,3 +63,5 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_ACTIVATION
 #undef LINNET_ROWS_OF
 #undef LINNET_LEVEL
+
+#endif

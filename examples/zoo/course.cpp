@@ -1,0 +1,200 @@
+#include "course.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <linnet/core/random.hpp>
+#include <linnet/eval/evaluator.hpp>
+#include <linnet/io/file.hpp>
+#include <numbers>
+
+#include "progress.hpp"
+#include "support.hpp"
+
+namespace zoo {
+
+namespace {
+
+constexpr ln::index shortest_text = 20'000;  // bytes
+constexpr ln::index stretches = 10;
+constexpr ln::index checks = 24;              // of the held-out loss during training
+constexpr ln::index examples_per_check = 32;
+constexpr double warm_up = 0.05, last_rate = 0.05;
+
+/// The learning rate, of its highest, after this fraction of the training.
+double rate_at(double progress) {
+  if (progress < warm_up) return std::max(progress, 0.001) / warm_up;
+  const double x = (progress - warm_up) / (1 - warm_up);
+  return last_rate + (1 - last_rate) * 0.5 * (1 + std::cos(std::numbers::pi * std::min(x, 1.0)));
+}
+
+/// Draws the examples of each step; every student gets the same.
+class example_source {
+ public:
+  example_source(std::string_view text, const course_options& o)
+      : text_(text), batch_(o.batch), random_(ln::seed{o.seed}, ln::stream_of("examples")) {}
+
+  lesson next(const reading& how) {
+    const auto last = static_cast<std::uint32_t>(std::ssize(text_) - how.span() + 1);
+    std::vector<ln::index> starts(static_cast<std::size_t>(batch_));
+    for (ln::index& start : starts) start = random_.below(last);
+    return lesson_at(how, text_, starts);
+  }
+
+ private:
+  std::string_view text_;
+  ln::index batch_;
+  ln::random_stream random_;
+};
+
+double held_out_bits(learner& model, const std::vector<lesson>& lessons) {
+  double nats = 0;
+  ln::index bytes = 0;
+  for (const lesson& l : lessons) {
+    nats += model.nats(l);
+    bytes += predicted_bytes(l);
+  }
+  return ln::bits_per_byte(nats, bytes);
+}
+
+/// The mean of the last few losses, which is what a progress bar should show.
+double recent_bits(const student& s) {
+  const std::size_t n = std::min<std::size_t>(s.losses.size(), 20);
+  double sum = 0;
+  for (std::size_t i = s.losses.size() - n; i < s.losses.size(); ++i) sum += s.losses[i].bits;
+  return n > 0 ? sum / static_cast<double>(n) : 0;
+}
+
+}  // namespace
+
+corpus read_corpus(const std::string& path) {
+  const ln::file_bytes file = take(ln::read_file(path));
+  const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+  if (std::ssize(text) < shortest_text)
+    throw failure(fmt::format("{}: expected at least {} bytes of text to learn from, got {}", path,
+                              grouped(shortest_text), grouped(std::ssize(text))));
+  corpus c{.name = path.substr(path.rfind('/') + 1), .training = {}, .held_out = {}};
+  for (ln::index i = 0; i < stretches; ++i) {
+    const auto at = [&](ln::index tenth) {
+      return static_cast<std::size_t>(std::ssize(text) * tenth / (stretches * 10));
+    };
+    const std::size_t first = at(10 * i), cut = at(10 * i + 9), last = at(10 * i + 10);
+    c.training += text.substr(first, cut - first);
+    c.held_out += text.substr(cut, last - cut);
+  }
+  return c;
+}
+
+lesson lesson_at(const reading& how, std::string_view text, const std::vector<ln::index>& starts) {
+  constexpr ln::token end_of_source = 1;
+  lesson l{.batch = std::ssize(starts), .inputs = {}, .labels = {}};
+  for (const ln::index start : starts) {
+    const auto id = [&](ln::index i) {
+      return static_cast<unsigned char>(text[static_cast<std::size_t>(start + i)]) + how.offset;
+    };
+    const ln::index read = how.encodes ? how.source - 1 : how.target;
+    for (ln::index i = 0; i < read; ++i) l.inputs.push_back(id(i));
+    if (how.encodes) l.inputs.push_back(end_of_source);
+    const ln::index first = how.encodes ? read : 1;
+    for (ln::index i = 0; i < how.target; ++i) l.labels.push_back(id(first + i));
+  }
+  return l;
+}
+
+std::vector<lesson> spread_lessons(const reading& how, std::string_view text, ln::index most,
+                                   ln::index batch) {
+  const ln::index room = std::ssize(text) - how.span();
+  const ln::index n = std::clamp<ln::index>(room / how.target + 1, 1, most);
+  std::vector<lesson> lessons;
+  std::vector<ln::index> starts;
+  for (ln::index i = 0; i < n; ++i) {
+    starts.push_back(n > 1 ? room * i / (n - 1) : 0);
+    if (std::ssize(starts) == batch || i + 1 == n) {
+      lessons.push_back(lesson_at(how, text, starts));
+      starts.clear();
+    }
+  }
+  return lessons;
+}
+
+double byte_entropy(std::string_view text) {
+  std::array<double, 256> count{};
+  for (const char c : text) ++count[static_cast<unsigned char>(c)];
+  double bits = 0;
+  const auto n = static_cast<double>(text.size());
+  for (const double k : count)
+    if (k > 0) bits -= k / n * std::log2(k / n);
+  return bits;
+}
+
+double student::speed() const {
+  if (losses.empty() || seconds <= 0) return 0;
+  return static_cast<double>(tokens) / seconds;
+}
+
+course_record train_together(std::vector<student>& students, const corpus& text,
+                             const course_options& o) {
+  const reading how = students.front().model->how_to_read();
+  if (std::ssize(text.held_out) < how.span())
+    throw failure(text.name + ": too short to hold anything out");
+  for (student& s : students) s.model->begin(o.batch, o.threads, o.seed);
+
+  example_source examples(text.training, o);
+  const auto exam = spread_lessons(how, text.held_out, examples_per_check, o.batch);
+  const double budget = o.minutes * 60, start = now();
+  course_record record;
+  progress bar;
+  ln::index checked = 0;
+  const auto show = [&](double done, double left) {
+    std::vector<progress_row> rows;
+    for (const student& s : students)
+      rows.push_back({s.name, fmt::format("{:.3f} bits/byte  {:>7} tokens/s", recent_bits(s),
+                                          grouped(std::lround(s.speed())))});
+    bar.show(done, left, rows);
+  };
+
+  for (;;) {
+    record.seconds = now() - start;
+    const double done = o.steps > 0
+                            ? static_cast<double>(record.steps) / static_cast<double>(o.steps)
+                            : record.seconds / budget;
+    const bool over = done >= 1 && record.steps > 0;
+    if (over || static_cast<ln::index>(done * checks) >= checked) {
+      for (student& s : students)
+        s.held_out.push_back({record.steps, held_out_bits(*s.model, exam)});
+      ++checked;
+    }
+    if (record.steps > 0 && (over || bar.due()))
+      show(std::min(done, 1.0), over ? 0 : record.seconds * (1 - done) / std::max(done, 1e-9));
+    if (over) break;
+
+    const lesson l = examples.next(how);
+    ++record.steps;
+    for (student& s : students) {
+      const double before = now();
+      const double nats = s.model->step(l, o.rate * rate_at(done));
+      s.seconds += now() - before;
+      s.tokens += how.tokens() * o.batch;
+      s.losses.push_back({record.steps, ln::bits_per_byte(nats, 1)});
+    }
+  }
+  for (student& s : students) s.model->finish();
+  return record;
+}
+
+byte_model parse_byte_model(std::string_view name) {
+  check_name("model", name, byte_model_names);
+  return name == name_of(byte_model::t5) ? byte_model::t5 : byte_model::decoder;
+}
+
+variant parse_trainable(std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const variant v : trainable_variants) names.push_back(name_of(v));
+  check_name("feed-forward", name, names);
+  return *std::find_if(trainable_variants.begin(), trainable_variants.end(),
+                       [&](variant v) { return name_of(v) == name; });
+}
+
+}  // namespace zoo

@@ -1,0 +1,39 @@
+#pragma once
+// A progress display on standard error: bars redrawn in place on a terminal, else a line every few
+// seconds.
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+namespace zoo {
+
+/// Seconds since some moment.
+inline double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// One row per model that is being trained.
+struct progress_row {
+  std::string name;
+  std::string figures;  ///< such as "2.31 bits/byte  41,200 tokens/s"
+};
+
+class progress {
+ public:
+  progress();
+
+  /// Whether it is time to show something new.
+  bool due() const { return now() >= next_; }
+  /// Shows the rows, all of them `fraction` done.
+  void show(double fraction, double seconds_left, const std::vector<progress_row>& rows);
+
+ private:
+  bool terminal_ = false;
+  bool drawn_ = false;
+  double next_ = 0;
+
+  void draw_bars(double fraction, double seconds_left, const std::vector<progress_row>& rows);
+};
+
+}  // namespace zoo

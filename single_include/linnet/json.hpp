@@ -1,0 +1,1250 @@
+// linnet 0.1.0: small language models in C++20.
+// Written by tools/amalgamate.py from include/linnet/json.hpp: do not edit.
+//
+// MIT License
+//
+// Copyright (c) 2026 linnet authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#pragma once
+/// @file
+/// Opt-in: safetensors files and Hugging Face directories. Needs nlohmann/json, whose streaming
+/// parser reads the JSON in both.
+
+/// @file
+/// Directories as Hugging Face Transformers saves them: config.json and model.safetensors.
+
+/// @file
+/// Hugging Face's config.json: read, compared with a model type field by field, and written.
+
+#include <linnet/linnet.hpp>
+/// @file
+/// Hugging Face's names and layouts of the tensors of T5, Llama and GPT-2 (zoo A7, C1).
+
+LINNET_NAMESPACE_BEGIN
+
+/// The kinds of models that Hugging Face files describe.
+enum class hf_kind {
+  none,   ///< no counterpart: other norms, positions or attention
+  t5,     ///< T5 1.0 and 1.1
+  llama,  ///< RMSNorm and rotary positions
+  gpt2    ///< LayerNorm, learned positions, biases
+};
+
+/// The counterpart of model type `M`. Its feed-forward does not matter here: tensors of one that
+/// Hugging Face does not know keep linnet's names in files.
+template <class M>
+constexpr hf_kind hf_kind_of() {
+  constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
+  if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
+  if constexpr (M::family == model_family::t5) {
+    return rms ? hf_kind::t5 : hf_kind::none;
+  } else {
+    using P = typename M::position;
+    if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>)) return hf_kind::llama;
+    const bool plain =
+        M::shape.kv_heads == M::shape.heads && M::shape.heads * M::shape.head_width() == M::shape.d_model;
+    const bool gpt2 =
+        std::is_same_v<typename M::norm, norm::layer_norm> && std::is_same_v<P, position::learned> && M::biased;
+    return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
+  }
+}
+
+namespace detail {
+
+/// A pair of names without their last part ("weight" or "bias"); # stands for a block's number.
+struct name_rule {
+  std::string_view linnet, hugging_face;
+};
+
+inline constexpr name_rule t5_rules[] = {
+    {"embedding", "shared"},
+    {"head", "lm_head"},
+    {"encoder.relative_bias", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
+    {"encoder.blocks.#.attention.norm", "encoder.block.#.layer.0.layer_norm"},
+    {"encoder.blocks.#.attention.q", "encoder.block.#.layer.0.SelfAttention.q"},
+    {"encoder.blocks.#.attention.k", "encoder.block.#.layer.0.SelfAttention.k"},
+    {"encoder.blocks.#.attention.v", "encoder.block.#.layer.0.SelfAttention.v"},
+    {"encoder.blocks.#.attention.o", "encoder.block.#.layer.0.SelfAttention.o"},
+    {"encoder.blocks.#.ffn.norm", "encoder.block.#.layer.1.layer_norm"},
+    {"encoder.blocks.#.ffn.wi", "encoder.block.#.layer.1.DenseReluDense.wi"},
+    {"encoder.blocks.#.ffn.wo", "encoder.block.#.layer.1.DenseReluDense.wo"},
+    {"encoder.blocks.#.ffn.gate", "encoder.block.#.layer.1.DenseReluDense.wi_0"},
+    {"encoder.blocks.#.ffn.up", "encoder.block.#.layer.1.DenseReluDense.wi_1"},
+    {"encoder.blocks.#.ffn.down", "encoder.block.#.layer.1.DenseReluDense.wo"},
+    {"encoder.norm", "encoder.final_layer_norm"},
+    {"decoder.relative_bias", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
+    {"decoder.blocks.#.attention.norm", "decoder.block.#.layer.0.layer_norm"},
+    {"decoder.blocks.#.attention.q", "decoder.block.#.layer.0.SelfAttention.q"},
+    {"decoder.blocks.#.attention.k", "decoder.block.#.layer.0.SelfAttention.k"},
+    {"decoder.blocks.#.attention.v", "decoder.block.#.layer.0.SelfAttention.v"},
+    {"decoder.blocks.#.attention.o", "decoder.block.#.layer.0.SelfAttention.o"},
+    {"decoder.blocks.#.cross.norm", "decoder.block.#.layer.1.layer_norm"},
+    {"decoder.blocks.#.cross.q", "decoder.block.#.layer.1.EncDecAttention.q"},
+    {"decoder.blocks.#.cross.k", "decoder.block.#.layer.1.EncDecAttention.k"},
+    {"decoder.blocks.#.cross.v", "decoder.block.#.layer.1.EncDecAttention.v"},
+    {"decoder.blocks.#.cross.o", "decoder.block.#.layer.1.EncDecAttention.o"},
+    {"decoder.blocks.#.ffn.norm", "decoder.block.#.layer.2.layer_norm"},
+    {"decoder.blocks.#.ffn.wi", "decoder.block.#.layer.2.DenseReluDense.wi"},
+    {"decoder.blocks.#.ffn.wo", "decoder.block.#.layer.2.DenseReluDense.wo"},
+    {"decoder.blocks.#.ffn.gate", "decoder.block.#.layer.2.DenseReluDense.wi_0"},
+    {"decoder.blocks.#.ffn.up", "decoder.block.#.layer.2.DenseReluDense.wi_1"},
+    {"decoder.blocks.#.ffn.down", "decoder.block.#.layer.2.DenseReluDense.wo"},
+    {"decoder.norm", "decoder.final_layer_norm"},
+};
+inline constexpr name_rule llama_rules[] = {
+    {"embedding", "model.embed_tokens"},
+    {"blocks.#.attention.norm", "model.layers.#.input_layernorm"},
+    {"blocks.#.attention.q", "model.layers.#.self_attn.q_proj"},
+    {"blocks.#.attention.k", "model.layers.#.self_attn.k_proj"},
+    {"blocks.#.attention.v", "model.layers.#.self_attn.v_proj"},
+    {"blocks.#.attention.o", "model.layers.#.self_attn.o_proj"},
+    {"blocks.#.ffn.norm", "model.layers.#.post_attention_layernorm"},
+    {"blocks.#.ffn.gate", "model.layers.#.mlp.gate_proj"},
+    {"blocks.#.ffn.up", "model.layers.#.mlp.up_proj"},
+    {"blocks.#.ffn.down", "model.layers.#.mlp.down_proj"},
+    {"norm", "model.norm"},
+    {"head", "lm_head"},
+};
+inline constexpr name_rule gpt2_rules[] = {
+    {"embedding", "transformer.wte"},
+    {"position", "transformer.wpe"},
+    {"blocks.#.attention.norm", "transformer.h.#.ln_1"},
+    {"blocks.#.attention.q", "transformer.h.#.attn.c_attn"},  // side by side in one tensor
+    {"blocks.#.attention.k", "transformer.h.#.attn.c_attn"},
+    {"blocks.#.attention.v", "transformer.h.#.attn.c_attn"},
+    {"blocks.#.attention.o", "transformer.h.#.attn.c_proj"},
+    {"blocks.#.ffn.norm", "transformer.h.#.ln_2"},
+    {"blocks.#.ffn.wi", "transformer.h.#.mlp.c_fc"},
+    {"blocks.#.ffn.wo", "transformer.h.#.mlp.c_proj"},
+    {"norm", "transformer.ln_f"},
+    {"head", "lm_head"},
+};
+
+constexpr std::span<const name_rule> rules_of(hf_kind kind) {
+  if (kind == hf_kind::t5) return t5_rules;
+  if (kind == hf_kind::llama) return llama_rules;
+  if (kind == hf_kind::gpt2) return gpt2_rules;
+  return {};
+}
+
+/// Whether `text` is `pattern` with digits in place of #; `number` receives them.
+inline bool fits(std::string_view text, std::string_view pattern, std::string_view& number) {
+  const std::size_t mark = pattern.find('#');
+  if (mark == pattern.npos) return text == pattern;
+  const std::string_view tail = pattern.substr(mark + 1);
+  if (text.size() < pattern.size() || text.substr(0, mark) != pattern.substr(0, mark)) return false;
+  number = text.substr(mark, text.size() - mark - tail.size());
+  return text.substr(mark + number.size()) == tail && number.find_first_not_of("0123456789") == number.npos;
+}
+
+/// The part of a name before its last dot.
+inline std::string_view stem(std::string_view name) { return name.substr(0, (std::min)(name.size(), name.rfind('.'))); }
+
+/// `name` with its stem translated, or "" if no rule of the kind fits.
+inline std::string translate(hf_kind kind, std::string_view name, std::string_view name_rule::*from,
+                             std::string_view name_rule::*to, bool gated = false) {
+  const std::string_view head = stem(name);
+  for (const name_rule& rule : rules_of(kind)) {
+    std::string_view number;
+    if (!fits(head, rule.*from, number)) continue;
+    // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
+    if (from == &name_rule::hugging_face && gated && rule.linnet.ends_with(".wo")) continue;
+    std::string found(rule.*to);
+    if (const std::size_t mark = found.find('#'); mark != found.npos) found.replace(mark, 1, number);
+    return found.append(name.substr(head.size()));
+  }
+  return {};
+}
+
+}  // namespace detail
+
+/// Hugging Face's name for one of linnet's, such as "encoder.blocks.0.ffn.wi.weight"; linnet's own
+/// where there is none.
+inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name) {
+  const std::string found =
+      detail::translate(kind, linnet_name, &detail::name_rule::linnet, &detail::name_rule::hugging_face);
+  return found.empty() ? std::string(linnet_name) : found;
+}
+
+/// linnet's name for one of Hugging Face's, or "" if it is none of the kind. `gated` tells T5 1.1's
+/// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
+inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name, bool gated = false) {
+  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face, &detail::name_rule::linnet,
+                           gated);
+}
+
+/// Whether Hugging Face checkpoints may hold a tensor of this name that models have no use for: old
+/// T5's unused cross-attention bias, GPT-2's causal masks, old Llama's rotary frequencies.
+inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
+  if (kind == hf_kind::t5) return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+  std::string_view number;
+  const auto is = [&](std::string_view prefix, std::string_view pattern) {
+    return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
+  };
+  if (kind == hf_kind::gpt2) return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
+  return kind == hf_kind::llama &&
+         (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") || name == "model.rotary_emb.inv_freq");
+}
+
+namespace detail {
+
+/// A tensor of the model and where a file has it.
+struct file_part {
+  leaf tensor;
+  placement at;
+  std::vector<std::string> aliases{};  ///< other names under which the file may hold it
+};
+
+/// The numbers that decide how Hugging Face lays out a model's tensors.
+struct hf_layout {
+  hf_kind kind = hf_kind::none;
+  bool tied = true;
+  index rope_heads = 0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
+};
+
+template <class M>
+constexpr hf_layout hf_layout_of() {
+  hf_layout layout{hf_kind_of<M>(), M::tied, 0};
+  if constexpr (M::family == model_family::decoder)
+    if (M::position::pairing == rope_pairing::interleaved) layout.rope_heads = M::shape.head_width();
+  return layout;
+}
+
+inline file_part hf_part(const hf_layout& layout, leaf tensor) {
+  file_part part{tensor, {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector}, {}};
+  const std::string_view name = stem(tensor.name);
+  const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
+  if (layout.kind == hf_kind::llama && (query || key)) part.at.half_heads = layout.rope_heads;
+  if (layout.kind == hf_kind::gpt2 && name.starts_with("blocks.") && part.at.name != tensor.name) {
+    if (query || key || name.ends_with(".attention.v")) {
+      part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;
+      part.at.rows *= 3;
+    }
+    // Conv1D keeps its matrices as [in, out].
+    part.at.transposed = !tensor.vector;
+    if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
+  }
+  for (const std::string_view prefix : {"model.", "transformer."})
+    if (part.at.name.starts_with(prefix)) part.aliases.push_back(part.at.name.substr(prefix.size()));
+  if (name == "embedding") {
+    if (layout.kind == hf_kind::t5)
+      part.aliases.insert(part.aliases.end(), {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
+    if (layout.tied) part.aliases.push_back("lm_head.weight");
+  }
+  return part;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The one place that includes nlohmann/json (opt-in, through linnet/json.hpp): JSON as a stream of
+/// events. Nothing is kept but what the reader of the events keeps, so memory stays bounded and
+/// duplicate keys can be seen.
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// `text` between quotes as JSON (UTF-8 is left as it is).
+inline std::string json_quoted(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      (quoted += '\\') += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      constexpr std::string_view hex = "0123456789abcdef";
+      ((quoted += "\\u00") += hex[static_cast<unsigned char>(c) >> 4]) += hex[c & 15];
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted += '"';
+}
+
+/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
+inline std::string printable(std::string_view text) {
+  std::string shown(text.substr(0, 60));
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return text.size() > 60 ? shown + "..." : shown;
+}
+
+/// A value that is neither object nor array.
+struct json_scalar {
+  enum class kinds { null, boolean, number, text };
+  kinds kind = kinds::null;
+  bool truth = false;          ///< of a boolean
+  double number = 0;           ///< of a number
+  bool whole = false;          ///< whether the number is a whole one from 0 to 2^64-1, held in `count`
+  std::uint64_t count = 0;
+  std::string_view string{};   ///< of a text, valid during the event
+
+  /// As JSON, for comparisons and messages; numbers by value, so 1e-6 and 0.000001 are equal.
+  std::string text() const {
+    if (kind == kinds::null) return "null";
+    if (kind == kinds::boolean) return truth ? "true" : "false";
+    return kind == kinds::number ? number_text(number) : json_quoted(printable(string));
+  }
+};
+
+/// Hands nlohmann's events to a reader with
+///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const json_scalar&)
+/// that returns false to stop, having said why in its member `failure`.
+template <class Reader>
+struct json_events {
+  using json = nlohmann::json;
+  using kinds = json_scalar::kinds;
+  Reader& reader;
+  bool broken = false;  ///< the text is not JSON
+  std::string problem{};
+
+  bool null() { return reader.scalar({}); }
+  bool boolean(bool x) { return reader.scalar({.kind = kinds::boolean, .truth = x}); }
+  bool number_integer(json::number_integer_t x) {
+    return reader.scalar({.kind = kinds::number, .number = static_cast<double>(x)});
+  }
+  bool number_unsigned(json::number_unsigned_t x) {
+    return reader.scalar({.kind = kinds::number, .number = static_cast<double>(x), .whole = true, .count = x});
+  }
+  bool number_float(json::number_float_t x, const std::string&) {
+    return reader.scalar({.kind = kinds::number, .number = x});
+  }
+  bool string(std::string& x) { return reader.scalar({.kind = kinds::text, .string = x}); }
+  bool binary(json::binary_t&) { return false; }
+  bool start_object(std::size_t) { return reader.open(false); }
+  bool end_object() { return reader.close(); }
+  bool start_array(std::size_t) { return reader.open(true); }
+  bool end_array() { return reader.close(); }
+  bool key(std::string& x) { return reader.key(x); }
+  bool parse_error(std::size_t at, const std::string& last, const nlohmann::detail::exception&) {
+    broken = true;
+    problem = "an error at byte " + std::to_string(at);
+    if (!last.empty()) problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
+    return false;
+  }
+};
+
+/// Longest stretch of white space in accepted JSON. nlohmann collects it, at several times its size.
+inline constexpr index longest_white_space = 1024;
+
+/// Parses `text` of at most `limit` bytes as one JSON value and nothing behind it; `what` names it
+/// in messages.
+template <class Reader>
+result<void> read_json(std::span<const std::byte> text, std::size_t limit, const std::string& where,
+                       const std::string& what, Reader& reader) {
+  if (text.size() > limit)
+    return error{errc::unsupported, where, what, "at most " + std::to_string(limit) + " bytes",
+                 std::to_string(text.size())};
+  const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size());
+  index blanks = 0;
+  for (const char c : characters) {
+    blanks = c == ' ' || c == '\n' || c == '\t' || c == '\r' ? blanks + 1 : 0;
+    if (blanks > longest_white_space)
+      return error{errc::unsupported, where, what,
+                   "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
+  }
+  json_events<Reader> events{reader};
+  if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events)) return {};
+  if (!events.broken) return reader.failure;
+  return error{errc::malformed, where, what, "JSON", events.problem};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The fields of a config.json: those of the outermost object, and of its objects "rope_parameters"
+/// and "rope_scaling" as "rope_parameters.rope_theta". Other nested values only count as present.
+class hf_config {
+ public:
+  /// The value of a field as JSON text (numbers in their shortest form), or null where there is none
+  /// or it is null.
+  const std::string* find(std::string_view key) const {
+    const auto at = std::lower_bound(fields_.begin(), fields_.end(), key,
+                                     [](const detail::fact& a, std::string_view b) { return a.key < b; });
+    return at != fields_.end() && at->key == key && at->value != "null" ? &at->value : nullptr;
+  }
+  /// Name of the file in messages.
+  const std::string& where() const { return where_; }
+
+ private:
+  friend result<hf_config> parse_hf_config(std::span<const std::byte>, const std::string&);
+  std::string where_;
+  std::vector<detail::fact> fields_;  ///< by key
+};
+
+namespace detail {
+
+/// Longest config.json that is read, and how deep its values may nest.
+inline constexpr std::size_t longest_config = 128 * 1024;
+inline constexpr int deepest_config = 32;
+
+/// Collects the events of a config.json.
+struct config_reader {
+  explicit config_reader(const std::string& file) : where(file) {}
+
+  std::string where;
+  std::vector<fact> fields{};
+  error failure{};
+
+  bool open(bool array) {
+    if (depth == 0 && array) return fail("content", "a JSON object", "an array");
+    if (depth == deepest_config)
+      return fail("content", "at most " + std::to_string(deepest_config) + " levels", "more");
+    if (depth == 1) {
+      fields.push_back({name, array ? "[...]" : "{...}"});
+      if (!array && (name == "rope_parameters" || name == "rope_scaling")) inner = name + ".";
+    }
+    ++depth;
+    return true;
+  }
+  bool close() {
+    if (--depth == 1) inner.clear();
+    return true;
+  }
+  bool key(std::string_view text) {
+    if (depth == 1) name = text;
+    if (depth == 2 && !inner.empty()) name = inner + std::string(text);
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("content", "a JSON object", value.text());
+    if (depth == 1 || (depth == 2 && !inner.empty())) fields.push_back({name, value.text()});
+    return true;
+  }
+
+ private:
+  int depth = 0;
+  std::string name{}, inner{};
+
+  bool fail(const char* what, std::string expected, std::string got) {
+    failure = {errc::malformed, where, what, std::move(expected), std::move(got)};
+    return false;
+  }
+};
+
+}  // namespace detail
+
+/// Parses a config.json held in memory: at most 128 KiB, 32 levels, no field twice. `where` names it
+/// in errors. Errors: errc::malformed, errc::unsupported.
+inline result<hf_config> parse_hf_config(std::span<const std::byte> text, const std::string& where = "config.json") {
+  detail::config_reader reader(where);
+  if (auto read = detail::read_json(text, detail::longest_config, where, "content", reader); !read) return read.error();
+  std::sort(reader.fields.begin(), reader.fields.end(), [](const auto& a, const auto& b) { return a.key < b.key; });
+  for (std::size_t i = 1; i < reader.fields.size(); ++i)
+    if (reader.fields[i].key == reader.fields[i - 1].key)
+      return error{errc::malformed, where, detail::printable(reader.fields[i].key), "each field once",
+                   "this one twice"};
+  hf_config config;
+  config.where_ = where;
+  config.fields_ = std::move(reader.fields);
+  return config;
+}
+
+/// Reads a config.json. Errors: those of read_file() and parse_hf_config().
+inline result<hf_config> read_hf_config(const std::string& path) {
+  const auto bytes = read_file(path);
+  return bytes ? parse_hf_config(*bytes, path) : result<hf_config>(bytes.error());
+}
+
+namespace detail {
+
+/// What a config.json has to say for a model type. Values are JSON texts.
+struct hf_field {
+  std::string key, value;
+  std::string absent{};       ///< what Hugging Face assumes without the field; "" if it must be there
+  std::string other_key{};    ///< a second place for the same fact
+  std::string other_value{};  ///< a second spelling of the same value
+};
+
+/// Hugging Face's name of an activation, and its synonym.
+constexpr std::pair<std::string_view, std::string_view> hf_activation(activation_kind kind) {
+  switch (kind) {
+    case activation_kind::relu: return {"relu", {}};
+    case activation_kind::gelu: return {"gelu", {}};
+    case activation_kind::gelu_tanh: return {"gelu_new", "gelu_pytorch_tanh"};
+    default: return {"silu", "swish"};
+  }
+}
+
+/// Builds a list of fields.
+struct hf_fields {
+  std::vector<hf_field> all{};
+
+  void text(const char* key, std::string_view value, std::string_view absent = {}, std::string_view other = {}) {
+    const auto quote = [](std::string_view x) { return x.empty() ? std::string() : json_quoted(x); };
+    all.push_back({key, quote(value), quote(absent), {}, quote(other)});
+  }
+  void number(const char* key, double value) { all.push_back({key, number_text(value)}); }
+  void number(const char* key, double value, double absent) {
+    all.push_back({key, number_text(value), number_text(absent)});
+  }
+  void truth(const char* key, bool value, bool absent) {
+    all.push_back({key, value ? "true" : "false", absent ? "true" : "false"});
+  }
+};
+
+/// The one name of a feed-forward in config.json where Hugging Face has none; only linnet writes it.
+inline constexpr std::string_view foreign_ffn = "linnet";
+
+template <class M>
+void t5_fields(hf_fields& to, bool untied_by_scale) {
+  constexpr t5_shape s = M::shape;
+  to.text("model_type", "t5", "t5", "mt5");
+  to.number("vocab_size", static_cast<double>(s.vocabulary));
+  to.number("d_model", static_cast<double>(s.d_model));
+  to.number("d_kv", static_cast<double>(s.d_kv));
+  to.number("d_ff", static_cast<double>(s.d_ff));
+  to.number("num_layers", static_cast<double>(s.encoder_layers));
+  to.number("num_decoder_layers", static_cast<double>(s.decoder_layers), static_cast<double>(s.encoder_layers));
+  to.number("num_heads", static_cast<double>(s.heads));
+  to.number("relative_attention_num_buckets", static_cast<double>(s.buckets), 32);
+  to.number("relative_attention_max_distance", static_cast<double>(s.max_distance), 128);
+  to.number("layer_norm_epsilon", s.eps, 1e-6);
+  using ffn = ffn_facts<typename M::encoder_ffn>;
+  if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> && ffn::standard) {
+    to.text("feed_forward_proj", hf_activation(ffn::activation).first, "relu", hf_activation(ffn::activation).second);
+  } else if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> && ffn::gated) {
+    // There, "gated-gelu" is the tanh form.
+    to.text("feed_forward_proj",
+            ffn::activation == activation_kind::gelu        ? foreign_ffn
+            : ffn::activation == activation_kind::gelu_tanh ? "gated-gelu"
+            : ffn::activation == activation_kind::silu      ? "gated-silu"
+                                                            : "gated-relu",
+            "relu", ffn::activation == activation_kind::gelu_tanh ? "gated-gelu_new" : "");
+  } else {
+    to.text("feed_forward_proj", foreign_ffn, "relu");
+  }
+  // Newer files say of an untied head only that its input is not scaled.
+  if (!untied_by_scale) to.truth("tie_word_embeddings", M::tied, true);
+  if (M::tied) to.truth("scale_decoder_outputs", true, true);
+  to.number("decoder_start_token_id", static_cast<double>(M::start), 0);
+  to.number("pad_token_id", static_cast<double>(M::start), 0);
+}
+
+template <class M>
+void llama_fields(hf_fields& to) {
+  constexpr decoder_shape s = M::shape;
+  to.text("model_type", "llama", "llama");
+  to.number("vocab_size", static_cast<double>(s.vocabulary));
+  to.number("hidden_size", static_cast<double>(s.d_model));
+  to.number("intermediate_size", static_cast<double>(s.d_ff));
+  to.number("num_hidden_layers", static_cast<double>(s.layers));
+  to.number("num_attention_heads", static_cast<double>(s.heads));
+  to.number("num_key_value_heads", static_cast<double>(s.kv_heads), static_cast<double>(s.heads));
+  to.number("head_dim", static_cast<double>(s.head_width()), static_cast<double>(s.d_model / s.heads));
+  to.number("max_position_embeddings", static_cast<double>(s.context));
+  to.number("rms_norm_eps", s.eps, 1e-6);
+  to.number("rope_theta", s.rope_theta, 10000);
+  to.all.back().other_key = "rope_parameters.rope_theta";
+  for (const char* const scaling : {"rope_parameters", "rope_scaling"}) {
+    to.text((scaling + std::string(".rope_type")).c_str(), "default", "default");
+    to.all.back().other_key = scaling + std::string(".type");
+  }
+  using ffn = ffn_facts<typename M::ffn>;
+  if constexpr (ffn::gated)
+    to.text("hidden_act", hf_activation(ffn::activation).first, "silu", hf_activation(ffn::activation).second);
+  else
+    to.text("hidden_act", foreign_ffn, "silu");
+  to.truth("attention_bias", M::biased, false);
+  to.truth("mlp_bias", M::biased, false);
+  to.truth("tie_word_embeddings", M::tied, false);
+}
+
+template <class M>
+void gpt2_fields(hf_fields& to) {
+  constexpr decoder_shape s = M::shape;
+  to.text("model_type", "gpt2", "gpt2");
+  to.number("vocab_size", static_cast<double>(s.vocabulary));
+  to.number("n_positions", static_cast<double>(s.context));
+  to.number("n_embd", static_cast<double>(s.d_model));
+  to.number("n_layer", static_cast<double>(s.layers));
+  to.number("n_head", static_cast<double>(s.heads));
+  to.number("n_inner", static_cast<double>(s.d_ff), static_cast<double>(4 * s.d_model));
+  to.number("layer_norm_epsilon", s.eps, 1e-5);
+  using ffn = ffn_facts<typename M::ffn>;
+  if constexpr (ffn::standard)
+    to.text("activation_function", hf_activation(ffn::activation).first, "gelu_new",
+            hf_activation(ffn::activation).second);
+  else
+    to.text("activation_function", foreign_ffn, "gelu_new");
+  to.truth("scale_attn_weights", true, true);
+  to.truth("scale_attn_by_inverse_layer_idx", false, false);
+  to.truth("add_cross_attention", false, false);
+  to.truth("tie_word_embeddings", M::tied, true);
+}
+
+/// What a config.json of `M` says. `file`: the one at hand, if any.
+template <class M>
+hf_fields fields_of(const hf_config* file) {
+  constexpr hf_kind kind = hf_kind_of<M>();
+  static_assert(kind != hf_kind::none, "linnet: this model type has no counterpart at Hugging Face");
+  hf_fields fields;
+  if constexpr (kind == hf_kind::t5) {
+    const std::string* const scaled = file ? file->find("scale_decoder_outputs") : nullptr;
+    t5_fields<M>(fields, !M::tied && scaled && *scaled == "false");
+  } else if constexpr (kind == hf_kind::llama) {
+    llama_fields<M>(fields);
+  } else {
+    gpt2_fields<M>(fields);
+  }
+  return fields;
+}
+
+inline result<void> check_fields(const hf_config& config, const hf_fields& fields) {
+  for (const hf_field& field : fields.all) {
+    const std::string expected = field.value + " (the model type)";
+    bool present = false;
+    for (const std::string& key : {field.key, field.other_key}) {
+      const std::string* const got = key.empty() ? nullptr : config.find(key);
+      if (!got) continue;
+      present = true;
+      if (*got != field.value && (field.other_value.empty() || *got != field.other_value))
+        return error{errc::mismatch, config.where(), key, expected, *got};
+    }
+    if (present || field.absent == field.value) continue;
+    if (field.absent.empty()) return error{errc::missing, config.where(), field.key, expected, "no such field"};
+    return error{errc::mismatch, config.where(), field.key, expected, "no such field, which means " + field.absent};
+  }
+  return {};
+}
+
+}  // namespace detail
+
+/// Compares a config.json with model type `M`. The first field that differs is the error
+/// (errc::mismatch, errc::missing), with the file's value and the type's. Fields that do not change
+/// what the weights compute, such as dropout rates, are not compared.
+template <class M>
+result<void> check_config(const hf_config& config) {
+  return detail::check_fields(config, detail::fields_of<M>(&config));
+}
+
+/// The config.json of model type `M` that Transformers reads.
+template <class M>
+std::string make_hf_config() {
+  constexpr hf_kind kind = hf_kind_of<M>();
+  constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM", "GPT2LMHeadModel"};
+  std::string text = "{\n  \"architectures\": [\n    " + detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
+  for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
+    if (field.key.find('.') == field.key.npos && field.key != "scale_decoder_outputs")
+      text += ",\n  " + detail::json_quoted(field.key) + ": " + field.value;
+  if constexpr (kind == hf_kind::t5) text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
+  return text + "\n}\n";
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Weights to and from safetensors files, under linnet's names or Hugging Face's.
+
+/// @file
+/// Safetensors files: a strict reader that trusts nothing in the file, and a deterministic writer.
+/// Opt-in, through linnet/json.hpp (needs nlohmann/json).
+
+#include <map>
+#include <optional>
+
+LINNET_NAMESPACE_BEGIN
+
+/// One tensor of a safetensors file: facts, and a view of its values in the file's bytes.
+struct tensor_record {
+  static constexpr index most_dimensions = 8;
+
+  std::string name;
+  dtype type = dtype::f32;
+  std::array<index, most_dimensions> extents{};
+  index dimensions = 0;
+  std::span<const std::byte> data{};  ///< row-major, little-endian, perhaps not aligned
+
+  /// The extents.
+  std::span<const index> shape() const { return {extents.data(), static_cast<std::size_t>(dimensions)}; }
+  /// Number of values.
+  index size() const { return std::ssize(data) / size_of(type); }
+  /// For messages, such as "F32 [4, 24]".
+  std::string description() const {
+    std::string text = std::string(name_of(type)) + " [";
+    for (const index n : shape()) text += (text.back() == '[' ? "" : ", ") + std::to_string(n);
+    return text + "]";
+  }
+};
+
+/// A parsed safetensors file. It views the bytes it was parsed from, or owns them if it was read
+/// from a path. Movable.
+class safetensors {
+ public:
+  /// The tensors, sorted by name.
+  std::span<const tensor_record> tensors() const { return tensors_; }
+  /// The tensor of that name, or null.
+  const tensor_record* find(std::string_view name) const {
+    const auto at = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                                     [](const tensor_record& a, std::string_view b) { return a.name < b; });
+    return at != tensors_.end() && at->name == name ? &*at : nullptr;
+  }
+  /// The texts under "__metadata__".
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
+  /// Name of the file in messages.
+  const std::string& where() const { return where_; }
+
+  /// All values of a tensor as `T`: float or double from F16, BF16, F32, F64; a 32- or 64-bit signed
+  /// integer from I32 and, where the values fit, I64. Errors: errc::missing, errc::mismatch.
+  template <class T>
+  result<std::vector<T>> values(std::string_view name) const {
+    constexpr bool real = std::is_floating_point_v<T>;
+    const tensor_record* const from = find(name);
+    if (!from) return error{errc::missing, where_, std::string(name), "a tensor of this name", "none"};
+    std::vector<T> all(static_cast<std::size_t>(from->size()));
+    if (real && is_real(from->type)) {
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        double x = 0;
+        detail::decode_reals(from->type, from->data.data() + i * static_cast<std::size_t>(size_of(from->type)), 1, 1,
+                             &x);
+        all[i] = static_cast<T>(x);
+      }
+    } else if (!real && (from->type == dtype::i32 || from->type == dtype::i64)) {
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        const std::int64_t x = from->type == dtype::i32 ? detail::load_as<std::int32_t>(from->data.data() + i * 4)
+                                                        : detail::load_as<std::int64_t>(from->data.data() + i * 8);
+        all[i] = static_cast<T>(x);
+        if (static_cast<std::int64_t>(all[i]) != x)
+          return error{errc::mismatch, where_, from->name, "values of " + std::to_string(8 * sizeof(T)) + " bits",
+                       std::to_string(x)};
+      }
+    } else {
+      return error{errc::mismatch, where_, from->name, real ? "F16, BF16, F32 or F64" : "I32 or I64",
+                   from->description()};
+    }
+    return all;
+  }
+
+ private:
+  friend result<safetensors> parse_safetensors(std::span<const std::byte>, const std::string&);
+  friend result<safetensors> read_safetensors(const std::string&);
+  file_bytes owned_;
+  std::string where_;
+  std::vector<tensor_record> tensors_;
+  std::map<std::string, std::string, std::less<>> metadata_;
+};
+
+namespace detail {
+
+/// Longest header that is read; a tensor takes about 130 bytes of it.
+inline constexpr std::size_t longest_safetensors_header = 512 * 1024;
+
+/// Collects the header's events into records: their data are still empty.
+struct safetensors_header {
+  struct entry {
+    tensor_record record{};
+    std::array<std::uint64_t, 2> range{};  ///< data_offsets
+  };
+  explicit safetensors_header(const std::string& file) : where(file) {}
+
+  std::string where;
+  std::vector<entry> tensors{};
+  std::map<std::string, std::string, std::less<>> metadata{};
+  error failure{};
+
+  bool open(bool array) {
+    ++depth;
+    if (depth == 1) return !array || fail("header", "a JSON object", "an array");
+    if (depth == 2) return !array || fail(name, "a JSON object", "an array");
+    elements = 0;
+    if (depth == 3 && array && (field == "shape" || field == "data_offsets")) return true;
+    return fail(subject(), expected(), array ? "an array" : "an object");
+  }
+
+  bool key(std::string_view text) {
+    if (depth == 1) {
+      name = text;
+      in_metadata = text == "__metadata__";
+      seen_type = seen_shape = seen_offsets = false;
+      if (!in_metadata) {
+        tensors.emplace_back().record.name = text;
+        return true;
+      }
+      return !std::exchange(seen_metadata, true) || fail("__metadata__", "each name once", "this one twice");
+    }
+    field = text;
+    if (in_metadata)
+      return metadata.emplace(field, "").second || fail(subject(), "each key once", "this one twice");
+    bool* const seen = text == "dtype"          ? &seen_type
+                       : text == "shape"        ? &seen_shape
+                       : text == "data_offsets" ? &seen_offsets
+                                                : nullptr;
+    if (!seen) return fail(name, "dtype, shape and data_offsets", printable(text));
+    return !std::exchange(*seen, true) || fail(subject(), "each key once", "this one twice");
+  }
+
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("header", "a JSON object", value.text());
+    if (depth == 1) return fail(name, "a JSON object", value.text());
+    if (in_metadata) {
+      if (value.kind != json_scalar::kinds::text) return fail(subject(), expected(), value.text());
+      metadata.find(field)->second = value.string;
+      return true;
+    }
+    if (depth == 2) {
+      if (field != "dtype") return fail(subject(), expected(), value.text());
+      for (std::size_t i = 0; i < dtype_table.size(); ++i)
+        if (value.kind == json_scalar::kinds::text && dtype_table[i].name == value.string) {
+          tensors.back().record.type = static_cast<dtype>(i);
+          return true;
+        }
+      return fail(subject(), expected(), value.text());
+    }
+    // A number in an array.
+    if (!value.whole || value.count > std::uint64_t{PTRDIFF_MAX}) return fail(subject(), expected(), value.text());
+    if (field == "data_offsets") {
+      if (elements == 2) return fail(subject(), expected(), "more");
+      tensors.back().range[elements++] = value.count;
+    } else {
+      if (elements == tensor_record::most_dimensions)
+        return fail(subject(), "at most " + std::to_string(tensor_record::most_dimensions) + " dimensions", "more");
+      tensors.back().record.extents[elements++] = static_cast<index>(value.count);
+      tensors.back().record.dimensions = static_cast<index>(elements);
+    }
+    return true;
+  }
+
+  bool close() {
+    --depth;
+    if (depth == 2 && field == "data_offsets" && elements != 2)
+      return fail(subject(), expected(), std::to_string(elements));
+    if (depth != 1 || in_metadata) return true;
+    const char* const absent = !seen_type ? "dtype" : !seen_shape ? "shape" : !seen_offsets ? "data_offsets" : nullptr;
+    return !absent || fail(name + ": " + absent, "one in every tensor", "none");
+  }
+
+ private:
+  int depth = 0;
+  std::string name{}, field{};
+  bool in_metadata = false, seen_metadata = false, seen_type = false, seen_shape = false, seen_offsets = false;
+  std::size_t elements = 0;
+
+  std::string subject() const { return name + ": " + field; }
+  const char* expected() const {
+    if (in_metadata) return "a text";
+    if (field == "dtype") return "BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, U64, I64 or F64";
+    return field == "shape" ? "whole numbers from 0 up" : "two whole numbers from 0 up";
+  }
+  bool fail(const std::string& what, std::string expects, std::string got) {
+    failure = {errc::malformed, where, printable(what), std::move(expects), std::move(got)};
+    return false;
+  }
+};
+
+/// Gives the tensors, sorted by name here, their data, or says what is wrong with their ranges.
+inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensors, std::span<const std::byte> buffer,
+                                  const std::string& where) {
+  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected, std::string got) {
+    return error{errc::malformed, where, printable(at.name) + what, std::move(expected), std::move(got)};
+  };
+  std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
+  for (std::size_t i = 1; i < tensors.size(); ++i)
+    if (tensors[i].record.name == tensors[i - 1].record.name)
+      return wrong(tensors[i].record, "", "each name once", "this one twice");
+
+  std::vector<std::uint32_t> order(tensors.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
+  std::uint64_t end = 0;
+  for (const std::uint32_t i : order) {
+    tensor_record& tensor = tensors[i].record;
+    const auto [first, last] = tensors[i].range;
+    if (last < first)
+      return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first),
+                   std::to_string(last));
+    if (first != end)
+      return wrong(tensor, ": data_offsets", "to begin at " + std::to_string(end) + ", the end of the tensor before",
+                   std::to_string(first) + (first < end ? ", an overlap" : ", a gap"));
+    if (last > buffer.size())
+      return wrong(tensor, ": data_offsets", "an end within the " + std::to_string(buffer.size()) + " bytes of values",
+                   std::to_string(last));
+    std::uint64_t bytes = static_cast<std::uint64_t>(size_of(tensor.type));
+    for (const index n : tensor.shape())
+      if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(n), &bytes))
+        return wrong(tensor, ": shape", "a size below 2^64 bytes", tensor.description());
+    if (bytes != last - first)
+      return wrong(tensor, ": data_offsets", std::to_string(bytes) + " bytes for " + tensor.description(),
+                   std::to_string(last - first));
+    tensor.data = buffer.subspan(first, bytes);
+    end = last;
+  }
+  if (end != buffer.size())
+    return error{errc::malformed, where, "values", std::to_string(end) + " bytes, the end of the last tensor",
+                 std::to_string(buffer.size())};
+  return {};
+}
+
+}  // namespace detail
+
+/// Parses a safetensors file held in memory, which must outlive the result. Checked: the length of
+/// the header, its JSON and types, duplicate names and keys, and that the tensors fill the file
+/// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
+inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
+                                             const std::string& where = "safetensors") {
+  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
+    return error{code, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  if (file.size() < 8) return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
+  const auto length = detail::load_as<std::uint64_t>(file.data());
+  if (length > file.size() - 8)
+    return wrong(errc::malformed, "header length",
+                 "at most the " + std::to_string(file.size() - 8) + " bytes that follow", std::to_string(length));
+  auto text = file.subspan(8, length);
+  while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
+  if (text.empty() || text.front() != std::byte{'{'})
+    return wrong(errc::malformed, "header", "to begin with {", text.empty() ? "nothing" : "another character");
+
+  detail::safetensors_header header(where);
+  if (auto read = detail::read_json(text, detail::longest_safetensors_header, where, "header", header); !read)
+    return read.error();
+  if (auto placed = detail::place_tensors(header.tensors, file.subspan(8 + length), where); !placed)
+    return placed.error();
+  safetensors parsed;
+  parsed.where_ = where;
+  parsed.metadata_ = std::move(header.metadata);
+  parsed.tensors_.reserve(header.tensors.size());
+  for (auto& tensor : header.tensors) parsed.tensors_.push_back(std::move(tensor.record));
+  return parsed;
+}
+
+/// Reads and parses a safetensors file. Errors: those of read_file() and parse_safetensors().
+inline result<safetensors> read_safetensors(const std::string& path) {
+  auto bytes = read_file(path);
+  if (!bytes) return bytes.error();
+  auto parsed = parse_safetensors(*bytes, path);
+  if (parsed) parsed->owned_ = std::move(*bytes);
+  return parsed;
+}
+
+/// A tensor to be written: a name, a type, a shape and its values, row-major.
+struct named_tensor {
+  std::string name;
+  dtype type = dtype::f32;
+  std::vector<index> shape;
+  std::span<const std::byte> data{};
+};
+
+/// Texts stored beside the tensors.
+using file_metadata = std::map<std::string, std::string, std::less<>>;
+
+namespace detail {
+
+/// The order in which tensors are written: by element size, so that all are aligned, then by name;
+/// Hugging Face's writer does the same. Sorts, and returns the length and text of the header.
+template <class Tensor>
+std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata) {
+  std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
+    return size_of(a.type) != size_of(b.type) ? size_of(a.type) > size_of(b.type) : a.name < b.name;
+  });
+  std::string text = "{";
+  const auto begin = [&](std::string_view name) { text += (text.size() > 1 ? "," : "") + json_quoted(name) + ":{"; };
+  if (!metadata.empty()) {
+    begin("__metadata__");
+    for (const auto& [name, value] : metadata)
+      text += (text.back() == '{' ? "" : ",") + json_quoted(name) + ":" + json_quoted(value);
+    text += '}';
+  }
+  index at = 0;
+  for (const Tensor& tensor : tensors) {
+    index size = size_of(tensor.type);
+    begin(tensor.name);
+    text += "\"dtype\":" + json_quoted(name_of(tensor.type)) + ",\"shape\":[";
+    for (const index n : tensor.shape) {
+      text += (text.back() == '[' ? "" : ",") + std::to_string(n);
+      size *= n;
+    }
+    text += "],\"data_offsets\":[" + std::to_string(at) + "," + std::to_string(at + size) + "]}";
+    at += size;
+  }
+  text += '}';
+  text.resize(static_cast<std::size_t>(round_up(std::ssize(text), 8)), ' ');
+  const std::uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
+}
+
+inline std::span<const std::byte> bytes_of(std::string_view text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+}  // namespace detail
+
+/// Writes a safetensors file with these tensors, in a fixed order whatever order they are given in.
+/// Errors: errc::invalid (a shape that does not fit its data, a name twice), errc::io.
+inline result<void> write_safetensors(const std::string& path, std::vector<named_tensor> tensors,
+                                      const file_metadata& metadata = {}) {
+  std::vector<std::string_view> names;
+  for (const named_tensor& tensor : tensors) {
+    std::uint64_t size = static_cast<std::uint64_t>(size_of(tensor.type));
+    bool fits = true;
+    for (const index n : tensor.shape)
+      fits = fits && n >= 0 && !__builtin_mul_overflow(size, static_cast<std::uint64_t>(n), &size);
+    if (!fits || size != tensor.data.size())
+      return error{errc::invalid, path, tensor.name, "as many bytes as the shape says",
+                   std::to_string(tensor.data.size())};
+    names.push_back(tensor.name);
+  }
+  std::sort(names.begin(), names.end());
+  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
+    return error{errc::invalid, path, std::string(*twice), "each name once", "this one twice"};
+
+  detail::file_writer file(path);
+  file.write(detail::bytes_of(detail::safetensors_prefix(tensors, metadata)));
+  for (const named_tensor& tensor : tensors) file.write(tensor.data);
+  return file.commit();
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Whose names and layouts a file of weights follows.
+namespace naming {
+/// linnet's own names and layouts; holds every model, quantized ones too (I8 codes, and the scales
+/// as `<name>.scales`).
+struct canonical {};
+/// Those of Hugging Face Transformers for T5, Llama and GPT-2.
+struct hugging_face {};
+}  // namespace naming
+
+namespace detail {
+
+/// The parts of a file of `M`, in canonical order.
+template <class Naming, class M, class T>
+std::vector<file_part> parts_of(const weights<M, T>& w) {
+  constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
+  static_assert(foreign || std::is_same_v<Naming, naming::canonical>,
+                "linnet: naming::canonical or naming::hugging_face");
+  static_assert(
+      !foreign || hf_kind_of<M>() != hf_kind::none,
+      "linnet: this model type has no counterpart at Hugging Face, which knows T5 (norm::rms), Llama (norm::rms "
+      "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, no grouped queries), all "
+      "with attention::full; use naming::canonical");
+  static_assert(
+      !foreign || !weights<M, T>::storage::scaled,
+      "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 model and quantize() it, or "
+      "use naming::canonical");
+  std::vector<file_part> parts;
+  for (leaf& tensor : leaves_of(w)) {
+    if constexpr (foreign) {
+      parts.push_back(hf_part(hf_layout_of<M>(), std::move(tensor)));
+    } else {
+      if (tensor.scales) {
+        leaf scales{.name = tensor.name + ".scales", .rows = tensor.rows, .columns = 1, .vector = true};
+        scales.data = reinterpret_cast<std::byte*>(tensor.scales);
+        parts.push_back({scales, {scales.name, scales.rows, 1, true}});
+      }
+      parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
+    }
+  }
+  return parts;
+}
+
+/// The file's shape of a part, for comparison with a record's.
+inline std::vector<index> shape_of(const placement& at) {
+  return at.vector ? std::vector<index>{at.rows} : std::vector<index>{at.rows, at.columns};
+}
+
+inline std::string shape_text(const placement& at) {
+  return "[" + std::to_string(at.rows) + (at.vector ? "]" : ", " + std::to_string(at.columns) + "]");
+}
+
+/// Whether int8 codes and scales are ones that quantize() could have made.
+inline bool usable(const file_part& part, const tensor_record& record) {
+  if (part.tensor.type == dtype::i8)
+    return std::none_of(record.data.begin(), record.data.end(), [](std::byte b) { return b == std::byte{0x80}; });
+  if (!part.tensor.name.ends_with(".scales")) return true;
+  for (index i = 0; i < part.tensor.rows; ++i) {
+    double scale = 0;
+    decode_reals(record.type, record.data.data() + i * size_of(record.type), 1, 1, &scale);
+    if (!is_finite(scale) || !(scale > 0)) return false;
+  }
+  return true;
+}
+
+/// Finds every part in the file and checks its type and shape, then that the file holds nothing
+/// else, and only then copies. Tensors whose names do not begin with `prefix` are not looked at.
+template <class Ignores>
+result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts, std::string_view prefix,
+                        Ignores&& ignores) {
+  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
+    return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
+  };
+  std::vector<bool> used(file.tensors().size());
+  std::vector<const tensor_record*> found(parts.size());
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const file_part& part = parts[i];
+    const placement& at = part.at;
+    const auto look_for = [&](std::string_view name) {
+      const tensor_record* const record = file.find(std::string(prefix).append(name));
+      if (!record) return record;
+      used[static_cast<std::size_t>(record - file.tensors().data())] = true;
+      return record;
+    };
+    found[i] = look_for(at.name);
+    for (const std::string& alias : part.aliases) {
+      const tensor_record* const other = look_for(alias);
+      if (!found[i]) found[i] = other;
+      if (other && (other->type != found[i]->type || !std::ranges::equal(other->shape(), found[i]->shape()) ||
+                    !std::ranges::equal(other->data, found[i]->data)))
+        return wrong(errc::mismatch, other->name,
+                     "the same values as " + found[i]->name + " (one tensor in the model type)", "others");
+    }
+    const bool code = part.tensor.type == dtype::i8;
+    const std::string expected = std::string(code ? "I8 " : "real ") + shape_text(at) + " (the model type)";
+    if (!found[i]) return wrong(errc::missing, std::string(prefix) + at.name, expected, "no such tensor");
+    const tensor_record& record = *found[i];
+    if ((code ? record.type != dtype::i8 : !is_real(record.type)) || !std::ranges::equal(record.shape(), shape_of(at)))
+      return wrong(errc::mismatch, record.name, expected, record.description());
+    if (!usable(part, record))
+      return wrong(errc::malformed, record.name, code ? "codes from -127 to 127" : "positive, finite scales",
+                   "another value");
+  }
+  for (std::size_t i = 0; i < used.size(); ++i) {
+    const std::string& name = file.tensors()[i].name;
+    if (!used[i] && name.starts_with(prefix) && !ignores(std::string_view(name).substr(prefix.size())))
+      return wrong(errc::mismatch, name, "only tensors of the model type", file.tensors()[i].description());
+  }
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    copy_in(parts[i].tensor, parts[i].at, found[i]->type, found[i]->data.data());
+  return {};
+}
+
+/// Writes parts, those that share a tensor of the file into one.
+inline result<void> save_parts(const std::string& path, const std::vector<file_part>& parts,
+                               const file_metadata& metadata) {
+  struct file_tensor {
+    std::string name;
+    dtype type = dtype::f32;
+    std::vector<index> shape;
+    std::vector<const file_part*> parts;
+  };
+  std::vector<file_tensor> tensors;
+  for (const file_part& part : parts) {
+    auto at = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == part.at.name; });
+    if (at == tensors.end()) at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
+    at->parts.push_back(&part);
+  }
+  file_writer file(path);
+  file.write(bytes_of(safetensors_prefix(tensors, metadata)));
+  std::vector<std::byte> whole;
+  for (const file_tensor& tensor : tensors) {
+    const file_part& first = *tensor.parts.front();
+    const auto size = static_cast<std::size_t>(first.at.rows * first.at.columns * size_of(tensor.type));
+    if (tensor.parts.size() == 1 && !first.at.reordered()) {
+      file.write({first.tensor.data, size});
+      continue;
+    }
+    whole.resize(size);
+    for (const file_part* part : tensor.parts) copy_out(part->tensor, part->at, whole.data());
+    file.write(whole);
+  }
+  return file.commit();
+}
+
+/// The error of weights whose own allocation failed.
+inline error no_memory(const std::string& where) {
+  return {errc::out_of_memory, where, "weights", "memory for the model", "none"};
+}
+
+}  // namespace detail
+
+/// Loads all weights from a parsed safetensors file, converting between F16, BF16, F32, F64 and the
+/// model's storage. Every tensor of the model must be there exactly once and in its shape, and no
+/// other; `w` is untouched unless all of it fits. Files that linnet wrote also say what model they
+/// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
+/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory.
+template <class M, class T, class Naming = naming::canonical>
+result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {}, std::string_view prefix = {}) {
+  if (!w.valid()) return detail::no_memory(file.where());
+  constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
+  if constexpr (!foreign)
+    for (const detail::fact& fact : detail::facts_of<M>())
+      if (const auto said = file.metadata().find(fact.key); said != file.metadata().end() && said->second != fact.value)
+        return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
+                     detail::printable(said->second)};
+  return detail::load_parts(file, detail::parts_of<Naming>(w), prefix, [](std::string_view name) {
+    return foreign && hugging_face_ignores(hf_kind_of<M>(), name);
+  });
+}
+/// The same from the bytes of a file, such as an array in the program; `where` names it in errors.
+template <class M, class T, class Naming = naming::canonical>
+result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
+                              const std::string& where = "safetensors") {
+  const auto file = parse_safetensors(bytes, where);
+  return file ? load_safetensors(w, *file, names) : result<void>(file.error());
+}
+/// The same from a file.
+template <class M, class T, class Naming = naming::canonical>
+result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {}) {
+  const auto file = read_safetensors(path);
+  return file ? load_safetensors(w, *file, names) : result<void>(file.error());
+}
+
+/// Saves all weights in their storage type, with a description of the model (linnet's names) or
+/// the mark that Transformers asks for (Hugging Face's), and `notes` of your own. The same weights
+/// always give the same bytes. Errors: errc::io.
+template <class M, class T, class Naming = naming::canonical>
+result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {}, file_metadata notes = {}) {
+  if (!w.valid()) return detail::no_memory(path);
+  if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
+    notes["format"] = "pt";
+  } else {
+    notes["format"] = "linnet";
+    notes["storage"] = weights<M, T>::storage::name;
+    for (const detail::fact& fact : detail::facts_of<M>()) notes[fact.key] = fact.value;
+  }
+  return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Loads the weights of a T5, Llama or GPT-2 directory into a model of a matching type. config.json
+/// is compared first (check_config()), then every tensor, and only then is `w` written. Llama's
+/// rotary pairs are reordered where the type uses position::rope.
+/// Errors: those of read_hf_config(), check_config() and load_safetensors().
+template <class M, class T>
+result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) {
+  const auto config = read_hf_config(directory + "/config.json");
+  if (!config) return config.error();
+  if (auto fits = check_config<M>(*config); !fits) return fits;
+  return load_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
+}
+
+/// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face() and
+/// for Transformers. Errors: errc::io.
+template <class M, class T>
+result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) {
+  const std::string config = make_hf_config<M>();
+  if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{}); !saved) return saved;
+  return write_file(directory + "/config.json", detail::bytes_of(config));
+}
+
+LINNET_NAMESPACE_END

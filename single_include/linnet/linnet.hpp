@@ -1,0 +1,7125 @@
+// linnet 0.1.0: small language models in C++20.
+// Written by tools/amalgamate.py from include/linnet/linnet.hpp: do not edit.
+//
+// MIT License
+//
+// Copyright (c) 2026 linnet authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#pragma once
+/// @file
+/// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
+/// linnet/json.hpp (safetensors, Hugging Face) and linnet/xtensor.hpp.
+
+/// @file
+/// Scoring: the loss of a packed model on given text, without gradients.
+
+/// @file
+/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
+/// limits are constants.
+
+#include <span>
+
+/// @file
+/// Errors as values: what went wrong, where, what was expected and what was found.
+
+#include <cassert>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+/// @file
+/// Indices and tokens, and a test for finite values that survives -ffast-math.
+
+/// @file
+/// The scalar vocabulary of the library: indices and tokens.
+
+#include <cstddef>
+#include <cstdint>
+
+/// @file
+/// Version, the keyed inline namespace and the few compiler differences, all in one place.
+
+#define LINNET_VERSION_MAJOR 0
+#define LINNET_VERSION_MINOR 1
+#define LINNET_VERSION_PATCH 0
+#define LINNET_VERSION "0.1.0"
+
+#if !defined(__GNUC__)
+#error "linnet needs g++ 12 or clang 14 or newer: its kernels use their vector extensions."
+#elif defined(__clang__) && __clang_major__ < 14
+#error "linnet needs clang 14 or newer."
+#elif !defined(__clang__) && __GNUC__ < 12
+#error "linnet needs g++ 12 or newer."
+#elif __cplusplus < 202002L
+#error "linnet needs C++20: compile with -std=c++20."
+#endif
+
+// Translation units of one program may be compiled with different flags. Everything that such a
+// flag changes lives in an inline namespace named after the flags, so the linker never merges,
+// say, an AVX-512 instance of a function with the one a portable translation unit relies on.
+#if defined(__AVX512BF16__)
+#define LINNET_ABI_ARCH avx512bf16
+#elif defined(__AVX512VNNI__)
+#define LINNET_ABI_ARCH avx512vnni
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define LINNET_ABI_ARCH avx512
+#elif defined(__AVX512F__)
+#define LINNET_ABI_ARCH avx512f
+#elif defined(__AVX2__) && defined(__FMA__)
+#define LINNET_ABI_ARCH avx2fma
+#elif defined(__AVX2__)
+#define LINNET_ABI_ARCH avx2
+#elif defined(__AVX__)
+#define LINNET_ABI_ARCH avx
+#elif defined(__SSE4_2__)
+#define LINNET_ABI_ARCH sse42
+#else
+#define LINNET_ABI_ARCH base
+#endif
+#if defined(NDEBUG)
+#define LINNET_ABI_DEBUG _release
+#else
+#define LINNET_ABI_DEBUG _debug
+#endif
+#if defined(_OPENMP)
+#define LINNET_ABI_OPENMP _omp
+#else
+#define LINNET_ABI_OPENMP
+#endif
+#if defined(__FAST_MATH__)
+#define LINNET_ABI_MATH _fast
+#else
+#define LINNET_ABI_MATH
+#endif
+#define LINNET_ABI_PASTE(a, b, c, d) v0_1_##a##b##c##d
+#define LINNET_ABI_NAME(a, b, c, d) LINNET_ABI_PASTE(a, b, c, d)
+
+/// Opens namespace linnet and its keyed inline namespace.
+#define LINNET_NAMESPACE_BEGIN \
+  namespace linnet {           \
+  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, LINNET_ABI_MATH) {
+/// Closes what LINNET_NAMESPACE_BEGIN opened.
+#define LINNET_NAMESPACE_END \
+  }                          \
+  }
+
+// Kernels have a namespace of their own: with linnet::kernels they come from a compiled library,
+// whatever the flags of the program that links it; without it they share the key above.
+#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
+#define LINNET_SIMD_NAMESPACE_BEGIN \
+  namespace linnet {                \
+  inline namespace v0_1_compiled {
+#else
+#define LINNET_SIMD_NAMESPACE_BEGIN LINNET_NAMESPACE_BEGIN
+#endif
+/// Closes what LINNET_SIMD_NAMESPACE_BEGIN opened.
+#define LINNET_SIMD_NAMESPACE_END LINNET_NAMESPACE_END
+
+#if defined(__clang__)
+#define LINNET_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LINNET_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+LINNET_NAMESPACE_BEGIN
+
+/// Signed size and index type used for every extent, row, column and count.
+using index = std::ptrdiff_t;
+
+/// A token id. Negative ids never reach a model; `ignored` marks label positions without loss.
+using token = std::int32_t;
+
+/// The label that contributes neither loss nor gradient (the value -100 of common data loaders).
+inline constexpr token ignored = -100;
+
+/// The smallest multiple of `step` that is not below `n`; both positive.
+constexpr index round_up(index n, index step) { return (n + step - 1) / step * step; }
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Whether a floating-point value is neither infinite nor NaN; looks at the bits, so it stays
+/// right under -ffast-math.
+inline bool is_finite(float x) {
+  std::uint32_t bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7f800000u) != 0x7f800000u;
+}
+/// @copydoc is_finite(float)
+inline bool is_finite(double x) {
+  std::uint64_t bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7ff0000000000000u) != 0x7ff0000000000000u;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The kind of a failure, for programs that branch on it.
+enum class errc {
+  io,            ///< a file could not be opened, read or written
+  malformed,     ///< bytes that do not follow the format
+  unsupported,   ///< well-formed, but a version or type linnet does not read
+  mismatch,      ///< valid, but it does not fit the compile-time model
+  missing,       ///< a tensor or field that the model needs is absent
+  out_of_memory, ///< an allocation failed
+  invalid        ///< an argument outside its range
+};
+
+/// One failure: where it happened, what it concerns, what was expected and what was found.
+struct error {
+  errc code = errc::invalid;
+  std::string where;     ///< file or function
+  std::string what;      ///< tensor, field or argument
+  std::string expected;  ///< the value or rule that would have been right
+  std::string got;       ///< the value that was found
+
+  /// One line for people: `where: what: expected …, got …`.
+  std::string message() const {
+    std::string line = where;
+    if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
+    if (!expected.empty()) line += ": expected " + expected;
+    if (!got.empty()) line += (expected.empty() ? ": got " : ", got ") + got;
+    return line;
+  }
+};
+
+/// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
+/// value of a failed result is a programming error (an assertion).
+template <class T>
+class [[nodiscard]] result {
+ public:
+  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+  result(linnet::error failure) : state_(std::in_place_index<1>, std::move(failure)) {}
+
+  /// Whether a value is there.
+  explicit operator bool() const { return state_.index() == 0; }
+  /// The value; asserts that there is one.
+  T& value() & { return *operator->(); }
+  /// @copydoc value()
+  const T& value() const& { return *operator->(); }
+  /// Moves the value out.
+  T value() && { return std::move(*operator->()); }
+  /// The value; asserts that there is one.
+  T& operator*() & { return *operator->(); }
+  /// @copydoc operator*()
+  const T& operator*() const& { return *operator->(); }
+  /// Moves the value out.
+  T operator*() && { return std::move(*operator->()); }
+  /// Access to the value's members.
+  T* operator->() {
+    T* const held = std::get_if<0>(&state_);
+    assert(held && "linnet::result: value() of a failed result; test it first");
+    return held;
+  }
+  /// @copydoc operator->()
+  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
+  /// The failure; only when there is no value.
+  const linnet::error& error() const {
+    const linnet::error* const failure = std::get_if<1>(&state_);
+    assert(failure && "linnet::result: error() of a successful result");
+    return *failure;
+  }
+
+ private:
+  std::variant<T, linnet::error> state_;
+};
+
+/// Success without a value, or an error: the result of functions that only do something.
+template <>
+class [[nodiscard]] result<void> {
+ public:
+  result() = default;
+  result(linnet::error failure) : failure_(std::move(failure)) {}
+  /// Whether it succeeded.
+  explicit operator bool() const { return !failure_; }
+  /// The failure; only when there is one.
+  const linnet::error& error() const {
+    assert(failure_ && "linnet::result: error() of a successful result");
+    return *failure_;
+  }
+
+ private:
+  std::optional<linnet::error> failure_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
+
+/// @file
+/// The contract of a layer.
+///
+/// A layer is a stateless type with
+///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
+///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
+///    number of parameter structs in lockstep (also none, to count);
+///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it continues
+///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `flops(extents)`: floating-point operations of the products in a forward call, one
+///    multiply-add counted as 2; elementwise work is not counted (zoo A8).
+///
+/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
+/// finished it.
+
+/// @file
+/// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
+
+#include <cstdlib>
+#include <memory>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Alignment of every planned buffer, in bytes: one cache line and one AVX-512 register.
+inline constexpr index alignment = 64;
+
+/// Hands out consecutive buffers from one block. Without a block it only counts, also at compile
+/// time, so one `plan` function serves as layout, as footprint and as allocation.
+///
+/// Buffers taken after a mark() and given back by release() may share memory with later ones: a
+/// layer's temporary buffers, or all activations of an earlier layer when nothing is kept for a
+/// backward pass. peak() is what the block has to hold.
+class arena {
+ public:
+  /// An arena that only counts.
+  constexpr arena() = default;
+  /// An arena over `size` bytes at `block`, which must be aligned to `alignment`.
+  arena(void* block, index size) : block_(static_cast<std::byte*>(block)), size_(size) {}
+
+  /// The next `count` objects of type `T`; null from an arena that only counts.
+  template <class T>
+  constexpr T* take(index count) {
+    const index at = used_;
+    used_ += round_up(count * static_cast<index>(sizeof(T)), alignment);
+    if (used_ > peak_) peak_ = used_;
+    if (block_ == nullptr) return nullptr;
+    assert(used_ <= size_ && "linnet::arena: the plan exceeds its footprint");
+    return reinterpret_cast<T*>(block_ + at);
+  }
+  /// The current position, for release().
+  constexpr index mark() const { return used_; }
+  /// Gives back everything taken since `mark`; the memory stays valid and will be shared.
+  constexpr void release(index mark) { used_ = mark; }
+  /// Bytes needed so far.
+  constexpr index peak() const { return peak_; }
+
+ private:
+  std::byte* block_ = nullptr;
+  index size_ = 0, used_ = 0, peak_ = 0;
+};
+
+/// Owns one aligned, zeroed block of memory. Movable; an empty block means allocation failed.
+class memory_block {
+ public:
+  memory_block() = default;
+  /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
+  explicit memory_block(index bytes) : size_(round_up(bytes > 0 ? bytes : 1, alignment)) {
+    data_.reset(std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size_)));
+    if (data_)
+      __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
+    else
+      size_ = 0;
+  }
+  /// First byte, or null.
+  void* data() const { return data_.get(); }
+  /// Size in bytes, a multiple of `alignment`.
+  index size() const { return size_; }
+
+ private:
+  struct free_memory {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::unique_ptr<void, free_memory> data_;
+  index size_ = 0;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Matrix views whose width is part of the type.
+
+#include <type_traits>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A row-major matrix of `Columns` columns that somebody else owns: [rows, Columns].
+template <class T, index Columns>
+class view {
+ public:
+  constexpr view() = default;
+  /// Views `rows` rows at `data`.
+  constexpr view(T* data, index rows) : data_(data), rows_(rows) {}
+  /// A view of mutable values reads as a view of constant ones.
+  constexpr operator view<const T, Columns>() const
+    requires(!std::is_const_v<T>)
+  {
+    return {data_, rows_};
+  }
+
+  /// First value.
+  constexpr T* data() const { return data_; }
+  /// Number of rows.
+  constexpr index rows() const { return rows_; }
+  /// Width of a row.
+  static constexpr index columns() { return Columns; }
+  /// Number of values.
+  constexpr index size() const { return rows_ * Columns; }
+  /// Start of row `i`.
+  constexpr T* row(index i) const { return data_ + i * Columns; }
+  /// Row `i` as a span.
+  constexpr std::span<T> operator[](index i) const { return {row(i), static_cast<std::size_t>(Columns)}; }
+  /// The value at row `i`, column `j`.
+  constexpr T& operator()(index i, index j) const { return data_[i * Columns + j]; }
+
+ private:
+  T* data_ = nullptr;
+  index rows_ = 0;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// How layers name their parameters, and the forms a parameter takes: canonical weights,
+/// gradients, and the packed form that kernels read.
+
+#include <charconv>
+
+/// @file
+/// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
+/// numbers, only the scalar and the storage type are part of the code.
+
+#include <algorithm>
+
+/// @file
+/// The only place that knows about threads. One parallel region runs a whole forward call,
+/// training step or decode step; inside it every thread executes the same code (SPMD), takes its
+/// share of each operation's outputs and meets the others at a barrier.
+
+#include <atomic>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+LINNET_NAMESPACE_BEGIN
+
+/// A user's own way to run threads instead of OpenMP. `run(object, n, body, argument)` must call
+/// `body(argument, rank, size)` once for each rank in [0, size), all at the same time (they wait
+/// for each other), for one size <= n, and return when all have returned.
+struct executor {
+  void* object = nullptr;
+  void (*run)(void* object, int threads, void (*body)(void*, int, int), void* argument) = nullptr;
+};
+
+namespace detail {
+
+/// A reusable barrier: a short spin, then sleep, so a descheduled thread costs no processor time.
+class barrier {
+ public:
+  void wait(int size) {
+    const int phase = phase_.load(std::memory_order_acquire);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+      arrived_.store(0, std::memory_order_relaxed);
+      phase_.fetch_add(1, std::memory_order_acq_rel);
+      phase_.notify_all();
+      return;
+    }
+    for (int spin = 0; spin < 4096; ++spin) {
+      if (phase_.load(std::memory_order_acquire) != phase) return;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    while (phase_.load(std::memory_order_acquire) == phase) phase_.wait(phase);
+  }
+
+ private:
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<int> phase_{0};
+};
+
+}  // namespace detail
+
+/// A thread's place in the running parallel region. Outputs are split by position, never by
+/// timing, so results do not depend on the number of threads.
+class team {
+ public:
+  /// The team of one thread.
+  constexpr team() = default;
+  /// Rank `rank` of `size` threads that meet at `shared`.
+  constexpr team(int rank, int size, detail::barrier* shared) : rank_(rank), size_(size), barrier_(shared) {}
+
+  /// This thread's number in [0, size()).
+  constexpr int rank() const { return rank_; }
+  /// How many threads share the work.
+  constexpr int size() const { return size_; }
+  /// Waits until every thread of the team is here; makes their writes visible.
+  void wait() const {
+    if (size_ > 1) barrier_->wait(size_);
+  }
+  /// This thread's contiguous share [first, last) of `n` items.
+  constexpr std::pair<index, index> share(index n) const {
+    return {n * rank_ / size_, n * (rank_ + 1) / size_};
+  }
+  /// Calls `f(i)` for this thread's share of [0, n), then waits for the team.
+  template <class F>
+  void each(index n, F&& f) const {
+    const auto [first, last] = share(n);
+    for (index i = first; i < last; ++i) f(i);
+    wait();
+  }
+  /// Calls `f()` on one thread while the others wait.
+  template <class F>
+  void once(F&& f) const {
+    if (rank_ == 0) f();
+    wait();
+  }
+
+ private:
+  int rank_ = 0, size_ = 1;
+  detail::barrier* barrier_ = nullptr;
+};
+
+/// Runs `f(team)` on `threads` threads: through `custom` if it is given, else through OpenMP where
+/// the program is compiled with it, else on the calling thread alone. The caller's OpenMP settings
+/// are not touched. `f` must not throw.
+template <class F>
+void parallel(int threads, const executor& custom, F&& f) {
+  if (threads > 1 && custom.run != nullptr) {
+    struct work {
+      F& f;
+      detail::barrier meeting;
+    } shared{f, {}};
+    custom.run(
+        custom.object, threads,
+        [](void* argument, int rank, int size) {
+          auto& w = *static_cast<work*>(argument);
+          w.f(team(rank, size, &w.meeting));
+        },
+        &shared);
+    return;
+  }
+#if defined(_OPENMP)
+  if (threads > 1) {
+    detail::barrier meeting;
+#pragma omp parallel num_threads(threads)
+    f(team(omp_get_thread_num(), omp_get_num_threads(), &meeting));
+    return;
+  }
+#endif
+  f(team());
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// The kernels, as the rest of the library includes them. With linnet::kernels they are only
+/// declared here (LINNET_COMPILED_KERNELS); its one source defines them (LINNET_KERNELS_SOURCE).
+
+/// @file
+/// The only place that knows about instruction sets: three levels of the same kernels, chosen at
+/// run time, so a program built without -march still uses the best of the machine it runs on.
+
+#include <cmath>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+/// @file
+/// What the kernels of every instruction-set level are called with.
+
+LINNET_SIMD_NAMESPACE_BEGIN
+
+/// Elementwise nonlinearities (zoo A4, C1): the argument of the activation kernels.
+enum class activation_kind {
+  relu,       ///< max(x, 0)
+  gelu,       ///< x Phi(x), exact, with the error function
+  gelu_tanh,  ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
+  silu        ///< x sigmoid(x)
+};
+
+namespace simd {
+
+/// The code of a bfloat16 value.
+enum class bf16_code : std::uint16_t {};
+
+/// Columns of a packed panel. One layout serves every instruction-set level.
+inline constexpr index panel_width = 32;
+
+/// The left factor A of a product, addressed as a(i, k) = data[i*row + k*column], so transposed and
+/// sliced matrices need no copy.
+template <class T>
+struct rows_operand {
+  const T* data;
+  index row, column;
+};
+
+/// The right factor B, K rows of N columns. Column j of row k is
+/// data[(j / 32) * panel + k*ld + j % 32]: packed panels (ld = 32, panel = 32 K) as well as any
+/// row-major matrix (panel = 32).
+template <class Value>
+struct columns_operand {
+  const Value* data;
+  index ld, panel;
+};
+
+/// What happens to a finished product before it is stored: y = [y +] alpha * scale_j * x + bias_j.
+template <class T>
+struct epilogue {
+  const T* bias = nullptr;       ///< one per column, or null
+  const float* scale = nullptr;  ///< one per column (quantized weights), or null
+  T alpha = T(1);
+  bool accumulate = false;       ///< add to what is there instead of overwriting it
+};
+
+}  // namespace simd
+
+LINNET_SIMD_NAMESPACE_END
+
+LINNET_SIMD_NAMESPACE_BEGIN
+
+namespace simd {
+
+/// An instruction-set level. Results are bitwise reproducible within a level.
+enum class level {
+  automatic, ///< the best of this machine, see best()
+  portable,  ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
+  avx2,      ///< 32-byte vectors with fused multiply-add
+  avx512     ///< 64-byte vectors (F, BW, DQ, VL)
+};
+
+/// Name of a level, as LINNET_SIMD spells it.
+constexpr const char* name(level l) {
+  return l == level::avx512 ? "avx512" : l == level::avx2 ? "avx2" : "portable";
+}
+
+namespace detail {
+
+#define LINNET_TARGET
+#define LINNET_WIDTH 16
+#define LINNET_ROWS 6
+/// Kernels for any machine.
+struct portable {
+// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>, lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+/// Loads stored codes as compute values: the decoding half of the storage types.
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const T* p) {
+  return load(p);
+}
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
+  typename vector_of<std::uint16_t, lanes<T>>::type half;
+  __builtin_memcpy(&half, p, sizeof half);
+  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type) << 16;
+  vec<T> v;
+  __builtin_memcpy(&v, &bits, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const std::int8_t* p) {
+#if defined(LINNET_WIDEN_BYTES)
+  if constexpr (sizeof(T) == 4) {
+    const auto wide = LINNET_WIDEN_BYTES(p);
+    vec_int<T> codes;
+    __builtin_memcpy(&codes, &wide, sizeof codes);
+    return __builtin_convertvector(codes, vec<T>);
+  }
+#endif
+  T decoded[lanes<T>];
+  for (int l = 0; l < lanes<T>; ++l) decoded[l] = static_cast<T>(p[l]);
+  return load(decoded);
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T, class Value>
+LINNET_TARGET static inline vec<T> load_first(const Value* p, index n) {
+  Value values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load_as<T>(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// Sum of the lanes, in a fixed order.
+template <class T>
+LINNET_TARGET static inline T sum(const vec<T>& v) {
+  T values[lanes<T>];
+  store(values, v);
+  for (int width = lanes<T> / 2; width > 0; width /= 2)
+    for (int l = 0; l < width; ++l) values[l] += values[l + width];
+  return values[0];
+}
+/// Largest lane.
+template <class T>
+LINNET_TARGET static inline T largest(const vec<T>& v) {
+  T values[lanes<T>];
+  store(values, v);
+  T m = values[0];
+  for (int l = 1; l < lanes<T>; ++l) m = values[l] > m ? values[l] : m;
+  return m;
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    vec<T> c = x > T(88) ? x - x + T(88) : x;
+    c = c < T(-87.3) ? c - c + T(-87.3) : c;
+    const vec<T> t = c * T(1.44269504088896341);
+    const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
+    const vec<T> fn = __builtin_convertvector(n, vec<T>);
+    const vec<T> high = c - fn * T(0.693359375);
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    const vec_int<T> bits = (n + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < T(-87.3) ? p - p : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu) return x > T(0) ? x : x - x;
+  if constexpr (A == activation_kind::gelu) return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
+  const vec<T> zero = x - x;
+  if constexpr (A == activation_kind::relu) return x > T(0) ? zero + T(1) : zero;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> t = tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x)));
+    return T(0.5) * (T(1) + t) +
+           T(0.5) * x * (T(1) - t * t) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+}
+// The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
+/// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
+/// be read in full vectors; the few last ones of the edge may not.
+template <int R, int W, class T, class Value>
+LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column, const Value* b, index ldb,
+                                      T* c, index ldc, index column, const epilogue<T>& e, index columns,
+                                      index safe) {
+  vec<T> acc[R][W] = {};
+  for (index k = 0; k < safe; ++k) {
+    vec<T> right[W];
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) right[v] = load_as<T>(b + k * ldb + v * lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const T left = a[r * a_row + k * a_column];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) acc[r][v] += left * right[v];
+    }
+  }
+  for (index k = safe; k < K; ++k) {
+    const vec<T> right = load_first<T>(b + k * ldb, columns);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) acc[r][0] += a[r * a_row + k * a_column] * right;
+  }
+  const bool ragged = columns < W * lanes<T>;
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = v * lanes<T>;
+    vec<T> factor = vec<T>{} + e.alpha, bias = {};
+    if (e.scale) {
+      T scales[lanes<T>] = {};
+      for (index l = 0; l < lanes<T> && at + l < columns; ++l) scales[l] = static_cast<T>(e.scale[column + at + l]);
+      factor *= load(scales);
+    }
+    if (e.bias) bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      T* const out = c + r * ldc + at;
+      vec<T> y = acc[r][v] * factor + bias;
+      if (ragged) {
+        if (e.accumulate) y += load_first<T>(out, columns);
+        store_first(out, y, columns);
+      } else {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      }
+    }
+  }
+}
+
+/// All rows of one column strip.
+template <int W, class T, class Value>
+LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b, index ldb, T* c, index ldc,
+                                index column, const epilogue<T>& e, index columns, index safe) {
+  constexpr int full = LINNET_ROWS;
+  index i = 0;
+  for (; i + full <= M; i += full)
+    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+  for (; i + 4 <= M; i += 4)
+    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+  for (; i + 2 <= M; i += 2)
+    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+  for (; i < M; ++i)
+    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
+/// whatever tile it falls into. `slack` is how many values behind the last element of a full row
+/// of B may still be read (rows of packed panels are padded to 32 columns).
+template <class T, class Value>
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a, const columns_operand<Value>& b,
+                                   T* c, index ldc, const epilogue<T>& e, index slack = 0) {
+  constexpr index wide = 2 * lanes<T>;
+  index j = 0;
+  const auto at = [&](index column) { return b.data + column / panel_width * b.panel + column % panel_width; };
+  for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
+  for (; j < N; j += lanes<T>) {
+    const index columns = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    while (safe > 0 && (safe - 1) * b.ld + lanes<T> > (K - 1) * b.ld + columns + slack) --safe;
+    strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
+  }
+}
+// Kernels over one row of values of one instruction-set level: included inside a struct by
+// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+
+/// Calls f(position, count) for full vectors and, once, for the rest.
+#define LINNET_FOR_VECTORS(T, i, count, n) \
+  for (index i = 0, count = lanes<T>; i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
+
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+
+/// y += a x
+template <class T>
+LINNET_TARGET static void axpy(index n, T a, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(y + i, c) + a * get(x + i, c), c);
+}
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_TARGET static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+/// sum of x_i y_i
+template <class T>
+LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+/// sum of x_i
+template <class T>
+LINNET_TARGET static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+/// largest x_i; n > 0
+template <class T>
+LINNET_TARGET static T maximum(index n, const T* x) {
+  T m = x[0];
+  index i = 0;
+  if (n >= lanes<T>) {
+    vec<T> best = load(x);
+    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> v = load(x + i);
+      best = v > best ? v : best;
+    }
+    m = largest<T>(best);
+  }
+  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
+  return m;
+}
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> e = exp<T>(get(x + i, c) - shift);
+    put<T>(x + i, e, c);
+    if (c == lanes<T>) all += e;
+    else all += load_first<T>(x + i, c);
+  }
+  return sum<T>(all);
+}
+/// Softmax in place (zoo D1); n > 0.
+template <class T>
+LINNET_TARGET static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+template <class T>
+LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  const T s = dot(n, p, dp);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (zoo A1); returns 1 / sqrt(...).
+template <class T>
+LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy, T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  T spread = 0;
+  vec<T> all = {};
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  for (spread = sum<T>(all); i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x, const T* gamma, const T* dy,
+                                              T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+
+/// y = f(x)
+template <activation_kind A, class T>
+LINNET_TARGET static void activation(index n, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
+}
+/// dx += dy f'(x)
+template <activation_kind A, class T>
+LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
+}
+/// y = f(gate) * up
+template <activation_kind A, class T>
+LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+}
+/// dgate = dy up f'(gate); dup = dy f(gate)
+template <activation_kind A, class T>
+LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> g = get(gate + i, c), d = get(dy + i, c);
+    put<T>(dgate + i, d * get(up + i, c) * slope<A, T>(g), c);
+    put<T>(dup + i, d * activate<A, T>(g), c);
+  }
+}
+
+/// One AdamW step (zoo H): m, v are moving averages, `rate` the learning rate with both bias
+/// corrections folded in, `eps` likewise, `decay` = learning rate times weight decay.
+template <class T>
+LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay, const T* g, T* m,
+                                T* v, T* w) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> gi = get(g + i, c) * gradient_scale;
+    const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
+    const vec<T> vi = beta2 * get(v + i, c) + (T(1) - beta2) * (gi * gi);
+    const vec<T> wi = get(w + i, c);
+    put<T>(m + i, mi, c);
+    put<T>(v + i, vi, c);
+    put<T>(w + i, wi - (rate * mi / (root<T>(vi) + eps) + decay * wi), c);
+  }
+}
+#undef LINNET_FOR_VECTORS
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+
+#if defined(__x86_64__)
+// g++ 12 widens bytes one by one and has no vector square root; both need their intrinsics.
+#define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
+#define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
+#define LINNET_WIDEN_BYTES(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_TARGET __attribute__((target("avx2,fma")))
+#define LINNET_WIDTH 32
+#define LINNET_ROWS 6
+/// Kernels for AVX2 with FMA.
+struct avx2 {
+// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>, lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+/// Loads stored codes as compute values: the decoding half of the storage types.
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const T* p) {
+  return load(p);
+}
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
+  typename vector_of<std::uint16_t, lanes<T>>::type half;
+  __builtin_memcpy(&half, p, sizeof half);
+  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type) << 16;
+  vec<T> v;
+  __builtin_memcpy(&v, &bits, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const std::int8_t* p) {
+#if defined(LINNET_WIDEN_BYTES)
+  if constexpr (sizeof(T) == 4) {
+    const auto wide = LINNET_WIDEN_BYTES(p);
+    vec_int<T> codes;
+    __builtin_memcpy(&codes, &wide, sizeof codes);
+    return __builtin_convertvector(codes, vec<T>);
+  }
+#endif
+  T decoded[lanes<T>];
+  for (int l = 0; l < lanes<T>; ++l) decoded[l] = static_cast<T>(p[l]);
+  return load(decoded);
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T, class Value>
+LINNET_TARGET static inline vec<T> load_first(const Value* p, index n) {
+  Value values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load_as<T>(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// Sum of the lanes, in a fixed order.
+template <class T>
+LINNET_TARGET static inline T sum(const vec<T>& v) {
+  T values[lanes<T>];
+  store(values, v);
+  for (int width = lanes<T> / 2; width > 0; width /= 2)
+    for (int l = 0; l < width; ++l) values[l] += values[l + width];
+  return values[0];
+}
+/// Largest lane.
+template <class T>
+LINNET_TARGET static inline T largest(const vec<T>& v) {
+  T values[lanes<T>];
+  store(values, v);
+  T m = values[0];
+  for (int l = 1; l < lanes<T>; ++l) m = values[l] > m ? values[l] : m;
+  return m;
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    vec<T> c = x > T(88) ? x - x + T(88) : x;
+    c = c < T(-87.3) ? c - c + T(-87.3) : c;
+    const vec<T> t = c * T(1.44269504088896341);
+    const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
+    const vec<T> fn = __builtin_convertvector(n, vec<T>);
+    const vec<T> high = c - fn * T(0.693359375);
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    const vec_int<T> bits = (n + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < T(-87.3) ? p - p : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu) return x > T(0) ? x : x - x;
+  if constexpr (A == activation_kind::gelu) return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
+  const vec<T> zero = x - x;
+  if constexpr (A == activation_kind::relu) return x > T(0) ? zero + T(1) : zero;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> t = tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x)));
+    return T(0.5) * (T(1) + t) +
+           T(0.5) * x * (T(1) - t * t) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+}
+// The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
+/// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
+/// be read in full vectors; the few last ones of the edge may not.
+template <int R, int W, class T, class Value>
+LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column, const Value* b, index ldb,
+                                      T* c, index ldc, index column, const epilogue<T>& e, index columns,
+                                      index safe) {
+  vec<T> acc[R][W] = {};
+  for (index k = 0; k < safe; ++k) {
+    vec<T> right[W];
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) right[v] = load_as<T>(b + k * ldb + v * lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const T left = a[r * a_row + k * a_column];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) acc[r][v] += left * right[v];
+    }
+  }
+  for (index k = safe; k < K; ++k) {
+    const vec<T> right = load_first<T>(b + k * ldb, columns);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) acc[r][0] += a[r * a_row + k * a_column] * right;
+  }
+  const bool ragged = columns < W * lanes<T>;
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = v * lanes<T>;
+    vec<T> factor = vec<T>{} + e.alpha, bias = {};
+    if (e.scale) {
+      T scales[lanes<T>] = {};
+      for (index l = 0; l < lanes<T> && at + l < columns; ++l) scales[l] = static_cast<T>(e.scale[column + at + l]);
+      factor *= load(scales);
+    }
+    if (e.bias) bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      T* const out = c + r * ldc + at;
+      vec<T> y = acc[r][v] * factor + bias;
+      if (ragged) {
+        if (e.accumulate) y += load_first<T>(out, columns);
+        store_first(out, y, columns);
+      } else {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      }
+    }
+  }
+}
+
+/// All rows of one column strip.
+template <int W, class T, class Value>
+LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b, index ldb, T* c, index ldc,
+                                index column, const epilogue<T>& e, index columns, index safe) {
+  constexpr int full = LINNET_ROWS;
+  index i = 0;
+  for (; i + full <= M; i += full)
+    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+  for (; i + 4 <= M; i += 4)
+    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+  for (; i + 2 <= M; i += 2)
+    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+  for (; i < M; ++i)
+    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
+/// whatever tile it falls into. `slack` is how many values behind the last element of a full row
+/// of B may still be read (rows of packed panels are padded to 32 columns).
+template <class T, class Value>
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a, const columns_operand<Value>& b,
+                                   T* c, index ldc, const epilogue<T>& e, index slack = 0) {
+  constexpr index wide = 2 * lanes<T>;
+  index j = 0;
+  const auto at = [&](index column) { return b.data + column / panel_width * b.panel + column % panel_width; };
+  for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
+  for (; j < N; j += lanes<T>) {
+    const index columns = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    while (safe > 0 && (safe - 1) * b.ld + lanes<T> > (K - 1) * b.ld + columns + slack) --safe;
+    strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
+  }
+}
+// Kernels over one row of values of one instruction-set level: included inside a struct by
+// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+
+/// Calls f(position, count) for full vectors and, once, for the rest.
+#define LINNET_FOR_VECTORS(T, i, count, n) \
+  for (index i = 0, count = lanes<T>; i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
+
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+
+/// y += a x
+template <class T>
+LINNET_TARGET static void axpy(index n, T a, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(y + i, c) + a * get(x + i, c), c);
+}
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_TARGET static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+/// sum of x_i y_i
+template <class T>
+LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+/// sum of x_i
+template <class T>
+LINNET_TARGET static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+/// largest x_i; n > 0
+template <class T>
+LINNET_TARGET static T maximum(index n, const T* x) {
+  T m = x[0];
+  index i = 0;
+  if (n >= lanes<T>) {
+    vec<T> best = load(x);
+    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> v = load(x + i);
+      best = v > best ? v : best;
+    }
+    m = largest<T>(best);
+  }
+  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
+  return m;
+}
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> e = exp<T>(get(x + i, c) - shift);
+    put<T>(x + i, e, c);
+    if (c == lanes<T>) all += e;
+    else all += load_first<T>(x + i, c);
+  }
+  return sum<T>(all);
+}
+/// Softmax in place (zoo D1); n > 0.
+template <class T>
+LINNET_TARGET static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+template <class T>
+LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  const T s = dot(n, p, dp);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (zoo A1); returns 1 / sqrt(...).
+template <class T>
+LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy, T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  T spread = 0;
+  vec<T> all = {};
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  for (spread = sum<T>(all); i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x, const T* gamma, const T* dy,
+                                              T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+
+/// y = f(x)
+template <activation_kind A, class T>
+LINNET_TARGET static void activation(index n, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
+}
+/// dx += dy f'(x)
+template <activation_kind A, class T>
+LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
+}
+/// y = f(gate) * up
+template <activation_kind A, class T>
+LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+}
+/// dgate = dy up f'(gate); dup = dy f(gate)
+template <activation_kind A, class T>
+LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> g = get(gate + i, c), d = get(dy + i, c);
+    put<T>(dgate + i, d * get(up + i, c) * slope<A, T>(g), c);
+    put<T>(dup + i, d * activate<A, T>(g), c);
+  }
+}
+
+/// One AdamW step (zoo H): m, v are moving averages, `rate` the learning rate with both bias
+/// corrections folded in, `eps` likewise, `decay` = learning rate times weight decay.
+template <class T>
+LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay, const T* g, T* m,
+                                T* v, T* w) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> gi = get(g + i, c) * gradient_scale;
+    const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
+    const vec<T> vi = beta2 * get(v + i, c) + (T(1) - beta2) * (gi * gi);
+    const vec<T> wi = get(w + i, c);
+    put<T>(m + i, mi, c);
+    put<T>(v + i, vi, c);
+    put<T>(w + i, wi - (rate * mi / (root<T>(vi) + eps) + decay * wi), c);
+  }
+}
+#undef LINNET_FOR_VECTORS
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+
+#undef LINNET_WIDEN_BYTES
+#undef LINNET_ROOT_FLOAT
+#undef LINNET_ROOT_DOUBLE
+#define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
+#define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
+#define LINNET_WIDEN_BYTES(p) \
+  _mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 12
+/// Kernels for AVX-512.
+struct avx512 {
+// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>, lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+/// Loads stored codes as compute values: the decoding half of the storage types.
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const T* p) {
+  return load(p);
+}
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
+  typename vector_of<std::uint16_t, lanes<T>>::type half;
+  __builtin_memcpy(&half, p, sizeof half);
+  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type) << 16;
+  vec<T> v;
+  __builtin_memcpy(&v, &bits, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline vec<T> load_as(const std::int8_t* p) {
+#if defined(LINNET_WIDEN_BYTES)
+  if constexpr (sizeof(T) == 4) {
+    const auto wide = LINNET_WIDEN_BYTES(p);
+    vec_int<T> codes;
+    __builtin_memcpy(&codes, &wide, sizeof codes);
+    return __builtin_convertvector(codes, vec<T>);
+  }
+#endif
+  T decoded[lanes<T>];
+  for (int l = 0; l < lanes<T>; ++l) decoded[l] = static_cast<T>(p[l]);
+  return load(decoded);
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T, class Value>
+LINNET_TARGET static inline vec<T> load_first(const Value* p, index n) {
+  Value values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load_as<T>(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// Sum of the lanes, in a fixed order.
+template <class T>
+LINNET_TARGET static inline T sum(const vec<T>& v) {
+  T values[lanes<T>];
+  store(values, v);
+  for (int width = lanes<T> / 2; width > 0; width /= 2)
+    for (int l = 0; l < width; ++l) values[l] += values[l + width];
+  return values[0];
+}
+/// Largest lane.
+template <class T>
+LINNET_TARGET static inline T largest(const vec<T>& v) {
+  T values[lanes<T>];
+  store(values, v);
+  T m = values[0];
+  for (int l = 1; l < lanes<T>; ++l) m = values[l] > m ? values[l] : m;
+  return m;
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    vec<T> c = x > T(88) ? x - x + T(88) : x;
+    c = c < T(-87.3) ? c - c + T(-87.3) : c;
+    const vec<T> t = c * T(1.44269504088896341);
+    const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
+    const vec<T> fn = __builtin_convertvector(n, vec<T>);
+    const vec<T> high = c - fn * T(0.693359375);
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    const vec_int<T> bits = (n + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < T(-87.3) ? p - p : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu) return x > T(0) ? x : x - x;
+  if constexpr (A == activation_kind::gelu) return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
+  const vec<T> zero = x - x;
+  if constexpr (A == activation_kind::relu) return x > T(0) ? zero + T(1) : zero;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> t = tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x)));
+    return T(0.5) * (T(1) + t) +
+           T(0.5) * x * (T(1) - t * t) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+}
+// The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
+/// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
+/// be read in full vectors; the few last ones of the edge may not.
+template <int R, int W, class T, class Value>
+LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column, const Value* b, index ldb,
+                                      T* c, index ldc, index column, const epilogue<T>& e, index columns,
+                                      index safe) {
+  vec<T> acc[R][W] = {};
+  for (index k = 0; k < safe; ++k) {
+    vec<T> right[W];
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) right[v] = load_as<T>(b + k * ldb + v * lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const T left = a[r * a_row + k * a_column];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) acc[r][v] += left * right[v];
+    }
+  }
+  for (index k = safe; k < K; ++k) {
+    const vec<T> right = load_first<T>(b + k * ldb, columns);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) acc[r][0] += a[r * a_row + k * a_column] * right;
+  }
+  const bool ragged = columns < W * lanes<T>;
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = v * lanes<T>;
+    vec<T> factor = vec<T>{} + e.alpha, bias = {};
+    if (e.scale) {
+      T scales[lanes<T>] = {};
+      for (index l = 0; l < lanes<T> && at + l < columns; ++l) scales[l] = static_cast<T>(e.scale[column + at + l]);
+      factor *= load(scales);
+    }
+    if (e.bias) bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      T* const out = c + r * ldc + at;
+      vec<T> y = acc[r][v] * factor + bias;
+      if (ragged) {
+        if (e.accumulate) y += load_first<T>(out, columns);
+        store_first(out, y, columns);
+      } else {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      }
+    }
+  }
+}
+
+/// All rows of one column strip.
+template <int W, class T, class Value>
+LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b, index ldb, T* c, index ldc,
+                                index column, const epilogue<T>& e, index columns, index safe) {
+  constexpr int full = LINNET_ROWS;
+  index i = 0;
+  for (; i + full <= M; i += full)
+    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+  for (; i + 4 <= M; i += 4)
+    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+  for (; i + 2 <= M; i += 2)
+    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+  for (; i < M; ++i)
+    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
+/// whatever tile it falls into. `slack` is how many values behind the last element of a full row
+/// of B may still be read (rows of packed panels are padded to 32 columns).
+template <class T, class Value>
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a, const columns_operand<Value>& b,
+                                   T* c, index ldc, const epilogue<T>& e, index slack = 0) {
+  constexpr index wide = 2 * lanes<T>;
+  index j = 0;
+  const auto at = [&](index column) { return b.data + column / panel_width * b.panel + column % panel_width; };
+  for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
+  for (; j < N; j += lanes<T>) {
+    const index columns = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    while (safe > 0 && (safe - 1) * b.ld + lanes<T> > (K - 1) * b.ld + columns + slack) --safe;
+    strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
+  }
+}
+// Kernels over one row of values of one instruction-set level: included inside a struct by
+// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+
+/// Calls f(position, count) for full vectors and, once, for the rest.
+#define LINNET_FOR_VECTORS(T, i, count, n) \
+  for (index i = 0, count = lanes<T>; i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
+
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+
+/// y += a x
+template <class T>
+LINNET_TARGET static void axpy(index n, T a, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(y + i, c) + a * get(x + i, c), c);
+}
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_TARGET static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+/// sum of x_i y_i
+template <class T>
+LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+/// sum of x_i
+template <class T>
+LINNET_TARGET static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+/// largest x_i; n > 0
+template <class T>
+LINNET_TARGET static T maximum(index n, const T* x) {
+  T m = x[0];
+  index i = 0;
+  if (n >= lanes<T>) {
+    vec<T> best = load(x);
+    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> v = load(x + i);
+      best = v > best ? v : best;
+    }
+    m = largest<T>(best);
+  }
+  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
+  return m;
+}
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> e = exp<T>(get(x + i, c) - shift);
+    put<T>(x + i, e, c);
+    if (c == lanes<T>) all += e;
+    else all += load_first<T>(x + i, c);
+  }
+  return sum<T>(all);
+}
+/// Softmax in place (zoo D1); n > 0.
+template <class T>
+LINNET_TARGET static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+template <class T>
+LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  const T s = dot(n, p, dp);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (zoo A1); returns 1 / sqrt(...).
+template <class T>
+LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy, T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  T spread = 0;
+  vec<T> all = {};
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  for (spread = sum<T>(all); i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x, const T* gamma, const T* dy,
+                                              T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+
+/// y = f(x)
+template <activation_kind A, class T>
+LINNET_TARGET static void activation(index n, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
+}
+/// dx += dy f'(x)
+template <activation_kind A, class T>
+LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
+}
+/// y = f(gate) * up
+template <activation_kind A, class T>
+LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+}
+/// dgate = dy up f'(gate); dup = dy f(gate)
+template <activation_kind A, class T>
+LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> g = get(gate + i, c), d = get(dy + i, c);
+    put<T>(dgate + i, d * get(up + i, c) * slope<A, T>(g), c);
+    put<T>(dup + i, d * activate<A, T>(g), c);
+  }
+}
+
+/// One AdamW step (zoo H): m, v are moving averages, `rate` the learning rate with both bias
+/// corrections folded in, `eps` likewise, `decay` = learning rate times weight decay.
+template <class T>
+LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay, const T* g, T* m,
+                                T* v, T* w) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> gi = get(g + i, c) * gradient_scale;
+    const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
+    const vec<T> vi = beta2 * get(v + i, c) + (T(1) - beta2) * (gi * gi);
+    const vec<T> wi = get(w + i, c);
+    put<T>(m + i, mi, c);
+    put<T>(v + i, vi, c);
+    put<T>(w + i, wi - (rate * mi / (root<T>(vi) + eps) + decay * wi), c);
+  }
+}
+#undef LINNET_FOR_VECTORS
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#undef LINNET_WIDEN_BYTES
+#undef LINNET_ROOT_FLOAT
+#undef LINNET_ROOT_DOUBLE
+#endif
+
+/// The best level of this machine, looked up once.
+inline level detect() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl"))
+    return level::avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return level::avx2;
+#endif
+  return level::portable;
+}
+
+}  // namespace detail
+
+/// The level that sessions and trainers use unless told otherwise: the best of this machine, or
+/// the one the environment variable LINNET_SIMD (portable, avx2, avx512) names, if the machine
+/// has it. Looked up once per program.
+inline level best() {
+  static const level chosen = [] {
+    const level machine = detail::detect();
+    const char* const wish = std::getenv("LINNET_SIMD");
+    if (wish == nullptr) return machine;
+    for (const level l : {level::portable, level::avx2, level::avx512})
+      if (std::string_view(wish) == name(l) && l <= machine) return l;
+    return machine;
+  }();
+  return chosen;
+}
+
+/// The level a wish comes down to on this machine.
+inline level resolve(level wish) {
+  return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
+}
+
+/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are.
+template <class F>
+inline auto dispatch(level l, F&& f) {
+#if defined(__x86_64__)
+  if (l == level::avx512) return f(detail::avx512{});
+  if (l == level::avx2) return f(detail::avx2{});
+#endif
+  return f(detail::portable{});
+}
+
+}  // namespace simd
+
+LINNET_SIMD_NAMESPACE_END
+
+#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
+
+#if defined(LINNET_KERNELS_SOURCE)
+#define LINNET_EXTERN template
+#else
+#define LINNET_EXTERN extern template
+#endif
+
+// The product of activations T and weight codes C.
+#define LINNET_PRODUCT(L, T, C)                                                                        \
+  LINNET_EXTERN void detail::L::multiply<T, C>(index, index, index, const rows_operand<T>&,            \
+                                               const columns_operand<C>&, T*, index, const epilogue<T>&, index);
+#define LINNET_ACTIVATION(L, A, T)                                                             \
+  LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);        \
+  LINNET_EXTERN void detail::L::activation_backward<activation_kind::A, T>(index, const T*, const T*, T*); \
+  LINNET_EXTERN void detail::L::gated<activation_kind::A, T>(index, const T*, const T*, T*);   \
+  LINNET_EXTERN void detail::L::gated_backward<activation_kind::A, T>(index, const T*, const T*, const T*, T*, T*);
+#define LINNET_ROWS_OF(L, T)                                                                    \
+  LINNET_EXTERN void detail::L::axpy<T>(index, T, const T*, T*);                                \
+  LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                          \
+  LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                         \
+  LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                 \
+  LINNET_EXTERN T detail::L::maximum<T>(index, const T*);                                       \
+  LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                          \
+  LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                          \
+  LINNET_EXTERN void detail::L::softmax_backward<T>(index, const T*, const T*, T*);             \
+  LINNET_EXTERN T detail::L::rms_norm<T>(index, T, const T*, const T*, T*);                     \
+  LINNET_EXTERN void detail::L::rms_norm_backward<T>(index, T, const T*, const T*, const T*, T*); \
+  LINNET_EXTERN void detail::L::layer_norm<T>(index, T, const T*, const T*, const T*, T*, T*);  \
+  LINNET_EXTERN void detail::L::layer_norm_backward<T>(index, const T*, const T*, const T*, const T*, T*); \
+  LINNET_EXTERN void detail::L::adamw<T>(index, T, T, T, T, T, T, const T*, T*, T*, T*);        \
+  LINNET_ACTIVATION(L, relu, T)                                                                 \
+  LINNET_ACTIVATION(L, gelu, T)                                                                 \
+  LINNET_ACTIVATION(L, gelu_tanh, T)                                                            \
+  LINNET_ACTIVATION(L, silu, T)
+#define LINNET_LEVEL(L)              \
+  LINNET_PRODUCT(L, float, float)    \
+  LINNET_PRODUCT(L, float, bf16_code) \
+  LINNET_PRODUCT(L, float, std::int8_t) \
+  LINNET_PRODUCT(L, double, double)  \
+  LINNET_ROWS_OF(L, float)           \
+  LINNET_ROWS_OF(L, double)
+
+LINNET_SIMD_NAMESPACE_BEGIN
+namespace simd {
+LINNET_LEVEL(portable)
+#if defined(__x86_64__)
+LINNET_LEVEL(avx2)
+LINNET_LEVEL(avx512)
+#endif
+}  // namespace simd
+LINNET_SIMD_NAMESPACE_END
+
+#undef LINNET_EXTERN
+#undef LINNET_PRODUCT
+#undef LINNET_ACTIVATION
+#undef LINNET_ROWS_OF
+#undef LINNET_LEVEL
+
+#endif
+/// @file
+/// Storage types: how a weight is kept in memory. A storage type is a template argument of a
+/// model; kernels read weights as they are stored.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The ways a weight matrix can be stored.
+namespace storage {
+
+/// IEEE single precision: exact master weights.
+struct f32 {
+  using value = float;                   ///< one stored code
+  static constexpr bool scaled = false;  ///< whether each output row carries a scale
+  static constexpr const char* name = "f32";
+  static value encode(double x) { return static_cast<float>(x); }
+  static double decode(value x) { return x; }
+};
+
+/// IEEE double precision, for checks.
+struct f64 {
+  using value = double;
+  static constexpr bool scaled = false;
+  static constexpr const char* name = "f64";
+  static value encode(double x) { return x; }
+  static double decode(value x) { return x; }
+};
+
+/// bfloat16: the upper half of a float, rounded to nearest even; range of float, 8 bits precision.
+struct bf16 {
+  using value = simd::bf16_code;
+  static constexpr bool scaled = false;
+  static constexpr const char* name = "bf16";
+  static value encode(double x) {
+    const auto f = static_cast<float>(x);
+    std::uint32_t bits = 0;
+    __builtin_memcpy(&bits, &f, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<value>((bits >> 16) | 0x40u);  // quiet NaN
+    return static_cast<value>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  }
+  static double decode(value x) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
+    float f = 0;
+    __builtin_memcpy(&f, &bits, sizeof f);
+    return f;
+  }
+};
+
+/// 8-bit integers, symmetric, one scale per output row: x = scale * code, |code| <= 127,
+/// scale = max|x| / 127 (1 for a row of zeros), round half to even.
+struct int8 {
+  using value = std::int8_t;
+  static constexpr bool scaled = true;
+  static constexpr const char* name = "int8";
+  /// The scale of a row whose largest magnitude is `largest`.
+  static float scale(double largest) { return largest > 0 ? static_cast<float>(largest / 127.0) : 1.0f; }
+  /// The code of `x` in units of the row's scale.
+  static value encode(double x) {
+    const double r = std::nearbyint(x);
+    return static_cast<value>(r > 127 ? 127 : r < -127 ? -127 : r);
+  }
+  static double decode(value x) { return x; }
+};
+
+}  // namespace storage
+
+/// Bytes of an [rows, cols] matrix in storage `S`, scales included.
+template <class S>
+constexpr index matrix_bytes(index rows, index cols) {
+  return rows * cols * static_cast<index>(sizeof(typename S::value)) +
+         (S::scaled ? rows * static_cast<index>(sizeof(float)) : 0);
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Operations on plain arrays, value and derivative side by side. Called by every thread of a team
+/// with the same arguments; each computes its share of the outputs and all meet at the end.
+namespace ops {
+
+using simd::panel_width;
+
+/// Where an operation runs: the team of threads and the instruction-set level.
+struct machine {
+  team threads{};
+  simd::level level = simd::level::portable;
+};
+
+/// A weight matrix W[N, K] in the form that products read. Panels of 32 output features, K rows
+/// each; the last panel is padded with zeros. The layout is the same at every instruction-set
+/// level and can be inverted exactly.
+template <class T, class S>
+struct packed_matrix {
+  using value = typename S::value;
+  const value* panels = nullptr;
+  const float* scales = nullptr;   ///< one per output feature when the storage is scaled
+  const value* rows = nullptr;     ///< W itself, row-major; only while training
+
+  /// Codes that the panels of an [n, k] matrix occupy.
+  static constexpr index size(index n, index k) { return round_up(n, panel_width) * k; }
+  /// W(n, j).
+  T at(index n, index j, index k) const {
+    const auto x = static_cast<T>(S::decode(panels[(n / panel_width * k + j) * panel_width + n % panel_width]));
+    if constexpr (S::scaled) return x * static_cast<T>(scales[n]);
+    return x;
+  }
+};
+
+/// Fills panels [N/32][K][32] from W[n, k]; `share` of the team.
+template <class Value>
+void pack(const machine& on, index n, index k, const Value* rows, Value* panels) {
+  on.threads.each(round_up(n, panel_width) / panel_width, [&](index panel) {
+    const index count = (std::min)(panel_width, n - panel * panel_width);
+    Value* const out = panels + panel * panel_width * k;
+    for (index j = 0; j < k; ++j)
+      for (index i = 0; i < panel_width; ++i)
+        out[j * panel_width + i] = i < count ? rows[(panel * panel_width + i) * k + j] : Value{};
+  });
+}
+
+namespace detail {
+
+/// Splits the outputs of an [M, N] product over the team in tiles of whole panels and row blocks.
+template <class T, class Value>
+void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<T>& a,
+                   const simd::columns_operand<Value>& b, T* c, index ldc, const simd::epilogue<T>& e, index slack) {
+  const index panels = round_up(n, panel_width) / panel_width;
+  // Rows are split only where there are too few panels to share out; blocks stay multiples of the
+  // register tile, so no output changes its arithmetic.
+  const index row_block = m <= 96 ? m : 96;
+  const index row_blocks = (m + row_block - 1) / row_block;
+  const auto [first, last] = on.threads.share(panels * row_blocks);
+  for (index unit = first; unit < last;) {
+    // Neighbouring panels of one row block run together.
+    const index block = unit / panels, p0 = unit % panels;
+    const index p1 = (std::min)(panels, p0 + (last - unit));
+    const index i0 = block * row_block, i1 = (std::min)(m, i0 + row_block);
+    const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
+    simd::epilogue<T> part = e;
+    if (part.bias) part.bias += j0;
+    if (part.scale) part.scale += j0;
+    simd::dispatch(on.level, [&](auto kernels) {
+      decltype(kernels)::template multiply<T, Value>(i1 - i0, j1 - j0, k,
+                                                     {a.data + i0 * a.row, a.row, a.column},
+                                                     {b.data + p0 * b.panel, b.ld, b.panel},
+                                                     c + i0 * ldc + j0, ldc, part, slack + n - j1);
+    });
+    unit += p1 - p0;
+  }
+  on.threads.wait();
+}
+
+}  // namespace detail
+
+/// y[M, N] = x[M, K] W^T (+ bias), or y += ... when `accumulate`.
+template <class T, class S>
+void matmul(const machine& on, index m, index n, index k, const T* x, const packed_matrix<T, S>& w, T* y,
+            const T* bias = nullptr, bool accumulate = false, T alpha = T(1)) {
+  simd::epilogue<T> e{bias, S::scaled ? w.scales : nullptr, alpha, accumulate};
+  detail::split_product<T>(on, m, n, k, {x, k, 1}, simd::columns_operand<typename S::value>{w.panels, panel_width, panel_width * k},
+                           y, n, e, round_up(n, panel_width) - n);
+}
+
+/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads the canonical rows.
+template <class T, class S>
+void matmul_dx(const machine& on, index m, index n, index k, const T* dy, const packed_matrix<T, S>& w, T* dx,
+               T alpha = T(1)) {
+  static_assert(!S::scaled, "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
+  detail::split_product<T>(on, m, k, n, {dy, n, 1}, simd::columns_operand<typename S::value>{w.rows, k, panel_width}, dx, k,
+                           {nullptr, nullptr, alpha, true}, 0);
+}
+
+/// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
+template <class T>
+void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw, T alpha = T(1)) {
+  detail::split_product<T>(on, n, k, m, {dy, 1, n}, simd::columns_operand<T>{x, k, panel_width}, dw, k,
+                           {nullptr, nullptr, alpha, true}, 0);
+}
+
+/// db[N] += column sums of dy[M, N], each sum in ascending row order.
+template <class T>
+void bias_gradient(const machine& on, index m, index n, const T* dy, T* db) {
+  const auto [first, last] = on.threads.share(n);
+  for (index i = 0; i < m; ++i)
+    for (index j = first; j < last; ++j) db[j] += dy[i * n + j];
+  on.threads.wait();
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A place in the tree of parameters: a chain of names from the leaf to the root, on the stack.
+struct path {
+  const path* parent = nullptr;
+  std::string_view name{};
+  index number = -1;  ///< the index of an array element instead of a name
+
+  /// A named child.
+  constexpr path operator/(std::string_view child) const { return {this, child, -1}; }
+  /// A numbered child.
+  constexpr path operator/(index child) const { return {this, {}, child}; }
+  /// The dotted name, such as `encoder.0.attention.q.weight`.
+  std::string str() const {
+    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0) ? parent->str() : "";
+    if (!text.empty()) text += '.';
+    if (number < 0) return text + std::string(name);
+    char digits[24];
+    return text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+  }
+};
+
+/// What a parameter is for; decides initial values and weight decay.
+enum class role {
+  matrix,   ///< a linear map [out, in]; may be stored quantized
+  table,    ///< rows looked up by index [rows, width]; may be stored quantized when `lookup` is a token
+  position, ///< a table of positions or relative-position buckets; always stored in full
+  scale,    ///< a norm's gamma, starts at one
+  bias      ///< an additive vector, starts at zero
+};
+
+/// The facts about one parameter tensor.
+struct tensor_info {
+  index rows = 0;          ///< output features, or 1 for a vector
+  index columns = 0;       ///< input features
+  role kind = role::matrix;
+  double deviation = 0;    ///< standard deviation of the initial normal values (zoo A6)
+
+  /// Number of values.
+  constexpr index size() const { return rows * columns; }
+  /// Whether it takes the model's storage type; the rest stays in the scalar type.
+  constexpr bool stored() const { return kind == role::matrix || kind == role::table; }
+  /// Whether weight decay applies: every tensor with two dimensions.
+  constexpr bool decays() const { return kind != role::scale && kind != role::bias; }
+};
+
+/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations see.
+template <class S>
+struct matrix_ref {
+  typename S::value* data = nullptr;
+  float* scales = nullptr;  ///< one per row when the storage is scaled
+};
+
+/// The forms in which a layer's `params` can appear.
+namespace form {
+/// Canonical weights: matrices in storage `S`, vectors and position tables in `T`.
+template <class T, class S>
+struct canonical {
+  using matrix = matrix_ref<S>;
+  using vector = T*;
+};
+/// Gradients, in full.
+template <class T>
+struct gradient {
+  using matrix = T*;
+  using vector = T*;
+};
+/// What kernels read: packed panels, and while training also the canonical rows.
+template <class T, class S>
+struct kernel {
+  using matrix = ops::packed_matrix<T, S>;
+  using vector = const T*;
+};
+}  // namespace form
+
+LINNET_NAMESPACE_END
+/// @file
+/// Dropout with masks that are computed, never stored: a value's fate depends only on the seed,
+/// the step, the sample's index in the whole batch, the site and the value's position.
+
+/// @file
+/// Counter-based random numbers: the same key and counter give the same bits on every compiler,
+/// in every thread and in any order, so a dropout mask can be recomputed instead of stored.
+
+#include <array>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Names the stream of random numbers a call starts from.
+struct seed {
+  std::uint64_t value = 0;
+};
+
+/// Philox4x32-10 (Salmon et al., SC 2011): ten rounds of multiply-and-xor over a 128-bit counter.
+/// @return four independent 32-bit words for this key and counter.
+constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high,
+                                              std::uint64_t counter_low) {
+  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+  std::array<std::uint32_t, 4> x{
+      static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
+      static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = 0xD2511F53ull * x[0], b = 0xCD9E8D57ull * x[2];
+    x = {static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ k0, static_cast<std::uint32_t>(b),
+         static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ k1, static_cast<std::uint32_t>(a)};
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return x;
+}
+
+/// A sequence of random numbers that starts at a key; copying it forks the sequence.
+class random_stream {
+ public:
+  /// The stream number `stream` of a seed; streams of one seed are independent.
+  constexpr explicit random_stream(seed s, std::uint64_t stream = 0) : key_(s.value), stream_(stream) {}
+
+  /// The next 32 random bits.
+  constexpr std::uint32_t bits() {
+    if (left_ == 0) {
+      words_ = philox(key_, stream_, counter_++);
+      left_ = 4;
+    }
+    return words_[static_cast<std::size_t>(4 - left_--)];
+  }
+  /// Uniform in [0, 1), 24 random bits, so every value is exact in float too.
+  constexpr double uniform() { return bits() / 256u * 0x1p-24; }
+  /// Uniform integer in [0, n), without bias; n > 0.
+  constexpr std::uint32_t below(std::uint32_t n) {
+    const std::uint32_t reject = (0u - n) % n;
+    std::uint32_t x = bits();
+    while (x < reject) x = bits();
+    return x % n;
+  }
+  /// Standard normal (Box and Muller), two words per value.
+  double normal() {
+    const double u = 1.0 - uniform(), v = uniform();
+    return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v);
+  }
+
+ private:
+  std::uint64_t key_, stream_, counter_ = 0;
+  std::array<std::uint32_t, 4> words_{};
+  int left_ = 0;
+};
+
+/// A stream number from a name (64-bit FNV-1a), so a tensor's initial values depend on its name
+/// and not on the order in which tensors are visited.
+constexpr std::uint64_t stream_of(std::string_view name) {
+  std::uint64_t h = 0xcbf29ce484222325ull;
+  for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  return h;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The key of all dropout masks of one training step, and the rate.
+struct dropout_key {
+  std::uint64_t seed = 0;  ///< of the run
+  std::uint64_t step = 0;  ///< optimizer steps taken so far
+  index sample = 0;        ///< index in the whole batch of this call's first row
+  double rate = 0;         ///< probability of dropping; 0 turns dropout off
+};
+
+namespace ops {
+
+/// The multiplier, 0 or 1 / (1 - rate), of each of `n` values from position `first` on, of one
+/// sample at one site; calls f(i, multiplier).
+template <class T, class F>
+void dropout_multipliers(const dropout_key& key, index sample, int site, index first, index n, F&& f) {
+  const auto limit = static_cast<std::uint32_t>(key.rate * 4294967296.0);
+  const T keep = static_cast<T>(1.0 / (1.0 - key.rate));
+  const std::uint64_t stream = key.seed ^ (key.step * 0x9E3779B97F4A7C15ull);
+  const std::uint64_t where =
+      static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site);
+  for (index i = 0; i < n;) {
+    const index at = first + i;
+    const auto words = philox(stream, where, static_cast<std::uint64_t>(at / 4));
+    for (auto lane = static_cast<std::size_t>(at % 4); lane < 4 && i < n; ++lane, ++i)
+      f(i, words[lane] < limit ? T(0) : keep);
+  }
+}
+
+/// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or double.
+template <class T>
+void dropout(const team& threads, const dropout_key& key, int site, index batch, index length, index width, T* x) {
+  if (key.rate <= 0) return;
+  threads.each(batch * length, [&](index row) {
+    T* const values = x + row * width;
+    dropout_multipliers<T>(key, row / length, site, row % length * width, width,
+                           [&](index i, T multiplier) { values[i] *= multiplier; });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The largest call that buffers are planned for.
+struct extents {
+  index batch = 1;        ///< sequences at a time
+  index length = 0;       ///< new tokens per sequence in one call
+  index memory = 0;       ///< tokens of the encoder's output (cross-attention), else 0
+  index capacity = 0;     ///< tokens that the key-value cache holds; 0 while training
+  index threads = 1;      ///< threads that may take part
+  bool training = false;  ///< keep what a backward pass needs
+
+  /// Token positions in one call.
+  constexpr index rows() const { return batch * length; }
+};
+
+/// Plans three kinds of memory. A layer that holds a scratch buffer while it calls another layer
+/// takes it before planning that layer and releases it afterwards.
+struct planner {
+  arena state{};    ///< lasts from call to call: key-value caches
+  arena keep{};     ///< lasts from forward to backward; without training, layers share it by turns
+  arena scratch{};  ///< lasts for one call of the layer that takes it
+  int sites = 0;    ///< dropout sites numbered so far
+};
+
+/// What all layers of a call share.
+template <class T>
+struct context {
+  ops::machine on{};                ///< threads and instruction-set level
+  index batch = 1;                  ///< sequences
+  index length = 0;                 ///< new tokens per sequence; inputs are [batch * length, width]
+  const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
+  const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
+  const T* memory = nullptr;        ///< encoder output [batch * memory_length, d_model]
+  T* d_memory = nullptr;            ///< its gradient
+  index memory_length = 0;          ///< padded length of the encoder output
+  const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
+  bool memory_cached = false;       ///< keys and values of the memory are in the cache already
+  const T* bias = nullptr;          ///< relative-position bias lines [heads, 2 * bias_origin + 1]
+  T* d_bias = nullptr;              ///< their gradient, one copy per sequence
+  index bias_origin = 0;            ///< position of distance 0 in a bias line
+  const T* rope = nullptr;          ///< cosines and sines [positions, d_kv]
+  dropout_key dropout{};            ///< masks of this step; rate 0 outside training
+
+  /// Rows of the inputs.
+  index rows() const { return batch * length; }
+  /// Tokens of sequence `b` before this call.
+  index past_of(index b) const { return past ? past[b] : 0; }
+  /// Valid new tokens of sequence `b`.
+  index length_of(index b) const { return lengths ? lengths[b] : length; }
+};
+
+/// A layer without parameters derives its empty `params` and `visit` from here.
+struct without_parameters {
+  template <class Form>
+  struct params {};
+  template <class F, class... P>
+  static constexpr void visit(F&&, const path&, P&...) {}
+};
+
+/// A layer without buffers derives its empty `cache` and `plan` from here.
+struct without_cache {
+  template <class T>
+  struct cache {};
+  template <class T>
+  static constexpr cache<T> plan(planner&, const extents&) {
+    return {};
+  }
+};
+
+/// Number of parameters of a layer or model; shared ones count once.
+template <class L>
+constexpr index count_parameters() {
+  index n = 0;
+  L::visit([&](const path&, const tensor_info& info) { n += info.size(); }, path{});
+  return n;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The families of models, for code that treats them differently.
+enum class model_family {
+  t5,      ///< encoder-decoder
+  decoder  ///< decoder only
+};
+
+/// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
+/// once and never grows.
+struct limits {
+  index batch = 1;   ///< sequences at a time
+  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
+  index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
+  int threads = 1;   ///< threads that share the work of one call
+  simd::level level = simd::level::automatic;  ///< pin it for results that are equal across machines
+  executor run_on{};                 ///< your own threads instead of OpenMP's
+};
+
+/// Calls `f(machine)` on the threads of `l`.
+template <class F>
+void run(const limits& l, F&& f) {
+  parallel(l.threads, l.run_on, [&](const team& threads) { f(ops::machine{threads, simd::resolve(l.level)}); });
+}
+
+/// What buffers are planned for.
+enum class purpose {
+  training,  ///< loss and gradients
+  scoring,   ///< loss alone
+  decoding   ///< token by token, with a key-value cache
+};
+
+namespace detail {
+/// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
+inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
+  if (tokens == nullptr) return false;
+  for (index i = 0; i < n; ++i)
+    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored)) return false;
+  return true;
+}
+
+/// Layer extents of one stack.
+constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
+  extents e;
+  e.batch = l.batch;
+  e.length = length;
+  e.memory = memory;
+  e.capacity = use == purpose::decoding ? length : 0;
+  e.threads = l.threads;
+  e.training = use == purpose::training;
+  return e;
+}
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The values of a model: canonical weights, gradients and the packed form that kernels read. Each
+/// owns one block of memory of a size known at compile time.
+
+/// @file
+/// Copies, sums and activations of whole arrays, split over the team.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+namespace detail {
+/// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
+template <class T, class F>
+void in_slices(const machine& on, index n, F&& f) {
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  const auto [first, last] = on.threads.share((n + line - 1) / line);
+  const index begin = first * line, end = (std::min)(n, last * line);
+  if (begin < end) f(begin, end - begin);
+  on.threads.wait();
+}
+}  // namespace detail
+
+/// x[n] = value
+template <class T>
+void fill(const machine& on, index n, T value, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
+}
+/// y[n] = x[n]
+template <class T>
+void copy(const machine& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
+}
+/// y[n] = a[n] + b[n]; y may be a or b
+template <class T>
+void add(const machine& on, index n, const T* a, const T* b, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
+  });
+}
+/// y[n] = f(x[n])
+template <activation_kind A, class T>
+void activation(const machine& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
+  });
+}
+/// dx[n] += dy[n] f'(x[n])
+template <activation_kind A, class T>
+void activation_backward(const machine& on, index n, const T* x, const T* dy, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at); });
+  });
+}
+/// y[n] = f(gate[n]) up[n] (zoo A4, C1)
+template <activation_kind A, class T>
+void gated(const machine& on, index n, const T* gate, const T* up, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) { decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at); });
+  });
+}
+/// dgate[n], dup[n] = the derivatives of gated() (overwritten)
+template <activation_kind A, class T>
+void gated_backward(const machine& on, index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at, dup + at);
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The storage type of model `M` when it computes in `T`: a double model stores doubles.
+template <class M, class T>
+using storage_of = std::conditional_t<std::is_same_v<T, double>, storage::f64, typename M::storage>;
+
+namespace detail {
+
+template <class S>
+constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
+  leaf.data = memory.take<typename S::value>(info.size());
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(info.rows);
+}
+template <class T, class S>
+constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
+  leaf.panels = memory.take<typename S::value>(leaf.size(info.rows, info.columns));
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(info.rows);
+}
+template <class T>
+constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
+  leaf = memory.take<std::remove_const_t<T>>(info.size());
+}
+
+/// One block that holds a params tree of model M in one form.
+template <class M, class Form>
+class tensor_block {
+ public:
+  using tree_type = typename M::template params<Form>;
+
+  /// Bytes of the block.
+  static constexpr index bytes() {
+    arena counter;
+    tree_type tree{};
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); }, path{}, tree);
+    return counter.peak();
+  }
+
+  /// Allocates the block, all zero; valid() tells whether memory was there.
+  tensor_block() : memory_(bytes()) {
+    if (!memory_.data()) return;
+    arena all(memory_.data(), memory_.size());
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); }, path{}, tree_);
+  }
+  /// Whether the allocation succeeded.
+  bool valid() const { return memory_.data() != nullptr; }
+  /// The parameters as a struct of pointers.
+  tree_type& tree() { return tree_; }
+  /// @copydoc tree()
+  const tree_type& tree() const { return tree_; }
+  /// Calls f(path, tensor_info, leaf) for each tensor in canonical order.
+  template <class F>
+  void visit(F&& f) {
+    M::visit(f, path{}, tree_);
+  }
+  /// @copydoc visit()
+  template <class F>
+  void visit(F&& f) const {
+    M::visit(f, path{}, tree_);
+  }
+  /// The whole block as bytes.
+  void* data() const { return memory_.data(); }
+
+ private:
+  memory_block memory_;
+  tree_type tree_{};
+};
+
+}  // namespace detail
+
+/// Canonical weights of model `M` with scalar `T`, in one block: what files, optimizers and
+/// transformations see. Matrices are row-major [out, in] in the model's storage type.
+template <class M, class T = float>
+class weights : public detail::tensor_block<M, form::canonical<T, storage_of<M, T>>> {
+  static_assert(!std::is_same_v<T, double> || std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::weights<M, double>: only models stored in f32 can run in double");
+
+ public:
+  using model = M;
+  using scalar = T;
+  using storage = storage_of<M, T>;
+
+  /// An exact copy in a block of its own.
+  weights clone() const {
+    weights copy;
+    if (copy.valid() && this->valid())
+      __builtin_memcpy(copy.data(), this->data(), static_cast<std::size_t>(weights::bytes()));
+    return copy;
+  }
+};
+
+/// Gradients of the trainable tensors of `M`, in full precision.
+template <class M, class T = float>
+class gradients : public detail::tensor_block<M, form::gradient<T>> {};
+
+/// The form that kernels read: constant, shareable by any number of sessions in any threads.
+template <class M, class T = float>
+class packed : public detail::tensor_block<M, form::kernel<T, storage_of<M, T>>> {
+ public:
+  using model = M;
+  using scalar = T;
+  using storage = storage_of<M, T>;
+};
+
+namespace detail {
+
+/// Rewrites `p` from `w`; with `keep_rows` the packed matrices also refer to the canonical rows of
+/// `w`, which backward passes read. Called by every thread of a team.
+template <class M, class T>
+void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T>& p) {
+  using S = storage_of<M, T>;
+  M::visit(
+      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+          ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(to));
+        } else {
+          ops::pack(on, info.rows, info.columns, static_cast<const typename S::value*>(from.data),
+                    const_cast<typename S::value*>(to.panels));
+          if constexpr (S::scaled)
+            ops::copy(on, info.rows, static_cast<const float*>(from.scales), const_cast<float*>(to.scales));
+        }
+      },
+      path{}, p.tree(), w.tree());
+}
+
+}  // namespace detail
+
+/// The packed form of `w`: one copy, exactly invertible by unpack().
+template <class M, class T>
+packed<M, T> pack(const weights<M, T>& w) {
+  packed<M, T> p;
+  if (p.valid() && w.valid()) detail::pack_into(ops::machine{}, w, p);
+  return p;
+}
+
+/// The canonical weights that `p` was packed from.
+template <class M, class T>
+weights<M, T> unpack(const packed<M, T>& p) {
+  weights<M, T> w;
+  if (!w.valid() || !p.valid()) return w;
+  M::visit(
+      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
+          std::copy_n(from, info.size(), to);
+        } else {
+          for (index n = 0; n < info.rows; ++n)
+            for (index j = 0; j < info.columns; ++j)
+              to.data[n * info.columns + j] =
+                  from.panels[(n / ops::panel_width * info.columns + j) * ops::panel_width + n % ops::panel_width];
+          if constexpr (storage_of<M, T>::scaled) std::copy_n(from.scales, info.rows, to.scales);
+        }
+      },
+      path{}, w.tree(), p.tree());
+  return w;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, keep = 0, scratch = 0;
+  constexpr index total() const { return state + keep + scratch; }
+};
+template <class M, class T>
+constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m;
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.keep.peak(), m.scratch.peak()};
+}
+
+/// The workspace of model M inside `memory`, which is zeroed and large enough.
+template <class M, class T>
+typename M::template workspace<T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m;
+  m.state = arena(at, sizes.state);
+  m.keep = arena(at + sizes.state, sizes.keep);
+  m.scratch = arena(at + sizes.state + sizes.keep, sizes.scratch);
+  auto w = M::template plan<T>(m, l, use);
+  M::prepare(w, l);
+  return w;
+}
+
+/// An error for limits that make no sense for model M, or nothing.
+template <class M>
+result<void> acceptable(const char* where, const limits& l) {
+  const auto refuse = [&](const char* field, const char* rule, index got) {
+    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
+  };
+  if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
+  if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
+  if constexpr (M::family == model_family::t5) {
+    if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
+    if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
+  } else {
+    if (l.target < 0) return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
+    if (M::longest(l) > M::context_length && M::learned)
+      return refuse("limits.target", "no more than the model's context", l.target);
+  }
+  return {};
+}
+
+inline linnet::error out_of_memory(const char* where, index bytes) {
+  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes", "a failed allocation"};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The two ends of a language model: token embedding, and the output head fused with the
+/// cross-entropy, in chunks, so that logits of all tokens never exist at once.
+
+#include <limits>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Summed loss of a call, in nats, and the number of tokens it is summed over. A call with a batch
+/// that does not fit the limits or the vocabulary computes nothing and gives NaN nats.
+struct loss_sum {
+  double nats = 0;
+  index tokens = 0;
+
+  /// Loss per token; `nats` itself without tokens.
+  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : nats; }
+  /// The answer to a batch that cannot be used.
+  static constexpr loss_sum refused() { return {std::numeric_limits<double>::quiet_NaN(), 0}; }
+};
+
+namespace ops {
+
+/// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
+template <class T, class S>
+void embed(const machine& on, index rows, index d, const token* tokens, const packed_matrix<T, S>& table, T* x) {
+  on.threads.each(rows, [&](index i) {
+    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
+  });
+}
+/// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
+template <class T>
+void embed_backward(const machine& on, index rows, index d, const token* tokens, const T* dx, T* d_table) {
+  const auto [first, last] = on.threads.share(d);
+  for (index i = 0; i < rows; ++i)
+    for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
+  on.threads.wait();
+}
+
+/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
+template <class T>
+void position_backward(const machine& on, index batch, index length, index d, const T* dx, T* d_table) {
+  on.threads.each(length, [&](index t) {
+    for (index b = 0; b < batch; ++b)
+      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
+  });
+}
+
+/// Rows of logits that are worked on at a time: about a million values.
+constexpr index head_rows(index vocabulary) {
+  const index rows = (index{1} << 20) / vocabulary;
+  return rows < 8 ? 8 : rows > 128 ? 128 : rows;
+}
+
+/// Cross-entropy of rows of logits: losses[i] = logsumexp(l) - l[label], and, in place of the
+/// logits, its gradient softmax(l) - onehot(label). Rows labelled `ignored` give 0.
+template <class T>
+void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits, double* losses,
+                   bool gradient) {
+  on.threads.each(rows, [&](index i) {
+    T* const row = logits + i * vocabulary;
+    losses[i] = 0;
+    if (labels[i] == ignored) {
+      if (gradient) std::fill_n(row, vocabulary, T(0));
+      return;
+    }
+    const T target = row[labels[i]];
+    simd::dispatch(on.level, [&](auto k) {
+      using K = decltype(k);
+      const T largest = K::template maximum<T>(vocabulary, row);
+      const T sum = K::template exp_sum<T>(vocabulary, largest, row);
+      losses[i] = std::log(static_cast<double>(sum)) + static_cast<double>(largest) - static_cast<double>(target);
+      if (gradient) {
+        K::template scale<T>(vocabulary, T(1) / sum, row);
+        row[labels[i]] -= T(1);
+      }
+    });
+  });
+}
+
+/// What the head works with: y[rows, d] against the table W[vocabulary, d], logits = alpha y W^T.
+template <class T, class S>
+struct head_call {
+  index rows, d, vocabulary;
+  const T* y;
+  const packed_matrix<T, S>& table;
+  T alpha;               ///< d^-1/2 for T5's tied head (zoo A5), else 1
+  const token* labels;   ///< [rows], or `ignored`
+  T* chunk;              ///< scratch [head_rows, vocabulary]
+  double* losses;        ///< scratch [rows]
+  T* dy = nullptr;       ///< gradient of y, added to; null for the loss alone
+  T* d_table = nullptr;  ///< gradient of the table, added to
+  T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
+};
+
+/// Summed cross-entropy of all rows and, where asked for, the gradients of that sum.
+template <class T, class S>
+loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
+  const index step = head_rows(h.vocabulary);
+  for (index first = 0; first < h.rows; first += step) {
+    const index rows = (std::min)(step, h.rows - first);
+    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk, static_cast<const T*>(nullptr), false,
+           h.alpha);
+    if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr);
+    if constexpr (!S::scaled)
+      if (h.dy) {
+        matmul_dw(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.d_table, h.alpha);
+        matmul_dx(on, rows, h.vocabulary, h.d, h.chunk, h.table, h.dy + first * h.d, h.alpha);
+      }
+  }
+  loss_sum sum;
+  for (index i = 0; i < h.rows; ++i) {
+    sum.nats += h.losses[i];
+    sum.tokens += h.labels[i] != ignored;
+  }
+  return sum;
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Computes losses of model `M` from packed weights in any storage type.
+template <class M, class T = float>
+class evaluator {
+  using S = storage_of<M, T>;
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+
+  /// Exact bytes that an evaluator with these limits allocates.
+  static constexpr index footprint(const limits& l) { return detail::plan_for<M, T>(l, purpose::scoring).total(); }
+
+  /// An evaluator for batches up to these limits. `p` must outlive it.
+  static result<evaluator> open(const packed<M, T>& p, const limits& l) {
+    if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
+    if (!p.valid()) return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights", "none"};
+    evaluator e(p, l);
+    if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
+    e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
+    return e;
+  }
+
+  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of them.
+  loss_sum loss(const batch& b, std::span<T> logits = {}) {
+    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    loss_sum loss;
+    run(limits_, [&](const ops::machine& on) {
+      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_, on, {}, logits.data());
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    return loss;
+  }
+
+ private:
+  evaluator(const packed<M, T>& p, const limits& l) : packed_(&p), limits_(l), memory_(footprint(l)) {}
+
+  const packed<M, T>* packed_;
+  limits limits_;
+  memory_block memory_;
+  typename M::template workspace<T> work_{};
+};
+
+/// Nats as bits per byte of text (zoo C11).
+inline double bits_per_byte(double nats, index bytes) {
+  return nats / (0.69314718055994531 * static_cast<double>(bytes));
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Inference: a session owns all mutable state of one running model and shares the constant packed
+/// weights with any number of others.
+
+/// @file
+/// Choosing the next token from logits: greedy, and temperature with top-k and top-p.
+
+#include <numeric>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A sampler is called with the logits [vocabulary], which it may overwrite, and a scratch list of
+/// token ids of the same size; it returns the chosen token. Write your own with the same call.
+///
+/// Greedy: the most likely token; ties go to the lowest id (zoo I1).
+struct greedy {
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token>) const {
+    return static_cast<token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  }
+};
+
+/// What a `sampler` does, in this order: temperature, top-k, top-p (zoo I2).
+struct sampling {
+  double temperature = 1;  ///< logits are divided by it; 0 is greedy
+  index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
+  double top_p = 1;        ///< keep the smallest most likely set with at least this probability
+  std::uint64_t seed = 0;  ///< of the random numbers
+};
+
+/// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
+class sampler {
+ public:
+  explicit sampler(const sampling& settings) : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
+
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token> order) {
+    if (settings_.temperature <= 0) return greedy{}(logits, order);
+    const index kept = warp(logits, order);
+    double u = random_.uniform() * mass_, sum = 0;
+    for (index i = 0; i < kept; ++i) {
+      sum += static_cast<double>(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+      if (u < sum) return order[static_cast<std::size_t>(i)];
+    }
+    return order[static_cast<std::size_t>(kept - 1)];
+  }
+
+ private:
+  /// Turns logits into unnormalised probabilities; `order` then starts with the kept tokens and
+  /// mass_ is their sum. Returns how many are kept.
+  template <class T>
+  index warp(std::span<T> logits, std::span<token> order) {
+    const auto all = static_cast<index>(logits.size());
+    const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    double total = 0;
+    for (T& l : logits) {
+      l = static_cast<T>(std::exp((static_cast<double>(l) - largest) / settings_.temperature));
+      total += static_cast<double>(l);
+    }
+    std::iota(order.begin(), order.end(), token{0});
+    mass_ = total;
+    const bool cut_k = settings_.top_k > 0 && settings_.top_k < all, cut_p = settings_.top_p < 1;
+    if (!cut_k && !cut_p) return all;
+    const auto likelier = [&](token a, token b) {
+      const T x = logits[static_cast<std::size_t>(a)], y = logits[static_cast<std::size_t>(b)];
+      return x > y || (x == y && a < b);
+    };
+    index kept = cut_k ? settings_.top_k : all;
+    std::partial_sort(order.begin(), order.begin() + kept, order.begin() + all, likelier);
+    if (cut_k) {
+      total = 0;
+      for (index i = 0; i < kept; ++i) total += probability(logits, order, i);
+    }
+    mass_ = total;
+    if (cut_p) {
+      double sum = 0;
+      index i = 0;
+      while (i < kept && (i == 0 || sum < settings_.top_p * total)) sum += probability(logits, order, i++);
+      kept = i;
+      mass_ = sum;
+    }
+    return kept;
+  }
+  template <class T>
+  static double probability(std::span<T> logits, std::span<token> order, index i) {
+    return static_cast<double>(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+  }
+
+  sampling settings_;
+  random_stream random_;
+  double mass_ = 1;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// When generation ends.
+struct generation {
+  index tokens = 0;                  ///< most tokens to generate; 0 means as many as fit
+  std::span<const token> stop = {};  ///< tokens that end it; they are not passed on
+};
+
+/// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
+/// afterwards nothing allocates. Not for use by two threads at once; open a second session instead.
+template <class M, class T = float>
+class session {
+  using S = storage_of<M, T>;
+  static constexpr bool encodes = M::family == model_family::t5;
+
+ public:
+  using model = M;
+
+  /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
+  static constexpr index footprint(const limits& l) {
+    return detail::plan_for<M, T>(l, purpose::decoding).total() + extra_bytes(l);
+  }
+
+  /// A session with memory of its own. `p` must outlive it.
+  static result<session> open(const packed<M, T>& p, const limits& l) {
+    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit.error();
+    if (!p.valid()) return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights", "none"};
+    memory_block memory(footprint(l));
+    if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
+    session s(p, l, memory.data(), private_tag{});
+    s.own_ = std::move(memory);
+    return s;
+  }
+  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to `alignment`.
+  /// Cannot fail.
+  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)
+      : session(p, l, memory.data(), private_tag{}) {
+    assert(static_cast<index>(memory.size()) >= footprint(l) && "linnet::session: the span is smaller than footprint()");
+  }
+
+  /// Forgets everything fed so far.
+  void reset() {
+    std::fill_n(past_, limits_.batch, index{0});
+    memory_cached_ = false;
+  }
+  /// Tokens fed so far to sequence `b`.
+  index position(index b = 0) const { return past_[b]; }
+  /// Most tokens that a sequence can be fed.
+  index capacity() const {
+    if constexpr (encodes) return limits_.target;
+    else return M::longest(limits_);
+  }
+
+  /// Takes back the last tokens of sequence `b`, so that `length` remain.
+  void truncate(index length, index b = 0) {
+    if (length >= 0 && length < past_[b]) past_[b] = length;
+  }
+
+  /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
+  /// source that is empty, too long or holds tokens outside the vocabulary.
+  bool encode(std::span<const token> source)
+    requires(encodes)
+  {
+    const auto length = static_cast<index>(source.size());
+    return encode(source, 1, {&length, 1});
+  }
+  /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
+  bool encode(std::span<const token> source, index batch, std::span<const index> lengths)
+    requires(encodes)
+  {
+    const index length = batch > 0 ? static_cast<index>(source.size()) / batch : 0;
+    if (batch > limits_.batch || length < 1 || length > limits_.source || !in_vocabulary(source) ||
+        static_cast<index>(lengths.size()) < batch)
+      return false;
+    for (index b = 0; b < batch; ++b)
+      if (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length) return false;
+    reset();
+    memory_length_ = length;
+    std::copy_n(lengths.data(), batch, memory_lengths_);
+    run(limits_, [&](const ops::machine& on) {
+      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_, memory_lengths_, work_, on);
+    });
+    return true;
+  }
+
+  /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them, valid
+  /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
+  /// fit the capacity or the vocabulary, or before a source is encoded.
+  std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
+  /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence, at
+  /// least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
+  std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
+    const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
+    if (batch > limits_.batch || length < 1 || !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
+        (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
+      return {};
+    for (index b = 0; b < batch; ++b) {
+      if (past_[b] + length > capacity()) return {};
+      if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length))
+        return {};
+    }
+    const index* const valid = lengths.empty() ? nullptr : lengths.data();
+    run(limits_, [&](const ops::machine& on) {
+      if constexpr (encodes)
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, memory_length_,
+                               memory_lengths_, memory_cached_, work_, on);
+      else
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, work_, on);
+    });
+    memory_cached_ = true;
+    for (index b = 0; b < batch; ++b) past_[b] += valid ? valid[b] : length;
+    return {work_.logits, static_cast<std::size_t>(batch * M::vocabulary)};
+  }
+
+  /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
+  /// encoder-decoder. Calls `emit(token)` for each new token as it is chosen; `emit` may return
+  /// false to end. Returns the number of tokens passed to `emit`; 0 if `tokens` do not fit.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit, const generation& g = {}) {
+    std::span<T> logits;
+    if constexpr (encodes) {
+      if (!encode(tokens)) return 0;
+      const token first = M::start;
+      logits = feed({&first, 1});
+    } else {
+      reset();
+      logits = feed(tokens);
+    }
+    if (logits.empty()) return 0;
+    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
+    for (index n = 0;; ++n) {
+      if (g.tokens > 0 && n == g.tokens) return n;
+      const token next = choose(logits, scratch);
+      if (std::find(g.stop.begin(), g.stop.end(), next) != g.stop.end()) return n;
+      if constexpr (std::is_void_v<decltype(emit(next))>) {
+        emit(next);
+      } else {
+        if (!emit(next)) return n + 1;
+      }
+      if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
+      logits = feed({&next, 1});
+    }
+  }
+
+ private:
+  static constexpr index extra_bytes(const limits& l) {
+    arena counter;
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<token>(M::vocabulary);
+    return counter.peak();
+  }
+  struct private_tag {};
+  session(const packed<M, T>& p, const limits& l, void* memory, private_tag) : packed_(&p), limits_(l) {
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
+    work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
+    past_ = extra.take<index>(l.batch);
+    memory_lengths_ = extra.take<index>(l.batch);
+    order_ = extra.take<token>(M::vocabulary);
+    reset();
+  }
+  static bool in_vocabulary(std::span<const token> tokens) {
+    return std::all_of(tokens.begin(), tokens.end(), [](token t) { return t >= 0 && t < M::vocabulary; });
+  }
+
+  const packed<M, T>* packed_;
+  limits limits_;
+  memory_block own_;
+  typename M::template workspace<T> work_{};
+  index* past_ = nullptr;            ///< [batch]
+  index* memory_lengths_ = nullptr;  ///< [batch]
+  token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
+  index memory_length_ = 0;
+  bool memory_cached_ = false;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Whole files in and out: read into memory once, written beside the target and then renamed.
+
+#include <cerrno>
+#include <cstdio>
+#include <new>
+#include <system_error>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The contents of a file, in memory that this object owns. Movable.
+class file_bytes {
+ public:
+  file_bytes() = default;
+  /// Memory for `size` bytes, not initialized; data() is null if there is not enough.
+  explicit file_bytes(std::size_t size)
+      : data_(new (std::nothrow) std::byte[size > 0 ? size : 1]), size_(data_ ? size : 0) {}
+
+  /// First byte, or null.
+  std::byte* data() { return data_.get(); }
+  /// @copydoc data()
+  const std::byte* data() const { return data_.get(); }
+  /// Number of bytes.
+  std::size_t size() const { return size_; }
+  /// All bytes; parsers take this.
+  std::span<const std::byte> bytes() const { return {data_.get(), size_}; }
+  /// @copydoc bytes()
+  operator std::span<const std::byte>() const { return bytes(); }
+
+ private:
+  std::unique_ptr<std::byte[]> data_;
+  std::size_t size_ = 0;
+};
+
+namespace detail {
+
+struct close_file {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using file_handle = std::unique_ptr<std::FILE, close_file>;
+
+/// The error of a failed system call on a file.
+inline error file_error(const std::string& path, const char* expected, int number = errno) {
+  return {errc::io, path, "", expected, number != 0 ? std::generic_category().message(number) : "a failure"};
+}
+
+/// Writes a file in pieces under a temporary name. commit() gives it its own; without it, nothing
+/// is left behind.
+class file_writer {
+ public:
+  /// Opens `path` + ".partial".
+  explicit file_writer(const std::string& path)
+      : path_(path), partial_(path + ".partial"), file_(std::fopen(partial_.c_str(), "wb")) {
+    if (!file_) failure_ = errno;
+  }
+  file_writer(const file_writer&) = delete;
+  file_writer& operator=(const file_writer&) = delete;
+  ~file_writer() {
+    if (!file_) return;
+    file_.reset();
+    std::remove(partial_.c_str());
+  }
+
+  /// Appends bytes; a failure is remembered for commit().
+  void write(std::span<const std::byte> bytes) {
+    if (!file_ || failure_ != 0 || bytes.empty()) return;
+    errno = 0;
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size()) failure_ = errno != 0 ? errno : EIO;
+  }
+  /// Closes the file and gives it its name, replacing what was there.
+  result<void> commit() {
+    if (!file_) return file_error(path_, "a file that can be written", failure_);
+    if (failure_ == 0) {
+      errno = 0;
+      if (std::fclose(file_.release()) != 0) failure_ = errno != 0 ? errno : EIO;
+      if (failure_ == 0 && std::rename(partial_.c_str(), path_.c_str()) == 0) return {};
+      if (failure_ == 0) failure_ = errno;
+      std::remove(partial_.c_str());
+    }
+    return file_error(path_, "to write the whole file", failure_);
+  }
+
+ private:
+  std::string path_, partial_;
+  file_handle file_;
+  int failure_ = 0;
+};
+
+}  // namespace detail
+
+/// Reads a whole regular file. Errors: errc::io (absent, a directory, not a regular file, changed
+/// while being read), errc::out_of_memory.
+inline result<file_bytes> read_file(const std::string& path) {
+  errno = 0;
+  const detail::file_handle file(std::fopen(path.c_str(), "rb"));
+  if (!file) return detail::file_error(path, "a readable file");
+  // Reading first tells a directory from a file; its reported size would be nonsense.
+  const bool empty = std::fgetc(file.get()) == EOF;
+  if (empty && std::ferror(file.get()) != 0) return detail::file_error(path, "a readable file");
+  if (std::fseek(file.get(), 0, SEEK_END) != 0) return detail::file_error(path, "a regular file");
+  const long size = std::ftell(file.get());
+  if (size < 0 || (size == 0 && !empty) || std::fseek(file.get(), 0, SEEK_SET) != 0)
+    return error{errc::io, path, "", "a regular file", "one without a size"};
+  file_bytes bytes(static_cast<std::size_t>(size));
+  if (bytes.data() == nullptr)
+    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes", "none"};
+  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size() || std::fgetc(file.get()) != EOF)
+    return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
+                 "another number: it changed while being read"};
+  return bytes;
+}
+
+/// Writes a whole file: first beside it as `path`.partial, then renamed, so that `path` never holds
+/// half a file. Errors: errc::io.
+inline result<void> write_file(const std::string& path, std::span<const std::byte> bytes) {
+  detail::file_writer writer(path);
+  writer.write(bytes);
+  return writer.commit();
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Checkpoints of llama2.c, versions 0 (legacy, no magic number) and 1; f32, little-endian.
+///
+/// Both begin with seven 32-bit integers: dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size,
+/// seq_len. In version 0 a negative vocab_size means an untied head, and unused rotary tables stand
+/// before it. Version 1 has a header of 256 bytes and another order of tensors.
+
+/// @file
+/// What a model's type says, as texts: stored beside the weights and compared when they are loaded.
+
+#include <vector>
+
+/// @file
+/// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
+
+/// @file
+/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+
+/// @file
+/// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
+/// or multi-query, with rotary or relative positions and a key-value cache.
+
+/// @file
+/// Layers made of layers: a named chain, and the pre-norm residual branch.
+
+#include <tuple>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A string usable as a template value: the name of a member of a chain.
+template <std::size_t N>
+struct fixed_string {
+  char text[N]{};
+  /// From a literal.
+  constexpr fixed_string(const char (&literal)[N]) {
+    for (std::size_t i = 0; i < N; ++i) text[i] = literal[i];
+  }
+  /// As text, without the final zero.
+  constexpr operator std::string_view() const { return {text, N - 1}; }
+};
+
+/// A layer with the name that its parameters carry inside a chain.
+template <fixed_string Name, class Layer>
+struct named {
+  using layer = Layer;
+  static constexpr std::string_view name = Name;
+};
+
+/// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>, ...>.
+/// Every intermediate result has a buffer of its own while training.
+template <class First, class... Rest>
+struct chain {
+ private:
+  static constexpr std::size_t count = 1 + sizeof...(Rest);
+  template <std::size_t K>
+  using item = std::tuple_element_t<K, std::tuple<First, Rest...>>;
+  template <std::size_t K>
+  using at_layer = typename item<K>::layer;
+
+ public:
+  static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
+
+  template <class Form>
+  struct params {
+    std::tuple<typename First::layer::template params<Form>, typename Rest::layer::template params<Form>...> items{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    visit_from<0>(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...> items{};
+    std::array<T*, count> between{};   ///< output of each member but the last
+    std::array<T*, count> gradient{};  ///< its gradient, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index mark = m.scratch.mark();
+    if (e.training) gradients_from<0>(m, e, c);
+    plan_from<0>(m, e, c);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
+                      context<T>& ctx) {
+    forward_from<0, S>(p, x, y, c, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
+                       view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+    backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
+  }
+
+  static constexpr index flops(const extents& e) {
+    return First::layer::flops(e) + (index{0} + ... + Rest::layer::flops(e));
+  }
+
+ private:
+  template <std::size_t K, class F, class... P>
+  static constexpr void visit_from(F&& f, const path& at, P&... p) {
+    at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
+    if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
+  }
+  template <std::size_t K, class T>
+  static constexpr void plan_from(planner& m, const extents& e, cache<T>& c) {
+    std::get<K>(c.items) = at_layer<K>::template plan<T>(m, e);
+    if constexpr (K + 1 < count) {
+      c.between[K] = m.keep.take<T>(e.rows() * at_layer<K>::out);
+      plan_from<K + 1>(m, e, c);
+    }
+  }
+  template <std::size_t K, class T>
+  static constexpr void gradients_from(planner& m, const extents& e, cache<T>& c) {
+    if constexpr (K + 1 < count) {
+      c.gradient[K] = m.scratch.take<T>(e.rows() * at_layer<K>::out);
+      gradients_from<K + 1>(m, e, c);
+    }
+  }
+  template <std::size_t K, class S, class T, class P>
+  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y, cache<T>& c,
+                           context<T>& ctx) {
+    if constexpr (K + 1 == count) {
+      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
+    } else {
+      static_assert(at_layer<K>::out == at_layer<K + 1>::in, "linnet::chain: neighbouring members differ in width");
+      const view<T, at_layer<K>::out> z(c.between[K], x.rows());
+      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
+      forward_from<K + 1, S, T>(p, z, y, c, ctx);
+    }
+  }
+  template <std::size_t K, class S, class T, class P, class G>
+  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x, view<const T, out> dy,
+                            view<T, at_layer<K>::in> dx, cache<T>& c, context<T>& ctx) {
+    if constexpr (K + 1 == count) {
+      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dy, dx,
+                                           std::get<K>(c.items), ctx);
+    } else {
+      const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
+      ops::fill(ctx.on, dz.size(), T(0), dz.data());
+      backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
+      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dz, dx,
+                                           std::get<K>(c.items), ctx);
+    }
+  }
+};
+
+/// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y may be x outside training.
+template <class Norm, class Sub>
+struct residual {
+  static constexpr index in = Norm::in, out = Norm::in;
+  static_assert(Sub::in == in && Sub::out == in, "linnet::residual: the branch must keep the width of the stream");
+
+  template <class Form>
+  struct params {
+    typename Norm::template params<Form> norm{};
+    typename Sub::template params<Form> sub{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    Norm::visit(f, at / "norm", p.norm...);
+    Sub::visit(f, at, p.sub...);
+  }
+
+  template <class T>
+  struct cache {
+    typename Norm::template cache<T> norm{};
+    typename Sub::template cache<T> sub{};
+    T* normed = nullptr;    ///< [rows, D] input of the branch
+    T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient
+    T* d_normed = nullptr;  ///< [rows, D] while training
+    int site = 0;           ///< of its dropout
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    c.site = m.sites++;
+    c.norm = Norm::template plan<T>(m, e);
+    c.normed = m.keep.take<T>(e.rows() * in);
+    const index mark = m.scratch.mark();
+    c.branch = m.scratch.take<T>(e.rows() * in);
+    if (e.training) c.d_normed = m.scratch.take<T>(e.rows() * in);
+    c.sub = Sub::template plan<T>(m, e);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, in> y, cache<T>& c,
+                      context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
+    Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
+    Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
+    ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
+                       view<const T, in> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()), d_normed(c.d_normed, x.rows());
+    ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
+    ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
+    Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
+    ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
+    Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
+  }
+
+  static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
+};
+
+/// `N` layers of one type after each other, each with its own parameters: one instantiation, one loop.
+template <class Layer, index N>
+struct repeat {
+  static_assert(Layer::in == Layer::out, "linnet::repeat: the layer must keep the width of the stream");
+  static constexpr index in = Layer::in, out = Layer::out;
+  static constexpr auto count = static_cast<std::size_t>(N);
+
+  template <class Form>
+  struct params {
+    std::array<typename Layer::template params<Form>, count> items{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    for (std::size_t l = 0; l < count; ++l) Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
+  }
+
+  template <class T>
+  struct cache {
+    std::array<typename Layer::template cache<T>, count> items{};
+    std::array<T*, count> stream{};    ///< output of each layer but the last
+    std::array<T*, 2> gradient{};      ///< of two neighbouring layers
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index size = e.rows() * in, mark = m.scratch.mark();
+    if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
+    for (std::size_t l = 0; l + 1 < count; ++l) c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
+    for (auto& item : c.items) {
+      const index kept = m.keep.mark();
+      item = Layer::template plan<T>(m, e);
+      if (!e.training) m.keep.release(kept);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
+                      context<T>& ctx) {
+    for (std::size_t l = 0; l < count; ++l) {
+      const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
+      Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
+      x = next;
+    }
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
+                       view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+    for (std::size_t l = count; l-- > 0;) {
+      const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
+      const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
+      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
+      Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
+      dy = d_input;
+    }
+  }
+
+  static constexpr index flops(const extents& e) { return N * Layer::flops(e); }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// The linear map and its building blocks: y = x W^T + b.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// Square root for constant expressions (Newton), x >= 0.
+constexpr double root(double x) {
+  if (x <= 0) return 0;
+  double r = x > 1 ? x : 1;
+  for (int i = 0; i < 64; ++i) r = 0.5 * (r + x / r);
+  return r;
+}
+}  // namespace detail
+
+/// y[rows, Out] = x[rows, In] W^T (+ b), W[Out, In]. Initial weights: normal with deviation In^-1/2.
+template <index In, index Out, bool Bias = false>
+struct linear : without_cache {
+  static_assert(In > 0 && Out > 0, "linnet::linear: both widths must be positive");
+  static constexpr index in = In, out = Out;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix weight{};
+    [[no_unique_address]] std::conditional_t<Bias, typename Form::vector, std::nullptr_t> bias{};
+  };
+
+  static constexpr tensor_info weight_info{Out, In, role::matrix, 1 / detail::root(In)};
+
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "weight", weight_info, p.weight...);
+    if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y, without_cache::cache<T>&,
+                      context<T>& ctx) {
+    const T* bias = nullptr;
+    if constexpr (Bias) bias = p.bias;
+    ops::matmul(ctx.on, x.rows(), Out, In, x.data(), p.weight, y.data(), bias);
+  }
+
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, In> x,
+                       view<const T, Out> dy, view<T, In> dx, without_cache::cache<T>&, context<T>& ctx) {
+    ops::matmul_dw(ctx.on, x.rows(), Out, In, dy.data(), x.data(), dp.weight);
+    if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
+    ops::matmul_dx(ctx.on, x.rows(), Out, In, dy.data(), p.weight, dx.data());
+  }
+
+  static constexpr index flops(const extents& e) { return 2 * e.rows() * In * Out; }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
+/// queries by all keys is ever held.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Query rows that are worked on at a time.
+inline constexpr index attention_rows = 48;
+
+/// One attention call: q[batch, queries, heads*h] against k, v[batch, keys, kv_heads*h].
+template <class T>
+struct attention_call {
+  index batch, queries, keys;         ///< padded lengths; `keys` also strides from sequence to sequence
+  index heads, kv_heads, h;
+  bool causal;                        ///< key j is visible to query i if j <= past + i
+  T scale;                            ///< of the scores
+  const T *q, *k, *v;
+  T* out;                             ///< [batch, queries, heads*h]
+  const index* past = nullptr;        ///< position of each sequence's first query, or null for 0
+  const index* key_lengths = nullptr; ///< valid keys of each sequence, or null for all
+  const T* bias = nullptr;            ///< lines [heads, 2*bias_origin + 1], by key position - query position
+  index bias_origin = 0;
+  T* scratch = nullptr;               ///< per thread, attention_scratch() values
+  index scratch_size = 0;
+  dropout_key dropout{};
+  int site = 0;
+};
+
+/// Gradients of an attention call; everything is added to.
+template <class T>
+struct attention_gradient {
+  const T* d_out;
+  T *dq, *dk, *dv;
+  T* d_bias = nullptr;  ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
+};
+
+/// Scratch values that one thread needs.
+constexpr index attention_scratch(index keys, index h, bool training) {
+  const index wide = round_up(keys, panel_width);
+  return (training ? 3 : 1) * attention_rows * wide + (training ? 2 : 1) * h * wide;
+}
+
+namespace detail {
+
+/// Everything about one (sequence, key-value head) that both directions share.
+template <class T>
+struct attention_unit {
+  const attention_call<T>& call;
+  index b, g, n, kv, valid, past, wide;
+  T *scores, *key_columns;
+
+  attention_unit(const attention_call<T>& c, index unit, int rank)
+      : call(c), b(unit / c.kv_heads), g(unit % c.kv_heads), n(c.heads * c.h), kv(c.kv_heads * c.h),
+        valid(c.key_lengths ? c.key_lengths[b] : c.keys), past(c.past ? c.past[b] : 0),
+        wide(round_up(c.keys, panel_width)), scores(c.scratch + rank * c.scratch_size),
+        key_columns(scores + attention_rows * wide) {
+    if (call.causal) valid = (std::min)(valid, past + call.queries);
+  }
+
+  const T* key() const { return call.k + b * call.keys * kv + g * call.h; }
+  const T* value() const { return call.v + b * call.keys * kv + g * call.h; }
+  /// Keys that query i sees.
+  index visible(index i) const {
+    return call.causal ? (std::min)(valid, past + i + 1) : valid;
+  }
+  /// columns[h, wide] = x[valid, h]^T with stride kv, zero behind the valid ones.
+  void transpose(const T* x, T* columns) const {
+    for (index c = 0; c < call.h; ++c) {
+      for (index j = 0; j < valid; ++j) columns[c * wide + j] = x[j * kv + c];
+      for (index j = valid; j < wide; ++j) columns[c * wide + j] = T(0);
+    }
+  }
+  /// scores[rows, wide] = softmax of query rows [i0, i0 + rows) of a head; returns the visible width.
+  template <class Kernels>
+  index probabilities(Kernels, index head, index i0, index rows) const {
+    const index seen = visible(i0 + rows - 1);
+    const T* const q = call.q + (b * call.queries + i0) * n + head * call.h;
+    if (rows == 1) {
+      for (index j = 0; j < seen; ++j)
+        scores[j] = call.scale * Kernels::template dot<T>(call.h, q, key() + j * kv);
+    } else {
+      Kernels::template multiply<T, T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
+                                       {key_columns, wide, panel_width}, scores, wide, {nullptr, nullptr, call.scale, false});
+    }
+    for (index i = 0; i < rows; ++i) {
+      T* const row = scores + i * wide;
+      const index count = visible(i0 + i);
+      if (call.bias) {
+        const T* const line = call.bias + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i0 + i);
+        Kernels::template add<T>(count, row, line, row);
+      }
+      Kernels::template softmax<T>(count, row);
+      std::fill(row + count, row + seen, T(0));
+    }
+    return seen;
+  }
+  /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
+  void drop(index head, index i0, index rows, index seen, T* x) const {
+    if (call.dropout.rate <= 0) return;
+    for (index i = 0; i < rows; ++i)
+      dropout_multipliers<T>(call.dropout, b, call.site, (head * call.queries + i0 + i) * call.keys, seen,
+                             [&](index j, T multiplier) { x[i * wide + j] *= multiplier; });
+  }
+};
+
+}  // namespace detail
+
+/// out = softmax(scale q k^T + bias) v, with causal and padding masks. Every query must see a key.
+template <class T>
+void attention(const machine& on, const attention_call<T>& call) {
+  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      const detail::attention_unit<T> u(call, item, on.threads.rank());
+      if (call.queries > 1) u.transpose(u.key(), u.key_columns);
+      const index group = call.heads / call.kv_heads;
+      for (index head = u.g * group; head < (u.g + 1) * group; ++head)
+        for (index i0 = 0; i0 < call.queries; i0 += attention_rows) {
+          const index rows = (std::min)(attention_rows, call.queries - i0);
+          const index seen = u.probabilities(kernels, head, i0, rows);
+          u.drop(head, i0, rows, seen, u.scores);
+          K::template multiply<T, T>(rows, call.h, seen, {u.scores, u.wide, 1}, {u.value(), u.kv, panel_width},
+                                     call.out + (u.b * call.queries + i0) * u.n + head * call.h, u.n, {});
+        }
+    });
+  });
+}
+
+/// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
+template <class T>
+void attention_backward(const machine& on, const attention_call<T>& call, const attention_gradient<T>& grad) {
+  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      const detail::attention_unit<T> u(call, item, on.threads.rank());
+      T* const value_columns = u.key_columns + call.h * u.wide;
+      T* const d_scores = value_columns + call.h * u.wide;
+      T* const dropped = d_scores + attention_rows * u.wide;
+      u.transpose(u.key(), u.key_columns);
+      u.transpose(u.value(), value_columns);
+      T* const dk = grad.dk + (u.key() - call.k);
+      T* const dv = grad.dv + (u.value() - call.v);
+      const index group = call.heads / call.kv_heads;
+      for (index head = u.g * group; head < (u.g + 1) * group; ++head)
+        for (index i0 = 0; i0 < call.queries; i0 += attention_rows) {
+          const index rows = (std::min)(attention_rows, call.queries - i0);
+          const index seen = u.probabilities(kernels, head, i0, rows);
+          const index at = (u.b * call.queries + i0) * u.n + head * call.h;
+          std::copy_n(u.scores, rows * u.wide, dropped);
+          u.drop(head, i0, rows, seen, dropped);
+          // dv += P^T d_out, dP = d_out v^T
+          K::template multiply<T, T>(seen, call.h, rows, {dropped, 1, u.wide}, {grad.d_out + at, u.n, panel_width}, dv, u.kv,
+                                     {nullptr, nullptr, T(1), true});
+          K::template multiply<T, T>(rows, round_up(seen, panel_width), call.h, {grad.d_out + at, u.n, 1},
+                                     {value_columns, u.wide, panel_width}, d_scores, u.wide, {});
+          u.drop(head, i0, rows, seen, d_scores);
+          for (index i = 0; i < rows; ++i) {
+            T* const row = d_scores + i * u.wide;
+            const index count = u.visible(i0 + i);
+            K::template softmax_backward<T>(count, u.scores + i * u.wide, row, row);
+            std::fill(row + count, row + seen, T(0));
+            if (grad.d_bias) {
+              T* const line = grad.d_bias + (u.b * call.heads + head) * (2 * call.bias_origin + 1) + call.bias_origin -
+                              (u.past + i0 + i);
+              K::template add<T>(count, line, row, line);
+            }
+          }
+          // dq += scale dS k, dk += scale dS^T q
+          K::template multiply<T, T>(rows, call.h, seen, {d_scores, u.wide, 1}, {u.key(), u.kv, panel_width}, grad.dq + at,
+                                     u.n, {nullptr, nullptr, call.scale, true});
+          K::template multiply<T, T>(seen, call.h, rows, {d_scores, 1, u.wide}, {call.q + at, u.n, panel_width}, dk, u.kv,
+                                     {nullptr, nullptr, call.scale, true});
+        }
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// Positions: rotary embeddings in both pairings, T5's relative-position buckets, sinusoids.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Which two values of a head a rotary embedding rotates together.
+enum class rope_pairing {
+  none,
+  interleaved,  ///< (2i, 2i+1): Meta's Llama, llama2.c
+  half          ///< (i, i + h/2): Hugging Face's Llama
+};
+
+namespace ops {
+
+/// Fills table[positions, h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
+template <class T>
+void rope_table(index positions, index h, double theta, T* table) {
+  for (index t = 0; t < positions; ++t)
+    for (index i = 0; i < h / 2; ++i) {
+      const double angle = static_cast<double>(t) * std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+      table[t * h + i] = static_cast<T>(std::cos(angle));
+      table[t * h + h / 2 + i] = static_cast<T>(std::sin(angle));
+    }
+}
+
+/// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
+/// The derivative is the rotation the other way (`inverse`).
+template <class T>
+void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, bool inverse) {
+  const index half = h / 2;
+  const index stride = pairing == rope_pairing::half ? 1 : 2, partner = pairing == rope_pairing::half ? half : 1;
+  for (index head = 0; head < heads; ++head, x += h)
+    for (index i = 0; i < half; ++i) {
+      const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
+      const T a = x[i * stride], b = x[i * stride + partner];
+      x[i * stride] = a * c - b * s;
+      x[i * stride + partner] = a * s + b * c;
+    }
+}
+
+/// T5's bucket of a relative position key - query (zoo A3): exact up to a quarter (bidirectional)
+/// or half (causal) of the buckets, then logarithmic up to `max_distance`.
+constexpr index relative_bucket(index relative, bool bidirectional, index buckets, index max_distance) {
+  index base = 0, distance = relative > 0 ? 0 : -relative;
+  if (bidirectional) {
+    buckets /= 2;
+    if (relative > 0) {
+      base = buckets;
+      distance = relative;
+    }
+  }
+  const index exact = buckets / 2;
+  if (distance < exact) return base + distance;
+  // bucket = exact + trunc(log(distance/exact) / log(max/exact) * (buckets - exact)), found without
+  // logarithms: the largest k with distance/exact >= (max/exact)^(k / (buckets - exact)), that is
+  // (distance/exact)^(buckets - exact) >= (max/exact)^k.
+  const index logarithmic = buckets - exact;
+  double power = 1;
+  for (index i = 0; i < logarithmic; ++i) power *= static_cast<double>(distance) / static_cast<double>(exact);
+  const double step = static_cast<double>(max_distance) / static_cast<double>(exact);
+  index k = 0;
+  for (double threshold = step; k < logarithmic - 1 && power >= threshold * (1 - 1e-12); threshold *= step) ++k;
+  return base + exact + k;
+}
+
+/// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017):
+/// sine in even columns, cosine in odd ones, wavelengths up to 10000 * 2 pi.
+inline double sinusoid(index t, index i, index d) {
+  const double angle =
+      static_cast<double>(t) * std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
+  return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The numbers of one attention layer, filled in by the model.
+struct attention_shape {
+  index d_model = 0;
+  index heads = 0;
+  index kv_heads = 0;  ///< heads % kv_heads == 0
+  index d_kv = 0;      ///< width of one head
+  bool causal = false;
+  bool cross = false;     ///< keys and values come from the encoder's output
+  bool scaled = true;     ///< scores are divided by sqrt(d_kv); T5 does not
+  bool bias = false;      ///< linear maps have biases
+  bool relative = false;  ///< add the stack's relative-position bias
+  rope_pairing rope = rope_pairing::none;
+
+  /// Width of all query heads.
+  constexpr index n() const { return heads * d_kv; }
+  /// Width of all key or value heads.
+  constexpr index kv() const { return kv_heads * d_kv; }
+};
+
+/// Attention policies: `layer<shape>` is a layer from width d_model to d_model.
+namespace attention {
+
+/// Base of every attention policy.
+struct policy {};
+
+/// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
+struct full : policy {
+  template <attention_shape A>
+  struct layer {
+    static_assert(A.heads % A.kv_heads == 0, "linnet::attention::full: heads must be a multiple of kv_heads");
+    static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
+                  "linnet::attention::full: rotary positions need an even head width d_kv");
+    static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+    using to_query = linear<in, n, A.bias>;
+    using to_key = linear<in, kv, A.bias>;
+    using to_output = linear<n, out, A.bias>;
+
+    template <class Form>
+    struct params {
+      typename to_query::template params<Form> q{};
+      typename to_key::template params<Form> k{}, v{};
+      typename to_output::template params<Form> o{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      // T5's small initial queries replace the missing 1/sqrt(d_kv) (zoo A6).
+      const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
+        tensor_info changed = info;
+        if (!A.scaled) changed.deviation /= linnet::detail::root(A.d_kv);
+        f(where, changed, leaf...);
+      };
+      to_query::visit(small, at / "q", p.q...);
+      to_key::visit(f, at / "k", p.k...);
+      to_key::visit(f, at / "v", p.v...);
+      to_output::visit(f, at / "o", p.o...);
+    }
+
+    template <class T>
+    struct cache {
+      T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]; k and v are the cache in decoding
+      T* mixed = nullptr;                          ///< [rows, n] before the output map
+      T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+      T* new_keys = nullptr;    ///< [rows, kv] on their way into the cache
+      T* new_values = nullptr;
+      T* scratch = nullptr;     ///< per thread
+      index scratch_size = 0;
+      index stride = 0;         ///< keys per sequence in k and v
+      int site = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const bool cached = e.capacity > 0;
+      c.site = m.sites++;
+      c.stride = A.cross ? e.memory : cached ? e.capacity : e.length;
+      const index key_values = e.batch * c.stride * kv;
+      c.q = m.keep.take<T>(e.rows() * n);
+      arena& lasting = cached ? m.state : m.keep;
+      c.k = lasting.take<T>(key_values);
+      c.v = lasting.take<T>(key_values);
+      c.mixed = m.keep.take<T>(e.rows() * n);
+      const index mark = m.scratch.mark();
+      if (cached && !A.cross) {
+        c.new_keys = m.scratch.take<T>(e.rows() * kv);
+        c.new_values = m.scratch.take<T>(e.rows() * kv);
+      }
+      if (e.training) {
+        c.dq = m.scratch.take<T>(e.rows() * n);
+        c.dk = m.scratch.take<T>(key_values);
+        c.dv = m.scratch.take<T>(key_values);
+        c.d_mixed = m.scratch.take<T>(e.rows() * n);
+      }
+      c.scratch_size = ops::attention_scratch(c.stride, A.d_kv, e.training);
+      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
+                        context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = x.rows();
+      to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
+      if constexpr (A.cross) {
+        if (!ctx.memory_cached) {
+          const view<const T, in> memory(ctx.memory, ctx.batch * ctx.memory_length);
+          to_key::template forward<T, S>(p.k, memory, {c.k, memory.rows()}, none, ctx);
+          to_key::template forward<T, S>(p.v, memory, {c.v, memory.rows()}, none, ctx);
+        }
+      } else if (ctx.past == nullptr) {
+        to_key::template forward<T, S>(p.k, x, {c.k, rows}, none, ctx);
+        to_key::template forward<T, S>(p.v, x, {c.v, rows}, none, ctx);
+        rotate(c.q, A.heads, rows, ctx, false);
+        rotate(c.k, A.kv_heads, rows, ctx, false);
+      } else {
+        to_key::template forward<T, S>(p.k, x, {c.new_keys, rows}, none, ctx);
+        to_key::template forward<T, S>(p.v, x, {c.new_values, rows}, none, ctx);
+        rotate(c.q, A.heads, rows, ctx, false);
+        rotate(c.new_keys, A.kv_heads, rows, ctx, false);
+        ctx.on.threads.each(rows, [&](index row) {
+          const index b = row / ctx.length, t = row % ctx.length;
+          if (t >= ctx.length_of(b)) return;
+          const index to = (b * c.stride + ctx.past[b] + t) * kv;
+          std::copy_n(c.new_keys + row * kv, kv, c.k + to);
+          std::copy_n(c.new_values + row * kv, kv, c.v + to);
+        });
+      }
+      ops::attention(ctx.on, call(c, ctx));
+      to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
+                         view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
+      const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
+      const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
+      ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
+      to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
+      ops::fill(ctx.on, dq.size(), T(0), dq.data());
+      ops::fill(ctx.on, dk.size(), T(0), dk.data());
+      ops::fill(ctx.on, dv.size(), T(0), dv.data());
+      ops::attention_backward(ctx.on, call(c, ctx),
+                              {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
+      if constexpr (!A.cross) {
+        rotate(c.dq, A.heads, rows, ctx, true);
+        rotate(c.dk, A.kv_heads, rows, ctx, true);
+      }
+      to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
+      const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
+      const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
+      to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, none, ctx);
+      to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
+    }
+
+    static constexpr index flops(const extents& e) {
+      const index queries = e.length, keys = A.cross ? e.memory : e.length;
+      return e.batch * (2 * queries * 2 * in * n + 2 * keys * 2 * in * kv + 4 * queries * keys * n);
+    }
+
+   private:
+    /// The call that both directions describe.
+    template <class T>
+    static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
+      const bool cached = ctx.past != nullptr;
+      ops::attention_call<T> a{};
+      a.batch = ctx.batch;
+      a.queries = ctx.length;
+      a.keys = A.cross ? ctx.memory_length : cached ? c.stride : ctx.length;
+      a.heads = A.heads;
+      a.kv_heads = A.kv_heads;
+      a.h = A.d_kv;
+      a.causal = A.causal;
+      a.scale = A.scaled ? T(1 / linnet::detail::root(A.d_kv)) : T(1);
+      a.q = c.q;
+      a.k = c.k;
+      a.v = c.v;
+      a.out = c.mixed;
+      a.past = A.cross ? nullptr : ctx.past;
+      // A causal query sees only earlier keys, which are valid as long as the query is.
+      a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
+      if constexpr (A.relative) {
+        a.bias = ctx.bias;
+        a.bias_origin = ctx.bias_origin;
+      }
+      a.scratch = c.scratch;
+      a.scratch_size = c.scratch_size;
+      a.dropout = ctx.dropout;
+      a.site = c.site;
+      return a;
+    }
+    /// Rotary positions on [rows, heads * d_kv], in place.
+    template <class T>
+    static void rotate(T* x, index heads, index rows, const context<T>& ctx, bool inverse) {
+      if constexpr (A.rope != rope_pairing::none)
+        ctx.on.threads.each(rows, [&](index row) {
+          const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+          ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv, x + row * heads * A.d_kv, inverse);
+        });
+    }
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+/// @file
+/// Feed-forward policies: the usual ones, and the re-parameterised variants of the report "Exploring
+/// the Limits of Small Language Models" (zoo B1). A policy has a template
+/// `layer<D, F, Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have
+/// biases. A policy of your own derives from ffn::policy; nothing in the library needs editing.
+
+/// @file
+/// Shapes: the numbers of a model, as aggregates that serve as template values.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
+struct t5_shape {
+  index d_model = 0;         ///< width of the residual stream
+  index d_ff = 0;            ///< hidden width of the feed-forward
+  index d_kv = 0;            ///< width of one attention head
+  index heads = 0;           ///< attention heads
+  index encoder_layers = 0;  ///< encoder blocks
+  index decoder_layers = 0;  ///< decoder blocks
+  index vocabulary = 0;      ///< rows of the embedding
+  index buckets = 32;        ///< relative position buckets
+  index max_distance = 128;  ///< distance from which all positions share the last bucket
+  double eps = 1e-6;         ///< added under the root of the norm
+
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 && decoder_layers > 0 &&
+           vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 && max_distance > buckets / 2 && eps > 0;
+  }
+};
+
+/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
+struct decoder_shape {
+  index d_model = 0;         ///< width of the residual stream
+  index d_ff = 0;            ///< hidden width of the feed-forward
+  index heads = 0;           ///< query heads
+  index kv_heads = 0;        ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
+  index layers = 0;          ///< blocks
+  index vocabulary = 0;      ///< rows of the embedding
+  index context = 0;         ///< longest sequence in tokens (the size of a learned position table)
+  index d_kv = 0;            ///< width of one head; 0 means d_model / heads
+  double eps = 1e-5;         ///< added under the root of the norm
+  double rope_theta = 10000; ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && layers > 0 &&
+           vocabulary > 0 && context > 0 && head_width() > 0 && (d_kv > 0 || d_model % heads == 0) && eps > 0 &&
+           rope_theta > 0;
+  }
+};
+
+/// A real number usable as a template value (clang 14 does not take a plain double).
+struct real {
+  double value;
+  /// From a plain number.
+  constexpr real(double x) : value(x) {}
+};
+
+/// A positive factor usable as a template value, such as `expansion{1.5}`; kept to 1/1000.
+struct expansion {
+  index thousandths;
+  /// From a plain number.
+  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
+  /// `width` times the factor, rounded to the nearest whole number.
+  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = f(x), elementwise, on rows of width D.
+template <index D, activation_kind A>
+struct activation_layer : without_parameters, without_cache {
+  static constexpr index in = D, out = D;
+  template <class T, class S, class P>
+  static void forward(const P&, view<const T, D> x, view<T, D> y, without_cache::cache<T>&, context<T>& ctx) {
+    ops::activation<A>(ctx.on, x.size(), x.data(), y.data());
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P&, G&, view<const T, D> x, view<const T, D> dy, view<T, D> dx, without_cache::cache<T>&,
+                       context<T>& ctx) {
+    ops::activation_backward<A>(ctx.on, x.size(), x.data(), dy.data(), dx.data());
+  }
+  static constexpr index flops(const extents&) { return 0; }
+};
+
+/// y = x with dropped values, on rows of width D; the identity outside training.
+template <index D>
+struct dropout_layer : without_parameters {
+  static constexpr index in = D, out = D;
+  template <class T>
+  struct cache {
+    int site = 0;
+    T* scratch = nullptr;  ///< [rows, D] gradient on its way back
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    const index mark = m.scratch.mark();
+    const cache<T> c{m.sites++, e.training ? m.scratch.take<T>(e.rows() * D) : nullptr};
+    m.scratch.release(mark);
+    return c;
+  }
+  template <class T, class S, class P>
+  static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>& c, context<T>& ctx) {
+    ops::copy(ctx.on, x.size(), x.data(), y.data());
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, y.data());
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                       context<T>& ctx) {
+    ops::copy(ctx.on, dy.size(), dy.data(), c.scratch);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, c.scratch);
+    ops::add(ctx.on, dx.size(), dx.data(), c.scratch, dx.data());
+  }
+  static constexpr index flops(const extents&) { return 0; }
+};
+
+/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
+template <index D, index F, activation_kind A, bool Bias>
+struct gated_layer {
+  static constexpr index in = D, out = D;
+  using wide = linear<D, F, Bias>;
+  using narrow = linear<F, D, Bias>;
+
+  template <class Form>
+  struct params {
+    typename wide::template params<Form> gate{}, up{};
+    typename narrow::template params<Form> down{};
+  };
+  template <class Fn, class... P>
+  static constexpr void visit(Fn&& f, const path& at, P&... p) {
+    wide::visit(f, at / "gate", p.gate...);
+    wide::visit(f, at / "up", p.up...);
+    narrow::visit(f, at / "down", p.down...);
+  }
+
+  template <class T>
+  struct cache {
+    T *gate = nullptr, *up = nullptr, *hidden = nullptr;  ///< [rows, F]
+    T *d_gate = nullptr, *d_up = nullptr, *d_hidden = nullptr;
+    int site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index n = e.rows() * F;
+    c.site = m.sites++;
+    c.gate = m.keep.take<T>(n);
+    c.up = m.keep.take<T>(n);
+    c.hidden = m.keep.take<T>(n);
+    const index mark = m.scratch.mark();
+    if (e.training) {
+      c.d_gate = m.scratch.take<T>(n);
+      c.d_up = m.scratch.take<T>(n);
+      c.d_hidden = m.scratch.take<T>(n);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
+                      context<T>& ctx) {
+    const index rows = x.rows();
+    without_cache::cache<T> none;
+    const view<T, F> gate(c.gate, rows), up(c.up, rows), hidden(c.hidden, rows);
+    wide::template forward<T, S>(p.gate, x, gate, none, ctx);
+    wide::template forward<T, S>(p.up, x, up, none, ctx);
+    ops::gated<A>(ctx.on, gate.size(), c.gate, c.up, c.hidden);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
+    narrow::template forward<T, S>(p.down, hidden, y, none, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
+                       view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+    const index rows = x.rows();
+    without_cache::cache<T> none;
+    const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows), d_up(c.d_up, rows);
+    ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
+    narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, none, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
+    ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
+    wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, none, ctx);
+    wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, none, ctx);
+  }
+  static constexpr index flops(const extents& e) { return 3 * 2 * e.rows() * D * F; }
+};
+
+/// Feed-forward policies.
+namespace ffn {
+
+/// Base of every feed-forward policy.
+struct policy {
+  static constexpr bool skipped = false;
+};
+
+/// wo(Drop(f(wi x))): the usual feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU).
+template <activation_kind A>
+struct standard : policy {
+  template <index D, index F, bool Bias>
+  using layer = chain<named<"wi", linear<D, F, Bias>>, named<"activation", activation_layer<F, A>>,
+                      named<"dropout", dropout_layer<F>>, named<"wo", linear<F, D, Bias>>>;
+};
+using relu = standard<activation_kind::relu>;            ///< T5 v1.0
+using gelu = standard<activation_kind::gelu>;            ///< exact GELU
+using gelu_tanh = standard<activation_kind::gelu_tanh>;  ///< GPT-2
+
+/// down(Drop(f(gate x) * up x)).
+template <activation_kind A>
+struct gated : policy {
+  template <index D, index F, bool Bias>
+  using layer = gated_layer<D, F, A, Bias>;
+};
+using gated_gelu = gated<activation_kind::gelu_tanh>;  ///< T5 v1.1
+using swiglu = gated<activation_kind::silu>;           ///< Llama, STLM
+
+/// No feed-forward at all: the sub-layer, its norm and its residual are absent.
+struct skip : policy {
+  static constexpr bool skipped = true;
+};
+
+/// 1W: one linear map W[D, D], no nonlinearity.
+struct linear : policy {
+  template <index D, index, bool Bias>
+  using layer = chain<named<"w", linnet::linear<D, D, Bias>>>;
+};
+
+/// 1W + ReLU: ReLU(W x), W[D, D].
+struct linear_relu : policy {
+  template <index D, index, bool Bias>
+  using layer =
+      chain<named<"w", linnet::linear<D, D, Bias>>, named<"activation", activation_layer<D, activation_kind::relu>>>;
+};
+
+/// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which
+/// collapse() multiplies into one [D, D] matrix after training (zoo B1). No biases.
+template <int N, expansion E = expansion{4}>
+struct reparam : policy {
+  static_assert(N == 2 || N == 3, "linnet::ffn::reparam<N, e>: N is 2 or 3 matrices");
+  static_assert(E.thousandths > 0, "linnet::ffn::reparam<N, e>: the expansion e must be positive");
+
+  template <index D>
+  static constexpr index inner = E.of(D);
+  template <index D, bool Three>
+  struct make {
+    using type = chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
+  };
+  template <index D>
+  struct make<D, true> {
+    using type = chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, inner<D>>>,
+                       named<"w3", linnet::linear<inner<D>, D>>>;
+  };
+  template <index D, index, bool>
+  using layer = typename make<D, N == 3>::type;
+};
+
+}  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
+/// RMSNorm and LayerNorm: the policies that choose them and their layers.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Normalisation policies: `layer<D, Eps>` normalises rows of width D.
+namespace norm {
+
+/// Base of every normalisation policy.
+struct policy {};
+
+/// RMSNorm (Zhang and Sennrich 2019; zoo A1): y = gamma x / sqrt(mean(x^2) + eps).
+struct rms : policy {
+  template <index D, real Eps>
+  struct layer {
+    static constexpr index in = D, out = D;
+
+    template <class Form>
+    struct params {
+      typename Form::vector weight{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
+    }
+
+    template <class T>
+    struct cache {
+      T* root = nullptr;  ///< [rows] 1 / sqrt(mean(x^2) + eps)
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      return {m.keep.take<T>(e.rows())};
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
+                        context<T>& ctx) {
+      ctx.on.threads.each(x.rows(), [&](index i) {
+        simd::dispatch(ctx.on.level, [&](auto k) {
+          c.root[i] = decltype(k)::template rms_norm<T>(D, T(Eps.value), x.row(i), p.weight, y.row(i));
+        });
+      });
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
+                         view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+      const auto [first, last] = ctx.on.threads.share(D);
+      for (index i = 0; i < x.rows(); ++i)
+        for (index j = first; j < last; ++j) dp.weight[j] += dy(i, j) * x(i, j) * c.root[i];
+      ctx.on.threads.each(x.rows(), [&](index i) {
+        simd::dispatch(ctx.on.level, [&](auto k) {
+          decltype(k)::template rms_norm_backward<T>(D, c.root[i], x.row(i), p.weight, dy.row(i), dx.row(i));
+        });
+      });
+    }
+
+    static constexpr index flops(const extents&) { return 0; }
+  };
+};
+
+/// LayerNorm (Ba et al. 2016): y = gamma (x - mean) / sqrt(variance + eps) + beta.
+struct layer_norm : policy {
+  template <index D, real Eps>
+  struct layer {
+    static constexpr index in = D, out = D;
+
+    template <class Form>
+    struct params {
+      typename Form::vector weight{};
+      typename Form::vector bias{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
+      f(at / "bias", tensor_info{1, D, role::bias, 0}, p.bias...);
+    }
+
+    template <class T>
+    struct cache {
+      T* statistics = nullptr;  ///< [rows, 2] mean and 1 / sqrt(variance + eps)
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      return {m.keep.take<T>(2 * e.rows())};
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
+                        context<T>& ctx) {
+      ctx.on.threads.each(x.rows(), [&](index i) {
+        simd::dispatch(ctx.on.level, [&](auto k) {
+          decltype(k)::template layer_norm<T>(D, T(Eps.value), x.row(i), p.weight, p.bias, y.row(i),
+                                              c.statistics + 2 * i);
+        });
+      });
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
+                         view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+      const auto [first, last] = ctx.on.threads.share(D);
+      for (index i = 0; i < x.rows(); ++i) {
+        const T mean = c.statistics[2 * i], r = c.statistics[2 * i + 1];
+        for (index j = first; j < last; ++j) {
+          dp.weight[j] += dy(i, j) * (x(i, j) - mean) * r;
+          dp.bias[j] += dy(i, j);
+        }
+      }
+      ctx.on.threads.each(x.rows(), [&](index i) {
+        simd::dispatch(ctx.on.level, [&](auto k) {
+          decltype(k)::template layer_norm_backward<T>(D, c.statistics + 2 * i, x.row(i), p.weight, dy.row(i),
+                                                       dx.row(i));
+        });
+      });
+    }
+
+    static constexpr index flops(const extents&) { return 0; }
+  };
+};
+
+}  // namespace norm
+
+LINNET_NAMESPACE_END
+/// @file
+/// Policies without a layer of their own: positions, weight tying, biases, and the wrappers that
+/// address one stack of an encoder-decoder.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Position policies of decoder-only models.
+namespace position {
+/// Base of every position policy.
+struct policy {
+  static constexpr rope_pairing pairing = rope_pairing::none;
+};
+/// Rotary, interleaved pairs (2i, 2i+1): Meta's Llama, llama2.c, STLM.
+struct rope : policy {
+  static constexpr rope_pairing pairing = rope_pairing::interleaved;
+};
+/// Rotary, pairs (i, i + h/2): Hugging Face's Llama.
+struct rope_half : policy {
+  static constexpr rope_pairing pairing = rope_pairing::half;
+};
+struct learned : policy {};     ///< a trained table [context, d_model], added to the embedding (GPT-2)
+struct sinusoidal : policy {};  ///< fixed sines and cosines, added to the embedding
+struct none : policy {};        ///< no positions: causal attention alone orders the tokens
+}  // namespace position
+
+/// Whether the output head shares the embedding's matrix.
+namespace tie {
+/// Base of the tying policies.
+struct policy {};
+struct tied : policy {};    ///< one matrix [vocabulary, d_model] at both ends
+struct untied : policy {};  ///< a head of its own
+}  // namespace tie
+
+/// Whether linear maps have biases.
+namespace bias {
+/// Base of the bias policies.
+struct policy {};
+struct none : policy {};  ///< T5, Llama, STLM
+struct all : policy {};   ///< GPT-2
+}  // namespace bias
+
+/// A policy for the encoder alone: t5<shape, encoder<ffn::skip>>.
+template <class Policy>
+struct encoder {};
+/// A policy for the decoder stack alone: t5<shape, decoder_stack<ffn::skip>>.
+template <class Policy>
+struct decoder_stack {};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Storage types are policies too, though they have no common base.
+template <class P>
+inline constexpr bool is_storage = std::is_same_v<P, storage::f32> || std::is_same_v<P, storage::bf16> ||
+                                   std::is_same_v<P, storage::int8>;
+
+/// The policy derived from `Slot` in the list, or `Default`.
+template <class Slot, class Default, class... Ps>
+struct pick_policy {
+  using type = Default;
+};
+template <class Slot, class Default, class P, class... Ps>
+struct pick_policy<Slot, Default, P, Ps...> {
+  using type = typename std::conditional_t<std::is_base_of_v<Slot, P>, std::type_identity<P>,
+                                           pick_policy<Slot, Default, Ps...>>::type;
+};
+template <class Slot, class Default, class... Ps>
+using pick = typename pick_policy<Slot, Default, Ps...>::type;
+
+/// The same for storage types.
+template <class... Ps>
+struct pick_storage {
+  using type = storage::f32;
+};
+template <class P, class... Ps>
+struct pick_storage<P, Ps...> {
+  using type = typename std::conditional_t<is_storage<P>, std::type_identity<P>, pick_storage<Ps...>>::type;
+};
+
+/// What a wrapper such as encoder<P> holds, or void.
+template <template <class> class Wrapper, class P>
+struct unwrap {
+  using type = void;
+};
+template <template <class> class Wrapper, class P>
+struct unwrap<Wrapper, Wrapper<P>> {
+  using type = P;
+};
+/// The policy of a slot for one stack: the wrapped one, else the one for all, else the default.
+template <template <class> class Wrapper, class Slot, class Default, class... Ps>
+using pick_for = pick<Slot, pick<Slot, Default, Ps...>, typename unwrap<Wrapper, Ps>::type...>;
+
+/// How many policies of the list fill a slot.
+template <class Slot, class... Ps>
+inline constexpr int times = (0 + ... + static_cast<int>(std::is_base_of_v<Slot, Ps>));
+
+template <class P>
+inline constexpr bool known_policy =
+    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> || std::is_base_of_v<attention::policy, P> ||
+    std::is_base_of_v<position::policy, P> || std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
+    is_storage<P>;
+
+/// Words for a wrong list; true when it is right.
+template <class... Ps>
+constexpr bool policies_fit() {
+  static_assert(times<ffn::policy, Ps...> <= 1, "linnet: two ffn:: policies for the same stack; give one, or wrap one "
+                                                "in encoder<> or decoder_stack<>");
+  static_assert(times<norm::policy, Ps...> <= 1, "linnet: two norm:: policies; give one");
+  static_assert(times<attention::policy, Ps...> <= 1, "linnet: two attention:: policies; give one");
+  static_assert(times<position::policy, Ps...> <= 1, "linnet: two position:: policies; give one");
+  static_assert(times<tie::policy, Ps...> <= 1, "linnet: two tie:: policies; give one");
+  static_assert(times<bias::policy, Ps...> <= 1, "linnet: two bias:: policies; give one");
+  return true;
+}
+
+/// The residual block of a stack: the attention branches, then the feed-forward unless skipped.
+template <class Norm, class Ffn, class... Branches>
+struct block_of {
+  template <index D, index F, bool Bias, real Eps>
+  struct make {
+    using feed_forward = residual<typename Norm::template layer<D, Eps>, typename Ffn::template layer<D, F, Bias>>;
+    using type = chain<Branches..., named<"ffn", feed_forward>>;
+  };
+};
+template <class Norm, class Ffn, class... Branches>
+  requires(Ffn::skipped)
+struct block_of<Norm, Ffn, Branches...> {
+  template <index D, index F, bool Bias, real Eps>
+  struct make {
+    using type = chain<Branches...>;
+  };
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
+struct decoder_batch {
+  const token* tokens = nullptr;   ///< inputs
+  const token* labels = nullptr;   ///< the token that follows each input, or `ignored`
+  index batch = 0;                 ///< sequences
+  index length = 0;                ///< tokens per sequence
+};
+
+/// A decoder-only model as a type; spelled decoder<shape, policies...>.
+template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie, class Bias,
+          class Storage>
+struct decoder_model {
+  static_assert(Shape.valid(),
+                "linnet::decoder: the shape is incomplete or inconsistent: every number must be positive, heads a "
+                "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
+
+  static constexpr model_family family = model_family::decoder;
+  static constexpr decoder_shape shape = Shape;
+  static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
+  static constexpr bool biased = std::is_same_v<Bias, bias::all>;
+  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
+  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
+  static constexpr bool rotary = Position::pairing != rope_pairing::none;
+  using ffn = Ffn;
+  using attention = Attention;
+  using norm = Norm;
+  using position = Position;
+  using storage = Storage;
+  using batch = decoder_batch;
+  /// The same model with another feed-forward.
+  template <class Other>
+  using with_ffn = decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage>;
+  /// The same model with another storage type.
+  template <class Other>
+  using with_storage = decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other>;
+
+  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary, context_length = Shape.context;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = Shape.heads,
+                                        .kv_heads = Shape.kv_heads,
+                                        .d_kv = Shape.head_width(),
+                                        .causal = true,
+                                        .bias = biased,
+                                        .rope = Position::pairing};
+  using norm_layer = typename Norm::template layer<d, eps>;
+  using block = typename detail::block_of<
+      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<self>>>>::
+      template make<d, Shape.d_ff, biased, eps>::type;
+  using blocks = repeat<block, Shape.layers>;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t> positions{};
+    typename blocks::template params<Form> stack{};
+    typename norm_layer::template params<Form> norm{};
+    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, initial_deviation}, p.embedding...);
+    if constexpr (learned)
+      f(at / "position" / "weight", tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
+    // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
+    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = initial_deviation;
+      f(where, info, leaf...);
+    };
+    blocks::visit(normal, at / "blocks", p.stack...);
+    norm_layer::visit(f, at / "norm", p.norm...);
+    if constexpr (!tied)
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, initial_deviation}, p.head...);
+  }
+  static constexpr double initial_deviation = 0.02;
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<decoder_model>(); }
+  /// Parameters outside the embedding, the position table and an untied head.
+  static constexpr index non_embedding() {
+    return parameters() - vocabulary * d * (tied ? 1 : 2) - (learned ? context_length * d : 0);
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens, head included.
+  static constexpr index flops(index batch_size, index length) {
+    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
+    return blocks::flops(e) + norm_layer::flops(e) + 2 * e.rows() * d * vocabulary;
+  }
+
+  /// Buffers of one session, evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    T *embedded = nullptr, *out = nullptr, *normed = nullptr;     ///< [rows, d]
+    T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
+    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* chunk = nullptr;       ///< logits of some rows
+    T* last = nullptr;        ///< [batch, d] last valid rows
+    T* logits = nullptr;      ///< [batch, vocabulary]
+    double* losses = nullptr; ///< [rows]
+    int site = 0;
+  };
+  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) { return l.target > 0 ? l.target : context_length; }
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const extents e = detail::stack_extents(l, use, longest(l), 0);
+    const index size = e.rows() * d;
+    workspace<T> w;
+    w.site = m.sites++;
+    if (rotary) w.table = m.state.take<T>(longest(l) * self.d_kv);
+    if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
+    w.embedded = m.keep.take<T>(size);
+    w.out = m.keep.take<T>(size);
+    w.normed = m.keep.take<T>(size);
+    if (use == purpose::decoding) {
+      w.last = m.keep.take<T>(e.batch * d);
+      w.logits = m.state.take<T>(e.batch * vocabulary);
+    } else {
+      w.losses = m.keep.take<double>(e.rows());
+      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+    }
+    if (e.training) {
+      w.d_embedded = m.keep.take<T>(size);
+      w.d_out = m.keep.take<T>(size);
+      w.d_normed = m.keep.take<T>(size);
+    }
+    w.norm = norm_layer::template plan<T>(m, e);
+    w.stack = blocks::template plan<T>(m, e);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    if constexpr (rotary) ops::rope_table(longest(l), self.d_kv, Shape.rope_theta, w.table);
+    if constexpr (sinusoidal)
+      for (index t = 0; t < longest(l); ++t)
+        for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
+  }
+
+  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
+  static bool accepts(const batch& b, const limits& l) {
+    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
+           detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
+           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true);
+  }
+
+  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
+  /// given, receives all [batch * length, vocabulary] of them. Called by every thread.
+  template <class T, class S>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
+                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.rope = w.table;
+    ctx.dropout = dropout;
+    const index rows = ctx.rows();
+    forward<T, S>(p, b.tokens, w, ctx);
+    if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
+    ops::head_call<T, S> head{rows, d, vocabulary, w.normed, head_matrix<T, S>(p), T(1), b.labels, w.chunk, w.losses};
+    head.logits = logits;
+    if constexpr (!S::scaled)
+      if (dp) {
+        head.dy = w.d_normed;
+        head.d_table = head_gradient<T>(*dp);
+      }
+    const loss_sum sum = ops::head_loss(on, head);
+    if constexpr (!S::scaled)
+      if (dp) {
+        const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
+        ops::fill(on, d_out.size(), T(0), w.d_out);
+        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows}, d_out, w.norm, ctx);
+        ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
+        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded, w.stack, ctx);
+        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::embed_backward(on, rows, d, b.tokens, w.d_embedded, dp->embedding);
+        if constexpr (learned)
+          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_embedded, dp->positions);
+      }
+    return sum;
+  }
+
+  /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
+  /// predicts what follows each sequence's last valid token. Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size, index length,
+                   const index* lengths, const index* past, workspace<T>& w, const ops::machine& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = batch_size;
+    ctx.length = length;
+    ctx.lengths = lengths;
+    ctx.past = past;
+    ctx.rope = w.table;
+    forward<T, S>(p, tokens, w, ctx);
+    on.threads.each(batch_size, [&](index i) {
+      std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    });
+    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits);
+  }
+
+ private:
+  template <class T, class S>
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
+    if constexpr (tied) return p.embedding;
+    else return p.head;
+  }
+  template <class T>
+  static T* head_gradient(params<form::gradient<T>>& dp) {
+    if constexpr (tied) return dp.embedding;
+    else return dp.head;
+  }
+  /// tokens -> w.normed
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.embedded);
+    const T* table = nullptr;
+    if constexpr (learned) table = p.positions;
+    if constexpr (sinusoidal) table = w.table;
+    if (table)
+      ctx.on.threads.each(rows, [&](index i) {
+        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
+        for (index j = 0; j < d; ++j) w.embedded[i * d + j] += table[position * d + j];
+      });
+    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+    norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.normed, rows}, w.norm, ctx);
+  }
+};
+
+namespace detail {
+template <decoder_shape Shape, class... Ps>
+struct make_decoder {
+  static_assert((known_policy<Ps> && ...),
+                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own from ffn::policy, "
+                "attention::policy or norm::policy");
+  static_assert(policies_fit<Ps...>());
+  using type =
+      decoder_model<Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+                    pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
+                    pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
+                    typename pick_storage<Ps...>::type>;
+};
+}  // namespace detail
+
+/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults: SwiGLU,
+/// full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
+template <decoder_shape Shape, class... Policies>
+using decoder = typename detail::make_decoder<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END
+/// @file
+/// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
+/// variants (zoo A1 to A8, B1).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Sources and targets of a T5 training or scoring call, row-major.
+struct t5_batch {
+  const token* source = nullptr;          ///< [batch, source_length], padded on the right
+  const index* source_lengths = nullptr;  ///< [batch] valid source tokens, at least 1; null when all are
+  const token* labels = nullptr;          ///< [batch, target_length], `ignored` behind the end
+  index batch = 0;                        ///< sequences
+  index source_length = 0;                ///< padded source tokens
+  index target_length = 0;                ///< padded target tokens
+};
+
+/// One stack of a T5 model: relative-position bias, blocks, final norm.
+template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm>
+struct t5_stack {
+  static constexpr index d = Shape.d_model, heads = Shape.heads;
+  static constexpr index in = d, out = d;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d, .heads = heads, .kv_heads = heads, .d_kv = Shape.d_kv,
+                                        .causal = IsDecoder, .scaled = false, .relative = true};
+  static constexpr attention_shape across{.d_model = d, .heads = heads, .kv_heads = heads, .d_kv = Shape.d_kv,
+                                          .cross = true, .scaled = false};
+  using norm_layer = typename Norm::template layer<d, eps>;
+  using self_attention = named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
+  using cross_attention = named<"cross", residual<norm_layer, attention::full::layer<across>>>;
+  template <class... Branches>
+  using block_with = typename detail::block_of<Norm, Ffn, Branches...>::template make<d, Shape.d_ff, false, eps>::type;
+  using block = typename std::conditional_t<IsDecoder, std::type_identity<block_with<self_attention, cross_attention>>,
+                                            std::type_identity<block_with<self_attention>>>::type;
+  using blocks = repeat<block, Layers>;
+
+  template <class Form>
+  struct params {
+    typename Form::vector relative_bias{};
+    typename blocks::template params<Form> stack{};
+    typename norm_layer::template params<Form> norm{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "relative_bias" / "weight", tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)},
+      p.relative_bias...);
+    blocks::visit(f, at / "blocks", p.stack...);
+    norm_layer::visit(f, at / "norm", p.norm...);
+  }
+
+  template <class T>
+  struct cache {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    T *x = nullptr, *y = nullptr;      ///< [rows, d] embedded input, output of the blocks
+    T *dx = nullptr, *dy = nullptr;    ///< their gradients
+    T* bias = nullptr;                 ///< [heads, 2 origin + 1] bias lines
+    T* d_bias = nullptr;               ///< [batch, heads, 2 origin + 1]
+    index origin = 0;
+    int input_site = 0, output_site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    c.input_site = m.sites++;
+    c.output_site = m.sites++;
+    c.origin = e.length - 1;
+    const index lines = heads * (2 * c.origin + 1), size = e.rows() * d;
+    c.x = m.keep.take<T>(size);
+    c.y = m.keep.take<T>(size);
+    c.bias = m.keep.take<T>(lines);
+    if (e.training) {
+      c.dx = m.keep.take<T>(size);
+      c.dy = m.keep.take<T>(size);
+      c.d_bias = m.keep.take<T>(e.batch * lines);
+    }
+    c.norm = norm_layer::template plan<T>(m, e);
+    c.stack = blocks::template plan<T>(m, e);
+    return c;
+  }
+
+  /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (zoo A4).
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c, context<T>& ctx) {
+    const index rows = ctx.rows(), line = 2 * c.origin + 1;
+    ctx.on.threads.each(heads, [&](index head) {
+      for (index r = 0; r < line; ++r) c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
+    });
+    ctx.bias = c.bias;
+    ctx.bias_origin = c.origin;
+    ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
+    blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
+    norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
+  }
+  /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<T, d> dy, cache<T>& c,
+                       context<T>& ctx) {
+    const index rows = ctx.rows(), line = 2 * c.origin + 1;
+    ctx.bias = c.bias;
+    ctx.bias_origin = c.origin;
+    ctx.d_bias = c.d_bias;
+    ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
+    ops::fill(ctx.on, rows * d, T(0), c.dy);
+    norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm, ctx);
+    ops::fill(ctx.on, rows * d, T(0), c.dx);
+    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows}, c.stack, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
+    ctx.on.threads.each(heads, [&](index head) {
+      for (index b = 0; b < ctx.batch; ++b)
+        for (index r = 0; r < line; ++r)
+          dp.relative_bias[bucket(r - c.origin) * heads + head] += c.d_bias[(b * heads + head) * line + r];
+    });
+  }
+
+  static constexpr index flops(const extents& e) { return blocks::flops(e) + norm_layer::flops(e); }
+
+ private:
+  /// The bucket of a key position minus query position.
+  static constexpr index bucket(index relative) {
+    return ops::relative_bucket(relative, !IsDecoder, Shape.buckets, Shape.max_distance);
+  }
+};
+
+/// A T5 model as a type; spelled t5<shape, policies...>.
+template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class Attention, class Norm, class Tie, class Storage>
+struct t5_model {
+  static_assert(Shape.valid(),
+                "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer counts and the vocabulary "
+                "must be positive, buckets a multiple of 4");
+
+  static constexpr model_family family = model_family::t5;
+  static constexpr t5_shape shape = Shape;
+  static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
+  static constexpr bool biased = false;
+  using encoder_ffn = EncoderFfn;
+  using decoder_ffn = DecoderFfn;
+  using attention = Attention;
+  using norm = Norm;
+  using storage = Storage;
+  using batch = t5_batch;
+  /// The same model with other feed-forwards.
+  template <class E, class D = E>
+  using with_ffn = t5_model<Shape, E, D, Attention, Norm, Tie, Storage>;
+  /// The same model with another storage type.
+  template <class Other>
+  using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, Attention, Norm, Tie, Other>;
+
+  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
+  /// The token that starts every target, and pads (zoo A5).
+  static constexpr token start = 0;
+  using encoder = t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, Attention, Norm>;
+  using decoder = t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, Attention, Norm>;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix embedding{};
+    typename encoder::template params<Form> encoder_stack{};
+    typename decoder::template params<Form> decoder_stack{};
+    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, 1}, p.embedding...);
+    encoder::visit(f, at / "encoder", p.encoder_stack...);
+    decoder::visit(f, at / "decoder", p.decoder_stack...);
+    if constexpr (!tied) f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
+  }
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<t5_model>(); }
+  /// Parameters outside the embedding and an untied head.
+  static constexpr index non_embedding() { return parameters() - vocabulary * d * (tied ? 1 : 2); }
+  /// Floating-point operations of one forward call, head included (zoo A8).
+  static constexpr index flops(index batch_size, index source, index target) {
+    const limits l{.batch = batch_size};
+    return encoder::flops(detail::stack_extents(l, purpose::scoring, source, 0)) +
+           decoder::flops(detail::stack_extents(l, purpose::scoring, target, source)) +
+           2 * batch_size * target * d * vocabulary;
+  }
+
+  /// Buffers of one session, evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename encoder::template cache<T> encoder_stack{};
+    typename decoder::template cache<T> decoder_stack{};
+    T *memory = nullptr, *out = nullptr;      ///< [source rows, d], [target rows, d] normed outputs
+    T *d_memory = nullptr, *d_out = nullptr;  ///< their gradients
+    token* inputs = nullptr;                  ///< [target rows] labels shifted right
+    T* chunk = nullptr;                       ///< logits of some rows
+    T* last = nullptr;                        ///< [batch, d] last valid rows
+    T* logits = nullptr;                      ///< [batch, vocabulary]
+    double* losses = nullptr;                 ///< [target rows]
+    index memory_length = 0;
+  };
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const extents target = detail::stack_extents(l, use, l.target, l.source);
+    extents source = detail::stack_extents(l, use, l.source, 0);
+    source.capacity = 0;  // the encoder reads its whole input at once
+    workspace<T> w;
+    arena& lasting = use == purpose::decoding ? m.state : m.keep;
+    w.memory = lasting.take<T>(source.rows() * d);
+    w.out = m.keep.take<T>(target.rows() * d);
+    if (use == purpose::decoding) {
+      w.last = m.keep.take<T>(l.batch * d);
+      w.logits = m.state.take<T>(l.batch * vocabulary);
+    } else {
+      w.inputs = m.keep.take<token>(target.rows());
+      w.losses = m.keep.take<double>(target.rows());
+      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+    }
+    if (use == purpose::training) {
+      w.d_memory = m.keep.take<T>(source.rows() * d);
+      w.d_out = m.keep.take<T>(target.rows() * d);
+    }
+    const index mark = m.keep.mark();
+    w.encoder_stack = encoder::template plan<T>(m, source);
+    if (use != purpose::training) m.keep.release(mark);
+    w.decoder_stack = decoder::template plan<T>(m, target);
+    return w;
+  }
+  /// Nothing to fill in.
+  template <class T>
+  static void prepare(workspace<T>&, const limits&) {}
+
+  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
+  static bool accepts(const batch& b, const limits& l) {
+    if (b.batch < 1 || b.batch > l.batch || b.source_length < 1 || b.source_length > l.source || b.target_length < 1 ||
+        b.target_length > l.target)
+      return false;
+    for (index i = 0; b.source_lengths && i < b.batch; ++i)
+      if (b.source_lengths[i] < 1 || b.source_lengths[i] > b.source_length) return false;
+    return detail::tokens_fit(b.source, b.batch * b.source_length, vocabulary, false) &&
+           detail::tokens_fit(b.labels, b.batch * b.target_length, vocabulary, true);
+  }
+
+  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
+  /// given, receives all [batch * target_length, vocabulary] of them. Called by every thread.
+  template <class T, class S>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
+                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr) {
+    context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
+    ctx.dropout = dropout;
+    encode<T, S>(p, b.source, w, ctx);
+
+    context<T> target = ctx;
+    target.length = b.target_length;
+    target.lengths = nullptr;
+    target.memory = w.memory;
+    target.d_memory = w.d_memory;
+    target.memory_length = b.source_length;
+    target.memory_lengths = b.source_lengths;
+    const index rows = target.rows();
+    on.threads.each(rows, [&](index i) {
+      const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
+      w.inputs[i] = before == ignored ? start : before;
+    });
+    ops::embed(on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
+    decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
+
+    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
+    ops::head_call<T, S> head{rows, d, vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(), b.labels, w.chunk, w.losses};
+    head.logits = logits;
+    if constexpr (!S::scaled)
+      if (dp) {
+        head.dy = w.d_out;
+        if constexpr (tied) head.d_table = dp->embedding;
+        else head.d_table = dp->head;
+      }
+    const loss_sum sum = ops::head_loss(on, head);
+    if constexpr (!S::scaled)
+      if (dp) {
+        ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
+        decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows}, w.decoder_stack, target);
+        ops::embed_backward(on, rows, d, w.inputs, w.decoder_stack.dx, dp->embedding);
+        encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack, {w.d_memory, ctx.rows()}, w.encoder_stack,
+                                         ctx);
+        ops::embed_backward(on, ctx.rows(), d, b.source, w.encoder_stack.dx, dp->embedding);
+      }
+    return sum;
+  }
+
+  /// Encodes [batch, length] source tokens into w.memory. Called by every thread.
+  template <class T, class S>
+  static void encode(const params<form::kernel<T, S>>& p, const token* source, index batch_size, index length,
+                     const index* lengths, workspace<T>& w, const ops::machine& on) {
+    context<T> ctx = source_context<T>(batch_size, length, lengths, on);
+    encode<T, S>(p, source, w, ctx);
+  }
+  /// Feeds [batch, length] target tokens after `past` cached ones; w.logits[batch, vocabulary] then
+  /// predicts what follows each sequence's last valid token. The encoded source has `memory_length`
+  /// padded tokens; its keys and values are computed unless `memory_cached`. Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size, index length,
+                   const index* lengths, const index* past, index memory_length, const index* memory_lengths,
+                   bool memory_cached, workspace<T>& w, const ops::machine& on) {
+    context<T> ctx = source_context<T>(batch_size, length, lengths, on);
+    ctx.past = past;
+    ctx.memory = w.memory;
+    ctx.memory_length = memory_length;
+    ctx.memory_lengths = memory_lengths;
+    ctx.memory_cached = memory_cached;
+    const index rows = ctx.rows();
+    ops::embed(on, rows, d, tokens, p.embedding, w.decoder_stack.x);
+    decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
+    on.threads.each(batch_size, [&](index i) {
+      std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    });
+    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr),
+                false, head_scale<T>());
+  }
+
+ private:
+  /// T5's tied head reads y / sqrt(d) (zoo A5).
+  template <class T>
+  static constexpr T head_scale() {
+    return tied ? T(1 / detail::root(d)) : T(1);
+  }
+  template <class T, class S>
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
+    if constexpr (tied) return p.embedding;
+    else return p.head;
+  }
+  template <class T>
+  static context<T> source_context(index batch_size, index length, const index* lengths, const ops::machine& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = batch_size;
+    ctx.length = length;
+    ctx.lengths = lengths;
+    return ctx;
+  }
+  template <class T, class S>
+  static void encode(const params<form::kernel<T, S>>& p, const token* source, workspace<T>& w, context<T>& ctx) {
+    ops::embed(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
+    encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
+  }
+};
+
+namespace detail {
+template <class P>
+inline constexpr bool known_t5_policy = known_policy<P>;
+template <class P>
+inline constexpr bool known_t5_policy<encoder<P>> = std::is_base_of_v<ffn::policy, P>;
+template <class P>
+inline constexpr bool known_t5_policy<decoder_stack<P>> = std::is_base_of_v<ffn::policy, P>;
+
+template <t5_shape Shape, class... Ps>
+struct make_t5 {
+  static_assert((known_t5_policy<Ps> && ...),
+                "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from ffn::policy, "
+                "attention::policy or norm::policy, and wrap only ffn:: policies in encoder<> or decoder_stack<>");
+  static_assert((!std::is_base_of_v<position::policy, Ps> && ...),
+                "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
+  static_assert((!std::is_base_of_v<bias::all, Ps> && ...), "linnet::t5: T5 has no biases; bias::all is for decoder<>");
+  static_assert(policies_fit<Ps...>());
+  using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
+                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+                        pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
+                        pick<tie::policy, tie::tied, Ps...>, typename pick_storage<Ps...>::type>;
+};
+}  // namespace detail
+
+/// A T5 encoder-decoder: numbers from `Shape`, choices from policies in any order. Defaults are
+/// version 1.0: ReLU feed-forward, full attention, RMSNorm, tied head, f32. Version 1.1 is
+/// t5<shape, ffn::gated_gelu, tie::untied>.
+template <t5_shape Shape, class... Policies>
+using t5 = typename detail::make_t5<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A number as its shortest decimal text: 32128, 1e-06, 0.5.
+inline std::string number_text(double x) {
+  char digits[32];
+  return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
+}
+
+constexpr const char* name_of(activation_kind kind) {
+  switch (kind) {
+    case activation_kind::relu: return "relu";
+    case activation_kind::gelu: return "gelu";
+    case activation_kind::gelu_tanh: return "gelu_tanh";
+    default: return "silu";
+  }
+}
+
+/// What is known about a feed-forward policy; a user's own is "custom".
+template <class P>
+struct ffn_facts {
+  static constexpr bool standard = false, gated = false;
+  static std::string name() { return "custom"; }
+};
+template <activation_kind A>
+struct ffn_facts<ffn::standard<A>> {
+  static constexpr bool standard = true, gated = false;
+  static constexpr activation_kind activation = A;
+  static std::string name() { return name_of(A); }
+};
+template <activation_kind A>
+struct ffn_facts<ffn::gated<A>> {
+  static constexpr bool standard = false, gated = true;
+  static constexpr activation_kind activation = A;
+  static std::string name() { return std::string("gated ") + name_of(A); }
+};
+template <>
+struct ffn_facts<ffn::skip> : ffn_facts<void> {
+  static std::string name() { return "skip"; }
+};
+template <>
+struct ffn_facts<ffn::linear> : ffn_facts<void> {
+  static std::string name() { return "linear"; }
+};
+template <>
+struct ffn_facts<ffn::linear_relu> : ffn_facts<void> {
+  static std::string name() { return "linear relu"; }
+};
+template <int N, expansion E>
+struct ffn_facts<ffn::reparam<N, E>> : ffn_facts<void> {
+  static std::string name() {
+    return "reparam " + std::to_string(N) + " expansion " + number_text(static_cast<double>(E.thousandths) / 1000);
+  }
+};
+
+template <class P>
+constexpr const char* norm_name() {
+  if constexpr (std::is_same_v<P, norm::rms>) return "rms";
+  else if constexpr (std::is_same_v<P, norm::layer_norm>) return "layer_norm";
+  else return "custom";
+}
+template <class P>
+constexpr const char* position_name() {
+  if constexpr (std::is_same_v<P, position::rope>) return "rope";
+  else if constexpr (std::is_same_v<P, position::rope_half>) return "rope_half";
+  else if constexpr (std::is_same_v<P, position::learned>) return "learned";
+  else if constexpr (std::is_same_v<P, position::sinusoidal>) return "sinusoidal";
+  else if constexpr (std::is_same_v<P, position::none>) return "none";
+  else return "custom";
+}
+
+/// One statement about a model.
+struct fact {
+  std::string key, value;
+};
+
+/// Everything that decides what the weights of `M` compute; neither storage nor scalar type.
+template <class M>
+std::vector<fact> facts_of() {
+  std::vector<fact> all;
+  const auto number = [&](const char* key, auto value) {
+    all.push_back({key, number_text(static_cast<double>(value))});
+  };
+  const auto text = [&](const char* key, std::string value) { all.push_back({key, std::move(value)}); };
+  constexpr auto shape = M::shape;
+  number("d_model", shape.d_model);
+  number("d_ff", shape.d_ff);
+  number("heads", shape.heads);
+  number("vocabulary", shape.vocabulary);
+  number("eps", shape.eps);
+  if constexpr (M::family == model_family::t5) {
+    text("family", "t5");
+    number("d_kv", shape.d_kv);
+    number("encoder_layers", shape.encoder_layers);
+    number("decoder_layers", shape.decoder_layers);
+    number("buckets", shape.buckets);
+    number("max_distance", shape.max_distance);
+    text("encoder_ffn", ffn_facts<typename M::encoder_ffn>::name());
+    text("decoder_ffn", ffn_facts<typename M::decoder_ffn>::name());
+  } else {
+    text("family", "decoder");
+    number("d_kv", shape.head_width());
+    number("kv_heads", shape.kv_heads);
+    number("layers", shape.layers);
+    number("context", shape.context);
+    text("position", position_name<typename M::position>());
+    if constexpr (M::rotary) number("rope_theta", shape.rope_theta);
+    text("ffn", ffn_facts<typename M::ffn>::name());
+  }
+  text("attention", std::is_same_v<typename M::attention, attention::full> ? "full" : "custom");
+  text("norm", norm_name<typename M::norm>());
+  text("head", M::tied ? "tied" : "untied");
+  text("bias", M::biased ? "all" : "none");
+  return all;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Tensors in files: their element types, and the way between them and a model's weights.
+
+#include <bit>
+
+LINNET_NAMESPACE_BEGIN
+
+static_assert(std::endian::native == std::endian::little,
+              "linnet reads and writes files on little-endian machines only");
+
+/// Element types of tensors in files, little-endian.
+enum class dtype { boolean, u8, i8, f8_e4m3, f8_e5m2, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64 };
+
+namespace detail {
+struct dtype_facts {
+  std::string_view name;
+  index size;
+};
+inline constexpr std::array<dtype_facts, 15> dtype_table{{{"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"F8_E4M3", 1},
+                                                          {"F8_E5M2", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2},
+                                                          {"BF16", 2}, {"U32", 4}, {"I32", 4}, {"F32", 4},
+                                                          {"U64", 8}, {"I64", 8}, {"F64", 8}}};
+}  // namespace detail
+
+/// The name of an element type in safetensors files, such as "F32".
+constexpr std::string_view name_of(dtype type) { return detail::dtype_table[static_cast<std::size_t>(type)].name; }
+/// Bytes of one element.
+constexpr index size_of(dtype type) { return detail::dtype_table[static_cast<std::size_t>(type)].size; }
+/// Whether values of this type can be read as real numbers: F16, BF16, F32, F64.
+constexpr bool is_real(dtype type) {
+  return type == dtype::f16 || type == dtype::bf16 || type == dtype::f32 || type == dtype::f64;
+}
+
+namespace detail {
+
+/// Any object at `from`, which need not be aligned.
+template <class T>
+T load_as(const std::byte* from) {
+  T value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+/// The value of IEEE half-precision bits.
+inline double decode_half(std::uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  // Assembled as the bits of a float, so infinities and NaNs survive -ffast-math.
+  if (exponent == 0) {
+    const double size = fraction * (1.0 / 16777216.0);  // 2^-24
+    return bits >> 15 != 0 ? -size : size;
+  }
+  const std::uint32_t wide = static_cast<std::uint32_t>(bits >> 15) << 31 |
+                             static_cast<std::uint32_t>(exponent == 31 ? 255 : exponent + 112) << 23 |
+                             static_cast<std::uint32_t>(fraction) << 13;
+  float value = 0;
+  __builtin_memcpy(&value, &wide, sizeof value);
+  return value;
+}
+
+/// to[count] = values of a real type, `stride` elements apart.
+inline void decode_reals(dtype type, const std::byte* from, index count, index stride, double* to) {
+  const index step = stride * size_of(type);
+  switch (type) {
+    case dtype::f16:
+      for (index i = 0; i < count; ++i) to[i] = decode_half(load_as<std::uint16_t>(from + i * step));
+      break;
+    case dtype::bf16:
+      for (index i = 0; i < count; ++i)
+        to[i] = storage::bf16::decode(static_cast<storage::bf16::value>(load_as<std::uint16_t>(from + i * step)));
+      break;
+    case dtype::f32:
+      for (index i = 0; i < count; ++i) to[i] = static_cast<double>(load_as<float>(from + i * step));
+      break;
+    default:
+      for (index i = 0; i < count; ++i) to[i] = load_as<double>(from + i * step);
+  }
+}
+
+/// One tensor of a weights object, whatever the model's type.
+struct leaf {
+  std::string name;         ///< canonical
+  index rows = 0;           ///< output features; of a vector, its length
+  index columns = 0;        ///< input features; of a vector, 1
+  bool vector = false;      ///< one dimension in files
+  dtype type = dtype::f32;  ///< of the elements in memory
+  std::byte* data = nullptr;
+  float* scales = nullptr;  ///< one per row of an i8 matrix
+
+  index size() const { return rows * columns; }
+};
+
+template <class Value>
+constexpr dtype dtype_of() {
+  if constexpr (std::is_same_v<Value, float>) return dtype::f32;
+  else if constexpr (std::is_same_v<Value, double>) return dtype::f64;
+  else if constexpr (std::is_same_v<Value, storage::bf16::value>) return dtype::bf16;
+  else {
+    static_assert(std::is_same_v<Value, storage::int8::value>, "linnet: files cannot hold this storage type");
+    return dtype::i8;
+  }
+}
+
+/// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
+template <class M, class T>
+std::vector<leaf> leaves_of(const weights<M, T>& w) {
+  std::vector<leaf> all;
+  w.visit([&](const path& at, const tensor_info& info, const auto& from) {
+    leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
+    one.vector = info.kind == role::scale || info.kind == role::bias;
+    if (one.vector) std::swap(one.rows, one.columns);
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+      one.type = dtype_of<T>();
+      one.data = reinterpret_cast<std::byte*>(from);
+    } else {
+      one.type = dtype_of<std::remove_pointer_t<decltype(from.data)>>();
+      one.data = reinterpret_cast<std::byte*>(from.data);
+      one.scales = from.scales;
+    }
+    all.push_back(std::move(one));
+  });
+  return all;
+}
+
+/// Stores `count` values at element `first` of a tensor.
+inline void encode_reals(const leaf& to, index first, index count, const double* from) {
+  switch (to.type) {
+    case dtype::f32: {
+      auto* const data = reinterpret_cast<float*>(to.data) + first;
+      for (index i = 0; i < count; ++i) data[i] = storage::f32::encode(from[i]);
+      break;
+    }
+    case dtype::bf16: {
+      auto* const data = reinterpret_cast<storage::bf16::value*>(to.data) + first;
+      for (index i = 0; i < count; ++i) data[i] = storage::bf16::encode(from[i]);
+      break;
+    }
+    default: {
+      auto* const data = reinterpret_cast<double*>(to.data) + first;
+      std::copy_n(from, count, data);
+    }
+  }
+}
+
+/// Where the rows of one tensor of the model stand within a tensor of a file.
+struct placement {
+  std::string name;         ///< of the tensor in the file
+  index rows = 0;           ///< its shape: [rows, columns], or [rows] for a vector
+  index columns = 1;
+  bool vector = false;
+  bool transposed = false;  ///< the file has [in, out]
+  index offset = 0;         ///< output feature of the file at which the model's first row stands
+  index half_heads = 0;     ///< head width, where the file has RoPE pairs (i, i + h/2) and the model (2i, 2i+1)
+  index paired_heads = 0;   ///< head width, the other way round
+
+  /// The file's output feature that holds row `n` of the model.
+  index feature(index n) const {
+    if (const index h = half_heads; h > 0) n = n / h * h + n % h % 2 * (h / 2) + n % h / 2;
+    if (const index h = paired_heads; h > 0) n = n / h * h + n % h % (h / 2) * 2 + n % h / (h / 2);
+    return offset + n;
+  }
+  bool reordered() const { return transposed || half_heads > 0 || paired_heads > 0; }
+  /// The element at which row `n` begins, and the distance between its elements.
+  std::pair<index, index> row(index n) const {
+    return transposed ? std::pair(feature(n), columns) : std::pair(feature(n) * columns, index(1));
+  }
+};
+
+/// Reads the rows of `to` from a tensor of real numbers, converting its type.
+inline void copy_in(const leaf& to, const placement& at, dtype type, const std::byte* from) {
+  if (type == to.type && !at.reordered()) {
+    const index size = size_of(type);
+    __builtin_memcpy(to.data, from + at.row(0).first * size, static_cast<std::size_t>(to.size() * size));
+    return;
+  }
+  std::array<double, 256> some;
+  for (index n = 0; n < to.rows; ++n) {
+    const auto [begin, step] = at.row(n);
+    for (index j = 0; j < to.columns; j += std::ssize(some)) {
+      const index count = (std::min)(std::ssize(some), to.columns - j);
+      decode_reals(type, from + (begin + j * step) * size_of(type), count, step, some.data());
+      encode_reals(to, n * to.columns + j, count, some.data());
+    }
+  }
+}
+
+/// Writes the rows of `from` into a tensor of the same element type.
+inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
+  const auto size = static_cast<std::size_t>(size_of(from.type));
+  const std::byte* source = from.data;
+  for (index n = 0; n < from.rows; ++n) {
+    const auto [begin, step] = at.row(n);
+    for (index j = 0; j < from.columns; ++j, source += size)
+      __builtin_memcpy(to + static_cast<std::size_t>(begin + j * step) * size, source, size);
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The tokenizer of llama2.c: byte-pair merges by score, with bytes for what the vocabulary lacks.
+
+#include <queue>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A vocabulary of scored pieces, read from llama2.c's tokenizer.bin: u32 longest length, then per
+/// id f32 score, u32 length, bytes. Ids 0 to 2 are unknown, begin and end; 3 to 258 the bytes
+/// "<0x00>" to "<0xFF>". Movable and copyable; const calls may run in any threads.
+class llama2c_tokenizer {
+ public:
+  static constexpr token unknown = 0, begin = 1, end = 2;
+  static constexpr token first_byte = 3;           ///< id of the byte 0
+  static constexpr index most_pieces = 512 * 1024; ///< largest vocabulary that is read
+
+  /// Parses a tokenizer.bin held in memory. The file does not say how many pieces it has:
+  /// `vocabulary` comes from the model. `where` names the file in errors. Errors: errc::malformed,
+  /// errc::mismatch (another number of pieces), errc::invalid (a vocabulary without bytes or too large).
+  static result<llama2c_tokenizer> parse(std::span<const std::byte> file, index vocabulary,
+                                         const std::string& where = "tokenizer.bin");
+
+  /// Number of pieces.
+  index vocabulary() const { return std::ssize(pieces_); }
+  /// The piece of an id as the file has it, or "" for an id outside the vocabulary.
+  std::string_view piece(token id) const {
+    if (id < 0 || id >= vocabulary()) return {};
+    const entry& e = pieces_[static_cast<std::size_t>(id)];
+    return {text_.data() + e.first, e.size};
+  }
+  /// The id of a piece, the lowest if the vocabulary has it more than once, or -1.
+  token find(std::string_view piece) const { return find(piece, {}); }
+
+  /// The ids of a text: a space is put before it, its UTF-8 sequences become pieces or bytes, then
+  /// the neighbours whose union has the best score merge, leftmost first, until none is left.
+  /// Optionally with the begin and end ids around. Takes n log n steps.
+  std::vector<token> encode(std::string_view text, bool with_begin = true, bool with_end = false) const;
+
+  /// The bytes that `id` adds to a text after `previous`: its piece, without the leading space
+  /// after begin; of a byte's piece, that byte.
+  std::string_view decode(token previous, token id) const {
+    std::string_view text = piece(id);
+    if (previous == begin && text.starts_with(' ')) text.remove_prefix(1);
+    const int byte = byte_of(text);
+    return byte < 0 ? text : std::string_view(all_bytes.data() + byte, 1);
+  }
+  /// The text of several ids, the first of which follows `previous`.
+  template <class Tokens>
+  std::string decode(const Tokens& ids, token previous = begin) const {
+    std::string text;
+    for (const token id : ids) {
+      text += decode(previous, id);
+      previous = id;
+    }
+    return text;
+  }
+
+ private:
+  struct entry {
+    std::uint32_t first, size;
+    float score;
+  };
+  std::string text_;             ///< the file: all pieces, with numbers between
+  std::vector<entry> pieces_;    ///< by id
+  std::vector<token> by_piece_;  ///< ids sorted by piece, then id
+
+  /// The id of the piece `a` + `b`, or -1.
+  token find(std::string_view a, std::string_view b) const {
+    const auto before = [&](token id, int) {
+      const std::string_view p = piece(id);
+      const int order = p.substr(0, a.size()).compare(a);
+      return order != 0 ? order < 0 : p.substr((std::min)(a.size(), p.size())) < b;
+    };
+    const auto at = std::lower_bound(by_piece_.begin(), by_piece_.end(), 0, before);
+    if (at == by_piece_.end()) return -1;
+    const std::string_view p = piece(*at);
+    return p.size() == a.size() + b.size() && p.starts_with(a) && p.ends_with(b) ? *at : -1;
+  }
+  /// The byte that a piece such as "<0x0A>" stands for, or -1.
+  static int byte_of(std::string_view piece) {
+    if (piece.size() < 5 || !piece.starts_with("<0x")) return -1;
+    int byte = 0;
+    for (const char c : piece.substr(3, 2)) {
+      const int digit = c >= '0' && c <= '9'   ? c - '0'
+                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                               : -1;
+      if (digit < 0) return -1;
+      byte = 16 * byte + digit;
+    }
+    return byte;
+  }
+  static constexpr std::array<char, 256> all_bytes = [] {
+    std::array<char, 256> all{};
+    for (std::size_t b = 0; b < 256; ++b) all[b] = static_cast<char>(b);
+    return all;
+  }();
+};
+
+inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file, index vocabulary,
+                                                          const std::string& where) {
+  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
+    return error{code, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  if (vocabulary < first_byte + 256 || vocabulary > most_pieces)
+    return wrong(errc::invalid, "vocabulary of the model", "259 to " + std::to_string(most_pieces),
+                 std::to_string(vocabulary));
+  if (file.size() < 4) return wrong(errc::malformed, "file size", "at least 4 bytes", std::to_string(file.size()));
+  if (static_cast<std::size_t>(vocabulary) > (file.size() - 4) / 8)
+    return wrong(errc::mismatch, "file size",
+                 "room for " + std::to_string(vocabulary) + " pieces (the model's vocabulary)",
+                 std::to_string(file.size()) + " bytes");
+  if (file.size() > UINT32_MAX) return wrong(errc::malformed, "file size", "below 4 GiB", std::to_string(file.size()));
+
+  std::size_t at = 0;
+  const auto take = [&](auto& value) {
+    __builtin_memcpy(&value, file.data() + at, sizeof value);
+    at += sizeof value;
+  };
+  llama2c_tokenizer made;
+  std::uint32_t longest = 0;
+  take(longest);
+  made.pieces_.reserve(static_cast<std::size_t>(vocabulary));
+  for (token id = 0; id < vocabulary; ++id) {
+    const auto what = [&](const char* field = "") { return "piece " + std::to_string(id) + field; };
+    if (file.size() - at < 8)
+      return wrong(errc::mismatch, what(), "one (the model's vocabulary has " + std::to_string(vocabulary) + ")",
+                   "the end of the file");
+    entry e{};
+    take(e.score);
+    take(e.size);
+    e.first = static_cast<std::uint32_t>(at);
+    if (!is_finite(e.score)) return wrong(errc::malformed, what(": score"), "a finite number", "another");
+    if (e.size > file.size() - at)
+      return wrong(errc::malformed, what(": length"), "at most the " + std::to_string(file.size() - at) + " bytes left",
+                   std::to_string(e.size));
+    if (e.size > longest)
+      return wrong(errc::malformed, what(": length"),
+                   "at most " + std::to_string(longest) + ", the longest by the header", std::to_string(e.size));
+    const std::string_view text(reinterpret_cast<const char*>(file.data()) + at, e.size);
+    at += e.size;
+    made.pieces_.push_back(e);
+    if (id >= first_byte && id < first_byte + 256 && (e.size != 6 || byte_of(text) != id - first_byte)) {
+      constexpr std::string_view hex = "0123456789ABCDEF";
+      const int byte = id - first_byte;
+      std::string expected = "<0x";
+      ((expected += hex[static_cast<std::size_t>(byte / 16)]) += hex[static_cast<std::size_t>(byte % 16)]) += '>';
+      return wrong(errc::malformed, what(), expected, "another piece");
+    }
+  }
+  if (at != file.size())
+    return wrong(errc::mismatch, "file size",
+                 std::to_string(at) + " bytes for " + std::to_string(vocabulary) + " pieces (the model's vocabulary)",
+                 std::to_string(file.size()));
+  made.text_.assign(reinterpret_cast<const char*>(file.data()), file.size());
+  made.by_piece_.resize(made.pieces_.size());
+  for (std::size_t i = 0; i < made.by_piece_.size(); ++i) made.by_piece_[i] = static_cast<token>(i);
+  std::sort(made.by_piece_.begin(), made.by_piece_.end(), [&](token a, token b) {
+    const int order = made.piece(a).compare(made.piece(b));
+    return order != 0 ? order < 0 : a < b;
+  });
+  return made;
+}
+
+inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin, bool with_end) const {
+  // The ids so far, as a list linked through the indices of its elements.
+  struct link {
+    token id;
+    index previous, next;
+  };
+  std::vector<link> list;
+  list.reserve(text.size() + 1);
+  const auto append = [&](token id) { list.push_back({id, std::ssize(list) - 1, std::ssize(list) + 1}); };
+  const auto append_text = [&](std::string_view character) {
+    if (const token id = find(character); id >= 0) return append(id);
+    for (const char c : character) append(static_cast<unsigned char>(c) + first_byte);
+  };
+  const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; };
+  if (!text.empty()) append_text(" ");
+  for (std::size_t i = 0, n = 0; i < text.size(); i += n) {
+    for (n = 1; n < 4 && i + n < text.size() && continues(text[i + n]);) ++n;
+    append_text(text.substr(i, n));
+  }
+
+  // Merges in order of score, then place. One is outdated when either id has changed since.
+  struct merge {
+    float score;
+    index left, right;
+    token left_id, right_id, id;
+    bool operator<(const merge& other) const {
+      return score != other.score ? score < other.score : left > other.left;
+    }
+  };
+  std::priority_queue<merge> merges;
+  const auto element = [&](index i) -> link& { return list[static_cast<std::size_t>(i)]; };
+  const auto consider = [&](index left) {
+    if (left < 0 || element(left).next >= std::ssize(list)) return;
+    const index right = element(left).next;
+    const token a = element(left).id, b = element(right).id, id = find(piece(a), piece(b));
+    if (id < 0) return;
+    const float score = pieces_[static_cast<std::size_t>(id)].score;
+    if (score > -1e10f) merges.push({score, left, right, a, b, id});  // llama2.c's starting value
+  };
+  for (index i = 0; i < std::ssize(list); ++i) consider(i);
+  while (!merges.empty()) {
+    const merge m = merges.top();
+    merges.pop();
+    link& left = element(m.left);
+    if (left.id != m.left_id || left.next != m.right || element(m.right).id != m.right_id) continue;
+    left.id = m.id;
+    left.next = element(m.right).next;
+    element(m.right).id = -1;
+    if (left.next < std::ssize(list)) element(left.next).previous = m.left;
+    consider(left.previous);
+    consider(m.left);
+  }
+
+  std::vector<token> ids;
+  if (with_begin) ids.push_back(begin);
+  for (index i = 0; i < std::ssize(list); i = element(i).next) ids.push_back(element(i).id);
+  if (with_end) ids.push_back(end);
+  return ids;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Versions of the llama2.c checkpoint format.
+enum class llama2c_version { v0, v1 };
+
+namespace detail {
+
+inline constexpr std::uint32_t llama2c_magic = 0x616b3432;
+inline constexpr index llama2c_header = 256;  ///< bytes, version 1
+
+/// The facts of a model type that a checkpoint also holds, and the two that the format fixes.
+struct llama2c_shape {
+  std::int32_t dim = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, vocabulary = 0, context = 0;
+  bool tied = true;
+  index head_width = 0;
+  index paired_heads = 0;  ///< head width, where the model pairs (i, i + h/2) and the file (2i, 2i+1)
+  double eps = 0, rope_theta = 0;
+};
+
+template <class M, class T>
+constexpr llama2c_shape llama2c_shape_of() {
+  static_assert(M::family == model_family::decoder, "linnet: llama2.c checkpoints hold decoder-only models");
+  if constexpr (M::family == model_family::decoder) {
+    using P = typename M::position;
+    constexpr decoder_shape s = M::shape;
+    static_assert(
+        std::is_same_v<typename M::norm, norm::rms> && std::is_same_v<typename M::ffn, ffn::swiglu> &&
+            std::is_same_v<typename M::attention, attention::full> && !M::biased &&
+            (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>),
+        "linnet: llama2.c checkpoints hold Llama models: norm::rms, ffn::swiglu, attention::full, position::rope, "
+        "no biases");
+    static_assert(s.heads * s.head_width() == s.d_model,
+                  "linnet: in llama2.c checkpoints heads * head width is d_model");
+    static_assert(!storage_of<M, T>::scaled,
+                  "linnet: llama2.c checkpoints are f32; load the f32 model and quantize() it");
+    const auto narrow = [](index x) { return static_cast<std::int32_t>(x); };
+    return {narrow(s.d_model), narrow(s.d_ff), narrow(s.layers), narrow(s.heads), narrow(s.kv_heads),
+            narrow(s.vocabulary), narrow(s.context), M::tied, s.head_width(),
+            M::position::pairing == rope_pairing::half ? s.head_width() : 0, s.eps, s.rope_theta};
+  }
+}
+
+/// Where each tensor stands in a file, in values behind the header, and how many there are.
+class llama2c_layout {
+ public:
+  llama2c_layout(const llama2c_shape& s, llama2c_version version) : layers_(s.layers) {
+    const index d = s.dim, kv = s.kv_heads * s.head_width, f = s.hidden, table = s.vocabulary * d;
+    const bool legacy = version == llama2c_version::v0;
+    const auto per_layer = [&](const char* name, index size) { add(name, size, true); };
+    if (legacy) add("embedding.weight", table);
+    per_layer("attention.norm.weight", d);
+    if (!legacy) {
+      per_layer("ffn.norm.weight", d);
+      add("norm.weight", d);
+      add("embedding.weight", table);
+    }
+    per_layer("attention.q.weight", d * d);
+    per_layer("attention.k.weight", kv * d);
+    per_layer("attention.v.weight", kv * d);
+    per_layer("attention.o.weight", d * d);
+    if (legacy) per_layer("ffn.norm.weight", d);
+    per_layer("ffn.gate.weight", f * d);
+    per_layer("ffn.down.weight", d * f);
+    per_layer("ffn.up.weight", f * d);
+    if (legacy) {
+      add("norm.weight", d);
+      tables_ = size_;
+      size_ += s.context * s.head_width;
+    }
+    if (!s.tied) add("head.weight", table);
+  }
+
+  /// Values behind the header.
+  index size() const { return size_; }
+  /// The first value of the tensor with linnet's name `name`, or -1.
+  index find(std::string_view name) const {
+    index layer = -1;
+    if (name.starts_with("blocks.")) {
+      layer = 0;
+      for (name.remove_prefix(7); name.front() != '.'; name.remove_prefix(1)) layer = layer * 10 + (name.front() - '0');
+      name.remove_prefix(1);
+    }
+    for (const entry& e : entries_)
+      if (e.repeated == (layer >= 0) && e.name == name) return e.first + (layer > 0 ? layer * e.size : 0);
+    return -1;
+  }
+  /// The first value of version 0's rotary tables.
+  index tables() const { return tables_; }
+
+ private:
+  struct entry {
+    std::string_view name;
+    index first, size;
+    bool repeated;
+  };
+  index layers_, size_ = 0, tables_ = 0;
+  std::vector<entry> entries_;
+
+  void add(std::string_view name, index size, bool repeated = false) {
+    entries_.push_back({name, size_, size, repeated});
+    size_ += repeated ? layers_ * size : size;
+  }
+};
+
+/// Compares a file with a model type; the value is the number of bytes before the first tensor.
+inline result<index> check_llama2c(std::span<const std::byte> file, const llama2c_shape& type, const std::string& where,
+                                   llama2c_version& version) {
+  const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
+    return error{code, where, what, std::move(expected), std::move(got)};
+  };
+  const auto differs = [&](const char* what, std::string expected, std::string got) {
+    return wrong(errc::mismatch, what, std::move(expected) + " (the model type)", std::move(got));
+  };
+  index at = 0;
+  const auto next = [&] { return load_as<std::int32_t>(file.data() + 4 * at++); };
+  if (std::ssize(file) < 28)
+    return wrong(errc::malformed, "file size", "at least 28 bytes", std::to_string(file.size()));
+  const bool legacy = load_as<std::uint32_t>(file.data()) != llama2c_magic;
+  version = legacy ? llama2c_version::v0 : llama2c_version::v1;
+  if (!legacy) {
+    if (std::ssize(file) < llama2c_header)
+      return wrong(errc::malformed, "file size", "at least 256 bytes", std::to_string(file.size()));
+    at = 1;
+    if (const auto number = next(); number != 1)
+      return wrong(errc::unsupported, "version", "0 or 1", std::to_string(number));
+  }
+  const std::pair<const char*, std::int32_t> fields[] = {{"dim", type.dim}, {"hidden_dim", type.hidden},
+                                                         {"n_layers", type.layers}, {"n_heads", type.heads},
+                                                         {"n_kv_heads", type.kv_heads}};
+  for (const auto& [name, expected] : fields)
+    if (const auto got = next(); got != expected) return differs(name, std::to_string(expected), std::to_string(got));
+  const auto vocabulary = next();
+  const std::int32_t signed_size = legacy && !type.tied ? -type.vocabulary : type.vocabulary;
+  if (vocabulary != signed_size)
+    return differs(legacy && vocabulary == -signed_size ? "vocab_size (negative: untied head)" : "vocab_size",
+                   std::to_string(signed_size), std::to_string(vocabulary));
+  if (const auto got = next(); got != type.context)
+    return differs("seq_len", std::to_string(type.context), std::to_string(got));
+  if (!legacy) {
+    const int shared = std::to_integer<int>(file[36]);
+    if (shared > 1) return wrong(errc::malformed, "shared classifier", "0 or 1", std::to_string(shared));
+    if (shared != (type.tied ? 1 : 0))
+      return differs("shared classifier", type.tied ? "1" : "0", std::to_string(shared));
+    for (const std::byte pad : file.subspan(37, llama2c_header - 37))
+      if (pad != std::byte{0}) return wrong(errc::malformed, "header", "zeros from byte 37 on", "another value");
+  }
+  // The format has no place for these: every llama2.c model uses the same.
+  if (type.eps != 1e-5) return differs("norm eps", number_text(type.eps), "1e-05, as always in llama2.c");
+  if (type.rope_theta != 10000)
+    return differs("rope theta", number_text(type.rope_theta), "10000, as always in llama2.c");
+  const index before = legacy ? 28 : llama2c_header, size = before + 4 * llama2c_layout(type, version).size();
+  if (std::ssize(file) != size)
+    return wrong(errc::malformed, "file size", std::to_string(size) + " bytes for this header",
+                 std::to_string(file.size()));
+  return before;
+}
+
+inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor) {
+  placement at{tensor.name, tensor.rows, tensor.columns, tensor.vector};
+  if (tensor.name.ends_with(".attention.q.weight") || tensor.name.ends_with(".attention.k.weight"))
+    at.paired_heads = type.paired_heads;
+  return at;
+}
+
+}  // namespace detail
+
+/// Loads a llama2.c checkpoint, version 0 or 1, held in memory. The header is compared with the type
+/// of `w` field by field, then the size, and only then is `w` written. `where` names the file in
+/// errors. Errors: errc::malformed, errc::mismatch, errc::unsupported, errc::out_of_memory.
+template <class M, class T>
+result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
+                          const std::string& where = "llama2.c checkpoint") {
+  constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
+  if (!w.valid()) return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
+  llama2c_version version{};
+  const auto begin = detail::check_llama2c(file, type, where, version);
+  if (!begin) return begin.error();
+  const detail::llama2c_layout layout(type, version);
+  for (const detail::leaf& tensor : detail::leaves_of(w))
+    detail::copy_in(tensor, detail::llama2c_placement(type, tensor), dtype::f32,
+                    file.data() + *begin + 4 * layout.find(tensor.name));
+  return {};
+}
+
+/// The same from a file. Errors: also those of read_file().
+template <class M, class T>
+result<void> load_llama2c(weights<M, T>& w, const std::string& path) {
+  const auto file = read_file(path);
+  return file ? load_llama2c(w, *file, path) : result<void>(file.error());
+}
+
+/// Reads a tokenizer.bin for a model with `vocabulary` ids. Errors: those of read_file() and of
+/// llama2c_tokenizer::parse().
+inline result<llama2c_tokenizer> read_llama2c_tokenizer(const std::string& path, index vocabulary) {
+  const auto file = read_file(path);
+  return file ? llama2c_tokenizer::parse(*file, vocabulary, path) : result<llama2c_tokenizer>(file.error());
+}
+
+/// Saves weights as a llama2.c checkpoint, which llama2.c's run reads (version 0). Errors:
+/// errc::mismatch (eps and theta that the format cannot express), errc::out_of_memory, errc::io.
+template <class M, class T>
+result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
+                          llama2c_version version = llama2c_version::v0) {
+  constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
+  if (!w.valid()) return error{errc::out_of_memory, path, "weights", "memory for the model", "none"};
+  if (type.eps != 1e-5 || type.rope_theta != 10000)
+    return error{errc::mismatch, path, "the model type", "norm eps 1e-05 and rope theta 10000, as always in llama2.c",
+                 "others"};
+  const detail::llama2c_layout layout(type, version);
+  const bool legacy = version == llama2c_version::v0;
+  const index begin = legacy ? 28 : detail::llama2c_header;
+  file_bytes file(static_cast<std::size_t>(begin + 4 * layout.size()));
+  if (file.data() == nullptr) return error{errc::out_of_memory, path, "", "memory for the file", "none"};
+  __builtin_memset(file.data(), 0, static_cast<std::size_t>(begin));
+
+  const std::int32_t header[] = {static_cast<std::int32_t>(detail::llama2c_magic),
+                                 1,
+                                 type.dim,
+                                 type.hidden,
+                                 type.layers,
+                                 type.heads,
+                                 type.kv_heads,
+                                 legacy && !type.tied ? -type.vocabulary : type.vocabulary,
+                                 type.context};
+  const int skipped = legacy ? 2 : 0;
+  __builtin_memcpy(file.data(), header + skipped, sizeof header - 4 * static_cast<std::size_t>(skipped));
+  if (!legacy && type.tied) file.data()[36] = std::byte{1};
+
+  const auto put = [&](index at, float x) { __builtin_memcpy(file.data() + begin + 4 * at, &x, sizeof x); };
+  for (const detail::leaf& tensor : detail::leaves_of(w)) {
+    const detail::placement place = detail::llama2c_placement(type, tensor);
+    const index first = layout.find(tensor.name);
+    for (index n = 0; n < tensor.rows; ++n)
+      for (index j = 0; j < tensor.columns; ++j) {
+        double x = 0;
+        detail::decode_reals(tensor.type, tensor.data + (n * tensor.columns + j) * size_of(tensor.type), 1, 1, &x);
+        put(first + place.row(n).first + j, static_cast<float>(x));
+      }
+  }
+  if (legacy)
+    for (index t = 0, half = type.head_width / 2; t < type.context; ++t)
+      for (index i = 0; i < half; ++i) {
+        const double angle =
+            static_cast<double>(t) *
+            std::pow(type.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(type.head_width));
+        put(layout.tables() + t * half + i, static_cast<float>(std::cos(angle)));
+        put(layout.tables() + (type.context + t) * half + i, static_cast<float>(std::sin(angle)));
+      }
+  return write_file(path, file);
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Initial values of a model's weights.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Fills `w` with fresh values: matrices and tables normal with the deviation their layer states
+/// (zoo A6 for T5, 0.02 for decoders), norms one, biases zero. Each tensor's values depend only on
+/// the seed and the tensor's name.
+template <class M, class T>
+void initialize(weights<M, T>& w, seed s) {
+  static_assert(std::is_floating_point_v<typename storage_of<M, T>::value>,
+                "linnet::initialize: quantized weights are made by quantize() from trained ones");
+  w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+    random_stream random(s, stream_of(at.str()));
+    T* values = nullptr;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) values = leaf;
+    else values = leaf.data;
+    for (index i = 0; i < info.size(); ++i)
+      values[i] = info.kind == role::scale  ? T(1)
+                  : info.kind == role::bias ? T(0)
+                                            : static_cast<T>(info.deviation * random.normal());
+  });
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Presets: the models of the literature as types, with their parameter counts proven at compile
+/// time (zoo A8, C1).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Models with known shapes.
+namespace zoo {
+
+/// Shapes of the presets, to build variants from: t5<zoo::shapes::t5_mini, ffn::reparam<3>>.
+namespace shapes {
+inline constexpr index t5_vocabulary = 32128;  ///< 32,100 pieces padded to a multiple of 128
+
+/// T5-Efficient sizes; the published totals belong to heads of width 64 (zoo A8).
+constexpr t5_shape t5_efficient(index layers, index d_ff, index d_model, index heads, index d_kv) {
+  return {.d_model = d_model, .d_ff = d_ff, .d_kv = d_kv, .heads = heads, .encoder_layers = layers,
+          .decoder_layers = layers, .vocabulary = t5_vocabulary};
+}
+inline constexpr t5_shape t5_tiny = t5_efficient(4, 1024, 256, 4, 64);
+inline constexpr t5_shape t5_mini = t5_efficient(4, 1536, 384, 8, 64);
+inline constexpr t5_shape t5_small = t5_efficient(6, 2048, 512, 8, 64);
+inline constexpr t5_shape t5_base = t5_efficient(12, 3072, 768, 12, 64);
+inline constexpr t5_shape t5_tiny_kv32 = t5_efficient(4, 1024, 256, 4, 32);
+inline constexpr t5_shape t5_mini_kv32 = t5_efficient(4, 1536, 384, 8, 32);
+inline constexpr t5_shape t5_small_kv32 = t5_efficient(6, 2048, 512, 8, 32);
+inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
+inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
+
+// Super Tiny Language Models (Hillier et al. 2024, Table 1): the published baseline of 50M and two
+// sisters of the same family, deep and thin as MobileLLM (Liu et al. 2024) found best at these
+// sizes. The 100M keeps the baseline's block and is deeper; at 10M the GPT-2 vocabulary would take
+// the whole budget, so the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
+inline constexpr decoder_shape stlm_10m{.d_model = 128, .d_ff = 384, .heads = 8, .kv_heads = 4, .layers = 18,
+                                        .vocabulary = 50257, .context = 512, .eps = 1e-6};
+inline constexpr decoder_shape stlm_50m{.d_model = 512, .d_ff = 1536, .heads = 16, .kv_heads = 4, .layers = 10,
+                                        .vocabulary = 50257, .context = 512, .eps = 1e-6};
+inline constexpr decoder_shape stlm_100m{.d_model = 512, .d_ff = 1536, .heads = 16, .kv_heads = 4, .layers = 25,
+                                         .vocabulary = 50257, .context = 512, .eps = 1e-6};
+inline constexpr decoder_shape gpt2_small{.d_model = 768, .d_ff = 3072, .heads = 12, .kv_heads = 12, .layers = 12,
+                                          .vocabulary = 50257, .context = 1024, .eps = 1e-5};
+inline constexpr decoder_shape stories260k{.d_model = 64, .d_ff = 172, .heads = 8, .kv_heads = 4, .layers = 5,
+                                           .vocabulary = 512, .context = 512, .eps = 1e-5};
+inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048, .d_ff = 5632, .heads = 32, .kv_heads = 4, .layers = 22,
+                                              .vocabulary = 32000, .context = 2048, .eps = 1e-5};
+inline constexpr decoder_shape mobilellm_125m{.d_model = 576, .d_ff = 1536, .heads = 9, .kv_heads = 3, .layers = 30,
+                                              .vocabulary = 32000, .context = 2048, .eps = 1e-5};
+}  // namespace shapes
+
+using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
+using t5_mini = t5<shapes::t5_mini>;              ///< 31,220,480
+using t5_small = t5<shapes::t5_small>;            ///< 60,506,624
+using t5_base = t5<shapes::t5_base>;              ///< 222,903,552
+using t5_tiny_kv32 = t5<shapes::t5_tiny_kv32>;    ///< 13,997,824, heads of width 32
+using t5_mini_kv32 = t5<shapes::t5_mini_kv32>;    ///< 26,501,888
+using t5_small_kv32 = t5<shapes::t5_small_kv32>;  ///< 51,069,440
+using t5_v1_1_small = t5<shapes::t5_v1_1_small, ffn::gated_gelu, tie::untied>;  ///< 76,961,152
+using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    ///< 247,577,856
+using stlm_10m = decoder<shapes::stlm_10m>;    ///< within 5% of 10M
+using stlm_50m = decoder<shapes::stlm_50m>;    ///< 55,888,896, the published baseline
+using stlm_100m = decoder<shapes::stlm_100m>;  ///< within 5% of 100M
+using gpt2_small =
+    decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh, bias::all>;  ///< 124,439,808
+using stories260k = decoder<shapes::stories260k>;           ///< 260,032
+using tinyllama_1_1b = decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
+using mobilellm_125m = decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
+
+static_assert(t5_tiny::parameters() == 15'570'688);
+static_assert(t5_mini::parameters() == 31'220'480);
+static_assert(t5_small::parameters() == 60'506'624);
+static_assert(t5_base::parameters() == 222'903'552);
+static_assert(t5_tiny_kv32::parameters() == 13'997'824);
+static_assert(t5_mini_kv32::parameters() == 26'501'888);
+static_assert(t5_small_kv32::parameters() == 51'069'440);
+static_assert(t5_v1_1_small::parameters() == 76'961'152);
+static_assert(t5_v1_1_base::parameters() == 247'577'856);
+static_assert(stlm_50m::parameters() == 55'888'896);
+static_assert(gpt2_small::parameters() == 124'439'808);
+static_assert(stories260k::parameters() == 260'032);
+static_assert(tinyllama_1_1b::parameters() == 1'100'048'384);
+
+}  // namespace zoo
+
+LINNET_NAMESPACE_END
+/// @file
+/// Bytes as tokens: no vocabulary file, no unknown words.
+
+LINNET_NAMESPACE_BEGIN
+
+/// One token per byte: id = byte + `offset`. Ids below the offset are special, and so are those
+/// from offset + 256 on; they decode to nothing.
+struct byte_tokenizer {
+  token offset = 0;    ///< special ids before the bytes
+  token specials = 0;  ///< special ids behind them
+
+  /// ByT5's numbering: 0 padding, 1 end, 2 unknown, then the bytes.
+  static constexpr byte_tokenizer byt5() { return {3, 0}; }
+  /// ByT5's special ids.
+  static constexpr token padding = 0, end = 1, unknown = 2;
+
+  /// Number of ids.
+  constexpr index vocabulary() const { return offset + 256 + specials; }
+  /// The id of the `i`-th special token behind the bytes.
+  constexpr token special(token i) const { return offset + 256 + i; }
+  /// The ids of a text's bytes.
+  std::vector<token> encode(std::string_view text) const {
+    std::vector<token> ids;
+    ids.reserve(text.size());
+    for (const char c : text) ids.push_back(static_cast<unsigned char>(c) + offset);
+    return ids;
+  }
+  /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is unused.
+  std::string decode([[maybe_unused]] token previous, token id) const {
+    return id >= offset && id < offset + 256 ? std::string(1, static_cast<char>(id - offset)) : std::string();
+  }
+  /// The bytes of several ids, special ones left out.
+  template <class Tokens>
+  std::string decode(const Tokens& ids) const {
+    std::string text;
+    for (const token id : ids) text += decode(0, id);
+    return text;
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// The gradient checker: compares backward with central differences of forward, in double, for every
+/// parameter and every input. Use it on your own layers and policies.
+
+LINNET_NAMESPACE_BEGIN
+
+/// What a gradient check found: the entry with the largest error in units of its tolerance.
+struct gradient_report {
+  double worst = 0;          ///< error / tolerance of that entry; at most 1 passes
+  std::string tensor;        ///< its tensor
+  index position = 0;        ///< its place in the tensor
+  double analytic = 0;       ///< its derivative by backward
+  double numeric = 0;        ///< its derivative by central differences
+  index entries = 0;         ///< entries compared
+  index nonzero = 0;         ///< entries with a derivative other than zero; a check of zeros proves nothing
+
+  /// Whether every entry is within |analytic - numeric| <= 1e-7 max|g of its tensor| + 1e-9.
+  bool passed() const { return entries > 0 && nonzero > 0 && worst <= 1; }
+};
+
+/// The call on which a layer is checked.
+struct layer_check {
+  index batch = 2;
+  index length = 5;
+  index memory = 0;            ///< rows of encoder output per sequence, for cross-attention
+  index heads = 0;             ///< heads of a relative-position bias, for layers that read one
+  index d_kv = 0;              ///< head width of rotary positions, for layers that rotate
+  std::vector<index> lengths = {};  ///< valid tokens of each sequence; empty for all
+  double dropout = 0;
+  double step = 1e-5;          ///< of the central differences
+  std::uint64_t seed = 1;
+};
+
+namespace detail {
+
+/// Compares one tensor's analytic gradient (with its nonzero start already subtracted) with central
+/// differences of `loss`, which is a function of values[n].
+template <class Loss>
+void compare_gradient(const std::string& name, index n, double* values, const double* analytic, double step,
+                      gradient_report& report, Loss&& loss) {
+  double largest = 0;
+  for (index i = 0; i < n; ++i) largest = (std::max)(largest, std::abs(analytic[i]));
+  const double tolerance = 1e-7 * largest + 1e-9;
+  for (index i = 0; i < n; ++i) {
+    const double kept = values[i];
+    double numeric = 0, error = 0;
+    // A difference that straddles a kink is repeated closer in; a wrong derivative stays wrong.
+    for (double h = step; h > step / 100; h /= 8) {
+      values[i] = kept + h;
+      const double up = loss();
+      values[i] = kept - h;
+      const double down = loss();
+      numeric = (up - down) / (2 * h);
+      error = std::abs(numeric - analytic[i]) / tolerance;
+      if (!is_finite(error)) error = 1e300;  // NaN would compare as no error at all
+      if (error <= 1) break;
+    }
+    values[i] = kept;
+    ++report.entries;
+    report.nonzero += std::abs(numeric) > 1e-9;
+    if (error > report.worst || report.tensor.empty())
+      report = {error, name, i, analytic[i], numeric, report.entries, report.nonzero};
+  }
+}
+
+inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream, double deviation = 1) {
+  random_stream random(seed{seed_value}, stream);
+  for (double& v : x) v = deviation * random.normal();
+}
+
+}  // namespace detail
+
+/// Checks a layer (see nn/layer.hpp) on random parameters and inputs: every parameter, the input,
+/// and where the layer uses them the encoder's output and the position bias. The loss is the inner
+/// product of the output with random numbers; gradients start from nonzero values, since backward
+/// must add.
+template <class Layer>
+gradient_report check_layer_gradients(const layer_check& how = {}) {
+  using S = storage::f64;
+  using kernel = form::kernel<double, S>;
+  const auto count = [](index n) { return static_cast<std::size_t>(n); };
+  const index rows = how.batch * how.length, origin = how.length;
+  extents e;
+  e.batch = how.batch;
+  e.length = how.length;
+  e.memory = how.memory;
+  e.training = true;
+
+  detail::tensor_block<Layer, form::canonical<double, S>> w;
+  detail::tensor_block<Layer, form::gradient<double>> g;
+  detail::tensor_block<Layer, kernel> p;
+  std::vector<double> x(count(rows * Layer::in)), y(count(rows * Layer::out)), dy(y.size()), dx(x.size());
+  std::vector<double> memory(count(how.batch * how.memory * Layer::in)), d_memory(memory.size());
+  std::vector<double> bias(count(how.heads * (2 * origin + 1))), d_bias(count(how.batch) * bias.size());
+  std::vector<double> rope(count(how.length * how.d_kv));
+  detail::fill_random(x, how.seed, 1);
+  detail::fill_random(dy, how.seed, 2);
+  detail::fill_random(memory, how.seed, 3);
+  detail::fill_random(bias, how.seed, 4);
+  if (how.d_kv > 0) ops::rope_table(how.length, how.d_kv, 10000.0, rope.data());
+  w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+    random_stream random(seed{how.seed}, stream_of(at.str()));
+    double* values = nullptr;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) values = leaf;
+    else values = leaf.data;
+    const double deviation = info.kind == role::matrix ? 1 / detail::root(static_cast<double>(info.columns)) : 0.5;
+    for (index i = 0; i < info.size(); ++i)
+      values[i] = deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0);
+  });
+
+  planner sizes;
+  (void)Layer::template plan<double>(sizes, e);
+  memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak()), state(sizes.state.peak());
+  planner m;
+  m.keep = arena(keep.data(), keep.size());
+  m.scratch = arena(scratch.data(), scratch.size());
+  m.state = arena(state.data(), state.size());
+  auto cache = Layer::template plan<double>(m, e);
+
+  context<double> ctx;
+  ctx.on.level = simd::best();
+  ctx.batch = how.batch;
+  ctx.length = how.length;
+  ctx.lengths = how.lengths.empty() ? nullptr : how.lengths.data();
+  ctx.memory = memory.data();
+  ctx.d_memory = d_memory.data();
+  ctx.memory_length = how.memory;
+  ctx.memory_lengths = nullptr;
+  ctx.bias = bias.empty() ? nullptr : bias.data();
+  ctx.d_bias = d_bias.empty() ? nullptr : d_bias.data();
+  ctx.bias_origin = origin;
+  ctx.rope = rope.data();
+  ctx.dropout = {how.seed, 7, 3, how.dropout};
+
+  const auto loss = [&] {
+    Layer::visit(
+        [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+            std::copy_n(from, info.size(), const_cast<double*>(to));
+          } else {
+            ops::pack(ctx.on, info.rows, info.columns, static_cast<const double*>(from.data),
+                      const_cast<double*>(to.panels));
+            to.rows = from.data;
+          }
+        },
+        path{}, p.tree(), w.tree());
+    Layer::template forward<double, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, cache, ctx);
+    double sum = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
+    return sum;
+  };
+  (void)loss();
+
+  // Every gradient starts at 0.5, and 0.5 is taken away again.
+  constexpr double start = 0.5;
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
+  for (auto* gradient : {&dx, &d_memory, &d_bias}) std::fill(gradient->begin(), gradient->end(), start);
+  Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows}, {dx.data(), rows},
+                                      cache, ctx);
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+    for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
+  });
+  for (auto* gradient : {&dx, &d_memory, &d_bias})
+    for (double& v : *gradient) v -= start;
+
+  gradient_report report;
+  detail::compare_gradient("x", rows * Layer::in, x.data(), dx.data(), how.step, report, loss);
+  if (how.memory > 0)
+    detail::compare_gradient("memory", static_cast<index>(memory.size()), memory.data(), d_memory.data(), how.step,
+                             report, loss);
+  if (how.heads > 0) {
+    std::vector<double> total(bias.size());
+    for (std::size_t i = 0; i < d_bias.size(); ++i) total[i % bias.size()] += d_bias[i];
+    detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(), how.step, report, loss);
+  }
+  Layer::visit(
+      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
+        double* data = nullptr;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
+        else data = values.data;
+        detail::compare_gradient(at.str(), info.size(), data, gradient, how.step, report, loss);
+      },
+      path{}, w.tree(), g.tree());
+  return report;
+}
+
+/// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
+/// which should be random and tiny. `dropout` keeps its masks fixed.
+template <class M>
+gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
+                                      const dropout_key& dropout = {}, double step = 1e-5) {
+  using S = storage::f64;
+  gradient_report report;
+  packed<M, double> p;
+  gradients<M, double> g;
+  memory_block memory(detail::plan_for<M, double>(l, purpose::training).total());
+  auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data());
+  const ops::machine on{team{}, simd::resolve(l.level)};
+  M::visit(
+      [](const path&, const tensor_info&, auto& to, const auto& from) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
+      },
+      path{}, p.tree(), w.tree());
+  const auto loss = [&] {
+    detail::pack_into(on, w, p);
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout).nats;
+  };
+  constexpr double start = 0.5;
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
+  detail::pack_into(on, w, p);
+  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout);
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+    for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
+  });
+  M::visit(
+      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
+        double* data = nullptr;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
+        else data = values.data;
+        detail::compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
+      },
+      path{}, w.tree(), g.tree());
+  return report;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Training: forward, backward, clipping, optimizer and repacking in one parallel region per step,
+/// in memory that is planned once.
+
+/// @file
+/// Learning-rate schedules and optimizers.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The learning rate of each step (zoo A10, C9); steps count from 1.
+struct schedule {
+  enum class kind { constant, cosine, inverse_sqrt, inverse_sqrt_linear };
+
+  kind form = kind::constant;
+  double peak = 1e-3;  ///< highest rate; for the inverse square roots the factor
+  double floor = 0;    ///< rate at the end of a cosine
+  index warmup = 0;    ///< steps of warm-up
+  index steps = 1;     ///< last step of a cosine
+
+  /// The same rate throughout.
+  static constexpr schedule constant(double rate) { return {kind::constant, rate, 0, 0, 1}; }
+  /// Linear warm-up to `peak`, then half a cosine down to `floor` at step `steps`.
+  static constexpr schedule cosine(double peak, index warmup, index steps, double floor = 0) {
+    return {kind::cosine, peak, floor, warmup, steps};
+  }
+  /// T5: factor / sqrt(max(t, warmup)), so constant during warm-up.
+  static constexpr schedule inverse_sqrt(index warmup = 10000, double factor = 1) {
+    return {kind::inverse_sqrt, factor, 0, warmup, 1};
+  }
+  /// t5x: factor * min(1, t / warmup) / sqrt(max(t, warmup)).
+  static constexpr schedule inverse_sqrt_linear(index warmup = 20000, double factor = 1) {
+    return {kind::inverse_sqrt_linear, factor, 0, warmup, 1};
+  }
+
+  /// The rate of step `t` >= 1.
+  double at(index t) const {
+    const auto now = static_cast<double>(t), w = static_cast<double>(warmup);
+    switch (form) {
+      case kind::constant: return peak;
+      case kind::cosine: {
+        if (t < warmup) return peak * now / w;
+        if (t >= steps) return floor;
+        const double progress = (now - w) / (static_cast<double>(steps) - w);
+        return floor + 0.5 * (peak - floor) * (1 + std::cos(3.14159265358979323846 * progress));
+      }
+      case kind::inverse_sqrt: return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
+      case kind::inverse_sqrt_linear:
+        return peak * (t < warmup ? now / w : 1) / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
+    }
+    return peak;
+  }
+};
+
+/// AdamW (Loshchilov and Hutter 2019; zoo H): decay is decoupled and applies to tensors with two
+/// dimensions only.
+struct adamw {
+  schedule rate = schedule::constant(1e-3);
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double decay = 0.01;
+
+  /// What it remembers of each tensor: moving averages of the gradient and of its square.
+  template <class M, class T>
+  struct state {
+    gradients<M, T> first, second;
+
+    static constexpr index bytes() { return 2 * gradients<M, T>::bytes(); }
+    bool valid() const { return first.valid() && second.valid(); }
+  };
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
+  template <class M, class T>
+  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g, state<M, T>& s,
+              weights<M, T>& w) const {
+    const double lr = rate.at(t);
+    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
+    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
+    M::visit(
+        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& m, auto& v) {
+          T* data = nullptr;
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
+          else data = values.data;
+          ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
+            simd::dispatch(on.level, [&](auto k) {
+              // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
+              decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
+                                             T(lr * correct2 / correct1), T(eps * correct2),
+                                             info.decays() ? T(lr * decay) : T(0), gradient + at, m + at, v + at,
+                                             data + at);
+            });
+          });
+        },
+        path{}, w.tree(), g.tree(), s.first.tree(), s.second.tree());
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a trainer trains, besides its optimizer.
+struct training {
+  double clip = 1.0;       ///< largest global gradient norm (zoo H); 0 turns clipping off
+  double dropout = 0;      ///< probability of dropping a value
+  std::uint64_t seed = 0;  ///< of the dropout masks
+};
+
+namespace detail {
+/// Sum of squares of all tensors of `g`, in fixed chunks and fixed order, so it does not depend on
+/// the number of threads. `partial` has room for the chunks of the largest tensor.
+inline constexpr index norm_chunk = 4096;
+template <class M>
+constexpr index largest_tensor() {
+  index n = 1;
+  M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; }, path{});
+  return n;
+}
+template <class M, class T>
+double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* partial) {
+  double sum = 0;
+  M::visit(
+      [&](const path&, const tensor_info& info, const auto& leaf) {
+        const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
+        on.threads.each(chunks, [&](index c) {
+          const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
+          simd::dispatch(on.level, [&](auto k) {
+            partial[c] = static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
+          });
+        });
+        for (index c = 0; c < chunks; ++c) sum += partial[c];
+        on.threads.wait();
+      },
+      path{}, g.tree());
+  return sum;
+}
+}  // namespace detail
+
+/// Trains weights of model `M`, which it refers to, with `Optimizer`.
+template <class M, class Optimizer = adamw, class T = float>
+class trainer {
+  using S = storage_of<M, T>;
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+
+  /// Exact bytes that a trainer with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    const auto block = [](index bytes) { return round_up(bytes, alignment); };
+    return block(workspace_bytes(l)) + block(packed<M, T>::bytes()) + block(gradients<M, T>::bytes()) +
+           Optimizer::template state<M, T>::bytes();
+  }
+
+  /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
+  static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
+                              const training& how = {}) {
+    if (auto fit = detail::acceptable<M>("trainer::open", l); !fit) return fit.error();
+    if (!(how.dropout >= 0 && how.dropout < 1))
+      return linnet::error{errc::invalid, "trainer::open", "training.dropout", "0 <= dropout < 1",
+                           std::to_string(how.dropout)};
+    if (!w.valid()) return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
+    trainer t(w, l, optimizer, how);
+    if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
+      return detail::out_of_memory("trainer::open", footprint(l));
+    t.work_ = detail::place_workspace<M, T>(l, purpose::training, t.memory_.data());
+    t.partial_ = reinterpret_cast<double*>(static_cast<std::byte*>(t.memory_.data()) +
+                                           detail::plan_for<M, T>(l, purpose::training).total());
+    M::visit(
+        [](const path&, const tensor_info&, auto& to, const auto& from) {
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
+        },
+        path{}, t.packed_.tree(), w.tree());
+    run(l, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
+    return t;
+  }
+
+  /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
+  /// NaN for a batch that does not fit the limits or the vocabulary.
+  double step(const batch& b) {
+    if (!M::accepts(b, limits_)) return loss_sum::refused().mean();
+    loss_sum loss;
+    run(limits_, [&](const ops::machine& on) {
+      const loss_sum sum = add_gradients(on, b);
+      if (on.threads.rank() == 0) loss = sum;
+      apply(on, tokens_ + sum.tokens);
+    });
+    finish();
+    return loss.mean();
+  }
+  /// Adds the gradient of one part of a larger batch; update() then takes the step.
+  loss_sum accumulate(const batch& b) {
+    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    loss_sum loss;
+    run(limits_, [&](const ops::machine& on) {
+      const loss_sum sum = add_gradients(on, b);
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    tokens_ += loss.tokens;
+    samples_ += b.batch;
+    return loss;
+  }
+  /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
+  void update() {
+    run(limits_, [&](const ops::machine& on) { apply(on, tokens_); });
+    finish();
+  }
+  /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
+  /// [rows, vocabulary] of them.
+  loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
+    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    loss_sum loss;
+    run(limits_, [&](const ops::machine& on) {
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_, on, {}, logits.data());
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    return loss;
+  }
+
+  /// Makes changes of the weights from outside known to the trainer.
+  void refresh() {
+    run(limits_, [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
+  }
+  /// Gradients accumulated since the last step (sums over tokens, not yet divided).
+  gradients<M, T>& gradient() { return gradients_; }
+  /// The packed weights, current after each step.
+  const packed<M, T>& current() const { return packed_; }
+  /// Global gradient norm of the last step, before clipping.
+  double gradient_norm() const { return norm_; }
+  /// Steps taken.
+  index steps() const { return step_; }
+  /// Steps left out because the gradient was not finite.
+  index skipped() const { return skipped_; }
+  /// The optimizer, whose settings may be changed between steps.
+  Optimizer& optimizer() { return optimizer_; }
+
+ private:
+  trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer, const training& how)
+      : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
+
+  static constexpr index workspace_bytes(const limits& l) {
+    return detail::plan_for<M, T>(l, purpose::training).total() +
+           round_up((detail::largest_tensor<M>() / detail::norm_chunk + 1) * static_cast<index>(sizeof(double)), alignment);
+  }
+  loss_sum add_gradients(const ops::machine& on, const batch& b) {
+    const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key);
+  }
+  /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
+  void apply(const ops::machine& on, index tokens) {
+    const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
+    const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
+    const bool usable = is_finite(norm) && tokens > 0;
+    if (usable) {
+      const double clip = how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
+      optimizer_.update(on, step_ + 1, share * clip, gradients_, state_, *weights_);
+      detail::pack_into(on, *weights_, packed_);
+    }
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { ops::fill(on, info.size(), T(0), leaf); }, path{},
+             gradients_.tree());
+    on.threads.once([&] {
+      norm_ = norm;
+      usable_ = usable;
+    });
+  }
+  void finish() {
+    step_ += usable_;
+    skipped_ += !usable_;
+    tokens_ = samples_ = 0;
+  }
+
+  weights<M, T>* weights_;
+  limits limits_;
+  Optimizer optimizer_;
+  training how_;
+  memory_block memory_;
+  packed<M, T> packed_;
+  gradients<M, T> gradients_;
+  typename Optimizer::template state<M, T> state_;
+  typename M::template workspace<T> work_{};
+  double* partial_ = nullptr;
+  double norm_ = 0;
+  bool usable_ = true;
+  index step_ = 0, skipped_ = 0, tokens_ = 0, samples_ = 0;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Collapse: the re-parameterised feed-forwards 2W and 3W become the one matrix that they are
+/// (zoo B1).
+
+#ifndef EIGEN_MPL2_ONLY
+#define EIGEN_MPL2_ONLY
+#endif
+#include <Eigen/Core>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// What a feed-forward policy collapses to; itself where there is nothing to do.
+template <class Ffn>
+struct collapse_ffn {
+  using type = Ffn;
+  static constexpr bool linear = std::is_same_v<Ffn, ffn::linear>;
+};
+template <int N, expansion E>
+struct collapse_ffn<ffn::reparam<N, E>> {
+  using type = ffn::linear;
+  static constexpr bool linear = true;
+};
+
+template <class M, model_family = M::family>
+struct collapse_model {
+  static_assert(collapse_ffn<typename M::ffn>::linear,
+                "linnet::collapse: this model's feed-forward has a nonlinearity between its matrices (or none at all); "
+                "only ffn::reparam<2, e> and ffn::reparam<3, e> collapse to one matrix");
+  using type = typename M::template with_ffn<typename collapse_ffn<typename M::ffn>::type>;
+};
+template <class M>
+struct collapse_model<M, model_family::t5> {
+  using encoder = collapse_ffn<typename M::encoder_ffn>;
+  using decoder = collapse_ffn<typename M::decoder_ffn>;
+  static_assert(encoder::linear || decoder::linear,
+                "linnet::collapse: this model's feed-forward has a nonlinearity between its matrices (or none at all); "
+                "only ffn::reparam<2, e> and ffn::reparam<3, e> collapse to one matrix");
+  using type = typename M::template with_ffn<typename encoder::type, typename decoder::type>;
+};
+
+}  // namespace detail
+
+/// The model type that collapse() makes: every ffn::reparam is an ffn::linear, the rest unchanged.
+template <class M>
+using collapsed = typename detail::collapse_model<M>::type;
+
+/// Multiplies the matrices of each re-parameterised feed-forward, in double, rounded once: the same
+/// function with fewer weights.
+template <class M, class T>
+weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
+  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                "linnet::collapse: collapse first, quantize afterwards");
+  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  using view_of = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  weights<collapsed<M>, T> shipped;
+  if (!shipped.valid() || !w.valid()) return shipped;
+  const auto values = [](const auto& leaf) {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) return static_cast<const T*>(leaf);
+    else return static_cast<const T*>(leaf.data);
+  };
+  shipped.visit([&](const path& at, const tensor_info& info, auto& to) {
+    const std::string name = at.str();
+    matrix product;
+    w.visit([&](const path& from_path, const tensor_info& from_info, const auto& from) {
+      const std::string from_name = from_path.str();
+      if (from_name == name) std::copy_n(values(from), info.size(), const_cast<T*>(values(to)));
+      // ...ffn.w.weight is the product of ...ffn.w1.weight, w2, w3, met in this order.
+      constexpr std::string_view tail = ".w.weight";
+      if (!name.ends_with(tail) || from_name.size() != name.size() + 1) return;
+      const std::size_t stem = name.size() - tail.size() + 2;
+      const char digit = from_name[stem];
+      if (from_name.compare(0, stem, name, 0, stem) != 0 || digit < '1' || digit > '3') return;
+      const matrix factor = view_of(values(from), from_info.rows, from_info.columns).template cast<double>();
+      product = digit == '1' ? factor : matrix(factor * product);
+    });
+    if (product.size() == info.size())
+      for (index i = 0; i < info.size(); ++i) const_cast<T*>(values(to))[i] = static_cast<T>(product.data()[i]);
+  });
+  return shipped;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Quantize: weights are rounded once and stored, shipped and multiplied as small codes.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The model type that quantize() makes: M with its matrices and token tables stored as `S`.
+template <class M, class S>
+using quantized = typename M::template with_storage<S>;
+
+/// Rounds every matrix and token table of `w` to storage `S`: bf16 to nearest even, int8 per output
+/// row with scale max|w| / 127 (zoo E1). Norms, biases and position tables stay in f32.
+template <class S, class M>
+weights<quantized<M, S>> quantize(const weights<M>& w) {
+  static_assert(std::is_same_v<typename M::storage, storage::f32>, "linnet::quantize: the source must be stored in f32");
+  weights<quantized<M, S>> rounded;
+  if (!rounded.valid() || !w.valid()) return rounded;
+  M::visit(
+      [](const path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+          std::copy_n(from, info.size(), to);
+        } else {
+          for (index r = 0; r < info.rows; ++r) {
+            const float* const row = from.data + r * info.columns;
+            double scale = 1;
+            if constexpr (S::scaled) {
+              float largest = 0;
+              for (index j = 0; j < info.columns; ++j) largest = (std::max)(largest, std::abs(row[j]));
+              scale = static_cast<double>(to.scales[r] = S::scale(static_cast<double>(largest)));
+            }
+            for (index j = 0; j < info.columns; ++j)
+              to.data[r * info.columns + j] = S::encode(static_cast<double>(row[j]) / scale);
+          }
+        }
+      },
+      path{}, rounded.tree(), w.tree());
+  return rounded;
+}
+
+/// Bytes of the weights of model `M` stored as `S`, scales included, norms and tables in f32.
+template <class M, class S = typename M::storage>
+constexpr index weight_bytes() {
+  index bytes = 0;
+  M::visit(
+      [&](const path&, const tensor_info& info) {
+        bytes += info.stored() ? matrix_bytes<S>(info.rows, info.columns)
+                               : info.size() * static_cast<index>(sizeof(float));
+      },
+      path{});
+  return bytes;
+}
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,84 @@
+// Gradients of every feed-forward policy.
+
+#include "support/gradients.hpp"
+
+namespace test {
+
+namespace {
+/// A policy with biases, without them, and with dropout in its hidden layer.
+template <class Ffn>
+void check_policy() {
+  check_layer<typename Ffn::template layer<6, 10, true>>();
+  check_layer<typename Ffn::template layer<6, 10, false>>({.dropout = 0.3, .seed = 5});
+}
+/// A product of matrices has no biases, and the shape's d_ff does not concern it.
+template <int N, ln::expansion E>
+void check_reparam(index inner) {
+  using layer = typename ln::ffn::reparam<N, E>::template layer<10, 77, true>;
+  check_layer<layer>({.batch = 1});
+  BOOST_TEST(ln::count_parameters<layer>() == 2 * inner * 10 + (N == 3 ? inner * inner : 0));
+}
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(feed_forward)
+
+BOOST_AUTO_TEST_CASE(relu) { check_policy<ln::ffn::relu>(); }
+BOOST_AUTO_TEST_CASE(gelu) { check_policy<ln::ffn::gelu>(); }
+BOOST_AUTO_TEST_CASE(gelu_tanh) { check_policy<ln::ffn::gelu_tanh>(); }
+BOOST_AUTO_TEST_CASE(swiglu) { check_policy<ln::ffn::swiglu>(); }
+BOOST_AUTO_TEST_CASE(gated_gelu) { check_policy<ln::ffn::gated_gelu>(); }
+BOOST_AUTO_TEST_CASE(linear) { check_policy<ln::ffn::linear>(); }
+BOOST_AUTO_TEST_CASE(linear_relu) { check_policy<ln::ffn::linear_relu>(); }
+
+BOOST_AUTO_TEST_CASE(reparam) {
+  check_reparam<2, 4>(40);
+  check_reparam<2, 2>(20);
+  check_reparam<2, 1.5>(15);
+  check_reparam<2, 1.2>(12);
+  check_reparam<3, 4>(40);
+  check_reparam<3, 2>(20);
+  check_reparam<3, 1.5>(15);
+  check_reparam<3, 1.2>(12);
+}
+
+// What the layers compute, by the formulas of the report: one row by hand.
+BOOST_AUTO_TEST_CASE(values) {
+  const auto run = [](auto layer, double w1, double w2, double x) {
+    using L = decltype(layer);
+    using kernel = ln::form::kernel<double, ln::storage::f64>;
+    ln::detail::tensor_block<L, kernel> p;
+    double next = w1;
+    p.visit([&](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+      if constexpr (requires { leaf.panels; }) {
+        ln::ops::pack(ln::ops::machine{}, info.rows, info.columns, static_cast<const double*>(&next),
+                      const_cast<double*>(leaf.panels));
+        next = w2;
+      }
+    });
+    ln::extents e;
+    e.length = 1;
+    ln::planner sizes, m;
+    (void)L::template plan<double>(sizes, e);
+    const ln::memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak());
+    m.keep = ln::arena(keep.data(), keep.size());
+    m.scratch = ln::arena(scratch.data(), scratch.size());
+    auto cache = L::template plan<double>(m, e);
+    ln::context<double> ctx;
+    ctx.length = 1;
+    double y = 0;
+    L::template forward<double, ln::storage::f64>(p.tree(), {&x, 1}, {&y, 1}, cache, ctx);
+    return y;
+  };
+  BOOST_TEST(run(ln::ffn::relu::layer<1, 1, false>{}, 2, 3, 0.5) == 3.0);
+  BOOST_TEST(run(ln::ffn::relu::layer<1, 1, false>{}, -2, 3, 0.5) == 0.0);
+  BOOST_TEST(run(ln::ffn::linear::layer<1, 1, false>{}, -2, 0, 0.5) == -1.0);
+  BOOST_TEST(run(ln::ffn::linear_relu::layer<1, 1, false>{}, -2, 0, 0.5) == 0.0);
+  BOOST_TEST(run(ln::ffn::reparam<2, 1>::layer<1, 1, false>{}, -2, 3, 0.5) == -3.0);
+  const double silu = 1.0 / (1 + std::exp(-1.0)), gelu = 0.5 * (1 + std::erf(std::sqrt(0.5)));
+  BOOST_TEST(std::abs(run(ln::ffn::gelu::layer<1, 1, false>{}, 2, 3, 0.5) - 3 * gelu) < 1e-14);
+  BOOST_TEST(std::abs(run(ln::ffn::swiglu::layer<1, 1, false>{}, 2, 3, 0.5) - silu * 1.5 * 3) < 1e-14);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,75 @@
+// Gradients of layers and combinators by central differences, for every parameter and every input.
+
+#include "support/gradients.hpp"
+
+namespace test {
+
+namespace {
+using rms = ln::norm::rms::layer<6, 1e-2>;
+using branch = ln::ffn::relu::layer<6, 9, true>;
+using ln::activation_kind;
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(layers)
+
+BOOST_AUTO_TEST_CASE(linear) {
+  check_layer<ln::linear<7, 5, true>>();
+  check_layer<ln::linear<5, 33, false>>({.batch = 1, .length = 3});
+}
+
+// The norms also where eps matters as much as the values.
+BOOST_AUTO_TEST_CASE(norms) {
+  check_layer<ln::norm::rms::layer<11, 1e-6>>();
+  check_layer<ln::norm::rms::layer<5, 0.7>>();
+  check_layer<ln::norm::layer_norm::layer<11, 1e-5>>();
+  check_layer<ln::norm::layer_norm::layer<5, 0.7>>();
+}
+
+BOOST_AUTO_TEST_CASE(activations) {
+  check_layer<ln::activation_layer<9, activation_kind::relu>>({.seed = 3});
+  check_layer<ln::activation_layer<9, activation_kind::gelu>>();
+  check_layer<ln::activation_layer<9, activation_kind::gelu_tanh>>();
+  check_layer<ln::activation_layer<9, activation_kind::silu>>();
+}
+
+// The derivative of dropout is its own mask.
+BOOST_AUTO_TEST_CASE(dropout) {
+  check_layer<ln::dropout_layer<9>>({.dropout = 0.3});
+  check_layer<ln::dropout_layer<9>>({.dropout = 0});
+}
+
+BOOST_AUTO_TEST_CASE(combinators) {
+  check_layer<ln::residual<rms, branch>>({.dropout = 0.2});
+  check_layer<ln::chain<ln::named<"a", ln::linear<4, 9, true>>, ln::named<"b", ln::norm::rms::layer<9, 1e-6>>,
+                        ln::named<"c", ln::linear<9, 3, false>>>>();
+  check_layer<ln::chain<ln::named<"only", ln::linear<4, 6>>>>();
+  check_layer<ln::repeat<ln::residual<rms, branch>, 4>>({.dropout = 0.1});
+  check_layer<ln::repeat<ln::linear<5, 5, true>, 1>>();
+}
+
+// The names of parameters are the path to them, in canonical order.
+BOOST_AUTO_TEST_CASE(names) {
+  using block = ln::chain<ln::named<"first", ln::residual<rms, ln::linear<6, 6, true>>>>;
+  std::string names;
+  ln::repeat<block, 2>::visit([&](const ln::path& at, const ln::tensor_info&) { names += at.str() + ' '; }, ln::path{});
+  BOOST_TEST(names == "0.first.norm.weight 0.first.weight 0.first.bias 1.first.norm.weight 1.first.weight 1.first.bias ");
+}
+
+// Without training, layers share memory by turns: more layers need no more.
+BOOST_AUTO_TEST_CASE(layers_share_memory_outside_training) {
+  const auto planned = [](auto layer, bool training) {
+    ln::planner m;
+    ln::extents e;
+    e.length = 8;
+    e.training = training;
+    (void)decltype(layer)::template plan<float>(m, e);
+    return m.keep.peak() + m.scratch.peak();
+  };
+  using layer = ln::residual<rms, branch>;
+  BOOST_TEST(planned(ln::repeat<layer, 3>{}, false) == planned(ln::repeat<layer, 9>{}, false));
+  BOOST_TEST(planned(ln::repeat<layer, 3>{}, true) < planned(ln::repeat<layer, 9>{}, true));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
