@@ -98,7 +98,7 @@ BOOST_AUTO_TEST_CASE(bad_files) {
       {"NaN header", safetensors_file("NaN"), "f: header: expected to begin with {, got another character"},
       {"cut JSON", safetensors_file("{\"a\":{"), "f: header: expected JSON, got an error at byte 7"},
       {"trailing junk", safetensors_file("{}x"), "f: header: expected JSON, got an error at byte 3"},
-      {"invalid UTF-8", safetensors_file("{\"\xff\":1}"), "f: header: expected JSON, got an error at byte 3, after \"?"},
+      {"invalid UTF-8", safetensors_file("{\"\xff\":1}"), "f: header: expected JSON, got an error at byte 3"},
       {"tensor is no object", safetensors_file("{\"a\":5}"), "f: a: expected a JSON object, got 5"},
       {"tensor is an array", safetensors_file("{\"a\":[]}"), "f: a: expected a JSON object, got an array"},
       {"unknown type", one(R"("dtype":"F33","shape":[1],"data_offsets":[0,4])"),
@@ -199,7 +199,7 @@ BOOST_AUTO_TEST_CASE(writer) {
   const std::string first = test::contents(path);
   BOOST_TEST(first.substr(8) ==
              R"({"__metadata__":{"k":"v\\"},"b":{"dtype":"F64","shape":[],"data_offsets":[0,8]},)"
-             R"("a\"\u000a":{"dtype":"F32","shape":[2,1],"data_offsets":[8,16]}})" + "      " + y + x);
+             R"("a\"\u000a":{"dtype":"F32","shape":[2,1],"data_offsets":[8,16]}}      )" + y + x);
   LINNET_REQUIRE_OK(ln::write_safetensors(path, {b, a}, {{"k", "v\\"}}));
   BOOST_TEST(test::contents(path) == first);
   const auto back = ln::read_safetensors(path);

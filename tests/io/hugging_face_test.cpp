@@ -1,0 +1,298 @@
+// Hugging Face directories: names, layouts, aliases and config.json, against the fixtures that
+// Transformers wrote.
+
+#include "io/models.hpp"
+#include "support/allocations.hpp"
+
+namespace ln = linnet;
+using test::index;
+
+namespace {
+
+/// A fixture loads, saves to the very bytes that Transformers wrote, and loads again.
+template <class M>
+ln::weights<M> load_golden(const std::string& name) {
+  ln::weights<M> w;
+  LINNET_REQUIRE_OK(ln::load_hugging_face(w, test::golden(name)));
+  const test::scratch_folder folder;
+  LINNET_REQUIRE_OK(ln::save_hugging_face(w, folder.path()));
+  BOOST_TEST((test::contents(folder.path("model.safetensors")) == test::contents(test::golden(name) + "/model.safetensors")));
+  ln::weights<M> back;
+  LINNET_REQUIRE_OK(ln::load_hugging_face(back, folder.path()));
+  BOOST_TEST(test::same_bytes(w, back));
+  return w;
+}
+
+/// A copy of a fixture whose parts can be changed.
+class directory {
+ public:
+  explicit directory(const std::string& name) : config(test::contents(test::golden(name) + "/config.json")) {
+    auto file = ln::read_safetensors(test::golden(name) + "/model.safetensors");
+    LINNET_REQUIRE_OK(file);
+    original = std::move(*file);
+    tensors = test::tensors_of(original);
+  }
+  ln::named_tensor& tensor(std::string_view name) {
+    const auto at = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
+    BOOST_REQUIRE_MESSAGE(at != tensors.end(), "no tensor " << name);
+    return *at;
+  }
+  void erase(std::string_view name) { tensors.erase(tensors.begin() + (&tensor(name) - tensors.data())); }
+  void copy(std::string_view name, const std::string& other) {
+    ln::named_tensor t = tensor(name);
+    t.name = other;
+    tensors.push_back(t);
+  }
+  /// Loads what is here now; the message without the folder's name.
+  template <class M>
+  std::string load(ln::weights<M>& w) {
+    LINNET_REQUIRE_OK(ln::write_file(folder.path("config.json"), test::bytes(config)));
+    LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("model.safetensors"), tensors));
+    const std::string got = test::message(ln::load_hugging_face(w, folder.path()));
+    return got.starts_with(folder.path()) ? got.substr(folder.path().size() + 1) : got;
+  }
+
+  test::scratch_folder folder;
+  std::string config;
+  ln::safetensors original;
+  std::vector<ln::named_tensor> tensors;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(hugging_face)
+
+BOOST_AUTO_TEST_CASE(fixtures_round_trip) {
+  (void)load_golden<test::llama_gqa>("llama_gqa_untied");
+  (void)load_golden<test::llama_gqa_interleaved>("llama_gqa_untied");
+  (void)load_golden<test::llama_mha>("llama_mha_tied");
+  (void)load_golden<test::llama_mqa>("llama_mqa_tied");
+  (void)load_golden<test::gpt2>("gpt2");
+  (void)load_golden<test::gpt2_inner>("gpt2_inner");
+  (void)load_golden<test::t5_1_0>("t5_v1_0");
+  (void)load_golden<test::t5_long>("t5_v1_0_long");
+  (void)load_golden<test::t5_1_1>("t5_v1_1");
+}
+
+BOOST_AUTO_TEST_CASE(llama_pairs_are_reordered_for_interleaved_rotation) {
+  const auto half = load_golden<test::llama_gqa>("llama_gqa_untied");
+  const auto pairs = load_golden<test::llama_gqa_interleaved>("llama_gqa_untied");
+  for (const auto& tensor : ln::detail::leaves_of(half)) {
+    const auto a = test::floats(half, tensor.name), b = test::floats(pairs, tensor.name);
+    const bool rotated = tensor.name.ends_with("attention.q.weight") || tensor.name.ends_with("attention.k.weight");
+    bool equal = true;
+    for (index n = 0; n < tensor.rows; ++n) {
+      const index h = 6, head = n / h, r = n % h;  // b's row 2i is a's row i, 2i+1 is i + h/2
+      const index from = rotated ? head * h + (r % 2 == 0 ? r / 2 : h / 2 + r / 2) : n;
+      for (index j = 0; j < tensor.columns; ++j)
+        equal = equal && b[test::at(n * tensor.columns + j)] == a[test::at(from * tensor.columns + j)];
+    }
+    BOOST_TEST(equal, tensor.name);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(gpt2_is_transposed_and_unpacked) {
+  const auto w = load_golden<test::gpt2>("gpt2");
+  const auto file = ln::read_safetensors(test::golden("gpt2") + "/model.safetensors");
+  LINNET_REQUIRE_OK(file);
+  const auto packed = file->values<float>("transformer.h.1.attn.c_attn.weight").value();  // [24, 72]
+  const auto packed_bias = file->values<float>("transformer.h.1.attn.c_attn.bias").value();
+  const auto wide = file->values<float>("transformer.h.1.mlp.c_fc.weight").value();  // [24, 96]
+  index part = 0;
+  for (const std::string name : {"q", "k", "v"}) {
+    const auto weight = test::floats(w, "blocks.1.attention." + name + ".weight");
+    const auto bias = test::floats(w, "blocks.1.attention." + name + ".bias");
+    bool equal = true;
+    for (index n = 0; n < 24; ++n) {
+      equal = equal && bias[test::at(n)] == packed_bias[test::at(24 * part + n)];
+      for (index j = 0; j < 24; ++j) equal = equal && weight[test::at(n * 24 + j)] == packed[test::at(j * 72 + 24 * part + n)];
+    }
+    BOOST_TEST(equal, name);
+    ++part;
+  }
+  const auto wi = test::floats(w, "blocks.1.ffn.wi.weight");
+  bool equal = true;
+  for (index n = 0; n < 96; ++n)
+    for (index j = 0; j < 24; ++j) equal = equal && wi[test::at(n * 24 + j)] == wide[test::at(j * 96 + n)];
+  BOOST_TEST(equal);
+}
+
+BOOST_AUTO_TEST_CASE(names_in_both_directions) {
+  const auto check = []<class M>(ln::weights<M> w, ln::hf_kind kind, bool gated) {
+    BOOST_TEST((ln::hf_kind_of<M>() == kind));
+    for (const auto& tensor : ln::detail::leaves_of(w)) {
+      const std::string foreign = ln::hugging_face_name(kind, tensor.name);
+      BOOST_TEST(foreign != tensor.name);
+      const std::string back = ln::linnet_name(kind, foreign, gated);
+      BOOST_TEST((back == tensor.name || foreign.find("c_attn") != foreign.npos), tensor.name << " " << back);
+    }
+  };
+  check(ln::weights<test::t5_1_0>(), ln::hf_kind::t5, false);
+  check(ln::weights<test::t5_1_1>(), ln::hf_kind::t5, true);
+  check(ln::weights<test::llama_gqa>(), ln::hf_kind::llama, true);
+  check(ln::weights<test::gpt2>(), ln::hf_kind::gpt2, false);
+  BOOST_TEST(ln::hugging_face_name(ln::hf_kind::t5, "encoder.blocks.11.ffn.w1.weight") == "encoder.blocks.11.ffn.w1.weight");
+  BOOST_TEST(ln::linnet_name(ln::hf_kind::t5, "encoder.block.x.layer.0.layer_norm.weight") == "");
+  BOOST_TEST(ln::linnet_name(ln::hf_kind::llama, "model.layers.11.mlp.up_proj.weight") == "blocks.11.ffn.up.weight");
+  static_assert(ln::hf_kind_of<ln::decoder<test::mha_shape, ln::position::none>>() == ln::hf_kind::none);
+  static_assert(ln::hf_kind_of<ln::decoder<test::gqa_shape, ln::norm::layer_norm, ln::position::learned, ln::bias::all>>() ==
+                ln::hf_kind::none);
+  static_assert(ln::hf_kind_of<ln::zoo::gpt2_small>() == ln::hf_kind::gpt2);
+  static_assert(ln::hf_kind_of<ln::zoo::stlm_50m>() == ln::hf_kind::llama);
+}
+
+BOOST_AUTO_TEST_CASE(t5_aliases) {
+  directory d("t5_v1_0_long");
+  ln::weights<test::t5_long> w, plain;
+  BOOST_TEST(d.load(plain) == "success");
+  for (const char* alias : {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"})
+    d.copy("shared.weight", alias);
+  d.copy("decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+         "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight");
+  BOOST_TEST(d.load(w) == "success");
+  BOOST_TEST(test::same_bytes(w, plain));
+
+  // A copy that differs would mean an untied model.
+  const std::string other(d.tensor("shared.weight").data.size(), '\1');
+  d.tensor("lm_head.weight").data = test::bytes(other);
+  BOOST_TEST(d.load(w) == "model.safetensors: lm_head.weight: expected the same values as shared.weight "
+                          "(one tensor in the model type), got others");
+  d.erase("lm_head.weight");
+
+  // One copy alone is enough, whichever it is.
+  d.erase("shared.weight");
+  d.erase("encoder.embed_tokens.weight");
+  BOOST_TEST(d.load(w) == "success");
+  BOOST_TEST(test::same_bytes(w, plain));
+  d.erase("decoder.embed_tokens.weight");
+  BOOST_TEST(d.load(w) == "model.safetensors: shared.weight: expected real [19, 16] (the model type), got no such tensor");
+}
+
+BOOST_AUTO_TEST_CASE(untied_t5_has_its_own_head) {
+  directory d("t5_v1_1");
+  ln::weights<test::t5_1_1> w;
+  d.copy("shared.weight", "encoder.embed_tokens.weight");
+  BOOST_TEST(d.load(w) == "success");
+  BOOST_TEST(!test::same_bits(test::floats(w, "head.weight"), test::floats(w, "embedding.weight")));
+  d.erase("lm_head.weight");
+  BOOST_TEST(d.load(w) == "model.safetensors: lm_head.weight: expected real [43, 18] (the model type), got no such tensor");
+}
+
+BOOST_AUTO_TEST_CASE(gpt2_without_prefix_and_with_masks) {
+  directory d("gpt2");
+  ln::weights<test::gpt2> w, plain;
+  BOOST_TEST(d.load(plain) == "success");
+  for (auto& t : d.tensors) t.name = t.name.substr(std::string_view("transformer.").size());
+  const std::string mask(32 * 32, '\1');
+  d.tensors.push_back({"h.0.attn.bias", ln::dtype::boolean, {1, 1, 32, 32}, test::bytes(mask)});
+  d.tensors.push_back({"h.1.attn.masked_bias", ln::dtype::f32, {}, test::bytes(mask).first(4)});
+  d.copy("wte.weight", "lm_head.weight");
+  BOOST_TEST(d.load(w) == "success");
+  BOOST_TEST(test::same_bytes(w, plain));
+  d.tensors.push_back({"h.0.attn.biases", ln::dtype::boolean, {1, 1, 32, 32}, test::bytes(mask)});
+  BOOST_TEST(d.load(w) == "model.safetensors: h.0.attn.biases: expected only tensors of the model type, got BOOL [1, 1, 32, 32]");
+}
+
+BOOST_AUTO_TEST_CASE(llama_leftovers) {
+  directory d("llama_mha_tied");
+  ln::weights<test::llama_mha> w, plain;
+  BOOST_TEST(d.load(plain) == "success");
+  const std::string frequencies(8, '\0');
+  d.tensors.push_back({"model.layers.1.self_attn.rotary_emb.inv_freq", ln::dtype::f32, {2}, test::bytes(frequencies)});
+  d.copy("model.embed_tokens.weight", "lm_head.weight");
+  BOOST_TEST(d.load(w) == "success");
+  BOOST_TEST(test::same_bytes(w, plain));
+  d.tensors.push_back({"model.layers.2.input_layernorm.weight", ln::dtype::f32, {2}, test::bytes(frequencies)});
+  BOOST_TEST(d.load(w) == "model.safetensors: model.layers.2.input_layernorm.weight: expected only tensors of the model type, got F32 [2]");
+}
+
+BOOST_AUTO_TEST_CASE(tensor_mismatches) {
+  directory d("llama_mha_tied");
+  auto w = test::distinct<test::llama_mha>();
+  const auto before = w.clone();
+  d.tensor("model.norm.weight").shape = {4, 4};
+  BOOST_TEST(d.load(w) == "model.safetensors: model.norm.weight: expected real [16] (the model type), got F32 [4, 4]");
+  d.tensor("model.norm.weight").shape = {16};
+  d.tensor("model.norm.weight").type = ln::dtype::u32;
+  BOOST_TEST(d.load(w) == "model.safetensors: model.norm.weight: expected real [16] (the model type), got U32 [16]");
+  d.erase("model.norm.weight");
+  BOOST_TEST(d.load(w) == "model.safetensors: model.norm.weight: expected real [16] (the model type), got no such tensor");
+  BOOST_TEST(test::same_bytes(w, before));
+}
+
+BOOST_AUTO_TEST_CASE(element_types) {
+  directory d("gpt2_inner");
+  ln::weights<test::gpt2_inner> exact, w;
+  BOOST_TEST(d.load(exact) == "success");
+  // The same file in F64, BF16 and F16; the last two lose digits, and say how many.
+  const auto convert = [&](ln::dtype type, auto encode) {
+    directory converted("gpt2_inner");
+    std::vector<std::string> values;
+    for (auto& t : converted.tensors) {
+      std::string& text = values.emplace_back();
+      for (const double x : d.original.values<double>(t.name).value()) text += test::raw(encode(x));
+      t.type = type;
+    }
+    for (std::size_t i = 0; i < values.size(); ++i) converted.tensors[i].data = test::bytes(values[i]);
+    BOOST_TEST(converted.load(w) == "success");
+  };
+  convert(ln::dtype::f64, [](double x) { return x; });
+  BOOST_TEST(test::same_bytes(w, exact));
+  convert(ln::dtype::bf16, [](double x) { return ln::storage::bf16::encode(x); });
+  for (const auto& tensor : ln::detail::leaves_of(exact)) {
+    const auto a = test::floats(exact, tensor.name), b = test::floats(w, tensor.name);
+    for (std::size_t i = 0; i < a.size(); ++i) BOOST_REQUIRE_EQUAL(b[i], ln::storage::bf16::decode(ln::storage::bf16::encode(a[i])));
+  }
+  // Truncation to F16 of normal numbers, by hand.
+  convert(ln::dtype::f16, [](double x) {
+    int exponent = 0;
+    const double fraction = std::frexp(std::abs(x), &exponent);
+    if (exponent < -13) return std::uint16_t{0};
+    return static_cast<std::uint16_t>((x < 0 ? 0x8000 : 0) | (exponent + 14) << 10 | (static_cast<int>(fraction * 2048) & 1023));
+  });
+  for (const auto& tensor : ln::detail::leaves_of(exact)) {
+    const auto a = test::floats(exact, tensor.name), b = test::floats(w, tensor.name);
+    for (std::size_t i = 0; i < a.size(); ++i)
+      BOOST_REQUIRE_LE(std::abs(a[i] - b[i]), std::abs(a[i]) * 0.001f + 6.2e-5f);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(gradients_of_a_fixture) {
+  // A prefix picks tensors out of a file: the goldens' gradients, in the layout of the weights.
+  ln::weights<test::gpt2, double> g;
+  const auto file = ln::read_safetensors(test::golden("gpt2") + "/expected.safetensors");
+  LINNET_REQUIRE_OK(file);
+  LINNET_REQUIRE_OK(ln::load_safetensors(g, *file, ln::naming::hugging_face{}, "grad."));
+  const auto bias = file->values<double>("grad.transformer.h.0.attn.c_attn.bias").value();
+  const auto k = test::leaf(g, "blocks.0.attention.k.bias");
+  BOOST_TEST(ln::detail::load_as<double>(k.data) == bias[24]);
+}
+
+BOOST_AUTO_TEST_CASE(policies_that_hugging_face_does_not_know) {
+  // They keep linnet's names; the rest of the file has Hugging Face's.
+  using M = ln::t5<test::t5_shape_1_0, ln::ffn::reparam<2, ln::expansion{1.5}>>;
+  const auto w = test::distinct<M>();
+  const test::scratch_folder folder;
+  LINNET_REQUIRE_OK(ln::save_hugging_face(w, folder.path()));
+  const auto file = ln::read_safetensors(folder.path("model.safetensors"));
+  LINNET_REQUIRE_OK(file);
+  BOOST_TEST(file->find("encoder.blocks.1.ffn.w2.weight") != nullptr);
+  BOOST_TEST(file->find("encoder.block.1.layer.1.layer_norm.weight") != nullptr);
+  ln::weights<M> back;
+  LINNET_REQUIRE_OK(ln::load_hugging_face(back, folder.path()));
+  BOOST_TEST(test::same_bytes(w, back));
+  BOOST_TEST(test::message(ln::load_hugging_face(back, test::golden("t5_v1_0"))) ==
+             test::golden("t5_v1_0") + "/config.json: feed_forward_proj: expected \"linnet\" (the model type), got \"relu\"");
+}
+
+BOOST_AUTO_TEST_CASE(absent_files) {
+  const test::scratch_folder folder;
+  ln::weights<test::gpt2> w;
+  BOOST_TEST(test::message(ln::load_hugging_face(w, folder.path())) ==
+             folder.path("config.json") + ": expected a readable file, got No such file or directory");
+  LINNET_REQUIRE_OK(ln::write_file(folder.path("config.json"), test::bytes(ln::make_hf_config<test::gpt2>())));
+  BOOST_TEST(test::message(ln::load_hugging_face(w, folder.path())) ==
+             folder.path("model.safetensors") + ": expected a readable file, got No such file or directory");
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,179 @@
+// Weights in safetensors files under linnet's names: every kind of model and storage comes back bit
+// by bit, and files of other models are refused before a weight is touched.
+
+#include "io/models.hpp"
+
+namespace ln = linnet;
+using test::index;
+
+namespace {
+
+/// Saves, loads into fresh weights and compares; returns the file's bytes.
+template <class M, class T>
+std::string round_trip(const ln::weights<M, T>& w) {
+  const test::scratch_folder folder;
+  const std::string path = folder.path("w.safetensors");
+  LINNET_REQUIRE_OK(ln::save_safetensors(w, path));
+  ln::weights<M, T> back;
+  LINNET_REQUIRE_OK(ln::load_safetensors(back, path));
+  BOOST_TEST(test::same_bytes(w, back));
+  const std::string file = test::contents(path);
+  ln::weights<M, T> from_memory;
+  LINNET_REQUIRE_OK(ln::load_safetensors(from_memory, test::bytes(file)));
+  BOOST_TEST(test::same_bytes(w, from_memory));
+  return file;
+}
+
+using variant = ln::t5<test::t5_shape_1_0, ln::encoder<ln::ffn::skip>, ln::decoder_stack<ln::ffn::reparam<3, ln::expansion{1.5}>>>;
+using small = ln::decoder<test::mha_shape>;
+
+/// A feed-forward policy from outside the library.
+struct own_ffn : ln::ffn::policy {
+  template <index D, index F, bool Bias>
+  using layer = ln::chain<ln::named<"first", ln::linear<D, F, Bias>>, ln::named<"second", ln::linear<F, D, Bias>>>;
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(weights_file)
+
+BOOST_AUTO_TEST_CASE(every_family_round_trips) {
+  (void)round_trip(test::distinct<test::llama_gqa>());
+  (void)round_trip(test::distinct<test::gpt2>());
+  (void)round_trip(test::distinct<test::t5_1_0>());
+  (void)round_trip(test::distinct<test::t5_1_1, double>());
+  (void)round_trip(test::distinct<ln::decoder<test::mha_shape, own_ffn, ln::position::sinusoidal>>());
+  const std::string file = round_trip(test::distinct<variant>());
+  const auto parsed = ln::parse_safetensors(test::bytes(file));
+  LINNET_REQUIRE_OK(parsed);
+  BOOST_TEST(parsed->find("encoder.blocks.0.ffn.wi.weight") == nullptr);
+  BOOST_TEST(parsed->find("decoder.blocks.2.ffn.w2.weight")->description() == "F32 [36, 36]");
+  BOOST_TEST(parsed->find("encoder.relative_bias.weight")->description() == "F32 [32, 4]");
+  BOOST_TEST(parsed->find("decoder.norm.weight")->description() == "F32 [24]");
+  BOOST_TEST(parsed->metadata().at("format") == "linnet");
+  BOOST_TEST(parsed->metadata().at("decoder_ffn") == "reparam 3 expansion 1.5");
+  BOOST_TEST(parsed->metadata().at("encoder_ffn") == "skip");
+  BOOST_TEST(parsed->metadata().at("eps") == "1e-06");
+}
+
+BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
+  const auto w = test::distinct<test::llama_gqa>(1.0f / 1024);
+  const auto narrow = ln::quantize<ln::storage::bf16>(w);
+  BOOST_TEST(ln::parse_safetensors(test::bytes(round_trip(narrow))).value().find("embedding.weight")->description() == "BF16 [41, 24]");
+  const auto codes = ln::quantize<ln::storage::int8>(w);
+  const std::string file = round_trip(codes);
+  const auto parsed = ln::parse_safetensors(test::bytes(file));
+  LINNET_REQUIRE_OK(parsed);
+  BOOST_TEST(parsed->find("embedding.weight")->description() == "I8 [41, 24]");
+  BOOST_TEST(parsed->find("embedding.weight.scales")->description() == "F32 [41]");
+  BOOST_TEST(parsed->find("norm.weight")->description() == "F32 [24]");
+  BOOST_TEST(parsed->metadata().at("storage") == "int8");
+
+  // A file in one real type loads into another; codes and reals do not mix.
+  const test::scratch_folder folder;
+  LINNET_REQUIRE_OK(ln::save_safetensors(w, folder.path("f32")));
+  ln::weights<ln::quantized<test::llama_gqa, ln::storage::bf16>> as_bf16;
+  LINNET_REQUIRE_OK(ln::load_safetensors(as_bf16, folder.path("f32")));
+  BOOST_TEST(test::same_bytes(as_bf16, narrow));
+  ln::weights<test::llama_gqa> as_f32;
+  BOOST_TEST(test::message(ln::load_safetensors(as_f32, *parsed)) ==
+             "safetensors: embedding.weight: expected real [41, 24] (the model type), got I8 [41, 24]");
+  ln::weights<ln::quantized<test::llama_gqa, ln::storage::int8>> as_codes;
+  BOOST_TEST(test::message(ln::load_safetensors(as_codes, folder.path("f32"))) ==
+             folder.path("f32") + ": embedding.weight.scales: expected real [41] (the model type), got no such tensor");
+}
+
+BOOST_AUTO_TEST_CASE(codes_that_quantize_never_makes) {
+  const test::scratch_folder folder;
+  const auto codes = ln::quantize<ln::storage::int8>(test::distinct<small>());
+  LINNET_REQUIRE_OK(ln::save_safetensors(codes, folder.path("q")));
+  const auto good = ln::read_safetensors(folder.path("q"));
+  LINNET_REQUIRE_OK(good);
+  ln::weights<ln::quantized<small, ln::storage::int8>> w;
+  const auto with = [&](std::string_view name, std::string_view value) {
+    std::string values;
+    auto tensors = test::tensors_of(*good);
+    for (auto& t : tensors)
+      if (t.name == name) {
+        values.assign(reinterpret_cast<const char*>(t.data.data()), t.data.size());
+        t.data = test::bytes(values.replace(0, value.size(), value));
+      }
+    LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("bad"), tensors));
+    const std::string got = test::message(ln::load_safetensors(w, folder.path("bad")));
+    return got.substr(got.find(": ") + 2);
+  };
+  BOOST_TEST(with("embedding.weight", "\x80") == "embedding.weight: expected codes from -127 to 127, got another value");
+  const auto nan = test::raw(std::uint32_t{0x7fc00000});
+  const std::string scales = "embedding.weight.scales";
+  BOOST_TEST(with(scales, nan) == scales + ": expected positive, finite scales, got another value");
+  BOOST_TEST(with(scales, test::raw(0.0f)) == scales + ": expected positive, finite scales, got another value");
+  BOOST_TEST(with(scales, test::raw(-1.0f)) == scales + ": expected positive, finite scales, got another value");
+}
+
+BOOST_AUTO_TEST_CASE(other_models_are_refused_by_what_they_say) {
+  const test::scratch_folder folder;
+  const std::string path = folder.path("w");
+  LINNET_REQUIRE_OK(ln::save_safetensors(test::distinct<small>(), path));
+  const auto refuses = [&]<class M>(ln::weights<M> w) { return test::message(ln::load_safetensors(w, path)).substr(path.size() + 2); };
+  static constexpr auto change = [](auto member, auto value) {
+    ln::decoder_shape s = test::mha_shape;
+    s.*member = value;
+    return s;
+  };
+  // The same tensors in the same shapes, but another function.
+  BOOST_TEST(refuses(ln::weights<ln::decoder<change(&ln::decoder_shape::eps, 1e-5)>>()) ==
+             "eps: expected 1e-05 (the model type), got 1e-06");
+  BOOST_TEST(refuses(ln::weights<ln::decoder<change(&ln::decoder_shape::rope_theta, 5e5)>>()) ==
+             "rope_theta: expected 500000 (the model type), got 10000");
+  BOOST_TEST(refuses(ln::weights<ln::decoder<test::mha_shape, ln::position::rope_half>>()) ==
+             "position: expected rope_half (the model type), got rope");
+  BOOST_TEST(refuses(ln::weights<ln::decoder<test::mha_shape, ln::ffn::gated_gelu>>()) ==
+             "ffn: expected gated gelu_tanh (the model type), got gated silu");
+  static constexpr ln::decoder_shape fewer_heads{.d_model = 16, .d_ff = 26, .heads = 2, .kv_heads = 2, .layers = 2,
+                                                 .vocabulary = 41, .context = 32, .eps = 1e-6};
+  BOOST_TEST(refuses(ln::weights<ln::decoder<fewer_heads>>()) == "heads: expected 2 (the model type), got 4");
+  BOOST_TEST(refuses(ln::weights<test::t5_1_0>()) == "d_model: expected 24 (the model type), got 16");
+  BOOST_TEST(refuses(ln::weights<ln::decoder<test::mha_shape, ln::tie::untied>>()) ==
+             "head: expected untied (the model type), got tied");
+}
+
+BOOST_AUTO_TEST_CASE(other_tensors_are_refused_and_nothing_is_touched) {
+  const test::scratch_folder folder;
+  const std::string path = folder.path("w");
+  LINNET_REQUIRE_OK(ln::save_safetensors(test::distinct<small>(), path));
+  const auto good = ln::read_safetensors(path);
+  LINNET_REQUIRE_OK(good);
+  auto w = test::distinct<small>(2.0f);
+  const auto before = w.clone();
+  const auto with = [&](auto&& change) {
+    auto tensors = test::tensors_of(*good);
+    change(tensors);
+    LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("bad"), tensors));
+    const auto result = ln::load_safetensors(w, folder.path("bad"));
+    BOOST_TEST(test::same_bytes(w, before));
+    return test::message(result).substr(folder.path("bad").size() + 2);
+  };
+  const auto find = [](auto& tensors, std::string_view name) {
+    return std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
+  };
+  BOOST_TEST(with([&](auto& t) { t.erase(find(t, "norm.weight")); }) ==
+             "norm.weight: expected real [16] (the model type), got no such tensor");
+  BOOST_TEST(with([&](auto& t) { find(t, "norm.weight")->name = "norm.wait"; }) ==
+             "norm.weight: expected real [16] (the model type), got no such tensor");
+  BOOST_TEST(with([&](auto& t) { find(t, "norm.weight")->shape = {16, 1}; }) ==
+             "norm.weight: expected real [16] (the model type), got F32 [16, 1]");
+  BOOST_TEST(with([&](auto& t) { find(t, "blocks.1.ffn.up.weight")->shape = {16, 26}; }) ==
+             "blocks.1.ffn.up.weight: expected real [26, 16] (the model type), got F32 [16, 26]");
+  BOOST_TEST(with([&](auto& t) { find(t, "norm.weight")->type = ln::dtype::i32; }) ==
+             "norm.weight: expected real [16] (the model type), got I32 [16]");
+  BOOST_TEST(with([&](auto& t) { t.push_back({"extra", ln::dtype::f32, {0}, {}}); }) ==
+             "extra: expected only tensors of the model type, got F32 [0]");
+}
+
+BOOST_AUTO_TEST_CASE(notes) {
+  const test::scratch_folder folder;
+  LINNET_REQUIRE_OK(ln::save_safetensors(test::distinct<small>(), folder.path("w"), ln::naming::canonical{}, {{"step", "17"}}));
+  BOOST_TEST(ln::read_safetensors(folder.path("w")).value().metadata().at("step") == "17");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
