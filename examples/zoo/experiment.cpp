@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <linnet/eval/evaluator.hpp>
-#include <ranges>
 
 #include "progress.hpp"
 #include "support.hpp"
@@ -164,7 +163,9 @@ experiment run_experiment(const course_options& o, std::vector<variant> variants
   experiment e{.model = o.model, .text = read_corpus(o.text), .options = o, .how = {},
                .variants = std::move(variants), .students = {}, .training = {}, .outcomes = {},
                .proofs = {}, .prompt = {}};
+  std::vector<std::string_view> names;
   for (const variant v : e.variants) {
+    names.push_back(name_of(v));
     student& s = e.students.emplace_back();
     s.name = name_of(v);
     s.model = make_learner(kind, v);
@@ -178,40 +179,12 @@ experiment run_experiment(const course_options& o, std::vector<variant> variants
   fmt::print(stderr, "{}: {} bytes to learn from, {} held out\n", e.text.name,
              grouped(std::ssize(e.text.training)), grouped(std::ssize(e.text.held_out)));
   fmt::print(stderr, "training {} side by side on the same examples: {}, {} thread{}\n",
-             fmt::join(e.students | std::views::transform(&student::name), ", "), how_long,
-             o.threads, o.threads == 1 ? "" : "s");
+             fmt::join(names, ", "), how_long, o.threads, o.threads == 1 ? "" : "s");
   e.training = train_together(e.students, e.text, o);
   fmt::print(stderr, "{} steps in {:.0f} s; collapsing, quantizing and measuring\n",
              grouped(e.training.steps), e.training.seconds);
   measure(e);
   return e;
-}
-
-std::string printable(std::string_view text) {
-  constexpr std::string_view replacement = "\xef\xbf\xbd";
-  std::string shown;
-  for (std::size_t i = 0; i < text.size();) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    // The length of a well-formed UTF-8 sequence at i, or 0.
-    std::size_t n = byte < 0x80 ? 1 : byte >= 0xc2 && byte < 0xe0 ? 2 : byte >= 0xe0 && byte < 0xf0 ? 3
-                    : byte >= 0xf0 && byte < 0xf5 ? 4 : 0;
-    for (std::size_t k = 1; k < n; ++k)
-      if (i + k >= text.size() || (static_cast<unsigned char>(text[i + k]) & 0xc0) != 0x80) n = 0;
-    if (n == 3 && ((byte == 0xe0 && static_cast<unsigned char>(text[i + 1]) < 0xa0) ||
-                   (byte == 0xed && static_cast<unsigned char>(text[i + 1]) > 0x9f)))
-      n = 0;
-    if (n == 4 && ((byte == 0xf0 && static_cast<unsigned char>(text[i + 1]) < 0x90) ||
-                   (byte == 0xf4 && static_cast<unsigned char>(text[i + 1]) > 0x8f)))
-      n = 0;
-    const bool control = n == 1 && (byte < 0x20 || byte == 0x7f) && byte != '\n' && byte != '\t';
-    const bool c1 = n == 2 && byte == 0xc2 && static_cast<unsigned char>(text[i + 1]) < 0xa0;
-    if (n == 0 || control || c1)
-      shown += replacement;
-    else
-      shown += text.substr(i, n);
-    i += n > 0 ? n : 1;
-  }
-  return shown;
 }
 
 }  // namespace zoo

@@ -53,7 +53,4 @@ struct experiment {
 /// Trains and measures. Says on standard error what it is doing.
 experiment run_experiment(const course_options& o, std::vector<variant> variants);
 
-/// The text with everything but printable characters, tabs and line ends replaced.
-std::string printable(std::string_view text);
-
 }  // namespace zoo

@@ -27,6 +27,31 @@ std::string human_bytes(ln::index bytes) {
 
 namespace {
 
+/// Bytes of the well-formed UTF-8 sequence at the start of `text`, 0 if there is none.
+std::size_t utf8_length(std::string_view text) {
+  const auto byte = [&](std::size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
+  };
+  const auto continues = [&](std::size_t i) { return (byte(i) & 0xc0) == 0x80; };
+  const unsigned first = byte(0), second = byte(1);
+  if (first < 0x80) return 1;
+  if (first < 0xc2 || first > 0xf4 || !continues(1)) return 0;
+  if (first < 0xe0) return 2;
+  // Not the long forms of shorter sequences, no surrogates, nothing above U+10FFFF.
+  if ((first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) ||
+      (first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f) || !continues(2))
+    return 0;
+  if (first < 0xf0) return 3;
+  return continues(3) ? 4 : 0;
+}
+
+/// Whether a character does something to a terminal instead of being seen.
+bool controls(std::string_view character) {
+  const auto first = static_cast<unsigned char>(character[0]);
+  if (character.size() == 2) return first == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0;
+  return (first < 0x20 && first != '\n' && first != '\t') || first == 0x7f;
+}
+
 /// Fewest single-character insertions, deletions and replacements from `a` to `b`.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
@@ -43,6 +68,17 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 }  // namespace
+
+std::string printable(std::string_view text) {
+  std::string shown;
+  while (!text.empty()) {
+    const std::size_t n = utf8_length(text);
+    const std::string_view character = text.substr(0, n > 0 ? n : 1);
+    shown += n == 0 || controls(character) ? std::string_view("\xef\xbf\xbd") : character;
+    text.remove_prefix(character.size());
+  }
+  return shown;
+}
 
 void check_name(std::string_view what, std::string_view name,
                 std::span<const std::string_view> known) {

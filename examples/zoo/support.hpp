@@ -35,6 +35,10 @@ std::string grouped(ln::index n);
 /// A size as "3.4 MB" or "812 kB" (powers of ten).
 std::string human_bytes(ln::index bytes);
 
+/// The text with all that is not valid UTF-8, and control characters but tabs and line ends,
+/// replaced by U+FFFD.
+std::string printable(std::string_view text);
+
 /// Refuses `name` if it is not in `known`, with the nearest one or all of them in the message.
 void check_name(std::string_view what, std::string_view name,
                 std::span<const std::string_view> known);

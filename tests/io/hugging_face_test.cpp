@@ -5,7 +5,6 @@
 #include "support/allocations.hpp"
 
 namespace ln = linnet;
-using test::index;
 
 namespace {
 
@@ -81,10 +80,10 @@ BOOST_AUTO_TEST_CASE(llama_pairs_are_reordered_for_interleaved_rotation) {
     const auto a = test::floats(half, tensor.name), b = test::floats(pairs, tensor.name);
     const bool rotated = tensor.name.ends_with("attention.q.weight") || tensor.name.ends_with("attention.k.weight");
     bool equal = true;
-    for (index n = 0; n < tensor.rows; ++n) {
-      const index h = 6, head = n / h, r = n % h;  // b's row 2i is a's row i, 2i+1 is i + h/2
-      const index from = rotated ? head * h + (r % 2 == 0 ? r / 2 : h / 2 + r / 2) : n;
-      for (index j = 0; j < tensor.columns; ++j)
+    for (ln::index n = 0; n < tensor.rows; ++n) {
+      const ln::index h = 6, head = n / h, r = n % h;  // b's row 2i is a's row i, 2i+1 is i + h/2
+      const ln::index from = rotated ? head * h + (r % 2 == 0 ? r / 2 : h / 2 + r / 2) : n;
+      for (ln::index j = 0; j < tensor.columns; ++j)
         equal = equal && b[test::at(n * tensor.columns + j)] == a[test::at(from * tensor.columns + j)];
     }
     BOOST_TEST(equal, tensor.name);
@@ -98,22 +97,22 @@ BOOST_AUTO_TEST_CASE(gpt2_is_transposed_and_unpacked) {
   const auto packed = file->values<float>("transformer.h.1.attn.c_attn.weight").value();  // [24, 72]
   const auto packed_bias = file->values<float>("transformer.h.1.attn.c_attn.bias").value();
   const auto wide = file->values<float>("transformer.h.1.mlp.c_fc.weight").value();  // [24, 96]
-  index part = 0;
+  ln::index part = 0;
   for (const std::string name : {"q", "k", "v"}) {
     const auto weight = test::floats(w, "blocks.1.attention." + name + ".weight");
     const auto bias = test::floats(w, "blocks.1.attention." + name + ".bias");
     bool equal = true;
-    for (index n = 0; n < 24; ++n) {
+    for (ln::index n = 0; n < 24; ++n) {
       equal = equal && bias[test::at(n)] == packed_bias[test::at(24 * part + n)];
-      for (index j = 0; j < 24; ++j) equal = equal && weight[test::at(n * 24 + j)] == packed[test::at(j * 72 + 24 * part + n)];
+      for (ln::index j = 0; j < 24; ++j) equal = equal && weight[test::at(n * 24 + j)] == packed[test::at(j * 72 + 24 * part + n)];
     }
     BOOST_TEST(equal, name);
     ++part;
   }
   const auto wi = test::floats(w, "blocks.1.ffn.wi.weight");
   bool equal = true;
-  for (index n = 0; n < 96; ++n)
-    for (index j = 0; j < 24; ++j) equal = equal && wi[test::at(n * 24 + j)] == wide[test::at(j * 96 + n)];
+  for (ln::index n = 0; n < 96; ++n)
+    for (ln::index j = 0; j < 24; ++j) equal = equal && wi[test::at(n * 24 + j)] == wide[test::at(j * 96 + n)];
   BOOST_TEST(equal);
 }
 

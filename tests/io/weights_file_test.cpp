@@ -4,7 +4,6 @@
 #include "io/models.hpp"
 
 namespace ln = linnet;
-using test::index;
 
 namespace {
 
@@ -29,7 +28,7 @@ using small = ln::decoder<test::mha_shape>;
 
 /// A feed-forward policy from outside the library.
 struct own_ffn : ln::ffn::policy {
-  template <index D, index F, bool Bias>
+  template <ln::index D, ln::index F, bool Bias>
   using layer = ln::chain<ln::named<"first", ln::linear<D, F, Bias>>, ln::named<"second", ln::linear<F, D, Bias>>>;
 };
 

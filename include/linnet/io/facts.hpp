@@ -13,9 +13,11 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// A number as its shortest decimal text: 32128, 1e-06, 0.5.
+/// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
 inline std::string number_text(double x) {
   char digits[32];
+  if (const double limit = 9007199254740992; x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
+    return std::to_string(static_cast<std::int64_t>(x));
   return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
 }
 

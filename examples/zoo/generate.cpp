@@ -1,0 +1,138 @@
+// zoo generate: lets a model continue a text, as llama2.c's run does.
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <linnet/io/safetensors.hpp>
+#include <linnet/text/llama2c_tokenizer.hpp>
+
+#include "byte_models.hpp"
+#include "commands.hpp"
+#include "course.hpp"
+#include "progress.hpp"
+#include "running.hpp"
+#include "support.hpp"
+
+namespace zoo {
+
+namespace {
+
+/// Writes text at once: it is meant to be watched.
+void write(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
+    throw failure("cannot write to standard output");
+}
+
+/// The number of positions asked for, which must fit the model's context.
+ln::index positions(long asked, ln::index context) {
+  if (asked > context)
+    throw failure(fmt::format("--tokens: {} is more than the model's context of {}", asked, context));
+  return asked > 0 ? asked : context;
+}
+
+void print_figures(ln::index read, ln::index written, double seconds) {
+  const auto total = static_cast<double>(read + written);
+  fmt::print(stderr, "prompt {} tokens, new {} tokens, {:.2f} s, {:.1f} tokens/s\n", read, written,
+             seconds, seconds > 0 ? total / seconds : 0.0);
+}
+
+ln::sampling sampling_of(const generate_options& o) {
+  return {.temperature = o.temperature, .top_k = o.top_k, .top_p = o.top_p, .seed = o.seed};
+}
+
+/// A preset with llama2.c's tokenizer: begins with the begin token, counts it and the prompt, and
+/// ends where the model begins a new text.
+void generate_preset(const generate_options& o) {
+  const runnable_preset preset = find_runnable(o.model);
+  if (preset.encodes)
+    throw failure(o.model + " needs a SentencePiece tokenizer, which zoo cannot read: see zoo logits");
+  if (o.tokenizer.empty()) throw failure("--tokenizer is required with --model " + o.model);
+  const ln::file_bytes file = take(ln::read_file(o.tokenizer));
+  const auto tokenizer =
+      take(ln::llama2c_tokenizer::parse(file, preset.vocabulary, o.tokenizer));
+  const ln::index all = positions(o.tokens, preset.context);
+  const auto model = preset.open(o.weights, {.target = all, .threads = o.threads});
+
+  std::vector<ln::token> prompt = tokenizer.encode(o.prompt);
+  const bool fits = std::ssize(prompt) <= all;
+  if (!fits) prompt.resize(static_cast<std::size_t>(all) + 1);  // what still can be shown
+  ln::token previous = prompt.front();
+  const auto show = [&](ln::token id) {
+    write(tokenizer.decode(previous, id));
+    previous = id;
+  };
+  const double start = now();
+  for (std::size_t i = 1; i < prompt.size(); ++i) show(prompt[i]);
+  ln::index written = 0;
+  if (fits)
+    generate(*model, prompt, all - std::ssize(prompt) + 1, sampling_of(o), [&](ln::token id) {
+      if (id == ln::llama2c_tokenizer::begin) return false;
+      show(id);
+      ++written;
+      return true;
+    });
+  write("\n");
+  print_figures(std::ssize(prompt), written, now() - start);
+}
+
+/// What `zoo train` wrote beside the weights.
+struct checkpoint_notes {
+  std::string model, ffn;
+};
+checkpoint_notes read_notes(const std::string& path) {
+  const auto file = take(ln::read_safetensors(path));
+  const auto note = [&](const char* key) {
+    const auto at = file.metadata().find(key);
+    if (at == file.metadata().end())
+      throw failure(path + ": not a checkpoint of zoo train (it does not say which model it is of)");
+    return at->second;
+  };
+  return {note("zoo.model"), note("zoo.ffn")};
+}
+
+/// A byte-level model: a decoder continues the prompt, a T5 answers with what follows it.
+void generate_bytes(const generate_options& o) {
+  const checkpoint_notes notes = read_notes(o.weights);
+  if (!o.model.empty() && notes.model != o.model)
+    throw failure(fmt::format("{}: is a {}, not a {}", o.weights, printable(notes.model), o.model));
+  const auto learned = make_learner(parse_byte_model(notes.model), parse_trainable(notes.ffn));
+  learned->load(o.weights);
+  const reading how = learned->how_to_read();
+  const ln::index all = positions(o.tokens, how.target);
+
+  std::vector<ln::token> prompt;
+  for (const char c : o.prompt) prompt.push_back(static_cast<unsigned char>(c) + how.offset);
+  if (how.encodes)
+    prompt.push_back(1);
+  else if (prompt.empty())
+    prompt.push_back('\n');  // it has to begin somewhere
+  const ln::index room = how.encodes ? how.source : all;
+  if (std::ssize(prompt) > room)
+    throw failure(fmt::format("--prompt: {} tokens, but there is room for {}", prompt.size(), room));
+
+  const auto model = learned->deploy(form::collapsed)->open(std::ssize(prompt), all, o.threads);
+  const double start = now();
+  if (!how.encodes) write(o.prompt);
+  const ln::index written = generate(
+      *model, prompt, how.encodes ? all : all - std::ssize(o.prompt), sampling_of(o),
+      [&](ln::token id) {
+        if (id == 1 && how.encodes) return false;
+        if (id >= how.offset) write(std::string(1, static_cast<char>(id - how.offset)));
+        return true;
+      });
+  write("\n");
+  print_figures(std::ssize(prompt), written, now() - start);
+}
+
+}  // namespace
+
+void generate(const generate_options& o) {
+  bool bytes = o.model.empty();
+  for (const std::string_view name : byte_model_names) bytes = bytes || o.model == name;
+  if (bytes)
+    generate_bytes(o);
+  else
+    generate_preset(o);
+}
+
+}  // namespace zoo

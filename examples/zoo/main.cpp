@@ -1,0 +1,196 @@
+// zoo: the run-time face of linnet's compile-time presets. This file only reads the command line.
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <linnet/config/platform.hpp>
+#include <new>
+
+#include "commands.hpp"
+#include "support.hpp"
+
+namespace {
+
+using namespace zoo;
+
+/// Accepts numbers in [low, high]; unlike CLI::Range it refuses "nan".
+CLI::Validator number_in(double low, double high) {
+  return {[=](std::string& text) {
+            try {
+              std::size_t used = 0;
+              const double x = std::stod(text, &used);
+              if (used == text.size() && x >= low && x <= high) return std::string();
+            } catch (const std::exception&) {  // not a number
+            }
+            std::ostringstream problem;
+            problem << "'" << text << "' is not a number from " << low << " to " << high;
+            return problem.str();
+          },
+          "", "number_in"};
+}
+
+const CLI::Validator threads_range = CLI::Range(1, 256);
+
+void add_threads(CLI::App& command, int& threads) {
+  threads = default_threads();
+  command.add_option("--threads", threads, "threads that share the work")
+      ->check(threads_range)
+      ->type_name("K")
+      ->capture_default_str();
+}
+
+void add_seed(CLI::App& command, std::uint64_t& seed) {
+  command.add_option("--seed", seed, "seed of the random numbers")
+      ->type_name("S")
+      ->capture_default_str();
+}
+
+void add_list(CLI::App& app) {
+  app.add_subcommand("list", "List the presets")->callback(list_presets);
+}
+
+void add_count(CLI::App& app, count_options& o) {
+  CLI::App& c = *app.add_subcommand("count", "Parameters, FLOPs and bytes of a preset");
+  c.add_option("preset", o.preset, "see zoo list")->required();
+  c.add_option("--ffn", o.ffn, "feed-forward: standard, skip, skip-encoder, 1w, 1w-relu, 2w, 3w")
+      ->capture_default_str();
+  c.add_option("--expansion", o.expansion, "inner width of 2w and 3w over d_model: 4, 2, 1.5, 1.2")
+      ->check(number_in(0, 1000));
+  c.add_option("--source", o.source, "source tokens that FLOPs are counted for (T5)")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  c.add_option("--target", o.target, "target tokens, or tokens of a decoder")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  c.add_flag("--json", o.json, "print JSON");
+  c.callback([&] { count(o); });
+}
+
+void add_generate(CLI::App& app, generate_options& o) {
+  CLI::App& c = *app.add_subcommand("generate", "Let a model continue a text");
+  c.add_option("--model", o.model, "preset; a checkpoint of zoo train knows its own");
+  c.add_option("--weights", o.weights,
+               "llama2.c .bin, safetensors file, Hugging Face directory, or checkpoint of zoo train")
+      ->required()
+      ->check(CLI::ExistingPath);
+  c.add_option("--tokenizer", o.tokenizer, "llama2.c tokenizer .bin (byte-level models need none)")
+      ->check(CLI::ExistingFile);
+  c.add_option("--prompt", o.prompt, "text to continue");
+  c.add_option("--tokens", o.tokens, "positions, prompt included; 0: as many as fit")
+      ->check(CLI::Range(0, 1'000'000))
+      ->type_name("N")
+      ->capture_default_str();
+  c.add_option("--temperature", o.temperature, "0 is greedy")
+      ->check(number_in(0, 100))
+      ->type_name("T")
+      ->capture_default_str();
+  c.add_option("--top-k", o.top_k, "keep the k most likely tokens; 0 keeps all")
+      ->check(CLI::Range(0, 1'000'000))
+      ->capture_default_str();
+  c.add_option("--top-p", o.top_p, "keep the most likely tokens of this total probability")
+      ->check(number_in(1e-6, 1))
+      ->capture_default_str();
+  add_seed(c, o.seed);
+  add_threads(c, o.threads);
+  c.callback([&] { generate(o); });
+}
+
+void add_logits(CLI::App& app, logits_options& o) {
+  CLI::App& c = *app.add_subcommand("logits", "Print the logits after given tokens");
+  c.add_option("--model", o.model, "preset")->required();
+  c.add_option("--weights", o.weights,
+               "llama2.c .bin, safetensors file or Hugging Face directory")
+      ->required()
+      ->check(CLI::ExistingPath);
+  c.add_option("--tokens", o.tokens, "ids for a decoder, such as 1,2,3");
+  c.add_option("--source", o.source, "ids for an encoder");
+  c.add_option("--target", o.target, "ids for its decoder, from the start token 0 on");
+  c.add_flag("--json", o.json, R"(print {"logits":[...]})");
+  add_threads(c, o.threads);
+  c.callback([&] { logits(o); });
+}
+
+/// The options that train, sweep and quickstart share.
+CLI::App& add_course(CLI::App& app, const char* name, const char* what, course_options& o) {
+  CLI::App& c = *app.add_subcommand(name, what);
+  c.add_option("textfile", o.text, "text to learn from")->required()->check(CLI::ExistingFile);
+  c.add_option("--model", o.model, "byte-decoder or byte-t5")->capture_default_str();
+  auto* const steps = c.add_option("--steps", o.steps, "optimizer steps; makes a run repeatable")
+                          ->check(CLI::Range(1, 100'000'000));
+  c.add_option("--minutes", o.minutes, "time for training, unless --steps is given")
+      ->check(number_in(0.01, 100'000))
+      ->capture_default_str()
+      ->excludes(steps);
+  c.add_option("--batch", o.batch, "examples per step")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  c.add_option("--rate", o.rate, "highest learning rate")
+      ->check(number_in(1e-7, 1))
+      ->capture_default_str();
+  add_seed(c, o.seed);
+  add_threads(c, o.threads);
+  return c;
+}
+
+void add_train(CLI::App& app, train_options& o) {
+  CLI::App& c = add_course(app, "train", "Train a byte-level model on a text", o);
+  c.add_option("--ffn", o.ffn, "feed-forward: standard, skip, 1w, 1w-relu, 2w, 3w")
+      ->capture_default_str();
+  c.add_option("--out", o.out, "save a checkpoint here (safetensors), for zoo generate")
+      ->type_name("FILE");
+  c.callback([&] { train(o); });
+}
+
+void add_sweep(CLI::App& app, report_options& o) {
+  o.minutes = 6;
+  CLI::App& c = add_course(app, "sweep", "Compare the feed-forward variants on a text", o);
+  c.add_option("--report", o.report, "write an HTML report")->type_name("FILE");
+  c.callback([&] { sweep(o); });
+}
+
+void add_quickstart(CLI::App& app, report_options& o) {
+  o.minutes = 3;
+  CLI::App& c = add_course(app, "quickstart",
+                           "Train, collapse, quantize, compare and report, in about four minutes", o);
+  c.add_option("--report", o.report, "write an HTML report")->type_name("FILE");
+  c.callback([&] { quickstart(o); });
+}
+
+/// The one line that explains why the program ends.
+int refuse(std::string message) {
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  std::fprintf(stderr, "zoo: %s\n", message.c_str());
+  return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Small language models of linnet: count, run, train and compare them.", "zoo"};
+  app.set_version_flag("--version", "zoo " LINNET_VERSION);
+  app.require_subcommand(1);
+  count_options counted;
+  generate_options generated;
+  logits_options asked;
+  train_options trained;
+  report_options swept, started;
+  add_list(app);
+  add_count(app, counted);
+  add_generate(app, generated);
+  add_logits(app, asked);
+  add_train(app, trained);
+  add_sweep(app, swept);
+  add_quickstart(app, started);
+  try {
+    app.parse(argc, argv);
+    if (std::fflush(stdout) != 0) return refuse("cannot write to standard output");
+  } catch (const CLI::Success& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    return refuse(std::string(e.what()) + " (see zoo --help)");
+  } catch (const std::bad_alloc&) {
+    return refuse("not enough memory");
+  } catch (const std::exception& e) {
+    return refuse(e.what());
+  }
+  return 0;
+}

@@ -1,0 +1,2 @@
+#include "report.hpp"
+namespace zoo { void write_report(const experiment&, const std::string&) {} }
