@@ -90,15 +90,15 @@ BOOST_AUTO_TEST_SUITE(llama2c_tokenizer)
 
 BOOST_AUTO_TEST_CASE(follows_the_rules) {
   const auto t = parsed(some_pieces());
+  const ln::token two_bytes = t.find("<0xC3><0xA9>");  // decodes as its first byte, as in llama2.c
   ln::random_stream random(ln::seed{3}, 0);
   const std::string alphabet[] = {"a", "b", "c", " ", "a", "b", "\xc3\xa9", "\xc3", "\x80", "z", std::string(1, '\0'), "\xe6\x97\xa5"};
   for (int round = 0; round < 3000; ++round) {
     std::string text;
     for (std::uint32_t n = random.below(24); n > 0; --n) text += alphabet[random.below(std::size(alphabet))];
-    const tokens got = t.encode(text);
-    BOOST_REQUIRE_EQUAL_COLLECTIONS(got.begin(), got.end(), [&] { static tokens e; e = step_by_step(t, text); return e.begin(); }(),
-                                    [&] { static tokens e; e = step_by_step(t, text); return e.end(); }());
-    BOOST_REQUIRE((t.decode(got, 0) == "\n<s>\n" + std::string(text.empty() ? "" : " ") + text));
+    const tokens got = t.encode(text), expected = step_by_step(t, text);
+    BOOST_TEST_REQUIRE(got == expected, boost::test_tools::per_element());
+    if (std::find(got.begin(), got.end(), two_bytes) == got.end()) BOOST_REQUIRE_EQUAL(t.decode(got), text);
   }
 }
 
@@ -119,7 +119,7 @@ BOOST_AUTO_TEST_CASE(marks_and_spaces) {
   BOOST_TEST((t.decode(0, 3) == std::string_view("\0", 1)));
   BOOST_TEST(t.decode(0, -1) == "");
   BOOST_TEST(t.decode(0, 100000) == "");
-  BOOST_TEST(t.decode(t.encode("a cab \xc3\xa9!")) == "\n<s>\n a cab \xc3\xa9!");
+  BOOST_TEST(t.decode(t.encode("a cab \xc3\xa9!", true, true)) == "a cab \xc3\xa9!");
   BOOST_TEST(t.decode(t.encode("a cab", false)) == "a cab");
 }
 
@@ -175,7 +175,7 @@ BOOST_AUTO_TEST_CASE(bad_files) {
       {patched(4, nan), n, "piece 0: score: expected a finite number, got another"},
       {patched(4, infinity), n, "piece 0: score: expected a finite number, got another"},
       {patched(8, std::uint32_t{0xffffffff}), n, "piece 0: length: expected at most the " + std::to_string(good.size() - 12) + " bytes left, got 4294967295"},
-      {patched(8, std::uint32_t{0}), n, "piece 1: length: expected at most the " + std::to_string(good.size() - 20) + " bytes left, got 1936026741"},
+      {patched(8, std::uint32_t{0}), n, "piece 1: length: expected at most 12, the longest by the header, got 62"},
       {file_of(renamed), n, "piece 68: expected <0x41>, got another piece"},
       {file_of(shortened), n, "piece 5: expected <0x02>, got another piece"},
   };
@@ -204,11 +204,11 @@ BOOST_AUTO_TEST_CASE(stories260k_vocabulary) {
   BOOST_TEST((t->encode("Once upon a time") == tokens{1, 403, 407, 261, 378}));
   BOOST_TEST(t->piece(1) == "\n<s>\n");
   for (const std::string text : {"Once upon a time, there was", " two  spaces ", "na\xc3\xafve \xe6\x97\xa5\xe6\x9c\xac", "\x80\xff", "a\nb"})
-    BOOST_TEST((t->decode(t->encode(text, false)) == text));
+    BOOST_TEST((t->decode(t->encode(text)) == text));
   const std::string story = test::contents(test::data_file("stories260K/expected_greedy_n200.txt"));
   const auto ids = t->encode(story);
   BOOST_TEST(ids.size() <= 201u);
-  BOOST_TEST((t->decode(tokens(ids.begin() + 1, ids.end())) == story));
+  BOOST_TEST((t->decode(ids) == story));
   BOOST_TEST(!ln::read_llama2c_tokenizer(path, 513));
 }
 

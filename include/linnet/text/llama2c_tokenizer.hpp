@@ -53,12 +53,14 @@ class llama2c_tokenizer {
     const int byte = byte_of(text);
     return byte < 0 ? text : std::string_view(all_bytes.data() + byte, 1);
   }
-  /// The text of several ids, the first of which follows `previous`.
+  /// The text of several ids, without begin and end. Given a vocabulary with a piece " ",
+  /// decode(encode(text)) is `text`.
   template <class Tokens>
-  std::string decode(const Tokens& ids, token previous = begin) const {
+  std::string decode(const Tokens& ids) const {
     std::string text;
+    token previous = begin;
     for (const token id : ids) {
-      text += decode(previous, id);
+      if (id != begin && id != end) text += decode(previous, id);
       previous = id;
     }
     return text;

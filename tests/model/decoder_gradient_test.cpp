@@ -1,0 +1,31 @@
+// Whole decoder-only models: every parameter by central differences.
+
+#include "support/models.hpp"
+
+namespace test {
+
+namespace {
+template <class... Policies>
+void check_decoder(double dropout = 0) {
+  using model = ln::decoder<tiny_decoder_shape, Policies...>;
+  check_model<model>(decoder_data<model>(), dropout);
+}
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(decoder_gradients)
+
+BOOST_AUTO_TEST_CASE(llama_tied) {
+  check_decoder<>();
+  check_decoder<>(0.25);
+}
+BOOST_AUTO_TEST_CASE(llama_untied_half) { check_decoder<ln::tie::untied, ln::position::rope_half>(); }
+// Every parameter of GPT-2 but the key biases, whose gradient is zero by the softmax's symmetry.
+BOOST_AUTO_TEST_CASE(gpt2) {
+  check_decoder<ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh, ln::bias::all>(0.25);
+}
+BOOST_AUTO_TEST_CASE(sinusoidal) { check_decoder<ln::position::sinusoidal, ln::ffn::gelu>(); }
+BOOST_AUTO_TEST_CASE(no_positions) { check_decoder<ln::position::none, ln::ffn::skip>(); }
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,188 @@
+// A session, evaluator or trainer allocates exactly its footprint, once; afterwards, after one
+// warm-up per calling thread, training and decoding steps ask the heap for nothing.
+
+#include <Eigen/Core>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <optional>
+
+#include "support/heap.hpp"
+#include "support/models.hpp"
+
+namespace test {
+
+namespace {
+
+using t5 = ln::t5<tiny_t5_shape, ln::ffn::reparam<2, 1.5>>;
+using decoder = ln::decoder<tiny_decoder_shape, ln::bias::all>;
+using t5_int8 = ln::quantized<ln::collapsed<t5>, ln::storage::int8>;
+
+template <class M>
+ln::limits limits_of(int threads) {
+  return {.batch = 3, .source = 13, .target = 9, .threads = threads};
+}
+
+/// Opening makes `blocks` allocations of footprint() bytes in all.
+template <class Object, class Weights>
+void check_footprint(Weights& w, long blocks) {
+  const ln::limits l = limits_of<typename Object::model>(2);
+  std::optional<ln::result<Object>> object;
+  const heap_use use = heap_use_of([&] { object.emplace(Object::open(w, l)); });
+  BOOST_REQUIRE(static_cast<bool>(*object));
+  BOOST_TEST(use.calls == blocks);
+  BOOST_TEST(use.bytes == Object::footprint(l));
+}
+
+/// The batch of the limits above, for either family.
+template <class M>
+auto whole_batch() {
+  return data_for<M>(3, 13, 9);
+}
+
+/// Runs f() twice on this thread and once more on another thread, after a warm-up there too, and
+/// expects no request from the second time on. `f` gets 0, 1, 2, ....
+template <class F>
+void check_silence(const char* what, F&& f) {
+  f();
+  BOOST_TEST(heap_use_of([&] { f(); }).calls == 0, what);
+  heap_use elsewhere{1, 1};
+  std::thread([&] {
+    f();
+    elsewhere = heap_use_of([&] { f(); });
+  }).join();
+  BOOST_TEST(elsewhere.calls == 0, what << ", on another thread");
+}
+
+template <class M, class T>
+void check_training(int threads) {
+  ln::weights<M, T> w;
+  ln::initialize(w, ln::seed{1});
+  auto train = ln::trainer<M, ln::adamw, T>::open(w, limits_of<M>(threads), {}, {.dropout = 0.1});
+  BOOST_REQUIRE(static_cast<bool>(train));
+  const auto data = whole_batch<M>();
+  double sum = 0;
+  check_silence("training step", [&] {
+    sum += train->step(data.view());
+    (void)train->accumulate(data.part(0, 1));
+    (void)train->accumulate(data.part(1, 2));
+    train->update();
+    sum += train->evaluate(data.view()).mean();
+  });
+  BOOST_TEST(train->steps() == 8);
+  BOOST_TEST(sum > 0);
+}
+
+template <class M, class P>
+void check_decoding(const P& p, int threads) {
+  auto s = ln::session<M>::open(p, limits_of<M>(threads));
+  auto score = ln::evaluator<M>::open(p, limits_of<M>(threads));
+  BOOST_REQUIRE(static_cast<bool>(s));
+  BOOST_REQUIRE(static_cast<bool>(score));
+  const auto data = whole_batch<M>();
+  const auto prompt = tokens(4, M::vocabulary, 1);
+  ln::sampler sample({.temperature = 0.8, .top_k = 7, .top_p = 0.9});
+  const token stop[] = {5};
+  int emitted = 0;
+  check_silence("decoding", [&] {
+    s->generate(prompt, ln::greedy{}, [&](token) { ++emitted; });
+    s->generate(prompt, sample, [&](token) { return ++emitted > 0; }, {.tokens = 3, .stop = stop});
+    (void)score->loss(data.view());
+  });
+  BOOST_TEST(emitted > 0);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(footprint)
+
+// The counter sees every way to the heap.
+BOOST_AUTO_TEST_CASE(counter_counts) {
+  const auto asked = [](auto f) {
+    void* p = nullptr;
+    const heap_use use = heap_use_of([&] { p = f(); });
+    std::free(p);
+    BOOST_TEST(use.calls == 1);
+    return use.bytes;
+  };
+  BOOST_TEST(asked([] { return std::malloc(100); }) == 100);
+  BOOST_TEST(asked([] { return std::calloc(5, 20); }) == 100);
+  BOOST_TEST(asked([] { return std::realloc(nullptr, 100); }) == 100);
+  BOOST_TEST(asked([] { return std::aligned_alloc(64, 128); }) == 128);
+  BOOST_TEST(asked([] {
+               void* p = nullptr;
+               return posix_memalign(&p, 64, 100) == 0 ? p : nullptr;
+             }) == 100);
+  BOOST_TEST(heap_use_of([] { std::make_unique<std::vector<int>>(25).reset(); }).bytes >= 100);
+  BOOST_TEST(heap_use_of([] { Eigen::VectorXd(25).setZero(); }).bytes >= 200);
+  BOOST_TEST(heap_use_of([] { ln::memory_block(100); }).bytes == 128);
+  BOOST_TEST(heap_use_of([] {}).calls == 0);
+}
+
+// Footprints are constants of the limits.
+static_assert(ln::session<t5>::footprint({.source = 13, .target = 9}) > 0);
+static_assert(ln::trainer<t5>::footprint({.batch = 3, .source = 13, .target = 9}) >
+              ln::evaluator<t5>::footprint({.batch = 3, .source = 13, .target = 9}));
+
+BOOST_AUTO_TEST_CASE(allocations_are_the_footprint) {
+  ln::weights<t5> w;
+  ln::initialize(w, ln::seed{1});
+  ln::weights<decoder> v;
+  ln::initialize(v, ln::seed{1});
+  const auto p = ln::pack(w);
+  const auto q = ln::pack(v);
+  check_footprint<ln::session<t5>>(p, 1);
+  check_footprint<ln::session<decoder>>(q, 1);
+  check_footprint<ln::evaluator<t5>>(p, 1);
+  check_footprint<ln::evaluator<decoder>>(q, 1);
+  check_footprint<ln::trainer<t5>>(w, 5);  // workspace, packed weights, gradients, two moments
+  check_footprint<ln::trainer<decoder>>(v, 5);
+  BOOST_TEST(heap_use_of([] { ln::weights<t5>(); }).bytes == ln::round_up(ln::weights<t5>::bytes(), 64));
+  BOOST_TEST(heap_use_of([] { ln::packed<t5_int8>(); }).bytes == ln::round_up(ln::packed<t5_int8>::bytes(), 64));
+}
+
+// A session in memory of the caller allocates nothing, needs no more than its footprint (the
+// sanitizer sees it if it does), and computes the same.
+BOOST_AUTO_TEST_CASE(session_in_the_callers_memory) {
+  ln::weights<decoder> w;
+  ln::initialize(w, ln::seed{1});
+  const auto p = ln::pack(w);
+  const ln::limits l = limits_of<decoder>(2);
+  const index bytes = ln::session<decoder>::footprint(l);
+  void* const memory = std::aligned_alloc(64, at(bytes));
+  std::memset(memory, 0, at(bytes));
+  {
+    std::optional<ln::session<decoder>> mine;
+    const heap_use use =
+        heap_use_of([&] { mine.emplace(p, l, std::span(static_cast<std::byte*>(memory), at(bytes))); });
+    BOOST_TEST(use.calls == 0);
+    auto own = ln::session<decoder>::open(p, l);
+    const auto prompt = tokens(12, decoder::vocabulary, 1);
+    BOOST_TEST(same_bits(mine->feed(prompt, 3, {}), own->feed(prompt, 3, {})));
+  }
+  std::free(memory);
+}
+
+BOOST_AUTO_TEST_CASE(training_is_silent) {
+  check_training<t5, float>(1);
+  check_training<t5, float>(2);
+  check_training<decoder, float>(1);
+  check_training<decoder, float>(3);
+}
+
+BOOST_AUTO_TEST_CASE(decoding_is_silent) {
+  ln::weights<t5> w;
+  ln::initialize(w, ln::seed{1});
+  ln::weights<decoder> v;
+  ln::initialize(v, ln::seed{1});
+  const auto p = ln::pack(ln::quantize<ln::storage::int8>(ln::collapse(w)));
+  const auto q = ln::pack(v);
+  for (const int threads : {1, 2}) {
+    check_decoding<t5_int8>(p, threads);
+    check_decoding<decoder>(q, threads);
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,287 @@
+// The values of models: initial ones, packing there and back, collapsing, quantizing.
+
+#include "support/scoring.hpp"
+
+namespace test {
+
+namespace {
+
+namespace storage = ln::storage;
+namespace ffn = ln::ffn;
+using t5 = ln::t5<tiny_t5_shape, ffn::gated_gelu, ln::tie::untied>;
+using decoder = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned, ln::bias::all>;
+
+/// pack() and unpack() give back every bit, scales included.
+template <class M, class T>
+void check_pack(const ln::weights<M, T>& w) {
+  BOOST_TEST(same_bytes(ln::unpack(ln::pack(w)), w));
+}
+
+/// Standard deviation and mean of a tensor's values.
+struct moments {
+  double mean = 0, deviation = 0;
+};
+template <class M>
+moments moments_of(const ln::weights<M>& w, const std::string& name) {
+  moments r;
+  w.visit([&](const ln::path& at_path, const ln::tensor_info& info, const auto& leaf) {
+    if (at_path.str() != name) return;
+    double sum = 0, squares = 0;
+    for (index i = 0; i < info.size(); ++i) {
+      const auto x = static_cast<double>(values_of(leaf)[i]);
+      sum += x;
+      squares += x * x;
+    }
+    const auto n = static_cast<double>(info.size());
+    r = {sum / n, std::sqrt(squares / n - sum / n * sum / n)};
+  });
+  return r;
+}
+
+/// A matrix of a weights or gradients object as rows of doubles.
+struct dense {
+  index rows = 0, columns = 0;
+  std::vector<double> x;
+
+  dense times(const dense& other) const {
+    dense r{rows, other.columns, std::vector<double>(at(rows * other.columns))};
+    for (index i = 0; i < rows; ++i)
+      for (index l = 0; l < columns; ++l)
+        for (index j = 0; j < other.columns; ++j)
+          r.x[at(i * r.columns + j)] += x[at(i * columns + l)] * other.x[at(l * other.columns + j)];
+    return r;
+  }
+  dense transposed() const {
+    dense r{columns, rows, std::vector<double>(x.size())};
+    for (index i = 0; i < rows; ++i)
+      for (index j = 0; j < columns; ++j) r.x[at(j * rows + i)] = x[at(i * columns + j)];
+    return r;
+  }
+};
+template <class Block>
+dense tensor(const Block& block, const std::string& name) {
+  dense r;
+  block.visit([&](const ln::path& at_path, const ln::tensor_info& info, const auto& leaf) {
+    if (at_path.str() == name) r = {info.rows, info.columns, {values_of(leaf), values_of(leaf) + info.size()}};
+  });
+  BOOST_REQUIRE_MESSAGE(!r.x.empty(), name);
+  return r;
+}
+
+/// Logits before and after collapse().
+template <class M, class T>
+void check_collapse() {
+  ln::weights<M, T> w;
+  randomize(w);
+  const auto data = data_for<M>();
+  const auto before = logits_of(ln::pack(w), data);
+  const auto after = logits_of(ln::pack(ln::collapse(w)), data);
+  BOOST_TEST(magnitude(before) > 0.5);
+  BOOST_TEST(distance(before, after) <= same_result<T>);
+  BOOST_TEST((ln::weights<ln::collapsed<M>, T>::bytes() < ln::weights<M, T>::bytes()));
+}
+
+/// The gradients of one batch in double.
+template <class M, class Data>
+ln::gradients<M, double> gradients_of(ln::weights<M, double>& w, const Data& data) {
+  auto train = ln::trainer<M, ln::adamw, double>::open(w, data.limits());
+  BOOST_REQUIRE(static_cast<bool>(train));
+  (void)train->accumulate(data.view());
+  return std::move(train->gradient());
+}
+
+/// The largest |q - w| / s of int8 weights, over all entries.
+template <class M>
+double worst_rounding(const ln::weights<M>& w, const ln::weights<ln::quantized<M, storage::int8>>& q) {
+  double worst = 0;
+  M::visit(
+      [&](const ln::path&, const ln::tensor_info& info, const auto& exact, const auto& rounded) {
+        if constexpr (requires { rounded.scales; })
+          for (index i = 0; i < info.size(); ++i) {
+            const auto scale = static_cast<double>(rounded.scales[i / info.columns]);
+            const double decoded = scale * storage::int8::decode(rounded.data[i]);
+            worst = (std::max)(worst, distance_of(exact.data[i], decoded) / scale);
+          }
+        else
+          for (index i = 0; i < info.size(); ++i) worst = (std::max)(worst, exact[i] == rounded[i] ? 0.0 : hopeless);
+      },
+      ln::path{}, w.tree(), q.tree());
+  return worst;
+}
+
+/// f32 weights with the values that stored weights stand for.
+template <class S, class M>
+ln::weights<M> decoded(const ln::weights<ln::quantized<M, S>>& q) {
+  ln::weights<M> w;
+  M::visit(
+      [&](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
+        for (index i = 0; i < info.size(); ++i) {
+          if constexpr (requires { from.scales; }) {
+            const double scale = S::scaled ? static_cast<double>(from.scales[i / info.columns]) : 1;
+            to.data[i] = static_cast<float>(scale * S::decode(from.data[i]));
+          } else {
+            to[i] = from[i];
+          }
+        }
+      },
+      ln::path{}, w.tree(), q.tree());
+  return w;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(weights)
+
+// Packing is exactly invertible in every storage type, and a clone is a copy of its own.
+BOOST_AUTO_TEST_CASE(pack_and_unpack) {
+  ln::weights<t5> w;
+  randomize(w);
+  check_pack(w);
+  check_pack(ln::quantize<storage::bf16>(w));
+  check_pack(ln::quantize<storage::int8>(w));
+  ln::weights<decoder, double> d;
+  randomize(d);
+  check_pack(d);
+  auto copy = w.clone();
+  BOOST_TEST(same_bytes(copy, w));
+  copy.tree().embedding.data[0] += 1;
+  BOOST_TEST(!same_bytes(copy, w));
+}
+
+// T5's initial deviations: embedding 1, q (d h)^-1/2, k and v d^-1/2, o n^-1/2, wi d^-1/2, wo f^-1/2,
+// bias table d^-1/2; decoders 0.02; norms one, biases zero. Sizes are chosen so that the estimate is
+// within a few percent.
+BOOST_AUTO_TEST_CASE(initial_deviations) {
+  constexpr ln::t5_shape wide{.d_model = 48, .d_ff = 96, .d_kv = 24, .heads = 4, .encoder_layers = 1, .decoder_layers = 1, .vocabulary = 99};
+  using M = ln::t5<wide, ln::tie::untied>;
+  ln::weights<M> w;
+  ln::initialize(w, ln::seed{1});
+  const auto check = [&](const char* name, double want) {
+    const moments m = moments_of(w, name);
+    BOOST_TEST(std::abs(m.deviation / want - 1) < 0.06, name << ": " << m.deviation << ", not " << want);
+    BOOST_TEST(std::abs(m.mean) < 0.06 * want, name);
+  };
+  check("embedding.weight", 1);
+  check("head.weight", 1);
+  check("encoder.blocks.0.attention.q.weight", 1 / std::sqrt(48.0 * 24));
+  check("encoder.blocks.0.attention.k.weight", 1 / std::sqrt(48.0));
+  check("decoder.blocks.0.cross.q.weight", 1 / std::sqrt(48.0 * 24));
+  check("decoder.blocks.0.cross.v.weight", 1 / std::sqrt(48.0));
+  check("decoder.blocks.0.cross.o.weight", 1 / std::sqrt(96.0));
+  check("decoder.blocks.0.ffn.wi.weight", 1 / std::sqrt(48.0));
+  check("decoder.blocks.0.ffn.wo.weight", 1 / std::sqrt(96.0));
+  const double table = moments_of(w, "encoder.relative_bias.weight").deviation * std::sqrt(48.0);
+  BOOST_TEST(table > 0.8);  // 128 values: known to a fifth
+  BOOST_TEST(table < 1.2);
+  BOOST_TEST(moments_of(w, "encoder.norm.weight").mean == 1);
+
+  constexpr ln::decoder_shape deep{.d_model = 48, .d_ff = 96, .heads = 4, .kv_heads = 4, .layers = 1, .vocabulary = 99, .context = 64};
+  using N = ln::decoder<deep, ln::position::learned, ln::bias::all, ln::norm::layer_norm>;
+  ln::weights<N> v;
+  ln::initialize(v, ln::seed{1});
+  for (const char* const name : {"embedding.weight", "position.weight", "blocks.0.attention.q.weight", "blocks.0.ffn.down.weight"})
+    BOOST_TEST(std::abs(moments_of(v, name).deviation / 0.02 - 1) < 0.06, name);
+  BOOST_TEST(moments_of(v, "blocks.0.attention.q.bias").mean == 0);
+  BOOST_TEST(moments_of(v, "blocks.0.attention.q.bias").deviation == 0);
+  BOOST_TEST(moments_of(v, "norm.weight").mean == 1);
+}
+
+// Equal seeds make equal weights, also in models that share only some names; other seeds do not.
+BOOST_AUTO_TEST_CASE(initial_values_depend_on_seed_and_name) {
+  ln::weights<t5> a, b, c;
+  ln::initialize(a, ln::seed{1});
+  ln::initialize(b, ln::seed{1});
+  ln::initialize(c, ln::seed{2});
+  BOOST_TEST(same_bytes(a, b));
+  BOOST_TEST(!same_bytes(a, c));
+  ln::weights<ln::t5<tiny_t5_shape, ffn::skip>> skipped;
+  ln::initialize(skipped, ln::seed{1});
+  const std::string name = "decoder.blocks.1.cross.k.weight";
+  BOOST_TEST(same_bits(tensor(a, name).x, tensor(skipped, name).x));
+}
+
+// Collapsing changes nothing but the number of weights: 2W and 3W, all or one stack, both families.
+BOOST_AUTO_TEST_CASE(collapse_keeps_the_function) {
+  check_collapse<ln::t5<tiny_t5_shape, ffn::reparam<3, 1.5>>, double>();
+  check_collapse<ln::t5<tiny_t5_shape, ffn::reparam<3, 1.5>>, float>();
+  check_collapse<ln::t5<tiny_t5_shape, ln::encoder<ffn::reparam<2>>>, double>();
+  check_collapse<ln::decoder<tiny_decoder_shape, ffn::reparam<2, 1.2>, ln::bias::all>, double>();
+}
+
+// The chain rule through the product: with G the gradient of the collapsed matrix W = W3 W2 W1,
+// dW1 = (W3 W2)^T G, dW2 = W3^T G W1^T, dW3 = G (W2 W1)^T; for two matrices likewise.
+BOOST_AUTO_TEST_CASE(collapse_gradient_identity) {
+  using M = ln::t5<tiny_t5_shape, ffn::reparam<3, 1.5>, ln::decoder_stack<ffn::reparam<2, 2>>>;
+  ln::weights<M, double> w;
+  randomize(w);
+  auto product = ln::collapse(w);
+  const auto data = t5_data<M>(3, 6, 5);
+  const auto chain = gradients_of(w, data);
+  const auto single = gradients_of(product, data);
+  for (const char* const layer : {"0", "1"}) {
+    const std::string e = std::string("encoder.blocks.") + layer + ".ffn.", d = std::string("decoder.blocks.") + layer + ".ffn.";
+    const dense g = tensor(single, e + "w.weight"), w1 = tensor(w, e + "w1.weight"), w2 = tensor(w, e + "w2.weight"),
+                w3 = tensor(w, e + "w3.weight");
+    BOOST_TEST(distance(tensor(product, e + "w.weight").x, w3.times(w2).times(w1).x) < 1e-14);
+    BOOST_TEST(distance(tensor(chain, e + "w1.weight").x, w3.times(w2).transposed().times(g).x) < 1e-12);
+    BOOST_TEST(distance(tensor(chain, e + "w2.weight").x, w3.transposed().times(g).times(w1.transposed()).x) < 1e-12);
+    BOOST_TEST(distance(tensor(chain, e + "w3.weight").x, g.times(w2.times(w1).transposed()).x) < 1e-12);
+    const dense h = tensor(single, d + "w.weight"), v1 = tensor(w, d + "w1.weight"), v2 = tensor(w, d + "w2.weight");
+    BOOST_TEST(magnitude(h.x) > 0.01);
+    BOOST_TEST(distance(tensor(chain, d + "w1.weight").x, v2.transposed().times(h).x) < 1e-12);
+    BOOST_TEST(distance(tensor(chain, d + "w2.weight").x, h.times(v1.transposed()).x) < 1e-12);
+  }
+  // Everything else has the same gradient.
+  for (const char* const name : {"embedding.weight", "encoder.relative_bias.weight", "decoder.blocks.0.cross.k.weight"})
+    BOOST_TEST(distance(tensor(chain, name).x, tensor(single, name).x) < 1e-12);
+}
+
+// int8: each weight within half a step of its row, norms and tables untouched; the model really holds
+// codes of one byte, and computes what the decoded weights compute.
+BOOST_AUTO_TEST_CASE(int8_weights) {
+  ln::weights<t5> w;
+  randomize(w);
+  const auto q = ln::quantize<storage::int8>(w);
+  const double worst = worst_rounding(w, q);
+  BOOST_TEST(worst <= 0.5 * (1 + 1e-6));
+  BOOST_TEST(worst > 0.4);
+  static_assert(sizeof(*q.tree().embedding.data) == 1);
+  using quantized = ln::quantized<t5, storage::int8>;
+  index tensors = 0;
+  t5::visit([&](const ln::path&, const ln::tensor_info&) { ++tensors; }, ln::path{});
+  BOOST_TEST(ln::weights<quantized>::bytes() >= ln::weight_bytes<quantized>());
+  BOOST_TEST(ln::weights<quantized>::bytes() <= ln::weight_bytes<quantized>() + 2 * 64 * tensors);
+  const auto data = t5_data<t5>();
+  const auto exact = logits_of(ln::pack(w), data), small = logits_of(ln::pack(q), data);
+  BOOST_TEST(distance(small, logits_of(ln::pack(decoded<storage::int8, t5>(q)), data)) <= 1e-5);
+  BOOST_TEST(distance(small, exact) > 1e-4);  // and not what the exact ones compute
+  BOOST_TEST(distance(small, exact) < 0.5);
+}
+
+// bf16: each weight within 2^-8 of itself, half a unit in the last of its 8 bits.
+BOOST_AUTO_TEST_CASE(bf16_weights) {
+  ln::weights<t5> w;
+  randomize(w);
+  const auto q = ln::quantize<storage::bf16>(w);
+  const auto back = decoded<storage::bf16, t5>(q);
+  double worst = 0;
+  t5::visit(
+      [&](const ln::path&, const ln::tensor_info& info, const auto& exact, const auto& rounded) {
+        for (index i = 0; i < info.size(); ++i) {
+          const auto x = static_cast<double>(values_of(exact)[i]);
+          worst = (std::max)(worst, std::abs(static_cast<double>(values_of(rounded)[i]) - x) / std::abs(x));
+        }
+      },
+      ln::path{}, w.tree(), back.tree());
+  BOOST_TEST(worst <= 1.0 / 256);
+  BOOST_TEST(worst > 1.0 / 300);
+  static_assert(sizeof(*q.tree().embedding.data) == 2);
+  const auto data = t5_data<t5>();
+  const auto small = logits_of(ln::pack(q), data);
+  BOOST_TEST(distance(small, logits_of(ln::pack(back), data)) <= 1e-5);
+  BOOST_TEST(distance(small, logits_of(ln::pack(w), data)) > 1e-4);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
