@@ -1,2 +1,303 @@
 #include "report.hpp"
-namespace zoo { void write_report(const experiment&, const std::string&) {} }
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <linnet/config/platform.hpp>
+#include <linnet/io/file.hpp>
+#include <linnet/simd/levels.hpp>
+
+#include "plot.hpp"
+#include "support.hpp"
+
+namespace zoo {
+
+namespace {
+
+constexpr std::string_view style_sheet = R"css(
+:root { color-scheme: light dark; --page: #fbfaf8; --card: #ffffff; --ink: #1d2129; --soft: #5d6572;
+  --faint: #8a919d; --line: #e4e3df; --grid: #eeede9; --accent: #b3432b;
+  --standard: #3667c4; --skip: #b7791f; --one: #2b8a83; --relu: #5b8c2a; --two: #8a55c7; --three: #cf4a2c; }
+@media (prefers-color-scheme: dark) { :root { --page: #14161a; --card: #1c1f25; --ink: #e8e9ec;
+  --soft: #a8afba; --faint: #7d8591; --line: #2d323a; --grid: #272b32; --accent: #ff8f70;
+  --standard: #7fa6f5; --skip: #e2ad55; --one: #5cc4bb; --relu: #9dcb63; --two: #bd96f0; --three: #ff7f5c; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 44px 24px 72px; }
+header p.brand { margin: 0 0 10px; font-size: 14px; font-weight: 650; letter-spacing: .08em; color: var(--accent); }
+h1 { margin: 0 0 14px; font-size: clamp(28px, 4.4vw, 42px); line-height: 1.12; letter-spacing: -.022em; font-weight: 720; }
+h2 { margin: 0 0 4px; font-size: 19px; letter-spacing: -.01em; font-weight: 660; }
+p.lead { max-width: 72ch; margin: 0; font-size: 17px; color: var(--soft); }
+p.lead b { color: var(--ink); font-weight: 620; }
+p.about { margin: 0 0 14px; font-size: 14px; color: var(--soft); max-width: 88ch; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 14px; margin: 30px 0 18px; }
+.tile, section { background: var(--card); border: 1px solid var(--line); border-radius: 14px; }
+.tile { padding: 16px 18px 15px; }
+.tile .what { font-size: 13px; color: var(--soft); }
+.tile .number { font-size: 28px; line-height: 1.25; font-weight: 690; letter-spacing: -.02em; font-variant-numeric: tabular-nums; }
+.tile .number small { font-size: 15px; font-weight: 560; letter-spacing: 0; color: var(--soft); }
+.tile .note { font-size: 13px; color: var(--faint); }
+section { padding: 22px 24px 20px; margin-top: 18px; min-width: 0; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 18px; margin-top: 18px; }
+.pair section { margin-top: 0; }
+.scroll { overflow-x: auto; }
+svg { display: block; width: 100%; height: auto; overflow: visible; font-family: inherit; }
+.wide svg { min-width: 620px; }
+svg text { fill: var(--ink); font-size: 12.5px; }
+svg .tick, svg .title { fill: var(--soft); font-size: 12px; }
+svg .value { font-variant-numeric: tabular-nums; fill: var(--ink); font-weight: 600; }
+svg .grid { stroke: var(--grid); } svg .axis { stroke: var(--faint); }
+svg .mark { stroke: var(--faint); stroke-dasharray: 4 4; }
+svg .curve { fill: none; stroke: var(--c); stroke-width: 2.4; stroke-linejoin: round; stroke-linecap: round; }
+svg .faint { fill: none; stroke: var(--c); stroke-width: 1; opacity: .38; }
+svg .dot { fill: var(--card); stroke: var(--c); stroke-width: 1.8; }
+svg .name { fill: var(--c); font-weight: 640; }
+svg .link { stroke: var(--c); stroke-width: 1.6; stroke-dasharray: 2 4; stroke-linecap: round; }
+svg rect { fill: var(--c); } svg .point { fill: var(--c); stroke: var(--c); stroke-width: 2.2; }
+svg rect.collapsed { opacity: .72; } svg rect.int8 { opacity: .46; }
+svg .point.int8 { fill: var(--card); } svg .point.collapsed { stroke: var(--card); stroke-width: 1.5; }
+.standard { --c: var(--standard); } .skip { --c: var(--skip); } .v-1w { --c: var(--one); }
+.v-1w-relu { --c: var(--relu); } .v-2w { --c: var(--two); } .v-3w { --c: var(--three); }
+table { width: 100%; border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums; min-width: 640px; }
+th { text-align: right; font-weight: 560; font-size: 13px; color: var(--soft); padding: 6px 10px 8px; border-bottom: 1px solid var(--faint); vertical-align: bottom; }
+td { text-align: right; padding: 8px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+tr:last-child td { border-bottom: 0; } tr.first td { border-top: 1px solid var(--faint); }
+tbody tr:first-child td { border-top: 0; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; } th:last-child, td:last-child { padding-right: 0; }
+td i { display: inline-block; width: 10px; height: 10px; margin-right: 9px; border-radius: 50%; background: var(--c); border: 2px solid var(--c); }
+td i.int8 { background: transparent; } td i.collapsed { opacity: .65; }
+td small { color: var(--faint); font-size: 12.5px; }
+.samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 16px; margin-top: 14px; }
+figure { margin: 0; padding: 14px 16px; border-left: 3px solid var(--c); background: var(--page); border-radius: 0 10px 10px 0; min-width: 0; }
+figcaption { font-size: 13px; font-weight: 640; color: var(--c); margin-bottom: 6px; }
+figcaption span { color: var(--faint); font-weight: 400; }
+figure p { margin: 0; font: 14px/1.55 Georgia, "Iowan Old Style", "DejaVu Serif", serif; white-space: pre-wrap; overflow-wrap: anywhere; }
+figure p span { color: var(--faint); }
+footer { margin-top: 26px; font-size: 13.5px; color: var(--soft); max-width: 92ch; }
+footer p { margin: 0 0 8px; }
+)css";
+
+std::string style_of(variant v) {
+  const std::string name(name_of(v));
+  return name == "standard" || name == "skip" ? name : "v-" + name;
+}
+std::string style_of(const outcome& o) {
+  const char* const look = o.as == form::int8        ? " int8"
+                           : o.as == form::collapsed ? " collapsed"
+                                                     : "";
+  return style_of(o.ffn) + look;
+}
+
+std::string tile(std::string_view what, std::string_view number, std::string_view unit,
+                 std::string_view note) {
+  return fmt::format(
+      R"(<div class="tile"><div class="what">{}</div><div class="number">{} <small>{}</small></div>)"
+      R"(<div class="note">{}</div></div>)"
+      "\n",
+      escaped(what), escaped(number), escaped(unit), escaped(note));
+}
+
+/// The figures that say most: quality, what collapsing saves, what int8 saves, exactness.
+std::string tiles(const experiment& e) {
+  const auto best = std::min_element(e.outcomes.begin(), e.outcomes.end(),
+                                     [](auto& a, auto& b) { return a.bits < b.bits; });
+  std::string all = tile("Best model", fmt::format("{:.3f}", best->bits), "bits/byte",
+                         best->label + fmt::format("; counting bytes alone {:.2f}", e.byte_entropy));
+  const variant v = variant::three;
+  const outcome* const before = e.find(v, form::trained);
+  const outcome* const after = e.find(v, form::collapsed);
+  const outcome* const small = e.find(v, form::int8);
+  if (!before || !after || !small) return all;
+  const auto ratio = [](ln::index a, ln::index b) {
+    return static_cast<double>(a) / static_cast<double>(b);
+  };
+  all += tile("3w, collapsed", fmt::format("{:.2f}×", ratio(before->cost.parameters, after->cost.parameters)),
+              "fewer parameters",
+              fmt::format("{} → {}", grouped(before->cost.parameters), grouped(after->cost.parameters)));
+  for (const collapse_proof& p : e.proofs)
+    if (p.name == name_of(v))
+      all += tile("Collapsing changes logits by", fmt::format("{:.1e}", p.largest_difference), "at most",
+                  fmt::format("of {} compared, the largest {:.3g}", grouped(p.logits), p.largest_logit));
+  all += tile("3w, collapsed, int8", human_bytes(small->cost.bytes), "",
+              fmt::format("{:.1f}× smaller than trained, {:+.4f} bits/byte",
+                          ratio(before->cost.bytes, small->cost.bytes), small->bits - before->bits));
+  return all;
+}
+
+/// At most about 160 points, each the mean of its neighbourhood.
+std::vector<std::pair<double, double>> smoothed(const std::vector<curve_point>& points) {
+  const std::size_t width = points.size() / 160 + 1;
+  std::vector<std::pair<double, double>> means;
+  for (std::size_t i = 0; i < points.size(); i += width) {
+    const std::size_t end = std::min(i + width, points.size());
+    double x = 0, y = 0;
+    for (std::size_t j = i; j < end; ++j) {
+      x += static_cast<double>(points[j].step);
+      y += points[j].bits;
+    }
+    means.emplace_back(x / static_cast<double>(end - i), y / static_cast<double>(end - i));
+  }
+  return means;
+}
+
+std::string learning_curves(const experiment& e) {
+  std::vector<plot_line> lines;
+  double top = 0;
+  for (std::size_t i = 0; i < e.students.size(); ++i) {
+    const student& s = e.students[i];
+    plot_line l{s.name, style_of(e.variants[i]), {}, smoothed(s.losses)};
+    for (const curve_point& p : s.held_out) l.points.emplace_back(static_cast<double>(p.step), p.bits);
+    // The steep beginning would squeeze all the rest.
+    const std::size_t from = std::min<std::size_t>(2, s.held_out.size() - 1);
+    top = std::max(top, s.held_out[from].bits * 1.02);
+    lines.push_back(std::move(l));
+  }
+  return line_plot(lines, top, "optimizer steps", "bits per byte");
+}
+
+std::string quality_bars(const experiment& e) {
+  std::vector<plot_bar> bars;
+  for (const outcome& o : e.outcomes)
+    bars.push_back({o.label, style_of(o), o.bits, fmt::format("{:.3f}", o.bits)});
+  return bar_plot(bars, e.byte_entropy, fmt::format("counting bytes alone: {:.2f}", e.byte_entropy));
+}
+
+std::string speed_bars(const experiment& e) {
+  std::vector<plot_bar> bars;
+  for (const outcome& o : e.outcomes)
+    bars.push_back({o.label, style_of(o), o.ms, fmt::format("{:.2f} ms", o.ms)});
+  return bar_plot(bars);
+}
+
+std::string size_and_quality(const experiment& e) {
+  std::vector<plot_point> points;
+  for (const outcome& o : e.outcomes)
+    points.push_back({o.label, style_of(o), static_cast<int>(o.ffn),
+                      static_cast<double>(o.cost.bytes), o.bits});
+  return scatter_plot(points, "bytes of weights (logarithmic)", "bits per byte");
+}
+
+std::string table(const experiment& e) {
+  std::string rows;
+  for (std::size_t i = 0; i < e.outcomes.size(); ++i) {
+    const outcome& o = e.outcomes[i];
+    const bool first = o.as == form::trained;
+    rows += fmt::format(
+        R"(<tr class="{}"><td><i class="{}"></i>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.3f}</td><td>{:.4f}</td></tr>)"
+        "\n",
+        first ? "first" : "", style_of(o), escaped(o.label), grouped(o.cost.parameters),
+        grouped(o.cost.forward_flops), grouped(o.cost.bytes), o.ms, o.bits);
+  }
+  return R"(<div class="scroll"><table><thead><tr><th>variant</th><th>parameters</th>)"
+         R"(<th>FLOPs per sequence</th><th>bytes of weights</th><th>ms per sequence</th>)"
+         "<th>bits per byte</th></tr></thead>\n<tbody>\n" +
+         rows + "</tbody></table></div>\n";
+}
+
+std::string samples(const experiment& e) {
+  std::string all;
+  for (const outcome& o : e.outcomes)
+    all += fmt::format(
+        R"(<figure class="{}"><figcaption>{} <span>{} bytes/s</span></figcaption>)"
+        "<p><span>{}</span>{}</p></figure>\n",
+        style_of(o.ffn), escaped(o.label), grouped(std::lround(o.written_per_second)),
+        escaped(printable(e.prompt)), escaped(printable(o.sample)));
+  return R"(<div class="samples">)" "\n" + all + "</div>\n";
+}
+
+std::string section(std::string_view title, std::string_view about, std::string_view content) {
+  return fmt::format("<section><h2>{}</h2><p class=\"about\">{}</p>{}</section>\n", title, about,
+                     content);
+}
+
+std::string proof_text(const experiment& e) {
+  std::string text;
+  for (const collapse_proof& p : e.proofs)
+    text += fmt::format(
+        "Collapsing {} keeps its function: bits per byte {:.6f} before and {:.6f} after; of {} "
+        "logits none moves by more than {:.2g}. ",
+        p.name, p.bits_before, p.bits_after, grouped(p.logits), p.largest_difference);
+  return text;
+}
+
+std::string notes(const experiment& e) {
+  const reading& how = e.how;
+  const std::string shape =
+      how.encodes ? fmt::format("{} reads {} bytes and writes the {} that follow", e.model,
+                                how.source - 1, how.target)
+                  : fmt::format("{} reads up to {} bytes and predicts each next one", e.model,
+                                how.target);
+  return fmt::format(
+      "<p>{}. All variants saw the same batches ({} sequences a step) with the same seed ({}), "
+      "learning rate (highest {:g}, cosine) and number of steps; each began from its own initial "
+      "weights. Bits per byte are measured on {} held-out bytes that no model was trained on. "
+      "Parameters, FLOPs (a multiply-add counts 2) and bytes are computed from the model's type at "
+      "compile time. Times are medians of one forward call with its loss over one sequence of {} "
+      "tokens, all models taking turns, on {} thread{}, instruction set {}.</p>\n"
+      "<p>standard: the model's own feed-forward; skip: none; 1w: one matrix; 1w-relu: one matrix "
+      "and a ReLU; 2w and 3w: a product of matrices that is trained as such and multiplied out "
+      "(collapsed) for use. int8: weights rounded per output channel.</p>\n"
+      "<p>Made by zoo of linnet {}.</p>\n",
+      escaped(shape), e.options.batch, e.options.seed, e.options.rate, grouped(e.scored_bytes),
+      how.tokens(), e.options.threads, e.options.threads == 1 ? "" : "s",
+      ln::simd::name(ln::simd::best()), LINNET_VERSION);
+}
+
+std::string page(const experiment& e) {
+  static constexpr const char* numbers[] = {"No", "One", "Two", "Three", "Four", "Five", "Six"};
+  const std::string title = fmt::format("{} feed-forwards learn one text", numbers[e.students.size()]);
+  std::string html =
+      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>linnet: " +
+      title + "</title>\n<style>" + std::string(style_sheet) + "</style>\n</head>\n<body>\n<main>\n";
+  html += fmt::format(
+      "<header><p class=\"brand\">linnet</p><h1>{}</h1><p class=\"lead\">Trained side by side on "
+      "<b>{}</b> ({} bytes, a tenth of them held out): <b>{} steps</b> of {} sequences each in <b>{} "
+      "s</b> on {} thread{}. Then collapsed, quantized, measured and asked to write. Fewer bits per "
+      "byte are better.</p></header>\n",
+      title, escaped(printable(e.text.name)), grouped(e.text.bytes()), grouped(e.training.steps),
+      e.options.batch, std::lround(e.training.seconds), e.options.threads,
+      e.options.threads == 1 ? "" : "s");
+  html += "<div class=\"tiles\">\n" + tiles(e) + "</div>\n";
+  html += section("Learning", "Bold: held-out text. Thin: the training batches.",
+                  "<div class=\"scroll wide\">" + learning_curves(e) + "</div>");
+  html += "<div class=\"pair\">\n";
+  html += section("Quality", "Bits per byte of held-out text, from zero; shorter is better.",
+                  quality_bars(e));
+  html += section("Size and quality",
+                  "Filled: f32. Ring: int8. Dotted: the way of one trained model. Lower left is better.",
+                  size_and_quality(e));
+  html += "</div>\n<div class=\"pair\">\n";
+  html += section("Speed", "Milliseconds of a forward call over one sequence; shorter is better.",
+                  speed_bars(e));
+  html += section("What collapsing does",
+                  proof_text(e) +
+                      "Training uses the product of matrices; what is shipped is one matrix per "
+                      "block, so parameters, FLOPs and time shrink together.",
+                  bar_plot([&] {
+                    std::vector<plot_bar> bars;
+                    for (const outcome& o : e.outcomes)
+                      if (o.as != form::int8)
+                        bars.push_back({o.label, style_of(o), static_cast<double>(o.cost.parameters),
+                                        grouped(o.cost.parameters)});
+                    return bars;
+                  }()));
+  html += "</div>\n";
+  html += section("All figures", "One row per model and form.", table(e));
+  html += section("What they write",
+                  "The same prompt (grey, from the held-out text), seed and temperature for each.",
+                  samples(e));
+  html += "<footer>\n" + notes(e) + "</footer>\n</main>\n</body>\n</html>\n";
+  return html;
+}
+
+}  // namespace
+
+void write_report(const experiment& e, const std::string& path) {
+  const std::string html = page(e);
+  take(ln::write_file(path, std::as_bytes(std::span(html))));
+}
+
+}  // namespace zoo

@@ -23,10 +23,11 @@ ln::limits limits_of(int threads) {
   return {.batch = 3, .source = 13, .target = 9, .threads = threads};
 }
 
-/// Opening makes `blocks` allocations of footprint() bytes in all.
+/// Opening makes `blocks` allocations of footprint() bytes in all, once OpenMP has its threads.
 template <class Object, class Weights>
 void check_footprint(Weights& w, long blocks) {
   const ln::limits l = limits_of<typename Object::model>(2);
+  ln::parallel(2, {}, [](const ln::team&) {});
   std::optional<ln::result<Object>> object;
   const heap_use use = heap_use_of([&] { object.emplace(Object::open(w, l)); });
   BOOST_REQUIRE(static_cast<bool>(*object));
@@ -99,7 +100,7 @@ BOOST_AUTO_TEST_SUITE(footprint)
 // The counter sees every way to the heap.
 BOOST_AUTO_TEST_CASE(counter_counts) {
   const auto asked = [](auto f) {
-    void* p = nullptr;
+    void* volatile p = nullptr;  // seen from outside, or the compiler leaves malloc and free out
     const heap_use use = heap_use_of([&] { p = f(); });
     std::free(p);
     BOOST_TEST(use.calls == 1);
@@ -113,7 +114,7 @@ BOOST_AUTO_TEST_CASE(counter_counts) {
                void* p = nullptr;
                return posix_memalign(&p, 64, 100) == 0 ? p : nullptr;
              }) == 100);
-  BOOST_TEST(heap_use_of([] { std::make_unique<std::vector<int>>(25).reset(); }).bytes >= 100);
+  BOOST_TEST(heap_use_of([] { std::vector<int>(25).at(24) = 1; }).bytes >= 100);
   BOOST_TEST(heap_use_of([] { Eigen::VectorXd(25).setZero(); }).bytes >= 200);
   BOOST_TEST(heap_use_of([] { ln::memory_block(100); }).bytes == 128);
   BOOST_TEST(heap_use_of([] {}).calls == 0);
@@ -167,7 +168,7 @@ BOOST_AUTO_TEST_CASE(training_is_silent) {
   check_training<t5, float>(1);
   check_training<t5, float>(2);
   check_training<decoder, float>(1);
-  check_training<decoder, float>(3);
+  check_training<decoder, float>(2);
 }
 
 BOOST_AUTO_TEST_CASE(decoding_is_silent) {
