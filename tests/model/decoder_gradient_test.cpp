@@ -6,9 +6,9 @@ namespace test {
 
 namespace {
 template <class... Policies>
-void check_decoder(double dropout = 0) {
+void check_decoder(double dropout = 0, double z_loss = 0) {
   using model = ln::decoder<tiny_decoder_shape, Policies...>;
-  check_model<model>(decoder_data<model>(), dropout);
+  check_model<model>(decoder_data<model>(), dropout, z_loss);
 }
 }  // namespace
 
@@ -17,6 +17,7 @@ BOOST_AUTO_TEST_SUITE(decoder_gradients)
 BOOST_AUTO_TEST_CASE(llama_tied) {
   check_decoder<>();
   check_decoder<>(0.25);
+  check_decoder<>(0, 0.1);  // with the squared logsumexp in the loss
 }
 BOOST_AUTO_TEST_CASE(llama_untied_half) { check_decoder<ln::tie::untied, ln::position::rope_half>(); }
 // Every parameter of GPT-2 but the key biases, whose gradient is zero by the softmax's symmetry.

@@ -133,4 +133,24 @@ void check_golden_in_both(const std::string& name) {
   check_golden<M, float>(name, {1e-4, 1e-5, 1e-4, 1e-4});
 }
 
+/// The output of T5's encoder after its final norm, at valid tokens.
+template <class M, class T>
+void check_hidden(const std::string& name, double tolerance) {
+  const golden_case<M> c(name);
+  const auto p = ln::pack(c.template weights<T>());
+  const ln::memory_block memory(ln::session<M, T>::footprint(c.limits()));
+  auto work = ln::detail::place_workspace<M, T>(c.limits(), ln::purpose::decoding, memory.data());
+  M::template encode<T, ln::storage_of<M, T>>(p.tree(), c.source.data(), c.batch, c.source_length, c.lengths.data(), work,
+                                              ln::ops::machine{{}, ln::simd::best()});
+  const std::vector<T> hidden(work.memory, work.memory + c.batch * c.source_length * M::d);
+  BOOST_TEST(c.difference("hidden.encoder", hidden, c.source_length, false) <= tolerance, name);
+}
+/// A T5 case: everything above.
+template <class M>
+void check_golden_t5(const std::string& name) {
+  check_golden_in_both<M>(name);
+  check_hidden<M, double>(name, 1e-6);
+  check_hidden<M, float>(name, 1e-4);
+}
+
 }  // namespace test

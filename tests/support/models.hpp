@@ -86,10 +86,11 @@ auto data_for(index batch = 2, index source = 5, index target = 4) {
 
 /// Every parameter of a whole model by central differences, with some dropout or none.
 template <class M, class Data>
-void check_model(const Data& data, double dropout = 0) {
+void check_model(const Data& data, double dropout = 0, double z_loss = 0) {
   ln::weights<M, double> w;
   randomize(w);
-  const ln::gradient_report r = ln::check_model_gradients(w, data.view(), data.limits(), {3, 1, 2, dropout});
+  const ln::gradient_report r = ln::check_model_gradients(w, data.view(), data.limits(), {3, 1, 2, dropout}, 1e-5,
+                                                           z_loss);
   BOOST_TEST(r.passed(), text_of(r));
   BOOST_TEST(r.entries == M::parameters());
   BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));

@@ -159,10 +159,12 @@ struct decoder_model {
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * length, vocabulary] of them. Called by every thread.
+  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp.
+  /// Called by every thread.
   template <class T, class S>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
-                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr) {
+                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr,
+                       double z_loss = 0) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
@@ -174,6 +176,7 @@ struct decoder_model {
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
     ops::head_call<T, S> head{rows, d, vocabulary, w.normed, head_matrix<T, S>(p), T(1), b.labels, w.chunk, w.losses};
     head.logits = logits;
+    head.z_loss = z_loss;
     if constexpr (!S::scaled)
       if (dp) {
         head.dy = w.d_normed;

@@ -245,10 +245,12 @@ struct t5_model {
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * target_length, vocabulary] of them. Called by every thread.
+  /// given, receives all [batch * target_length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp.
+  /// Called by every thread.
   template <class T, class S>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
-                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr) {
+                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr,
+                       double z_loss = 0) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     ctx.dropout = dropout;
     encode<T, S>(p, b.source, w, ctx);
@@ -271,6 +273,7 @@ struct t5_model {
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     ops::head_call<T, S> head{rows, d, vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(), b.labels, w.chunk, w.losses};
     head.logits = logits;
+    head.z_loss = z_loss;
     if constexpr (!S::scaled)
       if (dp) {
         head.dy = w.d_out;

@@ -55,11 +55,12 @@ constexpr index head_rows(index vocabulary) {
   return rows < 8 ? 8 : rows > 128 ? 128 : rows;
 }
 
-/// Cross-entropy of rows of logits: losses[i] = logsumexp(l) - l[label], and, in place of the
-/// logits, its gradient softmax(l) - onehot(label). Rows labelled `ignored` give 0.
+/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l), and,
+/// in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's z-loss
+/// (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
 template <class T>
 void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits, double* losses,
-                   bool gradient) {
+                   bool gradient, double z_loss = 0) {
   on.threads.each(rows, [&](index i) {
     T* const row = logits + i * vocabulary;
     losses[i] = 0;
@@ -72,9 +73,10 @@ void cross_entropy(const machine& on, index rows, index vocabulary, const token*
       using K = decltype(k);
       const T largest = K::template maximum<T>(vocabulary, row);
       const T sum = K::template exp_sum<T>(vocabulary, largest, row);
-      losses[i] = std::log(static_cast<double>(sum)) + static_cast<double>(largest) - static_cast<double>(target);
+      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+      losses[i] = lse - static_cast<double>(target) + z_loss * lse * lse;
       if (gradient) {
-        K::template scale<T>(vocabulary, T(1) / sum, row);
+        K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
         row[labels[i]] -= T(1);
       }
     });
@@ -94,6 +96,7 @@ struct head_call {
   T* dy = nullptr;       ///< gradient of y, added to; null for the loss alone
   T* d_table = nullptr;  ///< gradient of the table, added to
   T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
+  double z_loss = 0;     ///< weight of the squared logsumexp
 };
 
 /// Summed cross-entropy of all rows and, where asked for, the gradients of that sum.
@@ -105,7 +108,8 @@ loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
     matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk, static_cast<const T*>(nullptr), false,
            h.alpha);
     if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
-    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr);
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr,
+                  h.z_loss);
     if constexpr (!S::scaled)
       if (h.dy) {
         matmul_dw(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.d_table, h.alpha);

@@ -195,10 +195,10 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 }
 
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
-/// which should be random and tiny. `dropout` keeps its masks fixed.
+/// which should be random and tiny. `dropout` keeps its masks fixed; `z_loss` as in `training`.
 template <class M>
 gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
-                                      const dropout_key& dropout = {}, double step = 1e-5) {
+                                      const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -213,12 +213,12 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
       path{}, p.tree(), w.tree());
   const auto loss = [&] {
     detail::pack_into(on, w, p);
-    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout).nats;
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss).nats;
   };
   constexpr double start = 0.5;
   g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
   detail::pack_into(on, w, p);
-  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout);
+  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
     for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
   });

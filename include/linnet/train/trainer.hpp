@@ -14,6 +14,7 @@ LINNET_NAMESPACE_BEGIN
 struct training {
   double clip = 1.0;       ///< largest global gradient norm (zoo H); 0 turns clipping off
   double dropout = 0;      ///< probability of dropping a value
+  double z_loss = 0;       ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
   std::uint64_t seed = 0;  ///< of the dropout masks
 };
 
@@ -157,7 +158,7 @@ class trainer {
   }
   loss_sum add_gradients(const ops::machine& on, const batch& b) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
-    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key);
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key, nullptr, how_.z_loss);
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {

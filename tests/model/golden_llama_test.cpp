@@ -1,21 +1,19 @@
-// Llama (grouped, multi-head and multi-query; tied and untied) and GPT-2 against Hugging Face
-// Transformers in double precision.
+// Llama (grouped, multi-head and multi-query; tied and untied) against Hugging Face Transformers in
+// double precision.
 
 #include "support/golden.hpp"
 
 namespace test {
 
-BOOST_AUTO_TEST_SUITE(golden_decoder)
+BOOST_AUTO_TEST_SUITE(golden_llama)
 
-BOOST_AUTO_TEST_CASE(llama_grouped_untied) { check_golden_in_both<llama_gqa>("llama_gqa_untied"); }
-BOOST_AUTO_TEST_CASE(llama_multi_head_tied) { check_golden_in_both<llama_mha>("llama_mha_tied"); }
-BOOST_AUTO_TEST_CASE(llama_multi_query_tied) { check_golden_in_both<llama_mqa>("llama_mqa_tied"); }
-BOOST_AUTO_TEST_CASE(gpt2_two_layers) { check_golden_in_both<gpt2>("gpt2"); }
-BOOST_AUTO_TEST_CASE(gpt2_own_inner_width) { check_golden_in_both<gpt2_inner>("gpt2_inner"); }
+BOOST_AUTO_TEST_CASE(grouped_untied) { check_golden_in_both<llama_gqa>("llama_gqa_untied"); }
+BOOST_AUTO_TEST_CASE(multi_head_tied) { check_golden_in_both<llama_mha>("llama_mha_tied"); }
+BOOST_AUTO_TEST_CASE(multi_query_tied) { check_golden_in_both<llama_mqa>("llama_mqa_tied"); }
 
 // A model with interleaved rotary pairs loads the same file with its rows in another order, and
 // computes the same.
-BOOST_AUTO_TEST_CASE(llama_with_interleaved_pairs) {
+BOOST_AUTO_TEST_CASE(with_interleaved_pairs) {
   const golden_case<llama_gqa_interleaved> c("llama_gqa_untied");
   const golden_case<llama_gqa> half("llama_gqa_untied");
   const auto w = c.weights<double>();
