@@ -64,17 +64,35 @@ typename M::batch batch_of(const lesson& l) {
     return {l.inputs.data(), l.labels.data(), l.batch, r.target};
 }
 
-/// Whether ln::collapse() does anything to `M`.
-template <class M>
-inline constexpr bool is_reparam = false;
+/// How many matrices a feed-forward multiplies that ln::collapse() makes one; 0: not such a one.
+template <class Ffn>
+inline constexpr int factors = 0;
 template <int N, ln::expansion E>
-inline constexpr bool is_reparam<ln::ffn::reparam<N, E>> = true;
+inline constexpr int factors<ln::ffn::reparam<N, E>> = N;
 template <class M>
-constexpr bool has_reparam() {
+constexpr int factors_of() {
   if constexpr (M::family == ln::model_family::t5)
-    return is_reparam<typename M::encoder_ffn> || is_reparam<typename M::decoder_ffn>;
+    return factors<typename M::decoder_ffn>;
   else
-    return is_reparam<typename M::ffn>;
+    return factors<typename M::ffn>;
+}
+template <class M>
+inline constexpr bool collapsible = factors_of<M>() > 0;
+
+/// Initial values of 2w and 3w for a quick start: the last factor is zero, so a block begins as if
+/// it had no feed-forward, and the others keep the size of what passes through them.
+template <class M>
+void start_products(ln::weights<M>& w) {
+  const std::string last = ".ffn.w" + std::to_string(factors_of<M>()) + ".weight";
+  w.visit([&](const ln::path& at, const ln::tensor_info& info, auto& leaf) {
+    if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
+      const std::string name = at.str();
+      if (name.find(".ffn.w") == name.npos) return;
+      const double wanted = name.ends_with(last) ? 0 : 1 / std::sqrt(static_cast<double>(info.columns));
+      for (ln::index i = 0; i < info.size(); ++i)
+        leaf.data[i] *= static_cast<float>(wanted / info.deviation);
+    }
+  });
 }
 
 template <class M>
@@ -103,11 +121,11 @@ class learner_of final : public learner {
  public:
   const reading& how_to_read() const override { return reading_; }
   ln::index vocabulary() const override { return M::vocabulary; }
-  bool collapses() const override { return has_reparam<M>(); }
+  bool collapses() const override { return collapsible<M>; }
   counts cost(form f) const override {
     const lengths call{reading_.source, reading_.target};
     counts c = count_model<M>(call);
-    if constexpr (has_reparam<M>())
+    if constexpr (collapsible<M>)
       if (f != form::trained) c = count_model<ln::collapsed<M>>(call);
     if (f == form::int8) c.bytes = c.bytes_int8;
     return c;
@@ -116,6 +134,7 @@ class learner_of final : public learner {
   void begin(ln::index batch, int threads, std::uint64_t seed) override {
     make_weights();
     ln::initialize(*weights_, ln::seed{seed});
+    if constexpr (collapsible<M>) start_products(*weights_);
     trainer_.emplace(take(ln::trainer<M>::open(*weights_, limits_for<M>(batch, threads),
                                                {.beta2 = 0.99, .decay = 0.1}, {.seed = seed})));
   }
@@ -128,7 +147,7 @@ class learner_of final : public learner {
 
   std::unique_ptr<deployed> deploy(form f) const override {
     if (f == form::trained) return std::make_unique<deployed_of<M>>(*weights_);
-    if constexpr (has_reparam<M>())
+    if constexpr (collapsible<M>)
       return deploy_plain(ln::collapse(*weights_), f);
     else
       return deploy_plain(*weights_, f);

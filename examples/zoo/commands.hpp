@@ -45,8 +45,8 @@ struct course_options {
   double minutes = 1;  ///< of training
   int threads = 1;
   std::uint64_t seed = 1;
-  double rate = 3e-3;  ///< highest learning rate
-  long batch = 8;
+  double rate = 1.5e-3;  ///< highest learning rate
+  long batch = 4;
 };
 
 struct train_options : course_options {

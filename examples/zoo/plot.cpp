@@ -179,7 +179,8 @@ std::string line_plot(const std::vector<plot_line>& lines, double top, std::stri
 }
 
 std::string bar_plot(const std::vector<plot_bar>& bars, double mark, std::string_view mark_name) {
-  constexpr double width = 500, row = 30;
+  constexpr double width = 500;
+  const double row = bars.size() <= 8 ? 38 : 24, gap = row / 4;
   const double top = mark > 0 ? 26 : 6;
   double longest_name = 0, longest_text = 0, largest = mark;
   for (const plot_bar& b : bars) {
@@ -194,7 +195,7 @@ std::string bar_plot(const std::vector<plot_bar>& bars, double mark, std::string
   drawing d(width, area.bottom() + 8, "bars");
   for (std::size_t i = 0; i < bars.size(); ++i) {
     const double y = top + row * static_cast<double>(i);
-    d.bar({area.x, y + 4, px(bars[i].value) - area.x, row - 8}, bars[i].style,
+    d.bar({area.x, y + gap / 2, px(bars[i].value) - area.x, row - gap}, bars[i].style,
           bars[i].name + ": " + bars[i].text);
     d.text(area.x - 10, y + row / 2 + 4, "label", bars[i].name, "end");
   }
@@ -253,6 +254,11 @@ std::string scatter_plot(const std::vector<plot_point>& points, std::string_view
       d.line(px(points[i - 1].x), py(points[i - 1].y), px(points[i].x), py(points[i].y),
              points[i].style + " link");
   std::vector<box> taken;
+  for (std::size_t i = 1; i < points.size(); ++i)
+    for (double t = 0; t < 1 && points[i].group == points[i - 1].group; t += 0.02) {
+      const double x0 = px(points[i - 1].x), y0 = py(points[i - 1].y);
+      taken.push_back({x0 + t * (px(points[i].x) - x0), y0 + t * (py(points[i].y) - y0) - 2, 4, 4});
+    }
   for (const plot_point& p : points) {
     const double r = radius + 2;
     taken.push_back({px(p.x) - r, py(p.y) - r, 2 * r, 2 * r});

@@ -90,6 +90,21 @@ std::string style_of(const outcome& o) {
   return style_of(o.ffn) + look;
 }
 
+/// 2.9e-06 as "2.9·10⁻⁶".
+std::string scientific(double x) {
+  if (!(x > 0)) return "0";
+  static constexpr const char* digits[] = {"⁰", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"};
+  const int power = static_cast<int>(std::floor(std::log10(x)));
+  std::string text = fmt::format("{:.1f}·10{}", x / std::pow(10, power), power < 0 ? "⁻" : "");
+  for (const char c : std::to_string(std::abs(power))) text += digits[c - '0'];
+  return text;
+}
+
+std::string duration(double seconds) {
+  const long whole = std::lround(seconds);
+  return whole < 100 ? fmt::format("{} s", whole) : fmt::format("{}:{:02} min", whole / 60, whole % 60);
+}
+
 std::string tile(std::string_view what, std::string_view number, std::string_view unit,
                  std::string_view note) {
   return fmt::format(
@@ -113,13 +128,12 @@ std::string tiles(const experiment& e) {
   const auto ratio = [](ln::index a, ln::index b) {
     return static_cast<double>(a) / static_cast<double>(b);
   };
-  all += tile("3w, collapsed", fmt::format("{:.2f}×", ratio(before->cost.parameters, after->cost.parameters)),
-              "fewer parameters",
-              fmt::format("{} → {}", grouped(before->cost.parameters), grouped(after->cost.parameters)));
+  all += tile("3w, collapsed", fmt::format("{:.2f}×", ratio(before->cost.parameters, after->cost.parameters)), "",
+              fmt::format("fewer parameters: {} → {}", grouped(before->cost.parameters), grouped(after->cost.parameters)));
   for (const collapse_proof& p : e.proofs)
     if (p.name == name_of(v))
-      all += tile("Collapsing changes logits by", fmt::format("{:.1e}", p.largest_difference), "at most",
-                  fmt::format("of {} compared, the largest {:.3g}", grouped(p.logits), p.largest_logit));
+      all += tile("Collapsing changes logits by", scientific(p.largest_difference), "at most",
+                  fmt::format("{} compared, the largest is {:.3g}", grouped(p.logits), p.largest_logit));
   all += tile("3w, collapsed, int8", human_bytes(small->cost.bytes), "",
               fmt::format("{:.1f}× smaller than trained, {:+.4f} bits/byte",
                           ratio(before->cost.bytes, small->cost.bytes), small->bits - before->bits));
@@ -217,8 +231,8 @@ std::string proof_text(const experiment& e) {
   for (const collapse_proof& p : e.proofs)
     text += fmt::format(
         "Collapsing {} keeps its function: bits per byte {:.6f} before and {:.6f} after; of {} "
-        "logits none moves by more than {:.2g}. ",
-        p.name, p.bits_before, p.bits_after, grouped(p.logits), p.largest_difference);
+        "logits none moves by more than {}. ",
+        p.name, p.bits_before, p.bits_after, grouped(p.logits), scientific(p.largest_difference));
   return text;
 }
 
@@ -254,11 +268,11 @@ std::string page(const experiment& e) {
       title + "</title>\n<style>" + std::string(style_sheet) + "</style>\n</head>\n<body>\n<main>\n";
   html += fmt::format(
       "<header><p class=\"brand\">linnet</p><h1>{}</h1><p class=\"lead\">Trained side by side on "
-      "<b>{}</b> ({} bytes, a tenth of them held out): <b>{} steps</b> of {} sequences each in <b>{} "
-      "s</b> on {} thread{}. Then collapsed, quantized, measured and asked to write. Fewer bits per "
+      "<b>{}</b> ({} bytes, a tenth of them held out): <b>{} steps</b> of {} sequences each in "
+      "<b>{}</b> on {} thread{}. Then collapsed, quantized, measured and asked to write. Fewer bits per "
       "byte are better.</p></header>\n",
       title, escaped(printable(e.text.name)), grouped(e.text.bytes()), grouped(e.training.steps),
-      e.options.batch, std::lround(e.training.seconds), e.options.threads,
+      e.options.batch, duration(e.training.seconds), e.options.threads,
       e.options.threads == 1 ? "" : "s");
   html += "<div class=\"tiles\">\n" + tiles(e) + "</div>\n";
   html += section("Learning", "Bold: held-out text. Thin: the training batches.",
@@ -275,7 +289,7 @@ std::string page(const experiment& e) {
   html += section("What collapsing does",
                   proof_text(e) +
                       "Training uses the product of matrices; what is shipped is one matrix per "
-                      "block, so parameters, FLOPs and time shrink together.",
+                      "block: fewer parameters, bytes and FLOPs.",
                   bar_plot([&] {
                     std::vector<plot_bar> bars;
                     for (const outcome& o : e.outcomes)

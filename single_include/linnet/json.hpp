@@ -331,7 +331,7 @@ struct json_events {
     return reader.scalar({.kind = kinds::number, .number = static_cast<double>(x), .whole = true, .count = x});
   }
   bool number_float(json::number_float_t x, const std::string&) {
-    return reader.scalar({.kind = kinds::number, .number = x});
+    return is_finite(x) ? reader.scalar({.kind = kinds::number, .number = x}) : too_large();
   }
   bool string(std::string& x) { return reader.scalar({.kind = kinds::text, .string = x}); }
   bool binary(json::binary_t&) { return false; }
@@ -340,10 +340,17 @@ struct json_events {
   bool start_array(std::size_t) { return reader.open(true); }
   bool end_array() { return reader.close(); }
   bool key(std::string& x) { return reader.key(x); }
-  bool parse_error(std::size_t at, const std::string& last, const nlohmann::detail::exception&) {
+  bool parse_error(std::size_t at, const std::string& last, const nlohmann::detail::exception& e) {
+    if (e.id == 406) return too_large();
     broken = true;
     problem = "an error at byte " + std::to_string(at);
     if (!last.empty()) problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
+    return false;
+  }
+  /// nlohmann sees such numbers too, but not under -ffast-math.
+  bool too_large() {
+    broken = true;
+    problem = "a number too large for a double";
     return false;
   }
 };

@@ -3051,11 +3051,12 @@ constexpr index head_rows(index vocabulary) {
   return rows < 8 ? 8 : rows > 128 ? 128 : rows;
 }
 
-/// Cross-entropy of rows of logits: losses[i] = logsumexp(l) - l[label], and, in place of the
-/// logits, its gradient softmax(l) - onehot(label). Rows labelled `ignored` give 0.
+/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l), and,
+/// in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's z-loss
+/// (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
 template <class T>
 void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits, double* losses,
-                   bool gradient) {
+                   bool gradient, double z_loss = 0) {
   on.threads.each(rows, [&](index i) {
     T* const row = logits + i * vocabulary;
     losses[i] = 0;
@@ -3068,9 +3069,10 @@ void cross_entropy(const machine& on, index rows, index vocabulary, const token*
       using K = decltype(k);
       const T largest = K::template maximum<T>(vocabulary, row);
       const T sum = K::template exp_sum<T>(vocabulary, largest, row);
-      losses[i] = std::log(static_cast<double>(sum)) + static_cast<double>(largest) - static_cast<double>(target);
+      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+      losses[i] = lse - static_cast<double>(target) + z_loss * lse * lse;
       if (gradient) {
-        K::template scale<T>(vocabulary, T(1) / sum, row);
+        K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
         row[labels[i]] -= T(1);
       }
     });
@@ -3090,6 +3092,7 @@ struct head_call {
   T* dy = nullptr;       ///< gradient of y, added to; null for the loss alone
   T* d_table = nullptr;  ///< gradient of the table, added to
   T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
+  double z_loss = 0;     ///< weight of the squared logsumexp
 };
 
 /// Summed cross-entropy of all rows and, where asked for, the gradients of that sum.
@@ -3101,7 +3104,8 @@ loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
     matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk, static_cast<const T*>(nullptr), false,
            h.alpha);
     if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
-    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr);
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr,
+                  h.z_loss);
     if constexpr (!S::scaled)
       if (h.dy) {
         matmul_dw(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.d_table, h.alpha);
@@ -5045,10 +5049,12 @@ struct decoder_model {
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * length, vocabulary] of them. Called by every thread.
+  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp.
+  /// Called by every thread.
   template <class T, class S>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
-                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr) {
+                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr,
+                       double z_loss = 0) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
@@ -5060,6 +5066,7 @@ struct decoder_model {
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
     ops::head_call<T, S> head{rows, d, vocabulary, w.normed, head_matrix<T, S>(p), T(1), b.labels, w.chunk, w.losses};
     head.logits = logits;
+    head.z_loss = z_loss;
     if constexpr (!S::scaled)
       if (dp) {
         head.dy = w.d_normed;
@@ -5392,10 +5399,12 @@ struct t5_model {
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * target_length, vocabulary] of them. Called by every thread.
+  /// given, receives all [batch * target_length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp.
+  /// Called by every thread.
   template <class T, class S>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
-                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr) {
+                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr,
+                       double z_loss = 0) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     ctx.dropout = dropout;
     encode<T, S>(p, b.source, w, ctx);
@@ -5418,6 +5427,7 @@ struct t5_model {
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     ops::head_call<T, S> head{rows, d, vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(), b.labels, w.chunk, w.losses};
     head.logits = logits;
+    head.z_loss = z_loss;
     if constexpr (!S::scaled)
       if (dp) {
         head.dy = w.d_out;
@@ -5530,9 +5540,11 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// A number as its shortest decimal text: 32128, 1e-06, 0.5.
+/// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
 inline std::string number_text(double x) {
   char digits[32];
+  if (const double limit = 9007199254740992; x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
+    return std::to_string(static_cast<std::int64_t>(x));
   return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
 }
 
@@ -5831,14 +5843,26 @@ inline void copy_in(const leaf& to, const placement& at, dtype type, const std::
   }
 }
 
-/// Writes the rows of `from` into a tensor of the same element type.
-inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
-  const auto size = static_cast<std::size_t>(size_of(from.type));
+/// Writes the rows of `from` into a tensor of the same element type; `Word` has its size.
+template <class Word>
+void copy_out_as(const leaf& from, const placement& at, std::byte* to) {
+  constexpr index size = sizeof(Word);
   const std::byte* source = from.data;
-  for (index n = 0; n < from.rows; ++n) {
+  for (index n = 0; n < from.rows; ++n, source += from.columns * size) {
     const auto [begin, step] = at.row(n);
-    for (index j = 0; j < from.columns; ++j, source += size)
-      __builtin_memcpy(to + static_cast<std::size_t>(begin + j * step) * size, source, size);
+    if (step == 1)
+      __builtin_memcpy(to + begin * size, source, static_cast<std::size_t>(from.columns * size));
+    else
+      for (index j = 0; j < from.columns; ++j)
+        __builtin_memcpy(to + (begin + j * step) * size, source + j * size, sizeof(Word));
+  }
+}
+inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
+  switch (size_of(from.type)) {
+    case 1: return copy_out_as<std::uint8_t>(from, at, to);
+    case 2: return copy_out_as<std::uint16_t>(from, at, to);
+    case 4: return copy_out_as<std::uint32_t>(from, at, to);
+    default: return copy_out_as<std::uint64_t>(from, at, to);
   }
 }
 
@@ -5891,12 +5915,14 @@ class llama2c_tokenizer {
     const int byte = byte_of(text);
     return byte < 0 ? text : std::string_view(all_bytes.data() + byte, 1);
   }
-  /// The text of several ids, the first of which follows `previous`.
+  /// The text of several ids, without begin and end. Given a vocabulary with a piece " ",
+  /// decode(encode(text)) is `text`.
   template <class Tokens>
-  std::string decode(const Tokens& ids, token previous = begin) const {
+  std::string decode(const Tokens& ids) const {
     std::string text;
+    token previous = begin;
     for (const token id : ids) {
-      text += decode(previous, id);
+      if (id != begin && id != end) text += decode(previous, id);
       previous = id;
     }
     return text;
@@ -6659,10 +6685,10 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 }
 
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
-/// which should be random and tiny. `dropout` keeps its masks fixed.
+/// which should be random and tiny. `dropout` keeps its masks fixed; `z_loss` as in `training`.
 template <class M>
 gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
-                                      const dropout_key& dropout = {}, double step = 1e-5) {
+                                      const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -6677,12 +6703,12 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
       path{}, p.tree(), w.tree());
   const auto loss = [&] {
     detail::pack_into(on, w, p);
-    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout).nats;
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss).nats;
   };
   constexpr double start = 0.5;
   g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
   detail::pack_into(on, w, p);
-  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout);
+  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
     for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
   });
@@ -6803,6 +6829,7 @@ LINNET_NAMESPACE_BEGIN
 struct training {
   double clip = 1.0;       ///< largest global gradient norm (zoo H); 0 turns clipping off
   double dropout = 0;      ///< probability of dropping a value
+  double z_loss = 0;       ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
   std::uint64_t seed = 0;  ///< of the dropout masks
 };
 
@@ -6946,7 +6973,7 @@ class trainer {
   }
   loss_sum add_gradients(const ops::machine& on, const batch& b) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
-    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key);
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key, nullptr, how_.z_loss);
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {
@@ -6994,7 +7021,26 @@ LINNET_NAMESPACE_END
 #ifndef EIGEN_MPL2_ONLY
 #define EIGEN_MPL2_ONLY
 #endif
+// Eigen uses names that other headers define as macros: they step aside while it is read.
+#pragma push_macro("min")
+#pragma push_macro("max")
+#pragma push_macro("I")
+#pragma push_macro("V")
+#pragma push_macro("check")
+#pragma push_macro("Success")
+#undef min
+#undef max
+#undef I
+#undef V
+#undef check
+#undef Success
 #include <Eigen/Core>
+#pragma pop_macro("Success")
+#pragma pop_macro("check")
+#pragma pop_macro("V")
+#pragma pop_macro("I")
+#pragma pop_macro("max")
+#pragma pop_macro("min")
 
 LINNET_NAMESPACE_BEGIN
 

@@ -22,7 +22,7 @@ BOOST_AUTO_TEST_CASE(with_interleaved_pairs) {
   const auto& r = other.tree().stack.items[0].items;
   BOOST_TEST(!same_bits(std::span(std::get<0>(q).sub.q.weight.data, 24 * 24), std::span(std::get<0>(r).sub.q.weight.data, 24 * 24)));
   const auto logits = logits_of(ln::pack(w), c.view(), c.limits());
-  BOOST_TEST(c.difference("logits", logits, c.target_length, false) <= 1e-6);
+  BOOST_TEST(c.difference("logits", logits, c.target_length, false) <= 1e-11);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

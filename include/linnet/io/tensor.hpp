@@ -194,14 +194,26 @@ inline void copy_in(const leaf& to, const placement& at, dtype type, const std::
   }
 }
 
-/// Writes the rows of `from` into a tensor of the same element type.
-inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
-  const auto size = static_cast<std::size_t>(size_of(from.type));
+/// Writes the rows of `from` into a tensor of the same element type; `Word` has its size.
+template <class Word>
+void copy_out_as(const leaf& from, const placement& at, std::byte* to) {
+  constexpr index size = sizeof(Word);
   const std::byte* source = from.data;
-  for (index n = 0; n < from.rows; ++n) {
+  for (index n = 0; n < from.rows; ++n, source += from.columns * size) {
     const auto [begin, step] = at.row(n);
-    for (index j = 0; j < from.columns; ++j, source += size)
-      __builtin_memcpy(to + static_cast<std::size_t>(begin + j * step) * size, source, size);
+    if (step == 1)
+      __builtin_memcpy(to + begin * size, source, static_cast<std::size_t>(from.columns * size));
+    else
+      for (index j = 0; j < from.columns; ++j)
+        __builtin_memcpy(to + (begin + j * step) * size, source + j * size, sizeof(Word));
+  }
+}
+inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
+  switch (size_of(from.type)) {
+    case 1: return copy_out_as<std::uint8_t>(from, at, to);
+    case 2: return copy_out_as<std::uint16_t>(from, at, to);
+    case 4: return copy_out_as<std::uint32_t>(from, at, to);
+    default: return copy_out_as<std::uint64_t>(from, at, to);
   }
 }
 

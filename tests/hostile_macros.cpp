@@ -18,5 +18,3 @@
 #define TEXT_OF(x) TEXT(x)
 #define TEXT(x) #x
 static_assert(sizeof TEXT_OF(Success) == sizeof "please do not expand Success");
-
-int main() {}

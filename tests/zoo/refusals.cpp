@@ -1,0 +1,87 @@
+// Wrong input: one clear line on standard error, status 2.
+
+#include <fstream>
+
+#include "program.hpp"
+
+using test::check_refused;
+
+BOOST_AUTO_TEST_SUITE(zoo_refusals)
+
+BOOST_AUTO_TEST_CASE(commands_and_options) {
+  check_refused({}, "subcommand");
+  check_refused({"frobnicate"}, "subcommand");
+  check_refused({"--frobnicate"}, "--frobnicate");
+  check_refused({"list", "more"}, "more");
+  check_refused({"count"}, "preset");
+  check_refused({"count", "t5-min"}, "did you mean t5-mini?");
+  check_refused({"count", "x\ny"}, "unknown preset");
+  check_refused({"count", "t5-mini", "--ffn", "4w"}, "known: standard, skip, skip-encoder");
+  check_refused({"count", "gpt2-small", "--ffn", "skip-encoder"}, "decoder-only");
+  check_refused({"count", "t5-mini", "--expansion", "2"}, "--expansion");
+  check_refused({"count", "t5-mini", "--ffn", "3w", "--expansion", "3"}, "4, 2, 1.5, 1.2");
+  check_refused({"count", "t5-mini", "--ffn", "3w", "--expansion", "nan"}, "--expansion");
+  check_refused({"count", "t5-mini", "--source", "0"}, "--source");
+  check_refused({"count", "t5-mini", "--target", "12.5"}, "--target");
+  check_refused({"generate"}, "--weights");
+  check_refused({"logits", "--model", "t5-mini"}, "--weights");
+}
+
+BOOST_AUTO_TEST_CASE(files_and_values) {
+  const test::scratch_folder folder;
+  const std::string text = folder.path("text"), tiny = folder.path("tiny"), other = folder.path("other.safetensors");
+  std::ofstream(text) << std::string(30'000, 'x');
+  std::ofstream(tiny) << "too short";
+  std::ofstream(other) << std::string(500, '\xff');
+
+  check_refused({"train", folder.path("absent")}, "does not exist");
+  check_refused({"train", folder.path()}, "directory");
+  check_refused({"train", tiny}, "at least 20,000 bytes");
+  check_refused({"train", text, "--model", "t5-mini"}, "byte-decoder, byte-t5");
+  check_refused({"train", text, "--ffn", "skip-encoder"}, "unknown feed-forward");
+  check_refused({"train", text, "--steps", "0"}, "--steps");
+  check_refused({"train", text, "--steps", "5", "--minutes", "1"}, "--minutes");
+  check_refused({"train", text, "--minutes", "inf"}, "--minutes");
+  check_refused({"train", text, "--threads", "0"}, "--threads");
+  check_refused({"train", text, "--batch", "-3"}, "--batch");
+  check_refused({"train", text, "--rate", "0"}, "--rate");
+  check_refused({"train", text, "--out", folder.path("none/here")}, "no directory");
+  check_refused({"train", text, "--out", folder.path()}, "directory");
+  check_refused({"quickstart", text, "--report", folder.path("none/here.html")}, "no directory");
+  check_refused({"sweep", tiny}, "at least 20,000 bytes");
+
+  check_refused({"generate", "--weights", folder.path("absent")}, "does not exist");
+  check_refused({"generate", "--weights", text}, text);
+  check_refused({"generate", "--weights", other}, other);
+  check_refused({"generate", "--model", "t5-mini", "--weights", text}, "SentencePiece");
+  check_refused({"generate", "--model", "stories260k", "--weights", text}, "--tokenizer");
+  check_refused({"generate", "--model", "stories260k", "--weights", text, "--tokenizer", tiny}, tiny);
+  check_refused({"generate", "--model", "stories", "--weights", text, "--tokenizer", tiny}, "unknown model");
+  check_refused({"generate", "--weights", text, "--temperature", "-0.1"}, "--temperature");
+  check_refused({"generate", "--weights", text, "--temperature", "nan"}, "--temperature");
+  check_refused({"generate", "--weights", text, "--top-p", "0"}, "--top-p");
+  check_refused({"generate", "--weights", text, "--top-k", "-1"}, "--top-k");
+  check_refused({"generate", "--weights", text, "--tokens", "-1"}, "--tokens");
+  check_refused({"generate", "--weights", text, "--seed", "x"}, "--seed");
+
+  check_refused({"logits", "--model", "stories260k", "--weights", text}, "--tokens");
+  check_refused({"logits", "--model", "stories260k", "--weights", text, "--tokens", "1,512"}, "from 0 to 511");
+  check_refused({"logits", "--model", "stories260k", "--weights", text, "--tokens", "1,,2"}, "--tokens");
+  check_refused({"logits", "--model", "stories260k", "--weights", text, "--tokens", "1"}, text);
+  check_refused({"logits", "--model", "stories260k", "--weights", folder.path(), "--tokens", "1"}, "config.json");
+  check_refused({"logits", "--model", "t5-tiny", "--weights", text, "--tokens", "1"}, "--source");
+  check_refused({"logits", "--model", "t5-tiny", "--weights", other, "--source", "1", "--target", "0"}, other);
+  check_refused({"logits", "--model", "t5-v1.1-small", "--weights", text, "--tokens", "1"}, "unknown model");
+}
+
+BOOST_AUTO_TEST_CASE(help_is_not_an_error) {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"--help"}, {"--version"}, {"train", "--help"}, {"quickstart", "--help"}}) {
+    const test::outcome o = test::zoo(arguments);
+    BOOST_CHECK_EQUAL(o.status, 0);
+    BOOST_CHECK(!o.out.empty());
+    BOOST_CHECK(o.err.empty());
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
