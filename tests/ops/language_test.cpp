@@ -29,13 +29,13 @@ struct table {
   }
 };
 
-/// Loss and gradient of one row of logits, by the definition.
-double naive_cross_entropy(std::vector<double>& logits, token label) {
+/// Loss and gradient of one row of logits, by the definition; z weighs the squared logsumexp.
+double naive_cross_entropy(std::vector<double>& logits, token label, double z = 0) {
   double largest = logits[0], sum = 0;
   for (const double l : logits) largest = (std::max)(largest, l);
   for (const double l : logits) sum += std::exp(l - largest);
-  const double loss = std::log(sum) + largest - logits[at(label)];
-  for (double& l : logits) l = std::exp(l - largest) / sum;
+  const double lse = std::log(sum) + largest, loss = lse - logits[at(label)] + z * lse * lse;
+  for (double& l : logits) l = (1 + 2 * z * lse) * std::exp(l - largest) / sum;
   logits[at(label)] -= 1;
   return loss;
 }
@@ -178,6 +178,23 @@ BOOST_AUTO_TEST_CASE(cross_entropy_equals_the_definition) {
         BOOST_TEST(distance(logits, want) < 1e-6);
         BOOST_TEST(same_bits(losses, alone));
       }
+}
+
+// The z-loss of t5x: the squared logsumexp, weighed.
+BOOST_AUTO_TEST_CASE(z_loss) {
+  constexpr index rows = 3, vocabulary = 19;
+  auto logits = normal<double>(rows * vocabulary, 1, 2);
+  const token labels[rows] = {4, ln::ignored, 18};
+  std::vector<double> want, want_losses, losses(rows, 77.0);
+  for (index i = 0; i < rows; ++i) {
+    std::vector<double> row(logits.begin() + i * vocabulary, logits.begin() + (i + 1) * vocabulary);
+    want_losses.push_back(i == 1 ? 0 : naive_cross_entropy(row, labels[i], 0.03));
+    if (i == 1) row.assign(row.size(), 0);
+    want.insert(want.end(), row.begin(), row.end());
+  }
+  ln::ops::cross_entropy({{}, ln::simd::best()}, rows, vocabulary, labels, logits.data(), losses.data(), true, 0.03);
+  BOOST_TEST(distance(losses, want_losses) < 1e-13);
+  BOOST_TEST(distance(logits, want) < 1e-14);
 }
 
 // Fused head, more rows than one chunk: loss, logits, gradients of y and of the table.

@@ -36,8 +36,9 @@ inline std::string quoted(const std::string& argument) {
 inline outcome zoo(const std::vector<std::string>& arguments) {
   const scratch_folder folder;
   std::string command = quoted(ZOO_PROGRAM);
-  for (const std::string& argument : arguments) command += " " + quoted(argument);
-  command += " >" + folder.path("out") + " 2>" + folder.path("err");
+  for (const std::string& argument : arguments) (command += ' ') += quoted(argument);
+  (command += " >") += folder.path("out");
+  (command += " 2>") += folder.path("err");
   const int status = std::system(command.c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder.path("out")),
           contents(folder.path("err"))};
