@@ -986,7 +986,9 @@ std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata
       text += (text.back() == '[' ? "" : ",") + std::to_string(n);
       size *= n;
     }
-    text += "],\"data_offsets\":[" + std::to_string(at) + "," + std::to_string(at + size) + "]}";
+    text += "],\"data_offsets\":[";
+    text += std::to_string(at) + ",";
+    text += std::to_string(at + size) + "]}";
     at += size;
   }
   text += '}';

@@ -1019,14 +1019,14 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 template <class T>
 LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
-  T spread = 0;
   vec<T> all = {};
-  index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) {
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
     const vec<T> d = load(x + i) - mean;
     all += d * d;
   }
-  for (spread = sum<T>(all); i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
   const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, j, c, n)
   put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
@@ -1505,14 +1505,14 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 template <class T>
 LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
-  T spread = 0;
   vec<T> all = {};
-  index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) {
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
     const vec<T> d = load(x + i) - mean;
     all += d * d;
   }
-  for (spread = sum<T>(all); i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
   const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, j, c, n)
   put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
@@ -1993,14 +1993,14 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 template <class T>
 LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
-  T spread = 0;
   vec<T> all = {};
-  index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) {
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
     const vec<T> d = load(x + i) - mean;
     all += d * d;
   }
-  for (spread = sum<T>(all); i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
   const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, j, c, n)
   put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
