@@ -167,7 +167,7 @@ int refuse(std::string message) {
 int main(int argc, char** argv) {
   CLI::App app{"Small language models of linnet: count, run, train and compare them.", "zoo"};
   app.set_version_flag("--version", "zoo " LINNET_VERSION);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
   count_options counted;
   generate_options generated;
   logits_options asked;
@@ -182,6 +182,8 @@ int main(int argc, char** argv) {
   add_quickstart(app, started);
   try {
     app.parse(argc, argv);
+    if (app.get_subcommands().empty())
+      return refuse("a command is missing: list, count, generate, logits, train, sweep or quickstart");
     if (std::fflush(stdout) != 0) return refuse("cannot write to standard output");
   } catch (const CLI::Success& e) {
     return app.exit(e);

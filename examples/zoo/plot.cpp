@@ -43,7 +43,7 @@ std::string tick_text(double tick, const std::vector<double>& ticks) {
 }
 
 /// Width of a text in the plots' font, roughly.
-double text_width(std::string_view text) { return 6.6 * static_cast<double>(text.size()); }
+double text_width(std::string_view text) { return 7 * static_cast<double>(text.size()); }
 
 /// Collects SVG elements.
 class drawing {
@@ -221,8 +221,8 @@ std::string scatter_plot(const std::vector<plot_point>& points, std::string_view
     low = std::min(low, p.y);
     high = std::max(high, p.y);
   }
-  x_low /= 1.4;
-  x_high *= 1.4;
+  x_low /= 1.5;
+  x_high *= 1.5;
   const double margin = std::max(0.18 * (high - low), 0.01);
   low -= margin;
   high += margin;
@@ -232,7 +232,7 @@ std::string scatter_plot(const std::vector<plot_point>& points, std::string_view
   const auto py = [&](double y) { return area.bottom() - area.height * (y - low) / (high - low); };
 
   drawing d(width, height, y_title);
-  const auto y_ticks = round_ticks(low, high, 5);
+  const auto y_ticks = round_ticks(low, high, 7);
   for (const double tick : y_ticks) {
     d.line(area.x, py(tick), area.right(), py(tick), "grid");
     d.text(area.x - 8, py(tick) + 4, "tick", tick_text(tick, y_ticks), "end");

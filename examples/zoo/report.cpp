@@ -69,8 +69,8 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; } th:last-ch
 td i { display: inline-block; width: 10px; height: 10px; margin-right: 9px; border-radius: 50%; background: var(--c); border: 2px solid var(--c); }
 td i.int8 { background: transparent; } td i.collapsed { opacity: .65; }
 td small { color: var(--faint); font-size: 12.5px; }
-.samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 16px; margin-top: 14px; }
-figure { margin: 0; padding: 14px 16px; border-left: 3px solid var(--c); background: var(--page); border-radius: 0 10px 10px 0; min-width: 0; }
+.samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 0 16px; margin-top: 14px; }
+figure { margin: 0 0 16px; padding: 14px 16px; border-left: 3px solid var(--c); background: var(--page); border-radius: 0 10px 10px 0; min-width: 0; }
 figcaption { font-size: 13px; font-weight: 640; color: var(--c); margin-bottom: 6px; }
 figcaption span { color: var(--faint); font-weight: 400; }
 figure p { margin: 0; font: 14px/1.55 Georgia, "Iowan Old Style", "DejaVu Serif", serif; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -210,15 +210,18 @@ std::string table(const experiment& e) {
          rows + "</tbody></table></div>\n";
 }
 
+/// A column per variant.
 std::string samples(const experiment& e) {
   std::string all;
-  for (const outcome& o : e.outcomes)
+  for (const outcome& o : e.outcomes) {
+    if (o.as == form::trained) all += all.empty() ? "<div>" : "</div>\n<div>";
     all += fmt::format(
         R"(<figure class="{}"><figcaption>{} <span>{} bytes/s</span></figcaption>)"
         "<p><span>{}</span>{}</p></figure>\n",
         style_of(o.ffn), escaped(o.label), grouped(std::lround(o.written_per_second)),
         escaped(printable(e.prompt)), escaped(printable(o.sample)));
-  return R"(<div class="samples">)" "\n" + all + "</div>\n";
+  }
+  return R"(<div class="samples">)" "\n" + all + "</div>\n</div>\n";
 }
 
 std::string section(std::string_view title, std::string_view about, std::string_view content) {
@@ -275,7 +278,7 @@ std::string page(const experiment& e) {
       e.options.batch, duration(e.training.seconds), e.options.threads,
       e.options.threads == 1 ? "" : "s");
   html += "<div class=\"tiles\">\n" + tiles(e) + "</div>\n";
-  html += section("Learning", "Bold: held-out text. Thin: the training batches.",
+  html += section("Learning", "Bold: a fixed part of the held-out text. Thin: the training batches.",
                   "<div class=\"scroll wide\">" + learning_curves(e) + "</div>");
   html += "<div class=\"pair\">\n";
   html += section("Quality", "Bits per byte of held-out text, from zero; shorter is better.",

@@ -983,7 +983,8 @@ std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata
     begin(tensor.name);
     text += "\"dtype\":" + json_quoted(name_of(tensor.type)) + ",\"shape\":[";
     for (const index n : tensor.shape) {
-      text += (text.back() == '[' ? "" : ",") + std::to_string(n);
+      if (text.back() != '[') text += ',';
+      text += std::to_string(n);
       size *= n;
     }
     text += "],\"data_offsets\":[";

@@ -75,7 +75,7 @@ BOOST_AUTO_TEST_CASE(keeps_the_function) {
 // The chain rule through the product: with G the gradient of the collapsed matrix W = W3 W2 W1,
 // dW1 = (W3 W2)^T G, dW2 = W3^T G W1^T, dW3 = G (W2 W1)^T; for two matrices likewise.
 BOOST_AUTO_TEST_CASE(gradient_identity) {
-  using M = ln::t5<tiny_t5_shape, ffn::reparam<3, 1.5>, ln::decoder_stack<ffn::reparam<2, 2>>>;
+  using M = ln::t5<tiny_t5_shape, ffn::reparam<3, 1.5>, ln::decoder_stack<ffn::reparam<2, 2.0>>>;
   ln::weights<M, double> w;
   randomize(w);
   auto product = ln::collapse(w);

@@ -55,8 +55,8 @@ template <class Ffn>
 constexpr index ffn_weights() {
   return ln::t5<mini64, Ffn>::parameters() - ln::t5<mini64, ffn::skip>::parameters() - 8 * 384;
 }
-static_assert(ffn_weights<ffn::reparam<3, 4>>() == 28'311'552);
-static_assert(ffn_weights<ffn::reparam<3, 2>>() == 9'437'184);
+static_assert(ffn_weights<ffn::reparam<3, 4.0>>() == 28'311'552);
+static_assert(ffn_weights<ffn::reparam<3, 2.0>>() == 9'437'184);
 static_assert(ffn_weights<ffn::reparam<3, 1.5>>() == 6'193'152);
 static_assert(ffn_weights<ffn::reparam<3, 1.2>>() == 8 * (2 * 461 * 384 + 461 * 461));
 static_assert(ffn_weights<ffn::reparam<2>>() == 8 * 2 * 4 * 384 * 384);
@@ -114,7 +114,7 @@ static_assert(t5_operations<zoo::t5_v1_1_small>(2, 9, 31, 3 * 512 * 1024));
 static_assert(t5_operations<ln::t5<mini64, ffn::skip>>(2, 9, 31, 0));
 static_assert(t5_operations<ln::t5<mini64, ffn::linear_relu>>(1, 1, 1, 384 * 384));
 static_assert(t5_operations<ln::t5<mini64, ffn::reparam<3, 1.2>>>(2, 9, 31, 2 * 384 * 461 + 461 * 461));
-static_assert(t5_operations<ln::t5<mini64, ffn::reparam<2, 2>>>(2, 9, 31, 2 * 384 * 768));
+static_assert(t5_operations<ln::t5<mini64, ffn::reparam<2, 2.0>>>(2, 9, 31, 2 * 384 * 768));
 
 template <class M>
 constexpr bool decoder_operations(index batch, index length, index ffn_products) {

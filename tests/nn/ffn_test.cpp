@@ -31,12 +31,12 @@ BOOST_AUTO_TEST_CASE(linear) { check_policy<ln::ffn::linear>(); }
 BOOST_AUTO_TEST_CASE(linear_relu) { check_policy<ln::ffn::linear_relu>(); }
 
 BOOST_AUTO_TEST_CASE(reparam) {
-  check_reparam<2, 4>(40);
-  check_reparam<2, 2>(20);
+  check_reparam<2, 4.0>(40);
+  check_reparam<2, 2.0>(20);
   check_reparam<2, 1.5>(15);
   check_reparam<2, 1.2>(12);
-  check_reparam<3, 4>(40);
-  check_reparam<3, 2>(20);
+  check_reparam<3, 4.0>(40);
+  check_reparam<3, 2.0>(20);
   check_reparam<3, 1.5>(15);
   check_reparam<3, 1.2>(12);
 }
@@ -73,7 +73,7 @@ BOOST_AUTO_TEST_CASE(values) {
   BOOST_TEST(run(ln::ffn::relu::layer<1, 1, false>{}, -2, 3, 0.5) == 0.0);
   BOOST_TEST(run(ln::ffn::linear::layer<1, 1, false>{}, -2, 0, 0.5) == -1.0);
   BOOST_TEST(run(ln::ffn::linear_relu::layer<1, 1, false>{}, -2, 0, 0.5) == 0.0);
-  BOOST_TEST(run(ln::ffn::reparam<2, 1>::layer<1, 1, false>{}, -2, 3, 0.5) == -3.0);
+  BOOST_TEST(run(ln::ffn::reparam<2, 1.0>::layer<1, 1, false>{}, -2, 3, 0.5) == -3.0);
   const double silu = 1.0 / (1 + std::exp(-1.0)), gelu = 0.5 * (1 + std::erf(std::sqrt(0.5)));
   BOOST_TEST(std::abs(run(ln::ffn::gelu::layer<1, 1, false>{}, 2, 3, 0.5) - 3 * gelu) < 1e-14);
   BOOST_TEST(std::abs(run(ln::ffn::swiglu::layer<1, 1, false>{}, 2, 3, 0.5) - silu * 1.5 * 3) < 1e-14);

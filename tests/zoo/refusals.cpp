@@ -9,8 +9,8 @@ using test::check_refused;
 BOOST_AUTO_TEST_SUITE(zoo_refusals)
 
 BOOST_AUTO_TEST_CASE(commands_and_options) {
-  check_refused({}, "subcommand");
-  check_refused({"frobnicate"}, "subcommand");
+  check_refused({}, "a command is missing");
+  check_refused({"frobnicate"}, "frobnicate");
   check_refused({"--frobnicate"}, "--frobnicate");
   check_refused({"list", "more"}, "more");
   check_refused({"count"}, "preset");
