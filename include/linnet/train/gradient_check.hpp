@@ -9,6 +9,7 @@
 
 #include <linnet/core/random.hpp>
 #include <linnet/model/buffers.hpp>
+#include <linnet/nn/linear.hpp>
 #include <linnet/ops/language.hpp>
 #include <linnet/ops/position.hpp>
 

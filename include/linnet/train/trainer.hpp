@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include <linnet/model/buffers.hpp>
+#include <linnet/ops/language.hpp>
 #include <linnet/train/optimizers.hpp>
 
 LINNET_NAMESPACE_BEGIN
