@@ -59,7 +59,7 @@ BOOST_AUTO_TEST_CASE(uniform_moments) {
 // Mean, variance, skewness and kurtosis of n normal values within five standard errors, and the
 // share beyond two deviations (Phi(-2) = 0.0227501).
 BOOST_AUTO_TEST_CASE(normal_moments) {
-  constexpr int n = 200'000;
+  constexpr int n = 1'000'000;
   ln::random_stream random(ln::seed{2});
   double m1 = 0, m2 = 0, m3 = 0, m4 = 0, tail = 0;
   for (int i = 0; i < n; ++i) {

@@ -27,7 +27,8 @@ struct tally {
 struct preset {
   std::string name;
   bool t5;
-  long d, ff, kv, heads, kv_heads, layers, vocabulary;  ///< kv: width of a head; layers: of one stack
+  long d, ff, kv, heads, kv_heads, layers,
+      vocabulary;  ///< kv: width of a head; layers: of one stack
   bool gated, tied, gpt2;
   long context;
 };
@@ -52,7 +53,8 @@ const preset presets[] = {
 };
 
 /// Adds `layers` feed-forwards with their norms.
-void add_feed_forwards(tally& t, const preset& p, const std::string& ffn, double e, long layers, long rows) {
+void add_feed_forwards(tally& t, const preset& p, const std::string& ffn, double e, long layers,
+                       long rows) {
   if (ffn == "skip") return;
   const long d = p.d, inner = std::lround(e * static_cast<double>(d));
   t.vector(p.gpt2 ? 2 * d : d, layers);
@@ -111,7 +113,8 @@ tally count_decoder(const preset& p, const std::string& ffn, double e, long leng
   return t;
 }
 
-nlohmann::json count(const std::string& preset, const std::string& ffn, const std::vector<std::string>& more = {}) {
+nlohmann::json count(const std::string& preset, const std::string& ffn,
+                     const std::vector<std::string>& more = {}) {
   std::vector<std::string> arguments{"count", preset, "--ffn", ffn, "--json"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   const std::string printed = test::zoo_prints(arguments);
@@ -139,7 +142,8 @@ BOOST_AUTO_TEST_SUITE(zoo_count)
 
 BOOST_AUTO_TEST_CASE(every_preset_with_every_feed_forward) {
   for (const preset& p : presets)
-    for (const std::string ffn : {"standard", "skip", "skip-encoder", "1w", "1w-relu", "2w", "3w"}) {
+    for (const std::string ffn :
+         {"standard", "skip", "skip-encoder", "1w", "1w-relu", "2w", "3w"}) {
       if (ffn == "skip-encoder" && !p.t5) continue;
       BOOST_TEST_CONTEXT(p.name << " " << ffn) {
         const auto json = count(p.name, ffn);
@@ -158,7 +162,8 @@ BOOST_AUTO_TEST_CASE(expansions) {
     for (const std::string ffn : {"2w", "3w"})
       for (const std::string e : {"4", "2", "1.5", "1.2"}) {
         BOOST_TEST_CONTEXT(p.name << " " << ffn << " " << e)
-        check_counts(count(p.name, ffn, {"--expansion", e}), p, count_by_hand(p, ffn, std::stod(e)));
+        check_counts(count(p.name, ffn, {"--expansion", e}), p,
+                     count_by_hand(p, ffn, std::stod(e)));
       }
 }
 
@@ -175,17 +180,19 @@ BOOST_AUTO_TEST_CASE(other_lengths) {
 // Numbers of the literature, as they are printed there.
 BOOST_AUTO_TEST_CASE(published_counts) {
   const std::pair<const char*, long> totals[] = {
-      {"t5-tiny", 15'570'688},      {"t5-mini", 31'220'480},      {"t5-small", 60'506'624},
-      {"t5-base", 222'903'552},     {"t5-tiny-kv32", 13'997'824}, {"t5-mini-kv32", 26'501'888},
-      {"t5-small-kv32", 51'069'440}, {"stlm-50m", 55'888'896},    {"gpt2-small", 124'439'808},
-      {"stories260k", 260'032},     {"tinyllama-1.1b", 1'100'048'384}};
-  for (const auto& [name, total] : totals) BOOST_CHECK_EQUAL(count(name, "standard")["parameters"], total);
+      {"t5-tiny", 15'570'688},       {"t5-mini", 31'220'480},          {"t5-small", 60'506'624},
+      {"t5-base", 222'903'552},      {"t5-tiny-kv32", 13'997'824},     {"t5-mini-kv32", 26'501'888},
+      {"t5-small-kv32", 51'069'440}, {"stlm-50m", 55'888'896},         {"gpt2-small", 124'439'808},
+      {"stories260k", 260'032},      {"tinyllama-1.1b", 1'100'048'384}};
+  for (const auto& [name, total] : totals)
+    BOOST_CHECK_EQUAL(count(name, "standard")["parameters"], total);
   const std::tuple<const char*, const char*, long> parts[] = {
-      {"t5-mini-kv32", "standard", 14'164'736}, {"t5-mini-kv32", "skip", 4'724'480},
+      {"t5-mini-kv32", "standard", 14'164'736},    {"t5-mini-kv32", "skip", 4'724'480},
       {"t5-mini-kv32", "skip-encoder", 9'444'608}, {"t5-mini-kv32", "1w", 5'907'200},
-      {"t5-mini", "standard", 18'883'328}, {"t5-mini", "skip", 9'443'072},
-      {"t5-mini", "skip-encoder", 14'163'200}, {"t5-mini", "1w", 10'625'792}};
-  for (const auto& [name, ffn, total] : parts) BOOST_CHECK_EQUAL(count(name, ffn)["non_embedding"], total);
+      {"t5-mini", "standard", 18'883'328},         {"t5-mini", "skip", 9'443'072},
+      {"t5-mini", "skip-encoder", 14'163'200},     {"t5-mini", "1w", 10'625'792}};
+  for (const auto& [name, ffn, total] : parts)
+    BOOST_CHECK_EQUAL(count(name, ffn)["non_embedding"], total);
   for (const auto& [name, total] : {std::pair("stlm-10m", 10e6), std::pair("stlm-100m", 100e6)})
     BOOST_CHECK_CLOSE(count(name, "standard")["parameters"].get<double>(), total, 5);
 }

@@ -3,11 +3,11 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <sys/wait.h>
 #include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <sys/wait.h>
 #include <vector>
 
 #include "support/data.hpp"
@@ -47,7 +47,8 @@ inline outcome zoo(const std::vector<std::string>& arguments) {
 /// What the program prints when all is well.
 inline std::string zoo_prints(const std::vector<std::string>& arguments) {
   const outcome o = zoo(arguments);
-  BOOST_REQUIRE_MESSAGE(o.status == 0, "zoo " << arguments[0] << ": status " << o.status << ", " << o.err);
+  BOOST_REQUIRE_MESSAGE(o.status == 0,
+                        "zoo " << arguments[0] << ": status " << o.status << ", " << o.err);
   return o.out;
 }
 
@@ -58,7 +59,8 @@ inline void check_refused(const std::vector<std::string>& arguments, const std::
   std::string shown;
   for (const std::string& argument : arguments) shown += " " + argument;
   BOOST_CHECK_MESSAGE(o.status == 2, "zoo" << shown << ": status " << o.status);
-  BOOST_CHECK_MESSAGE(o.lines_of_error() == 1 && o.err.starts_with("zoo: "), "zoo" << shown << ": " << o.err);
+  BOOST_CHECK_MESSAGE(o.lines_of_error() == 1 && o.err.starts_with("zoo: "),
+                      "zoo" << shown << ": " << o.err);
   BOOST_CHECK_MESSAGE(o.err.find(words) != std::string::npos, "zoo" << shown << ": " << o.err);
   BOOST_CHECK_MESSAGE(o.out.empty(), "zoo" << shown << " also printed: " << o.out);
 }

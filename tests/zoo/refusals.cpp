@@ -29,7 +29,8 @@ BOOST_AUTO_TEST_CASE(commands_and_options) {
 
 BOOST_AUTO_TEST_CASE(files_and_values) {
   const test::scratch_folder folder;
-  const std::string text = folder.path("text"), tiny = folder.path("tiny"), other = folder.path("other.safetensors");
+  const std::string text = folder.path("text"), tiny = folder.path("tiny"),
+                    other = folder.path("other.safetensors");
   std::ofstream(text) << std::string(30'000, 'x');
   std::ofstream(tiny) << "too short";
   std::ofstream(other) << std::string(500, '\xff');
@@ -55,8 +56,10 @@ BOOST_AUTO_TEST_CASE(files_and_values) {
   check_refused({"generate", "--weights", other}, other);
   check_refused({"generate", "--model", "t5-mini", "--weights", text}, "SentencePiece");
   check_refused({"generate", "--model", "stories260k", "--weights", text}, "--tokenizer");
-  check_refused({"generate", "--model", "stories260k", "--weights", text, "--tokenizer", tiny}, tiny);
-  check_refused({"generate", "--model", "stories", "--weights", text, "--tokenizer", tiny}, "unknown model");
+  check_refused({"generate", "--model", "stories260k", "--weights", text, "--tokenizer", tiny},
+                tiny);
+  check_refused({"generate", "--model", "stories", "--weights", text, "--tokenizer", tiny},
+                "unknown model");
   check_refused({"generate", "--weights", text, "--temperature", "-0.1"}, "--temperature");
   check_refused({"generate", "--weights", text, "--temperature", "nan"}, "--temperature");
   check_refused({"generate", "--weights", text, "--top-p", "0"}, "--top-p");
@@ -65,18 +68,26 @@ BOOST_AUTO_TEST_CASE(files_and_values) {
   check_refused({"generate", "--weights", text, "--seed", "x"}, "--seed");
 
   check_refused({"logits", "--model", "stories260k", "--weights", text}, "--tokens");
-  check_refused({"logits", "--model", "stories260k", "--weights", text, "--tokens", "1,512"}, "from 0 to 511");
-  check_refused({"logits", "--model", "stories260k", "--weights", text, "--tokens", "1,,2"}, "--tokens");
+  check_refused({"logits", "--model", "stories260k", "--weights", text, "--tokens", "1,512"},
+                "from 0 to 511");
+  check_refused({"logits", "--model", "stories260k", "--weights", text, "--tokens", "1,,2"},
+                "--tokens");
   check_refused({"logits", "--model", "stories260k", "--weights", text, "--tokens", "1"}, text);
-  check_refused({"logits", "--model", "stories260k", "--weights", folder.path(), "--tokens", "1"}, "config.json");
+  check_refused({"logits", "--model", "stories260k", "--weights", folder.path(), "--tokens", "1"},
+                "config.json");
   check_refused({"logits", "--model", "t5-tiny", "--weights", text, "--tokens", "1"}, "--source");
-  check_refused({"logits", "--model", "t5-tiny", "--weights", other, "--source", "1", "--target", "0"}, other);
-  check_refused({"logits", "--model", "t5-v1.1-small", "--weights", text, "--tokens", "1"}, "unknown model");
+  check_refused(
+      {"logits", "--model", "t5-tiny", "--weights", other, "--source", "1", "--target", "0"},
+      other);
+  check_refused({"logits", "--model", "t5-v1.1-small", "--weights", text, "--tokens", "1"},
+                "unknown model");
 }
 
 BOOST_AUTO_TEST_CASE(help_is_not_an_error) {
-  for (const std::vector<std::string>& arguments :
-       {std::vector<std::string>{"--help"}, {"--version"}, {"train", "--help"}, {"quickstart", "--help"}}) {
+  for (const std::vector<std::string>& arguments : {std::vector<std::string>{"--help"},
+                                                    {"--version"},
+                                                    {"train", "--help"},
+                                                    {"quickstart", "--help"}}) {
     const test::outcome o = test::zoo(arguments);
     BOOST_CHECK_EQUAL(o.status, 0);
     BOOST_CHECK(!o.out.empty());

@@ -8,7 +8,8 @@ namespace {
 
 /// A text with some structure, always the same.
 std::string made_up_text(std::size_t size) {
-  const char* const words[] = {"the", "linnet", "sings", "in", "a", "small", "tree", "and", "flies", "home"};
+  const char* const words[] = {"the",   "linnet", "sings", "in",    "a",
+                               "small", "tree",   "and",   "flies", "home"};
   std::string text;
   unsigned state = 1;
   while (text.size() < size) {
@@ -40,23 +41,27 @@ BOOST_AUTO_TEST_CASE(stories260k_writes_what_llama2c_writes) {
   const std::string weights = test::data_file("stories260K/stories260K.bin");
   if (weights.empty()) return;
   const std::string tokenizer = test::data_file("stories260K/tok512.bin");
-  const std::string expected = test::contents(test::data_file("stories260K/expected_greedy_n200.txt")) + "\n";
-  const std::vector<std::string> common{"generate", "--model", "stories260k", "--weights", weights,
-                                        "--tokenizer", tokenizer, "--temperature", "0"};
+  const std::string expected =
+      test::contents(test::data_file("stories260K/expected_greedy_n200.txt")) + "\n";
+  const std::vector<std::string> common{"generate",  "--model",       "stories260k",
+                                        "--weights", weights,         "--tokenizer",
+                                        tokenizer,   "--temperature", "0"};
   const auto run = [&](std::vector<std::string> more) {
     more.insert(more.begin(), common.begin(), common.end());
     return test::zoo_prints(more);
   };
   for (const char* threads : {"1", "2", "3"})
-    BOOST_CHECK_EQUAL(run({"--prompt", "", "--tokens", "200", "--seed", "7", "--threads", threads}), expected);
+    BOOST_CHECK_EQUAL(run({"--prompt", "", "--tokens", "200", "--seed", "7", "--threads", threads}),
+                      expected);
 
-  // The text continues itself: the first words as prompt give the same text, and the positions count
-  // the prompt.
+  // The text continues itself: the first words as prompt give the same text, and the positions
+  // count the prompt.
   const std::string words = "Once upon a time";
   BOOST_REQUIRE(expected.starts_with(words));
   BOOST_CHECK_EQUAL(run({"--prompt", words, "--tokens", "200"}), expected);
   BOOST_CHECK_EQUAL(run({"--prompt", words, "--tokens", "4"}), words + "\n");
-  BOOST_CHECK_EQUAL(run({"--prompt", words, "--tokens", "2"}).size(), words.substr(0, 9).size() + 1);
+  BOOST_CHECK_EQUAL(run({"--prompt", words, "--tokens", "2"}).size(),
+                    words.substr(0, 9).size() + 1);
 }
 
 BOOST_AUTO_TEST_CASE(logits_do_not_depend_on_threads) {
@@ -81,8 +86,9 @@ BOOST_AUTO_TEST_CASE(trains_saves_and_generates) {
     for (const std::string ffn : {"standard", "skip", "1w", "1w-relu", "2w", "3w"}) {
       BOOST_TEST_CONTEXT(model << " " << ffn) {
         const auto train = [&](const char* threads, const std::string& file) {
-          return test::zoo_prints({"train", text, "--model", model, "--ffn", ffn, "--steps", "6", "--batch", "2",
-                                   "--threads", threads, "--seed", "5", "--out", folder.path(file)});
+          return test::zoo_prints({"train", text, "--model", model, "--ffn", ffn, "--steps", "6",
+                                   "--batch", "2", "--threads", threads, "--seed", "5", "--out",
+                                   folder.path(file)});
         };
         const std::string said = train("1", "one");
         BOOST_CHECK(said.find("6 steps") != said.npos && said.find("bits per byte") != said.npos);
@@ -91,9 +97,10 @@ BOOST_AUTO_TEST_CASE(trains_saves_and_generates) {
           BOOST_CHECK(test::contents(folder.path("one")) == test::contents(folder.path("two")));
         }
         const auto write = [&](const char* threads, const char* seed) {
-          return test::zoo_prints({"generate", "--model", model, "--weights", folder.path("one"), "--prompt",
-                                   "the linnet ", "--tokens", "40", "--temperature", "0.8", "--top-k", "50",
-                                   "--top-p", "0.95", "--seed", seed, "--threads", threads});
+          return test::zoo_prints({"generate", "--model", model, "--weights", folder.path("one"),
+                                   "--prompt", "the linnet ", "--tokens", "40", "--temperature",
+                                   "0.8", "--top-k", "50", "--top-p", "0.95", "--seed", seed,
+                                   "--threads", threads});
         };
         const std::string written = write("1", "3");
         BOOST_CHECK_EQUAL(written.starts_with("the linnet "), model == "byte-decoder");
@@ -101,28 +108,31 @@ BOOST_AUTO_TEST_CASE(trains_saves_and_generates) {
         if (model == "byte-decoder") BOOST_CHECK_EQUAL(written.size(), 41);
       }
     }
-  test::check_refused({"generate", "--model", "byte-decoder", "--weights", folder.path("one")}, "is a byte-t5");
+  test::check_refused({"generate", "--model", "byte-decoder", "--weights", folder.path("one")},
+                      "is a byte-t5");
   test::check_refused({"generate", "--weights", folder.path("one"), "--tokens", "65"}, "--tokens");
 }
 
 BOOST_AUTO_TEST_CASE(training_learns) {
   const test::scratch_folder folder;
-  const std::string said = test::zoo_prints({"train", written_text(folder), "--minutes", "0.17", "--batch", "2",
-                                             "--threads", "1", "--out", folder.path("model")});
+  const std::string said =
+      test::zoo_prints({"train", written_text(folder), "--minutes", "0.17", "--batch", "2",
+                        "--threads", "1", "--out", folder.path("model")});
   BOOST_CHECK_LT(std::stod(between(said, "held out ", " bits")), 4.0);  // bytes alone: about 4
-  BOOST_CHECK_EQUAL(test::zoo_prints({"generate", "--weights", folder.path("model"), "--temperature", "0",
-                                      "--prompt", "the linnet sin", "--tokens", "15"})
-                        .size(),
-                    16);
+  BOOST_CHECK_EQUAL(
+      test::zoo_prints({"generate", "--weights", folder.path("model"), "--temperature", "0",
+                        "--prompt", "the linnet sin", "--tokens", "15"})
+          .size(),
+      16);
 }
 
 BOOST_AUTO_TEST_CASE(quickstart_prints_a_table_and_writes_a_report) {
   const test::scratch_folder folder;
   const std::string report = folder.path("report.html");
-  const std::string said = test::zoo_prints({"quickstart", written_text(folder), "--report", report, "--steps", "4",
-                                             "--batch", "1", "--threads", "1"});
-  for (const char* row : {"\nstandard  ", "\nstandard, int8  ", "\nskip  ", "\nskip, int8  ", "\n3w  ",
-                          "\n3w, collapsed  ", "\n3w, collapsed, int8  "})
+  const std::string said = test::zoo_prints({"quickstart", written_text(folder), "--report", report,
+                                             "--steps", "4", "--batch", "1", "--threads", "1"});
+  for (const char* row : {"\nstandard  ", "\nstandard, int8  ", "\nskip  ", "\nskip, int8  ",
+                          "\n3w  ", "\n3w, collapsed  ", "\n3w, collapsed, int8  "})
     BOOST_CHECK_MESSAGE(said.find(row) != said.npos, "no row" << row);
   for (const char* sample : {"--- standard (", "--- 3w, collapsed, int8 ("})
     BOOST_CHECK_MESSAGE(said.find(sample) != said.npos, "no " << sample);
@@ -133,7 +143,8 @@ BOOST_AUTO_TEST_CASE(quickstart_prints_a_table_and_writes_a_report) {
   std::size_t plots = 0;
   for (std::size_t at = 0; (at = html.find("<svg", at)) != html.npos; ++at) ++plots;
   BOOST_CHECK_EQUAL(plots, 5);
-  for (const char* outside : {"http:", "https:", "<script", "<link", "<img", "url(h", "@import", "nan", "inf\""})
+  for (const char* outside :
+       {"http:", "https:", "<script", "<link", "<img", "url(h", "@import", "nan", "inf\""})
     BOOST_CHECK_MESSAGE(html.find(outside) == html.npos, "the report has " << outside);
 }
 
@@ -141,8 +152,9 @@ BOOST_AUTO_TEST_CASE(sweep_compares_all_variants) {
   const test::scratch_folder folder;
   const std::string report = folder.path("report.html");
   for (const std::string model : {"byte-decoder", "byte-t5"}) {
-    const std::string said = test::zoo_prints({"sweep", written_text(folder), "--model", model, "--report", report,
-                                               "--steps", "2", "--batch", "1", "--threads", "1"});
+    const std::string said =
+        test::zoo_prints({"sweep", written_text(folder), "--model", model, "--report", report,
+                          "--steps", "2", "--batch", "1", "--threads", "1"});
     for (const char* row : {"\nstandard ", "\nskip ", "\n1w ", "\n1w-relu ", "\n2w ", "\n3w "})
       BOOST_CHECK_MESSAGE(said.find(row) != said.npos, "no row" << row);
     BOOST_CHECK(test::contents(report).ends_with("</html>\n"));

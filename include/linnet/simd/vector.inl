@@ -106,7 +106,8 @@ LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
 #endif
 }
 
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's. With
+/// -ffast-math the compiler adds up the two parts of ln 2: the error is then below 2e-5.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
   if constexpr (sizeof(T) == 4) {
