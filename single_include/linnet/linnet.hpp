@@ -812,9 +812,13 @@ LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> t = tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x)));
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    const vec<T> t = tanh<T>(u);
+    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
+    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
+    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
     return T(0.5) * (T(1) + t) +
-           T(0.5) * x * (T(1) - t * t) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
@@ -1299,9 +1303,13 @@ LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> t = tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x)));
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    const vec<T> t = tanh<T>(u);
+    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
+    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
+    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
     return T(0.5) * (T(1) + t) +
-           T(0.5) * x * (T(1) - t * t) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
@@ -1788,9 +1796,13 @@ LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> t = tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x)));
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    const vec<T> t = tanh<T>(u);
+    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
+    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
+    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
     return T(0.5) * (T(1) + t) +
-           T(0.5) * x * (T(1) - t * t) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
