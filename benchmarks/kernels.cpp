@@ -15,8 +15,8 @@ void product(benchmark::State& state) {
   const ln::index m = state.range(0), n = state.range(1), k = state.range(2);
   using matrix = ln::ops::packed_matrix<float, S>;
   std::vector<typename S::value> panels(static_cast<std::size_t>(matrix::size(n, k)), S::encode(1));
-  std::vector<float> scales(static_cast<std::size_t>(n), 1.0f), x(static_cast<std::size_t>(m * k), 0.5f),
-      y(static_cast<std::size_t>(m * n));
+  std::vector<float> scales(static_cast<std::size_t>(n), 1.0f),
+      x(static_cast<std::size_t>(m * k), 0.5f), y(static_cast<std::size_t>(m * n));
   const matrix w{panels.data(), scales.data(), nullptr};
   const ln::ops::machine on{ln::team{}, ln::simd::best()};
   for (auto _ : state) {

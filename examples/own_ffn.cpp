@@ -20,8 +20,8 @@ struct square : ln::without_parameters, ln::without_cache {
     });
   }
   template <class T, class S, class P, class G, class C>
-  static void backward(const P&, G&, ln::view<const T, D> x, ln::view<const T, D> dy, ln::view<T, D> dx, C&,
-                       ln::context<T>& ctx) {
+  static void backward(const P&, G&, ln::view<const T, D> x, ln::view<const T, D> dy,
+                       ln::view<T, D> dx, C&, ln::context<T>& ctx) {
     ctx.on.threads.each(x.rows(), [&](ln::index i) {
       for (ln::index j = 0; j < D; ++j) dx(i, j) += 2 * x(i, j) * dy(i, j);
     });
@@ -36,10 +36,20 @@ struct squared : ln::ffn::policy {
                           ln::named<"down", ln::linear<F, D, Bias>>>;
 };
 
-inline constexpr ln::t5_shape small_t5{.d_model = 32, .d_ff = 64, .d_kv = 8, .heads = 4,
-                                       .encoder_layers = 1, .decoder_layers = 1, .vocabulary = 100};
-inline constexpr ln::decoder_shape small_decoder{.d_model = 32, .d_ff = 64, .heads = 4, .kv_heads = 2,
-                                                 .layers = 2, .vocabulary = 100, .context = 64};
+inline constexpr ln::t5_shape small_t5{.d_model = 32,
+                                       .d_ff = 64,
+                                       .d_kv = 8,
+                                       .heads = 4,
+                                       .encoder_layers = 1,
+                                       .decoder_layers = 1,
+                                       .vocabulary = 100};
+inline constexpr ln::decoder_shape small_decoder{.d_model = 32,
+                                                 .d_ff = 64,
+                                                 .heads = 4,
+                                                 .kv_heads = 2,
+                                                 .layers = 2,
+                                                 .vocabulary = 100,
+                                                 .context = 64};
 using T5 = ln::t5<small_t5, squared>;
 using Decoder = ln::decoder<small_decoder, squared>;
 
@@ -47,6 +57,7 @@ int main() {
   const ln::gradient_report report = ln::check_layer_gradients<squared::layer<6, 10, true>>();
   std::printf("gradient check of the policy: %s, worst error %.1e of the tolerance, at %s\n",
               report.passed() ? "passed" : "FAILED", report.worst, report.tensor.c_str());
-  std::printf("T5 with it: %td parameters; decoder with it: %td\n", T5::parameters(), Decoder::parameters());
+  std::printf("T5 with it: %td parameters; decoder with it: %td\n", T5::parameters(),
+              Decoder::parameters());
   return report.passed() ? 0 : 1;
 }

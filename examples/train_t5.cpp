@@ -10,8 +10,13 @@
 namespace ln = linnet;
 
 // The numbers of the model are a value ...
-inline constexpr ln::t5_shape shape{.d_model = 64, .d_ff = 128, .d_kv = 16, .heads = 4,
-                                    .encoder_layers = 2, .decoder_layers = 2, .vocabulary = 32};
+inline constexpr ln::t5_shape shape{.d_model = 64,
+                                    .d_ff = 128,
+                                    .d_kv = 16,
+                                    .heads = 4,
+                                    .encoder_layers = 2,
+                                    .decoder_layers = 2,
+                                    .vocabulary = 32};
 // ... and its choices are types: here the 3W feed-forward, three matrices without a nonlinearity
 // that train better than the one matrix they collapse to.
 using Student = ln::t5<shape, ln::ffn::reparam<3, ln::expansion{2}>>;
@@ -39,7 +44,8 @@ int main() {
       std::reverse_copy(from, from + length, to);
       to[length] = end;
     }
-    const double loss = train->step({source.data(), nullptr, labels.data(), rows, length, length + 1});
+    const double loss =
+        train->step({source.data(), nullptr, labels.data(), rows, length, length + 1});
     if (step % 300 == 0) std::printf("step %3d  loss %.3f\n", step, loss);
   }
 
@@ -48,7 +54,8 @@ int main() {
   auto run = ln::session<Deployed>::open(shipped, {.source = length, .target = length + 1});
   const std::vector<ln::token> question{5, 9, 2, 30, 17, 11};
   std::printf("5 9 2 30 17 11 backwards:");
-  run->generate(question, ln::greedy{}, [](ln::token t) { std::printf(" %d", t); }, {.stop = std::span(&end, 1)});
-  std::printf("\n%td parameters trained, %td shipped in %td bytes\n", Student::parameters(), Deployed::parameters(),
-              ln::weight_bytes<Deployed>());
+  run->generate(question, ln::greedy{}, [](ln::token t) { std::printf(" %d", t); },
+                {.stop = std::span(&end, 1)});
+  std::printf("\n%td parameters trained, %td shipped in %td bytes\n", Student::parameters(),
+              Deployed::parameters(), ln::weight_bytes<Deployed>());
 }

@@ -12,7 +12,8 @@
 
 #include <linnet/linnet.hpp>
 
-#if !defined(min) || !defined(max) || !defined(I) || !defined(V) || !defined(check) || !defined(Success)
+#if !defined(min) || !defined(max) || !defined(I) || !defined(V) || !defined(check) || \
+    !defined(Success)
 #error "linnet.hpp has removed a macro of its user"
 #endif
 #define TEXT_OF(x) TEXT(x)

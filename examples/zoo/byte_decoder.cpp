@@ -4,9 +4,12 @@ namespace zoo {
 
 std::unique_ptr<learner> byte_decoder_learner(variant v) {
   switch (v) {
-    case variant::skip: return learner_with<byte_decoder, variant::skip>();
-    case variant::one_relu: return learner_with<byte_decoder, variant::one_relu>();
-    default: return learner_with<byte_decoder, variant::standard>();
+    case variant::skip:
+      return learner_with<byte_decoder, variant::skip>();
+    case variant::one_relu:
+      return learner_with<byte_decoder, variant::one_relu>();
+    default:
+      return learner_with<byte_decoder, variant::standard>();
   }
 }
 

@@ -4,9 +4,12 @@ namespace zoo {
 
 std::unique_ptr<learner> byte_decoder_linear_learner(variant v) {
   switch (v) {
-    case variant::one: return learner_with<byte_decoder, variant::one>();
-    case variant::two: return learner_with<byte_decoder, variant::two>();
-    default: return learner_with<byte_decoder, variant::three>();
+    case variant::one:
+      return learner_with<byte_decoder, variant::one>();
+    case variant::two:
+      return learner_with<byte_decoder, variant::two>();
+    default:
+      return learner_with<byte_decoder, variant::three>();
   }
 }
 

@@ -27,8 +27,8 @@ inline constexpr std::array trainable_variants{variant::standard, variant::skip,
                                                variant::one_relu, variant::two,  variant::three};
 
 /// How text becomes tokens for a model: the id of a byte is `offset` + its value. A decoder reads
-/// `target` bytes and predicts each next one. A T5 reads `source` tokens, the last of which ends the
-/// source, and predicts the `target` bytes that follow.
+/// `target` bytes and predicts each next one. A T5 reads `source` tokens, the last of which ends
+/// the source, and predicts the `target` bytes that follow.
 struct reading {
   bool encodes = false;
   ln::token offset = 0;
@@ -95,7 +95,8 @@ class learner {
   virtual void finish() = 0;
 
   virtual std::unique_ptr<deployed> deploy(form f) const = 0;
-  virtual void save(const std::string& path, std::string_view model, std::string_view ffn) const = 0;
+  virtual void save(const std::string& path, std::string_view model,
+                    std::string_view ffn) const = 0;
   virtual void load(const std::string& path) = 0;
 };
 

@@ -4,9 +4,12 @@ namespace zoo {
 
 std::unique_ptr<learner> byte_t5_linear_learner(variant v) {
   switch (v) {
-    case variant::one: return learner_with<byte_t5, variant::one>();
-    case variant::two: return learner_with<byte_t5, variant::two>();
-    default: return learner_with<byte_t5, variant::three>();
+    case variant::one:
+      return learner_with<byte_t5, variant::one>();
+    case variant::two:
+      return learner_with<byte_t5, variant::two>();
+    default:
+      return learner_with<byte_t5, variant::three>();
   }
 }
 

@@ -45,7 +45,7 @@ struct course_options {
   double minutes = 1;  ///< of training
   int threads = 1;
   std::uint64_t seed = 1;
-  double rate = 1.5e-3;  ///< highest learning rate
+  double rate = 2e-3;  ///< highest learning rate
   long batch = 4;
 };
 

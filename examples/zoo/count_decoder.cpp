@@ -4,9 +4,8 @@ namespace zoo {
 
 std::vector<countable> decoder_countables() {
   std::vector<countable> table;
-  each_decoder_preset([&]<class M, bool Runs>(preset<M, Runs>, const char* name) {
-    add_variants<M>(table, name);
-  });
+  each_decoder_preset(
+      [&]<class M, bool Runs>(preset<M, Runs>, const char* name) { add_variants<M>(table, name); });
   return table;
 }
 

@@ -19,7 +19,7 @@ namespace {
 
 constexpr ln::index shortest_text = 20'000;  // bytes
 constexpr ln::index stretches = 10;
-constexpr ln::index checks = 24;              // of the held-out loss during training
+constexpr ln::index checks = 24;  // of the held-out loss during training
 constexpr ln::index examples_per_check = 32;
 constexpr double warm_up = 0.05, last_rate = 0.05;
 
@@ -37,9 +37,12 @@ class example_source {
       : text_(text), batch_(o.batch), random_(ln::seed{o.seed}, ln::stream_of("examples")) {}
 
   lesson next(const reading& how) {
-    const auto last = static_cast<std::uint32_t>(std::ssize(text_) - how.span() + 1);
+    const auto places = static_cast<std::uint64_t>(std::ssize(text_) - how.span() + 1);
     std::vector<ln::index> starts(static_cast<std::size_t>(batch_));
-    for (ln::index& start : starts) start = random_.below(last);
+    for (ln::index& start : starts) {
+      const std::uint64_t high = random_.bits(), low = random_.bits();
+      start = static_cast<ln::index>((high << 32 | low) % places);
+    }
     return lesson_at(how, text_, starts);
   }
 
@@ -162,8 +165,11 @@ course_record train_together(std::vector<student>& students, const corpus& text,
                             : record.seconds / budget;
     const bool over = done >= 1 && record.steps > 0;
     if (over || static_cast<ln::index>(done * checks) >= checked) {
-      for (student& s : students)
+      for (student& s : students) {
         s.held_out.push_back({record.steps, held_out_bits(*s.model, exam)});
+        if (!ln::is_finite(s.held_out.back().bits))
+          throw failure(s.name + " diverged: try a lower --rate");
+      }
       ++checked;
     }
     if (record.steps > 0 && (over || bar.due()))

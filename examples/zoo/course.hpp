@@ -60,9 +60,9 @@ struct course_record {
   double seconds = 0;
 };
 
-/// Trains all students in lockstep: each step is taken by every one of them on the same batch, until
-/// the steps or the minutes are over. The learning rate rises over the first twentieth and then
-/// falls along half a cosine.
+/// Trains all students in lockstep: each step is taken by every one of them on the same batch,
+/// until the steps or the minutes are over. The learning rate rises over the first twentieth and
+/// then falls along half a cosine.
 course_record train_together(std::vector<student>& students, const corpus& text,
                              const course_options& o);
 

@@ -83,12 +83,12 @@ void write_sample(const experiment& e, const deployed& model, outcome& o) {
   const auto length = std::ssize(prompt);
   const auto session = model.open(e.how.encodes ? length : 0, e.how.target, e.options.threads);
   const double start = now();
-  const ln::index n = generate(
-      *session, prompt, e.how.target - (e.how.encodes ? 0 : length),
-      {.temperature = sample_temperature, .seed = e.options.seed}, [&](ln::token id) {
-        if (id >= e.how.offset) o.sample += static_cast<char>(id - e.how.offset);
-        return true;
-      });
+  const ln::index n =
+      generate(*session, prompt, e.how.target - (e.how.encodes ? 0 : length),
+               {.temperature = sample_temperature, .seed = e.options.seed}, [&](ln::token id) {
+                 if (id >= e.how.offset) o.sample += static_cast<char>(id - e.how.offset);
+                 return true;
+               });
   o.written_per_second = static_cast<double>(n) / (now() - start);
 }
 
@@ -160,9 +160,16 @@ const outcome* experiment::find(variant ffn, form as) const {
 
 experiment run_experiment(const course_options& o, std::vector<variant> variants) {
   const byte_model kind = parse_byte_model(o.model);
-  experiment e{.model = o.model, .text = read_corpus(o.text), .options = o, .how = {},
-               .variants = std::move(variants), .students = {}, .training = {}, .outcomes = {},
-               .proofs = {}, .prompt = {}};
+  experiment e{.model = o.model,
+               .text = read_corpus(o.text),
+               .options = o,
+               .how = {},
+               .variants = std::move(variants),
+               .students = {},
+               .training = {},
+               .outcomes = {},
+               .proofs = {},
+               .prompt = {}};
   std::vector<std::string_view> names;
   for (const variant v : e.variants) {
     names.push_back(name_of(v));

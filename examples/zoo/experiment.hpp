@@ -14,12 +14,12 @@ namespace zoo {
 struct outcome {
   variant ffn;
   form as;
-  std::string label;  ///< such as "3w, collapsed, int8"
-  counts cost;        ///< FLOPs of one sequence; bytes in the form's storage
-  double ms = 0;      ///< of one forward call over one sequence
-  double bits = 0;    ///< per byte of held-out text
-  std::string sample;               ///< how it continues the prompt
-  double written_per_second = 0;    ///< bytes, while writing the sample
+  std::string label;              ///< such as "3w, collapsed, int8"
+  counts cost;                    ///< FLOPs of one sequence; bytes in the form's storage
+  double ms = 0;                  ///< of one forward call over one sequence
+  double bits = 0;                ///< per byte of held-out text
+  std::string sample;             ///< how it continues the prompt
+  double written_per_second = 0;  ///< bytes, while writing the sample
 };
 
 /// How exactly a collapsed model computes what the trained one does.
@@ -42,9 +42,9 @@ struct experiment {
   course_record training;
   std::vector<outcome> outcomes;  ///< by variant, then form
   std::vector<collapse_proof> proofs;
-  std::string prompt;             ///< of the samples
-  ln::index scored_bytes = 0;     ///< of held-out text
-  double byte_entropy = 0;        ///< bits per byte for a model that only counts bytes
+  std::string prompt;          ///< of the samples
+  ln::index scored_bytes = 0;  ///< of held-out text
+  double byte_entropy = 0;     ///< bits per byte for a model that only counts bytes
 
   /// The outcome of one form of one variant, or null.
   const outcome* find(variant ffn, form as) const;

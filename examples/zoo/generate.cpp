@@ -26,7 +26,8 @@ void write(std::string_view text) {
 /// The number of positions asked for, which must fit the model's context.
 ln::index positions(long asked, ln::index context) {
   if (asked > context)
-    throw failure(fmt::format("--tokens: {} is more than the model's context of {}", asked, context));
+    throw failure(
+        fmt::format("--tokens: {} is more than the model's context of {}", asked, context));
   return asked > 0 ? asked : context;
 }
 
@@ -45,11 +46,11 @@ ln::sampling sampling_of(const generate_options& o) {
 void generate_preset(const generate_options& o) {
   const runnable_preset preset = find_runnable(o.model);
   if (preset.encodes)
-    throw failure(o.model + " needs a SentencePiece tokenizer, which zoo cannot read: see zoo logits");
+    throw failure(o.model +
+                  " needs a SentencePiece tokenizer, which zoo cannot read: see zoo logits");
   if (o.tokenizer.empty()) throw failure("--tokenizer is required with --model " + o.model);
   const ln::file_bytes file = take(ln::read_file(o.tokenizer));
-  const auto tokenizer =
-      take(ln::llama2c_tokenizer::parse(file, preset.vocabulary, o.tokenizer));
+  const auto tokenizer = take(ln::llama2c_tokenizer::parse(file, preset.vocabulary, o.tokenizer));
   const ln::index all = positions(o.tokens, preset.context);
   const auto model = preset.open(o.weights, {.target = all, .threads = o.threads});
 
@@ -84,7 +85,8 @@ checkpoint_notes read_notes(const std::string& path) {
   const auto note = [&](const char* key) {
     const auto at = file.metadata().find(key);
     if (at == file.metadata().end())
-      throw failure(path + ": not a checkpoint of zoo train (it does not say which model it is of)");
+      throw failure(path +
+                    ": not a checkpoint of zoo train (it does not say which model it is of)");
     return at->second;
   };
   return {note("zoo.model"), note("zoo.ffn")};
@@ -108,18 +110,19 @@ void generate_bytes(const generate_options& o) {
     prompt.push_back('\n');  // it has to begin somewhere
   const ln::index room = how.encodes ? how.source : all;
   if (std::ssize(prompt) > room)
-    throw failure(fmt::format("--prompt: {} tokens, but there is room for {}", prompt.size(), room));
+    throw failure(
+        fmt::format("--prompt: {} tokens, but there is room for {}", prompt.size(), room));
 
   const auto model = learned->deploy(form::collapsed)->open(std::ssize(prompt), all, o.threads);
   const double start = now();
   if (!how.encodes) write(o.prompt);
-  const ln::index written = generate(
-      *model, prompt, how.encodes ? all : all - std::ssize(o.prompt), sampling_of(o),
-      [&](ln::token id) {
-        if (id == 1 && how.encodes) return false;
-        if (id >= how.offset) write(std::string(1, static_cast<char>(id - how.offset)));
-        return true;
-      });
+  const ln::index written = generate(*model, prompt, how.encodes ? all : all - std::ssize(o.prompt),
+                                     sampling_of(o), [&](ln::token id) {
+                                       if (id == 1 && how.encodes) return false;
+                                       if (id >= how.offset)
+                                         write(std::string(1, static_cast<char>(id - how.offset)));
+                                       return true;
+                                     });
   write("\n");
   print_figures(std::ssize(prompt), written, now() - start);
 }

@@ -23,9 +23,9 @@ void logits(const logits_options& o) {
     throw failure(fmt::format("--tokens: {} ids, but the context of {} is {}", target.size(),
                               o.model, preset.context));
 
-  const auto model = preset.open(o.weights, {.source = std::ssize(source),
-                                             .target = std::ssize(target),
-                                             .threads = o.threads});
+  const auto model = preset.open(
+      o.weights,
+      {.source = std::ssize(source), .target = std::ssize(target), .threads = o.threads});
   if (preset.encodes) model->encode(source);
   const std::span<const float> values = model->feed(target);
   if (o.json) {

@@ -68,8 +68,9 @@ void add_count(CLI::App& app, count_options& o) {
 void add_generate(CLI::App& app, generate_options& o) {
   CLI::App& c = *app.add_subcommand("generate", "Let a model continue a text");
   c.add_option("--model", o.model, "preset; a checkpoint of zoo train knows its own");
-  c.add_option("--weights", o.weights,
-               "llama2.c .bin, safetensors file, Hugging Face directory, or checkpoint of zoo train")
+  c.add_option(
+       "--weights", o.weights,
+       "llama2.c .bin, safetensors file, Hugging Face directory, or checkpoint of zoo train")
       ->required()
       ->check(CLI::ExistingPath);
   c.add_option("--tokenizer", o.tokenizer, "llama2.c tokenizer .bin (byte-level models need none)")
@@ -97,8 +98,7 @@ void add_generate(CLI::App& app, generate_options& o) {
 void add_logits(CLI::App& app, logits_options& o) {
   CLI::App& c = *app.add_subcommand("logits", "Print the logits after given tokens");
   c.add_option("--model", o.model, "preset")->required();
-  c.add_option("--weights", o.weights,
-               "llama2.c .bin, safetensors file or Hugging Face directory")
+  c.add_option("--weights", o.weights, "llama2.c .bin, safetensors file or Hugging Face directory")
       ->required()
       ->check(CLI::ExistingPath);
   c.add_option("--tokens", o.tokens, "ids for a decoder, such as 1,2,3");
@@ -149,8 +149,8 @@ void add_sweep(CLI::App& app, report_options& o) {
 
 void add_quickstart(CLI::App& app, report_options& o) {
   o.minutes = 3;
-  CLI::App& c = add_course(app, "quickstart",
-                           "Train, collapse, quantize, compare and report, in about four minutes", o);
+  CLI::App& c = add_course(
+      app, "quickstart", "Train, collapse, quantize, compare and report, in about four minutes", o);
   c.add_option("--report", o.report, "write an HTML report")->type_name("FILE");
   c.callback([&] { quickstart(o); });
 }
@@ -183,7 +183,8 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     if (app.get_subcommands().empty())
-      return refuse("a command is missing: list, count, generate, logits, train, sweep or quickstart");
+      return refuse(
+          "a command is missing: list, count, generate, logits, train, sweep or quickstart");
     if (std::fflush(stdout) != 0) return refuse("cannot write to standard output");
   } catch (const CLI::Success& e) {
     return app.exit(e);

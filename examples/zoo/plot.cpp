@@ -35,7 +35,7 @@ std::vector<double> round_ticks(double low, double high, int count) {
   return ticks;
 }
 
-/// Distance of two ticks as a number of decimals to write.
+/// A tick with as many decimals as tell it from the next.
 std::string tick_text(double tick, const std::vector<double>& ticks) {
   const double step = ticks.size() > 1 ? ticks[1] - ticks[0] : 1;
   if (step >= 1) return grouped(std::lround(tick));
@@ -49,51 +49,51 @@ double text_width(std::string_view text) { return 7 * static_cast<double>(text.s
 class drawing {
  public:
   drawing(double width, double height, std::string_view name) {
-    body_ = fmt::format(
-        R"(<svg viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">)" "\n", width, height,
+    put(R"(<svg viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">)", width, height,
         escaped(name));
   }
 
   void line(double x1, double y1, double x2, double y2, std::string_view style) {
-    body_ += fmt::format(R"(<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>)" "\n",
-                         x1, y1, x2, y2, style);
+    put(R"(<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>)", x1, y1, x2, y2,
+        style);
   }
   void text(double x, double y, std::string_view style, std::string_view words,
             std::string_view anchor = "start") {
-    body_ += fmt::format(R"(<text x="{:.1f}" y="{:.1f}" class="{}" text-anchor="{}">{}</text>)" "\n",
-                         x, y, style, anchor, escaped(words));
+    put(R"(<text x="{:.1f}" y="{:.1f}" class="{}" text-anchor="{}">{}</text>)", x, y, style, anchor,
+        escaped(words));
   }
   void bar(const box& b, std::string_view style, std::string_view tip) {
-    body_ += fmt::format(
-        R"(<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="3" class="{}">)"
-        "<title>{}</title></rect>\n",
+    put(R"(<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="3" class="{}">)"
+        "<title>{}</title></rect>",
         b.x, b.y, std::max(b.width, 1.0), b.height, style, escaped(tip));
   }
   void dot(double x, double y, double radius, std::string_view style, std::string_view tip) {
-    body_ += fmt::format(
-        R"(<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" class="{}"><title>{}</title></circle>)" "\n",
-        x, y, radius, style, escaped(tip));
+    put(R"(<circle cx="{:.1f}" cy="{:.1f}" r="{:.1f}" class="{}"><title>{}</title></circle>)", x, y,
+        radius, style, escaped(tip));
   }
   void curve(const std::vector<std::pair<double, double>>& points, std::string_view style) {
     std::string steps;
     for (const auto& [x, y] : points)
       steps += fmt::format("{}{:.1f} {:.1f}", steps.empty() ? "M" : "L", x, y);
-    if (!points.empty()) body_ += fmt::format(R"(<path d="{}" class="{}"/>)" "\n", steps, style);
+    if (!points.empty()) put(R"(<path d="{}" class="{}"/>)", steps, style);
   }
   /// What follows, up to end_clip(), is only seen inside `b`.
   void clip(const box& b) {
-    const std::string id = fmt::format("clip{}", static_cast<int>(b.width + b.height));
-    body_ += fmt::format(
-        R"(<clipPath id="{0}"><rect x="{1:.1f}" y="{2:.1f}" width="{3:.1f}" height="{4:.1f}"/>)"
-        R"svg(</clipPath><g clip-path="url(#{0})">)svg" "\n",
-        id, b.x, b.y, b.width, b.height);
+    put(R"(<clipPath id="inside"><rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>)"
+        R"svg(</clipPath><g clip-path="url(#inside)">)svg",
+        b.x, b.y, b.width, b.height);
   }
-  void end_clip() { body_ += "</g>\n"; }
+  void end_clip() { put("</g>"); }
 
   std::string str() const { return body_ + "</svg>\n"; }
 
  private:
   std::string body_;
+
+  template <class... Arguments>
+  void put(fmt::format_string<Arguments...> element, Arguments&&... arguments) {
+    body_ += fmt::format(element, std::forward<Arguments>(arguments)...) + "\n";
+  }
 };
 
 /// Moves labels apart that are closer than `distance`, keeping their order, within [low, high].
@@ -115,11 +115,16 @@ void spread(std::vector<std::pair<double, std::size_t>>& labels, double distance
 std::string escaped(std::string_view text) {
   std::string safe;
   for (const char c : text) {
-    if (c == '&') safe += "&amp;";
-    else if (c == '<') safe += "&lt;";
-    else if (c == '>') safe += "&gt;";
-    else if (c == '"') safe += "&quot;";
-    else safe += c;
+    if (c == '&')
+      safe += "&amp;";
+    else if (c == '<')
+      safe += "&lt;";
+    else if (c == '>')
+      safe += "&gt;";
+    else if (c == '"')
+      safe += "&quot;";
+    else
+      safe += c;
   }
   return safe;
 }
@@ -189,7 +194,8 @@ std::string bar_plot(const std::vector<plot_bar>& bars, double mark, std::string
     largest = std::max(largest, b.value);
   }
   const double left = longest_name + 14;
-  const box area{left, top, width - left - longest_text - 14, row * static_cast<double>(bars.size())};
+  const box area{left, top, width - left - longest_text - 14,
+                 row * static_cast<double>(bars.size())};
   const auto px = [&](double x) { return area.x + area.width * x / std::max(largest, 1e-12); };
 
   drawing d(width, area.bottom() + 8, "bars");
@@ -269,13 +275,14 @@ std::string scatter_plot(const std::vector<plot_point>& points, std::string_view
   for (const plot_point& p : points) {
     const double w = text_width(p.name), x = px(p.x), y = py(p.y);
     const std::pair<double, double> places[] = {
-        {x + 11, y - 8}, {x - 11 - w, y - 8},  {x - w / 2, y - 26}, {x - w / 2, y + 11},
-        {x - w + 8, y - 26}, {x - w + 8, y + 11}, {x - 8, y - 26}, {x - 8, y + 11}};
+        {x + 11, y - 8},     {x - 11 - w, y - 8}, {x - w / 2, y - 26}, {x - w / 2, y + 11},
+        {x - w + 8, y - 26}, {x - w + 8, y + 11}, {x - 8, y - 26},     {x - 8, y + 11}};
     for (const auto& [left, up] : places) {
       const box label{left, up, w, 15};
       const bool inside = left >= area.x && label.right() <= width && up >= area.y - 12 &&
                           label.bottom() <= area.bottom();
-      if (!inside || std::any_of(taken.begin(), taken.end(), [&](const box& b) { return b.meets(label); }))
+      if (!inside ||
+          std::any_of(taken.begin(), taken.end(), [&](const box& b) { return b.meets(label); }))
         continue;
       taken.push_back(label);
       d.text(left, up + 12, p.style + " name", p.name);

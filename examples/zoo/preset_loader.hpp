@@ -15,8 +15,7 @@ namespace zoo {
 template <class M>
 inline constexpr bool in_llama2c = false;
 template <class M>
-  requires(M::family == ln::model_family::decoder)
-inline constexpr bool in_llama2c<M> =
+requires(M::family == ln::model_family::decoder) inline constexpr bool in_llama2c<M> =
     M::rotary && !M::biased && std::is_same_v<typename M::ffn, ln::ffn::swiglu>;
 
 /// Loads a directory as Hugging Face writes it, a safetensors file with linnet's or Hugging Face's

@@ -46,12 +46,13 @@ void each_decoder_preset(F&& f) {
 /// The feed-forward variants (the report's, beside the model's own) and their names.
 enum class variant { standard, skip, skip_encoder, one, one_relu, two, three };
 
-inline constexpr std::array<std::string_view, 7> variant_names{"standard", "skip", "skip-encoder", "1w",
-                                                               "1w-relu",  "2w",   "3w"};
+inline constexpr std::array<std::string_view, 7> variant_names{
+    "standard", "skip", "skip-encoder", "1w", "1w-relu", "2w", "3w"};
 
 constexpr std::string_view name_of(variant v) { return variant_names[static_cast<std::size_t>(v)]; }
 
-/// Model `M` with another feed-forward, as a type. `E` is the inner width of 2w and 3w over d_model.
+/// Model `M` with another feed-forward, as a type. `E` is the inner width of 2w and 3w over
+/// d_model.
 template <class M, variant V, ln::expansion E = ln::expansion{4}>
 struct with_variant {
   using type = typename M::template with_ffn<std::conditional_t<
@@ -65,8 +66,7 @@ struct with_variant<M, variant::standard, E> {
   using type = M;
 };
 template <class M, ln::expansion E>
-  requires(M::family == ln::model_family::t5)
-struct with_variant<M, variant::skip_encoder, E> {
+requires(M::family == ln::model_family::t5) struct with_variant<M, variant::skip_encoder, E> {
   using type = typename M::template with_ffn<ln::ffn::skip, typename M::decoder_ffn>;
 };
 

@@ -12,7 +12,8 @@ namespace zoo {
 namespace {
 
 void print_table(const experiment& e) {
-  fmt::print("{:<22}{:>12}{:>15}{:>12}{:>10}{:>11}\n", "", "", "FLOPs per", "", "ms per", "bits per");
+  fmt::print("{:<22}{:>12}{:>15}{:>12}{:>10}{:>11}\n", "", "", "FLOPs per", "", "ms per",
+             "bits per");
   fmt::print("{:<22}{:>12}{:>15}{:>12}{:>10}{:>11}\n", "variant", "parameters", "sequence", "bytes",
              "sequence", "byte");
   for (const outcome& o : e.outcomes)
@@ -35,17 +36,17 @@ void print_samples(const experiment& e) {
 
 void quickstart(const report_options& o) {
   if (!o.report.empty()) check_writable(o.report);
-  const experiment e =
-      run_experiment(o, {variant::standard, variant::skip, variant::three});
+  const experiment e = run_experiment(o, {variant::standard, variant::skip, variant::three});
 
   fmt::print("\n{} on {}: {} steps of {} examples each\n\n", o.model, e.text.name,
              grouped(e.training.steps), o.batch);
   print_table(e);
   for (const collapse_proof& p : e.proofs)
-    fmt::print("collapse of {}: {} logits differ by {:.2g} at most (the largest is {:.3g}); "
-               "bits per byte {:.6f} before, {:.6f} after\n",
-               p.name, grouped(p.logits), p.largest_difference, p.largest_logit, p.bits_before,
-               p.bits_after);
+    fmt::print(
+        "collapse of {}: {} logits differ by {:.2g} at most (the largest is {:.3g}); "
+        "bits per byte {:.6f} before, {:.6f} after\n",
+        p.name, grouped(p.logits), p.largest_difference, p.largest_logit, p.bits_before,
+        p.bits_after);
   print_samples(e);
   if (o.report.empty()) return;
   write_report(e, o.report);

@@ -102,7 +102,8 @@ std::string scientific(double x) {
 
 std::string duration(double seconds) {
   const long whole = std::lround(seconds);
-  return whole < 100 ? fmt::format("{} s", whole) : fmt::format("{}:{:02} min", whole / 60, whole % 60);
+  return whole < 100 ? fmt::format("{} s", whole)
+                     : fmt::format("{}:{:02} min", whole / 60, whole % 60);
 }
 
 std::string tile(std::string_view what, std::string_view number, std::string_view unit,
@@ -118,8 +119,9 @@ std::string tile(std::string_view what, std::string_view number, std::string_vie
 std::string tiles(const experiment& e) {
   const auto best = std::min_element(e.outcomes.begin(), e.outcomes.end(),
                                      [](auto& a, auto& b) { return a.bits < b.bits; });
-  std::string all = tile("Best model", fmt::format("{:.3f}", best->bits), "bits/byte",
-                         best->label + fmt::format("; counting bytes alone {:.2f}", e.byte_entropy));
+  std::string all =
+      tile("Best model", fmt::format("{:.3f}", best->bits), "bits/byte",
+           best->label + fmt::format("; counting bytes alone {:.2f}", e.byte_entropy));
   const variant v = variant::three;
   const outcome* const before = e.find(v, form::trained);
   const outcome* const after = e.find(v, form::collapsed);
@@ -128,15 +130,19 @@ std::string tiles(const experiment& e) {
   const auto ratio = [](ln::index a, ln::index b) {
     return static_cast<double>(a) / static_cast<double>(b);
   };
-  all += tile("3w, collapsed", fmt::format("{:.2f}×", ratio(before->cost.parameters, after->cost.parameters)), "",
-              fmt::format("fewer parameters: {} → {}", grouped(before->cost.parameters), grouped(after->cost.parameters)));
+  all += tile("3w, collapsed",
+              fmt::format("{:.2f}×", ratio(before->cost.parameters, after->cost.parameters)), "",
+              fmt::format("fewer parameters: {} → {}", grouped(before->cost.parameters),
+                          grouped(after->cost.parameters)));
   for (const collapse_proof& p : e.proofs)
     if (p.name == name_of(v))
-      all += tile("Collapsing changes logits by", scientific(p.largest_difference), "at most",
-                  fmt::format("{} compared, the largest is {:.3g}", grouped(p.logits), p.largest_logit));
-  all += tile("3w, collapsed, int8", human_bytes(small->cost.bytes), "",
-              fmt::format("{:.1f}× smaller than trained, {:+.4f} bits/byte",
-                          ratio(before->cost.bytes, small->cost.bytes), small->bits - before->bits));
+      all += tile(
+          "Collapsing changes logits by", scientific(p.largest_difference), "at most",
+          fmt::format("{} compared, the largest is {:.3g}", grouped(p.logits), p.largest_logit));
+  all +=
+      tile("3w, collapsed, int8", human_bytes(small->cost.bytes), "",
+           fmt::format("{:.1f}× smaller than trained, {:+.4f} bits/byte",
+                       ratio(before->cost.bytes, small->cost.bytes), small->bits - before->bits));
   return all;
 }
 
@@ -162,7 +168,8 @@ std::string learning_curves(const experiment& e) {
   for (std::size_t i = 0; i < e.students.size(); ++i) {
     const student& s = e.students[i];
     plot_line l{s.name, style_of(e.variants[i]), {}, smoothed(s.losses)};
-    for (const curve_point& p : s.held_out) l.points.emplace_back(static_cast<double>(p.step), p.bits);
+    for (const curve_point& p : s.held_out)
+      l.points.emplace_back(static_cast<double>(p.step), p.bits);
     // The steep beginning would squeeze all the rest.
     const std::size_t from = std::min<std::size_t>(2, s.held_out.size() - 1);
     top = std::max(top, s.held_out[from].bits * 1.02);
@@ -175,7 +182,8 @@ std::string quality_bars(const experiment& e) {
   std::vector<plot_bar> bars;
   for (const outcome& o : e.outcomes)
     bars.push_back({o.label, style_of(o), o.bits, fmt::format("{:.3f}", o.bits)});
-  return bar_plot(bars, e.byte_entropy, fmt::format("counting bytes alone: {:.2f}", e.byte_entropy));
+  return bar_plot(bars, e.byte_entropy,
+                  fmt::format("counting bytes alone: {:.2f}", e.byte_entropy));
 }
 
 std::string speed_bars(const experiment& e) {
@@ -188,8 +196,8 @@ std::string speed_bars(const experiment& e) {
 std::string size_and_quality(const experiment& e) {
   std::vector<plot_point> points;
   for (const outcome& o : e.outcomes)
-    points.push_back({o.label, style_of(o), static_cast<int>(o.ffn),
-                      static_cast<double>(o.cost.bytes), o.bits});
+    points.push_back(
+        {o.label, style_of(o), static_cast<int>(o.ffn), static_cast<double>(o.cost.bytes), o.bits});
   return scatter_plot(points, "bytes of weights (logarithmic)", "bits per byte");
 }
 
@@ -215,13 +223,15 @@ std::string samples(const experiment& e) {
   std::string all;
   for (const outcome& o : e.outcomes) {
     if (o.as == form::trained) all += all.empty() ? "<div>" : "</div>\n<div>";
-    all += fmt::format(
-        R"(<figure class="{}"><figcaption>{} <span>{} bytes/s</span></figcaption>)"
-        "<p><span>{}</span>{}</p></figure>\n",
-        style_of(o.ffn), escaped(o.label), grouped(std::lround(o.written_per_second)),
-        escaped(printable(e.prompt)), escaped(printable(o.sample)));
+    all +=
+        fmt::format(R"(<figure class="{}"><figcaption>{} <span>{} bytes/s</span></figcaption>)"
+                    "<p><span>{}</span>{}</p></figure>\n",
+                    style_of(o.ffn), escaped(o.label), grouped(std::lround(o.written_per_second)),
+                    escaped(printable(e.prompt)), escaped(printable(o.sample)));
   }
-  return R"(<div class="samples">)" "\n" + all + "</div>\n</div>\n";
+  return R"(<div class="samples">)"
+         "\n" +
+         all + "</div>\n</div>\n";
 }
 
 std::string section(std::string_view title, std::string_view about, std::string_view content) {
@@ -242,10 +252,10 @@ std::string proof_text(const experiment& e) {
 std::string notes(const experiment& e) {
   const reading& how = e.how;
   const std::string shape =
-      how.encodes ? fmt::format("{} reads {} bytes and writes the {} that follow", e.model,
-                                how.source - 1, how.target)
-                  : fmt::format("{} reads up to {} bytes and predicts each next one", e.model,
-                                how.target);
+      how.encodes
+          ? fmt::format("{} reads {} bytes and writes the {} that follow", e.model, how.source - 1,
+                        how.target)
+          : fmt::format("{} reads up to {} bytes and predicts each next one", e.model, how.target);
   return fmt::format(
       "<p>{}. All variants saw the same batches ({} sequences a step) with the same seed ({}), "
       "learning rate (highest {:g}, cosine) and number of steps; each began from its own initial "
@@ -264,43 +274,49 @@ std::string notes(const experiment& e) {
 
 std::string page(const experiment& e) {
   static constexpr const char* numbers[] = {"No", "One", "Two", "Three", "Four", "Five", "Six"};
-  const std::string title = fmt::format("{} feed-forwards learn one text", numbers[e.students.size()]);
+  const std::string title =
+      fmt::format("{} feed-forwards learn one text", numbers[e.students.size()]);
   std::string html =
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>linnet: " +
-      title + "</title>\n<style>" + std::string(style_sheet) + "</style>\n</head>\n<body>\n<main>\n";
+      title + "</title>\n<style>" + std::string(style_sheet) +
+      "</style>\n</head>\n<body>\n<main>\n";
   html += fmt::format(
       "<header><p class=\"brand\">linnet</p><h1>{}</h1><p class=\"lead\">Trained side by side on "
       "<b>{}</b> ({} bytes, a tenth of them held out): <b>{} steps</b> of {} sequences each in "
-      "<b>{}</b> on {} thread{}. Then collapsed, quantized, measured and asked to write. Fewer bits per "
+      "<b>{}</b> on {} thread{}. Then collapsed, quantized, measured and asked to write. Fewer "
+      "bits per "
       "byte are better.</p></header>\n",
       title, escaped(printable(e.text.name)), grouped(e.text.bytes()), grouped(e.training.steps),
       e.options.batch, duration(e.training.seconds), e.options.threads,
       e.options.threads == 1 ? "" : "s");
   html += "<div class=\"tiles\">\n" + tiles(e) + "</div>\n";
-  html += section("Learning", "Bold: a fixed part of the held-out text. Thin: the training batches.",
-                  "<div class=\"scroll wide\">" + learning_curves(e) + "</div>");
+  html +=
+      section("Learning", "Bold: a fixed part of the held-out text. Thin: the training batches.",
+              "<div class=\"scroll wide\">" + learning_curves(e) + "</div>");
   html += "<div class=\"pair\">\n";
   html += section("Quality", "Bits per byte of held-out text, from zero; shorter is better.",
                   quality_bars(e));
-  html += section("Size and quality",
-                  "Filled: f32. Ring: int8. Dotted: the way of one trained model. Lower left is better.",
-                  size_and_quality(e));
+  html += section(
+      "Size and quality",
+      "Filled: f32. Ring: int8. Dotted: the way of one trained model. Lower left is better.",
+      size_and_quality(e));
   html += "</div>\n<div class=\"pair\">\n";
   html += section("Speed", "Milliseconds of a forward call over one sequence; shorter is better.",
                   speed_bars(e));
-  html += section("What collapsing does",
-                  proof_text(e) +
-                      "Training uses the product of matrices; what is shipped is one matrix per "
-                      "block: fewer parameters, bytes and FLOPs.",
-                  bar_plot([&] {
-                    std::vector<plot_bar> bars;
-                    for (const outcome& o : e.outcomes)
-                      if (o.as != form::int8)
-                        bars.push_back({o.label, style_of(o), static_cast<double>(o.cost.parameters),
-                                        grouped(o.cost.parameters)});
-                    return bars;
-                  }()));
+  html +=
+      section("What collapsing does",
+              proof_text(e) +
+                  "Training uses the product of matrices; what is shipped is one matrix per "
+                  "block: fewer parameters, bytes and FLOPs.",
+              bar_plot([&] {
+                std::vector<plot_bar> bars;
+                for (const outcome& o : e.outcomes)
+                  if (o.as != form::int8)
+                    bars.push_back({o.label, style_of(o), static_cast<double>(o.cost.parameters),
+                                    grouped(o.cost.parameters)});
+                return bars;
+              }()));
   html += "</div>\n";
   html += section("All figures", "One row per model and form.", table(e));
   html += section("What they write",

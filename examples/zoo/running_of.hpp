@@ -21,7 +21,9 @@ class running_of final : public running {
   void encode(std::span<const ln::token> source) override {
     if constexpr (t5) session_.encode(source);
   }
-  std::span<float> feed(std::span<const ln::token> tokens) override { return session_.feed(tokens); }
+  std::span<float> feed(std::span<const ln::token> tokens) override {
+    return session_.feed(tokens);
+  }
 
  private:
   std::shared_ptr<const ln::packed<M>> weights_;

@@ -48,7 +48,8 @@ std::size_t utf8_length(std::string_view text) {
 /// Whether a character does something to a terminal instead of being seen.
 bool controls(std::string_view character) {
   const auto first = static_cast<unsigned char>(character[0]);
-  if (character.size() == 2) return first == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0;
+  if (character.size() == 2)
+    return first == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0;
   return (first < 0x20 && first != '\n' && first != '\t') || first == 0x7f;
 }
 
@@ -114,10 +115,12 @@ void check_writable(const std::string& path) {
   std::error_code ignored;
   const fs::path file(path);
   const fs::path parent = file.has_parent_path() ? file.parent_path() : fs::path(".");
-  if (fs::is_directory(file, ignored)) throw failure(path + ": is a directory, not a file to write");
+  if (fs::is_directory(file, ignored))
+    throw failure(path + ": is a directory, not a file to write");
   if (!fs::is_directory(parent, ignored))
     throw failure(fmt::format("{}: there is no directory {}", path, parent.string()));
-  if (access(parent.c_str(), W_OK) != 0 || (fs::exists(file, ignored) && access(path.c_str(), W_OK) != 0))
+  if (access(parent.c_str(), W_OK) != 0 ||
+      (fs::exists(file, ignored) && access(path.c_str(), W_OK) != 0))
     throw failure(path + ": no permission to write here");
 }
 

@@ -11,12 +11,11 @@ namespace zoo {
 
 void sweep(const report_options& o) {
   if (!o.report.empty()) check_writable(o.report);
-  const experiment e =
-      run_experiment(o, {trainable_variants.begin(), trainable_variants.end()});
+  const experiment e = run_experiment(o, {trainable_variants.begin(), trainable_variants.end()});
   fmt::print("{} on {}, {} steps each; deployed: 2w and 3w collapsed\n\n", o.model, e.text.name,
              grouped(e.training.steps));
-  fmt::print("{:<9}{:>12}{:>12}{:>15}{:>12}{:>12}{:>9}{:>11}{:>11}\n", "", "parameters", "parameters",
-             "FLOPs per", "bytes", "bytes", "ms per", "bits/byte", "bits/byte");
+  fmt::print("{:<9}{:>12}{:>12}{:>15}{:>12}{:>12}{:>9}{:>11}{:>11}\n", "", "parameters",
+             "parameters", "FLOPs per", "bytes", "bytes", "ms per", "bits/byte", "bits/byte");
   fmt::print("{:<9}{:>12}{:>12}{:>15}{:>12}{:>12}{:>9}{:>11}{:>11}\n", "variant", "training",
              "deployed", "sequence", "f32", "int8", "sequence", "held out", "int8");
   for (const student& s : e.students) {

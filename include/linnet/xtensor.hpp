@@ -20,7 +20,8 @@ LINNET_NAMESPACE_BEGIN
 /// A view of `rows` x `columns` values, row-major, such as logits [rows, vocabulary].
 template <class T>
 auto as_xtensor(T* data, index rows, index columns) {
-  const std::array<std::size_t, 2> shape{static_cast<std::size_t>(rows), static_cast<std::size_t>(columns)};
+  const std::array<std::size_t, 2> shape{static_cast<std::size_t>(rows),
+                                         static_cast<std::size_t>(columns)};
   return xt::adapt(data, shape[0] * shape[1], xt::no_ownership(), shape);
 }
 /// A view of logits that a session returned, [batch, vocabulary].
@@ -37,8 +38,10 @@ bool with_xtensor(weights<M, T>& w, std::string_view name, F&& f) {
   w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     if (at.str() != name) return;
     found = true;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) f(as_xtensor(leaf, info.rows, info.columns));
-    else f(as_xtensor(leaf.data, info.rows, info.columns));
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      f(as_xtensor(leaf, info.rows, info.columns));
+    else
+      f(as_xtensor(leaf.data, info.rows, info.columns));
   });
   return found;
 }

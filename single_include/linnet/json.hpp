@@ -57,11 +57,12 @@ constexpr hf_kind hf_kind_of() {
     return rms ? hf_kind::t5 : hf_kind::none;
   } else {
     using P = typename M::position;
-    if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>)) return hf_kind::llama;
-    const bool plain =
-        M::shape.kv_heads == M::shape.heads && M::shape.heads * M::shape.head_width() == M::shape.d_model;
-    const bool gpt2 =
-        std::is_same_v<typename M::norm, norm::layer_norm> && std::is_same_v<P, position::learned> && M::biased;
+    if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
+      return hf_kind::llama;
+    const bool plain = M::shape.kv_heads == M::shape.heads &&
+                       M::shape.heads * M::shape.head_width() == M::shape.d_model;
+    const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> &&
+                      std::is_same_v<P, position::learned> && M::biased;
     return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
   }
 }
@@ -151,11 +152,14 @@ inline bool fits(std::string_view text, std::string_view pattern, std::string_vi
   const std::string_view tail = pattern.substr(mark + 1);
   if (text.size() < pattern.size() || text.substr(0, mark) != pattern.substr(0, mark)) return false;
   number = text.substr(mark, text.size() - mark - tail.size());
-  return text.substr(mark + number.size()) == tail && number.find_first_not_of("0123456789") == number.npos;
+  return text.substr(mark + number.size()) == tail &&
+         number.find_first_not_of("0123456789") == number.npos;
 }
 
 /// The part of a name before its last dot.
-inline std::string_view stem(std::string_view name) { return name.substr(0, (std::min)(name.size(), name.rfind('.'))); }
+inline std::string_view stem(std::string_view name) {
+  return name.substr(0, (std::min)(name.size(), name.rfind('.')));
+}
 
 /// `name` with its stem translated, or "" if no rule of the kind fits.
 inline std::string translate(hf_kind kind, std::string_view name, std::string_view name_rule::*from,
@@ -167,7 +171,8 @@ inline std::string translate(hf_kind kind, std::string_view name, std::string_vi
     // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
     if (from == &name_rule::hugging_face && gated && rule.linnet.ends_with(".wo")) continue;
     std::string found(rule.*to);
-    if (const std::size_t mark = found.find('#'); mark != found.npos) found.replace(mark, 1, number);
+    if (const std::size_t mark = found.find('#'); mark != found.npos)
+      found.replace(mark, 1, number);
     return found.append(name.substr(head.size()));
   }
   return {};
@@ -178,29 +183,32 @@ inline std::string translate(hf_kind kind, std::string_view name, std::string_vi
 /// Hugging Face's name for one of linnet's, such as "encoder.blocks.0.ffn.wi.weight"; linnet's own
 /// where there is none.
 inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name) {
-  const std::string found =
-      detail::translate(kind, linnet_name, &detail::name_rule::linnet, &detail::name_rule::hugging_face);
+  const std::string found = detail::translate(kind, linnet_name, &detail::name_rule::linnet,
+                                              &detail::name_rule::hugging_face);
   return found.empty() ? std::string(linnet_name) : found;
 }
 
 /// linnet's name for one of Hugging Face's, or "" if it is none of the kind. `gated` tells T5 1.1's
 /// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
-inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name, bool gated = false) {
-  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face, &detail::name_rule::linnet,
-                           gated);
+inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
+                               bool gated = false) {
+  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face,
+                           &detail::name_rule::linnet, gated);
 }
 
 /// Whether Hugging Face checkpoints may hold a tensor of this name that models have no use for: old
 /// T5's unused cross-attention bias, GPT-2's causal masks, old Llama's rotary frequencies.
 inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
-  if (kind == hf_kind::t5) return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+  if (kind == hf_kind::t5)
+    return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
   std::string_view number;
   const auto is = [&](std::string_view prefix, std::string_view pattern) {
     return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
   };
-  if (kind == hf_kind::gpt2) return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
-  return kind == hf_kind::llama &&
-         (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") || name == "model.rotary_emb.inv_freq");
+  if (kind == hf_kind::gpt2)
+    return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
+  return kind == hf_kind::llama && (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") ||
+                                    name == "model.rotary_emb.inv_freq");
 }
 
 namespace detail {
@@ -216,19 +224,24 @@ struct file_part {
 struct hf_layout {
   hf_kind kind = hf_kind::none;
   bool tied = true;
-  index rope_heads = 0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
+  index rope_heads =
+      0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
 };
 
 template <class M>
 constexpr hf_layout hf_layout_of() {
   hf_layout layout{hf_kind_of<M>(), M::tied, 0};
   if constexpr (M::family == model_family::decoder)
-    if (M::position::pairing == rope_pairing::interleaved) layout.rope_heads = M::shape.head_width();
+    if (M::position::pairing == rope_pairing::interleaved)
+      layout.rope_heads = M::shape.head_width();
   return layout;
 }
 
 inline file_part hf_part(const hf_layout& layout, leaf tensor) {
-  file_part part{tensor, {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector}, {}};
+  file_part part{
+      tensor,
+      {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector},
+      {}};
   const std::string_view name = stem(tensor.name);
   const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
   if (layout.kind == hf_kind::llama && (query || key)) part.at.half_heads = layout.rope_heads;
@@ -242,10 +255,12 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
     if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
   }
   for (const std::string_view prefix : {"model.", "transformer."})
-    if (part.at.name.starts_with(prefix)) part.aliases.push_back(part.at.name.substr(prefix.size()));
+    if (part.at.name.starts_with(prefix))
+      part.aliases.push_back(part.at.name.substr(prefix.size()));
   if (name == "embedding") {
     if (layout.kind == hf_kind::t5)
-      part.aliases.insert(part.aliases.end(), {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
+      part.aliases.insert(part.aliases.end(),
+                          {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
     if (layout.tied) part.aliases.push_back("lm_head.weight");
   }
   return part;
@@ -297,11 +312,11 @@ inline std::string printable(std::string_view text) {
 struct json_scalar {
   enum class kinds { null, boolean, number, text };
   kinds kind = kinds::null;
-  bool truth = false;          ///< of a boolean
-  double number = 0;           ///< of a number
-  bool whole = false;          ///< whether the number is a whole one from 0 to 2^64-1, held in `count`
+  bool truth = false;  ///< of a boolean
+  double number = 0;   ///< of a number
+  bool whole = false;  ///< whether the number is a whole one from 0 to 2^64-1, held in `count`
   std::uint64_t count = 0;
-  std::string_view string{};   ///< of a text, valid during the event
+  std::string_view string{};  ///< of a text, valid during the event
 
   /// As JSON, for comparisons and messages; numbers by value, so 1e-6 and 0.000001 are equal.
   std::string text() const {
@@ -312,7 +327,8 @@ struct json_scalar {
 };
 
 /// Hands nlohmann's events to a reader with
-///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const json_scalar&)
+///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const
+///   json_scalar&)
 /// that returns false to stop, having said why in its member `failure`.
 template <class Reader>
 struct json_events {
@@ -328,7 +344,8 @@ struct json_events {
     return reader.scalar({.kind = kinds::number, .number = static_cast<double>(x)});
   }
   bool number_unsigned(json::number_unsigned_t x) {
-    return reader.scalar({.kind = kinds::number, .number = static_cast<double>(x), .whole = true, .count = x});
+    return reader.scalar(
+        {.kind = kinds::number, .number = static_cast<double>(x), .whole = true, .count = x});
   }
   bool number_float(json::number_float_t x, const std::string&) {
     return is_finite(x) ? reader.scalar({.kind = kinds::number, .number = x}) : too_large();
@@ -344,7 +361,8 @@ struct json_events {
     if (e.id == 406) return too_large();
     broken = true;
     problem = "an error at byte " + std::to_string(at);
-    if (!last.empty()) problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
+    if (!last.empty())
+      problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
     return false;
   }
   /// nlohmann sees such numbers too, but not under -ffast-math.
@@ -355,7 +373,8 @@ struct json_events {
   }
 };
 
-/// Longest stretch of white space in accepted JSON. nlohmann collects it, at several times its size.
+/// Longest stretch of white space in accepted JSON. nlohmann collects it, at several times its
+/// size.
 inline constexpr index longest_white_space = 1024;
 
 /// Parses `text` of at most `limit` bytes as one JSON value and nothing behind it; `what` names it
@@ -375,7 +394,8 @@ result<void> read_json(std::span<const std::byte> text, std::size_t limit, const
                    "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
   }
   json_events<Reader> events{reader};
-  if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events)) return {};
+  if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events))
+    return {};
   if (!events.broken) return reader.failure;
   return error{errc::malformed, where, what, "JSON", events.problem};
 }
@@ -390,11 +410,12 @@ LINNET_NAMESPACE_BEGIN
 /// and "rope_scaling" as "rope_parameters.rope_theta". Other nested values only count as present.
 class hf_config {
  public:
-  /// The value of a field as JSON text (numbers in their shortest form), or null where there is none
-  /// or it is null.
+  /// The value of a field as JSON text (numbers in their shortest form), or null where there is
+  /// none or it is null.
   const std::string* find(std::string_view key) const {
-    const auto at = std::lower_bound(fields_.begin(), fields_.end(), key,
-                                     [](const detail::fact& a, std::string_view b) { return a.key < b; });
+    const auto at =
+        std::lower_bound(fields_.begin(), fields_.end(), key,
+                         [](const detail::fact& a, std::string_view b) { return a.key < b; });
     return at != fields_.end() && at->key == key && at->value != "null" ? &at->value : nullptr;
   }
   /// Name of the file in messages.
@@ -458,16 +479,19 @@ struct config_reader {
 
 }  // namespace detail
 
-/// Parses a config.json held in memory: at most 128 KiB, 32 levels, no field twice. `where` names it
-/// in errors. Errors: errc::malformed, errc::unsupported.
-inline result<hf_config> parse_hf_config(std::span<const std::byte> text, const std::string& where = "config.json") {
+/// Parses a config.json held in memory: at most 128 KiB, 32 levels, no field twice. `where` names
+/// it in errors. Errors: errc::malformed, errc::unsupported.
+inline result<hf_config> parse_hf_config(std::span<const std::byte> text,
+                                         const std::string& where = "config.json") {
   detail::config_reader reader(where);
-  if (auto read = detail::read_json(text, detail::longest_config, where, "content", reader); !read) return read.error();
-  std::sort(reader.fields.begin(), reader.fields.end(), [](const auto& a, const auto& b) { return a.key < b.key; });
+  if (auto read = detail::read_json(text, detail::longest_config, where, "content", reader); !read)
+    return read.error();
+  std::sort(reader.fields.begin(), reader.fields.end(),
+            [](const auto& a, const auto& b) { return a.key < b.key; });
   for (std::size_t i = 1; i < reader.fields.size(); ++i)
     if (reader.fields[i].key == reader.fields[i - 1].key)
-      return error{errc::malformed, where, detail::printable(reader.fields[i].key), "each field once",
-                   "this one twice"};
+      return error{errc::malformed, where, detail::printable(reader.fields[i].key),
+                   "each field once", "this one twice"};
   hf_config config;
   config.where_ = where;
   config.fields_ = std::move(reader.fields);
@@ -485,18 +509,22 @@ namespace detail {
 /// What a config.json has to say for a model type. Values are JSON texts.
 struct hf_field {
   std::string key, value;
-  std::string absent{};       ///< what Hugging Face assumes without the field; "" if it must be there
-  std::string other_key{};    ///< a second place for the same fact
+  std::string absent{};     ///< what Hugging Face assumes without the field; "" if it must be there
+  std::string other_key{};  ///< a second place for the same fact
   std::string other_value{};  ///< a second spelling of the same value
 };
 
 /// Hugging Face's name of an activation, and its synonym.
 constexpr std::pair<std::string_view, std::string_view> hf_activation(activation_kind kind) {
   switch (kind) {
-    case activation_kind::relu: return {"relu", {}};
-    case activation_kind::gelu: return {"gelu", {}};
-    case activation_kind::gelu_tanh: return {"gelu_new", "gelu_pytorch_tanh"};
-    default: return {"silu", "swish"};
+    case activation_kind::relu:
+      return {"relu", {}};
+    case activation_kind::gelu:
+      return {"gelu", {}};
+    case activation_kind::gelu_tanh:
+      return {"gelu_new", "gelu_pytorch_tanh"};
+    default:
+      return {"silu", "swish"};
   }
 }
 
@@ -504,8 +532,11 @@ constexpr std::pair<std::string_view, std::string_view> hf_activation(activation
 struct hf_fields {
   std::vector<hf_field> all{};
 
-  void text(const char* key, std::string_view value, std::string_view absent = {}, std::string_view other = {}) {
-    const auto quote = [](std::string_view x) { return x.empty() ? std::string() : json_quoted(x); };
+  void text(const char* key, std::string_view value, std::string_view absent = {},
+            std::string_view other = {}) {
+    const auto quote = [](std::string_view x) {
+      return x.empty() ? std::string() : json_quoted(x);
+    };
     all.push_back({key, quote(value), quote(absent), {}, quote(other)});
   }
   void number(const char* key, double value) { all.push_back({key, number_text(value)}); }
@@ -517,7 +548,8 @@ struct hf_fields {
   }
 };
 
-/// The one name of a feed-forward in config.json where Hugging Face has none; only linnet writes it.
+/// The one name of a feed-forward in config.json where Hugging Face has none; only linnet writes
+/// it.
 inline constexpr std::string_view foreign_ffn = "linnet";
 
 template <class M>
@@ -529,15 +561,18 @@ void t5_fields(hf_fields& to, bool untied_by_scale) {
   to.number("d_kv", static_cast<double>(s.d_kv));
   to.number("d_ff", static_cast<double>(s.d_ff));
   to.number("num_layers", static_cast<double>(s.encoder_layers));
-  to.number("num_decoder_layers", static_cast<double>(s.decoder_layers), static_cast<double>(s.encoder_layers));
+  to.number("num_decoder_layers", static_cast<double>(s.decoder_layers),
+            static_cast<double>(s.encoder_layers));
   to.number("num_heads", static_cast<double>(s.heads));
   to.number("relative_attention_num_buckets", static_cast<double>(s.buckets), 32);
   to.number("relative_attention_max_distance", static_cast<double>(s.max_distance), 128);
   to.number("layer_norm_epsilon", s.eps, 1e-6);
   using ffn = ffn_facts<typename M::encoder_ffn>;
   if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> && ffn::standard) {
-    to.text("feed_forward_proj", hf_activation(ffn::activation).first, "relu", hf_activation(ffn::activation).second);
-  } else if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> && ffn::gated) {
+    to.text("feed_forward_proj", hf_activation(ffn::activation).first, "relu",
+            hf_activation(ffn::activation).second);
+  } else if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
+                       ffn::gated) {
     // There, "gated-gelu" is the tanh form.
     to.text("feed_forward_proj",
             ffn::activation == activation_kind::gelu        ? foreign_ffn
@@ -565,7 +600,8 @@ void llama_fields(hf_fields& to) {
   to.number("num_hidden_layers", static_cast<double>(s.layers));
   to.number("num_attention_heads", static_cast<double>(s.heads));
   to.number("num_key_value_heads", static_cast<double>(s.kv_heads), static_cast<double>(s.heads));
-  to.number("head_dim", static_cast<double>(s.head_width()), static_cast<double>(s.d_model / s.heads));
+  to.number("head_dim", static_cast<double>(s.head_width()),
+            static_cast<double>(s.d_model / s.heads));
   to.number("max_position_embeddings", static_cast<double>(s.context));
   to.number("rms_norm_eps", s.eps, 1e-6);
   to.number("rope_theta", s.rope_theta, 10000);
@@ -576,7 +612,8 @@ void llama_fields(hf_fields& to) {
   }
   using ffn = ffn_facts<typename M::ffn>;
   if constexpr (ffn::gated)
-    to.text("hidden_act", hf_activation(ffn::activation).first, "silu", hf_activation(ffn::activation).second);
+    to.text("hidden_act", hf_activation(ffn::activation).first, "silu",
+            hf_activation(ffn::activation).second);
   else
     to.text("hidden_act", foreign_ffn, "silu");
   to.truth("attention_bias", M::biased, false);
@@ -611,7 +648,8 @@ void gpt2_fields(hf_fields& to) {
 template <class M>
 hf_fields fields_of(const hf_config* file) {
   constexpr hf_kind kind = hf_kind_of<M>();
-  static_assert(kind != hf_kind::none, "linnet: this model type has no counterpart at Hugging Face");
+  static_assert(kind != hf_kind::none,
+                "linnet: this model type has no counterpart at Hugging Face");
   hf_fields fields;
   if constexpr (kind == hf_kind::t5) {
     const std::string* const scaled = file ? file->find("scale_decoder_outputs") : nullptr;
@@ -636,8 +674,10 @@ inline result<void> check_fields(const hf_config& config, const hf_fields& field
         return error{errc::mismatch, config.where(), key, expected, *got};
     }
     if (present || field.absent == field.value) continue;
-    if (field.absent.empty()) return error{errc::missing, config.where(), field.key, expected, "no such field"};
-    return error{errc::mismatch, config.where(), field.key, expected, "no such field, which means " + field.absent};
+    if (field.absent.empty())
+      return error{errc::missing, config.where(), field.key, expected, "no such field"};
+    return error{errc::mismatch, config.where(), field.key, expected,
+                 "no such field, which means " + field.absent};
   }
   return {};
 }
@@ -656,12 +696,15 @@ result<void> check_config(const hf_config& config) {
 template <class M>
 std::string make_hf_config() {
   constexpr hf_kind kind = hf_kind_of<M>();
-  constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM", "GPT2LMHeadModel"};
-  std::string text = "{\n  \"architectures\": [\n    " + detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
+  constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM",
+                                          "GPT2LMHeadModel"};
+  std::string text = "{\n  \"architectures\": [\n    " +
+                     detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
     if (field.key.find('.') == field.key.npos && field.key != "scale_decoder_outputs")
       text += ",\n  " + detail::json_quoted(field.key) + ": " + field.value;
-  if constexpr (kind == hf_kind::t5) text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
+  if constexpr (kind == hf_kind::t5)
+    text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
   return text + "\n}\n";
 }
 
@@ -689,7 +732,9 @@ struct tensor_record {
   std::span<const std::byte> data{};  ///< row-major, little-endian, perhaps not aligned
 
   /// The extents.
-  std::span<const index> shape() const { return {extents.data(), static_cast<std::size_t>(dimensions)}; }
+  std::span<const index> shape() const {
+    return {extents.data(), static_cast<std::size_t>(dimensions)};
+  }
   /// Number of values.
   index size() const { return std::ssize(data) / size_of(type); }
   /// For messages, such as "F32 [4, 24]".
@@ -708,8 +753,9 @@ class safetensors {
   std::span<const tensor_record> tensors() const { return tensors_; }
   /// The tensor of that name, or null.
   const tensor_record* find(std::string_view name) const {
-    const auto at = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                     [](const tensor_record& a, std::string_view b) { return a.name < b; });
+    const auto at =
+        std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                         [](const tensor_record& a, std::string_view b) { return a.name < b; });
     return at != tensors_.end() && at->name == name ? &*at : nullptr;
   }
   /// The texts under "__metadata__".
@@ -717,33 +763,36 @@ class safetensors {
   /// Name of the file in messages.
   const std::string& where() const { return where_; }
 
-  /// All values of a tensor as `T`: float or double from F16, BF16, F32, F64; a 32- or 64-bit signed
-  /// integer from I32 and, where the values fit, I64. Errors: errc::missing, errc::mismatch.
+  /// All values of a tensor as `T`: float or double from F16, BF16, F32, F64; a 32- or 64-bit
+  /// signed integer from I32 and, where the values fit, I64. Errors: errc::missing, errc::mismatch.
   template <class T>
   result<std::vector<T>> values(std::string_view name) const {
     constexpr bool real = std::is_floating_point_v<T>;
     const tensor_record* const from = find(name);
-    if (!from) return error{errc::missing, where_, std::string(name), "a tensor of this name", "none"};
+    if (!from)
+      return error{errc::missing, where_, std::string(name), "a tensor of this name", "none"};
     std::vector<T> all(static_cast<std::size_t>(from->size()));
     if (real && is_real(from->type)) {
       for (std::size_t i = 0; i < all.size(); ++i) {
         double x = 0;
-        detail::decode_reals(from->type, from->data.data() + i * static_cast<std::size_t>(size_of(from->type)), 1, 1,
-                             &x);
+        detail::decode_reals(from->type,
+                             from->data.data() + i * static_cast<std::size_t>(size_of(from->type)),
+                             1, 1, &x);
         all[i] = static_cast<T>(x);
       }
     } else if (!real && (from->type == dtype::i32 || from->type == dtype::i64)) {
       for (std::size_t i = 0; i < all.size(); ++i) {
-        const std::int64_t x = from->type == dtype::i32 ? detail::load_as<std::int32_t>(from->data.data() + i * 4)
-                                                        : detail::load_as<std::int64_t>(from->data.data() + i * 8);
+        const std::int64_t x = from->type == dtype::i32
+                                   ? detail::load_as<std::int32_t>(from->data.data() + i * 4)
+                                   : detail::load_as<std::int64_t>(from->data.data() + i * 8);
         all[i] = static_cast<T>(x);
         if (static_cast<std::int64_t>(all[i]) != x)
-          return error{errc::mismatch, where_, from->name, "values of " + std::to_string(8 * sizeof(T)) + " bits",
-                       std::to_string(x)};
+          return error{errc::mismatch, where_, from->name,
+                       "values of " + std::to_string(8 * sizeof(T)) + " bits", std::to_string(x)};
       }
     } else {
-      return error{errc::mismatch, where_, from->name, real ? "F16, BF16, F32 or F64" : "I32 or I64",
-                   from->description()};
+      return error{errc::mismatch, where_, from->name,
+                   real ? "F16, BF16, F32 or F64" : "I32 or I64", from->description()};
     }
     return all;
   }
@@ -793,11 +842,13 @@ struct safetensors_header {
         tensors.emplace_back().record.name = text;
         return true;
       }
-      return !std::exchange(seen_metadata, true) || fail("__metadata__", "each name once", "this one twice");
+      return !std::exchange(seen_metadata, true) ||
+             fail("__metadata__", "each name once", "this one twice");
     }
     field = text;
     if (in_metadata)
-      return metadata.emplace(field, "").second || fail(subject(), "each key once", "this one twice");
+      return metadata.emplace(field, "").second ||
+             fail(subject(), "each key once", "this one twice");
     bool* const seen = text == "dtype"          ? &seen_type
                        : text == "shape"        ? &seen_shape
                        : text == "data_offsets" ? &seen_offsets
@@ -824,13 +875,16 @@ struct safetensors_header {
       return fail(subject(), expected(), value.text());
     }
     // A number in an array.
-    if (!value.whole || value.count > std::uint64_t{PTRDIFF_MAX}) return fail(subject(), expected(), value.text());
+    if (!value.whole || value.count > std::uint64_t{PTRDIFF_MAX})
+      return fail(subject(), expected(), value.text());
     if (field == "data_offsets") {
       if (elements == 2) return fail(subject(), expected(), "more");
       tensors.back().range[elements++] = value.count;
     } else {
       if (elements == tensor_record::most_dimensions)
-        return fail(subject(), "at most " + std::to_string(tensor_record::most_dimensions) + " dimensions", "more");
+        return fail(subject(),
+                    "at most " + std::to_string(tensor_record::most_dimensions) + " dimensions",
+                    "more");
       tensors.back().record.extents[elements++] = static_cast<index>(value.count);
       tensors.back().record.dimensions = static_cast<index>(elements);
     }
@@ -842,20 +896,25 @@ struct safetensors_header {
     if (depth == 2 && field == "data_offsets" && elements != 2)
       return fail(subject(), expected(), std::to_string(elements));
     if (depth != 1 || in_metadata) return true;
-    const char* const absent = !seen_type ? "dtype" : !seen_shape ? "shape" : !seen_offsets ? "data_offsets" : nullptr;
+    const char* const absent = !seen_type      ? "dtype"
+                               : !seen_shape   ? "shape"
+                               : !seen_offsets ? "data_offsets"
+                                               : nullptr;
     return !absent || fail(name + ": " + absent, "one in every tensor", "none");
   }
 
  private:
   int depth = 0;
   std::string name{}, field{};
-  bool in_metadata = false, seen_metadata = false, seen_type = false, seen_shape = false, seen_offsets = false;
+  bool in_metadata = false, seen_metadata = false, seen_type = false, seen_shape = false,
+       seen_offsets = false;
   std::size_t elements = 0;
 
   std::string subject() const { return name + ": " + field; }
   const char* expected() const {
     if (in_metadata) return "a text";
-    if (field == "dtype") return "BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, U64, I64 or F64";
+    if (field == "dtype")
+      return "BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, U64, I64 or F64";
     return field == "shape" ? "whole numbers from 0 up" : "two whole numbers from 0 up";
   }
   bool fail(const std::string& what, std::string expects, std::string got) {
@@ -865,19 +924,23 @@ struct safetensors_header {
 };
 
 /// Gives the tensors, sorted by name here, their data, or says what is wrong with their ranges.
-inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensors, std::span<const std::byte> buffer,
-                                  const std::string& where) {
-  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected, std::string got) {
-    return error{errc::malformed, where, printable(at.name) + what, std::move(expected), std::move(got)};
+inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensors,
+                                  std::span<const std::byte> buffer, const std::string& where) {
+  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected,
+                         std::string got) {
+    return error{errc::malformed, where, printable(at.name) + what, std::move(expected),
+                 std::move(got)};
   };
-  std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
+  std::sort(tensors.begin(), tensors.end(),
+            [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
   for (std::size_t i = 1; i < tensors.size(); ++i)
     if (tensors[i].record.name == tensors[i - 1].record.name)
       return wrong(tensors[i].record, "", "each name once", "this one twice");
 
   std::vector<std::uint32_t> order(tensors.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
+  std::sort(order.begin(), order.end(),
+            [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
   std::uint64_t end = 0;
   for (const std::uint32_t i : order) {
     tensor_record& tensor = tensors[i].record;
@@ -886,23 +949,27 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
       return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first),
                    std::to_string(last));
     if (first != end)
-      return wrong(tensor, ": data_offsets", "to begin at " + std::to_string(end) + ", the end of the tensor before",
+      return wrong(tensor, ": data_offsets",
+                   "to begin at " + std::to_string(end) + ", the end of the tensor before",
                    std::to_string(first) + (first < end ? ", an overlap" : ", a gap"));
     if (last > buffer.size())
-      return wrong(tensor, ": data_offsets", "an end within the " + std::to_string(buffer.size()) + " bytes of values",
+      return wrong(tensor, ": data_offsets",
+                   "an end within the " + std::to_string(buffer.size()) + " bytes of values",
                    std::to_string(last));
     std::uint64_t bytes = static_cast<std::uint64_t>(size_of(tensor.type));
     for (const index n : tensor.shape())
       if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(n), &bytes))
         return wrong(tensor, ": shape", "a size below 2^64 bytes", tensor.description());
     if (bytes != last - first)
-      return wrong(tensor, ": data_offsets", std::to_string(bytes) + " bytes for " + tensor.description(),
+      return wrong(tensor, ": data_offsets",
+                   std::to_string(bytes) + " bytes for " + tensor.description(),
                    std::to_string(last - first));
     tensor.data = buffer.subspan(first, bytes);
     end = last;
   }
   if (end != buffer.size())
-    return error{errc::malformed, where, "values", std::to_string(end) + " bytes, the end of the last tensor",
+    return error{errc::malformed, where, "values",
+                 std::to_string(end) + " bytes, the end of the last tensor",
                  std::to_string(buffer.size())};
   return {};
 }
@@ -917,18 +984,23 @@ inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
   };
-  if (file.size() < 8) return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
+  if (file.size() < 8)
+    return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
   const auto length = detail::load_as<std::uint64_t>(file.data());
   if (length > file.size() - 8)
     return wrong(errc::malformed, "header length",
-                 "at most the " + std::to_string(file.size() - 8) + " bytes that follow", std::to_string(length));
+                 "at most the " + std::to_string(file.size() - 8) + " bytes that follow",
+                 std::to_string(length));
   auto text = file.subspan(8, length);
   while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
   if (text.empty() || text.front() != std::byte{'{'})
-    return wrong(errc::malformed, "header", "to begin with {", text.empty() ? "nothing" : "another character");
+    return wrong(errc::malformed, "header", "to begin with {",
+                 text.empty() ? "nothing" : "another character");
 
   detail::safetensors_header header(where);
-  if (auto read = detail::read_json(text, detail::longest_safetensors_header, where, "header", header); !read)
+  if (auto read =
+          detail::read_json(text, detail::longest_safetensors_header, where, "header", header);
+      !read)
     return read.error();
   if (auto placed = detail::place_tensors(header.tensors, file.subspan(8 + length), where); !placed)
     return placed.error();
@@ -970,7 +1042,9 @@ std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata
     return size_of(a.type) != size_of(b.type) ? size_of(a.type) > size_of(b.type) : a.name < b.name;
   });
   std::string text = "{";
-  const auto begin = [&](std::string_view name) { text += (text.size() > 1 ? "," : "") + json_quoted(name) + ":{"; };
+  const auto begin = [&](std::string_view name) {
+    text += (text.size() > 1 ? "," : "") + json_quoted(name) + ":{";
+  };
   if (!metadata.empty()) {
     begin("__metadata__");
     for (const auto& [name, value] : metadata)
@@ -1050,22 +1124,24 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
   static_assert(foreign || std::is_same_v<Naming, naming::canonical>,
                 "linnet: naming::canonical or naming::hugging_face");
-  static_assert(
-      !foreign || hf_kind_of<M>() != hf_kind::none,
-      "linnet: this model type has no counterpart at Hugging Face, which knows T5 (norm::rms), Llama (norm::rms "
-      "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, no grouped queries), all "
-      "with attention::full; use naming::canonical");
-  static_assert(
-      !foreign || !weights<M, T>::storage::scaled,
-      "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 model and quantize() it, or "
-      "use naming::canonical");
+  static_assert(!foreign || hf_kind_of<M>() != hf_kind::none,
+                "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
+                "(norm::rms), Llama (norm::rms "
+                "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, "
+                "no grouped queries), all "
+                "with attention::full; use naming::canonical");
+  static_assert(!foreign || !weights<M, T>::storage::scaled,
+                "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
+                "model and quantize() it, or "
+                "use naming::canonical");
   std::vector<file_part> parts;
   for (leaf& tensor : leaves_of(w)) {
     if constexpr (foreign) {
       parts.push_back(hf_part(hf_layout_of<M>(), std::move(tensor)));
     } else {
       if (tensor.scales) {
-        leaf scales{.name = tensor.name + ".scales", .rows = tensor.rows, .columns = 1, .vector = true};
+        leaf scales{
+            .name = tensor.name + ".scales", .rows = tensor.rows, .columns = 1, .vector = true};
         scales.data = reinterpret_cast<std::byte*>(tensor.scales);
         parts.push_back({scales, {scales.name, scales.rows, 1, true}});
       }
@@ -1081,13 +1157,15 @@ inline std::vector<index> shape_of(const placement& at) {
 }
 
 inline std::string shape_text(const placement& at) {
-  return "[" + std::to_string(at.rows) + (at.vector ? "]" : ", " + std::to_string(at.columns) + "]");
+  return "[" + std::to_string(at.rows) +
+         (at.vector ? "]" : ", " + std::to_string(at.columns) + "]");
 }
 
 /// Whether int8 codes and scales are ones that quantize() could have made.
 inline bool usable(const file_part& part, const tensor_record& record) {
   if (part.tensor.type == dtype::i8)
-    return std::none_of(record.data.begin(), record.data.end(), [](std::byte b) { return b == std::byte{0x80}; });
+    return std::none_of(record.data.begin(), record.data.end(),
+                        [](std::byte b) { return b == std::byte{0x80}; });
   if (!part.tensor.name.ends_with(".scales")) return true;
   for (index i = 0; i < part.tensor.rows; ++i) {
     double scale = 0;
@@ -1100,8 +1178,8 @@ inline bool usable(const file_part& part, const tensor_record& record) {
 /// Finds every part in the file and checks its type and shape, then that the file holds nothing
 /// else, and only then copies. Tensors whose names do not begin with `prefix` are not looked at.
 template <class Ignores>
-result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts, std::string_view prefix,
-                        Ignores&& ignores) {
+result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts,
+                        std::string_view prefix, Ignores&& ignores) {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
   };
@@ -1120,25 +1198,32 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
     for (const std::string& alias : part.aliases) {
       const tensor_record* const other = look_for(alias);
       if (!found[i]) found[i] = other;
-      if (other && (other->type != found[i]->type || !std::ranges::equal(other->shape(), found[i]->shape()) ||
+      if (other && (other->type != found[i]->type ||
+                    !std::ranges::equal(other->shape(), found[i]->shape()) ||
                     !std::ranges::equal(other->data, found[i]->data)))
         return wrong(errc::mismatch, other->name,
-                     "the same values as " + found[i]->name + " (one tensor in the model type)", "others");
+                     "the same values as " + found[i]->name + " (one tensor in the model type)",
+                     "others");
     }
     const bool code = part.tensor.type == dtype::i8;
-    const std::string expected = std::string(code ? "I8 " : "real ") + shape_text(at) + " (the model type)";
-    if (!found[i]) return wrong(errc::missing, std::string(prefix) + at.name, expected, "no such tensor");
+    const std::string expected =
+        std::string(code ? "I8 " : "real ") + shape_text(at) + " (the model type)";
+    if (!found[i])
+      return wrong(errc::missing, std::string(prefix) + at.name, expected, "no such tensor");
     const tensor_record& record = *found[i];
-    if ((code ? record.type != dtype::i8 : !is_real(record.type)) || !std::ranges::equal(record.shape(), shape_of(at)))
+    if ((code ? record.type != dtype::i8 : !is_real(record.type)) ||
+        !std::ranges::equal(record.shape(), shape_of(at)))
       return wrong(errc::mismatch, record.name, expected, record.description());
     if (!usable(part, record))
-      return wrong(errc::malformed, record.name, code ? "codes from -127 to 127" : "positive, finite scales",
-                   "another value");
+      return wrong(errc::malformed, record.name,
+                   code ? "codes from -127 to 127" : "positive, finite scales", "another value");
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     const std::string& name = file.tensors()[i].name;
-    if (!used[i] && name.starts_with(prefix) && !ignores(std::string_view(name).substr(prefix.size())))
-      return wrong(errc::mismatch, name, "only tensors of the model type", file.tensors()[i].description());
+    if (!used[i] && name.starts_with(prefix) &&
+        !ignores(std::string_view(name).substr(prefix.size())))
+      return wrong(errc::mismatch, name, "only tensors of the model type",
+                   file.tensors()[i].description());
   }
   for (std::size_t i = 0; i < parts.size(); ++i)
     copy_in(parts[i].tensor, parts[i].at, found[i]->type, found[i]->data.data());
@@ -1156,8 +1241,10 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   };
   std::vector<file_tensor> tensors;
   for (const file_part& part : parts) {
-    auto at = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == part.at.name; });
-    if (at == tensors.end()) at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
+    auto at = std::find_if(tensors.begin(), tensors.end(),
+                           [&](const auto& t) { return t.name == part.at.name; });
+    if (at == tensors.end())
+      at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
     at->parts.push_back(&part);
   }
   file_writer file(path);
@@ -1165,7 +1252,8 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   std::vector<std::byte> whole;
   for (const file_tensor& tensor : tensors) {
     const file_part& first = *tensor.parts.front();
-    const auto size = static_cast<std::size_t>(first.at.rows * first.at.columns * size_of(tensor.type));
+    const auto size =
+        static_cast<std::size_t>(first.at.rows * first.at.columns * size_of(tensor.type));
     if (tensor.parts.size() == 1 && !first.at.reordered()) {
       file.write({first.tensor.data, size});
       continue;
@@ -1190,12 +1278,14 @@ inline error no_memory(const std::string& where) {
 /// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
 /// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory.
 template <class M, class T, class Naming = naming::canonical>
-result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {}, std::string_view prefix = {}) {
+result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
+                              std::string_view prefix = {}) {
   if (!w.valid()) return detail::no_memory(file.where());
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
   if constexpr (!foreign)
     for (const detail::fact& fact : detail::facts_of<M>())
-      if (const auto said = file.metadata().find(fact.key); said != file.metadata().end() && said->second != fact.value)
+      if (const auto said = file.metadata().find(fact.key);
+          said != file.metadata().end() && said->second != fact.value)
         return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
                      detail::printable(said->second)};
   return detail::load_parts(file, detail::parts_of<Naming>(w), prefix, [](std::string_view name) {
@@ -1220,7 +1310,8 @@ result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming 
 /// the mark that Transformers asks for (Hugging Face's), and `notes` of your own. The same weights
 /// always give the same bytes. Errors: errc::io.
 template <class M, class T, class Naming = naming::canonical>
-result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {}, file_metadata notes = {}) {
+result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
+                              file_metadata notes = {}) {
   if (!w.valid()) return detail::no_memory(path);
   if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
     notes["format"] = "pt";
@@ -1248,12 +1339,14 @@ result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) {
   return load_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
 }
 
-/// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face() and
-/// for Transformers. Errors: errc::io.
+/// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face()
+/// and for Transformers. Errors: errc::io.
 template <class M, class T>
 result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) {
   const std::string config = make_hf_config<M>();
-  if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{}); !saved) return saved;
+  if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
+      !saved)
+    return saved;
   return write_file(directory + "/config.json", detail::bytes_of(config));
 }
 

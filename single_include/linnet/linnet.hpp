@@ -80,7 +80,8 @@
 #define LINNET_ABI_ARCH avx512bf16
 #elif defined(__AVX512VNNI__)
 #define LINNET_ABI_ARCH avx512vnni
-#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__)
 #define LINNET_ABI_ARCH avx512
 #elif defined(__AVX512F__)
 #define LINNET_ABI_ARCH avx512f
@@ -114,9 +115,10 @@
 #define LINNET_ABI_NAME(a, b, c, d) LINNET_ABI_PASTE(a, b, c, d)
 
 /// Opens namespace linnet and its keyed inline namespace.
-#define LINNET_NAMESPACE_BEGIN \
-  namespace linnet {           \
-  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, LINNET_ABI_MATH) {
+#define LINNET_NAMESPACE_BEGIN                                                           \
+  namespace linnet {                                                                     \
+  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, \
+                                   LINNET_ABI_MATH) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
@@ -178,13 +180,13 @@ LINNET_NAMESPACE_BEGIN
 
 /// The kind of a failure, for programs that branch on it.
 enum class errc {
-  io,            ///< a file could not be opened, read or written
-  malformed,     ///< bytes that do not follow the format
-  unsupported,   ///< well-formed, but a version or type linnet does not read
-  mismatch,      ///< valid, but it does not fit the compile-time model
-  missing,       ///< a tensor or field that the model needs is absent
-  out_of_memory, ///< an allocation failed
-  invalid        ///< an argument outside its range
+  io,             ///< a file could not be opened, read or written
+  malformed,      ///< bytes that do not follow the format
+  unsupported,    ///< well-formed, but a version or type linnet does not read
+  mismatch,       ///< valid, but it does not fit the compile-time model
+  missing,        ///< a tensor or field that the model needs is absent
+  out_of_memory,  ///< an allocation failed
+  invalid         ///< an argument outside its range
 };
 
 /// One failure: where it happened, what it concerns, what was expected and what was found.
@@ -276,7 +278,8 @@ LINNET_NAMESPACE_END
 ///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
 ///    number of parameter structs in lockstep (also none, to count);
 ///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it continues
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
+///  continues
 ///    cached sequences: the same code serves training, prefill and one-token steps;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
 ///  - `flops(extents)`: floating-point operations of the products in a forward call, one
@@ -337,7 +340,8 @@ class memory_block {
   memory_block() = default;
   /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
   explicit memory_block(index bytes) : size_(round_up(bytes > 0 ? bytes : 1, alignment)) {
-    data_.reset(std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size_)));
+    data_.reset(
+        std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size_)));
     if (data_)
       __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
     else
@@ -372,9 +376,7 @@ class view {
   /// Views `rows` rows at `data`.
   constexpr view(T* data, index rows) : data_(data), rows_(rows) {}
   /// A view of mutable values reads as a view of constant ones.
-  constexpr operator view<const T, Columns>() const
-    requires(!std::is_const_v<T>)
-  {
+  constexpr operator view<const T, Columns>() const requires(!std::is_const_v<T>) {
     return {data_, rows_};
   }
 
@@ -389,7 +391,9 @@ class view {
   /// Start of row `i`.
   constexpr T* row(index i) const { return data_ + i * Columns; }
   /// Row `i` as a span.
-  constexpr std::span<T> operator[](index i) const { return {row(i), static_cast<std::size_t>(Columns)}; }
+  constexpr std::span<T> operator[](index i) const {
+    return {row(i), static_cast<std::size_t>(Columns)};
+  }
   /// The value at row `i`, column `j`.
   constexpr T& operator()(index i, index j) const { return data_[i * Columns + j]; }
 
@@ -468,7 +472,8 @@ class team {
   /// The team of one thread.
   constexpr team() = default;
   /// Rank `rank` of `size` threads that meet at `shared`.
-  constexpr team(int rank, int size, detail::barrier* shared) : rank_(rank), size_(size), barrier_(shared) {}
+  constexpr team(int rank, int size, detail::barrier* shared)
+      : rank_(rank), size_(size), barrier_(shared) {}
 
   /// This thread's number in [0, size()).
   constexpr int rank() const { return rank_; }
@@ -590,7 +595,7 @@ struct epilogue {
   const T* bias = nullptr;       ///< one per column, or null
   const float* scale = nullptr;  ///< one per column (quantized weights), or null
   T alpha = T(1);
-  bool accumulate = false;       ///< add to what is there instead of overwriting it
+  bool accumulate = false;  ///< add to what is there instead of overwriting it
 };
 
 }  // namespace simd
@@ -603,10 +608,10 @@ namespace simd {
 
 /// An instruction-set level. Results are bitwise reproducible within a level.
 enum class level {
-  automatic, ///< the best of this machine, see best()
-  portable,  ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
-  avx2,      ///< 32-byte vectors with fused multiply-add
-  avx512     ///< 64-byte vectors (F, BW, DQ, VL)
+  automatic,  ///< the best of this machine, see best()
+  portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
+  avx2,       ///< 32-byte vectors with fused multiply-add
+  avx512      ///< 64-byte vectors (F, BW, DQ, VL)
 };
 
 /// Name of a level, as LINNET_SIMD spells it.
@@ -636,7 +641,8 @@ template <class T>
 using vec = typename vector_of<T, lanes<T>>::type;
 /// As many integers as a register holds T.
 template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>, lanes<T>>::type;
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -653,7 +659,8 @@ template <class T>
 LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
   typename vector_of<std::uint16_t, lanes<T>>::type half;
   __builtin_memcpy(&half, p, sizeof half);
-  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type) << 16;
+  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type)
+                    << 16;
   vec<T> v;
   __builtin_memcpy(&v, &bits, sizeof v);
   return v;
@@ -734,8 +741,9 @@ LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
   if constexpr (sizeof(T) == 4) {
-    vec<T> c = x > T(88) ? x - x + T(88) : x;
-    c = c < T(-87.3) ? c - c + T(-87.3) : c;
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    vec<T> c = x > T(88) ? zero + T(88) : x;
+    c = c < T(-87.3) ? zero + T(-87.3) : c;
     const vec<T> t = c * T(1.44269504088896341);
     const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
     const vec<T> fn = __builtin_convertvector(n, vec<T>);
@@ -751,7 +759,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     vec<T> power;
     __builtin_memcpy(&power, &bits, sizeof power);
     p = p * power;
-    return x < T(-87.3) ? p - p : p;
+    return x < T(-87.3) ? zero : p;
   } else {
     T values[lanes<T>];
     store(values, x);
@@ -797,8 +805,9 @@ LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
 /// f(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? x : x - x;
-  if constexpr (A == activation_kind::gelu) return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::relu) return x > T(0) ? x : vec<T>{};
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
@@ -806,8 +815,7 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
 /// f'(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
-  const vec<T> zero = x - x;
-  if constexpr (A == activation_kind::relu) return x > T(0) ? zero + T(1) : zero;
+  if constexpr (A == activation_kind::relu) return x > T(0) ? vec<T>{} + T(1) : vec<T>{};
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
@@ -825,15 +833,16 @@ LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
 }
+
 // The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
 /// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
 /// be read in full vectors; the few last ones of the edge may not.
 template <int R, int W, class T, class Value>
-LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column, const Value* b, index ldb,
-                                      T* c, index ldc, index column, const epilogue<T>& e, index columns,
-                                      index safe) {
+LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column,
+                                      const Value* b, index ldb, T* c, index ldc, index column,
+                                      const epilogue<T>& e, index columns, index safe) {
   vec<T> acc[R][W] = {};
   for (index k = 0; k < safe; ++k) {
     vec<T> right[W];
@@ -858,10 +867,12 @@ LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_
     vec<T> factor = vec<T>{} + e.alpha, bias = {};
     if (e.scale) {
       T scales[lanes<T>] = {};
-      for (index l = 0; l < lanes<T> && at + l < columns; ++l) scales[l] = static_cast<T>(e.scale[column + at + l]);
+      for (index l = 0; l < lanes<T> && at + l < columns; ++l)
+        scales[l] = static_cast<T>(e.scale[column + at + l]);
       factor *= load(scales);
     }
-    if (e.bias) bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    if (e.bias)
+      bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
     LINNET_UNROLL
     for (int r = 0; r < R; ++r) {
       T* const out = c + r * ldc + at;
@@ -879,35 +890,44 @@ LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_
 
 /// All rows of one column strip.
 template <int W, class T, class Value>
-LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b, index ldb, T* c, index ldc,
-                                index column, const epilogue<T>& e, index columns, index safe) {
+LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b,
+                                index ldb, T* c, index ldc, index column, const epilogue<T>& e,
+                                index columns, index safe) {
   constexpr int full = LINNET_ROWS;
   index i = 0;
   for (; i + full <= M; i += full)
-    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e,
+                  columns, safe);
   for (; i + 4 <= M; i += 4)
-    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
+               safe);
   for (; i + 2 <= M; i += 2)
-    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
+               safe);
   for (; i < M; ++i)
-    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
+               safe);
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
 /// whatever tile it falls into. `slack` is how many values behind the last element of a full row
 /// of B may still be read (rows of packed panels are padded to 32 columns).
 template <class T, class Value>
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a, const columns_operand<Value>& b,
-                                   T* c, index ldc, const epilogue<T>& e, index slack = 0) {
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<Value>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
   constexpr index wide = 2 * lanes<T>;
   index j = 0;
-  const auto at = [&](index column) { return b.data + column / panel_width * b.panel + column % panel_width; };
+  const auto at = [&](index column) {
+    return b.data + column / panel_width * b.panel + column % panel_width;
+  };
   for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
   for (; j < N; j += lanes<T>) {
     const index columns = N - j < lanes<T> ? N - j : lanes<T>;
     // A full vector at row k stays inside B as long as it ends before the end of the last row.
     index safe = K;
-    while (safe > 0 && (safe - 1) * b.ld + lanes<T> > (K - 1) * b.ld + columns + slack) --safe;
+    const index end = (K - 1) * b.ld + columns + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
     strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
   }
 }
@@ -916,7 +936,8 @@ LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand
 
 /// Calls f(position, count) for full vectors and, once, for the rest.
 #define LINNET_FOR_VECTORS(T, i, count, n) \
-  for (index i = 0, count = lanes<T>; i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
+  for (index i = 0, count = lanes<T>;      \
+       i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
 
 template <class T>
 LINNET_TARGET static inline vec<T> get(const T* p, index count) {
@@ -983,8 +1004,10 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> e = exp<T>(get(x + i, c) - shift);
     put<T>(x + i, e, c);
-    if (c == lanes<T>) all += e;
-    else all += load_first<T>(x + i, c);
+    if (c == lanes<T>)
+      all += e;
+    else
+      all += load_first<T>(x + i, c);
   }
   return sum<T>(all);
 }
@@ -1011,7 +1034,8 @@ LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy, T* dx) {
+LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
   const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
@@ -1022,7 +1046,8 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
+LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
   const index whole = n - n % lanes<T>;
@@ -1040,8 +1065,8 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x, const T* gamma, const T* dy,
-                                              T* dx) {
+LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -1064,16 +1089,19 @@ LINNET_TARGET static void activation(index n, const T* x, T* y) {
 /// dx += dy f'(x)
 template <activation_kind A, class T>
 LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
 LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+                                         T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
     put<T>(dgate + i, d * get(up + i, c) * slope<A, T>(g), c);
@@ -1084,8 +1112,8 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (zoo H): m, v are moving averages, `rate` the learning rate with both bias
 /// corrections folded in, `eps` likewise, `decay` = learning rate times weight decay.
 template <class T>
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay, const T* g, T* m,
-                                T* v, T* w) {
+LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+                                const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
     const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
@@ -1106,7 +1134,8 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
 // g++ 12 widens bytes one by one and has no vector square root; both need their intrinsics.
 #define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
-#define LINNET_WIDEN_BYTES(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_WIDEN_BYTES(p) \
+  _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -1127,7 +1156,8 @@ template <class T>
 using vec = typename vector_of<T, lanes<T>>::type;
 /// As many integers as a register holds T.
 template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>, lanes<T>>::type;
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -1144,7 +1174,8 @@ template <class T>
 LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
   typename vector_of<std::uint16_t, lanes<T>>::type half;
   __builtin_memcpy(&half, p, sizeof half);
-  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type) << 16;
+  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type)
+                    << 16;
   vec<T> v;
   __builtin_memcpy(&v, &bits, sizeof v);
   return v;
@@ -1225,8 +1256,9 @@ LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
   if constexpr (sizeof(T) == 4) {
-    vec<T> c = x > T(88) ? x - x + T(88) : x;
-    c = c < T(-87.3) ? c - c + T(-87.3) : c;
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    vec<T> c = x > T(88) ? zero + T(88) : x;
+    c = c < T(-87.3) ? zero + T(-87.3) : c;
     const vec<T> t = c * T(1.44269504088896341);
     const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
     const vec<T> fn = __builtin_convertvector(n, vec<T>);
@@ -1242,7 +1274,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     vec<T> power;
     __builtin_memcpy(&power, &bits, sizeof power);
     p = p * power;
-    return x < T(-87.3) ? p - p : p;
+    return x < T(-87.3) ? zero : p;
   } else {
     T values[lanes<T>];
     store(values, x);
@@ -1288,8 +1320,9 @@ LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
 /// f(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? x : x - x;
-  if constexpr (A == activation_kind::gelu) return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::relu) return x > T(0) ? x : vec<T>{};
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
@@ -1297,8 +1330,7 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
 /// f'(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
-  const vec<T> zero = x - x;
-  if constexpr (A == activation_kind::relu) return x > T(0) ? zero + T(1) : zero;
+  if constexpr (A == activation_kind::relu) return x > T(0) ? vec<T>{} + T(1) : vec<T>{};
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
@@ -1316,15 +1348,16 @@ LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
 }
+
 // The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
 /// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
 /// be read in full vectors; the few last ones of the edge may not.
 template <int R, int W, class T, class Value>
-LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column, const Value* b, index ldb,
-                                      T* c, index ldc, index column, const epilogue<T>& e, index columns,
-                                      index safe) {
+LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column,
+                                      const Value* b, index ldb, T* c, index ldc, index column,
+                                      const epilogue<T>& e, index columns, index safe) {
   vec<T> acc[R][W] = {};
   for (index k = 0; k < safe; ++k) {
     vec<T> right[W];
@@ -1349,10 +1382,12 @@ LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_
     vec<T> factor = vec<T>{} + e.alpha, bias = {};
     if (e.scale) {
       T scales[lanes<T>] = {};
-      for (index l = 0; l < lanes<T> && at + l < columns; ++l) scales[l] = static_cast<T>(e.scale[column + at + l]);
+      for (index l = 0; l < lanes<T> && at + l < columns; ++l)
+        scales[l] = static_cast<T>(e.scale[column + at + l]);
       factor *= load(scales);
     }
-    if (e.bias) bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    if (e.bias)
+      bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
     LINNET_UNROLL
     for (int r = 0; r < R; ++r) {
       T* const out = c + r * ldc + at;
@@ -1370,35 +1405,44 @@ LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_
 
 /// All rows of one column strip.
 template <int W, class T, class Value>
-LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b, index ldb, T* c, index ldc,
-                                index column, const epilogue<T>& e, index columns, index safe) {
+LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b,
+                                index ldb, T* c, index ldc, index column, const epilogue<T>& e,
+                                index columns, index safe) {
   constexpr int full = LINNET_ROWS;
   index i = 0;
   for (; i + full <= M; i += full)
-    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e,
+                  columns, safe);
   for (; i + 4 <= M; i += 4)
-    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
+               safe);
   for (; i + 2 <= M; i += 2)
-    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
+               safe);
   for (; i < M; ++i)
-    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
+               safe);
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
 /// whatever tile it falls into. `slack` is how many values behind the last element of a full row
 /// of B may still be read (rows of packed panels are padded to 32 columns).
 template <class T, class Value>
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a, const columns_operand<Value>& b,
-                                   T* c, index ldc, const epilogue<T>& e, index slack = 0) {
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<Value>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
   constexpr index wide = 2 * lanes<T>;
   index j = 0;
-  const auto at = [&](index column) { return b.data + column / panel_width * b.panel + column % panel_width; };
+  const auto at = [&](index column) {
+    return b.data + column / panel_width * b.panel + column % panel_width;
+  };
   for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
   for (; j < N; j += lanes<T>) {
     const index columns = N - j < lanes<T> ? N - j : lanes<T>;
     // A full vector at row k stays inside B as long as it ends before the end of the last row.
     index safe = K;
-    while (safe > 0 && (safe - 1) * b.ld + lanes<T> > (K - 1) * b.ld + columns + slack) --safe;
+    const index end = (K - 1) * b.ld + columns + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
     strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
   }
 }
@@ -1407,7 +1451,8 @@ LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand
 
 /// Calls f(position, count) for full vectors and, once, for the rest.
 #define LINNET_FOR_VECTORS(T, i, count, n) \
-  for (index i = 0, count = lanes<T>; i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
+  for (index i = 0, count = lanes<T>;      \
+       i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
 
 template <class T>
 LINNET_TARGET static inline vec<T> get(const T* p, index count) {
@@ -1474,8 +1519,10 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> e = exp<T>(get(x + i, c) - shift);
     put<T>(x + i, e, c);
-    if (c == lanes<T>) all += e;
-    else all += load_first<T>(x + i, c);
+    if (c == lanes<T>)
+      all += e;
+    else
+      all += load_first<T>(x + i, c);
   }
   return sum<T>(all);
 }
@@ -1502,7 +1549,8 @@ LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy, T* dx) {
+LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
   const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
@@ -1513,7 +1561,8 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
+LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
   const index whole = n - n % lanes<T>;
@@ -1531,8 +1580,8 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x, const T* gamma, const T* dy,
-                                              T* dx) {
+LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -1555,16 +1604,19 @@ LINNET_TARGET static void activation(index n, const T* x, T* y) {
 /// dx += dy f'(x)
 template <activation_kind A, class T>
 LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
 LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+                                         T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
     put<T>(dgate + i, d * get(up + i, c) * slope<A, T>(g), c);
@@ -1575,8 +1627,8 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (zoo H): m, v are moving averages, `rate` the learning rate with both bias
 /// corrections folded in, `eps` likewise, `decay` = learning rate times weight decay.
 template <class T>
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay, const T* g, T* m,
-                                T* v, T* w) {
+LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+                                const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
     const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
@@ -1598,8 +1650,9 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
 #undef LINNET_ROOT_DOUBLE
 #define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
-#define LINNET_WIDEN_BYTES(p) \
-  _mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_WIDEN_BYTES(p)                            \
+  _mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
+                             _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -1620,7 +1673,8 @@ template <class T>
 using vec = typename vector_of<T, lanes<T>>::type;
 /// As many integers as a register holds T.
 template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>, lanes<T>>::type;
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -1637,7 +1691,8 @@ template <class T>
 LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
   typename vector_of<std::uint16_t, lanes<T>>::type half;
   __builtin_memcpy(&half, p, sizeof half);
-  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type) << 16;
+  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type)
+                    << 16;
   vec<T> v;
   __builtin_memcpy(&v, &bits, sizeof v);
   return v;
@@ -1718,8 +1773,9 @@ LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
   if constexpr (sizeof(T) == 4) {
-    vec<T> c = x > T(88) ? x - x + T(88) : x;
-    c = c < T(-87.3) ? c - c + T(-87.3) : c;
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    vec<T> c = x > T(88) ? zero + T(88) : x;
+    c = c < T(-87.3) ? zero + T(-87.3) : c;
     const vec<T> t = c * T(1.44269504088896341);
     const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
     const vec<T> fn = __builtin_convertvector(n, vec<T>);
@@ -1735,7 +1791,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     vec<T> power;
     __builtin_memcpy(&power, &bits, sizeof power);
     p = p * power;
-    return x < T(-87.3) ? p - p : p;
+    return x < T(-87.3) ? zero : p;
   } else {
     T values[lanes<T>];
     store(values, x);
@@ -1781,8 +1837,9 @@ LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
 /// f(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? x : x - x;
-  if constexpr (A == activation_kind::gelu) return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::relu) return x > T(0) ? x : vec<T>{};
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
@@ -1790,8 +1847,7 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
 /// f'(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
-  const vec<T> zero = x - x;
-  if constexpr (A == activation_kind::relu) return x > T(0) ? zero + T(1) : zero;
+  if constexpr (A == activation_kind::relu) return x > T(0) ? vec<T>{} + T(1) : vec<T>{};
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
@@ -1809,15 +1865,16 @@ LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
 }
+
 // The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
 /// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
 /// be read in full vectors; the few last ones of the edge may not.
 template <int R, int W, class T, class Value>
-LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column, const Value* b, index ldb,
-                                      T* c, index ldc, index column, const epilogue<T>& e, index columns,
-                                      index safe) {
+LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column,
+                                      const Value* b, index ldb, T* c, index ldc, index column,
+                                      const epilogue<T>& e, index columns, index safe) {
   vec<T> acc[R][W] = {};
   for (index k = 0; k < safe; ++k) {
     vec<T> right[W];
@@ -1842,10 +1899,12 @@ LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_
     vec<T> factor = vec<T>{} + e.alpha, bias = {};
     if (e.scale) {
       T scales[lanes<T>] = {};
-      for (index l = 0; l < lanes<T> && at + l < columns; ++l) scales[l] = static_cast<T>(e.scale[column + at + l]);
+      for (index l = 0; l < lanes<T> && at + l < columns; ++l)
+        scales[l] = static_cast<T>(e.scale[column + at + l]);
       factor *= load(scales);
     }
-    if (e.bias) bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    if (e.bias)
+      bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
     LINNET_UNROLL
     for (int r = 0; r < R; ++r) {
       T* const out = c + r * ldc + at;
@@ -1863,35 +1922,44 @@ LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_
 
 /// All rows of one column strip.
 template <int W, class T, class Value>
-LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b, index ldb, T* c, index ldc,
-                                index column, const epilogue<T>& e, index columns, index safe) {
+LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b,
+                                index ldb, T* c, index ldc, index column, const epilogue<T>& e,
+                                index columns, index safe) {
   constexpr int full = LINNET_ROWS;
   index i = 0;
   for (; i + full <= M; i += full)
-    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e,
+                  columns, safe);
   for (; i + 4 <= M; i += 4)
-    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
+               safe);
   for (; i + 2 <= M; i += 2)
-    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
+               safe);
   for (; i < M; ++i)
-    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns, safe);
+    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
+               safe);
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
 /// whatever tile it falls into. `slack` is how many values behind the last element of a full row
 /// of B may still be read (rows of packed panels are padded to 32 columns).
 template <class T, class Value>
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a, const columns_operand<Value>& b,
-                                   T* c, index ldc, const epilogue<T>& e, index slack = 0) {
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<Value>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
   constexpr index wide = 2 * lanes<T>;
   index j = 0;
-  const auto at = [&](index column) { return b.data + column / panel_width * b.panel + column % panel_width; };
+  const auto at = [&](index column) {
+    return b.data + column / panel_width * b.panel + column % panel_width;
+  };
   for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
   for (; j < N; j += lanes<T>) {
     const index columns = N - j < lanes<T> ? N - j : lanes<T>;
     // A full vector at row k stays inside B as long as it ends before the end of the last row.
     index safe = K;
-    while (safe > 0 && (safe - 1) * b.ld + lanes<T> > (K - 1) * b.ld + columns + slack) --safe;
+    const index end = (K - 1) * b.ld + columns + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
     strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
   }
 }
@@ -1900,7 +1968,8 @@ LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand
 
 /// Calls f(position, count) for full vectors and, once, for the rest.
 #define LINNET_FOR_VECTORS(T, i, count, n) \
-  for (index i = 0, count = lanes<T>; i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
+  for (index i = 0, count = lanes<T>;      \
+       i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
 
 template <class T>
 LINNET_TARGET static inline vec<T> get(const T* p, index count) {
@@ -1967,8 +2036,10 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> e = exp<T>(get(x + i, c) - shift);
     put<T>(x + i, e, c);
-    if (c == lanes<T>) all += e;
-    else all += load_first<T>(x + i, c);
+    if (c == lanes<T>)
+      all += e;
+    else
+      all += load_first<T>(x + i, c);
   }
   return sum<T>(all);
 }
@@ -1995,7 +2066,8 @@ LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy, T* dx) {
+LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
   const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
@@ -2006,7 +2078,8 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
+LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
   const index whole = n - n % lanes<T>;
@@ -2024,8 +2097,8 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x, const T* gamma, const T* dy,
-                                              T* dx) {
+LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -2048,16 +2121,19 @@ LINNET_TARGET static void activation(index n, const T* x, T* y) {
 /// dx += dy f'(x)
 template <activation_kind A, class T>
 LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
 LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+                                         T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
     put<T>(dgate + i, d * get(up + i, c) * slope<A, T>(g), c);
@@ -2068,8 +2144,8 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (zoo H): m, v are moving averages, `rate` the learning rate with both bias
 /// corrections folded in, `eps` likewise, `decay` = learning rate times weight decay.
 template <class T>
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay, const T* g, T* m,
-                                T* v, T* w) {
+LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+                                const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
     const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
@@ -2094,8 +2170,8 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
 inline level detect() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     return level::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return level::avx2;
 #endif
@@ -2147,38 +2223,42 @@ LINNET_SIMD_NAMESPACE_END
 #endif
 
 // The product of activations T and weight codes C.
-#define LINNET_PRODUCT(L, T, C)                                                                        \
-  LINNET_EXTERN void detail::L::multiply<T, C>(index, index, index, const rows_operand<T>&,            \
-                                               const columns_operand<C>&, T*, index, const epilogue<T>&, index);
-#define LINNET_ACTIVATION(L, A, T)                                                             \
-  LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);        \
-  LINNET_EXTERN void detail::L::activation_backward<activation_kind::A, T>(index, const T*, const T*, T*); \
-  LINNET_EXTERN void detail::L::gated<activation_kind::A, T>(index, const T*, const T*, T*);   \
-  LINNET_EXTERN void detail::L::gated_backward<activation_kind::A, T>(index, const T*, const T*, const T*, T*, T*);
-#define LINNET_ROWS_OF(L, T)                                                                    \
-  LINNET_EXTERN void detail::L::axpy<T>(index, T, const T*, T*);                                \
-  LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                          \
-  LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                         \
-  LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                 \
-  LINNET_EXTERN T detail::L::maximum<T>(index, const T*);                                       \
-  LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                          \
-  LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                          \
-  LINNET_EXTERN void detail::L::softmax_backward<T>(index, const T*, const T*, T*);             \
-  LINNET_EXTERN T detail::L::rms_norm<T>(index, T, const T*, const T*, T*);                     \
+#define LINNET_PRODUCT(L, T, C)                                                             \
+  LINNET_EXTERN void detail::L::multiply<T, C>(index, index, index, const rows_operand<T>&, \
+                                               const columns_operand<C>&, T*, index,        \
+                                               const epilogue<T>&, index);
+#define LINNET_ACTIVATION(L, A, T)                                                               \
+  LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
+  LINNET_EXTERN void detail::L::activation_backward<activation_kind::A, T>(index, const T*,      \
+                                                                           const T*, T*);        \
+  LINNET_EXTERN void detail::L::gated<activation_kind::A, T>(index, const T*, const T*, T*);     \
+  LINNET_EXTERN void detail::L::gated_backward<activation_kind::A, T>(index, const T*, const T*, \
+                                                                      const T*, T*, T*);
+#define LINNET_ROWS_OF(L, T)                                                                      \
+  LINNET_EXTERN void detail::L::axpy<T>(index, T, const T*, T*);                                  \
+  LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                            \
+  LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \
+  LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                   \
+  LINNET_EXTERN T detail::L::maximum<T>(index, const T*);                                         \
+  LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                            \
+  LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                            \
+  LINNET_EXTERN void detail::L::softmax_backward<T>(index, const T*, const T*, T*);               \
+  LINNET_EXTERN T detail::L::rms_norm<T>(index, T, const T*, const T*, T*);                       \
   LINNET_EXTERN void detail::L::rms_norm_backward<T>(index, T, const T*, const T*, const T*, T*); \
-  LINNET_EXTERN void detail::L::layer_norm<T>(index, T, const T*, const T*, const T*, T*, T*);  \
-  LINNET_EXTERN void detail::L::layer_norm_backward<T>(index, const T*, const T*, const T*, const T*, T*); \
-  LINNET_EXTERN void detail::L::adamw<T>(index, T, T, T, T, T, T, const T*, T*, T*, T*);        \
-  LINNET_ACTIVATION(L, relu, T)                                                                 \
-  LINNET_ACTIVATION(L, gelu, T)                                                                 \
-  LINNET_ACTIVATION(L, gelu_tanh, T)                                                            \
+  LINNET_EXTERN void detail::L::layer_norm<T>(index, T, const T*, const T*, const T*, T*, T*);    \
+  LINNET_EXTERN void detail::L::layer_norm_backward<T>(index, const T*, const T*, const T*,       \
+                                                       const T*, T*);                             \
+  LINNET_EXTERN void detail::L::adamw<T>(index, T, T, T, T, T, T, const T*, T*, T*, T*);          \
+  LINNET_ACTIVATION(L, relu, T)                                                                   \
+  LINNET_ACTIVATION(L, gelu, T)                                                                   \
+  LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
   LINNET_ACTIVATION(L, silu, T)
-#define LINNET_LEVEL(L)              \
-  LINNET_PRODUCT(L, float, float)    \
-  LINNET_PRODUCT(L, float, bf16_code) \
+#define LINNET_LEVEL(L)                 \
+  LINNET_PRODUCT(L, float, float)       \
+  LINNET_PRODUCT(L, float, bf16_code)   \
   LINNET_PRODUCT(L, float, std::int8_t) \
-  LINNET_PRODUCT(L, double, double)  \
-  LINNET_ROWS_OF(L, float)           \
+  LINNET_PRODUCT(L, double, double)     \
+  LINNET_ROWS_OF(L, float)              \
   LINNET_ROWS_OF(L, double)
 
 LINNET_SIMD_NAMESPACE_BEGIN
@@ -2234,7 +2314,8 @@ struct bf16 {
     const auto f = static_cast<float>(x);
     std::uint32_t bits = 0;
     __builtin_memcpy(&bits, &f, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<value>((bits >> 16) | 0x40u);  // quiet NaN
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+      return static_cast<value>((bits >> 16) | 0x40u);  // quiet NaN
     return static_cast<value>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
   }
   static double decode(value x) {
@@ -2252,7 +2333,9 @@ struct int8 {
   static constexpr bool scaled = true;
   static constexpr const char* name = "int8";
   /// The scale of a row whose largest magnitude is `largest`.
-  static float scale(double largest) { return largest > 0 ? static_cast<float>(largest / 127.0) : 1.0f; }
+  static float scale(double largest) {
+    return largest > 0 ? static_cast<float>(largest / 127.0) : 1.0f;
+  }
   /// The code of `x` in units of the row's scale.
   static value encode(double x) {
     const double r = std::nearbyint(x);
@@ -2293,14 +2376,15 @@ template <class T, class S>
 struct packed_matrix {
   using value = typename S::value;
   const value* panels = nullptr;
-  const float* scales = nullptr;   ///< one per output feature when the storage is scaled
-  const value* rows = nullptr;     ///< W itself, row-major; only while training
+  const float* scales = nullptr;  ///< one per output feature when the storage is scaled
+  const value* rows = nullptr;    ///< W itself, row-major; only while training
 
   /// Codes that the panels of an [n, k] matrix occupy.
   static constexpr index size(index n, index k) { return round_up(n, panel_width) * k; }
   /// W(n, j).
   T at(index n, index j, index k) const {
-    const auto x = static_cast<T>(S::decode(panels[(n / panel_width * k + j) * panel_width + n % panel_width]));
+    const auto x = static_cast<T>(
+        S::decode(panels[(n / panel_width * k + j) * panel_width + n % panel_width]));
     if constexpr (S::scaled) return x * static_cast<T>(scales[n]);
     return x;
   }
@@ -2323,7 +2407,8 @@ namespace detail {
 /// Splits the outputs of an [M, N] product over the team in tiles of whole panels and row blocks.
 template <class T, class Value>
 void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<T>& a,
-                   const simd::columns_operand<Value>& b, T* c, index ldc, const simd::epilogue<T>& e, index slack) {
+                   const simd::columns_operand<Value>& b, T* c, index ldc,
+                   const simd::epilogue<T>& e, index slack) {
   const index panels = round_up(n, panel_width) / panel_width;
   // Rows are split only where there are too few panels to share out; blocks stay multiples of the
   // register tile, so no output changes its arithmetic.
@@ -2340,10 +2425,9 @@ void split_product(const machine& on, index m, index n, index k, const simd::row
     if (part.bias) part.bias += j0;
     if (part.scale) part.scale += j0;
     simd::dispatch(on.level, [&](auto kernels) {
-      decltype(kernels)::template multiply<T, Value>(i1 - i0, j1 - j0, k,
-                                                     {a.data + i0 * a.row, a.row, a.column},
-                                                     {b.data + p0 * b.panel, b.ld, b.panel},
-                                                     c + i0 * ldc + j0, ldc, part, slack + n - j1);
+      decltype(kernels)::template multiply<T, Value>(
+          i1 - i0, j1 - j0, k, {a.data + i0 * a.row, a.row, a.column},
+          {b.data + p0 * b.panel, b.ld, b.panel}, c + i0 * ldc + j0, ldc, part, slack + n - j1);
     });
     unit += p1 - p0;
   }
@@ -2354,27 +2438,33 @@ void split_product(const machine& on, index m, index n, index k, const simd::row
 
 /// y[M, N] = x[M, K] W^T (+ bias), or y += ... when `accumulate`.
 template <class T, class S>
-void matmul(const machine& on, index m, index n, index k, const T* x, const packed_matrix<T, S>& w, T* y,
-            const T* bias = nullptr, bool accumulate = false, T alpha = T(1)) {
+void matmul(const machine& on, index m, index n, index k, const T* x, const packed_matrix<T, S>& w,
+            T* y, const T* bias = nullptr, bool accumulate = false, T alpha = T(1)) {
   simd::epilogue<T> e{bias, S::scaled ? w.scales : nullptr, alpha, accumulate};
-  detail::split_product<T>(on, m, n, k, {x, k, 1}, simd::columns_operand<typename S::value>{w.panels, panel_width, panel_width * k},
-                           y, n, e, round_up(n, panel_width) - n);
+  detail::split_product<T>(
+      on, m, n, k, {x, k, 1},
+      simd::columns_operand<typename S::value>{w.panels, panel_width, panel_width * k}, y, n, e,
+      round_up(n, panel_width) - n);
 }
 
 /// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads the canonical rows.
 template <class T, class S>
-void matmul_dx(const machine& on, index m, index n, index k, const T* dy, const packed_matrix<T, S>& w, T* dx,
-               T alpha = T(1)) {
-  static_assert(!S::scaled, "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
-  detail::split_product<T>(on, m, k, n, {dy, n, 1}, simd::columns_operand<typename S::value>{w.rows, k, panel_width}, dx, k,
+void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
+               const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
+  static_assert(
+      !S::scaled,
+      "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
+  detail::split_product<T>(on, m, k, n, {dy, n, 1},
+                           simd::columns_operand<typename S::value>{w.rows, k, panel_width}, dx, k,
                            {nullptr, nullptr, alpha, true}, 0);
 }
 
 /// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
 template <class T>
-void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw, T alpha = T(1)) {
-  detail::split_product<T>(on, n, k, m, {dy, 1, n}, simd::columns_operand<T>{x, k, panel_width}, dw, k,
-                           {nullptr, nullptr, alpha, true}, 0);
+void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw,
+               T alpha = T(1)) {
+  detail::split_product<T>(on, n, k, m, {dy, 1, n}, simd::columns_operand<T>{x, k, panel_width}, dw,
+                           k, {nullptr, nullptr, alpha, true}, 0);
 }
 
 /// db[N] += column sums of dy[M, N], each sum in ascending row order.
@@ -2404,7 +2494,9 @@ struct path {
   constexpr path operator/(index child) const { return {this, {}, child}; }
   /// The dotted name, such as `encoder.0.attention.q.weight`.
   std::string str() const {
-    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0) ? parent->str() : "";
+    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0)
+                           ? parent->str()
+                           : "";
     if (!text.empty()) text += '.';
     if (number < 0) return text + std::string(name);
     char digits[24];
@@ -2414,19 +2506,20 @@ struct path {
 
 /// What a parameter is for; decides initial values and weight decay.
 enum class role {
-  matrix,   ///< a linear map [out, in]; may be stored quantized
-  table,    ///< rows looked up by index [rows, width]; may be stored quantized when `lookup` is a token
-  position, ///< a table of positions or relative-position buckets; always stored in full
-  scale,    ///< a norm's gamma, starts at one
-  bias      ///< an additive vector, starts at zero
+  matrix,    ///< a linear map [out, in]; may be stored quantized
+  table,     ///< rows looked up by index [rows, width]; may be stored quantized when `lookup` is a
+             ///< token
+  position,  ///< a table of positions or relative-position buckets; always stored in full
+  scale,     ///< a norm's gamma, starts at one
+  bias       ///< an additive vector, starts at zero
 };
 
 /// The facts about one parameter tensor.
 struct tensor_info {
-  index rows = 0;          ///< output features, or 1 for a vector
-  index columns = 0;       ///< input features
+  index rows = 0;     ///< output features, or 1 for a vector
+  index columns = 0;  ///< input features
   role kind = role::matrix;
-  double deviation = 0;    ///< standard deviation of the initial normal values (zoo A6)
+  double deviation = 0;  ///< standard deviation of the initial normal values (zoo A6)
 
   /// Number of values.
   constexpr index size() const { return rows * columns; }
@@ -2436,7 +2529,8 @@ struct tensor_info {
   constexpr bool decays() const { return kind != role::scale && kind != role::bias; }
 };
 
-/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations see.
+/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
+/// see.
 template <class S>
 struct matrix_ref {
   typename S::value* data = nullptr;
@@ -2505,7 +2599,8 @@ constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t c
 class random_stream {
  public:
   /// The stream number `stream` of a seed; streams of one seed are independent.
-  constexpr explicit random_stream(seed s, std::uint64_t stream = 0) : key_(s.value), stream_(stream) {}
+  constexpr explicit random_stream(seed s, std::uint64_t stream = 0)
+      : key_(s.value), stream_(stream) {}
 
   /// The next 32 random bits.
   constexpr std::uint32_t bits() {
@@ -2561,7 +2656,8 @@ namespace ops {
 /// The multiplier, 0 or 1 / (1 - rate), of each of `n` values from position `first` on, of one
 /// sample at one site; calls f(i, multiplier).
 template <class T, class F>
-void dropout_multipliers(const dropout_key& key, index sample, int site, index first, index n, F&& f) {
+void dropout_multipliers(const dropout_key& key, index sample, int site, index first, index n,
+                         F&& f) {
   const auto limit = static_cast<std::uint32_t>(key.rate * 4294967296.0);
   const T keep = static_cast<T>(1.0 / (1.0 - key.rate));
   const std::uint64_t stream = key.seed ^ (key.step * 0x9E3779B97F4A7C15ull);
@@ -2575,9 +2671,11 @@ void dropout_multipliers(const dropout_key& key, index sample, int site, index f
   }
 }
 
-/// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or double.
+/// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or
+/// double.
 template <class T>
-void dropout(const team& threads, const dropout_key& key, int site, index batch, index length, index width, T* x) {
+void dropout(const team& threads, const dropout_key& key, int site, index batch, index length,
+             index width, T* x) {
   if (key.rate <= 0) return;
   threads.each(batch * length, [&](index row) {
     T* const values = x + row * width;
@@ -2617,21 +2715,21 @@ struct planner {
 /// What all layers of a call share.
 template <class T>
 struct context {
-  ops::machine on{};                ///< threads and instruction-set level
-  index batch = 1;                  ///< sequences
-  index length = 0;                 ///< new tokens per sequence; inputs are [batch * length, width]
-  const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
-  const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
-  const T* memory = nullptr;        ///< encoder output [batch * memory_length, d_model]
-  T* d_memory = nullptr;            ///< its gradient
-  index memory_length = 0;          ///< padded length of the encoder output
+  ops::machine on{};               ///< threads and instruction-set level
+  index batch = 1;                 ///< sequences
+  index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
+  const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
+  const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
+  const T* memory = nullptr;       ///< encoder output [batch * memory_length, d_model]
+  T* d_memory = nullptr;           ///< its gradient
+  index memory_length = 0;         ///< padded length of the encoder output
   const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
-  bool memory_cached = false;       ///< keys and values of the memory are in the cache already
-  const T* bias = nullptr;          ///< relative-position bias lines [heads, 2 * bias_origin + 1]
-  T* d_bias = nullptr;              ///< their gradient, one copy per sequence
-  index bias_origin = 0;            ///< position of distance 0 in a bias line
-  const T* rope = nullptr;          ///< cosines and sines [positions, d_kv]
-  dropout_key dropout{};            ///< masks of this step; rate 0 outside training
+  bool memory_cached = false;  ///< keys and values of the memory are in the cache already
+  const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
+  T* d_bias = nullptr;         ///< their gradient, one copy per sequence
+  index bias_origin = 0;       ///< position of distance 0 in a bias line
+  const T* rope = nullptr;     ///< cosines and sines [positions, d_kv]
+  dropout_key dropout{};       ///< masks of this step; rate 0 outside training
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }
@@ -2684,14 +2782,17 @@ struct limits {
   index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
   int threads = 1;   ///< threads that share the work of one call
-  simd::level level = simd::level::automatic;  ///< pin it for results that are equal across machines
-  executor run_on{};                 ///< your own threads instead of OpenMP's
+  simd::level level =
+      simd::level::automatic;  ///< pin it for results that are equal across machines
+  executor run_on{};           ///< your own threads instead of OpenMP's
 };
 
 /// Calls `f(machine)` on the threads of `l`.
 template <class F>
 void run(const limits& l, F&& f) {
-  parallel(l.threads, l.run_on, [&](const team& threads) { f(ops::machine{threads, simd::resolve(l.level)}); });
+  parallel(l.threads, l.run_on, [&](const team& threads) {
+    f(ops::machine{threads, simd::resolve(l.level)});
+  });
 }
 
 /// What buffers are planned for.
@@ -2706,7 +2807,8 @@ namespace detail {
 inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
   if (tokens == nullptr) return false;
   for (index i = 0; i < n; ++i)
-    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored)) return false;
+    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored))
+      return false;
   return true;
 }
 
@@ -2761,37 +2863,44 @@ void copy(const machine& on, index n, const T* x, T* y) {
 template <class T>
 void add(const machine& on, index n, const T* a, const T* b, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
   });
 }
 /// y[n] = f(x[n])
 template <activation_kind A, class T>
 void activation(const machine& on, index n, const T* x, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
   });
 }
 /// dx[n] += dy[n] f'(x[n])
 template <activation_kind A, class T>
 void activation_backward(const machine& on, index n, const T* x, const T* dy, T* dx) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at); });
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
+    });
   });
 }
 /// y[n] = f(gate[n]) up[n] (zoo A4, C1)
 template <activation_kind A, class T>
 void gated(const machine& on, index n, const T* gate, const T* up, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at); });
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
+    });
   });
 }
 /// dgate[n], dup[n] = the derivatives of gated() (overwritten)
 template <activation_kind A, class T>
-void gated_backward(const machine& on, index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+void gated_backward(const machine& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
+                    T* dup) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
     simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at, dup + at);
+      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
+                                                 dup + at);
     });
   });
 }
@@ -2833,7 +2942,8 @@ class tensor_block {
   static constexpr index bytes() {
     arena counter;
     tree_type tree{};
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); }, path{}, tree);
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); },
+             path{}, tree);
     return counter.peak();
   }
 
@@ -2841,7 +2951,8 @@ class tensor_block {
   tensor_block() : memory_(bytes()) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); }, path{}, tree_);
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); },
+             path{}, tree_);
   }
   /// Whether the allocation succeeded.
   bool valid() const { return memory_.data() != nullptr; }
@@ -2918,7 +3029,8 @@ void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T>& p) 
           ops::pack(on, info.rows, info.columns, static_cast<const typename S::value*>(from.data),
                     const_cast<typename S::value*>(to.panels));
           if constexpr (S::scaled)
-            ops::copy(on, info.rows, static_cast<const float*>(from.scales), const_cast<float*>(to.scales));
+            ops::copy(on, info.rows, static_cast<const float*>(from.scales),
+                      const_cast<float*>(to.scales));
         }
       },
       path{}, p.tree(), w.tree());
@@ -2947,7 +3059,8 @@ weights<M, T> unpack(const packed<M, T>& p) {
           for (index n = 0; n < info.rows; ++n)
             for (index j = 0; j < info.columns; ++j)
               to.data[n * info.columns + j] =
-                  from.panels[(n / ops::panel_width * info.columns + j) * ops::panel_width + n % ops::panel_width];
+                  from.panels[(n / ops::panel_width * info.columns + j) * ops::panel_width +
+                              n % ops::panel_width];
           if constexpr (storage_of<M, T>::scaled) std::copy_n(from.scales, info.rows, to.scales);
         }
       },
@@ -2999,7 +3112,8 @@ result<void> acceptable(const char* where, const limits& l) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
   } else {
-    if (l.target < 0) return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
+    if (l.target < 0)
+      return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
     if (M::longest(l) > M::context_length && M::learned)
       return refuse("limits.target", "no more than the model's context", l.target);
   }
@@ -3007,7 +3121,8 @@ result<void> acceptable(const char* where, const limits& l) {
 }
 
 inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes", "a failed allocation"};
+  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+          "a failed allocation"};
 }
 
 }  // namespace detail
@@ -3037,14 +3152,16 @@ namespace ops {
 
 /// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
 template <class T, class S>
-void embed(const machine& on, index rows, index d, const token* tokens, const packed_matrix<T, S>& table, T* x) {
+void embed(const machine& on, index rows, index d, const token* tokens,
+           const packed_matrix<T, S>& table, T* x) {
   on.threads.each(rows, [&](index i) {
     for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
   });
 }
 /// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
 template <class T>
-void embed_backward(const machine& on, index rows, index d, const token* tokens, const T* dx, T* d_table) {
+void embed_backward(const machine& on, index rows, index d, const token* tokens, const T* dx,
+                    T* d_table) {
   const auto [first, last] = on.threads.share(d);
   for (index i = 0; i < rows; ++i)
     for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
@@ -3053,7 +3170,8 @@ void embed_backward(const machine& on, index rows, index d, const token* tokens,
 
 /// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
 template <class T>
-void position_backward(const machine& on, index batch, index length, index d, const T* dx, T* d_table) {
+void position_backward(const machine& on, index batch, index length, index d, const T* dx,
+                       T* d_table) {
   on.threads.each(length, [&](index t) {
     for (index b = 0; b < batch; ++b)
       for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
@@ -3066,12 +3184,12 @@ constexpr index head_rows(index vocabulary) {
   return rows < 8 ? 8 : rows > 128 ? 128 : rows;
 }
 
-/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l), and,
-/// in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's z-loss
-/// (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
+/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l),
+/// and, in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
+/// z-loss (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
 template <class T>
-void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits, double* losses,
-                   bool gradient, double z_loss = 0) {
+void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
+                   double* losses, bool gradient, double z_loss = 0) {
   on.threads.each(rows, [&](index i) {
     T* const row = logits + i * vocabulary;
     losses[i] = 0;
@@ -3116,11 +3234,11 @@ loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
   const index step = head_rows(h.vocabulary);
   for (index first = 0; first < h.rows; first += step) {
     const index rows = (std::min)(step, h.rows - first);
-    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk, static_cast<const T*>(nullptr), false,
-           h.alpha);
+    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk,
+           static_cast<const T*>(nullptr), false, h.alpha);
     if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
-    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr,
-                  h.z_loss);
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                  h.dy != nullptr, h.z_loss);
     if constexpr (!S::scaled)
       if (h.dy) {
         matmul_dw(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.d_table, h.alpha);
@@ -3151,31 +3269,38 @@ class evaluator {
   using batch = typename M::batch;
 
   /// Exact bytes that an evaluator with these limits allocates.
-  static constexpr index footprint(const limits& l) { return detail::plan_for<M, T>(l, purpose::scoring).total(); }
+  static constexpr index footprint(const limits& l) {
+    return detail::plan_for<M, T>(l, purpose::scoring).total();
+  }
 
   /// An evaluator for batches up to these limits. `p` must outlive it.
   static result<evaluator> open(const packed<M, T>& p, const limits& l) {
     if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
-    if (!p.valid()) return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights", "none"};
+    if (!p.valid())
+      return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights",
+                           "none"};
     evaluator e(p, l);
     if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
     e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
     return e;
   }
 
-  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of them.
+  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
+  /// them.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, [&](const ops::machine& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_, on, {}, logits.data());
+      const loss_sum sum =
+          M::template loss<T, S>(packed_->tree(), nullptr, b, work_, on, {}, logits.data());
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
   }
 
  private:
-  evaluator(const packed<M, T>& p, const limits& l) : packed_(&p), limits_(l), memory_(footprint(l)) {}
+  evaluator(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
 
   const packed<M, T>* packed_;
   limits limits_;
@@ -3222,7 +3347,8 @@ struct sampling {
 /// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
 class sampler {
  public:
-  explicit sampler(const sampling& settings) : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
+  explicit sampler(const sampling& settings)
+      : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
 
   template <class T>
   token operator()(std::span<T> logits, std::span<token> order) {
@@ -3230,7 +3356,8 @@ class sampler {
     const index kept = warp(logits, order);
     double u = random_.uniform() * mass_, sum = 0;
     for (index i = 0; i < kept; ++i) {
-      sum += static_cast<double>(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+      sum +=
+          static_cast<double>(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
       if (u < sum) return order[static_cast<std::size_t>(i)];
     }
     return order[static_cast<std::size_t>(kept - 1)];
@@ -3266,7 +3393,8 @@ class sampler {
     if (cut_p) {
       double sum = 0;
       index i = 0;
-      while (i < kept && (i == 0 || sum < settings_.top_p * total)) sum += probability(logits, order, i++);
+      while (i < kept && (i == 0 || sum < settings_.top_p * total))
+        sum += probability(logits, order, i++);
       kept = i;
       mass_ = sum;
     }
@@ -3274,7 +3402,8 @@ class sampler {
   }
   template <class T>
   static double probability(std::span<T> logits, std::span<token> order, index i) {
-    return static_cast<double>(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+    return static_cast<double>(
+        logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
   }
 
   sampling settings_;
@@ -3310,18 +3439,21 @@ class session {
   /// A session with memory of its own. `p` must outlive it.
   static result<session> open(const packed<M, T>& p, const limits& l) {
     if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit.error();
-    if (!p.valid()) return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights", "none"};
+    if (!p.valid())
+      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
+                           "none"};
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
     session s(p, l, memory.data(), private_tag{});
     s.own_ = std::move(memory);
     return s;
   }
-  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to `alignment`.
-  /// Cannot fail.
+  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to
+  /// `alignment`. Cannot fail.
   session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)
       : session(p, l, memory.data(), private_tag{}) {
-    assert(static_cast<index>(memory.size()) >= footprint(l) && "linnet::session: the span is smaller than footprint()");
+    assert(static_cast<index>(memory.size()) >= footprint(l) &&
+           "linnet::session: the span is smaller than footprint()");
   }
 
   /// Forgets everything fed so far.
@@ -3333,8 +3465,10 @@ class session {
   index position(index b = 0) const { return past_[b]; }
   /// Most tokens that a sequence can be fed.
   index capacity() const {
-    if constexpr (encodes) return limits_.target;
-    else return M::longest(limits_);
+    if constexpr (encodes)
+      return limits_.target;
+    else
+      return M::longest(limits_);
   }
 
   /// Takes back the last tokens of sequence `b`, so that `length` remain.
@@ -3344,27 +3478,26 @@ class session {
 
   /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
   /// source that is empty, too long or holds tokens outside the vocabulary.
-  bool encode(std::span<const token> source)
-    requires(encodes)
-  {
+  bool encode(std::span<const token> source) requires(encodes) {
     const auto length = static_cast<index>(source.size());
     return encode(source, 1, {&length, 1});
   }
   /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
-  bool encode(std::span<const token> source, index batch, std::span<const index> lengths)
-    requires(encodes)
-  {
+  bool encode(std::span<const token> source, index batch,
+              std::span<const index> lengths) requires(encodes) {
     const index length = batch > 0 ? static_cast<index>(source.size()) / batch : 0;
     if (batch > limits_.batch || length < 1 || length > limits_.source || !in_vocabulary(source) ||
         static_cast<index>(lengths.size()) < batch)
       return false;
     for (index b = 0; b < batch; ++b)
-      if (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length) return false;
+      if (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length)
+        return false;
     reset();
     memory_length_ = length;
     std::copy_n(lengths.data(), batch, memory_lengths_);
     run(limits_, [&](const ops::machine& on) {
-      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_, memory_lengths_, work_, on);
+      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
+                               memory_lengths_, work_, on);
     });
     return true;
   }
@@ -3373,25 +3506,28 @@ class session {
   /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
   /// fit the capacity or the vocabulary, or before a source is encoded.
   std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
-  /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence, at
-  /// least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
+  /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
+  /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
     const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
-    if (batch > limits_.batch || length < 1 || !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
+    if (batch > limits_.batch || length < 1 || !in_vocabulary(tokens) ||
+        (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
     for (index b = 0; b < batch; ++b) {
       if (past_[b] + length > capacity()) return {};
-      if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length))
+      if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 ||
+                               lengths[static_cast<std::size_t>(b)] > length))
         return {};
     }
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
     run(limits_, [&](const ops::machine& on) {
       if constexpr (encodes)
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, memory_length_,
-                               memory_lengths_, memory_cached_, work_, on);
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
+                               memory_length_, memory_lengths_, memory_cached_, work_, on);
       else
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, work_, on);
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, work_,
+                               on);
     });
     memory_cached_ = true;
     for (index b = 0; b < batch; ++b) past_[b] += valid ? valid[b] : length;
@@ -3402,7 +3538,8 @@ class session {
   /// encoder-decoder. Calls `emit(token)` for each new token as it is chosen; `emit` may return
   /// false to end. Returns the number of tokens passed to `emit`; 0 if `tokens` do not fit.
   template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit, const generation& g = {}) {
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
     std::span<T> logits;
     if constexpr (encodes) {
       if (!encode(tokens)) return 0;
@@ -3437,7 +3574,8 @@ class session {
     return counter.peak();
   }
   struct private_tag {};
-  session(const packed<M, T>& p, const limits& l, void* memory, private_tag) : packed_(&p), limits_(l) {
+  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
+      : packed_(&p), limits_(l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
@@ -3447,7 +3585,8 @@ class session {
     reset();
   }
   static bool in_vocabulary(std::span<const token> tokens) {
-    return std::all_of(tokens.begin(), tokens.end(), [](token t) { return t >= 0 && t < M::vocabulary; });
+    return std::all_of(tokens.begin(), tokens.end(),
+                       [](token t) { return t >= 0 && t < M::vocabulary; });
   }
 
   const packed<M, T>* packed_;
@@ -3505,7 +3644,8 @@ using file_handle = std::unique_ptr<std::FILE, close_file>;
 
 /// The error of a failed system call on a file.
 inline error file_error(const std::string& path, const char* expected, int number = errno) {
-  return {errc::io, path, "", expected, number != 0 ? std::generic_category().message(number) : "a failure"};
+  return {errc::io, path, "", expected,
+          number != 0 ? std::generic_category().message(number) : "a failure"};
 }
 
 /// Writes a file in pieces under a temporary name. commit() gives it its own; without it, nothing
@@ -3529,7 +3669,8 @@ class file_writer {
   void write(std::span<const std::byte> bytes) {
     if (!file_ || failure_ != 0 || bytes.empty()) return;
     errno = 0;
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size()) failure_ = errno != 0 ? errno : EIO;
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
+      failure_ = errno != 0 ? errno : EIO;
   }
   /// Closes the file and gives it its name, replacing what was there.
   result<void> commit() {
@@ -3567,8 +3708,10 @@ inline result<file_bytes> read_file(const std::string& path) {
     return error{errc::io, path, "", "a regular file", "one without a size"};
   file_bytes bytes(static_cast<std::size_t>(size));
   if (bytes.data() == nullptr)
-    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes", "none"};
-  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size() || std::fgetc(file.get()) != EOF)
+    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes",
+                 "none"};
+  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size() ||
+      std::fgetc(file.get()) != EOF)
     return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
                  "another number: it changed while being read"};
   return bytes;
@@ -3586,9 +3729,9 @@ LINNET_NAMESPACE_END
 /// @file
 /// Checkpoints of llama2.c, versions 0 (legacy, no magic number) and 1; f32, little-endian.
 ///
-/// Both begin with seven 32-bit integers: dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size,
-/// seq_len. In version 0 a negative vocab_size means an untied head, and unused rotary tables stand
-/// before it. Version 1 has a header of 256 bytes and another order of tensors.
+/// Both begin with seven 32-bit integers: dim, hidden_dim, n_layers, n_heads, n_kv_heads,
+/// vocab_size, seq_len. In version 0 a negative vocab_size means an untied head, and unused rotary
+/// tables stand before it. Version 1 has a header of 256 bytes and another order of tensors.
 
 /// @file
 /// What a model's type says, as texts: stored beside the weights and compared when they are loaded.
@@ -3631,8 +3774,8 @@ struct named {
   static constexpr std::string_view name = Name;
 };
 
-/// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>, ...>.
-/// Every intermediate result has a buffer of its own while training.
+/// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
+/// ...>. Every intermediate result has a buffer of its own while training.
 template <class First, class... Rest>
 struct chain {
  private:
@@ -3647,7 +3790,9 @@ struct chain {
 
   template <class Form>
   struct params {
-    std::tuple<typename First::layer::template params<Form>, typename Rest::layer::template params<Form>...> items{};
+    std::tuple<typename First::layer::template params<Form>,
+               typename Rest::layer::template params<Form>...>
+        items{};
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
@@ -3656,7 +3801,8 @@ struct chain {
 
   template <class T>
   struct cache {
-    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...> items{};
+    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...>
+        items{};
     std::array<T*, count> between{};   ///< output of each member but the last
     std::array<T*, count> gradient{};  ///< its gradient, while training
   };
@@ -3671,13 +3817,14 @@ struct chain {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
     forward_from<0, S>(p, x, y, c, ctx);
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
-                       view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
     backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
   }
 
@@ -3707,20 +3854,22 @@ struct chain {
     }
   }
   template <std::size_t K, class S, class T, class P>
-  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y, cache<T>& c,
-                           context<T>& ctx) {
+  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
+                           cache<T>& c, context<T>& ctx) {
     if constexpr (K + 1 == count) {
       at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
     } else {
-      static_assert(at_layer<K>::out == at_layer<K + 1>::in, "linnet::chain: neighbouring members differ in width");
+      static_assert(at_layer<K>::out == at_layer<K + 1>::in,
+                    "linnet::chain: neighbouring members differ in width");
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
       at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
       forward_from<K + 1, S, T>(p, z, y, c, ctx);
     }
   }
   template <std::size_t K, class S, class T, class P, class G>
-  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x, view<const T, out> dy,
-                            view<T, at_layer<K>::in> dx, cache<T>& c, context<T>& ctx) {
+  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x,
+                            view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
+                            context<T>& ctx) {
     if constexpr (K + 1 == count) {
       at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dy, dx,
                                            std::get<K>(c.items), ctx);
@@ -3738,7 +3887,8 @@ struct chain {
 template <class Norm, class Sub>
 struct residual {
   static constexpr index in = Norm::in, out = Norm::in;
-  static_assert(Sub::in == in && Sub::out == in, "linnet::residual: the branch must keep the width of the stream");
+  static_assert(Sub::in == in && Sub::out == in,
+                "linnet::residual: the branch must keep the width of the stream");
 
   template <class Form>
   struct params {
@@ -3775,8 +3925,8 @@ struct residual {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, in> y, cache<T>& c,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, in> y,
+                      cache<T>& c, context<T>& ctx) {
     const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
     Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
     Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
@@ -3784,9 +3934,11 @@ struct residual {
     ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
-                       view<const T, in> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
-    const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()), d_normed(c.d_normed, x.rows());
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
+        d_normed(c.d_normed, x.rows());
     ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
     ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
@@ -3798,10 +3950,12 @@ struct residual {
   static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
 };
 
-/// `N` layers of one type after each other, each with its own parameters: one instantiation, one loop.
+/// `N` layers of one type after each other, each with its own parameters: one instantiation, one
+/// loop.
 template <class Layer, index N>
 struct repeat {
-  static_assert(Layer::in == Layer::out, "linnet::repeat: the layer must keep the width of the stream");
+  static_assert(Layer::in == Layer::out,
+                "linnet::repeat: the layer must keep the width of the stream");
   static constexpr index in = Layer::in, out = Layer::out;
   static constexpr auto count = static_cast<std::size_t>(N);
 
@@ -3811,21 +3965,23 @@ struct repeat {
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    for (std::size_t l = 0; l < count; ++l) Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
+    for (std::size_t l = 0; l < count; ++l)
+      Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
   }
 
   template <class T>
   struct cache {
     std::array<typename Layer::template cache<T>, count> items{};
-    std::array<T*, count> stream{};    ///< output of each layer but the last
-    std::array<T*, 2> gradient{};      ///< of two neighbouring layers
+    std::array<T*, count> stream{};  ///< output of each layer but the last
+    std::array<T*, 2> gradient{};    ///< of two neighbouring layers
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
     const index size = e.rows() * in, mark = m.scratch.mark();
     if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
-    for (std::size_t l = 0; l + 1 < count; ++l) c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
+    for (std::size_t l = 0; l + 1 < count; ++l)
+      c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
     for (auto& item : c.items) {
       const index kept = m.keep.mark();
       item = Layer::template plan<T>(m, e);
@@ -3836,8 +3992,8 @@ struct repeat {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
     for (std::size_t l = 0; l < count; ++l) {
       const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
       Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
@@ -3845,8 +4001,9 @@ struct repeat {
     }
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
-                       view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
     for (std::size_t l = count; l-- > 0;) {
       const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
       const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
@@ -3875,7 +4032,8 @@ constexpr double root(double x) {
 }
 }  // namespace detail
 
-/// y[rows, Out] = x[rows, In] W^T (+ b), W[Out, In]. Initial weights: normal with deviation In^-1/2.
+/// y[rows, Out] = x[rows, In] W^T (+ b), W[Out, In]. Initial weights: normal with deviation
+/// In^-1/2.
 template <index In, index Out, bool Bias = false>
 struct linear : without_cache {
   static_assert(In > 0 && Out > 0, "linnet::linear: both widths must be positive");
@@ -3896,16 +4054,17 @@ struct linear : without_cache {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y, without_cache::cache<T>&,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+                      without_cache::cache<T>&, context<T>& ctx) {
     const T* bias = nullptr;
     if constexpr (Bias) bias = p.bias;
     ops::matmul(ctx.on, x.rows(), Out, In, x.data(), p.weight, y.data(), bias);
   }
 
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, In> x,
-                       view<const T, Out> dy, view<T, In> dx, without_cache::cache<T>&, context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
+                       without_cache::cache<T>&, context<T>& ctx) {
     ops::matmul_dw(ctx.on, x.rows(), Out, In, dy.data(), x.data(), dp.weight);
     if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
     ops::matmul_dx(ctx.on, x.rows(), Out, In, dy.data(), p.weight, dx.data());
@@ -3929,17 +4088,17 @@ inline constexpr index attention_rows = 48;
 /// One attention call: q[batch, queries, heads*h] against k, v[batch, keys, kv_heads*h].
 template <class T>
 struct attention_call {
-  index batch, queries, keys;         ///< padded lengths; `keys` also strides from sequence to sequence
+  index batch, queries, keys;  ///< padded lengths; `keys` also strides from sequence to sequence
   index heads, kv_heads, h;
-  bool causal;                        ///< key j is visible to query i if j <= past + i
-  T scale;                            ///< of the scores
+  bool causal;  ///< key j is visible to query i if j <= past + i
+  T scale;      ///< of the scores
   const T *q, *k, *v;
-  T* out;                             ///< [batch, queries, heads*h]
-  const index* past = nullptr;        ///< position of each sequence's first query, or null for 0
-  const index* key_lengths = nullptr; ///< valid keys of each sequence, or null for all
-  const T* bias = nullptr;            ///< lines [heads, 2*bias_origin + 1], by key position - query position
+  T* out;                              ///< [batch, queries, heads*h]
+  const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
+  const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
+  const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
-  T* scratch = nullptr;               ///< per thread, attention_scratch() values
+  T* scratch = nullptr;  ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
   int site = 0;
@@ -3969,9 +4128,15 @@ struct attention_unit {
   T *scores, *key_columns;
 
   attention_unit(const attention_call<T>& c, index unit, int rank)
-      : call(c), b(unit / c.kv_heads), g(unit % c.kv_heads), n(c.heads * c.h), kv(c.kv_heads * c.h),
-        valid(c.key_lengths ? c.key_lengths[b] : c.keys), past(c.past ? c.past[b] : 0),
-        wide(round_up(c.keys, panel_width)), scores(c.scratch + rank * c.scratch_size),
+      : call(c),
+        b(unit / c.kv_heads),
+        g(unit % c.kv_heads),
+        n(c.heads * c.h),
+        kv(c.kv_heads * c.h),
+        valid(c.key_lengths ? c.key_lengths[b] : c.keys),
+        past(c.past ? c.past[b] : 0),
+        wide(round_up(c.keys, panel_width)),
+        scores(c.scratch + rank * c.scratch_size),
         key_columns(scores + attention_rows * wide) {
     if (call.causal) valid = (std::min)(valid, past + call.queries);
   }
@@ -3979,9 +4144,7 @@ struct attention_unit {
   const T* key() const { return call.k + b * call.keys * kv + g * call.h; }
   const T* value() const { return call.v + b * call.keys * kv + g * call.h; }
   /// Keys that query i sees.
-  index visible(index i) const {
-    return call.causal ? (std::min)(valid, past + i + 1) : valid;
-  }
+  index visible(index i) const { return call.causal ? (std::min)(valid, past + i + 1) : valid; }
   /// columns[h, wide] = x[valid, h]^T with stride kv, zero behind the valid ones.
   void transpose(const T* x, T* columns) const {
     for (index c = 0; c < call.h; ++c) {
@@ -3989,7 +4152,8 @@ struct attention_unit {
       for (index j = valid; j < wide; ++j) columns[c * wide + j] = T(0);
     }
   }
-  /// scores[rows, wide] = softmax of query rows [i0, i0 + rows) of a head; returns the visible width.
+  /// scores[rows, wide] = softmax of query rows [i0, i0 + rows) of a head; returns the visible
+  /// width.
   template <class Kernels>
   index probabilities(Kernels, index head, index i0, index rows) const {
     const index seen = visible(i0 + rows - 1);
@@ -3999,13 +4163,15 @@ struct attention_unit {
         scores[j] = call.scale * Kernels::template dot<T>(call.h, q, key() + j * kv);
     } else {
       Kernels::template multiply<T, T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
-                                       {key_columns, wide, panel_width}, scores, wide, {nullptr, nullptr, call.scale, false});
+                                       {key_columns, wide, panel_width}, scores, wide,
+                                       {nullptr, nullptr, call.scale, false});
     }
     for (index i = 0; i < rows; ++i) {
       T* const row = scores + i * wide;
       const index count = visible(i0 + i);
       if (call.bias) {
-        const T* const line = call.bias + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i0 + i);
+        const T* const line =
+            call.bias + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i0 + i);
         Kernels::template add<T>(count, row, line, row);
       }
       Kernels::template softmax<T>(count, row);
@@ -4017,8 +4183,8 @@ struct attention_unit {
   void drop(index head, index i0, index rows, index seen, T* x) const {
     if (call.dropout.rate <= 0) return;
     for (index i = 0; i < rows; ++i)
-      dropout_multipliers<T>(call.dropout, b, call.site, (head * call.queries + i0 + i) * call.keys, seen,
-                             [&](index j, T multiplier) { x[i * wide + j] *= multiplier; });
+      dropout_multipliers<T>(call.dropout, b, call.site, (head * call.queries + i0 + i) * call.keys,
+                             seen, [&](index j, T multiplier) { x[i * wide + j] *= multiplier; });
   }
 };
 
@@ -4038,8 +4204,9 @@ void attention(const machine& on, const attention_call<T>& call) {
           const index rows = (std::min)(attention_rows, call.queries - i0);
           const index seen = u.probabilities(kernels, head, i0, rows);
           u.drop(head, i0, rows, seen, u.scores);
-          K::template multiply<T, T>(rows, call.h, seen, {u.scores, u.wide, 1}, {u.value(), u.kv, panel_width},
-                                     call.out + (u.b * call.queries + i0) * u.n + head * call.h, u.n, {});
+          K::template multiply<T, T>(
+              rows, call.h, seen, {u.scores, u.wide, 1}, {u.value(), u.kv, panel_width},
+              call.out + (u.b * call.queries + i0) * u.n + head * call.h, u.n, {});
         }
     });
   });
@@ -4047,7 +4214,8 @@ void attention(const machine& on, const attention_call<T>& call) {
 
 /// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
 template <class T>
-void attention_backward(const machine& on, const attention_call<T>& call, const attention_gradient<T>& grad) {
+void attention_backward(const machine& on, const attention_call<T>& call,
+                        const attention_gradient<T>& grad) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
@@ -4068,9 +4236,11 @@ void attention_backward(const machine& on, const attention_call<T>& call, const 
           std::copy_n(u.scores, rows * u.wide, dropped);
           u.drop(head, i0, rows, seen, dropped);
           // dv += P^T d_out, dP = d_out v^T
-          K::template multiply<T, T>(seen, call.h, rows, {dropped, 1, u.wide}, {grad.d_out + at, u.n, panel_width}, dv, u.kv,
+          K::template multiply<T, T>(seen, call.h, rows, {dropped, 1, u.wide},
+                                     {grad.d_out + at, u.n, panel_width}, dv, u.kv,
                                      {nullptr, nullptr, T(1), true});
-          K::template multiply<T, T>(rows, round_up(seen, panel_width), call.h, {grad.d_out + at, u.n, 1},
+          K::template multiply<T, T>(rows, round_up(seen, panel_width), call.h,
+                                     {grad.d_out + at, u.n, 1},
                                      {value_columns, u.wide, panel_width}, d_scores, u.wide, {});
           u.drop(head, i0, rows, seen, d_scores);
           for (index i = 0; i < rows; ++i) {
@@ -4079,15 +4249,17 @@ void attention_backward(const machine& on, const attention_call<T>& call, const 
             K::template softmax_backward<T>(count, u.scores + i * u.wide, row, row);
             std::fill(row + count, row + seen, T(0));
             if (grad.d_bias) {
-              T* const line = grad.d_bias + (u.b * call.heads + head) * (2 * call.bias_origin + 1) + call.bias_origin -
-                              (u.past + i0 + i);
+              T* const line = grad.d_bias + (u.b * call.heads + head) * (2 * call.bias_origin + 1) +
+                              call.bias_origin - (u.past + i0 + i);
               K::template add<T>(count, line, row, line);
             }
           }
           // dq += scale dS k, dk += scale dS^T q
-          K::template multiply<T, T>(rows, call.h, seen, {d_scores, u.wide, 1}, {u.key(), u.kv, panel_width}, grad.dq + at,
-                                     u.n, {nullptr, nullptr, call.scale, true});
-          K::template multiply<T, T>(seen, call.h, rows, {d_scores, 1, u.wide}, {call.q + at, u.n, panel_width}, dk, u.kv,
+          K::template multiply<T, T>(rows, call.h, seen, {d_scores, u.wide, 1},
+                                     {u.key(), u.kv, panel_width}, grad.dq + at, u.n,
+                                     {nullptr, nullptr, call.scale, true});
+          K::template multiply<T, T>(seen, call.h, rows, {d_scores, 1, u.wide},
+                                     {call.q + at, u.n, panel_width}, dk, u.kv,
                                      {nullptr, nullptr, call.scale, true});
         }
     });
@@ -4116,7 +4288,8 @@ template <class T>
 void rope_table(index positions, index h, double theta, T* table) {
   for (index t = 0; t < positions; ++t)
     for (index i = 0; i < h / 2; ++i) {
-      const double angle = static_cast<double>(t) * std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+      const double angle = static_cast<double>(t) *
+                           std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
       table[t * h + i] = static_cast<T>(std::cos(angle));
       table[t * h + h / 2 + i] = static_cast<T>(std::sin(angle));
     }
@@ -4127,7 +4300,8 @@ void rope_table(index positions, index h, double theta, T* table) {
 template <class T>
 void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, bool inverse) {
   const index half = h / 2;
-  const index stride = pairing == rope_pairing::half ? 1 : 2, partner = pairing == rope_pairing::half ? half : 1;
+  const index stride = pairing == rope_pairing::half ? 1 : 2,
+              partner = pairing == rope_pairing::half ? half : 1;
   for (index head = 0; head < heads; ++head, x += h)
     for (index i = 0; i < half; ++i) {
       const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
@@ -4139,7 +4313,8 @@ void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, 
 
 /// T5's bucket of a relative position key - query (zoo A3): exact up to a quarter (bidirectional)
 /// or half (causal) of the buckets, then logarithmic up to `max_distance`.
-constexpr index relative_bucket(index relative, bool bidirectional, index buckets, index max_distance) {
+constexpr index relative_bucket(index relative, bool bidirectional, index buckets,
+                                index max_distance) {
   index base = 0, distance = relative > 0 ? 0 : -relative;
   if (bidirectional) {
     buckets /= 2;
@@ -4155,18 +4330,21 @@ constexpr index relative_bucket(index relative, bool bidirectional, index bucket
   // (distance/exact)^(buckets - exact) >= (max/exact)^k.
   const index logarithmic = buckets - exact;
   double power = 1;
-  for (index i = 0; i < logarithmic; ++i) power *= static_cast<double>(distance) / static_cast<double>(exact);
+  for (index i = 0; i < logarithmic; ++i)
+    power *= static_cast<double>(distance) / static_cast<double>(exact);
   const double step = static_cast<double>(max_distance) / static_cast<double>(exact);
   index k = 0;
-  for (double threshold = step; k < logarithmic - 1 && power >= threshold * (1 - 1e-12); threshold *= step) ++k;
+  for (double threshold = step; k < logarithmic - 1 && power >= threshold * (1 - 1e-12);
+       threshold *= step)
+    ++k;
   return base + exact + k;
 }
 
 /// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017):
 /// sine in even columns, cosine in odd ones, wavelengths up to 10000 * 2 pi.
 inline double sinusoid(index t, index i, index d) {
-  const double angle =
-      static_cast<double>(t) * std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
+  const double angle = static_cast<double>(t) *
+                       std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
   return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
 }
 
@@ -4205,7 +4383,8 @@ struct policy {};
 struct full : policy {
   template <attention_shape A>
   struct layer {
-    static_assert(A.heads % A.kv_heads == 0, "linnet::attention::full: heads must be a multiple of kv_heads");
+    static_assert(A.heads % A.kv_heads == 0,
+                  "linnet::attention::full: heads must be a multiple of kv_heads");
     static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                   "linnet::attention::full: rotary positions need an even head width d_kv");
     static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
@@ -4235,14 +4414,15 @@ struct full : policy {
 
     template <class T>
     struct cache {
-      T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]; k and v are the cache in decoding
-      T* mixed = nullptr;                          ///< [rows, n] before the output map
+      T *q = nullptr, *k = nullptr,
+        *v = nullptr;      ///< [rows, n], [key rows, kv]; k and v are the cache in decoding
+      T* mixed = nullptr;  ///< [rows, n] before the output map
       T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
-      T* new_keys = nullptr;    ///< [rows, kv] on their way into the cache
+      T* new_keys = nullptr;  ///< [rows, kv] on their way into the cache
       T* new_values = nullptr;
-      T* scratch = nullptr;     ///< per thread
+      T* scratch = nullptr;  ///< per thread
       index scratch_size = 0;
-      index stride = 0;         ///< keys per sequence in k and v
+      index stride = 0;  ///< keys per sequence in k and v
       int site = 0;
     };
     template <class T>
@@ -4275,8 +4455,8 @@ struct full : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
-                        context<T>& ctx) {
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
       const index rows = x.rows();
       to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
@@ -4309,10 +4489,12 @@ struct full : policy {
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
-                         view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
       without_cache::cache<T> none;
-      const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
+      const index rows = x.rows(),
+                  key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
       const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
       const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
       ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
@@ -4320,8 +4502,9 @@ struct full : policy {
       ops::fill(ctx.on, dq.size(), T(0), dq.data());
       ops::fill(ctx.on, dk.size(), T(0), dk.data());
       ops::fill(ctx.on, dv.size(), T(0), dv.data());
-      ops::attention_backward(ctx.on, call(c, ctx),
-                              {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
+      ops::attention_backward(
+          ctx.on, call(c, ctx),
+          {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
       if constexpr (!A.cross) {
         rotate(c.dq, A.heads, rows, ctx, true);
         rotate(c.dk, A.kv_heads, rows, ctx, true);
@@ -4375,7 +4558,8 @@ struct full : policy {
       if constexpr (A.rope != rope_pairing::none)
         ctx.on.threads.each(rows, [&](index row) {
           const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-          ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv, x + row * heads * A.d_kv, inverse);
+          ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv,
+                        x + row * heads * A.d_kv, inverse);
         });
     }
   };
@@ -4385,10 +4569,10 @@ struct full : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Feed-forward policies: the usual ones, and the re-parameterised variants of the report "Exploring
-/// the Limits of Small Language Models" (zoo B1). A policy has a template
-/// `layer<D, F, Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have
-/// biases. A policy of your own derives from ffn::policy; nothing in the library needs editing.
+/// Feed-forward policies: the usual ones, and the re-parameterised variants of the report
+/// "Exploring the Limits of Small Language Models" (zoo B1). A policy has a template `layer<D, F,
+/// Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have biases. A
+/// policy of your own derives from ffn::policy; nothing in the library needs editing.
 
 /// @file
 /// Shapes: the numbers of a model, as aggregates that serve as template values.
@@ -4410,31 +4594,32 @@ struct t5_shape {
 
   /// Whether every number is usable.
   constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 && decoder_layers > 0 &&
-           vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 && max_distance > buckets / 2 && eps > 0;
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
+           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
+           max_distance > buckets / 2 && eps > 0;
   }
 };
 
 /// Numbers of a decoder-only model: Llama, GPT-2, STLM.
 struct decoder_shape {
-  index d_model = 0;         ///< width of the residual stream
-  index d_ff = 0;            ///< hidden width of the feed-forward
-  index heads = 0;           ///< query heads
-  index kv_heads = 0;        ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
-  index layers = 0;          ///< blocks
-  index vocabulary = 0;      ///< rows of the embedding
-  index context = 0;         ///< longest sequence in tokens (the size of a learned position table)
-  index d_kv = 0;            ///< width of one head; 0 means d_model / heads
-  double eps = 1e-5;         ///< added under the root of the norm
-  double rope_theta = 10000; ///< base of the rotary frequencies
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< query heads
+  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-5;          ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
 
   /// Width of one head.
   constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
   /// Whether every number is usable.
   constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && layers > 0 &&
-           vocabulary > 0 && context > 0 && head_width() > 0 && (d_kv > 0 || d_model % heads == 0) && eps > 0 &&
-           rope_theta > 0;
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
+           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
   }
 };
 
@@ -4463,12 +4648,13 @@ template <index D, activation_kind A>
 struct activation_layer : without_parameters, without_cache {
   static constexpr index in = D, out = D;
   template <class T, class S, class P>
-  static void forward(const P&, view<const T, D> x, view<T, D> y, without_cache::cache<T>&, context<T>& ctx) {
+  static void forward(const P&, view<const T, D> x, view<T, D> y, without_cache::cache<T>&,
+                      context<T>& ctx) {
     ops::activation<A>(ctx.on, x.size(), x.data(), y.data());
   }
   template <class T, class S, class P, class G>
-  static void backward(const P&, G&, view<const T, D> x, view<const T, D> dy, view<T, D> dx, without_cache::cache<T>&,
-                       context<T>& ctx) {
+  static void backward(const P&, G&, view<const T, D> x, view<const T, D> dy, view<T, D> dx,
+                       without_cache::cache<T>&, context<T>& ctx) {
     ops::activation_backward<A>(ctx.on, x.size(), x.data(), dy.data(), dx.data());
   }
   static constexpr index flops(const extents&) { return 0; }
@@ -4496,8 +4682,8 @@ struct dropout_layer : without_parameters {
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, y.data());
   }
   template <class T, class S, class P, class G>
-  static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx, cache<T>& c,
-                       context<T>& ctx) {
+  static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx,
+                       cache<T>& c, context<T>& ctx) {
     ops::copy(ctx.on, dy.size(), dy.data(), c.scratch);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, c.scratch);
     ops::add(ctx.on, dx.size(), dx.data(), c.scratch, dx.data());
@@ -4549,8 +4735,8 @@ struct gated_layer {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+                      cache<T>& c, context<T>& ctx) {
     const index rows = x.rows();
     without_cache::cache<T> none;
     const view<T, F> gate(c.gate, rows), up(c.up, rows), hidden(c.hidden, rows);
@@ -4561,11 +4747,13 @@ struct gated_layer {
     narrow::template forward<T, S>(p.down, hidden, y, none, ctx);
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
-                       view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                       context<T>& ctx) {
     const index rows = x.rows();
     without_cache::cache<T> none;
-    const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows), d_up(c.d_up, rows);
+    const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows),
+        d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
     narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, none, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
@@ -4618,8 +4806,8 @@ struct linear : policy {
 /// 1W + ReLU: ReLU(W x), W[D, D].
 struct linear_relu : policy {
   template <index D, index, bool Bias>
-  using layer =
-      chain<named<"w", linnet::linear<D, D, Bias>>, named<"activation", activation_layer<D, activation_kind::relu>>>;
+  using layer = chain<named<"w", linnet::linear<D, D, Bias>>,
+                      named<"activation", activation_layer<D, activation_kind::relu>>>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which
@@ -4633,11 +4821,13 @@ struct reparam : policy {
   static constexpr index inner = E.of(D);
   template <index D, bool Three>
   struct make {
-    using type = chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
+    using type =
+        chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
   };
   template <index D>
   struct make<D, true> {
-    using type = chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, inner<D>>>,
+    using type = chain<named<"w1", linnet::linear<D, inner<D>>>,
+                       named<"w2", linnet::linear<inner<D>, inner<D>>>,
                        named<"w3", linnet::linear<inner<D>, D>>>;
   };
   template <index D, index, bool>
@@ -4683,24 +4873,27 @@ struct rms : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
-                        context<T>& ctx) {
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+                        cache<T>& c, context<T>& ctx) {
       ctx.on.threads.each(x.rows(), [&](index i) {
         simd::dispatch(ctx.on.level, [&](auto k) {
-          c.root[i] = decltype(k)::template rms_norm<T>(D, T(Eps.value), x.row(i), p.weight, y.row(i));
+          c.root[i] =
+              decltype(k)::template rms_norm<T>(D, T(Eps.value), x.row(i), p.weight, y.row(i));
         });
       });
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
-                         view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                         context<T>& ctx) {
       const auto [first, last] = ctx.on.threads.share(D);
       for (index i = 0; i < x.rows(); ++i)
         for (index j = first; j < last; ++j) dp.weight[j] += dy(i, j) * x(i, j) * c.root[i];
       ctx.on.threads.each(x.rows(), [&](index i) {
         simd::dispatch(ctx.on.level, [&](auto k) {
-          decltype(k)::template rms_norm_backward<T>(D, c.root[i], x.row(i), p.weight, dy.row(i), dx.row(i));
+          decltype(k)::template rms_norm_backward<T>(D, c.root[i], x.row(i), p.weight, dy.row(i),
+                                                     dx.row(i));
         });
       });
     }
@@ -4736,8 +4929,8 @@ struct layer_norm : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
-                        context<T>& ctx) {
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+                        cache<T>& c, context<T>& ctx) {
       ctx.on.threads.each(x.rows(), [&](index i) {
         simd::dispatch(ctx.on.level, [&](auto k) {
           decltype(k)::template layer_norm<T>(D, T(Eps.value), x.row(i), p.weight, p.bias, y.row(i),
@@ -4747,8 +4940,9 @@ struct layer_norm : policy {
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
-                         view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                         context<T>& ctx) {
       const auto [first, last] = ctx.on.threads.share(D);
       for (index i = 0; i < x.rows(); ++i) {
         const T mean = c.statistics[2 * i], r = c.statistics[2 * i + 1];
@@ -4759,8 +4953,8 @@ struct layer_norm : policy {
       }
       ctx.on.threads.each(x.rows(), [&](index i) {
         simd::dispatch(ctx.on.level, [&](auto k) {
-          decltype(k)::template layer_norm_backward<T>(D, c.statistics + 2 * i, x.row(i), p.weight, dy.row(i),
-                                                       dx.row(i));
+          decltype(k)::template layer_norm_backward<T>(D, c.statistics + 2 * i, x.row(i), p.weight,
+                                                       dy.row(i), dx.row(i));
         });
       });
     }
@@ -4792,7 +4986,7 @@ struct rope : policy {
 struct rope_half : policy {
   static constexpr rope_pairing pairing = rope_pairing::half;
 };
-struct learned : policy {};     ///< a trained table [context, d_model], added to the embedding (GPT-2)
+struct learned : policy {};  ///< a trained table [context, d_model], added to the embedding (GPT-2)
 struct sinusoidal : policy {};  ///< fixed sines and cosines, added to the embedding
 struct none : policy {};        ///< no positions: causal attention alone orders the tokens
 }  // namespace position
@@ -4828,8 +5022,9 @@ namespace detail {
 
 /// Storage types are policies too, though they have no common base.
 template <class P>
-inline constexpr bool is_storage = std::is_same_v<P, storage::f32> || std::is_same_v<P, storage::bf16> ||
-                                   std::is_same_v<P, storage::int8>;
+inline constexpr bool is_storage =
+    std::is_same_v<P, storage::f32> || std::is_same_v<P, storage::bf16> ||
+    std::is_same_v<P, storage::int8>;
 
 /// The policy derived from `Slot` in the list, or `Default`.
 template <class Slot, class Default, class... Ps>
@@ -4851,7 +5046,8 @@ struct pick_storage {
 };
 template <class P, class... Ps>
 struct pick_storage<P, Ps...> {
-  using type = typename std::conditional_t<is_storage<P>, std::type_identity<P>, pick_storage<Ps...>>::type;
+  using type =
+      typename std::conditional_t<is_storage<P>, std::type_identity<P>, pick_storage<Ps...>>::type;
 };
 
 /// What a wrapper such as encoder<P> holds, or void.
@@ -4873,15 +5069,16 @@ inline constexpr int times = (0 + ... + static_cast<int>(std::is_base_of_v<Slot,
 
 template <class P>
 inline constexpr bool known_policy =
-    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> || std::is_base_of_v<attention::policy, P> ||
-    std::is_base_of_v<position::policy, P> || std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
-    is_storage<P>;
+    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> ||
+    std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
+    std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> || is_storage<P>;
 
 /// Words for a wrong list; true when it is right.
 template <class... Ps>
 constexpr bool policies_fit() {
-  static_assert(times<ffn::policy, Ps...> <= 1, "linnet: two ffn:: policies for the same stack; give one, or wrap one "
-                                                "in encoder<> or decoder_stack<>");
+  static_assert(times<ffn::policy, Ps...> <= 1,
+                "linnet: two ffn:: policies for the same stack; give one, or wrap one "
+                "in encoder<> or decoder_stack<>");
   static_assert(times<norm::policy, Ps...> <= 1, "linnet: two norm:: policies; give one");
   static_assert(times<attention::policy, Ps...> <= 1, "linnet: two attention:: policies; give one");
   static_assert(times<position::policy, Ps...> <= 1, "linnet: two position:: policies; give one");
@@ -4895,13 +5092,13 @@ template <class Norm, class Ffn, class... Branches>
 struct block_of {
   template <index D, index F, bool Bias, real Eps>
   struct make {
-    using feed_forward = residual<typename Norm::template layer<D, Eps>, typename Ffn::template layer<D, F, Bias>>;
+    using feed_forward =
+        residual<typename Norm::template layer<D, Eps>, typename Ffn::template layer<D, F, Bias>>;
     using type = chain<Branches..., named<"ffn", feed_forward>>;
   };
 };
 template <class Norm, class Ffn, class... Branches>
-  requires(Ffn::skipped)
-struct block_of<Norm, Ffn, Branches...> {
+requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
   template <index D, index F, bool Bias, real Eps>
   struct make {
     using type = chain<Branches...>;
@@ -4916,18 +5113,19 @@ LINNET_NAMESPACE_BEGIN
 
 /// Tokens of a decoder's training or scoring call, [batch, length] row-major.
 struct decoder_batch {
-  const token* tokens = nullptr;   ///< inputs
-  const token* labels = nullptr;   ///< the token that follows each input, or `ignored`
-  index batch = 0;                 ///< sequences
-  index length = 0;                ///< tokens per sequence
+  const token* tokens = nullptr;  ///< inputs
+  const token* labels = nullptr;  ///< the token that follows each input, or `ignored`
+  index batch = 0;                ///< sequences
+  index length = 0;               ///< tokens per sequence
 };
 
 /// A decoder-only model as a type; spelled decoder<shape, policies...>.
-template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie, class Bias,
-          class Storage>
+template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie,
+          class Bias, class Storage>
 struct decoder_model {
   static_assert(Shape.valid(),
-                "linnet::decoder: the shape is incomplete or inconsistent: every number must be positive, heads a "
+                "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
+                "positive, heads a "
                 "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
 
   static constexpr model_family family = model_family::decoder;
@@ -4950,7 +5148,8 @@ struct decoder_model {
   template <class Other>
   using with_storage = decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other>;
 
-  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary, context_length = Shape.context;
+  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
+                         context_length = Shape.context;
   static constexpr real eps{Shape.eps};
   static constexpr attention_shape self{.d_model = d,
                                         .heads = Shape.heads,
@@ -4961,14 +5160,16 @@ struct decoder_model {
                                         .rope = Position::pairing};
   using norm_layer = typename Norm::template layer<d, eps>;
   using block = typename detail::block_of<
-      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<self>>>>::
+      Norm, Ffn,
+      named<"attention", residual<norm_layer, typename Attention::template layer<self>>>>::
       template make<d, Shape.d_ff, biased, eps>::type;
   using blocks = repeat<block, Shape.layers>;
 
   template <class Form>
   struct params {
     typename Form::matrix embedding{};
-    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t> positions{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
+        positions{};
     typename blocks::template params<Form> stack{};
     typename norm_layer::template params<Form> norm{};
     [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
@@ -4976,9 +5177,11 @@ struct decoder_model {
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, initial_deviation}, p.embedding...);
+    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, initial_deviation},
+      p.embedding...);
     if constexpr (learned)
-      f(at / "position" / "weight", tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
+      f(at / "position" / "weight",
+        tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
     // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
     const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
       if (info.deviation > 0) info.deviation = initial_deviation;
@@ -4987,7 +5190,8 @@ struct decoder_model {
     blocks::visit(normal, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
     if constexpr (!tied)
-      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, initial_deviation}, p.head...);
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, initial_deviation},
+        p.head...);
   }
   static constexpr double initial_deviation = 0.02;
 
@@ -5008,17 +5212,19 @@ struct decoder_model {
   struct workspace {
     typename blocks::template cache<T> stack{};
     typename norm_layer::template cache<T> norm{};
-    T *embedded = nullptr, *out = nullptr, *normed = nullptr;     ///< [rows, d]
+    T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
-    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
-    T* chunk = nullptr;       ///< logits of some rows
-    T* last = nullptr;        ///< [batch, d] last valid rows
-    T* logits = nullptr;      ///< [batch, vocabulary]
-    double* losses = nullptr; ///< [rows]
+    T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* chunk = nullptr;        ///< logits of some rows
+    T* last = nullptr;         ///< [batch, d] last valid rows
+    T* logits = nullptr;       ///< [batch, vocabulary]
+    double* losses = nullptr;  ///< [rows]
     int site = 0;
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
-  static constexpr index longest(const limits& l) { return l.target > 0 ? l.target : context_length; }
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : context_length;
+  }
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
@@ -5064,12 +5270,12 @@ struct decoder_model {
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp.
-  /// Called by every thread.
+  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the
+  /// squared logsumexp. Called by every thread.
   template <class T, class S>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
-                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr,
-                       double z_loss = 0) {
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::machine& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
@@ -5079,7 +5285,8 @@ struct decoder_model {
     const index rows = ctx.rows();
     forward<T, S>(p, b.tokens, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
-    ops::head_call<T, S> head{rows, d, vocabulary, w.normed, head_matrix<T, S>(p), T(1), b.labels, w.chunk, w.losses};
+    ops::head_call<T, S> head{rows, d,        vocabulary, w.normed, head_matrix<T, S>(p),
+                              T(1), b.labels, w.chunk,    w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (!S::scaled)
@@ -5092,9 +5299,11 @@ struct decoder_model {
       if (dp) {
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_out.size(), T(0), w.d_out);
-        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows}, d_out, w.norm, ctx);
+        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows},
+                                            d_out, w.norm, ctx);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
-        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded, w.stack, ctx);
+        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
+                                        w.stack, ctx);
         ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
         ops::embed_backward(on, rows, d, b.tokens, w.d_embedded, dp->embedding);
         if constexpr (learned)
@@ -5106,8 +5315,9 @@ struct decoder_model {
   /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
   /// predicts what follows each sequence's last valid token. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size, index length,
-                   const index* lengths, const index* past, workspace<T>& w, const ops::machine& on) {
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
+                   index length, const index* lengths, const index* past, workspace<T>& w,
+                   const ops::machine& on) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -5125,17 +5335,22 @@ struct decoder_model {
  private:
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
-    if constexpr (tied) return p.embedding;
-    else return p.head;
+    if constexpr (tied)
+      return p.embedding;
+    else
+      return p.head;
   }
   template <class T>
   static T* head_gradient(params<form::gradient<T>>& dp) {
-    if constexpr (tied) return dp.embedding;
-    else return dp.head;
+    if constexpr (tied)
+      return dp.embedding;
+    else
+      return dp.head;
   }
   /// tokens -> w.normed
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w, context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
+                      context<T>& ctx) {
     const index rows = ctx.rows();
     ops::embed(ctx.on, rows, d, tokens, p.embedding, w.embedded);
     const T* table = nullptr;
@@ -5156,19 +5371,20 @@ namespace detail {
 template <decoder_shape Shape, class... Ps>
 struct make_decoder {
   static_assert((known_policy<Ps> && ...),
-                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own from ffn::policy, "
+                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own "
+                "from ffn::policy, "
                 "attention::policy or norm::policy");
   static_assert(policies_fit<Ps...>());
-  using type =
-      decoder_model<Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
-                    pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
-                    pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-                    typename pick_storage<Ps...>::type>;
+  using type = decoder_model<
+      Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+      pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
+      pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
+      typename pick_storage<Ps...>::type>;
 };
 }  // namespace detail
 
-/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults: SwiGLU,
-/// full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
+/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
+/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
 template <decoder_shape Shape, class... Policies>
 using decoder = typename detail::make_decoder<Shape, Policies...>::type;
 
@@ -5181,12 +5397,13 @@ LINNET_NAMESPACE_BEGIN
 
 /// Sources and targets of a T5 training or scoring call, row-major.
 struct t5_batch {
-  const token* source = nullptr;          ///< [batch, source_length], padded on the right
-  const index* source_lengths = nullptr;  ///< [batch] valid source tokens, at least 1; null when all are
-  const token* labels = nullptr;          ///< [batch, target_length], `ignored` behind the end
-  index batch = 0;                        ///< sequences
-  index source_length = 0;                ///< padded source tokens
-  index target_length = 0;                ///< padded target tokens
+  const token* source = nullptr;  ///< [batch, source_length], padded on the right
+  const index* source_lengths =
+      nullptr;                    ///< [batch] valid source tokens, at least 1; null when all are
+  const token* labels = nullptr;  ///< [batch, target_length], `ignored` behind the end
+  index batch = 0;                ///< sequences
+  index source_length = 0;        ///< padded source tokens
+  index target_length = 0;        ///< padded target tokens
 };
 
 /// One stack of a T5 model: relative-position bias, blocks, final norm.
@@ -5195,17 +5412,31 @@ struct t5_stack {
   static constexpr index d = Shape.d_model, heads = Shape.heads;
   static constexpr index in = d, out = d;
   static constexpr real eps{Shape.eps};
-  static constexpr attention_shape self{.d_model = d, .heads = heads, .kv_heads = heads, .d_kv = Shape.d_kv,
-                                        .causal = IsDecoder, .scaled = false, .relative = true};
-  static constexpr attention_shape across{.d_model = d, .heads = heads, .kv_heads = heads, .d_kv = Shape.d_kv,
-                                          .cross = true, .scaled = false};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = heads,
+                                        .kv_heads = heads,
+                                        .d_kv = Shape.d_kv,
+                                        .causal = IsDecoder,
+                                        .scaled = false,
+                                        .relative = true};
+  static constexpr attention_shape across{.d_model = d,
+                                          .heads = heads,
+                                          .kv_heads = heads,
+                                          .d_kv = Shape.d_kv,
+                                          .cross = true,
+                                          .scaled = false};
   using norm_layer = typename Norm::template layer<d, eps>;
-  using self_attention = named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
+  using self_attention =
+      named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
   using cross_attention = named<"cross", residual<norm_layer, attention::full::layer<across>>>;
   template <class... Branches>
-  using block_with = typename detail::block_of<Norm, Ffn, Branches...>::template make<d, Shape.d_ff, false, eps>::type;
-  using block = typename std::conditional_t<IsDecoder, std::type_identity<block_with<self_attention, cross_attention>>,
-                                            std::type_identity<block_with<self_attention>>>::type;
+  using block_with =
+      typename detail::block_of<Norm, Ffn, Branches...>::template make<d, Shape.d_ff, false,
+                                                                       eps>::type;
+  using block =
+      typename std::conditional_t<IsDecoder,
+                                  std::type_identity<block_with<self_attention, cross_attention>>,
+                                  std::type_identity<block_with<self_attention>>>::type;
   using blocks = repeat<block, Layers>;
 
   template <class Form>
@@ -5216,8 +5447,8 @@ struct t5_stack {
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "relative_bias" / "weight", tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)},
-      p.relative_bias...);
+    f(at / "relative_bias" / "weight",
+      tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)}, p.relative_bias...);
     blocks::visit(f, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
   }
@@ -5226,10 +5457,10 @@ struct t5_stack {
   struct cache {
     typename blocks::template cache<T> stack{};
     typename norm_layer::template cache<T> norm{};
-    T *x = nullptr, *y = nullptr;      ///< [rows, d] embedded input, output of the blocks
-    T *dx = nullptr, *dy = nullptr;    ///< their gradients
-    T* bias = nullptr;                 ///< [heads, 2 origin + 1] bias lines
-    T* d_bias = nullptr;               ///< [batch, heads, 2 origin + 1]
+    T *x = nullptr, *y = nullptr;    ///< [rows, d] embedded input, output of the blocks
+    T *dx = nullptr, *dy = nullptr;  ///< their gradients
+    T* bias = nullptr;               ///< [heads, 2 origin + 1] bias lines
+    T* d_bias = nullptr;             ///< [batch, heads, 2 origin + 1]
     index origin = 0;
     int input_site = 0, output_site = 0;
   };
@@ -5255,10 +5486,12 @@ struct t5_stack {
 
   /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (zoo A4).
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c, context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c,
+                      context<T>& ctx) {
     const index rows = ctx.rows(), line = 2 * c.origin + 1;
     ctx.on.threads.each(heads, [&](index head) {
-      for (index r = 0; r < line; ++r) c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
+      for (index r = 0; r < line; ++r)
+        c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
     });
     ctx.bias = c.bias;
     ctx.bias_origin = c.origin;
@@ -5269,8 +5502,8 @@ struct t5_stack {
   }
   /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<T, d> dy, cache<T>& c,
-                       context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<T, d> dy, cache<T>& c, context<T>& ctx) {
     const index rows = ctx.rows(), line = 2 * c.origin + 1;
     ctx.bias = c.bias;
     ctx.bias_origin = c.origin;
@@ -5278,14 +5511,17 @@ struct t5_stack {
     ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
     ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
     ops::fill(ctx.on, rows * d, T(0), c.dy);
-    norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm, ctx);
+    norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm,
+                                        ctx);
     ops::fill(ctx.on, rows * d, T(0), c.dx);
-    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows}, c.stack, ctx);
+    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
+                                    c.stack, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
     ctx.on.threads.each(heads, [&](index head) {
       for (index b = 0; b < ctx.batch; ++b)
         for (index r = 0; r < line; ++r)
-          dp.relative_bias[bucket(r - c.origin) * heads + head] += c.d_bias[(b * heads + head) * line + r];
+          dp.relative_bias[bucket(r - c.origin) * heads + head] +=
+              c.d_bias[(b * heads + head) * line + r];
     });
   }
 
@@ -5299,10 +5535,12 @@ struct t5_stack {
 };
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
-template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class Attention, class Norm, class Tie, class Storage>
+template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class Attention, class Norm,
+          class Tie, class Storage>
 struct t5_model {
   static_assert(Shape.valid(),
-                "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer counts and the vocabulary "
+                "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer "
+                "counts and the vocabulary "
                 "must be positive, buckets a multiple of 4");
 
   static constexpr model_family family = model_family::t5;
@@ -5341,7 +5579,8 @@ struct t5_model {
     f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, 1}, p.embedding...);
     encoder::visit(f, at / "encoder", p.encoder_stack...);
     decoder::visit(f, at / "decoder", p.decoder_stack...);
-    if constexpr (!tied) f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
+    if constexpr (!tied)
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
   }
 
   /// Trainable parameters; shared ones count once.
@@ -5404,8 +5643,8 @@ struct t5_model {
 
   /// Whether a batch fits the limits and holds only tokens of the vocabulary.
   static bool accepts(const batch& b, const limits& l) {
-    if (b.batch < 1 || b.batch > l.batch || b.source_length < 1 || b.source_length > l.source || b.target_length < 1 ||
-        b.target_length > l.target)
+    if (b.batch < 1 || b.batch > l.batch || b.source_length < 1 || b.source_length > l.source ||
+        b.target_length < 1 || b.target_length > l.target)
       return false;
     for (index i = 0; b.source_lengths && i < b.batch; ++i)
       if (b.source_lengths[i] < 1 || b.source_lengths[i] > b.source_length) return false;
@@ -5414,12 +5653,12 @@ struct t5_model {
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * target_length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp.
-  /// Called by every thread.
+  /// given, receives all [batch * target_length, vocabulary] of them. `z_loss` is the weight of the
+  /// squared logsumexp. Called by every thread.
   template <class T, class S>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
-                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr,
-                       double z_loss = 0) {
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::machine& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     ctx.dropout = dropout;
     encode<T, S>(p, b.source, w, ctx);
@@ -5440,23 +5679,28 @@ struct t5_model {
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
 
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
-    ops::head_call<T, S> head{rows, d, vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(), b.labels, w.chunk, w.losses};
+    ops::head_call<T, S> head{
+        rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
+        b.labels, w.chunk, w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (!S::scaled)
       if (dp) {
         head.dy = w.d_out;
-        if constexpr (tied) head.d_table = dp->embedding;
-        else head.d_table = dp->head;
+        if constexpr (tied)
+          head.d_table = dp->embedding;
+        else
+          head.d_table = dp->head;
       }
     const loss_sum sum = ops::head_loss(on, head);
     if constexpr (!S::scaled)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
-        decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows}, w.decoder_stack, target);
+        decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
+                                         w.decoder_stack, target);
         ops::embed_backward(on, rows, d, w.inputs, w.decoder_stack.dx, dp->embedding);
-        encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack, {w.d_memory, ctx.rows()}, w.encoder_stack,
-                                         ctx);
+        encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack,
+                                         {w.d_memory, ctx.rows()}, w.encoder_stack, ctx);
         ops::embed_backward(on, ctx.rows(), d, b.source, w.encoder_stack.dx, dp->embedding);
       }
     return sum;
@@ -5464,18 +5708,20 @@ struct t5_model {
 
   /// Encodes [batch, length] source tokens into w.memory. Called by every thread.
   template <class T, class S>
-  static void encode(const params<form::kernel<T, S>>& p, const token* source, index batch_size, index length,
-                     const index* lengths, workspace<T>& w, const ops::machine& on) {
+  static void encode(const params<form::kernel<T, S>>& p, const token* source, index batch_size,
+                     index length, const index* lengths, workspace<T>& w, const ops::machine& on) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     encode<T, S>(p, source, w, ctx);
   }
   /// Feeds [batch, length] target tokens after `past` cached ones; w.logits[batch, vocabulary] then
   /// predicts what follows each sequence's last valid token. The encoded source has `memory_length`
-  /// padded tokens; its keys and values are computed unless `memory_cached`. Called by every thread.
+  /// padded tokens; its keys and values are computed unless `memory_cached`. Called by every
+  /// thread.
   template <class T, class S>
-  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size, index length,
-                   const index* lengths, const index* past, index memory_length, const index* memory_lengths,
-                   bool memory_cached, workspace<T>& w, const ops::machine& on) {
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
+                   index length, const index* lengths, const index* past, index memory_length,
+                   const index* memory_lengths, bool memory_cached, workspace<T>& w,
+                   const ops::machine& on) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     ctx.past = past;
     ctx.memory = w.memory;
@@ -5488,8 +5734,8 @@ struct t5_model {
     on.threads.each(batch_size, [&](index i) {
       std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
     });
-    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr),
-                false, head_scale<T>());
+    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits,
+                static_cast<const T*>(nullptr), false, head_scale<T>());
   }
 
  private:
@@ -5500,11 +5746,14 @@ struct t5_model {
   }
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
-    if constexpr (tied) return p.embedding;
-    else return p.head;
+    if constexpr (tied)
+      return p.embedding;
+    else
+      return p.head;
   }
   template <class T>
-  static context<T> source_context(index batch_size, index length, const index* lengths, const ops::machine& on) {
+  static context<T> source_context(index batch_size, index length, const index* lengths,
+                                   const ops::machine& on) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -5513,7 +5762,8 @@ struct t5_model {
     return ctx;
   }
   template <class T, class S>
-  static void encode(const params<form::kernel<T, S>>& p, const token* source, workspace<T>& w, context<T>& ctx) {
+  static void encode(const params<form::kernel<T, S>>& p, const token* source, workspace<T>& w,
+                     context<T>& ctx) {
     ops::embed(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
     encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
   }
@@ -5530,16 +5780,21 @@ inline constexpr bool known_t5_policy<decoder_stack<P>> = std::is_base_of_v<ffn:
 template <t5_shape Shape, class... Ps>
 struct make_t5 {
   static_assert((known_t5_policy<Ps> && ...),
-                "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from ffn::policy, "
-                "attention::policy or norm::policy, and wrap only ffn:: policies in encoder<> or decoder_stack<>");
-  static_assert((!std::is_base_of_v<position::policy, Ps> && ...),
-                "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
-  static_assert((!std::is_base_of_v<bias::all, Ps> && ...), "linnet::t5: T5 has no biases; bias::all is for decoder<>");
+                "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from "
+                "ffn::policy, "
+                "attention::policy or norm::policy, and wrap only ffn:: policies in encoder<> or "
+                "decoder_stack<>");
+  static_assert(
+      (!std::is_base_of_v<position::policy, Ps> && ...),
+      "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
+  static_assert((!std::is_base_of_v<bias::all, Ps> && ...),
+                "linnet::t5: T5 has no biases; bias::all is for decoder<>");
   static_assert(policies_fit<Ps...>());
   using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
-                        pick<tie::policy, tie::tied, Ps...>, typename pick_storage<Ps...>::type>;
+                        pick<attention::policy, attention::full, Ps...>,
+                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+                        typename pick_storage<Ps...>::type>;
 };
 }  // namespace detail
 
@@ -5558,17 +5813,22 @@ namespace detail {
 /// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
 inline std::string number_text(double x) {
   char digits[32];
-  if (const double limit = 9007199254740992; x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
+  if (const double limit = 9007199254740992;
+      x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
     return std::to_string(static_cast<std::int64_t>(x));
   return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
 }
 
 constexpr const char* name_of(activation_kind kind) {
   switch (kind) {
-    case activation_kind::relu: return "relu";
-    case activation_kind::gelu: return "gelu";
-    case activation_kind::gelu_tanh: return "gelu_tanh";
-    default: return "silu";
+    case activation_kind::relu:
+      return "relu";
+    case activation_kind::gelu:
+      return "gelu";
+    case activation_kind::gelu_tanh:
+      return "gelu_tanh";
+    default:
+      return "silu";
   }
 }
 
@@ -5605,24 +5865,34 @@ struct ffn_facts<ffn::linear_relu> : ffn_facts<void> {
 template <int N, expansion E>
 struct ffn_facts<ffn::reparam<N, E>> : ffn_facts<void> {
   static std::string name() {
-    return "reparam " + std::to_string(N) + " expansion " + number_text(static_cast<double>(E.thousandths) / 1000);
+    return "reparam " + std::to_string(N) + " expansion " +
+           number_text(static_cast<double>(E.thousandths) / 1000);
   }
 };
 
 template <class P>
 constexpr const char* norm_name() {
-  if constexpr (std::is_same_v<P, norm::rms>) return "rms";
-  else if constexpr (std::is_same_v<P, norm::layer_norm>) return "layer_norm";
-  else return "custom";
+  if constexpr (std::is_same_v<P, norm::rms>)
+    return "rms";
+  else if constexpr (std::is_same_v<P, norm::layer_norm>)
+    return "layer_norm";
+  else
+    return "custom";
 }
 template <class P>
 constexpr const char* position_name() {
-  if constexpr (std::is_same_v<P, position::rope>) return "rope";
-  else if constexpr (std::is_same_v<P, position::rope_half>) return "rope_half";
-  else if constexpr (std::is_same_v<P, position::learned>) return "learned";
-  else if constexpr (std::is_same_v<P, position::sinusoidal>) return "sinusoidal";
-  else if constexpr (std::is_same_v<P, position::none>) return "none";
-  else return "custom";
+  if constexpr (std::is_same_v<P, position::rope>)
+    return "rope";
+  else if constexpr (std::is_same_v<P, position::rope_half>)
+    return "rope_half";
+  else if constexpr (std::is_same_v<P, position::learned>)
+    return "learned";
+  else if constexpr (std::is_same_v<P, position::sinusoidal>)
+    return "sinusoidal";
+  else if constexpr (std::is_same_v<P, position::none>)
+    return "none";
+  else
+    return "custom";
 }
 
 /// One statement about a model.
@@ -5637,7 +5907,9 @@ std::vector<fact> facts_of() {
   const auto number = [&](const char* key, auto value) {
     all.push_back({key, number_text(static_cast<double>(value))});
   };
-  const auto text = [&](const char* key, std::string value) { all.push_back({key, std::move(value)}); };
+  const auto text = [&](const char* key, std::string value) {
+    all.push_back({key, std::move(value)});
+  };
   constexpr auto shape = M::shape;
   number("d_model", shape.d_model);
   number("d_ff", shape.d_ff);
@@ -5684,23 +5956,54 @@ static_assert(std::endian::native == std::endian::little,
               "linnet reads and writes files on little-endian machines only");
 
 /// Element types of tensors in files, little-endian.
-enum class dtype { boolean, u8, i8, f8_e4m3, f8_e5m2, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64 };
+enum class dtype {
+  boolean,
+  u8,
+  i8,
+  f8_e4m3,
+  f8_e5m2,
+  u16,
+  i16,
+  f16,
+  bf16,
+  u32,
+  i32,
+  f32,
+  u64,
+  i64,
+  f64
+};
 
 namespace detail {
 struct dtype_facts {
   std::string_view name;
   index size;
 };
-inline constexpr std::array<dtype_facts, 15> dtype_table{{{"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"F8_E4M3", 1},
-                                                          {"F8_E5M2", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2},
-                                                          {"BF16", 2}, {"U32", 4}, {"I32", 4}, {"F32", 4},
-                                                          {"U64", 8}, {"I64", 8}, {"F64", 8}}};
+inline constexpr std::array<dtype_facts, 15> dtype_table{{{"BOOL", 1},
+                                                          {"U8", 1},
+                                                          {"I8", 1},
+                                                          {"F8_E4M3", 1},
+                                                          {"F8_E5M2", 1},
+                                                          {"U16", 2},
+                                                          {"I16", 2},
+                                                          {"F16", 2},
+                                                          {"BF16", 2},
+                                                          {"U32", 4},
+                                                          {"I32", 4},
+                                                          {"F32", 4},
+                                                          {"U64", 8},
+                                                          {"I64", 8},
+                                                          {"F64", 8}}};
 }  // namespace detail
 
 /// The name of an element type in safetensors files, such as "F32".
-constexpr std::string_view name_of(dtype type) { return detail::dtype_table[static_cast<std::size_t>(type)].name; }
+constexpr std::string_view name_of(dtype type) {
+  return detail::dtype_table[static_cast<std::size_t>(type)].name;
+}
 /// Bytes of one element.
-constexpr index size_of(dtype type) { return detail::dtype_table[static_cast<std::size_t>(type)].size; }
+constexpr index size_of(dtype type) {
+  return detail::dtype_table[static_cast<std::size_t>(type)].size;
+}
 /// Whether values of this type can be read as real numbers: F16, BF16, F32, F64.
 constexpr bool is_real(dtype type) {
   return type == dtype::f16 || type == dtype::bf16 || type == dtype::f32 || type == dtype::f64;
@@ -5725,7 +6028,8 @@ inline double decode_half(std::uint16_t bits) {
     return bits >> 15 != 0 ? -size : size;
   }
   const std::uint32_t wide = static_cast<std::uint32_t>(bits >> 15) << 31 |
-                             static_cast<std::uint32_t>(exponent == 31 ? 255 : exponent + 112) << 23 |
+                             static_cast<std::uint32_t>(exponent == 31 ? 255 : exponent + 112)
+                                 << 23 |
                              static_cast<std::uint32_t>(fraction) << 13;
   float value = 0;
   __builtin_memcpy(&value, &wide, sizeof value);
@@ -5737,14 +6041,17 @@ inline void decode_reals(dtype type, const std::byte* from, index count, index s
   const index step = stride * size_of(type);
   switch (type) {
     case dtype::f16:
-      for (index i = 0; i < count; ++i) to[i] = decode_half(load_as<std::uint16_t>(from + i * step));
+      for (index i = 0; i < count; ++i)
+        to[i] = decode_half(load_as<std::uint16_t>(from + i * step));
       break;
     case dtype::bf16:
       for (index i = 0; i < count; ++i)
-        to[i] = storage::bf16::decode(static_cast<storage::bf16::value>(load_as<std::uint16_t>(from + i * step)));
+        to[i] = storage::bf16::decode(
+            static_cast<storage::bf16::value>(load_as<std::uint16_t>(from + i * step)));
       break;
     case dtype::f32:
-      for (index i = 0; i < count; ++i) to[i] = static_cast<double>(load_as<float>(from + i * step));
+      for (index i = 0; i < count; ++i)
+        to[i] = static_cast<double>(load_as<float>(from + i * step));
       break;
     default:
       for (index i = 0; i < count; ++i) to[i] = load_as<double>(from + i * step);
@@ -5766,11 +6073,15 @@ struct leaf {
 
 template <class Value>
 constexpr dtype dtype_of() {
-  if constexpr (std::is_same_v<Value, float>) return dtype::f32;
-  else if constexpr (std::is_same_v<Value, double>) return dtype::f64;
-  else if constexpr (std::is_same_v<Value, storage::bf16::value>) return dtype::bf16;
+  if constexpr (std::is_same_v<Value, float>)
+    return dtype::f32;
+  else if constexpr (std::is_same_v<Value, double>)
+    return dtype::f64;
+  else if constexpr (std::is_same_v<Value, storage::bf16::value>)
+    return dtype::bf16;
   else {
-    static_assert(std::is_same_v<Value, storage::int8::value>, "linnet: files cannot hold this storage type");
+    static_assert(std::is_same_v<Value, storage::int8::value>,
+                  "linnet: files cannot hold this storage type");
     return dtype::i8;
   }
 }
@@ -5818,14 +6129,15 @@ inline void encode_reals(const leaf& to, index first, index count, const double*
 
 /// Where the rows of one tensor of the model stand within a tensor of a file.
 struct placement {
-  std::string name;         ///< of the tensor in the file
-  index rows = 0;           ///< its shape: [rows, columns], or [rows] for a vector
+  std::string name;  ///< of the tensor in the file
+  index rows = 0;    ///< its shape: [rows, columns], or [rows] for a vector
   index columns = 1;
   bool vector = false;
   bool transposed = false;  ///< the file has [in, out]
   index offset = 0;         ///< output feature of the file at which the model's first row stands
-  index half_heads = 0;     ///< head width, where the file has RoPE pairs (i, i + h/2) and the model (2i, 2i+1)
-  index paired_heads = 0;   ///< head width, the other way round
+  index half_heads =
+      0;  ///< head width, where the file has RoPE pairs (i, i + h/2) and the model (2i, 2i+1)
+  index paired_heads = 0;  ///< head width, the other way round
 
   /// The file's output feature that holds row `n` of the model.
   index feature(index n) const {
@@ -5844,7 +6156,8 @@ struct placement {
 inline void copy_in(const leaf& to, const placement& at, dtype type, const std::byte* from) {
   if (type == to.type && !at.reordered()) {
     const index size = size_of(type);
-    __builtin_memcpy(to.data, from + at.row(0).first * size, static_cast<std::size_t>(to.size() * size));
+    __builtin_memcpy(to.data, from + at.row(0).first * size,
+                     static_cast<std::size_t>(to.size() * size));
     return;
   }
   std::array<double, 256> some;
@@ -5874,10 +6187,14 @@ void copy_out_as(const leaf& from, const placement& at, std::byte* to) {
 }
 inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
   switch (size_of(from.type)) {
-    case 1: return copy_out_as<std::uint8_t>(from, at, to);
-    case 2: return copy_out_as<std::uint16_t>(from, at, to);
-    case 4: return copy_out_as<std::uint32_t>(from, at, to);
-    default: return copy_out_as<std::uint64_t>(from, at, to);
+    case 1:
+      return copy_out_as<std::uint8_t>(from, at, to);
+    case 2:
+      return copy_out_as<std::uint16_t>(from, at, to);
+    case 4:
+      return copy_out_as<std::uint32_t>(from, at, to);
+    default:
+      return copy_out_as<std::uint64_t>(from, at, to);
   }
 }
 
@@ -5897,12 +6214,13 @@ LINNET_NAMESPACE_BEGIN
 class llama2c_tokenizer {
  public:
   static constexpr token unknown = 0, begin = 1, end = 2;
-  static constexpr token first_byte = 3;           ///< id of the byte 0
-  static constexpr index most_pieces = 512 * 1024; ///< largest vocabulary that is read
+  static constexpr token first_byte = 3;            ///< id of the byte 0
+  static constexpr index most_pieces = 512 * 1024;  ///< largest vocabulary that is read
 
   /// Parses a tokenizer.bin held in memory. The file does not say how many pieces it has:
   /// `vocabulary` comes from the model. `where` names the file in errors. Errors: errc::malformed,
-  /// errc::mismatch (another number of pieces), errc::invalid (a vocabulary without bytes or too large).
+  /// errc::mismatch (another number of pieces), errc::invalid (a vocabulary without bytes or too
+  /// large).
   static result<llama2c_tokenizer> parse(std::span<const std::byte> file, index vocabulary,
                                          const std::string& where = "tokenizer.bin");
 
@@ -5920,7 +6238,8 @@ class llama2c_tokenizer {
   /// The ids of a text: a space is put before it, its UTF-8 sequences become pieces or bytes, then
   /// the neighbours whose union has the best score merge, leftmost first, until none is left.
   /// Optionally with the begin and end ids around. Takes n log n steps.
-  std::vector<token> encode(std::string_view text, bool with_begin = true, bool with_end = false) const;
+  std::vector<token> encode(std::string_view text, bool with_begin = true,
+                            bool with_end = false) const;
 
   /// The bytes that `id` adds to a text after `previous`: its piece, without the leading space
   /// after begin; of a byte's piece, that byte.
@@ -5985,7 +6304,8 @@ class llama2c_tokenizer {
   }();
 };
 
-inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file, index vocabulary,
+inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file,
+                                                          index vocabulary,
                                                           const std::string& where) {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
@@ -5993,12 +6313,14 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
   if (vocabulary < first_byte + 256 || vocabulary > most_pieces)
     return wrong(errc::invalid, "vocabulary of the model", "259 to " + std::to_string(most_pieces),
                  std::to_string(vocabulary));
-  if (file.size() < 4) return wrong(errc::malformed, "file size", "at least 4 bytes", std::to_string(file.size()));
+  if (file.size() < 4)
+    return wrong(errc::malformed, "file size", "at least 4 bytes", std::to_string(file.size()));
   if (static_cast<std::size_t>(vocabulary) > (file.size() - 4) / 8)
     return wrong(errc::mismatch, "file size",
                  "room for " + std::to_string(vocabulary) + " pieces (the model's vocabulary)",
                  std::to_string(file.size()) + " bytes");
-  if (file.size() > UINT32_MAX) return wrong(errc::malformed, "file size", "below 4 GiB", std::to_string(file.size()));
+  if (file.size() > UINT32_MAX)
+    return wrong(errc::malformed, "file size", "below 4 GiB", std::to_string(file.size()));
 
   std::size_t at = 0;
   const auto take = [&](auto& value) {
@@ -6012,33 +6334,40 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
   for (token id = 0; id < vocabulary; ++id) {
     const auto what = [&](const char* field = "") { return "piece " + std::to_string(id) + field; };
     if (file.size() - at < 8)
-      return wrong(errc::mismatch, what(), "one (the model's vocabulary has " + std::to_string(vocabulary) + ")",
+      return wrong(errc::mismatch, what(),
+                   "one (the model's vocabulary has " + std::to_string(vocabulary) + ")",
                    "the end of the file");
     entry e{};
     take(e.score);
     take(e.size);
     e.first = static_cast<std::uint32_t>(at);
-    if (!is_finite(e.score)) return wrong(errc::malformed, what(": score"), "a finite number", "another");
+    if (!is_finite(e.score))
+      return wrong(errc::malformed, what(": score"), "a finite number", "another");
     if (e.size > file.size() - at)
-      return wrong(errc::malformed, what(": length"), "at most the " + std::to_string(file.size() - at) + " bytes left",
+      return wrong(errc::malformed, what(": length"),
+                   "at most the " + std::to_string(file.size() - at) + " bytes left",
                    std::to_string(e.size));
     if (e.size > longest)
       return wrong(errc::malformed, what(": length"),
-                   "at most " + std::to_string(longest) + ", the longest by the header", std::to_string(e.size));
+                   "at most " + std::to_string(longest) + ", the longest by the header",
+                   std::to_string(e.size));
     const std::string_view text(reinterpret_cast<const char*>(file.data()) + at, e.size);
     at += e.size;
     made.pieces_.push_back(e);
-    if (id >= first_byte && id < first_byte + 256 && (e.size != 6 || byte_of(text) != id - first_byte)) {
+    if (id >= first_byte && id < first_byte + 256 &&
+        (e.size != 6 || byte_of(text) != id - first_byte)) {
       constexpr std::string_view hex = "0123456789ABCDEF";
       const int byte = id - first_byte;
       std::string expected = "<0x";
-      ((expected += hex[static_cast<std::size_t>(byte / 16)]) += hex[static_cast<std::size_t>(byte % 16)]) += '>';
+      ((expected += hex[static_cast<std::size_t>(byte / 16)]) +=
+       hex[static_cast<std::size_t>(byte % 16)]) += '>';
       return wrong(errc::malformed, what(), expected, "another piece");
     }
   }
   if (at != file.size())
     return wrong(errc::mismatch, "file size",
-                 std::to_string(at) + " bytes for " + std::to_string(vocabulary) + " pieces (the model's vocabulary)",
+                 std::to_string(at) + " bytes for " + std::to_string(vocabulary) +
+                     " pieces (the model's vocabulary)",
                  std::to_string(file.size()));
   made.text_.assign(reinterpret_cast<const char*>(file.data()), file.size());
   made.by_piece_.resize(made.pieces_.size());
@@ -6050,7 +6379,8 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
   return made;
 }
 
-inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin, bool with_end) const {
+inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin,
+                                                    bool with_end) const {
   // The ids so far, as a list linked through the indices of its elements.
   struct link {
     token id;
@@ -6058,7 +6388,9 @@ inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool 
   };
   std::vector<link> list;
   list.reserve(text.size() + 1);
-  const auto append = [&](token id) { list.push_back({id, std::ssize(list) - 1, std::ssize(list) + 1}); };
+  const auto append = [&](token id) {
+    list.push_back({id, std::ssize(list) - 1, std::ssize(list) + 1});
+  };
   const auto append_text = [&](std::string_view character) {
     if (const token id = find(character); id >= 0) return append(id);
     for (const char c : character) append(static_cast<unsigned char>(c) + first_byte);
@@ -6124,33 +6456,46 @@ inline constexpr index llama2c_header = 256;  ///< bytes, version 1
 
 /// The facts of a model type that a checkpoint also holds, and the two that the format fixes.
 struct llama2c_shape {
-  std::int32_t dim = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, vocabulary = 0, context = 0;
+  std::int32_t dim = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, vocabulary = 0,
+               context = 0;
   bool tied = true;
   index head_width = 0;
-  index paired_heads = 0;  ///< head width, where the model pairs (i, i + h/2) and the file (2i, 2i+1)
+  index paired_heads =
+      0;  ///< head width, where the model pairs (i, i + h/2) and the file (2i, 2i+1)
   double eps = 0, rope_theta = 0;
 };
 
 template <class M, class T>
 constexpr llama2c_shape llama2c_shape_of() {
-  static_assert(M::family == model_family::decoder, "linnet: llama2.c checkpoints hold decoder-only models");
+  static_assert(M::family == model_family::decoder,
+                "linnet: llama2.c checkpoints hold decoder-only models");
   if constexpr (M::family == model_family::decoder) {
     using P = typename M::position;
     constexpr decoder_shape s = M::shape;
-    static_assert(
-        std::is_same_v<typename M::norm, norm::rms> && std::is_same_v<typename M::ffn, ffn::swiglu> &&
-            std::is_same_v<typename M::attention, attention::full> && !M::biased &&
-            (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>),
-        "linnet: llama2.c checkpoints hold Llama models: norm::rms, ffn::swiglu, attention::full, position::rope, "
-        "no biases");
+    static_assert(std::is_same_v<typename M::norm, norm::rms> &&
+                      std::is_same_v<typename M::ffn, ffn::swiglu> &&
+                      std::is_same_v<typename M::attention, attention::full> && !M::biased &&
+                      (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>),
+                  "linnet: llama2.c checkpoints hold Llama models: norm::rms, ffn::swiglu, "
+                  "attention::full, position::rope, "
+                  "no biases");
     static_assert(s.heads * s.head_width() == s.d_model,
                   "linnet: in llama2.c checkpoints heads * head width is d_model");
     static_assert(!storage_of<M, T>::scaled,
                   "linnet: llama2.c checkpoints are f32; load the f32 model and quantize() it");
     const auto narrow = [](index x) { return static_cast<std::int32_t>(x); };
-    return {narrow(s.d_model), narrow(s.d_ff), narrow(s.layers), narrow(s.heads), narrow(s.kv_heads),
-            narrow(s.vocabulary), narrow(s.context), M::tied, s.head_width(),
-            M::position::pairing == rope_pairing::half ? s.head_width() : 0, s.eps, s.rope_theta};
+    return {narrow(s.d_model),
+            narrow(s.d_ff),
+            narrow(s.layers),
+            narrow(s.heads),
+            narrow(s.kv_heads),
+            narrow(s.vocabulary),
+            narrow(s.context),
+            M::tied,
+            s.head_width(),
+            M::position::pairing == rope_pairing::half ? s.head_width() : 0,
+            s.eps,
+            s.rope_theta};
   }
 }
 
@@ -6191,11 +6536,13 @@ class llama2c_layout {
     index layer = -1;
     if (name.starts_with("blocks.")) {
       layer = 0;
-      for (name.remove_prefix(7); name.front() != '.'; name.remove_prefix(1)) layer = layer * 10 + (name.front() - '0');
+      for (name.remove_prefix(7); name.front() != '.'; name.remove_prefix(1))
+        layer = layer * 10 + (name.front() - '0');
       name.remove_prefix(1);
     }
     for (const entry& e : entries_)
-      if (e.repeated == (layer >= 0) && e.name == name) return e.first + (layer > 0 ? layer * e.size : 0);
+      if (e.repeated == (layer >= 0) && e.name == name)
+        return e.first + (layer > 0 ? layer * e.size : 0);
     return -1;
   }
   /// The first value of version 0's rotary tables.
@@ -6217,8 +6564,8 @@ class llama2c_layout {
 };
 
 /// Compares a file with a model type; the value is the number of bytes before the first tensor.
-inline result<index> check_llama2c(std::span<const std::byte> file, const llama2c_shape& type, const std::string& where,
-                                   llama2c_version& version) {
+inline result<index> check_llama2c(std::span<const std::byte> file, const llama2c_shape& type,
+                                   const std::string& where, llama2c_version& version) {
   const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
     return error{code, where, what, std::move(expected), std::move(got)};
   };
@@ -6238,31 +6585,39 @@ inline result<index> check_llama2c(std::span<const std::byte> file, const llama2
     if (const auto number = next(); number != 1)
       return wrong(errc::unsupported, "version", "0 or 1", std::to_string(number));
   }
-  const std::pair<const char*, std::int32_t> fields[] = {{"dim", type.dim}, {"hidden_dim", type.hidden},
-                                                         {"n_layers", type.layers}, {"n_heads", type.heads},
+  const std::pair<const char*, std::int32_t> fields[] = {{"dim", type.dim},
+                                                         {"hidden_dim", type.hidden},
+                                                         {"n_layers", type.layers},
+                                                         {"n_heads", type.heads},
                                                          {"n_kv_heads", type.kv_heads}};
   for (const auto& [name, expected] : fields)
-    if (const auto got = next(); got != expected) return differs(name, std::to_string(expected), std::to_string(got));
+    if (const auto got = next(); got != expected)
+      return differs(name, std::to_string(expected), std::to_string(got));
   const auto vocabulary = next();
   const std::int32_t signed_size = legacy && !type.tied ? -type.vocabulary : type.vocabulary;
   if (vocabulary != signed_size)
-    return differs(legacy && vocabulary == -signed_size ? "vocab_size (negative: untied head)" : "vocab_size",
-                   std::to_string(signed_size), std::to_string(vocabulary));
+    return differs(
+        legacy && vocabulary == -signed_size ? "vocab_size (negative: untied head)" : "vocab_size",
+        std::to_string(signed_size), std::to_string(vocabulary));
   if (const auto got = next(); got != type.context)
     return differs("seq_len", std::to_string(type.context), std::to_string(got));
   if (!legacy) {
     const int shared = std::to_integer<int>(file[36]);
-    if (shared > 1) return wrong(errc::malformed, "shared classifier", "0 or 1", std::to_string(shared));
+    if (shared > 1)
+      return wrong(errc::malformed, "shared classifier", "0 or 1", std::to_string(shared));
     if (shared != (type.tied ? 1 : 0))
       return differs("shared classifier", type.tied ? "1" : "0", std::to_string(shared));
     for (const std::byte pad : file.subspan(37, llama2c_header - 37))
-      if (pad != std::byte{0}) return wrong(errc::malformed, "header", "zeros from byte 37 on", "another value");
+      if (pad != std::byte{0})
+        return wrong(errc::malformed, "header", "zeros from byte 37 on", "another value");
   }
   // The format has no place for these: every llama2.c model uses the same.
-  if (type.eps != 1e-5) return differs("norm eps", number_text(type.eps), "1e-05, as always in llama2.c");
+  if (type.eps != 1e-5)
+    return differs("norm eps", number_text(type.eps), "1e-05, as always in llama2.c");
   if (type.rope_theta != 10000)
     return differs("rope theta", number_text(type.rope_theta), "10000, as always in llama2.c");
-  const index before = legacy ? 28 : llama2c_header, size = before + 4 * llama2c_layout(type, version).size();
+  const index before = legacy ? 28 : llama2c_header,
+              size = before + 4 * llama2c_layout(type, version).size();
   if (std::ssize(file) != size)
     return wrong(errc::malformed, "file size", std::to_string(size) + " bytes for this header",
                  std::to_string(file.size()));
@@ -6278,14 +6633,15 @@ inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor
 
 }  // namespace detail
 
-/// Loads a llama2.c checkpoint, version 0 or 1, held in memory. The header is compared with the type
-/// of `w` field by field, then the size, and only then is `w` written. `where` names the file in
-/// errors. Errors: errc::malformed, errc::mismatch, errc::unsupported, errc::out_of_memory.
+/// Loads a llama2.c checkpoint, version 0 or 1, held in memory. The header is compared with the
+/// type of `w` field by field, then the size, and only then is `w` written. `where` names the file
+/// in errors. Errors: errc::malformed, errc::mismatch, errc::unsupported, errc::out_of_memory.
 template <class M, class T>
 result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
                           const std::string& where = "llama2.c checkpoint") {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
-  if (!w.valid()) return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
+  if (!w.valid())
+    return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
   llama2c_version version{};
   const auto begin = detail::check_llama2c(file, type, where, version);
   if (!begin) return begin.error();
@@ -6307,7 +6663,8 @@ result<void> load_llama2c(weights<M, T>& w, const std::string& path) {
 /// llama2c_tokenizer::parse().
 inline result<llama2c_tokenizer> read_llama2c_tokenizer(const std::string& path, index vocabulary) {
   const auto file = read_file(path);
-  return file ? llama2c_tokenizer::parse(*file, vocabulary, path) : result<llama2c_tokenizer>(file.error());
+  return file ? llama2c_tokenizer::parse(*file, vocabulary, path)
+              : result<llama2c_tokenizer>(file.error());
 }
 
 /// Saves weights as a llama2.c checkpoint, which llama2.c's run reads (version 0). Errors:
@@ -6316,15 +6673,17 @@ template <class M, class T>
 result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
                           llama2c_version version = llama2c_version::v0) {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
-  if (!w.valid()) return error{errc::out_of_memory, path, "weights", "memory for the model", "none"};
+  if (!w.valid())
+    return error{errc::out_of_memory, path, "weights", "memory for the model", "none"};
   if (type.eps != 1e-5 || type.rope_theta != 10000)
-    return error{errc::mismatch, path, "the model type", "norm eps 1e-05 and rope theta 10000, as always in llama2.c",
-                 "others"};
+    return error{errc::mismatch, path, "the model type",
+                 "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others"};
   const detail::llama2c_layout layout(type, version);
   const bool legacy = version == llama2c_version::v0;
   const index begin = legacy ? 28 : detail::llama2c_header;
   file_bytes file(static_cast<std::size_t>(begin + 4 * layout.size()));
-  if (file.data() == nullptr) return error{errc::out_of_memory, path, "", "memory for the file", "none"};
+  if (file.data() == nullptr)
+    return error{errc::out_of_memory, path, "", "memory for the file", "none"};
   __builtin_memset(file.data(), 0, static_cast<std::size_t>(begin));
 
   const std::int32_t header[] = {static_cast<std::int32_t>(detail::llama2c_magic),
@@ -6337,26 +6696,30 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
                                  legacy && !type.tied ? -type.vocabulary : type.vocabulary,
                                  type.context};
   const int skipped = legacy ? 2 : 0;
-  __builtin_memcpy(file.data(), header + skipped, sizeof header - 4 * static_cast<std::size_t>(skipped));
+  __builtin_memcpy(file.data(), header + skipped,
+                   sizeof header - 4 * static_cast<std::size_t>(skipped));
   if (!legacy && type.tied) file.data()[36] = std::byte{1};
 
-  const auto put = [&](index at, float x) { __builtin_memcpy(file.data() + begin + 4 * at, &x, sizeof x); };
+  const auto put = [&](index at, float x) {
+    __builtin_memcpy(file.data() + begin + 4 * at, &x, sizeof x);
+  };
   for (const detail::leaf& tensor : detail::leaves_of(w)) {
     const detail::placement place = detail::llama2c_placement(type, tensor);
     const index first = layout.find(tensor.name);
     for (index n = 0; n < tensor.rows; ++n)
       for (index j = 0; j < tensor.columns; ++j) {
         double x = 0;
-        detail::decode_reals(tensor.type, tensor.data + (n * tensor.columns + j) * size_of(tensor.type), 1, 1, &x);
+        detail::decode_reals(
+            tensor.type, tensor.data + (n * tensor.columns + j) * size_of(tensor.type), 1, 1, &x);
         put(first + place.row(n).first + j, static_cast<float>(x));
       }
   }
   if (legacy)
     for (index t = 0, half = type.head_width / 2; t < type.context; ++t)
       for (index i = 0; i < half; ++i) {
-        const double angle =
-            static_cast<double>(t) *
-            std::pow(type.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(type.head_width));
+        const double angle = static_cast<double>(t) *
+                             std::pow(type.rope_theta, -2.0 * static_cast<double>(i) /
+                                                           static_cast<double>(type.head_width));
         put(layout.tables() + t * half + i, static_cast<float>(std::cos(angle)));
         put(layout.tables() + (type.context + t) * half + i, static_cast<float>(std::sin(angle)));
       }
@@ -6379,8 +6742,10 @@ void initialize(weights<M, T>& w, seed s) {
   w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     random_stream random(s, stream_of(at.str()));
     T* values = nullptr;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) values = leaf;
-    else values = leaf.data;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      values = leaf;
+    else
+      values = leaf.data;
     for (index i = 0; i < info.size(); ++i)
       values[i] = info.kind == role::scale  ? T(1)
                   : info.kind == role::bias ? T(0)
@@ -6404,8 +6769,13 @@ inline constexpr index t5_vocabulary = 32128;  ///< 32,100 pieces padded to a mu
 
 /// T5-Efficient sizes; the published totals belong to heads of width 64 (zoo A8).
 constexpr t5_shape t5_efficient(index layers, index d_ff, index d_model, index heads, index d_kv) {
-  return {.d_model = d_model, .d_ff = d_ff, .d_kv = d_kv, .heads = heads, .encoder_layers = layers,
-          .decoder_layers = layers, .vocabulary = t5_vocabulary};
+  return {.d_model = d_model,
+          .d_ff = d_ff,
+          .d_kv = d_kv,
+          .heads = heads,
+          .encoder_layers = layers,
+          .decoder_layers = layers,
+          .vocabulary = t5_vocabulary};
 }
 inline constexpr t5_shape t5_tiny = t5_efficient(4, 1024, 256, 4, 64);
 inline constexpr t5_shape t5_mini = t5_efficient(4, 1536, 384, 8, 64);
@@ -6421,20 +6791,62 @@ inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
 // sisters of the same family, deep and thin as MobileLLM (Liu et al. 2024) found best at these
 // sizes. The 100M keeps the baseline's block and is deeper; at 10M the GPT-2 vocabulary would take
 // the whole budget, so the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
-inline constexpr decoder_shape stlm_10m{.d_model = 128, .d_ff = 384, .heads = 8, .kv_heads = 4, .layers = 18,
-                                        .vocabulary = 50257, .context = 512, .eps = 1e-6};
-inline constexpr decoder_shape stlm_50m{.d_model = 512, .d_ff = 1536, .heads = 16, .kv_heads = 4, .layers = 10,
-                                        .vocabulary = 50257, .context = 512, .eps = 1e-6};
-inline constexpr decoder_shape stlm_100m{.d_model = 512, .d_ff = 1536, .heads = 16, .kv_heads = 4, .layers = 25,
-                                         .vocabulary = 50257, .context = 512, .eps = 1e-6};
-inline constexpr decoder_shape gpt2_small{.d_model = 768, .d_ff = 3072, .heads = 12, .kv_heads = 12, .layers = 12,
-                                          .vocabulary = 50257, .context = 1024, .eps = 1e-5};
-inline constexpr decoder_shape stories260k{.d_model = 64, .d_ff = 172, .heads = 8, .kv_heads = 4, .layers = 5,
-                                           .vocabulary = 512, .context = 512, .eps = 1e-5};
-inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048, .d_ff = 5632, .heads = 32, .kv_heads = 4, .layers = 22,
-                                              .vocabulary = 32000, .context = 2048, .eps = 1e-5};
-inline constexpr decoder_shape mobilellm_125m{.d_model = 576, .d_ff = 1536, .heads = 9, .kv_heads = 3, .layers = 30,
-                                              .vocabulary = 32000, .context = 2048, .eps = 1e-5};
+inline constexpr decoder_shape stlm_10m{.d_model = 128,
+                                        .d_ff = 384,
+                                        .heads = 8,
+                                        .kv_heads = 4,
+                                        .layers = 18,
+                                        .vocabulary = 50257,
+                                        .context = 512,
+                                        .eps = 1e-6};
+inline constexpr decoder_shape stlm_50m{.d_model = 512,
+                                        .d_ff = 1536,
+                                        .heads = 16,
+                                        .kv_heads = 4,
+                                        .layers = 10,
+                                        .vocabulary = 50257,
+                                        .context = 512,
+                                        .eps = 1e-6};
+inline constexpr decoder_shape stlm_100m{.d_model = 512,
+                                         .d_ff = 1536,
+                                         .heads = 16,
+                                         .kv_heads = 4,
+                                         .layers = 25,
+                                         .vocabulary = 50257,
+                                         .context = 512,
+                                         .eps = 1e-6};
+inline constexpr decoder_shape gpt2_small{.d_model = 768,
+                                          .d_ff = 3072,
+                                          .heads = 12,
+                                          .kv_heads = 12,
+                                          .layers = 12,
+                                          .vocabulary = 50257,
+                                          .context = 1024,
+                                          .eps = 1e-5};
+inline constexpr decoder_shape stories260k{.d_model = 64,
+                                           .d_ff = 172,
+                                           .heads = 8,
+                                           .kv_heads = 4,
+                                           .layers = 5,
+                                           .vocabulary = 512,
+                                           .context = 512,
+                                           .eps = 1e-5};
+inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
+                                              .d_ff = 5632,
+                                              .heads = 32,
+                                              .kv_heads = 4,
+                                              .layers = 22,
+                                              .vocabulary = 32000,
+                                              .context = 2048,
+                                              .eps = 1e-5};
+inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
+                                              .d_ff = 1536,
+                                              .heads = 9,
+                                              .kv_heads = 3,
+                                              .layers = 30,
+                                              .vocabulary = 32000,
+                                              .context = 2048,
+                                              .eps = 1e-5};
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -6449,11 +6861,13 @@ using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    
 using stlm_10m = decoder<shapes::stlm_10m>;    ///< within 5% of 10M
 using stlm_50m = decoder<shapes::stlm_50m>;    ///< 55,888,896, the published baseline
 using stlm_100m = decoder<shapes::stlm_100m>;  ///< within 5% of 100M
-using gpt2_small =
-    decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh, bias::all>;  ///< 124,439,808
-using stories260k = decoder<shapes::stories260k>;           ///< 260,032
-using tinyllama_1_1b = decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
-using mobilellm_125m = decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
+using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh,
+                           bias::all>;             ///< 124,439,808
+using stories260k = decoder<shapes::stories260k>;  ///< 260,032
+using tinyllama_1_1b =
+    decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
+using mobilellm_125m =
+    decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
 
 static_assert(t5_tiny::parameters() == 15'570'688);
 static_assert(t5_mini::parameters() == 31'220'480);
@@ -6499,9 +6913,11 @@ struct byte_tokenizer {
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c) + offset);
     return ids;
   }
-  /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is unused.
+  /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is
+  /// unused.
   std::string decode([[maybe_unused]] token previous, token id) const {
-    return id >= offset && id < offset + 256 ? std::string(1, static_cast<char>(id - offset)) : std::string();
+    return id >= offset && id < offset + 256 ? std::string(1, static_cast<char>(id - offset))
+                                             : std::string();
   }
   /// The bytes of several ids, special ones left out.
   template <class Tokens>
@@ -6514,20 +6930,21 @@ struct byte_tokenizer {
 
 LINNET_NAMESPACE_END
 /// @file
-/// The gradient checker: compares backward with central differences of forward, in double, for every
-/// parameter and every input. Use it on your own layers and policies.
+/// The gradient checker: compares backward with central differences of forward, in double, for
+/// every parameter and every input. Use it on your own layers and policies.
 
 LINNET_NAMESPACE_BEGIN
 
 /// What a gradient check found: the entry with the largest error in units of its tolerance.
 struct gradient_report {
-  double worst = 0;          ///< error / tolerance of that entry; at most 1 passes
-  std::string tensor;        ///< its tensor
-  index position = 0;        ///< its place in the tensor
-  double analytic = 0;       ///< its derivative by backward
-  double numeric = 0;        ///< its derivative by central differences
-  index entries = 0;         ///< entries compared
-  index nonzero = 0;         ///< entries with a derivative other than zero; a check of zeros proves nothing
+  double worst = 0;     ///< error / tolerance of that entry; at most 1 passes
+  std::string tensor;   ///< its tensor
+  index position = 0;   ///< its place in the tensor
+  double analytic = 0;  ///< its derivative by backward
+  double numeric = 0;   ///< its derivative by central differences
+  index entries = 0;    ///< entries compared
+  index nonzero =
+      0;  ///< entries with a derivative other than zero; a check of zeros proves nothing
 
   /// Whether every entry is within |analytic - numeric| <= 1e-7 max|g of its tensor| + 1e-9.
   bool passed() const { return entries > 0 && nonzero > 0 && worst <= 1; }
@@ -6537,12 +6954,12 @@ struct gradient_report {
 struct layer_check {
   index batch = 2;
   index length = 5;
-  index memory = 0;            ///< rows of encoder output per sequence, for cross-attention
-  index heads = 0;             ///< heads of a relative-position bias, for layers that read one
-  index d_kv = 0;              ///< head width of rotary positions, for layers that rotate
+  index memory = 0;                 ///< rows of encoder output per sequence, for cross-attention
+  index heads = 0;                  ///< heads of a relative-position bias, for layers that read one
+  index d_kv = 0;                   ///< head width of rotary positions, for layers that rotate
   std::vector<index> lengths = {};  ///< valid tokens of each sequence; empty for all
   double dropout = 0;
-  double step = 1e-5;          ///< of the central differences
+  double step = 1e-5;  ///< of the central differences
   std::uint64_t seed = 1;
 };
 
@@ -6551,8 +6968,8 @@ namespace detail {
 /// Compares one tensor's analytic gradient (with its nonzero start already subtracted) with central
 /// differences of `loss`, which is a function of values[n].
 template <class Loss>
-void compare_gradient(const std::string& name, index n, double* values, const double* analytic, double step,
-                      gradient_report& report, Loss&& loss) {
+void compare_gradient(const std::string& name, index n, double* values, const double* analytic,
+                      double step, gradient_report& report, Loss&& loss) {
   double largest = 0;
   for (index i = 0; i < n; ++i) largest = (std::max)(largest, std::abs(analytic[i]));
   const double tolerance = 1e-7 * largest + 1e-9;
@@ -6578,7 +6995,8 @@ void compare_gradient(const std::string& name, index n, double* values, const do
   }
 }
 
-inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream, double deviation = 1) {
+inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream,
+                        double deviation = 1) {
   random_stream random(seed{seed_value}, stream);
   for (double& v : x) v = deviation * random.normal();
 }
@@ -6604,9 +7022,11 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   detail::tensor_block<Layer, form::canonical<double, S>> w;
   detail::tensor_block<Layer, form::gradient<double>> g;
   detail::tensor_block<Layer, kernel> p;
-  std::vector<double> x(count(rows * Layer::in)), y(count(rows * Layer::out)), dy(y.size()), dx(x.size());
+  std::vector<double> x(count(rows * Layer::in)), y(count(rows * Layer::out)), dy(y.size()),
+      dx(x.size());
   std::vector<double> memory(count(how.batch * how.memory * Layer::in)), d_memory(memory.size());
-  std::vector<double> bias(count(how.heads * (2 * origin + 1))), d_bias(count(how.batch) * bias.size());
+  std::vector<double> bias(count(how.heads * (2 * origin + 1))),
+      d_bias(count(how.batch) * bias.size());
   std::vector<double> rope(count(how.length * how.d_kv));
   detail::fill_random(x, how.seed, 1);
   detail::fill_random(dy, how.seed, 2);
@@ -6616,9 +7036,12 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     random_stream random(seed{how.seed}, stream_of(at.str()));
     double* values = nullptr;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) values = leaf;
-    else values = leaf.data;
-    const double deviation = info.kind == role::matrix ? 1 / detail::root(static_cast<double>(info.columns)) : 0.5;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      values = leaf;
+    else
+      values = leaf.data;
+    const double deviation =
+        info.kind == role::matrix ? 1 / detail::root(static_cast<double>(info.columns)) : 0.5;
     for (index i = 0; i < info.size(); ++i)
       values[i] = deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0);
   });
@@ -6668,10 +7091,13 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 
   // Every gradient starts at 0.5, and 0.5 is taken away again.
   constexpr double start = 0.5;
-  g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
-  for (auto* gradient : {&dx, &d_memory, &d_bias}) std::fill(gradient->begin(), gradient->end(), start);
-  Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows}, {dx.data(), rows},
-                                      cache, ctx);
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+    std::fill_n(leaf, info.size(), start);
+  });
+  for (auto* gradient : {&dx, &d_memory, &d_bias})
+    std::fill(gradient->begin(), gradient->end(), start);
+  Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows},
+                                      {dx.data(), rows}, cache, ctx);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
     for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
   });
@@ -6681,18 +7107,21 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   gradient_report report;
   detail::compare_gradient("x", rows * Layer::in, x.data(), dx.data(), how.step, report, loss);
   if (how.memory > 0)
-    detail::compare_gradient("memory", static_cast<index>(memory.size()), memory.data(), d_memory.data(), how.step,
-                             report, loss);
+    detail::compare_gradient("memory", static_cast<index>(memory.size()), memory.data(),
+                             d_memory.data(), how.step, report, loss);
   if (how.heads > 0) {
     std::vector<double> total(bias.size());
     for (std::size_t i = 0; i < d_bias.size(); ++i) total[i % bias.size()] += d_bias[i];
-    detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(), how.step, report, loss);
+    detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(),
+                             how.step, report, loss);
   }
   Layer::visit(
       [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
         double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
-        else data = values.data;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          data = values;
+        else
+          data = values.data;
         detail::compare_gradient(at.str(), info.size(), data, gradient, how.step, report, loss);
       },
       path{}, w.tree(), g.tree());
@@ -6702,8 +7131,9 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
 /// which should be random and tiny. `dropout` keeps its masks fixed; `z_loss` as in `training`.
 template <class M>
-gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
-                                      const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0) {
+gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b,
+                                      const limits& l, const dropout_key& dropout = {},
+                                      double step = 1e-5, double z_loss = 0) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -6718,10 +7148,13 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
       path{}, p.tree(), w.tree());
   const auto loss = [&] {
     detail::pack_into(on, w, p);
-    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss).nats;
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss)
+        .nats;
   };
   constexpr double start = 0.5;
-  g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+    std::fill_n(leaf, info.size(), start);
+  });
   detail::pack_into(on, w, p);
   (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
@@ -6730,8 +7163,10 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   M::visit(
       [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
         double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
-        else data = values.data;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          data = values;
+        else
+          data = values.data;
         detail::compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
       },
       path{}, w.tree(), g.tree());
@@ -6777,14 +7212,16 @@ struct schedule {
   double at(index t) const {
     const auto now = static_cast<double>(t), w = static_cast<double>(warmup);
     switch (form) {
-      case kind::constant: return peak;
+      case kind::constant:
+        return peak;
       case kind::cosine: {
         if (t < warmup) return peak * now / w;
         if (t >= steps) return floor;
         const double progress = (now - w) / (static_cast<double>(steps) - w);
         return floor + 0.5 * (peak - floor) * (1 + std::cos(3.14159265358979323846 * progress));
       }
-      case kind::inverse_sqrt: return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
+      case kind::inverse_sqrt:
+        return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
       case kind::inverse_sqrt_linear:
         return peak * (t < warmup ? now / w : 1) / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
     }
@@ -6812,23 +7249,26 @@ struct adamw {
 
   /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
   template <class M, class T>
-  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g, state<M, T>& s,
-              weights<M, T>& w) const {
+  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
     const double lr = rate.at(t);
     const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
     const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
     M::visit(
-        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& m, auto& v) {
+        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& m,
+            auto& v) {
           T* data = nullptr;
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
-          else data = values.data;
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+            data = values;
+          else
+            data = values.data;
           ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
             simd::dispatch(on.level, [&](auto k) {
               // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
               decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
                                              T(lr * correct2 / correct1), T(eps * correct2),
-                                             info.decays() ? T(lr * decay) : T(0), gradient + at, m + at, v + at,
-                                             data + at);
+                                             info.decays() ? T(lr * decay) : T(0), gradient + at,
+                                             m + at, v + at, data + at);
             });
           });
         },
@@ -6855,7 +7295,8 @@ inline constexpr index norm_chunk = 4096;
 template <class M>
 constexpr index largest_tensor() {
   index n = 1;
-  M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; }, path{});
+  M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; },
+           path{});
   return n;
 }
 template <class M, class T>
@@ -6867,7 +7308,8 @@ double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* 
         on.threads.each(chunks, [&](index c) {
           const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
           simd::dispatch(on.level, [&](auto k) {
-            partial[c] = static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
+            partial[c] =
+                static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
           });
         });
         for (index c = 0; c < chunks; ++c) sum += partial[c];
@@ -6892,8 +7334,8 @@ class trainer {
   /// Exact bytes that a trainer with these limits allocates.
   static constexpr index footprint(const limits& l) {
     const auto block = [](index bytes) { return round_up(bytes, alignment); };
-    return block(workspace_bytes(l)) + block(packed<M, T>::bytes()) + block(gradients<M, T>::bytes()) +
-           Optimizer::template state<M, T>::bytes();
+    return block(workspace_bytes(l)) + block(packed<M, T>::bytes()) +
+           block(gradients<M, T>::bytes()) + Optimizer::template state<M, T>::bytes();
   }
 
   /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
@@ -6903,7 +7345,8 @@ class trainer {
     if (!(how.dropout >= 0 && how.dropout < 1))
       return linnet::error{errc::invalid, "trainer::open", "training.dropout", "0 <= dropout < 1",
                            std::to_string(how.dropout)};
-    if (!w.valid()) return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
+    if (!w.valid())
+      return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
       return detail::out_of_memory("trainer::open", footprint(l));
@@ -6912,7 +7355,8 @@ class trainer {
                                            detail::plan_for<M, T>(l, purpose::training).total());
     M::visit(
         [](const path&, const tensor_info&, auto& to, const auto& from) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+            to.rows = from.data;
         },
         path{}, t.packed_.tree(), w.tree());
     run(l, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
@@ -6955,7 +7399,8 @@ class trainer {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, [&](const ops::machine& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_, on, {}, logits.data());
+      const loss_sum sum =
+          M::template loss<T, S>(packed_.tree(), nullptr, b, work_, on, {}, logits.data());
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -6984,11 +7429,14 @@ class trainer {
 
   static constexpr index workspace_bytes(const limits& l) {
     return detail::plan_for<M, T>(l, purpose::training).total() +
-           round_up((detail::largest_tensor<M>() / detail::norm_chunk + 1) * static_cast<index>(sizeof(double)), alignment);
+           round_up((detail::largest_tensor<M>() / detail::norm_chunk + 1) *
+                        static_cast<index>(sizeof(double)),
+                    alignment);
   }
   loss_sum add_gradients(const ops::machine& on, const batch& b) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
-    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key, nullptr, how_.z_loss);
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key, nullptr,
+                                  how_.z_loss);
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {
@@ -7000,8 +7448,9 @@ class trainer {
       optimizer_.update(on, step_ + 1, share * clip, gradients_, state_, *weights_);
       detail::pack_into(on, *weights_, packed_);
     }
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { ops::fill(on, info.size(), T(0), leaf); }, path{},
-             gradients_.tree());
+    M::visit([&](const path&, const tensor_info& info,
+                 auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
+             path{}, gradients_.tree());
     on.threads.once([&] {
       norm_ = norm;
       usable_ = usable;
@@ -7076,7 +7525,8 @@ struct collapse_ffn<ffn::reparam<N, E>> {
 template <class M, model_family = M::family>
 struct collapse_model {
   static_assert(collapse_ffn<typename M::ffn>::linear,
-                "linnet::collapse: this model's feed-forward has a nonlinearity between its matrices (or none at all); "
+                "linnet::collapse: this model's feed-forward has a nonlinearity between its "
+                "matrices (or none at all); "
                 "only ffn::reparam<2, e> and ffn::reparam<3, e> collapse to one matrix");
   using type = typename M::template with_ffn<typename collapse_ffn<typename M::ffn>::type>;
 };
@@ -7085,7 +7535,8 @@ struct collapse_model<M, model_family::t5> {
   using encoder = collapse_ffn<typename M::encoder_ffn>;
   using decoder = collapse_ffn<typename M::decoder_ffn>;
   static_assert(encoder::linear || decoder::linear,
-                "linnet::collapse: this model's feed-forward has a nonlinearity between its matrices (or none at all); "
+                "linnet::collapse: this model's feed-forward has a nonlinearity between its "
+                "matrices (or none at all); "
                 "only ffn::reparam<2, e> and ffn::reparam<3, e> collapse to one matrix");
   using type = typename M::template with_ffn<typename encoder::type, typename decoder::type>;
 };
@@ -7103,12 +7554,15 @@ weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
   static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
                 "linnet::collapse: collapse first, quantize afterwards");
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  using view_of = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  using view_of =
+      Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
   weights<collapsed<M>, T> shipped;
   if (!shipped.valid() || !w.valid()) return shipped;
   const auto values = [](const auto& leaf) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) return static_cast<const T*>(leaf);
-    else return static_cast<const T*>(leaf.data);
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      return static_cast<const T*>(leaf);
+    else
+      return static_cast<const T*>(leaf.data);
   };
   shipped.visit([&](const path& at, const tensor_info& info, auto& to) {
     const std::string name = at.str();
@@ -7122,11 +7576,13 @@ weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
       const std::size_t stem = name.size() - tail.size() + 2;
       const char digit = from_name[stem];
       if (from_name.compare(0, stem, name, 0, stem) != 0 || digit < '1' || digit > '3') return;
-      const matrix factor = view_of(values(from), from_info.rows, from_info.columns).template cast<double>();
+      const matrix factor =
+          view_of(values(from), from_info.rows, from_info.columns).template cast<double>();
       product = digit == '1' ? factor : matrix(factor * product);
     });
     if (product.size() == info.size())
-      for (index i = 0; i < info.size(); ++i) const_cast<T*>(values(to))[i] = static_cast<T>(product.data()[i]);
+      for (index i = 0; i < info.size(); ++i)
+        const_cast<T*>(values(to))[i] = static_cast<T>(product.data()[i]);
   });
   return shipped;
 }
@@ -7145,7 +7601,8 @@ using quantized = typename M::template with_storage<S>;
 /// row with scale max|w| / 127 (zoo E1). Norms, biases and position tables stay in f32.
 template <class S, class M>
 weights<quantized<M, S>> quantize(const weights<M>& w) {
-  static_assert(std::is_same_v<typename M::storage, storage::f32>, "linnet::quantize: the source must be stored in f32");
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize: the source must be stored in f32");
   weights<quantized<M, S>> rounded;
   if (!rounded.valid() || !w.valid()) return rounded;
   M::visit(
@@ -7158,7 +7615,8 @@ weights<quantized<M, S>> quantize(const weights<M>& w) {
             double scale = 1;
             if constexpr (S::scaled) {
               float largest = 0;
-              for (index j = 0; j < info.columns; ++j) largest = (std::max)(largest, std::abs(row[j]));
+              for (index j = 0; j < info.columns; ++j)
+                largest = (std::max)(largest, std::abs(row[j]));
               scale = static_cast<double>(to.scales[r] = S::scale(static_cast<double>(largest)));
             }
             for (index j = 0; j < info.columns; ++j)

@@ -31,7 +31,8 @@ constexpr index planned() {
   (void)plan(counter);
   return counter.peak();
 }
-static_assert(planned() == (2 + 7) * 64, "the peak is the lasting part and the largest temporary one");
+static_assert(planned() == (2 + 7) * 64,
+              "the peak is the lasting part and the largest temporary one");
 
 }  // namespace
 
@@ -46,7 +47,9 @@ BOOST_AUTO_TEST_CASE(plan_is_allocation) {
   ln::arena memory(block.data(), block.size());
   const buffers b = plan(memory);
   BOOST_TEST(memory.peak() == planned());
-  const auto offset = [&](const void* p) { return static_cast<const char*>(p) - static_cast<char*>(block.data()); };
+  const auto offset = [&](const void* p) {
+    return static_cast<const char*>(p) - static_cast<char*>(block.data());
+  };
   BOOST_TEST(offset(b.lasting) == 0);
   BOOST_TEST(offset(b.first) == 128);
   BOOST_TEST(offset(b.second) == 128);

@@ -70,7 +70,8 @@ BOOST_AUTO_TEST_CASE(each_and_once, *boost::unit_test::label("tsan")) {
 // An executor may use fewer threads than it is asked for, and none is started for one thread.
 BOOST_AUTO_TEST_CASE(executor_may_give_fewer) {
   int asked = 0;
-  const ln::executor alone{&asked, [](void* object, int n, void (*body)(void*, int, int), void* argument) {
+  const ln::executor alone{&asked,
+                           [](void* object, int n, void (*body)(void*, int, int), void* argument) {
                              *static_cast<int*>(object) = n;
                              body(argument, 0, 1);
                            }};

@@ -13,7 +13,8 @@ using words = std::array<std::uint32_t, 4>;
 // The vectors are those of Random123's kat_vectors. Word i of its counter and key is bits
 // [32 i, 32 i + 32) of the number that linnet's pair of 64-bit halves (and its key) forms.
 static_assert(ln::philox(0, 0, 0) == words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
-static_assert(ln::philox(~0ull, ~0ull, ~0ull) == words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
+static_assert(ln::philox(~0ull, ~0ull, ~0ull) ==
+              words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
 static_assert(ln::philox(0x299f31d0'a4093822, 0x03707344'13198a2e, 0x85a308d3'243f6a88) ==
               words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }  // namespace
@@ -22,7 +23,8 @@ BOOST_AUTO_TEST_SUITE(random)
 
 // The same known answers at run time, in case the optimizer knows better than constant evaluation.
 BOOST_AUTO_TEST_CASE(known_answers_at_run_time) {
-  volatile std::uint64_t key = 0x299f31d0'a4093822, high = 0x03707344'13198a2e, low = 0x85a308d3'243f6a88;
+  volatile std::uint64_t key = 0x299f31d0'a4093822, high = 0x03707344'13198a2e,
+                         low = 0x85a308d3'243f6a88;
   const words want{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1};
   BOOST_TEST(ln::philox(key, high, low) == want);
 }
@@ -85,13 +87,14 @@ BOOST_AUTO_TEST_CASE(below_is_uniform) {
     std::vector<int> counts(n);
     for (int i = 0; i < draws; ++i) ++counts.at(random.below(n));
     double chi = 0;
-    for (const int c : counts) chi += (c - draws / double(n)) * (c - draws / double(n)) / (draws / double(n));
+    for (const int c : counts)
+      chi += (c - draws / double(n)) * (c - draws / double(n)) / (draws / double(n));
     BOOST_TEST(chi <= n - 1 + 5 * std::sqrt(2.0 * n));
   }
 }
 
-// Where 2^32 is not a multiple of n, x % n would favour small values; for n = 3 * 2^30 the favour is
-// a third: half of all draws would fall into the lowest third. Rejection must remove it.
+// Where 2^32 is not a multiple of n, x % n would favour small values; for n = 3 * 2^30 the favour
+// is a third: half of all draws would fall into the lowest third. Rejection must remove it.
 BOOST_AUTO_TEST_CASE(below_rejects_the_biased_rest) {
   constexpr std::uint32_t n = 3u << 30;
   constexpr int draws = 20'000;

@@ -48,7 +48,8 @@ BOOST_AUTO_TEST_CASE(bf16_rounds_to_nearest_even) {
     for (const std::uint32_t sign : {0u, 0x8000u}) {
       const std::uint32_t middle = (code | sign) << 16 | 0x8000;
       const auto encode = [](std::uint32_t bits) {
-        return static_cast<std::uint32_t>(storage::bf16::encode(static_cast<double>(std::bit_cast<float>(bits))));
+        return static_cast<std::uint32_t>(
+            storage::bf16::encode(static_cast<double>(std::bit_cast<float>(bits))));
       };
       wrong += encode(middle) != ((code + (code & 1)) | sign);
       wrong += encode(middle - 1) != (code | sign);
@@ -58,8 +59,8 @@ BOOST_AUTO_TEST_CASE(bf16_rounds_to_nearest_even) {
   BOOST_TEST(wrong == 0);
 }
 
-// int8: |x - x^| <= scale / 2 for every value of a row, codes within +-127, the largest is exact, and
-// quantizing the decoded row again changes nothing.
+// int8: |x - x^| <= scale / 2 for every value of a row, codes within +-127, the largest is exact,
+// and quantizing the decoded row again changes nothing.
 BOOST_AUTO_TEST_CASE(int8_error_and_idempotence) {
   for (const double deviation : {1e-6, 0.02, 1.0, 300.0}) {
     const auto row = normal<float>(1000, 1, deviation);

@@ -18,7 +18,8 @@ BOOST_AUTO_TEST_CASE(result_holds_one) {
   const std::unique_ptr<int> out = std::move(good).value();
   BOOST_TEST(*out == 3);
 
-  const ln::result<std::string> bad(ln::error{ln::errc::mismatch, "config.json", "d_model", "384", "512"});
+  const ln::result<std::string> bad(
+      ln::error{ln::errc::mismatch, "config.json", "d_model", "384", "512"});
   BOOST_TEST(!static_cast<bool>(bad));
   BOOST_TEST((bad.error().code == ln::errc::mismatch));
   BOOST_TEST(bad.error().message() == "config.json: d_model: expected 384, got 512");
@@ -26,12 +27,14 @@ BOOST_AUTO_TEST_CASE(result_holds_one) {
 
   const ln::result<void> done;
   BOOST_TEST(static_cast<bool>(done));
-  const ln::result<void> failed(ln::error{.code = ln::errc::io, .where = "a", .what = {}, .expected = {}, .got = "b"});
+  const ln::result<void> failed(
+      ln::error{.code = ln::errc::io, .where = "a", .what = {}, .expected = {}, .got = "b"});
   BOOST_TEST(!static_cast<bool>(failed));
   BOOST_TEST(failed.error().message() == "a: got b");
 }
 
-// is_finite looks at the bits, so it stays right under -ffast-math: all 2^16 upper halves of a float.
+// is_finite looks at the bits, so it stays right under -ffast-math: all 2^16 upper halves of a
+// float.
 BOOST_AUTO_TEST_CASE(finiteness_of_every_upper_half) {
   int wrong = 0;
   for (std::uint32_t high = 0; high < 0x10000; ++high)
@@ -65,7 +68,8 @@ BOOST_AUTO_TEST_CASE(template_values) {
   static_assert(ln::expansion{2}.of(384) == 768);
   static_assert(ln::expansion{1.5}.of(384) == 576);
   static_assert(ln::expansion{1.2}.of(384) == 461);
-  static_assert(ln::round_up(0, 32) == 0 && ln::round_up(1, 32) == 32 && ln::round_up(64, 32) == 64);
+  static_assert(ln::round_up(0, 32) == 0 && ln::round_up(1, 32) == 32 &&
+                ln::round_up(64, 32) == 64);
   static_assert(ln::decoder_shape{.d_model = 48, .heads = 4}.head_width() == 12);
   static_assert(ln::decoder_shape{.d_model = 48, .heads = 4, .d_kv = 5}.head_width() == 5);
   static_assert(!ln::t5_shape{}.valid() && !ln::decoder_shape{}.valid());

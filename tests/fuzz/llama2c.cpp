@@ -6,8 +6,8 @@
 namespace ln = linnet;
 
 namespace {
-constexpr ln::decoder_shape shape{.d_model = 4, .d_ff = 6, .heads = 2, .kv_heads = 1, .layers = 2, .vocabulary = 5,
-                                  .context = 3};
+constexpr ln::decoder_shape shape{
+    .d_model = 4, .d_ff = 6, .heads = 2, .kv_heads = 1, .layers = 2, .vocabulary = 5, .context = 3};
 using tied = ln::decoder<shape>;
 using untied = ln::decoder<shape, ln::tie::untied, ln::position::rope_half>;
 }  // namespace

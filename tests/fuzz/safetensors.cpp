@@ -6,10 +6,11 @@
 namespace ln = linnet;
 
 namespace {
-constexpr ln::decoder_shape shape{.d_model = 4, .d_ff = 6, .heads = 2, .kv_heads = 2, .layers = 1, .vocabulary = 5,
-                                  .context = 8};
+constexpr ln::decoder_shape shape{
+    .d_model = 4, .d_ff = 6, .heads = 2, .kv_heads = 2, .layers = 1, .vocabulary = 5, .context = 8};
 using llama = ln::decoder<shape>;
-using gpt2 = ln::decoder<shape, ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh, ln::bias::all>;
+using gpt2 = ln::decoder<shape, ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh,
+                         ln::bias::all>;
 using codes = ln::quantized<llama, ln::storage::int8>;
 }  // namespace
 
@@ -21,7 +22,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   for (const ln::tensor_record& tensor : file->tensors()) {
     if (file->find(tensor.name) != &tensor) __builtin_trap();
-    if (const auto values = file->values<float>(tensor.name); values && std::ssize(*values) != tensor.size()) __builtin_trap();
+    if (const auto values = file->values<float>(tensor.name);
+        values && std::ssize(*values) != tensor.size())
+      __builtin_trap();
     (void)file->values<std::int32_t>(tensor.name);
   }
   static ln::weights<llama> w;

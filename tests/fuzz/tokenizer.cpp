@@ -16,7 +16,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::string file(4, '\xff');
   const auto add = [&](std::string_view piece, float score = 0) {
     const auto length = static_cast<std::uint32_t>(piece.size());
-    file.append(reinterpret_cast<const char*>(&score), 4).append(reinterpret_cast<const char*>(&length), 4).append(piece);
+    file.append(reinterpret_cast<const char*>(&score), 4)
+        .append(reinterpret_cast<const char*>(&length), 4)
+        .append(piece);
   };
   for (const char* special : {"<unk>", "\n<s>\n", "\n</s>\n"}) add(special);
   for (unsigned b = 0; b < 256; ++b) {
@@ -27,13 +29,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   // The input as the rest of the file, its first byte says how many pieces; and as a text.
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   const std::string rest = file + std::string(text.substr(1));
-  if (const auto t = ln::llama2c_tokenizer::parse(std::as_bytes(std::span(rest)), 259 + data[0] % 8))
+  if (const auto t =
+          ln::llama2c_tokenizer::parse(std::as_bytes(std::span(rest)), 259 + data[0] % 8))
     (void)t->decode(t->encode(text));
 
   // Almost every such file is refused; pieces cut out of the text make one that is not.
   add(" ");
   ln::index pieces = 260;
-  for (std::size_t at = 0, n = 1; at + n <= text.size() && pieces < 300; at += n, n = n % 3 + 1, ++pieces)
+  for (std::size_t at = 0, n = 1; at + n <= text.size() && pieces < 300;
+       at += n, n = n % 3 + 1, ++pieces)
     add(text.substr(at, n), static_cast<float>(static_cast<signed char>(text[at])));
   const auto good = ln::llama2c_tokenizer::parse(std::as_bytes(std::span(file)), pieces);
   if (!good) __builtin_trap();

@@ -23,7 +23,8 @@ struct setup {
   /// What greedy generation gives: tokens as they are chosen, and the number it returns.
   std::pair<std::vector<token>, index> run(const ln::generation& g = {}) {
     std::vector<token> all;
-    const index n = s.generate(prompt, ln::greedy{}, [&](token t) { all.push_back(t); }, g);
+    const index n = s.generate(
+        prompt, ln::greedy{}, [&](token t) { all.push_back(t); }, g);
     return {all, n};
   }
   /// The same, token by token from the logits of all positions, without a session.
@@ -132,7 +133,13 @@ BOOST_AUTO_TEST_CASE(sampled_text) {
 // Bits per byte: nats / (bytes ln 2). A uniform model over 256 bytes needs 8 bits for each.
 BOOST_AUTO_TEST_CASE(bits_per_byte) {
   BOOST_TEST(std::abs(ln::bits_per_byte(1000 * std::log(256.0), 1000) - 8) < 1e-12);
-  constexpr ln::decoder_shape bytes{.d_model = 8, .d_ff = 7, .heads = 2, .kv_heads = 1, .layers = 1, .vocabulary = 256, .context = 16};
+  constexpr ln::decoder_shape bytes{.d_model = 8,
+                                    .d_ff = 7,
+                                    .heads = 2,
+                                    .kv_heads = 1,
+                                    .layers = 1,
+                                    .vocabulary = 256,
+                                    .context = 16};
   using M = ln::decoder<bytes>;
   const ln::packed<M> zeros;  // all logits are equal
   auto score = ln::evaluator<M>::open(zeros, {.target = 10});

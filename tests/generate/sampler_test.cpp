@@ -16,7 +16,8 @@ const std::vector<float> logits{0.3f, -1.2f, 2.0f, 0.3f, -0.4f, 1.1f, -3.0f, 1.9
 std::vector<double> law(const ln::sampling& s) {
   std::vector<double> p;
   double mass = 0;
-  for (const float l : logits) mass += p.emplace_back(std::exp(static_cast<double>(l) / s.temperature));
+  for (const float l : logits)
+    mass += p.emplace_back(std::exp(static_cast<double>(l) / s.temperature));
   std::vector<std::size_t> order(p.size());
   std::iota(order.begin(), order.end(), 0u);
   std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return p[a] > p[b]; });
@@ -56,7 +57,8 @@ void check_law(ln::sampling s) {
   }
   const double freedom = support - 1;
   BOOST_TEST(chi <= freedom + 5 * std::sqrt(2 * freedom) + 1e-9,
-             "temperature " << s.temperature << " top_k " << s.top_k << " top_p " << s.top_p << ": " << chi);
+             "temperature " << s.temperature << " top_k " << s.top_k << " top_p " << s.top_p << ": "
+                            << chi);
 }
 std::ptrdiff_t support(const ln::sampling& s) {
   const auto p = law(s);

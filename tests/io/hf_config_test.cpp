@@ -25,7 +25,8 @@ void refuses(const std::string& fixture, std::initializer_list<change> changes) 
   BOOST_TEST(verdict<M>(good) == "success");
   for (const change& c : changes) {
     BOOST_TEST_CONTEXT(fixture << ": " << c.from << " -> " << c.to)
-    BOOST_TEST(verdict<M>(test::replaced(good, c.from, c.to)) == (c.message == "success" ? c.message : "c: " + c.message));
+    BOOST_TEST(verdict<M>(test::replaced(good, c.from, c.to)) ==
+               (c.message == "success" ? c.message : "c: " + c.message));
   }
 }
 
@@ -37,25 +38,33 @@ BOOST_AUTO_TEST_CASE(t5) {
   refuses<test::t5_1_0>(
       "t5_v1_0",
       {
-          {"\"model_type\": \"t5\"", "\"model_type\": \"llama\"", "model_type: expected \"t5\" (the model type), got \"llama\""},
+          {"\"model_type\": \"t5\"", "\"model_type\": \"llama\"",
+           "model_type: expected \"t5\" (the model type), got \"llama\""},
           {"\"model_type\": \"t5\"", "\"model_type\": \"mt5\"", "success"},
           {"\"model_type\": \"t5\",", "", "success"},
-          {"\"vocab_size\": 37", "\"vocab_size\": 38", "vocab_size: expected 37 (the model type), got 38"},
+          {"\"vocab_size\": 37", "\"vocab_size\": 38",
+           "vocab_size: expected 37 (the model type), got 38"},
           {"\"d_model\": 24", "\"d_model\": 240", "d_model: expected 24 (the model type), got 240"},
           {"\"d_model\": 24,", "", "d_model: expected 24 (the model type), got no such field"},
-          {"\"d_model\": 24", "\"d_model\": null", "d_model: expected 24 (the model type), got no such field"},
+          {"\"d_model\": 24", "\"d_model\": null",
+           "d_model: expected 24 (the model type), got no such field"},
           {"\"d_kv\": 6", "\"d_kv\": 12", "d_kv: expected 6 (the model type), got 12"},
           {"\"d_kv\": 6", "\"d_kv\": 6.5", "d_kv: expected 6 (the model type), got 6.5"},
           {"\"d_kv\": 6", "\"d_kv\": 6.0", "success"},
           {"\"d_kv\": 6", "\"d_kv\": \"6\"", "d_kv: expected 6 (the model type), got \"6\""},
           {"\"d_kv\": 6", "\"d_kv\": [6]", "d_kv: expected 6 (the model type), got [...]"},
-          {"\"d_kv\": 6", "\"d_kv\": {\"d_kv\": 6}", "d_kv: expected 6 (the model type), got {...}"},
+          {"\"d_kv\": 6", "\"d_kv\": {\"d_kv\": 6}",
+           "d_kv: expected 6 (the model type), got {...}"},
           {"\"d_kv\": 6", "\"d_kv\": -6", "d_kv: expected 6 (the model type), got -6"},
-          {"\"d_kv\": 6", "\"d_kv\": 18446744073709551622", "d_kv: expected 6 (the model type), got 18446744073709551616"},
+          {"\"d_kv\": 6", "\"d_kv\": 18446744073709551622",
+           "d_kv: expected 6 (the model type), got 18446744073709551616"},
           {"\"d_ff\": 40", "\"d_ff\": 41", "d_ff: expected 40 (the model type), got 41"},
-          {"\"num_layers\": 2", "\"num_layers\": 3", "num_layers: expected 2 (the model type), got 3"},
-          {"\"num_decoder_layers\": 3", "\"num_decoder_layers\": 2", "num_decoder_layers: expected 3 (the model type), got 2"},
-          {"\"num_decoder_layers\": 3,", "", "num_decoder_layers: expected 3 (the model type), got no such field, which means 2"},
+          {"\"num_layers\": 2", "\"num_layers\": 3",
+           "num_layers: expected 2 (the model type), got 3"},
+          {"\"num_decoder_layers\": 3", "\"num_decoder_layers\": 2",
+           "num_decoder_layers: expected 3 (the model type), got 2"},
+          {"\"num_decoder_layers\": 3,", "",
+           "num_decoder_layers: expected 3 (the model type), got no such field, which means 2"},
           {"\"num_heads\": 4", "\"num_heads\": 3", "num_heads: expected 4 (the model type), got 3"},
           {"\"relative_attention_num_buckets\": 32", "\"relative_attention_num_buckets\": 16",
            "relative_attention_num_buckets: expected 32 (the model type), got 16"},
@@ -76,92 +85,129 @@ BOOST_AUTO_TEST_CASE(t5) {
           {"\"scale_decoder_outputs\": true,", "", "success"},
           {"\"decoder_start_token_id\": 0", "\"decoder_start_token_id\": 2",
            "decoder_start_token_id: expected 0 (the model type), got 2"},
-          {"\"pad_token_id\": 0", "\"pad_token_id\": 1", "pad_token_id: expected 0 (the model type), got 1"},
+          {"\"pad_token_id\": 0", "\"pad_token_id\": 1",
+           "pad_token_id: expected 0 (the model type), got 1"},
           {"\"dropout_rate\": 0.0", "\"dropout_rate\": 0.1", "success"},
       });
   refuses<test::t5_1_1>(
       "t5_v1_1",
       {
-          {"\"gated-gelu\"", "\"relu\"", "feed_forward_proj: expected \"gated-gelu\" (the model type), got \"relu\""},
-          {"\"gated-gelu\"", "\"gated-silu\"", "feed_forward_proj: expected \"gated-gelu\" (the model type), got \"gated-silu\""},
+          {"\"gated-gelu\"", "\"relu\"",
+           "feed_forward_proj: expected \"gated-gelu\" (the model type), got \"relu\""},
+          {"\"gated-gelu\"", "\"gated-silu\"",
+           "feed_forward_proj: expected \"gated-gelu\" (the model type), got \"gated-silu\""},
           {"\"feed_forward_proj\": \"gated-gelu\",", "",
-           "feed_forward_proj: expected \"gated-gelu\" (the model type), got no such field, which means \"relu\""},
+           "feed_forward_proj: expected \"gated-gelu\" (the model type), got no such field, which "
+           "means \"relu\""},
           // Older files say tie_word_embeddings: false, newer ones scale_decoder_outputs: false.
           {"\"scale_decoder_outputs\": false", "\"scale_decoder_outputs\": true",
            "tie_word_embeddings: expected false (the model type), got true"},
-          {"\"scale_decoder_outputs\": false,\n  \"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", "success"},
+          {"\"scale_decoder_outputs\": false,\n  \"tie_word_embeddings\": true",
+           "\"tie_word_embeddings\": false", "success"},
           {"\"scale_decoder_outputs\": false,\n  \"tie_word_embeddings\": true,", "",
-           "tie_word_embeddings: expected false (the model type), got no such field, which means true"},
+           "tie_word_embeddings: expected false (the model type), got no such field, which means "
+           "true"},
       });
 }
 
 BOOST_AUTO_TEST_CASE(llama) {
-  const std::string rope = "\"rope_parameters\": {\n    \"rope_theta\": 10000.0,\n    \"rope_type\": \"default\"\n  },";
+  const std::string rope =
+      "\"rope_parameters\": {\n    \"rope_theta\": 10000.0,\n    \"rope_type\": \"default\"\n  },";
   refuses<test::llama_gqa>(
       "llama_gqa_untied",
       {
-          {"\"model_type\": \"llama\"", "\"model_type\": \"gpt2\"", "model_type: expected \"llama\" (the model type), got \"gpt2\""},
-          {"\"vocab_size\": 41", "\"vocab_size\": 14", "vocab_size: expected 41 (the model type), got 14"},
-          {"\"hidden_size\": 24", "\"hidden_size\": 25", "hidden_size: expected 24 (the model type), got 25"},
-          {"\"intermediate_size\": 44", "\"intermediate_size\": 45", "intermediate_size: expected 44 (the model type), got 45"},
-          {"\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4", "num_hidden_layers: expected 3 (the model type), got 4"},
-          {"\"num_attention_heads\": 4", "\"num_attention_heads\": 6", "num_attention_heads: expected 4 (the model type), got 6"},
-          {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4", "num_key_value_heads: expected 2 (the model type), got 4"},
-          {"\"num_key_value_heads\": 2,", "", "num_key_value_heads: expected 2 (the model type), got no such field, which means 4"},
+          {"\"model_type\": \"llama\"", "\"model_type\": \"gpt2\"",
+           "model_type: expected \"llama\" (the model type), got \"gpt2\""},
+          {"\"vocab_size\": 41", "\"vocab_size\": 14",
+           "vocab_size: expected 41 (the model type), got 14"},
+          {"\"hidden_size\": 24", "\"hidden_size\": 25",
+           "hidden_size: expected 24 (the model type), got 25"},
+          {"\"intermediate_size\": 44", "\"intermediate_size\": 45",
+           "intermediate_size: expected 44 (the model type), got 45"},
+          {"\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4",
+           "num_hidden_layers: expected 3 (the model type), got 4"},
+          {"\"num_attention_heads\": 4", "\"num_attention_heads\": 6",
+           "num_attention_heads: expected 4 (the model type), got 6"},
+          {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4",
+           "num_key_value_heads: expected 2 (the model type), got 4"},
+          {"\"num_key_value_heads\": 2,", "",
+           "num_key_value_heads: expected 2 (the model type), got no such field, which means 4"},
           {"\"head_dim\": 6", "\"head_dim\": 8", "head_dim: expected 6 (the model type), got 8"},
           {"\"head_dim\": 6,", "", "success"},
           {"\"max_position_embeddings\": 32", "\"max_position_embeddings\": 64",
            "max_position_embeddings: expected 32 (the model type), got 64"},
-          {"\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 1e-06", "rms_norm_eps: expected 1e-05 (the model type), got 1e-06"},
-          {"\"rms_norm_eps\": 1e-05,", "", "rms_norm_eps: expected 1e-05 (the model type), got no such field, which means 1e-06"},
-          {"\"rope_theta\": 10000.0", "\"rope_theta\": 500000.0", "rope_parameters.rope_theta: expected 10000 (the model type), got 500000"},
+          {"\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 1e-06",
+           "rms_norm_eps: expected 1e-05 (the model type), got 1e-06"},
+          {"\"rms_norm_eps\": 1e-05,", "",
+           "rms_norm_eps: expected 1e-05 (the model type), got no such field, which means 1e-06"},
+          {"\"rope_theta\": 10000.0", "\"rope_theta\": 500000.0",
+           "rope_parameters.rope_theta: expected 10000 (the model type), got 500000"},
           {"\"rope_type\": \"default\"", "\"rope_type\": \"llama3\"",
            "rope_parameters.rope_type: expected \"default\" (the model type), got \"llama3\""},
           {rope, "", "success"},
           {rope, "\"rope_theta\": 10000, \"rope_scaling\": null,", "success"},
-          {rope, "\"rope_theta\": 1000000.0,", "rope_theta: expected 10000 (the model type), got 1000000"},
+          {rope, "\"rope_theta\": 1000000.0,",
+           "rope_theta: expected 10000 (the model type), got 1000000"},
           {rope, "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.0},",
            "rope_scaling.type: expected \"default\" (the model type), got \"linear\""},
-          {"\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "hidden_act: expected \"silu\" (the model type), got \"gelu\""},
-          {"\"attention_bias\": false", "\"attention_bias\": true", "attention_bias: expected false (the model type), got true"},
-          {"\"mlp_bias\": false", "\"mlp_bias\": true", "mlp_bias: expected false (the model type), got true"},
-          {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true", "tie_word_embeddings: expected false (the model type), got true"},
+          {"\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"",
+           "hidden_act: expected \"silu\" (the model type), got \"gelu\""},
+          {"\"attention_bias\": false", "\"attention_bias\": true",
+           "attention_bias: expected false (the model type), got true"},
+          {"\"mlp_bias\": false", "\"mlp_bias\": true",
+           "mlp_bias: expected false (the model type), got true"},
+          {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true",
+           "tie_word_embeddings: expected false (the model type), got true"},
           {"\"tie_word_embeddings\": false,", "", "success"},
       });
-  refuses<test::llama_mqa>("llama_mqa_tied",
-                           {{"\"head_dim\": 8,", "", "head_dim: expected 8 (the model type), got no such field, which means 6"},
-                            {"\"tie_word_embeddings\": true,", "",
-                             "tie_word_embeddings: expected true (the model type), got no such field, which means false"}});
+  refuses<test::llama_mqa>(
+      "llama_mqa_tied",
+      {{"\"head_dim\": 8,", "",
+        "head_dim: expected 8 (the model type), got no such field, which means 6"},
+       {"\"tie_word_embeddings\": true,", "",
+        "tie_word_embeddings: expected true (the model type), got no such field, which means "
+        "false"}});
 }
 
 BOOST_AUTO_TEST_CASE(gpt2) {
   refuses<test::gpt2>(
       "gpt2",
       {
-          {"\"model_type\": \"gpt2\"", "\"model_type\": \"t5\"", "model_type: expected \"gpt2\" (the model type), got \"t5\""},
-          {"\"vocab_size\": 41", "\"vocab_size\": 42", "vocab_size: expected 41 (the model type), got 42"},
+          {"\"model_type\": \"gpt2\"", "\"model_type\": \"t5\"",
+           "model_type: expected \"gpt2\" (the model type), got \"t5\""},
+          {"\"vocab_size\": 41", "\"vocab_size\": 42",
+           "vocab_size: expected 41 (the model type), got 42"},
           {"\"n_embd\": 24", "\"n_embd\": 48", "n_embd: expected 24 (the model type), got 48"},
           {"\"n_layer\": 2", "\"n_layer\": 12", "n_layer: expected 2 (the model type), got 12"},
           {"\"n_head\": 4", "\"n_head\": 2", "n_head: expected 4 (the model type), got 2"},
-          {"\"n_positions\": 32", "\"n_positions\": 1024", "n_positions: expected 32 (the model type), got 1024"},
+          {"\"n_positions\": 32", "\"n_positions\": 1024",
+           "n_positions: expected 32 (the model type), got 1024"},
           {"\"n_inner\": null", "\"n_inner\": 95", "n_inner: expected 96 (the model type), got 95"},
           {"\"n_inner\": null", "\"n_inner\": 96", "success"},
           {"\"layer_norm_epsilon\": 1e-05", "\"layer_norm_epsilon\": 1e-06",
            "layer_norm_epsilon: expected 1e-05 (the model type), got 1e-06"},
-          {"\"gelu_new\"", "\"gelu\"", "activation_function: expected \"gelu_new\" (the model type), got \"gelu\""},
+          {"\"gelu_new\"", "\"gelu\"",
+           "activation_function: expected \"gelu_new\" (the model type), got \"gelu\""},
           {"\"gelu_new\"", "\"gelu_pytorch_tanh\"", "success"},
-          {"\"scale_attn_weights\": true", "\"scale_attn_weights\": false", "scale_attn_weights: expected true (the model type), got false"},
-          {"\"scale_attn_by_inverse_layer_idx\": false", "\"scale_attn_by_inverse_layer_idx\": true",
+          {"\"scale_attn_weights\": true", "\"scale_attn_weights\": false",
+           "scale_attn_weights: expected true (the model type), got false"},
+          {"\"scale_attn_by_inverse_layer_idx\": false",
+           "\"scale_attn_by_inverse_layer_idx\": true",
            "scale_attn_by_inverse_layer_idx: expected false (the model type), got true"},
-          {"\"add_cross_attention\": false", "\"add_cross_attention\": true", "add_cross_attention: expected false (the model type), got true"},
-          {"\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", "tie_word_embeddings: expected true (the model type), got false"},
+          {"\"add_cross_attention\": false", "\"add_cross_attention\": true",
+           "add_cross_attention: expected false (the model type), got true"},
+          {"\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false",
+           "tie_word_embeddings: expected true (the model type), got false"},
       });
-  refuses<test::gpt2_inner>("gpt2_inner", {{"\"n_inner\": 50", "\"n_inner\": null",
-                                            "n_inner: expected 50 (the model type), got no such field, which means 96"}});
+  refuses<test::gpt2_inner>(
+      "gpt2_inner", {{"\"n_inner\": 50", "\"n_inner\": null",
+                      "n_inner: expected 50 (the model type), got no such field, which means 96"}});
 }
 
 BOOST_AUTO_TEST_CASE(own_files_fit) {
-  const auto fits = []<class M>(M) { BOOST_TEST(verdict<M>(ln::make_hf_config<M>()) == "success"); };
+  const auto fits = []<class M>(M) {
+    BOOST_TEST(verdict<M>(ln::make_hf_config<M>()) == "success");
+  };
   fits(test::llama_gqa());
   fits(test::llama_mqa());
   fits(test::gpt2_inner());
@@ -176,7 +222,9 @@ BOOST_AUTO_TEST_CASE(own_files_fit) {
 BOOST_AUTO_TEST_CASE(no_tensor_is_touched) {
   const test::scratch_folder folder;
   const std::string config = test::contents(test::golden("gpt2") + "/config.json");
-  LINNET_REQUIRE_OK(ln::write_file(folder.path("config.json"), test::bytes(test::replaced(config, "\"n_head\": 4", "\"n_head\": 2"))));
+  LINNET_REQUIRE_OK(
+      ln::write_file(folder.path("config.json"),
+                     test::bytes(test::replaced(config, "\"n_head\": 4", "\"n_head\": 2"))));
   // model.safetensors is not even there.
   auto w = test::distinct<test::gpt2>();
   const auto before = w.clone();
@@ -196,18 +244,25 @@ BOOST_AUTO_TEST_CASE(bad_files) {
       {"null", "c: content: expected a JSON object, got null"},
       {fields + ",\"d_model\":1}", "c: d_model: expected each field once, got this one twice"},
       {fields + ",\"d_model\":{}}", "c: d_model: expected each field once, got this one twice"},
-      {"{\"rope_parameters\":{\"rope_theta\":1,\"rope_theta\":2}}", "c: rope_parameters.rope_theta: expected each field once, got this one twice"},
+      {"{\"rope_parameters\":{\"rope_theta\":1,\"rope_theta\":2}}",
+       "c: rope_parameters.rope_theta: expected each field once, got this one twice"},
       {fields + ",\"eps\":NaN}", "c: content: expected JSON, got an error at byte 20"},
       {fields + ",\"eps\":Infinity}", "c: content: expected JSON, got an error at byte 20"},
-      {fields + ",\"eps\":1e999}", "c: content: expected JSON, got a number too large for a double"},
+      {fields + ",\"eps\":1e999}",
+       "c: content: expected JSON, got a number too large for a double"},
       {fields + "} {}", "c: content: expected JSON, got an error at byte 15"},
       {fields + ",}", "c: content: expected JSON, got an error at byte 14"},
       {fields + "\xff}", "c: content: expected JSON, got an error at byte 13"},
-      {fields + ",\"a\":" + std::string(31, '['), "c: content: expected JSON, got an error at byte 49"},
-      {fields + ",\"a\":" + std::string(32, '['), "c: content: expected at most 32 levels, got more"},
-      {fields + std::string(1025, '\t'), "c: content: expected at most 1024 blanks in a row, got more"},
-      {fields + ",\"a\":" + digits + "}", "c: content: expected JSON, got a number too large for a double"},
-      {fields + ",\"a\":\"" + digits + "}", "c: content: expected JSON, got an error at byte 100020"},
+      {fields + ",\"a\":" + std::string(31, '['),
+       "c: content: expected JSON, got an error at byte 49"},
+      {fields + ",\"a\":" + std::string(32, '['),
+       "c: content: expected at most 32 levels, got more"},
+      {fields + std::string(1025, '\t'),
+       "c: content: expected at most 1024 blanks in a row, got more"},
+      {fields + ",\"a\":" + digits + "}",
+       "c: content: expected JSON, got a number too large for a double"},
+      {fields + ",\"a\":\"" + digits + "}",
+       "c: content: expected JSON, got an error at byte 100020"},
       {std::string(200000, ' '), "c: content: expected at most 131072 bytes, got 200000"},
   };
   for (const auto& [text, message] : table) {

@@ -15,7 +15,8 @@ ln::weights<M> load_golden(const std::string& name) {
   LINNET_REQUIRE_OK(ln::load_hugging_face(w, test::golden(name)));
   const test::scratch_folder folder;
   LINNET_REQUIRE_OK(ln::save_hugging_face(w, folder.path()));
-  BOOST_TEST((test::contents(folder.path("model.safetensors")) == test::contents(test::golden(name) + "/model.safetensors")));
+  BOOST_TEST((test::contents(folder.path("model.safetensors")) ==
+              test::contents(test::golden(name) + "/model.safetensors")));
   ln::weights<M> back;
   LINNET_REQUIRE_OK(ln::load_hugging_face(back, folder.path()));
   BOOST_TEST(test::same_bytes(w, back));
@@ -25,18 +26,22 @@ ln::weights<M> load_golden(const std::string& name) {
 /// A copy of a fixture whose parts can be changed.
 class directory {
  public:
-  explicit directory(const std::string& name) : config(test::contents(test::golden(name) + "/config.json")) {
+  explicit directory(const std::string& name)
+      : config(test::contents(test::golden(name) + "/config.json")) {
     auto file = ln::read_safetensors(test::golden(name) + "/model.safetensors");
     LINNET_REQUIRE_OK(file);
     original = std::move(*file);
     tensors = test::tensors_of(original);
   }
   ln::named_tensor& tensor(std::string_view name) {
-    const auto at = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
+    const auto at =
+        std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
     BOOST_REQUIRE_MESSAGE(at != tensors.end(), "no tensor " << name);
     return *at;
   }
-  void erase(std::string_view name) { tensors.erase(tensors.begin() + (&tensor(name) - tensors.data())); }
+  void erase(std::string_view name) {
+    tensors.erase(tensors.begin() + (&tensor(name) - tensors.data()));
+  }
   void copy(std::string_view name, const std::string& other) {
     ln::named_tensor t = tensor(name);
     t.name = other;
@@ -78,13 +83,15 @@ BOOST_AUTO_TEST_CASE(llama_pairs_are_reordered_for_interleaved_rotation) {
   const auto pairs = load_golden<test::llama_gqa_interleaved>("llama_gqa_untied");
   for (const auto& tensor : ln::detail::leaves_of(half)) {
     const auto a = test::floats(half, tensor.name), b = test::floats(pairs, tensor.name);
-    const bool rotated = tensor.name.ends_with("attention.q.weight") || tensor.name.ends_with("attention.k.weight");
+    const bool rotated =
+        tensor.name.ends_with("attention.q.weight") || tensor.name.ends_with("attention.k.weight");
     bool equal = true;
     for (ln::index n = 0; n < tensor.rows; ++n) {
       const ln::index h = 6, head = n / h, r = n % h;  // b's row 2i is a's row i, 2i+1 is i + h/2
       const ln::index from = rotated ? head * h + (r % 2 == 0 ? r / 2 : h / 2 + r / 2) : n;
       for (ln::index j = 0; j < tensor.columns; ++j)
-        equal = equal && b[test::at(n * tensor.columns + j)] == a[test::at(from * tensor.columns + j)];
+        equal =
+            equal && b[test::at(n * tensor.columns + j)] == a[test::at(from * tensor.columns + j)];
     }
     BOOST_TEST(equal, tensor.name);
   }
@@ -94,7 +101,8 @@ BOOST_AUTO_TEST_CASE(gpt2_is_transposed_and_unpacked) {
   const auto w = load_golden<test::gpt2>("gpt2");
   const auto file = ln::read_safetensors(test::golden("gpt2") + "/model.safetensors");
   LINNET_REQUIRE_OK(file);
-  const auto packed = file->values<float>("transformer.h.1.attn.c_attn.weight").value();  // [24, 72]
+  const auto packed =
+      file->values<float>("transformer.h.1.attn.c_attn.weight").value();  // [24, 72]
   const auto packed_bias = file->values<float>("transformer.h.1.attn.c_attn.bias").value();
   const auto wide = file->values<float>("transformer.h.1.mlp.c_fc.weight").value();  // [24, 96]
   ln::index part = 0;
@@ -104,7 +112,8 @@ BOOST_AUTO_TEST_CASE(gpt2_is_transposed_and_unpacked) {
     bool equal = true;
     for (ln::index n = 0; n < 24; ++n) {
       equal = equal && bias[test::at(n)] == packed_bias[test::at(24 * part + n)];
-      for (ln::index j = 0; j < 24; ++j) equal = equal && weight[test::at(n * 24 + j)] == packed[test::at(j * 72 + 24 * part + n)];
+      for (ln::index j = 0; j < 24; ++j)
+        equal = equal && weight[test::at(n * 24 + j)] == packed[test::at(j * 72 + 24 * part + n)];
     }
     BOOST_TEST(equal, name);
     ++part;
@@ -112,7 +121,8 @@ BOOST_AUTO_TEST_CASE(gpt2_is_transposed_and_unpacked) {
   const auto wi = test::floats(w, "blocks.1.ffn.wi.weight");
   bool equal = true;
   for (ln::index n = 0; n < 96; ++n)
-    for (ln::index j = 0; j < 24; ++j) equal = equal && wi[test::at(n * 24 + j)] == wide[test::at(j * 96 + n)];
+    for (ln::index j = 0; j < 24; ++j)
+      equal = equal && wi[test::at(n * 24 + j)] == wide[test::at(j * 96 + n)];
   BOOST_TEST(equal);
 }
 
@@ -123,18 +133,23 @@ BOOST_AUTO_TEST_CASE(names_in_both_directions) {
       const std::string foreign = ln::hugging_face_name(kind, tensor.name);
       BOOST_TEST(foreign != tensor.name);
       const std::string back = ln::linnet_name(kind, foreign, gated);
-      BOOST_TEST((back == tensor.name || foreign.find("c_attn") != foreign.npos), tensor.name << " " << back);
+      BOOST_TEST((back == tensor.name || foreign.find("c_attn") != foreign.npos),
+                 tensor.name << " " << back);
     }
   };
   check(ln::weights<test::t5_1_0>(), ln::hf_kind::t5, false);
   check(ln::weights<test::t5_1_1>(), ln::hf_kind::t5, true);
   check(ln::weights<test::llama_gqa>(), ln::hf_kind::llama, true);
   check(ln::weights<test::gpt2>(), ln::hf_kind::gpt2, false);
-  BOOST_TEST(ln::hugging_face_name(ln::hf_kind::t5, "encoder.blocks.11.ffn.w1.weight") == "encoder.blocks.11.ffn.w1.weight");
+  BOOST_TEST(ln::hugging_face_name(ln::hf_kind::t5, "encoder.blocks.11.ffn.w1.weight") ==
+             "encoder.blocks.11.ffn.w1.weight");
   BOOST_TEST(ln::linnet_name(ln::hf_kind::t5, "encoder.block.x.layer.0.layer_norm.weight") == "");
-  BOOST_TEST(ln::linnet_name(ln::hf_kind::llama, "model.layers.11.mlp.up_proj.weight") == "blocks.11.ffn.up.weight");
-  static_assert(ln::hf_kind_of<ln::decoder<test::mha_shape, ln::position::none>>() == ln::hf_kind::none);
-  static_assert(ln::hf_kind_of<ln::decoder<test::gqa_shape, ln::norm::layer_norm, ln::position::learned, ln::bias::all>>() ==
+  BOOST_TEST(ln::linnet_name(ln::hf_kind::llama, "model.layers.11.mlp.up_proj.weight") ==
+             "blocks.11.ffn.up.weight");
+  static_assert(ln::hf_kind_of<ln::decoder<test::mha_shape, ln::position::none>>() ==
+                ln::hf_kind::none);
+  static_assert(ln::hf_kind_of<ln::decoder<test::gqa_shape, ln::norm::layer_norm,
+                                           ln::position::learned, ln::bias::all>>() ==
                 ln::hf_kind::none);
   static_assert(ln::hf_kind_of<ln::zoo::gpt2_small>() == ln::hf_kind::gpt2);
   static_assert(ln::hf_kind_of<ln::zoo::stlm_50m>() == ln::hf_kind::llama);
@@ -144,7 +159,8 @@ BOOST_AUTO_TEST_CASE(t5_aliases) {
   directory d("t5_v1_0_long");
   ln::weights<test::t5_long> w, plain;
   BOOST_TEST(d.load(plain) == "success");
-  for (const char* alias : {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"})
+  for (const char* alias :
+       {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"})
     d.copy("shared.weight", alias);
   d.copy("decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
          "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight");
@@ -154,8 +170,9 @@ BOOST_AUTO_TEST_CASE(t5_aliases) {
   // A copy that differs would mean an untied model.
   const std::string other(d.tensor("shared.weight").data.size(), '\1');
   d.tensor("lm_head.weight").data = test::bytes(other);
-  BOOST_TEST(d.load(w) == "model.safetensors: lm_head.weight: expected the same values as shared.weight "
-                          "(one tensor in the model type), got others");
+  BOOST_TEST(d.load(w) ==
+             "model.safetensors: lm_head.weight: expected the same values as shared.weight "
+             "(one tensor in the model type), got others");
   d.erase("lm_head.weight");
 
   // One copy alone is enough, whichever it is.
@@ -164,7 +181,9 @@ BOOST_AUTO_TEST_CASE(t5_aliases) {
   BOOST_TEST(d.load(w) == "success");
   BOOST_TEST(test::same_bytes(w, plain));
   d.erase("decoder.embed_tokens.weight");
-  BOOST_TEST(d.load(w) == "model.safetensors: shared.weight: expected real [19, 16] (the model type), got no such tensor");
+  BOOST_TEST(d.load(w) ==
+             "model.safetensors: shared.weight: expected real [19, 16] (the model type), got no "
+             "such tensor");
 }
 
 BOOST_AUTO_TEST_CASE(untied_t5_has_its_own_head) {
@@ -174,7 +193,9 @@ BOOST_AUTO_TEST_CASE(untied_t5_has_its_own_head) {
   BOOST_TEST(d.load(w) == "success");
   BOOST_TEST(!test::same_bits(test::floats(w, "head.weight"), test::floats(w, "embedding.weight")));
   d.erase("lm_head.weight");
-  BOOST_TEST(d.load(w) == "model.safetensors: lm_head.weight: expected real [43, 18] (the model type), got no such tensor");
+  BOOST_TEST(d.load(w) ==
+             "model.safetensors: lm_head.weight: expected real [43, 18] (the model type), got no "
+             "such tensor");
 }
 
 BOOST_AUTO_TEST_CASE(gpt2_without_prefix_and_with_masks) {
@@ -189,7 +210,9 @@ BOOST_AUTO_TEST_CASE(gpt2_without_prefix_and_with_masks) {
   BOOST_TEST(d.load(w) == "success");
   BOOST_TEST(test::same_bytes(w, plain));
   d.tensors.push_back({"h.0.attn.biases", ln::dtype::boolean, {1, 1, 32, 32}, test::bytes(mask)});
-  BOOST_TEST(d.load(w) == "model.safetensors: h.0.attn.biases: expected only tensors of the model type, got BOOL [1, 1, 32, 32]");
+  BOOST_TEST(d.load(w) ==
+             "model.safetensors: h.0.attn.biases: expected only tensors of the model type, got "
+             "BOOL [1, 1, 32, 32]");
 }
 
 BOOST_AUTO_TEST_CASE(llama_leftovers) {
@@ -197,12 +220,18 @@ BOOST_AUTO_TEST_CASE(llama_leftovers) {
   ln::weights<test::llama_mha> w, plain;
   BOOST_TEST(d.load(plain) == "success");
   const std::string frequencies(8, '\0');
-  d.tensors.push_back({"model.layers.1.self_attn.rotary_emb.inv_freq", ln::dtype::f32, {2}, test::bytes(frequencies)});
+  d.tensors.push_back({"model.layers.1.self_attn.rotary_emb.inv_freq",
+                       ln::dtype::f32,
+                       {2},
+                       test::bytes(frequencies)});
   d.copy("model.embed_tokens.weight", "lm_head.weight");
   BOOST_TEST(d.load(w) == "success");
   BOOST_TEST(test::same_bytes(w, plain));
-  d.tensors.push_back({"model.layers.2.input_layernorm.weight", ln::dtype::f32, {2}, test::bytes(frequencies)});
-  BOOST_TEST(d.load(w) == "model.safetensors: model.layers.2.input_layernorm.weight: expected only tensors of the model type, got F32 [2]");
+  d.tensors.push_back(
+      {"model.layers.2.input_layernorm.weight", ln::dtype::f32, {2}, test::bytes(frequencies)});
+  BOOST_TEST(d.load(w) ==
+             "model.safetensors: model.layers.2.input_layernorm.weight: expected only tensors of "
+             "the model type, got F32 [2]");
 }
 
 BOOST_AUTO_TEST_CASE(tensor_mismatches) {
@@ -210,12 +239,18 @@ BOOST_AUTO_TEST_CASE(tensor_mismatches) {
   auto w = test::distinct<test::llama_mha>();
   const auto before = w.clone();
   d.tensor("model.norm.weight").shape = {4, 4};
-  BOOST_TEST(d.load(w) == "model.safetensors: model.norm.weight: expected real [16] (the model type), got F32 [4, 4]");
+  BOOST_TEST(
+      d.load(w) ==
+      "model.safetensors: model.norm.weight: expected real [16] (the model type), got F32 [4, 4]");
   d.tensor("model.norm.weight").shape = {16};
   d.tensor("model.norm.weight").type = ln::dtype::u32;
-  BOOST_TEST(d.load(w) == "model.safetensors: model.norm.weight: expected real [16] (the model type), got U32 [16]");
+  BOOST_TEST(
+      d.load(w) ==
+      "model.safetensors: model.norm.weight: expected real [16] (the model type), got U32 [16]");
   d.erase("model.norm.weight");
-  BOOST_TEST(d.load(w) == "model.safetensors: model.norm.weight: expected real [16] (the model type), got no such tensor");
+  BOOST_TEST(d.load(w) ==
+             "model.safetensors: model.norm.weight: expected real [16] (the model type), got no "
+             "such tensor");
   BOOST_TEST(test::same_bytes(w, before));
 }
 
@@ -232,7 +267,8 @@ BOOST_AUTO_TEST_CASE(element_types) {
       for (const double x : d.original.values<double>(t.name).value()) text += test::raw(encode(x));
       t.type = type;
     }
-    for (std::size_t i = 0; i < values.size(); ++i) converted.tensors[i].data = test::bytes(values[i]);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      converted.tensors[i].data = test::bytes(values[i]);
     BOOST_TEST(converted.load(w) == "success");
   };
   convert(ln::dtype::f64, [](double x) { return x; });
@@ -240,14 +276,16 @@ BOOST_AUTO_TEST_CASE(element_types) {
   convert(ln::dtype::bf16, [](double x) { return ln::storage::bf16::encode(x); });
   for (const auto& tensor : ln::detail::leaves_of(exact)) {
     const auto a = test::floats(exact, tensor.name), b = test::floats(w, tensor.name);
-    for (std::size_t i = 0; i < a.size(); ++i) BOOST_REQUIRE_EQUAL(b[i], ln::storage::bf16::decode(ln::storage::bf16::encode(a[i])));
+    for (std::size_t i = 0; i < a.size(); ++i)
+      BOOST_REQUIRE_EQUAL(b[i], ln::storage::bf16::decode(ln::storage::bf16::encode(a[i])));
   }
   // Truncation to F16 of normal numbers, by hand.
   convert(ln::dtype::f16, [](double x) {
     int exponent = 0;
     const double fraction = std::frexp(std::abs(x), &exponent);
     if (exponent < -13) return std::uint16_t{0};
-    return static_cast<std::uint16_t>((x < 0 ? 0x8000 : 0) | (exponent + 14) << 10 | (static_cast<int>(fraction * 2048) & 1023));
+    return static_cast<std::uint16_t>((x < 0 ? 0x8000 : 0) | (exponent + 14) << 10 |
+                                      (static_cast<int>(fraction * 2048) & 1023));
   });
   for (const auto& tensor : ln::detail::leaves_of(exact)) {
     const auto a = test::floats(exact, tensor.name), b = test::floats(w, tensor.name);
@@ -280,18 +318,23 @@ BOOST_AUTO_TEST_CASE(policies_that_hugging_face_does_not_know) {
   ln::weights<M> back;
   LINNET_REQUIRE_OK(ln::load_hugging_face(back, folder.path()));
   BOOST_TEST(test::same_bytes(w, back));
-  BOOST_TEST(test::message(ln::load_hugging_face(back, test::golden("t5_v1_0"))) ==
-             test::golden("t5_v1_0") + "/config.json: feed_forward_proj: expected \"linnet\" (the model type), got \"relu\"");
+  BOOST_TEST(
+      test::message(ln::load_hugging_face(back, test::golden("t5_v1_0"))) ==
+      test::golden("t5_v1_0") +
+          "/config.json: feed_forward_proj: expected \"linnet\" (the model type), got \"relu\"");
 }
 
 BOOST_AUTO_TEST_CASE(absent_files) {
   const test::scratch_folder folder;
   ln::weights<test::gpt2> w;
   BOOST_TEST(test::message(ln::load_hugging_face(w, folder.path())) ==
-             folder.path("config.json") + ": expected a readable file, got No such file or directory");
-  LINNET_REQUIRE_OK(ln::write_file(folder.path("config.json"), test::bytes(ln::make_hf_config<test::gpt2>())));
+             folder.path("config.json") +
+                 ": expected a readable file, got No such file or directory");
+  LINNET_REQUIRE_OK(
+      ln::write_file(folder.path("config.json"), test::bytes(ln::make_hf_config<test::gpt2>())));
   BOOST_TEST(test::message(ln::load_hugging_face(w, folder.path())) ==
-             folder.path("model.safetensors") + ": expected a readable file, got No such file or directory");
+             folder.path("model.safetensors") +
+                 ": expected a readable file, got No such file or directory");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -10,8 +10,14 @@ namespace ln = linnet;
 
 namespace {
 
-constexpr ln::decoder_shape shape{.d_model = 16, .d_ff = 26, .heads = 4, .kv_heads = 2, .layers = 3, .vocabulary = 41,
-                                  .context = 9, .eps = 1e-5};
+constexpr ln::decoder_shape shape{.d_model = 16,
+                                  .d_ff = 26,
+                                  .heads = 4,
+                                  .kv_heads = 2,
+                                  .layers = 3,
+                                  .vocabulary = 41,
+                                  .context = 9,
+                                  .eps = 1e-5};
 using tied = ln::decoder<shape>;
 using untied = ln::decoder<shape, ln::tie::untied>;
 
@@ -23,7 +29,9 @@ std::string saved(const ln::weights<M, T>& w, ln::llama2c_version version) {
 }
 
 /// `file` with the 32-bit number `n` replaced.
-std::string with(std::string file, std::size_t n, std::int32_t value) { return file.replace(4 * n, 4, test::raw(value)); }
+std::string with(std::string file, std::size_t n, std::int32_t value) {
+  return file.replace(4 * n, 4, test::raw(value));
+}
 
 float value(const std::string& file, std::size_t at) {
   return ln::detail::load_as<float>(test::bytes(file).data() + at);
@@ -57,20 +65,27 @@ BOOST_AUTO_TEST_CASE(layout) {
   const auto first = [&](std::string_view name) { return test::floats(w, name).front(); };
   const auto at0 = [&](std::size_t n) { return value(v0, 28 + 4 * n); };
   const auto at1 = [&](std::size_t n) { return value(v1, 256 + 4 * n); };
-  const std::size_t table = vocabulary * d, attention = layers * (2 * d * d + 2 * kv * d), feed_forward = layers * 3 * f * d;
+  const std::size_t table = vocabulary * d, attention = layers * (2 * d * d + 2 * kv * d),
+                    feed_forward = layers * 3 * f * d;
   BOOST_TEST(at0(0) == first("embedding.weight"));
   BOOST_TEST(at0(table + d) == first("blocks.1.attention.norm.weight"));
   BOOST_TEST(at0(table + layers * d + d * d) == first("blocks.1.attention.q.weight"));
-  BOOST_TEST(at0(table + layers * (d + d * d) + 2 * kv * d) == first("blocks.2.attention.k.weight"));
+  BOOST_TEST(at0(table + layers * (d + d * d) + 2 * kv * d) ==
+             first("blocks.2.attention.k.weight"));
   BOOST_TEST(at0(table + layers * d + attention) == first("blocks.0.ffn.norm.weight"));
-  BOOST_TEST(at0(table + layers * 2 * d + attention + f * d) == first("blocks.1.ffn.gate.weight"));     // w1
-  BOOST_TEST(at0(table + layers * (2 * d + f * d) + attention) == first("blocks.0.ffn.down.weight"));   // w2
-  BOOST_TEST(at0(table + layers * (2 * d + 2 * f * d) + attention) == first("blocks.0.ffn.up.weight")); // w3
-  const std::size_t norm = table + layers * 2 * d + attention + feed_forward, tables = norm + d, head = tables + 9 * 4;
+  BOOST_TEST(at0(table + layers * 2 * d + attention + f * d) ==
+             first("blocks.1.ffn.gate.weight"));  // w1
+  BOOST_TEST(at0(table + layers * (2 * d + f * d) + attention) ==
+             first("blocks.0.ffn.down.weight"));  // w2
+  BOOST_TEST(at0(table + layers * (2 * d + 2 * f * d) + attention) ==
+             first("blocks.0.ffn.up.weight"));  // w3
+  const std::size_t norm = table + layers * 2 * d + attention + feed_forward, tables = norm + d,
+                    head = tables + 9 * 4;
   BOOST_TEST(at0(norm) == first("norm.weight"));
-  BOOST_TEST(at0(tables) == 1.0f);                                    // cos of position 0
-  BOOST_TEST(at0(tables + 2) == std::cos(1.0f));                      // cos of position 1, first pair
-  BOOST_TEST(at0(tables + 18 + 3) == std::sin(0.01f), boost::test_tools::tolerance(1e-6f));  // sin of position 1, second pair
+  BOOST_TEST(at0(tables) == 1.0f);                // cos of position 0
+  BOOST_TEST(at0(tables + 2) == std::cos(1.0f));  // cos of position 1, first pair
+  BOOST_TEST(at0(tables + 18 + 3) == std::sin(0.01f),
+             boost::test_tools::tolerance(1e-6f));  // sin of position 1, second pair
   BOOST_TEST(at0(head) == first("head.weight"));
   BOOST_TEST(v0.size() == 28 + 4 * (head + table));
 
@@ -87,18 +102,23 @@ BOOST_AUTO_TEST_CASE(half_pairs_are_reordered) {
   const auto pairs = test::distinct<tied>();
   ln::weights<ln::decoder<shape, ln::position::rope_half>> half;
   LINNET_REQUIRE_OK(ln::load_llama2c(half, test::bytes(saved(pairs, ln::llama2c_version::v1))));
-  const auto a = test::floats(pairs, "blocks.2.attention.k.weight"), b = test::floats(half, "blocks.2.attention.k.weight");
-  const std::size_t rows[] = {0, 2, 1, 3, 4, 6, 5, 7};  // heads of 4: (0,1),(2,3) become (0,2),(1,3)
+  const auto a = test::floats(pairs, "blocks.2.attention.k.weight"),
+             b = test::floats(half, "blocks.2.attention.k.weight");
+  const std::size_t rows[] = {0, 2, 1, 3,
+                              4, 6, 5, 7};  // heads of 4: (0,1),(2,3) become (0,2),(1,3)
   for (std::size_t n = 0; n < 8; ++n)
     for (std::size_t j = 0; j < 16; ++j) BOOST_REQUIRE_EQUAL(b[n * 16 + j], a[rows[n] * 16 + j]);
-  BOOST_TEST(test::same_bits(test::floats(pairs, "blocks.2.attention.v.weight"), test::floats(half, "blocks.2.attention.v.weight")));
+  BOOST_TEST(test::same_bits(test::floats(pairs, "blocks.2.attention.v.weight"),
+                             test::floats(half, "blocks.2.attention.v.weight")));
 }
 
 BOOST_AUTO_TEST_CASE(bad_files) {
   auto w = test::distinct<tied>(3.0f);
   const auto before = w.clone();
-  const std::string v0 = saved(test::distinct<tied>(), ln::llama2c_version::v0), v1 = saved(test::distinct<tied>(), ln::llama2c_version::v1);
-  const std::string open0 = saved(test::distinct<untied>(), ln::llama2c_version::v0), open1 = saved(test::distinct<untied>(), ln::llama2c_version::v1);
+  const std::string v0 = saved(test::distinct<tied>(), ln::llama2c_version::v0),
+                    v1 = saved(test::distinct<tied>(), ln::llama2c_version::v1);
+  const std::string open0 = saved(test::distinct<untied>(), ln::llama2c_version::v0),
+                    open1 = saved(test::distinct<untied>(), ln::llama2c_version::v1);
   std::string padded = v1, flagged = v1;
   padded[100] = 1;
   flagged[36] = 2;
@@ -108,8 +128,11 @@ BOOST_AUTO_TEST_CASE(bad_files) {
       {v0.substr(0, 27), "file size: expected at least 28 bytes, got 27"},
       {v1.substr(0, 255), "file size: expected at least 256 bytes, got 255"},
       {v0.substr(0, 28), "file size: expected " + size0 + " bytes for this header, got 28"},
-      {v0.substr(0, v0.size() - 1), "file size: expected " + size0 + " bytes for this header, got " + std::to_string(v0.size() - 1)},
-      {v0 + "x", "file size: expected " + size0 + " bytes for this header, got " + std::to_string(v0.size() + 1)},
+      {v0.substr(0, v0.size() - 1), "file size: expected " + size0 +
+                                        " bytes for this header, got " +
+                                        std::to_string(v0.size() - 1)},
+      {v0 + "x", "file size: expected " + size0 + " bytes for this header, got " +
+                     std::to_string(v0.size() + 1)},
       {v1.substr(0, 300), "file size: expected " + size1 + " bytes for this header, got 300"},
       {with(v0, 0, 17), "dim: expected 16 (the model type), got 17"},
       {with(v0, 0, -1), "dim: expected 16 (the model type), got -1"},
@@ -191,7 +214,8 @@ BOOST_AUTO_TEST_CASE(stories260k_tells_its_story) {
   const std::string original = test::contents(model), again = saved(w, ln::llama2c_version::v0);
   BOOST_REQUIRE_EQUAL(again.size(), original.size());
   for (std::size_t at = 0; at < original.size(); at += 4)
-    BOOST_REQUIRE_SMALL(value(original, at) - value(again, at), at < original.size() - 4 * 512 * 8 ? 1e-30f : 1e-4f);
+    BOOST_REQUIRE_SMALL(value(original, at) - value(again, at),
+                        at < original.size() - 4 * 512 * 8 ? 1e-30f : 1e-4f);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

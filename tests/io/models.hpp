@@ -12,29 +12,76 @@
 
 namespace test {
 
-inline constexpr ln::decoder_shape gqa_shape{.d_model = 24, .d_ff = 44, .heads = 4, .kv_heads = 2, .layers = 3,
-                                             .vocabulary = 41, .context = 32, .eps = 1e-5};
-inline constexpr ln::decoder_shape mha_shape{.d_model = 16, .d_ff = 26, .heads = 4, .kv_heads = 4, .layers = 2,
-                                             .vocabulary = 41, .context = 32, .eps = 1e-6};
-inline constexpr ln::decoder_shape mqa_shape{.d_model = 24, .d_ff = 34, .heads = 4, .kv_heads = 1, .layers = 2,
-                                             .vocabulary = 47, .context = 32, .d_kv = 8, .eps = 1e-5};
-inline constexpr ln::decoder_shape gpt2_shape{.d_model = 24, .d_ff = 96, .heads = 4, .kv_heads = 4, .layers = 2,
-                                              .vocabulary = 41, .context = 32, .eps = 1e-5};
-inline constexpr ln::decoder_shape gpt2_inner_shape{.d_model = 24, .d_ff = 50, .heads = 4, .kv_heads = 4, .layers = 1,
-                                                    .vocabulary = 37, .context = 32, .eps = 1e-5};
-inline constexpr ln::t5_shape t5_shape_1_0{.d_model = 24, .d_ff = 40, .d_kv = 6, .heads = 4, .encoder_layers = 2,
-                                           .decoder_layers = 3, .vocabulary = 37};
-inline constexpr ln::t5_shape t5_shape_long{.d_model = 16, .d_ff = 20, .d_kv = 6, .heads = 2, .encoder_layers = 1,
-                                            .decoder_layers = 1, .vocabulary = 19};
-inline constexpr ln::t5_shape t5_shape_1_1{.d_model = 18, .d_ff = 34, .d_kv = 5, .heads = 3, .encoder_layers = 2,
-                                           .decoder_layers = 2, .vocabulary = 43};
+inline constexpr ln::decoder_shape gqa_shape{.d_model = 24,
+                                             .d_ff = 44,
+                                             .heads = 4,
+                                             .kv_heads = 2,
+                                             .layers = 3,
+                                             .vocabulary = 41,
+                                             .context = 32,
+                                             .eps = 1e-5};
+inline constexpr ln::decoder_shape mha_shape{.d_model = 16,
+                                             .d_ff = 26,
+                                             .heads = 4,
+                                             .kv_heads = 4,
+                                             .layers = 2,
+                                             .vocabulary = 41,
+                                             .context = 32,
+                                             .eps = 1e-6};
+inline constexpr ln::decoder_shape mqa_shape{.d_model = 24,
+                                             .d_ff = 34,
+                                             .heads = 4,
+                                             .kv_heads = 1,
+                                             .layers = 2,
+                                             .vocabulary = 47,
+                                             .context = 32,
+                                             .d_kv = 8,
+                                             .eps = 1e-5};
+inline constexpr ln::decoder_shape gpt2_shape{.d_model = 24,
+                                              .d_ff = 96,
+                                              .heads = 4,
+                                              .kv_heads = 4,
+                                              .layers = 2,
+                                              .vocabulary = 41,
+                                              .context = 32,
+                                              .eps = 1e-5};
+inline constexpr ln::decoder_shape gpt2_inner_shape{.d_model = 24,
+                                                    .d_ff = 50,
+                                                    .heads = 4,
+                                                    .kv_heads = 4,
+                                                    .layers = 1,
+                                                    .vocabulary = 37,
+                                                    .context = 32,
+                                                    .eps = 1e-5};
+inline constexpr ln::t5_shape t5_shape_1_0{.d_model = 24,
+                                           .d_ff = 40,
+                                           .d_kv = 6,
+                                           .heads = 4,
+                                           .encoder_layers = 2,
+                                           .decoder_layers = 3,
+                                           .vocabulary = 37};
+inline constexpr ln::t5_shape t5_shape_long{.d_model = 16,
+                                            .d_ff = 20,
+                                            .d_kv = 6,
+                                            .heads = 2,
+                                            .encoder_layers = 1,
+                                            .decoder_layers = 1,
+                                            .vocabulary = 19};
+inline constexpr ln::t5_shape t5_shape_1_1{.d_model = 18,
+                                           .d_ff = 34,
+                                           .d_kv = 5,
+                                           .heads = 3,
+                                           .encoder_layers = 2,
+                                           .decoder_layers = 2,
+                                           .vocabulary = 43};
 
 using llama_gqa = ln::decoder<gqa_shape, ln::position::rope_half, ln::tie::untied>;
 using llama_gqa_interleaved = ln::decoder<gqa_shape, ln::tie::untied>;
 using llama_mha = ln::decoder<mha_shape, ln::position::rope_half>;
 using llama_mqa = ln::decoder<mqa_shape, ln::position::rope_half>;
 template <ln::decoder_shape Shape>
-using gpt2_of = ln::decoder<Shape, ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh, ln::bias::all>;
+using gpt2_of = ln::decoder<Shape, ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh,
+                            ln::bias::all>;
 using gpt2 = gpt2_of<gpt2_shape>;
 using gpt2_inner = gpt2_of<gpt2_inner_shape>;
 using t5_1_0 = ln::t5<t5_shape_1_0>;

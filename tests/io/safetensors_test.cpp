@@ -32,7 +32,8 @@ BOOST_AUTO_TEST_SUITE(safetensors)
 
 BOOST_AUTO_TEST_CASE(reads_all_types) {
   const std::string values = test::raw(1.5) + test::raw(-2.25f) + test::raw(std::int32_t{-7}) +
-                             test::raw(std::int64_t{5} << 40) + test::raw(std::uint16_t{0x3e00}) /* 1.5 */ +
+                             test::raw(std::int64_t{5} << 40) +
+                             test::raw(std::uint16_t{0x3e00}) /* 1.5 */ +
                              test::raw(std::uint16_t{0xc010}) /* bf16 -2.25 */;
   const std::string file = safetensors_file(
       R"({"__metadata__":{"a\"b":"c\u00e9"},"d":{"dtype":"F64","shape":[],"data_offsets":[0,8]},)"
@@ -53,10 +54,14 @@ BOOST_AUTO_TEST_CASE(reads_all_types) {
   BOOST_TEST(parsed->find("e")->size() == 0);
   BOOST_TEST(parsed->find("e")->description() == "U8 [3, 0]");
   BOOST_TEST(parsed->find("x") == nullptr);
-  BOOST_TEST(test::message(parsed->values<float>("x")) == "safetensors: x: expected a tensor of this name, got none");
-  BOOST_TEST(test::message(parsed->values<float>("i")) == "safetensors: i: expected F16, BF16, F32 or F64, got I32 [1]");
-  BOOST_TEST(test::message(parsed->values<int>("f")) == "safetensors: f: expected I32 or I64, got F32 [1, 1]");
-  BOOST_TEST(test::message(parsed->values<int>("l")) == "safetensors: l: expected values of 32 bits, got 5497558138880");
+  BOOST_TEST(test::message(parsed->values<float>("x")) ==
+             "safetensors: x: expected a tensor of this name, got none");
+  BOOST_TEST(test::message(parsed->values<float>("i")) ==
+             "safetensors: i: expected F16, BF16, F32 or F64, got I32 [1]");
+  BOOST_TEST(test::message(parsed->values<int>("f")) ==
+             "safetensors: f: expected I32 or I64, got F32 [1, 1]");
+  BOOST_TEST(test::message(parsed->values<int>("l")) ==
+             "safetensors: l: expected values of 32 bits, got 5497558138880");
 }
 
 BOOST_AUTO_TEST_CASE(half_precision_values) {
@@ -68,14 +73,17 @@ BOOST_AUTO_TEST_CASE(half_precision_values) {
       BOOST_REQUIRE(!ln::is_finite(x));
       continue;
     }
-    const double size = exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+    const double size =
+        exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
     BOOST_REQUIRE_EQUAL(x, bits >> 15 ? -size : size);
   }
 }
 
 BOOST_AUTO_TEST_CASE(bad_files) {
   const std::string four(4, '\0');
-  const auto one = [&](std::string_view fields) { return safetensors_file("{\"a\":{" + std::string(fields) + "}}", four); };
+  const auto one = [&](std::string_view fields) {
+    return safetensors_file("{\"a\":{" + std::string(fields) + "}}", four);
+  };
   const auto offsets = [&](std::string_view range) {
     return one("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":" + std::string(range));
   };
@@ -84,61 +92,106 @@ BOOST_AUTO_TEST_CASE(bad_files) {
   };
   const std::string a4 = R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
   const auto two = [&](std::string_view range, std::string_view values) {
-    return safetensors_file("{" + a4 + R"(,"b":{"dtype":"F32","shape":[1],"data_offsets":)" + std::string(range) + "}}", values);
+    return safetensors_file(
+        "{" + a4 + R"(,"b":{"dtype":"F32","shape":[1],"data_offsets":)" + std::string(range) + "}}",
+        values);
   };
   const std::string eight(8, '\0');
   const bad_file table[] = {
       {"empty", "", "f: file size: expected at least 8 bytes, got 0"},
       {"seven bytes", "1234567", "f: file size: expected at least 8 bytes, got 7"},
-      {"huge header", test::raw(~std::uint64_t{0}) + "{}", "f: header length: expected at most the 2 bytes that follow, got 18446744073709551615"},
-      {"truncated header", safetensors_file(a4).substr(0, 20), "f: header length: expected at most the 12 bytes that follow, got 52"},
+      {"huge header", test::raw(~std::uint64_t{0}) + "{}",
+       "f: header length: expected at most the 2 bytes that follow, got 18446744073709551615"},
+      {"truncated header", safetensors_file(a4).substr(0, 20),
+       "f: header length: expected at most the 12 bytes that follow, got 52"},
       {"no header", safetensors_file(""), "f: header: expected to begin with {, got nothing"},
-      {"blank header", safetensors_file("    "), "f: header: expected to begin with {, got nothing"},
-      {"array", safetensors_file("[]"), "f: header: expected to begin with {, got another character"},
-      {"NaN header", safetensors_file("NaN"), "f: header: expected to begin with {, got another character"},
-      {"cut JSON", safetensors_file("{\"a\":{"), "f: header: expected JSON, got an error at byte 7"},
-      {"trailing junk", safetensors_file("{}x"), "f: header: expected JSON, got an error at byte 3"},
-      {"invalid UTF-8", safetensors_file("{\"\xff\":1}"), "f: header: expected JSON, got an error at byte 3"},
+      {"blank header", safetensors_file("    "),
+       "f: header: expected to begin with {, got nothing"},
+      {"array", safetensors_file("[]"),
+       "f: header: expected to begin with {, got another character"},
+      {"NaN header", safetensors_file("NaN"),
+       "f: header: expected to begin with {, got another character"},
+      {"cut JSON", safetensors_file("{\"a\":{"),
+       "f: header: expected JSON, got an error at byte 7"},
+      {"trailing junk", safetensors_file("{}x"),
+       "f: header: expected JSON, got an error at byte 3"},
+      {"invalid UTF-8", safetensors_file("{\"\xff\":1}"),
+       "f: header: expected JSON, got an error at byte 3"},
       {"tensor is no object", safetensors_file("{\"a\":5}"), "f: a: expected a JSON object, got 5"},
-      {"tensor is an array", safetensors_file("{\"a\":[]}"), "f: a: expected a JSON object, got an array"},
+      {"tensor is an array", safetensors_file("{\"a\":[]}"),
+       "f: a: expected a JSON object, got an array"},
       {"unknown type", one(R"("dtype":"F33","shape":[1],"data_offsets":[0,4])"),
-       "f: a: dtype: expected BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, U64, I64 or F64, got \"F33\""},
+       "f: a: dtype: expected BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, "
+       "U64, I64 or F64, got \"F33\""},
       {"type is a number", one(R"("dtype":1,"shape":[1],"data_offsets":[0,4])"),
-       "f: a: dtype: expected BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, U64, I64 or F64, got 1"},
-      {"no dtype", one(R"("shape":[1],"data_offsets":[0,4])"), "f: a: dtype: expected one in every tensor, got none"},
-      {"no shape", one(R"("dtype":"F32","data_offsets":[0,4])"), "f: a: shape: expected one in every tensor, got none"},
-      {"no offsets", one(R"("dtype":"F32","shape":[1])"), "f: a: data_offsets: expected one in every tensor, got none"},
-      {"unknown key", one(R"("dtype":"F32","kind":1)"), "f: a: expected dtype, shape and data_offsets, got kind"},
-      {"key twice", one(R"("dtype":"F32","dtype":"F32")"), "f: a: dtype: expected each key once, got this one twice"},
-      {"name twice", safetensors_file("{" + a4 + R"(,"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", eight), "f: a: expected each name once, got this one twice"},
-      {"metadata twice", safetensors_file(R"({"__metadata__":{},"__metadata__":{}})"), "f: __metadata__: expected each name once, got this one twice"},
-      {"metadata key twice", safetensors_file(R"({"__metadata__":{"k":"1","k":"2"}})"), "f: __metadata__: k: expected each key once, got this one twice"},
-      {"metadata number", safetensors_file(R"({"__metadata__":{"k":1}})"), "f: __metadata__: k: expected a text, got 1"},
-      {"metadata object", safetensors_file(R"({"__metadata__":{"k":{}}})"), "f: __metadata__: k: expected a text, got an object"},
-      {"shape is an object", shape("{}"), "f: a: shape: expected whole numbers from 0 up, got an object"},
+       "f: a: dtype: expected BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, "
+       "U64, I64 or F64, got 1"},
+      {"no dtype", one(R"("shape":[1],"data_offsets":[0,4])"),
+       "f: a: dtype: expected one in every tensor, got none"},
+      {"no shape", one(R"("dtype":"F32","data_offsets":[0,4])"),
+       "f: a: shape: expected one in every tensor, got none"},
+      {"no offsets", one(R"("dtype":"F32","shape":[1])"),
+       "f: a: data_offsets: expected one in every tensor, got none"},
+      {"unknown key", one(R"("dtype":"F32","kind":1)"),
+       "f: a: expected dtype, shape and data_offsets, got kind"},
+      {"key twice", one(R"("dtype":"F32","dtype":"F32")"),
+       "f: a: dtype: expected each key once, got this one twice"},
+      {"name twice",
+       safetensors_file("{" + a4 + R"(,"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+                        eight),
+       "f: a: expected each name once, got this one twice"},
+      {"metadata twice", safetensors_file(R"({"__metadata__":{},"__metadata__":{}})"),
+       "f: __metadata__: expected each name once, got this one twice"},
+      {"metadata key twice", safetensors_file(R"({"__metadata__":{"k":"1","k":"2"}})"),
+       "f: __metadata__: k: expected each key once, got this one twice"},
+      {"metadata number", safetensors_file(R"({"__metadata__":{"k":1}})"),
+       "f: __metadata__: k: expected a text, got 1"},
+      {"metadata object", safetensors_file(R"({"__metadata__":{"k":{}}})"),
+       "f: __metadata__: k: expected a text, got an object"},
+      {"shape is an object", shape("{}"),
+       "f: a: shape: expected whole numbers from 0 up, got an object"},
       {"shape is a number", shape("1"), "f: a: shape: expected whole numbers from 0 up, got 1"},
       {"negative extent", shape("[-1]"), "f: a: shape: expected whole numbers from 0 up, got -1"},
-      {"fractional extent", shape("[1.5]"), "f: a: shape: expected whole numbers from 0 up, got 1.5"},
+      {"fractional extent", shape("[1.5]"),
+       "f: a: shape: expected whole numbers from 0 up, got 1.5"},
       {"extent 1e2", shape("[1e2]"), "f: a: shape: expected whole numbers from 0 up, got 100"},
-      {"extent 2^63", shape("[9223372036854775808]"), "f: a: shape: expected whole numbers from 0 up, got 9223372036854775808"},
-      {"extent 2^64", shape("[18446744073709551616]"), "f: a: shape: expected whole numbers from 0 up, got 18446744073709551616"},
+      {"extent 2^63", shape("[9223372036854775808]"),
+       "f: a: shape: expected whole numbers from 0 up, got 9223372036854775808"},
+      {"extent 2^64", shape("[18446744073709551616]"),
+       "f: a: shape: expected whole numbers from 0 up, got 18446744073709551616"},
       {"extent NaN", shape("[NaN]"), "f: header: expected JSON, got an error at byte 51"},
-      {"nested shape", shape("[[1]]"), "f: a: shape: expected whole numbers from 0 up, got an array"},
-      {"wrapped product", shape("[4294967296,4294967296,4]"), "f: a: shape: expected a size below 2^64 bytes, got F32 [4294967296, 4294967296, 4]"},
-      {"nine dimensions", shape("[1,1,1,1,1,1,1,1,1]"), "f: a: shape: expected at most 8 dimensions, got more"},
-      {"huge shape", shape("[1000000000]"), "f: a: data_offsets: expected 4000000000 bytes for F32 [1000000000], got 4"},
+      {"nested shape", shape("[[1]]"),
+       "f: a: shape: expected whole numbers from 0 up, got an array"},
+      {"wrapped product", shape("[4294967296,4294967296,4]"),
+       "f: a: shape: expected a size below 2^64 bytes, got F32 [4294967296, 4294967296, 4]"},
+      {"nine dimensions", shape("[1,1,1,1,1,1,1,1,1]"),
+       "f: a: shape: expected at most 8 dimensions, got more"},
+      {"huge shape", shape("[1000000000]"),
+       "f: a: data_offsets: expected 4000000000 bytes for F32 [1000000000], got 4"},
       {"short tensor", shape("[2]"), "f: a: data_offsets: expected 8 bytes for F32 [2], got 4"},
-      {"one offset", offsets("[0]"), "f: a: data_offsets: expected two whole numbers from 0 up, got 1"},
-      {"three offsets", offsets("[0,4,8]"), "f: a: data_offsets: expected two whole numbers from 0 up, got more"},
-      {"negative offset", offsets("[-4,0]"), "f: a: data_offsets: expected two whole numbers from 0 up, got -4"},
-      {"reversed offsets", offsets("[4,0]"), "f: a: data_offsets: expected an end behind the beginning 4, got 0"},
-      {"past the end", offsets("[0,8]"), "f: a: data_offsets: expected an end within the 4 bytes of values, got 8"},
-      {"far past the end", offsets("[0,9223372036854775807]"), "f: a: data_offsets: expected an end within the 4 bytes of values, got 9223372036854775807"},
-      {"late begin", offsets("[1,4]"), "f: a: data_offsets: expected to begin at 0, the end of the tensor before, got 1, a gap"},
-      {"overlap", two("[2,6]", eight), "f: b: data_offsets: expected to begin at 4, the end of the tensor before, got 2, an overlap"},
-      {"gap", two("[5,9]", eight + "x"), "f: b: data_offsets: expected to begin at 4, the end of the tensor before, got 5, a gap"},
-      {"unused end", two("[4,8]", eight + "x"), "f: values: expected 8 bytes, the end of the last tensor, got 9"},
-      {"truncated values", two("[4,8]", eight.substr(1)), "f: b: data_offsets: expected an end within the 7 bytes of values, got 8"},
+      {"one offset", offsets("[0]"),
+       "f: a: data_offsets: expected two whole numbers from 0 up, got 1"},
+      {"three offsets", offsets("[0,4,8]"),
+       "f: a: data_offsets: expected two whole numbers from 0 up, got more"},
+      {"negative offset", offsets("[-4,0]"),
+       "f: a: data_offsets: expected two whole numbers from 0 up, got -4"},
+      {"reversed offsets", offsets("[4,0]"),
+       "f: a: data_offsets: expected an end behind the beginning 4, got 0"},
+      {"past the end", offsets("[0,8]"),
+       "f: a: data_offsets: expected an end within the 4 bytes of values, got 8"},
+      {"far past the end", offsets("[0,9223372036854775807]"),
+       "f: a: data_offsets: expected an end within the 4 bytes of values, got 9223372036854775807"},
+      {"late begin", offsets("[1,4]"),
+       "f: a: data_offsets: expected to begin at 0, the end of the tensor before, got 1, a gap"},
+      {"overlap", two("[2,6]", eight),
+       "f: b: data_offsets: expected to begin at 4, the end of the tensor before, got 2, an "
+       "overlap"},
+      {"gap", two("[5,9]", eight + "x"),
+       "f: b: data_offsets: expected to begin at 4, the end of the tensor before, got 5, a gap"},
+      {"unused end", two("[4,8]", eight + "x"),
+       "f: values: expected 8 bytes, the end of the last tensor, got 9"},
+      {"truncated values", two("[4,8]", eight.substr(1)),
+       "f: b: data_offsets: expected an end within the 7 bytes of values, got 8"},
   };
   std::map<std::string, int> seen;
   for (const bad_file& bad : table) {
@@ -153,22 +206,30 @@ BOOST_AUTO_TEST_CASE(greedy_files) {
   const std::size_t most = ln::detail::longest_safetensors_header;
   const std::string long_name(most - 60, 'n');
   BOOST_TEST(outcome(safetensors_file("{\"" + long_name)).starts_with("f: header: expected JSON"));
-  BOOST_TEST(outcome(safetensors_file("{\"__metadata__\":{\"" + long_name + "\":\"x\"}}")) == "success");
-  BOOST_TEST(outcome(safetensors_file("{\"__metadata__\":{\"x\":\"" + long_name + "\"}}")) == "success");
+  BOOST_TEST(outcome(safetensors_file("{\"__metadata__\":{\"" + long_name + "\":\"x\"}}")) ==
+             "success");
+  BOOST_TEST(outcome(safetensors_file("{\"__metadata__\":{\"x\":\"" + long_name + "\"}}")) ==
+             "success");
   BOOST_TEST(outcome(safetensors_file("{\"" + long_name + "\":5}")).starts_with("f: nnnnn"));
-  BOOST_TEST(outcome(safetensors_file("{\"a\":{\"shape\":[" + std::string(most / 2, '1') + "]}}")).starts_with("f: header: expected JSON"));
+  BOOST_TEST(outcome(safetensors_file("{\"a\":{\"shape\":[" + std::string(most / 2, '1') + "]}}"))
+                 .starts_with("f: header: expected JSON"));
   std::string many = "{";
   for (int i = 0; many.size() < most - 100; ++i)
-    many += (i ? ",\"" : "\"") + std::to_string(i) + R"(":{"dtype":"U8","shape":[],"data_offsets":[)" + std::to_string(i) + "," +
+    many += (i ? ",\"" : "\"") + std::to_string(i) +
+            R"(":{"dtype":"U8","shape":[],"data_offsets":[)" + std::to_string(i) + "," +
             std::to_string(i + 1) + "]}";
-  BOOST_TEST(outcome(safetensors_file(many + "}")).starts_with("f: 0: data_offsets: expected an end within the 0 bytes"));
-  BOOST_TEST(outcome(safetensors_file(many + "}", std::string(many.size(), 'x'))).starts_with("f: values: expected"));
+  BOOST_TEST(outcome(safetensors_file(many + "}"))
+                 .starts_with("f: 0: data_offsets: expected an end within the 0 bytes"));
+  BOOST_TEST(outcome(safetensors_file(many + "}", std::string(many.size(), 'x')))
+                 .starts_with("f: values: expected"));
   BOOST_TEST(outcome(safetensors_file("{" + std::string(5000, '\n') + "x")) ==
              "f: header: expected at most 1024 blanks in a row, got more");
   BOOST_TEST(outcome(safetensors_file("{\"" + std::string(most, 'n') + "\":5}")) ==
              "f: header: expected at most 524288 bytes, got 524294");
-  BOOST_TEST(outcome(safetensors_file(std::string(40u << 20, '['))) == "f: header: expected to begin with {, got another character");
-  BOOST_TEST(outcome(safetensors_file("{\"a\":" + std::string(most / 2, '['))) == "f: a: expected a JSON object, got an array");
+  BOOST_TEST(outcome(safetensors_file(std::string(40u << 20, '['))) ==
+             "f: header: expected to begin with {, got another character");
+  BOOST_TEST(outcome(safetensors_file("{\"a\":" + std::string(most / 2, '['))) ==
+             "f: a: expected a JSON object, got an array");
   BOOST_TEST(outcome(safetensors_file("{}" + std::string(30u << 20, ' '))) == "success");
 }
 
@@ -176,7 +237,8 @@ BOOST_AUTO_TEST_CASE(damaged_files) {
   // Every truncation of a real file's head, and random damage to it: an error or a success, never a
   // crash (this runs under the sanitizers too).
   const std::string good = test::contents(test::golden("t5_v1_0_long") + "/model.safetensors");
-  const std::size_t header = static_cast<std::size_t>(ln::detail::load_as<std::uint64_t>(test::bytes(good).data())) + 8;
+  const std::size_t header =
+      static_cast<std::size_t>(ln::detail::load_as<std::uint64_t>(test::bytes(good).data())) + 8;
   for (std::size_t size = 0; size < good.size(); size += size < header ? 7 : 997)
     BOOST_TEST(!ln::parse_safetensors(test::bytes(good.substr(0, size))));
   ln::random_stream random(ln::seed{1}, 0);
@@ -194,11 +256,13 @@ BOOST_AUTO_TEST_CASE(writer) {
   const test::scratch_folder folder;
   const std::string path = folder.path("a");
   const std::string x = test::raw(1.0f) + test::raw(2.0f), y = test::raw(3.0);
-  const ln::named_tensor a{"a\"\n", ln::dtype::f32, {2, 1}, test::bytes(x)}, b{"b", ln::dtype::f64, {}, test::bytes(y)};
+  const ln::named_tensor a{"a\"\n", ln::dtype::f32, {2, 1}, test::bytes(x)},
+      b{"b", ln::dtype::f64, {}, test::bytes(y)};
   LINNET_REQUIRE_OK(ln::write_safetensors(path, {a, b}, {{"k", "v\\"}}));
   const std::string first = test::contents(path);
-  std::string header = R"({"__metadata__":{"k":"v\\"},"b":{"dtype":"F64","shape":[],"data_offsets":[0,8]},)"
-                       R"("a\"\u000a":{"dtype":"F32","shape":[2,1],"data_offsets":[8,16]}})";
+  std::string header =
+      R"({"__metadata__":{"k":"v\\"},"b":{"dtype":"F64","shape":[],"data_offsets":[0,8]},)"
+      R"("a\"\u000a":{"dtype":"F32","shape":[2,1],"data_offsets":[8,16]}})";
   header.resize((header.size() + 7) / 8 * 8, ' ');
   BOOST_TEST((first == safetensors_file(header, y + x)));
   LINNET_REQUIRE_OK(ln::write_safetensors(path, {b, a}, {{"k", "v\\"}}));
@@ -211,11 +275,14 @@ BOOST_AUTO_TEST_CASE(writer) {
   LINNET_REQUIRE_OK(ln::write_safetensors(path, {}));
   BOOST_TEST(ln::read_safetensors(path).value().tensors().size() == 0u);
 
-  BOOST_TEST(test::message(ln::write_safetensors(path, {{"a", ln::dtype::f32, {3}, test::bytes(x)}})) ==
-             path + ": a: expected as many bytes as the shape says, got 8");
-  BOOST_TEST(test::message(ln::write_safetensors(path, {{"a", ln::dtype::f32, {-2}, test::bytes(x)}})) ==
-             path + ": a: expected as many bytes as the shape says, got 8");
-  BOOST_TEST(test::message(ln::write_safetensors(path, {b, b})) == path + ": b: expected each name once, got this one twice");
+  BOOST_TEST(
+      test::message(ln::write_safetensors(path, {{"a", ln::dtype::f32, {3}, test::bytes(x)}})) ==
+      path + ": a: expected as many bytes as the shape says, got 8");
+  BOOST_TEST(
+      test::message(ln::write_safetensors(path, {{"a", ln::dtype::f32, {-2}, test::bytes(x)}})) ==
+      path + ": a: expected as many bytes as the shape says, got 8");
+  BOOST_TEST(test::message(ln::write_safetensors(path, {b, b})) ==
+             path + ": b: expected each name once, got this one twice");
   BOOST_TEST(!ln::write_safetensors(folder.path("none/a"), {a}));
   BOOST_TEST(ln::read_safetensors(path).value().tensors().size() == 0u);  // the old file
 }

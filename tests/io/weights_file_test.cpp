@@ -23,13 +23,15 @@ std::string round_trip(const ln::weights<M, T>& w) {
   return file;
 }
 
-using variant = ln::t5<test::t5_shape_1_0, ln::encoder<ln::ffn::skip>, ln::decoder_stack<ln::ffn::reparam<3, ln::expansion{1.5}>>>;
+using variant = ln::t5<test::t5_shape_1_0, ln::encoder<ln::ffn::skip>,
+                       ln::decoder_stack<ln::ffn::reparam<3, ln::expansion{1.5}>>>;
 using small = ln::decoder<test::mha_shape>;
 
 /// A feed-forward policy from outside the library.
 struct own_ffn : ln::ffn::policy {
   template <ln::index D, ln::index F, bool Bias>
-  using layer = ln::chain<ln::named<"first", ln::linear<D, F, Bias>>, ln::named<"second", ln::linear<F, D, Bias>>>;
+  using layer = ln::chain<ln::named<"first", ln::linear<D, F, Bias>>,
+                          ln::named<"second", ln::linear<F, D, Bias>>>;
 };
 
 }  // namespace
@@ -41,7 +43,8 @@ BOOST_AUTO_TEST_CASE(every_family_round_trips) {
   (void)round_trip(test::distinct<test::gpt2>());
   (void)round_trip(test::distinct<test::t5_1_0>());
   (void)round_trip(test::distinct<test::t5_1_1, double>());
-  (void)round_trip(test::distinct<ln::decoder<test::mha_shape, own_ffn, ln::position::sinusoidal>>());
+  (void)round_trip(
+      test::distinct<ln::decoder<test::mha_shape, own_ffn, ln::position::sinusoidal>>());
   const std::string file = round_trip(test::distinct<variant>());
   const auto parsed = ln::parse_safetensors(test::bytes(file));
   LINNET_REQUIRE_OK(parsed);
@@ -58,7 +61,10 @@ BOOST_AUTO_TEST_CASE(every_family_round_trips) {
 BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   const auto w = test::distinct<test::llama_gqa>(1.0f / 1024);
   const auto narrow = ln::quantize<ln::storage::bf16>(w);
-  BOOST_TEST(ln::parse_safetensors(test::bytes(round_trip(narrow))).value().find("embedding.weight")->description() == "BF16 [41, 24]");
+  BOOST_TEST(ln::parse_safetensors(test::bytes(round_trip(narrow)))
+                 .value()
+                 .find("embedding.weight")
+                 ->description() == "BF16 [41, 24]");
   const auto codes = ln::quantize<ln::storage::int8>(w);
   const std::string file = round_trip(codes);
   const auto parsed = ln::parse_safetensors(test::bytes(file));
@@ -75,11 +81,14 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   LINNET_REQUIRE_OK(ln::load_safetensors(as_bf16, folder.path("f32")));
   BOOST_TEST(test::same_bytes(as_bf16, narrow));
   ln::weights<test::llama_gqa> as_f32;
-  BOOST_TEST(test::message(ln::load_safetensors(as_f32, *parsed)) ==
-             "safetensors: embedding.weight: expected real [41, 24] (the model type), got I8 [41, 24]");
+  BOOST_TEST(
+      test::message(ln::load_safetensors(as_f32, *parsed)) ==
+      "safetensors: embedding.weight: expected real [41, 24] (the model type), got I8 [41, 24]");
   ln::weights<ln::quantized<test::llama_gqa, ln::storage::int8>> as_codes;
-  BOOST_TEST(test::message(ln::load_safetensors(as_codes, folder.path("f32"))) ==
-             folder.path("f32") + ": embedding.weight.scales: expected real [41] (the model type), got no such tensor");
+  BOOST_TEST(
+      test::message(ln::load_safetensors(as_codes, folder.path("f32"))) ==
+      folder.path("f32") +
+          ": embedding.weight.scales: expected real [41] (the model type), got no such tensor");
 }
 
 BOOST_AUTO_TEST_CASE(codes_that_quantize_never_makes) {
@@ -101,19 +110,24 @@ BOOST_AUTO_TEST_CASE(codes_that_quantize_never_makes) {
     const std::string got = test::message(ln::load_safetensors(w, folder.path("bad")));
     return got.substr(got.find(": ") + 2);
   };
-  BOOST_TEST(with("embedding.weight", "\x80") == "embedding.weight: expected codes from -127 to 127, got another value");
+  BOOST_TEST(with("embedding.weight", "\x80") ==
+             "embedding.weight: expected codes from -127 to 127, got another value");
   const auto nan = test::raw(std::uint32_t{0x7fc00000});
   const std::string scales = "embedding.weight.scales";
   BOOST_TEST(with(scales, nan) == scales + ": expected positive, finite scales, got another value");
-  BOOST_TEST(with(scales, test::raw(0.0f)) == scales + ": expected positive, finite scales, got another value");
-  BOOST_TEST(with(scales, test::raw(-1.0f)) == scales + ": expected positive, finite scales, got another value");
+  BOOST_TEST(with(scales, test::raw(0.0f)) ==
+             scales + ": expected positive, finite scales, got another value");
+  BOOST_TEST(with(scales, test::raw(-1.0f)) ==
+             scales + ": expected positive, finite scales, got another value");
 }
 
 BOOST_AUTO_TEST_CASE(other_models_are_refused_by_what_they_say) {
   const test::scratch_folder folder;
   const std::string path = folder.path("w");
   LINNET_REQUIRE_OK(ln::save_safetensors(test::distinct<small>(), path));
-  const auto refuses = [&]<class M>(ln::weights<M> w) { return test::message(ln::load_safetensors(w, path)).substr(path.size() + 2); };
+  const auto refuses = [&]<class M>(ln::weights<M> w) {
+    return test::message(ln::load_safetensors(w, path)).substr(path.size() + 2);
+  };
   static constexpr auto change = [](auto member, auto value) {
     ln::decoder_shape s = test::mha_shape;
     s.*member = value;
@@ -128,10 +142,18 @@ BOOST_AUTO_TEST_CASE(other_models_are_refused_by_what_they_say) {
              "position: expected rope_half (the model type), got rope");
   BOOST_TEST(refuses(ln::weights<ln::decoder<test::mha_shape, ln::ffn::gated_gelu>>()) ==
              "ffn: expected gated gelu_tanh (the model type), got gated silu");
-  static constexpr ln::decoder_shape fewer_heads{.d_model = 16, .d_ff = 26, .heads = 2, .kv_heads = 2, .layers = 2,
-                                                 .vocabulary = 41, .context = 32, .eps = 1e-6};
-  BOOST_TEST(refuses(ln::weights<ln::decoder<fewer_heads>>()) == "heads: expected 2 (the model type), got 4");
-  BOOST_TEST(refuses(ln::weights<test::t5_1_0>()) == "d_model: expected 24 (the model type), got 16");
+  static constexpr ln::decoder_shape fewer_heads{.d_model = 16,
+                                                 .d_ff = 26,
+                                                 .heads = 2,
+                                                 .kv_heads = 2,
+                                                 .layers = 2,
+                                                 .vocabulary = 41,
+                                                 .context = 32,
+                                                 .eps = 1e-6};
+  BOOST_TEST(refuses(ln::weights<ln::decoder<fewer_heads>>()) ==
+             "heads: expected 2 (the model type), got 4");
+  BOOST_TEST(refuses(ln::weights<test::t5_1_0>()) ==
+             "d_model: expected 24 (the model type), got 16");
   BOOST_TEST(refuses(ln::weights<ln::decoder<test::mha_shape, ln::tie::untied>>()) ==
              "head: expected untied (the model type), got tied");
 }
@@ -153,25 +175,31 @@ BOOST_AUTO_TEST_CASE(other_tensors_are_refused_and_nothing_is_touched) {
     return test::message(result).substr(folder.path("bad").size() + 2);
   };
   const auto find = [](auto& tensors, std::string_view name) {
-    return std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == name; });
+    return std::find_if(tensors.begin(), tensors.end(),
+                        [&](const auto& t) { return t.name == name; });
   };
   BOOST_TEST(with([&](auto& t) { t.erase(find(t, "norm.weight")); }) ==
              "norm.weight: expected real [16] (the model type), got no such tensor");
   BOOST_TEST(with([&](auto& t) { find(t, "norm.weight")->name = "norm.wait"; }) ==
              "norm.weight: expected real [16] (the model type), got no such tensor");
-  BOOST_TEST(with([&](auto& t) { find(t, "norm.weight")->shape = {16, 1}; }) ==
-             "norm.weight: expected real [16] (the model type), got F32 [16, 1]");
-  BOOST_TEST(with([&](auto& t) { find(t, "blocks.1.ffn.up.weight")->shape = {16, 26}; }) ==
+  BOOST_TEST(with([&](auto& t) {
+               find(t, "norm.weight")->shape = {16, 1};
+             }) == "norm.weight: expected real [16] (the model type), got F32 [16, 1]");
+  BOOST_TEST(with([&](auto& t) {
+               find(t, "blocks.1.ffn.up.weight")->shape = {16, 26};
+             }) ==
              "blocks.1.ffn.up.weight: expected real [26, 16] (the model type), got F32 [16, 26]");
   BOOST_TEST(with([&](auto& t) { find(t, "norm.weight")->type = ln::dtype::i32; }) ==
              "norm.weight: expected real [16] (the model type), got I32 [16]");
-  BOOST_TEST(with([&](auto& t) { t.push_back({"extra", ln::dtype::f32, {0}, {}}); }) ==
-             "extra: expected only tensors of the model type, got F32 [0]");
+  BOOST_TEST(with([&](auto& t) {
+               t.push_back({"extra", ln::dtype::f32, {0}, {}});
+             }) == "extra: expected only tensors of the model type, got F32 [0]");
 }
 
 BOOST_AUTO_TEST_CASE(notes) {
   const test::scratch_folder folder;
-  LINNET_REQUIRE_OK(ln::save_safetensors(test::distinct<small>(), folder.path("w"), ln::naming::canonical{}, {{"step", "17"}}));
+  LINNET_REQUIRE_OK(ln::save_safetensors(test::distinct<small>(), folder.path("w"),
+                                         ln::naming::canonical{}, {{"step", "17"}}));
   BOOST_TEST(ln::read_safetensors(folder.path("w")).value().metadata().at("step") == "17");
 }
 

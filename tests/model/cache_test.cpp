@@ -1,5 +1,5 @@
-// Decoding through the key-value cache equals running the whole sequence at once: token by token, in
-// chunks, and in batches of sequences of different lengths.
+// Decoding through the key-value cache equals running the whole sequence at once: token by token,
+// in chunks, and in batches of sequences of different lengths.
 
 #include "support/scoring.hpp"
 
@@ -9,12 +9,13 @@ namespace {
 
 using t5 = ln::t5<tiny_t5_shape>;
 using llama = ln::decoder<tiny_decoder_shape, ln::tie::untied>;
-using gpt2 = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh, ln::bias::all>;
+using gpt2 = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned,
+                         ln::ffn::gelu_tanh, ln::bias::all>;
 using sinusoidal = ln::decoder<tiny_decoder_shape, ln::position::sinusoidal, ln::ffn::relu>;
 constexpr index length = 58;  // more than one block of attention rows
 
-/// Sequences with the logits of all their positions, computed without a cache. For T5 the inputs are
-/// the start token and the labels but the last; each sequence has a source of its own.
+/// Sequences with the logits of all their positions, computed without a cache. For T5 the inputs
+/// are the start token and the labels but the last; each sequence has a source of its own.
 template <class M, class T>
 struct sequences {
   static constexpr bool encodes = M::family == ln::model_family::t5;
@@ -29,7 +30,9 @@ struct sequences {
       data.lengths = lengths;
       source = data.source;
       for (index i = 0; i < batch * length; ++i)
-        inputs.push_back(i % length == 0 ? M::start : data.labels[at(i - 1)] == ln::ignored ? 0 : data.labels[at(i - 1)]);
+        inputs.push_back(i % length == 0                         ? M::start
+                         : data.labels[at(i - 1)] == ln::ignored ? 0
+                                                                 : data.labels[at(i - 1)]);
       logits = logits_of(p, data);
     } else {
       const decoder_tokens data(batch, length, M::vocabulary);
@@ -41,12 +44,16 @@ struct sequences {
     return std::span(inputs).subspan(at(b * length + first), at(count));
   }
   /// The logits that follow `position` tokens of sequence b.
-  std::span<const T> after(index b, index position) const { return row_of<M>(logits, b * length + position - 1); }
+  std::span<const T> after(index b, index position) const {
+    return row_of<M>(logits, b * length + position - 1);
+  }
   /// Starts a session on sequence b alone, or on all of them (-1).
   void start(ln::session<M, T>& s, index b) const {
     if constexpr (encodes) {
-      if (b < 0) BOOST_REQUIRE(s.encode(source, batch, lengths));
-      else BOOST_REQUIRE(s.encode(std::span(source).subspan(at(b * 7), at(lengths[at(b)]))));
+      if (b < 0)
+        BOOST_REQUIRE(s.encode(source, batch, lengths));
+      else
+        BOOST_REQUIRE(s.encode(std::span(source).subspan(at(b * 7), at(lengths[at(b)]))));
     } else {
       s.reset();
     }
@@ -55,14 +62,16 @@ struct sequences {
 
 template <class M, class T>
 ln::session<M, T> open(const ln::packed<M, T>& p, index batch, int threads = 1) {
-  auto s = ln::session<M, T>::open(p, {.batch = batch, .source = 7, .target = length, .threads = threads});
+  auto s = ln::session<M, T>::open(
+      p, {.batch = batch, .source = 7, .target = length, .threads = threads});
   BOOST_REQUIRE(static_cast<bool>(s));
   return *std::move(s);
 }
 
 /// Feeds one sequence in pieces and compares the logits after each piece.
 template <class M, class T>
-void check_pieces(const sequences<M, T>& all, ln::session<M, T>& s, index b, const std::vector<index>& pieces) {
+void check_pieces(const sequences<M, T>& all, ln::session<M, T>& s, index b,
+                  const std::vector<index>& pieces) {
   all.start(s, b);
   index position = 0;
   double worst = 0;
@@ -86,8 +95,8 @@ void check_cache() {
   check_pieces(all, s, 2, {5, 3, 1, 1, 20, 28});
   check_pieces(all, s, 2, {1, 49, 1, 7});
 
-  // Three sequences at once: padded prompts of lengths 5, 1 and 9, then single tokens, then a padded
-  // chunk again. Padding tokens are arbitrary.
+  // Three sequences at once: padded prompts of lengths 5, 1 and 9, then single tokens, then a
+  // padded chunk again. Padding tokens are arbitrary.
   auto together = open(p, 3);
   all.start(together, -1);
   std::vector<index> position(3, 0);
@@ -102,8 +111,8 @@ void check_cache() {
     const auto logits = together.feed(padded, 3, counts);
     BOOST_REQUIRE(logits.size() == at(3 * M::vocabulary));
     for (index b = 0; b < 3; ++b)
-      BOOST_TEST(distance(logits.subspan(at(b * M::vocabulary), at(M::vocabulary)), all.after(b, position[at(b)])) <=
-                 same_result<T>);
+      BOOST_TEST(distance(logits.subspan(at(b * M::vocabulary), at(M::vocabulary)),
+                          all.after(b, position[at(b)])) <= same_result<T>);
   };
   feed({5, 1, 9});
   for (int i = 0; i < 4; ++i) feed({1, 1, 1});
@@ -147,7 +156,8 @@ BOOST_AUTO_TEST_CASE(sessions_start_anew) {
   check_pieces(all, used, 0, {length});
   all.start(used, 1);
   all.start(fresh, 1);
-  for (index i = 0; i < 5; ++i) BOOST_TEST(same_bits(used.feed(all.input(1, i, 1)), fresh.feed(all.input(1, i, 1))));
+  for (index i = 0; i < 5; ++i)
+    BOOST_TEST(same_bits(used.feed(all.input(1, i, 1)), fresh.feed(all.input(1, i, 1))));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -1,4 +1,5 @@
-// Collapsing re-parameterised feed-forwards: the same function, and the gradients that belong to it.
+// Collapsing re-parameterised feed-forwards: the same function, and the gradients that belong to
+// it.
 
 #include "support/scoring.hpp"
 
@@ -32,7 +33,8 @@ template <class Block>
 dense tensor(const Block& block, const std::string& name) {
   dense r;
   block.visit([&](const ln::path& at_path, const ln::tensor_info& info, const auto& leaf) {
-    if (at_path.str() == name) r = {info.rows, info.columns, {values_of(leaf), values_of(leaf) + info.size()}};
+    if (at_path.str() == name)
+      r = {info.rows, info.columns, {values_of(leaf), values_of(leaf) + info.size()}};
   });
   BOOST_REQUIRE_MESSAGE(!r.x.empty(), name);
   return r;
@@ -83,20 +85,26 @@ BOOST_AUTO_TEST_CASE(gradient_identity) {
   const auto chain = gradients_of(w, data);
   const auto single = gradients_of(product, data);
   for (const char* const layer : {"0", "1"}) {
-    const std::string e = std::string("encoder.blocks.") + layer + ".ffn.", d = std::string("decoder.blocks.") + layer + ".ffn.";
-    const dense g = tensor(single, e + "w.weight"), w1 = tensor(w, e + "w1.weight"), w2 = tensor(w, e + "w2.weight"),
-                w3 = tensor(w, e + "w3.weight");
+    const std::string e = std::string("encoder.blocks.") + layer + ".ffn.",
+                      d = std::string("decoder.blocks.") + layer + ".ffn.";
+    const dense g = tensor(single, e + "w.weight"), w1 = tensor(w, e + "w1.weight"),
+                w2 = tensor(w, e + "w2.weight"), w3 = tensor(w, e + "w3.weight");
     BOOST_TEST(distance(tensor(product, e + "w.weight").x, w3.times(w2).times(w1).x) < 1e-14);
-    BOOST_TEST(distance(tensor(chain, e + "w1.weight").x, w3.times(w2).transposed().times(g).x) < 1e-12);
-    BOOST_TEST(distance(tensor(chain, e + "w2.weight").x, w3.transposed().times(g).times(w1.transposed()).x) < 1e-12);
-    BOOST_TEST(distance(tensor(chain, e + "w3.weight").x, g.times(w2.times(w1).transposed()).x) < 1e-12);
-    const dense h = tensor(single, d + "w.weight"), v1 = tensor(w, d + "w1.weight"), v2 = tensor(w, d + "w2.weight");
+    BOOST_TEST(distance(tensor(chain, e + "w1.weight").x, w3.times(w2).transposed().times(g).x) <
+               1e-12);
+    BOOST_TEST(distance(tensor(chain, e + "w2.weight").x,
+                        w3.transposed().times(g).times(w1.transposed()).x) < 1e-12);
+    BOOST_TEST(distance(tensor(chain, e + "w3.weight").x, g.times(w2.times(w1).transposed()).x) <
+               1e-12);
+    const dense h = tensor(single, d + "w.weight"), v1 = tensor(w, d + "w1.weight"),
+                v2 = tensor(w, d + "w2.weight");
     BOOST_TEST(magnitude(h.x) > 0.01);
     BOOST_TEST(distance(tensor(chain, d + "w1.weight").x, v2.transposed().times(h).x) < 1e-12);
     BOOST_TEST(distance(tensor(chain, d + "w2.weight").x, h.times(v1.transposed()).x) < 1e-12);
   }
   // Everything else has the same gradient.
-  for (const char* const name : {"embedding.weight", "encoder.relative_bias.weight", "decoder.blocks.0.cross.k.weight"})
+  for (const char* const name :
+       {"embedding.weight", "encoder.relative_bias.weight", "decoder.blocks.0.cross.k.weight"})
     BOOST_TEST(distance(tensor(chain, name).x, tensor(single, name).x) < 1e-12);
 }
 

@@ -22,17 +22,23 @@ constexpr bool t5_counts(index matrices, bool tied) {
   constexpr ln::t5_shape s = M::shape;
   const index one = matrices * s.d_model * s.d_ff + s.d_model;
   return M::parameters() == t5_count(s, one, one, tied) &&
-         M::non_embedding() == t5_count(s, one, one, tied) - s.vocabulary * s.d_model * (tied ? 1 : 2);
+         M::non_embedding() ==
+             t5_count(s, one, one, tied) - s.vocabulary * s.d_model * (tied ? 1 : 2);
 }
 static_assert(t5_counts<zoo::t5_tiny>(2, true) && zoo::t5_tiny::parameters() == 15'570'688);
 static_assert(t5_counts<zoo::t5_mini>(2, true) && zoo::t5_mini::parameters() == 31'220'480);
 static_assert(t5_counts<zoo::t5_small>(2, true) && zoo::t5_small::parameters() == 60'506'624);
 static_assert(t5_counts<zoo::t5_base>(2, true) && zoo::t5_base::parameters() == 222'903'552);
-static_assert(t5_counts<zoo::t5_tiny_kv32>(2, true) && zoo::t5_tiny_kv32::parameters() == 13'997'824);
-static_assert(t5_counts<zoo::t5_mini_kv32>(2, true) && zoo::t5_mini_kv32::parameters() == 26'501'888);
-static_assert(t5_counts<zoo::t5_small_kv32>(2, true) && zoo::t5_small_kv32::parameters() == 51'069'440);
-static_assert(t5_counts<zoo::t5_v1_1_small>(3, false) && zoo::t5_v1_1_small::parameters() == 76'961'152);
-static_assert(t5_counts<zoo::t5_v1_1_base>(3, false) && zoo::t5_v1_1_base::parameters() == 247'577'856);
+static_assert(t5_counts<zoo::t5_tiny_kv32>(2, true) &&
+              zoo::t5_tiny_kv32::parameters() == 13'997'824);
+static_assert(t5_counts<zoo::t5_mini_kv32>(2, true) &&
+              zoo::t5_mini_kv32::parameters() == 26'501'888);
+static_assert(t5_counts<zoo::t5_small_kv32>(2, true) &&
+              zoo::t5_small_kv32::parameters() == 51'069'440);
+static_assert(t5_counts<zoo::t5_v1_1_small>(3, false) &&
+              zoo::t5_v1_1_small::parameters() == 76'961'152);
+static_assert(t5_counts<zoo::t5_v1_1_base>(3, false) &&
+              zoo::t5_v1_1_base::parameters() == 247'577'856);
 static_assert(t5_counts<ln::t5<tiny_t5_shape>>(2, true));
 
 // T5-Mini without embedding, heads of width 32 and 64: standard, no feed-forward, none in the
@@ -47,7 +53,8 @@ static_assert(ln::t5<mini64>::non_embedding() == 18'883'328);
 static_assert(ln::t5<mini64, ffn::skip>::non_embedding() == 9'443'072);
 static_assert(ln::t5<mini64, ln::encoder<ffn::skip>>::non_embedding() == 14'163'200);
 static_assert(ln::t5<mini64, ffn::linear>::non_embedding() == 10'625'792);
-static_assert(ln::t5<mini64, ffn::linear_relu>::parameters() == ln::t5<mini64, ffn::linear>::parameters());
+static_assert(ln::t5<mini64, ffn::linear_relu>::parameters() ==
+              ln::t5<mini64, ffn::linear>::parameters());
 
 // Training weights of the 3W feed-forward over eight blocks of width 384, 2 e d^2 + e^2 d^2 each:
 // 28.31M, 9.44M, 6.19M and 4.53M, and of 2W without the square; collapsed it is one matrix.
@@ -61,13 +68,18 @@ static_assert(ffn_weights<ffn::reparam<3, 1.5>>() == 6'193'152);
 static_assert(ffn_weights<ffn::reparam<3, 1.2>>() == 8 * (2 * 461 * 384 + 461 * 461));
 static_assert(ffn_weights<ffn::reparam<2>>() == 8 * 2 * 4 * 384 * 384);
 static_assert(ffn_weights<ffn::reparam<2, 1.2>>() == 8 * 2 * 461 * 384);
-static_assert(std::is_same_v<ln::collapsed<ln::t5<mini64, ffn::reparam<3>>>, ln::t5<mini64, ffn::linear>>);
+static_assert(
+    std::is_same_v<ln::collapsed<ln::t5<mini64, ffn::reparam<3>>>, ln::t5<mini64, ffn::linear>>);
 
 // More or wider heads change the attention alone: 12 modules of 4 d n.
-constexpr index with_heads(index heads, index d_kv) { return 12 * 4 * 384 * heads * d_kv + 2 * 32 * heads; }
+constexpr index with_heads(index heads, index d_kv) {
+  return 12 * 4 * 384 * heads * d_kv + 2 * 32 * heads;
+}
 constexpr ln::t5_shape more_heads = zoo::shapes::t5_efficient(4, 1536, 384, 12, 64);
-static_assert(ln::t5<more_heads>::parameters() - ln::t5<mini64>::parameters() == with_heads(12, 64) - with_heads(8, 64));
-static_assert(ln::t5<mini64>::parameters() - ln::t5<mini32>::parameters() == with_heads(8, 64) - with_heads(8, 32));
+static_assert(ln::t5<more_heads>::parameters() - ln::t5<mini64>::parameters() ==
+              with_heads(12, 64) - with_heads(8, 64));
+static_assert(ln::t5<mini64>::parameters() - ln::t5<mini32>::parameters() ==
+              with_heads(8, 64) - with_heads(8, 32));
 
 /// Parameters of a decoder with `matrices` maps between d and f per feed-forward.
 template <class M>
@@ -77,21 +89,34 @@ constexpr index decoder_count(index matrices) {
   const index norms = std::is_same_v<typename M::norm, ln::norm::layer_norm> ? 2 : 1;
   const index biases = M::biased ? n + 2 * kv + d + (matrices - 1) * f + d : 0;
   const index block = d * n + 2 * d * kv + n * d + matrices * d * f + 2 * norms * d + biases;
-  return s.vocabulary * d * (M::tied ? 1 : 2) + (M::learned ? s.context * d : 0) + s.layers * block + norms * d;
+  return s.vocabulary * d * (M::tied ? 1 : 2) + (M::learned ? s.context * d : 0) +
+         s.layers * block + norms * d;
 }
-static_assert(decoder_count<zoo::stlm_50m>(3) == 55'888'896 && zoo::stlm_50m::parameters() == 55'888'896);
+static_assert(decoder_count<zoo::stlm_50m>(3) == 55'888'896 &&
+              zoo::stlm_50m::parameters() == 55'888'896);
 static_assert(zoo::stlm_50m::non_embedding() == 30'157'312);
-static_assert(decoder_count<zoo::gpt2_small>(2) == 124'439'808 && zoo::gpt2_small::parameters() == 124'439'808);
-static_assert(decoder_count<zoo::stories260k>(3) == 260'032 && zoo::stories260k::parameters() == 260'032);
-static_assert(decoder_count<zoo::tinyllama_1_1b>(3) == 1'100'048'384 && zoo::tinyllama_1_1b::parameters() == 1'100'048'384);
-static_assert(decoder_count<zoo::mobilellm_125m>(3) == 124'635'456 && zoo::mobilellm_125m::parameters() == 124'635'456);
+static_assert(decoder_count<zoo::gpt2_small>(2) == 124'439'808 &&
+              zoo::gpt2_small::parameters() == 124'439'808);
+static_assert(decoder_count<zoo::stories260k>(3) == 260'032 &&
+              zoo::stories260k::parameters() == 260'032);
+static_assert(decoder_count<zoo::tinyllama_1_1b>(3) == 1'100'048'384 &&
+              zoo::tinyllama_1_1b::parameters() == 1'100'048'384);
+static_assert(decoder_count<zoo::mobilellm_125m>(3) == 124'635'456 &&
+              zoo::mobilellm_125m::parameters() == 124'635'456);
 static_assert(decoder_count<zoo::stlm_10m>(3) == zoo::stlm_10m::parameters());
 static_assert(decoder_count<zoo::stlm_100m>(3) == zoo::stlm_100m::parameters());
 static_assert(zoo::stlm_10m::parameters() > 9'500'000 && zoo::stlm_10m::parameters() < 10'500'000);
-static_assert(zoo::stlm_100m::parameters() > 95'000'000 && zoo::stlm_100m::parameters() < 105'000'000);
+static_assert(zoo::stlm_100m::parameters() > 95'000'000 &&
+              zoo::stlm_100m::parameters() < 105'000'000);
 // Relatives of the STLM baseline: every head its own keys, an untied head, the later baseline.
 constexpr ln::decoder_shape stlm_shape(index layers, index d_ff, index kv_heads) {
-  return {.d_model = 512, .d_ff = d_ff, .heads = 16, .kv_heads = kv_heads, .layers = layers, .vocabulary = 50257, .context = 512};
+  return {.d_model = 512,
+          .d_ff = d_ff,
+          .heads = 16,
+          .kv_heads = kv_heads,
+          .layers = layers,
+          .vocabulary = 50257,
+          .context = 512};
 }
 static_assert(ln::decoder<stlm_shape(10, 1536, 16)>::parameters() == 59'821'056);
 static_assert(ln::decoder<stlm_shape(10, 1536, 4), ln::tie::untied>::parameters() == 81'620'480);
@@ -103,24 +128,27 @@ constexpr bool t5_operations(index batch, index source, index target, index ffn_
   constexpr ln::t5_shape s = M::shape;
   const index d = s.d_model, n = s.heads * s.d_kv;
   const index encoder = 2 * source * (4 * d * n + ffn_products) + 4 * source * source * n;
-  const index decoder = 2 * target * (6 * d * n + ffn_products) + 2 * source * 2 * d * n + 4 * target * target * n +
-                        4 * target * source * n;
+  const index decoder = 2 * target * (6 * d * n + ffn_products) + 2 * source * 2 * d * n +
+                        4 * target * target * n + 4 * target * source * n;
   return M::flops(batch, source, target) ==
-         batch * (s.encoder_layers * encoder + s.decoder_layers * decoder + 2 * target * s.vocabulary * d);
+         batch * (s.encoder_layers * encoder + s.decoder_layers * decoder +
+                  2 * target * s.vocabulary * d);
 }
 static_assert(t5_operations<zoo::t5_mini>(1, 128, 128, 2 * 384 * 1536));
 static_assert(t5_operations<zoo::t5_base>(3, 77, 5, 2 * 768 * 3072));
 static_assert(t5_operations<zoo::t5_v1_1_small>(2, 9, 31, 3 * 512 * 1024));
 static_assert(t5_operations<ln::t5<mini64, ffn::skip>>(2, 9, 31, 0));
 static_assert(t5_operations<ln::t5<mini64, ffn::linear_relu>>(1, 1, 1, 384 * 384));
-static_assert(t5_operations<ln::t5<mini64, ffn::reparam<3, 1.2>>>(2, 9, 31, 2 * 384 * 461 + 461 * 461));
+static_assert(t5_operations<ln::t5<mini64, ffn::reparam<3, 1.2>>>(2, 9, 31,
+                                                                  2 * 384 * 461 + 461 * 461));
 static_assert(t5_operations<ln::t5<mini64, ffn::reparam<2, 2.0>>>(2, 9, 31, 2 * 384 * 768));
 
 template <class M>
 constexpr bool decoder_operations(index batch, index length, index ffn_products) {
   constexpr ln::decoder_shape s = M::shape;
   const index d = s.d_model, n = s.heads * s.head_width(), kv = s.kv_heads * s.head_width();
-  const index block = 2 * length * (2 * d * n + 2 * d * kv + ffn_products) + 4 * length * length * n;
+  const index block =
+      2 * length * (2 * d * n + 2 * d * kv + ffn_products) + 4 * length * length * n;
   return M::flops(batch, length) == batch * (s.layers * block + 2 * length * s.vocabulary * d);
 }
 static_assert(decoder_operations<zoo::stlm_50m>(4, 512, 3 * 512 * 1536));
@@ -131,31 +159,46 @@ static_assert(decoder_operations<ln::decoder<tiny_decoder_shape, ffn::skip>>(2, 
 template <class M>
 constexpr index bytes_of(index code, index scale, index rows) {
   constexpr ln::t5_shape s = M::shape;
-  const index full = 2 * s.buckets * s.heads + s.d_model * (2 * s.encoder_layers + 3 * s.decoder_layers + 2);
+  const index full =
+      2 * s.buckets * s.heads + s.d_model * (2 * s.encoder_layers + 3 * s.decoder_layers + 2);
   return (M::parameters() - full) * code + full * 4 + rows * scale;
 }
 // Rows of all matrices of T5-Mini: embedding, projections, both halves of the feed-forward.
-constexpr index mini_rows = 32128 + 4 * (3 * 512 + 384 + 1536 + 384) + 4 * (6 * 512 + 2 * 384 + 1536 + 384);
+constexpr index mini_rows =
+    32128 + 4 * (3 * 512 + 384 + 1536 + 384) + 4 * (6 * 512 + 2 * 384 + 1536 + 384);
 static_assert(ln::weight_bytes<zoo::t5_mini>() == 4 * 31'220'480);
 static_assert(ln::weight_bytes<zoo::t5_mini, storage::bf16>() == bytes_of<zoo::t5_mini>(2, 0, 0));
-static_assert(ln::weight_bytes<ln::quantized<zoo::t5_mini, storage::int8>>() == bytes_of<zoo::t5_mini>(1, 4, mini_rows));
-static_assert(ln::quantized<zoo::t5_mini, storage::int8>::parameters() == zoo::t5_mini::parameters());
+static_assert(ln::weight_bytes<ln::quantized<zoo::t5_mini, storage::int8>>() ==
+              bytes_of<zoo::t5_mini>(1, 4, mini_rows));
+static_assert(ln::quantized<zoo::t5_mini, storage::int8>::parameters() ==
+              zoo::t5_mini::parameters());
 
 // Policies in any order are one type; defaults may be said or left out.
 template <class A, class B>
 constexpr bool same = std::is_same_v<A, B>;
-static_assert(same<ln::t5<mini64>, ln::t5<mini64, ffn::relu, ln::attention::full, ln::norm::rms, ln::tie::tied, storage::f32>>);
-static_assert(same<ln::t5<mini64, ffn::gated_gelu, ln::tie::untied>, ln::t5<mini64, ln::tie::untied, ffn::gated_gelu>>);
-static_assert(same<ln::t5<mini64, storage::int8, ln::tie::untied, ffn::skip>, ln::t5<mini64, ffn::skip, ln::tie::untied, storage::int8>>);
-static_assert(same<ln::t5<mini64, ffn::skip>, ln::t5<mini64, ln::encoder<ffn::skip>, ln::decoder_stack<ffn::skip>>>);
-static_assert(same<ln::t5<mini64, ln::encoder<ffn::skip>>, ln::t5<mini64, ln::encoder<ffn::skip>, ffn::relu>>);
-static_assert(same<ln::t5<mini64, ln::encoder<ffn::skip>, ffn::linear>, ln::t5<mini64, ffn::linear, ln::encoder<ffn::skip>>>);
-static_assert(!same<ln::t5<mini64, ln::encoder<ffn::skip>>, ln::t5<mini64, ln::decoder_stack<ffn::skip>>>);
+static_assert(same<ln::t5<mini64>, ln::t5<mini64, ffn::relu, ln::attention::full, ln::norm::rms,
+                                          ln::tie::tied, storage::f32>>);
+static_assert(same<ln::t5<mini64, ffn::gated_gelu, ln::tie::untied>,
+                   ln::t5<mini64, ln::tie::untied, ffn::gated_gelu>>);
+static_assert(same<ln::t5<mini64, storage::int8, ln::tie::untied, ffn::skip>,
+                   ln::t5<mini64, ffn::skip, ln::tie::untied, storage::int8>>);
+static_assert(same<ln::t5<mini64, ffn::skip>,
+                   ln::t5<mini64, ln::encoder<ffn::skip>, ln::decoder_stack<ffn::skip>>>);
+static_assert(same<ln::t5<mini64, ln::encoder<ffn::skip>>,
+                   ln::t5<mini64, ln::encoder<ffn::skip>, ffn::relu>>);
+static_assert(same<ln::t5<mini64, ln::encoder<ffn::skip>, ffn::linear>,
+                   ln::t5<mini64, ffn::linear, ln::encoder<ffn::skip>>>);
+static_assert(
+    !same<ln::t5<mini64, ln::encoder<ffn::skip>>, ln::t5<mini64, ln::decoder_stack<ffn::skip>>>);
 static_assert(same<ln::decoder<tiny_decoder_shape>,
-                   ln::decoder<tiny_decoder_shape, ln::position::rope, ffn::swiglu, ln::tie::tied, ln::bias::none, ln::norm::rms>>);
-static_assert(same<ln::decoder<tiny_decoder_shape, ln::bias::all, ln::position::learned, ln::norm::layer_norm>,
-                   ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::bias::all, ln::position::learned>>);
-static_assert(!same<ln::decoder<tiny_decoder_shape>, ln::decoder<tiny_decoder_shape, ln::position::rope_half>>);
+                   ln::decoder<tiny_decoder_shape, ln::position::rope, ffn::swiglu, ln::tie::tied,
+                               ln::bias::none, ln::norm::rms>>);
+static_assert(same<ln::decoder<tiny_decoder_shape, ln::bias::all, ln::position::learned,
+                               ln::norm::layer_norm>,
+                   ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::bias::all,
+                               ln::position::learned>>);
+static_assert(!same<ln::decoder<tiny_decoder_shape>,
+                    ln::decoder<tiny_decoder_shape, ln::position::rope_half>>);
 static_assert(same<ln::quantized<ln::collapsed<ln::t5<mini64, ffn::reparam<2>>>, storage::int8>,
                    ln::t5<mini64, storage::int8, ffn::linear>>);
 
@@ -175,7 +218,8 @@ BOOST_AUTO_TEST_SUITE(counts)
 // The values that exist are as many as the type says, and the block holds no more than they need.
 BOOST_AUTO_TEST_CASE(weights_hold_what_is_counted) {
   using t5 = ln::t5<tiny_t5_shape, ffn::gated_gelu, ln::tie::untied>;
-  using decoder = ln::decoder<tiny_decoder_shape, ln::bias::all, ln::position::learned, ln::norm::layer_norm>;
+  using decoder =
+      ln::decoder<tiny_decoder_shape, ln::bias::all, ln::position::learned, ln::norm::layer_norm>;
   BOOST_TEST(visited<t5>() == t5::parameters());
   BOOST_TEST(visited<decoder>() == decoder::parameters());
   index tensors = 0;
@@ -188,7 +232,8 @@ BOOST_AUTO_TEST_CASE(weights_hold_what_is_counted) {
 // Names are unique.
 BOOST_AUTO_TEST_CASE(names_are_unique) {
   std::vector<std::string> names;
-  zoo::t5_v1_1_small::visit([&](const ln::path& at, const ln::tensor_info&) { names.push_back(at.str()); }, ln::path{});
+  zoo::t5_v1_1_small::visit(
+      [&](const ln::path& at, const ln::tensor_info&) { names.push_back(at.str()); }, ln::path{});
   BOOST_TEST(names.size() == 2u + 2 * 2 + 8 * (2 + 4 + 3) + 8 * (3 + 8 + 3));
   std::sort(names.begin(), names.end());
   BOOST_TEST((std::adjacent_find(names.begin(), names.end()) == names.end()));

@@ -19,10 +19,13 @@ BOOST_AUTO_TEST_CASE(llama_tied) {
   check_decoder<>(0.25);
   check_decoder<>(0, 0.1);  // with the squared logsumexp in the loss
 }
-BOOST_AUTO_TEST_CASE(llama_untied_half) { check_decoder<ln::tie::untied, ln::position::rope_half>(); }
+BOOST_AUTO_TEST_CASE(llama_untied_half) {
+  check_decoder<ln::tie::untied, ln::position::rope_half>();
+}
 // Every parameter of GPT-2 but the key biases, whose gradient is zero by the softmax's symmetry.
 BOOST_AUTO_TEST_CASE(gpt2) {
-  check_decoder<ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh, ln::bias::all>(0.25);
+  check_decoder<ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh, ln::bias::all>(
+      0.25);
 }
 BOOST_AUTO_TEST_CASE(sinusoidal) { check_decoder<ln::position::sinusoidal, ln::ffn::gelu>(); }
 BOOST_AUTO_TEST_CASE(no_positions) { check_decoder<ln::position::none, ln::ffn::skip>(); }

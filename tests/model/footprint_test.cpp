@@ -138,8 +138,10 @@ BOOST_AUTO_TEST_CASE(allocations_are_the_footprint) {
   check_footprint<ln::evaluator<decoder>>(q, 1);
   check_footprint<ln::trainer<t5>>(w, 5);  // workspace, packed weights, gradients, two moments
   check_footprint<ln::trainer<decoder>>(v, 5);
-  BOOST_TEST(heap_use_of([] { ln::weights<t5>(); }).bytes == ln::round_up(ln::weights<t5>::bytes(), 64));
-  BOOST_TEST(heap_use_of([] { ln::packed<t5_int8>(); }).bytes == ln::round_up(ln::packed<t5_int8>::bytes(), 64));
+  BOOST_TEST(heap_use_of([] { ln::weights<t5>(); }).bytes ==
+             ln::round_up(ln::weights<t5>::bytes(), 64));
+  BOOST_TEST(heap_use_of([] { ln::packed<t5_int8>(); }).bytes ==
+             ln::round_up(ln::packed<t5_int8>::bytes(), 64));
 }
 
 // A session in memory of the caller allocates nothing, needs no more than its footprint (the
@@ -154,8 +156,8 @@ BOOST_AUTO_TEST_CASE(session_in_the_callers_memory) {
   std::memset(memory, 0, at(bytes));
   {
     std::optional<ln::session<decoder>> mine;
-    const heap_use use =
-        heap_use_of([&] { mine.emplace(p, l, std::span(static_cast<std::byte*>(memory), at(bytes))); });
+    const heap_use use = heap_use_of(
+        [&] { mine.emplace(p, l, std::span(static_cast<std::byte*>(memory), at(bytes))); });
     BOOST_TEST(use.calls == 0);
     auto own = ln::session<decoder>::open(p, l);
     const auto prompt = tokens(12, decoder::vocabulary, 1);

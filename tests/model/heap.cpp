@@ -28,7 +28,8 @@ test::heap_use test::heap_asked_for() { return {calls, bytes}; }
 
 #if defined(LINNET_TEST_SANITIZED_HEAP)
 
-extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*, std::size_t),
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void*,
+                                                                  std::size_t),
                                                          void (*)(const volatile void*));
 namespace {
 const int installed = __sanitizer_install_malloc_and_free_hooks(

@@ -22,7 +22,8 @@ void check_causality(const Data& data, token* input, index sample, index length,
   for (index row = 0; row < std::ssize(before) / M::vocabulary; ++row) {
     const bool later = row / length == sample && row % length >= t;
     const bool equal = same_bits(row_of<M>(before, row), row_of<M>(after, row));
-    if (!later) BOOST_TEST(equal, "row " << row << " feels a change at " << t << " of sample " << sample);
+    if (!later)
+      BOOST_TEST(equal, "row " << row << " feels a change at " << t << " of sample " << sample);
     changed += later && !equal;
   }
   BOOST_TEST(changed == length - t);
@@ -99,7 +100,13 @@ BOOST_AUTO_TEST_CASE(positions_matter_where_they_should) {
     const auto after = logits_of(p, data);
     return distance(row_of<M>(before, 4), row_of<M>(after, 4));
   };
-  constexpr ln::decoder_shape shallow{.d_model = 8, .d_ff = 7, .heads = 4, .kv_heads = 2, .layers = 1, .vocabulary = 11, .context = 8};
+  constexpr ln::decoder_shape shallow{.d_model = 8,
+                                      .d_ff = 7,
+                                      .heads = 4,
+                                      .kv_heads = 2,
+                                      .layers = 1,
+                                      .vocabulary = 11,
+                                      .context = 8};
   BOOST_TEST(last_row_moves(ln::decoder<shallow, ln::position::none>{}) < 1e-12);
   BOOST_TEST(last_row_moves(ln::decoder<shallow>{}) > 1e-4);
 }

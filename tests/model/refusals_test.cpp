@@ -17,7 +17,9 @@ BOOST_AUTO_TEST_SUITE(refusals)
 BOOST_AUTO_TEST_CASE(limits_that_make_no_sense) {
   const auto p = random_packed<t5, float>();
   const auto q = random_packed<decoder, float>();
-  const auto message = [](const auto& result) { return result ? std::string("accepted") : result.error().message(); };
+  const auto message = [](const auto& result) {
+    return result ? std::string("accepted") : result.error().message();
+  };
   BOOST_TEST(message(ln::session<t5>::open(p, {.batch = 0, .source = 1, .target = 1})) ==
              "session::open: limits.batch: expected at least 1, got 0");
   BOOST_TEST(message(ln::session<t5>::open(p, {.source = 1, .target = 1, .threads = 0})) ==
@@ -26,13 +28,16 @@ BOOST_AUTO_TEST_CASE(limits_that_make_no_sense) {
              "evaluator::open: limits.source: expected at least 1 source token, got 0");
   BOOST_TEST(message(ln::evaluator<t5>::open(p, {.source = 1})) ==
              "evaluator::open: limits.target: expected at least 1 target token, got 0");
-  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = -1})).starts_with("session::open: limits.target"));
-  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 65})).starts_with("session::open: limits.target"));
+  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = -1}))
+                 .starts_with("session::open: limits.target"));
+  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 65}))
+                 .starts_with("session::open: limits.target"));
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 64})) == "accepted");
   ln::weights<decoder> w;
-  BOOST_TEST(message(ln::trainer<decoder>::open(w, {.target = 8}, {}, {.dropout = 1})).starts_with(
-      "trainer::open: training.dropout"));
-  BOOST_TEST(message(ln::trainer<decoder>::open(w, {.batch = -3})).starts_with("trainer::open: limits.batch"));
+  BOOST_TEST(message(ln::trainer<decoder>::open(w, {.target = 8}, {}, {.dropout = 1}))
+                 .starts_with("trainer::open: training.dropout"));
+  BOOST_TEST(message(ln::trainer<decoder>::open(w, {.batch = -3}))
+                 .starts_with("trainer::open: limits.batch"));
 }
 
 // More memory than there is: an error, not an exception and not a crash.

@@ -10,9 +10,11 @@ using decoder = ln::decoder<tiny_decoder_shape>;
 
 /// What a session of its own generates after the prompt.
 template <class M>
-std::vector<token> generated(const ln::packed<M>& p, const std::vector<token>& prompt, int threads) {
+std::vector<token> generated(const ln::packed<M>& p, const std::vector<token>& prompt,
+                             int threads) {
   std::vector<token> all;
-  auto s = ln::session<M>::open(p, {.source = 16, .target = 24, .threads = threads, .run_on = std_threads()});
+  auto s = ln::session<M>::open(
+      p, {.source = 16, .target = 24, .threads = threads, .run_on = std_threads()});
   if (!s) return all;
   ln::sampler sample({.temperature = 1, .seed = 5});
   s->generate(prompt, sample, [&](token t) { all.push_back(t); });

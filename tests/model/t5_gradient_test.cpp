@@ -20,7 +20,8 @@ BOOST_AUTO_TEST_CASE(version_1_1) {
 
 // Re-parameterised in the encoder, none in the decoder, and the other way round.
 BOOST_AUTO_TEST_CASE(reparam_and_skip) {
-  using one = ln::t5<tiny_t5_shape, ln::encoder<ln::ffn::reparam<3, 1.5>>, ln::decoder_stack<ln::ffn::skip>>;
+  using one = ln::t5<tiny_t5_shape, ln::encoder<ln::ffn::reparam<3, 1.5>>,
+                     ln::decoder_stack<ln::ffn::skip>>;
   using other = ln::t5<tiny_t5_shape, ln::encoder<ln::ffn::skip>, ln::ffn::reparam<2, 1.2>>;
   check_model<one>(t5_data<one>());
   check_model<other>(t5_data<other>(), 0.25);
@@ -28,8 +29,15 @@ BOOST_AUTO_TEST_CASE(reparam_and_skip) {
 
 // Sources that reach the last bucket, one layer each, LayerNorm instead of RMSNorm.
 BOOST_AUTO_TEST_CASE(far_distances) {
-  constexpr ln::t5_shape shape{.d_model = 4, .d_ff = 3, .d_kv = 3, .heads = 1, .encoder_layers = 1, .decoder_layers = 1,
-                               .vocabulary = 5, .buckets = 8, .max_distance = 12};
+  constexpr ln::t5_shape shape{.d_model = 4,
+                               .d_ff = 3,
+                               .d_kv = 3,
+                               .heads = 1,
+                               .encoder_layers = 1,
+                               .decoder_layers = 1,
+                               .vocabulary = 5,
+                               .buckets = 8,
+                               .max_distance = 12};
   using model = ln::t5<shape, ln::ffn::linear_relu, ln::norm::layer_norm>;
   check_model<model>(t5_data<model>(2, 17, 16));
 }

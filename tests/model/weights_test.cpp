@@ -9,7 +9,8 @@ namespace {
 namespace storage = ln::storage;
 namespace ffn = ln::ffn;
 using t5 = ln::t5<tiny_t5_shape, ffn::gated_gelu, ln::tie::untied>;
-using decoder = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned, ln::bias::all>;
+using decoder =
+    ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned, ln::bias::all>;
 
 /// pack() and unpack() give back every bit, scales included.
 template <class M, class T>
@@ -40,7 +41,8 @@ moments moments_of(const ln::weights<M>& w, const std::string& name) {
 
 /// The largest |q - w| / s of int8 weights, over all entries.
 template <class M>
-double worst_rounding(const ln::weights<M>& w, const ln::weights<ln::quantized<M, storage::int8>>& q) {
+double worst_rounding(const ln::weights<M>& w,
+                      const ln::weights<ln::quantized<M, storage::int8>>& q) {
   double worst = 0;
   M::visit(
       [&](const ln::path&, const ln::tensor_info& info, const auto& exact, const auto& rounded) {
@@ -51,7 +53,8 @@ double worst_rounding(const ln::weights<M>& w, const ln::weights<ln::quantized<M
             worst = (std::max)(worst, distance_of(exact.data[i], decoded) / scale);
           }
         else
-          for (index i = 0; i < info.size(); ++i) worst = (std::max)(worst, exact[i] == rounded[i] ? 0.0 : hopeless);
+          for (index i = 0; i < info.size(); ++i)
+            worst = (std::max)(worst, exact[i] == rounded[i] ? 0.0 : hopeless);
       },
       ln::path{}, w.tree(), q.tree());
   return worst;
@@ -96,17 +99,24 @@ BOOST_AUTO_TEST_CASE(pack_and_unpack) {
   BOOST_TEST(!same_bytes(copy, w));
 }
 
-// T5's initial deviations: embedding 1, q (d h)^-1/2, k and v d^-1/2, o n^-1/2, wi d^-1/2, wo f^-1/2,
-// bias table d^-1/2; decoders 0.02; norms one, biases zero. Sizes are chosen so that the estimate is
-// within a few percent.
+// T5's initial deviations: embedding 1, q (d h)^-1/2, k and v d^-1/2, o n^-1/2, wi d^-1/2, wo
+// f^-1/2, bias table d^-1/2; decoders 0.02; norms one, biases zero. Sizes are chosen so that the
+// estimate is within a few percent.
 BOOST_AUTO_TEST_CASE(initial_deviations) {
-  constexpr ln::t5_shape wide{.d_model = 48, .d_ff = 96, .d_kv = 24, .heads = 4, .encoder_layers = 1, .decoder_layers = 1, .vocabulary = 99};
+  constexpr ln::t5_shape wide{.d_model = 48,
+                              .d_ff = 96,
+                              .d_kv = 24,
+                              .heads = 4,
+                              .encoder_layers = 1,
+                              .decoder_layers = 1,
+                              .vocabulary = 99};
   using M = ln::t5<wide, ln::tie::untied>;
   ln::weights<M> w;
   ln::initialize(w, ln::seed{1});
   const auto check = [&](const char* name, double want) {
     const moments m = moments_of(w, name);
-    BOOST_TEST(std::abs(m.deviation / want - 1) < 0.06, name << ": " << m.deviation << ", not " << want);
+    BOOST_TEST(std::abs(m.deviation / want - 1) < 0.06,
+               name << ": " << m.deviation << ", not " << want);
     BOOST_TEST(std::abs(m.mean) < 0.06 * want, name);
   };
   check("embedding.weight", 1);
@@ -123,11 +133,18 @@ BOOST_AUTO_TEST_CASE(initial_deviations) {
   BOOST_TEST(table < 1.2);
   BOOST_TEST(moments_of(w, "encoder.norm.weight").mean == 1);
 
-  constexpr ln::decoder_shape deep{.d_model = 48, .d_ff = 96, .heads = 4, .kv_heads = 4, .layers = 1, .vocabulary = 99, .context = 64};
+  constexpr ln::decoder_shape deep{.d_model = 48,
+                                   .d_ff = 96,
+                                   .heads = 4,
+                                   .kv_heads = 4,
+                                   .layers = 1,
+                                   .vocabulary = 99,
+                                   .context = 64};
   using N = ln::decoder<deep, ln::position::learned, ln::bias::all, ln::norm::layer_norm>;
   ln::weights<N> v;
   ln::initialize(v, ln::seed{1});
-  for (const char* const name : {"embedding.weight", "position.weight", "blocks.0.attention.q.weight", "blocks.0.ffn.down.weight"})
+  for (const char* const name : {"embedding.weight", "position.weight",
+                                 "blocks.0.attention.q.weight", "blocks.0.ffn.down.weight"})
     BOOST_TEST(std::abs(moments_of(v, name).deviation / 0.02 - 1) < 0.06, name);
   BOOST_TEST(moments_of(v, "blocks.0.attention.q.bias").mean == 0);
   BOOST_TEST(moments_of(v, "blocks.0.attention.q.bias").deviation == 0);
@@ -146,12 +163,14 @@ BOOST_AUTO_TEST_CASE(initial_values_depend_on_seed_and_name) {
   ln::initialize(skipped, ln::seed{1});
   const auto& one = a.tree().decoder_stack.stack.items[1].items;
   const auto& other = skipped.tree().decoder_stack.stack.items[1].items;
-  const auto keys = [](const auto& blocks) { return std::span(std::get<1>(blocks).sub.k.weight.data, 6 * 4); };
+  const auto keys = [](const auto& blocks) {
+    return std::span(std::get<1>(blocks).sub.k.weight.data, 6 * 4);
+  };
   BOOST_TEST(same_bits(keys(one), keys(other)));
 }
 
-// int8: each weight within half a step of its row, norms and tables untouched; the model really holds
-// codes of one byte, and computes what the decoded weights compute.
+// int8: each weight within half a step of its row, norms and tables untouched; the model really
+// holds codes of one byte, and computes what the decoded weights compute.
 BOOST_AUTO_TEST_CASE(int8_weights) {
   ln::weights<t5> w;
   randomize(w);
@@ -183,7 +202,8 @@ BOOST_AUTO_TEST_CASE(bf16_weights) {
       [&](const ln::path&, const ln::tensor_info& info, const auto& exact, const auto& rounded) {
         for (index i = 0; i < info.size(); ++i) {
           const auto x = static_cast<double>(values_of(exact)[i]);
-          worst = (std::max)(worst, std::abs(static_cast<double>(values_of(rounded)[i]) - x) / std::abs(x));
+          worst = (std::max)(
+              worst, std::abs(static_cast<double>(values_of(rounded)[i]) - x) / std::abs(x));
         }
       },
       ln::path{}, w.tree(), back.tree());

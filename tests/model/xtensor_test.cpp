@@ -8,8 +8,13 @@
 namespace ln = linnet;
 
 namespace {
-constexpr ln::decoder_shape shape{.d_model = 8, .d_ff = 12, .heads = 2, .kv_heads = 1, .layers = 1,
-                                  .vocabulary = 11, .context = 8};
+constexpr ln::decoder_shape shape{.d_model = 8,
+                                  .d_ff = 12,
+                                  .heads = 2,
+                                  .kv_heads = 1,
+                                  .layers = 1,
+                                  .vocabulary = 11,
+                                  .context = 8};
 using Model = ln::decoder<shape>;
 }  // namespace
 
@@ -21,7 +26,8 @@ BOOST_AUTO_TEST_CASE(xtensor_views_share_memory_with_the_weights) {
     table(3, 5) = 2.5f;
   }));
   BOOST_TEST(w.tree().embedding.data[3 * 8 + 5] == 2.5f);
-  BOOST_TEST(ln::with_xtensor(w, "norm.weight", [](auto gamma) { BOOST_TEST(gamma.size() == 8u); }));
+  BOOST_TEST(
+      ln::with_xtensor(w, "norm.weight", [](auto gamma) { BOOST_TEST(gamma.size() == 8u); }));
   BOOST_TEST(!ln::with_xtensor(w, "no.such.tensor", [](auto) {}));
 }
 #endif

@@ -7,6 +7,11 @@ constexpr ln::index kv_heads = 3;
 #else
 constexpr ln::index kv_heads = 2;
 #endif
-constexpr ln::decoder_shape shape{.d_model = 8, .d_ff = 16, .heads = 4, .kv_heads = kv_heads, .layers = 1,
-                                  .vocabulary = 10, .context = 8};
+constexpr ln::decoder_shape shape{.d_model = 8,
+                                  .d_ff = 16,
+                                  .heads = 4,
+                                  .kv_heads = kv_heads,
+                                  .layers = 1,
+                                  .vocabulary = 10,
+                                  .context = 8};
 static_assert(ln::decoder<shape>::parameters() > 0);

@@ -2,8 +2,13 @@
 // expect: linnet::initialize: quantized weights are made by quantize
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
-constexpr ln::decoder_shape shape{.d_model = 8, .d_ff = 16, .heads = 2, .kv_heads = 1, .layers = 1,
-                                  .vocabulary = 10, .context = 8};
+constexpr ln::decoder_shape shape{.d_model = 8,
+                                  .d_ff = 16,
+                                  .heads = 2,
+                                  .kv_heads = 1,
+                                  .layers = 1,
+                                  .vocabulary = 10,
+                                  .context = 8};
 using Model = ln::decoder<shape>;
 void start() {
 #if defined(LINNET_FAIL)

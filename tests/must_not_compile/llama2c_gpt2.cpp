@@ -2,8 +2,13 @@
 // expect: linnet: llama2.c checkpoints hold Llama models
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
-constexpr ln::decoder_shape shape{.d_model = 8, .d_ff = 16, .heads = 2, .kv_heads = 2, .layers = 1,
-                                  .vocabulary = 10, .context = 8};
+constexpr ln::decoder_shape shape{.d_model = 8,
+                                  .d_ff = 16,
+                                  .heads = 2,
+                                  .kv_heads = 2,
+                                  .layers = 1,
+                                  .vocabulary = 10,
+                                  .context = 8};
 #if defined(LINNET_FAIL)
 using Model = ln::decoder<shape, ln::norm::layer_norm>;
 #else

@@ -4,7 +4,8 @@
 #include "support/gradients.hpp"
 #include "support/models.hpp"
 
-// --- a user's own feed-forward: a gate of its own, sqrt(1 + x^2) - 1, between two linear maps -------
+// --- a user's own feed-forward: a gate of its own, sqrt(1 + x^2) - 1, between two linear maps
+// -------
 
 namespace mine {
 
@@ -16,11 +17,13 @@ struct bowl : ln::without_parameters, ln::without_cache {
   static constexpr index in = D, out = D;
   template <class T, class S, class P, class C>
   static void forward(const P&, ln::view<const T, D> x, ln::view<T, D> y, C&, ln::context<T>& ctx) {
-    ctx.on.threads.each(x.size(), [&](index i) { y.data()[i] = std::sqrt(T(1) + x.data()[i] * x.data()[i]) - T(1); });
+    ctx.on.threads.each(x.size(), [&](index i) {
+      y.data()[i] = std::sqrt(T(1) + x.data()[i] * x.data()[i]) - T(1);
+    });
   }
   template <class T, class S, class P, class G, class C>
-  static void backward(const P&, G&, ln::view<const T, D> x, ln::view<const T, D> dy, ln::view<T, D> dx, C&,
-                       ln::context<T>& ctx) {
+  static void backward(const P&, G&, ln::view<const T, D> x, ln::view<const T, D> dy,
+                       ln::view<T, D> dx, C&, ln::context<T>& ctx) {
     ctx.on.threads.each(x.size(), [&](index i) {
       dx.data()[i] += dy.data()[i] * x.data()[i] / std::sqrt(T(1) + x.data()[i] * x.data()[i]);
     });
@@ -60,8 +63,8 @@ struct flawed : ln::without_cache {
       for (index j = 0; j < 3; ++j) y(i, j) = x(i, j) * x(i, j) + std::sin(x(i, 0)) * p.weight[j];
   }
   template <class T, class S, class P, class G, class C>
-  static void backward(const P& p, G& dp, ln::view<const T, 3> x, ln::view<const T, 3> dy, ln::view<T, 3> dx, C&,
-                       ln::context<T>&) {
+  static void backward(const P& p, G& dp, ln::view<const T, 3> x, ln::view<const T, 3> dy,
+                       ln::view<T, 3> dx, C&, ln::context<T>&) {
     for (index i = 0; i < x.rows(); ++i)
       for (index j = 0; j < 3; ++j) {
         T own = 2 * x(i, j) * dy(i, j);
@@ -70,10 +73,13 @@ struct flawed : ln::without_cache {
         if (Flaw == flaw::one_entry && i == 4 && j == 2) own += T(1e-3);
         if (Flaw == flaw::nan && i == 4 && j == 2) own = std::numeric_limits<T>::quiet_NaN();
         if (Flaw == flaw::zero) own = 0;
-        if (Flaw == flaw::overwrites) dx(i, j) = j == 0 ? dx(i, j) + own : own;
-        else dx(i, j) += own;
+        if (Flaw == flaw::overwrites)
+          dx(i, j) = j == 0 ? dx(i, j) + own : own;
+        else
+          dx(i, j) += own;
         dx(i, 0) += Flaw == flaw::zero ? T(0) : std::cos(x(i, 0)) * p.weight[j] * dy(i, j);
-        if (Flaw != flaw::missing_term && Flaw != flaw::zero) dp.weight[j] += std::sin(x(i, 0)) * dy(i, j);
+        if (Flaw != flaw::missing_term && Flaw != flaw::zero)
+          dp.weight[j] += std::sin(x(i, 0)) * dy(i, j);
       }
   }
 };
@@ -91,7 +97,8 @@ struct constant : ln::without_parameters, ln::without_cache {
     for (index i = 0; i < y.size(); ++i) y.data()[i] = 1;
   }
   template <class T, class S, class P, class G, class C>
-  static void backward(const P&, G&, ln::view<const T, 2>, ln::view<const T, 2>, ln::view<T, 2>, C&, ln::context<T>&) {}
+  static void backward(const P&, G&, ln::view<const T, 2>, ln::view<const T, 2>, ln::view<T, 2>, C&,
+                       ln::context<T>&) {}
 };
 
 }  // namespace
@@ -102,7 +109,8 @@ BOOST_AUTO_TEST_CASE(own_policy_passes_alone_and_in_models) {
   check_layer<mine::bowl<9>>();
   check_layer<mine::bowl_ffn::layer<6, 10, true>>();
 
-  check_model<ln::t5<tiny_t5_shape, mine::bowl_ffn>>(t5_data<ln::t5<tiny_t5_shape, mine::bowl_ffn>>());
+  check_model<ln::t5<tiny_t5_shape, mine::bowl_ffn>>(
+      t5_data<ln::t5<tiny_t5_shape, mine::bowl_ffn>>());
   using decoder = ln::decoder<tiny_decoder_shape, mine::bowl_ffn, ln::bias::all>;
   check_model<decoder>(decoder_data<decoder>());
 }

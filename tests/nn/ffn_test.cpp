@@ -50,8 +50,8 @@ BOOST_AUTO_TEST_CASE(values) {
     double next = w1;
     p.visit([&](const ln::path&, const ln::tensor_info& info, auto& leaf) {
       if constexpr (requires { leaf.panels; }) {
-        ln::ops::pack(ln::ops::machine{}, info.rows, info.columns, static_cast<const double*>(&next),
-                      const_cast<double*>(leaf.panels));
+        ln::ops::pack(ln::ops::machine{}, info.rows, info.columns,
+                      static_cast<const double*>(&next), const_cast<double*>(leaf.panels));
         next = w2;
       }
     });
@@ -76,7 +76,8 @@ BOOST_AUTO_TEST_CASE(values) {
   BOOST_TEST(run(ln::ffn::reparam<2, 1.0>::layer<1, 1, false>{}, -2, 3, 0.5) == -3.0);
   const double silu = 1.0 / (1 + std::exp(-1.0)), gelu = 0.5 * (1 + std::erf(std::sqrt(0.5)));
   BOOST_TEST(std::abs(run(ln::ffn::gelu::layer<1, 1, false>{}, 2, 3, 0.5) - 3 * gelu) < 1e-14);
-  BOOST_TEST(std::abs(run(ln::ffn::swiglu::layer<1, 1, false>{}, 2, 3, 0.5) - silu * 1.5 * 3) < 1e-14);
+  BOOST_TEST(std::abs(run(ln::ffn::swiglu::layer<1, 1, false>{}, 2, 3, 0.5) - silu * 1.5 * 3) <
+             1e-14);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -40,7 +40,8 @@ BOOST_AUTO_TEST_CASE(dropout) {
 
 BOOST_AUTO_TEST_CASE(combinators) {
   check_layer<ln::residual<rms, branch>>({.dropout = 0.2});
-  check_layer<ln::chain<ln::named<"a", ln::linear<4, 9, true>>, ln::named<"b", ln::norm::rms::layer<9, 1e-6>>,
+  check_layer<ln::chain<ln::named<"a", ln::linear<4, 9, true>>,
+                        ln::named<"b", ln::norm::rms::layer<9, 1e-6>>,
                         ln::named<"c", ln::linear<9, 3, false>>>>();
   check_layer<ln::chain<ln::named<"only", ln::linear<4, 6>>>>();
   check_layer<ln::repeat<ln::residual<rms, branch>, 4>>({.dropout = 0.1});
@@ -51,8 +52,11 @@ BOOST_AUTO_TEST_CASE(combinators) {
 BOOST_AUTO_TEST_CASE(names) {
   using block = ln::chain<ln::named<"first", ln::residual<rms, ln::linear<6, 6, true>>>>;
   std::string names;
-  ln::repeat<block, 2>::visit([&](const ln::path& at, const ln::tensor_info&) { names += at.str() + ' '; }, ln::path{});
-  BOOST_TEST(names == "0.first.norm.weight 0.first.weight 0.first.bias 1.first.norm.weight 1.first.weight 1.first.bias ");
+  ln::repeat<block, 2>::visit(
+      [&](const ln::path& at, const ln::tensor_info&) { names += at.str() + ' '; }, ln::path{});
+  BOOST_TEST(names ==
+             "0.first.norm.weight 0.first.weight 0.first.bias 1.first.norm.weight 1.first.weight "
+             "1.first.bias ");
 }
 
 // Without training, layers share memory by turns: more layers need no more.

@@ -46,9 +46,10 @@ const std::vector<shape> shapes{
 /// The multiplier of one value, from the documented key: sample and site above, position below.
 double multiplier(const ln::dropout_key& key, index sample, int site, index position) {
   if (key.rate <= 0) return 1;
-  const auto words = ln::philox(key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
-                                static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site),
-                                static_cast<std::uint64_t>(position / 4));
+  const auto words = ln::philox(
+      key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
+      static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site),
+      static_cast<std::uint64_t>(position / 4));
   const bool dropped = static_cast<double>(words[at(position % 4)]) < key.rate * 4294967296.0;
   return dropped ? 0 : 1 / (1 - key.rate);
 }
@@ -63,10 +64,17 @@ struct problem {
   static constexpr int site = 5;
 
   explicit problem(const shape& shape_)
-      : s(shape_), n(s.heads * s.h), kv(s.kv_heads * s.h), origin((std::max)(s.queries, s.keys) + 3), line(2 * origin + 1),
-        q(normal<T>(s.batch * s.queries * n, 1)), k(normal<T>(s.batch * s.keys * kv, 2)),
-        v(normal<T>(s.batch * s.keys * kv, 3)), d_out(normal<T>(s.batch * s.queries * n, 4)),
-        bias(s.bias ? normal<T>(s.heads * line, 5) : std::vector<T>()), dropout{11, 3, 2, s.dropout} {
+      : s(shape_),
+        n(s.heads * s.h),
+        kv(s.kv_heads * s.h),
+        origin((std::max)(s.queries, s.keys) + 3),
+        line(2 * origin + 1),
+        q(normal<T>(s.batch * s.queries * n, 1)),
+        k(normal<T>(s.batch * s.keys * kv, 2)),
+        v(normal<T>(s.batch * s.keys * kv, 3)),
+        d_out(normal<T>(s.batch * s.queries * n, 4)),
+        bias(s.bias ? normal<T>(s.heads * line, 5) : std::vector<T>()),
+        dropout{11, 3, 2, s.dropout} {
     if (s.integers)
       for (auto* x : {&q, &k})
         for (T& value : *x) value = static_cast<T>(std::nearbyint(static_cast<double>(value) * 60));
@@ -109,17 +117,20 @@ template <class T>
 outcome dense(const problem<T>& p) {
   const shape& s = p.s;
   const auto value = [](const std::vector<T>& x, index i) { return static_cast<double>(x[at(i)]); };
-  outcome r{std::vector<double>(p.q.size()), std::vector<double>(p.q.size()), std::vector<double>(p.k.size()),
-            std::vector<double>(p.k.size()), std::vector<double>(at(s.batch) * p.bias.size())};
+  outcome r{std::vector<double>(p.q.size()), std::vector<double>(p.q.size()),
+            std::vector<double>(p.k.size()), std::vector<double>(p.k.size()),
+            std::vector<double>(at(s.batch) * p.bias.size())};
   std::vector<double> prob(at(s.keys)), kept(at(s.keys)), d_prob(at(s.keys));
   for (index b = 0; b < s.batch; ++b)
     for (index head = 0; head < s.heads; ++head)
       for (index i = 0; i < s.queries; ++i) {
         const index position = (s.past.empty() ? 0 : s.past[at(b)]) + i;
-        const index q_at = (b * s.queries + i) * p.n + head * s.h, group = head * s.kv_heads / s.heads;
+        const index q_at = (b * s.queries + i) * p.n + head * s.h,
+                    group = head * s.kv_heads / s.heads;
         const auto k_at = [&](index j) { return (b * s.keys + j) * p.kv + group * s.h; };
         const auto seen = [&](index j) {
-          return !(s.causal && j > position) && !(!s.key_lengths.empty() && j >= s.key_lengths[at(b)]);
+          return !(s.causal && j > position) &&
+                 !(!s.key_lengths.empty() && j >= s.key_lengths[at(b)]);
         };
         const auto bias_at = [&](index j) { return head * p.line + p.origin + j - position; };
         double largest = -1e300, sum = 0;
@@ -179,18 +190,23 @@ void check(const shape& s, ln::simd::level level, int threads) {
       const bool seen = (s.key_lengths.empty() || j < s.key_lengths[at(b)]) &&
                         (s.past.empty() || j < s.past[at(b)] + s.queries);
       for (index c = 0; c < p.kv && !seen; ++c)
-        hidden.k[at((b * s.keys + j) * p.kv + c)] = hidden.v[at((b * s.keys + j) * p.kv + c)] = T(1e30);
+        hidden.k[at((b * s.keys + j) * p.kv + c)] = hidden.v[at((b * s.keys + j) * p.kv + c)] =
+            T(1e30);
     }
-  std::vector<T> out(p.q.size()), scratch(at(ln::ops::attention_scratch(s.keys, s.h, true) * threads));
-  std::vector<T> dq(p.q.size(), T(0.5)), dk(p.k.size(), T(0.5)), dv(p.k.size(), T(0.5)), d_bias(want.d_bias.size(), T(0.5));
+  std::vector<T> out(p.q.size()),
+      scratch(at(ln::ops::attention_scratch(s.keys, s.h, true) * threads));
+  std::vector<T> dq(p.q.size(), T(0.5)), dk(p.k.size(), T(0.5)), dv(p.k.size(), T(0.5)),
+      d_bias(want.d_bias.size(), T(0.5));
   on_machine(threads, level, [&](const ln::ops::machine& on) {
     ln::ops::attention(on, hidden.call(out, scratch));
-    ln::ops::attention_backward(on, hidden.call(out, scratch),
-                                {p.d_out.data(), dq.data(), dk.data(), dv.data(), s.bias ? d_bias.data() : nullptr});
+    ln::ops::attention_backward(
+        on, hidden.call(out, scratch),
+        {p.d_out.data(), dq.data(), dk.data(), dv.data(), s.bias ? d_bias.data() : nullptr});
   });
   const double tolerance = sizeof(T) == 8 ? 1e-12 : 1e-5;
   const auto text = [&](const char* what) {
-    return std::string(s.name) + ", " + what + ", " + ln::simd::name(level) + (sizeof(T) == 8 ? " double" : " float");
+    return std::string(s.name) + ", " + what + ", " + ln::simd::name(level) +
+           (sizeof(T) == 8 ? " double" : " float");
   };
   BOOST_TEST(error_of(out, want.out, 0) <= tolerance, text("out"));
   BOOST_TEST(error_of(dq, want.dq, 0.5) <= tolerance, text("dq"));
@@ -226,7 +242,8 @@ BOOST_AUTO_TEST_CASE(huge_logits_are_huge) {
     for (index i = 0; i < s.queries; ++i)
       for (index j = 0; j < s.keys; ++j) {
         double score = 0;
-        for (index c = 0; c < s.h; ++c) score += static_cast<double>(p.q[at(i * p.n + c)] * p.k[at(j * p.kv + c)]);
+        for (index c = 0; c < s.h; ++c)
+          score += static_cast<double>(p.q[at(i * p.n + c)] * p.k[at(j * p.kv + c)]);
         largest = (std::max)(largest, std::abs(score));
       }
     BOOST_TEST(largest > 1e4);

@@ -5,10 +5,12 @@
 namespace test {
 
 namespace {
-std::vector<double> mask(const ln::dropout_key& key, int site, index batch, index length, index width, int threads = 1) {
+std::vector<double> mask(const ln::dropout_key& key, int site, index batch, index length,
+                         index width, int threads = 1) {
   std::vector<double> x(at(batch * length * width), 1.0);
-  on_machine(threads, ln::simd::level::portable,
-             [&](const ln::ops::machine& on) { ln::ops::dropout(on.threads, key, site, batch, length, width, x.data()); });
+  on_machine(threads, ln::simd::level::portable, [&](const ln::ops::machine& on) {
+    ln::ops::dropout(on.threads, key, site, batch, length, width, x.data());
+  });
   return x;
 }
 }  // namespace
@@ -25,7 +27,8 @@ BOOST_AUTO_TEST_CASE(mask_is_the_documented_one) {
   int wrong = 0;
   for (index b = 0; b < batch; ++b)
     for (index i = 0; i < length * width; ++i) {
-      const auto words = ln::philox(123 ^ (4 * 0x9E3779B97F4A7C15ull), static_cast<std::uint64_t>(7 + b) << 24 ^ site,
+      const auto words = ln::philox(123 ^ (4 * 0x9E3779B97F4A7C15ull),
+                                    static_cast<std::uint64_t>(7 + b) << 24 ^ site,
                                     static_cast<std::uint64_t>(i / 4));
       const double want = words[at(i % 4)] / 4294967296.0 < 0.3 ? 0 : 1 / 0.7;
       wrong += distance_of(x[at(b * length * width + i)], want) > 1e-15;
@@ -52,7 +55,8 @@ BOOST_AUTO_TEST_CASE(rate_is_right) {
 // how samples are grouped into calls.
 BOOST_AUTO_TEST_CASE(mask_depends_on_its_key_alone) {
   const auto whole = mask({1, 2, 0, 0.5}, 3, 6, 5, 7);
-  for (int threads = 2; threads <= 5; ++threads) BOOST_TEST(same_bits(mask({1, 2, 0, 0.5}, 3, 6, 5, 7, threads), whole));
+  for (int threads = 2; threads <= 5; ++threads)
+    BOOST_TEST(same_bits(mask({1, 2, 0, 0.5}, 3, 6, 5, 7, threads), whole));
   std::vector<double> parts;
   for (const index first : {0, 2, 4})
     for (const double v : mask({1, 2, first, 0.5}, 3, 2, 5, 7)) parts.push_back(v);
@@ -61,7 +65,8 @@ BOOST_AUTO_TEST_CASE(mask_depends_on_its_key_alone) {
   BOOST_TEST(!same_bits(mask({1, 3, 0, 0.5}, 3, 6, 5, 7), whole));
   BOOST_TEST(!same_bits(mask({1, 2, 1, 0.5}, 3, 6, 5, 7), whole));
   BOOST_TEST(!same_bits(mask({1, 2, 0, 0.5}, 4, 6, 5, 7), whole));
-  const std::vector<double> first(whole.begin(), whole.begin() + 35), second(whole.begin() + 35, whole.begin() + 70);
+  const std::vector<double> first(whole.begin(), whole.begin() + 35),
+      second(whole.begin() + 35, whole.begin() + 70);
   BOOST_TEST(!same_bits(first, second));
 }
 

@@ -17,14 +17,17 @@ struct table {
   ln::ops::packed_matrix<T, S> packed;
 
   table(index n, index k, std::uint64_t stream, double deviation = 1)
-      : rows(at(n * k)), panels(at(ln::ops::packed_matrix<T, S>::size(n, k))), scales(at(n), 0.03f) {
+      : rows(at(n * k)),
+        panels(at(ln::ops::packed_matrix<T, S>::size(n, k))),
+        scales(at(n), 0.03f) {
     const auto values = normal<double>(n * k, stream, deviation);
     for (std::size_t i = 0; i < values.size(); ++i) {
       const double scale = S::scaled ? static_cast<double>(scales[i / at(k)]) : 1;
       rows[i] = S::encode(values[i] / scale);
       meaning.push_back(scale * S::decode(rows[i]));
     }
-    ln::ops::pack(ln::ops::machine{}, n, k, static_cast<const typename S::value*>(rows.data()), panels.data());
+    ln::ops::pack(ln::ops::machine{}, n, k, static_cast<const typename S::value*>(rows.data()),
+                  panels.data());
     packed = {panels.data(), S::scaled ? scales.data() : nullptr, rows.data()};
   }
 };
@@ -69,7 +72,8 @@ void check_head(index rows, index d, index vocabulary, bool gradient, double tol
     std::vector<double> logits;
     for (index v = 0; v < vocabulary; ++v) {
       double sum = 0;
-      for (index j = 0; j < d; ++j) sum += static_cast<double>(y[at(i * d + j)]) * w.meaning[at(v * d + j)];
+      for (index j = 0; j < d; ++j)
+        sum += static_cast<double>(y[at(i * d + j)]) * w.meaning[at(v * d + j)];
       logits.push_back(static_cast<double>(alpha) * sum);
     }
     want_logits.insert(want_logits.end(), logits.begin(), logits.end());
@@ -78,18 +82,22 @@ void check_head(index rows, index d, index vocabulary, bool gradient, double tol
     ++want_tokens;
     for (index v = 0; v < vocabulary; ++v)
       for (index j = 0; j < d; ++j) {
-        want_dy[at(i * d + j)] += static_cast<double>(alpha) * logits[at(v)] * w.meaning[at(v * d + j)];
-        want_dw[at(v * d + j)] += static_cast<double>(alpha) * logits[at(v)] * static_cast<double>(y[at(i * d + j)]);
+        want_dy[at(i * d + j)] +=
+            static_cast<double>(alpha) * logits[at(v)] * w.meaning[at(v * d + j)];
+        want_dw[at(v * d + j)] +=
+            static_cast<double>(alpha) * logits[at(v)] * static_cast<double>(y[at(i * d + j)]);
       }
   }
   for (double& g : want_dy) g += 0.25;  // where the gradients start
   for (double& g : want_dw) g += 0.25;
 
   for (const auto level : levels()) {
-    std::vector<T> chunk(at(ln::ops::head_rows(vocabulary) * vocabulary)), logits(at(rows * vocabulary));
+    std::vector<T> chunk(at(ln::ops::head_rows(vocabulary) * vocabulary)),
+        logits(at(rows * vocabulary));
     std::vector<T> dy(y.size(), T(0.25)), dw(w.meaning.size(), T(0.25));
     std::vector<double> losses(at(rows));
-    ln::ops::head_call<T, S> head{rows, d, vocabulary, y.data(), w.packed, alpha, labels.data(), chunk.data(), losses.data()};
+    ln::ops::head_call<T, S> head{
+        rows, d, vocabulary, y.data(), w.packed, alpha, labels.data(), chunk.data(), losses.data()};
     head.logits = logits.data();
     if (gradient) {
       head.dy = dy.data();
@@ -126,7 +134,8 @@ BOOST_AUTO_TEST_CASE(embed_gradient_of_repeated_tokens) {
   const auto dx = normal<float>(rows * d, 2), start = normal<float>(n * d, 3);
   std::vector<double> want(start.begin(), start.end());
   for (index i = 0; i < rows; ++i)
-    for (index j = 0; j < d; ++j) want[at(ids[at(i)] * d + j)] += static_cast<double>(dx[at(i * d + j)]);
+    for (index j = 0; j < d; ++j)
+      want[at(ids[at(i)] * d + j)] += static_cast<double>(dx[at(i * d + j)]);
   std::vector<float> first;
   for (int threads = 1; threads <= 4; ++threads) {
     auto table_gradient = start;
@@ -142,7 +151,8 @@ BOOST_AUTO_TEST_CASE(embed_gradient_of_repeated_tokens) {
 // The gradient of a position is the sum over the batch.
 BOOST_AUTO_TEST_CASE(position_gradient_sums_the_batch) {
   constexpr index batch = 3, length = 5, d = 4;
-  const auto dx = normal<double>(batch * length * d, 1), start = normal<double>((length + 2) * d, 2);
+  const auto dx = normal<double>(batch * length * d, 1),
+             start = normal<double>((length + 2) * d, 2);
   auto got = start, want = start;
   for (index b = 0; b < batch; ++b)
     for (index i = 0; i < length * d; ++i) want[at(i)] += dx[at(b * length * d + i)];
@@ -164,7 +174,8 @@ BOOST_AUTO_TEST_CASE(cross_entropy_equals_the_definition) {
         labels[2] = ln::ignored;
         std::vector<double> want, want_losses;
         for (index i = 0; i < rows; ++i) {
-          std::vector<double> row(logits.begin() + i * vocabulary, logits.begin() + (i + 1) * vocabulary);
+          std::vector<double> row(logits.begin() + i * vocabulary,
+                                  logits.begin() + (i + 1) * vocabulary);
           const bool ignored = labels[at(i)] == ln::ignored;
           want_losses.push_back(ignored ? 0 : naive_cross_entropy(row, labels[at(i)]));
           if (ignored) row.assign(row.size(), 0);
@@ -172,8 +183,10 @@ BOOST_AUTO_TEST_CASE(cross_entropy_equals_the_definition) {
         }
         std::vector<double> losses(rows, 77.0), alone(rows, 77.0);
         auto untouched = logits;
-        ln::ops::cross_entropy({{}, level}, rows, vocabulary, labels.data(), untouched.data(), alone.data(), false);
-        ln::ops::cross_entropy({{}, level}, rows, vocabulary, labels.data(), logits.data(), losses.data(), true);
+        ln::ops::cross_entropy({{}, level}, rows, vocabulary, labels.data(), untouched.data(),
+                               alone.data(), false);
+        ln::ops::cross_entropy({{}, level}, rows, vocabulary, labels.data(), logits.data(),
+                               losses.data(), true);
         BOOST_TEST(distance(losses, want_losses) < 1e-6 * size);
         BOOST_TEST(distance(logits, want) < 1e-6);
         BOOST_TEST(same_bits(losses, alone));
@@ -192,14 +205,16 @@ BOOST_AUTO_TEST_CASE(z_loss) {
     if (i == 1) row.assign(row.size(), 0);
     want.insert(want.end(), row.begin(), row.end());
   }
-  ln::ops::cross_entropy({{}, ln::simd::best()}, rows, vocabulary, labels, logits.data(), losses.data(), true, 0.03);
+  ln::ops::cross_entropy({{}, ln::simd::best()}, rows, vocabulary, labels, logits.data(),
+                         losses.data(), true, 0.03);
   BOOST_TEST(distance(losses, want_losses) < 1e-13);
   BOOST_TEST(distance(logits, want) < 1e-14);
 }
 
 // Fused head, more rows than one chunk: loss, logits, gradients of y and of the table.
 BOOST_AUTO_TEST_CASE(head_equals_unfused) {
-  static_assert(ln::ops::head_rows(37) == 128 && ln::ops::head_rows(32128) == 32 && ln::ops::head_rows(1 << 20) == 8);
+  static_assert(ln::ops::head_rows(37) == 128 && ln::ops::head_rows(32128) == 32 &&
+                ln::ops::head_rows(1 << 20) == 8);
   check_head<double, storage::f64>(300, 9, 37, true, 1e-12);
   check_head<float, storage::f32>(300, 9, 37, true, 1e-5);
   check_head<float, storage::f32>(3, 5, 1100, true, 1e-5);

@@ -1,6 +1,6 @@
-// Matrix products against a triple loop in double, at every instruction-set level, for every storage
-// type, at every edge of the register tiles. The tolerance is the bound of a K-term sum: it holds
-// for any order of summation and for nothing less than the right product.
+// Matrix products against a triple loop in double, at every instruction-set level, for every
+// storage type, at every edge of the register tiles. The tolerance is the bound of a K-term sum: it
+// holds for any order of summation and for nothing less than the right product.
 
 #include "support/test.hpp"
 
@@ -20,7 +20,9 @@ struct matrix {
   ln::ops::packed_matrix<T, S> packed;
 
   matrix(index n, index k, std::uint64_t stream)
-      : rows(at(n * k)), panels(at(ln::ops::packed_matrix<T, S>::size(n, k))), scales(S::scaled ? at(n) : 0) {
+      : rows(at(n * k)),
+        panels(at(ln::ops::packed_matrix<T, S>::size(n, k))),
+        scales(S::scaled ? at(n) : 0) {
     const auto values = normal<double>(n * k, stream);
     for (index i = 0; i < n; ++i) {
       double scale = 1;
@@ -33,23 +35,26 @@ struct matrix {
         meaning.push_back(scale * S::decode(rows[at(i * k + j)]));
       }
     }
-    ln::ops::pack(ln::ops::machine{}, n, k, static_cast<const typename S::value*>(rows.data()), panels.data());
+    ln::ops::pack(ln::ops::machine{}, n, k, static_cast<const typename S::value*>(rows.data()),
+                  panels.data());
     packed = {panels.data(), S::scaled ? scales.data() : nullptr, rows.data()};
   }
 };
 
-/// A product's exact value and the size of its terms, from a[m, k] and b[n, k] read through strides.
+/// A product's exact value and the size of its terms, from a[m, k] and b[n, k] read through
+/// strides.
 struct reference {
   std::vector<double> value, terms;
 };
 template <class A, class B>
-reference product(index m, index n, index k, const A* a, index a_row, index a_column, const B* b, index b_row,
-                  index b_column) {
+reference product(index m, index n, index k, const A* a, index a_row, index a_column, const B* b,
+                  index b_row, index b_column) {
   reference r{std::vector<double>(at(m * n)), std::vector<double>(at(m * n))};
   for (index i = 0; i < m; ++i)
     for (index j = 0; j < n; ++j)
       for (index l = 0; l < k; ++l) {
-        const double x = static_cast<double>(a[i * a_row + l * a_column]) * static_cast<double>(b[j * b_row + l * b_column]);
+        const double x = static_cast<double>(a[i * a_row + l * a_column]) *
+                         static_cast<double>(b[j * b_row + l * b_column]);
         r.value[at(i * n + j)] += x;
         r.terms[at(i * n + j)] += std::abs(x);
       }
@@ -58,8 +63,8 @@ reference product(index m, index n, index k, const A* a, index a_row, index a_co
 
 /// The error of y in units of what rounding allows: y = [start +] alpha * product + bias_j.
 template <class T>
-double excess(const std::vector<T>& y, const reference& r, index n, index k, double alpha, const T* start,
-              const T* bias) {
+double excess(const std::vector<T>& y, const reference& r, index n, index k, double alpha,
+              const T* start, const T* bias) {
   double worst = 0;
   for (std::size_t i = 0; i < r.value.size(); ++i) {
     const double first = start ? static_cast<double>(start[i]) : 0;
@@ -98,9 +103,11 @@ void check_forward() {
         const T alpha = number % 4 < 2 ? T(1) : T(-0.375);
         auto y = start;
         ln::ops::matmul({{}, level}, m, n, k, x.data(), w.packed, y.data(), add, accumulate, alpha);
-        const double error = excess(y, want, n, k, static_cast<double>(alpha), accumulate ? start.data() : nullptr, add);
-        BOOST_TEST(error <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n << " k " << k
-                                       << " accumulate " << accumulate << ": error " << error << " of the bound");
+        const double error = excess(y, want, n, k, static_cast<double>(alpha),
+                                    accumulate ? start.data() : nullptr, add);
+        BOOST_TEST(error <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n
+                                       << " k " << k << " accumulate " << accumulate << ": error "
+                                       << error << " of the bound");
       }
   });
 }
@@ -120,10 +127,14 @@ void check_backward() {
       auto dw = dw_start;
       ln::ops::matmul_dx({{}, level}, m, n, k, dy.data(), w.packed, dx.data(), alpha);
       ln::ops::matmul_dw({{}, level}, m, n, k, dy.data(), x.data(), dw.data(), alpha);
-      const double dx_error = excess<T>(dx, want_dx, k, n, static_cast<double>(alpha), dx_start.data(), nullptr);
-      const double dw_error = excess<T>(dw, want_dw, k, m, static_cast<double>(alpha), dw_start.data(), nullptr);
-      BOOST_TEST(dx_error <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n << " k " << k);
-      BOOST_TEST(dw_error <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n << " k " << k);
+      const double dx_error =
+          excess<T>(dx, want_dx, k, n, static_cast<double>(alpha), dx_start.data(), nullptr);
+      const double dw_error =
+          excess<T>(dw, want_dw, k, m, static_cast<double>(alpha), dw_start.data(), nullptr);
+      BOOST_TEST(dx_error <= 1,
+                 S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n << " k " << k);
+      BOOST_TEST(dw_error <= 1,
+                 S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n << " k " << k);
     }
   });
 }
@@ -183,11 +194,12 @@ BOOST_AUTO_TEST_CASE(same_bits_on_any_number_of_threads, *boost::unit_test::labe
       for (const index n : {33, 300}) {
         constexpr index k = 65;
         const matrix<float, storage::f32> w(n, k, 1);
-        const auto x = normal<float>(m * k, 2), dy = normal<float>(m * n, 3), start = normal<float>(m * k + n * k, 4);
+        const auto x = normal<float>(m * k, 2), dy = normal<float>(m * n, 3),
+                   start = normal<float>(m * k + n * k, 4);
         std::vector<float> y1, dx1, dw1, db1;
         for (int threads = 1; threads <= 5; ++threads) {
-          std::vector<float> y(at(m * n)), dx(start.begin(), start.begin() + m * k), dw(start.begin() + m * k, start.end()),
-              db(at(n));
+          std::vector<float> y(at(m * n)), dx(start.begin(), start.begin() + m * k),
+              dw(start.begin() + m * k, start.end()), db(at(n));
           on_machine(threads, level, [&](const ln::ops::machine& on) {
             ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data());
             ln::ops::matmul_dx(on, m, n, k, dy.data(), w.packed, dx.data());

@@ -11,8 +11,9 @@ namespace {
 
 /// First distance of each bucket, as T5 with 32 buckets and maximal distance 128 has them.
 constexpr std::array<int, 16> bidirectional{0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91};
-constexpr std::array<int, 32> causal{0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                     16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113};
+constexpr std::array<int, 32> causal{0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                     11, 12, 13, 14, 15, 16, 19, 21, 24, 27, 31,
+                                     35, 40, 46, 52, 59, 67, 77, 87, 99, 113};
 
 /// The last entry of the table that does not exceed the distance.
 template <std::size_t N>
@@ -32,7 +33,8 @@ index by_formula(index relative, bool both, index buckets, index max_distance) {
   const auto ratio = static_cast<double>(distance) / static_cast<double>(exact);
   const auto range = static_cast<double>(max_distance) / static_cast<double>(exact);
   const double step = std::log(ratio) / std::log(range) * static_cast<double>(n - exact);
-  return base + (std::min)(n - 1, exact + static_cast<index>(step + 1e-9));  // exact powers do not round down
+  return base + (std::min)(n - 1, exact + static_cast<index>(
+                                              step + 1e-9));  // exact powers do not round down
 }
 
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
@@ -56,7 +58,8 @@ BOOST_AUTO_TEST_CASE(t5_buckets_are_the_table) {
   }
   BOOST_TEST(wrong == 0);
   // Bucket 16 is never used: positive distances start at 17.
-  static_assert(ln::ops::relative_bucket(0, true, 32, 128) == 0 && ln::ops::relative_bucket(1, true, 32, 128) == 17);
+  static_assert(ln::ops::relative_bucket(0, true, 32, 128) == 0 &&
+                ln::ops::relative_bucket(1, true, 32, 128) == 17);
   static_assert(ln::ops::relative_bucket(1'000'000, true, 32, 128) == 31);
   static_assert(ln::ops::relative_bucket(-1'000'000, false, 32, 128) == 31);
 }
@@ -102,19 +105,23 @@ BOOST_AUTO_TEST_CASE(rope_depends_on_distance) {
   }
 }
 
-// The angle of pair i at position t is t * theta^(-2i/h), turning the first value towards the second.
+// The angle of pair i at position t is t * theta^(-2i/h), turning the first value towards the
+// second.
 BOOST_AUTO_TEST_CASE(rope_angles) {
   std::vector<double> table(3 * 4);
   ln::ops::rope_table(3, 4, 100.0, table.data());
   std::vector<double> x{1, 0, 1, 0};
   ln::ops::rope_row(ln::rope_pairing::interleaved, 1, 4, table.data() + 2 * 4, x.data(), false);
-  BOOST_TEST(distance(x, std::vector{std::cos(2.0), std::sin(2.0), std::cos(0.2), std::sin(0.2)}) < 1e-15);
+  BOOST_TEST(distance(x, std::vector{std::cos(2.0), std::sin(2.0), std::cos(0.2), std::sin(0.2)}) <
+             1e-15);
   x = {1, 1, 0, 0};
   ln::ops::rope_row(ln::rope_pairing::half, 1, 4, table.data() + 2 * 4, x.data(), false);
-  BOOST_TEST(distance(x, std::vector{std::cos(2.0), std::cos(0.2), std::sin(2.0), std::sin(0.2)}) < 1e-15);
+  BOOST_TEST(distance(x, std::vector{std::cos(2.0), std::cos(0.2), std::sin(2.0), std::sin(0.2)}) <
+             1e-15);
 }
 
-// The two pairings are one rotation of differently ordered values: (2i, 2i + 1) against (i, i + h/2).
+// The two pairings are one rotation of differently ordered values: (2i, 2i + 1) against (i, i +
+// h/2).
 BOOST_AUTO_TEST_CASE(rope_pairings_agree) {
   constexpr index h = 6, heads = 2;
   std::vector<double> table(9 * h);
@@ -130,7 +137,8 @@ BOOST_AUTO_TEST_CASE(rope_pairings_agree) {
     return to;
   };
   auto pairs = x, halves = reordered(x);
-  ln::ops::rope_row(ln::rope_pairing::interleaved, heads, h, table.data() + 8 * h, pairs.data(), false);
+  ln::ops::rope_row(ln::rope_pairing::interleaved, heads, h, table.data() + 8 * h, pairs.data(),
+                    false);
   ln::ops::rope_row(ln::rope_pairing::half, heads, h, table.data() + 8 * h, halves.data(), false);
   BOOST_TEST(same_bits(reordered(pairs), halves));
 }

@@ -1,5 +1,5 @@
-// Kernels over rows: every width from 1 to 70 at every instruction-set level against double, and the
-// error bounds that simd/vector.inl states, over dense ranges.
+// Kernels over rows: every width from 1 to 70 at every instruction-set level against double, and
+// the error bounds that simd/vector.inl states, over dense ranges.
 
 #include <functional>
 
@@ -28,7 +28,8 @@ double sum_of(index n, const std::function<double(index)>& f) {
 /// Everything below, for one width.
 template <class T>
 void check_rows(index n) {
-  const auto x = normal<T>(n, 1), y = normal<T>(n, 2), gamma = normal<T>(n, 3), beta = normal<T>(n, 4), dx0 = normal<T>(n, 5);
+  const auto x = normal<T>(n, 1), y = normal<T>(n, 2), gamma = normal<T>(n, 3),
+             beta = normal<T>(n, 4), dx0 = normal<T>(n, 5);
   const auto d = [](const std::vector<T>& v, index i) { return static_cast<double>(v[at(i)]); };
   const auto all = [&](const std::function<double(index)>& f) {
     std::vector<double> r;
@@ -45,7 +46,8 @@ void check_rows(index n) {
   const auto d_softmax = all([&](index i) { return p[at(i)] * (d(y, i) - inner); });
 
   // RMSNorm.
-  const double root = 1 / std::sqrt(sum_of(n, [&](index i) { return d(x, i) * d(x, i); }) / size + eps);
+  const double root =
+      1 / std::sqrt(sum_of(n, [&](index i) { return d(x, i) * d(x, i); }) / size + eps);
   const double ux = sum_of(n, [&](index i) { return d(y, i) * d(gamma, i) * d(x, i); }) / size;
   const auto rms = all([&](index i) { return d(gamma, i) * d(x, i) * root; });
   const auto d_rms = all([&](index i) {
@@ -54,11 +56,14 @@ void check_rows(index n) {
 
   // LayerNorm.
   const double mean = sum_of(n, [&](index i) { return d(x, i); }) / size;
-  const double spread = 1 / std::sqrt(sum_of(n, [&](index i) { return (d(x, i) - mean) * (d(x, i) - mean); }) / size + eps);
+  const double spread =
+      1 / std::sqrt(sum_of(n, [&](index i) { return (d(x, i) - mean) * (d(x, i) - mean); }) / size +
+                    eps);
   const auto hat = all([&](index i) { return (d(x, i) - mean) * spread; });
   const auto layer = all([&](index i) { return d(gamma, i) * hat[at(i)] + d(beta, i); });
   const double u_mean = sum_of(n, [&](index i) { return d(y, i) * d(gamma, i); }) / size;
-  const double uh_mean = sum_of(n, [&](index i) { return d(y, i) * d(gamma, i) * hat[at(i)]; }) / size;
+  const double uh_mean =
+      sum_of(n, [&](index i) { return d(y, i) * d(gamma, i) * hat[at(i)]; }) / size;
   const auto d_layer = all([&](index i) {
     return d(dx0, i) + spread * (d(y, i) * d(gamma, i) - u_mean - hat[at(i)] * uh_mean);
   });
@@ -66,12 +71,15 @@ void check_rows(index n) {
   for_levels([&](auto kernels) {
     using K = decltype(kernels);
     const double tolerance = small<T>, sums = tolerance * size;
-    const auto close = [&](const std::vector<T>& got, const std::vector<double>& want, const char* what) {
-      BOOST_TEST(distance(got, want) <= tolerance * (std::max)(1.0, magnitude(want)), what << ", width " << n);
+    const auto close = [&](const std::vector<T>& got, const std::vector<double>& want,
+                           const char* what) {
+      BOOST_TEST(distance(got, want) <= tolerance * (std::max)(1.0, magnitude(want)),
+                 what << ", width " << n);
     };
     BOOST_TEST(K::template maximum<T>(n, x.data()) == *std::max_element(x.begin(), x.end()));
     BOOST_TEST(distance_of(K::template total<T>(n, x.data()), mean * size) <= sums);
-    BOOST_TEST(distance_of(K::template dot<T>(n, x.data(), y.data()), sum_of(n, [&](index i) { return d(x, i) * d(y, i); })) <= sums);
+    BOOST_TEST(distance_of(K::template dot<T>(n, x.data(), y.data()),
+                           sum_of(n, [&](index i) { return d(x, i) * d(y, i); })) <= sums);
 
     auto r = y;
     K::template axpy<T>(n, T(0.3), x.data(), r.data());
@@ -89,9 +97,11 @@ void check_rows(index n) {
     K::template softmax_backward<T>(n, probabilities.data(), d_x.data(), d_x.data());
     close(d_x, d_softmax, "softmax_backward");
     r = x;
-    BOOST_TEST(distance_of(K::template exp_sum<T>(n, static_cast<T>(largest), r.data()), mass) <= sums);
+    BOOST_TEST(distance_of(K::template exp_sum<T>(n, static_cast<T>(largest), r.data()), mass) <=
+               sums);
 
-    const T one_over = K::template rms_norm<T>(n, static_cast<T>(eps), x.data(), gamma.data(), r.data());
+    const T one_over =
+        K::template rms_norm<T>(n, static_cast<T>(eps), x.data(), gamma.data(), r.data());
     BOOST_TEST(distance_of(one_over, root) <= tolerance * root * 4);
     close(r, rms, "rms_norm");
     d_x = dx0;
@@ -99,7 +109,8 @@ void check_rows(index n) {
     close(d_x, d_rms, "rms_norm_backward");
 
     T statistics[2] = {};
-    K::template layer_norm<T>(n, static_cast<T>(eps), x.data(), gamma.data(), beta.data(), r.data(), statistics);
+    K::template layer_norm<T>(n, static_cast<T>(eps), x.data(), gamma.data(), beta.data(), r.data(),
+                              statistics);
     close(r, layer, "layer_norm");
     BOOST_TEST(distance_of(statistics[0], mean) <= tolerance);
     BOOST_TEST(distance_of(statistics[1], spread) <= tolerance * spread * 4);
@@ -113,17 +124,24 @@ void check_rows(index n) {
 double activate(kind a, double x) {
   constexpr double c = 0.79788456080286536;
   switch (a) {
-    case kind::relu: return x > 0 ? x : 0;
-    case kind::gelu: return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
-    case kind::gelu_tanh: return 0.5 * x * (1 + std::tanh(c * (x + 0.044715 * x * x * x)));
-    default: return x / (1 + std::exp(-x));
+    case kind::relu:
+      return x > 0 ? x : 0;
+    case kind::gelu:
+      return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    case kind::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(c * (x + 0.044715 * x * x * x)));
+    default:
+      return x / (1 + std::exp(-x));
   }
 }
 double slope(kind a, double x) {
   constexpr double c = 0.79788456080286536, pi = 3.14159265358979324;
   switch (a) {
-    case kind::relu: return x > 0;
-    case kind::gelu: return 0.5 * (1 + std::erf(x / std::sqrt(2.0))) + x * std::exp(-x * x / 2) / std::sqrt(2 * pi);
+    case kind::relu:
+      return x > 0;
+    case kind::gelu:
+      return 0.5 * (1 + std::erf(x / std::sqrt(2.0))) +
+             x * std::exp(-x * x / 2) / std::sqrt(2 * pi);
     case kind::gelu_tanh: {
       const double t = std::tanh(c * (x + 0.044715 * x * x * x));
       return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x);
@@ -156,17 +174,20 @@ void check_activation() {
   std::vector<float> x;
   for (int i = -12000; i <= 12000; ++i) x.push_back(static_cast<float>(i) * 0.001f);
   for (int i = 0; i < 200; ++i)
-    for (const float sign : {-1.0f, 1.0f}) x.push_back(sign * std::pow(10.0f, static_cast<float>(i) * 0.05f - 6));
+    for (const float sign : {-1.0f, 1.0f})
+      x.push_back(sign * std::pow(10.0f, static_cast<float>(i) * 0.05f - 6));
   const auto n = std::ssize(x);
   const std::vector<double> exact(x.begin(), x.end());
   const auto up = normal<float>(n, 1), dy = normal<float>(n, 2);
   for_levels([&](auto kernels) {
     using K = decltype(kernels);
-    std::vector<float> y(x.size()), dx(x.size(), 1.0f), product(x.size()), d_gate(x.size()), d_up(x.size());
+    std::vector<float> y(x.size()), dx(x.size(), 1.0f), product(x.size()), d_gate(x.size()),
+        d_up(x.size());
     K::template activation<A, float>(n, x.data(), y.data());
     K::template activation_backward<A, float>(n, x.data(), dy.data(), dx.data());
     K::template gated<A, float>(n, x.data(), up.data(), product.data());
-    K::template gated_backward<A, float>(n, x.data(), up.data(), dy.data(), d_gate.data(), d_up.data());
+    K::template gated_backward<A, float>(n, x.data(), up.data(), dy.data(), d_gate.data(),
+                                         d_up.data());
     double value = 0, derivative = 0, gate = 0, worst_x = 0;
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double f = activate(A, exact[i]), s = slope(A, exact[i]);
@@ -177,9 +198,11 @@ void check_activation() {
       const double error = distance_of(y[i], f) / bound;
       if (error > value) worst_x = exact[i];
       value = (std::max)(value, error);
-      derivative = (std::max)(derivative, distance_of(dx[i], 1 + g * s) / (slope_bound * (1 + std::abs(g))));
+      derivative =
+          (std::max)(derivative, distance_of(dx[i], 1 + g * s) / (slope_bound * (1 + std::abs(g))));
       gate = (std::max)(gate, distance_of(product[i], f * u) / (bound * (1 + std::abs(u))));
-      gate = (std::max)(gate, distance_of(d_gate[i], g * u * s) / (slope_bound * (1 + std::abs(g * u))));
+      gate = (std::max)(gate,
+                        distance_of(d_gate[i], g * u * s) / (slope_bound * (1 + std::abs(g * u))));
       gate = (std::max)(gate, distance_of(d_up[i], g * f) / (bound * (1 + std::abs(g))));
     }
     BOOST_TEST(value <= 1, "activation " << static_cast<int>(A) << " at " << worst_x);
@@ -192,7 +215,8 @@ void check_activation() {
     K::template activation_backward<A, double>(n, exact.data(), ones.data(), d_fine.data());
     double rough = 0;
     for (std::size_t i = 0; i < x.size(); ++i) {
-      rough = (std::max)(rough, distance_of(fine[i], activate(A, exact[i])) / (1 + std::abs(exact[i])));
+      rough =
+          (std::max)(rough, distance_of(fine[i], activate(A, exact[i])) / (1 + std::abs(exact[i])));
       rough = (std::max)(rough, distance_of(d_fine[i], slope(A, exact[i])));
     }
     BOOST_TEST(rough < 1e-14, "activation " << static_cast<int>(A));
@@ -243,12 +267,40 @@ BOOST_AUTO_TEST_CASE(softmax_of_huge_logits) {
   });
 }
 
+// Nothing finite becomes NaN, however large; and logits of minus infinity have no probability, as
+// those who mask with it expect.
+#if !defined(__FAST_MATH__)
+BOOST_AUTO_TEST_CASE(extreme_values) {
+  constexpr float most = 3e38f, infinity = std::numeric_limits<float>::infinity();
+  for_levels([&](auto kernels) {
+    using K = decltype(kernels);
+    std::vector<float> p{1, -infinity, 1, -most}, q{most, -most};
+    K::template softmax<float>(std::ssize(p), p.data());
+    K::template softmax<float>(std::ssize(q), q.data());
+    BOOST_TEST(p == (std::vector<float>{0.5f, 0, 0.5f, 0}), boost::test_tools::per_element());
+    BOOST_TEST(q == (std::vector<float>{1, 0}), boost::test_tools::per_element());
+    const std::vector<float> x{1e13f, -1e13f, 1e20f, -1e20f, most, -most};
+    const auto check = [&](auto activate_all) {
+      std::vector<float> y(x.size());
+      activate_all(y.data());
+      for (std::size_t i = 0; i < x.size(); ++i) BOOST_TEST(y[i] == (std::max)(x[i], 0.0f));
+    };
+    check([&](float* y) { K::template activation<kind::relu, float>(std::ssize(x), x.data(), y); });
+    check([&](float* y) { K::template activation<kind::gelu, float>(std::ssize(x), x.data(), y); });
+    check([&](float* y) {
+      K::template activation<kind::gelu_tanh, float>(std::ssize(x), x.data(), y);
+    });
+  });
+}
+#endif
+
 // The operations that split arrays over threads give the same as the kernels over the whole.
 BOOST_AUTO_TEST_CASE(slices_cover_the_array) {
   constexpr index n = 1003;
   const auto x = normal<float>(n, 1), y = normal<float>(n, 2);
   for (int threads = 1; threads <= 5; ++threads) {
-    std::vector<float> sum(n), copy(n), filled(n), activated(n), gated(n), dx = y, d_gate(n), d_up(n);
+    std::vector<float> sum(n), copy(n), filled(n), activated(n), gated(n), dx = y, d_gate(n),
+                                                                           d_up(n);
     on_machine(threads, ln::simd::level::portable, [&](const ln::ops::machine& on) {
       ln::ops::add(on, n, x.data(), y.data(), sum.data());
       ln::ops::copy(on, n, x.data(), copy.data());
@@ -256,14 +308,16 @@ BOOST_AUTO_TEST_CASE(slices_cover_the_array) {
       ln::ops::activation<kind::silu>(on, n, x.data(), activated.data());
       ln::ops::activation_backward<kind::silu>(on, n, x.data(), y.data(), dx.data());
       ln::ops::gated<kind::silu>(on, n, x.data(), y.data(), gated.data());
-      ln::ops::gated_backward<kind::silu>(on, n, x.data(), y.data(), y.data(), d_gate.data(), d_up.data());
+      ln::ops::gated_backward<kind::silu>(on, n, x.data(), y.data(), y.data(), d_gate.data(),
+                                          d_up.data());
     });
     double worst = 0;
     for (std::size_t i = 0; i < at(n); ++i) {
       const auto a = static_cast<double>(x[i]), b = static_cast<double>(y[i]);
       const double f = activate(kind::silu, a), s = slope(kind::silu, a);
-      for (const double error : {distance_of(sum[i], a + b), distance_of(copy[i], a), distance_of(filled[i], 3),
-                                 distance_of(activated[i], f), distance_of(dx[i], b + b * s), distance_of(gated[i], f * b),
+      for (const double error : {distance_of(sum[i], a + b), distance_of(copy[i], a),
+                                 distance_of(filled[i], 3), distance_of(activated[i], f),
+                                 distance_of(dx[i], b + b * s), distance_of(gated[i], f * b),
                                  distance_of(d_gate[i], b * b * s), distance_of(d_up[i], b * f)})
         worst = (std::max)(worst, error);
     }

@@ -18,13 +18,14 @@ namespace test {
 /// The folder of a golden fixture.
 inline std::string golden(const std::string& name) { return LINNET_TEST_DIR "/golden/" + name; }
 
-/// Path of a file of the real data, named relative to LINNET_DATA. Where that is set, a missing file
-/// is a failure; where it is not, says loudly what is skipped and returns "".
+/// Path of a file of the real data, named relative to LINNET_DATA. Where that is set, a missing
+/// file is a failure; where it is not, says loudly what is skipped and returns "".
 inline std::string data_file(const std::string& name) {
   const char* const folder = std::getenv("LINNET_DATA");
   if (folder == nullptr || *folder == '\0') {
     std::cout << "SKIPPED: " << boost::unit_test::framework::current_test_case().p_name
-              << " wants the real file " << name << "; set LINNET_DATA to the folder that holds it\n";
+              << " wants the real file " << name
+              << "; set LINNET_DATA to the folder that holds it\n";
     return "";
   }
   const std::string path = std::string(folder) + "/" + name;
@@ -47,7 +48,9 @@ class scratch_folder {
     std::filesystem::remove_all(path_, ignored);
   }
   /// Path of a file in the folder, or of the folder itself.
-  std::string path(const std::string& name = "") const { return name.empty() ? path_ : path_ + "/" + name; }
+  std::string path(const std::string& name = "") const {
+    return name.empty() ? path_ : path_ + "/" + name;
+  }
 
  private:
   std::string path_;
@@ -77,7 +80,8 @@ std::string message(const Result& r) {
 /// `text` with its only occurrence of `from` replaced.
 inline std::string replaced(std::string text, std::string_view from, std::string_view to) {
   const std::size_t at = text.find(from);
-  BOOST_REQUIRE_MESSAGE(at != text.npos && text.find(from, at + 1) == text.npos, "not exactly once: " << from);
+  BOOST_REQUIRE_MESSAGE(at != text.npos && text.find(from, at + 1) == text.npos,
+                        "not exactly once: " << from);
   return text.replace(at, from.size(), to);
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 /// @file
-/// A golden fixture and everything that is compared with it; tests/reference/README.md says what the
-/// tensors mean.
+/// A golden fixture and everything that is compared with it; tests/reference/README.md says what
+/// the tensors mean.
 
 #include <map>
 
@@ -26,7 +26,8 @@ struct golden_case {
     expected = *std::move(file);
     source = numbers<token>(encodes ? "source_ids" : "input_ids");
     labels = numbers<token>("labels");
-    for (const auto n : numbers<std::int64_t>(encodes ? "source_lengths" : "lengths")) lengths.push_back(n);
+    for (const auto n : numbers<std::int64_t>(encodes ? "source_lengths" : "lengths"))
+      lengths.push_back(n);
     batch = std::ssize(lengths);
     source_length = std::ssize(source) / batch;
     target_length = std::ssize(labels) / batch;
@@ -38,10 +39,14 @@ struct golden_case {
     return *std::move(values);
   }
   typename M::batch view() const {
-    if constexpr (encodes) return {source.data(), lengths.data(), labels.data(), batch, source_length, target_length};
-    else return {source.data(), labels.data(), batch, target_length};
+    if constexpr (encodes)
+      return {source.data(), lengths.data(), labels.data(), batch, source_length, target_length};
+    else
+      return {source.data(), labels.data(), batch, target_length};
   }
-  ln::limits limits() const { return {.batch = batch, .source = encodes ? source_length : 0, .target = target_length}; }
+  ln::limits limits() const {
+    return {.batch = batch, .source = encodes ? source_length : 0, .target = target_length};
+  }
 
   /// The model's weights, loaded as a user loads them.
   template <class T>
@@ -50,7 +55,8 @@ struct golden_case {
     LINNET_REQUIRE_OK(ln::load_hugging_face(w, folder));
     return w;
   }
-  /// The largest difference from expected rows of `width` values, of those rows that mean something.
+  /// The largest difference from expected rows of `width` values, of those rows that mean
+  /// something.
   template <class T>
   double difference(const char* name, const std::vector<T>& got, index length, bool all) const {
     const auto want = numbers<double>(name);
@@ -66,18 +72,20 @@ struct golden_case {
   }
 };
 
-/// The largest error of a gradient relative to the norm of its tensor, over the tensors of the file:
-/// GPT-2 has q, k and v in one.
+/// The largest error of a gradient relative to the norm of its tensor, over the tensors of the
+/// file: GPT-2 has q, k and v in one.
 template <class M, class T>
 double worst_gradient(const golden_case<M>& c, ln::gradients<M, T>& sums, index tokens) {
   ln::weights<M, double> want;
   LINNET_REQUIRE_OK(ln::load_safetensors(want, c.expected, ln::naming::hugging_face{}, "grad."));
   std::map<std::string, std::pair<double, double>> squares;  // of the error, of the value
   M::visit(
-      [&](const ln::path& at_path, const ln::tensor_info& info, const auto& right, const auto& sum) {
+      [&](const ln::path& at_path, const ln::tensor_info& info, const auto& right,
+          const auto& sum) {
         auto& [error, size] = squares[ln::hugging_face_name(ln::hf_kind_of<M>(), at_path.str())];
         for (index i = 0; i < info.size(); ++i) {
-          const double g = static_cast<double>(sum[i]) / static_cast<double>(tokens), r = values_of(right)[i];
+          const double g = static_cast<double>(sum[i]) / static_cast<double>(tokens),
+                       r = values_of(right)[i];
           error += distance_of(g, r) * distance_of(g, r);
           size += r * r;
         }
@@ -107,9 +115,11 @@ void check_golden(const std::string& name, const golden_tolerance& allowed) {
 
   std::vector<T> logits(at(c.batch * c.target_length * M::vocabulary));
   const ln::loss_sum loss = train->evaluate(c.view(), logits);
-  BOOST_TEST(loss.tokens == std::ssize(c.labels) - std::count(c.labels.begin(), c.labels.end(), ln::ignored));
+  BOOST_TEST(loss.tokens ==
+             std::ssize(c.labels) - std::count(c.labels.begin(), c.labels.end(), ln::ignored));
   BOOST_TEST(c.difference("logits", logits, c.target_length, c.encodes) <= allowed.logits, name);
-  BOOST_TEST(distance_of(loss.mean(), c.template numbers<double>("loss").at(0)) <= allowed.loss, name);
+  BOOST_TEST(distance_of(loss.mean(), c.template numbers<double>("loss").at(0)) <= allowed.loss,
+             name);
 
   (void)train->accumulate(c.view());
   BOOST_TEST(worst_gradient(c, train->gradient(), loss.tokens) <= allowed.gradient, name);
@@ -118,7 +128,8 @@ void check_golden(const std::string& name, const golden_tolerance& allowed) {
   auto fresh = ln::trainer<M, ln::adamw, T>::open(w, c.limits(), optimizer, {.clip = 1.0});
   LINNET_REQUIRE_OK(fresh);
   std::vector<double> losses;
-  for (std::size_t step = 0; step + 1 < want.size(); ++step) losses.push_back(fresh->step(c.view()));
+  for (std::size_t step = 0; step + 1 < want.size(); ++step)
+    losses.push_back(fresh->step(c.view()));
   losses.push_back(fresh->evaluate(c.view()).mean());
   BOOST_TEST(want.size() == 11u);
   BOOST_TEST(want.back() < want.front() - 0.05);  // training changes something
@@ -139,7 +150,8 @@ void check_hidden(const std::string& name, double tolerance) {
   const auto p = ln::pack(c.template weights<T>());
   const ln::memory_block memory(ln::session<M, T>::footprint(c.limits()));
   auto work = ln::detail::place_workspace<M, T>(c.limits(), ln::purpose::decoding, memory.data());
-  M::template encode<T, ln::storage_of<M, T>>(p.tree(), c.source.data(), c.batch, c.source_length, c.lengths.data(), work,
+  M::template encode<T, ln::storage_of<M, T>>(p.tree(), c.source.data(), c.batch, c.source_length,
+                                              c.lengths.data(), work,
                                               ln::ops::machine{{}, ln::simd::best()});
   const std::vector<T> hidden(work.memory, work.memory + c.batch * c.source_length * M::d);
   BOOST_TEST(c.difference("hidden.encoder", hidden, c.source_length, false) <= tolerance, name);

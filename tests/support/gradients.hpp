@@ -10,8 +10,8 @@ namespace test {
 inline std::string text_of(const ln::gradient_report& r) {
   return "worst error " + std::to_string(r.worst) + " of its tolerance at " + r.tensor + '[' +
          std::to_string(r.position) + "]: analytic " + std::to_string(r.analytic) + ", numeric " +
-         std::to_string(r.numeric) + ", " + std::to_string(r.nonzero) + " of " + std::to_string(r.entries) +
-         " not zero";
+         std::to_string(r.numeric) + ", " + std::to_string(r.nonzero) + " of " +
+         std::to_string(r.entries) + " not zero";
 }
 
 /// Every parameter and input of a layer. A third of the derivatives, at least, must not be zero.
@@ -21,8 +21,8 @@ void check_layer(const ln::layer_check& how = {}) {
   BOOST_TEST(r.passed(), text_of(r));
   BOOST_TEST(3 * r.nonzero > r.entries, text_of(r));
   const index rows = how.batch * how.length, bias = how.heads * (2 * how.length + 1);
-  BOOST_TEST(r.entries ==
-             ln::count_parameters<Layer>() + rows * Layer::in + how.batch * how.memory * Layer::in + bias);
+  BOOST_TEST(r.entries == ln::count_parameters<Layer>() + rows * Layer::in +
+                              how.batch * how.memory * Layer::in + bias);
 }
 
 }  // namespace test

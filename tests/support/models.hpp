@@ -9,11 +9,24 @@
 namespace test {
 
 /// Small enough for a gradient check of every parameter; odd widths, two layers, few buckets.
-inline constexpr ln::t5_shape tiny_t5_shape{.d_model = 6, .d_ff = 7, .d_kv = 2, .heads = 2, .encoder_layers = 2,
-                                            .decoder_layers = 2, .vocabulary = 11, .buckets = 8, .max_distance = 12,
+inline constexpr ln::t5_shape tiny_t5_shape{.d_model = 6,
+                                            .d_ff = 7,
+                                            .d_kv = 2,
+                                            .heads = 2,
+                                            .encoder_layers = 2,
+                                            .decoder_layers = 2,
+                                            .vocabulary = 11,
+                                            .buckets = 8,
+                                            .max_distance = 12,
                                             .eps = 1e-3};
-inline constexpr ln::decoder_shape tiny_decoder_shape{.d_model = 8, .d_ff = 7, .heads = 4, .kv_heads = 2, .layers = 2,
-                                                      .vocabulary = 11, .context = 64, .eps = 1e-3};
+inline constexpr ln::decoder_shape tiny_decoder_shape{.d_model = 8,
+                                                      .d_ff = 7,
+                                                      .heads = 4,
+                                                      .kv_heads = 2,
+                                                      .layers = 2,
+                                                      .vocabulary = 11,
+                                                      .context = 64,
+                                                      .eps = 1e-3};
 
 /// Random weights of models: bigger than initial ones, so that nothing is nearly linear, and norms
 /// and biases away from their start.
@@ -21,9 +34,11 @@ template <class M, class T>
 void randomize(ln::weights<M, T>& w, std::uint64_t seed = 1) {
   w.visit([&](const ln::path& at, const ln::tensor_info& info, auto& leaf) {
     ln::random_stream random(ln::seed{seed}, ln::stream_of(at.str()));
-    const double width = info.kind == ln::role::matrix ? 1 / std::sqrt(static_cast<double>(info.columns)) : 0.5;
+    const double width =
+        info.kind == ln::role::matrix ? 1 / std::sqrt(static_cast<double>(info.columns)) : 0.5;
     for (index i = 0; i < info.size(); ++i)
-      values_of(leaf)[i] = static_cast<T>(width * random.normal() + (info.kind == ln::role::scale ? 1 : 0));
+      values_of(leaf)[i] =
+          static_cast<T>(width * random.normal() + (info.kind == ln::role::scale ? 1 : 0));
   });
 }
 
@@ -34,18 +49,27 @@ struct t5_tokens {
   std::vector<index> lengths;
 
   t5_tokens(index batch_, index source_, index target_, index vocabulary, std::uint64_t stream = 1)
-      : batch(batch_), source_length(source_), target_length(target_), source(tokens(batch * source_length, vocabulary, stream)),
+      : batch(batch_),
+        source_length(source_),
+        target_length(target_),
+        source(tokens(batch * source_length, vocabulary, stream)),
         labels(tokens(batch * target_length, vocabulary, stream + 100)) {
-    for (index b = 0; b < batch; ++b) lengths.push_back((std::max)(index{1}, source_length - 2 * b));
-    for (index b = 1; b < batch; b += 2) labels[at(b * target_length + target_length - 1)] = ln::ignored;
+    for (index b = 0; b < batch; ++b)
+      lengths.push_back((std::max)(index{1}, source_length - 2 * b));
+    for (index b = 1; b < batch; b += 2)
+      labels[at(b * target_length + target_length - 1)] = ln::ignored;
   }
   ln::t5_batch view() const {
     return {source.data(), lengths.data(), labels.data(), batch, source_length, target_length};
   }
   /// Samples [first, first + count).
   ln::t5_batch part(index first, index count) const {
-    return {source.data() + first * source_length, lengths.data() + first, labels.data() + first * target_length, count,
-            source_length, target_length};
+    return {source.data() + first * source_length,
+            lengths.data() + first,
+            labels.data() + first * target_length,
+            count,
+            source_length,
+            target_length};
   }
   ln::limits limits(int threads = 1) const {
     return {.batch = batch, .source = source_length, .target = target_length, .threads = threads};
@@ -58,15 +82,20 @@ struct decoder_tokens {
   std::vector<token> inputs, labels;
 
   decoder_tokens(index batch_, index length_, index vocabulary, std::uint64_t stream = 1)
-      : batch(batch_), length(length_), inputs(tokens(batch * length, vocabulary, stream)),
+      : batch(batch_),
+        length(length_),
+        inputs(tokens(batch * length, vocabulary, stream)),
         labels(tokens(batch * length, vocabulary, stream + 100)) {
-    for (index b = 1; b < batch; b += 2) labels[at(b * length)] = labels[at(b * length + length - 1)] = ln::ignored;
+    for (index b = 1; b < batch; b += 2)
+      labels[at(b * length)] = labels[at(b * length + length - 1)] = ln::ignored;
   }
   ln::decoder_batch view() const { return {inputs.data(), labels.data(), batch, length}; }
   ln::decoder_batch part(index first, index count) const {
     return {inputs.data() + first * length, labels.data() + first * length, count, length};
   }
-  ln::limits limits(int threads = 1) const { return {.batch = batch, .target = length, .threads = threads}; }
+  ln::limits limits(int threads = 1) const {
+    return {.batch = batch, .target = length, .threads = threads};
+  }
 };
 
 template <class M>
@@ -80,8 +109,10 @@ decoder_tokens decoder_data(index batch = 2, index length = 5) {
 /// The data of either family.
 template <class M>
 auto data_for(index batch = 2, index source = 5, index target = 4) {
-  if constexpr (M::family == ln::model_family::t5) return t5_tokens(batch, source, target, M::vocabulary);
-  else return decoder_tokens(batch, target, M::vocabulary);
+  if constexpr (M::family == ln::model_family::t5)
+    return t5_tokens(batch, source, target, M::vocabulary);
+  else
+    return decoder_tokens(batch, target, M::vocabulary);
 }
 
 /// Every parameter of a whole model by central differences, with some dropout or none.
@@ -89,8 +120,8 @@ template <class M, class Data>
 void check_model(const Data& data, double dropout = 0, double z_loss = 0) {
   ln::weights<M, double> w;
   randomize(w);
-  const ln::gradient_report r = ln::check_model_gradients(w, data.view(), data.limits(), {3, 1, 2, dropout}, 1e-5,
-                                                           z_loss);
+  const ln::gradient_report r =
+      ln::check_model_gradients(w, data.view(), data.limits(), {3, 1, 2, dropout}, 1e-5, z_loss);
   BOOST_TEST(r.passed(), text_of(r));
   BOOST_TEST(r.entries == M::parameters());
   BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));

@@ -12,12 +12,15 @@ inline constexpr double same_result = sizeof(T) == 8 ? 1e-12 : 1e-5;
 
 /// Logits of all positions of a batch, [rows, vocabulary].
 template <class M, class T>
-std::vector<T> logits_of(const ln::packed<M, T>& p, const typename M::batch& b, const ln::limits& l) {
+std::vector<T> logits_of(const ln::packed<M, T>& p, const typename M::batch& b,
+                         const ln::limits& l) {
   auto scoring = ln::evaluator<M, T>::open(p, l);
   BOOST_REQUIRE(static_cast<bool>(scoring));
   index rows = 0;
-  if constexpr (M::family == ln::model_family::t5) rows = b.batch * b.target_length;
-  else rows = b.batch * b.length;
+  if constexpr (M::family == ln::model_family::t5)
+    rows = b.batch * b.target_length;
+  else
+    rows = b.batch * b.length;
   std::vector<T> logits(at(rows * M::vocabulary));
   (void)scoring->loss(b, std::span<T>(logits));
   return logits;

@@ -1,6 +1,7 @@
 #pragma once
 /// @file
-/// What the tests share: random values, comparisons that notice NaN, instruction-set levels, threads.
+/// What the tests share: random values, comparisons that notice NaN, instruction-set levels,
+/// threads.
 
 #include <boost/test/unit_test.hpp>
 
@@ -106,14 +107,18 @@ inline ln::executor std_threads() {
 /// Calls f(machine) on `threads` threads at the given level.
 template <class F>
 void on_machine(int threads, ln::simd::level level, F&& f) {
-  ln::parallel(threads, std_threads(), [&](const ln::team& team) { f(ln::ops::machine{team, level}); });
+  ln::parallel(threads, std_threads(), [&](const ln::team& team) {
+    f(ln::ops::machine{team, level});
+  });
 }
 
 /// The values of a parameter or gradient, whatever form it has.
 template <class Leaf>
 auto* values_of(Leaf& leaf) {
-  if constexpr (std::is_pointer_v<std::remove_cvref_t<Leaf>>) return leaf;
-  else return leaf.data;
+  if constexpr (std::is_pointer_v<std::remove_cvref_t<Leaf>>)
+    return leaf;
+  else
+    return leaf.data;
 }
 
 }  // namespace test

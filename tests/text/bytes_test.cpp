@@ -8,7 +8,8 @@ BOOST_AUTO_TEST_SUITE(bytes)
 
 BOOST_AUTO_TEST_CASE(plain) {
   constexpr ln::byte_tokenizer plain, marked{.specials = 2};
-  static_assert(plain.vocabulary() == 256 && marked.vocabulary() == 258 && marked.special(1) == 257);
+  static_assert(plain.vocabulary() == 256 && marked.vocabulary() == 258 &&
+                marked.special(1) == 257);
   std::string all;
   for (int b = 0; b < 256; ++b) all += static_cast<char>(b);
   const auto ids = plain.encode(all);

@@ -25,15 +25,17 @@ std::vector<piece> first_pieces() {
   return all;
 }
 
-/// Single letters, some words and a few traps: ties, a two-byte letter, a piece twice, an empty one,
-/// one that scores too low to be merged.
+/// Single letters, some words and a few traps: ties, a two-byte letter, a piece twice, an empty
+/// one, one that scores too low to be merged.
 std::vector<piece> some_pieces() {
   std::vector<piece> all = first_pieces();
   float score = 0;
-  for (const char* text : {"ab", "bc", "abc", " a", "aa", "aaa", "ca", "b ", "bb", " ab", "aab"}) all.push_back({text, score -= 1});
+  for (const char* text : {"ab", "bc", "abc", " a", "aa", "aaa", "ca", "b ", "bb", " ab", "aab"})
+    all.push_back({text, score -= 1});
   for (const char* text : {"cc", "cb", "ac"}) all.push_back({text, -5});
   all.push_back({"ba", -2e10f});
-  for (const char* text : {" ", "a", "b", "c", "\xc3\xa9", "a", "", "<0xC3><0xA9>"}) all.push_back({text, -100});
+  for (const char* text : {" ", "a", "b", "c", "\xc3\xa9", "a", "", "<0xC3><0xA9>"})
+    all.push_back({text, -100});
   return all;
 }
 
@@ -92,13 +94,17 @@ BOOST_AUTO_TEST_CASE(follows_the_rules) {
   const auto t = parsed(some_pieces());
   const ln::token two_bytes = t.find("<0xC3><0xA9>");  // decodes as its first byte, as in llama2.c
   ln::random_stream random(ln::seed{3}, 0);
-  const std::string alphabet[] = {"a", "b", "c", " ", "a", "b", "\xc3\xa9", "\xc3", "\x80", "z", std::string(1, '\0'), "\xe6\x97\xa5"};
+  const std::string alphabet[] = {
+      "a",           "b", "c", " ", "a", "b", "\xc3\xa9", "\xc3", "\x80", "z", std::string(1, '\0'),
+      "\xe6\x97\xa5"};
   for (int round = 0; round < 3000; ++round) {
     std::string text;
-    for (std::uint32_t n = random.below(24); n > 0; --n) text += alphabet[random.below(std::size(alphabet))];
+    for (std::uint32_t n = random.below(24); n > 0; --n)
+      text += alphabet[random.below(std::size(alphabet))];
     const tokens got = t.encode(text), expected = step_by_step(t, text);
     BOOST_TEST_REQUIRE(got == expected, boost::test_tools::per_element());
-    if (std::find(got.begin(), got.end(), two_bytes) == got.end()) BOOST_REQUIRE_EQUAL(t.decode(got), text);
+    if (std::find(got.begin(), got.end(), two_bytes) == got.end())
+      BOOST_REQUIRE_EQUAL(t.decode(got), text);
   }
 }
 
@@ -109,7 +115,8 @@ BOOST_AUTO_TEST_CASE(marks_and_spaces) {
   BOOST_TEST((t.encode("", false, true) == tokens{2}));
   BOOST_TEST((t.encode("z", true, true) == tokens{1, space, 'z' + 3, 2}));
   BOOST_TEST((t.encode("b", false) == tokens{space, b}));
-  BOOST_TEST((t.encode(" ", false) == tokens{space, space}));  // a space is put before it all the same
+  BOOST_TEST(
+      (t.encode(" ", false) == tokens{space, space}));  // a space is put before it all the same
   BOOST_TEST((t.encode("ba", false) == tokens{space, b, a}));  // scores below -1e10 never merge
   BOOST_TEST(a == t.find("ba") + 2);                           // the lower of the two "a"
   BOOST_TEST(t.decode(1, t.find(" a")) == "a");
@@ -148,7 +155,9 @@ BOOST_AUTO_TEST_CASE(bad_files) {
   const std::vector<piece> pieces = some_pieces();
   const std::string good = file_of(pieces), size = std::to_string(good.size());
   const auto n = std::ssize(pieces);
-  const auto patched = [&](std::size_t at, auto value) { return std::string(good).replace(at, sizeof value, test::raw(value)); };
+  const auto patched = [&](std::size_t at, auto value) {
+    return std::string(good).replace(at, sizeof value, test::raw(value));
+  };
   const auto nan = std::uint32_t{0x7fc00000}, infinity = std::uint32_t{0xff800000};
   auto renamed = pieces;
   renamed[3 + 0x41].text = "<0x42>";
@@ -165,22 +174,38 @@ BOOST_AUTO_TEST_CASE(bad_files) {
       {good, 1 << 30, "vocabulary of the model: expected 259 to 524288, got 1073741824"},
       {"", n, "file size: expected at least 4 bytes, got 0"},
       {"abc", n, "file size: expected at least 4 bytes, got 3"},
-      {good, 500000, "file size: expected room for 500000 pieces (the model's vocabulary), got " + size + " bytes"},
-      {good, n + 1, "piece " + std::to_string(n) + ": expected one (the model's vocabulary has " + std::to_string(n + 1) + "), got the end of the file"},
-      {good, n - 1, "file size: expected " + std::to_string(good.size() - 8 - 12) + " bytes for " + std::to_string(n - 1) + " pieces (the model's vocabulary), got " + size},
-      {good + "x", n, "file size: expected " + size + " bytes for " + std::to_string(n) + " pieces (the model's vocabulary), got " + std::to_string(good.size() + 1)},
-      {good.substr(0, good.size() - 1), n, "piece " + std::to_string(n - 1) + ": length: expected at most the 11 bytes left, got 12"},
-      {good.substr(0, good.size() - 13), n, "piece " + std::to_string(n - 1) + ": expected one (the model's vocabulary has " + std::to_string(n) + "), got the end of the file"},
-      {patched(0, std::uint32_t{4}), n, "piece 0: length: expected at most 4, the longest by the header, got 5"},
+      {good, 500000,
+       "file size: expected room for 500000 pieces (the model's vocabulary), got " + size +
+           " bytes"},
+      {good, n + 1,
+       "piece " + std::to_string(n) + ": expected one (the model's vocabulary has " +
+           std::to_string(n + 1) + "), got the end of the file"},
+      {good, n - 1,
+       "file size: expected " + std::to_string(good.size() - 8 - 12) + " bytes for " +
+           std::to_string(n - 1) + " pieces (the model's vocabulary), got " + size},
+      {good + "x", n,
+       "file size: expected " + size + " bytes for " + std::to_string(n) +
+           " pieces (the model's vocabulary), got " + std::to_string(good.size() + 1)},
+      {good.substr(0, good.size() - 1), n,
+       "piece " + std::to_string(n - 1) + ": length: expected at most the 11 bytes left, got 12"},
+      {good.substr(0, good.size() - 13), n,
+       "piece " + std::to_string(n - 1) + ": expected one (the model's vocabulary has " +
+           std::to_string(n) + "), got the end of the file"},
+      {patched(0, std::uint32_t{4}), n,
+       "piece 0: length: expected at most 4, the longest by the header, got 5"},
       {patched(4, nan), n, "piece 0: score: expected a finite number, got another"},
       {patched(4, infinity), n, "piece 0: score: expected a finite number, got another"},
-      {patched(8, std::uint32_t{0xffffffff}), n, "piece 0: length: expected at most the " + std::to_string(good.size() - 12) + " bytes left, got 4294967295"},
-      {patched(8, std::uint32_t{0}), n, "piece 1: length: expected at most 12, the longest by the header, got 62"},
+      {patched(8, std::uint32_t{0xffffffff}), n,
+       "piece 0: length: expected at most the " + std::to_string(good.size() - 12) +
+           " bytes left, got 4294967295"},
+      {patched(8, std::uint32_t{0}), n,
+       "piece 1: length: expected at most 12, the longest by the header, got 62"},
       {file_of(renamed), n, "piece 68: expected <0x41>, got another piece"},
       {file_of(shortened), n, "piece 5: expected <0x02>, got another piece"},
   };
   for (const bad& b : table)
-    BOOST_TEST(test::message(ln::llama2c_tokenizer::parse(test::bytes(b.file), b.vocabulary, "t")) == "t: " + b.message);
+    BOOST_TEST(test::message(ln::llama2c_tokenizer::parse(test::bytes(b.file), b.vocabulary,
+                                                          "t")) == "t: " + b.message);
 }
 
 BOOST_AUTO_TEST_CASE(damaged_files) {
@@ -191,8 +216,10 @@ BOOST_AUTO_TEST_CASE(damaged_files) {
   ln::random_stream random(ln::seed{5}, 0);
   for (int i = 0; i < 2000; ++i) {
     std::string bad = good;
-    bad[random.below(static_cast<std::uint32_t>(bad.size()))] = static_cast<char>(random.below(256));
-    if (const auto t = ln::llama2c_tokenizer::parse(test::bytes(bad), n)) (void)t->decode(t->encode("abc \xff cab"));
+    bad[random.below(static_cast<std::uint32_t>(bad.size()))] =
+        static_cast<char>(random.below(256));
+    if (const auto t = ln::llama2c_tokenizer::parse(test::bytes(bad), n))
+      (void)t->decode(t->encode("abc \xff cab"));
   }
 }
 
@@ -203,7 +230,8 @@ BOOST_AUTO_TEST_CASE(stories260k_vocabulary) {
   LINNET_REQUIRE_OK(t);
   BOOST_TEST((t->encode("Once upon a time") == tokens{1, 403, 407, 261, 378}));
   BOOST_TEST(t->piece(1) == "\n<s>\n");
-  for (const std::string text : {"Once upon a time, there was", " two  spaces ", "na\xc3\xafve \xe6\x97\xa5\xe6\x9c\xac", "\x80\xff", "a\nb"})
+  for (const std::string text : {"Once upon a time, there was", " two  spaces ",
+                                 "na\xc3\xafve \xe6\x97\xa5\xe6\x9c\xac", "\x80\xff", "a\nb"})
     BOOST_TEST((t->decode(t->encode(text)) == text));
   const std::string story = test::contents(test::data_file("stories260K/expected_greedy_n200.txt"));
   const auto ids = t->encode(story);

@@ -6,7 +6,8 @@ namespace test {
 
 namespace {
 
-using model = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned, ln::ffn::relu, ln::bias::all>;
+using model = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned,
+                          ln::ffn::relu, ln::bias::all>;
 constexpr double pi = 3.14159265358979323846;
 
 /// Weights, gradients and the optimizer's state of the model, with a plain copy of all weights.
@@ -50,14 +51,16 @@ void check_adamw(int threads, double tolerance) {
   std::vector<double> w = b.values(), m(w.size()), v(w.size());
   for (int step = 1; step <= 7; ++step) {
     b.random_gradients(static_cast<std::uint64_t>(step));
-    const double scale = 1.0 / step, rate = 0.05 / std::sqrt((std::max)(2.0, static_cast<double>(step)));
+    const double scale = 1.0 / step,
+                 rate = 0.05 / std::sqrt((std::max)(2.0, static_cast<double>(step)));
     std::size_t i = 0;
     b.each([&](const ln::tensor_info& info, T&, T& gradient) {
       const double g = scale * static_cast<double>(gradient);
       const bool two_dimensions = info.kind != ln::role::scale && info.kind != ln::role::bias;
       m[i] = 0.85 * m[i] + 0.15 * g;
       v[i] = 0.97 * v[i] + 0.03 * g * g;
-      const double m_hat = m[i] / (1 - std::pow(0.85, step)), v_hat = v[i] / (1 - std::pow(0.97, step));
+      const double m_hat = m[i] / (1 - std::pow(0.85, step)),
+                   v_hat = v[i] / (1 - std::pow(0.97, step));
       w[i] -= rate * (m_hat / (std::sqrt(v_hat) + 1e-4) + (two_dimensions ? 0.2 * w[i] : 0));
       ++i;
     });
@@ -79,12 +82,14 @@ BOOST_AUTO_TEST_CASE(adamw_is_the_textbook) {
   check_adamw<float>(1, 2e-6);
 }
 
-// The first step without decay is the learning rate times the sign of the gradient, whatever its size
-// (as long as it is far above eps).
+// The first step without decay is the learning rate times the sign of the gradient, whatever its
+// size (as long as it is far above eps).
 BOOST_AUTO_TEST_CASE(first_step_is_the_sign) {
   bench<double> b;
   const auto before = b.values();
-  b.each([&](const ln::tensor_info&, double&, double& g) { g = (&g - b.g.tree().embedding) % 3 == 0 ? -1e-3 : 1e3; });
+  b.each([&](const ln::tensor_info&, double&, double& g) {
+    g = (&g - b.g.tree().embedding) % 3 == 0 ? -1e-3 : 1e3;
+  });
   const ln::adamw optimizer{ln::schedule::constant(0.125), 0.9, 0.999, 1e-12, 0};
   optimizer.update(ln::ops::machine{{}, ln::simd::best()}, 1, 1, b.g, b.state, b.w);
   std::size_t i = 0;
@@ -116,7 +121,8 @@ BOOST_AUTO_TEST_CASE(decay_is_decoupled) {
 
 // The moments are all the state there is.
 BOOST_AUTO_TEST_CASE(state_is_two_moments) {
-  static_assert(ln::adamw::state<model, float>::bytes() == 2 * ln::gradients<model, float>::bytes());
+  static_assert(ln::adamw::state<model, float>::bytes() ==
+                2 * ln::gradients<model, float>::bytes());
   BOOST_TEST((ln::adamw::state<model, float>().valid()));
 }
 
@@ -143,7 +149,8 @@ BOOST_AUTO_TEST_CASE(cosine_schedule) {
   BOOST_TEST(std::abs(cold.at(5) - 0.5) < 1e-15);
 }
 
-// T5's inverse square roots: 0.01 until step 10^4, then 1 / sqrt(t); with linear warm-up up to there.
+// T5's inverse square roots: 0.01 until step 10^4, then 1 / sqrt(t); with linear warm-up up to
+// there.
 BOOST_AUTO_TEST_CASE(inverse_square_root_schedules) {
   const auto s = ln::schedule::inverse_sqrt();
   BOOST_TEST(std::abs(s.at(1) - 0.01) < 1e-15);

@@ -1,5 +1,5 @@
-// Results do not depend on the number of threads: losses, gradients, weights and generated tokens of
-// 1, 2, 3 and 4 threads are equal to the bit, with OpenMP and with threads of our own.
+// Results do not depend on the number of threads: losses, gradients, weights and generated tokens
+// of 1, 2, 3 and 4 threads are equal to the bit, with OpenMP and with threads of our own.
 
 #include "support/models.hpp"
 
@@ -8,8 +8,20 @@ namespace test {
 namespace {
 
 // Wide enough that every thread gets work: several panels, rows, heads and chunks.
-constexpr ln::t5_shape t5_numbers{.d_model = 48, .d_ff = 100, .d_kv = 12, .heads = 4, .encoder_layers = 1, .decoder_layers = 2, .vocabulary = 201};
-constexpr ln::decoder_shape decoder_numbers{.d_model = 48, .d_ff = 100, .heads = 4, .kv_heads = 2, .layers = 2, .vocabulary = 201, .context = 64};
+constexpr ln::t5_shape t5_numbers{.d_model = 48,
+                                  .d_ff = 100,
+                                  .d_kv = 12,
+                                  .heads = 4,
+                                  .encoder_layers = 1,
+                                  .decoder_layers = 2,
+                                  .vocabulary = 201};
+constexpr ln::decoder_shape decoder_numbers{.d_model = 48,
+                                            .d_ff = 100,
+                                            .heads = 4,
+                                            .kv_heads = 2,
+                                            .layers = 2,
+                                            .vocabulary = 201,
+                                            .context = 64};
 using t5 = ln::t5<t5_numbers, ln::ffn::gated_gelu>;
 using decoder = ln::decoder<decoder_numbers, ln::norm::layer_norm, ln::bias::all>;
 
@@ -29,7 +41,8 @@ outcome<M> run(int threads, const ln::executor& custom) {
   l.run_on = custom;
   outcome<M> r;
   ln::initialize(r.w, ln::seed{1});
-  auto train = ln::trainer<M>::open(r.w, l, {ln::schedule::constant(1e-2)}, {.clip = 0.5, .dropout = 0.1, .seed = 4});
+  auto train = ln::trainer<M>::open(r.w, l, {ln::schedule::constant(1e-2)},
+                                    {.clip = 0.5, .dropout = 0.1, .seed = 4});
   for (int step = 0; step < 2; ++step) {
     r.losses.push_back(train->step(data.view()));
     r.losses.push_back(train->gradient_norm());
@@ -40,7 +53,8 @@ outcome<M> run(int threads, const ln::executor& custom) {
   const auto p = ln::pack(r.w);
   auto s = ln::session<M>::open(p, l);
   ln::sampler sample({.temperature = 1, .seed = 3});
-  s->generate(std::span(data.view().labels, 7), ln::greedy{}, [&](token t) { r.generated.push_back(t); });
+  s->generate(std::span(data.view().labels, 7), ln::greedy{},
+              [&](token t) { r.generated.push_back(t); });
   s->generate(std::span(data.view().labels, 7), sample, [&](token t) { r.generated.push_back(t); });
   return r;
 }
@@ -64,7 +78,9 @@ void check_threads(const ln::executor& custom) {
 BOOST_AUTO_TEST_SUITE(threads)
 
 BOOST_AUTO_TEST_CASE(t5_on_openmp, *boost::unit_test::label("tsan")) { check_threads<t5>({}); }
-BOOST_AUTO_TEST_CASE(decoder_on_own_threads, *boost::unit_test::label("tsan")) { check_threads<decoder>(std_threads()); }
+BOOST_AUTO_TEST_CASE(decoder_on_own_threads, *boost::unit_test::label("tsan")) {
+  check_threads<decoder>(std_threads());
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -17,11 +17,13 @@ struct plain_descent {
     bool valid() const { return true; }
   };
   template <class M, class T>
-  void update(const ln::ops::machine& on, index, double scale, const ln::gradients<M, T>& g, state<M, T>&,
-              ln::weights<M, T>& w) const {
+  void update(const ln::ops::machine& on, index, double scale, const ln::gradients<M, T>& g,
+              state<M, T>&, ln::weights<M, T>& w) const {
     M::visit(
         [&](const ln::path&, const ln::tensor_info& info, auto& values, const auto& gradient) {
-          on.threads.each(info.size(), [&](index i) { values_of(values)[i] -= static_cast<T>(scale) * gradient[i]; });
+          on.threads.each(info.size(), [&](index i) {
+            values_of(values)[i] -= static_cast<T>(scale) * gradient[i];
+          });
         },
         ln::path{}, w.tree(), g.tree());
   }
@@ -42,8 +44,8 @@ double norm_of(const std::vector<double>& x) {
   return std::sqrt(squares);
 }
 
-/// A gradient step of plain descent with a clipping threshold: the change of the weights, and the norm
-/// that the trainer reports.
+/// A gradient step of plain descent with a clipping threshold: the change of the weights, and the
+/// norm that the trainer reports.
 struct change {
   std::vector<double> step;
   double reported = 0;
@@ -87,8 +89,10 @@ void check_accumulation(double dropout) {
     const auto a = all_of(one->gradient()), b = all_of(two->gradient());
     BOOST_TEST(magnitude(a) > 0.1);
     BOOST_TEST(distance(a, b) <= 1e-12 * magnitude(a));
-    if (step == 0) first = a;
-    else steps_differ = distance(a, first);
+    if (step == 0)
+      first = a;
+    else
+      steps_differ = distance(a, first);
     one->update();
     two->update();
   }
@@ -103,12 +107,26 @@ void check_accumulation(double dropout) {
   BOOST_TEST(same_bytes(direct, whole));
 }
 
+/// Loss and gradient of a batch do not depend on how much larger ones the trainer has room for.
+template <class M>
+void check_larger_limits() {
+  const auto data = data_for<M>(3, 6, 5);
+  ln::weights<M, double> w;
+  randomize(w);
+  auto exact = ln::trainer<M, ln::adamw, double>::open(w, data.limits(), {}, {.dropout = 0.2});
+  auto roomy = ln::trainer<M, ln::adamw, double>::open(w, {.batch = 7, .source = 19, .target = 23},
+                                                       {}, {.dropout = 0.2});
+  BOOST_TEST(exact->accumulate(data.view()).nats == roomy->accumulate(data.view()).nats);
+  BOOST_TEST(same_bytes(exact->gradient(), roomy->gradient()));
+}
+
 /// Trains on one batch until its loss is nearly nothing.
 template <class M>
 double overfit(const auto& data, int steps) {
   ln::weights<M> w;
   ln::initialize(w, ln::seed{3});
-  auto train = ln::trainer<M>::open(w, data.limits(), {ln::schedule::cosine(1e-2, 10, steps), 0.9, 0.98, 1e-8, 0});
+  auto train = ln::trainer<M>::open(w, data.limits(),
+                                    {ln::schedule::cosine(1e-2, 10, steps), 0.9, 0.98, 1e-8, 0});
   double first = train->step(data.view());
   for (int step = 1; step < steps; ++step) (void)train->step(data.view());
   BOOST_TEST(first > 1.5);
@@ -155,6 +173,11 @@ BOOST_AUTO_TEST_CASE(accumulation_with_dropout) {
   check_accumulation<decoder>(0.3);
 }
 
+BOOST_AUTO_TEST_CASE(larger_limits_change_nothing) {
+  check_larger_limits<t5>();
+  check_larger_limits<decoder>();
+}
+
 // The dropout of each step is another, follows the seed, and is absent from evaluate().
 BOOST_AUTO_TEST_CASE(dropout_in_training) {
   const auto data = data_for<decoder>(2, 6, 5);
@@ -162,10 +185,13 @@ BOOST_AUTO_TEST_CASE(dropout_in_training) {
     ln::weights<decoder, double> w;
     randomize(w);
     ln::adamw still{ln::schedule::constant(0)};
-    auto train = ln::trainer<decoder, ln::adamw, double>::open(w, data.limits(), still, {.dropout = rate, .seed = seed});
-    return std::vector{train->step(data.view()), train->step(data.view()), train->evaluate(data.view()).mean()};
+    auto train = ln::trainer<decoder, ln::adamw, double>::open(w, data.limits(), still,
+                                                               {.dropout = rate, .seed = seed});
+    return std::vector{train->step(data.view()), train->step(data.view()),
+                       train->evaluate(data.view()).mean()};
   };
-  const auto dropped = losses(0.3, 1), same = losses(0.3, 1), other = losses(0.3, 2), none = losses(0, 1);
+  const auto dropped = losses(0.3, 1), same = losses(0.3, 1), other = losses(0.3, 2),
+             none = losses(0, 1);
   BOOST_TEST(dropped[0] != dropped[1]);
   BOOST_TEST(same_bits(dropped, same));
   BOOST_TEST(dropped[0] != other[0]);
@@ -178,7 +204,8 @@ BOOST_AUTO_TEST_CASE(dropout_in_training) {
 // next step is as if nothing had been.
 BOOST_AUTO_TEST_CASE(gradients_that_are_not_finite_are_skipped) {
   const auto data = data_for<t5>(2, 6, 5);
-  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), 3e38f}) {
+  for (const float bad :
+       {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), 3e38f}) {
     ln::weights<t5> w, v;
     randomize(w);
     randomize(v);
@@ -229,9 +256,22 @@ BOOST_AUTO_TEST_CASE(refresh_and_current) {
 
 // One fixed batch is learnt by heart.
 BOOST_AUTO_TEST_CASE(overfits_one_batch) {
-  constexpr ln::t5_shape t5_numbers{.d_model = 16, .d_ff = 32, .d_kv = 8, .heads = 2, .encoder_layers = 1, .decoder_layers = 1,
-                                    .vocabulary = 13, .buckets = 8, .max_distance = 12};
-  constexpr ln::decoder_shape decoder_numbers{.d_model = 16, .d_ff = 32, .heads = 2, .kv_heads = 1, .layers = 1, .vocabulary = 13, .context = 16};
+  constexpr ln::t5_shape t5_numbers{.d_model = 16,
+                                    .d_ff = 32,
+                                    .d_kv = 8,
+                                    .heads = 2,
+                                    .encoder_layers = 1,
+                                    .decoder_layers = 1,
+                                    .vocabulary = 13,
+                                    .buckets = 8,
+                                    .max_distance = 12};
+  constexpr ln::decoder_shape decoder_numbers{.d_model = 16,
+                                              .d_ff = 32,
+                                              .heads = 2,
+                                              .kv_heads = 1,
+                                              .layers = 1,
+                                              .vocabulary = 13,
+                                              .context = 16};
   using small_t5 = ln::t5<t5_numbers>;
   using small_decoder = ln::decoder<decoder_numbers>;
   BOOST_TEST(overfit<small_t5>(t5_data<small_t5>(4, 6, 5), 600) < 0.005);

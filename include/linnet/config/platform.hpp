@@ -24,7 +24,8 @@
 #define LINNET_ABI_ARCH avx512bf16
 #elif defined(__AVX512VNNI__)
 #define LINNET_ABI_ARCH avx512vnni
-#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__)
 #define LINNET_ABI_ARCH avx512
 #elif defined(__AVX512F__)
 #define LINNET_ABI_ARCH avx512f
@@ -58,14 +59,14 @@
 #define LINNET_ABI_NAME(a, b, c, d) LINNET_ABI_PASTE(a, b, c, d)
 
 /// Opens namespace linnet and its keyed inline namespace.
-#define LINNET_NAMESPACE_BEGIN \
-  namespace linnet {           \
-  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, LINNET_ABI_MATH) {
+#define LINNET_NAMESPACE_BEGIN                                                           \
+  namespace linnet {                                                                     \
+  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, \
+                                   LINNET_ABI_MATH) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
   }
-
 
 // Kernels have a namespace of their own: with linnet::kernels they come from a compiled library,
 // whatever the flags of the program that links it; without it they share the key above.

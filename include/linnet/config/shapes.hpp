@@ -21,31 +21,32 @@ struct t5_shape {
 
   /// Whether every number is usable.
   constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 && decoder_layers > 0 &&
-           vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 && max_distance > buckets / 2 && eps > 0;
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
+           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
+           max_distance > buckets / 2 && eps > 0;
   }
 };
 
 /// Numbers of a decoder-only model: Llama, GPT-2, STLM.
 struct decoder_shape {
-  index d_model = 0;         ///< width of the residual stream
-  index d_ff = 0;            ///< hidden width of the feed-forward
-  index heads = 0;           ///< query heads
-  index kv_heads = 0;        ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
-  index layers = 0;          ///< blocks
-  index vocabulary = 0;      ///< rows of the embedding
-  index context = 0;         ///< longest sequence in tokens (the size of a learned position table)
-  index d_kv = 0;            ///< width of one head; 0 means d_model / heads
-  double eps = 1e-5;         ///< added under the root of the norm
-  double rope_theta = 10000; ///< base of the rotary frequencies
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< query heads
+  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-5;          ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
 
   /// Width of one head.
   constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
   /// Whether every number is usable.
   constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 && layers > 0 &&
-           vocabulary > 0 && context > 0 && head_width() > 0 && (d_kv > 0 || d_model % heads == 0) && eps > 0 &&
-           rope_theta > 0;
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
+           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
   }
 };
 

@@ -55,7 +55,8 @@ class memory_block {
   memory_block() = default;
   /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
   explicit memory_block(index bytes) : size_(round_up(bytes > 0 ? bytes : 1, alignment)) {
-    data_.reset(std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size_)));
+    data_.reset(
+        std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size_)));
     if (data_)
       __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
     else

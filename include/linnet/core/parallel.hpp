@@ -59,7 +59,8 @@ class team {
   /// The team of one thread.
   constexpr team() = default;
   /// Rank `rank` of `size` threads that meet at `shared`.
-  constexpr team(int rank, int size, detail::barrier* shared) : rank_(rank), size_(size), barrier_(shared) {}
+  constexpr team(int rank, int size, detail::barrier* shared)
+      : rank_(rank), size_(size), barrier_(shared) {}
 
   /// This thread's number in [0, size()).
   constexpr int rank() const { return rank_; }

@@ -38,7 +38,8 @@ constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t c
 class random_stream {
  public:
   /// The stream number `stream` of a seed; streams of one seed are independent.
-  constexpr explicit random_stream(seed s, std::uint64_t stream = 0) : key_(s.value), stream_(stream) {}
+  constexpr explicit random_stream(seed s, std::uint64_t stream = 0)
+      : key_(s.value), stream_(stream) {}
 
   /// The next 32 random bits.
   constexpr std::uint32_t bits() {

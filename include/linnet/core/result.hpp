@@ -15,13 +15,13 @@ LINNET_NAMESPACE_BEGIN
 
 /// The kind of a failure, for programs that branch on it.
 enum class errc {
-  io,            ///< a file could not be opened, read or written
-  malformed,     ///< bytes that do not follow the format
-  unsupported,   ///< well-formed, but a version or type linnet does not read
-  mismatch,      ///< valid, but it does not fit the compile-time model
-  missing,       ///< a tensor or field that the model needs is absent
-  out_of_memory, ///< an allocation failed
-  invalid        ///< an argument outside its range
+  io,             ///< a file could not be opened, read or written
+  malformed,      ///< bytes that do not follow the format
+  unsupported,    ///< well-formed, but a version or type linnet does not read
+  mismatch,       ///< valid, but it does not fit the compile-time model
+  missing,        ///< a tensor or field that the model needs is absent
+  out_of_memory,  ///< an allocation failed
+  invalid         ///< an argument outside its range
 };
 
 /// One failure: where it happened, what it concerns, what was expected and what was found.

@@ -17,9 +17,7 @@ class view {
   /// Views `rows` rows at `data`.
   constexpr view(T* data, index rows) : data_(data), rows_(rows) {}
   /// A view of mutable values reads as a view of constant ones.
-  constexpr operator view<const T, Columns>() const
-    requires(!std::is_const_v<T>)
-  {
+  constexpr operator view<const T, Columns>() const requires(!std::is_const_v<T>) {
     return {data_, rows_};
   }
 
@@ -34,7 +32,9 @@ class view {
   /// Start of row `i`.
   constexpr T* row(index i) const { return data_ + i * Columns; }
   /// Row `i` as a span.
-  constexpr std::span<T> operator[](index i) const { return {row(i), static_cast<std::size_t>(Columns)}; }
+  constexpr std::span<T> operator[](index i) const {
+    return {row(i), static_cast<std::size_t>(Columns)};
+  }
   /// The value at row `i`, column `j`.
   constexpr T& operator()(index i, index j) const { return data_[i * Columns + j]; }
 

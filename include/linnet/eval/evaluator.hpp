@@ -17,31 +17,38 @@ class evaluator {
   using batch = typename M::batch;
 
   /// Exact bytes that an evaluator with these limits allocates.
-  static constexpr index footprint(const limits& l) { return detail::plan_for<M, T>(l, purpose::scoring).total(); }
+  static constexpr index footprint(const limits& l) {
+    return detail::plan_for<M, T>(l, purpose::scoring).total();
+  }
 
   /// An evaluator for batches up to these limits. `p` must outlive it.
   static result<evaluator> open(const packed<M, T>& p, const limits& l) {
     if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
-    if (!p.valid()) return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights", "none"};
+    if (!p.valid())
+      return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights",
+                           "none"};
     evaluator e(p, l);
     if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
     e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
     return e;
   }
 
-  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of them.
+  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
+  /// them.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, [&](const ops::machine& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_, on, {}, logits.data());
+      const loss_sum sum =
+          M::template loss<T, S>(packed_->tree(), nullptr, b, work_, on, {}, logits.data());
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
   }
 
  private:
-  evaluator(const packed<M, T>& p, const limits& l) : packed_(&p), limits_(l), memory_(footprint(l)) {}
+  evaluator(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
 
   const packed<M, T>* packed_;
   limits limits_;

@@ -33,7 +33,8 @@ struct sampling {
 /// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
 class sampler {
  public:
-  explicit sampler(const sampling& settings) : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
+  explicit sampler(const sampling& settings)
+      : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
 
   template <class T>
   token operator()(std::span<T> logits, std::span<token> order) {
@@ -41,7 +42,8 @@ class sampler {
     const index kept = warp(logits, order);
     double u = random_.uniform() * mass_, sum = 0;
     for (index i = 0; i < kept; ++i) {
-      sum += static_cast<double>(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+      sum +=
+          static_cast<double>(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
       if (u < sum) return order[static_cast<std::size_t>(i)];
     }
     return order[static_cast<std::size_t>(kept - 1)];
@@ -77,7 +79,8 @@ class sampler {
     if (cut_p) {
       double sum = 0;
       index i = 0;
-      while (i < kept && (i == 0 || sum < settings_.top_p * total)) sum += probability(logits, order, i++);
+      while (i < kept && (i == 0 || sum < settings_.top_p * total))
+        sum += probability(logits, order, i++);
       kept = i;
       mass_ = sum;
     }
@@ -85,7 +88,8 @@ class sampler {
   }
   template <class T>
   static double probability(std::span<T> logits, std::span<token> order, index i) {
-    return static_cast<double>(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+    return static_cast<double>(
+        logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
   }
 
   sampling settings_;

@@ -34,18 +34,21 @@ class session {
   /// A session with memory of its own. `p` must outlive it.
   static result<session> open(const packed<M, T>& p, const limits& l) {
     if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit.error();
-    if (!p.valid()) return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights", "none"};
+    if (!p.valid())
+      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
+                           "none"};
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
     session s(p, l, memory.data(), private_tag{});
     s.own_ = std::move(memory);
     return s;
   }
-  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to `alignment`.
-  /// Cannot fail.
+  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to
+  /// `alignment`. Cannot fail.
   session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)
       : session(p, l, memory.data(), private_tag{}) {
-    assert(static_cast<index>(memory.size()) >= footprint(l) && "linnet::session: the span is smaller than footprint()");
+    assert(static_cast<index>(memory.size()) >= footprint(l) &&
+           "linnet::session: the span is smaller than footprint()");
   }
 
   /// Forgets everything fed so far.
@@ -57,8 +60,10 @@ class session {
   index position(index b = 0) const { return past_[b]; }
   /// Most tokens that a sequence can be fed.
   index capacity() const {
-    if constexpr (encodes) return limits_.target;
-    else return M::longest(limits_);
+    if constexpr (encodes)
+      return limits_.target;
+    else
+      return M::longest(limits_);
   }
 
   /// Takes back the last tokens of sequence `b`, so that `length` remain.
@@ -68,27 +73,26 @@ class session {
 
   /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
   /// source that is empty, too long or holds tokens outside the vocabulary.
-  bool encode(std::span<const token> source)
-    requires(encodes)
-  {
+  bool encode(std::span<const token> source) requires(encodes) {
     const auto length = static_cast<index>(source.size());
     return encode(source, 1, {&length, 1});
   }
   /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
-  bool encode(std::span<const token> source, index batch, std::span<const index> lengths)
-    requires(encodes)
-  {
+  bool encode(std::span<const token> source, index batch,
+              std::span<const index> lengths) requires(encodes) {
     const index length = batch > 0 ? static_cast<index>(source.size()) / batch : 0;
     if (batch > limits_.batch || length < 1 || length > limits_.source || !in_vocabulary(source) ||
         static_cast<index>(lengths.size()) < batch)
       return false;
     for (index b = 0; b < batch; ++b)
-      if (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length) return false;
+      if (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length)
+        return false;
     reset();
     memory_length_ = length;
     std::copy_n(lengths.data(), batch, memory_lengths_);
     run(limits_, [&](const ops::machine& on) {
-      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_, memory_lengths_, work_, on);
+      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
+                               memory_lengths_, work_, on);
     });
     return true;
   }
@@ -97,25 +101,28 @@ class session {
   /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
   /// fit the capacity or the vocabulary, or before a source is encoded.
   std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
-  /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence, at
-  /// least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
+  /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
+  /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
     const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
-    if (batch > limits_.batch || length < 1 || !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
+    if (batch > limits_.batch || length < 1 || !in_vocabulary(tokens) ||
+        (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
     for (index b = 0; b < batch; ++b) {
       if (past_[b] + length > capacity()) return {};
-      if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length))
+      if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 ||
+                               lengths[static_cast<std::size_t>(b)] > length))
         return {};
     }
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
     run(limits_, [&](const ops::machine& on) {
       if constexpr (encodes)
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, memory_length_,
-                               memory_lengths_, memory_cached_, work_, on);
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
+                               memory_length_, memory_lengths_, memory_cached_, work_, on);
       else
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, work_, on);
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, work_,
+                               on);
     });
     memory_cached_ = true;
     for (index b = 0; b < batch; ++b) past_[b] += valid ? valid[b] : length;
@@ -126,7 +133,8 @@ class session {
   /// encoder-decoder. Calls `emit(token)` for each new token as it is chosen; `emit` may return
   /// false to end. Returns the number of tokens passed to `emit`; 0 if `tokens` do not fit.
   template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit, const generation& g = {}) {
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
     std::span<T> logits;
     if constexpr (encodes) {
       if (!encode(tokens)) return 0;
@@ -161,7 +169,8 @@ class session {
     return counter.peak();
   }
   struct private_tag {};
-  session(const packed<M, T>& p, const limits& l, void* memory, private_tag) : packed_(&p), limits_(l) {
+  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
+      : packed_(&p), limits_(l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
@@ -171,7 +180,8 @@ class session {
     reset();
   }
   static bool in_vocabulary(std::span<const token> tokens) {
-    return std::all_of(tokens.begin(), tokens.end(), [](token t) { return t >= 0 && t < M::vocabulary; });
+    return std::all_of(tokens.begin(), tokens.end(),
+                       [](token t) { return t >= 0 && t < M::vocabulary; });
   }
 
   const packed<M, T>* packed_;

@@ -16,17 +16,22 @@ namespace detail {
 /// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
 inline std::string number_text(double x) {
   char digits[32];
-  if (const double limit = 9007199254740992; x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
+  if (const double limit = 9007199254740992;
+      x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
     return std::to_string(static_cast<std::int64_t>(x));
   return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
 }
 
 constexpr const char* name_of(activation_kind kind) {
   switch (kind) {
-    case activation_kind::relu: return "relu";
-    case activation_kind::gelu: return "gelu";
-    case activation_kind::gelu_tanh: return "gelu_tanh";
-    default: return "silu";
+    case activation_kind::relu:
+      return "relu";
+    case activation_kind::gelu:
+      return "gelu";
+    case activation_kind::gelu_tanh:
+      return "gelu_tanh";
+    default:
+      return "silu";
   }
 }
 
@@ -63,24 +68,34 @@ struct ffn_facts<ffn::linear_relu> : ffn_facts<void> {
 template <int N, expansion E>
 struct ffn_facts<ffn::reparam<N, E>> : ffn_facts<void> {
   static std::string name() {
-    return "reparam " + std::to_string(N) + " expansion " + number_text(static_cast<double>(E.thousandths) / 1000);
+    return "reparam " + std::to_string(N) + " expansion " +
+           number_text(static_cast<double>(E.thousandths) / 1000);
   }
 };
 
 template <class P>
 constexpr const char* norm_name() {
-  if constexpr (std::is_same_v<P, norm::rms>) return "rms";
-  else if constexpr (std::is_same_v<P, norm::layer_norm>) return "layer_norm";
-  else return "custom";
+  if constexpr (std::is_same_v<P, norm::rms>)
+    return "rms";
+  else if constexpr (std::is_same_v<P, norm::layer_norm>)
+    return "layer_norm";
+  else
+    return "custom";
 }
 template <class P>
 constexpr const char* position_name() {
-  if constexpr (std::is_same_v<P, position::rope>) return "rope";
-  else if constexpr (std::is_same_v<P, position::rope_half>) return "rope_half";
-  else if constexpr (std::is_same_v<P, position::learned>) return "learned";
-  else if constexpr (std::is_same_v<P, position::sinusoidal>) return "sinusoidal";
-  else if constexpr (std::is_same_v<P, position::none>) return "none";
-  else return "custom";
+  if constexpr (std::is_same_v<P, position::rope>)
+    return "rope";
+  else if constexpr (std::is_same_v<P, position::rope_half>)
+    return "rope_half";
+  else if constexpr (std::is_same_v<P, position::learned>)
+    return "learned";
+  else if constexpr (std::is_same_v<P, position::sinusoidal>)
+    return "sinusoidal";
+  else if constexpr (std::is_same_v<P, position::none>)
+    return "none";
+  else
+    return "custom";
 }
 
 /// One statement about a model.
@@ -95,7 +110,9 @@ std::vector<fact> facts_of() {
   const auto number = [&](const char* key, auto value) {
     all.push_back({key, number_text(static_cast<double>(value))});
   };
-  const auto text = [&](const char* key, std::string value) { all.push_back({key, std::move(value)}); };
+  const auto text = [&](const char* key, std::string value) {
+    all.push_back({key, std::move(value)});
+  };
   constexpr auto shape = M::shape;
   number("d_model", shape.d_model);
   number("d_ff", shape.d_ff);

@@ -47,7 +47,8 @@ using file_handle = std::unique_ptr<std::FILE, close_file>;
 
 /// The error of a failed system call on a file.
 inline error file_error(const std::string& path, const char* expected, int number = errno) {
-  return {errc::io, path, "", expected, number != 0 ? std::generic_category().message(number) : "a failure"};
+  return {errc::io, path, "", expected,
+          number != 0 ? std::generic_category().message(number) : "a failure"};
 }
 
 /// Writes a file in pieces under a temporary name. commit() gives it its own; without it, nothing
@@ -71,7 +72,8 @@ class file_writer {
   void write(std::span<const std::byte> bytes) {
     if (!file_ || failure_ != 0 || bytes.empty()) return;
     errno = 0;
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size()) failure_ = errno != 0 ? errno : EIO;
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
+      failure_ = errno != 0 ? errno : EIO;
   }
   /// Closes the file and gives it its name, replacing what was there.
   result<void> commit() {
@@ -109,8 +111,10 @@ inline result<file_bytes> read_file(const std::string& path) {
     return error{errc::io, path, "", "a regular file", "one without a size"};
   file_bytes bytes(static_cast<std::size_t>(size));
   if (bytes.data() == nullptr)
-    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes", "none"};
-  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size() || std::fgetc(file.get()) != EOF)
+    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes",
+                 "none"};
+  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size() ||
+      std::fgetc(file.get()) != EOF)
     return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
                  "another number: it changed while being read"};
   return bytes;

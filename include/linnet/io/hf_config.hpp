@@ -12,11 +12,12 @@ LINNET_NAMESPACE_BEGIN
 /// and "rope_scaling" as "rope_parameters.rope_theta". Other nested values only count as present.
 class hf_config {
  public:
-  /// The value of a field as JSON text (numbers in their shortest form), or null where there is none
-  /// or it is null.
+  /// The value of a field as JSON text (numbers in their shortest form), or null where there is
+  /// none or it is null.
   const std::string* find(std::string_view key) const {
-    const auto at = std::lower_bound(fields_.begin(), fields_.end(), key,
-                                     [](const detail::fact& a, std::string_view b) { return a.key < b; });
+    const auto at =
+        std::lower_bound(fields_.begin(), fields_.end(), key,
+                         [](const detail::fact& a, std::string_view b) { return a.key < b; });
     return at != fields_.end() && at->key == key && at->value != "null" ? &at->value : nullptr;
   }
   /// Name of the file in messages.
@@ -80,16 +81,19 @@ struct config_reader {
 
 }  // namespace detail
 
-/// Parses a config.json held in memory: at most 128 KiB, 32 levels, no field twice. `where` names it
-/// in errors. Errors: errc::malformed, errc::unsupported.
-inline result<hf_config> parse_hf_config(std::span<const std::byte> text, const std::string& where = "config.json") {
+/// Parses a config.json held in memory: at most 128 KiB, 32 levels, no field twice. `where` names
+/// it in errors. Errors: errc::malformed, errc::unsupported.
+inline result<hf_config> parse_hf_config(std::span<const std::byte> text,
+                                         const std::string& where = "config.json") {
   detail::config_reader reader(where);
-  if (auto read = detail::read_json(text, detail::longest_config, where, "content", reader); !read) return read.error();
-  std::sort(reader.fields.begin(), reader.fields.end(), [](const auto& a, const auto& b) { return a.key < b.key; });
+  if (auto read = detail::read_json(text, detail::longest_config, where, "content", reader); !read)
+    return read.error();
+  std::sort(reader.fields.begin(), reader.fields.end(),
+            [](const auto& a, const auto& b) { return a.key < b.key; });
   for (std::size_t i = 1; i < reader.fields.size(); ++i)
     if (reader.fields[i].key == reader.fields[i - 1].key)
-      return error{errc::malformed, where, detail::printable(reader.fields[i].key), "each field once",
-                   "this one twice"};
+      return error{errc::malformed, where, detail::printable(reader.fields[i].key),
+                   "each field once", "this one twice"};
   hf_config config;
   config.where_ = where;
   config.fields_ = std::move(reader.fields);
@@ -107,18 +111,22 @@ namespace detail {
 /// What a config.json has to say for a model type. Values are JSON texts.
 struct hf_field {
   std::string key, value;
-  std::string absent{};       ///< what Hugging Face assumes without the field; "" if it must be there
-  std::string other_key{};    ///< a second place for the same fact
+  std::string absent{};     ///< what Hugging Face assumes without the field; "" if it must be there
+  std::string other_key{};  ///< a second place for the same fact
   std::string other_value{};  ///< a second spelling of the same value
 };
 
 /// Hugging Face's name of an activation, and its synonym.
 constexpr std::pair<std::string_view, std::string_view> hf_activation(activation_kind kind) {
   switch (kind) {
-    case activation_kind::relu: return {"relu", {}};
-    case activation_kind::gelu: return {"gelu", {}};
-    case activation_kind::gelu_tanh: return {"gelu_new", "gelu_pytorch_tanh"};
-    default: return {"silu", "swish"};
+    case activation_kind::relu:
+      return {"relu", {}};
+    case activation_kind::gelu:
+      return {"gelu", {}};
+    case activation_kind::gelu_tanh:
+      return {"gelu_new", "gelu_pytorch_tanh"};
+    default:
+      return {"silu", "swish"};
   }
 }
 
@@ -126,8 +134,11 @@ constexpr std::pair<std::string_view, std::string_view> hf_activation(activation
 struct hf_fields {
   std::vector<hf_field> all{};
 
-  void text(const char* key, std::string_view value, std::string_view absent = {}, std::string_view other = {}) {
-    const auto quote = [](std::string_view x) { return x.empty() ? std::string() : json_quoted(x); };
+  void text(const char* key, std::string_view value, std::string_view absent = {},
+            std::string_view other = {}) {
+    const auto quote = [](std::string_view x) {
+      return x.empty() ? std::string() : json_quoted(x);
+    };
     all.push_back({key, quote(value), quote(absent), {}, quote(other)});
   }
   void number(const char* key, double value) { all.push_back({key, number_text(value)}); }
@@ -139,7 +150,8 @@ struct hf_fields {
   }
 };
 
-/// The one name of a feed-forward in config.json where Hugging Face has none; only linnet writes it.
+/// The one name of a feed-forward in config.json where Hugging Face has none; only linnet writes
+/// it.
 inline constexpr std::string_view foreign_ffn = "linnet";
 
 template <class M>
@@ -151,15 +163,18 @@ void t5_fields(hf_fields& to, bool untied_by_scale) {
   to.number("d_kv", static_cast<double>(s.d_kv));
   to.number("d_ff", static_cast<double>(s.d_ff));
   to.number("num_layers", static_cast<double>(s.encoder_layers));
-  to.number("num_decoder_layers", static_cast<double>(s.decoder_layers), static_cast<double>(s.encoder_layers));
+  to.number("num_decoder_layers", static_cast<double>(s.decoder_layers),
+            static_cast<double>(s.encoder_layers));
   to.number("num_heads", static_cast<double>(s.heads));
   to.number("relative_attention_num_buckets", static_cast<double>(s.buckets), 32);
   to.number("relative_attention_max_distance", static_cast<double>(s.max_distance), 128);
   to.number("layer_norm_epsilon", s.eps, 1e-6);
   using ffn = ffn_facts<typename M::encoder_ffn>;
   if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> && ffn::standard) {
-    to.text("feed_forward_proj", hf_activation(ffn::activation).first, "relu", hf_activation(ffn::activation).second);
-  } else if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> && ffn::gated) {
+    to.text("feed_forward_proj", hf_activation(ffn::activation).first, "relu",
+            hf_activation(ffn::activation).second);
+  } else if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
+                       ffn::gated) {
     // There, "gated-gelu" is the tanh form.
     to.text("feed_forward_proj",
             ffn::activation == activation_kind::gelu        ? foreign_ffn
@@ -187,7 +202,8 @@ void llama_fields(hf_fields& to) {
   to.number("num_hidden_layers", static_cast<double>(s.layers));
   to.number("num_attention_heads", static_cast<double>(s.heads));
   to.number("num_key_value_heads", static_cast<double>(s.kv_heads), static_cast<double>(s.heads));
-  to.number("head_dim", static_cast<double>(s.head_width()), static_cast<double>(s.d_model / s.heads));
+  to.number("head_dim", static_cast<double>(s.head_width()),
+            static_cast<double>(s.d_model / s.heads));
   to.number("max_position_embeddings", static_cast<double>(s.context));
   to.number("rms_norm_eps", s.eps, 1e-6);
   to.number("rope_theta", s.rope_theta, 10000);
@@ -198,7 +214,8 @@ void llama_fields(hf_fields& to) {
   }
   using ffn = ffn_facts<typename M::ffn>;
   if constexpr (ffn::gated)
-    to.text("hidden_act", hf_activation(ffn::activation).first, "silu", hf_activation(ffn::activation).second);
+    to.text("hidden_act", hf_activation(ffn::activation).first, "silu",
+            hf_activation(ffn::activation).second);
   else
     to.text("hidden_act", foreign_ffn, "silu");
   to.truth("attention_bias", M::biased, false);
@@ -233,7 +250,8 @@ void gpt2_fields(hf_fields& to) {
 template <class M>
 hf_fields fields_of(const hf_config* file) {
   constexpr hf_kind kind = hf_kind_of<M>();
-  static_assert(kind != hf_kind::none, "linnet: this model type has no counterpart at Hugging Face");
+  static_assert(kind != hf_kind::none,
+                "linnet: this model type has no counterpart at Hugging Face");
   hf_fields fields;
   if constexpr (kind == hf_kind::t5) {
     const std::string* const scaled = file ? file->find("scale_decoder_outputs") : nullptr;
@@ -258,8 +276,10 @@ inline result<void> check_fields(const hf_config& config, const hf_fields& field
         return error{errc::mismatch, config.where(), key, expected, *got};
     }
     if (present || field.absent == field.value) continue;
-    if (field.absent.empty()) return error{errc::missing, config.where(), field.key, expected, "no such field"};
-    return error{errc::mismatch, config.where(), field.key, expected, "no such field, which means " + field.absent};
+    if (field.absent.empty())
+      return error{errc::missing, config.where(), field.key, expected, "no such field"};
+    return error{errc::mismatch, config.where(), field.key, expected,
+                 "no such field, which means " + field.absent};
   }
   return {};
 }
@@ -278,12 +298,15 @@ result<void> check_config(const hf_config& config) {
 template <class M>
 std::string make_hf_config() {
   constexpr hf_kind kind = hf_kind_of<M>();
-  constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM", "GPT2LMHeadModel"};
-  std::string text = "{\n  \"architectures\": [\n    " + detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
+  constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM",
+                                          "GPT2LMHeadModel"};
+  std::string text = "{\n  \"architectures\": [\n    " +
+                     detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
     if (field.key.find('.') == field.key.npos && field.key != "scale_decoder_outputs")
       text += ",\n  " + detail::json_quoted(field.key) + ": " + field.value;
-  if constexpr (kind == hf_kind::t5) text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
+  if constexpr (kind == hf_kind::t5)
+    text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
   return text + "\n}\n";
 }
 

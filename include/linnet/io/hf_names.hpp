@@ -25,11 +25,12 @@ constexpr hf_kind hf_kind_of() {
     return rms ? hf_kind::t5 : hf_kind::none;
   } else {
     using P = typename M::position;
-    if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>)) return hf_kind::llama;
-    const bool plain =
-        M::shape.kv_heads == M::shape.heads && M::shape.heads * M::shape.head_width() == M::shape.d_model;
-    const bool gpt2 =
-        std::is_same_v<typename M::norm, norm::layer_norm> && std::is_same_v<P, position::learned> && M::biased;
+    if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
+      return hf_kind::llama;
+    const bool plain = M::shape.kv_heads == M::shape.heads &&
+                       M::shape.heads * M::shape.head_width() == M::shape.d_model;
+    const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> &&
+                      std::is_same_v<P, position::learned> && M::biased;
     return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
   }
 }
@@ -119,11 +120,14 @@ inline bool fits(std::string_view text, std::string_view pattern, std::string_vi
   const std::string_view tail = pattern.substr(mark + 1);
   if (text.size() < pattern.size() || text.substr(0, mark) != pattern.substr(0, mark)) return false;
   number = text.substr(mark, text.size() - mark - tail.size());
-  return text.substr(mark + number.size()) == tail && number.find_first_not_of("0123456789") == number.npos;
+  return text.substr(mark + number.size()) == tail &&
+         number.find_first_not_of("0123456789") == number.npos;
 }
 
 /// The part of a name before its last dot.
-inline std::string_view stem(std::string_view name) { return name.substr(0, (std::min)(name.size(), name.rfind('.'))); }
+inline std::string_view stem(std::string_view name) {
+  return name.substr(0, (std::min)(name.size(), name.rfind('.')));
+}
 
 /// `name` with its stem translated, or "" if no rule of the kind fits.
 inline std::string translate(hf_kind kind, std::string_view name, std::string_view name_rule::*from,
@@ -135,7 +139,8 @@ inline std::string translate(hf_kind kind, std::string_view name, std::string_vi
     // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
     if (from == &name_rule::hugging_face && gated && rule.linnet.ends_with(".wo")) continue;
     std::string found(rule.*to);
-    if (const std::size_t mark = found.find('#'); mark != found.npos) found.replace(mark, 1, number);
+    if (const std::size_t mark = found.find('#'); mark != found.npos)
+      found.replace(mark, 1, number);
     return found.append(name.substr(head.size()));
   }
   return {};
@@ -146,29 +151,32 @@ inline std::string translate(hf_kind kind, std::string_view name, std::string_vi
 /// Hugging Face's name for one of linnet's, such as "encoder.blocks.0.ffn.wi.weight"; linnet's own
 /// where there is none.
 inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name) {
-  const std::string found =
-      detail::translate(kind, linnet_name, &detail::name_rule::linnet, &detail::name_rule::hugging_face);
+  const std::string found = detail::translate(kind, linnet_name, &detail::name_rule::linnet,
+                                              &detail::name_rule::hugging_face);
   return found.empty() ? std::string(linnet_name) : found;
 }
 
 /// linnet's name for one of Hugging Face's, or "" if it is none of the kind. `gated` tells T5 1.1's
 /// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
-inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name, bool gated = false) {
-  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face, &detail::name_rule::linnet,
-                           gated);
+inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
+                               bool gated = false) {
+  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face,
+                           &detail::name_rule::linnet, gated);
 }
 
 /// Whether Hugging Face checkpoints may hold a tensor of this name that models have no use for: old
 /// T5's unused cross-attention bias, GPT-2's causal masks, old Llama's rotary frequencies.
 inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
-  if (kind == hf_kind::t5) return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+  if (kind == hf_kind::t5)
+    return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
   std::string_view number;
   const auto is = [&](std::string_view prefix, std::string_view pattern) {
     return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
   };
-  if (kind == hf_kind::gpt2) return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
-  return kind == hf_kind::llama &&
-         (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") || name == "model.rotary_emb.inv_freq");
+  if (kind == hf_kind::gpt2)
+    return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
+  return kind == hf_kind::llama && (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") ||
+                                    name == "model.rotary_emb.inv_freq");
 }
 
 namespace detail {
@@ -184,19 +192,24 @@ struct file_part {
 struct hf_layout {
   hf_kind kind = hf_kind::none;
   bool tied = true;
-  index rope_heads = 0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
+  index rope_heads =
+      0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
 };
 
 template <class M>
 constexpr hf_layout hf_layout_of() {
   hf_layout layout{hf_kind_of<M>(), M::tied, 0};
   if constexpr (M::family == model_family::decoder)
-    if (M::position::pairing == rope_pairing::interleaved) layout.rope_heads = M::shape.head_width();
+    if (M::position::pairing == rope_pairing::interleaved)
+      layout.rope_heads = M::shape.head_width();
   return layout;
 }
 
 inline file_part hf_part(const hf_layout& layout, leaf tensor) {
-  file_part part{tensor, {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector}, {}};
+  file_part part{
+      tensor,
+      {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector},
+      {}};
   const std::string_view name = stem(tensor.name);
   const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
   if (layout.kind == hf_kind::llama && (query || key)) part.at.half_heads = layout.rope_heads;
@@ -210,10 +223,12 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
     if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
   }
   for (const std::string_view prefix : {"model.", "transformer."})
-    if (part.at.name.starts_with(prefix)) part.aliases.push_back(part.at.name.substr(prefix.size()));
+    if (part.at.name.starts_with(prefix))
+      part.aliases.push_back(part.at.name.substr(prefix.size()));
   if (name == "embedding") {
     if (layout.kind == hf_kind::t5)
-      part.aliases.insert(part.aliases.end(), {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
+      part.aliases.insert(part.aliases.end(),
+                          {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
     if (layout.tied) part.aliases.push_back("lm_head.weight");
   }
   return part;

@@ -19,12 +19,14 @@ result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) {
   return load_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
 }
 
-/// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face() and
-/// for Transformers. Errors: errc::io.
+/// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face()
+/// and for Transformers. Errors: errc::io.
 template <class M, class T>
 result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) {
   const std::string config = make_hf_config<M>();
-  if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{}); !saved) return saved;
+  if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
+      !saved)
+    return saved;
   return write_file(directory + "/config.json", detail::bytes_of(config));
 }
 

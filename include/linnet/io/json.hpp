@@ -45,11 +45,11 @@ inline std::string printable(std::string_view text) {
 struct json_scalar {
   enum class kinds { null, boolean, number, text };
   kinds kind = kinds::null;
-  bool truth = false;          ///< of a boolean
-  double number = 0;           ///< of a number
-  bool whole = false;          ///< whether the number is a whole one from 0 to 2^64-1, held in `count`
+  bool truth = false;  ///< of a boolean
+  double number = 0;   ///< of a number
+  bool whole = false;  ///< whether the number is a whole one from 0 to 2^64-1, held in `count`
   std::uint64_t count = 0;
-  std::string_view string{};   ///< of a text, valid during the event
+  std::string_view string{};  ///< of a text, valid during the event
 
   /// As JSON, for comparisons and messages; numbers by value, so 1e-6 and 0.000001 are equal.
   std::string text() const {
@@ -60,7 +60,8 @@ struct json_scalar {
 };
 
 /// Hands nlohmann's events to a reader with
-///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const json_scalar&)
+///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const
+///   json_scalar&)
 /// that returns false to stop, having said why in its member `failure`.
 template <class Reader>
 struct json_events {
@@ -76,7 +77,8 @@ struct json_events {
     return reader.scalar({.kind = kinds::number, .number = static_cast<double>(x)});
   }
   bool number_unsigned(json::number_unsigned_t x) {
-    return reader.scalar({.kind = kinds::number, .number = static_cast<double>(x), .whole = true, .count = x});
+    return reader.scalar(
+        {.kind = kinds::number, .number = static_cast<double>(x), .whole = true, .count = x});
   }
   bool number_float(json::number_float_t x, const std::string&) {
     return is_finite(x) ? reader.scalar({.kind = kinds::number, .number = x}) : too_large();
@@ -92,7 +94,8 @@ struct json_events {
     if (e.id == 406) return too_large();
     broken = true;
     problem = "an error at byte " + std::to_string(at);
-    if (!last.empty()) problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
+    if (!last.empty())
+      problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
     return false;
   }
   /// nlohmann sees such numbers too, but not under -ffast-math.
@@ -103,7 +106,8 @@ struct json_events {
   }
 };
 
-/// Longest stretch of white space in accepted JSON. nlohmann collects it, at several times its size.
+/// Longest stretch of white space in accepted JSON. nlohmann collects it, at several times its
+/// size.
 inline constexpr index longest_white_space = 1024;
 
 /// Parses `text` of at most `limit` bytes as one JSON value and nothing behind it; `what` names it
@@ -123,7 +127,8 @@ result<void> read_json(std::span<const std::byte> text, std::size_t limit, const
                    "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
   }
   json_events<Reader> events{reader};
-  if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events)) return {};
+  if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events))
+    return {};
   if (!events.broken) return reader.failure;
   return error{errc::malformed, where, what, "JSON", events.problem};
 }

@@ -23,7 +23,9 @@ struct tensor_record {
   std::span<const std::byte> data{};  ///< row-major, little-endian, perhaps not aligned
 
   /// The extents.
-  std::span<const index> shape() const { return {extents.data(), static_cast<std::size_t>(dimensions)}; }
+  std::span<const index> shape() const {
+    return {extents.data(), static_cast<std::size_t>(dimensions)};
+  }
   /// Number of values.
   index size() const { return std::ssize(data) / size_of(type); }
   /// For messages, such as "F32 [4, 24]".
@@ -42,8 +44,9 @@ class safetensors {
   std::span<const tensor_record> tensors() const { return tensors_; }
   /// The tensor of that name, or null.
   const tensor_record* find(std::string_view name) const {
-    const auto at = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                     [](const tensor_record& a, std::string_view b) { return a.name < b; });
+    const auto at =
+        std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                         [](const tensor_record& a, std::string_view b) { return a.name < b; });
     return at != tensors_.end() && at->name == name ? &*at : nullptr;
   }
   /// The texts under "__metadata__".
@@ -51,33 +54,36 @@ class safetensors {
   /// Name of the file in messages.
   const std::string& where() const { return where_; }
 
-  /// All values of a tensor as `T`: float or double from F16, BF16, F32, F64; a 32- or 64-bit signed
-  /// integer from I32 and, where the values fit, I64. Errors: errc::missing, errc::mismatch.
+  /// All values of a tensor as `T`: float or double from F16, BF16, F32, F64; a 32- or 64-bit
+  /// signed integer from I32 and, where the values fit, I64. Errors: errc::missing, errc::mismatch.
   template <class T>
   result<std::vector<T>> values(std::string_view name) const {
     constexpr bool real = std::is_floating_point_v<T>;
     const tensor_record* const from = find(name);
-    if (!from) return error{errc::missing, where_, std::string(name), "a tensor of this name", "none"};
+    if (!from)
+      return error{errc::missing, where_, std::string(name), "a tensor of this name", "none"};
     std::vector<T> all(static_cast<std::size_t>(from->size()));
     if (real && is_real(from->type)) {
       for (std::size_t i = 0; i < all.size(); ++i) {
         double x = 0;
-        detail::decode_reals(from->type, from->data.data() + i * static_cast<std::size_t>(size_of(from->type)), 1, 1,
-                             &x);
+        detail::decode_reals(from->type,
+                             from->data.data() + i * static_cast<std::size_t>(size_of(from->type)),
+                             1, 1, &x);
         all[i] = static_cast<T>(x);
       }
     } else if (!real && (from->type == dtype::i32 || from->type == dtype::i64)) {
       for (std::size_t i = 0; i < all.size(); ++i) {
-        const std::int64_t x = from->type == dtype::i32 ? detail::load_as<std::int32_t>(from->data.data() + i * 4)
-                                                        : detail::load_as<std::int64_t>(from->data.data() + i * 8);
+        const std::int64_t x = from->type == dtype::i32
+                                   ? detail::load_as<std::int32_t>(from->data.data() + i * 4)
+                                   : detail::load_as<std::int64_t>(from->data.data() + i * 8);
         all[i] = static_cast<T>(x);
         if (static_cast<std::int64_t>(all[i]) != x)
-          return error{errc::mismatch, where_, from->name, "values of " + std::to_string(8 * sizeof(T)) + " bits",
-                       std::to_string(x)};
+          return error{errc::mismatch, where_, from->name,
+                       "values of " + std::to_string(8 * sizeof(T)) + " bits", std::to_string(x)};
       }
     } else {
-      return error{errc::mismatch, where_, from->name, real ? "F16, BF16, F32 or F64" : "I32 or I64",
-                   from->description()};
+      return error{errc::mismatch, where_, from->name,
+                   real ? "F16, BF16, F32 or F64" : "I32 or I64", from->description()};
     }
     return all;
   }
@@ -127,11 +133,13 @@ struct safetensors_header {
         tensors.emplace_back().record.name = text;
         return true;
       }
-      return !std::exchange(seen_metadata, true) || fail("__metadata__", "each name once", "this one twice");
+      return !std::exchange(seen_metadata, true) ||
+             fail("__metadata__", "each name once", "this one twice");
     }
     field = text;
     if (in_metadata)
-      return metadata.emplace(field, "").second || fail(subject(), "each key once", "this one twice");
+      return metadata.emplace(field, "").second ||
+             fail(subject(), "each key once", "this one twice");
     bool* const seen = text == "dtype"          ? &seen_type
                        : text == "shape"        ? &seen_shape
                        : text == "data_offsets" ? &seen_offsets
@@ -158,13 +166,16 @@ struct safetensors_header {
       return fail(subject(), expected(), value.text());
     }
     // A number in an array.
-    if (!value.whole || value.count > std::uint64_t{PTRDIFF_MAX}) return fail(subject(), expected(), value.text());
+    if (!value.whole || value.count > std::uint64_t{PTRDIFF_MAX})
+      return fail(subject(), expected(), value.text());
     if (field == "data_offsets") {
       if (elements == 2) return fail(subject(), expected(), "more");
       tensors.back().range[elements++] = value.count;
     } else {
       if (elements == tensor_record::most_dimensions)
-        return fail(subject(), "at most " + std::to_string(tensor_record::most_dimensions) + " dimensions", "more");
+        return fail(subject(),
+                    "at most " + std::to_string(tensor_record::most_dimensions) + " dimensions",
+                    "more");
       tensors.back().record.extents[elements++] = static_cast<index>(value.count);
       tensors.back().record.dimensions = static_cast<index>(elements);
     }
@@ -176,20 +187,25 @@ struct safetensors_header {
     if (depth == 2 && field == "data_offsets" && elements != 2)
       return fail(subject(), expected(), std::to_string(elements));
     if (depth != 1 || in_metadata) return true;
-    const char* const absent = !seen_type ? "dtype" : !seen_shape ? "shape" : !seen_offsets ? "data_offsets" : nullptr;
+    const char* const absent = !seen_type      ? "dtype"
+                               : !seen_shape   ? "shape"
+                               : !seen_offsets ? "data_offsets"
+                                               : nullptr;
     return !absent || fail(name + ": " + absent, "one in every tensor", "none");
   }
 
  private:
   int depth = 0;
   std::string name{}, field{};
-  bool in_metadata = false, seen_metadata = false, seen_type = false, seen_shape = false, seen_offsets = false;
+  bool in_metadata = false, seen_metadata = false, seen_type = false, seen_shape = false,
+       seen_offsets = false;
   std::size_t elements = 0;
 
   std::string subject() const { return name + ": " + field; }
   const char* expected() const {
     if (in_metadata) return "a text";
-    if (field == "dtype") return "BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, U64, I64 or F64";
+    if (field == "dtype")
+      return "BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, U64, I64 or F64";
     return field == "shape" ? "whole numbers from 0 up" : "two whole numbers from 0 up";
   }
   bool fail(const std::string& what, std::string expects, std::string got) {
@@ -199,19 +215,23 @@ struct safetensors_header {
 };
 
 /// Gives the tensors, sorted by name here, their data, or says what is wrong with their ranges.
-inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensors, std::span<const std::byte> buffer,
-                                  const std::string& where) {
-  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected, std::string got) {
-    return error{errc::malformed, where, printable(at.name) + what, std::move(expected), std::move(got)};
+inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensors,
+                                  std::span<const std::byte> buffer, const std::string& where) {
+  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected,
+                         std::string got) {
+    return error{errc::malformed, where, printable(at.name) + what, std::move(expected),
+                 std::move(got)};
   };
-  std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
+  std::sort(tensors.begin(), tensors.end(),
+            [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
   for (std::size_t i = 1; i < tensors.size(); ++i)
     if (tensors[i].record.name == tensors[i - 1].record.name)
       return wrong(tensors[i].record, "", "each name once", "this one twice");
 
   std::vector<std::uint32_t> order(tensors.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
+  std::sort(order.begin(), order.end(),
+            [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
   std::uint64_t end = 0;
   for (const std::uint32_t i : order) {
     tensor_record& tensor = tensors[i].record;
@@ -220,23 +240,27 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
       return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first),
                    std::to_string(last));
     if (first != end)
-      return wrong(tensor, ": data_offsets", "to begin at " + std::to_string(end) + ", the end of the tensor before",
+      return wrong(tensor, ": data_offsets",
+                   "to begin at " + std::to_string(end) + ", the end of the tensor before",
                    std::to_string(first) + (first < end ? ", an overlap" : ", a gap"));
     if (last > buffer.size())
-      return wrong(tensor, ": data_offsets", "an end within the " + std::to_string(buffer.size()) + " bytes of values",
+      return wrong(tensor, ": data_offsets",
+                   "an end within the " + std::to_string(buffer.size()) + " bytes of values",
                    std::to_string(last));
     std::uint64_t bytes = static_cast<std::uint64_t>(size_of(tensor.type));
     for (const index n : tensor.shape())
       if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(n), &bytes))
         return wrong(tensor, ": shape", "a size below 2^64 bytes", tensor.description());
     if (bytes != last - first)
-      return wrong(tensor, ": data_offsets", std::to_string(bytes) + " bytes for " + tensor.description(),
+      return wrong(tensor, ": data_offsets",
+                   std::to_string(bytes) + " bytes for " + tensor.description(),
                    std::to_string(last - first));
     tensor.data = buffer.subspan(first, bytes);
     end = last;
   }
   if (end != buffer.size())
-    return error{errc::malformed, where, "values", std::to_string(end) + " bytes, the end of the last tensor",
+    return error{errc::malformed, where, "values",
+                 std::to_string(end) + " bytes, the end of the last tensor",
                  std::to_string(buffer.size())};
   return {};
 }
@@ -251,18 +275,23 @@ inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
   };
-  if (file.size() < 8) return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
+  if (file.size() < 8)
+    return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
   const auto length = detail::load_as<std::uint64_t>(file.data());
   if (length > file.size() - 8)
     return wrong(errc::malformed, "header length",
-                 "at most the " + std::to_string(file.size() - 8) + " bytes that follow", std::to_string(length));
+                 "at most the " + std::to_string(file.size() - 8) + " bytes that follow",
+                 std::to_string(length));
   auto text = file.subspan(8, length);
   while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
   if (text.empty() || text.front() != std::byte{'{'})
-    return wrong(errc::malformed, "header", "to begin with {", text.empty() ? "nothing" : "another character");
+    return wrong(errc::malformed, "header", "to begin with {",
+                 text.empty() ? "nothing" : "another character");
 
   detail::safetensors_header header(where);
-  if (auto read = detail::read_json(text, detail::longest_safetensors_header, where, "header", header); !read)
+  if (auto read =
+          detail::read_json(text, detail::longest_safetensors_header, where, "header", header);
+      !read)
     return read.error();
   if (auto placed = detail::place_tensors(header.tensors, file.subspan(8 + length), where); !placed)
     return placed.error();
@@ -304,7 +333,9 @@ std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata
     return size_of(a.type) != size_of(b.type) ? size_of(a.type) > size_of(b.type) : a.name < b.name;
   });
   std::string text = "{";
-  const auto begin = [&](std::string_view name) { text += (text.size() > 1 ? "," : "") + json_quoted(name) + ":{"; };
+  const auto begin = [&](std::string_view name) {
+    text += (text.size() > 1 ? "," : "") + json_quoted(name) + ":{";
+  };
   if (!metadata.empty()) {
     begin("__metadata__");
     for (const auto& [name, value] : metadata)

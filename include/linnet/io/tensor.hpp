@@ -20,23 +20,54 @@ static_assert(std::endian::native == std::endian::little,
               "linnet reads and writes files on little-endian machines only");
 
 /// Element types of tensors in files, little-endian.
-enum class dtype { boolean, u8, i8, f8_e4m3, f8_e5m2, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64 };
+enum class dtype {
+  boolean,
+  u8,
+  i8,
+  f8_e4m3,
+  f8_e5m2,
+  u16,
+  i16,
+  f16,
+  bf16,
+  u32,
+  i32,
+  f32,
+  u64,
+  i64,
+  f64
+};
 
 namespace detail {
 struct dtype_facts {
   std::string_view name;
   index size;
 };
-inline constexpr std::array<dtype_facts, 15> dtype_table{{{"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"F8_E4M3", 1},
-                                                          {"F8_E5M2", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2},
-                                                          {"BF16", 2}, {"U32", 4}, {"I32", 4}, {"F32", 4},
-                                                          {"U64", 8}, {"I64", 8}, {"F64", 8}}};
+inline constexpr std::array<dtype_facts, 15> dtype_table{{{"BOOL", 1},
+                                                          {"U8", 1},
+                                                          {"I8", 1},
+                                                          {"F8_E4M3", 1},
+                                                          {"F8_E5M2", 1},
+                                                          {"U16", 2},
+                                                          {"I16", 2},
+                                                          {"F16", 2},
+                                                          {"BF16", 2},
+                                                          {"U32", 4},
+                                                          {"I32", 4},
+                                                          {"F32", 4},
+                                                          {"U64", 8},
+                                                          {"I64", 8},
+                                                          {"F64", 8}}};
 }  // namespace detail
 
 /// The name of an element type in safetensors files, such as "F32".
-constexpr std::string_view name_of(dtype type) { return detail::dtype_table[static_cast<std::size_t>(type)].name; }
+constexpr std::string_view name_of(dtype type) {
+  return detail::dtype_table[static_cast<std::size_t>(type)].name;
+}
 /// Bytes of one element.
-constexpr index size_of(dtype type) { return detail::dtype_table[static_cast<std::size_t>(type)].size; }
+constexpr index size_of(dtype type) {
+  return detail::dtype_table[static_cast<std::size_t>(type)].size;
+}
 /// Whether values of this type can be read as real numbers: F16, BF16, F32, F64.
 constexpr bool is_real(dtype type) {
   return type == dtype::f16 || type == dtype::bf16 || type == dtype::f32 || type == dtype::f64;
@@ -61,7 +92,8 @@ inline double decode_half(std::uint16_t bits) {
     return bits >> 15 != 0 ? -size : size;
   }
   const std::uint32_t wide = static_cast<std::uint32_t>(bits >> 15) << 31 |
-                             static_cast<std::uint32_t>(exponent == 31 ? 255 : exponent + 112) << 23 |
+                             static_cast<std::uint32_t>(exponent == 31 ? 255 : exponent + 112)
+                                 << 23 |
                              static_cast<std::uint32_t>(fraction) << 13;
   float value = 0;
   __builtin_memcpy(&value, &wide, sizeof value);
@@ -73,14 +105,17 @@ inline void decode_reals(dtype type, const std::byte* from, index count, index s
   const index step = stride * size_of(type);
   switch (type) {
     case dtype::f16:
-      for (index i = 0; i < count; ++i) to[i] = decode_half(load_as<std::uint16_t>(from + i * step));
+      for (index i = 0; i < count; ++i)
+        to[i] = decode_half(load_as<std::uint16_t>(from + i * step));
       break;
     case dtype::bf16:
       for (index i = 0; i < count; ++i)
-        to[i] = storage::bf16::decode(static_cast<storage::bf16::value>(load_as<std::uint16_t>(from + i * step)));
+        to[i] = storage::bf16::decode(
+            static_cast<storage::bf16::value>(load_as<std::uint16_t>(from + i * step)));
       break;
     case dtype::f32:
-      for (index i = 0; i < count; ++i) to[i] = static_cast<double>(load_as<float>(from + i * step));
+      for (index i = 0; i < count; ++i)
+        to[i] = static_cast<double>(load_as<float>(from + i * step));
       break;
     default:
       for (index i = 0; i < count; ++i) to[i] = load_as<double>(from + i * step);
@@ -102,11 +137,15 @@ struct leaf {
 
 template <class Value>
 constexpr dtype dtype_of() {
-  if constexpr (std::is_same_v<Value, float>) return dtype::f32;
-  else if constexpr (std::is_same_v<Value, double>) return dtype::f64;
-  else if constexpr (std::is_same_v<Value, storage::bf16::value>) return dtype::bf16;
+  if constexpr (std::is_same_v<Value, float>)
+    return dtype::f32;
+  else if constexpr (std::is_same_v<Value, double>)
+    return dtype::f64;
+  else if constexpr (std::is_same_v<Value, storage::bf16::value>)
+    return dtype::bf16;
   else {
-    static_assert(std::is_same_v<Value, storage::int8::value>, "linnet: files cannot hold this storage type");
+    static_assert(std::is_same_v<Value, storage::int8::value>,
+                  "linnet: files cannot hold this storage type");
     return dtype::i8;
   }
 }
@@ -154,14 +193,15 @@ inline void encode_reals(const leaf& to, index first, index count, const double*
 
 /// Where the rows of one tensor of the model stand within a tensor of a file.
 struct placement {
-  std::string name;         ///< of the tensor in the file
-  index rows = 0;           ///< its shape: [rows, columns], or [rows] for a vector
+  std::string name;  ///< of the tensor in the file
+  index rows = 0;    ///< its shape: [rows, columns], or [rows] for a vector
   index columns = 1;
   bool vector = false;
   bool transposed = false;  ///< the file has [in, out]
   index offset = 0;         ///< output feature of the file at which the model's first row stands
-  index half_heads = 0;     ///< head width, where the file has RoPE pairs (i, i + h/2) and the model (2i, 2i+1)
-  index paired_heads = 0;   ///< head width, the other way round
+  index half_heads =
+      0;  ///< head width, where the file has RoPE pairs (i, i + h/2) and the model (2i, 2i+1)
+  index paired_heads = 0;  ///< head width, the other way round
 
   /// The file's output feature that holds row `n` of the model.
   index feature(index n) const {
@@ -180,7 +220,8 @@ struct placement {
 inline void copy_in(const leaf& to, const placement& at, dtype type, const std::byte* from) {
   if (type == to.type && !at.reordered()) {
     const index size = size_of(type);
-    __builtin_memcpy(to.data, from + at.row(0).first * size, static_cast<std::size_t>(to.size() * size));
+    __builtin_memcpy(to.data, from + at.row(0).first * size,
+                     static_cast<std::size_t>(to.size() * size));
     return;
   }
   std::array<double, 256> some;
@@ -210,10 +251,14 @@ void copy_out_as(const leaf& from, const placement& at, std::byte* to) {
 }
 inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
   switch (size_of(from.type)) {
-    case 1: return copy_out_as<std::uint8_t>(from, at, to);
-    case 2: return copy_out_as<std::uint16_t>(from, at, to);
-    case 4: return copy_out_as<std::uint32_t>(from, at, to);
-    default: return copy_out_as<std::uint64_t>(from, at, to);
+    case 1:
+      return copy_out_as<std::uint8_t>(from, at, to);
+    case 2:
+      return copy_out_as<std::uint16_t>(from, at, to);
+    case 4:
+      return copy_out_as<std::uint32_t>(from, at, to);
+    default:
+      return copy_out_as<std::uint64_t>(from, at, to);
   }
 }
 

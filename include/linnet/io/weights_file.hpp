@@ -24,22 +24,24 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
   static_assert(foreign || std::is_same_v<Naming, naming::canonical>,
                 "linnet: naming::canonical or naming::hugging_face");
-  static_assert(
-      !foreign || hf_kind_of<M>() != hf_kind::none,
-      "linnet: this model type has no counterpart at Hugging Face, which knows T5 (norm::rms), Llama (norm::rms "
-      "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, no grouped queries), all "
-      "with attention::full; use naming::canonical");
-  static_assert(
-      !foreign || !weights<M, T>::storage::scaled,
-      "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 model and quantize() it, or "
-      "use naming::canonical");
+  static_assert(!foreign || hf_kind_of<M>() != hf_kind::none,
+                "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
+                "(norm::rms), Llama (norm::rms "
+                "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, "
+                "no grouped queries), all "
+                "with attention::full; use naming::canonical");
+  static_assert(!foreign || !weights<M, T>::storage::scaled,
+                "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
+                "model and quantize() it, or "
+                "use naming::canonical");
   std::vector<file_part> parts;
   for (leaf& tensor : leaves_of(w)) {
     if constexpr (foreign) {
       parts.push_back(hf_part(hf_layout_of<M>(), std::move(tensor)));
     } else {
       if (tensor.scales) {
-        leaf scales{.name = tensor.name + ".scales", .rows = tensor.rows, .columns = 1, .vector = true};
+        leaf scales{
+            .name = tensor.name + ".scales", .rows = tensor.rows, .columns = 1, .vector = true};
         scales.data = reinterpret_cast<std::byte*>(tensor.scales);
         parts.push_back({scales, {scales.name, scales.rows, 1, true}});
       }
@@ -55,13 +57,15 @@ inline std::vector<index> shape_of(const placement& at) {
 }
 
 inline std::string shape_text(const placement& at) {
-  return "[" + std::to_string(at.rows) + (at.vector ? "]" : ", " + std::to_string(at.columns) + "]");
+  return "[" + std::to_string(at.rows) +
+         (at.vector ? "]" : ", " + std::to_string(at.columns) + "]");
 }
 
 /// Whether int8 codes and scales are ones that quantize() could have made.
 inline bool usable(const file_part& part, const tensor_record& record) {
   if (part.tensor.type == dtype::i8)
-    return std::none_of(record.data.begin(), record.data.end(), [](std::byte b) { return b == std::byte{0x80}; });
+    return std::none_of(record.data.begin(), record.data.end(),
+                        [](std::byte b) { return b == std::byte{0x80}; });
   if (!part.tensor.name.ends_with(".scales")) return true;
   for (index i = 0; i < part.tensor.rows; ++i) {
     double scale = 0;
@@ -74,8 +78,8 @@ inline bool usable(const file_part& part, const tensor_record& record) {
 /// Finds every part in the file and checks its type and shape, then that the file holds nothing
 /// else, and only then copies. Tensors whose names do not begin with `prefix` are not looked at.
 template <class Ignores>
-result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts, std::string_view prefix,
-                        Ignores&& ignores) {
+result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts,
+                        std::string_view prefix, Ignores&& ignores) {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
   };
@@ -94,25 +98,32 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
     for (const std::string& alias : part.aliases) {
       const tensor_record* const other = look_for(alias);
       if (!found[i]) found[i] = other;
-      if (other && (other->type != found[i]->type || !std::ranges::equal(other->shape(), found[i]->shape()) ||
+      if (other && (other->type != found[i]->type ||
+                    !std::ranges::equal(other->shape(), found[i]->shape()) ||
                     !std::ranges::equal(other->data, found[i]->data)))
         return wrong(errc::mismatch, other->name,
-                     "the same values as " + found[i]->name + " (one tensor in the model type)", "others");
+                     "the same values as " + found[i]->name + " (one tensor in the model type)",
+                     "others");
     }
     const bool code = part.tensor.type == dtype::i8;
-    const std::string expected = std::string(code ? "I8 " : "real ") + shape_text(at) + " (the model type)";
-    if (!found[i]) return wrong(errc::missing, std::string(prefix) + at.name, expected, "no such tensor");
+    const std::string expected =
+        std::string(code ? "I8 " : "real ") + shape_text(at) + " (the model type)";
+    if (!found[i])
+      return wrong(errc::missing, std::string(prefix) + at.name, expected, "no such tensor");
     const tensor_record& record = *found[i];
-    if ((code ? record.type != dtype::i8 : !is_real(record.type)) || !std::ranges::equal(record.shape(), shape_of(at)))
+    if ((code ? record.type != dtype::i8 : !is_real(record.type)) ||
+        !std::ranges::equal(record.shape(), shape_of(at)))
       return wrong(errc::mismatch, record.name, expected, record.description());
     if (!usable(part, record))
-      return wrong(errc::malformed, record.name, code ? "codes from -127 to 127" : "positive, finite scales",
-                   "another value");
+      return wrong(errc::malformed, record.name,
+                   code ? "codes from -127 to 127" : "positive, finite scales", "another value");
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     const std::string& name = file.tensors()[i].name;
-    if (!used[i] && name.starts_with(prefix) && !ignores(std::string_view(name).substr(prefix.size())))
-      return wrong(errc::mismatch, name, "only tensors of the model type", file.tensors()[i].description());
+    if (!used[i] && name.starts_with(prefix) &&
+        !ignores(std::string_view(name).substr(prefix.size())))
+      return wrong(errc::mismatch, name, "only tensors of the model type",
+                   file.tensors()[i].description());
   }
   for (std::size_t i = 0; i < parts.size(); ++i)
     copy_in(parts[i].tensor, parts[i].at, found[i]->type, found[i]->data.data());
@@ -130,8 +141,10 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   };
   std::vector<file_tensor> tensors;
   for (const file_part& part : parts) {
-    auto at = std::find_if(tensors.begin(), tensors.end(), [&](const auto& t) { return t.name == part.at.name; });
-    if (at == tensors.end()) at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
+    auto at = std::find_if(tensors.begin(), tensors.end(),
+                           [&](const auto& t) { return t.name == part.at.name; });
+    if (at == tensors.end())
+      at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
     at->parts.push_back(&part);
   }
   file_writer file(path);
@@ -139,7 +152,8 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   std::vector<std::byte> whole;
   for (const file_tensor& tensor : tensors) {
     const file_part& first = *tensor.parts.front();
-    const auto size = static_cast<std::size_t>(first.at.rows * first.at.columns * size_of(tensor.type));
+    const auto size =
+        static_cast<std::size_t>(first.at.rows * first.at.columns * size_of(tensor.type));
     if (tensor.parts.size() == 1 && !first.at.reordered()) {
       file.write({first.tensor.data, size});
       continue;
@@ -164,12 +178,14 @@ inline error no_memory(const std::string& where) {
 /// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
 /// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory.
 template <class M, class T, class Naming = naming::canonical>
-result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {}, std::string_view prefix = {}) {
+result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
+                              std::string_view prefix = {}) {
   if (!w.valid()) return detail::no_memory(file.where());
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
   if constexpr (!foreign)
     for (const detail::fact& fact : detail::facts_of<M>())
-      if (const auto said = file.metadata().find(fact.key); said != file.metadata().end() && said->second != fact.value)
+      if (const auto said = file.metadata().find(fact.key);
+          said != file.metadata().end() && said->second != fact.value)
         return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
                      detail::printable(said->second)};
   return detail::load_parts(file, detail::parts_of<Naming>(w), prefix, [](std::string_view name) {
@@ -194,7 +210,8 @@ result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming 
 /// the mark that Transformers asks for (Hugging Face's), and `notes` of your own. The same weights
 /// always give the same bytes. Errors: errc::io.
 template <class M, class T, class Naming = naming::canonical>
-result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {}, file_metadata notes = {}) {
+result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
+                              file_metadata notes = {}) {
   if (!w.valid()) return detail::no_memory(path);
   if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
     notes["format"] = "pt";

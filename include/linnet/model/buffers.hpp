@@ -51,7 +51,8 @@ result<void> acceptable(const char* where, const limits& l) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
   } else {
-    if (l.target < 0) return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
+    if (l.target < 0)
+      return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
     if (M::longest(l) > M::context_length && M::learned)
       return refuse("limits.target", "no more than the model's context", l.target);
   }
@@ -59,7 +60,8 @@ result<void> acceptable(const char* where, const limits& l) {
 }
 
 inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes", "a failed allocation"};
+  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+          "a failed allocation"};
 }
 
 }  // namespace detail

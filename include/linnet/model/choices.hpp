@@ -15,8 +15,9 @@ namespace detail {
 
 /// Storage types are policies too, though they have no common base.
 template <class P>
-inline constexpr bool is_storage = std::is_same_v<P, storage::f32> || std::is_same_v<P, storage::bf16> ||
-                                   std::is_same_v<P, storage::int8>;
+inline constexpr bool is_storage =
+    std::is_same_v<P, storage::f32> || std::is_same_v<P, storage::bf16> ||
+    std::is_same_v<P, storage::int8>;
 
 /// The policy derived from `Slot` in the list, or `Default`.
 template <class Slot, class Default, class... Ps>
@@ -38,7 +39,8 @@ struct pick_storage {
 };
 template <class P, class... Ps>
 struct pick_storage<P, Ps...> {
-  using type = typename std::conditional_t<is_storage<P>, std::type_identity<P>, pick_storage<Ps...>>::type;
+  using type =
+      typename std::conditional_t<is_storage<P>, std::type_identity<P>, pick_storage<Ps...>>::type;
 };
 
 /// What a wrapper such as encoder<P> holds, or void.
@@ -60,15 +62,16 @@ inline constexpr int times = (0 + ... + static_cast<int>(std::is_base_of_v<Slot,
 
 template <class P>
 inline constexpr bool known_policy =
-    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> || std::is_base_of_v<attention::policy, P> ||
-    std::is_base_of_v<position::policy, P> || std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
-    is_storage<P>;
+    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> ||
+    std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
+    std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> || is_storage<P>;
 
 /// Words for a wrong list; true when it is right.
 template <class... Ps>
 constexpr bool policies_fit() {
-  static_assert(times<ffn::policy, Ps...> <= 1, "linnet: two ffn:: policies for the same stack; give one, or wrap one "
-                                                "in encoder<> or decoder_stack<>");
+  static_assert(times<ffn::policy, Ps...> <= 1,
+                "linnet: two ffn:: policies for the same stack; give one, or wrap one "
+                "in encoder<> or decoder_stack<>");
   static_assert(times<norm::policy, Ps...> <= 1, "linnet: two norm:: policies; give one");
   static_assert(times<attention::policy, Ps...> <= 1, "linnet: two attention:: policies; give one");
   static_assert(times<position::policy, Ps...> <= 1, "linnet: two position:: policies; give one");
@@ -82,13 +85,13 @@ template <class Norm, class Ffn, class... Branches>
 struct block_of {
   template <index D, index F, bool Bias, real Eps>
   struct make {
-    using feed_forward = residual<typename Norm::template layer<D, Eps>, typename Ffn::template layer<D, F, Bias>>;
+    using feed_forward =
+        residual<typename Norm::template layer<D, Eps>, typename Ffn::template layer<D, F, Bias>>;
     using type = chain<Branches..., named<"ffn", feed_forward>>;
   };
 };
 template <class Norm, class Ffn, class... Branches>
-  requires(Ffn::skipped)
-struct block_of<Norm, Ffn, Branches...> {
+requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
   template <index D, index F, bool Bias, real Eps>
   struct make {
     using type = chain<Branches...>;

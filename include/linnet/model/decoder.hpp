@@ -11,18 +11,19 @@ LINNET_NAMESPACE_BEGIN
 
 /// Tokens of a decoder's training or scoring call, [batch, length] row-major.
 struct decoder_batch {
-  const token* tokens = nullptr;   ///< inputs
-  const token* labels = nullptr;   ///< the token that follows each input, or `ignored`
-  index batch = 0;                 ///< sequences
-  index length = 0;                ///< tokens per sequence
+  const token* tokens = nullptr;  ///< inputs
+  const token* labels = nullptr;  ///< the token that follows each input, or `ignored`
+  index batch = 0;                ///< sequences
+  index length = 0;               ///< tokens per sequence
 };
 
 /// A decoder-only model as a type; spelled decoder<shape, policies...>.
-template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie, class Bias,
-          class Storage>
+template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie,
+          class Bias, class Storage>
 struct decoder_model {
   static_assert(Shape.valid(),
-                "linnet::decoder: the shape is incomplete or inconsistent: every number must be positive, heads a "
+                "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
+                "positive, heads a "
                 "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
 
   static constexpr model_family family = model_family::decoder;
@@ -45,7 +46,8 @@ struct decoder_model {
   template <class Other>
   using with_storage = decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other>;
 
-  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary, context_length = Shape.context;
+  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
+                         context_length = Shape.context;
   static constexpr real eps{Shape.eps};
   static constexpr attention_shape self{.d_model = d,
                                         .heads = Shape.heads,
@@ -56,14 +58,16 @@ struct decoder_model {
                                         .rope = Position::pairing};
   using norm_layer = typename Norm::template layer<d, eps>;
   using block = typename detail::block_of<
-      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<self>>>>::
+      Norm, Ffn,
+      named<"attention", residual<norm_layer, typename Attention::template layer<self>>>>::
       template make<d, Shape.d_ff, biased, eps>::type;
   using blocks = repeat<block, Shape.layers>;
 
   template <class Form>
   struct params {
     typename Form::matrix embedding{};
-    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t> positions{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
+        positions{};
     typename blocks::template params<Form> stack{};
     typename norm_layer::template params<Form> norm{};
     [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
@@ -71,9 +75,11 @@ struct decoder_model {
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, initial_deviation}, p.embedding...);
+    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, initial_deviation},
+      p.embedding...);
     if constexpr (learned)
-      f(at / "position" / "weight", tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
+      f(at / "position" / "weight",
+        tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
     // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
     const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
       if (info.deviation > 0) info.deviation = initial_deviation;
@@ -82,7 +88,8 @@ struct decoder_model {
     blocks::visit(normal, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
     if constexpr (!tied)
-      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, initial_deviation}, p.head...);
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, initial_deviation},
+        p.head...);
   }
   static constexpr double initial_deviation = 0.02;
 
@@ -103,17 +110,19 @@ struct decoder_model {
   struct workspace {
     typename blocks::template cache<T> stack{};
     typename norm_layer::template cache<T> norm{};
-    T *embedded = nullptr, *out = nullptr, *normed = nullptr;     ///< [rows, d]
+    T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
-    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
-    T* chunk = nullptr;       ///< logits of some rows
-    T* last = nullptr;        ///< [batch, d] last valid rows
-    T* logits = nullptr;      ///< [batch, vocabulary]
-    double* losses = nullptr; ///< [rows]
+    T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* chunk = nullptr;        ///< logits of some rows
+    T* last = nullptr;         ///< [batch, d] last valid rows
+    T* logits = nullptr;       ///< [batch, vocabulary]
+    double* losses = nullptr;  ///< [rows]
     int site = 0;
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
-  static constexpr index longest(const limits& l) { return l.target > 0 ? l.target : context_length; }
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : context_length;
+  }
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
@@ -159,12 +168,12 @@ struct decoder_model {
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp.
-  /// Called by every thread.
+  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the
+  /// squared logsumexp. Called by every thread.
   template <class T, class S>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
-                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr,
-                       double z_loss = 0) {
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::machine& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
@@ -174,7 +183,8 @@ struct decoder_model {
     const index rows = ctx.rows();
     forward<T, S>(p, b.tokens, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
-    ops::head_call<T, S> head{rows, d, vocabulary, w.normed, head_matrix<T, S>(p), T(1), b.labels, w.chunk, w.losses};
+    ops::head_call<T, S> head{rows, d,        vocabulary, w.normed, head_matrix<T, S>(p),
+                              T(1), b.labels, w.chunk,    w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (!S::scaled)
@@ -187,9 +197,11 @@ struct decoder_model {
       if (dp) {
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_out.size(), T(0), w.d_out);
-        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows}, d_out, w.norm, ctx);
+        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows},
+                                            d_out, w.norm, ctx);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
-        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded, w.stack, ctx);
+        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
+                                        w.stack, ctx);
         ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
         ops::embed_backward(on, rows, d, b.tokens, w.d_embedded, dp->embedding);
         if constexpr (learned)
@@ -201,8 +213,9 @@ struct decoder_model {
   /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
   /// predicts what follows each sequence's last valid token. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size, index length,
-                   const index* lengths, const index* past, workspace<T>& w, const ops::machine& on) {
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
+                   index length, const index* lengths, const index* past, workspace<T>& w,
+                   const ops::machine& on) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -220,17 +233,22 @@ struct decoder_model {
  private:
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
-    if constexpr (tied) return p.embedding;
-    else return p.head;
+    if constexpr (tied)
+      return p.embedding;
+    else
+      return p.head;
   }
   template <class T>
   static T* head_gradient(params<form::gradient<T>>& dp) {
-    if constexpr (tied) return dp.embedding;
-    else return dp.head;
+    if constexpr (tied)
+      return dp.embedding;
+    else
+      return dp.head;
   }
   /// tokens -> w.normed
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w, context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
+                      context<T>& ctx) {
     const index rows = ctx.rows();
     ops::embed(ctx.on, rows, d, tokens, p.embedding, w.embedded);
     const T* table = nullptr;
@@ -251,19 +269,20 @@ namespace detail {
 template <decoder_shape Shape, class... Ps>
 struct make_decoder {
   static_assert((known_policy<Ps> && ...),
-                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own from ffn::policy, "
+                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own "
+                "from ffn::policy, "
                 "attention::policy or norm::policy");
   static_assert(policies_fit<Ps...>());
-  using type =
-      decoder_model<Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
-                    pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
-                    pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-                    typename pick_storage<Ps...>::type>;
+  using type = decoder_model<
+      Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+      pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
+      pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
+      typename pick_storage<Ps...>::type>;
 };
 }  // namespace detail
 
-/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults: SwiGLU,
-/// full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
+/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
+/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
 template <decoder_shape Shape, class... Policies>
 using decoder = typename detail::make_decoder<Shape, Policies...>::type;
 

@@ -17,8 +17,10 @@ void initialize(weights<M, T>& w, seed s) {
   w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     random_stream random(s, stream_of(at.str()));
     T* values = nullptr;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) values = leaf;
-    else values = leaf.data;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      values = leaf;
+    else
+      values = leaf.data;
     for (index i = 0; i < info.size(); ++i)
       values[i] = info.kind == role::scale  ? T(1)
                   : info.kind == role::bias ? T(0)

@@ -19,14 +19,17 @@ struct limits {
   index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
   int threads = 1;   ///< threads that share the work of one call
-  simd::level level = simd::level::automatic;  ///< pin it for results that are equal across machines
-  executor run_on{};                 ///< your own threads instead of OpenMP's
+  simd::level level =
+      simd::level::automatic;  ///< pin it for results that are equal across machines
+  executor run_on{};           ///< your own threads instead of OpenMP's
 };
 
 /// Calls `f(machine)` on the threads of `l`.
 template <class F>
 void run(const limits& l, F&& f) {
-  parallel(l.threads, l.run_on, [&](const team& threads) { f(ops::machine{threads, simd::resolve(l.level)}); });
+  parallel(l.threads, l.run_on, [&](const team& threads) {
+    f(ops::machine{threads, simd::resolve(l.level)});
+  });
 }
 
 /// What buffers are planned for.
@@ -41,7 +44,8 @@ namespace detail {
 inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
   if (tokens == nullptr) return false;
   for (index i = 0; i < n; ++i)
-    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored)) return false;
+    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored))
+      return false;
   return true;
 }
 

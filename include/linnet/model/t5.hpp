@@ -12,12 +12,13 @@ LINNET_NAMESPACE_BEGIN
 
 /// Sources and targets of a T5 training or scoring call, row-major.
 struct t5_batch {
-  const token* source = nullptr;          ///< [batch, source_length], padded on the right
-  const index* source_lengths = nullptr;  ///< [batch] valid source tokens, at least 1; null when all are
-  const token* labels = nullptr;          ///< [batch, target_length], `ignored` behind the end
-  index batch = 0;                        ///< sequences
-  index source_length = 0;                ///< padded source tokens
-  index target_length = 0;                ///< padded target tokens
+  const token* source = nullptr;  ///< [batch, source_length], padded on the right
+  const index* source_lengths =
+      nullptr;                    ///< [batch] valid source tokens, at least 1; null when all are
+  const token* labels = nullptr;  ///< [batch, target_length], `ignored` behind the end
+  index batch = 0;                ///< sequences
+  index source_length = 0;        ///< padded source tokens
+  index target_length = 0;        ///< padded target tokens
 };
 
 /// One stack of a T5 model: relative-position bias, blocks, final norm.
@@ -26,17 +27,31 @@ struct t5_stack {
   static constexpr index d = Shape.d_model, heads = Shape.heads;
   static constexpr index in = d, out = d;
   static constexpr real eps{Shape.eps};
-  static constexpr attention_shape self{.d_model = d, .heads = heads, .kv_heads = heads, .d_kv = Shape.d_kv,
-                                        .causal = IsDecoder, .scaled = false, .relative = true};
-  static constexpr attention_shape across{.d_model = d, .heads = heads, .kv_heads = heads, .d_kv = Shape.d_kv,
-                                          .cross = true, .scaled = false};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = heads,
+                                        .kv_heads = heads,
+                                        .d_kv = Shape.d_kv,
+                                        .causal = IsDecoder,
+                                        .scaled = false,
+                                        .relative = true};
+  static constexpr attention_shape across{.d_model = d,
+                                          .heads = heads,
+                                          .kv_heads = heads,
+                                          .d_kv = Shape.d_kv,
+                                          .cross = true,
+                                          .scaled = false};
   using norm_layer = typename Norm::template layer<d, eps>;
-  using self_attention = named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
+  using self_attention =
+      named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
   using cross_attention = named<"cross", residual<norm_layer, attention::full::layer<across>>>;
   template <class... Branches>
-  using block_with = typename detail::block_of<Norm, Ffn, Branches...>::template make<d, Shape.d_ff, false, eps>::type;
-  using block = typename std::conditional_t<IsDecoder, std::type_identity<block_with<self_attention, cross_attention>>,
-                                            std::type_identity<block_with<self_attention>>>::type;
+  using block_with =
+      typename detail::block_of<Norm, Ffn, Branches...>::template make<d, Shape.d_ff, false,
+                                                                       eps>::type;
+  using block =
+      typename std::conditional_t<IsDecoder,
+                                  std::type_identity<block_with<self_attention, cross_attention>>,
+                                  std::type_identity<block_with<self_attention>>>::type;
   using blocks = repeat<block, Layers>;
 
   template <class Form>
@@ -47,8 +62,8 @@ struct t5_stack {
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "relative_bias" / "weight", tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)},
-      p.relative_bias...);
+    f(at / "relative_bias" / "weight",
+      tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)}, p.relative_bias...);
     blocks::visit(f, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
   }
@@ -57,10 +72,10 @@ struct t5_stack {
   struct cache {
     typename blocks::template cache<T> stack{};
     typename norm_layer::template cache<T> norm{};
-    T *x = nullptr, *y = nullptr;      ///< [rows, d] embedded input, output of the blocks
-    T *dx = nullptr, *dy = nullptr;    ///< their gradients
-    T* bias = nullptr;                 ///< [heads, 2 origin + 1] bias lines
-    T* d_bias = nullptr;               ///< [batch, heads, 2 origin + 1]
+    T *x = nullptr, *y = nullptr;    ///< [rows, d] embedded input, output of the blocks
+    T *dx = nullptr, *dy = nullptr;  ///< their gradients
+    T* bias = nullptr;               ///< [heads, 2 origin + 1] bias lines
+    T* d_bias = nullptr;             ///< [batch, heads, 2 origin + 1]
     index origin = 0;
     int input_site = 0, output_site = 0;
   };
@@ -86,10 +101,12 @@ struct t5_stack {
 
   /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (zoo A4).
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c, context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c,
+                      context<T>& ctx) {
     const index rows = ctx.rows(), line = 2 * c.origin + 1;
     ctx.on.threads.each(heads, [&](index head) {
-      for (index r = 0; r < line; ++r) c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
+      for (index r = 0; r < line; ++r)
+        c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
     });
     ctx.bias = c.bias;
     ctx.bias_origin = c.origin;
@@ -100,8 +117,8 @@ struct t5_stack {
   }
   /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<T, d> dy, cache<T>& c,
-                       context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<T, d> dy, cache<T>& c, context<T>& ctx) {
     const index rows = ctx.rows(), line = 2 * c.origin + 1;
     ctx.bias = c.bias;
     ctx.bias_origin = c.origin;
@@ -109,14 +126,17 @@ struct t5_stack {
     ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
     ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
     ops::fill(ctx.on, rows * d, T(0), c.dy);
-    norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm, ctx);
+    norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm,
+                                        ctx);
     ops::fill(ctx.on, rows * d, T(0), c.dx);
-    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows}, c.stack, ctx);
+    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
+                                    c.stack, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
     ctx.on.threads.each(heads, [&](index head) {
       for (index b = 0; b < ctx.batch; ++b)
         for (index r = 0; r < line; ++r)
-          dp.relative_bias[bucket(r - c.origin) * heads + head] += c.d_bias[(b * heads + head) * line + r];
+          dp.relative_bias[bucket(r - c.origin) * heads + head] +=
+              c.d_bias[(b * heads + head) * line + r];
     });
   }
 
@@ -130,10 +150,12 @@ struct t5_stack {
 };
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
-template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class Attention, class Norm, class Tie, class Storage>
+template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class Attention, class Norm,
+          class Tie, class Storage>
 struct t5_model {
   static_assert(Shape.valid(),
-                "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer counts and the vocabulary "
+                "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer "
+                "counts and the vocabulary "
                 "must be positive, buckets a multiple of 4");
 
   static constexpr model_family family = model_family::t5;
@@ -172,7 +194,8 @@ struct t5_model {
     f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, 1}, p.embedding...);
     encoder::visit(f, at / "encoder", p.encoder_stack...);
     decoder::visit(f, at / "decoder", p.decoder_stack...);
-    if constexpr (!tied) f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
+    if constexpr (!tied)
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
   }
 
   /// Trainable parameters; shared ones count once.
@@ -235,8 +258,8 @@ struct t5_model {
 
   /// Whether a batch fits the limits and holds only tokens of the vocabulary.
   static bool accepts(const batch& b, const limits& l) {
-    if (b.batch < 1 || b.batch > l.batch || b.source_length < 1 || b.source_length > l.source || b.target_length < 1 ||
-        b.target_length > l.target)
+    if (b.batch < 1 || b.batch > l.batch || b.source_length < 1 || b.source_length > l.source ||
+        b.target_length < 1 || b.target_length > l.target)
       return false;
     for (index i = 0; b.source_lengths && i < b.batch; ++i)
       if (b.source_lengths[i] < 1 || b.source_lengths[i] > b.source_length) return false;
@@ -245,12 +268,12 @@ struct t5_model {
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * target_length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp.
-  /// Called by every thread.
+  /// given, receives all [batch * target_length, vocabulary] of them. `z_loss` is the weight of the
+  /// squared logsumexp. Called by every thread.
   template <class T, class S>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp, const batch& b,
-                       workspace<T>& w, const ops::machine& on, const dropout_key& dropout, T* logits = nullptr,
-                       double z_loss = 0) {
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::machine& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     ctx.dropout = dropout;
     encode<T, S>(p, b.source, w, ctx);
@@ -271,23 +294,28 @@ struct t5_model {
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
 
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
-    ops::head_call<T, S> head{rows, d, vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(), b.labels, w.chunk, w.losses};
+    ops::head_call<T, S> head{
+        rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
+        b.labels, w.chunk, w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (!S::scaled)
       if (dp) {
         head.dy = w.d_out;
-        if constexpr (tied) head.d_table = dp->embedding;
-        else head.d_table = dp->head;
+        if constexpr (tied)
+          head.d_table = dp->embedding;
+        else
+          head.d_table = dp->head;
       }
     const loss_sum sum = ops::head_loss(on, head);
     if constexpr (!S::scaled)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
-        decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows}, w.decoder_stack, target);
+        decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
+                                         w.decoder_stack, target);
         ops::embed_backward(on, rows, d, w.inputs, w.decoder_stack.dx, dp->embedding);
-        encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack, {w.d_memory, ctx.rows()}, w.encoder_stack,
-                                         ctx);
+        encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack,
+                                         {w.d_memory, ctx.rows()}, w.encoder_stack, ctx);
         ops::embed_backward(on, ctx.rows(), d, b.source, w.encoder_stack.dx, dp->embedding);
       }
     return sum;
@@ -295,18 +323,20 @@ struct t5_model {
 
   /// Encodes [batch, length] source tokens into w.memory. Called by every thread.
   template <class T, class S>
-  static void encode(const params<form::kernel<T, S>>& p, const token* source, index batch_size, index length,
-                     const index* lengths, workspace<T>& w, const ops::machine& on) {
+  static void encode(const params<form::kernel<T, S>>& p, const token* source, index batch_size,
+                     index length, const index* lengths, workspace<T>& w, const ops::machine& on) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     encode<T, S>(p, source, w, ctx);
   }
   /// Feeds [batch, length] target tokens after `past` cached ones; w.logits[batch, vocabulary] then
   /// predicts what follows each sequence's last valid token. The encoded source has `memory_length`
-  /// padded tokens; its keys and values are computed unless `memory_cached`. Called by every thread.
+  /// padded tokens; its keys and values are computed unless `memory_cached`. Called by every
+  /// thread.
   template <class T, class S>
-  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size, index length,
-                   const index* lengths, const index* past, index memory_length, const index* memory_lengths,
-                   bool memory_cached, workspace<T>& w, const ops::machine& on) {
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
+                   index length, const index* lengths, const index* past, index memory_length,
+                   const index* memory_lengths, bool memory_cached, workspace<T>& w,
+                   const ops::machine& on) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     ctx.past = past;
     ctx.memory = w.memory;
@@ -319,8 +349,8 @@ struct t5_model {
     on.threads.each(batch_size, [&](index i) {
       std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
     });
-    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr),
-                false, head_scale<T>());
+    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits,
+                static_cast<const T*>(nullptr), false, head_scale<T>());
   }
 
  private:
@@ -331,11 +361,14 @@ struct t5_model {
   }
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
-    if constexpr (tied) return p.embedding;
-    else return p.head;
+    if constexpr (tied)
+      return p.embedding;
+    else
+      return p.head;
   }
   template <class T>
-  static context<T> source_context(index batch_size, index length, const index* lengths, const ops::machine& on) {
+  static context<T> source_context(index batch_size, index length, const index* lengths,
+                                   const ops::machine& on) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -344,7 +377,8 @@ struct t5_model {
     return ctx;
   }
   template <class T, class S>
-  static void encode(const params<form::kernel<T, S>>& p, const token* source, workspace<T>& w, context<T>& ctx) {
+  static void encode(const params<form::kernel<T, S>>& p, const token* source, workspace<T>& w,
+                     context<T>& ctx) {
     ops::embed(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
     encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
   }
@@ -361,16 +395,21 @@ inline constexpr bool known_t5_policy<decoder_stack<P>> = std::is_base_of_v<ffn:
 template <t5_shape Shape, class... Ps>
 struct make_t5 {
   static_assert((known_t5_policy<Ps> && ...),
-                "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from ffn::policy, "
-                "attention::policy or norm::policy, and wrap only ffn:: policies in encoder<> or decoder_stack<>");
-  static_assert((!std::is_base_of_v<position::policy, Ps> && ...),
-                "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
-  static_assert((!std::is_base_of_v<bias::all, Ps> && ...), "linnet::t5: T5 has no biases; bias::all is for decoder<>");
+                "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from "
+                "ffn::policy, "
+                "attention::policy or norm::policy, and wrap only ffn:: policies in encoder<> or "
+                "decoder_stack<>");
+  static_assert(
+      (!std::is_base_of_v<position::policy, Ps> && ...),
+      "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
+  static_assert((!std::is_base_of_v<bias::all, Ps> && ...),
+                "linnet::t5: T5 has no biases; bias::all is for decoder<>");
   static_assert(policies_fit<Ps...>());
   using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
-                        pick<tie::policy, tie::tied, Ps...>, typename pick_storage<Ps...>::type>;
+                        pick<attention::policy, attention::full, Ps...>,
+                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+                        typename pick_storage<Ps...>::type>;
 };
 }  // namespace detail
 

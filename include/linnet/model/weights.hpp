@@ -43,7 +43,8 @@ class tensor_block {
   static constexpr index bytes() {
     arena counter;
     tree_type tree{};
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); }, path{}, tree);
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); },
+             path{}, tree);
     return counter.peak();
   }
 
@@ -51,7 +52,8 @@ class tensor_block {
   tensor_block() : memory_(bytes()) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); }, path{}, tree_);
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); },
+             path{}, tree_);
   }
   /// Whether the allocation succeeded.
   bool valid() const { return memory_.data() != nullptr; }
@@ -128,7 +130,8 @@ void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T>& p) 
           ops::pack(on, info.rows, info.columns, static_cast<const typename S::value*>(from.data),
                     const_cast<typename S::value*>(to.panels));
           if constexpr (S::scaled)
-            ops::copy(on, info.rows, static_cast<const float*>(from.scales), const_cast<float*>(to.scales));
+            ops::copy(on, info.rows, static_cast<const float*>(from.scales),
+                      const_cast<float*>(to.scales));
         }
       },
       path{}, p.tree(), w.tree());
@@ -157,7 +160,8 @@ weights<M, T> unpack(const packed<M, T>& p) {
           for (index n = 0; n < info.rows; ++n)
             for (index j = 0; j < info.columns; ++j)
               to.data[n * info.columns + j] =
-                  from.panels[(n / ops::panel_width * info.columns + j) * ops::panel_width + n % ops::panel_width];
+                  from.panels[(n / ops::panel_width * info.columns + j) * ops::panel_width +
+                              n % ops::panel_width];
           if constexpr (storage_of<M, T>::scaled) std::copy_n(from.scales, info.rows, to.scales);
         }
       },

@@ -17,8 +17,13 @@ inline constexpr index t5_vocabulary = 32128;  ///< 32,100 pieces padded to a mu
 
 /// T5-Efficient sizes; the published totals belong to heads of width 64 (zoo A8).
 constexpr t5_shape t5_efficient(index layers, index d_ff, index d_model, index heads, index d_kv) {
-  return {.d_model = d_model, .d_ff = d_ff, .d_kv = d_kv, .heads = heads, .encoder_layers = layers,
-          .decoder_layers = layers, .vocabulary = t5_vocabulary};
+  return {.d_model = d_model,
+          .d_ff = d_ff,
+          .d_kv = d_kv,
+          .heads = heads,
+          .encoder_layers = layers,
+          .decoder_layers = layers,
+          .vocabulary = t5_vocabulary};
 }
 inline constexpr t5_shape t5_tiny = t5_efficient(4, 1024, 256, 4, 64);
 inline constexpr t5_shape t5_mini = t5_efficient(4, 1536, 384, 8, 64);
@@ -34,20 +39,62 @@ inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
 // sisters of the same family, deep and thin as MobileLLM (Liu et al. 2024) found best at these
 // sizes. The 100M keeps the baseline's block and is deeper; at 10M the GPT-2 vocabulary would take
 // the whole budget, so the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
-inline constexpr decoder_shape stlm_10m{.d_model = 128, .d_ff = 384, .heads = 8, .kv_heads = 4, .layers = 18,
-                                        .vocabulary = 50257, .context = 512, .eps = 1e-6};
-inline constexpr decoder_shape stlm_50m{.d_model = 512, .d_ff = 1536, .heads = 16, .kv_heads = 4, .layers = 10,
-                                        .vocabulary = 50257, .context = 512, .eps = 1e-6};
-inline constexpr decoder_shape stlm_100m{.d_model = 512, .d_ff = 1536, .heads = 16, .kv_heads = 4, .layers = 25,
-                                         .vocabulary = 50257, .context = 512, .eps = 1e-6};
-inline constexpr decoder_shape gpt2_small{.d_model = 768, .d_ff = 3072, .heads = 12, .kv_heads = 12, .layers = 12,
-                                          .vocabulary = 50257, .context = 1024, .eps = 1e-5};
-inline constexpr decoder_shape stories260k{.d_model = 64, .d_ff = 172, .heads = 8, .kv_heads = 4, .layers = 5,
-                                           .vocabulary = 512, .context = 512, .eps = 1e-5};
-inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048, .d_ff = 5632, .heads = 32, .kv_heads = 4, .layers = 22,
-                                              .vocabulary = 32000, .context = 2048, .eps = 1e-5};
-inline constexpr decoder_shape mobilellm_125m{.d_model = 576, .d_ff = 1536, .heads = 9, .kv_heads = 3, .layers = 30,
-                                              .vocabulary = 32000, .context = 2048, .eps = 1e-5};
+inline constexpr decoder_shape stlm_10m{.d_model = 128,
+                                        .d_ff = 384,
+                                        .heads = 8,
+                                        .kv_heads = 4,
+                                        .layers = 18,
+                                        .vocabulary = 50257,
+                                        .context = 512,
+                                        .eps = 1e-6};
+inline constexpr decoder_shape stlm_50m{.d_model = 512,
+                                        .d_ff = 1536,
+                                        .heads = 16,
+                                        .kv_heads = 4,
+                                        .layers = 10,
+                                        .vocabulary = 50257,
+                                        .context = 512,
+                                        .eps = 1e-6};
+inline constexpr decoder_shape stlm_100m{.d_model = 512,
+                                         .d_ff = 1536,
+                                         .heads = 16,
+                                         .kv_heads = 4,
+                                         .layers = 25,
+                                         .vocabulary = 50257,
+                                         .context = 512,
+                                         .eps = 1e-6};
+inline constexpr decoder_shape gpt2_small{.d_model = 768,
+                                          .d_ff = 3072,
+                                          .heads = 12,
+                                          .kv_heads = 12,
+                                          .layers = 12,
+                                          .vocabulary = 50257,
+                                          .context = 1024,
+                                          .eps = 1e-5};
+inline constexpr decoder_shape stories260k{.d_model = 64,
+                                           .d_ff = 172,
+                                           .heads = 8,
+                                           .kv_heads = 4,
+                                           .layers = 5,
+                                           .vocabulary = 512,
+                                           .context = 512,
+                                           .eps = 1e-5};
+inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
+                                              .d_ff = 5632,
+                                              .heads = 32,
+                                              .kv_heads = 4,
+                                              .layers = 22,
+                                              .vocabulary = 32000,
+                                              .context = 2048,
+                                              .eps = 1e-5};
+inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
+                                              .d_ff = 1536,
+                                              .heads = 9,
+                                              .kv_heads = 3,
+                                              .layers = 30,
+                                              .vocabulary = 32000,
+                                              .context = 2048,
+                                              .eps = 1e-5};
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -62,11 +109,13 @@ using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    
 using stlm_10m = decoder<shapes::stlm_10m>;    ///< within 5% of 10M
 using stlm_50m = decoder<shapes::stlm_50m>;    ///< 55,888,896, the published baseline
 using stlm_100m = decoder<shapes::stlm_100m>;  ///< within 5% of 100M
-using gpt2_small =
-    decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh, bias::all>;  ///< 124,439,808
-using stories260k = decoder<shapes::stories260k>;           ///< 260,032
-using tinyllama_1_1b = decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
-using mobilellm_125m = decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
+using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh,
+                           bias::all>;             ///< 124,439,808
+using stories260k = decoder<shapes::stories260k>;  ///< 260,032
+using tinyllama_1_1b =
+    decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
+using mobilellm_125m =
+    decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
 
 static_assert(t5_tiny::parameters() == 15'570'688);
 static_assert(t5_mini::parameters() == 31'220'480);

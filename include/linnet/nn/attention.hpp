@@ -39,7 +39,8 @@ struct policy {};
 struct full : policy {
   template <attention_shape A>
   struct layer {
-    static_assert(A.heads % A.kv_heads == 0, "linnet::attention::full: heads must be a multiple of kv_heads");
+    static_assert(A.heads % A.kv_heads == 0,
+                  "linnet::attention::full: heads must be a multiple of kv_heads");
     static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                   "linnet::attention::full: rotary positions need an even head width d_kv");
     static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
@@ -69,14 +70,15 @@ struct full : policy {
 
     template <class T>
     struct cache {
-      T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]; k and v are the cache in decoding
-      T* mixed = nullptr;                          ///< [rows, n] before the output map
+      T *q = nullptr, *k = nullptr,
+        *v = nullptr;      ///< [rows, n], [key rows, kv]; k and v are the cache in decoding
+      T* mixed = nullptr;  ///< [rows, n] before the output map
       T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
-      T* new_keys = nullptr;    ///< [rows, kv] on their way into the cache
+      T* new_keys = nullptr;  ///< [rows, kv] on their way into the cache
       T* new_values = nullptr;
-      T* scratch = nullptr;     ///< per thread
+      T* scratch = nullptr;  ///< per thread
       index scratch_size = 0;
-      index stride = 0;         ///< keys per sequence in k and v
+      index stride = 0;  ///< keys per sequence in k and v
       int site = 0;
     };
     template <class T>
@@ -109,8 +111,8 @@ struct full : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
-                        context<T>& ctx) {
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
       const index rows = x.rows();
       to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
@@ -143,10 +145,12 @@ struct full : policy {
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
-                         view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
       without_cache::cache<T> none;
-      const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
+      const index rows = x.rows(),
+                  key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
       const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
       const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
       ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
@@ -154,8 +158,9 @@ struct full : policy {
       ops::fill(ctx.on, dq.size(), T(0), dq.data());
       ops::fill(ctx.on, dk.size(), T(0), dk.data());
       ops::fill(ctx.on, dv.size(), T(0), dv.data());
-      ops::attention_backward(ctx.on, call(c, ctx),
-                              {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
+      ops::attention_backward(
+          ctx.on, call(c, ctx),
+          {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
       if constexpr (!A.cross) {
         rotate(c.dq, A.heads, rows, ctx, true);
         rotate(c.dk, A.kv_heads, rows, ctx, true);
@@ -209,7 +214,8 @@ struct full : policy {
       if constexpr (A.rope != rope_pairing::none)
         ctx.on.threads.each(rows, [&](index row) {
           const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-          ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv, x + row * heads * A.d_kv, inverse);
+          ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv,
+                        x + row * heads * A.d_kv, inverse);
         });
     }
   };

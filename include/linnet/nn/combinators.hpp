@@ -29,8 +29,8 @@ struct named {
   static constexpr std::string_view name = Name;
 };
 
-/// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>, ...>.
-/// Every intermediate result has a buffer of its own while training.
+/// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
+/// ...>. Every intermediate result has a buffer of its own while training.
 template <class First, class... Rest>
 struct chain {
  private:
@@ -45,7 +45,9 @@ struct chain {
 
   template <class Form>
   struct params {
-    std::tuple<typename First::layer::template params<Form>, typename Rest::layer::template params<Form>...> items{};
+    std::tuple<typename First::layer::template params<Form>,
+               typename Rest::layer::template params<Form>...>
+        items{};
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
@@ -54,7 +56,8 @@ struct chain {
 
   template <class T>
   struct cache {
-    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...> items{};
+    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...>
+        items{};
     std::array<T*, count> between{};   ///< output of each member but the last
     std::array<T*, count> gradient{};  ///< its gradient, while training
   };
@@ -69,13 +72,14 @@ struct chain {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
     forward_from<0, S>(p, x, y, c, ctx);
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
-                       view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
     backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
   }
 
@@ -105,20 +109,22 @@ struct chain {
     }
   }
   template <std::size_t K, class S, class T, class P>
-  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y, cache<T>& c,
-                           context<T>& ctx) {
+  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
+                           cache<T>& c, context<T>& ctx) {
     if constexpr (K + 1 == count) {
       at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
     } else {
-      static_assert(at_layer<K>::out == at_layer<K + 1>::in, "linnet::chain: neighbouring members differ in width");
+      static_assert(at_layer<K>::out == at_layer<K + 1>::in,
+                    "linnet::chain: neighbouring members differ in width");
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
       at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
       forward_from<K + 1, S, T>(p, z, y, c, ctx);
     }
   }
   template <std::size_t K, class S, class T, class P, class G>
-  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x, view<const T, out> dy,
-                            view<T, at_layer<K>::in> dx, cache<T>& c, context<T>& ctx) {
+  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x,
+                            view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
+                            context<T>& ctx) {
     if constexpr (K + 1 == count) {
       at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dy, dx,
                                            std::get<K>(c.items), ctx);
@@ -136,7 +142,8 @@ struct chain {
 template <class Norm, class Sub>
 struct residual {
   static constexpr index in = Norm::in, out = Norm::in;
-  static_assert(Sub::in == in && Sub::out == in, "linnet::residual: the branch must keep the width of the stream");
+  static_assert(Sub::in == in && Sub::out == in,
+                "linnet::residual: the branch must keep the width of the stream");
 
   template <class Form>
   struct params {
@@ -173,8 +180,8 @@ struct residual {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, in> y, cache<T>& c,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, in> y,
+                      cache<T>& c, context<T>& ctx) {
     const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
     Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
     Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
@@ -182,9 +189,11 @@ struct residual {
     ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
-                       view<const T, in> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
-    const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()), d_normed(c.d_normed, x.rows());
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
+        d_normed(c.d_normed, x.rows());
     ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
     ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
@@ -196,10 +205,12 @@ struct residual {
   static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
 };
 
-/// `N` layers of one type after each other, each with its own parameters: one instantiation, one loop.
+/// `N` layers of one type after each other, each with its own parameters: one instantiation, one
+/// loop.
 template <class Layer, index N>
 struct repeat {
-  static_assert(Layer::in == Layer::out, "linnet::repeat: the layer must keep the width of the stream");
+  static_assert(Layer::in == Layer::out,
+                "linnet::repeat: the layer must keep the width of the stream");
   static constexpr index in = Layer::in, out = Layer::out;
   static constexpr auto count = static_cast<std::size_t>(N);
 
@@ -209,21 +220,23 @@ struct repeat {
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    for (std::size_t l = 0; l < count; ++l) Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
+    for (std::size_t l = 0; l < count; ++l)
+      Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
   }
 
   template <class T>
   struct cache {
     std::array<typename Layer::template cache<T>, count> items{};
-    std::array<T*, count> stream{};    ///< output of each layer but the last
-    std::array<T*, 2> gradient{};      ///< of two neighbouring layers
+    std::array<T*, count> stream{};  ///< output of each layer but the last
+    std::array<T*, 2> gradient{};    ///< of two neighbouring layers
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
     const index size = e.rows() * in, mark = m.scratch.mark();
     if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
-    for (std::size_t l = 0; l + 1 < count; ++l) c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
+    for (std::size_t l = 0; l + 1 < count; ++l)
+      c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
     for (auto& item : c.items) {
       const index kept = m.keep.mark();
       item = Layer::template plan<T>(m, e);
@@ -234,8 +247,8 @@ struct repeat {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y, cache<T>& c,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
     for (std::size_t l = 0; l < count; ++l) {
       const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
       Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
@@ -243,8 +256,9 @@ struct repeat {
     }
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, in> x,
-                       view<const T, out> dy, view<T, in> dx, cache<T>& c, context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
     for (std::size_t l = count; l-- > 0;) {
       const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
       const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;

@@ -1,9 +1,9 @@
 #pragma once
 /// @file
-/// Feed-forward policies: the usual ones, and the re-parameterised variants of the report "Exploring
-/// the Limits of Small Language Models" (zoo B1). A policy has a template
-/// `layer<D, F, Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have
-/// biases. A policy of your own derives from ffn::policy; nothing in the library needs editing.
+/// Feed-forward policies: the usual ones, and the re-parameterised variants of the report
+/// "Exploring the Limits of Small Language Models" (zoo B1). A policy has a template `layer<D, F,
+/// Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have biases. A
+/// policy of your own derives from ffn::policy; nothing in the library needs editing.
 
 #include <linnet/config/shapes.hpp>
 #include <linnet/nn/combinators.hpp>
@@ -16,12 +16,13 @@ template <index D, activation_kind A>
 struct activation_layer : without_parameters, without_cache {
   static constexpr index in = D, out = D;
   template <class T, class S, class P>
-  static void forward(const P&, view<const T, D> x, view<T, D> y, without_cache::cache<T>&, context<T>& ctx) {
+  static void forward(const P&, view<const T, D> x, view<T, D> y, without_cache::cache<T>&,
+                      context<T>& ctx) {
     ops::activation<A>(ctx.on, x.size(), x.data(), y.data());
   }
   template <class T, class S, class P, class G>
-  static void backward(const P&, G&, view<const T, D> x, view<const T, D> dy, view<T, D> dx, without_cache::cache<T>&,
-                       context<T>& ctx) {
+  static void backward(const P&, G&, view<const T, D> x, view<const T, D> dy, view<T, D> dx,
+                       without_cache::cache<T>&, context<T>& ctx) {
     ops::activation_backward<A>(ctx.on, x.size(), x.data(), dy.data(), dx.data());
   }
   static constexpr index flops(const extents&) { return 0; }
@@ -49,8 +50,8 @@ struct dropout_layer : without_parameters {
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, y.data());
   }
   template <class T, class S, class P, class G>
-  static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx, cache<T>& c,
-                       context<T>& ctx) {
+  static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx,
+                       cache<T>& c, context<T>& ctx) {
     ops::copy(ctx.on, dy.size(), dy.data(), c.scratch);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, c.scratch);
     ops::add(ctx.on, dx.size(), dx.data(), c.scratch, dx.data());
@@ -102,8 +103,8 @@ struct gated_layer {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+                      cache<T>& c, context<T>& ctx) {
     const index rows = x.rows();
     without_cache::cache<T> none;
     const view<T, F> gate(c.gate, rows), up(c.up, rows), hidden(c.hidden, rows);
@@ -114,11 +115,13 @@ struct gated_layer {
     narrow::template forward<T, S>(p.down, hidden, y, none, ctx);
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
-                       view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                       context<T>& ctx) {
     const index rows = x.rows();
     without_cache::cache<T> none;
-    const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows), d_up(c.d_up, rows);
+    const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows),
+        d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
     narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, none, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
@@ -171,8 +174,8 @@ struct linear : policy {
 /// 1W + ReLU: ReLU(W x), W[D, D].
 struct linear_relu : policy {
   template <index D, index, bool Bias>
-  using layer =
-      chain<named<"w", linnet::linear<D, D, Bias>>, named<"activation", activation_layer<D, activation_kind::relu>>>;
+  using layer = chain<named<"w", linnet::linear<D, D, Bias>>,
+                      named<"activation", activation_layer<D, activation_kind::relu>>>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which
@@ -186,11 +189,13 @@ struct reparam : policy {
   static constexpr index inner = E.of(D);
   template <index D, bool Three>
   struct make {
-    using type = chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
+    using type =
+        chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
   };
   template <index D>
   struct make<D, true> {
-    using type = chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, inner<D>>>,
+    using type = chain<named<"w1", linnet::linear<D, inner<D>>>,
+                       named<"w2", linnet::linear<inner<D>, inner<D>>>,
                        named<"w3", linnet::linear<inner<D>, D>>>;
   };
   template <index D, index, bool>

@@ -7,7 +7,8 @@
 ///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
 ///    number of parameter structs in lockstep (also none, to count);
 ///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it continues
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
+///  continues
 ///    cached sequences: the same code serves training, prefill and one-token steps;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
 ///  - `flops(extents)`: floating-point operations of the products in a forward call, one
@@ -48,21 +49,21 @@ struct planner {
 /// What all layers of a call share.
 template <class T>
 struct context {
-  ops::machine on{};                ///< threads and instruction-set level
-  index batch = 1;                  ///< sequences
-  index length = 0;                 ///< new tokens per sequence; inputs are [batch * length, width]
-  const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
-  const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
-  const T* memory = nullptr;        ///< encoder output [batch * memory_length, d_model]
-  T* d_memory = nullptr;            ///< its gradient
-  index memory_length = 0;          ///< padded length of the encoder output
+  ops::machine on{};               ///< threads and instruction-set level
+  index batch = 1;                 ///< sequences
+  index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
+  const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
+  const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
+  const T* memory = nullptr;       ///< encoder output [batch * memory_length, d_model]
+  T* d_memory = nullptr;           ///< its gradient
+  index memory_length = 0;         ///< padded length of the encoder output
   const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
-  bool memory_cached = false;       ///< keys and values of the memory are in the cache already
-  const T* bias = nullptr;          ///< relative-position bias lines [heads, 2 * bias_origin + 1]
-  T* d_bias = nullptr;              ///< their gradient, one copy per sequence
-  index bias_origin = 0;            ///< position of distance 0 in a bias line
-  const T* rope = nullptr;          ///< cosines and sines [positions, d_kv]
-  dropout_key dropout{};            ///< masks of this step; rate 0 outside training
+  bool memory_cached = false;  ///< keys and values of the memory are in the cache already
+  const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
+  T* d_bias = nullptr;         ///< their gradient, one copy per sequence
+  index bias_origin = 0;       ///< position of distance 0 in a bias line
+  const T* rope = nullptr;     ///< cosines and sines [positions, d_kv]
+  dropout_key dropout{};       ///< masks of this step; rate 0 outside training
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }

@@ -18,7 +18,8 @@ constexpr double root(double x) {
 }
 }  // namespace detail
 
-/// y[rows, Out] = x[rows, In] W^T (+ b), W[Out, In]. Initial weights: normal with deviation In^-1/2.
+/// y[rows, Out] = x[rows, In] W^T (+ b), W[Out, In]. Initial weights: normal with deviation
+/// In^-1/2.
 template <index In, index Out, bool Bias = false>
 struct linear : without_cache {
   static_assert(In > 0 && Out > 0, "linnet::linear: both widths must be positive");
@@ -39,16 +40,17 @@ struct linear : without_cache {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y, without_cache::cache<T>&,
-                      context<T>& ctx) {
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+                      without_cache::cache<T>&, context<T>& ctx) {
     const T* bias = nullptr;
     if constexpr (Bias) bias = p.bias;
     ops::matmul(ctx.on, x.rows(), Out, In, x.data(), p.weight, y.data(), bias);
   }
 
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, In> x,
-                       view<const T, Out> dy, view<T, In> dx, without_cache::cache<T>&, context<T>& ctx) {
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
+                       without_cache::cache<T>&, context<T>& ctx) {
     ops::matmul_dw(ctx.on, x.rows(), Out, In, dy.data(), x.data(), dp.weight);
     if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
     ops::matmul_dx(ctx.on, x.rows(), Out, In, dy.data(), p.weight, dx.data());

@@ -38,24 +38,27 @@ struct rms : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
-                        context<T>& ctx) {
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+                        cache<T>& c, context<T>& ctx) {
       ctx.on.threads.each(x.rows(), [&](index i) {
         simd::dispatch(ctx.on.level, [&](auto k) {
-          c.root[i] = decltype(k)::template rms_norm<T>(D, T(Eps.value), x.row(i), p.weight, y.row(i));
+          c.root[i] =
+              decltype(k)::template rms_norm<T>(D, T(Eps.value), x.row(i), p.weight, y.row(i));
         });
       });
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
-                         view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                         context<T>& ctx) {
       const auto [first, last] = ctx.on.threads.share(D);
       for (index i = 0; i < x.rows(); ++i)
         for (index j = first; j < last; ++j) dp.weight[j] += dy(i, j) * x(i, j) * c.root[i];
       ctx.on.threads.each(x.rows(), [&](index i) {
         simd::dispatch(ctx.on.level, [&](auto k) {
-          decltype(k)::template rms_norm_backward<T>(D, c.root[i], x.row(i), p.weight, dy.row(i), dx.row(i));
+          decltype(k)::template rms_norm_backward<T>(D, c.root[i], x.row(i), p.weight, dy.row(i),
+                                                     dx.row(i));
         });
       });
     }
@@ -91,8 +94,8 @@ struct layer_norm : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y, cache<T>& c,
-                        context<T>& ctx) {
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+                        cache<T>& c, context<T>& ctx) {
       ctx.on.threads.each(x.rows(), [&](index i) {
         simd::dispatch(ctx.on.level, [&](auto k) {
           decltype(k)::template layer_norm<T>(D, T(Eps.value), x.row(i), p.weight, p.bias, y.row(i),
@@ -102,8 +105,9 @@ struct layer_norm : policy {
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp, view<const T, D> x,
-                         view<const T, D> dy, view<T, D> dx, cache<T>& c, context<T>& ctx) {
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                         context<T>& ctx) {
       const auto [first, last] = ctx.on.threads.share(D);
       for (index i = 0; i < x.rows(); ++i) {
         const T mean = c.statistics[2 * i], r = c.statistics[2 * i + 1];
@@ -114,8 +118,8 @@ struct layer_norm : policy {
       }
       ctx.on.threads.each(x.rows(), [&](index i) {
         simd::dispatch(ctx.on.level, [&](auto k) {
-          decltype(k)::template layer_norm_backward<T>(D, c.statistics + 2 * i, x.row(i), p.weight, dy.row(i),
-                                                       dx.row(i));
+          decltype(k)::template layer_norm_backward<T>(D, c.statistics + 2 * i, x.row(i), p.weight,
+                                                       dy.row(i), dx.row(i));
         });
       });
     }

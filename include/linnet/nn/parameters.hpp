@@ -25,7 +25,9 @@ struct path {
   constexpr path operator/(index child) const { return {this, {}, child}; }
   /// The dotted name, such as `encoder.0.attention.q.weight`.
   std::string str() const {
-    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0) ? parent->str() : "";
+    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0)
+                           ? parent->str()
+                           : "";
     if (!text.empty()) text += '.';
     if (number < 0) return text + std::string(name);
     char digits[24];
@@ -35,19 +37,20 @@ struct path {
 
 /// What a parameter is for; decides initial values and weight decay.
 enum class role {
-  matrix,   ///< a linear map [out, in]; may be stored quantized
-  table,    ///< rows looked up by index [rows, width]; may be stored quantized when `lookup` is a token
-  position, ///< a table of positions or relative-position buckets; always stored in full
-  scale,    ///< a norm's gamma, starts at one
-  bias      ///< an additive vector, starts at zero
+  matrix,    ///< a linear map [out, in]; may be stored quantized
+  table,     ///< rows looked up by index [rows, width]; may be stored quantized when `lookup` is a
+             ///< token
+  position,  ///< a table of positions or relative-position buckets; always stored in full
+  scale,     ///< a norm's gamma, starts at one
+  bias       ///< an additive vector, starts at zero
 };
 
 /// The facts about one parameter tensor.
 struct tensor_info {
-  index rows = 0;          ///< output features, or 1 for a vector
-  index columns = 0;       ///< input features
+  index rows = 0;     ///< output features, or 1 for a vector
+  index columns = 0;  ///< input features
   role kind = role::matrix;
-  double deviation = 0;    ///< standard deviation of the initial normal values (zoo A6)
+  double deviation = 0;  ///< standard deviation of the initial normal values (zoo A6)
 
   /// Number of values.
   constexpr index size() const { return rows * columns; }
@@ -57,7 +60,8 @@ struct tensor_info {
   constexpr bool decays() const { return kind != role::scale && kind != role::bias; }
 };
 
-/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations see.
+/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
+/// see.
 template <class S>
 struct matrix_ref {
   typename S::value* data = nullptr;

@@ -21,7 +21,7 @@ struct rope : policy {
 struct rope_half : policy {
   static constexpr rope_pairing pairing = rope_pairing::half;
 };
-struct learned : policy {};     ///< a trained table [context, d_model], added to the embedding (GPT-2)
+struct learned : policy {};  ///< a trained table [context, d_model], added to the embedding (GPT-2)
 struct sinusoidal : policy {};  ///< fixed sines and cosines, added to the embedding
 struct none : policy {};        ///< no positions: causal attention alone orders the tokens
 }  // namespace position

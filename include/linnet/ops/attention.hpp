@@ -16,17 +16,17 @@ inline constexpr index attention_rows = 48;
 /// One attention call: q[batch, queries, heads*h] against k, v[batch, keys, kv_heads*h].
 template <class T>
 struct attention_call {
-  index batch, queries, keys;         ///< padded lengths; `keys` also strides from sequence to sequence
+  index batch, queries, keys;  ///< padded lengths; `keys` also strides from sequence to sequence
   index heads, kv_heads, h;
-  bool causal;                        ///< key j is visible to query i if j <= past + i
-  T scale;                            ///< of the scores
+  bool causal;  ///< key j is visible to query i if j <= past + i
+  T scale;      ///< of the scores
   const T *q, *k, *v;
-  T* out;                             ///< [batch, queries, heads*h]
-  const index* past = nullptr;        ///< position of each sequence's first query, or null for 0
-  const index* key_lengths = nullptr; ///< valid keys of each sequence, or null for all
-  const T* bias = nullptr;            ///< lines [heads, 2*bias_origin + 1], by key position - query position
+  T* out;                              ///< [batch, queries, heads*h]
+  const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
+  const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
+  const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
-  T* scratch = nullptr;               ///< per thread, attention_scratch() values
+  T* scratch = nullptr;  ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
   int site = 0;
@@ -56,9 +56,15 @@ struct attention_unit {
   T *scores, *key_columns;
 
   attention_unit(const attention_call<T>& c, index unit, int rank)
-      : call(c), b(unit / c.kv_heads), g(unit % c.kv_heads), n(c.heads * c.h), kv(c.kv_heads * c.h),
-        valid(c.key_lengths ? c.key_lengths[b] : c.keys), past(c.past ? c.past[b] : 0),
-        wide(round_up(c.keys, panel_width)), scores(c.scratch + rank * c.scratch_size),
+      : call(c),
+        b(unit / c.kv_heads),
+        g(unit % c.kv_heads),
+        n(c.heads * c.h),
+        kv(c.kv_heads * c.h),
+        valid(c.key_lengths ? c.key_lengths[b] : c.keys),
+        past(c.past ? c.past[b] : 0),
+        wide(round_up(c.keys, panel_width)),
+        scores(c.scratch + rank * c.scratch_size),
         key_columns(scores + attention_rows * wide) {
     if (call.causal) valid = (std::min)(valid, past + call.queries);
   }
@@ -66,9 +72,7 @@ struct attention_unit {
   const T* key() const { return call.k + b * call.keys * kv + g * call.h; }
   const T* value() const { return call.v + b * call.keys * kv + g * call.h; }
   /// Keys that query i sees.
-  index visible(index i) const {
-    return call.causal ? (std::min)(valid, past + i + 1) : valid;
-  }
+  index visible(index i) const { return call.causal ? (std::min)(valid, past + i + 1) : valid; }
   /// columns[h, wide] = x[valid, h]^T with stride kv, zero behind the valid ones.
   void transpose(const T* x, T* columns) const {
     for (index c = 0; c < call.h; ++c) {
@@ -76,7 +80,8 @@ struct attention_unit {
       for (index j = valid; j < wide; ++j) columns[c * wide + j] = T(0);
     }
   }
-  /// scores[rows, wide] = softmax of query rows [i0, i0 + rows) of a head; returns the visible width.
+  /// scores[rows, wide] = softmax of query rows [i0, i0 + rows) of a head; returns the visible
+  /// width.
   template <class Kernels>
   index probabilities(Kernels, index head, index i0, index rows) const {
     const index seen = visible(i0 + rows - 1);
@@ -86,13 +91,15 @@ struct attention_unit {
         scores[j] = call.scale * Kernels::template dot<T>(call.h, q, key() + j * kv);
     } else {
       Kernels::template multiply<T, T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
-                                       {key_columns, wide, panel_width}, scores, wide, {nullptr, nullptr, call.scale, false});
+                                       {key_columns, wide, panel_width}, scores, wide,
+                                       {nullptr, nullptr, call.scale, false});
     }
     for (index i = 0; i < rows; ++i) {
       T* const row = scores + i * wide;
       const index count = visible(i0 + i);
       if (call.bias) {
-        const T* const line = call.bias + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i0 + i);
+        const T* const line =
+            call.bias + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i0 + i);
         Kernels::template add<T>(count, row, line, row);
       }
       Kernels::template softmax<T>(count, row);
@@ -104,8 +111,8 @@ struct attention_unit {
   void drop(index head, index i0, index rows, index seen, T* x) const {
     if (call.dropout.rate <= 0) return;
     for (index i = 0; i < rows; ++i)
-      dropout_multipliers<T>(call.dropout, b, call.site, (head * call.queries + i0 + i) * call.keys, seen,
-                             [&](index j, T multiplier) { x[i * wide + j] *= multiplier; });
+      dropout_multipliers<T>(call.dropout, b, call.site, (head * call.queries + i0 + i) * call.keys,
+                             seen, [&](index j, T multiplier) { x[i * wide + j] *= multiplier; });
   }
 };
 
@@ -125,8 +132,9 @@ void attention(const machine& on, const attention_call<T>& call) {
           const index rows = (std::min)(attention_rows, call.queries - i0);
           const index seen = u.probabilities(kernels, head, i0, rows);
           u.drop(head, i0, rows, seen, u.scores);
-          K::template multiply<T, T>(rows, call.h, seen, {u.scores, u.wide, 1}, {u.value(), u.kv, panel_width},
-                                     call.out + (u.b * call.queries + i0) * u.n + head * call.h, u.n, {});
+          K::template multiply<T, T>(
+              rows, call.h, seen, {u.scores, u.wide, 1}, {u.value(), u.kv, panel_width},
+              call.out + (u.b * call.queries + i0) * u.n + head * call.h, u.n, {});
         }
     });
   });
@@ -134,7 +142,8 @@ void attention(const machine& on, const attention_call<T>& call) {
 
 /// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
 template <class T>
-void attention_backward(const machine& on, const attention_call<T>& call, const attention_gradient<T>& grad) {
+void attention_backward(const machine& on, const attention_call<T>& call,
+                        const attention_gradient<T>& grad) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
@@ -155,9 +164,11 @@ void attention_backward(const machine& on, const attention_call<T>& call, const 
           std::copy_n(u.scores, rows * u.wide, dropped);
           u.drop(head, i0, rows, seen, dropped);
           // dv += P^T d_out, dP = d_out v^T
-          K::template multiply<T, T>(seen, call.h, rows, {dropped, 1, u.wide}, {grad.d_out + at, u.n, panel_width}, dv, u.kv,
+          K::template multiply<T, T>(seen, call.h, rows, {dropped, 1, u.wide},
+                                     {grad.d_out + at, u.n, panel_width}, dv, u.kv,
                                      {nullptr, nullptr, T(1), true});
-          K::template multiply<T, T>(rows, round_up(seen, panel_width), call.h, {grad.d_out + at, u.n, 1},
+          K::template multiply<T, T>(rows, round_up(seen, panel_width), call.h,
+                                     {grad.d_out + at, u.n, 1},
                                      {value_columns, u.wide, panel_width}, d_scores, u.wide, {});
           u.drop(head, i0, rows, seen, d_scores);
           for (index i = 0; i < rows; ++i) {
@@ -166,15 +177,17 @@ void attention_backward(const machine& on, const attention_call<T>& call, const 
             K::template softmax_backward<T>(count, u.scores + i * u.wide, row, row);
             std::fill(row + count, row + seen, T(0));
             if (grad.d_bias) {
-              T* const line = grad.d_bias + (u.b * call.heads + head) * (2 * call.bias_origin + 1) + call.bias_origin -
-                              (u.past + i0 + i);
+              T* const line = grad.d_bias + (u.b * call.heads + head) * (2 * call.bias_origin + 1) +
+                              call.bias_origin - (u.past + i0 + i);
               K::template add<T>(count, line, row, line);
             }
           }
           // dq += scale dS k, dk += scale dS^T q
-          K::template multiply<T, T>(rows, call.h, seen, {d_scores, u.wide, 1}, {u.key(), u.kv, panel_width}, grad.dq + at,
-                                     u.n, {nullptr, nullptr, call.scale, true});
-          K::template multiply<T, T>(seen, call.h, rows, {d_scores, 1, u.wide}, {call.q + at, u.n, panel_width}, dk, u.kv,
+          K::template multiply<T, T>(rows, call.h, seen, {d_scores, u.wide, 1},
+                                     {u.key(), u.kv, panel_width}, grad.dq + at, u.n,
+                                     {nullptr, nullptr, call.scale, true});
+          K::template multiply<T, T>(seen, call.h, rows, {d_scores, 1, u.wide},
+                                     {call.q + at, u.n, panel_width}, dk, u.kv,
                                      {nullptr, nullptr, call.scale, true});
         }
     });

@@ -21,7 +21,8 @@ namespace ops {
 /// The multiplier, 0 or 1 / (1 - rate), of each of `n` values from position `first` on, of one
 /// sample at one site; calls f(i, multiplier).
 template <class T, class F>
-void dropout_multipliers(const dropout_key& key, index sample, int site, index first, index n, F&& f) {
+void dropout_multipliers(const dropout_key& key, index sample, int site, index first, index n,
+                         F&& f) {
   const auto limit = static_cast<std::uint32_t>(key.rate * 4294967296.0);
   const T keep = static_cast<T>(1.0 / (1.0 - key.rate));
   const std::uint64_t stream = key.seed ^ (key.step * 0x9E3779B97F4A7C15ull);
@@ -35,9 +36,11 @@ void dropout_multipliers(const dropout_key& key, index sample, int site, index f
   }
 }
 
-/// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or double.
+/// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or
+/// double.
 template <class T>
-void dropout(const team& threads, const dropout_key& key, int site, index batch, index length, index width, T* x) {
+void dropout(const team& threads, const dropout_key& key, int site, index batch, index length,
+             index width, T* x) {
   if (key.rate <= 0) return;
   threads.each(batch * length, [&](index row) {
     T* const values = x + row * width;

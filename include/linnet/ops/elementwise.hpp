@@ -34,37 +34,44 @@ void copy(const machine& on, index n, const T* x, T* y) {
 template <class T>
 void add(const machine& on, index n, const T* a, const T* b, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
   });
 }
 /// y[n] = f(x[n])
 template <activation_kind A, class T>
 void activation(const machine& on, index n, const T* x, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
   });
 }
 /// dx[n] += dy[n] f'(x[n])
 template <activation_kind A, class T>
 void activation_backward(const machine& on, index n, const T* x, const T* dy, T* dx) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at); });
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
+    });
   });
 }
 /// y[n] = f(gate[n]) up[n] (zoo A4, C1)
 template <activation_kind A, class T>
 void gated(const machine& on, index n, const T* gate, const T* up, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at); });
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
+    });
   });
 }
 /// dgate[n], dup[n] = the derivatives of gated() (overwritten)
 template <activation_kind A, class T>
-void gated_backward(const machine& on, index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+void gated_backward(const machine& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
+                    T* dup) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
     simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at, dup + at);
+      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
+                                                 dup + at);
     });
   });
 }

@@ -26,14 +26,16 @@ namespace ops {
 
 /// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
 template <class T, class S>
-void embed(const machine& on, index rows, index d, const token* tokens, const packed_matrix<T, S>& table, T* x) {
+void embed(const machine& on, index rows, index d, const token* tokens,
+           const packed_matrix<T, S>& table, T* x) {
   on.threads.each(rows, [&](index i) {
     for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
   });
 }
 /// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
 template <class T>
-void embed_backward(const machine& on, index rows, index d, const token* tokens, const T* dx, T* d_table) {
+void embed_backward(const machine& on, index rows, index d, const token* tokens, const T* dx,
+                    T* d_table) {
   const auto [first, last] = on.threads.share(d);
   for (index i = 0; i < rows; ++i)
     for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
@@ -42,7 +44,8 @@ void embed_backward(const machine& on, index rows, index d, const token* tokens,
 
 /// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
 template <class T>
-void position_backward(const machine& on, index batch, index length, index d, const T* dx, T* d_table) {
+void position_backward(const machine& on, index batch, index length, index d, const T* dx,
+                       T* d_table) {
   on.threads.each(length, [&](index t) {
     for (index b = 0; b < batch; ++b)
       for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
@@ -55,12 +58,12 @@ constexpr index head_rows(index vocabulary) {
   return rows < 8 ? 8 : rows > 128 ? 128 : rows;
 }
 
-/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l), and,
-/// in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's z-loss
-/// (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
+/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l),
+/// and, in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
+/// z-loss (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
 template <class T>
-void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits, double* losses,
-                   bool gradient, double z_loss = 0) {
+void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
+                   double* losses, bool gradient, double z_loss = 0) {
   on.threads.each(rows, [&](index i) {
     T* const row = logits + i * vocabulary;
     losses[i] = 0;
@@ -105,11 +108,11 @@ loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
   const index step = head_rows(h.vocabulary);
   for (index first = 0; first < h.rows; first += step) {
     const index rows = (std::min)(step, h.rows - first);
-    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk, static_cast<const T*>(nullptr), false,
-           h.alpha);
+    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk,
+           static_cast<const T*>(nullptr), false, h.alpha);
     if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
-    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr,
-                  h.z_loss);
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                  h.dy != nullptr, h.z_loss);
     if constexpr (!S::scaled)
       if (h.dy) {
         matmul_dw(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.d_table, h.alpha);

@@ -30,14 +30,15 @@ template <class T, class S>
 struct packed_matrix {
   using value = typename S::value;
   const value* panels = nullptr;
-  const float* scales = nullptr;   ///< one per output feature when the storage is scaled
-  const value* rows = nullptr;     ///< W itself, row-major; only while training
+  const float* scales = nullptr;  ///< one per output feature when the storage is scaled
+  const value* rows = nullptr;    ///< W itself, row-major; only while training
 
   /// Codes that the panels of an [n, k] matrix occupy.
   static constexpr index size(index n, index k) { return round_up(n, panel_width) * k; }
   /// W(n, j).
   T at(index n, index j, index k) const {
-    const auto x = static_cast<T>(S::decode(panels[(n / panel_width * k + j) * panel_width + n % panel_width]));
+    const auto x = static_cast<T>(
+        S::decode(panels[(n / panel_width * k + j) * panel_width + n % panel_width]));
     if constexpr (S::scaled) return x * static_cast<T>(scales[n]);
     return x;
   }
@@ -60,7 +61,8 @@ namespace detail {
 /// Splits the outputs of an [M, N] product over the team in tiles of whole panels and row blocks.
 template <class T, class Value>
 void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<T>& a,
-                   const simd::columns_operand<Value>& b, T* c, index ldc, const simd::epilogue<T>& e, index slack) {
+                   const simd::columns_operand<Value>& b, T* c, index ldc,
+                   const simd::epilogue<T>& e, index slack) {
   const index panels = round_up(n, panel_width) / panel_width;
   // Rows are split only where there are too few panels to share out; blocks stay multiples of the
   // register tile, so no output changes its arithmetic.
@@ -77,10 +79,9 @@ void split_product(const machine& on, index m, index n, index k, const simd::row
     if (part.bias) part.bias += j0;
     if (part.scale) part.scale += j0;
     simd::dispatch(on.level, [&](auto kernels) {
-      decltype(kernels)::template multiply<T, Value>(i1 - i0, j1 - j0, k,
-                                                     {a.data + i0 * a.row, a.row, a.column},
-                                                     {b.data + p0 * b.panel, b.ld, b.panel},
-                                                     c + i0 * ldc + j0, ldc, part, slack + n - j1);
+      decltype(kernels)::template multiply<T, Value>(
+          i1 - i0, j1 - j0, k, {a.data + i0 * a.row, a.row, a.column},
+          {b.data + p0 * b.panel, b.ld, b.panel}, c + i0 * ldc + j0, ldc, part, slack + n - j1);
     });
     unit += p1 - p0;
   }
@@ -91,27 +92,33 @@ void split_product(const machine& on, index m, index n, index k, const simd::row
 
 /// y[M, N] = x[M, K] W^T (+ bias), or y += ... when `accumulate`.
 template <class T, class S>
-void matmul(const machine& on, index m, index n, index k, const T* x, const packed_matrix<T, S>& w, T* y,
-            const T* bias = nullptr, bool accumulate = false, T alpha = T(1)) {
+void matmul(const machine& on, index m, index n, index k, const T* x, const packed_matrix<T, S>& w,
+            T* y, const T* bias = nullptr, bool accumulate = false, T alpha = T(1)) {
   simd::epilogue<T> e{bias, S::scaled ? w.scales : nullptr, alpha, accumulate};
-  detail::split_product<T>(on, m, n, k, {x, k, 1}, simd::columns_operand<typename S::value>{w.panels, panel_width, panel_width * k},
-                           y, n, e, round_up(n, panel_width) - n);
+  detail::split_product<T>(
+      on, m, n, k, {x, k, 1},
+      simd::columns_operand<typename S::value>{w.panels, panel_width, panel_width * k}, y, n, e,
+      round_up(n, panel_width) - n);
 }
 
 /// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads the canonical rows.
 template <class T, class S>
-void matmul_dx(const machine& on, index m, index n, index k, const T* dy, const packed_matrix<T, S>& w, T* dx,
-               T alpha = T(1)) {
-  static_assert(!S::scaled, "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
-  detail::split_product<T>(on, m, k, n, {dy, n, 1}, simd::columns_operand<typename S::value>{w.rows, k, panel_width}, dx, k,
+void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
+               const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
+  static_assert(
+      !S::scaled,
+      "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
+  detail::split_product<T>(on, m, k, n, {dy, n, 1},
+                           simd::columns_operand<typename S::value>{w.rows, k, panel_width}, dx, k,
                            {nullptr, nullptr, alpha, true}, 0);
 }
 
 /// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
 template <class T>
-void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw, T alpha = T(1)) {
-  detail::split_product<T>(on, n, k, m, {dy, 1, n}, simd::columns_operand<T>{x, k, panel_width}, dw, k,
-                           {nullptr, nullptr, alpha, true}, 0);
+void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw,
+               T alpha = T(1)) {
+  detail::split_product<T>(on, n, k, m, {dy, 1, n}, simd::columns_operand<T>{x, k, panel_width}, dw,
+                           k, {nullptr, nullptr, alpha, true}, 0);
 }
 
 /// db[N] += column sums of dy[M, N], each sum in ascending row order.

@@ -22,7 +22,8 @@ template <class T>
 void rope_table(index positions, index h, double theta, T* table) {
   for (index t = 0; t < positions; ++t)
     for (index i = 0; i < h / 2; ++i) {
-      const double angle = static_cast<double>(t) * std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+      const double angle = static_cast<double>(t) *
+                           std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
       table[t * h + i] = static_cast<T>(std::cos(angle));
       table[t * h + h / 2 + i] = static_cast<T>(std::sin(angle));
     }
@@ -33,7 +34,8 @@ void rope_table(index positions, index h, double theta, T* table) {
 template <class T>
 void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, bool inverse) {
   const index half = h / 2;
-  const index stride = pairing == rope_pairing::half ? 1 : 2, partner = pairing == rope_pairing::half ? half : 1;
+  const index stride = pairing == rope_pairing::half ? 1 : 2,
+              partner = pairing == rope_pairing::half ? half : 1;
   for (index head = 0; head < heads; ++head, x += h)
     for (index i = 0; i < half; ++i) {
       const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
@@ -45,7 +47,8 @@ void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, 
 
 /// T5's bucket of a relative position key - query (zoo A3): exact up to a quarter (bidirectional)
 /// or half (causal) of the buckets, then logarithmic up to `max_distance`.
-constexpr index relative_bucket(index relative, bool bidirectional, index buckets, index max_distance) {
+constexpr index relative_bucket(index relative, bool bidirectional, index buckets,
+                                index max_distance) {
   index base = 0, distance = relative > 0 ? 0 : -relative;
   if (bidirectional) {
     buckets /= 2;
@@ -61,18 +64,21 @@ constexpr index relative_bucket(index relative, bool bidirectional, index bucket
   // (distance/exact)^(buckets - exact) >= (max/exact)^k.
   const index logarithmic = buckets - exact;
   double power = 1;
-  for (index i = 0; i < logarithmic; ++i) power *= static_cast<double>(distance) / static_cast<double>(exact);
+  for (index i = 0; i < logarithmic; ++i)
+    power *= static_cast<double>(distance) / static_cast<double>(exact);
   const double step = static_cast<double>(max_distance) / static_cast<double>(exact);
   index k = 0;
-  for (double threshold = step; k < logarithmic - 1 && power >= threshold * (1 - 1e-12); threshold *= step) ++k;
+  for (double threshold = step; k < logarithmic - 1 && power >= threshold * (1 - 1e-12);
+       threshold *= step)
+    ++k;
   return base + exact + k;
 }
 
 /// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017):
 /// sine in even columns, cosine in odd ones, wavelengths up to 10000 * 2 pi.
 inline double sinusoid(index t, index i, index d) {
-  const double angle =
-      static_cast<double>(t) * std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
+  const double angle = static_cast<double>(t) *
+                       std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
   return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
 }
 

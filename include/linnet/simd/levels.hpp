@@ -20,10 +20,10 @@ namespace simd {
 
 /// An instruction-set level. Results are bitwise reproducible within a level.
 enum class level {
-  automatic, ///< the best of this machine, see best()
-  portable,  ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
-  avx2,      ///< 32-byte vectors with fused multiply-add
-  avx512     ///< 64-byte vectors (F, BW, DQ, VL)
+  automatic,  ///< the best of this machine, see best()
+  portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
+  avx2,       ///< 32-byte vectors with fused multiply-add
+  avx512      ///< 64-byte vectors (F, BW, DQ, VL)
 };
 
 /// Name of a level, as LINNET_SIMD spells it.
@@ -39,6 +39,7 @@ namespace detail {
 /// Kernels for any machine.
 struct portable {
 #include <linnet/simd/vector.inl>
+
 #include <linnet/simd/matmul.inl>
 #include <linnet/simd/rows.inl>
 };
@@ -50,13 +51,15 @@ struct portable {
 // g++ 12 widens bytes one by one and has no vector square root; both need their intrinsics.
 #define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
-#define LINNET_WIDEN_BYTES(p) _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_WIDEN_BYTES(p) \
+  _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
 /// Kernels for AVX2 with FMA.
 struct avx2 {
 #include <linnet/simd/vector.inl>
+
 #include <linnet/simd/matmul.inl>
 #include <linnet/simd/rows.inl>
 };
@@ -69,14 +72,16 @@ struct avx2 {
 #undef LINNET_ROOT_DOUBLE
 #define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
-#define LINNET_WIDEN_BYTES(p) \
-  _mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_WIDEN_BYTES(p)                            \
+  _mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
+                             _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
 /// Kernels for AVX-512.
 struct avx512 {
 #include <linnet/simd/vector.inl>
+
 #include <linnet/simd/matmul.inl>
 #include <linnet/simd/rows.inl>
 };
@@ -92,8 +97,8 @@ struct avx512 {
 inline level detect() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
     return level::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return level::avx2;
 #endif

@@ -45,7 +45,7 @@ struct epilogue {
   const T* bias = nullptr;       ///< one per column, or null
   const float* scale = nullptr;  ///< one per column (quantized weights), or null
   T alpha = T(1);
-  bool accumulate = false;       ///< add to what is there instead of overwriting it
+  bool accumulate = false;  ///< add to what is there instead of overwriting it
 };
 
 }  // namespace simd

@@ -3,7 +3,8 @@
 
 /// Calls f(position, count) for full vectors and, once, for the rest.
 #define LINNET_FOR_VECTORS(T, i, count, n) \
-  for (index i = 0, count = lanes<T>; i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
+  for (index i = 0, count = lanes<T>;      \
+       i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
 
 template <class T>
 LINNET_TARGET static inline vec<T> get(const T* p, index count) {
@@ -70,8 +71,10 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> e = exp<T>(get(x + i, c) - shift);
     put<T>(x + i, e, c);
-    if (c == lanes<T>) all += e;
-    else all += load_first<T>(x + i, c);
+    if (c == lanes<T>)
+      all += e;
+    else
+      all += load_first<T>(x + i, c);
   }
   return sum<T>(all);
 }
@@ -98,7 +101,8 @@ LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy, T* dx) {
+LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
   const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
@@ -109,7 +113,8 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta, T* y, T* statistics) {
+LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
   const index whole = n - n % lanes<T>;
@@ -127,8 +132,8 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x, const T* gamma, const T* dy,
-                                              T* dx) {
+LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -151,16 +156,19 @@ LINNET_TARGET static void activation(index n, const T* x, T* y) {
 /// dx += dy f'(x)
 template <activation_kind A, class T>
 LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * slope<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
 LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate, T* dup) {
+LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+                                         T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
     put<T>(dgate + i, d * get(up + i, c) * slope<A, T>(g), c);
@@ -171,8 +179,8 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (zoo H): m, v are moving averages, `rate` the learning rate with both bias
 /// corrections folded in, `eps` likewise, `decay` = learning rate times weight decay.
 template <class T>
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay, const T* g, T* m,
-                                T* v, T* w) {
+LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+                                const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
     const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;

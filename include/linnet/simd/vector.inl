@@ -13,7 +13,8 @@ template <class T>
 using vec = typename vector_of<T, lanes<T>>::type;
 /// As many integers as a register holds T.
 template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>, lanes<T>>::type;
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -30,7 +31,8 @@ template <class T>
 LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
   typename vector_of<std::uint16_t, lanes<T>>::type half;
   __builtin_memcpy(&half, p, sizeof half);
-  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type) << 16;
+  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type)
+                    << 16;
   vec<T> v;
   __builtin_memcpy(&v, &bits, sizeof v);
   return v;
@@ -111,8 +113,9 @@ LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
   if constexpr (sizeof(T) == 4) {
-    vec<T> c = x > T(88) ? x - x + T(88) : x;
-    c = c < T(-87.3) ? c - c + T(-87.3) : c;
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    vec<T> c = x > T(88) ? zero + T(88) : x;
+    c = c < T(-87.3) ? zero + T(-87.3) : c;
     const vec<T> t = c * T(1.44269504088896341);
     const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
     const vec<T> fn = __builtin_convertvector(n, vec<T>);
@@ -128,7 +131,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     vec<T> power;
     __builtin_memcpy(&power, &bits, sizeof power);
     p = p * power;
-    return x < T(-87.3) ? p - p : p;
+    return x < T(-87.3) ? zero : p;
   } else {
     T values[lanes<T>];
     store(values, x);
@@ -174,8 +177,9 @@ LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
 /// f(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? x : x - x;
-  if constexpr (A == activation_kind::gelu) return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::relu) return x > T(0) ? x : vec<T>{};
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
@@ -183,8 +187,7 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
 /// f'(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
-  const vec<T> zero = x - x;
-  if constexpr (A == activation_kind::relu) return x > T(0) ? zero + T(1) : zero;
+  if constexpr (A == activation_kind::relu) return x > T(0) ? vec<T>{} + T(1) : vec<T>{};
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));

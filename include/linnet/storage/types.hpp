@@ -39,7 +39,8 @@ struct bf16 {
     const auto f = static_cast<float>(x);
     std::uint32_t bits = 0;
     __builtin_memcpy(&bits, &f, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<value>((bits >> 16) | 0x40u);  // quiet NaN
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+      return static_cast<value>((bits >> 16) | 0x40u);  // quiet NaN
     return static_cast<value>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
   }
   static double decode(value x) {
@@ -57,7 +58,9 @@ struct int8 {
   static constexpr bool scaled = true;
   static constexpr const char* name = "int8";
   /// The scale of a row whose largest magnitude is `largest`.
-  static float scale(double largest) { return largest > 0 ? static_cast<float>(largest / 127.0) : 1.0f; }
+  static float scale(double largest) {
+    return largest > 0 ? static_cast<float>(largest / 127.0) : 1.0f;
+  }
   /// The code of `x` in units of the row's scale.
   static value encode(double x) {
     const double r = std::nearbyint(x);

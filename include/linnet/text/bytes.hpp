@@ -32,9 +32,11 @@ struct byte_tokenizer {
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c) + offset);
     return ids;
   }
-  /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is unused.
+  /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is
+  /// unused.
   std::string decode([[maybe_unused]] token previous, token id) const {
-    return id >= offset && id < offset + 256 ? std::string(1, static_cast<char>(id - offset)) : std::string();
+    return id >= offset && id < offset + 256 ? std::string(1, static_cast<char>(id - offset))
+                                             : std::string();
   }
   /// The bytes of several ids, special ones left out.
   template <class Tokens>

@@ -20,12 +20,13 @@ LINNET_NAMESPACE_BEGIN
 class llama2c_tokenizer {
  public:
   static constexpr token unknown = 0, begin = 1, end = 2;
-  static constexpr token first_byte = 3;           ///< id of the byte 0
-  static constexpr index most_pieces = 512 * 1024; ///< largest vocabulary that is read
+  static constexpr token first_byte = 3;            ///< id of the byte 0
+  static constexpr index most_pieces = 512 * 1024;  ///< largest vocabulary that is read
 
   /// Parses a tokenizer.bin held in memory. The file does not say how many pieces it has:
   /// `vocabulary` comes from the model. `where` names the file in errors. Errors: errc::malformed,
-  /// errc::mismatch (another number of pieces), errc::invalid (a vocabulary without bytes or too large).
+  /// errc::mismatch (another number of pieces), errc::invalid (a vocabulary without bytes or too
+  /// large).
   static result<llama2c_tokenizer> parse(std::span<const std::byte> file, index vocabulary,
                                          const std::string& where = "tokenizer.bin");
 
@@ -43,7 +44,8 @@ class llama2c_tokenizer {
   /// The ids of a text: a space is put before it, its UTF-8 sequences become pieces or bytes, then
   /// the neighbours whose union has the best score merge, leftmost first, until none is left.
   /// Optionally with the begin and end ids around. Takes n log n steps.
-  std::vector<token> encode(std::string_view text, bool with_begin = true, bool with_end = false) const;
+  std::vector<token> encode(std::string_view text, bool with_begin = true,
+                            bool with_end = false) const;
 
   /// The bytes that `id` adds to a text after `previous`: its piece, without the leading space
   /// after begin; of a byte's piece, that byte.
@@ -108,7 +110,8 @@ class llama2c_tokenizer {
   }();
 };
 
-inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file, index vocabulary,
+inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file,
+                                                          index vocabulary,
                                                           const std::string& where) {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
@@ -116,12 +119,14 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
   if (vocabulary < first_byte + 256 || vocabulary > most_pieces)
     return wrong(errc::invalid, "vocabulary of the model", "259 to " + std::to_string(most_pieces),
                  std::to_string(vocabulary));
-  if (file.size() < 4) return wrong(errc::malformed, "file size", "at least 4 bytes", std::to_string(file.size()));
+  if (file.size() < 4)
+    return wrong(errc::malformed, "file size", "at least 4 bytes", std::to_string(file.size()));
   if (static_cast<std::size_t>(vocabulary) > (file.size() - 4) / 8)
     return wrong(errc::mismatch, "file size",
                  "room for " + std::to_string(vocabulary) + " pieces (the model's vocabulary)",
                  std::to_string(file.size()) + " bytes");
-  if (file.size() > UINT32_MAX) return wrong(errc::malformed, "file size", "below 4 GiB", std::to_string(file.size()));
+  if (file.size() > UINT32_MAX)
+    return wrong(errc::malformed, "file size", "below 4 GiB", std::to_string(file.size()));
 
   std::size_t at = 0;
   const auto take = [&](auto& value) {
@@ -135,33 +140,40 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
   for (token id = 0; id < vocabulary; ++id) {
     const auto what = [&](const char* field = "") { return "piece " + std::to_string(id) + field; };
     if (file.size() - at < 8)
-      return wrong(errc::mismatch, what(), "one (the model's vocabulary has " + std::to_string(vocabulary) + ")",
+      return wrong(errc::mismatch, what(),
+                   "one (the model's vocabulary has " + std::to_string(vocabulary) + ")",
                    "the end of the file");
     entry e{};
     take(e.score);
     take(e.size);
     e.first = static_cast<std::uint32_t>(at);
-    if (!is_finite(e.score)) return wrong(errc::malformed, what(": score"), "a finite number", "another");
+    if (!is_finite(e.score))
+      return wrong(errc::malformed, what(": score"), "a finite number", "another");
     if (e.size > file.size() - at)
-      return wrong(errc::malformed, what(": length"), "at most the " + std::to_string(file.size() - at) + " bytes left",
+      return wrong(errc::malformed, what(": length"),
+                   "at most the " + std::to_string(file.size() - at) + " bytes left",
                    std::to_string(e.size));
     if (e.size > longest)
       return wrong(errc::malformed, what(": length"),
-                   "at most " + std::to_string(longest) + ", the longest by the header", std::to_string(e.size));
+                   "at most " + std::to_string(longest) + ", the longest by the header",
+                   std::to_string(e.size));
     const std::string_view text(reinterpret_cast<const char*>(file.data()) + at, e.size);
     at += e.size;
     made.pieces_.push_back(e);
-    if (id >= first_byte && id < first_byte + 256 && (e.size != 6 || byte_of(text) != id - first_byte)) {
+    if (id >= first_byte && id < first_byte + 256 &&
+        (e.size != 6 || byte_of(text) != id - first_byte)) {
       constexpr std::string_view hex = "0123456789ABCDEF";
       const int byte = id - first_byte;
       std::string expected = "<0x";
-      ((expected += hex[static_cast<std::size_t>(byte / 16)]) += hex[static_cast<std::size_t>(byte % 16)]) += '>';
+      ((expected += hex[static_cast<std::size_t>(byte / 16)]) +=
+       hex[static_cast<std::size_t>(byte % 16)]) += '>';
       return wrong(errc::malformed, what(), expected, "another piece");
     }
   }
   if (at != file.size())
     return wrong(errc::mismatch, "file size",
-                 std::to_string(at) + " bytes for " + std::to_string(vocabulary) + " pieces (the model's vocabulary)",
+                 std::to_string(at) + " bytes for " + std::to_string(vocabulary) +
+                     " pieces (the model's vocabulary)",
                  std::to_string(file.size()));
   made.text_.assign(reinterpret_cast<const char*>(file.data()), file.size());
   made.by_piece_.resize(made.pieces_.size());
@@ -173,7 +185,8 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
   return made;
 }
 
-inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin, bool with_end) const {
+inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin,
+                                                    bool with_end) const {
   // The ids so far, as a list linked through the indices of its elements.
   struct link {
     token id;
@@ -181,7 +194,9 @@ inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool 
   };
   std::vector<link> list;
   list.reserve(text.size() + 1);
-  const auto append = [&](token id) { list.push_back({id, std::ssize(list) - 1, std::ssize(list) + 1}); };
+  const auto append = [&](token id) {
+    list.push_back({id, std::ssize(list) - 1, std::ssize(list) + 1});
+  };
   const auto append_text = [&](std::string_view character) {
     if (const token id = find(character); id >= 0) return append(id);
     for (const char c : character) append(static_cast<unsigned char>(c) + first_byte);

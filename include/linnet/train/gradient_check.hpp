@@ -1,7 +1,7 @@
 #pragma once
 /// @file
-/// The gradient checker: compares backward with central differences of forward, in double, for every
-/// parameter and every input. Use it on your own layers and policies.
+/// The gradient checker: compares backward with central differences of forward, in double, for
+/// every parameter and every input. Use it on your own layers and policies.
 
 #include <cmath>
 #include <string>
@@ -17,13 +17,14 @@ LINNET_NAMESPACE_BEGIN
 
 /// What a gradient check found: the entry with the largest error in units of its tolerance.
 struct gradient_report {
-  double worst = 0;          ///< error / tolerance of that entry; at most 1 passes
-  std::string tensor;        ///< its tensor
-  index position = 0;        ///< its place in the tensor
-  double analytic = 0;       ///< its derivative by backward
-  double numeric = 0;        ///< its derivative by central differences
-  index entries = 0;         ///< entries compared
-  index nonzero = 0;         ///< entries with a derivative other than zero; a check of zeros proves nothing
+  double worst = 0;     ///< error / tolerance of that entry; at most 1 passes
+  std::string tensor;   ///< its tensor
+  index position = 0;   ///< its place in the tensor
+  double analytic = 0;  ///< its derivative by backward
+  double numeric = 0;   ///< its derivative by central differences
+  index entries = 0;    ///< entries compared
+  index nonzero =
+      0;  ///< entries with a derivative other than zero; a check of zeros proves nothing
 
   /// Whether every entry is within |analytic - numeric| <= 1e-7 max|g of its tensor| + 1e-9.
   bool passed() const { return entries > 0 && nonzero > 0 && worst <= 1; }
@@ -33,12 +34,12 @@ struct gradient_report {
 struct layer_check {
   index batch = 2;
   index length = 5;
-  index memory = 0;            ///< rows of encoder output per sequence, for cross-attention
-  index heads = 0;             ///< heads of a relative-position bias, for layers that read one
-  index d_kv = 0;              ///< head width of rotary positions, for layers that rotate
+  index memory = 0;                 ///< rows of encoder output per sequence, for cross-attention
+  index heads = 0;                  ///< heads of a relative-position bias, for layers that read one
+  index d_kv = 0;                   ///< head width of rotary positions, for layers that rotate
   std::vector<index> lengths = {};  ///< valid tokens of each sequence; empty for all
   double dropout = 0;
-  double step = 1e-5;          ///< of the central differences
+  double step = 1e-5;  ///< of the central differences
   std::uint64_t seed = 1;
 };
 
@@ -47,8 +48,8 @@ namespace detail {
 /// Compares one tensor's analytic gradient (with its nonzero start already subtracted) with central
 /// differences of `loss`, which is a function of values[n].
 template <class Loss>
-void compare_gradient(const std::string& name, index n, double* values, const double* analytic, double step,
-                      gradient_report& report, Loss&& loss) {
+void compare_gradient(const std::string& name, index n, double* values, const double* analytic,
+                      double step, gradient_report& report, Loss&& loss) {
   double largest = 0;
   for (index i = 0; i < n; ++i) largest = (std::max)(largest, std::abs(analytic[i]));
   const double tolerance = 1e-7 * largest + 1e-9;
@@ -74,7 +75,8 @@ void compare_gradient(const std::string& name, index n, double* values, const do
   }
 }
 
-inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream, double deviation = 1) {
+inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream,
+                        double deviation = 1) {
   random_stream random(seed{seed_value}, stream);
   for (double& v : x) v = deviation * random.normal();
 }
@@ -100,9 +102,11 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   detail::tensor_block<Layer, form::canonical<double, S>> w;
   detail::tensor_block<Layer, form::gradient<double>> g;
   detail::tensor_block<Layer, kernel> p;
-  std::vector<double> x(count(rows * Layer::in)), y(count(rows * Layer::out)), dy(y.size()), dx(x.size());
+  std::vector<double> x(count(rows * Layer::in)), y(count(rows * Layer::out)), dy(y.size()),
+      dx(x.size());
   std::vector<double> memory(count(how.batch * how.memory * Layer::in)), d_memory(memory.size());
-  std::vector<double> bias(count(how.heads * (2 * origin + 1))), d_bias(count(how.batch) * bias.size());
+  std::vector<double> bias(count(how.heads * (2 * origin + 1))),
+      d_bias(count(how.batch) * bias.size());
   std::vector<double> rope(count(how.length * how.d_kv));
   detail::fill_random(x, how.seed, 1);
   detail::fill_random(dy, how.seed, 2);
@@ -112,9 +116,12 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     random_stream random(seed{how.seed}, stream_of(at.str()));
     double* values = nullptr;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) values = leaf;
-    else values = leaf.data;
-    const double deviation = info.kind == role::matrix ? 1 / detail::root(static_cast<double>(info.columns)) : 0.5;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      values = leaf;
+    else
+      values = leaf.data;
+    const double deviation =
+        info.kind == role::matrix ? 1 / detail::root(static_cast<double>(info.columns)) : 0.5;
     for (index i = 0; i < info.size(); ++i)
       values[i] = deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0);
   });
@@ -164,10 +171,13 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 
   // Every gradient starts at 0.5, and 0.5 is taken away again.
   constexpr double start = 0.5;
-  g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
-  for (auto* gradient : {&dx, &d_memory, &d_bias}) std::fill(gradient->begin(), gradient->end(), start);
-  Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows}, {dx.data(), rows},
-                                      cache, ctx);
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+    std::fill_n(leaf, info.size(), start);
+  });
+  for (auto* gradient : {&dx, &d_memory, &d_bias})
+    std::fill(gradient->begin(), gradient->end(), start);
+  Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows},
+                                      {dx.data(), rows}, cache, ctx);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
     for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
   });
@@ -177,18 +187,21 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   gradient_report report;
   detail::compare_gradient("x", rows * Layer::in, x.data(), dx.data(), how.step, report, loss);
   if (how.memory > 0)
-    detail::compare_gradient("memory", static_cast<index>(memory.size()), memory.data(), d_memory.data(), how.step,
-                             report, loss);
+    detail::compare_gradient("memory", static_cast<index>(memory.size()), memory.data(),
+                             d_memory.data(), how.step, report, loss);
   if (how.heads > 0) {
     std::vector<double> total(bias.size());
     for (std::size_t i = 0; i < d_bias.size(); ++i) total[i % bias.size()] += d_bias[i];
-    detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(), how.step, report, loss);
+    detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(),
+                             how.step, report, loss);
   }
   Layer::visit(
       [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
         double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
-        else data = values.data;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          data = values;
+        else
+          data = values.data;
         detail::compare_gradient(at.str(), info.size(), data, gradient, how.step, report, loss);
       },
       path{}, w.tree(), g.tree());
@@ -198,8 +211,9 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
 /// which should be random and tiny. `dropout` keeps its masks fixed; `z_loss` as in `training`.
 template <class M>
-gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
-                                      const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0) {
+gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b,
+                                      const limits& l, const dropout_key& dropout = {},
+                                      double step = 1e-5, double z_loss = 0) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -214,10 +228,13 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
       path{}, p.tree(), w.tree());
   const auto loss = [&] {
     detail::pack_into(on, w, p);
-    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss).nats;
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss)
+        .nats;
   };
   constexpr double start = 0.5;
-  g.visit([&](const path&, const tensor_info& info, auto& leaf) { std::fill_n(leaf, info.size(), start); });
+  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+    std::fill_n(leaf, info.size(), start);
+  });
   detail::pack_into(on, w, p);
   (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
@@ -226,8 +243,10 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   M::visit(
       [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
         double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
-        else data = values.data;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          data = values;
+        else
+          data = values.data;
         detail::compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
       },
       path{}, w.tree(), g.tree());

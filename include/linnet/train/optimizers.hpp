@@ -37,14 +37,16 @@ struct schedule {
   double at(index t) const {
     const auto now = static_cast<double>(t), w = static_cast<double>(warmup);
     switch (form) {
-      case kind::constant: return peak;
+      case kind::constant:
+        return peak;
       case kind::cosine: {
         if (t < warmup) return peak * now / w;
         if (t >= steps) return floor;
         const double progress = (now - w) / (static_cast<double>(steps) - w);
         return floor + 0.5 * (peak - floor) * (1 + std::cos(3.14159265358979323846 * progress));
       }
-      case kind::inverse_sqrt: return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
+      case kind::inverse_sqrt:
+        return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
       case kind::inverse_sqrt_linear:
         return peak * (t < warmup ? now / w : 1) / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
     }
@@ -72,23 +74,26 @@ struct adamw {
 
   /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
   template <class M, class T>
-  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g, state<M, T>& s,
-              weights<M, T>& w) const {
+  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
     const double lr = rate.at(t);
     const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
     const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
     M::visit(
-        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& m, auto& v) {
+        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& m,
+            auto& v) {
           T* data = nullptr;
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>) data = values;
-          else data = values.data;
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+            data = values;
+          else
+            data = values.data;
           ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
             simd::dispatch(on.level, [&](auto k) {
               // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
               decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
                                              T(lr * correct2 / correct1), T(eps * correct2),
-                                             info.decays() ? T(lr * decay) : T(0), gradient + at, m + at, v + at,
-                                             data + at);
+                                             info.decays() ? T(lr * decay) : T(0), gradient + at,
+                                             m + at, v + at, data + at);
             });
           });
         },

@@ -26,7 +26,8 @@ inline constexpr index norm_chunk = 4096;
 template <class M>
 constexpr index largest_tensor() {
   index n = 1;
-  M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; }, path{});
+  M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; },
+           path{});
   return n;
 }
 template <class M, class T>
@@ -38,7 +39,8 @@ double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* 
         on.threads.each(chunks, [&](index c) {
           const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
           simd::dispatch(on.level, [&](auto k) {
-            partial[c] = static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
+            partial[c] =
+                static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
           });
         });
         for (index c = 0; c < chunks; ++c) sum += partial[c];
@@ -63,8 +65,8 @@ class trainer {
   /// Exact bytes that a trainer with these limits allocates.
   static constexpr index footprint(const limits& l) {
     const auto block = [](index bytes) { return round_up(bytes, alignment); };
-    return block(workspace_bytes(l)) + block(packed<M, T>::bytes()) + block(gradients<M, T>::bytes()) +
-           Optimizer::template state<M, T>::bytes();
+    return block(workspace_bytes(l)) + block(packed<M, T>::bytes()) +
+           block(gradients<M, T>::bytes()) + Optimizer::template state<M, T>::bytes();
   }
 
   /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
@@ -74,7 +76,8 @@ class trainer {
     if (!(how.dropout >= 0 && how.dropout < 1))
       return linnet::error{errc::invalid, "trainer::open", "training.dropout", "0 <= dropout < 1",
                            std::to_string(how.dropout)};
-    if (!w.valid()) return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
+    if (!w.valid())
+      return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
       return detail::out_of_memory("trainer::open", footprint(l));
@@ -83,7 +86,8 @@ class trainer {
                                            detail::plan_for<M, T>(l, purpose::training).total());
     M::visit(
         [](const path&, const tensor_info&, auto& to, const auto& from) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+            to.rows = from.data;
         },
         path{}, t.packed_.tree(), w.tree());
     run(l, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
@@ -126,7 +130,8 @@ class trainer {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, [&](const ops::machine& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_, on, {}, logits.data());
+      const loss_sum sum =
+          M::template loss<T, S>(packed_.tree(), nullptr, b, work_, on, {}, logits.data());
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -155,11 +160,14 @@ class trainer {
 
   static constexpr index workspace_bytes(const limits& l) {
     return detail::plan_for<M, T>(l, purpose::training).total() +
-           round_up((detail::largest_tensor<M>() / detail::norm_chunk + 1) * static_cast<index>(sizeof(double)), alignment);
+           round_up((detail::largest_tensor<M>() / detail::norm_chunk + 1) *
+                        static_cast<index>(sizeof(double)),
+                    alignment);
   }
   loss_sum add_gradients(const ops::machine& on, const batch& b) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
-    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key, nullptr, how_.z_loss);
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key, nullptr,
+                                  how_.z_loss);
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {
@@ -171,8 +179,9 @@ class trainer {
       optimizer_.update(on, step_ + 1, share * clip, gradients_, state_, *weights_);
       detail::pack_into(on, *weights_, packed_);
     }
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { ops::fill(on, info.size(), T(0), leaf); }, path{},
-             gradients_.tree());
+    M::visit([&](const path&, const tensor_info& info,
+                 auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
+             path{}, gradients_.tree());
     on.threads.once([&] {
       norm_ = norm;
       usable_ = usable;

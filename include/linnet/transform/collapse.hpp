@@ -51,7 +51,8 @@ struct collapse_ffn<ffn::reparam<N, E>> {
 template <class M, model_family = M::family>
 struct collapse_model {
   static_assert(collapse_ffn<typename M::ffn>::linear,
-                "linnet::collapse: this model's feed-forward has a nonlinearity between its matrices (or none at all); "
+                "linnet::collapse: this model's feed-forward has a nonlinearity between its "
+                "matrices (or none at all); "
                 "only ffn::reparam<2, e> and ffn::reparam<3, e> collapse to one matrix");
   using type = typename M::template with_ffn<typename collapse_ffn<typename M::ffn>::type>;
 };
@@ -60,7 +61,8 @@ struct collapse_model<M, model_family::t5> {
   using encoder = collapse_ffn<typename M::encoder_ffn>;
   using decoder = collapse_ffn<typename M::decoder_ffn>;
   static_assert(encoder::linear || decoder::linear,
-                "linnet::collapse: this model's feed-forward has a nonlinearity between its matrices (or none at all); "
+                "linnet::collapse: this model's feed-forward has a nonlinearity between its "
+                "matrices (or none at all); "
                 "only ffn::reparam<2, e> and ffn::reparam<3, e> collapse to one matrix");
   using type = typename M::template with_ffn<typename encoder::type, typename decoder::type>;
 };
@@ -78,12 +80,15 @@ weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
   static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
                 "linnet::collapse: collapse first, quantize afterwards");
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  using view_of = Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  using view_of =
+      Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
   weights<collapsed<M>, T> shipped;
   if (!shipped.valid() || !w.valid()) return shipped;
   const auto values = [](const auto& leaf) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) return static_cast<const T*>(leaf);
-    else return static_cast<const T*>(leaf.data);
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      return static_cast<const T*>(leaf);
+    else
+      return static_cast<const T*>(leaf.data);
   };
   shipped.visit([&](const path& at, const tensor_info& info, auto& to) {
     const std::string name = at.str();
@@ -97,11 +102,13 @@ weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
       const std::size_t stem = name.size() - tail.size() + 2;
       const char digit = from_name[stem];
       if (from_name.compare(0, stem, name, 0, stem) != 0 || digit < '1' || digit > '3') return;
-      const matrix factor = view_of(values(from), from_info.rows, from_info.columns).template cast<double>();
+      const matrix factor =
+          view_of(values(from), from_info.rows, from_info.columns).template cast<double>();
       product = digit == '1' ? factor : matrix(factor * product);
     });
     if (product.size() == info.size())
-      for (index i = 0; i < info.size(); ++i) const_cast<T*>(values(to))[i] = static_cast<T>(product.data()[i]);
+      for (index i = 0; i < info.size(); ++i)
+        const_cast<T*>(values(to))[i] = static_cast<T>(product.data()[i]);
   });
   return shipped;
 }

@@ -14,7 +14,8 @@ using quantized = typename M::template with_storage<S>;
 /// row with scale max|w| / 127 (zoo E1). Norms, biases and position tables stay in f32.
 template <class S, class M>
 weights<quantized<M, S>> quantize(const weights<M>& w) {
-  static_assert(std::is_same_v<typename M::storage, storage::f32>, "linnet::quantize: the source must be stored in f32");
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize: the source must be stored in f32");
   weights<quantized<M, S>> rounded;
   if (!rounded.valid() || !w.valid()) return rounded;
   M::visit(
@@ -27,7 +28,8 @@ weights<quantized<M, S>> quantize(const weights<M>& w) {
             double scale = 1;
             if constexpr (S::scaled) {
               float largest = 0;
-              for (index j = 0; j < info.columns; ++j) largest = (std::max)(largest, std::abs(row[j]));
+              for (index j = 0; j < info.columns; ++j)
+                largest = (std::max)(largest, std::abs(row[j]));
               scale = static_cast<double>(to.scales[r] = S::scale(static_cast<double>(largest)));
             }
             for (index j = 0; j < info.columns; ++j)
