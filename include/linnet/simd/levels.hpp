@@ -33,6 +33,15 @@ constexpr const char* name(level l) {
 
 namespace detail {
 
+/// Hides from the optimizer how a register's value came about.
+#if defined(__x86_64__)
+#define LINNET_KEEP(x) __asm__("" : "+x"(x))
+#elif defined(__aarch64__)
+#define LINNET_KEEP(x) __asm__("" : "+w"(x))
+#else
+#define LINNET_KEEP(x) __asm__("" : "+m"(x))
+#endif
+
 #define LINNET_TARGET
 #define LINNET_WIDTH 16
 #define LINNET_ROWS 6
@@ -92,6 +101,7 @@ struct avx512 {
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #endif
+#undef LINNET_KEEP
 
 /// The best level of this machine, looked up once.
 inline level detect() {
