@@ -572,6 +572,30 @@ enum class bf16_code : std::uint16_t {};
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
 
+/// A 32-bit word of a packed panel: codes of one column for 2 (16-bit), 4 (8-bit) or 8 (4-bit)
+/// successive k, the first in the lowest bits.
+using word = std::uint32_t;
+
+/// How the codes of a word become numbers.
+enum class code {
+  bf16,     ///< the upper half of a float
+  f16,      ///< IEEE half precision
+  f8_e4m3,  ///< 8 bits: 4 of exponent, bias 7, no infinities (zoo E2)
+  f8_e5m2,  ///< 8 bits: the upper half of an f16
+  u8,       ///< 0 to 255
+  u4,       ///< 0 to 15
+  nf4       ///< 16 normal quantiles (zoo E2)
+};
+/// Bits of one code.
+constexpr int bits_of(code c) {
+  return c == code::bf16 || c == code::f16 ? 16 : c == code::u4 || c == code::nf4 ? 4 : 8;
+}
+/// The values of the NF4 codes (Dettmers et al. 2023; zoo E2).
+inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305f, -0.39491749f,
+                                         -0.28444138f, -0.18477343f, -0.09105004f, 0.0f,
+                                         0.0795803f,   0.1609302f,   0.2461123f,   0.33791524f,
+                                         0.44070983f,  0.562617f,    0.72295684f,  1.0f};
+
 /// The left factor A of a product, addressed as a(i, k) = data[i*row + k*column], so transposed and
 /// sliced matrices need no copy.
 template <class T>
@@ -589,13 +613,24 @@ struct columns_operand {
   index ld, panel;
 };
 
-/// What happens to a finished product before it is stored: y = [y +] alpha * scale_j * x + bias_j.
+/// What happens to a finished product before it is stored: y = [y +] alpha * x + bias_j.
 template <class T>
 struct epilogue {
-  const T* bias = nullptr;       ///< one per column, or null
-  const float* scale = nullptr;  ///< one per column (quantized weights), or null
+  const T* bias = nullptr;  ///< one per column, or null
   T alpha = T(1);
   bool accumulate = false;  ///< add to what is there instead of overwriting it
+};
+
+/// The same for an integer product of signed activations and unsigned weight codes:
+/// y = [y +] alpha row_scale_i scale_j (x - zero_j row_sum_i) + bias_j.
+struct integer_epilogue {
+  const float* bias = nullptr;  ///< one per column, or null
+  float alpha = 1;
+  bool accumulate = false;                ///< add to what is there instead of overwriting it
+  const float* scale = nullptr;           ///< one per column
+  const float* zero = nullptr;            ///< the code of 0 in each column; null for 128
+  const float* row_scale = nullptr;       ///< one per row
+  const std::int32_t* row_sum = nullptr;  ///< sum of each row's codes
 };
 
 }  // namespace simd
@@ -611,12 +646,18 @@ enum class level {
   automatic,  ///< the best of this machine, see best()
   portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
   avx2,       ///< 32-byte vectors with fused multiply-add
-  avx512      ///< 64-byte vectors (F, BW, DQ, VL)
+  avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
+  avx512dot   ///< the same with dot products of int8 and bf16 (VNNI, BF16)
 };
+/// All levels, from the plainest.
+inline constexpr level levels[] = {level::portable, level::avx2, level::avx512, level::avx512dot};
 
 /// Name of a level, as LINNET_SIMD spells it.
 constexpr const char* name(level l) {
-  return l == level::avx512 ? "avx512" : l == level::avx2 ? "avx2" : "portable";
+  return l == level::avx512dot ? "avx512dot"
+         : l == level::avx512  ? "avx512"
+         : l == level::avx2    ? "avx2"
+                               : "portable";
 }
 
 namespace detail {
@@ -659,45 +700,16 @@ LINNET_TARGET static inline vec<T> load(const T* p) {
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
-/// Loads stored codes as compute values: the decoding half of the storage types.
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const T* p) {
-  return load(p);
-}
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
-  typename vector_of<std::uint16_t, lanes<T>>::type half;
-  __builtin_memcpy(&half, p, sizeof half);
-  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type)
-                    << 16;
-  vec<T> v;
-  __builtin_memcpy(&v, &bits, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const std::int8_t* p) {
-#if defined(LINNET_WIDEN_BYTES)
-  if constexpr (sizeof(T) == 4) {
-    const auto wide = LINNET_WIDEN_BYTES(p);
-    vec_int<T> codes;
-    __builtin_memcpy(&codes, &wide, sizeof codes);
-    return __builtin_convertvector(codes, vec<T>);
-  }
-#endif
-  T decoded[lanes<T>];
-  for (int l = 0; l < lanes<T>; ++l) decoded[l] = static_cast<T>(p[l]);
-  return load(decoded);
-}
 template <class T>
 LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 /// The first `n` values, zeros behind them.
-template <class T, class Value>
-LINNET_TARGET static inline vec<T> load_first(const Value* p, index n) {
-  Value values[lanes<T>] = {};
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+  T values[lanes<T>] = {};
   for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load_as<T>(values);
+  return load(values);
 }
 template <class T>
 LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
@@ -843,102 +855,361 @@ LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
   }
 }
 
-// The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
+// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+// Each output is one sum over k in ascending order, whatever tile it falls into.
 
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
-/// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
-/// be read in full vectors; the few last ones of the edge may not.
-template <int R, int W, class T, class Value>
-LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column,
-                                      const Value* b, index ldb, T* c, index ldc, index column,
-                                      const epilogue<T>& e, index columns, index safe) {
-  vec<T> acc[R][W] = {};
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+};
+
+/// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = vec<T>{};
+    if (e.bias)
+      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
+/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
+template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, index count, index safe) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[R][W] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   for (index k = 0; k < safe; ++k) {
-    vec<T> right[W];
+    typename Steps::right r[W];
     LINNET_UNROLL
-    for (int v = 0; v < W; ++v) right[v] = load_as<T>(b + k * ldb + v * lanes<T>);
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) {
-      const T left = a[r * a_row + k * a_column];
+    for (int i = 0; i < R; ++i) {
+      const auto l = left[i * a.row + k * a.column];
       LINNET_UNROLL
-      for (int v = 0; v < W; ++v) acc[r][v] += left * right[v];
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
   }
   for (index k = safe; k < K; ++k) {
-    const vec<T> right = load_first<T>(b + k * ldb, columns);
+    Value values[lanes<T>] = {};
+    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+    typename Steps::right r;
+    __builtin_memcpy(&r, values, sizeof r);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) acc[r][0] += a[r * a_row + k * a_column] * right;
+    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
   }
-  const bool ragged = columns < W * lanes<T>;
   LINNET_UNROLL
   for (int v = 0; v < W; ++v) {
-    const index at = v * lanes<T>;
-    vec<T> factor = vec<T>{} + e.alpha, bias = {};
-    if (e.scale) {
-      T scales[lanes<T>] = {};
-      for (index l = 0; l < lanes<T> && at + l < columns; ++l)
-        scales[l] = static_cast<T>(e.scale[column + at + l]);
-      factor *= load(scales);
-    }
-    if (e.bias)
-      bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) {
-      T* const out = c + r * ldc + at;
-      vec<T> y = acc[r][v] * factor + bias;
-      if (ragged) {
-        if (e.accumulate) y += load_first<T>(out, columns);
-        store_first(out, y, columns);
-      } else {
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if (count == lanes<T>) {
         if (e.accumulate) y += load(out);
         store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
       }
     }
   }
 }
 
-/// All rows of one column strip.
-template <int W, class T, class Value>
-LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b,
-                                index ldb, T* c, index ldc, index column, const epilogue<T>& e,
-                                index columns, index safe) {
-  constexpr int full = LINNET_ROWS;
-  index i = 0;
-  for (; i + full <= M; i += full)
-    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e,
-                  columns, safe);
-  for (; i + 4 <= M; i += 4)
-    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-  for (; i + 2 <= M; i += 2)
-    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-  for (; i < M; ++i)
-    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
-/// whatever tile it falls into. `slack` is how many values behind the last element of a full row
-/// of B may still be read (rows of packed panels are padded to 32 columns).
-template <class T, class Value>
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<Value>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-  constexpr index wide = 2 * lanes<T>;
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+template <class Steps, class Finish, class T, class Value, class E>
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
   index j = 0;
-  const auto at = [&](index column) {
-    return b.data + column / panel_width * b.panel + column % panel_width;
-  };
-  for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  if (M == 1)
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    index i = 0;
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+  }
   for (; j < N; j += lanes<T>) {
-    const index columns = N - j < lanes<T> ? N - j : lanes<T>;
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
     // A full vector at row k stays inside B as long as it ends before the end of the last row.
     index safe = K;
-    const index end = (K - 1) * b.ld + columns + slack;
+    const index end = (K - 1) * b.ld + count + slack;
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
+    index i = 0;
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
   }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+// Stored codes and low-precision activations of one instruction-set level: included inside a
+// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (C == code::u8 || C == code::u4) {
+    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (C == code::nf4) {
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(nf4_values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
+/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
+/// `zeros` is null.
+template <code C>
+LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* out) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    for (index k = 0; k < n; ++k) {
+      words u;
+      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
+      float* const y = out + k * per_word * panel_width + at;
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) {
+        vec<float> x = decode<C>(u, i);
+        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if (scales) x = x * scale;
+        store(y + i * panel_width, x);
+      }
+    }
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const bool whole = count == lanes<float>;
+    words low, high = {};
+    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
+    if (second)
+      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    const words both = low | high << 16;
+    if (whole)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+template <class T>
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec<float> most = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> a = v < 0.0f ? -v : v;
+    most = a > most ? a : most;
+  }
+  const float top = largest<float>(most);
+  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  std::int32_t parts[lanes<float>];
+  __builtin_memcpy(parts, &total, sizeof total);
+  sum = 0;
+  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    const word low = a << 16, high = a & 0xffff0000u;
+    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
+    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(words{} + a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    const bool whole = count == lanes<float>;
+    bias = vec<float>{};
+    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
+    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    zero = vec_int<float>{} + 128;
+    if (e.zero)
+      zero = __builtin_convertvector(
+          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
+          vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    const vec_int<float> centred = sum - zero * e.row_sum[row];
+    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
+        bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
 }
 // Kernels over one row of values of one instruction-set level: included inside a struct by
 // simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -1140,11 +1411,14 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
 #undef LINNET_ROWS
 
 #if defined(__x86_64__)
-// g++ 12 widens bytes one by one and has no vector square root; both need their intrinsics.
+// Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
 #define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
-#define LINNET_WIDEN_BYTES(p) \
-  _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_LOOK_UP(table, i)                                      \
+  (vec<float>)_mm256_blendv_ps(                                       \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)(i)), \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), (__m256i)(i)), (__m256)((i) << 28))
+#define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -1174,45 +1448,16 @@ LINNET_TARGET static inline vec<T> load(const T* p) {
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
-/// Loads stored codes as compute values: the decoding half of the storage types.
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const T* p) {
-  return load(p);
-}
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
-  typename vector_of<std::uint16_t, lanes<T>>::type half;
-  __builtin_memcpy(&half, p, sizeof half);
-  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type)
-                    << 16;
-  vec<T> v;
-  __builtin_memcpy(&v, &bits, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const std::int8_t* p) {
-#if defined(LINNET_WIDEN_BYTES)
-  if constexpr (sizeof(T) == 4) {
-    const auto wide = LINNET_WIDEN_BYTES(p);
-    vec_int<T> codes;
-    __builtin_memcpy(&codes, &wide, sizeof codes);
-    return __builtin_convertvector(codes, vec<T>);
-  }
-#endif
-  T decoded[lanes<T>];
-  for (int l = 0; l < lanes<T>; ++l) decoded[l] = static_cast<T>(p[l]);
-  return load(decoded);
-}
 template <class T>
 LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 /// The first `n` values, zeros behind them.
-template <class T, class Value>
-LINNET_TARGET static inline vec<T> load_first(const Value* p, index n) {
-  Value values[lanes<T>] = {};
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+  T values[lanes<T>] = {};
   for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load_as<T>(values);
+  return load(values);
 }
 template <class T>
 LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
@@ -1358,102 +1603,361 @@ LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
   }
 }
 
-// The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
+// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+// Each output is one sum over k in ascending order, whatever tile it falls into.
 
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
-/// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
-/// be read in full vectors; the few last ones of the edge may not.
-template <int R, int W, class T, class Value>
-LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column,
-                                      const Value* b, index ldb, T* c, index ldc, index column,
-                                      const epilogue<T>& e, index columns, index safe) {
-  vec<T> acc[R][W] = {};
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+};
+
+/// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = vec<T>{};
+    if (e.bias)
+      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
+/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
+template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, index count, index safe) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[R][W] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   for (index k = 0; k < safe; ++k) {
-    vec<T> right[W];
+    typename Steps::right r[W];
     LINNET_UNROLL
-    for (int v = 0; v < W; ++v) right[v] = load_as<T>(b + k * ldb + v * lanes<T>);
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) {
-      const T left = a[r * a_row + k * a_column];
+    for (int i = 0; i < R; ++i) {
+      const auto l = left[i * a.row + k * a.column];
       LINNET_UNROLL
-      for (int v = 0; v < W; ++v) acc[r][v] += left * right[v];
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
   }
   for (index k = safe; k < K; ++k) {
-    const vec<T> right = load_first<T>(b + k * ldb, columns);
+    Value values[lanes<T>] = {};
+    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+    typename Steps::right r;
+    __builtin_memcpy(&r, values, sizeof r);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) acc[r][0] += a[r * a_row + k * a_column] * right;
+    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
   }
-  const bool ragged = columns < W * lanes<T>;
   LINNET_UNROLL
   for (int v = 0; v < W; ++v) {
-    const index at = v * lanes<T>;
-    vec<T> factor = vec<T>{} + e.alpha, bias = {};
-    if (e.scale) {
-      T scales[lanes<T>] = {};
-      for (index l = 0; l < lanes<T> && at + l < columns; ++l)
-        scales[l] = static_cast<T>(e.scale[column + at + l]);
-      factor *= load(scales);
-    }
-    if (e.bias)
-      bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) {
-      T* const out = c + r * ldc + at;
-      vec<T> y = acc[r][v] * factor + bias;
-      if (ragged) {
-        if (e.accumulate) y += load_first<T>(out, columns);
-        store_first(out, y, columns);
-      } else {
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if (count == lanes<T>) {
         if (e.accumulate) y += load(out);
         store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
       }
     }
   }
 }
 
-/// All rows of one column strip.
-template <int W, class T, class Value>
-LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b,
-                                index ldb, T* c, index ldc, index column, const epilogue<T>& e,
-                                index columns, index safe) {
-  constexpr int full = LINNET_ROWS;
-  index i = 0;
-  for (; i + full <= M; i += full)
-    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e,
-                  columns, safe);
-  for (; i + 4 <= M; i += 4)
-    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-  for (; i + 2 <= M; i += 2)
-    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-  for (; i < M; ++i)
-    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
-/// whatever tile it falls into. `slack` is how many values behind the last element of a full row
-/// of B may still be read (rows of packed panels are padded to 32 columns).
-template <class T, class Value>
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<Value>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-  constexpr index wide = 2 * lanes<T>;
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+template <class Steps, class Finish, class T, class Value, class E>
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
   index j = 0;
-  const auto at = [&](index column) {
-    return b.data + column / panel_width * b.panel + column % panel_width;
-  };
-  for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  if (M == 1)
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    index i = 0;
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+  }
   for (; j < N; j += lanes<T>) {
-    const index columns = N - j < lanes<T> ? N - j : lanes<T>;
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
     // A full vector at row k stays inside B as long as it ends before the end of the last row.
     index safe = K;
-    const index end = (K - 1) * b.ld + columns + slack;
+    const index end = (K - 1) * b.ld + count + slack;
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
+    index i = 0;
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
   }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+// Stored codes and low-precision activations of one instruction-set level: included inside a
+// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (C == code::u8 || C == code::u4) {
+    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (C == code::nf4) {
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(nf4_values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
+/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
+/// `zeros` is null.
+template <code C>
+LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* out) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    for (index k = 0; k < n; ++k) {
+      words u;
+      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
+      float* const y = out + k * per_word * panel_width + at;
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) {
+        vec<float> x = decode<C>(u, i);
+        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if (scales) x = x * scale;
+        store(y + i * panel_width, x);
+      }
+    }
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const bool whole = count == lanes<float>;
+    words low, high = {};
+    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
+    if (second)
+      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    const words both = low | high << 16;
+    if (whole)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+template <class T>
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec<float> most = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> a = v < 0.0f ? -v : v;
+    most = a > most ? a : most;
+  }
+  const float top = largest<float>(most);
+  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  std::int32_t parts[lanes<float>];
+  __builtin_memcpy(parts, &total, sizeof total);
+  sum = 0;
+  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    const word low = a << 16, high = a & 0xffff0000u;
+    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
+    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(words{} + a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    const bool whole = count == lanes<float>;
+    bias = vec<float>{};
+    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
+    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    zero = vec_int<float>{} + 128;
+    if (e.zero)
+      zero = __builtin_convertvector(
+          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
+          vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    const vec_int<float> centred = sum - zero * e.row_sum[row];
+    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
+        bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
 }
 // Kernels over one row of values of one instruction-set level: included inside a struct by
 // simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -1653,15 +2157,17 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-
-#undef LINNET_WIDEN_BYTES
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
+#undef LINNET_LOOK_UP
+#undef LINNET_DOT_PAIRS
+
 #define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
-#define LINNET_WIDEN_BYTES(p)                            \
-  _mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
-                             _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_LOOK_UP(table, i)                                                    \
+  (vec<float>)_mm512_maskz_permutexvar_ps(static_cast<__mmask16>(-1), (__m512i)(i), \
+                                          _mm512_loadu_ps(table))
+#define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm512_madd_epi16((__m512i)(a), (__m512i)(b))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -1691,45 +2197,16 @@ LINNET_TARGET static inline vec<T> load(const T* p) {
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
-/// Loads stored codes as compute values: the decoding half of the storage types.
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const T* p) {
-  return load(p);
-}
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
-  typename vector_of<std::uint16_t, lanes<T>>::type half;
-  __builtin_memcpy(&half, p, sizeof half);
-  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type)
-                    << 16;
-  vec<T> v;
-  __builtin_memcpy(&v, &bits, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const std::int8_t* p) {
-#if defined(LINNET_WIDEN_BYTES)
-  if constexpr (sizeof(T) == 4) {
-    const auto wide = LINNET_WIDEN_BYTES(p);
-    vec_int<T> codes;
-    __builtin_memcpy(&codes, &wide, sizeof codes);
-    return __builtin_convertvector(codes, vec<T>);
-  }
-#endif
-  T decoded[lanes<T>];
-  for (int l = 0; l < lanes<T>; ++l) decoded[l] = static_cast<T>(p[l]);
-  return load(decoded);
-}
 template <class T>
 LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 /// The first `n` values, zeros behind them.
-template <class T, class Value>
-LINNET_TARGET static inline vec<T> load_first(const Value* p, index n) {
-  Value values[lanes<T>] = {};
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+  T values[lanes<T>] = {};
   for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load_as<T>(values);
+  return load(values);
 }
 template <class T>
 LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
@@ -1875,102 +2352,361 @@ LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
   }
 }
 
-// The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
+// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+// Each output is one sum over k in ascending order, whatever tile it falls into.
 
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
-/// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
-/// be read in full vectors; the few last ones of the edge may not.
-template <int R, int W, class T, class Value>
-LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column,
-                                      const Value* b, index ldb, T* c, index ldc, index column,
-                                      const epilogue<T>& e, index columns, index safe) {
-  vec<T> acc[R][W] = {};
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+};
+
+/// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = vec<T>{};
+    if (e.bias)
+      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
+/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
+template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, index count, index safe) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[R][W] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   for (index k = 0; k < safe; ++k) {
-    vec<T> right[W];
+    typename Steps::right r[W];
     LINNET_UNROLL
-    for (int v = 0; v < W; ++v) right[v] = load_as<T>(b + k * ldb + v * lanes<T>);
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) {
-      const T left = a[r * a_row + k * a_column];
+    for (int i = 0; i < R; ++i) {
+      const auto l = left[i * a.row + k * a.column];
       LINNET_UNROLL
-      for (int v = 0; v < W; ++v) acc[r][v] += left * right[v];
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
   }
   for (index k = safe; k < K; ++k) {
-    const vec<T> right = load_first<T>(b + k * ldb, columns);
+    Value values[lanes<T>] = {};
+    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+    typename Steps::right r;
+    __builtin_memcpy(&r, values, sizeof r);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) acc[r][0] += a[r * a_row + k * a_column] * right;
+    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
   }
-  const bool ragged = columns < W * lanes<T>;
   LINNET_UNROLL
   for (int v = 0; v < W; ++v) {
-    const index at = v * lanes<T>;
-    vec<T> factor = vec<T>{} + e.alpha, bias = {};
-    if (e.scale) {
-      T scales[lanes<T>] = {};
-      for (index l = 0; l < lanes<T> && at + l < columns; ++l)
-        scales[l] = static_cast<T>(e.scale[column + at + l]);
-      factor *= load(scales);
-    }
-    if (e.bias)
-      bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) {
-      T* const out = c + r * ldc + at;
-      vec<T> y = acc[r][v] * factor + bias;
-      if (ragged) {
-        if (e.accumulate) y += load_first<T>(out, columns);
-        store_first(out, y, columns);
-      } else {
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if (count == lanes<T>) {
         if (e.accumulate) y += load(out);
         store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
       }
     }
   }
 }
 
-/// All rows of one column strip.
-template <int W, class T, class Value>
-LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b,
-                                index ldb, T* c, index ldc, index column, const epilogue<T>& e,
-                                index columns, index safe) {
-  constexpr int full = LINNET_ROWS;
-  index i = 0;
-  for (; i + full <= M; i += full)
-    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e,
-                  columns, safe);
-  for (; i + 4 <= M; i += 4)
-    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-  for (; i + 2 <= M; i += 2)
-    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-  for (; i < M; ++i)
-    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
-/// whatever tile it falls into. `slack` is how many values behind the last element of a full row
-/// of B may still be read (rows of packed panels are padded to 32 columns).
-template <class T, class Value>
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<Value>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-  constexpr index wide = 2 * lanes<T>;
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+template <class Steps, class Finish, class T, class Value, class E>
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
   index j = 0;
-  const auto at = [&](index column) {
-    return b.data + column / panel_width * b.panel + column % panel_width;
-  };
-  for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  if (M == 1)
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    index i = 0;
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+  }
   for (; j < N; j += lanes<T>) {
-    const index columns = N - j < lanes<T> ? N - j : lanes<T>;
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
     // A full vector at row k stays inside B as long as it ends before the end of the last row.
     index safe = K;
-    const index end = (K - 1) * b.ld + columns + slack;
+    const index end = (K - 1) * b.ld + count + slack;
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
+    index i = 0;
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
   }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+// Stored codes and low-precision activations of one instruction-set level: included inside a
+// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (C == code::u8 || C == code::u4) {
+    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (C == code::nf4) {
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(nf4_values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
+/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
+/// `zeros` is null.
+template <code C>
+LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* out) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    for (index k = 0; k < n; ++k) {
+      words u;
+      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
+      float* const y = out + k * per_word * panel_width + at;
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) {
+        vec<float> x = decode<C>(u, i);
+        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if (scales) x = x * scale;
+        store(y + i * panel_width, x);
+      }
+    }
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const bool whole = count == lanes<float>;
+    words low, high = {};
+    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
+    if (second)
+      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    const words both = low | high << 16;
+    if (whole)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+template <class T>
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec<float> most = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> a = v < 0.0f ? -v : v;
+    most = a > most ? a : most;
+  }
+  const float top = largest<float>(most);
+  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  std::int32_t parts[lanes<float>];
+  __builtin_memcpy(parts, &total, sizeof total);
+  sum = 0;
+  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    const word low = a << 16, high = a & 0xffff0000u;
+    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
+    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(words{} + a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    const bool whole = count == lanes<float>;
+    bias = vec<float>{};
+    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
+    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    zero = vec_int<float>{} + 128;
+    if (e.zero)
+      zero = __builtin_convertvector(
+          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
+          vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    const vec_int<float> centred = sum - zero * e.row_sum[row];
+    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
+        bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
 }
 // Kernels over one row of values of one instruction-set level: included inside a struct by
 // simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -2168,11 +2904,381 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
 #undef LINNET_FOR_VECTORS
 };
 #undef LINNET_TARGET
+#undef LINNET_DOT_PAIRS
+
+#define LINNET_DOT_BF16(acc, a, b) \
+  acc = (sum)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)_mm512_set1_epi32((int)(a)), (__m512bh)(b))
+#define LINNET_DOT_INT8(acc, a, b) \
+  acc = (sum)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(b), _mm512_set1_epi32((int)(a)))
+#define LINNET_TARGET \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
+/// Kernels for AVX-512 with dot products: those that multiply codes differ.
+struct avx512dot : avx512 {
+// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+};
+
+/// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = vec<T>{};
+    if (e.bias)
+      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
+/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
+template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, index count, index safe) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[R][W] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  for (index k = 0; k < safe; ++k) {
+    typename Steps::right r[W];
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      const auto l = left[i * a.row + k * a.column];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+  }
+  for (index k = safe; k < K; ++k) {
+    Value values[lanes<T>] = {};
+    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+    typename Steps::right r;
+    __builtin_memcpy(&r, values, sizeof r);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if (count == lanes<T>) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+template <class Steps, class Finish, class T, class Value, class E>
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  index j = 0;
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  if (M == 1)
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    index i = 0;
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+// Stored codes and low-precision activations of one instruction-set level: included inside a
+// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (C == code::u8 || C == code::u4) {
+    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (C == code::nf4) {
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(nf4_values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
+/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
+/// `zeros` is null.
+template <code C>
+LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* out) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    for (index k = 0; k < n; ++k) {
+      words u;
+      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
+      float* const y = out + k * per_word * panel_width + at;
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) {
+        vec<float> x = decode<C>(u, i);
+        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if (scales) x = x * scale;
+        store(y + i * panel_width, x);
+      }
+    }
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const bool whole = count == lanes<float>;
+    words low, high = {};
+    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
+    if (second)
+      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    const words both = low | high << 16;
+    if (whole)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+template <class T>
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec<float> most = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> a = v < 0.0f ? -v : v;
+    most = a > most ? a : most;
+  }
+  const float top = largest<float>(most);
+  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  std::int32_t parts[lanes<float>];
+  __builtin_memcpy(parts, &total, sizeof total);
+  sum = 0;
+  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    const word low = a << 16, high = a & 0xffff0000u;
+    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
+    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(words{} + a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    const bool whole = count == lanes<float>;
+    bias = vec<float>{};
+    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
+    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    zero = vec_int<float>{} + 128;
+    if (e.zero)
+      zero = __builtin_convertvector(
+          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
+          vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    const vec_int<float> centred = sum - zero * e.row_sum[row];
+    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
+        bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+};
+#undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_WIDEN_BYTES
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
+#undef LINNET_LOOK_UP
+#undef LINNET_DOT_BF16
+#undef LINNET_DOT_INT8
 #endif
 #undef LINNET_KEEP
 
@@ -2182,7 +3288,9 @@ inline level detect() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return level::avx512;
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")
+               ? level::avx512dot
+               : level::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return level::avx2;
 #endif
   return level::portable;
@@ -2191,14 +3299,14 @@ inline level detect() {
 }  // namespace detail
 
 /// The level that sessions and trainers use unless told otherwise: the best of this machine, or
-/// the one the environment variable LINNET_SIMD (portable, avx2, avx512) names, if the machine
-/// has it. Looked up once per program.
+/// the one the environment variable LINNET_SIMD (portable, avx2, avx512, avx512dot) names, if the
+/// machine has it. Looked up once per program.
 inline level best() {
   static const level chosen = [] {
     const level machine = detail::detect();
     const char* const wish = std::getenv("LINNET_SIMD");
     if (wish == nullptr) return machine;
-    for (const level l : {level::portable, level::avx2, level::avx512})
+    for (const level l : levels)
       if (std::string_view(wish) == name(l) && l <= machine) return l;
     return machine;
   }();
@@ -2210,14 +3318,23 @@ inline level resolve(level wish) {
   return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
 }
 
-/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are.
+/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. Those
+/// that multiply low-precision activations are best reached through dispatch_dot().
 template <class F>
 inline auto dispatch(level l, F&& f) {
 #if defined(__x86_64__)
-  if (l == level::avx512) return f(detail::avx512{});
+  if (l >= level::avx512) return f(detail::avx512{});
   if (l == level::avx2) return f(detail::avx2{});
 #endif
   return f(detail::portable{});
+}
+/// The same for products of low-precision activations.
+template <class F>
+inline auto dispatch_dot(level l, F&& f) {
+#if defined(__x86_64__)
+  if (l == level::avx512dot) return f(detail::avx512dot{});
+#endif
+  return dispatch(l, f);
 }
 
 }  // namespace simd
@@ -2232,11 +3349,32 @@ LINNET_SIMD_NAMESPACE_END
 #define LINNET_EXTERN extern template
 #endif
 
-// The product of activations T and weight codes C.
-#define LINNET_PRODUCT(L, T, C)                                                             \
-  LINNET_EXTERN void detail::L::multiply<T, C>(index, index, index, const rows_operand<T>&, \
-                                               const columns_operand<C>&, T*, index,        \
-                                               const epilogue<T>&, index);
+#define LINNET_PRODUCT(L, T)                                                             \
+  LINNET_EXTERN void detail::L::multiply<T>(index, index, index, const rows_operand<T>&, \
+                                            const columns_operand<T>&, T*, index,        \
+                                            const epilogue<T>&, index);
+#define LINNET_DECODE(L, C)                                                             \
+  LINNET_EXTERN void detail::L::decode_panel<code::C>(index, const word*, const float*, \
+                                                      const float*, float, float*);
+#define LINNET_DOT(L)                                                                              \
+  LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
+      index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
+      const epilogue<float>&, index);                                                              \
+  LINNET_EXTERN void detail::L::multiply_int8<float>(                                              \
+      index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
+      const integer_epilogue&, index);
+#define LINNET_CODES(L)                                                                            \
+  LINNET_DECODE(L, bf16)                                                                           \
+  LINNET_DECODE(L, f16)                                                                            \
+  LINNET_DECODE(L, f8_e4m3)                                                                        \
+  LINNET_DECODE(L, f8_e5m2)                                                                        \
+  LINNET_DECODE(L, u8)                                                                             \
+  LINNET_DECODE(L, u4)                                                                             \
+  LINNET_DECODE(L, nf4)                                                                            \
+  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
+  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
+  LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
+  LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
   LINNET_EXTERN void detail::L::activation_backward<activation_kind::A, T>(index, const T*,      \
@@ -2263,12 +3401,11 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
   LINNET_ACTIVATION(L, silu, T)
-#define LINNET_LEVEL(L)                 \
-  LINNET_PRODUCT(L, float, float)       \
-  LINNET_PRODUCT(L, float, bf16_code)   \
-  LINNET_PRODUCT(L, float, std::int8_t) \
-  LINNET_PRODUCT(L, double, double)     \
-  LINNET_ROWS_OF(L, float)              \
+#define LINNET_LEVEL(L)     \
+  LINNET_PRODUCT(L, float)  \
+  LINNET_PRODUCT(L, double) \
+  LINNET_CODES(L)           \
+  LINNET_ROWS_OF(L, float)  \
   LINNET_ROWS_OF(L, double)
 
 LINNET_SIMD_NAMESPACE_BEGIN
@@ -2277,12 +3414,16 @@ LINNET_LEVEL(portable)
 #if defined(__x86_64__)
 LINNET_LEVEL(avx2)
 LINNET_LEVEL(avx512)
+LINNET_DOT(avx512dot)
 #endif
 }  // namespace simd
 LINNET_SIMD_NAMESPACE_END
 
 #undef LINNET_EXTERN
 #undef LINNET_PRODUCT
+#undef LINNET_DECODE
+#undef LINNET_DOT
+#undef LINNET_CODES
 #undef LINNET_ACTIVATION
 #undef LINNET_ROWS_OF
 #undef LINNET_LEVEL
@@ -2292,76 +3433,339 @@ LINNET_SIMD_NAMESPACE_END
 /// Storage types: how a weight is kept in memory. A storage type is a template argument of a
 /// model; kernels read weights as they are stored.
 
+#include <limits>
+
 LINNET_NAMESPACE_BEGIN
 
-/// The ways a weight matrix can be stored.
+/// What the inputs of a matrix product are rounded to before it: the compute type of a model.
+namespace activation {
+/// Base of the compute types.
+struct policy {};
+/// Not at all: products in the model's scalar type.
+struct f32 : policy {};
+/// bfloat16 to nearest even; sums in f32. Weights must be stored as bf16.
+struct bf16 : policy {};
+/// int8 with one scale per token, found at run time (W8A8, zoo E13); sums in int32, exact. Weights
+/// must be stored as 8-bit integers with one scale per row or tensor.
+struct int8 : policy {};
+}  // namespace activation
+
+/// The ways a weight matrix [out, in] can be stored.
 namespace storage {
 
+/// What a scale is shared by.
+enum class granularity {
+  tensor,  ///< a whole matrix
+  row,     ///< the weights of one output feature
+  group    ///< consecutive inputs of one output feature
+};
+/// Where the codes of an integer storage lie.
+enum class symmetry {
+  symmetric,  ///< x = scale * code, codes from -max to max
+  asymmetric  ///< x = scale * (code - zero), codes from 0, the range extended to hold 0
+};
+
+/// What all storage types have in common; a type overrides what differs.
+struct policy {
+  using activation = linnet::activation::f32;  ///< see with_activation
+  static constexpr bool scaled = false;        ///< whether codes come with scales
+  static constexpr bool centred = false;       ///< whether they also come with zero points
+  static constexpr bool per_tensor = false;    ///< whether all scales of a matrix are the same
+  static constexpr index group = 0;            ///< inputs that share a scale; 0 for a whole row
+  static constexpr index per_value = 1;        ///< codes in one `value` of a canonical row
+};
+/// Storage of whole numbers: what is in a row is what kernels read.
+template <class Real>
+struct real : policy {
+  using value = Real;  ///< one stored number
+  using word = Real;   ///< what packed panels are made of
+  static constexpr index per_word = 1;
+};
+/// Storage of codes that kernels decode: packed panels are words of several codes.
+template <class Value, simd::code Code>
+struct coded : policy {
+  using value = Value;
+  using word = simd::word;
+  static constexpr simd::code code = Code;
+  static constexpr int origin = 0;  ///< packed code of the canonical code 0
+  static constexpr index per_word = 32 / simd::bits_of(Code);
+};
+
 /// IEEE single precision: exact master weights.
-struct f32 {
-  using value = float;                   ///< one stored code
-  static constexpr bool scaled = false;  ///< whether each output row carries a scale
+struct f32 : real<float> {
   static constexpr const char* name = "f32";
   static value encode(double x) { return static_cast<float>(x); }
   static double decode(value x) { return x; }
 };
-
 /// IEEE double precision, for checks.
-struct f64 {
-  using value = double;
-  static constexpr bool scaled = false;
+struct f64 : real<double> {
   static constexpr const char* name = "f64";
   static value encode(double x) { return x; }
   static double decode(value x) { return x; }
 };
 
-/// bfloat16: the upper half of a float, rounded to nearest even; range of float, 8 bits precision.
-struct bf16 {
-  using value = simd::bf16_code;
-  static constexpr bool scaled = false;
-  static constexpr const char* name = "bf16";
+/// Small binary floating-point numbers; `Exponent` and `Fraction` count bits. Round to nearest,
+/// ties to even; what is too large saturates if `Finite` (no infinities: the OCP e4m3), else
+/// becomes infinite.
+template <simd::code Code, class Value, int Exponent, int Fraction, bool Finite>
+struct small_float : coded<Value, Code> {
+  using value = Value;
   static value encode(double x) {
-    const auto f = static_cast<float>(x);
-    std::uint32_t bits = 0;
-    __builtin_memcpy(&bits, &f, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u)
-      return static_cast<value>((bits >> 16) | 0x40u);  // quiet NaN
-    return static_cast<value>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    constexpr int bias = (1 << (Exponent - 1)) - 1;
+    constexpr unsigned sign_bit = 1u << (Exponent + Fraction);
+    constexpr unsigned all_ones = sign_bit - 1, infinity = ((1u << Exponent) - 1) << Fraction;
+    constexpr unsigned largest = Finite ? all_ones - 1 : infinity - 1;
+    std::uint64_t bits = 0;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    const unsigned sign = bits >> 63 ? sign_bit : 0u;
+    const std::uint64_t magnitude = bits & ~(std::uint64_t{1} << 63);
+    constexpr std::uint64_t not_finite = std::uint64_t{0x7ff} << 52;
+    if (magnitude > not_finite)
+      return static_cast<value>(sign | (Finite ? all_ones : infinity | 1u << (Fraction - 1)));
+    if (magnitude == not_finite) return static_cast<value>(sign | (Finite ? largest : infinity));
+    // The exponent of the last place that the code has, no lower than a subnormal's.
+    const int exponent = (std::max)(static_cast<int>(magnitude >> 52) - 1023, 1 - bias);
+    const double steps = std::nearbyint(std::ldexp(std::abs(x), Fraction - exponent));
+    // Steps beyond the fraction carry into the exponent by themselves.
+    const double code = steps + static_cast<double>(exponent + bias - 1) * (1 << Fraction);
+    const bool fits = code <= static_cast<double>(largest);
+    return static_cast<value>(sign | (fits     ? static_cast<unsigned>(code)
+                                      : Finite ? largest
+                                               : infinity));
   }
   static double decode(value x) {
-    const std::uint32_t bits = static_cast<std::uint32_t>(x) << 16;
-    float f = 0;
-    __builtin_memcpy(&f, &bits, sizeof f);
-    return f;
+    constexpr int bias = (1 << (Exponent - 1)) - 1;
+    const auto bits = static_cast<unsigned>(x);
+    const unsigned fraction = bits & ((1u << Fraction) - 1);
+    const auto exponent = static_cast<int>(bits >> Fraction & ((1u << Exponent) - 1));
+    const double sign = bits >> (Exponent + Fraction) & 1u ? -1 : 1;
+    constexpr int top = (1 << Exponent) - 1, all_ones = (1 << Fraction) - 1;
+    if (exponent == top && (!Finite || fraction == all_ones)) {
+      // Assembled from bits, so that it survives -ffast-math.
+      const std::uint64_t wide = std::uint64_t{0x7ff} << 52 | std::uint64_t{sign < 0} << 63 |
+                                 (Finite || fraction ? std::uint64_t{1} << 51 : 0);
+      double special = 0;
+      __builtin_memcpy(&special, &wide, sizeof special);
+      return special;
+    }
+    return sign * (exponent ? std::ldexp((1 << Fraction) + fraction, exponent - bias - Fraction)
+                            : std::ldexp(fraction, 1 - bias - Fraction));
   }
 };
-
-/// 8-bit integers, symmetric, one scale per output row: x = scale * code, |code| <= 127,
-/// scale = max|x| / 127 (1 for a row of zeros), round half to even.
-struct int8 {
-  using value = std::int8_t;
+/// bfloat16: the upper half of a float; range of float, 8 bits of precision.
+struct bf16 : small_float<simd::code::bf16, simd::bf16_code, 8, 7, false> {
+  static constexpr const char* name = "bf16";
+};
+/// IEEE half precision: 11 bits of precision up to 65504.
+struct f16 : small_float<simd::code::f16, std::uint16_t, 5, 10, false> {
+  static constexpr const char* name = "f16";
+};
+/// 8-bit floats of 4 bits precision, up to 448, with one scale per row that maps its largest
+/// magnitude to 448 (zoo E2).
+struct fp8_e4m3 : small_float<simd::code::f8_e4m3, std::uint8_t, 4, 3, true> {
+  static constexpr const char* name = "fp8_e4m3";
   static constexpr bool scaled = true;
-  static constexpr const char* name = "int8";
-  /// The scale of a row whose largest magnitude is `largest`.
-  static float scale(double largest) {
-    return largest > 0 ? static_cast<float>(largest / 127.0) : 1.0f;
-  }
-  /// The code of `x` in units of the row's scale.
+  static constexpr double largest = 448;
+};
+/// 8-bit floats of 3 bits precision, up to 57344, with one scale per row likewise.
+struct fp8_e5m2 : small_float<simd::code::f8_e5m2, std::uint8_t, 5, 2, false> {
+  static constexpr const char* name = "fp8_e5m2";
+  static constexpr bool scaled = true;
+  static constexpr double largest = 57344;
+};
+
+/// 8-bit integers (zoo E1), round half to even. Symmetric: |code| <= 127, scale = max|x| / 127.
+/// Asymmetric: codes 0 to 255 and a zero point. `Group` counts the inputs that share a scale.
+template <granularity G, symmetry Y = symmetry::symmetric, index Group = 64>
+struct int8_per : coded<std::conditional_t<Y == symmetry::symmetric, std::int8_t, std::uint8_t>,
+                        simd::code::u8> {
+  static_assert(Group > 0 && Group % 8 == 0,
+                "linnet::storage::int8_per: groups are a multiple of 8 inputs");
+  static constexpr bool scaled = true, centred = Y == symmetry::asymmetric,
+                        per_tensor = G == granularity::tensor;
+  static constexpr index group = G == granularity::group ? Group : 0;
+  static constexpr double largest = centred ? 255 : 127;
+  static constexpr int origin = centred ? 0 : 128;
+  using value = typename int8_per::coded::value;
+  static constexpr const char* name = centred ? (per_tensor ? "int8_tensor_asymmetric"
+                                                 : group    ? "int8_group_asymmetric"
+                                                            : "int8_asymmetric")
+                                              : (per_tensor ? "int8_tensor"
+                                                 : group    ? "int8_group"
+                                                            : "int8");
   static value encode(double x) {
-    const double r = std::nearbyint(x);
-    return static_cast<value>(r > 127 ? 127 : r < -127 ? -127 : r);
+    return static_cast<value>((std::clamp)(std::nearbyint(x), centred ? 0.0 : -127.0, largest));
   }
   static double decode(value x) { return x; }
+};
+/// 8-bit integers, symmetric, one scale per output row.
+struct int8 : int8_per<granularity::row> {};
+
+/// 4-bit integers, symmetric, |code| <= 7, one scale for each `Group` inputs of a row; two codes in
+/// a byte, the first in the low half (zoo E1).
+template <index Group = 32>
+struct int4 : coded<std::uint8_t, simd::code::u4> {
+  static_assert(Group > 0 && Group % 8 == 0,
+                "linnet::storage::int4: groups are a multiple of 8 inputs");
+  static constexpr const char* name = "int4";
+  static constexpr bool scaled = true;
+  static constexpr index group = Group, per_value = 2;
+  static constexpr double largest = 7;
+  static constexpr int origin = 8;
+  /// One code, in the low half of the byte.
+  static value encode(double x) {
+    return static_cast<value>(static_cast<int>((std::clamp)(std::nearbyint(x), -7.0, 7.0)) & 15);
+  }
+  static double decode(value x) { return x < 8 ? x : x - 16; }
+};
+
+/// 4-bit codes of normal quantiles with one scale for each 64 inputs of a row (Dettmers et al.
+/// 2023, zoo E2); two codes in a byte, the first in the low half.
+struct nf4 : coded<std::uint8_t, simd::code::nf4> {
+  static constexpr const char* name = "nf4";
+  static constexpr bool scaled = true;
+  static constexpr index group = 64, per_value = 2;
+  static constexpr double largest = 1;
+  /// The nearest of the 16 values.
+  static value encode(double x) {
+    int best = 0;
+    for (int i = 1; i < 16; ++i)
+      if (std::abs(x - decode(static_cast<value>(i))) <
+          std::abs(x - decode(static_cast<value>(best))))
+        best = i;
+    return static_cast<value>(best);
+  }
+  static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
+};
+
+/// Whether storage `S` keeps codes of kind `C`.
+template <class S>
+constexpr bool keeps(simd::code kind) {
+  if constexpr (S::per_word > 1)
+    return S::code == kind;
+  else
+    return false;
+}
+
+/// Storage `S` whose products round their inputs to `A` first.
+template <class S, class A>
+struct with_activation : S {
+  static_assert(!std::is_same_v<A, linnet::activation::bf16> || keeps<S>(simd::code::bf16),
+                "linnet: activation::bf16 multiplies weights stored as storage::bf16");
+  static_assert(
+      !std::is_same_v<A, linnet::activation::int8> || (keeps<S>(simd::code::u8) && S::group == 0),
+      "linnet: activation::int8 multiplies 8-bit integer weights with one scale per row or tensor");
+  using stored_as = S;
+  using activation = A;
 };
 
 }  // namespace storage
 
-/// Bytes of an [rows, cols] matrix in storage `S`, scales included.
+/// Values that hold one canonical row of `columns` codes.
 template <class S>
-constexpr index matrix_bytes(index rows, index cols) {
-  return rows * cols * static_cast<index>(sizeof(typename S::value)) +
-         (S::scaled ? rows * static_cast<index>(sizeof(float)) : 0);
+constexpr index row_values(index columns) {
+  return (columns + S::per_value - 1) / S::per_value;
 }
+/// Scales (and zero points) of one row of `columns` inputs.
+template <class S>
+constexpr index row_scales(index columns) {
+  return !S::scaled ? 0 : S::group == 0 ? 1 : (columns + S::group - 1) / S::group;
+}
+/// Bytes of an [rows, columns] matrix in storage `S`, scales and zero points included.
+template <class S>
+constexpr index matrix_bytes(index rows, index columns) {
+  return rows * (row_values<S>(columns) * static_cast<index>(sizeof(typename S::value)) +
+                 row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1));
+}
+
+/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
+/// see.
+template <class S>
+struct matrix_ref {
+  typename S::value* data = nullptr;  ///< [rows, row_values]
+  float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
+  float* zeros = nullptr;             ///< likewise where it is centred
+
+  /// The code at row `r`, column `j`, in the low bits.
+  typename S::value code(index r, index j, index columns) const {
+    const typename S::value x = data[r * row_values<S>(columns) + j / S::per_value];
+    if constexpr (S::per_value == 2)
+      return j % 2 ? x >> 4 : x & 15;
+    else
+      return x;
+  }
+  /// The number at row `r`, column `j`.
+  double at(index r, index j, index columns) const {
+    double x = S::decode(code(r, j, columns));
+    if constexpr (S::scaled) {
+      const index g = r * row_scales<S>(columns) + (S::group ? j / S::group : 0);
+      if constexpr (S::centred) x -= static_cast<double>(zeros[g]);
+      x *= static_cast<double>(scales[g]);
+    }
+    return x;
+  }
+};
+
+namespace detail {
+
+/// The scale (and zero point) that fits numbers between `low` and `high`; 1 where all are zero.
+template <class S>
+void fit_range(double low, double high, float& scale, float* zero) {
+  const double range = S::centred ? (std::max)(high, 0.0) - (std::min)(low, 0.0)
+                                  : (std::max)(std::abs(low), std::abs(high));
+  scale = static_cast<float>(range / S::largest);
+  if (!(scale > 0)) scale = 1;
+  if constexpr (S::centred)
+    *zero = static_cast<float>((std::clamp)(
+        std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
+}
+
+/// Rounds `x`[rows, columns] to storage `S`.
+template <class S, class T>
+void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& to) {
+  const index per_row = row_scales<S>(columns), values = row_values<S>(columns);
+  [[maybe_unused]] const auto range = [&](const T* from, index n, index at) {
+    if constexpr (S::scaled) {
+      double low = 0, high = 0;
+      for (index j = 0; j < n; ++j) {
+        low = (std::min)(low, static_cast<double>(from[j]));
+        high = (std::max)(high, static_cast<double>(from[j]));
+      }
+      fit_range<S>(low, high, to.scales[at], S::centred ? to.zeros + at : nullptr);
+    }
+  };
+  if constexpr (S::per_tensor) range(x, rows * columns, 0);
+  for (index r = 0; r < rows; ++r) {
+    const T* const row = x + r * columns;
+    if constexpr (S::per_tensor) {
+      to.scales[r] = to.scales[0];
+      if constexpr (S::centred) to.zeros[r] = to.zeros[0];
+    } else if constexpr (S::scaled) {
+      for (index g = 0; g < per_row; ++g) {
+        const index first = g * S::group;
+        range(row + first, S::group ? (std::min)(S::group, columns - first) : columns,
+              r * per_row + g);
+      }
+    }
+    std::fill_n(to.data + r * values, values, typename S::value{});
+    for (index j = 0; j < columns; ++j) {
+      double v = static_cast<double>(row[j]);
+      if constexpr (S::scaled) {
+        const index g = r * per_row + (S::group ? j / S::group : 0);
+        v /= static_cast<double>(to.scales[g]);
+        if constexpr (S::centred) v = std::nearbyint(v) + static_cast<double>(to.zeros[g]);
+      }
+      auto& out = to.data[r * values + j / S::per_value];
+      const auto code = S::encode(v);
+      if constexpr (S::per_value == 2)
+        out = static_cast<typename S::value>(out | code << (j % 2 * 4));
+      else
+        out = code;
+    }
+  }
+}
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -2373,108 +3777,410 @@ namespace ops {
 
 using simd::panel_width;
 
-/// Where an operation runs: the team of threads and the instruction-set level.
+/// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
+/// converted_bytes() for models whose products round their inputs.
 struct machine {
   team threads{};
   simd::level level = simd::level::portable;
+  void* converted = nullptr;
 };
 
-/// A weight matrix W[N, K] in the form that products read. Panels of 32 output features, K rows
-/// each; the last panel is padded with zeros. The layout is the same at every instruction-set
-/// level and can be inverted exactly.
+/// A weight matrix W[N, K] in the form that products read: panels of 32 output features, each K
+/// rows of numbers or of words of codes (see simd::word); the last panel is padded. The layout is
+/// the same at every instruction-set level and can be inverted exactly.
 template <class T, class S>
 struct packed_matrix {
-  using value = typename S::value;
-  const value* panels = nullptr;
-  const float* scales = nullptr;  ///< one per output feature when the storage is scaled
-  const value* rows = nullptr;    ///< W itself, row-major; only while training
+  using word = typename S::word;
+  const word* panels = nullptr;
+  const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
+  const float* zeros = nullptr;   ///< likewise when it is centred
+  const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
 
-  /// Codes that the panels of an [n, k] matrix occupy.
-  static constexpr index size(index n, index k) { return round_up(n, panel_width) * k; }
+  /// Rows of words in a panel of `k` inputs.
+  static constexpr index depth(index k) { return (k + S::per_word - 1) / S::per_word; }
+  /// Words that the panels of an [n, k] matrix occupy.
+  static constexpr index size(index n, index k) { return round_up(n, panel_width) * depth(k); }
+  /// Scales of an [n, k] matrix, padded like the panels.
+  static constexpr index scales_size(index n, index k) {
+    return round_up(n, panel_width) * row_scales<S>(k);
+  }
+  /// Where the scale of W(n, j) is.
+  static constexpr index scale_at(index n, index j, index k) {
+    const index g = S::group ? j / S::group : 0;
+    return (n / panel_width * row_scales<S>(k) + g) * panel_width + n % panel_width;
+  }
+  /// The canonical code of W(n, j), in the low bits.
+  typename S::value code(index n, index j, index k) const {
+    const word w =
+        panels[(n / panel_width * depth(k) + j / S::per_word) * panel_width + n % panel_width];
+    if constexpr (S::per_word == 1) {
+      return w;
+    } else {
+      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+      const auto shift = static_cast<unsigned>(j % S::per_word) * bits;
+      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+    }
+  }
   /// W(n, j).
   T at(index n, index j, index k) const {
-    const auto x = static_cast<T>(
-        S::decode(panels[(n / panel_width * k + j) * panel_width + n % panel_width]));
-    if constexpr (S::scaled) return x * static_cast<T>(scales[n]);
+    auto x = static_cast<T>(S::decode(code(n, j, k)));
+    if constexpr (S::scaled) {
+      const index g = scale_at(n, j, k);
+      if constexpr (S::centred) x -= static_cast<T>(zeros[g]);
+      x *= static_cast<T>(scales[g]);
+    }
     return x;
   }
 };
 
-/// Fills panels [N/32][K][32] from W[n, k]; `share` of the team.
-template <class Value>
-void pack(const machine& on, index n, index k, const Value* rows, Value* panels) {
+/// Inputs whose products with decoded weights are summed at a time.
+inline constexpr index decoded_rows = 128;
+
+/// Fills the panels (and scales) of `to` from W[n, k]; `share` of the team.
+template <class T, class S>
+void pack(const machine& on, index n, index k, const matrix_ref<S>& from,
+          const packed_matrix<T, S>& to) {
+  using matrix = packed_matrix<T, S>;
+  using word = typename S::word;
+  const index depth = matrix::depth(k), groups = row_scales<S>(k);
   on.threads.each(round_up(n, panel_width) / panel_width, [&](index panel) {
-    const index count = (std::min)(panel_width, n - panel * panel_width);
-    Value* const out = panels + panel * panel_width * k;
-    for (index j = 0; j < k; ++j)
-      for (index i = 0; i < panel_width; ++i)
-        out[j * panel_width + i] = i < count ? rows[(panel * panel_width + i) * k + j] : Value{};
+    const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
+    word* const out = const_cast<word*>(to.panels) + first * depth;
+    for (index i = 0; i < panel_width; ++i)
+      for (index d = 0; d < depth; ++d) {
+        word w{};
+        if constexpr (S::per_word == 1) {
+          if (i < count) w = from.data[(first + i) * k + d];
+        } else {
+          constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+          for (index j = 0; j < S::per_word && i < count; ++j) {
+            const index column = d * S::per_word + j;
+            const auto code =
+                column < k ? static_cast<unsigned>(from.code(first + i, column, k)) : 0u;
+            w |= ((code + S::origin) & ((1u << bits) - 1)) << (static_cast<unsigned>(j) * bits);
+          }
+        }
+        out[d * panel_width + i] = w;
+      }
+    for (index i = 0; S::scaled && i < panel_width; ++i)
+      for (index g = 0; g < groups; ++g) {
+        const index at = (panel * groups + g) * panel_width + i;
+        const bool real = i < count;
+        const_cast<float*>(to.scales)[at] = real ? from.scales[(first + i) * groups + g] : 0.0f;
+        if constexpr (S::centred)
+          const_cast<float*>(to.zeros)[at] = real ? from.zeros[(first + i) * groups + g] : 0.0f;
+      }
   });
+}
+
+/// The same from f32 masters for training in bf16. Also fills `rows`: pairs of output features,
+/// [ceil(n / 2), k], for the derivative by the inputs.
+template <class S>
+void pack(const machine& on, index n, index k, const matrix_ref<storage::f32>& from,
+          const packed_matrix<float, S>&
+              to) requires(std::is_same_v<typename S::activation, activation::bf16>) {
+  using matrix = packed_matrix<float, S>;
+  on.threads.each((n + panel_width - 1) / panel_width, [&](index panel) {
+    const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
+    auto* const out = const_cast<simd::word*>(to.panels) + first * matrix::depth(k);
+    simd::word codes[decoded_rows / 2];
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      for (index i = 0; i < count; ++i) {
+        const float* const row = from.data + (first + i) * k;
+        for (index j = 0; j < k; j += decoded_rows) {
+          const index some = (std::min)(decoded_rows, k - j);
+          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          for (index d = 0; d < matrix::depth(some); ++d)
+            out[(j / 2 + d) * panel_width + i] = codes[d];
+        }
+        if (i % 2 == 0)
+          K::template to_bf16_pairs<float>(k, row, i + 1 < count ? row + k : nullptr,
+                                           const_cast<simd::word*>(to.rows) + (first + i) / 2 * k);
+      }
+    });
+  });
+}
+
+/// The canonical matrix that `from` was packed from.
+template <class T, class S>
+void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<S>& to) {
+  const index groups = row_scales<S>(k), values = row_values<S>(k);
+  for (index i = 0; i < n; ++i) {
+    for (index j = 0; j < k; ++j) {
+      typename S::value& value = to.data[i * values + j / S::per_value];
+      const auto code = from.code(i, j, k);
+      if constexpr (S::per_value == 2)
+        value = static_cast<typename S::value>(j % 2 ? value | code << 4 : code);
+      else
+        value = code;
+    }
+    for (index g = 0; g < groups; ++g) {
+      const index at = from.scale_at(i, g * S::group, k);
+      to.scales[i * groups + g] = from.scales[at];
+      if constexpr (S::centred) to.zeros[i * groups + g] = from.zeros[at];
+    }
+  }
+}
+
+/// Whether products of storage `S` round their inputs first.
+template <class S>
+inline constexpr bool converts = !std::is_same_v<typename S::activation, activation::f32>;
+/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
+template <class S>
+inline constexpr bool trainable =
+    S::per_word == 1 || std::is_same_v<typename S::activation, activation::bf16>;
+
+/// Rows up to which every thread converts for itself instead of waiting for the others.
+inline constexpr index own_rows = 4;
+
+/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
+/// `threads` threads.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  if (!converts<S>) return 0;
+  constexpr bool int8 = std::is_same_v<typename S::activation, activation::int8>;
+  using matrix = packed_matrix<float, S>;
+  const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
+  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
+  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
+  return training ? (std::max)(forward, backward) : forward;
 }
 
 namespace detail {
 
-/// Splits the outputs of an [M, N] product over the team in tiles of whole panels and row blocks.
-template <class T, class Value>
-void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<T>& a,
-                   const simd::columns_operand<Value>& b, T* c, index ldc,
-                   const simd::epilogue<T>& e, index slack) {
+/// Calls f(i0, i1, p0, p1) for this thread's share of the outputs of an [M, N] product: rows
+/// [i0, i1) of panels [p0, p1). Blocks of rows are multiples of every register tile, so no output
+/// changes its arithmetic.
+template <class F>
+void each_block(const machine& on, index m, index n, F&& f) {
   const index panels = round_up(n, panel_width) / panel_width;
-  // Rows are split only where there are too few panels to share out; blocks stay multiples of the
-  // register tile, so no output changes its arithmetic.
   const index row_block = m <= 96 ? m : 96;
   const index row_blocks = (m + row_block - 1) / row_block;
   const auto [first, last] = on.threads.share(panels * row_blocks);
   for (index unit = first; unit < last;) {
-    // Neighbouring panels of one row block run together.
+    // Neighbouring panels of one block run together.
     const index block = unit / panels, p0 = unit % panels;
     const index p1 = (std::min)(panels, p0 + (last - unit));
-    const index i0 = block * row_block, i1 = (std::min)(m, i0 + row_block);
+    f(block * row_block, (std::min)(m, (block + 1) * row_block), p0, p1);
+    unit += p1 - p0;
+  }
+}
+
+/// Splits C = epilogue(A B) in T over the team.
+template <class T>
+void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<T>& a,
+                   const simd::columns_operand<T>& b, T* c, const simd::epilogue<T>& e,
+                   index slack) {
+  each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
     simd::epilogue<T> part = e;
     if (part.bias) part.bias += j0;
-    if (part.scale) part.scale += j0;
     simd::dispatch(on.level, [&](auto kernels) {
-      decltype(kernels)::template multiply<T, Value>(
+      decltype(kernels)::template multiply<T>(
           i1 - i0, j1 - j0, k, {a.data + i0 * a.row, a.row, a.column},
-          {b.data + p0 * b.panel, b.ld, b.panel}, c + i0 * ldc + j0, ldc, part, slack + n - j1);
+          {b.data + p0 * b.panel, b.ld, b.panel}, c + i0 * n + j0, n, part, slack + n - j1);
     });
-    unit += p1 - p0;
+  });
+}
+
+/// The inputs of a product as words of low precision.
+struct converted_rows {
+  simd::rows_operand<simd::word> codes{};
+  float* scales = nullptr;       ///< int8: one per row
+  std::int32_t* sums = nullptr;  ///< int8: of each row's codes
+};
+/// Rounds x[m, k] to the compute type of `S`.
+template <class S>
+converted_rows convert(const machine& on, index m, index k, const float* x) {
+  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+  const index depth = packed_matrix<float, S>::depth(k);
+  auto* words = static_cast<simd::word*>(on.converted);
+  constexpr bool int8 = std::is_same_v<typename S::activation, activation::int8>;
+  if (m <= own_rows) words += on.threads.rank() * m * (depth + (int8 ? 2 : 0));
+  converted_rows to{{words, depth, 1}, nullptr, nullptr};
+  to.scales = reinterpret_cast<float*>(words + m * depth);
+  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m);
+  const auto row = [&](index i) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (int8)
+        to.scales[i] = K::template to_int8<float>(
+            k, x + i * k, reinterpret_cast<std::int8_t*>(words + i * depth), to.sums[i]);
+      else
+        K::template to_bf16<float>(k, x + i * k,
+                                   reinterpret_cast<simd::bf16_code*>(words + i * depth));
+    });
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return to;
+}
+
+/// Rows [i0, i1) of panel `p` of y = x W^T with weights decoded to f32, some inputs at a time.
+template <class S, class Kernels>
+void decoded_product(Kernels, index i0, index i1, index p, index n, index k, const float* x,
+                     const packed_matrix<float, S>& w, float* y, const simd::epilogue<float>& e) {
+  using matrix = packed_matrix<float, S>;
+  alignas(64) float numbers[decoded_rows * panel_width];
+  const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  simd::epilogue<float> part = e;
+  if (part.bias) part.bias += j0;
+  for (index k0 = 0; k0 < k; k0 += decoded_rows) {
+    const index k1 = (std::min)(k, k0 + decoded_rows);
+    for (index at = k0; at < k1;) {
+      const index end = S::group ? (std::min)(k1, (at / S::group + 1) * S::group) : k1;
+      const index scale = matrix::scale_at(j0, at, k);
+      Kernels::template decode_panel<S::code>(
+          matrix::depth(end - at),
+          w.panels + p * panel_width * matrix::depth(k) + at / S::per_word * panel_width,
+          S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr,
+          static_cast<float>(S::origin), numbers + (at - k0) * panel_width);
+      at = end;
+    }
+    Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
+                                      {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
+                                      panel_width - columns);
+    part.bias = nullptr;
+    part.accumulate = true;
   }
-  on.threads.wait();
 }
 
 }  // namespace detail
 
-/// y[M, N] = x[M, K] W^T (+ bias), or y += ... when `accumulate`.
+/// One of several products that read the same inputs: y[M, N] = alpha x W^T (+ bias), or y += ...
+template <class T, class S>
+struct product {
+  const packed_matrix<T, S>& w;
+  index n;
+  T* y;
+  const T* bias = nullptr;
+  bool accumulate = false;
+  T alpha = T(1);
+};
+
+/// All products of x[M, K], which is converted once.
+template <class T, class S, std::size_t Count>
+void products(const machine& on, index m, index k, const T* x, const product<T, S> (&all)[Count]) {
+  using matrix = packed_matrix<T, S>;
+  detail::converted_rows inputs;
+  if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
+  for (const product<T, S>& one : all) {
+    const simd::epilogue<T> e{one.bias, one.alpha, one.accumulate};
+    const index n = one.n, depth = matrix::depth(k);
+    const auto& w = one.w;
+    if constexpr (S::per_word == 1) {
+      detail::split_product<T>(on, m, n, k, {x, k, 1}, {w.panels, panel_width, panel_width * k},
+                               one.y, e, round_up(n, panel_width) - n);
+    } else if constexpr (!converts<S>) {
+      detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+        simd::dispatch(on.level, [&](auto kernels) {
+          for (index p = p0; p < p1; ++p)
+            detail::decoded_product(kernels, i0, i1, p, n, k, x, w, one.y, e);
+        });
+      });
+    } else {
+      detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+        const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
+        const simd::rows_operand<simd::word> a{inputs.codes.data + i0 * depth, depth, 1};
+        const simd::columns_operand<simd::word> b{w.panels + p0 * panel_width * depth, panel_width,
+                                                  panel_width * depth};
+        float* const y = one.y + i0 * n + j0;
+        const float* const bias = one.bias ? one.bias + j0 : nullptr;
+        const index slack = p1 * panel_width - j1;
+        simd::dispatch_dot(on.level, [&](auto kernels) {
+          using K = decltype(kernels);
+          if constexpr (std::is_same_v<typename S::activation, activation::bf16>)
+            K::template multiply_bf16<float>(i1 - i0, j1 - j0, depth, a, b, y, n,
+                                             {bias, one.alpha, one.accumulate}, slack);
+          else
+            K::template multiply_int8<float>(
+                i1 - i0, j1 - j0, depth, a, b, y, n,
+                {bias, one.alpha, one.accumulate, w.scales + j0,
+                 S::centred ? w.zeros + j0 : nullptr, inputs.scales + i0, inputs.sums + i0},
+                slack);
+        });
+      });
+    }
+  }
+  on.threads.wait();
+}
+
+/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ... when `accumulate`.
 template <class T, class S>
 void matmul(const machine& on, index m, index n, index k, const T* x, const packed_matrix<T, S>& w,
             T* y, const T* bias = nullptr, bool accumulate = false, T alpha = T(1)) {
-  simd::epilogue<T> e{bias, S::scaled ? w.scales : nullptr, alpha, accumulate};
-  detail::split_product<T>(
-      on, m, n, k, {x, k, 1},
-      simd::columns_operand<typename S::value>{w.panels, panel_width, panel_width * k}, y, n, e,
-      round_up(n, panel_width) - n);
+  products<T, S, 1>(on, m, k, x, {{w, n, y, bias, accumulate, alpha}});
 }
 
-/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads the canonical rows.
+/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
 template <class T, class S>
 void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
                const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
   static_assert(
-      !S::scaled,
+      S::per_word == 1,
       "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
-  detail::split_product<T>(on, m, k, n, {dy, n, 1},
-                           simd::columns_operand<typename S::value>{w.rows, k, panel_width}, dx, k,
-                           {nullptr, nullptr, alpha, true}, 0);
+  detail::split_product<T>(on, m, k, n, {dy, n, 1}, {w.rows, k, panel_width}, dx,
+                           {nullptr, alpha, true}, 0);
+  on.threads.wait();
 }
 
 /// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
 template <class T>
 void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw,
                T alpha = T(1)) {
-  detail::split_product<T>(on, n, k, m, {dy, 1, n}, simd::columns_operand<T>{x, k, panel_width}, dw,
-                           k, {nullptr, nullptr, alpha, true}, 0);
+  detail::split_product<T>(on, n, k, m, {dy, 1, n}, {x, k, panel_width}, dw, {nullptr, alpha, true},
+                           0);
+  on.threads.wait();
+}
+
+/// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
+/// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W.
+template <class T, class S>
+void matmul_backward(const machine& on, index m, index n, index k, const T* dy, const T* x,
+                     const packed_matrix<T, S>& w, T* dw, T* dx, T alpha = T(1)) {
+  if constexpr (S::per_word == 1) {
+    matmul_dw(on, m, n, k, dy, x, dw, alpha);
+    matmul_dx(on, m, n, k, dy, w, dx, alpha);
+  } else {
+    static_assert(trainable<S>,
+                  "linnet: gradients flow through f32, f64 or bf16 with "
+                  "activation::bf16; train first, quantize afterwards");
+    const index pairs = (m + 1) / 2, depth = (n + 1) / 2;
+    auto* const x_pairs = static_cast<simd::word*>(on.converted);  // [pairs, k]
+    auto* const dy_pairs = x_pairs + pairs * k;                    // [pairs, n]
+    auto* const dy_rows = dy_pairs + pairs * n;                    // [m, depth]
+    on.threads.each(pairs, [&](index i) {
+      simd::dispatch(on.level, [&](auto kernels) {
+        using K = decltype(kernels);
+        const bool both = 2 * i + 1 < m;
+        const auto* const one = dy + 2 * i * n;
+        K::template to_bf16_pairs<T>(k, x + 2 * i * k, both ? x + (2 * i + 1) * k : nullptr,
+                                     x_pairs + i * k);
+        K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
+        for (index r = 2 * i; r <= 2 * i + both; ++r)
+          K::template to_bf16<T>(n, dy + r * n,
+                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+      });
+    });
+    const auto product = [&](index rows, index columns, index words,
+                             const simd::rows_operand<simd::word>& a, const simd::word* b, T* c) {
+      detail::each_block(on, rows, columns, [&](index i0, index i1, index p0, index p1) {
+        const index j0 = p0 * panel_width, j1 = (std::min)(columns, p1 * panel_width);
+        simd::dispatch_dot(on.level, [&](auto kernels) {
+          decltype(kernels)::template multiply_bf16<T>(
+              i1 - i0, j1 - j0, words, {a.data + i0 * a.row, a.row, a.column},
+              {b + j0, columns, panel_width}, c + i0 * columns + j0, columns,
+              {nullptr, alpha, true}, columns - j1);
+        });
+      });
+    };
+    product(n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw);
+    product(m, k, depth, {dy_rows, depth, 1}, w.rows, dx);
+    on.threads.wait();
+  }
 }
 
 /// db[N] += column sums of dy[M, N], each sum in ascending row order.
@@ -2537,14 +4243,6 @@ struct tensor_info {
   constexpr bool stored() const { return kind == role::matrix || kind == role::table; }
   /// Whether weight decay applies: every tensor with two dimensions.
   constexpr bool decays() const { return kind != role::scale && kind != role::bias; }
-};
-
-/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
-/// see.
-template <class S>
-struct matrix_ref {
-  typename S::value* data = nullptr;
-  float* scales = nullptr;  ///< one per row when the storage is scaled
 };
 
 /// The forms in which a layer's `params` can appear.
@@ -2720,6 +4418,16 @@ struct planner {
   arena keep{};     ///< lasts from forward to backward; without training, layers share it by turns
   arena scratch{};  ///< lasts for one call of the layer that takes it
   int sites = 0;    ///< dropout sites numbered so far
+  /// ops::converted_bytes() of the storage type, or null where products do not round their inputs.
+  index (*converted_bytes)(index rows, index in, index out, index threads, bool training) = nullptr;
+  index converted = 0;  ///< the most that a product needs
+
+  /// Makes room for a product of `rows` inputs.
+  constexpr void product(index rows, index in, index out, const extents& e) {
+    if (converted_bytes == nullptr) return;
+    const index bytes = converted_bytes(rows, in, out, e.threads, e.training);
+    converted = bytes > converted ? bytes : converted;
+  }
 };
 
 /// What all layers of a call share.
@@ -2797,11 +4505,11 @@ struct limits {
   executor run_on{};           ///< your own threads instead of OpenMP's
 };
 
-/// Calls `f(machine)` on the threads of `l`.
+/// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
 template <class F>
-void run(const limits& l, F&& f) {
+void run(const limits& l, void* converted, F&& f) {
   parallel(l.threads, l.run_on, [&](const team& threads) {
-    f(ops::machine{threads, simd::resolve(l.level)});
+    f(ops::machine{threads, simd::resolve(l.level), converted});
   });
 }
 
@@ -2929,13 +4637,17 @@ namespace detail {
 
 template <class S>
 constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
-  leaf.data = memory.take<typename S::value>(info.size());
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(info.rows);
+  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
+  const index scales = info.rows * row_scales<S>(info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
 }
 template <class T, class S>
 constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
-  leaf.panels = memory.take<typename S::value>(leaf.size(info.rows, info.columns));
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(info.rows);
+  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
+  const index scales = leaf.scales_size(info.rows, info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
 }
 template <class T>
 constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
@@ -3016,31 +4728,25 @@ template <class M, class T = float>
 class gradients : public detail::tensor_block<M, form::gradient<T>> {};
 
 /// The form that kernels read: constant, shareable by any number of sessions in any threads.
-template <class M, class T = float>
-class packed : public detail::tensor_block<M, form::kernel<T, storage_of<M, T>>> {
+template <class M, class T = float, class S = storage_of<M, T>>
+class packed : public detail::tensor_block<M, form::kernel<T, S>> {
  public:
   using model = M;
   using scalar = T;
-  using storage = storage_of<M, T>;
+  using storage = S;
 };
 
 namespace detail {
 
-/// Rewrites `p` from `w`; with `keep_rows` the packed matrices also refer to the canonical rows of
-/// `w`, which backward passes read. Called by every thread of a team.
-template <class M, class T>
-void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T>& p) {
-  using S = storage_of<M, T>;
+/// Rewrites `p` from `w`. Called by every thread of a team.
+template <class M, class T, class S>
+void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T, S>& p) {
   M::visit(
       [&](const path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
           ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(to));
         } else {
-          ops::pack(on, info.rows, info.columns, static_cast<const typename S::value*>(from.data),
-                    const_cast<typename S::value*>(to.panels));
-          if constexpr (S::scaled)
-            ops::copy(on, info.rows, static_cast<const float*>(from.scales),
-                      const_cast<float*>(to.scales));
+          ops::pack(on, info.rows, info.columns, from, to);
         }
       },
       path{}, p.tree(), w.tree());
@@ -3066,12 +4772,7 @@ weights<M, T> unpack(const packed<M, T>& p) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
           std::copy_n(from, info.size(), to);
         } else {
-          for (index n = 0; n < info.rows; ++n)
-            for (index j = 0; j < info.columns; ++j)
-              to.data[n * info.columns + j] =
-                  from.panels[(n / ops::panel_width * info.columns + j) * ops::panel_width +
-                              n % ops::panel_width];
-          if constexpr (storage_of<M, T>::scaled) std::copy_n(from.scales, info.rows, to.scales);
+          ops::unpack(info.rows, info.columns, from, to);
         }
       },
       path{}, w.tree(), p.tree());
@@ -3086,28 +4787,41 @@ namespace detail {
 
 /// Bytes of each kind of memory that model M plans for a purpose.
 struct plan_sizes {
-  index state = 0, keep = 0, scratch = 0;
-  constexpr index total() const { return state + keep + scratch; }
+  index state = 0, keep = 0, scratch = 0, converted = 0;
+  constexpr index total() const { return state + keep + scratch + converted; }
 };
-template <class M, class T>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
+template <class S>
+constexpr planner planner_for() {
   planner m;
+  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
   (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.keep.peak(), m.scratch.peak()};
+  return {m.state.peak(), m.keep.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
 }
 
-/// The workspace of model M inside `memory`, which is zeroed and large enough.
+/// The workspace of model M inside memory, and where its products round their inputs.
 template <class M, class T>
-typename M::template workspace<T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T>(l, use);
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
   auto* const at = static_cast<std::byte*>(memory);
-  planner m;
+  planner m = planner_for<S>();
   m.state = arena(at, sizes.state);
   m.keep = arena(at + sizes.state, sizes.keep);
   m.scratch = arena(at + sizes.state + sizes.keep, sizes.scratch);
-  auto w = M::template plan<T>(m, l, use);
-  M::prepare(w, l);
-  return w;
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.keep + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
 }
 
 /// An error for limits that make no sense for model M, or nothing.
@@ -3141,8 +4855,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// The two ends of a language model: token embedding, and the output head fused with the
 /// cross-entropy, in chunks, so that logits of all tokens never exist at once.
-
-#include <limits>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -3249,11 +4961,10 @@ loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
     if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
     cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
                   h.dy != nullptr, h.z_loss);
-    if constexpr (!S::scaled)
-      if (h.dy) {
-        matmul_dw(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.d_table, h.alpha);
-        matmul_dx(on, rows, h.vocabulary, h.d, h.chunk, h.table, h.dy + first * h.d, h.alpha);
-      }
+    if constexpr (trainable<S>)
+      if (h.dy)
+        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
+                        h.dy + first * h.d, h.alpha);
   }
   loss_sum sum;
   for (index i = 0; i < h.rows; ++i) {
@@ -3300,9 +5011,9 @@ class evaluator {
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum =
-          M::template loss<T, S>(packed_->tree(), nullptr, b, work_, on, {}, logits.data());
+          M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, logits.data());
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -3315,7 +5026,7 @@ class evaluator {
   const packed<M, T>* packed_;
   limits limits_;
   memory_block memory_;
-  typename M::template workspace<T> work_{};
+  detail::placed_workspace<M, T> work_{};
 };
 
 /// Nats as bits per byte of text (zoo C11).
@@ -3505,9 +5216,9 @@ class session {
     reset();
     memory_length_ = length;
     std::copy_n(lengths.data(), batch, memory_lengths_);
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
-                               memory_lengths_, work_, on);
+                               memory_lengths_, work_.work, on);
     });
     return true;
   }
@@ -3531,17 +5242,17 @@ class session {
         return {};
     }
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               memory_length_, memory_lengths_, memory_cached_, work_, on);
+                               memory_length_, memory_lengths_, memory_cached_, work_.work, on);
       else
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, work_,
-                               on);
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
+                               work_.work, on);
     });
     memory_cached_ = true;
     for (index b = 0; b < batch; ++b) past_[b] += valid ? valid[b] : length;
-    return {work_.logits, static_cast<std::size_t>(batch * M::vocabulary)};
+    return {work_.work.logits, static_cast<std::size_t>(batch * M::vocabulary)};
   }
 
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
@@ -3602,7 +5313,7 @@ class session {
   const packed<M, T>* packed_;
   limits limits_;
   memory_block own_;
-  typename M::template workspace<T> work_{};
+  detail::placed_workspace<M, T> work_{};
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
@@ -4063,21 +5774,33 @@ struct linear : without_cache {
     if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
   }
 
+  template <class T>
+  static constexpr without_cache::cache<T> plan(planner& m, const extents& e) {
+    m.product(e.rows(), In, Out, e);
+    return {};
+  }
+  /// The product into `y`, to be computed alone or together with others of the same inputs.
+  template <class T, class S>
+  static ops::product<T, S> product(const params<form::kernel<T, S>>& p, T* y) {
+    if constexpr (Bias)
+      return {p.weight, Out, y, p.bias};
+    else
+      return {p.weight, Out, y};
+  }
+
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
                       without_cache::cache<T>&, context<T>& ctx) {
-    const T* bias = nullptr;
-    if constexpr (Bias) bias = p.bias;
-    ops::matmul(ctx.on, x.rows(), Out, In, x.data(), p.weight, y.data(), bias);
+    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {product<T, S>(p, y.data())});
   }
 
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
                        without_cache::cache<T>&, context<T>& ctx) {
-    ops::matmul_dw(ctx.on, x.rows(), Out, In, dy.data(), x.data(), dp.weight);
     if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
-    ops::matmul_dx(ctx.on, x.rows(), Out, In, dy.data(), p.weight, dx.data());
+    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight, dp.weight,
+                         dx.data());
   }
 
   static constexpr index flops(const extents& e) { return 2 * e.rows() * In * Out; }
@@ -4172,9 +5895,9 @@ struct attention_unit {
       for (index j = 0; j < seen; ++j)
         scores[j] = call.scale * Kernels::template dot<T>(call.h, q, key() + j * kv);
     } else {
-      Kernels::template multiply<T, T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
-                                       {key_columns, wide, panel_width}, scores, wide,
-                                       {nullptr, nullptr, call.scale, false});
+      Kernels::template multiply<T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
+                                    {key_columns, wide, panel_width}, scores, wide,
+                                    {nullptr, call.scale, false});
     }
     for (index i = 0; i < rows; ++i) {
       T* const row = scores + i * wide;
@@ -4214,7 +5937,7 @@ void attention(const machine& on, const attention_call<T>& call) {
           const index rows = (std::min)(attention_rows, call.queries - i0);
           const index seen = u.probabilities(kernels, head, i0, rows);
           u.drop(head, i0, rows, seen, u.scores);
-          K::template multiply<T, T>(
+          K::template multiply<T>(
               rows, call.h, seen, {u.scores, u.wide, 1}, {u.value(), u.kv, panel_width},
               call.out + (u.b * call.queries + i0) * u.n + head * call.h, u.n, {});
         }
@@ -4246,12 +5969,12 @@ void attention_backward(const machine& on, const attention_call<T>& call,
           std::copy_n(u.scores, rows * u.wide, dropped);
           u.drop(head, i0, rows, seen, dropped);
           // dv += P^T d_out, dP = d_out v^T
-          K::template multiply<T, T>(seen, call.h, rows, {dropped, 1, u.wide},
-                                     {grad.d_out + at, u.n, panel_width}, dv, u.kv,
-                                     {nullptr, nullptr, T(1), true});
-          K::template multiply<T, T>(rows, round_up(seen, panel_width), call.h,
-                                     {grad.d_out + at, u.n, 1},
-                                     {value_columns, u.wide, panel_width}, d_scores, u.wide, {});
+          K::template multiply<T>(seen, call.h, rows, {dropped, 1, u.wide},
+                                  {grad.d_out + at, u.n, panel_width}, dv, u.kv,
+                                  {nullptr, T(1), true});
+          K::template multiply<T>(rows, round_up(seen, panel_width), call.h,
+                                  {grad.d_out + at, u.n, 1}, {value_columns, u.wide, panel_width},
+                                  d_scores, u.wide, {});
           u.drop(head, i0, rows, seen, d_scores);
           for (index i = 0; i < rows; ++i) {
             T* const row = d_scores + i * u.wide;
@@ -4265,12 +5988,12 @@ void attention_backward(const machine& on, const attention_call<T>& call,
             }
           }
           // dq += scale dS k, dk += scale dS^T q
-          K::template multiply<T, T>(rows, call.h, seen, {d_scores, u.wide, 1},
-                                     {u.key(), u.kv, panel_width}, grad.dq + at, u.n,
-                                     {nullptr, nullptr, call.scale, true});
-          K::template multiply<T, T>(seen, call.h, rows, {d_scores, 1, u.wide},
-                                     {call.q + at, u.n, panel_width}, dk, u.kv,
-                                     {nullptr, nullptr, call.scale, true});
+          K::template multiply<T>(rows, call.h, seen, {d_scores, u.wide, 1},
+                                  {u.key(), u.kv, panel_width}, grad.dq + at, u.n,
+                                  {nullptr, call.scale, true});
+          K::template multiply<T>(seen, call.h, rows, {d_scores, 1, u.wide},
+                                  {call.q + at, u.n, panel_width}, dk, u.kv,
+                                  {nullptr, call.scale, true});
         }
     });
   });
@@ -4439,6 +6162,10 @@ struct full : policy {
     static constexpr cache<T> plan(planner& m, const extents& e) {
       cache<T> c;
       const bool cached = e.capacity > 0;
+      const index key_rows = A.cross ? e.batch * e.memory : e.rows();
+      m.product(e.rows(), in, n, e);
+      m.product(key_rows, in, kv, e);
+      m.product(e.rows(), n, out, e);
       c.site = m.sites++;
       c.stride = A.cross ? e.memory : cached ? e.capacity : e.length;
       const index key_values = e.batch * c.stride * kv;
@@ -4469,30 +6196,30 @@ struct full : policy {
                         cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
       const index rows = x.rows();
-      to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
       if constexpr (A.cross) {
-        if (!ctx.memory_cached) {
-          const view<const T, in> memory(ctx.memory, ctx.batch * ctx.memory_length);
-          to_key::template forward<T, S>(p.k, memory, {c.k, memory.rows()}, none, ctx);
-          to_key::template forward<T, S>(p.v, memory, {c.v, memory.rows()}, none, ctx);
-        }
-      } else if (ctx.past == nullptr) {
-        to_key::template forward<T, S>(p.k, x, {c.k, rows}, none, ctx);
-        to_key::template forward<T, S>(p.v, x, {c.v, rows}, none, ctx);
-        rotate(c.q, A.heads, rows, ctx, false);
-        rotate(c.k, A.kv_heads, rows, ctx, false);
+        to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
+        if (!ctx.memory_cached)
+          ops::products<T, S, 2>(
+              ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
+              {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
       } else {
-        to_key::template forward<T, S>(p.k, x, {c.new_keys, rows}, none, ctx);
-        to_key::template forward<T, S>(p.v, x, {c.new_values, rows}, none, ctx);
-        rotate(c.q, A.heads, rows, ctx, false);
-        rotate(c.new_keys, A.kv_heads, rows, ctx, false);
-        ctx.on.threads.each(rows, [&](index row) {
-          const index b = row / ctx.length, t = row % ctx.length;
-          if (t >= ctx.length_of(b)) return;
-          const index to = (b * c.stride + ctx.past[b] + t) * kv;
-          std::copy_n(c.new_keys + row * kv, kv, c.k + to);
-          std::copy_n(c.new_values + row * kv, kv, c.v + to);
-        });
+        const bool cached = ctx.past != nullptr;
+        T* const keys = cached ? c.new_keys : c.k;
+        T* const values = cached ? c.new_values : c.v;
+        ops::products<T, S, 3>(
+            ctx.on, rows, in, x.data(),
+            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, keys),
+             to_key::template product<T, S>(p.v, values)});
+        if (cached || A.rope != rope_pairing::none)
+          ctx.on.threads.each(rows, [&](index row) {
+            const index b = row / ctx.length, t = row % ctx.length;
+            rotate_row(c.q, A.heads, row, ctx, false);
+            rotate_row(keys, A.kv_heads, row, ctx, false);
+            if (!cached || t >= ctx.length_of(b)) return;
+            const index to = (b * c.stride + ctx.past[b] + t) * kv;
+            std::copy_n(keys + row * kv, kv, c.k + to);
+            std::copy_n(values + row * kv, kv, c.v + to);
+          });
       }
       ops::attention(ctx.on, call(c, ctx));
       to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
@@ -4515,10 +6242,11 @@ struct full : policy {
       ops::attention_backward(
           ctx.on, call(c, ctx),
           {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
-      if constexpr (!A.cross) {
-        rotate(c.dq, A.heads, rows, ctx, true);
-        rotate(c.dk, A.kv_heads, rows, ctx, true);
-      }
+      if constexpr (!A.cross && A.rope != rope_pairing::none)
+        ctx.on.threads.each(rows, [&](index row) {
+          rotate_row(c.dq, A.heads, row, ctx, true);
+          rotate_row(c.dk, A.kv_heads, row, ctx, true);
+        });
       to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
       const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
       const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
@@ -4562,15 +6290,14 @@ struct full : policy {
       a.site = c.site;
       return a;
     }
-    /// Rotary positions on [rows, heads * d_kv], in place.
+    /// Rotary positions on one row of x[rows, heads * d_kv], in place.
     template <class T>
-    static void rotate(T* x, index heads, index rows, const context<T>& ctx, bool inverse) {
-      if constexpr (A.rope != rope_pairing::none)
-        ctx.on.threads.each(rows, [&](index row) {
-          const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-          ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv,
-                        x + row * heads * A.d_kv, inverse);
-        });
+    static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse) {
+      if constexpr (A.rope != rope_pairing::none) {
+        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv, x + row * heads * A.d_kv,
+                      inverse);
+      }
     }
   };
 };
@@ -4731,6 +6458,8 @@ struct gated_layer {
     cache<T> c;
     const index n = e.rows() * F;
     c.site = m.sites++;
+    m.product(e.rows(), D, F, e);
+    m.product(e.rows(), F, D, e);
     c.gate = m.keep.take<T>(n);
     c.up = m.keep.take<T>(n);
     c.hidden = m.keep.take<T>(n);
@@ -4749,10 +6478,11 @@ struct gated_layer {
                       cache<T>& c, context<T>& ctx) {
     const index rows = x.rows();
     without_cache::cache<T> none;
-    const view<T, F> gate(c.gate, rows), up(c.up, rows), hidden(c.hidden, rows);
-    wide::template forward<T, S>(p.gate, x, gate, none, ctx);
-    wide::template forward<T, S>(p.up, x, up, none, ctx);
-    ops::gated<A>(ctx.on, gate.size(), c.gate, c.up, c.hidden);
+    const view<T, F> hidden(c.hidden, rows);
+    ops::products<T, S, 2>(
+        ctx.on, rows, D, x.data(),
+        {wide::template product<T, S>(p.gate, c.gate), wide::template product<T, S>(p.up, c.up)});
+    ops::gated<A>(ctx.on, hidden.size(), c.gate, c.up, c.hidden);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
     narrow::template forward<T, S>(p.down, hidden, y, none, ctx);
   }
@@ -5030,12 +6760,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Storage types are policies too, though they have no common base.
-template <class P>
-inline constexpr bool is_storage =
-    std::is_same_v<P, storage::f32> || std::is_same_v<P, storage::bf16> ||
-    std::is_same_v<P, storage::int8>;
-
 /// The policy derived from `Slot` in the list, or `Default`.
 template <class Slot, class Default, class... Ps>
 struct pick_policy {
@@ -5049,15 +6773,14 @@ struct pick_policy<Slot, Default, P, Ps...> {
 template <class Slot, class Default, class... Ps>
 using pick = typename pick_policy<Slot, Default, Ps...>::type;
 
-/// The same for storage types.
+/// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
-  using type = storage::f32;
-};
-template <class P, class... Ps>
-struct pick_storage<P, Ps...> {
-  using type =
-      typename std::conditional_t<is_storage<P>, std::type_identity<P>, pick_storage<Ps...>>::type;
+  using stored = pick<storage::policy, storage::f32, Ps...>;
+  using computed = pick<activation::policy, typename stored::activation, Ps...>;
+  using type = typename std::conditional_t<
+      std::is_same_v<computed, typename stored::activation>, std::type_identity<stored>,
+      std::type_identity<storage::with_activation<stored, computed>>>::type;
 };
 
 /// What a wrapper such as encoder<P> holds, or void.
@@ -5081,7 +6804,8 @@ template <class P>
 inline constexpr bool known_policy =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> ||
     std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
-    std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> || is_storage<P>;
+    std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
+    std::is_base_of_v<storage::policy, P> || std::is_base_of_v<activation::policy, P>;
 
 /// Words for a wrong list; true when it is right.
 template <class... Ps>
@@ -5094,6 +6818,9 @@ constexpr bool policies_fit() {
   static_assert(times<position::policy, Ps...> <= 1, "linnet: two position:: policies; give one");
   static_assert(times<tie::policy, Ps...> <= 1, "linnet: two tie:: policies; give one");
   static_assert(times<bias::policy, Ps...> <= 1, "linnet: two bias:: policies; give one");
+  static_assert(times<storage::policy, Ps...> <= 1, "linnet: two storage types; give one");
+  static_assert(times<activation::policy, Ps...> <= 1,
+                "linnet: two activation:: policies; give one");
   return true;
 }
 
@@ -5249,10 +6976,12 @@ struct decoder_model {
     w.normed = m.keep.take<T>(size);
     if (use == purpose::decoding) {
       w.last = m.keep.take<T>(e.batch * d);
+      m.product(e.batch, d, vocabulary, e);
       w.logits = m.state.take<T>(e.batch * vocabulary);
     } else {
       w.losses = m.keep.take<double>(e.rows());
       w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), d, vocabulary, e);
     }
     if (e.training) {
       w.d_embedded = m.keep.take<T>(size);
@@ -5299,13 +7028,13 @@ struct decoder_model {
                               T(1), b.labels, w.chunk,    w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
-    if constexpr (!S::scaled)
+    if constexpr (ops::trainable<S>)
       if (dp) {
         head.dy = w.d_normed;
         head.d_table = head_gradient<T>(*dp);
       }
     const loss_sum sum = ops::head_loss(on, head);
-    if constexpr (!S::scaled)
+    if constexpr (ops::trainable<S>)
       if (dp) {
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_out.size(), T(0), w.d_out);
@@ -5631,11 +7360,13 @@ struct t5_model {
     w.out = m.keep.take<T>(target.rows() * d);
     if (use == purpose::decoding) {
       w.last = m.keep.take<T>(l.batch * d);
+      m.product(l.batch, d, vocabulary, target);
       w.logits = m.state.take<T>(l.batch * vocabulary);
     } else {
       w.inputs = m.keep.take<token>(target.rows());
       w.losses = m.keep.take<double>(target.rows());
       w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), d, vocabulary, target);
     }
     if (use == purpose::training) {
       w.d_memory = m.keep.take<T>(source.rows() * d);
@@ -5694,7 +7425,7 @@ struct t5_model {
         b.labels, w.chunk, w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
-    if constexpr (!S::scaled)
+    if constexpr (ops::trainable<S>)
       if (dp) {
         head.dy = w.d_out;
         if constexpr (tied)
@@ -5703,7 +7434,7 @@ struct t5_model {
           head.d_table = dp->head;
       }
     const loss_sum sum = ops::head_loss(on, head);
-    if constexpr (!S::scaled)
+    if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
         decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
@@ -6029,30 +7760,13 @@ T load_as(const std::byte* from) {
   return value;
 }
 
-/// The value of IEEE half-precision bits.
-inline double decode_half(std::uint16_t bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  // Assembled as the bits of a float, so infinities and NaNs survive -ffast-math.
-  if (exponent == 0) {
-    const double size = fraction * (1.0 / 16777216.0);  // 2^-24
-    return bits >> 15 != 0 ? -size : size;
-  }
-  const std::uint32_t wide = static_cast<std::uint32_t>(bits >> 15) << 31 |
-                             static_cast<std::uint32_t>(exponent == 31 ? 255 : exponent + 112)
-                                 << 23 |
-                             static_cast<std::uint32_t>(fraction) << 13;
-  float value = 0;
-  __builtin_memcpy(&value, &wide, sizeof value);
-  return value;
-}
-
 /// to[count] = values of a real type, `stride` elements apart.
 inline void decode_reals(dtype type, const std::byte* from, index count, index stride, double* to) {
   const index step = stride * size_of(type);
   switch (type) {
     case dtype::f16:
       for (index i = 0; i < count; ++i)
-        to[i] = decode_half(load_as<std::uint16_t>(from + i * step));
+        to[i] = storage::f16::decode(load_as<std::uint16_t>(from + i * step));
       break;
     case dtype::bf16:
       for (index i = 0; i < count; ++i)
@@ -6072,28 +7786,30 @@ inline void decode_reals(dtype type, const std::byte* from, index count, index s
 struct leaf {
   std::string name;         ///< canonical
   index rows = 0;           ///< output features; of a vector, its length
-  index columns = 0;        ///< input features; of a vector, 1
+  index columns = 0;        ///< elements in a row: input features, or 1 for a vector
   bool vector = false;      ///< one dimension in files
   dtype type = dtype::f32;  ///< of the elements in memory
   std::byte* data = nullptr;
-  float* scales = nullptr;  ///< one per row of an i8 matrix
+  float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
+  float* zeros = nullptr;   ///< likewise of a centred one
+  index row_scales = 0;
 
   index size() const { return rows * columns; }
 };
 
-template <class Value>
+/// The element type that storage `S` has in files.
+template <class S>
 constexpr dtype dtype_of() {
-  if constexpr (std::is_same_v<Value, float>)
-    return dtype::f32;
-  else if constexpr (std::is_same_v<Value, double>)
-    return dtype::f64;
-  else if constexpr (std::is_same_v<Value, storage::bf16::value>)
-    return dtype::bf16;
-  else {
-    static_assert(std::is_same_v<Value, storage::int8::value>,
-                  "linnet: files cannot hold this storage type");
-    return dtype::i8;
-  }
+  using value = typename S::value;
+  if constexpr (std::is_same_v<value, float>) return dtype::f32;
+  if constexpr (std::is_same_v<value, double>) return dtype::f64;
+  if constexpr (std::is_same_v<value, simd::bf16_code>) return dtype::bf16;
+  if constexpr (std::is_same_v<value, std::uint16_t>) return dtype::f16;
+  if constexpr (std::is_same_v<value, std::int8_t>) return dtype::i8;
+  if constexpr (std::is_same_v<value, std::uint8_t>)
+    return S::code == simd::code::f8_e4m3   ? dtype::f8_e4m3
+           : S::code == simd::code::f8_e5m2 ? dtype::f8_e5m2
+                                            : dtype::u8;
 }
 
 /// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
@@ -6105,12 +7821,16 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
     one.vector = info.kind == role::scale || info.kind == role::bias;
     if (one.vector) std::swap(one.rows, one.columns);
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-      one.type = dtype_of<T>();
+      one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
       one.data = reinterpret_cast<std::byte*>(from);
     } else {
-      one.type = dtype_of<std::remove_pointer_t<decltype(from.data)>>();
+      using S = storage_of<M, T>;
+      one.type = dtype_of<S>();
+      one.columns = row_values<S>(info.columns);
       one.data = reinterpret_cast<std::byte*>(from.data);
       one.scales = from.scales;
+      one.zeros = from.zeros;
+      one.row_scales = row_scales<S>(info.columns);
     }
     all.push_back(std::move(one));
   });
@@ -6128,6 +7848,11 @@ inline void encode_reals(const leaf& to, index first, index count, const double*
     case dtype::bf16: {
       auto* const data = reinterpret_cast<storage::bf16::value*>(to.data) + first;
       for (index i = 0; i < count; ++i) data[i] = storage::bf16::encode(from[i]);
+      break;
+    }
+    case dtype::f16: {
+      auto* const data = reinterpret_cast<storage::f16::value*>(to.data) + first;
+      for (index i = 0; i < count; ++i) data[i] = storage::f16::encode(from[i]);
       break;
     }
     default: {
@@ -7086,8 +8811,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             std::copy_n(from, info.size(), const_cast<double*>(to));
           } else {
-            ops::pack(ctx.on, info.rows, info.columns, static_cast<const double*>(from.data),
-                      const_cast<double*>(to.panels));
+            ops::pack(ctx.on, info.rows, info.columns, from, to);
             to.rows = from.data;
           }
         },
@@ -7149,7 +8873,7 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   packed<M, double> p;
   gradients<M, double> g;
   memory_block memory(detail::plan_for<M, double>(l, purpose::training).total());
-  auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data());
+  auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;
   const ops::machine on{team{}, simd::resolve(l.level)};
   M::visit(
       [](const path&, const tensor_info&, auto& to, const auto& from) {
@@ -7303,11 +9027,11 @@ namespace detail {
 /// the number of threads. `partial` has room for the chunks of the largest tensor.
 inline constexpr index norm_chunk = 4096;
 template <class M>
-constexpr index largest_tensor() {
+constexpr index norm_chunks() {
   index n = 1;
   M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; },
            path{});
-  return n;
+  return (n + norm_chunk - 1) / norm_chunk;
 }
 template <class M, class T>
 double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* partial) {
@@ -7330,10 +9054,17 @@ double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* 
 }
 }  // namespace detail
 
-/// Trains weights of model `M`, which it refers to, with `Optimizer`.
-template <class M, class Optimizer = adamw, class T = float>
+/// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
+/// activation::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
+/// and gradients, with sums in f32; all else stays in f32.
+template <class M, class Optimizer = adamw, class T = float, class Compute = activation::f32>
 class trainer {
-  using S = storage_of<M, T>;
+  static constexpr bool rounds = std::is_same_v<Compute, activation::bf16>;
+  static_assert(rounds ? std::is_same_v<T, float> : std::is_same_v<Compute, activation::f32>,
+                "linnet::trainer: computes in activation::f32, or in float weights with "
+                "activation::bf16");
+  using S = std::conditional_t<rounds, storage::with_activation<storage::bf16, activation::bf16>,
+                               storage_of<M, T>>;
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
 
@@ -7344,7 +9075,7 @@ class trainer {
   /// Exact bytes that a trainer with these limits allocates.
   static constexpr index footprint(const limits& l) {
     const auto block = [](index bytes) { return round_up(bytes, alignment); };
-    return block(workspace_bytes(l)) + block(packed<M, T>::bytes()) +
+    return block(workspace_bytes(l)) + block(packed<M, T, S>::bytes()) +
            block(gradients<M, T>::bytes()) + Optimizer::template state<M, T>::bytes();
   }
 
@@ -7360,16 +9091,21 @@ class trainer {
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
       return detail::out_of_memory("trainer::open", footprint(l));
-    t.work_ = detail::place_workspace<M, T>(l, purpose::training, t.memory_.data());
-    t.partial_ = reinterpret_cast<double*>(static_cast<std::byte*>(t.memory_.data()) +
-                                           detail::plan_for<M, T>(l, purpose::training).total());
+    t.work_ = detail::place_workspace<M, T, S>(l, purpose::training, t.memory_.data());
+    const index planned = detail::plan_for<M, T, S>(l, purpose::training).total();
+    arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
+    t.partial_ = more.take<double>(detail::norm_chunks<M>());
     M::visit(
-        [](const path&, const tensor_info&, auto& to, const auto& from) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
-            to.rows = from.data;
+        [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+            if constexpr (rounds)
+              to.rows = more.take<simd::word>((info.rows + 1) / 2 * info.columns);
+            else
+              to.rows = from.data;
+          }
         },
         path{}, t.packed_.tree(), w.tree());
-    run(l, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
+    run(l, nullptr, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
     return t;
   }
 
@@ -7378,7 +9114,7 @@ class trainer {
   double step(const batch& b) {
     if (!M::accepts(b, limits_)) return loss_sum::refused().mean();
     loss_sum loss;
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
       if (on.threads.rank() == 0) loss = sum;
       apply(on, tokens_ + sum.tokens);
@@ -7390,7 +9126,7 @@ class trainer {
   loss_sum accumulate(const batch& b) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
       if (on.threads.rank() == 0) loss = sum;
     });
@@ -7400,7 +9136,7 @@ class trainer {
   }
   /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
   void update() {
-    run(limits_, [&](const ops::machine& on) { apply(on, tokens_); });
+    run(limits_, work_.converted, [&](const ops::machine& on) { apply(on, tokens_); });
     finish();
   }
   /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
@@ -7408,9 +9144,9 @@ class trainer {
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum =
-          M::template loss<T, S>(packed_.tree(), nullptr, b, work_, on, {}, logits.data());
+          M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on, {}, logits.data());
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -7418,12 +9154,13 @@ class trainer {
 
   /// Makes changes of the weights from outside known to the trainer.
   void refresh() {
-    run(limits_, [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
+    run(limits_, work_.converted,
+        [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
   }
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
   gradients<M, T>& gradient() { return gradients_; }
   /// The packed weights, current after each step.
-  const packed<M, T>& current() const { return packed_; }
+  const packed<M, T, S>& current() const { return packed_; }
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return norm_; }
   /// Steps taken.
@@ -7438,15 +9175,20 @@ class trainer {
       : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
 
   static constexpr index workspace_bytes(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::training).total() +
-           round_up((detail::largest_tensor<M>() / detail::norm_chunk + 1) *
-                        static_cast<index>(sizeof(double)),
-                    alignment);
+    arena more;
+    (void)more.take<double>(detail::norm_chunks<M>());
+    if (rounds)
+      M::visit(
+          [&](const path&, const tensor_info& info) {
+            if (info.stored()) (void)more.take<simd::word>((info.rows + 1) / 2 * info.columns);
+          },
+          path{});
+    return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
   }
   loss_sum add_gradients(const ops::machine& on, const batch& b) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
-    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key, nullptr,
-                                  how_.z_loss);
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
+                                  nullptr, how_.z_loss);
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {
@@ -7477,10 +9219,10 @@ class trainer {
   Optimizer optimizer_;
   training how_;
   memory_block memory_;
-  packed<M, T> packed_;
+  packed<M, T, S> packed_;
   gradients<M, T> gradients_;
   typename Optimizer::template state<M, T> state_;
-  typename M::template workspace<T> work_{};
+  detail::placed_workspace<M, T> work_{};
   double* partial_ = nullptr;
   double norm_ = 0;
   bool usable_ = true;
@@ -7603,42 +9345,34 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// The model type that quantize() makes: M with its matrices and token tables stored as `S`.
-template <class M, class S>
-using quantized = typename M::template with_storage<S>;
+/// The model type that quantize() makes: M with its matrices and token tables stored as `S`, and
+/// the inputs of its products rounded to `A`.
+template <class M, class S, class A = activation::f32>
+using quantized = typename M::template with_storage<
+    std::conditional_t<std::is_same_v<A, activation::f32>, S, storage::with_activation<S, A>>>;
 
-/// Rounds every matrix and token table of `w` to storage `S`: bf16 to nearest even, int8 per output
-/// row with scale max|w| / 127 (zoo E1). Norms, biases and position tables stay in f32.
-template <class S, class M>
-weights<quantized<M, S>> quantize(const weights<M>& w) {
+/// Rounds every matrix and token table of `w` to storage `S` (zoo E1, E2), to nearest, with scales
+/// from the largest magnitudes. Norms, biases and position tables stay in f32. `A` is what inputs
+/// of products are rounded to at run time.
+template <class S, class A = activation::f32, class M>
+weights<quantized<M, S, A>> quantize(const weights<M>& w) {
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::quantize: the source must be stored in f32");
-  weights<quantized<M, S>> rounded;
+  weights<quantized<M, S, A>> rounded;
   if (!rounded.valid() || !w.valid()) return rounded;
   M::visit(
       [](const path&, const tensor_info& info, auto& to, const auto& from) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
           std::copy_n(from, info.size(), to);
-        } else {
-          for (index r = 0; r < info.rows; ++r) {
-            const float* const row = from.data + r * info.columns;
-            double scale = 1;
-            if constexpr (S::scaled) {
-              float largest = 0;
-              for (index j = 0; j < info.columns; ++j)
-                largest = (std::max)(largest, std::abs(row[j]));
-              scale = static_cast<double>(to.scales[r] = S::scale(static_cast<double>(largest)));
-            }
-            for (index j = 0; j < info.columns; ++j)
-              to.data[r * info.columns + j] = S::encode(static_cast<double>(row[j]) / scale);
-          }
-        }
+        else
+          detail::encode_matrix(info.rows, info.columns, from.data, to);
       },
       path{}, rounded.tree(), w.tree());
   return rounded;
 }
 
-/// Bytes of the weights of model `M` stored as `S`, scales included, norms and tables in f32.
+/// Bytes of the weights of model `M` stored as `S`, scales included, norms and position tables in
+/// f32.
 template <class M, class S = typename M::storage>
 constexpr index weight_bytes() {
   index bytes = 0;

@@ -68,7 +68,7 @@ BOOST_AUTO_TEST_CASE(half_precision_values) {
   // Every finite F16, against its definition.
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
     const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-    const double x = ln::detail::decode_half(static_cast<std::uint16_t>(bits));
+    const double x = ln::storage::f16::decode(static_cast<std::uint16_t>(bits));
     if (exponent == 31) {
       BOOST_REQUIRE(!ln::is_finite(x));
       continue;

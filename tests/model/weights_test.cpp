@@ -49,7 +49,7 @@ double worst_rounding(const ln::weights<M>& w,
         if constexpr (requires { rounded.scales; })
           for (index i = 0; i < info.size(); ++i) {
             const auto scale = static_cast<double>(rounded.scales[i / info.columns]);
-            const double decoded = scale * storage::int8::decode(rounded.data[i]);
+            const double decoded = rounded.at(i / info.columns, i % info.columns, info.columns);
             worst = (std::max)(worst, distance_of(exact.data[i], decoded) / scale);
           }
         else
@@ -68,8 +68,8 @@ ln::weights<M> decoded(const ln::weights<ln::quantized<M, S>>& q) {
       [&](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
         for (index i = 0; i < info.size(); ++i) {
           if constexpr (requires { from.scales; }) {
-            const double scale = S::scaled ? static_cast<double>(from.scales[i / info.columns]) : 1;
-            to.data[i] = static_cast<float>(scale * S::decode(from.data[i]));
+            to.data[i] =
+                static_cast<float>(from.at(i / info.columns, i % info.columns, info.columns));
           } else {
             to[i] = from[i];
           }
@@ -89,7 +89,15 @@ BOOST_AUTO_TEST_CASE(pack_and_unpack) {
   randomize(w);
   check_pack(w);
   check_pack(ln::quantize<storage::bf16>(w));
+  check_pack(ln::quantize<storage::f16>(w));
+  check_pack(ln::quantize<storage::fp8_e4m3>(w));
+  check_pack(ln::quantize<storage::fp8_e5m2>(w));
   check_pack(ln::quantize<storage::int8>(w));
+  check_pack(ln::quantize<storage::int8_per<storage::granularity::tensor>>(w));
+  check_pack(ln::quantize<
+             storage::int8_per<storage::granularity::group, storage::symmetry::asymmetric, 16>>(w));
+  check_pack(ln::quantize<storage::int4<8>>(w));
+  check_pack(ln::quantize<storage::nf4>(w));
   ln::weights<decoder, double> d;
   randomize(d);
   check_pack(d);

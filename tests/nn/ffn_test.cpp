@@ -51,7 +51,7 @@ BOOST_AUTO_TEST_CASE(values) {
     p.visit([&](const ln::path&, const ln::tensor_info& info, auto& leaf) {
       if constexpr (requires { leaf.panels; }) {
         ln::ops::pack(ln::ops::machine{}, info.rows, info.columns,
-                      static_cast<const double*>(&next), const_cast<double*>(leaf.panels));
+                      ln::matrix_ref<ln::storage::f64>{&next}, leaf);
         next = w2;
       }
     });

@@ -1,36 +1,12 @@
 // Embedding, cross-entropy and the fused head against loops in double.
 
-#include "support/test.hpp"
+#include "support/matrix.hpp"
 
 namespace test {
 
 namespace {
 
 namespace storage = ln::storage;
-
-/// A table [n, k] in storage S with the values it stands for.
-template <class T, class S>
-struct table {
-  std::vector<typename S::value> rows, panels;
-  std::vector<float> scales;
-  std::vector<double> meaning;
-  ln::ops::packed_matrix<T, S> packed;
-
-  table(index n, index k, std::uint64_t stream, double deviation = 1)
-      : rows(at(n * k)),
-        panels(at(ln::ops::packed_matrix<T, S>::size(n, k))),
-        scales(at(n), 0.03f) {
-    const auto values = normal<double>(n * k, stream, deviation);
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const double scale = S::scaled ? static_cast<double>(scales[i / at(k)]) : 1;
-      rows[i] = S::encode(values[i] / scale);
-      meaning.push_back(scale * S::decode(rows[i]));
-    }
-    ln::ops::pack(ln::ops::machine{}, n, k, static_cast<const typename S::value*>(rows.data()),
-                  panels.data());
-    packed = {panels.data(), S::scaled ? scales.data() : nullptr, rows.data()};
-  }
-};
 
 /// Loss and gradient of one row of logits, by the definition; z weighs the squared logsumexp.
 double naive_cross_entropy(std::vector<double>& logits, token label, double z = 0) {
@@ -46,7 +22,7 @@ double naive_cross_entropy(std::vector<double>& logits, token label, double z = 
 template <class T, class S>
 void check_embed() {
   constexpr index n = 37, d = 13, rows = 29;
-  const table<T, S> e(n, d, 1);
+  const matrix<T, S> e(n, d, 1);
   const auto ids = tokens(rows, n, 2);
   std::vector<T> x(at(rows * d));
   std::vector<double> want;
@@ -59,7 +35,7 @@ void check_embed() {
 /// The fused head in chunks against logits = alpha y W^T, all at once.
 template <class T, class S>
 void check_head(index rows, index d, index vocabulary, bool gradient, double tolerance) {
-  const table<T, S> w(vocabulary, d, 1, 1 / std::sqrt(static_cast<double>(d)));
+  const matrix<T, S> w(vocabulary, d, 1, 1 / std::sqrt(static_cast<double>(d)));
   const auto y = normal<T>(rows * d, 2);
   const T alpha = T(0.6);
   auto labels = tokens(rows, vocabulary, 3);

@@ -2,44 +2,14 @@
 // storage type, at every edge of the register tiles. The tolerance is the bound of a K-term sum: it
 // holds for any order of summation and for nothing less than the right product.
 
-#include "support/test.hpp"
+#include "support/matrix.hpp"
 
 namespace test {
 
 namespace {
 
 namespace storage = ln::storage;
-
-/// W[n, k] in storage S, canonical and packed, each in blocks of exactly their size, and the values
-/// that it stands for.
-template <class T, class S>
-struct matrix {
-  std::vector<typename S::value> rows, panels;
-  std::vector<float> scales;
-  std::vector<double> meaning;
-  ln::ops::packed_matrix<T, S> packed;
-
-  matrix(index n, index k, std::uint64_t stream)
-      : rows(at(n * k)),
-        panels(at(ln::ops::packed_matrix<T, S>::size(n, k))),
-        scales(S::scaled ? at(n) : 0) {
-    const auto values = normal<double>(n * k, stream);
-    for (index i = 0; i < n; ++i) {
-      double scale = 1;
-      if constexpr (S::scaled) {
-        scales[at(i)] = S::scale(magnitude(std::span(values).subspan(at(i * k), at(k))));
-        scale = static_cast<double>(scales[at(i)]);
-      }
-      for (index j = 0; j < k; ++j) {
-        rows[at(i * k + j)] = S::encode(values[at(i * k + j)] / scale);
-        meaning.push_back(scale * S::decode(rows[at(i * k + j)]));
-      }
-    }
-    ln::ops::pack(ln::ops::machine{}, n, k, static_cast<const typename S::value*>(rows.data()),
-                  panels.data());
-    packed = {panels.data(), S::scaled ? scales.data() : nullptr, rows.data()};
-  }
-};
+using simd_word = ln::simd::word;
 
 /// A product's exact value and the size of its terms, from a[m, k] and b[n, k] read through
 /// strides.
@@ -90,19 +60,39 @@ void for_shapes(F&& f) {
         if (m < 29 || n == k || n == 33) f(m, n, k, number++);
 }
 
+/// What the products of storage S round x[m, k] to.
+template <class S, class T>
+std::vector<T> rounded(index m, index k, std::vector<T> x) {
+  using A = typename S::activation;
+  for (index i = 0; i < m; ++i) {
+    const std::span<T> row(x.data() + i * k, at(k));
+    const double most = magnitude(row);
+    const auto scale = static_cast<float>(most > 0 ? most / 127 : 1);
+    for (T& v : row) {
+      if constexpr (std::is_same_v<A, ln::activation::bf16>)
+        v = static_cast<T>(storage::bf16::decode(storage::bf16::encode(static_cast<double>(v))));
+      if constexpr (std::is_same_v<A, ln::activation::int8>) v = scale * std::nearbyint(v / scale);
+    }
+  }
+  return x;
+}
+
 /// y = x W^T with every combination of accumulate, bias and alpha in turn.
 template <class T, class S>
 void check_forward() {
   for_shapes([](index m, index n, index k, int number) {
     const matrix<T, S> w(n, k, 1);
     const auto x = normal<T>(m * k, 2), bias = normal<T>(n, 3), start = normal<T>(m * n, 4);
-    const reference want = product(m, n, k, x.data(), k, 1, w.meaning.data(), k, 1);
+    const auto seen = rounded<S>(m, k, x);
+    const reference want = product(m, n, k, seen.data(), k, 1, w.meaning.data(), k, 1);
+    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, false)));
     for (const auto level : levels())
       for (const bool accumulate : {false, true}) {
         const T* const add = number % 3 == 0 ? nullptr : bias.data();
         const T alpha = number % 4 < 2 ? T(1) : T(-0.375);
         auto y = start;
-        ln::ops::matmul({{}, level}, m, n, k, x.data(), w.packed, y.data(), add, accumulate, alpha);
+        ln::ops::matmul({{}, level, converted.data()}, m, n, k, x.data(), w.packed, y.data(), add,
+                        accumulate, alpha);
         const double error = excess(y, want, n, k, static_cast<double>(alpha),
                                     accumulate ? start.data() : nullptr, add);
         BOOST_TEST(error <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n
@@ -139,6 +129,47 @@ void check_backward() {
   });
 }
 
+/// Both derivatives in bf16, from f32 masters: those of the rounded dy, x and W.
+void check_backward_bf16() {
+  using S = storage::with_activation<storage::bf16, ln::activation::bf16>;
+  for_shapes([](index m, index n, index k, int number) {
+    const auto rounding = [](std::vector<float> x) {
+      for (float& v : x)
+        v = static_cast<float>(
+            storage::bf16::decode(storage::bf16::encode(static_cast<double>(v))));
+      return x;
+    };
+    auto masters = normal<float>(n * k, 5);
+    const auto x = normal<float>(m * k, 6), dy = normal<float>(m * n, 7);
+    const auto dx_start = normal<float>(m * k, 8), dw_start = normal<float>(n * k, 9);
+    std::vector<simd_word> panels(at(ln::ops::packed_matrix<float, S>::size(n, k)));
+    std::vector<simd_word> pairs(at((n + 1) / 2 * k));
+    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, true)));
+    const ln::ops::packed_matrix<float, S> w{panels.data(), nullptr, nullptr, pairs.data()};
+    const auto w_seen = rounding(masters), x_seen = rounding(x), dy_seen = rounding(dy);
+    const reference want_dx = product(m, k, n, dy_seen.data(), n, 1, w_seen.data(), 1, k);
+    const reference want_dw = product(n, k, m, dy_seen.data(), 1, n, x_seen.data(), 1, k);
+    const float alpha = number % 2 ? 1.0f : 0.7f;
+    for (const auto level : levels()) {
+      const ln::ops::machine on{{}, level, converted.data()};
+      ln::ops::pack(on, n, k, ln::matrix_ref<storage::f32>{masters.data()}, w);
+      int wrong = 0;
+      for (index i = 0; i < n; ++i)
+        for (index j = 0; j < k; ++j) wrong += w.at(i, j, k) != w_seen[at(i * k + j)];
+      BOOST_TEST(wrong == 0);
+      auto dx = dx_start;
+      auto dw = dw_start;
+      ln::ops::matmul_backward(on, m, n, k, dy.data(), x.data(), w, dw.data(), dx.data(), alpha);
+      const double dx_error =
+          excess<float>(dx, want_dx, k, n, static_cast<double>(alpha), dx_start.data(), nullptr);
+      const double dw_error =
+          excess<float>(dw, want_dw, k, m, static_cast<double>(alpha), dw_start.data(), nullptr);
+      BOOST_TEST(dx_error <= 1, ln::simd::name(level) << " m " << m << " n " << n << " k " << k);
+      BOOST_TEST(dw_error <= 1, ln::simd::name(level) << " m " << m << " n " << n << " k " << k);
+    }
+  });
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(matmul)
@@ -148,7 +179,38 @@ BOOST_AUTO_TEST_CASE(forward_f64) { check_forward<double, storage::f64>(); }
 BOOST_AUTO_TEST_CASE(forward_bf16) { check_forward<float, storage::bf16>(); }
 // The product with int8 codes is the product with the values they stand for.
 BOOST_AUTO_TEST_CASE(forward_int8) { check_forward<float, storage::int8>(); }
+BOOST_AUTO_TEST_CASE(forward_int8_tensor) {
+  check_forward<float, storage::int8_per<storage::granularity::tensor>>();
+}
+BOOST_AUTO_TEST_CASE(forward_int8_asymmetric) {
+  check_forward<float,
+                storage::int8_per<storage::granularity::row, storage::symmetry::asymmetric>>();
+}
+BOOST_AUTO_TEST_CASE(forward_int8_groups) {
+  check_forward<float,
+                storage::int8_per<storage::granularity::group, storage::symmetry::asymmetric, 8>>();
+}
+BOOST_AUTO_TEST_CASE(forward_int4) { check_forward<float, storage::int4<32>>(); }
+BOOST_AUTO_TEST_CASE(forward_nf4) { check_forward<float, storage::nf4>(); }
+BOOST_AUTO_TEST_CASE(forward_f16) { check_forward<float, storage::f16>(); }
+BOOST_AUTO_TEST_CASE(forward_fp8) {
+  check_forward<float, storage::fp8_e4m3>();
+  check_forward<float, storage::fp8_e5m2>();
+}
+// With rounded inputs it is the product of the rounded inputs; of integers, exactly that.
+BOOST_AUTO_TEST_CASE(forward_bf16_bf16) {
+  check_forward<float, storage::with_activation<storage::bf16, ln::activation::bf16>>();
+}
+BOOST_AUTO_TEST_CASE(forward_int8_int8) {
+  check_forward<float, storage::with_activation<storage::int8, ln::activation::int8>>();
+}
+BOOST_AUTO_TEST_CASE(forward_int8_asymmetric_int8) {
+  check_forward<float, storage::with_activation<storage::int8_per<storage::granularity::row,
+                                                                  storage::symmetry::asymmetric>,
+                                                ln::activation::int8>>();
+}
 BOOST_AUTO_TEST_CASE(backward_f32) { check_backward<float, storage::f32>(); }
+BOOST_AUTO_TEST_CASE(backward_bf16) { check_backward_bf16(); }
 BOOST_AUTO_TEST_CASE(backward_f64) { check_backward<double, storage::f64>(); }
 
 // Nothing is written outside y: sentinels around it survive.

@@ -149,7 +149,8 @@ void check_hidden(const std::string& name, double tolerance) {
   const golden_case<M> c(name);
   const auto p = ln::pack(c.template weights<T>());
   const ln::memory_block memory(ln::session<M, T>::footprint(c.limits()));
-  auto work = ln::detail::place_workspace<M, T>(c.limits(), ln::purpose::decoding, memory.data());
+  auto work =
+      ln::detail::place_workspace<M, T>(c.limits(), ln::purpose::decoding, memory.data()).work;
   M::template encode<T, ln::storage_of<M, T>>(p.tree(), c.source.data(), c.batch, c.source_length,
                                               c.lengths.data(), work,
                                               ln::ops::machine{{}, ln::simd::best()});

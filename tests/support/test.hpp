@@ -89,7 +89,7 @@ bool same_bytes(const Block& a, const Block& b) {
 /// Every instruction-set level of this machine.
 inline std::vector<ln::simd::level> levels() {
   std::vector<ln::simd::level> all;
-  for (const auto l : {ln::simd::level::portable, ln::simd::level::avx2, ln::simd::level::avx512})
+  for (const auto l : ln::simd::levels)
     if (ln::simd::resolve(l) == l) all.push_back(l);
   return all;
 }

@@ -173,6 +173,43 @@ BOOST_AUTO_TEST_CASE(accumulation_with_dropout) {
   check_accumulation<decoder>(0.3);
 }
 
+// Training in bf16: the gradient is f32's within the rounding, every thread count gives the same
+// bits, and a batch is learned by heart.
+BOOST_AUTO_TEST_CASE(bf16) {
+  const auto data = data_for<t5>(3, 6, 5);
+  ln::weights<t5> w;
+  randomize(w);
+  auto exact = ln::trainer<t5>::open(w, data.limits());
+  const ln::loss_sum want = exact->accumulate(data.view());
+  using rounding = ln::trainer<t5, ln::adamw, float, ln::activation::bf16>;
+  ln::limits limits = data.limits();
+  auto rounded = rounding::open(w, limits);
+  const ln::loss_sum got = rounded->accumulate(data.view());
+  BOOST_TEST(distance_of(got.nats, want.nats) <= 0.01 * want.nats);
+  double difference = 0, size = 0;
+  t5::visit(
+      [&](const ln::path&, const ln::tensor_info& info, const auto& a, const auto& b) {
+        for (index i = 0; i < info.size(); ++i) {
+          difference += std::pow(static_cast<double>(a[i] - b[i]), 2);
+          size += std::pow(static_cast<double>(a[i]), 2);
+        }
+      },
+      ln::path{}, exact->gradient().tree(), rounded->gradient().tree());
+  BOOST_TEST(difference > 0);
+  BOOST_TEST(std::sqrt(difference / size) < 0.03);
+
+  limits.threads = 3;
+  limits.run_on = std_threads();
+  auto shared = rounding::open(w, limits);
+  BOOST_TEST(shared->accumulate(data.view()).nats == got.nats);
+  BOOST_TEST(same_bytes(shared->gradient(), rounded->gradient()));
+
+  auto learner = rounding::open(w, data.limits(), {.rate = ln::schedule::constant(0.01)});
+  double loss = 0;
+  for (int i = 0; i < 400; ++i) loss = learner->step(data.view());
+  BOOST_TEST(loss < 0.1);
+}
+
 BOOST_AUTO_TEST_CASE(larger_limits_change_nothing) {
   check_larger_limits<t5>();
   check_larger_limits<decoder>();

@@ -38,9 +38,9 @@ class evaluator {
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum =
-          M::template loss<T, S>(packed_->tree(), nullptr, b, work_, on, {}, logits.data());
+          M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, logits.data());
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -53,7 +53,7 @@ class evaluator {
   const packed<M, T>* packed_;
   limits limits_;
   memory_block memory_;
-  typename M::template workspace<T> work_{};
+  detail::placed_workspace<M, T> work_{};
 };
 
 /// Nats as bits per byte of text (zoo C11).

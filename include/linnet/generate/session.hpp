@@ -90,9 +90,9 @@ class session {
     reset();
     memory_length_ = length;
     std::copy_n(lengths.data(), batch, memory_lengths_);
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
-                               memory_lengths_, work_, on);
+                               memory_lengths_, work_.work, on);
     });
     return true;
   }
@@ -116,17 +116,17 @@ class session {
         return {};
     }
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               memory_length_, memory_lengths_, memory_cached_, work_, on);
+                               memory_length_, memory_lengths_, memory_cached_, work_.work, on);
       else
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_, work_,
-                               on);
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
+                               work_.work, on);
     });
     memory_cached_ = true;
     for (index b = 0; b < batch; ++b) past_[b] += valid ? valid[b] : length;
-    return {work_.logits, static_cast<std::size_t>(batch * M::vocabulary)};
+    return {work_.work.logits, static_cast<std::size_t>(batch * M::vocabulary)};
   }
 
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
@@ -187,7 +187,7 @@ class session {
   const packed<M, T>* packed_;
   limits limits_;
   memory_block own_;
-  typename M::template workspace<T> work_{};
+  detail::placed_workspace<M, T> work_{};
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers

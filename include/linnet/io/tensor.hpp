@@ -83,30 +83,13 @@ T load_as(const std::byte* from) {
   return value;
 }
 
-/// The value of IEEE half-precision bits.
-inline double decode_half(std::uint16_t bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  // Assembled as the bits of a float, so infinities and NaNs survive -ffast-math.
-  if (exponent == 0) {
-    const double size = fraction * (1.0 / 16777216.0);  // 2^-24
-    return bits >> 15 != 0 ? -size : size;
-  }
-  const std::uint32_t wide = static_cast<std::uint32_t>(bits >> 15) << 31 |
-                             static_cast<std::uint32_t>(exponent == 31 ? 255 : exponent + 112)
-                                 << 23 |
-                             static_cast<std::uint32_t>(fraction) << 13;
-  float value = 0;
-  __builtin_memcpy(&value, &wide, sizeof value);
-  return value;
-}
-
 /// to[count] = values of a real type, `stride` elements apart.
 inline void decode_reals(dtype type, const std::byte* from, index count, index stride, double* to) {
   const index step = stride * size_of(type);
   switch (type) {
     case dtype::f16:
       for (index i = 0; i < count; ++i)
-        to[i] = decode_half(load_as<std::uint16_t>(from + i * step));
+        to[i] = storage::f16::decode(load_as<std::uint16_t>(from + i * step));
       break;
     case dtype::bf16:
       for (index i = 0; i < count; ++i)
@@ -126,28 +109,30 @@ inline void decode_reals(dtype type, const std::byte* from, index count, index s
 struct leaf {
   std::string name;         ///< canonical
   index rows = 0;           ///< output features; of a vector, its length
-  index columns = 0;        ///< input features; of a vector, 1
+  index columns = 0;        ///< elements in a row: input features, or 1 for a vector
   bool vector = false;      ///< one dimension in files
   dtype type = dtype::f32;  ///< of the elements in memory
   std::byte* data = nullptr;
-  float* scales = nullptr;  ///< one per row of an i8 matrix
+  float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
+  float* zeros = nullptr;   ///< likewise of a centred one
+  index row_scales = 0;
 
   index size() const { return rows * columns; }
 };
 
-template <class Value>
+/// The element type that storage `S` has in files.
+template <class S>
 constexpr dtype dtype_of() {
-  if constexpr (std::is_same_v<Value, float>)
-    return dtype::f32;
-  else if constexpr (std::is_same_v<Value, double>)
-    return dtype::f64;
-  else if constexpr (std::is_same_v<Value, storage::bf16::value>)
-    return dtype::bf16;
-  else {
-    static_assert(std::is_same_v<Value, storage::int8::value>,
-                  "linnet: files cannot hold this storage type");
-    return dtype::i8;
-  }
+  using value = typename S::value;
+  if constexpr (std::is_same_v<value, float>) return dtype::f32;
+  if constexpr (std::is_same_v<value, double>) return dtype::f64;
+  if constexpr (std::is_same_v<value, simd::bf16_code>) return dtype::bf16;
+  if constexpr (std::is_same_v<value, std::uint16_t>) return dtype::f16;
+  if constexpr (std::is_same_v<value, std::int8_t>) return dtype::i8;
+  if constexpr (std::is_same_v<value, std::uint8_t>)
+    return S::code == simd::code::f8_e4m3   ? dtype::f8_e4m3
+           : S::code == simd::code::f8_e5m2 ? dtype::f8_e5m2
+                                            : dtype::u8;
 }
 
 /// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
@@ -159,12 +144,16 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
     one.vector = info.kind == role::scale || info.kind == role::bias;
     if (one.vector) std::swap(one.rows, one.columns);
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-      one.type = dtype_of<T>();
+      one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
       one.data = reinterpret_cast<std::byte*>(from);
     } else {
-      one.type = dtype_of<std::remove_pointer_t<decltype(from.data)>>();
+      using S = storage_of<M, T>;
+      one.type = dtype_of<S>();
+      one.columns = row_values<S>(info.columns);
       one.data = reinterpret_cast<std::byte*>(from.data);
       one.scales = from.scales;
+      one.zeros = from.zeros;
+      one.row_scales = row_scales<S>(info.columns);
     }
     all.push_back(std::move(one));
   });
@@ -182,6 +171,11 @@ inline void encode_reals(const leaf& to, index first, index count, const double*
     case dtype::bf16: {
       auto* const data = reinterpret_cast<storage::bf16::value*>(to.data) + first;
       for (index i = 0; i < count; ++i) data[i] = storage::bf16::encode(from[i]);
+      break;
+    }
+    case dtype::f16: {
+      auto* const data = reinterpret_cast<storage::f16::value*>(to.data) + first;
+      for (index i = 0; i < count; ++i) data[i] = storage::f16::encode(from[i]);
       break;
     }
     default: {

@@ -9,8 +9,8 @@ LINNET_NAMESPACE_BEGIN
 
 /// Whose names and layouts a file of weights follows.
 namespace naming {
-/// linnet's own names and layouts; holds every model, quantized ones too (I8 codes, and the scales
-/// as `<name>.scales`).
+/// linnet's own names and layouts; holds every model, quantized ones too (their codes, and the
+/// scales and zero points as `<name>.scales` and `<name>.zeros`).
 struct canonical {};
 /// Those of Hugging Face Transformers for T5, Llama and GPT-2.
 struct hugging_face {};
@@ -39,12 +39,15 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
     if constexpr (foreign) {
       parts.push_back(hf_part(hf_layout_of<M>(), std::move(tensor)));
     } else {
-      if (tensor.scales) {
-        leaf scales{
-            .name = tensor.name + ".scales", .rows = tensor.rows, .columns = 1, .vector = true};
-        scales.data = reinterpret_cast<std::byte*>(tensor.scales);
-        parts.push_back({scales, {scales.name, scales.rows, 1, true}});
-      }
+      const auto add = [&](float* values, const char* suffix) {
+        if (values == nullptr) return;
+        leaf more{.name = tensor.name + suffix, .rows = tensor.rows, .columns = tensor.row_scales};
+        more.vector = tensor.row_scales == 1;
+        more.data = reinterpret_cast<std::byte*>(values);
+        parts.push_back({more, {more.name, more.rows, more.columns, more.vector}});
+      };
+      add(tensor.scales, ".scales");
+      add(tensor.zeros, ".zeros");
       parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
     }
   }
@@ -61,16 +64,17 @@ inline std::string shape_text(const placement& at) {
          (at.vector ? "]" : ", " + std::to_string(at.columns) + "]");
 }
 
-/// Whether int8 codes and scales are ones that quantize() could have made.
+/// Whether codes, scales and zero points are ones that quantize() could have made.
 inline bool usable(const file_part& part, const tensor_record& record) {
   if (part.tensor.type == dtype::i8)
     return std::none_of(record.data.begin(), record.data.end(),
                         [](std::byte b) { return b == std::byte{0x80}; });
-  if (!part.tensor.name.ends_with(".scales")) return true;
-  for (index i = 0; i < part.tensor.rows; ++i) {
+  const bool scales = part.tensor.name.ends_with(".scales");
+  if (!scales && !part.tensor.name.ends_with(".zeros")) return true;
+  for (index i = 0; i < part.tensor.size(); ++i) {
     double scale = 0;
     decode_reals(record.type, record.data.data() + i * size_of(record.type), 1, 1, &scale);
-    if (!is_finite(scale) || !(scale > 0)) return false;
+    if (!is_finite(scale) || (scales ? !(scale > 0) : !(scale >= 0 && scale <= 255))) return false;
   }
   return true;
 }
@@ -105,18 +109,21 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
                      "the same values as " + found[i]->name + " (one tensor in the model type)",
                      "others");
     }
-    const bool code = part.tensor.type == dtype::i8;
-    const std::string expected =
-        std::string(code ? "I8 " : "real ") + shape_text(at) + " (the model type)";
+    const bool code = !is_real(part.tensor.type);
+    const std::string expected = (code ? std::string(name_of(part.tensor.type)) + " " : "real ") +
+                                 shape_text(at) + " (the model type)";
     if (!found[i])
       return wrong(errc::missing, std::string(prefix) + at.name, expected, "no such tensor");
     const tensor_record& record = *found[i];
-    if ((code ? record.type != dtype::i8 : !is_real(record.type)) ||
+    if ((code ? record.type != part.tensor.type : !is_real(record.type)) ||
         !std::ranges::equal(record.shape(), shape_of(at)))
       return wrong(errc::mismatch, record.name, expected, record.description());
     if (!usable(part, record))
       return wrong(errc::malformed, record.name,
-                   code ? "codes from -127 to 127" : "positive, finite scales", "another value");
+                   code                                   ? "codes from -127 to 127"
+                   : part.tensor.name.ends_with(".zeros") ? "zero points from 0 to 255"
+                                                          : "positive, finite scales",
+                   "another value");
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     const std::string& name = file.tensors()[i].name;

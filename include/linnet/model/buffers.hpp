@@ -15,28 +15,41 @@ namespace detail {
 
 /// Bytes of each kind of memory that model M plans for a purpose.
 struct plan_sizes {
-  index state = 0, keep = 0, scratch = 0;
-  constexpr index total() const { return state + keep + scratch; }
+  index state = 0, keep = 0, scratch = 0, converted = 0;
+  constexpr index total() const { return state + keep + scratch + converted; }
 };
-template <class M, class T>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
+template <class S>
+constexpr planner planner_for() {
   planner m;
+  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
   (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.keep.peak(), m.scratch.peak()};
+  return {m.state.peak(), m.keep.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
 }
 
-/// The workspace of model M inside `memory`, which is zeroed and large enough.
+/// The workspace of model M inside memory, and where its products round their inputs.
 template <class M, class T>
-typename M::template workspace<T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T>(l, use);
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
   auto* const at = static_cast<std::byte*>(memory);
-  planner m;
+  planner m = planner_for<S>();
   m.state = arena(at, sizes.state);
   m.keep = arena(at + sizes.state, sizes.keep);
   m.scratch = arena(at + sizes.state + sizes.keep, sizes.scratch);
-  auto w = M::template plan<T>(m, l, use);
-  M::prepare(w, l);
-  return w;
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.keep + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
 }
 
 /// An error for limits that make no sense for model M, or nothing.

@@ -13,12 +13,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Storage types are policies too, though they have no common base.
-template <class P>
-inline constexpr bool is_storage =
-    std::is_same_v<P, storage::f32> || std::is_same_v<P, storage::bf16> ||
-    std::is_same_v<P, storage::int8>;
-
 /// The policy derived from `Slot` in the list, or `Default`.
 template <class Slot, class Default, class... Ps>
 struct pick_policy {
@@ -32,15 +26,14 @@ struct pick_policy<Slot, Default, P, Ps...> {
 template <class Slot, class Default, class... Ps>
 using pick = typename pick_policy<Slot, Default, Ps...>::type;
 
-/// The same for storage types.
+/// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
-  using type = storage::f32;
-};
-template <class P, class... Ps>
-struct pick_storage<P, Ps...> {
-  using type =
-      typename std::conditional_t<is_storage<P>, std::type_identity<P>, pick_storage<Ps...>>::type;
+  using stored = pick<storage::policy, storage::f32, Ps...>;
+  using computed = pick<activation::policy, typename stored::activation, Ps...>;
+  using type = typename std::conditional_t<
+      std::is_same_v<computed, typename stored::activation>, std::type_identity<stored>,
+      std::type_identity<storage::with_activation<stored, computed>>>::type;
 };
 
 /// What a wrapper such as encoder<P> holds, or void.
@@ -64,7 +57,8 @@ template <class P>
 inline constexpr bool known_policy =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> ||
     std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
-    std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> || is_storage<P>;
+    std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
+    std::is_base_of_v<storage::policy, P> || std::is_base_of_v<activation::policy, P>;
 
 /// Words for a wrong list; true when it is right.
 template <class... Ps>
@@ -77,6 +71,9 @@ constexpr bool policies_fit() {
   static_assert(times<position::policy, Ps...> <= 1, "linnet: two position:: policies; give one");
   static_assert(times<tie::policy, Ps...> <= 1, "linnet: two tie:: policies; give one");
   static_assert(times<bias::policy, Ps...> <= 1, "linnet: two bias:: policies; give one");
+  static_assert(times<storage::policy, Ps...> <= 1, "linnet: two storage types; give one");
+  static_assert(times<activation::policy, Ps...> <= 1,
+                "linnet: two activation:: policies; give one");
   return true;
 }
 

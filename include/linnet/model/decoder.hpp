@@ -137,10 +137,12 @@ struct decoder_model {
     w.normed = m.keep.take<T>(size);
     if (use == purpose::decoding) {
       w.last = m.keep.take<T>(e.batch * d);
+      m.product(e.batch, d, vocabulary, e);
       w.logits = m.state.take<T>(e.batch * vocabulary);
     } else {
       w.losses = m.keep.take<double>(e.rows());
       w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), d, vocabulary, e);
     }
     if (e.training) {
       w.d_embedded = m.keep.take<T>(size);
@@ -187,13 +189,13 @@ struct decoder_model {
                               T(1), b.labels, w.chunk,    w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
-    if constexpr (!S::scaled)
+    if constexpr (ops::trainable<S>)
       if (dp) {
         head.dy = w.d_normed;
         head.d_table = head_gradient<T>(*dp);
       }
     const loss_sum sum = ops::head_loss(on, head);
-    if constexpr (!S::scaled)
+    if constexpr (ops::trainable<S>)
       if (dp) {
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_out.size(), T(0), w.d_out);

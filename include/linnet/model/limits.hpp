@@ -24,11 +24,11 @@ struct limits {
   executor run_on{};           ///< your own threads instead of OpenMP's
 };
 
-/// Calls `f(machine)` on the threads of `l`.
+/// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
 template <class F>
-void run(const limits& l, F&& f) {
+void run(const limits& l, void* converted, F&& f) {
   parallel(l.threads, l.run_on, [&](const team& threads) {
-    f(ops::machine{threads, simd::resolve(l.level)});
+    f(ops::machine{threads, simd::resolve(l.level), converted});
   });
 }
 

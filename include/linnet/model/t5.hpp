@@ -236,11 +236,13 @@ struct t5_model {
     w.out = m.keep.take<T>(target.rows() * d);
     if (use == purpose::decoding) {
       w.last = m.keep.take<T>(l.batch * d);
+      m.product(l.batch, d, vocabulary, target);
       w.logits = m.state.take<T>(l.batch * vocabulary);
     } else {
       w.inputs = m.keep.take<token>(target.rows());
       w.losses = m.keep.take<double>(target.rows());
       w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), d, vocabulary, target);
     }
     if (use == purpose::training) {
       w.d_memory = m.keep.take<T>(source.rows() * d);
@@ -299,7 +301,7 @@ struct t5_model {
         b.labels, w.chunk, w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
-    if constexpr (!S::scaled)
+    if constexpr (ops::trainable<S>)
       if (dp) {
         head.dy = w.d_out;
         if constexpr (tied)
@@ -308,7 +310,7 @@ struct t5_model {
           head.d_table = dp->head;
       }
     const loss_sum sum = ops::head_loss(on, head);
-    if constexpr (!S::scaled)
+    if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
         decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},

@@ -20,13 +20,17 @@ namespace detail {
 
 template <class S>
 constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
-  leaf.data = memory.take<typename S::value>(info.size());
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(info.rows);
+  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
+  const index scales = info.rows * row_scales<S>(info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
 }
 template <class T, class S>
 constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
-  leaf.panels = memory.take<typename S::value>(leaf.size(info.rows, info.columns));
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(info.rows);
+  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
+  const index scales = leaf.scales_size(info.rows, info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
 }
 template <class T>
 constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
@@ -107,31 +111,25 @@ template <class M, class T = float>
 class gradients : public detail::tensor_block<M, form::gradient<T>> {};
 
 /// The form that kernels read: constant, shareable by any number of sessions in any threads.
-template <class M, class T = float>
-class packed : public detail::tensor_block<M, form::kernel<T, storage_of<M, T>>> {
+template <class M, class T = float, class S = storage_of<M, T>>
+class packed : public detail::tensor_block<M, form::kernel<T, S>> {
  public:
   using model = M;
   using scalar = T;
-  using storage = storage_of<M, T>;
+  using storage = S;
 };
 
 namespace detail {
 
-/// Rewrites `p` from `w`; with `keep_rows` the packed matrices also refer to the canonical rows of
-/// `w`, which backward passes read. Called by every thread of a team.
-template <class M, class T>
-void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T>& p) {
-  using S = storage_of<M, T>;
+/// Rewrites `p` from `w`. Called by every thread of a team.
+template <class M, class T, class S>
+void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T, S>& p) {
   M::visit(
       [&](const path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
           ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(to));
         } else {
-          ops::pack(on, info.rows, info.columns, static_cast<const typename S::value*>(from.data),
-                    const_cast<typename S::value*>(to.panels));
-          if constexpr (S::scaled)
-            ops::copy(on, info.rows, static_cast<const float*>(from.scales),
-                      const_cast<float*>(to.scales));
+          ops::pack(on, info.rows, info.columns, from, to);
         }
       },
       path{}, p.tree(), w.tree());
@@ -157,12 +155,7 @@ weights<M, T> unpack(const packed<M, T>& p) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
           std::copy_n(from, info.size(), to);
         } else {
-          for (index n = 0; n < info.rows; ++n)
-            for (index j = 0; j < info.columns; ++j)
-              to.data[n * info.columns + j] =
-                  from.panels[(n / ops::panel_width * info.columns + j) * ops::panel_width +
-                              n % ops::panel_width];
-          if constexpr (storage_of<M, T>::scaled) std::copy_n(from.scales, info.rows, to.scales);
+          ops::unpack(info.rows, info.columns, from, to);
         }
       },
       path{}, w.tree(), p.tree());

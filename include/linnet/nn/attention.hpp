@@ -85,6 +85,10 @@ struct full : policy {
     static constexpr cache<T> plan(planner& m, const extents& e) {
       cache<T> c;
       const bool cached = e.capacity > 0;
+      const index key_rows = A.cross ? e.batch * e.memory : e.rows();
+      m.product(e.rows(), in, n, e);
+      m.product(key_rows, in, kv, e);
+      m.product(e.rows(), n, out, e);
       c.site = m.sites++;
       c.stride = A.cross ? e.memory : cached ? e.capacity : e.length;
       const index key_values = e.batch * c.stride * kv;
@@ -115,30 +119,30 @@ struct full : policy {
                         cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
       const index rows = x.rows();
-      to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
       if constexpr (A.cross) {
-        if (!ctx.memory_cached) {
-          const view<const T, in> memory(ctx.memory, ctx.batch * ctx.memory_length);
-          to_key::template forward<T, S>(p.k, memory, {c.k, memory.rows()}, none, ctx);
-          to_key::template forward<T, S>(p.v, memory, {c.v, memory.rows()}, none, ctx);
-        }
-      } else if (ctx.past == nullptr) {
-        to_key::template forward<T, S>(p.k, x, {c.k, rows}, none, ctx);
-        to_key::template forward<T, S>(p.v, x, {c.v, rows}, none, ctx);
-        rotate(c.q, A.heads, rows, ctx, false);
-        rotate(c.k, A.kv_heads, rows, ctx, false);
+        to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
+        if (!ctx.memory_cached)
+          ops::products<T, S, 2>(
+              ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
+              {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
       } else {
-        to_key::template forward<T, S>(p.k, x, {c.new_keys, rows}, none, ctx);
-        to_key::template forward<T, S>(p.v, x, {c.new_values, rows}, none, ctx);
-        rotate(c.q, A.heads, rows, ctx, false);
-        rotate(c.new_keys, A.kv_heads, rows, ctx, false);
-        ctx.on.threads.each(rows, [&](index row) {
-          const index b = row / ctx.length, t = row % ctx.length;
-          if (t >= ctx.length_of(b)) return;
-          const index to = (b * c.stride + ctx.past[b] + t) * kv;
-          std::copy_n(c.new_keys + row * kv, kv, c.k + to);
-          std::copy_n(c.new_values + row * kv, kv, c.v + to);
-        });
+        const bool cached = ctx.past != nullptr;
+        T* const keys = cached ? c.new_keys : c.k;
+        T* const values = cached ? c.new_values : c.v;
+        ops::products<T, S, 3>(
+            ctx.on, rows, in, x.data(),
+            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, keys),
+             to_key::template product<T, S>(p.v, values)});
+        if (cached || A.rope != rope_pairing::none)
+          ctx.on.threads.each(rows, [&](index row) {
+            const index b = row / ctx.length, t = row % ctx.length;
+            rotate_row(c.q, A.heads, row, ctx, false);
+            rotate_row(keys, A.kv_heads, row, ctx, false);
+            if (!cached || t >= ctx.length_of(b)) return;
+            const index to = (b * c.stride + ctx.past[b] + t) * kv;
+            std::copy_n(keys + row * kv, kv, c.k + to);
+            std::copy_n(values + row * kv, kv, c.v + to);
+          });
       }
       ops::attention(ctx.on, call(c, ctx));
       to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
@@ -161,10 +165,11 @@ struct full : policy {
       ops::attention_backward(
           ctx.on, call(c, ctx),
           {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
-      if constexpr (!A.cross) {
-        rotate(c.dq, A.heads, rows, ctx, true);
-        rotate(c.dk, A.kv_heads, rows, ctx, true);
-      }
+      if constexpr (!A.cross && A.rope != rope_pairing::none)
+        ctx.on.threads.each(rows, [&](index row) {
+          rotate_row(c.dq, A.heads, row, ctx, true);
+          rotate_row(c.dk, A.kv_heads, row, ctx, true);
+        });
       to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
       const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
       const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
@@ -208,15 +213,14 @@ struct full : policy {
       a.site = c.site;
       return a;
     }
-    /// Rotary positions on [rows, heads * d_kv], in place.
+    /// Rotary positions on one row of x[rows, heads * d_kv], in place.
     template <class T>
-    static void rotate(T* x, index heads, index rows, const context<T>& ctx, bool inverse) {
-      if constexpr (A.rope != rope_pairing::none)
-        ctx.on.threads.each(rows, [&](index row) {
-          const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-          ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv,
-                        x + row * heads * A.d_kv, inverse);
-        });
+    static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse) {
+      if constexpr (A.rope != rope_pairing::none) {
+        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv, x + row * heads * A.d_kv,
+                      inverse);
+      }
     }
   };
 };

@@ -89,6 +89,8 @@ struct gated_layer {
     cache<T> c;
     const index n = e.rows() * F;
     c.site = m.sites++;
+    m.product(e.rows(), D, F, e);
+    m.product(e.rows(), F, D, e);
     c.gate = m.keep.take<T>(n);
     c.up = m.keep.take<T>(n);
     c.hidden = m.keep.take<T>(n);
@@ -107,10 +109,11 @@ struct gated_layer {
                       cache<T>& c, context<T>& ctx) {
     const index rows = x.rows();
     without_cache::cache<T> none;
-    const view<T, F> gate(c.gate, rows), up(c.up, rows), hidden(c.hidden, rows);
-    wide::template forward<T, S>(p.gate, x, gate, none, ctx);
-    wide::template forward<T, S>(p.up, x, up, none, ctx);
-    ops::gated<A>(ctx.on, gate.size(), c.gate, c.up, c.hidden);
+    const view<T, F> hidden(c.hidden, rows);
+    ops::products<T, S, 2>(
+        ctx.on, rows, D, x.data(),
+        {wide::template product<T, S>(p.gate, c.gate), wide::template product<T, S>(p.up, c.up)});
+    ops::gated<A>(ctx.on, hidden.size(), c.gate, c.up, c.hidden);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
     narrow::template forward<T, S>(p.down, hidden, y, none, ctx);
   }

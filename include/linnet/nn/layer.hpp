@@ -44,6 +44,16 @@ struct planner {
   arena keep{};     ///< lasts from forward to backward; without training, layers share it by turns
   arena scratch{};  ///< lasts for one call of the layer that takes it
   int sites = 0;    ///< dropout sites numbered so far
+  /// ops::converted_bytes() of the storage type, or null where products do not round their inputs.
+  index (*converted_bytes)(index rows, index in, index out, index threads, bool training) = nullptr;
+  index converted = 0;  ///< the most that a product needs
+
+  /// Makes room for a product of `rows` inputs.
+  constexpr void product(index rows, index in, index out, const extents& e) {
+    if (converted_bytes == nullptr) return;
+    const index bytes = converted_bytes(rows, in, out, e.threads, e.training);
+    converted = bytes > converted ? bytes : converted;
+  }
 };
 
 /// What all layers of a call share.

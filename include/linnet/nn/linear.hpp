@@ -39,21 +39,33 @@ struct linear : without_cache {
     if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
   }
 
+  template <class T>
+  static constexpr without_cache::cache<T> plan(planner& m, const extents& e) {
+    m.product(e.rows(), In, Out, e);
+    return {};
+  }
+  /// The product into `y`, to be computed alone or together with others of the same inputs.
+  template <class T, class S>
+  static ops::product<T, S> product(const params<form::kernel<T, S>>& p, T* y) {
+    if constexpr (Bias)
+      return {p.weight, Out, y, p.bias};
+    else
+      return {p.weight, Out, y};
+  }
+
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
                       without_cache::cache<T>&, context<T>& ctx) {
-    const T* bias = nullptr;
-    if constexpr (Bias) bias = p.bias;
-    ops::matmul(ctx.on, x.rows(), Out, In, x.data(), p.weight, y.data(), bias);
+    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {product<T, S>(p, y.data())});
   }
 
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
                        without_cache::cache<T>&, context<T>& ctx) {
-    ops::matmul_dw(ctx.on, x.rows(), Out, In, dy.data(), x.data(), dp.weight);
     if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
-    ops::matmul_dx(ctx.on, x.rows(), Out, In, dy.data(), p.weight, dx.data());
+    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight, dp.weight,
+                         dx.data());
   }
 
   static constexpr index flops(const extents& e) { return 2 * e.rows() * In * Out; }

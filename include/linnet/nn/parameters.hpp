@@ -60,14 +60,6 @@ struct tensor_info {
   constexpr bool decays() const { return kind != role::scale && kind != role::bias; }
 };
 
-/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
-/// see.
-template <class S>
-struct matrix_ref {
-  typename S::value* data = nullptr;
-  float* scales = nullptr;  ///< one per row when the storage is scaled
-};
-
 /// The forms in which a layer's `params` can appear.
 namespace form {
 /// Canonical weights: matrices in storage `S`, vectors and position tables in `T`.

@@ -90,9 +90,9 @@ struct attention_unit {
       for (index j = 0; j < seen; ++j)
         scores[j] = call.scale * Kernels::template dot<T>(call.h, q, key() + j * kv);
     } else {
-      Kernels::template multiply<T, T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
-                                       {key_columns, wide, panel_width}, scores, wide,
-                                       {nullptr, nullptr, call.scale, false});
+      Kernels::template multiply<T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
+                                    {key_columns, wide, panel_width}, scores, wide,
+                                    {nullptr, call.scale, false});
     }
     for (index i = 0; i < rows; ++i) {
       T* const row = scores + i * wide;
@@ -132,7 +132,7 @@ void attention(const machine& on, const attention_call<T>& call) {
           const index rows = (std::min)(attention_rows, call.queries - i0);
           const index seen = u.probabilities(kernels, head, i0, rows);
           u.drop(head, i0, rows, seen, u.scores);
-          K::template multiply<T, T>(
+          K::template multiply<T>(
               rows, call.h, seen, {u.scores, u.wide, 1}, {u.value(), u.kv, panel_width},
               call.out + (u.b * call.queries + i0) * u.n + head * call.h, u.n, {});
         }
@@ -164,12 +164,12 @@ void attention_backward(const machine& on, const attention_call<T>& call,
           std::copy_n(u.scores, rows * u.wide, dropped);
           u.drop(head, i0, rows, seen, dropped);
           // dv += P^T d_out, dP = d_out v^T
-          K::template multiply<T, T>(seen, call.h, rows, {dropped, 1, u.wide},
-                                     {grad.d_out + at, u.n, panel_width}, dv, u.kv,
-                                     {nullptr, nullptr, T(1), true});
-          K::template multiply<T, T>(rows, round_up(seen, panel_width), call.h,
-                                     {grad.d_out + at, u.n, 1},
-                                     {value_columns, u.wide, panel_width}, d_scores, u.wide, {});
+          K::template multiply<T>(seen, call.h, rows, {dropped, 1, u.wide},
+                                  {grad.d_out + at, u.n, panel_width}, dv, u.kv,
+                                  {nullptr, T(1), true});
+          K::template multiply<T>(rows, round_up(seen, panel_width), call.h,
+                                  {grad.d_out + at, u.n, 1}, {value_columns, u.wide, panel_width},
+                                  d_scores, u.wide, {});
           u.drop(head, i0, rows, seen, d_scores);
           for (index i = 0; i < rows; ++i) {
             T* const row = d_scores + i * u.wide;
@@ -183,12 +183,12 @@ void attention_backward(const machine& on, const attention_call<T>& call,
             }
           }
           // dq += scale dS k, dk += scale dS^T q
-          K::template multiply<T, T>(rows, call.h, seen, {d_scores, u.wide, 1},
-                                     {u.key(), u.kv, panel_width}, grad.dq + at, u.n,
-                                     {nullptr, nullptr, call.scale, true});
-          K::template multiply<T, T>(seen, call.h, rows, {d_scores, 1, u.wide},
-                                     {call.q + at, u.n, panel_width}, dk, u.kv,
-                                     {nullptr, nullptr, call.scale, true});
+          K::template multiply<T>(rows, call.h, seen, {d_scores, u.wide, 1},
+                                  {u.key(), u.kv, panel_width}, grad.dq + at, u.n,
+                                  {nullptr, call.scale, true});
+          K::template multiply<T>(seen, call.h, rows, {d_scores, 1, u.wide},
+                                  {call.q + at, u.n, panel_width}, dk, u.kv,
+                                  {nullptr, call.scale, true});
         }
     });
   });

@@ -113,11 +113,10 @@ loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
     if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
     cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
                   h.dy != nullptr, h.z_loss);
-    if constexpr (!S::scaled)
-      if (h.dy) {
-        matmul_dw(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.d_table, h.alpha);
-        matmul_dx(on, rows, h.vocabulary, h.d, h.chunk, h.table, h.dy + first * h.d, h.alpha);
-      }
+    if constexpr (trainable<S>)
+      if (h.dy)
+        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
+                        h.dy + first * h.d, h.alpha);
   }
   loss_sum sum;
   for (index i = 0; i < h.rows; ++i) {

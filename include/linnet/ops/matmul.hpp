@@ -4,6 +4,7 @@
 /// numbers, only the scalar and the storage type are part of the code.
 
 #include <algorithm>
+#include <cassert>
 
 #include <linnet/core/parallel.hpp>
 #include <linnet/simd/kernels.hpp>
@@ -17,108 +18,410 @@ namespace ops {
 
 using simd::panel_width;
 
-/// Where an operation runs: the team of threads and the instruction-set level.
+/// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
+/// converted_bytes() for models whose products round their inputs.
 struct machine {
   team threads{};
   simd::level level = simd::level::portable;
+  void* converted = nullptr;
 };
 
-/// A weight matrix W[N, K] in the form that products read. Panels of 32 output features, K rows
-/// each; the last panel is padded with zeros. The layout is the same at every instruction-set
-/// level and can be inverted exactly.
+/// A weight matrix W[N, K] in the form that products read: panels of 32 output features, each K
+/// rows of numbers or of words of codes (see simd::word); the last panel is padded. The layout is
+/// the same at every instruction-set level and can be inverted exactly.
 template <class T, class S>
 struct packed_matrix {
-  using value = typename S::value;
-  const value* panels = nullptr;
-  const float* scales = nullptr;  ///< one per output feature when the storage is scaled
-  const value* rows = nullptr;    ///< W itself, row-major; only while training
+  using word = typename S::word;
+  const word* panels = nullptr;
+  const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
+  const float* zeros = nullptr;   ///< likewise when it is centred
+  const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
 
-  /// Codes that the panels of an [n, k] matrix occupy.
-  static constexpr index size(index n, index k) { return round_up(n, panel_width) * k; }
+  /// Rows of words in a panel of `k` inputs.
+  static constexpr index depth(index k) { return (k + S::per_word - 1) / S::per_word; }
+  /// Words that the panels of an [n, k] matrix occupy.
+  static constexpr index size(index n, index k) { return round_up(n, panel_width) * depth(k); }
+  /// Scales of an [n, k] matrix, padded like the panels.
+  static constexpr index scales_size(index n, index k) {
+    return round_up(n, panel_width) * row_scales<S>(k);
+  }
+  /// Where the scale of W(n, j) is.
+  static constexpr index scale_at(index n, index j, index k) {
+    const index g = S::group ? j / S::group : 0;
+    return (n / panel_width * row_scales<S>(k) + g) * panel_width + n % panel_width;
+  }
+  /// The canonical code of W(n, j), in the low bits.
+  typename S::value code(index n, index j, index k) const {
+    const word w =
+        panels[(n / panel_width * depth(k) + j / S::per_word) * panel_width + n % panel_width];
+    if constexpr (S::per_word == 1) {
+      return w;
+    } else {
+      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+      const auto shift = static_cast<unsigned>(j % S::per_word) * bits;
+      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+    }
+  }
   /// W(n, j).
   T at(index n, index j, index k) const {
-    const auto x = static_cast<T>(
-        S::decode(panels[(n / panel_width * k + j) * panel_width + n % panel_width]));
-    if constexpr (S::scaled) return x * static_cast<T>(scales[n]);
+    auto x = static_cast<T>(S::decode(code(n, j, k)));
+    if constexpr (S::scaled) {
+      const index g = scale_at(n, j, k);
+      if constexpr (S::centred) x -= static_cast<T>(zeros[g]);
+      x *= static_cast<T>(scales[g]);
+    }
     return x;
   }
 };
 
-/// Fills panels [N/32][K][32] from W[n, k]; `share` of the team.
-template <class Value>
-void pack(const machine& on, index n, index k, const Value* rows, Value* panels) {
+/// Inputs whose products with decoded weights are summed at a time.
+inline constexpr index decoded_rows = 128;
+
+/// Fills the panels (and scales) of `to` from W[n, k]; `share` of the team.
+template <class T, class S>
+void pack(const machine& on, index n, index k, const matrix_ref<S>& from,
+          const packed_matrix<T, S>& to) {
+  using matrix = packed_matrix<T, S>;
+  using word = typename S::word;
+  const index depth = matrix::depth(k), groups = row_scales<S>(k);
   on.threads.each(round_up(n, panel_width) / panel_width, [&](index panel) {
-    const index count = (std::min)(panel_width, n - panel * panel_width);
-    Value* const out = panels + panel * panel_width * k;
-    for (index j = 0; j < k; ++j)
-      for (index i = 0; i < panel_width; ++i)
-        out[j * panel_width + i] = i < count ? rows[(panel * panel_width + i) * k + j] : Value{};
+    const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
+    word* const out = const_cast<word*>(to.panels) + first * depth;
+    for (index i = 0; i < panel_width; ++i)
+      for (index d = 0; d < depth; ++d) {
+        word w{};
+        if constexpr (S::per_word == 1) {
+          if (i < count) w = from.data[(first + i) * k + d];
+        } else {
+          constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+          for (index j = 0; j < S::per_word && i < count; ++j) {
+            const index column = d * S::per_word + j;
+            const auto code =
+                column < k ? static_cast<unsigned>(from.code(first + i, column, k)) : 0u;
+            w |= ((code + S::origin) & ((1u << bits) - 1)) << (static_cast<unsigned>(j) * bits);
+          }
+        }
+        out[d * panel_width + i] = w;
+      }
+    for (index i = 0; S::scaled && i < panel_width; ++i)
+      for (index g = 0; g < groups; ++g) {
+        const index at = (panel * groups + g) * panel_width + i;
+        const bool real = i < count;
+        const_cast<float*>(to.scales)[at] = real ? from.scales[(first + i) * groups + g] : 0.0f;
+        if constexpr (S::centred)
+          const_cast<float*>(to.zeros)[at] = real ? from.zeros[(first + i) * groups + g] : 0.0f;
+      }
   });
+}
+
+/// The same from f32 masters for training in bf16. Also fills `rows`: pairs of output features,
+/// [ceil(n / 2), k], for the derivative by the inputs.
+template <class S>
+void pack(const machine& on, index n, index k, const matrix_ref<storage::f32>& from,
+          const packed_matrix<float, S>&
+              to) requires(std::is_same_v<typename S::activation, activation::bf16>) {
+  using matrix = packed_matrix<float, S>;
+  on.threads.each((n + panel_width - 1) / panel_width, [&](index panel) {
+    const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
+    auto* const out = const_cast<simd::word*>(to.panels) + first * matrix::depth(k);
+    simd::word codes[decoded_rows / 2];
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      for (index i = 0; i < count; ++i) {
+        const float* const row = from.data + (first + i) * k;
+        for (index j = 0; j < k; j += decoded_rows) {
+          const index some = (std::min)(decoded_rows, k - j);
+          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          for (index d = 0; d < matrix::depth(some); ++d)
+            out[(j / 2 + d) * panel_width + i] = codes[d];
+        }
+        if (i % 2 == 0)
+          K::template to_bf16_pairs<float>(k, row, i + 1 < count ? row + k : nullptr,
+                                           const_cast<simd::word*>(to.rows) + (first + i) / 2 * k);
+      }
+    });
+  });
+}
+
+/// The canonical matrix that `from` was packed from.
+template <class T, class S>
+void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<S>& to) {
+  const index groups = row_scales<S>(k), values = row_values<S>(k);
+  for (index i = 0; i < n; ++i) {
+    for (index j = 0; j < k; ++j) {
+      typename S::value& value = to.data[i * values + j / S::per_value];
+      const auto code = from.code(i, j, k);
+      if constexpr (S::per_value == 2)
+        value = static_cast<typename S::value>(j % 2 ? value | code << 4 : code);
+      else
+        value = code;
+    }
+    for (index g = 0; g < groups; ++g) {
+      const index at = from.scale_at(i, g * S::group, k);
+      to.scales[i * groups + g] = from.scales[at];
+      if constexpr (S::centred) to.zeros[i * groups + g] = from.zeros[at];
+    }
+  }
+}
+
+/// Whether products of storage `S` round their inputs first.
+template <class S>
+inline constexpr bool converts = !std::is_same_v<typename S::activation, activation::f32>;
+/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
+template <class S>
+inline constexpr bool trainable =
+    S::per_word == 1 || std::is_same_v<typename S::activation, activation::bf16>;
+
+/// Rows up to which every thread converts for itself instead of waiting for the others.
+inline constexpr index own_rows = 4;
+
+/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
+/// `threads` threads.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  if (!converts<S>) return 0;
+  constexpr bool int8 = std::is_same_v<typename S::activation, activation::int8>;
+  using matrix = packed_matrix<float, S>;
+  const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
+  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
+  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
+  return training ? (std::max)(forward, backward) : forward;
 }
 
 namespace detail {
 
-/// Splits the outputs of an [M, N] product over the team in tiles of whole panels and row blocks.
-template <class T, class Value>
-void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<T>& a,
-                   const simd::columns_operand<Value>& b, T* c, index ldc,
-                   const simd::epilogue<T>& e, index slack) {
+/// Calls f(i0, i1, p0, p1) for this thread's share of the outputs of an [M, N] product: rows
+/// [i0, i1) of panels [p0, p1). Blocks of rows are multiples of every register tile, so no output
+/// changes its arithmetic.
+template <class F>
+void each_block(const machine& on, index m, index n, F&& f) {
   const index panels = round_up(n, panel_width) / panel_width;
-  // Rows are split only where there are too few panels to share out; blocks stay multiples of the
-  // register tile, so no output changes its arithmetic.
   const index row_block = m <= 96 ? m : 96;
   const index row_blocks = (m + row_block - 1) / row_block;
   const auto [first, last] = on.threads.share(panels * row_blocks);
   for (index unit = first; unit < last;) {
-    // Neighbouring panels of one row block run together.
+    // Neighbouring panels of one block run together.
     const index block = unit / panels, p0 = unit % panels;
     const index p1 = (std::min)(panels, p0 + (last - unit));
-    const index i0 = block * row_block, i1 = (std::min)(m, i0 + row_block);
+    f(block * row_block, (std::min)(m, (block + 1) * row_block), p0, p1);
+    unit += p1 - p0;
+  }
+}
+
+/// Splits C = epilogue(A B) in T over the team.
+template <class T>
+void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<T>& a,
+                   const simd::columns_operand<T>& b, T* c, const simd::epilogue<T>& e,
+                   index slack) {
+  each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
     simd::epilogue<T> part = e;
     if (part.bias) part.bias += j0;
-    if (part.scale) part.scale += j0;
     simd::dispatch(on.level, [&](auto kernels) {
-      decltype(kernels)::template multiply<T, Value>(
+      decltype(kernels)::template multiply<T>(
           i1 - i0, j1 - j0, k, {a.data + i0 * a.row, a.row, a.column},
-          {b.data + p0 * b.panel, b.ld, b.panel}, c + i0 * ldc + j0, ldc, part, slack + n - j1);
+          {b.data + p0 * b.panel, b.ld, b.panel}, c + i0 * n + j0, n, part, slack + n - j1);
     });
-    unit += p1 - p0;
+  });
+}
+
+/// The inputs of a product as words of low precision.
+struct converted_rows {
+  simd::rows_operand<simd::word> codes{};
+  float* scales = nullptr;       ///< int8: one per row
+  std::int32_t* sums = nullptr;  ///< int8: of each row's codes
+};
+/// Rounds x[m, k] to the compute type of `S`.
+template <class S>
+converted_rows convert(const machine& on, index m, index k, const float* x) {
+  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+  const index depth = packed_matrix<float, S>::depth(k);
+  auto* words = static_cast<simd::word*>(on.converted);
+  constexpr bool int8 = std::is_same_v<typename S::activation, activation::int8>;
+  if (m <= own_rows) words += on.threads.rank() * m * (depth + (int8 ? 2 : 0));
+  converted_rows to{{words, depth, 1}, nullptr, nullptr};
+  to.scales = reinterpret_cast<float*>(words + m * depth);
+  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m);
+  const auto row = [&](index i) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (int8)
+        to.scales[i] = K::template to_int8<float>(
+            k, x + i * k, reinterpret_cast<std::int8_t*>(words + i * depth), to.sums[i]);
+      else
+        K::template to_bf16<float>(k, x + i * k,
+                                   reinterpret_cast<simd::bf16_code*>(words + i * depth));
+    });
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return to;
+}
+
+/// Rows [i0, i1) of panel `p` of y = x W^T with weights decoded to f32, some inputs at a time.
+template <class S, class Kernels>
+void decoded_product(Kernels, index i0, index i1, index p, index n, index k, const float* x,
+                     const packed_matrix<float, S>& w, float* y, const simd::epilogue<float>& e) {
+  using matrix = packed_matrix<float, S>;
+  alignas(64) float numbers[decoded_rows * panel_width];
+  const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  simd::epilogue<float> part = e;
+  if (part.bias) part.bias += j0;
+  for (index k0 = 0; k0 < k; k0 += decoded_rows) {
+    const index k1 = (std::min)(k, k0 + decoded_rows);
+    for (index at = k0; at < k1;) {
+      const index end = S::group ? (std::min)(k1, (at / S::group + 1) * S::group) : k1;
+      const index scale = matrix::scale_at(j0, at, k);
+      Kernels::template decode_panel<S::code>(
+          matrix::depth(end - at),
+          w.panels + p * panel_width * matrix::depth(k) + at / S::per_word * panel_width,
+          S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr,
+          static_cast<float>(S::origin), numbers + (at - k0) * panel_width);
+      at = end;
+    }
+    Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
+                                      {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
+                                      panel_width - columns);
+    part.bias = nullptr;
+    part.accumulate = true;
   }
-  on.threads.wait();
 }
 
 }  // namespace detail
 
-/// y[M, N] = x[M, K] W^T (+ bias), or y += ... when `accumulate`.
+/// One of several products that read the same inputs: y[M, N] = alpha x W^T (+ bias), or y += ...
+template <class T, class S>
+struct product {
+  const packed_matrix<T, S>& w;
+  index n;
+  T* y;
+  const T* bias = nullptr;
+  bool accumulate = false;
+  T alpha = T(1);
+};
+
+/// All products of x[M, K], which is converted once.
+template <class T, class S, std::size_t Count>
+void products(const machine& on, index m, index k, const T* x, const product<T, S> (&all)[Count]) {
+  using matrix = packed_matrix<T, S>;
+  detail::converted_rows inputs;
+  if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
+  for (const product<T, S>& one : all) {
+    const simd::epilogue<T> e{one.bias, one.alpha, one.accumulate};
+    const index n = one.n, depth = matrix::depth(k);
+    const auto& w = one.w;
+    if constexpr (S::per_word == 1) {
+      detail::split_product<T>(on, m, n, k, {x, k, 1}, {w.panels, panel_width, panel_width * k},
+                               one.y, e, round_up(n, panel_width) - n);
+    } else if constexpr (!converts<S>) {
+      detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+        simd::dispatch(on.level, [&](auto kernels) {
+          for (index p = p0; p < p1; ++p)
+            detail::decoded_product(kernels, i0, i1, p, n, k, x, w, one.y, e);
+        });
+      });
+    } else {
+      detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+        const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
+        const simd::rows_operand<simd::word> a{inputs.codes.data + i0 * depth, depth, 1};
+        const simd::columns_operand<simd::word> b{w.panels + p0 * panel_width * depth, panel_width,
+                                                  panel_width * depth};
+        float* const y = one.y + i0 * n + j0;
+        const float* const bias = one.bias ? one.bias + j0 : nullptr;
+        const index slack = p1 * panel_width - j1;
+        simd::dispatch_dot(on.level, [&](auto kernels) {
+          using K = decltype(kernels);
+          if constexpr (std::is_same_v<typename S::activation, activation::bf16>)
+            K::template multiply_bf16<float>(i1 - i0, j1 - j0, depth, a, b, y, n,
+                                             {bias, one.alpha, one.accumulate}, slack);
+          else
+            K::template multiply_int8<float>(
+                i1 - i0, j1 - j0, depth, a, b, y, n,
+                {bias, one.alpha, one.accumulate, w.scales + j0,
+                 S::centred ? w.zeros + j0 : nullptr, inputs.scales + i0, inputs.sums + i0},
+                slack);
+        });
+      });
+    }
+  }
+  on.threads.wait();
+}
+
+/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ... when `accumulate`.
 template <class T, class S>
 void matmul(const machine& on, index m, index n, index k, const T* x, const packed_matrix<T, S>& w,
             T* y, const T* bias = nullptr, bool accumulate = false, T alpha = T(1)) {
-  simd::epilogue<T> e{bias, S::scaled ? w.scales : nullptr, alpha, accumulate};
-  detail::split_product<T>(
-      on, m, n, k, {x, k, 1},
-      simd::columns_operand<typename S::value>{w.panels, panel_width, panel_width * k}, y, n, e,
-      round_up(n, panel_width) - n);
+  products<T, S, 1>(on, m, k, x, {{w, n, y, bias, accumulate, alpha}});
 }
 
-/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads the canonical rows.
+/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
 template <class T, class S>
 void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
                const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
   static_assert(
-      !S::scaled,
+      S::per_word == 1,
       "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
-  detail::split_product<T>(on, m, k, n, {dy, n, 1},
-                           simd::columns_operand<typename S::value>{w.rows, k, panel_width}, dx, k,
-                           {nullptr, nullptr, alpha, true}, 0);
+  detail::split_product<T>(on, m, k, n, {dy, n, 1}, {w.rows, k, panel_width}, dx,
+                           {nullptr, alpha, true}, 0);
+  on.threads.wait();
 }
 
 /// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
 template <class T>
 void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw,
                T alpha = T(1)) {
-  detail::split_product<T>(on, n, k, m, {dy, 1, n}, simd::columns_operand<T>{x, k, panel_width}, dw,
-                           k, {nullptr, nullptr, alpha, true}, 0);
+  detail::split_product<T>(on, n, k, m, {dy, 1, n}, {x, k, panel_width}, dw, {nullptr, alpha, true},
+                           0);
+  on.threads.wait();
+}
+
+/// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
+/// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W.
+template <class T, class S>
+void matmul_backward(const machine& on, index m, index n, index k, const T* dy, const T* x,
+                     const packed_matrix<T, S>& w, T* dw, T* dx, T alpha = T(1)) {
+  if constexpr (S::per_word == 1) {
+    matmul_dw(on, m, n, k, dy, x, dw, alpha);
+    matmul_dx(on, m, n, k, dy, w, dx, alpha);
+  } else {
+    static_assert(trainable<S>,
+                  "linnet: gradients flow through f32, f64 or bf16 with "
+                  "activation::bf16; train first, quantize afterwards");
+    const index pairs = (m + 1) / 2, depth = (n + 1) / 2;
+    auto* const x_pairs = static_cast<simd::word*>(on.converted);  // [pairs, k]
+    auto* const dy_pairs = x_pairs + pairs * k;                    // [pairs, n]
+    auto* const dy_rows = dy_pairs + pairs * n;                    // [m, depth]
+    on.threads.each(pairs, [&](index i) {
+      simd::dispatch(on.level, [&](auto kernels) {
+        using K = decltype(kernels);
+        const bool both = 2 * i + 1 < m;
+        const auto* const one = dy + 2 * i * n;
+        K::template to_bf16_pairs<T>(k, x + 2 * i * k, both ? x + (2 * i + 1) * k : nullptr,
+                                     x_pairs + i * k);
+        K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
+        for (index r = 2 * i; r <= 2 * i + both; ++r)
+          K::template to_bf16<T>(n, dy + r * n,
+                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+      });
+    });
+    const auto product = [&](index rows, index columns, index words,
+                             const simd::rows_operand<simd::word>& a, const simd::word* b, T* c) {
+      detail::each_block(on, rows, columns, [&](index i0, index i1, index p0, index p1) {
+        const index j0 = p0 * panel_width, j1 = (std::min)(columns, p1 * panel_width);
+        simd::dispatch_dot(on.level, [&](auto kernels) {
+          decltype(kernels)::template multiply_bf16<T>(
+              i1 - i0, j1 - j0, words, {a.data + i0 * a.row, a.row, a.column},
+              {b + j0, columns, panel_width}, c + i0 * columns + j0, columns,
+              {nullptr, alpha, true}, columns - j1);
+        });
+      });
+    };
+    product(n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw);
+    product(m, k, depth, {dy_rows, depth, 1}, w.rows, dx);
+    on.threads.wait();
+  }
 }
 
 /// db[N] += column sums of dy[M, N], each sum in ascending row order.

@@ -13,11 +13,32 @@
 #define LINNET_EXTERN extern template
 #endif
 
-// The product of activations T and weight codes C.
-#define LINNET_PRODUCT(L, T, C)                                                             \
-  LINNET_EXTERN void detail::L::multiply<T, C>(index, index, index, const rows_operand<T>&, \
-                                               const columns_operand<C>&, T*, index,        \
-                                               const epilogue<T>&, index);
+#define LINNET_PRODUCT(L, T)                                                             \
+  LINNET_EXTERN void detail::L::multiply<T>(index, index, index, const rows_operand<T>&, \
+                                            const columns_operand<T>&, T*, index,        \
+                                            const epilogue<T>&, index);
+#define LINNET_DECODE(L, C)                                                             \
+  LINNET_EXTERN void detail::L::decode_panel<code::C>(index, const word*, const float*, \
+                                                      const float*, float, float*);
+#define LINNET_DOT(L)                                                                              \
+  LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
+      index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
+      const epilogue<float>&, index);                                                              \
+  LINNET_EXTERN void detail::L::multiply_int8<float>(                                              \
+      index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
+      const integer_epilogue&, index);
+#define LINNET_CODES(L)                                                                            \
+  LINNET_DECODE(L, bf16)                                                                           \
+  LINNET_DECODE(L, f16)                                                                            \
+  LINNET_DECODE(L, f8_e4m3)                                                                        \
+  LINNET_DECODE(L, f8_e5m2)                                                                        \
+  LINNET_DECODE(L, u8)                                                                             \
+  LINNET_DECODE(L, u4)                                                                             \
+  LINNET_DECODE(L, nf4)                                                                            \
+  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
+  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
+  LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
+  LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
   LINNET_EXTERN void detail::L::activation_backward<activation_kind::A, T>(index, const T*,      \
@@ -44,12 +65,11 @@
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
   LINNET_ACTIVATION(L, silu, T)
-#define LINNET_LEVEL(L)                 \
-  LINNET_PRODUCT(L, float, float)       \
-  LINNET_PRODUCT(L, float, bf16_code)   \
-  LINNET_PRODUCT(L, float, std::int8_t) \
-  LINNET_PRODUCT(L, double, double)     \
-  LINNET_ROWS_OF(L, float)              \
+#define LINNET_LEVEL(L)     \
+  LINNET_PRODUCT(L, float)  \
+  LINNET_PRODUCT(L, double) \
+  LINNET_CODES(L)           \
+  LINNET_ROWS_OF(L, float)  \
   LINNET_ROWS_OF(L, double)
 
 LINNET_SIMD_NAMESPACE_BEGIN
@@ -58,12 +78,16 @@ LINNET_LEVEL(portable)
 #if defined(__x86_64__)
 LINNET_LEVEL(avx2)
 LINNET_LEVEL(avx512)
+LINNET_DOT(avx512dot)
 #endif
 }  // namespace simd
 LINNET_SIMD_NAMESPACE_END
 
 #undef LINNET_EXTERN
 #undef LINNET_PRODUCT
+#undef LINNET_DECODE
+#undef LINNET_DOT
+#undef LINNET_CODES
 #undef LINNET_ACTIVATION
 #undef LINNET_ROWS_OF
 #undef LINNET_LEVEL

@@ -23,12 +23,18 @@ enum class level {
   automatic,  ///< the best of this machine, see best()
   portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
   avx2,       ///< 32-byte vectors with fused multiply-add
-  avx512      ///< 64-byte vectors (F, BW, DQ, VL)
+  avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
+  avx512dot   ///< the same with dot products of int8 and bf16 (VNNI, BF16)
 };
+/// All levels, from the plainest.
+inline constexpr level levels[] = {level::portable, level::avx2, level::avx512, level::avx512dot};
 
 /// Name of a level, as LINNET_SIMD spells it.
 constexpr const char* name(level l) {
-  return l == level::avx512 ? "avx512" : l == level::avx2 ? "avx2" : "portable";
+  return l == level::avx512dot ? "avx512dot"
+         : l == level::avx512  ? "avx512"
+         : l == level::avx2    ? "avx2"
+                               : "portable";
 }
 
 namespace detail {
@@ -50,6 +56,8 @@ struct portable {
 #include <linnet/simd/vector.inl>
 
 #include <linnet/simd/matmul.inl>
+
+#include <linnet/simd/codes.inl>
 #include <linnet/simd/rows.inl>
 };
 #undef LINNET_TARGET
@@ -57,11 +65,14 @@ struct portable {
 #undef LINNET_ROWS
 
 #if defined(__x86_64__)
-// g++ 12 widens bytes one by one and has no vector square root; both need their intrinsics.
+// Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
 #define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
-#define LINNET_WIDEN_BYTES(p) \
-  _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_LOOK_UP(table, i)                                      \
+  (vec<float>)_mm256_blendv_ps(                                       \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)(i)), \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), (__m256i)(i)), (__m256)((i) << 28))
+#define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -70,20 +81,24 @@ struct avx2 {
 #include <linnet/simd/vector.inl>
 
 #include <linnet/simd/matmul.inl>
+
+#include <linnet/simd/codes.inl>
 #include <linnet/simd/rows.inl>
 };
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-
-#undef LINNET_WIDEN_BYTES
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
+#undef LINNET_LOOK_UP
+#undef LINNET_DOT_PAIRS
+
 #define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
-#define LINNET_WIDEN_BYTES(p)                            \
-  _mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
-                             _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_LOOK_UP(table, i)                                                    \
+  (vec<float>)_mm512_maskz_permutexvar_ps(static_cast<__mmask16>(-1), (__m512i)(i), \
+                                          _mm512_loadu_ps(table))
+#define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm512_madd_epi16((__m512i)(a), (__m512i)(b))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -92,14 +107,33 @@ struct avx512 {
 #include <linnet/simd/vector.inl>
 
 #include <linnet/simd/matmul.inl>
+
+#include <linnet/simd/codes.inl>
 #include <linnet/simd/rows.inl>
+};
+#undef LINNET_TARGET
+#undef LINNET_DOT_PAIRS
+
+#define LINNET_DOT_BF16(acc, a, b) \
+  acc = (sum)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)_mm512_set1_epi32((int)(a)), (__m512bh)(b))
+#define LINNET_DOT_INT8(acc, a, b) \
+  acc = (sum)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(b), _mm512_set1_epi32((int)(a)))
+#define LINNET_TARGET \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
+/// Kernels for AVX-512 with dot products: those that multiply codes differ.
+struct avx512dot : avx512 {
+#include <linnet/simd/matmul.inl>
+
+#include <linnet/simd/codes.inl>
 };
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_WIDEN_BYTES
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
+#undef LINNET_LOOK_UP
+#undef LINNET_DOT_BF16
+#undef LINNET_DOT_INT8
 #endif
 #undef LINNET_KEEP
 
@@ -109,7 +143,9 @@ inline level detect() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return level::avx512;
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")
+               ? level::avx512dot
+               : level::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return level::avx2;
 #endif
   return level::portable;
@@ -118,14 +154,14 @@ inline level detect() {
 }  // namespace detail
 
 /// The level that sessions and trainers use unless told otherwise: the best of this machine, or
-/// the one the environment variable LINNET_SIMD (portable, avx2, avx512) names, if the machine
-/// has it. Looked up once per program.
+/// the one the environment variable LINNET_SIMD (portable, avx2, avx512, avx512dot) names, if the
+/// machine has it. Looked up once per program.
 inline level best() {
   static const level chosen = [] {
     const level machine = detail::detect();
     const char* const wish = std::getenv("LINNET_SIMD");
     if (wish == nullptr) return machine;
-    for (const level l : {level::portable, level::avx2, level::avx512})
+    for (const level l : levels)
       if (std::string_view(wish) == name(l) && l <= machine) return l;
     return machine;
   }();
@@ -137,14 +173,23 @@ inline level resolve(level wish) {
   return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
 }
 
-/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are.
+/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. Those
+/// that multiply low-precision activations are best reached through dispatch_dot().
 template <class F>
 inline auto dispatch(level l, F&& f) {
 #if defined(__x86_64__)
-  if (l == level::avx512) return f(detail::avx512{});
+  if (l >= level::avx512) return f(detail::avx512{});
   if (l == level::avx2) return f(detail::avx2{});
 #endif
   return f(detail::portable{});
+}
+/// The same for products of low-precision activations.
+template <class F>
+inline auto dispatch_dot(level l, F&& f) {
+#if defined(__x86_64__)
+  if (l == level::avx512dot) return f(detail::avx512dot{});
+#endif
+  return dispatch(l, f);
 }
 
 }  // namespace simd

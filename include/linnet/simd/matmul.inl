@@ -1,97 +1,119 @@
-// The matrix product of one instruction-set level: included inside a struct by simd/levels.hpp.
+// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+// Each output is one sum over k in ascending order, whatever tile it falls into.
 
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep.
-/// `columns` < W * lanes<T> marks the ragged right edge (W is 1 there). Rows of B up to `safe` may
-/// be read in full vectors; the few last ones of the edge may not.
-template <int R, int W, class T, class Value>
-LINNET_TARGET static inline void tile(index K, const T* a, index a_row, index a_column,
-                                      const Value* b, index ldb, T* c, index ldc, index column,
-                                      const epilogue<T>& e, index columns, index safe) {
-  vec<T> acc[R][W] = {};
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+};
+
+/// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = vec<T>{};
+    if (e.bias)
+      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
+/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
+template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, index count, index safe) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[R][W] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   for (index k = 0; k < safe; ++k) {
-    vec<T> right[W];
+    typename Steps::right r[W];
     LINNET_UNROLL
-    for (int v = 0; v < W; ++v) right[v] = load_as<T>(b + k * ldb + v * lanes<T>);
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) {
-      const T left = a[r * a_row + k * a_column];
+    for (int i = 0; i < R; ++i) {
+      const auto l = left[i * a.row + k * a.column];
       LINNET_UNROLL
-      for (int v = 0; v < W; ++v) acc[r][v] += left * right[v];
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
   }
   for (index k = safe; k < K; ++k) {
-    const vec<T> right = load_first<T>(b + k * ldb, columns);
+    Value values[lanes<T>] = {};
+    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+    typename Steps::right r;
+    __builtin_memcpy(&r, values, sizeof r);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) acc[r][0] += a[r * a_row + k * a_column] * right;
+    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
   }
-  const bool ragged = columns < W * lanes<T>;
   LINNET_UNROLL
   for (int v = 0; v < W; ++v) {
-    const index at = v * lanes<T>;
-    vec<T> factor = vec<T>{} + e.alpha, bias = {};
-    if (e.scale) {
-      T scales[lanes<T>] = {};
-      for (index l = 0; l < lanes<T> && at + l < columns; ++l)
-        scales[l] = static_cast<T>(e.scale[column + at + l]);
-      factor *= load(scales);
-    }
-    if (e.bias)
-      bias = ragged ? load_first<T>(e.bias + column, columns) : load(e.bias + column + at);
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
     LINNET_UNROLL
-    for (int r = 0; r < R; ++r) {
-      T* const out = c + r * ldc + at;
-      vec<T> y = acc[r][v] * factor + bias;
-      if (ragged) {
-        if (e.accumulate) y += load_first<T>(out, columns);
-        store_first(out, y, columns);
-      } else {
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if (count == lanes<T>) {
         if (e.accumulate) y += load(out);
         store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
       }
     }
   }
 }
 
-/// All rows of one column strip.
-template <int W, class T, class Value>
-LINNET_TARGET static void strip(index M, index K, const rows_operand<T>& a, const Value* b,
-                                index ldb, T* c, index ldc, index column, const epilogue<T>& e,
-                                index columns, index safe) {
-  constexpr int full = LINNET_ROWS;
-  index i = 0;
-  for (; i + full <= M; i += full)
-    tile<full, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e,
-                  columns, safe);
-  for (; i + 4 <= M; i += 4)
-    tile<4, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-  for (; i + 2 <= M; i += 2)
-    tile<2, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-  for (; i < M; ++i)
-    tile<1, W>(K, a.data + i * a.row, a.row, a.column, b, ldb, c + i * ldc, ldc, column, e, columns,
-               safe);
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. Each output is one sum over k in ascending order,
-/// whatever tile it falls into. `slack` is how many values behind the last element of a full row
-/// of B may still be read (rows of packed panels are padded to 32 columns).
-template <class T, class Value>
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<Value>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-  constexpr index wide = 2 * lanes<T>;
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+template <class Steps, class Finish, class T, class Value, class E>
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
   index j = 0;
-  const auto at = [&](index column) {
-    return b.data + column / panel_width * b.panel + column % panel_width;
-  };
-  for (; j + wide <= N; j += wide) strip<2>(M, K, a, at(j), b.ld, c + j, ldc, j, e, wide, K);
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  if (M == 1)
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    index i = 0;
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+  }
   for (; j < N; j += lanes<T>) {
-    const index columns = N - j < lanes<T> ? N - j : lanes<T>;
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
     // A full vector at row k stays inside B as long as it ends before the end of the last row.
     index safe = K;
-    const index end = (K - 1) * b.ld + columns + slack;
+    const index end = (K - 1) * b.ld + count + slack;
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    strip<1>(M, K, a, at(j), b.ld, c + j, ldc, j, e, columns, safe);
+    index i = 0;
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
   }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
 }

@@ -22,6 +22,30 @@ enum class bf16_code : std::uint16_t {};
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
 
+/// A 32-bit word of a packed panel: codes of one column for 2 (16-bit), 4 (8-bit) or 8 (4-bit)
+/// successive k, the first in the lowest bits.
+using word = std::uint32_t;
+
+/// How the codes of a word become numbers.
+enum class code {
+  bf16,     ///< the upper half of a float
+  f16,      ///< IEEE half precision
+  f8_e4m3,  ///< 8 bits: 4 of exponent, bias 7, no infinities (zoo E2)
+  f8_e5m2,  ///< 8 bits: the upper half of an f16
+  u8,       ///< 0 to 255
+  u4,       ///< 0 to 15
+  nf4       ///< 16 normal quantiles (zoo E2)
+};
+/// Bits of one code.
+constexpr int bits_of(code c) {
+  return c == code::bf16 || c == code::f16 ? 16 : c == code::u4 || c == code::nf4 ? 4 : 8;
+}
+/// The values of the NF4 codes (Dettmers et al. 2023; zoo E2).
+inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305f, -0.39491749f,
+                                         -0.28444138f, -0.18477343f, -0.09105004f, 0.0f,
+                                         0.0795803f,   0.1609302f,   0.2461123f,   0.33791524f,
+                                         0.44070983f,  0.562617f,    0.72295684f,  1.0f};
+
 /// The left factor A of a product, addressed as a(i, k) = data[i*row + k*column], so transposed and
 /// sliced matrices need no copy.
 template <class T>
@@ -39,13 +63,24 @@ struct columns_operand {
   index ld, panel;
 };
 
-/// What happens to a finished product before it is stored: y = [y +] alpha * scale_j * x + bias_j.
+/// What happens to a finished product before it is stored: y = [y +] alpha * x + bias_j.
 template <class T>
 struct epilogue {
-  const T* bias = nullptr;       ///< one per column, or null
-  const float* scale = nullptr;  ///< one per column (quantized weights), or null
+  const T* bias = nullptr;  ///< one per column, or null
   T alpha = T(1);
   bool accumulate = false;  ///< add to what is there instead of overwriting it
+};
+
+/// The same for an integer product of signed activations and unsigned weight codes:
+/// y = [y +] alpha row_scale_i scale_j (x - zero_j row_sum_i) + bias_j.
+struct integer_epilogue {
+  const float* bias = nullptr;  ///< one per column, or null
+  float alpha = 1;
+  bool accumulate = false;                ///< add to what is there instead of overwriting it
+  const float* scale = nullptr;           ///< one per column
+  const float* zero = nullptr;            ///< the code of 0 in each column; null for 128
+  const float* row_scale = nullptr;       ///< one per row
+  const std::int32_t* row_sum = nullptr;  ///< sum of each row's codes
 };
 
 }  // namespace simd

@@ -22,45 +22,16 @@ LINNET_TARGET static inline vec<T> load(const T* p) {
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
-/// Loads stored codes as compute values: the decoding half of the storage types.
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const T* p) {
-  return load(p);
-}
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const bf16_code* p) {
-  typename vector_of<std::uint16_t, lanes<T>>::type half;
-  __builtin_memcpy(&half, p, sizeof half);
-  const auto bits = __builtin_convertvector(half, typename vector_of<std::uint32_t, lanes<T>>::type)
-                    << 16;
-  vec<T> v;
-  __builtin_memcpy(&v, &bits, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline vec<T> load_as(const std::int8_t* p) {
-#if defined(LINNET_WIDEN_BYTES)
-  if constexpr (sizeof(T) == 4) {
-    const auto wide = LINNET_WIDEN_BYTES(p);
-    vec_int<T> codes;
-    __builtin_memcpy(&codes, &wide, sizeof codes);
-    return __builtin_convertvector(codes, vec<T>);
-  }
-#endif
-  T decoded[lanes<T>];
-  for (int l = 0; l < lanes<T>; ++l) decoded[l] = static_cast<T>(p[l]);
-  return load(decoded);
-}
 template <class T>
 LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
 /// The first `n` values, zeros behind them.
-template <class T, class Value>
-LINNET_TARGET static inline vec<T> load_first(const Value* p, index n) {
-  Value values[lanes<T>] = {};
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+  T values[lanes<T>] = {};
   for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load_as<T>(values);
+  return load(values);
 }
 template <class T>
 LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {

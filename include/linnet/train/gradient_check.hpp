@@ -156,8 +156,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             std::copy_n(from, info.size(), const_cast<double*>(to));
           } else {
-            ops::pack(ctx.on, info.rows, info.columns, static_cast<const double*>(from.data),
-                      const_cast<double*>(to.panels));
+            ops::pack(ctx.on, info.rows, info.columns, from, to);
             to.rows = from.data;
           }
         },
@@ -219,7 +218,7 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   packed<M, double> p;
   gradients<M, double> g;
   memory_block memory(detail::plan_for<M, double>(l, purpose::training).total());
-  auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data());
+  auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;
   const ops::machine on{team{}, simd::resolve(l.level)};
   M::visit(
       [](const path&, const tensor_info&, auto& to, const auto& from) {

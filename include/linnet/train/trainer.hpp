@@ -24,11 +24,11 @@ namespace detail {
 /// the number of threads. `partial` has room for the chunks of the largest tensor.
 inline constexpr index norm_chunk = 4096;
 template <class M>
-constexpr index largest_tensor() {
+constexpr index norm_chunks() {
   index n = 1;
   M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; },
            path{});
-  return n;
+  return (n + norm_chunk - 1) / norm_chunk;
 }
 template <class M, class T>
 double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* partial) {
@@ -51,10 +51,17 @@ double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* 
 }
 }  // namespace detail
 
-/// Trains weights of model `M`, which it refers to, with `Optimizer`.
-template <class M, class Optimizer = adamw, class T = float>
+/// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
+/// activation::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
+/// and gradients, with sums in f32; all else stays in f32.
+template <class M, class Optimizer = adamw, class T = float, class Compute = activation::f32>
 class trainer {
-  using S = storage_of<M, T>;
+  static constexpr bool rounds = std::is_same_v<Compute, activation::bf16>;
+  static_assert(rounds ? std::is_same_v<T, float> : std::is_same_v<Compute, activation::f32>,
+                "linnet::trainer: computes in activation::f32, or in float weights with "
+                "activation::bf16");
+  using S = std::conditional_t<rounds, storage::with_activation<storage::bf16, activation::bf16>,
+                               storage_of<M, T>>;
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
 
@@ -65,7 +72,7 @@ class trainer {
   /// Exact bytes that a trainer with these limits allocates.
   static constexpr index footprint(const limits& l) {
     const auto block = [](index bytes) { return round_up(bytes, alignment); };
-    return block(workspace_bytes(l)) + block(packed<M, T>::bytes()) +
+    return block(workspace_bytes(l)) + block(packed<M, T, S>::bytes()) +
            block(gradients<M, T>::bytes()) + Optimizer::template state<M, T>::bytes();
   }
 
@@ -81,16 +88,21 @@ class trainer {
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
       return detail::out_of_memory("trainer::open", footprint(l));
-    t.work_ = detail::place_workspace<M, T>(l, purpose::training, t.memory_.data());
-    t.partial_ = reinterpret_cast<double*>(static_cast<std::byte*>(t.memory_.data()) +
-                                           detail::plan_for<M, T>(l, purpose::training).total());
+    t.work_ = detail::place_workspace<M, T, S>(l, purpose::training, t.memory_.data());
+    const index planned = detail::plan_for<M, T, S>(l, purpose::training).total();
+    arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
+    t.partial_ = more.take<double>(detail::norm_chunks<M>());
     M::visit(
-        [](const path&, const tensor_info&, auto& to, const auto& from) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
-            to.rows = from.data;
+        [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+            if constexpr (rounds)
+              to.rows = more.take<simd::word>((info.rows + 1) / 2 * info.columns);
+            else
+              to.rows = from.data;
+          }
         },
         path{}, t.packed_.tree(), w.tree());
-    run(l, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
+    run(l, nullptr, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
     return t;
   }
 
@@ -99,7 +111,7 @@ class trainer {
   double step(const batch& b) {
     if (!M::accepts(b, limits_)) return loss_sum::refused().mean();
     loss_sum loss;
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
       if (on.threads.rank() == 0) loss = sum;
       apply(on, tokens_ + sum.tokens);
@@ -111,7 +123,7 @@ class trainer {
   loss_sum accumulate(const batch& b) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
       if (on.threads.rank() == 0) loss = sum;
     });
@@ -121,7 +133,7 @@ class trainer {
   }
   /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
   void update() {
-    run(limits_, [&](const ops::machine& on) { apply(on, tokens_); });
+    run(limits_, work_.converted, [&](const ops::machine& on) { apply(on, tokens_); });
     finish();
   }
   /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
@@ -129,9 +141,9 @@ class trainer {
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
-    run(limits_, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum =
-          M::template loss<T, S>(packed_.tree(), nullptr, b, work_, on, {}, logits.data());
+          M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on, {}, logits.data());
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -139,12 +151,13 @@ class trainer {
 
   /// Makes changes of the weights from outside known to the trainer.
   void refresh() {
-    run(limits_, [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
+    run(limits_, work_.converted,
+        [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
   }
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
   gradients<M, T>& gradient() { return gradients_; }
   /// The packed weights, current after each step.
-  const packed<M, T>& current() const { return packed_; }
+  const packed<M, T, S>& current() const { return packed_; }
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return norm_; }
   /// Steps taken.
@@ -159,15 +172,20 @@ class trainer {
       : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
 
   static constexpr index workspace_bytes(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::training).total() +
-           round_up((detail::largest_tensor<M>() / detail::norm_chunk + 1) *
-                        static_cast<index>(sizeof(double)),
-                    alignment);
+    arena more;
+    (void)more.take<double>(detail::norm_chunks<M>());
+    if (rounds)
+      M::visit(
+          [&](const path&, const tensor_info& info) {
+            if (info.stored()) (void)more.take<simd::word>((info.rows + 1) / 2 * info.columns);
+          },
+          path{});
+    return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
   }
   loss_sum add_gradients(const ops::machine& on, const batch& b) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
-    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_, on, key, nullptr,
-                                  how_.z_loss);
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
+                                  nullptr, how_.z_loss);
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {
@@ -198,10 +216,10 @@ class trainer {
   Optimizer optimizer_;
   training how_;
   memory_block memory_;
-  packed<M, T> packed_;
+  packed<M, T, S> packed_;
   gradients<M, T> gradients_;
   typename Optimizer::template state<M, T> state_;
-  typename M::template workspace<T> work_{};
+  detail::placed_workspace<M, T> work_{};
   double* partial_ = nullptr;
   double norm_ = 0;
   bool usable_ = true;

@@ -1,0 +1,236 @@
+// Stored codes and low-precision activations of one instruction-set level: included inside a
+// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (C == code::u8 || C == code::u4) {
+    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (C == code::nf4) {
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(nf4_values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
+/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
+/// `zeros` is null.
+template <code C>
+LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* out) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    for (index k = 0; k < n; ++k) {
+      words u;
+      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
+      float* const y = out + k * per_word * panel_width + at;
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) {
+        vec<float> x = decode<C>(u, i);
+        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if (scales) x = x * scale;
+        store(y + i * panel_width, x);
+      }
+    }
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const bool whole = count == lanes<float>;
+    words low, high = {};
+    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
+    if (second)
+      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    const words both = low | high << 16;
+    if (whole)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+template <class T>
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec<float> most = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> a = v < 0.0f ? -v : v;
+    most = a > most ? a : most;
+  }
+  const float top = largest<float>(most);
+  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  std::int32_t parts[lanes<float>];
+  __builtin_memcpy(parts, &total, sizeof total);
+  sum = 0;
+  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    const word low = a << 16, high = a & 0xffff0000u;
+    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
+    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(words{} + a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    const bool whole = count == lanes<float>;
+    bias = vec<float>{};
+    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
+    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    zero = vec_int<float>{} + 128;
+    if (e.zero)
+      zero = __builtin_convertvector(
+          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
+          vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    const vec_int<float> centred = sum - zero * e.row_sum[row];
+    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
+        bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}

@@ -1,0 +1,39 @@
+#pragma once
+/// @file
+/// A weight matrix in some storage type: canonical, packed, and as the numbers it stands for.
+
+#include "support/test.hpp"
+
+namespace test {
+
+/// W[n, k] in storage S, each part in a block of exactly its size.
+template <class T, class S>
+struct matrix {
+  using packed_type = ln::ops::packed_matrix<T, S>;
+  std::vector<typename S::value> rows;
+  std::vector<float> row_scales, row_zeros;
+  ln::matrix_ref<S> canonical;
+  std::vector<typename S::word> panels;
+  std::vector<float> scales, zeros;
+  std::vector<double> meaning;  ///< [n, k]
+  packed_type packed;
+
+  matrix(index n, index k, std::uint64_t stream, double deviation = 1)
+      : rows(at(n * ln::row_values<S>(k))),
+        row_scales(at(n * ln::row_scales<S>(k))),
+        row_zeros(S::centred ? row_scales.size() : 0),
+        canonical{rows.data(), row_scales.data(), row_zeros.data()},
+        panels(at(packed_type::size(n, k))),
+        scales(at(packed_type::scales_size(n, k))),
+        zeros(S::centred ? scales.size() : 0),
+        packed{panels.data(), scales.data(), zeros.data()} {
+    const auto values = normal<double>(n * k, stream, deviation);
+    ln::detail::encode_matrix(n, k, values.data(), canonical);
+    for (index i = 0; i < n; ++i)
+      for (index j = 0; j < k; ++j) meaning.push_back(canonical.at(i, j, k));
+    ln::ops::pack(ln::ops::machine{}, n, k, canonical, packed);
+    if constexpr (S::per_word == 1) packed.rows = rows.data();
+  }
+};
+
+}  // namespace test
