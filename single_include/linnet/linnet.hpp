@@ -864,7 +864,7 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
 /// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
@@ -882,9 +882,9 @@ struct real_finish {
 };
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
-/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
-template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+/// lie in several panels. At the ragged right edge W is 1 and only `count` columns are there: rows
+/// of B up to `safe` may be read in full vectors; the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, index count, index safe) {
@@ -892,6 +892,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   typename Steps::sum acc[R][W] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
   for (index k = 0; k < safe; ++k) {
     typename Steps::right r[W];
     LINNET_UNROLL
@@ -900,19 +901,22 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                        sizeof r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
-      const auto l = left[i * a.row + k * a.column];
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = left[i * a.row + k * a.column] - typename Steps::right{};
       LINNET_UNROLL
       for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
   }
-  for (index k = safe; k < K; ++k) {
-    Value values[lanes<T>] = {};
-    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-    typename Steps::right r;
-    __builtin_memcpy(&r, values, sizeof r);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
-  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
   LINNET_UNROLL
   for (int v = 0; v < W; ++v) {
     Finish finish;
@@ -922,7 +926,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       T* const out = c + (row + i) * ldc + column + v * lanes<T>;
       vec<T> y;
       finish.value(e, acc[i][v], row + i, y);
-      if (count == lanes<T>) {
+      if constexpr (!Ragged) {
         if (e.accumulate) y += load(out);
         store(out, y);
       } else {
@@ -944,16 +948,16 @@ LINNET_TARGET static inline void product(index M, index N, index K,
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
   if (M == 1)
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
     if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
   }
   for (; j < N; j += lanes<T>) {
     const index count = N - j < lanes<T> ? N - j : lanes<T>;
@@ -962,8 +966,9 @@ LINNET_TARGET static inline void product(index M, index N, index K,
     const index end = (K - 1) * b.ld + count + slack;
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
     index i = 0;
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
   }
 }
 
@@ -1138,13 +1143,12 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
 #else
-    const word low = a << 16, high = a & 0xffff0000u;
-    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
-    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
 #endif
   }
 };
@@ -1154,12 +1158,12 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
 #else
     // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
-    const halves all = bits_as<halves>(words{} + a);
+    const halves all = bits_as<halves>(a);
     const halves even = (all << 8) >> 8, odd = all >> 8;
     acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
     acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
@@ -1612,7 +1616,7 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
 /// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
@@ -1630,9 +1634,9 @@ struct real_finish {
 };
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
-/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
-template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+/// lie in several panels. At the ragged right edge W is 1 and only `count` columns are there: rows
+/// of B up to `safe` may be read in full vectors; the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, index count, index safe) {
@@ -1640,6 +1644,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   typename Steps::sum acc[R][W] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
   for (index k = 0; k < safe; ++k) {
     typename Steps::right r[W];
     LINNET_UNROLL
@@ -1648,19 +1653,22 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                        sizeof r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
-      const auto l = left[i * a.row + k * a.column];
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = left[i * a.row + k * a.column] - typename Steps::right{};
       LINNET_UNROLL
       for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
   }
-  for (index k = safe; k < K; ++k) {
-    Value values[lanes<T>] = {};
-    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-    typename Steps::right r;
-    __builtin_memcpy(&r, values, sizeof r);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
-  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
   LINNET_UNROLL
   for (int v = 0; v < W; ++v) {
     Finish finish;
@@ -1670,7 +1678,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       T* const out = c + (row + i) * ldc + column + v * lanes<T>;
       vec<T> y;
       finish.value(e, acc[i][v], row + i, y);
-      if (count == lanes<T>) {
+      if constexpr (!Ragged) {
         if (e.accumulate) y += load(out);
         store(out, y);
       } else {
@@ -1692,16 +1700,16 @@ LINNET_TARGET static inline void product(index M, index N, index K,
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
   if (M == 1)
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
     if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
   }
   for (; j < N; j += lanes<T>) {
     const index count = N - j < lanes<T> ? N - j : lanes<T>;
@@ -1710,8 +1718,9 @@ LINNET_TARGET static inline void product(index M, index N, index K,
     const index end = (K - 1) * b.ld + count + slack;
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
     index i = 0;
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
   }
 }
 
@@ -1886,13 +1895,12 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
 #else
-    const word low = a << 16, high = a & 0xffff0000u;
-    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
-    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
 #endif
   }
 };
@@ -1902,12 +1910,12 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
 #else
     // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
-    const halves all = bits_as<halves>(words{} + a);
+    const halves all = bits_as<halves>(a);
     const halves even = (all << 8) >> 8, odd = all >> 8;
     acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
     acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
@@ -2361,7 +2369,7 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
 /// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
@@ -2379,9 +2387,9 @@ struct real_finish {
 };
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
-/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
-template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+/// lie in several panels. At the ragged right edge W is 1 and only `count` columns are there: rows
+/// of B up to `safe` may be read in full vectors; the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, index count, index safe) {
@@ -2389,6 +2397,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   typename Steps::sum acc[R][W] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
   for (index k = 0; k < safe; ++k) {
     typename Steps::right r[W];
     LINNET_UNROLL
@@ -2397,19 +2406,22 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                        sizeof r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
-      const auto l = left[i * a.row + k * a.column];
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = left[i * a.row + k * a.column] - typename Steps::right{};
       LINNET_UNROLL
       for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
   }
-  for (index k = safe; k < K; ++k) {
-    Value values[lanes<T>] = {};
-    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-    typename Steps::right r;
-    __builtin_memcpy(&r, values, sizeof r);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
-  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
   LINNET_UNROLL
   for (int v = 0; v < W; ++v) {
     Finish finish;
@@ -2419,7 +2431,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       T* const out = c + (row + i) * ldc + column + v * lanes<T>;
       vec<T> y;
       finish.value(e, acc[i][v], row + i, y);
-      if (count == lanes<T>) {
+      if constexpr (!Ragged) {
         if (e.accumulate) y += load(out);
         store(out, y);
       } else {
@@ -2441,16 +2453,16 @@ LINNET_TARGET static inline void product(index M, index N, index K,
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
   if (M == 1)
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
     if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
   }
   for (; j < N; j += lanes<T>) {
     const index count = N - j < lanes<T> ? N - j : lanes<T>;
@@ -2459,8 +2471,9 @@ LINNET_TARGET static inline void product(index M, index N, index K,
     const index end = (K - 1) * b.ld + count + slack;
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
     index i = 0;
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
   }
 }
 
@@ -2635,13 +2648,12 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
 #else
-    const word low = a << 16, high = a & 0xffff0000u;
-    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
-    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
 #endif
   }
 };
@@ -2651,12 +2663,12 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
 #else
     // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
-    const halves all = bits_as<halves>(words{} + a);
+    const halves all = bits_as<halves>(a);
     const halves even = (all << 8) >> 8, odd = all >> 8;
     acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
     acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
@@ -2907,9 +2919,9 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
 #undef LINNET_DOT_PAIRS
 
 #define LINNET_DOT_BF16(acc, a, b) \
-  acc = (sum)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)_mm512_set1_epi32((int)(a)), (__m512bh)(b))
+  acc = (sum)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(a), (__m512bh)(b))
 #define LINNET_DOT_INT8(acc, a, b) \
-  acc = (sum)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(b), _mm512_set1_epi32((int)(a)))
+  acc = (sum)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(b), (__m512i)(a))
 #define LINNET_TARGET \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
 /// Kernels for AVX-512 with dot products: those that multiply codes differ.
@@ -2923,7 +2935,7 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
 /// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
@@ -2941,9 +2953,9 @@ struct real_finish {
 };
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
-/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
-template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+/// lie in several panels. At the ragged right edge W is 1 and only `count` columns are there: rows
+/// of B up to `safe` may be read in full vectors; the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, index count, index safe) {
@@ -2951,6 +2963,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   typename Steps::sum acc[R][W] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
   for (index k = 0; k < safe; ++k) {
     typename Steps::right r[W];
     LINNET_UNROLL
@@ -2959,19 +2972,22 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                        sizeof r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
-      const auto l = left[i * a.row + k * a.column];
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = left[i * a.row + k * a.column] - typename Steps::right{};
       LINNET_UNROLL
       for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
   }
-  for (index k = safe; k < K; ++k) {
-    Value values[lanes<T>] = {};
-    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-    typename Steps::right r;
-    __builtin_memcpy(&r, values, sizeof r);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
-  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
   LINNET_UNROLL
   for (int v = 0; v < W; ++v) {
     Finish finish;
@@ -2981,7 +2997,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       T* const out = c + (row + i) * ldc + column + v * lanes<T>;
       vec<T> y;
       finish.value(e, acc[i][v], row + i, y);
-      if (count == lanes<T>) {
+      if constexpr (!Ragged) {
         if (e.accumulate) y += load(out);
         store(out, y);
       } else {
@@ -3003,16 +3019,16 @@ LINNET_TARGET static inline void product(index M, index N, index K,
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
   if (M == 1)
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
     if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
   }
   for (; j < N; j += lanes<T>) {
     const index count = N - j < lanes<T> ? N - j : lanes<T>;
@@ -3021,8 +3037,9 @@ LINNET_TARGET static inline void product(index M, index N, index K,
     const index end = (K - 1) * b.ld + count + slack;
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
     index i = 0;
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
   }
 }
 
@@ -3197,13 +3214,12 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
 #else
-    const word low = a << 16, high = a & 0xffff0000u;
-    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
-    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
 #endif
   }
 };
@@ -3213,12 +3229,12 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
 #else
     // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
-    const halves all = bits_as<halves>(words{} + a);
+    const halves all = bits_as<halves>(a);
     const halves even = (all << 8) >> 8, odd = all >> 8;
     acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
     acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));

@@ -161,13 +161,12 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
 #else
-    const word low = a << 16, high = a & 0xffff0000u;
-    acc += bits_as<float>(low) * decode<code::bf16>(b, 0);
-    acc += bits_as<float>(high) * decode<code::bf16>(b, 1);
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
 #endif
   }
 };
@@ -177,12 +176,12 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) {
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
 #else
     // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
-    const halves all = bits_as<halves>(words{} + a);
+    const halves all = bits_as<halves>(a);
     const halves even = (all << 8) >> 8, odd = all >> 8;
     acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
     acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));

@@ -115,9 +115,9 @@ struct avx512 {
 #undef LINNET_DOT_PAIRS
 
 #define LINNET_DOT_BF16(acc, a, b) \
-  acc = (sum)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)_mm512_set1_epi32((int)(a)), (__m512bh)(b))
+  acc = (sum)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(a), (__m512bh)(b))
 #define LINNET_DOT_INT8(acc, a, b) \
-  acc = (sum)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(b), _mm512_set1_epi32((int)(a)))
+  acc = (sum)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(b), (__m512i)(a))
 #define LINNET_TARGET \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
 /// Kernels for AVX-512 with dot products: those that multiply codes differ.

@@ -7,7 +7,7 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
-  LINNET_TARGET static inline void step(sum& acc, left a, const right& b) { acc += a * b; }
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
 /// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
@@ -25,9 +25,9 @@ struct real_finish {
 };
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `count` < lanes<T> marks the ragged right edge (W is 1 there): rows of B
-/// up to `safe` may be read in full vectors; the few last ones of the edge may not.
-template <class Steps, class Finish, int R, int W, class T, class Value, class E>
+/// lie in several panels. At the ragged right edge W is 1 and only `count` columns are there: rows
+/// of B up to `safe` may be read in full vectors; the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, index count, index safe) {
@@ -35,6 +35,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   typename Steps::sum acc[R][W] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
   for (index k = 0; k < safe; ++k) {
     typename Steps::right r[W];
     LINNET_UNROLL
@@ -43,19 +44,22 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                        sizeof r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
-      const auto l = left[i * a.row + k * a.column];
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = left[i * a.row + k * a.column] - typename Steps::right{};
       LINNET_UNROLL
       for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
   }
-  for (index k = safe; k < K; ++k) {
-    Value values[lanes<T>] = {};
-    for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-    typename Steps::right r;
-    __builtin_memcpy(&r, values, sizeof r);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) Steps::step(acc[i][0], left[i * a.row + k * a.column], r);
-  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
   LINNET_UNROLL
   for (int v = 0; v < W; ++v) {
     Finish finish;
@@ -65,7 +69,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       T* const out = c + (row + i) * ldc + column + v * lanes<T>;
       vec<T> y;
       finish.value(e, acc[i][v], row + i, y);
-      if (count == lanes<T>) {
+      if constexpr (!Ragged) {
         if (e.accumulate) y += load(out);
         store(out, y);
       } else {
@@ -87,16 +91,16 @@ LINNET_TARGET static inline void product(index M, index N, index K,
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
   if (M == 1)
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8>(K, a, b, c, ldc, 0, j, e, lanes<T>, K);
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
     if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2>(K, a, b, c, ldc, i, j, e, lanes<T>, K);
+      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
   }
   for (; j < N; j += lanes<T>) {
     const index count = N - j < lanes<T> ? N - j : lanes<T>;
@@ -105,8 +109,9 @@ LINNET_TARGET static inline void product(index M, index N, index K,
     const index end = (K - 1) * b.ld + count + slack;
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
     index i = 0;
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 1>(K, a, b, c, ldc, i, j, e, count, safe);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 1>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
   }
 }
 
