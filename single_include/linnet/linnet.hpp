@@ -717,23 +717,33 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Sum of the lanes, in a fixed order.
-template <class T>
-LINNET_TARGET static inline T sum(const vec<T>& v) {
-  T values[lanes<T>];
-  store(values, v);
-  for (int width = lanes<T> / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) values[l] += values[l + width];
-  return values[0];
+/// Lanes First, First + 1, ... of a vector, as many as there are `I`.
+template <int First, class V, int... I>
+LINNET_TARGET static inline auto part(const V& v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (First + I)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
 }
 /// Largest lane.
-template <class T>
-LINNET_TARGET static inline T largest(const vec<T>& v) {
-  T values[lanes<T>];
-  store(values, v);
-  T m = values[0];
-  for (int l = 1; l < lanes<T>; ++l) m = values[l] > m ? values[l] : m;
-  return m;
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
 }
 
 /// Square root of each lane.
@@ -1256,6 +1266,16 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  for (index j = 0; j < rows; ++j) {
+    vec<T> total = {};
+    LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(k + j * stride + i, c);
+    y[j] = scale * sum<T>(total);
+  }
 }
 /// sum of x_i
 template <class T>
@@ -1469,23 +1489,33 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Sum of the lanes, in a fixed order.
-template <class T>
-LINNET_TARGET static inline T sum(const vec<T>& v) {
-  T values[lanes<T>];
-  store(values, v);
-  for (int width = lanes<T> / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) values[l] += values[l + width];
-  return values[0];
+/// Lanes First, First + 1, ... of a vector, as many as there are `I`.
+template <int First, class V, int... I>
+LINNET_TARGET static inline auto part(const V& v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (First + I)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
 }
 /// Largest lane.
-template <class T>
-LINNET_TARGET static inline T largest(const vec<T>& v) {
-  T values[lanes<T>];
-  store(values, v);
-  T m = values[0];
-  for (int l = 1; l < lanes<T>; ++l) m = values[l] > m ? values[l] : m;
-  return m;
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
 }
 
 /// Square root of each lane.
@@ -2008,6 +2038,16 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  for (index j = 0; j < rows; ++j) {
+    vec<T> total = {};
+    LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(k + j * stride + i, c);
+    y[j] = scale * sum<T>(total);
+  }
 }
 /// sum of x_i
 template <class T>
@@ -2222,23 +2262,33 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Sum of the lanes, in a fixed order.
-template <class T>
-LINNET_TARGET static inline T sum(const vec<T>& v) {
-  T values[lanes<T>];
-  store(values, v);
-  for (int width = lanes<T> / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) values[l] += values[l + width];
-  return values[0];
+/// Lanes First, First + 1, ... of a vector, as many as there are `I`.
+template <int First, class V, int... I>
+LINNET_TARGET static inline auto part(const V& v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (First + I)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
 }
 /// Largest lane.
-template <class T>
-LINNET_TARGET static inline T largest(const vec<T>& v) {
-  T values[lanes<T>];
-  store(values, v);
-  T m = values[0];
-  for (int l = 1; l < lanes<T>; ++l) m = values[l] > m ? values[l] : m;
-  return m;
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
 }
 
 /// Square root of each lane.
@@ -2761,6 +2811,16 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  for (index j = 0; j < rows; ++j) {
+    vec<T> total = {};
+    LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(k + j * stride + i, c);
+    y[j] = scale * sum<T>(total);
+  }
 }
 /// sum of x_i
 template <class T>
@@ -3403,6 +3463,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                            \
   LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \
   LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                   \
+  LINNET_EXTERN void detail::L::dots<T>(index, index, T, const T*, const T*, index, T*);          \
   LINNET_EXTERN T detail::L::maximum<T>(index, const T*);                                         \
   LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                            \
   LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                            \
@@ -3836,6 +3897,31 @@ struct packed_matrix {
       const auto shift = static_cast<unsigned>(j % S::per_word) * bits;
       return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
     }
+  }
+  /// x[k] = row n of W.
+  void row(index n, index k, T* x) const {
+    const word* const first = panels + n / panel_width * depth(k) * panel_width + n % panel_width;
+    for (index d = 0; d < depth(k); ++d) {
+      const word w = first[d * panel_width];
+      if constexpr (S::per_word == 1) {
+        x[d] = static_cast<T>(w);
+      } else {
+        constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+        const index last = (std::min)(k - d * S::per_word, S::per_word);
+        for (index j = 0; j < last; ++j) {
+          const auto shift = static_cast<unsigned>(j) * bits;
+          const auto c =
+              static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+          x[d * S::per_word + j] = static_cast<T>(S::decode(c));
+        }
+      }
+    }
+    if constexpr (S::scaled)
+      for (index j = 0; j < k; ++j) {
+        const index g = scale_at(n, j, k);
+        if constexpr (S::centred) x[j] -= static_cast<T>(zeros[g]);
+        x[j] *= static_cast<T>(scales[g]);
+      }
   }
   /// W(n, j).
   T at(index n, index j, index k) const {
@@ -4892,9 +4978,7 @@ namespace ops {
 template <class T, class S>
 void embed(const machine& on, index rows, index d, const token* tokens,
            const packed_matrix<T, S>& table, T* x) {
-  on.threads.each(rows, [&](index i) {
-    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
-  });
+  on.threads.each(rows, [&](index i) { table.row(tokens[i], d, x + i * d); });
 }
 /// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
 template <class T>
@@ -5069,7 +5153,19 @@ LINNET_NAMESPACE_BEGIN
 struct greedy {
   template <class T>
   token operator()(std::span<T> logits, std::span<token>) const {
-    return static_cast<token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    // The first stretch that holds the maximum, then the place in it.
+    constexpr std::size_t stretch = 1024;
+    std::span<T> best = logits.first(1);
+    simd::dispatch(simd::best(), [&](auto kernels) {
+      using K = decltype(kernels);
+      T most = logits[0];
+      for (std::size_t i = 0; i < logits.size(); i += stretch) {
+        const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
+        const T m = K::template maximum<T>(std::ssize(some), some.data());
+        if (i == 0 || m > most) most = m, best = some;
+      }
+    });
+    return static_cast<token>(std::max_element(best.begin(), best.end()) - logits.begin());
   }
 };
 
@@ -5908,8 +6004,7 @@ struct attention_unit {
     const index seen = visible(i0 + rows - 1);
     const T* const q = call.q + (b * call.queries + i0) * n + head * call.h;
     if (rows == 1) {
-      for (index j = 0; j < seen; ++j)
-        scores[j] = call.scale * Kernels::template dot<T>(call.h, q, key() + j * kv);
+      Kernels::template dots<T>(seen, call.h, call.scale, q, key(), kv, scores);
     } else {
       Kernels::template multiply<T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
                                     {key_columns, wide, panel_width}, scores, wide,

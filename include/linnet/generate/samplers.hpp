@@ -8,6 +8,7 @@
 #include <span>
 
 #include <linnet/core/random.hpp>
+#include <linnet/simd/kernels.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -18,7 +19,19 @@ LINNET_NAMESPACE_BEGIN
 struct greedy {
   template <class T>
   token operator()(std::span<T> logits, std::span<token>) const {
-    return static_cast<token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    // The first stretch that holds the maximum, then the place in it.
+    constexpr std::size_t stretch = 1024;
+    std::span<T> best = logits.first(1);
+    simd::dispatch(simd::best(), [&](auto kernels) {
+      using K = decltype(kernels);
+      T most = logits[0];
+      for (std::size_t i = 0; i < logits.size(); i += stretch) {
+        const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
+        const T m = K::template maximum<T>(std::ssize(some), some.data());
+        if (i == 0 || m > most) most = m, best = some;
+      }
+    });
+    return static_cast<token>(std::max_element(best.begin(), best.end()) - logits.begin());
   }
 };
 

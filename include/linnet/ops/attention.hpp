@@ -87,8 +87,7 @@ struct attention_unit {
     const index seen = visible(i0 + rows - 1);
     const T* const q = call.q + (b * call.queries + i0) * n + head * call.h;
     if (rows == 1) {
-      for (index j = 0; j < seen; ++j)
-        scores[j] = call.scale * Kernels::template dot<T>(call.h, q, key() + j * kv);
+      Kernels::template dots<T>(seen, call.h, call.scale, q, key(), kv, scores);
     } else {
       Kernels::template multiply<T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
                                     {key_columns, wide, panel_width}, scores, wide,

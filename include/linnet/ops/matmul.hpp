@@ -62,6 +62,31 @@ struct packed_matrix {
       return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
     }
   }
+  /// x[k] = row n of W.
+  void row(index n, index k, T* x) const {
+    const word* const first = panels + n / panel_width * depth(k) * panel_width + n % panel_width;
+    for (index d = 0; d < depth(k); ++d) {
+      const word w = first[d * panel_width];
+      if constexpr (S::per_word == 1) {
+        x[d] = static_cast<T>(w);
+      } else {
+        constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+        const index last = (std::min)(k - d * S::per_word, S::per_word);
+        for (index j = 0; j < last; ++j) {
+          const auto shift = static_cast<unsigned>(j) * bits;
+          const auto c =
+              static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+          x[d * S::per_word + j] = static_cast<T>(S::decode(c));
+        }
+      }
+    }
+    if constexpr (S::scaled)
+      for (index j = 0; j < k; ++j) {
+        const index g = scale_at(n, j, k);
+        if constexpr (S::centred) x[j] -= static_cast<T>(zeros[g]);
+        x[j] *= static_cast<T>(scales[g]);
+      }
+  }
   /// W(n, j).
   T at(index n, index j, index k) const {
     auto x = static_cast<T>(S::decode(code(n, j, k)));

@@ -40,6 +40,16 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  for (index j = 0; j < rows; ++j) {
+    vec<T> total = {};
+    LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(k + j * stride + i, c);
+    y[j] = scale * sum<T>(total);
+  }
+}
 /// sum of x_i
 template <class T>
 LINNET_TARGET static T total(index n, const T* x) {

@@ -39,23 +39,33 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Sum of the lanes, in a fixed order.
-template <class T>
-LINNET_TARGET static inline T sum(const vec<T>& v) {
-  T values[lanes<T>];
-  store(values, v);
-  for (int width = lanes<T> / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) values[l] += values[l + width];
-  return values[0];
+/// Lanes First, First + 1, ... of a vector, as many as there are `I`.
+template <int First, class V, int... I>
+LINNET_TARGET static inline auto part(const V& v, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(v, v, (First + I)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
 }
 /// Largest lane.
-template <class T>
-LINNET_TARGET static inline T largest(const vec<T>& v) {
-  T values[lanes<T>];
-  store(values, v);
-  T m = values[0];
-  for (int l = 1; l < lanes<T>; ++l) m = values[l] > m ? values[l] : m;
-  return m;
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
 }
 
 /// Square root of each lane.
