@@ -707,12 +707,21 @@ LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
 /// The first `n` values, zeros behind them.
 template <class T>
 LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
   T values[lanes<T>] = {};
   for (index l = 0; l < n; ++l) values[l] = p[l];
   return load(values);
 }
 template <class T>
 LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
   T values[lanes<T>];
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
@@ -731,6 +740,28 @@ LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
   } else {
     constexpr std::make_integer_sequence<int, half> lanes_of_half{};
     return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// The sums of four vectors, each added up as by sum(), in four lanes.
+template <class T, int Lanes>
+LINNET_TARGET static inline auto sums(const typename vector_of<T, Lanes>::type& a,
+                                      const typename vector_of<T, Lanes>::type& b,
+                                      const typename vector_of<T, Lanes>::type& c,
+                                      const typename vector_of<T, Lanes>::type& d) {
+  if constexpr (Lanes > 4) {
+    constexpr int half = Lanes / 2;
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sums<T, half>(part<0>(a, lanes_of_half) + part<half>(a, lanes_of_half),
+                         part<0>(b, lanes_of_half) + part<half>(b, lanes_of_half),
+                         part<0>(c, lanes_of_half) + part<half>(c, lanes_of_half),
+                         part<0>(d, lanes_of_half) + part<half>(d, lanes_of_half));
+  } else {
+    const auto ab =
+        __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const auto cd =
+        __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
+           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
   }
 }
 /// Largest lane.
@@ -956,9 +987,12 @@ LINNET_TARGET static inline void product(index M, index N, index K,
                                          const E& e, index slack) {
   index j = 0;
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  if (M == 1)
+  if (M == 1) {
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
       tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+  }
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
@@ -1271,10 +1305,33 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 template <class T>
 LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
-  for (index j = 0; j < rows; ++j) {
-    vec<T> total = {};
-    LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(k + j * stride + i, c);
-    y[j] = scale * sum<T>(total);
+  index j = 0;
+  if constexpr (lanes<T> >= 4)
+    for (; j + 4 <= rows; j += 4) {
+      const T* const row = k + j * stride;
+      vec<T> total[4] = {};
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        const vec<T> xi = get(x + i, c);
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r) total[r] += xi * get(row + r * stride + i, c);
+      }
+      const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
+      __builtin_memcpy(y + j, &four, sizeof four);
+    }
+  for (; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart, in four sums of every fourth row
+template <class T>
+LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    vec<T> total[4] = {};
+    index j = 0;
+    for (; j + 4 <= rows; j += 4) {
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[r] += p[j + r] * get(v + (j + r) * stride + i, c);
+    }
+    for (; j < rows; ++j) total[0] += p[j] * get(v + j * stride + i, c);
+    put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
 }
 /// sum of x_i
@@ -1436,6 +1493,13 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
 
 #if defined(__x86_64__)
 // Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
+#define LINNET_FIRST(n)                                      \
+  _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), \
+                     _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+#define LINNET_LOAD_FIRST(p, n) \
+  (vec<T>)_mm256_maskload_ps(reinterpret_cast<const float*>(p), LINNET_FIRST(n))
+#define LINNET_STORE_FIRST(p, v, n) \
+  _mm256_maskstore_ps(reinterpret_cast<float*>(p), LINNET_FIRST(n), (__m256)(v))
 #define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
 #define LINNET_LOOK_UP(table, i)                                      \
@@ -1479,12 +1543,21 @@ LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
 /// The first `n` values, zeros behind them.
 template <class T>
 LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
   T values[lanes<T>] = {};
   for (index l = 0; l < n; ++l) values[l] = p[l];
   return load(values);
 }
 template <class T>
 LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
   T values[lanes<T>];
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
@@ -1503,6 +1576,28 @@ LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
   } else {
     constexpr std::make_integer_sequence<int, half> lanes_of_half{};
     return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// The sums of four vectors, each added up as by sum(), in four lanes.
+template <class T, int Lanes>
+LINNET_TARGET static inline auto sums(const typename vector_of<T, Lanes>::type& a,
+                                      const typename vector_of<T, Lanes>::type& b,
+                                      const typename vector_of<T, Lanes>::type& c,
+                                      const typename vector_of<T, Lanes>::type& d) {
+  if constexpr (Lanes > 4) {
+    constexpr int half = Lanes / 2;
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sums<T, half>(part<0>(a, lanes_of_half) + part<half>(a, lanes_of_half),
+                         part<0>(b, lanes_of_half) + part<half>(b, lanes_of_half),
+                         part<0>(c, lanes_of_half) + part<half>(c, lanes_of_half),
+                         part<0>(d, lanes_of_half) + part<half>(d, lanes_of_half));
+  } else {
+    const auto ab =
+        __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const auto cd =
+        __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
+           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
   }
 }
 /// Largest lane.
@@ -1728,9 +1823,12 @@ LINNET_TARGET static inline void product(index M, index N, index K,
                                          const E& e, index slack) {
   index j = 0;
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  if (M == 1)
+  if (M == 1) {
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
       tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+  }
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
@@ -2043,10 +2141,33 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 template <class T>
 LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
-  for (index j = 0; j < rows; ++j) {
-    vec<T> total = {};
-    LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(k + j * stride + i, c);
-    y[j] = scale * sum<T>(total);
+  index j = 0;
+  if constexpr (lanes<T> >= 4)
+    for (; j + 4 <= rows; j += 4) {
+      const T* const row = k + j * stride;
+      vec<T> total[4] = {};
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        const vec<T> xi = get(x + i, c);
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r) total[r] += xi * get(row + r * stride + i, c);
+      }
+      const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
+      __builtin_memcpy(y + j, &four, sizeof four);
+    }
+  for (; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart, in four sums of every fourth row
+template <class T>
+LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    vec<T> total[4] = {};
+    index j = 0;
+    for (; j + 4 <= rows; j += 4) {
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[r] += p[j + r] * get(v + (j + r) * stride + i, c);
+    }
+    for (; j < rows; ++j) total[0] += p[j] * get(v + j * stride + i, c);
+    put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
 }
 /// sum of x_i
@@ -2205,11 +2326,17 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
+#undef LINNET_FIRST
+#undef LINNET_LOAD_FIRST
+#undef LINNET_STORE_FIRST
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
 #undef LINNET_DOT_PAIRS
 
+#define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
+#define LINNET_LOAD_FIRST(p, n) (vec<T>)_mm512_maskz_loadu_ps(LINNET_FIRST(n), p)
+#define LINNET_STORE_FIRST(p, v, n) _mm512_mask_storeu_ps(p, LINNET_FIRST(n), (__m512)(v))
 #define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
 #define LINNET_LOOK_UP(table, i)                                                    \
@@ -2252,12 +2379,21 @@ LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
 /// The first `n` values, zeros behind them.
 template <class T>
 LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
   T values[lanes<T>] = {};
   for (index l = 0; l < n; ++l) values[l] = p[l];
   return load(values);
 }
 template <class T>
 LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
   T values[lanes<T>];
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
@@ -2276,6 +2412,28 @@ LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
   } else {
     constexpr std::make_integer_sequence<int, half> lanes_of_half{};
     return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// The sums of four vectors, each added up as by sum(), in four lanes.
+template <class T, int Lanes>
+LINNET_TARGET static inline auto sums(const typename vector_of<T, Lanes>::type& a,
+                                      const typename vector_of<T, Lanes>::type& b,
+                                      const typename vector_of<T, Lanes>::type& c,
+                                      const typename vector_of<T, Lanes>::type& d) {
+  if constexpr (Lanes > 4) {
+    constexpr int half = Lanes / 2;
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sums<T, half>(part<0>(a, lanes_of_half) + part<half>(a, lanes_of_half),
+                         part<0>(b, lanes_of_half) + part<half>(b, lanes_of_half),
+                         part<0>(c, lanes_of_half) + part<half>(c, lanes_of_half),
+                         part<0>(d, lanes_of_half) + part<half>(d, lanes_of_half));
+  } else {
+    const auto ab =
+        __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const auto cd =
+        __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
+           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
   }
 }
 /// Largest lane.
@@ -2501,9 +2659,12 @@ LINNET_TARGET static inline void product(index M, index N, index K,
                                          const E& e, index slack) {
   index j = 0;
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  if (M == 1)
+  if (M == 1) {
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
       tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+  }
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
@@ -2816,10 +2977,33 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 template <class T>
 LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
-  for (index j = 0; j < rows; ++j) {
-    vec<T> total = {};
-    LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(k + j * stride + i, c);
-    y[j] = scale * sum<T>(total);
+  index j = 0;
+  if constexpr (lanes<T> >= 4)
+    for (; j + 4 <= rows; j += 4) {
+      const T* const row = k + j * stride;
+      vec<T> total[4] = {};
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        const vec<T> xi = get(x + i, c);
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r) total[r] += xi * get(row + r * stride + i, c);
+      }
+      const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
+      __builtin_memcpy(y + j, &four, sizeof four);
+    }
+  for (; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart, in four sums of every fourth row
+template <class T>
+LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    vec<T> total[4] = {};
+    index j = 0;
+    for (; j + 4 <= rows; j += 4) {
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[r] += p[j + r] * get(v + (j + r) * stride + i, c);
+    }
+    for (; j < rows; ++j) total[0] += p[j] * get(v + j * stride + i, c);
+    put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
 }
 /// sum of x_i
@@ -3077,9 +3261,12 @@ LINNET_TARGET static inline void product(index M, index N, index K,
                                          const E& e, index slack) {
   index j = 0;
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  if (M == 1)
+  if (M == 1) {
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
       tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+  }
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
@@ -3350,6 +3537,9 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
+#undef LINNET_FIRST
+#undef LINNET_LOAD_FIRST
+#undef LINNET_STORE_FIRST
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
@@ -3464,6 +3654,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \
   LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                   \
   LINNET_EXTERN void detail::L::dots<T>(index, index, T, const T*, const T*, index, T*);          \
+  LINNET_EXTERN void detail::L::mix<T>(index, index, const T*, const T*, index, T*);              \
   LINNET_EXTERN T detail::L::maximum<T>(index, const T*);                                         \
   LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                            \
   LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                            \
@@ -6048,9 +6239,12 @@ void attention(const machine& on, const attention_call<T>& call) {
           const index rows = (std::min)(attention_rows, call.queries - i0);
           const index seen = u.probabilities(kernels, head, i0, rows);
           u.drop(head, i0, rows, seen, u.scores);
-          K::template multiply<T>(
-              rows, call.h, seen, {u.scores, u.wide, 1}, {u.value(), u.kv, panel_width},
-              call.out + (u.b * call.queries + i0) * u.n + head * call.h, u.n, {});
+          T* const out = call.out + (u.b * call.queries + i0) * u.n + head * call.h;
+          if (rows == 1)
+            K::template mix<T>(seen, call.h, u.scores, u.value(), u.kv, out);
+          else
+            K::template multiply<T>(rows, call.h, seen, {u.scores, u.wide, 1},
+                                    {u.value(), u.kv, panel_width}, out, u.n, {});
         }
     });
   });

@@ -81,6 +81,23 @@ void check_rows(index n) {
     BOOST_TEST(distance_of(K::template dot<T>(n, x.data(), y.data()),
                            sum_of(n, [&](index i) { return d(x, i) * d(y, i); })) <= sums);
 
+    // One query against some keys, and the mix of as many values, rows `stride` apart.
+    for (const index rows : {1, 3, 4, 7, 12}) {
+      const index stride = n + 3;
+      const auto keys = normal<T>(rows * stride, 11), weights = normal<T>(rows, 12);
+      std::vector<T> scores(at(rows)), mixed(at(n));
+      K::template dots<T>(rows, n, T(0.5), x.data(), keys.data(), stride, scores.data());
+      K::template mix<T>(rows, n, weights.data(), keys.data(), stride, mixed.data());
+      for (index j = 0; j < rows; ++j)
+        BOOST_TEST(distance_of(scores[at(j)], 0.5 * sum_of(n, [&](index i) {
+                                                return d(x, i) * d(keys, j * stride + i);
+                                              })) <= sums);
+      for (index i = 0; i < n; ++i)
+        BOOST_TEST(distance_of(mixed[at(i)], sum_of(rows, [&](index j) {
+                                 return d(weights, j) * d(keys, j * stride + i);
+                               })) <= small<T> * static_cast<double>(rows + 1));
+    }
+
     auto r = y;
     K::template axpy<T>(n, T(0.3), x.data(), r.data());
     close(r, all([&](index i) { return d(y, i) + static_cast<double>(T(0.3)) * d(x, i); }), "axpy");

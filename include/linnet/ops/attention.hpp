@@ -131,9 +131,12 @@ void attention(const machine& on, const attention_call<T>& call) {
           const index rows = (std::min)(attention_rows, call.queries - i0);
           const index seen = u.probabilities(kernels, head, i0, rows);
           u.drop(head, i0, rows, seen, u.scores);
-          K::template multiply<T>(
-              rows, call.h, seen, {u.scores, u.wide, 1}, {u.value(), u.kv, panel_width},
-              call.out + (u.b * call.queries + i0) * u.n + head * call.h, u.n, {});
+          T* const out = call.out + (u.b * call.queries + i0) * u.n + head * call.h;
+          if (rows == 1)
+            K::template mix<T>(seen, call.h, u.scores, u.value(), u.kv, out);
+          else
+            K::template multiply<T>(rows, call.h, seen, {u.scores, u.wide, 1},
+                                    {u.value(), u.kv, panel_width}, out, u.n, {});
         }
     });
   });

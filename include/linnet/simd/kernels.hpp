@@ -52,6 +52,7 @@
   LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \
   LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                   \
   LINNET_EXTERN void detail::L::dots<T>(index, index, T, const T*, const T*, index, T*);          \
+  LINNET_EXTERN void detail::L::mix<T>(index, index, const T*, const T*, index, T*);              \
   LINNET_EXTERN T detail::L::maximum<T>(index, const T*);                                         \
   LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                            \
   LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                            \

@@ -67,6 +67,13 @@ struct portable {
 
 #if defined(__x86_64__)
 // Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
+#define LINNET_FIRST(n)                                      \
+  _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), \
+                     _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+#define LINNET_LOAD_FIRST(p, n) \
+  (vec<T>)_mm256_maskload_ps(reinterpret_cast<const float*>(p), LINNET_FIRST(n))
+#define LINNET_STORE_FIRST(p, v, n) \
+  _mm256_maskstore_ps(reinterpret_cast<float*>(p), LINNET_FIRST(n), (__m256)(v))
 #define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
 #define LINNET_LOOK_UP(table, i)                                      \
@@ -89,11 +96,17 @@ struct avx2 {
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
+#undef LINNET_FIRST
+#undef LINNET_LOAD_FIRST
+#undef LINNET_STORE_FIRST
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
 #undef LINNET_DOT_PAIRS
 
+#define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
+#define LINNET_LOAD_FIRST(p, n) (vec<T>)_mm512_maskz_loadu_ps(LINNET_FIRST(n), p)
+#define LINNET_STORE_FIRST(p, v, n) _mm512_mask_storeu_ps(p, LINNET_FIRST(n), (__m512)(v))
 #define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
 #define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
 #define LINNET_LOOK_UP(table, i)                                                    \
@@ -130,6 +143,9 @@ struct avx512dot : avx512 {
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
+#undef LINNET_FIRST
+#undef LINNET_LOAD_FIRST
+#undef LINNET_STORE_FIRST
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP

@@ -89,9 +89,12 @@ LINNET_TARGET static inline void product(index M, index N, index K,
                                          const E& e, index slack) {
   index j = 0;
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  if (M == 1)
+  if (M == 1) {
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
       tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+  }
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
     index i = 0;
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)

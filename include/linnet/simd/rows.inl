@@ -44,10 +44,33 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 template <class T>
 LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
-  for (index j = 0; j < rows; ++j) {
-    vec<T> total = {};
-    LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(k + j * stride + i, c);
-    y[j] = scale * sum<T>(total);
+  index j = 0;
+  if constexpr (lanes<T> >= 4)
+    for (; j + 4 <= rows; j += 4) {
+      const T* const row = k + j * stride;
+      vec<T> total[4] = {};
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        const vec<T> xi = get(x + i, c);
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r) total[r] += xi * get(row + r * stride + i, c);
+      }
+      const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
+      __builtin_memcpy(y + j, &four, sizeof four);
+    }
+  for (; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart, in four sums of every fourth row
+template <class T>
+LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    vec<T> total[4] = {};
+    index j = 0;
+    for (; j + 4 <= rows; j += 4) {
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[r] += p[j + r] * get(v + (j + r) * stride + i, c);
+    }
+    for (; j < rows; ++j) total[0] += p[j] * get(v + j * stride + i, c);
+    put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
 }
 /// sum of x_i

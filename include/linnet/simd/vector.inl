@@ -29,12 +29,21 @@ LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
 /// The first `n` values, zeros behind them.
 template <class T>
 LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
   T values[lanes<T>] = {};
   for (index l = 0; l < n; ++l) values[l] = p[l];
   return load(values);
 }
 template <class T>
 LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
   T values[lanes<T>];
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
@@ -53,6 +62,28 @@ LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
   } else {
     constexpr std::make_integer_sequence<int, half> lanes_of_half{};
     return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// The sums of four vectors, each added up as by sum(), in four lanes.
+template <class T, int Lanes>
+LINNET_TARGET static inline auto sums(const typename vector_of<T, Lanes>::type& a,
+                                      const typename vector_of<T, Lanes>::type& b,
+                                      const typename vector_of<T, Lanes>::type& c,
+                                      const typename vector_of<T, Lanes>::type& d) {
+  if constexpr (Lanes > 4) {
+    constexpr int half = Lanes / 2;
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sums<T, half>(part<0>(a, lanes_of_half) + part<half>(a, lanes_of_half),
+                         part<0>(b, lanes_of_half) + part<half>(b, lanes_of_half),
+                         part<0>(c, lanes_of_half) + part<half>(c, lanes_of_half),
+                         part<0>(d, lanes_of_half) + part<half>(d, lanes_of_half));
+  } else {
+    const auto ab =
+        __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const auto cd =
+        __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
+           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
   }
 }
 /// Largest lane.
