@@ -97,7 +97,8 @@ class Side:
                   for key in ("gflops", "read_gbs") if key in self.turns[0]}  # fmt: skip
         return {"peer": self.peer, "type": self.type, "ms": statistics.median(ms),
                 "ms_min": min(ms), "cpu_ms": statistics.median(cpu), "runs": len(ms),
-                "check": self.said["check"], **limits}  # fmt: skip
+                "check": self.said["check"], "agreement": self.said.get("agreement"),
+                **limits}  # fmt: skip
 
 
 def processors(threads):

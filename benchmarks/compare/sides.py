@@ -17,7 +17,7 @@ PYTHON_PEERS = {
     "ctranslate2": ("ct2.py", ["ctranslate2", "torch", "transformers"]),
     "onnxruntime": ("onnx_runtime.py", ["onnxruntime", "onnx", "onnxscript", "torch",
                                         "transformers"]),
-    "llama.cpp": ("llama_cpp.py", ["llama_cpp", "gguf", "torch", "transformers"]),
+    "llama.cpp": ("llamacpp.py", ["llama_cpp", "gguf", "torch", "transformers"]),
 }  # fmt: skip
 PACKAGES = {"llama_cpp": "llama-cpp-python"}  # where the package's name is not the module's
 

@@ -104,9 +104,8 @@ std::string program_text(const bench_options& o, const entry& model,
     throw failure(model.name + " is decoder-only: skip-encoder is for encoder-decoders");
   const bool rounded = o.activation != "f32";
   std::string text = fmt::format(
-      "// {} with feed-forward {}, weights in {}, activations in {}. Arguments: BATCH SOURCE "
-      "TARGET\n"
-      "// THREADS SECONDS\n\n"
+      "// {} with feed-forward {}, weights in {}, activations in {}.\n"
+      "// Arguments: BATCH SOURCE TARGET THREADS SECONDS\n\n"
       "#include \"{}/examples/zoo/bench_of.hpp\"\n"
       "namespace ln = linnet;\n\n"
       "using Trained = zoo::with_variant<{}, zoo::variant::{}>::type;\n"
@@ -146,14 +145,16 @@ std::string key_of(const std::string& compiler, const std::string& text) {
   return fmt::format("{:016x}", hash);
 }
 
+/// An environment variable, or nothing.
+std::string variable(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
 /// Where programs are kept.
 fs::path cache_folder() {
-  const auto variable = [](const char* name) {
-    const char* const value = std::getenv(name);
-    return fs::path(value == nullptr ? "" : value);
-  };
   fs::path base = variable("XDG_CACHE_HOME");
-  if (base.empty() && !variable("HOME").empty()) base = variable("HOME") / ".cache";
+  if (base.empty() && !variable("HOME").empty()) base = fs::path(variable("HOME")) / ".cache";
   std::error_code problem;
   for (const fs::path& folder : {base / "linnet", fs::temp_directory_path(problem) / "linnet"}) {
     if (!folder.is_absolute()) continue;
@@ -193,10 +194,10 @@ fs::path compiled(const std::string& name, const std::string& text) {
   if (!fs::exists(fs::path(ZOO_SOURCE_DIR) / "examples/zoo/bench_of.hpp"))
     throw failure(fmt::format("{}: linnet's sources are gone; build zoo again where they are now",
                               ZOO_SOURCE_DIR));
-  const char* const wish = std::getenv("CXX");
-  const std::string compiler = wish != nullptr && *wish != '\0' ? wish : "c++";
+  const std::string compiler = variable("CXX").empty() ? "c++" : variable("CXX"),
+                    flags = variable("CXXFLAGS");
   const fs::path program =
-      cache_folder() / fmt::format("bench-{}-{}", name, key_of(compiler, text));
+      cache_folder() / fmt::format("bench-{}-{}", name, key_of(compiler + ' ' + flags, text));
   if (fs::exists(program)) return program;
 
   const std::string source = program.string() + ".cpp";
@@ -205,9 +206,10 @@ fs::path compiled(const std::string& name, const std::string& text) {
   fmt::print(stderr, "compiling {} (once; some 20 seconds)\n", source);
   const auto compile = [&](const char* openmp) {
     return succeeds(
-        fmt::format("{} -std=c++20 -O3 -DNDEBUG {} -pthread -Wno-psabi -I{} -isystem {} {} -o {}",
-                    compiler, openmp, quoted(ZOO_SOURCE_DIR "/include"), quoted(ZOO_EIGEN_DIR),
-                    quoted(source), quoted(fresh.string())),
+        fmt::format(
+            "{} -std=c++20 -O3 -DNDEBUG {} -pthread -Wno-psabi {} -I{} -isystem {} {} -o {}",
+            compiler, openmp, flags, quoted(ZOO_SOURCE_DIR "/include"), quoted(ZOO_EIGEN_DIR),
+            quoted(source), quoted(fresh.string())),
         fresh);
   };
   const bool made = compile("-fopenmp") || compile("");

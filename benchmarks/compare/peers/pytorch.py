@@ -82,7 +82,7 @@ def train():
         return loss.item()
 
     first = step()
-    serve(lambda: step() and None, [first])
+    serve(lambda: step(), [first])
 
 
 if call.work == "train":
@@ -95,10 +95,10 @@ else:
         greedy()
         if call.work == "encode":
             encoder = compiled(model.get_encoder())
-            serve(lambda: encoder(tokens) and None, greedy.written)
+            serve(lambda: encoder(tokens), greedy.written)
         elif call.work == "prefill":
             forward = compiled(model.forward)
-            serve(lambda: forward(tokens, logits_to_keep=1) and None, greedy.written)
+            serve(lambda: forward(tokens, logits_to_keep=1), greedy.written)
         else:
             decode = Decode(tokens)
             serve(decode, greedy.written, decode.prepare)

@@ -43,12 +43,12 @@ def arguments():
     return Call(*text[:3], *(int(n) for n in text[3:7]), *text[7:])
 
 
-def serve(run, check, prepare=lambda: None):
+def serve(run, check, prepare=lambda: None, agreement=None):
     """Times run() after an untimed prepare(). run() may return the milliseconds it wants counted
-    and those of the processors."""
+    and those of the processors. `agreement` is what to say where `check` cannot be compared."""
     prepare()
     run()
-    print(json.dumps({"check": check}), flush=True)
+    print(json.dumps({"check": check, "agreement": agreement}), flush=True)
     for line in sys.stdin:
         end = time.perf_counter() + float(line)
         ms, cpu_ms = [], []
@@ -57,7 +57,7 @@ def serve(run, check, prepare=lambda: None):
             cpu, start = time.process_time(), time.perf_counter()
             own = run()
             wall, used = time.perf_counter() - start, time.process_time() - cpu
-            one, other = own if own is not None else (1e3 * wall, 1e3 * used)
+            one, other = own if isinstance(own, tuple) else (1e3 * wall, 1e3 * used)
             ms.append(one)
             cpu_ms.append(other)
         print(json.dumps({"ms": ms, "cpu_ms": cpu_ms}), flush=True)
