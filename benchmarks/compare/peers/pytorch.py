@@ -82,7 +82,7 @@ def train():
         return loss.item()
 
     first = step()
-    serve(lambda: step(), [first])
+    serve(step, [first])
 
 
 if call.work == "train":
