@@ -1,84 +1,67 @@
-// Whole models: a training step, encoding a source, one decode step. The argument is the number of
-// threads.
+// Whole models, per storage type and number of threads: encoding, prefill, decoding (the time of
+// one token), and a training step in f32.
 
-#include <benchmark/benchmark.h>
+#include <linnet/model/zoo.hpp>
 
-#include <vector>
-
-#include <linnet/linnet.hpp>
+#include "counters.hpp"
 namespace ln = linnet;
 
 namespace {
 
-using T5 = ln::zoo::t5_mini_kv32;
-constexpr ln::index batch = 8, source = 128, target = 32;
+using t5_mini = ln::zoo::t5_mini_kv32;
+using stlm = ln::zoo::stlm_50m;
+using stories = ln::zoo::stories260k;
+
+template <class M, class S>
+void encode(benchmark::State& state) {
+  using Deployed = ln::quantized<M, S>;
+  const works::sizes s{.threads = static_cast<int>(state.range(0))};
+  const auto weights = works::deploy<Deployed>(works::random_weights<M>());
+  works::encode<Deployed> work(weights, s);
+  counters::time(state, work, work.of(s), s.threads);
+}
+
+template <class M, class S>
+void prefill(benchmark::State& state) {
+  using Deployed = ln::quantized<M, S>;
+  const works::sizes s{.threads = static_cast<int>(state.range(0))};
+  const auto weights = works::deploy<Deployed>(works::random_weights<M>());
+  works::prefill<Deployed> work(weights, s);
+  counters::time(state, work, work.of(s), s.threads);
+}
+
+template <class M, class S>
+void decode(benchmark::State& state) {
+  using Deployed = ln::quantized<M, S>;
+  const works::sizes s{.threads = static_cast<int>(state.range(0))};
+  const auto weights = works::deploy<Deployed>(works::random_weights<M>());
+  works::decode<Deployed> work(weights, s);
+  counters::time(state, work, work.of(s), s.threads, static_cast<double>(s.target));
+}
 
 template <class M>
-ln::weights<M> random_weights() {
-  ln::weights<M> w;
-  ln::initialize(w, ln::seed{1});
-  return w;
-}
-
-void t5_mini_training_step(benchmark::State& state) {
-  auto w = random_weights<T5>();
-  auto train = ln::trainer<T5>::open(w, {.batch = batch,
-                                         .source = source,
-                                         .target = target,
-                                         .threads = static_cast<int>(state.range(0))});
-  const std::vector<ln::token> from(batch * source, 5), to(batch * target, 7);
-  for (auto _ : state) train->step({from.data(), nullptr, to.data(), batch, source, target});
-  state.counters["tokens/s"] =
-      benchmark::Counter(batch * (source + target), benchmark::Counter::kIsIterationInvariantRate);
-}
-
-template <class S>
-void t5_mini_encoder(benchmark::State& state) {
-  using M = ln::quantized<T5, S>;
-  const auto w = random_weights<T5>();
-  const auto packed = ln::pack(ln::quantize<S>(w));
-  auto run = ln::session<M>::open(
-      packed, {.source = source, .target = target, .threads = static_cast<int>(state.range(0))});
-  const std::vector<ln::token> from(source, 5);
-  for (auto _ : state) run->encode(from);
-}
-
-template <class S>
-void t5_mini_decode_step(benchmark::State& state) {
-  using M = ln::quantized<T5, S>;
-  const auto w = random_weights<T5>();
-  const auto packed = ln::pack(ln::quantize<S>(w));
-  auto run = ln::session<M>::open(
-      packed, {.source = source, .target = 64, .threads = static_cast<int>(state.range(0))});
-  const std::vector<ln::token> from(source, 5);
-  run->encode(from);
-  const ln::token t = 3;
-  for (auto _ : state) {
-    if (run->position() == run->capacity()) run->truncate(1);
-    benchmark::DoNotOptimize(run->feed({&t, 1}).data());
-  }
+void train(benchmark::State& state) {
+  const bool t5 = works::encodes<M>;
+  const works::sizes s{.batch = t5 ? 8 : 2,
+                       .source = t5 ? 128 : 256,
+                       .target = 32,
+                       .threads = static_cast<int>(state.range(0))};
+  auto weights = works::random_weights<M>();
+  works::train<M> work(weights, s);
+  counters::time(state, work, work.of(s), s.threads);
 }
 
 }  // namespace
 
-BENCHMARK(t5_mini_training_step)->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(t5_mini_encoder<ln::storage::f32>)
-    ->Arg(1)
-    ->Arg(2)
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK(t5_mini_encoder<ln::storage::int8>)
-    ->Arg(1)
-    ->Arg(2)
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK(t5_mini_decode_step<ln::storage::f32>)
-    ->Arg(1)
-    ->Arg(2)
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK(t5_mini_decode_step<ln::storage::int8>)
-    ->Arg(1)
-    ->Arg(2)
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+#define EACH_STORAGE(work, model)                                    \
+  BENCHMARK(work<model, ln::storage::f32>)->Apply(counters::usual);  \
+  BENCHMARK(work<model, ln::storage::bf16>)->Apply(counters::usual); \
+  BENCHMARK(work<model, ln::storage::int8>)->Apply(counters::usual)
+
+EACH_STORAGE(encode, t5_mini);
+EACH_STORAGE(decode, t5_mini);
+EACH_STORAGE(prefill, stlm);
+EACH_STORAGE(decode, stlm);
+EACH_STORAGE(decode, stories);
+BENCHMARK(train<t5_mini>)->Apply(counters::usual);
+BENCHMARK(train<stlm>)->Apply(counters::usual);

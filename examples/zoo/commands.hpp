@@ -16,6 +16,20 @@ struct count_options {
   bool json = false;
 };
 
+struct bench_options {
+  std::string preset;
+  std::string ffn = "standard";
+  std::string storage = "f32";
+  std::string activation = "f32";
+  std::string work = "all";
+  long batch = 1;
+  long source = 128;  ///< source, or prompt of a decoder
+  long target = 64;   ///< tokens to decode, and labels of a training step (T5)
+  int threads = 1;
+  double seconds = 2;  ///< of timing each work
+  bool json = false;
+};
+
 struct generate_options {
   std::string model;
   std::string weights;
@@ -60,6 +74,7 @@ struct report_options : course_options {
 
 void list_presets();
 void count(const count_options& o);
+void bench(const bench_options& o);
 void generate(const generate_options& o);
 void logits(const logits_options& o);
 void train(const train_options& o);

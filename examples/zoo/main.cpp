@@ -65,6 +65,32 @@ void add_count(CLI::App& app, count_options& o) {
   c.callback([&] { count(o); });
 }
 
+void add_bench(CLI::App& app, bench_options& o) {
+  CLI::App& c = *app.add_subcommand(
+      "bench", "Measure one configuration: it is compiled when it is asked for the first time");
+  c.add_option("preset", o.preset, "see zoo list")->required();
+  c.add_option("--ffn", o.ffn, "feed-forward: standard, skip, skip-encoder, 1w, 1w-relu, 2w, 3w")
+      ->capture_default_str();
+  c.add_option("--storage", o.storage, "how weights are stored: f32, bf16, int8")
+      ->capture_default_str();
+  c.add_option("--activation", o.activation, "what products round activations to: f32")
+      ->capture_default_str();
+  c.add_option("--work", o.work, "encode (T5), prefill (decoders), decode, train or all")
+      ->capture_default_str();
+  const auto count = [&](const char* name, long& value, long most, const char* what) {
+    c.add_option(name, value, what)->check(CLI::Range(1L, most))->capture_default_str();
+  };
+  count("--batch", o.batch, 1024, "sequences at a time");
+  count("--source", o.source, 100'000, "source tokens (T5), or tokens of a prompt");
+  count("--target", o.target, 100'000, "tokens to decode; labels of T5's training step");
+  c.add_option("--seconds", o.seconds, "time for each work, after compiling and loading")
+      ->check(number_in(0.001, 3600))
+      ->capture_default_str();
+  add_threads(c, o.threads);
+  c.add_flag("--json", o.json, "print JSON");
+  c.callback([&] { bench(o); });
+}
+
 void add_generate(CLI::App& app, generate_options& o) {
   CLI::App& c = *app.add_subcommand("generate", "Let a model continue a text");
   c.add_option("--model", o.model, "preset; a checkpoint of zoo train knows its own");
@@ -169,12 +195,14 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "zoo " LINNET_VERSION);
   app.require_subcommand(0, 1);
   count_options counted;
+  bench_options benched;
   generate_options generated;
   logits_options asked;
   train_options trained;
   report_options swept, started;
   add_list(app);
   add_count(app, counted);
+  add_bench(app, benched);
   add_generate(app, generated);
   add_logits(app, asked);
   add_train(app, trained);
@@ -184,7 +212,7 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     if (app.get_subcommands().empty())
       return refuse(
-          "a command is missing: list, count, generate, logits, train, sweep or quickstart");
+          "a command is missing: list, count, bench, generate, logits, train, sweep or quickstart");
     if (std::fflush(stdout) != 0) return refuse("cannot write to standard output");
   } catch (const CLI::Success& e) {
     return app.exit(e);

@@ -12,6 +12,27 @@ namespace zoo {
 
 namespace ln = linnet;
 
+/// The byte-level decoder. At this budget, minutes on two cores, two layers learn more than four:
+/// they see twice the text.
+inline constexpr ln::decoder_shape byte_decoder_shape{.d_model = 128,
+                                                      .d_ff = 344,
+                                                      .heads = 4,
+                                                      .kv_heads = 4,
+                                                      .layers = 2,
+                                                      .vocabulary = 256,
+                                                      .context = 256};
+/// The byte-level T5, with ByT5's ids: 0 padding, 1 end, 2 unknown, then the bytes.
+inline constexpr ln::t5_shape byte_t5_shape{.d_model = 128,
+                                            .d_ff = 512,
+                                            .d_kv = 32,
+                                            .heads = 4,
+                                            .encoder_layers = 2,
+                                            .decoder_layers = 2,
+                                            .vocabulary = 259};
+
+using byte_decoder = ln::decoder<byte_decoder_shape>;
+using byte_t5 = ln::t5<byte_t5_shape>;
+
 /// Stands for a model type in a function call. Not all presets are compiled to run: those that are
 /// only counted cost nothing.
 template <class M, bool Runs = true>

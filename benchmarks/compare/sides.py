@@ -1,0 +1,178 @@
+"""Preparing the sides: the environment of the peers, their models, and linnet's programs."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from works import LINNET_TYPES, MODELS
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+PYTHON_PEERS = {
+    "pytorch": ("pytorch.py", ["torch", "transformers"]),
+    "pytorch-compile": ("pytorch.py", ["torch", "transformers"]),
+    "ctranslate2": ("ct2.py", ["ctranslate2", "torch", "transformers"]),
+    "onnxruntime": ("onnx_runtime.py", ["onnxruntime", "onnx", "onnxscript", "torch",
+                                        "transformers"]),
+    "llama.cpp": ("llamacpp.py", ["llama_cpp", "gguf", "torch", "transformers"]),
+}  # fmt: skip
+PACKAGES = {"llama_cpp": "llama-cpp-python"}  # where the package's name is not the module's
+
+
+class Missing(Exception):
+    """Why a side cannot be had."""
+
+
+def run(command, **options):
+    """Runs a command; what it said last is the reason when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        raise Missing(f"{Path(command[0]).name}: {reason(done.stderr or done.stdout)}")
+    return done.stdout
+
+
+def reason(text):
+    """The line of an output that tells most."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or ["no output"])[0 if errors and "error:" in errors[0] else -1][:300]
+
+
+class Sides:
+    """All that sides need, made once and kept in `cache`."""
+
+    def __init__(self, cache, venv, data, compiler, say):
+        self.cache, self.venv, self.data = Path(cache), Path(venv), data
+        self.compiler, self.say = compiler, say
+        self.python = str(self.venv / "bin" / "python")
+        self.known = {}
+        for folder in "models", "bin":
+            (self.cache / folder).mkdir(parents=True, exist_ok=True)
+
+    def once(self, key, make):
+        """make(), or what it made or failed with before."""
+        if key not in self.known:
+            try:
+                self.known[key] = make()
+            except Missing as why:
+                self.known[key] = why
+        if isinstance(self.known[key], Missing):
+            raise self.known[key]
+        return self.known[key]
+
+    # --- Python peers ---------------------------------------------------------------------------
+
+    def environment(self):
+        if not Path(self.python).exists():
+            self.say(f"making the peers' environment {self.venv}")
+            run([sys.executable, "-m", "venv", str(self.venv)])
+        return self.python
+
+    def module(self, name):
+        python = self.once("environment", self.environment)
+        if subprocess.run([python, "-c", f"import {name}"], capture_output=True, cwd="/").returncode:
+            package = PACKAGES.get(name, name)
+            self.say(f"installing {package}")
+            run([python, "-m", "pip", "install", "--quiet", package])
+            run([python, "-c", f"import {name}"], cwd="/")
+
+    def peer(self, name):
+        script, modules = PYTHON_PEERS[name]
+        for module in modules:
+            self.once(("module", module), lambda: self.module(module))
+        return [self.python, str(HERE / "peers" / script)]
+
+    def versions(self):
+        """Of the peers that are installed."""
+        names = ["torch", "transformers", "ctranslate2", "onnxruntime", "llama-cpp-python"]
+        code = ("import importlib.metadata as m, json\nfound = {}\nfor n in %r:\n"
+                "    try: found[n] = m.version(n)\n    except Exception: pass\n"
+                "print(json.dumps(found))" % names)  # fmt: skip
+        done = subprocess.run([self.python, "-c", code], capture_output=True, text=True)
+        return done.stdout.strip() or "{}"
+
+    # --- models ---------------------------------------------------------------------------------
+
+    def weights(self, model):
+        """A directory as Transformers saves it; stories260K comes from the folder of data."""
+        if model == "stories260k":
+            path = Path(self.data or "") / "stories260K" / "stories260K.bin"
+            if not self.data or not path.exists():
+                raise Missing("no stories260K/stories260K.bin in the folder that --data or "
+                              "LINNET_DATA names")  # fmt: skip
+            return str(path)
+        for module in "torch", "transformers":
+            self.once(("module", module), lambda: self.module(module))
+        folder = self.cache / "models"
+        run([self.python, str(HERE / "peers" / "make_models.py"), str(folder), model])
+        return str(folder / model)
+
+    # --- compiled sides -------------------------------------------------------------------------
+
+    def compile(self, compiler, source, flags, depends, behind=()):
+        """Compiles one source, unless neither it nor what it depends on has changed."""
+        if not shutil.which(compiler):
+            raise Missing(f"there is no compiler {compiler}")
+        key = hashlib.sha256(" ".join([compiler, *flags]).encode())
+        for path in sorted([source, *depends]):
+            key.update(Path(path).read_bytes())
+        program = self.cache / "bin" / f"{Path(source).stem}-{key.hexdigest()[:16]}"
+        if not program.exists():
+            self.say(f"compiling {Path(source).name} {' '.join(f for f in flags if 'SIDE' in f)}")
+            fresh = program.with_suffix(".new")
+            run([compiler, *flags, str(source), "-o", str(fresh), *behind])
+            fresh.rename(program)
+        return str(program)
+
+    def compile_cpp(self, name, defines=()):
+        headers = [p for p in (ROOT / "include").rglob("*") if p.is_file()]
+        headers += (ROOT / "benchmarks").glob("*.hpp")
+        eigen = next((p for p in ("/usr/include/eigen3", "/usr/local/include/eigen3")
+                      if os.path.isdir(p)), "/usr/include/eigen3")  # fmt: skip
+        flags = ["-std=c++20", "-O3", "-DNDEBUG", "-fopenmp", "-pthread", "-Wno-psabi",
+                 f"-I{ROOT}/include", f"-I{eigen}", *defines]  # fmt: skip
+        return self.compile(self.compiler, HERE / name, flags, headers)
+
+    def linnet(self, work, type):
+        if work.work == "train" and type != "f32":
+            raise Missing(f"linnet does not train in {type}")
+        program = self.compile_cpp(
+            "linnet_side.cpp",
+            [f"-DSIDE_MODEL={MODELS[work.model].type}", f"-DSIDE_DEPLOYED={LINNET_TYPES[type]}",
+             f'-DSIDE_WORK="{work.work}"'])  # fmt: skip
+        return [program, self.weights_of(work)]
+
+    def llama2c(self, work, threads):
+        folder = self.cache / "llama2.c"
+        if not (folder / "run.c").exists():
+            self.say("fetching llama2.c")
+            run(["git", "clone", "--quiet", "--depth", "1",
+                 "https://github.com/karpathy/llama2.c", str(folder)])  # fmt: skip
+        flags = ["-Ofast", "-march=native", f'-DRUN_C="{folder}/run.c"']
+        flags += ["-fopenmp"] if threads > 1 else []
+        program = self.compile("gcc", HERE / "llama2c_side.c", flags, [folder / "run.c"], ["-lm"])
+        return [program, self.weights_of(work), str(work.target), work.start]
+
+    def weights_of(self, work):
+        return self.once(("weights", work.model), lambda: self.weights(work.model))
+
+    def command(self, work, threads, peer, type, cost):
+        """The command that starts a side. `cost` is what linnet said of the same type."""
+        sizes = [str(n) for n in (work.batch, work.source, work.target, threads)]
+        if peer == "linnet":
+            key = ("linnet", work.model, work.work, type)
+            return [*self.once(key, lambda: self.linnet(work, type)), *sizes, work.start]
+        if peer == "limit":
+            if type not in cost:
+                raise Missing("linnet has no such type")
+            numbers = cost[type]["flops"], cost[type]["bytes"], work.per_run, threads
+            limit = self.once("limit", lambda: self.compile_cpp("limit_side.cpp"))
+            return [limit, type, *(str(n) for n in numbers)]
+        if peer == "llama2.c":
+            return self.once((peer, threads > 1), lambda: self.llama2c(work, threads))
+        mode = "compile" if peer == "pytorch-compile" else "eager"
+        script = self.once(peer, lambda: self.peer(peer))
+        return [*script, self.weights_of(work), work.work, type, *sizes, work.start, mode]

@@ -1,0 +1,113 @@
+"""What is compared: models, works, the sides that can do them, and the goals."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by its name and linnet's type."""
+
+    title: str
+    type: str
+    family: str = "t5"
+
+
+MODELS = {
+    "t5-mini": Model("T5-Mini, heads of 32", "ln::zoo::t5_mini_kv32"),
+    "t5-small": Model("T5-Small", "ln::zoo::t5_small"),
+    "stlm": Model("STLM 59.8M, Llama architecture",
+                  "ln::decoder<stlm_llama, ln::position::rope_half>", "decoder"),
+    "stories260k": Model("stories260K", "ln::zoo::stories260k", "decoder"),
+}
+
+# linnet's types: what a model type is called when it runs. "int8+int8": weights + activations.
+LINNET_TYPES = {
+    "f32": "Model",
+    "bf16": "ln::quantized<Model, ln::storage::bf16>",
+    "int8": "ln::quantized<Model, ln::storage::int8>",
+    "bf16+bf16": "ln::quantized<Model, ln::storage::bf16, ln::activation::bf16>",
+    "int8+int8": "ln::quantized<Model, ln::storage::int8, ln::activation::int8>",
+}
+ALL_LINNET = [("linnet", type) for type in LINNET_TYPES]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The time of `peer` over the time of linnet's best of `types` shall be at least `ratio`."""
+
+    types: tuple
+    peer: tuple
+    ratio: float
+    threads: tuple = (1, 2)
+    instead: float = 0  # or this part of the machine's limit
+
+
+@dataclass(frozen=True)
+class Work:
+    """One work on one model. Times are given per `unit`, of which a run has `per_run`."""
+
+    name: str
+    title: str
+    model: str
+    work: str
+    batch: int
+    source: int
+    target: int
+    unit: str
+    sides: list
+    goals: list = field(default_factory=list)
+    threads: tuple = (1, 2)
+    per_run: int = 1
+    start: str = "mixed"
+
+
+F32, INT8, BF16 = ("f32",), ("int8+int8", "int8"), ("bf16+bf16", "bf16")
+LIMITS = [("limit", type) for type in ("f32", "bf16", "int8")]
+T5_ENCODER = ALL_LINNET + [
+    ("ctranslate2", "f32"), ("ctranslate2", "int8"),
+    ("onnxruntime", "f32"), ("onnxruntime", "int8"),
+    ("pytorch", "f32"), ("pytorch-compile", "f32"), ("pytorch", "bf16"), ("pytorch", "int8"),
+] + LIMITS  # fmt: skip
+T5_DECODER = ALL_LINNET + [
+    ("ctranslate2", "f32"), ("ctranslate2", "int8"), ("onnxruntime", "f32"),
+    ("pytorch", "f32"), ("pytorch-compile", "f32"), ("pytorch", "bf16"), ("pytorch", "int8"),
+] + LIMITS  # fmt: skip
+LLAMA = ALL_LINNET + [
+    ("llama.cpp", "f32"), ("llama.cpp", "bf16"), ("llama.cpp", "q8_0"),
+    ("pytorch", "f32"), ("pytorch-compile", "f32"), ("pytorch", "bf16"), ("pytorch", "int8"),
+] + LIMITS  # fmt: skip
+TRAIN = [
+    ("linnet", "f32"), ("linnet", "bf16+bf16"),
+    ("pytorch", "f32"), ("pytorch-compile", "f32"), ("pytorch", "bf16"), ("limit", "f32"),
+]  # fmt: skip
+
+WORKS = [
+    Work("encoder-mini", "T5-Mini encoder, 1 x 128", "t5-mini", "encode", 1, 128, 64, "sequence",
+         T5_ENCODER,
+         [Goal(F32, ("ctranslate2", "f32"), 1.25), Goal(INT8, ("ctranslate2", "int8"), 1.6)]),
+    Work("encoder-small", "T5-Small encoder, 32 x 128", "t5-small", "encode", 32, 128, 16, "batch",
+         T5_ENCODER,
+         [Goal(F32, ("ctranslate2", "f32"), 1.15, (2,)),
+          Goal(INT8, ("ctranslate2", "int8"), 1.4, (2,))]),
+    Work("decode-mini", "T5-Mini greedy, 64 tokens after 128", "t5-mini", "decode", 1, 128, 64,
+         "token", T5_DECODER,
+         [Goal(F32, ("limit", "f32"), 0.8), Goal(INT8, ("ctranslate2", "int8"), 5)], per_run=64),
+    Work("decode-small", "T5-Small greedy, 64 tokens after 128", "t5-small", "decode", 1, 128, 64,
+         "token", T5_DECODER, per_run=64),
+    Work("stories260k", "stories260K, 256 tokens", "stories260k", "decode", 1, 1, 256, "token",
+         ALL_LINNET + [("llama2.c", "f32")] + LIMITS, [Goal(F32, ("llama2.c", "f32"), 4)],
+         per_run=256, start="1"),
+    Work("prefill-stlm", "STLM prompt of 128", "stlm", "prefill", 1, 128, 64, "prompt",
+         LLAMA + [("onnxruntime", "f32"), ("onnxruntime", "int8")],
+         [Goal(F32, ("llama.cpp", "f32"), 1.5), Goal(BF16, ("llama.cpp", "bf16"), 1.5),
+          Goal(INT8, ("llama.cpp", "q8_0"), 2)]),
+    Work("decode-stlm", "STLM greedy, 64 tokens", "stlm", "decode", 1, 1, 64, "token", LLAMA,
+         [Goal(F32, ("llama.cpp", "f32"), 1.5, instead=0.85),
+          Goal(BF16, ("llama.cpp", "bf16"), 1.5, instead=0.85),
+          Goal(INT8, ("llama.cpp", "q8_0"), 1.5, instead=0.85)], per_run=64),
+    Work("train-mini", "T5-Mini training step, 8 x (128, 32)", "t5-mini", "train", 8, 128, 32,
+         "step", TRAIN,
+         [Goal(F32, ("pytorch", "f32"), 1.5), Goal(("bf16+bf16",), ("pytorch", "f32"), 2.5)]),
+    Work("train-stlm", "STLM training step, 2 x 256", "stlm", "train", 2, 256, 0, "step", TRAIN,
+         [Goal(F32, ("pytorch", "f32"), 1.5), Goal(("bf16+bf16",), ("pytorch", "f32"), 2.5)]),
+]  # fmt: skip

@@ -1,0 +1,120 @@
+// Layers alone, at T5-Mini's sizes (width 384, hidden 1536, 8 heads of 32) on one thread: attention
+// and the feed-forwards, forward and backward, for a number of tokens.
+
+#include <linnet/nn/attention.hpp>
+#include <linnet/nn/ffn.hpp>
+
+#include "counters.hpp"
+namespace ln = linnet;
+
+namespace {
+
+using S = ln::storage::f32;
+constexpr ln::index width = 384, hidden = 1536;
+
+/// A layer with weights and buffers for `length` tokens of one sequence.
+template <class L>
+class alone {
+ public:
+  explicit alone(ln::index length) : rows_(length) {
+    ln::extents e;
+    e.length = length;
+    e.training = true;
+    ln::planner sizes;
+    (void)L::template plan<float>(sizes, e);
+    keep_ = ln::memory_block(sizes.keep.peak());
+    scratch_ = ln::memory_block(sizes.scratch.peak());
+    ln::planner m;
+    m.keep = ln::arena(keep_.data(), keep_.size());
+    m.scratch = ln::arena(scratch_.data(), scratch_.size());
+    cache_ = L::template plan<float>(m, e);
+    w_.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+      for (ln::index i = 0; i < info.size(); ++i)
+        leaf.data[i] = 0.01f * static_cast<float>(i % 7 - 3);
+    });
+    L::visit(
+        [&](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
+          ln::ops::pack(ctx_.on, info.rows, info.columns, static_cast<const float*>(from.data),
+                        const_cast<float*>(to.panels));
+          to.rows = from.data;
+        },
+        ln::path{}, p_.tree(), w_.tree());
+    ctx_.on.level = ln::simd::best();
+    ctx_.length = length;
+    for (auto* x : {&x_, &y_, &dy_, &dx_})
+      x->assign(static_cast<std::size_t>(length * width), 0.5f);
+  }
+  void forward() {
+    L::template forward<float, S>(p_.tree(), {x_.data(), rows_}, {y_.data(), rows_}, cache_, ctx_);
+  }
+  void backward() {
+    L::template backward<float, S>(p_.tree(), g_.tree(), {x_.data(), rows_}, {dy_.data(), rows_},
+                                   {dx_.data(), rows_}, cache_, ctx_);
+  }
+  double flops() const {
+    ln::extents e;
+    e.length = rows_;
+    return static_cast<double>(L::flops(e));
+  }
+
+ private:
+  ln::index rows_;
+  ln::detail::tensor_block<L, ln::form::canonical<float, S>> w_;
+  ln::detail::tensor_block<L, ln::form::gradient<float>> g_;
+  ln::detail::tensor_block<L, ln::form::kernel<float, S>> p_;
+  ln::memory_block keep_, scratch_;
+  typename L::template cache<float> cache_{};
+  ln::context<float> ctx_;
+  std::vector<float> x_, y_, dy_, dx_;
+};
+
+template <class L>
+void forward(benchmark::State& state) {
+  alone<L> layer(state.range(0));
+  const counters::clock clock(state);
+  for (auto _ : state) layer.forward();
+  counters::products(state, layer.flops(), clock.seconds());
+}
+template <class L>
+void backward(benchmark::State& state) {
+  alone<L> layer(state.range(0));
+  layer.forward();
+  const counters::clock clock(state);
+  for (auto _ : state) layer.backward();
+  counters::products(state, 2 * layer.flops(), clock.seconds());
+}
+
+template <bool Causal>
+using attention = ln::attention::full::layer<ln::attention_shape{
+    .d_model = width, .heads = 8, .kv_heads = 8, .d_kv = 32, .causal = Causal}>;
+template <class Policy>
+using feed_forward = typename Policy::template layer<width, hidden, false>;
+
+using relu = feed_forward<ln::ffn::relu>;
+using swiglu = feed_forward<ln::ffn::swiglu>;
+using one = feed_forward<ln::ffn::linear>;
+using one_relu = feed_forward<ln::ffn::linear_relu>;
+using two = feed_forward<ln::ffn::reparam<2>>;
+using three = feed_forward<ln::ffn::reparam<3>>;
+
+void lengths(benchmark::internal::Benchmark* b) {
+  b->ArgName("tokens")->Arg(1)->Arg(32)->Arg(128)->Arg(512)->UseRealTime()->Unit(
+      benchmark::kMicrosecond);
+}
+void trained_lengths(benchmark::internal::Benchmark* b) {
+  b->ArgName("tokens")->Arg(128)->Arg(512)->UseRealTime()->Unit(benchmark::kMicrosecond);
+}
+
+}  // namespace
+
+BENCHMARK(forward<attention<false>>)->Apply(lengths);
+BENCHMARK(forward<attention<true>>)->Apply(lengths);
+BENCHMARK(forward<relu>)->Apply(lengths);
+BENCHMARK(forward<swiglu>)->Apply(lengths);
+BENCHMARK(forward<one>)->Apply(lengths);
+BENCHMARK(forward<one_relu>)->Apply(lengths);
+BENCHMARK(forward<two>)->Apply(lengths);
+BENCHMARK(forward<three>)->Apply(lengths);
+BENCHMARK(backward<attention<true>>)->Apply(trained_lengths);
+BENCHMARK(backward<relu>)->Apply(trained_lengths);
+BENCHMARK(backward<swiglu>)->Apply(trained_lengths);

@@ -1,0 +1,107 @@
+#pragma once
+// What the programs that zoo bench writes have in common: they measure one model type and print
+// what they found as JSON.
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "../../benchmarks/works.hpp"
+#include "presets.hpp"
+
+namespace zoo {
+
+/// Measures works of model `Trained` in f32 and of `Deployed`, the same model as it is shipped.
+template <class Trained, class Deployed>
+class bench {
+ public:
+  /// The arguments are BATCH SOURCE TARGET THREADS SECONDS; so long each work is timed.
+  explicit bench(char** argument)
+      : sizes_{std::atol(argument[1]), std::atol(argument[2]), std::atol(argument[3]),
+               std::atoi(argument[4])},
+        seconds_(std::atof(argument[5])),
+        weights_(works::random_weights<Trained>()),
+        packed_(works::deploy<Deployed>(weights_)) {}
+
+  void encode() { add<works::encode<Deployed>>("encode", packed_, 1); }
+  void prefill() { add<works::prefill<Deployed>>("prefill", packed_, 1); }
+  void decode() { add<works::decode<Deployed>>("decode", packed_, sizes_.target); }
+  void train() { add<works::train<Trained>>("train", weights_, 1); }
+
+  /// Measures and prints.
+  int print() {
+    // By turns, so that what disturbs the machine disturbs all.
+    for (int round = 0; round < rounds; ++round)
+      for (work& w : works_) {
+        const works::times t = w.measure(seconds_ / rounds);
+        w.ms.insert(w.ms.end(), t.ms.begin(), t.ms.end());
+        w.cpu_ms.insert(w.cpu_ms.end(), t.cpu_ms.begin(), t.cpu_ms.end());
+        if (w.pass > 0) w.read = std::max(w.read, read(w.pass));
+      }
+    constexpr auto weight_bytes = ln::weight_bytes<Deployed>();
+    const int n = sizes_.threads;
+    std::printf("{\"parameters\": %td, \"weight_bytes\": %td, \"machine\": {",
+                Deployed::parameters(), weight_bytes);
+    std::printf("\"f32_gflops\": %.4g, \"bf16_gflops\": %.4g, \"int8_gops\": %.4g, ",
+                machine::peak(machine::type::f32, n), machine::peak(machine::type::bf16, n),
+                machine::peak(machine::type::int8, n));
+    for (int level = 1; level <= 4; ++level)
+      std::printf("\"read_%s_gbs\": %.4g, ", level_names[level - 1],
+                  read(machine::working_set(level, n)));
+    std::printf("\"read_gbs\": %.4g}, \"results\": [", read(static_cast<double>(weight_bytes)));
+    for (std::size_t i = 0; i < works_.size(); ++i) print(works_[i], i == 0 ? "" : ", ");
+    std::puts("]}");
+    return 0;
+  }
+
+ private:
+  static constexpr int rounds = 5;
+  static constexpr const char* level_names[] = {"l1", "l2", "l3", "memory"};
+
+  struct work {
+    const char* name;
+    works::cost cost;
+    double per_run;  ///< tokens that a run decodes one after the other, else 1
+    double pass;     ///< bytes of weights that are read together
+    std::function<works::times(double seconds)> measure;
+    std::vector<double> ms{}, cpu_ms{};
+    double read = 0;  ///< GB/s of reading a pass
+  };
+
+  works::sizes sizes_;
+  double seconds_;
+  ln::weights<Trained> weights_;
+  ln::packed<Deployed> packed_;
+  std::vector<work> works_;
+
+  double read(double bytes) const { return machine::read_bandwidth(bytes, sizes_.threads, 0.05); }
+
+  template <class Work, class Weights>
+  void add(const char* name, Weights& weights, ln::index per_run) {
+    const works::cost cost = Work::of(sizes_);
+    const auto units = static_cast<double>(per_run);
+    auto run = std::make_shared<Work>(weights, sizes_);
+    works::measure(*run, 1, 0);  // warms up
+    works_.push_back({name, cost, units, cost.bytes / units,
+                      [run](double seconds) { return works::measure(*run, 1, seconds); }});
+  }
+
+  static double median(std::vector<double> x) {
+    const auto middle = x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2);
+    std::nth_element(x.begin(), middle, x.end());
+    return *middle;
+  }
+  static void print(const work& w, const char* before) {
+    const double ms = median(w.ms), best = *std::min_element(w.ms.begin(), w.ms.end());
+    std::printf("%s{\"work\": \"%s\", \"ms\": %.6g, \"ms_min\": %.6g, \"cpu_ms\": %.6g, ", before,
+                w.name, ms / w.per_run, best / w.per_run, median(w.cpu_ms) / w.per_run);
+    std::printf("\"runs\": %zu, \"tokens_per_second\": %.6g, \"gflops\": %.6g, ", w.ms.size(),
+                1e3 * w.cost.tokens / ms, 1e-6 * w.cost.flops / ms);
+    std::printf("\"gbs\": %.6g, \"read_gbs\": %.6g}", 1e-6 * w.cost.bytes / ms, w.read);
+  }
+};
+
+}  // namespace zoo
