@@ -5,8 +5,6 @@ namespace ln = linnet;
 
 namespace {
 
-const ln::ops::machine on{ln::team{}, ln::simd::best()};
-
 std::vector<float> numbers(ln::index count) {
   return std::vector<float>(static_cast<std::size_t>(count), 0.5f);
 }
@@ -16,11 +14,13 @@ template <class S>
 void product(benchmark::State& state) {
   const ln::index m = state.range(0), n = state.range(1), k = state.range(2);
   using matrix = ln::ops::packed_matrix<float, S>;
-  const std::vector<typename S::value> panels(static_cast<std::size_t>(matrix::size(n, k)),
-                                              S::encode(1));
-  const std::vector<float> scales = numbers(n), x = numbers(m * k);
+  const std::vector<typename S::word> panels(static_cast<std::size_t>(matrix::size(n, k)), 1);
+  const std::vector<float> scales = numbers(matrix::scales_size(n, k)), x = numbers(m * k);
   std::vector<float> y = numbers(m * n);
-  const matrix w{panels.data(), scales.data(), nullptr};
+  const matrix w{panels.data(), scales.data(), scales.data()};
+  std::vector<std::byte> converted(
+      static_cast<std::size_t>(ln::ops::converted_bytes<S>(m, k, n, 1, false)));
+  const ln::ops::machine on{{}, ln::simd::best(), converted.data()};
   const counters::clock clock(state);
   for (auto _ : state) {
     ln::ops::matmul(on, m, n, k, x.data(), w, y.data());
@@ -38,7 +38,8 @@ void derivatives(benchmark::State& state) {
   using matrix = ln::ops::packed_matrix<float, ln::storage::f32>;
   const std::vector<float> rows = numbers(n * k), x = numbers(m * k), dy = numbers(m * n);
   std::vector<float> dx = numbers(m * k), dw = numbers(n * k);
-  const matrix w{nullptr, nullptr, rows.data()};
+  const matrix w{nullptr, nullptr, nullptr, rows.data()};
+  const ln::ops::machine on{{}, ln::simd::best()};
   const counters::clock clock(state);
   for (auto _ : state) {
     ln::ops::matmul_dx(on, m, n, k, dy.data(), w, dx.data());
@@ -64,9 +65,18 @@ void trained_shapes(benchmark::internal::Benchmark* b) {
   b->Args({512, 1536, 512})->Args({512, 512, 1536})->Args({64, 32128, 384});
 }
 
+using bf16_bf16 = ln::storage::with_activation<ln::storage::bf16, ln::activation::bf16>;
+using int8_int8 = ln::storage::with_activation<ln::storage::int8, ln::activation::int8>;
+
 }  // namespace
 
 BENCHMARK(product<ln::storage::f32>)->Apply(shapes);
+BENCHMARK(product<bf16_bf16>)->Apply(shapes);
+BENCHMARK(product<int8_int8>)->Apply(shapes);
 BENCHMARK(product<ln::storage::bf16>)->Apply(shapes);
 BENCHMARK(product<ln::storage::int8>)->Apply(shapes);
+BENCHMARK(product<ln::storage::f16>)->Apply(shapes);
+BENCHMARK(product<ln::storage::fp8_e4m3>)->Apply(shapes);
+BENCHMARK(product<ln::storage::int4<32>>)->Apply(shapes);
+BENCHMARK(product<ln::storage::nf4>)->Apply(shapes);
 BENCHMARK(derivatives)->Apply(trained_shapes);

@@ -61,6 +61,12 @@ ln::packed<Deployed> deploy(const ln::weights<M>& w) {
     return ln::pack(ln::quantize<typename Deployed::storage>(w));
 }
 
+/// What a trainer computes in for a model that runs as `Deployed`: bf16 where that does, else f32.
+template <class Deployed>
+using training_compute =
+    std::conditional_t<std::is_same_v<typename Deployed::storage::activation, ln::activation::bf16>,
+                       ln::activation::bf16, ln::activation::f32>;
+
 /// `count` tokens of a fixed, mixed sequence.
 template <class M>
 std::vector<ln::token> some_tokens(ln::index count) {
@@ -229,13 +235,15 @@ class decode : running<M> {
 };
 
 /// A training step with AdamW: [batch, source] and [batch, target] tokens of an encoder-decoder,
-/// [batch, source] of a decoder. Always in f32.
-template <class M>
+/// [batch, source] of a decoder. Weights in f32, products in `Compute`.
+template <class M, class Compute = ln::activation::f32>
 class train {
+  using trainer = ln::trainer<M, ln::adamw, float, Compute>;
+
  public:
   explicit train(ln::weights<M>& weights, const sizes& s)
       : sizes_(s),
-        trainer_(take(ln::trainer<M>::open(weights, limits_for(s)))),
+        trainer_(take(trainer::open(weights, limits_for(s)))),
         source_(some_tokens<M>(s.batch * s.source)),
         labels_(some_tokens<M>(s.batch * (encodes<M> ? s.target : s.source))) {}
 
@@ -262,7 +270,7 @@ class train {
 
  private:
   sizes sizes_;
-  ln::trainer<M> trainer_;
+  trainer trainer_;
   std::vector<ln::token> source_, labels_;
   double loss_ = 0;
 

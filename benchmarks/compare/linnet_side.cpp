@@ -72,7 +72,7 @@ void serve(Work&& work, const works::cost& cost, const std::vector<double>& chec
 template <class M, class D>
 void serve_work(ln::weights<M>& w, const sizes& s, const std::vector<ln::token>& start) {
   if constexpr (work_name == "train") {
-    works::train<M> work(w, s);
+    works::train<M, works::training_compute<D>> work(w, s);
     work();
     serve(work, work.of(s), {work.loss()});
   } else {

@@ -28,9 +28,14 @@ struct spelling {
   std::string_view name, type;
 };
 constexpr spelling storages[] = {
-    {"f32", "ln::storage::f32"}, {"bf16", "ln::storage::bf16"}, {"int8", "ln::storage::int8"}};
+    {"f32", "ln::storage::f32"},           {"bf16", "ln::storage::bf16"},
+    {"f16", "ln::storage::f16"},           {"int8", "ln::storage::int8"},
+    {"int4", "ln::storage::int4<32>"},     {"nf4", "ln::storage::nf4"},
+    {"fp8_e4m3", "ln::storage::fp8_e4m3"}, {"fp8_e5m2", "ln::storage::fp8_e5m2"}};
 /// What activations are rounded to before products.
-constexpr spelling activations[] = {{"f32", "ln::activation::f32"}};
+constexpr spelling activations[] = {{"f32", "ln::activation::f32"},
+                                    {"bf16", "ln::activation::bf16"},
+                                    {"int8", "ln::activation::int8"}};
 constexpr spelling variants[] = {{"standard", "standard"},
                                  {"skip", "skip"},
                                  {"skip-encoder", "skip_encoder"},
@@ -95,8 +100,16 @@ std::vector<std::string> works_of(const entry& model, const std::string& asked) 
 
 // --- the program ---------------------------------------------------------------------------------
 
+/// Products of rounded activations need weights to match.
+void check_types(const std::string& storage, const std::string& activation) {
+  if (activation != "f32" && activation != storage)
+    throw failure("--activation " + activation + ": goes with --storage " + activation +
+                  ", not with " + storage);
+}
+
 std::string program_text(const bench_options& o, const entry& model,
                          const std::vector<std::string>& works) {
+  check_types(o.storage, o.activation);
   const std::string_view ffn = type_of("feed-forward", o.ffn, variants),
                          storage = type_of("storage", o.storage, storages),
                          activation = type_of("activation", o.activation, activations);

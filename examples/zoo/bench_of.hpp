@@ -29,7 +29,9 @@ class bench {
   void encode() { add<works::encode<Deployed>>("encode", packed_, 1); }
   void prefill() { add<works::prefill<Deployed>>("prefill", packed_, 1); }
   void decode() { add<works::decode<Deployed>>("decode", packed_, sizes_.target); }
-  void train() { add<works::train<Trained>>("train", weights_, 1); }
+  void train() {
+    add<works::train<Trained, works::training_compute<Deployed>>>("train", weights_, 1);
+  }
 
   /// Measures and prints.
   int print() {
