@@ -47,8 +47,8 @@ namespace detail {
 #endif
 #define MACHINE_TARGET(features) __attribute__((target(features)))
 
-/// Independent sums, enough to hide the latency of one instruction.
-inline constexpr int sums = 16;
+/// Independent sums: enough to hide the latency of one instruction, and all in registers.
+inline constexpr int sums = 12;
 
 /// What keeps the optimizer from dropping a loop.
 inline std::atomic<float> sink;
@@ -181,7 +181,7 @@ class memory {
   /// At least `bytes` in all, shared out to `threads`.
   memory(double bytes, int threads) : threads_(threads) {
     part_ = std::max(1L, static_cast<long>(bytes) / threads / unit) * unit;
-    const std::size_t size = static_cast<std::size_t>(part_ * threads + page - 1) / page * page;
+    const std::size_t size = (static_cast<std::size_t>(part_ * threads) + page - 1) / page * page;
     data_.reset(static_cast<char*>(std::aligned_alloc(page, size)));
     if (!data_) return;
     madvise(data_.get(), size, MADV_HUGEPAGE);

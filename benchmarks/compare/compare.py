@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import report
-from sides import Missing, Sides, reason
+from sides import ROOT, Missing, Sides, reason
 from works import WORKS
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "linnet"
@@ -203,7 +203,8 @@ def parse():
     p.add_argument("--rounds", type=int, help="turns of each side (default: 9; quick: 3)")
     p.add_argument("--seconds", type=float, help="of each turn (default: 0.5; quick: 0.2)")
     p.add_argument("--quick", action="store_true", help="few, short turns")
-    p.add_argument("--out", default="compare", help="writes OUT.json and OUT.html")
+    p.add_argument("--out", default=str(ROOT / "build" / "compare"),
+                   help="writes OUT.json and OUT.html (default: %(default)s)")
     p.add_argument("--venv", default=str(CACHE / "peers"), help="Python environment of the peers")
     p.add_argument("--cache", default=str(CACHE / "compare"), help="models and programs")
     p.add_argument("--data", default=os.environ.get("LINNET_DATA"), help="folder of stories260K")
@@ -211,6 +212,8 @@ def parse():
     o = p.parse_args()
     o.rounds = o.rounds or (3 if o.quick else 9)
     o.seconds = o.seconds or (0.2 if o.quick else 0.5)
+    if o.rounds < 1 or o.seconds < 0:
+        p.error("--rounds: at least 1 turn; --seconds: not below 0")
     o.peers = o.peers.split(",") if o.peers else []
     for name in o.only:
         if not any(w.name.startswith(name) for w in WORKS):
@@ -227,6 +230,7 @@ def parse():
 
 def main():
     options, progress = parse(), Progress()
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     sides = Sides(options.cache, options.venv, options.data, options.compiler, progress.say)
     chosen = [(w, t) for w in WORKS for t in options.threads if t in w.threads
               and (not options.only or any(w.name.startswith(n) for n in options.only))]
