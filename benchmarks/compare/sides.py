@@ -137,7 +137,7 @@ class Sides:
         return self.compile(self.compiler, HERE / name, flags, headers)
 
     def linnet(self, work, type):
-        if work.work == "train" and type != "f32":
+        if work.work == "train" and type not in ("f32", "bf16+bf16"):
             raise Missing(f"linnet does not train in {type}")
         program = self.compile_cpp(
             "linnet_side.cpp",

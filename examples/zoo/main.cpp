@@ -71,9 +71,11 @@ void add_bench(CLI::App& app, bench_options& o) {
   c.add_option("preset", o.preset, "see zoo list")->required();
   c.add_option("--ffn", o.ffn, "feed-forward: standard, skip, skip-encoder, 1w, 1w-relu, 2w, 3w")
       ->capture_default_str();
-  c.add_option("--storage", o.storage, "how weights are stored: f32, bf16, int8")
+  c.add_option("--storage", o.storage,
+               "how weights are stored: f32, bf16, f16, int8, int4, nf4, fp8_e4m3, fp8_e5m2")
       ->capture_default_str();
-  c.add_option("--activation", o.activation, "what products round activations to: f32")
+  c.add_option("--activation", o.activation,
+               "what products round activations to: f32, or bf16 or int8 like the weights")
       ->capture_default_str();
   c.add_option("--work", o.work, "encode (T5), prefill (decoders), decode, train or all")
       ->capture_default_str();
