@@ -205,7 +205,7 @@ struct int8_finish {
     bias = vec<float>{};
     if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
     scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
-    zero = vec_int<float>{} + 128;
+    zero = vec_int<float>{};
     if (e.zero)
       zero = __builtin_convertvector(
           whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
@@ -213,7 +213,8 @@ struct int8_finish {
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
-    const vec_int<float> centred = sum - zero * e.row_sum[row];
+    const vec_int<float> centred =
+        e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
     y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
         bias;
   }

@@ -25,12 +25,14 @@ struct real_finish {
 };
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. At the ragged right edge W is 1 and only `count` columns are there: rows
-/// of B up to `safe` may be read in full vectors; the few last ones may not.
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
+/// vectors; the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
-                                      index column, const E& e, index count, index safe) {
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
   typename Steps::sum acc[R][W] = {};
   const typename Steps::left* const left = a.data + row * a.row;
@@ -38,6 +40,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   if constexpr (!Ragged) count = lanes<T>, safe = K;
   for (index k = 0; k < safe; ++k) {
     typename Steps::right r[W];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
       __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
@@ -87,23 +90,29 @@ LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
                                          const E& e, index slack) {
-  index j = 0;
   // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
   if (M == 1) {
     for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
     for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
-      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, 0, 0);
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
   }
   for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
     index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
     for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
     if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8) tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, 0, 0);
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
   }
   for (; j < N; j += lanes<T>) {
     const index count = N - j < lanes<T> ? N - j : lanes<T>;
@@ -113,8 +122,9 @@ LINNET_TARGET static inline void product(index M, index N, index K,
     while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
     index i = 0;
     for (; i + 4 <= M; i += 4)
-      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, count, safe);
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
   }
 }
 
