@@ -1110,6 +1110,40 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
   }
 }
 
+/// sums[32] += scale_j (sum of a_k (code_kj - zero_j)) of one row of `k` inputs with one panel
+/// whose scales they share: the product without a detour through memory.
+template <code C>
+LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* sums) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = C == code::u8 || C == code::u4;
+  float inputs = 0;
+  if constexpr (integer) inputs = total(k, a);
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    vec<float> acc[per_word] = {};
+    const index whole = k / per_word;
+    for (index n = 0; n < whole; ++n) {
+      words u;
+      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) acc[i] += a[n * per_word + i] * decode<C>(u, i);
+    }
+    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
+      words u;
+      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
+      acc[0] += a[whole * per_word + i] * decode<C>(u, i);
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < per_word; ++i) x += acc[i];
+    if constexpr (integer) x -= inputs * (zeros ? load(zeros + at) : vec<float>{} + zero);
+    if (scales) x *= load(scales + at);
+    store(sums + at, load(sums + at) + x);
+  }
+}
+
 /// Rounds to bf16, nearest even: y = code of x in the low half of a word.
 LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
   const words u = bits_as<words>(x);
@@ -1954,6 +1988,40 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
         store(y + i * panel_width, x);
       }
     }
+  }
+}
+
+/// sums[32] += scale_j (sum of a_k (code_kj - zero_j)) of one row of `k` inputs with one panel
+/// whose scales they share: the product without a detour through memory.
+template <code C>
+LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* sums) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = C == code::u8 || C == code::u4;
+  float inputs = 0;
+  if constexpr (integer) inputs = total(k, a);
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    vec<float> acc[per_word] = {};
+    const index whole = k / per_word;
+    for (index n = 0; n < whole; ++n) {
+      words u;
+      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) acc[i] += a[n * per_word + i] * decode<C>(u, i);
+    }
+    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
+      words u;
+      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
+      acc[0] += a[whole * per_word + i] * decode<C>(u, i);
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < per_word; ++i) x += acc[i];
+    if constexpr (integer) x -= inputs * (zeros ? load(zeros + at) : vec<float>{} + zero);
+    if (scales) x *= load(scales + at);
+    store(sums + at, load(sums + at) + x);
   }
 }
 
@@ -2804,6 +2872,40 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
   }
 }
 
+/// sums[32] += scale_j (sum of a_k (code_kj - zero_j)) of one row of `k` inputs with one panel
+/// whose scales they share: the product without a detour through memory.
+template <code C>
+LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* sums) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = C == code::u8 || C == code::u4;
+  float inputs = 0;
+  if constexpr (integer) inputs = total(k, a);
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    vec<float> acc[per_word] = {};
+    const index whole = k / per_word;
+    for (index n = 0; n < whole; ++n) {
+      words u;
+      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) acc[i] += a[n * per_word + i] * decode<C>(u, i);
+    }
+    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
+      words u;
+      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
+      acc[0] += a[whole * per_word + i] * decode<C>(u, i);
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < per_word; ++i) x += acc[i];
+    if constexpr (integer) x -= inputs * (zeros ? load(zeros + at) : vec<float>{} + zero);
+    if (scales) x *= load(scales + at);
+    store(sums + at, load(sums + at) + x);
+  }
+}
+
 /// Rounds to bf16, nearest even: y = code of x in the low half of a word.
 LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
   const words u = bits_as<words>(x);
@@ -3417,6 +3519,40 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
   }
 }
 
+/// sums[32] += scale_j (sum of a_k (code_kj - zero_j)) of one row of `k` inputs with one panel
+/// whose scales they share: the product without a detour through memory.
+template <code C>
+LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* sums) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = C == code::u8 || C == code::u4;
+  float inputs = 0;
+  if constexpr (integer) inputs = total(k, a);
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    vec<float> acc[per_word] = {};
+    const index whole = k / per_word;
+    for (index n = 0; n < whole; ++n) {
+      words u;
+      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) acc[i] += a[n * per_word + i] * decode<C>(u, i);
+    }
+    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
+      words u;
+      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
+      acc[0] += a[whole * per_word + i] * decode<C>(u, i);
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < per_word; ++i) x += acc[i];
+    if constexpr (integer) x -= inputs * (zeros ? load(zeros + at) : vec<float>{} + zero);
+    if (scales) x *= load(scales + at);
+    store(sums + at, load(sums + at) + x);
+  }
+}
+
 /// Rounds to bf16, nearest even: y = code of x in the low half of a word.
 LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
   const words u = bits_as<words>(x);
@@ -3665,7 +3801,9 @@ LINNET_SIMD_NAMESPACE_END
                                             const epilogue<T>&, index);
 #define LINNET_DECODE(L, C)                                                             \
   LINNET_EXTERN void detail::L::decode_panel<code::C>(index, const word*, const float*, \
-                                                      const float*, float, float*);
+                                                      const float*, float, float*);     \
+  LINNET_EXTERN void detail::L::row_by_panel<code::C>(index, const float*, const word*, \
+                                                      const float*, const float*, float, float*);
 #define LINNET_DOT(L)                                                                              \
   LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
@@ -4356,27 +4494,54 @@ converted_rows convert(const machine& on, index m, index k, const float* x) {
   return to;
 }
 
-/// Rows [i0, i1) of panel `p` of y = x W^T with weights decoded to f32, some inputs at a time.
+/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
+/// scales in panel `p`.
+template <class S, class F>
+void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
+  using matrix = packed_matrix<float, S>;
+  for (index at = k0; at < k1;) {
+    const index end = S::group ? (std::min)(k1, (at / S::group + 1) * S::group) : k1;
+    const index scale = matrix::scale_at(p * panel_width, at, k);
+    f(at, end, w.panels + (p * matrix::depth(k) + at / S::per_word) * panel_width,
+      S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
+    at = end;
+  }
+}
+
+/// Rows [i0, i1) of panel `p` of y = x W^T: one row straight from the codes, more of them with
+/// weights decoded to f32, some inputs at a time.
 template <class S, class Kernels>
 void decoded_product(Kernels, index i0, index i1, index p, index n, index k, const float* x,
                      const packed_matrix<float, S>& w, float* y, const simd::epilogue<float>& e) {
   using matrix = packed_matrix<float, S>;
-  alignas(64) float numbers[decoded_rows * panel_width];
+  constexpr auto origin = static_cast<float>(S::origin);
   const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  if (i1 - i0 == 1) {
+    alignas(64) float sums[panel_width] = {};
+    each_group(p, k, 0, k, w,
+               [&](index first, index last, const simd::word* words, const float* scales,
+                   const float* zeros) {
+                 Kernels::template row_by_panel<S::code>(last - first, x + i0 * k + first, words,
+                                                         scales, zeros, origin, sums);
+               });
+    float* const out = y + i0 * n + j0;
+    for (index j = 0; j < columns; ++j)
+      out[j] =
+          (e.accumulate ? out[j] : 0.0f) + e.alpha * sums[j] + (e.bias ? e.bias[j0 + j] : 0.0f);
+    return;
+  }
+  alignas(64) float numbers[decoded_rows * panel_width];
   simd::epilogue<float> part = e;
   if (part.bias) part.bias += j0;
   for (index k0 = 0; k0 < k; k0 += decoded_rows) {
     const index k1 = (std::min)(k, k0 + decoded_rows);
-    for (index at = k0; at < k1;) {
-      const index end = S::group ? (std::min)(k1, (at / S::group + 1) * S::group) : k1;
-      const index scale = matrix::scale_at(j0, at, k);
-      Kernels::template decode_panel<S::code>(
-          matrix::depth(end - at),
-          w.panels + p * panel_width * matrix::depth(k) + at / S::per_word * panel_width,
-          S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr,
-          static_cast<float>(S::origin), numbers + (at - k0) * panel_width);
-      at = end;
-    }
+    each_group(p, k, k0, k1, w,
+               [&](index first, index last, const simd::word* words, const float* scales,
+                   const float* zeros) {
+                 Kernels::template decode_panel<S::code>(matrix::depth(last - first), words, scales,
+                                                         zeros, origin,
+                                                         numbers + (first - k0) * panel_width);
+               });
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                       {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
                                       panel_width - columns);

@@ -285,27 +285,54 @@ converted_rows convert(const machine& on, index m, index k, const float* x) {
   return to;
 }
 
-/// Rows [i0, i1) of panel `p` of y = x W^T with weights decoded to f32, some inputs at a time.
+/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
+/// scales in panel `p`.
+template <class S, class F>
+void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
+  using matrix = packed_matrix<float, S>;
+  for (index at = k0; at < k1;) {
+    const index end = S::group ? (std::min)(k1, (at / S::group + 1) * S::group) : k1;
+    const index scale = matrix::scale_at(p * panel_width, at, k);
+    f(at, end, w.panels + (p * matrix::depth(k) + at / S::per_word) * panel_width,
+      S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
+    at = end;
+  }
+}
+
+/// Rows [i0, i1) of panel `p` of y = x W^T: one row straight from the codes, more of them with
+/// weights decoded to f32, some inputs at a time.
 template <class S, class Kernels>
 void decoded_product(Kernels, index i0, index i1, index p, index n, index k, const float* x,
                      const packed_matrix<float, S>& w, float* y, const simd::epilogue<float>& e) {
   using matrix = packed_matrix<float, S>;
-  alignas(64) float numbers[decoded_rows * panel_width];
+  constexpr auto origin = static_cast<float>(S::origin);
   const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  if (i1 - i0 == 1) {
+    alignas(64) float sums[panel_width] = {};
+    each_group(p, k, 0, k, w,
+               [&](index first, index last, const simd::word* words, const float* scales,
+                   const float* zeros) {
+                 Kernels::template row_by_panel<S::code>(last - first, x + i0 * k + first, words,
+                                                         scales, zeros, origin, sums);
+               });
+    float* const out = y + i0 * n + j0;
+    for (index j = 0; j < columns; ++j)
+      out[j] =
+          (e.accumulate ? out[j] : 0.0f) + e.alpha * sums[j] + (e.bias ? e.bias[j0 + j] : 0.0f);
+    return;
+  }
+  alignas(64) float numbers[decoded_rows * panel_width];
   simd::epilogue<float> part = e;
   if (part.bias) part.bias += j0;
   for (index k0 = 0; k0 < k; k0 += decoded_rows) {
     const index k1 = (std::min)(k, k0 + decoded_rows);
-    for (index at = k0; at < k1;) {
-      const index end = S::group ? (std::min)(k1, (at / S::group + 1) * S::group) : k1;
-      const index scale = matrix::scale_at(j0, at, k);
-      Kernels::template decode_panel<S::code>(
-          matrix::depth(end - at),
-          w.panels + p * panel_width * matrix::depth(k) + at / S::per_word * panel_width,
-          S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr,
-          static_cast<float>(S::origin), numbers + (at - k0) * panel_width);
-      at = end;
-    }
+    each_group(p, k, k0, k1, w,
+               [&](index first, index last, const simd::word* words, const float* scales,
+                   const float* zeros) {
+                 Kernels::template decode_panel<S::code>(matrix::depth(last - first), words, scales,
+                                                         zeros, origin,
+                                                         numbers + (first - k0) * panel_width);
+               });
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                       {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
                                       panel_width - columns);

@@ -74,6 +74,40 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
   }
 }
 
+/// sums[32] += scale_j (sum of a_k (code_kj - zero_j)) of one row of `k` inputs with one panel
+/// whose scales they share: the product without a detour through memory.
+template <code C>
+LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+                                       const float* zeros, float zero, float* sums) {
+  constexpr int per_word = 32 / bits_of(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = C == code::u8 || C == code::u4;
+  float inputs = 0;
+  if constexpr (integer) inputs = total(k, a);
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    vec<float> acc[per_word] = {};
+    const index whole = k / per_word;
+    for (index n = 0; n < whole; ++n) {
+      words u;
+      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
+      LINNET_UNROLL
+      for (int i = 0; i < per_word; ++i) acc[i] += a[n * per_word + i] * decode<C>(u, i);
+    }
+    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
+      words u;
+      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
+      acc[0] += a[whole * per_word + i] * decode<C>(u, i);
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < per_word; ++i) x += acc[i];
+    if constexpr (integer) x -= inputs * (zeros ? load(zeros + at) : vec<float>{} + zero);
+    if (scales) x *= load(scales + at);
+    store(sums + at, load(sums + at) + x);
+  }
+}
+
 /// Rounds to bf16, nearest even: y = code of x in the low half of a word.
 LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
   const words u = bits_as<words>(x);

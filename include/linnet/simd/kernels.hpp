@@ -19,7 +19,9 @@
                                             const epilogue<T>&, index);
 #define LINNET_DECODE(L, C)                                                             \
   LINNET_EXTERN void detail::L::decode_panel<code::C>(index, const word*, const float*, \
-                                                      const float*, float, float*);
+                                                      const float*, float, float*);     \
+  LINNET_EXTERN void detail::L::row_by_panel<code::C>(index, const float*, const word*, \
+                                                      const float*, const float*, float, float*);
 #define LINNET_DOT(L)                                                                              \
   LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
