@@ -1118,27 +1118,31 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   constexpr int per_word = 32 / bits_of(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   constexpr bool integer = C == code::u8 || C == code::u4;
-  float inputs = 0;
-  if constexpr (integer) inputs = total(k, a);
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
+    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
     vec<float> acc[per_word] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
       words u;
       __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
       LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) acc[i] += a[n * per_word + i] * decode<C>(u, i);
+      for (int i = 0; i < per_word; ++i) {
+        vec<float> x = decode<C>(u, i);
+        if constexpr (integer) x = x - origin;
+        acc[i] += a[n * per_word + i] * x;
+      }
     }
     for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
       words u;
       __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      acc[0] += a[whole * per_word + i] * decode<C>(u, i);
+      vec<float> x = decode<C>(u, i);
+      if constexpr (integer) x = x - origin;
+      acc[0] += a[whole * per_word + i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
     for (int i = 1; i < per_word; ++i) x += acc[i];
-    if constexpr (integer) x -= inputs * (zeros ? load(zeros + at) : vec<float>{} + zero);
     if (scales) x *= load(scales + at);
     store(sums + at, load(sums + at) + x);
   }
@@ -1999,27 +2003,31 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   constexpr int per_word = 32 / bits_of(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   constexpr bool integer = C == code::u8 || C == code::u4;
-  float inputs = 0;
-  if constexpr (integer) inputs = total(k, a);
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
+    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
     vec<float> acc[per_word] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
       words u;
       __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
       LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) acc[i] += a[n * per_word + i] * decode<C>(u, i);
+      for (int i = 0; i < per_word; ++i) {
+        vec<float> x = decode<C>(u, i);
+        if constexpr (integer) x = x - origin;
+        acc[i] += a[n * per_word + i] * x;
+      }
     }
     for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
       words u;
       __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      acc[0] += a[whole * per_word + i] * decode<C>(u, i);
+      vec<float> x = decode<C>(u, i);
+      if constexpr (integer) x = x - origin;
+      acc[0] += a[whole * per_word + i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
     for (int i = 1; i < per_word; ++i) x += acc[i];
-    if constexpr (integer) x -= inputs * (zeros ? load(zeros + at) : vec<float>{} + zero);
     if (scales) x *= load(scales + at);
     store(sums + at, load(sums + at) + x);
   }
@@ -2880,27 +2888,31 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   constexpr int per_word = 32 / bits_of(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   constexpr bool integer = C == code::u8 || C == code::u4;
-  float inputs = 0;
-  if constexpr (integer) inputs = total(k, a);
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
+    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
     vec<float> acc[per_word] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
       words u;
       __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
       LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) acc[i] += a[n * per_word + i] * decode<C>(u, i);
+      for (int i = 0; i < per_word; ++i) {
+        vec<float> x = decode<C>(u, i);
+        if constexpr (integer) x = x - origin;
+        acc[i] += a[n * per_word + i] * x;
+      }
     }
     for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
       words u;
       __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      acc[0] += a[whole * per_word + i] * decode<C>(u, i);
+      vec<float> x = decode<C>(u, i);
+      if constexpr (integer) x = x - origin;
+      acc[0] += a[whole * per_word + i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
     for (int i = 1; i < per_word; ++i) x += acc[i];
-    if constexpr (integer) x -= inputs * (zeros ? load(zeros + at) : vec<float>{} + zero);
     if (scales) x *= load(scales + at);
     store(sums + at, load(sums + at) + x);
   }
@@ -3527,27 +3539,31 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   constexpr int per_word = 32 / bits_of(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   constexpr bool integer = C == code::u8 || C == code::u4;
-  float inputs = 0;
-  if constexpr (integer) inputs = total(k, a);
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
+    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
     vec<float> acc[per_word] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
       words u;
       __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
       LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) acc[i] += a[n * per_word + i] * decode<C>(u, i);
+      for (int i = 0; i < per_word; ++i) {
+        vec<float> x = decode<C>(u, i);
+        if constexpr (integer) x = x - origin;
+        acc[i] += a[n * per_word + i] * x;
+      }
     }
     for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
       words u;
       __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      acc[0] += a[whole * per_word + i] * decode<C>(u, i);
+      vec<float> x = decode<C>(u, i);
+      if constexpr (integer) x = x - origin;
+      acc[0] += a[whole * per_word + i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
     for (int i = 1; i < per_word; ++i) x += acc[i];
-    if constexpr (integer) x -= inputs * (zeros ? load(zeros + at) : vec<float>{} + zero);
     if (scales) x *= load(scales + at);
     store(sums + at, load(sums + at) + x);
   }
