@@ -74,6 +74,19 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   BOOST_TEST(parsed->find("norm.weight")->description() == "F32 [24]");
   BOOST_TEST(parsed->metadata().at("storage") == "int8");
 
+  const auto group = ln::quantize<ln::storage::int4<8>>(w);
+  const std::string grouped = round_trip(group);
+  const auto four = ln::parse_safetensors(test::bytes(grouped));
+  LINNET_REQUIRE_OK(four);
+  BOOST_TEST(four->find("embedding.weight")->description() == "U8 [41, 12]");
+  BOOST_TEST(four->find("embedding.weight.scales")->description() == "F32 [41, 3]");
+  (void)round_trip(ln::quantize<ln::storage::f16>(w));
+  (void)round_trip(ln::quantize<ln::storage::nf4>(w));
+  (void)round_trip(ln::quantize<ln::storage::fp8_e4m3>(w));
+  (void)round_trip(ln::quantize<ln::storage::fp8_e5m2>(w));
+  (void)round_trip(ln::quantize<ln::storage::int8_per<ln::storage::granularity::row,
+                                                      ln::storage::symmetry::asymmetric>>(w));
+
   // A file in one real type loads into another; codes and reals do not mix.
   const test::scratch_folder folder;
   LINNET_REQUIRE_OK(ln::save_safetensors(w, folder.path("f32")));

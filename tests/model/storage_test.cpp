@@ -1,0 +1,119 @@
+// Models in every storage and compute type: they compute what their decoded weights compute, in a
+// session as in one call, for any number of threads, and hold no more bytes than the type says.
+
+#include "support/models.hpp"
+#include "support/scoring.hpp"
+
+namespace test {
+
+namespace {
+
+namespace storage = ln::storage;
+namespace activation = ln::activation;
+using t5 = ln::t5<tiny_t5_shape>;
+using llama = ln::decoder<tiny_decoder_shape>;
+
+/// f32 weights with the numbers that stored weights stand for.
+template <class M, class Q>
+ln::weights<M> meaning_of(const ln::weights<Q>& q) {
+  ln::weights<M> w;
+  M::visit(
+      [](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
+        if constexpr (requires { from.scales; })
+          for (index r = 0; r < info.rows; ++r)
+            for (index j = 0; j < info.columns; ++j)
+              to.data[r * info.columns + j] = static_cast<float>(from.at(r, j, info.columns));
+        else
+          std::copy_n(from, info.size(), to);
+      },
+      ln::path{}, w.tree(), q.tree());
+  return w;
+}
+
+/// The logits after a prompt fed at once and after the same prompt token by token.
+template <class Q>
+std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_by_one) {
+  const auto prompt = tokens(7, Q::vocabulary, 3);
+  auto run = ln::session<Q>::open(
+      p, {.target = 8, .threads = threads, .run_on = threads > 1 ? std_threads() : ln::executor{}});
+  std::span<float> logits;
+  if (one_by_one)
+    for (const token t : prompt) logits = run->feed({&t, 1});
+  else
+    logits = run->feed(prompt);
+  return {logits.begin(), logits.end()};
+}
+
+/// `rounding` is what rounding the inputs of products may change in the logits.
+template <class S, class A = activation::f32>
+void check_model(double rounding) {
+  using Q = ln::quantized<llama, S, A>;
+  ln::weights<llama> w;
+  randomize(w);
+  const auto q = ln::quantize<S, A>(w);
+  const auto p = ln::pack(q);
+  const auto whole = prompt_logits(p, 1, false);
+  const auto want = prompt_logits(ln::pack(meaning_of<llama>(q)), 1, false);
+  BOOST_TEST(distance(whole, want) <= rounding, Q::storage::name);
+  BOOST_TEST((rounding < 1e-4 || distance(whole, want) > 1e-6), Q::storage::name);
+  BOOST_TEST(distance(prompt_logits(p, 1, true), whole) <= (std::max)(1e-5, rounding));
+  for (const int threads : {2, 3}) {
+    BOOST_TEST(same_bits(prompt_logits(p, threads, false), whole));
+    BOOST_TEST(same_bits(prompt_logits(p, threads, true), prompt_logits(p, 1, true)));
+  }
+  index tensors = 0;
+  llama::visit([&](const ln::path&, const ln::tensor_info&) { ++tensors; }, ln::path{});
+  BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
+  BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 3 * 64 * tensors);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(stored_models)
+
+BOOST_AUTO_TEST_CASE(every_storage) {
+  check_model<storage::f16>(1e-5);
+  check_model<storage::fp8_e4m3>(1e-5);
+  check_model<storage::fp8_e5m2>(1e-5);
+  check_model<storage::int8>(1e-5);
+  check_model<storage::int4<8>>(1e-5);
+  check_model<storage::nf4>(1e-5);
+}
+BOOST_AUTO_TEST_CASE(rounded_inputs) {
+  check_model<storage::bf16, activation::bf16>(0.1);
+  check_model<storage::int8, activation::int8>(0.3);
+}
+
+// The policies say the same as the transformation, in any order.
+BOOST_AUTO_TEST_CASE(as_policies) {
+  using Q = ln::quantized<llama, storage::int8, activation::int8>;
+  static_assert(
+      std::is_same_v<Q, ln::decoder<tiny_decoder_shape, storage::int8, activation::int8>>);
+  static_assert(
+      std::is_same_v<Q, ln::decoder<tiny_decoder_shape, activation::int8, storage::int8>>);
+  static_assert(
+      std::is_same_v<ln::quantized<t5, storage::nf4>, ln::t5<tiny_t5_shape, storage::nf4>>);
+  BOOST_TEST(ln::weight_bytes<Q>() < ln::weight_bytes<llama>() / 2);
+}
+
+// A T5 session, whose cross-attention reads the encoder's output, with int8 throughout.
+BOOST_AUTO_TEST_CASE(t5_in_int8) {
+  using Q = ln::quantized<t5, storage::int8, activation::int8>;
+  ln::weights<t5> w;
+  randomize(w);
+  const auto p = ln::pack(ln::quantize<storage::int8, activation::int8>(w));
+  const auto exact = ln::pack(w);
+  const auto source = tokens(5, t5::vocabulary, 9);
+  const token start = t5::start;
+  auto one = ln::session<Q>::open(p, {.source = 5, .target = 4});
+  auto reference = ln::session<t5>::open(exact, {.source = 5, .target = 4});
+  BOOST_REQUIRE(one->encode(source));
+  BOOST_REQUIRE(reference->encode(source));
+  const auto got = one->feed({&start, 1}), want = reference->feed({&start, 1});
+  BOOST_TEST(distance(got, want) < 0.3 * magnitude(want));
+  BOOST_TEST(distance(got, want) > 1e-4 * magnitude(want));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
