@@ -34,8 +34,7 @@ class alone {
     });
     L::visit(
         [&](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
-          ln::ops::pack(ctx_.on, info.rows, info.columns, static_cast<const float*>(from.data),
-                        const_cast<float*>(to.panels));
+          ln::ops::pack(ctx_.on, info.rows, info.columns, from, to);
           to.rows = from.data;
         },
         ln::path{}, p_.tree(), w_.tree());

@@ -109,10 +109,10 @@ void check_types(const std::string& storage, const std::string& activation) {
 
 std::string program_text(const bench_options& o, const entry& model,
                          const std::vector<std::string>& works) {
-  check_types(o.storage, o.activation);
   const std::string_view ffn = type_of("feed-forward", o.ffn, variants),
                          storage = type_of("storage", o.storage, storages),
                          activation = type_of("activation", o.activation, activations);
+  check_types(o.storage, o.activation);
   if (ffn == "skip_encoder" && !model.t5)
     throw failure(model.name + " is decoder-only: skip-encoder is for encoder-decoders");
   const bool rounded = o.activation != "f32";

@@ -3986,8 +3986,11 @@ struct small_float : coded<Value, Code> {
     const unsigned sign = bits >> 63 ? sign_bit : 0u;
     const std::uint64_t magnitude = bits & ~(std::uint64_t{1} << 63);
     constexpr std::uint64_t not_finite = std::uint64_t{0x7ff} << 52;
-    if (magnitude > not_finite)
-      return static_cast<value>(sign | (Finite ? all_ones : infinity | 1u << (Fraction - 1)));
+    if (magnitude > not_finite) {  // a NaN, made quiet
+      const auto payload = static_cast<unsigned>(magnitude >> (52 - Fraction)) & ~infinity;
+      return static_cast<value>(sign |
+                                (Finite ? all_ones : infinity | 1u << (Fraction - 1) | payload));
+    }
     if (magnitude == not_finite) return static_cast<value>(sign | (Finite ? largest : infinity));
     // The exponent of the last place that the code has, no lower than a subnormal's.
     const int exponent = (std::max)(static_cast<int>(magnitude >> 52) - 1023, 1 - bias);
@@ -4009,7 +4012,7 @@ struct small_float : coded<Value, Code> {
     if (exponent == top && (!Finite || fraction == all_ones)) {
       // Assembled from bits, so that it survives -ffast-math.
       const std::uint64_t wide = std::uint64_t{0x7ff} << 52 | std::uint64_t{sign < 0} << 63 |
-                                 (Finite || fraction ? std::uint64_t{1} << 51 : 0);
+                                 std::uint64_t{fraction} << (52 - Fraction);
       double special = 0;
       __builtin_memcpy(&special, &wide, sizeof special);
       return special;
@@ -5018,6 +5021,8 @@ struct limits {
   index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
   int threads = 1;   ///< threads that share the work of one call
+  index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
+                            ///< inference call; 0 always takes all threads
   simd::level level =
       simd::level::automatic;  ///< pin it for results that are equal across machines
   executor run_on{};           ///< your own threads instead of OpenMP's
@@ -5029,6 +5034,14 @@ void run(const limits& l, void* converted, F&& f) {
   parallel(l.threads, l.run_on, [&](const team& threads) {
     f(ops::machine{threads, simd::resolve(l.level), converted});
   });
+}
+/// The same with only as many threads as `flops` floating-point operations are worth.
+template <class F>
+void run(const limits& l, void* converted, index flops, F&& f) {
+  limits fitting = l;
+  if (l.grain > 0)
+    fitting.threads = static_cast<int>((std::clamp)(flops / l.grain, index{1}, index{l.threads}));
+  run(fitting, converted, f);
 }
 
 /// What buffers are planned for.
@@ -5744,7 +5757,7 @@ class session {
     reset();
     memory_length_ = length;
     std::copy_n(lengths.data(), batch, memory_lengths_);
-    run(limits_, work_.converted, [&](const ops::machine& on) {
+    run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::machine& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
                                memory_lengths_, work_.work, on);
     });
@@ -5770,7 +5783,7 @@ class session {
         return {};
     }
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    run(limits_, work_.converted, [&](const ops::machine& on) {
+    run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
                                memory_length_, memory_lengths_, memory_cached_, work_.work, on);
@@ -5832,6 +5845,13 @@ class session {
     memory_lengths_ = extra.take<index>(l.batch);
     order_ = extra.take<token>(M::vocabulary);
     reset();
+  }
+  /// Work of a call that reads `source` tokens or continues targets by `target` ones.
+  static constexpr index flops(index batch, index source, index target) {
+    if constexpr (encodes)
+      return M::flops(batch, source, target);
+    else
+      return M::flops(batch, target);
   }
   static bool in_vocabulary(std::span<const token> tokens) {
     return std::all_of(tokens.begin(), tokens.end(),

@@ -7,6 +7,13 @@
 namespace test {
 namespace storage = ln::storage;
 
+/// The scale of int8 numbers up to `largest`.
+float scale_of(double largest) {
+  float scale = 0;
+  ln::detail::fit_range<storage::int8>(-largest, 0, scale, nullptr);
+  return scale;
+}
+
 namespace {
 bool is_nan_code(std::uint32_t code) { return (code & 0x7fff) > 0x7f80; }
 // Programs linked with -ffast-math read and write denormal floats as zero.
@@ -65,7 +72,7 @@ BOOST_AUTO_TEST_CASE(int8_error_and_idempotence) {
   for (const double deviation : {1e-6, 0.02, 1.0, 300.0}) {
     const auto row = normal<float>(1000, 1, deviation);
     const double largest = magnitude(row);
-    const auto scale = static_cast<double>(storage::int8::scale(largest));
+    const auto scale = static_cast<double>(scale_of(largest));
     double worst = 0, changed = 0;
     int extreme = 0;
     std::vector<double> decoded;
@@ -75,7 +82,7 @@ BOOST_AUTO_TEST_CASE(int8_error_and_idempotence) {
       decoded.push_back(scale * storage::int8::decode(code));
       worst = (std::max)(worst, distance_of(x, decoded.back()) / scale);
     }
-    const auto again = static_cast<double>(storage::int8::scale(magnitude(decoded)));
+    const auto again = static_cast<double>(scale_of(magnitude(decoded)));
     for (const double x : decoded)
       changed = (std::max)(changed, std::abs(again * storage::int8::encode(x / again) - x) / scale);
     BOOST_TEST(worst <= 0.5 * (1 + 1e-6));
@@ -94,8 +101,8 @@ BOOST_AUTO_TEST_CASE(int8_rounding) {
   BOOST_TEST(int8::encode(2.51) == 3);
   BOOST_TEST(int8::encode(127.6) == 127);
   BOOST_TEST(int8::encode(-1000) == -127);
-  BOOST_TEST(int8::scale(0) == 1.0f);
-  BOOST_TEST(int8::scale(254) == 2.0f);
+  BOOST_TEST(scale_of(0) == 1.0f);
+  BOOST_TEST(scale_of(254) == 2.0f);
 }
 
 // Bytes of a matrix: codes, and a float per row where the storage is scaled.
@@ -104,6 +111,9 @@ BOOST_AUTO_TEST_CASE(bytes_of_matrices) {
   static_assert(ln::matrix_bytes<storage::bf16>(3, 5) == 30);
   static_assert(ln::matrix_bytes<storage::int8>(3, 5) == 15 + 12);
   static_assert(ln::matrix_bytes<storage::f64>(3, 5) == 120);
+  static_assert(ln::matrix_bytes<storage::int4<8>>(3, 9) == 3 * (5 + 2 * 4));
+  static_assert(ln::matrix_bytes<storage::nf4>(3, 65) == 3 * (33 + 2 * 4));
+  static_assert(ln::matrix_bytes<storage::fp8_e4m3>(3, 5) == 15 + 12);
   BOOST_TEST(storage::f32::decode(storage::f32::encode(0.1)) == static_cast<double>(0.1f));
   BOOST_TEST(storage::f64::decode(storage::f64::encode(0.1)) == 0.1);
 }

@@ -63,7 +63,7 @@ struct sequences {
 template <class M, class T>
 ln::session<M, T> open(const ln::packed<M, T>& p, index batch, int threads = 1) {
   auto s = ln::session<M, T>::open(
-      p, {.batch = batch, .source = 7, .target = length, .threads = threads});
+      p, {.batch = batch, .source = 7, .target = length, .threads = threads, .grain = 0});
   BOOST_REQUIRE(static_cast<bool>(s));
   return *std::move(s);
 }

@@ -14,7 +14,7 @@ std::vector<token> generated(const ln::packed<M>& p, const std::vector<token>& p
                              int threads) {
   std::vector<token> all;
   auto s = ln::session<M>::open(
-      p, {.source = 16, .target = 24, .threads = threads, .run_on = std_threads()});
+      p, {.source = 16, .target = 24, .threads = threads, .grain = 0, .run_on = std_threads()});
   if (!s) return all;
   ln::sampler sample({.temperature = 1, .seed = 5});
   s->generate(prompt, sample, [&](token t) { all.push_back(t); });

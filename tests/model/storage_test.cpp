@@ -34,8 +34,10 @@ ln::weights<M> meaning_of(const ln::weights<Q>& q) {
 template <class Q>
 std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_by_one) {
   const auto prompt = tokens(7, Q::vocabulary, 3);
-  auto run = ln::session<Q>::open(
-      p, {.target = 8, .threads = threads, .run_on = threads > 1 ? std_threads() : ln::executor{}});
+  auto run = ln::session<Q>::open(p, {.target = 8,
+                                      .threads = threads,
+                                      .grain = 0,
+                                      .run_on = threads > 1 ? std_threads() : ln::executor{}});
   std::span<float> logits;
   if (one_by_one)
     for (const token t : prompt) logits = run->feed({&t, 1});

@@ -72,7 +72,11 @@ struct t5_tokens {
             target_length};
   }
   ln::limits limits(int threads = 1) const {
-    return {.batch = batch, .source = source_length, .target = target_length, .threads = threads};
+    return {.batch = batch,
+            .source = source_length,
+            .target = target_length,
+            .threads = threads,
+            .grain = 0};
   }
 };
 
@@ -94,7 +98,7 @@ struct decoder_tokens {
     return {inputs.data() + first * length, labels.data() + first * length, count, length};
   }
   ln::limits limits(int threads = 1) const {
-    return {.batch = batch, .target = length, .threads = threads};
+    return {.batch = batch, .target = length, .threads = threads, .grain = 0};
   }
 };
 

@@ -90,7 +90,7 @@ class session {
     reset();
     memory_length_ = length;
     std::copy_n(lengths.data(), batch, memory_lengths_);
-    run(limits_, work_.converted, [&](const ops::machine& on) {
+    run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::machine& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
                                memory_lengths_, work_.work, on);
     });
@@ -116,7 +116,7 @@ class session {
         return {};
     }
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    run(limits_, work_.converted, [&](const ops::machine& on) {
+    run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
                                memory_length_, memory_lengths_, memory_cached_, work_.work, on);
@@ -178,6 +178,13 @@ class session {
     memory_lengths_ = extra.take<index>(l.batch);
     order_ = extra.take<token>(M::vocabulary);
     reset();
+  }
+  /// Work of a call that reads `source` tokens or continues targets by `target` ones.
+  static constexpr index flops(index batch, index source, index target) {
+    if constexpr (encodes)
+      return M::flops(batch, source, target);
+    else
+      return M::flops(batch, target);
   }
   static bool in_vocabulary(std::span<const token> tokens) {
     return std::all_of(tokens.begin(), tokens.end(),

@@ -19,6 +19,8 @@ struct limits {
   index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
   int threads = 1;   ///< threads that share the work of one call
+  index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
+                            ///< inference call; 0 always takes all threads
   simd::level level =
       simd::level::automatic;  ///< pin it for results that are equal across machines
   executor run_on{};           ///< your own threads instead of OpenMP's
@@ -30,6 +32,14 @@ void run(const limits& l, void* converted, F&& f) {
   parallel(l.threads, l.run_on, [&](const team& threads) {
     f(ops::machine{threads, simd::resolve(l.level), converted});
   });
+}
+/// The same with only as many threads as `flops` floating-point operations are worth.
+template <class F>
+void run(const limits& l, void* converted, index flops, F&& f) {
+  limits fitting = l;
+  if (l.grain > 0)
+    fitting.threads = static_cast<int>((std::clamp)(flops / l.grain, index{1}, index{l.threads}));
+  run(fitting, converted, f);
 }
 
 /// What buffers are planned for.

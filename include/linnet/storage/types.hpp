@@ -94,8 +94,11 @@ struct small_float : coded<Value, Code> {
     const unsigned sign = bits >> 63 ? sign_bit : 0u;
     const std::uint64_t magnitude = bits & ~(std::uint64_t{1} << 63);
     constexpr std::uint64_t not_finite = std::uint64_t{0x7ff} << 52;
-    if (magnitude > not_finite)
-      return static_cast<value>(sign | (Finite ? all_ones : infinity | 1u << (Fraction - 1)));
+    if (magnitude > not_finite) {  // a NaN, made quiet
+      const auto payload = static_cast<unsigned>(magnitude >> (52 - Fraction)) & ~infinity;
+      return static_cast<value>(sign |
+                                (Finite ? all_ones : infinity | 1u << (Fraction - 1) | payload));
+    }
     if (magnitude == not_finite) return static_cast<value>(sign | (Finite ? largest : infinity));
     // The exponent of the last place that the code has, no lower than a subnormal's.
     const int exponent = (std::max)(static_cast<int>(magnitude >> 52) - 1023, 1 - bias);
@@ -117,7 +120,7 @@ struct small_float : coded<Value, Code> {
     if (exponent == top && (!Finite || fraction == all_ones)) {
       // Assembled from bits, so that it survives -ffast-math.
       const std::uint64_t wide = std::uint64_t{0x7ff} << 52 | std::uint64_t{sign < 0} << 63 |
-                                 (Finite || fraction ? std::uint64_t{1} << 51 : 0);
+                                 std::uint64_t{fraction} << (52 - Fraction);
       double special = 0;
       __builtin_memcpy(&special, &wide, sizeof special);
       return special;
