@@ -3987,7 +3987,8 @@ struct small_float : coded<Value, Code> {
     const std::uint64_t magnitude = bits & ~(std::uint64_t{1} << 63);
     constexpr std::uint64_t not_finite = std::uint64_t{0x7ff} << 52;
     if (magnitude > not_finite) {  // a NaN, made quiet
-      const auto payload = static_cast<unsigned>(magnitude >> (52 - Fraction)) & ~infinity;
+      const auto payload =
+          static_cast<unsigned>(magnitude >> (52 - Fraction)) & ((1u << Fraction) - 1);
       return static_cast<value>(sign |
                                 (Finite ? all_ones : infinity | 1u << (Fraction - 1) | payload));
     }
