@@ -413,6 +413,9 @@ LINNET_NAMESPACE_END
 /// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
 /// numbers, only the scalar and the storage type are part of the code.
 
+/// @file
+/// A weight matrix in the form that products read: panels of 32 output features.
+
 #include <algorithm>
 
 /// @file
@@ -1328,11 +1331,6 @@ LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
     store_first(p, v, count);
 }
 
-/// y += a x
-template <class T>
-LINNET_TARGET static void axpy(index n, T a, const T* x, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(y + i, c) + a * get(x + i, c), c);
-}
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
@@ -2213,11 +2211,6 @@ LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
     store_first(p, v, count);
 }
 
-/// y += a x
-template <class T>
-LINNET_TARGET static void axpy(index n, T a, const T* x, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(y + i, c) + a * get(x + i, c), c);
-}
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
@@ -3098,11 +3091,6 @@ LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
     store_first(p, v, count);
 }
 
-/// y += a x
-template <class T>
-LINNET_TARGET static void axpy(index n, T a, const T* x, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(y + i, c) + a * get(x + i, c), c);
-}
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
@@ -3847,7 +3835,6 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::gated_backward<activation_kind::A, T>(index, const T*, const T*, \
                                                                       const T*, T*, T*);
 #define LINNET_ROWS_OF(L, T)                                                                      \
-  LINNET_EXTERN void detail::L::axpy<T>(index, T, const T*, T*);                                  \
   LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                            \
   LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \
   LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                   \
@@ -4125,7 +4112,6 @@ struct with_activation : S {
   static_assert(
       !std::is_same_v<A, linnet::activation::int8> || (keeps<S>(simd::code::u8) && S::group == 0),
       "linnet: activation::int8 multiplies 8-bit integer weights with one scale per row or tensor");
-  using stored_as = S;
   using activation = A;
 };
 
@@ -4283,32 +4269,14 @@ struct packed_matrix {
   typename S::value code(index n, index j, index k) const {
     const word w =
         panels[(n / panel_width * depth(k) + j / S::per_word) * panel_width + n % panel_width];
-    if constexpr (S::per_word == 1) {
-      return w;
-    } else {
-      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-      const auto shift = static_cast<unsigned>(j % S::per_word) * bits;
-      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
-    }
+    return code_in(w, j % S::per_word);
   }
   /// x[k] = row n of W.
   void row(index n, index k, T* x) const {
     const word* const first = panels + n / panel_width * depth(k) * panel_width + n % panel_width;
-    for (index d = 0; d < depth(k); ++d) {
-      const word w = first[d * panel_width];
-      if constexpr (S::per_word == 1) {
-        x[d] = static_cast<T>(w);
-      } else {
-        constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-        const index last = (std::min)(k - d * S::per_word, S::per_word);
-        for (index j = 0; j < last; ++j) {
-          const auto shift = static_cast<unsigned>(j) * bits;
-          const auto c =
-              static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
-          x[d * S::per_word + j] = static_cast<T>(S::decode(c));
-        }
-      }
-    }
+    for (index j = 0; j < k; ++j)
+      x[j] =
+          static_cast<T>(S::decode(code_in(first[j / S::per_word * panel_width], j % S::per_word)));
     if constexpr (S::scaled)
       for (index j = 0; j < k; ++j) {
         const index g = scale_at(n, j, k);
@@ -4326,10 +4294,19 @@ struct packed_matrix {
     }
     return x;
   }
-};
 
-/// Inputs whose products with decoded weights are summed at a time.
-inline constexpr index decoded_rows = 128;
+ private:
+  /// Code `j` of a word, as the canonical row has it.
+  static constexpr typename S::value code_in(word w, index j) {
+    if constexpr (S::per_word == 1) {
+      return w;
+    } else {
+      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+      const auto shift = static_cast<unsigned>(j) * bits;
+      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+    }
+  }
+};
 
 /// Fills the panels (and scales) of `to` from W[n, k]; `share` of the team.
 template <class T, class S>
@@ -4378,13 +4355,14 @@ void pack(const machine& on, index n, index k, const matrix_ref<storage::f32>& f
   on.threads.each((n + panel_width - 1) / panel_width, [&](index panel) {
     const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
     auto* const out = const_cast<simd::word*>(to.panels) + first * matrix::depth(k);
-    simd::word codes[decoded_rows / 2];
+    constexpr index stretch = 128;
+    simd::word codes[stretch / 2];
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
       for (index i = 0; i < count; ++i) {
         const float* const row = from.data + (first + i) * k;
-        for (index j = 0; j < k; j += decoded_rows) {
-          const index some = (std::min)(decoded_rows, k - j);
+        for (index j = 0; j < k; j += stretch) {
+          const index some = (std::min)(stretch, k - j);
           K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
           for (index d = 0; d < matrix::depth(some); ++d)
             out[(j / 2 + d) * panel_width + i] = codes[d];
@@ -4417,6 +4395,14 @@ void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<
     }
   }
 }
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
 
 /// Whether products of storage `S` round their inputs first.
 template <class S>
@@ -4513,6 +4499,9 @@ converted_rows convert(const machine& on, index m, index k, const float* x) {
     on.threads.each(m, row);
   return to;
 }
+
+/// Inputs whose products with decoded weights are summed at a time.
+inline constexpr index decoded_rows = 128;
 
 /// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
 /// scales in panel `p`.

@@ -49,7 +49,6 @@
   LINNET_EXTERN void detail::L::gated_backward<activation_kind::A, T>(index, const T*, const T*, \
                                                                       const T*, T*, T*);
 #define LINNET_ROWS_OF(L, T)                                                                      \
-  LINNET_EXTERN void detail::L::axpy<T>(index, T, const T*, T*);                                  \
   LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                            \
   LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \
   LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                   \

@@ -18,11 +18,6 @@ LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
     store_first(p, v, count);
 }
 
-/// y += a x
-template <class T>
-LINNET_TARGET static void axpy(index n, T a, const T* x, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(y + i, c) + a * get(x + i, c), c);
-}
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {

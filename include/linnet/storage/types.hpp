@@ -233,7 +233,6 @@ struct with_activation : S {
   static_assert(
       !std::is_same_v<A, linnet::activation::int8> || (keeps<S>(simd::code::u8) && S::group == 0),
       "linnet: activation::int8 multiplies 8-bit integer weights with one scale per row or tensor");
-  using stored_as = S;
   using activation = A;
 };
 

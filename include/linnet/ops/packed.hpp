@@ -1,0 +1,184 @@
+#pragma once
+/// @file
+/// A weight matrix in the form that products read: panels of 32 output features.
+
+#include <algorithm>
+
+#include <linnet/core/parallel.hpp>
+#include <linnet/simd/kernels.hpp>
+#include <linnet/storage/types.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Operations on plain arrays, value and derivative side by side. Called by every thread of a team
+/// with the same arguments; each computes its share of the outputs and all meet at the end.
+namespace ops {
+
+using simd::panel_width;
+
+/// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
+/// converted_bytes() for models whose products round their inputs.
+struct machine {
+  team threads{};
+  simd::level level = simd::level::portable;
+  void* converted = nullptr;
+};
+
+/// A weight matrix W[N, K] in the form that products read: panels of 32 output features, each K
+/// rows of numbers or of words of codes (see simd::word); the last panel is padded. The layout is
+/// the same at every instruction-set level and can be inverted exactly.
+template <class T, class S>
+struct packed_matrix {
+  using word = typename S::word;
+  const word* panels = nullptr;
+  const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
+  const float* zeros = nullptr;   ///< likewise when it is centred
+  const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
+
+  /// Rows of words in a panel of `k` inputs.
+  static constexpr index depth(index k) { return (k + S::per_word - 1) / S::per_word; }
+  /// Words that the panels of an [n, k] matrix occupy.
+  static constexpr index size(index n, index k) { return round_up(n, panel_width) * depth(k); }
+  /// Scales of an [n, k] matrix, padded like the panels.
+  static constexpr index scales_size(index n, index k) {
+    return round_up(n, panel_width) * row_scales<S>(k);
+  }
+  /// Where the scale of W(n, j) is.
+  static constexpr index scale_at(index n, index j, index k) {
+    const index g = S::group ? j / S::group : 0;
+    return (n / panel_width * row_scales<S>(k) + g) * panel_width + n % panel_width;
+  }
+  /// The canonical code of W(n, j), in the low bits.
+  typename S::value code(index n, index j, index k) const {
+    const word w =
+        panels[(n / panel_width * depth(k) + j / S::per_word) * panel_width + n % panel_width];
+    return code_in(w, j % S::per_word);
+  }
+  /// x[k] = row n of W.
+  void row(index n, index k, T* x) const {
+    const word* const first = panels + n / panel_width * depth(k) * panel_width + n % panel_width;
+    for (index j = 0; j < k; ++j)
+      x[j] =
+          static_cast<T>(S::decode(code_in(first[j / S::per_word * panel_width], j % S::per_word)));
+    if constexpr (S::scaled)
+      for (index j = 0; j < k; ++j) {
+        const index g = scale_at(n, j, k);
+        if constexpr (S::centred) x[j] -= static_cast<T>(zeros[g]);
+        x[j] *= static_cast<T>(scales[g]);
+      }
+  }
+  /// W(n, j).
+  T at(index n, index j, index k) const {
+    auto x = static_cast<T>(S::decode(code(n, j, k)));
+    if constexpr (S::scaled) {
+      const index g = scale_at(n, j, k);
+      if constexpr (S::centred) x -= static_cast<T>(zeros[g]);
+      x *= static_cast<T>(scales[g]);
+    }
+    return x;
+  }
+
+ private:
+  /// Code `j` of a word, as the canonical row has it.
+  static constexpr typename S::value code_in(word w, index j) {
+    if constexpr (S::per_word == 1) {
+      return w;
+    } else {
+      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+      const auto shift = static_cast<unsigned>(j) * bits;
+      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+    }
+  }
+};
+
+/// Fills the panels (and scales) of `to` from W[n, k]; `share` of the team.
+template <class T, class S>
+void pack(const machine& on, index n, index k, const matrix_ref<S>& from,
+          const packed_matrix<T, S>& to) {
+  using matrix = packed_matrix<T, S>;
+  using word = typename S::word;
+  const index depth = matrix::depth(k), groups = row_scales<S>(k);
+  on.threads.each(round_up(n, panel_width) / panel_width, [&](index panel) {
+    const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
+    word* const out = const_cast<word*>(to.panels) + first * depth;
+    for (index i = 0; i < panel_width; ++i)
+      for (index d = 0; d < depth; ++d) {
+        word w{};
+        if constexpr (S::per_word == 1) {
+          if (i < count) w = from.data[(first + i) * k + d];
+        } else {
+          constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+          for (index j = 0; j < S::per_word && i < count; ++j) {
+            const index column = d * S::per_word + j;
+            const auto code =
+                column < k ? static_cast<unsigned>(from.code(first + i, column, k)) : 0u;
+            w |= ((code + S::origin) & ((1u << bits) - 1)) << (static_cast<unsigned>(j) * bits);
+          }
+        }
+        out[d * panel_width + i] = w;
+      }
+    for (index i = 0; S::scaled && i < panel_width; ++i)
+      for (index g = 0; g < groups; ++g) {
+        const index at = (panel * groups + g) * panel_width + i;
+        const bool real = i < count;
+        const_cast<float*>(to.scales)[at] = real ? from.scales[(first + i) * groups + g] : 0.0f;
+        if constexpr (S::centred)
+          const_cast<float*>(to.zeros)[at] = real ? from.zeros[(first + i) * groups + g] : 0.0f;
+      }
+  });
+}
+
+/// The same from f32 masters for training in bf16. Also fills `rows`: pairs of output features,
+/// [ceil(n / 2), k], for the derivative by the inputs.
+template <class S>
+void pack(const machine& on, index n, index k, const matrix_ref<storage::f32>& from,
+          const packed_matrix<float, S>&
+              to) requires(std::is_same_v<typename S::activation, activation::bf16>) {
+  using matrix = packed_matrix<float, S>;
+  on.threads.each((n + panel_width - 1) / panel_width, [&](index panel) {
+    const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
+    auto* const out = const_cast<simd::word*>(to.panels) + first * matrix::depth(k);
+    constexpr index stretch = 128;
+    simd::word codes[stretch / 2];
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      for (index i = 0; i < count; ++i) {
+        const float* const row = from.data + (first + i) * k;
+        for (index j = 0; j < k; j += stretch) {
+          const index some = (std::min)(stretch, k - j);
+          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          for (index d = 0; d < matrix::depth(some); ++d)
+            out[(j / 2 + d) * panel_width + i] = codes[d];
+        }
+        if (i % 2 == 0)
+          K::template to_bf16_pairs<float>(k, row, i + 1 < count ? row + k : nullptr,
+                                           const_cast<simd::word*>(to.rows) + (first + i) / 2 * k);
+      }
+    });
+  });
+}
+
+/// The canonical matrix that `from` was packed from.
+template <class T, class S>
+void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<S>& to) {
+  const index groups = row_scales<S>(k), values = row_values<S>(k);
+  for (index i = 0; i < n; ++i) {
+    for (index j = 0; j < k; ++j) {
+      typename S::value& value = to.data[i * values + j / S::per_value];
+      const auto code = from.code(i, j, k);
+      if constexpr (S::per_value == 2)
+        value = static_cast<typename S::value>(j % 2 ? value | code << 4 : code);
+      else
+        value = code;
+    }
+    for (index g = 0; g < groups; ++g) {
+      const index at = from.scale_at(i, g * S::group, k);
+      to.scales[i * groups + g] = from.scales[at];
+      if constexpr (S::centred) to.zeros[i * groups + g] = from.zeros[at];
+    }
+  }
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
