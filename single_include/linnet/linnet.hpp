@@ -729,10 +729,10 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Lanes First, First + 1, ... of a vector, as many as there are `I`.
-template <int First, class V, int... I>
-LINNET_TARGET static inline auto part(const V& v, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(v, v, (First + I)...);
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
 }
 /// Sum of the lanes, halves first, in a fixed order.
 template <class T, int Lanes = lanes<T>>
@@ -1609,10 +1609,10 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Lanes First, First + 1, ... of a vector, as many as there are `I`.
-template <int First, class V, int... I>
-LINNET_TARGET static inline auto part(const V& v, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(v, v, (First + I)...);
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
 }
 /// Sum of the lanes, halves first, in a fixed order.
 template <class T, int Lanes = lanes<T>>
@@ -2489,10 +2489,10 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Lanes First, First + 1, ... of a vector, as many as there are `I`.
-template <int First, class V, int... I>
-LINNET_TARGET static inline auto part(const V& v, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(v, v, (First + I)...);
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
 }
 /// Sum of the lanes, halves first, in a fixed order.
 template <class T, int Lanes = lanes<T>>
@@ -5419,9 +5419,9 @@ void position_backward(const machine& on, index batch, index length, index d, co
   });
 }
 
-/// Rows of logits that are worked on at a time: about a million values.
+/// Rows of logits that are worked on at a time: about four million values.
 constexpr index head_rows(index vocabulary) {
-  const index rows = (index{1} << 20) / vocabulary;
+  const index rows = (index{1} << 22) / vocabulary;
   return rows < 8 ? 8 : rows > 128 ? 128 : rows;
 }
 

@@ -50,9 +50,9 @@ void position_backward(const machine& on, index batch, index length, index d, co
   });
 }
 
-/// Rows of logits that are worked on at a time: about a million values.
+/// Rows of logits that are worked on at a time: about four million values.
 constexpr index head_rows(index vocabulary) {
-  const index rows = (index{1} << 20) / vocabulary;
+  const index rows = (index{1} << 22) / vocabulary;
   return rows < 8 ? 8 : rows > 128 ? 128 : rows;
 }
 

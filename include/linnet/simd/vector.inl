@@ -48,10 +48,10 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Lanes First, First + 1, ... of a vector, as many as there are `I`.
-template <int First, class V, int... I>
-LINNET_TARGET static inline auto part(const V& v, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(v, v, (First + I)...);
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
 }
 /// Sum of the lanes, halves first, in a fixed order.
 template <class T, int Lanes = lanes<T>>
