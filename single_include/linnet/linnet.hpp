@@ -545,7 +545,7 @@ LINNET_NAMESPACE_END
 /// declared here (LINNET_COMPILED_KERNELS); its one source defines them (LINNET_KERNELS_SOURCE).
 
 /// @file
-/// The only place that knows about instruction sets: three levels of the same kernels, chosen at
+/// The only place that knows about instruction sets: four levels of the same kernels, chosen at
 /// run time, so a program built without -march still uses the best of the machine it runs on.
 
 #include <cmath>
@@ -622,6 +622,11 @@ struct epilogue {
   const T* bias = nullptr;  ///< one per column, or null
   T alpha = T(1);
   bool accumulate = false;  ///< add to what is there instead of overwriting it
+
+  /// The same for the part of the product that begins there.
+  constexpr epilogue from(index, index column) const {
+    return {bias ? bias + column : nullptr, alpha, accumulate};
+  }
 };
 
 /// The same for an integer product of signed activations and unsigned weight codes:
@@ -634,6 +639,12 @@ struct integer_epilogue {
   const float* zero = nullptr;            ///< the code of 0 in each column; null for 128
   const float* row_scale = nullptr;       ///< one per row
   const std::int32_t* row_sum = nullptr;  ///< sum of each row's codes
+
+  /// The same for the part of the product that begins there.
+  constexpr integer_epilogue from(index row, index column) const {
+    return {bias ? bias + column : nullptr, alpha,           accumulate,   scale + column,
+            zero ? zero + column : nullptr, row_scale + row, row_sum + row};
+  }
 };
 
 }  // namespace simd
@@ -728,6 +739,18 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   T values[lanes<T>];
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
 }
 /// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
 template <int First, class Vector, int... Lane>
@@ -916,9 +939,7 @@ template <class T>
 struct real_finish {
   vec<T> bias;
   LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = vec<T>{};
-    if (e.bias)
-      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
   }
   LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
     y = e.alpha * sum + bias;
@@ -1182,13 +1203,11 @@ template <class T>
 LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const bool whole = count == lanes<float>;
     words low, high = {};
-    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
-    if (second)
-      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
     const words both = low | high << 16;
-    if (whole)
+    if (count == lanes<float>)
       __builtin_memcpy(pairs + i, &both, sizeof both);
     else
       __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
@@ -1196,13 +1215,13 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 }
 
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec<float> most = {};
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
     const vec<float> a = v < 0.0f ? -v : v;
     most = a > most ? a : most;
   }
@@ -1211,7 +1230,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    const vec<float> v = get(x + i, count);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -1224,10 +1243,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
     }
   }
   for (index i = n; i % 4; ++i) y[i] = 0;
-  std::int32_t parts[lanes<float>];
-  __builtin_memcpy(parts, &total, sizeof total);
-  sum = 0;
-  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  codes_sum = sum<std::int32_t>(total);
   return scale;
 }
 
@@ -1278,15 +1294,10 @@ struct int8_finish {
   vec<float> bias, scale;
   vec_int<float> zero;
   LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
-    const bool whole = count == lanes<float>;
-    bias = vec<float>{};
-    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
-    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
     zero = vec_int<float>{};
-    if (e.zero)
-      zero = __builtin_convertvector(
-          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
-          vec_int<float>);
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
@@ -1318,18 +1329,6 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 #define LINNET_FOR_VECTORS(T, i, count, n) \
   for (index i = 0, count = lanes<T>;      \
        i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
-
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
 
 /// y = a + b; y may be a or b
 template <class T>
@@ -1609,6 +1608,18 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
 /// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
 template <int First, class Vector, int... Lane>
 LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
@@ -1796,9 +1807,7 @@ template <class T>
 struct real_finish {
   vec<T> bias;
   LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = vec<T>{};
-    if (e.bias)
-      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
   }
   LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
     y = e.alpha * sum + bias;
@@ -2062,13 +2071,11 @@ template <class T>
 LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const bool whole = count == lanes<float>;
     words low, high = {};
-    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
-    if (second)
-      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
     const words both = low | high << 16;
-    if (whole)
+    if (count == lanes<float>)
       __builtin_memcpy(pairs + i, &both, sizeof both);
     else
       __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
@@ -2076,13 +2083,13 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 }
 
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec<float> most = {};
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
     const vec<float> a = v < 0.0f ? -v : v;
     most = a > most ? a : most;
   }
@@ -2091,7 +2098,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    const vec<float> v = get(x + i, count);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -2104,10 +2111,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
     }
   }
   for (index i = n; i % 4; ++i) y[i] = 0;
-  std::int32_t parts[lanes<float>];
-  __builtin_memcpy(parts, &total, sizeof total);
-  sum = 0;
-  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  codes_sum = sum<std::int32_t>(total);
   return scale;
 }
 
@@ -2158,15 +2162,10 @@ struct int8_finish {
   vec<float> bias, scale;
   vec_int<float> zero;
   LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
-    const bool whole = count == lanes<float>;
-    bias = vec<float>{};
-    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
-    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
     zero = vec_int<float>{};
-    if (e.zero)
-      zero = __builtin_convertvector(
-          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
-          vec_int<float>);
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
@@ -2198,18 +2197,6 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 #define LINNET_FOR_VECTORS(T, i, count, n) \
   for (index i = 0, count = lanes<T>;      \
        i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
-
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
 
 /// y = a + b; y may be a or b
 template <class T>
@@ -2489,6 +2476,18 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
 /// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
 template <int First, class Vector, int... Lane>
 LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
@@ -2676,9 +2675,7 @@ template <class T>
 struct real_finish {
   vec<T> bias;
   LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = vec<T>{};
-    if (e.bias)
-      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
   }
   LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
     y = e.alpha * sum + bias;
@@ -2942,13 +2939,11 @@ template <class T>
 LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const bool whole = count == lanes<float>;
     words low, high = {};
-    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
-    if (second)
-      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
     const words both = low | high << 16;
-    if (whole)
+    if (count == lanes<float>)
       __builtin_memcpy(pairs + i, &both, sizeof both);
     else
       __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
@@ -2956,13 +2951,13 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 }
 
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec<float> most = {};
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
     const vec<float> a = v < 0.0f ? -v : v;
     most = a > most ? a : most;
   }
@@ -2971,7 +2966,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    const vec<float> v = get(x + i, count);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -2984,10 +2979,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
     }
   }
   for (index i = n; i % 4; ++i) y[i] = 0;
-  std::int32_t parts[lanes<float>];
-  __builtin_memcpy(parts, &total, sizeof total);
-  sum = 0;
-  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  codes_sum = sum<std::int32_t>(total);
   return scale;
 }
 
@@ -3038,15 +3030,10 @@ struct int8_finish {
   vec<float> bias, scale;
   vec_int<float> zero;
   LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
-    const bool whole = count == lanes<float>;
-    bias = vec<float>{};
-    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
-    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
     zero = vec_int<float>{};
-    if (e.zero)
-      zero = __builtin_convertvector(
-          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
-          vec_int<float>);
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
@@ -3078,18 +3065,6 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 #define LINNET_FOR_VECTORS(T, i, count, n) \
   for (index i = 0, count = lanes<T>;      \
        i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
-
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
 
 /// y = a + b; y may be a or b
 template <class T>
@@ -3322,9 +3297,7 @@ template <class T>
 struct real_finish {
   vec<T> bias;
   LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = vec<T>{};
-    if (e.bias)
-      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
   }
   LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
     y = e.alpha * sum + bias;
@@ -3588,13 +3561,11 @@ template <class T>
 LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const bool whole = count == lanes<float>;
     words low, high = {};
-    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
-    if (second)
-      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
     const words both = low | high << 16;
-    if (whole)
+    if (count == lanes<float>)
       __builtin_memcpy(pairs + i, &both, sizeof both);
     else
       __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
@@ -3602,13 +3573,13 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 }
 
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec<float> most = {};
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
     const vec<float> a = v < 0.0f ? -v : v;
     most = a > most ? a : most;
   }
@@ -3617,7 +3588,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    const vec<float> v = get(x + i, count);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -3630,10 +3601,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
     }
   }
   for (index i = n; i % 4; ++i) y[i] = 0;
-  std::int32_t parts[lanes<float>];
-  __builtin_memcpy(parts, &total, sizeof total);
-  sum = 0;
-  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  codes_sum = sum<std::int32_t>(total);
   return scale;
 }
 
@@ -3684,15 +3652,10 @@ struct int8_finish {
   vec<float> bias, scale;
   vec_int<float> zero;
   LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
-    const bool whole = count == lanes<float>;
-    bias = vec<float>{};
-    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
-    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
     zero = vec_int<float>{};
-    if (e.zero)
-      zero = __builtin_convertvector(
-          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
-          vec_int<float>);
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
@@ -4095,7 +4058,7 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
   static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
 };
 
-/// Whether storage `S` keeps codes of kind `C`.
+/// Whether storage `S` keeps codes of this kind.
 template <class S>
 constexpr bool keeps(simd::code kind) {
   if constexpr (S::per_word > 1)
@@ -4127,6 +4090,11 @@ template <class S>
 constexpr index row_scales(index columns) {
   return !S::scaled ? 0 : S::group == 0 ? 1 : (columns + S::group - 1) / S::group;
 }
+/// Which of a row's scales belongs to column `j`.
+template <class S>
+constexpr index group_of(index j) {
+  return S::group == 0 ? 0 : j / S::group;
+}
 /// Bytes of an [rows, columns] matrix in storage `S`, scales and zero points included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
@@ -4150,11 +4118,19 @@ struct matrix_ref {
     else
       return x;
   }
+  /// Stores it; the codes of a row come in ascending order.
+  void set_code(index r, index j, index columns, typename S::value code) const {
+    typename S::value& x = data[r * row_values<S>(columns) + j / S::per_value];
+    if constexpr (S::per_value == 2)
+      x = j % 2 ? static_cast<typename S::value>(x | code << 4) : code;
+    else
+      x = code;
+  }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {
     double x = S::decode(code(r, j, columns));
     if constexpr (S::scaled) {
-      const index g = r * row_scales<S>(columns) + (S::group ? j / S::group : 0);
+      const index g = r * row_scales<S>(columns) + group_of<S>(j);
       if constexpr (S::centred) x -= static_cast<double>(zeros[g]);
       x *= static_cast<double>(scales[g]);
     }
@@ -4179,7 +4155,7 @@ void fit_range(double low, double high, float& scale, float* zero) {
 /// Rounds `x`[rows, columns] to storage `S`.
 template <class S, class T>
 void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& to) {
-  const index per_row = row_scales<S>(columns), values = row_values<S>(columns);
+  const index per_row = row_scales<S>(columns);
   [[maybe_unused]] const auto range = [&](const T* from, index n, index at) {
     if constexpr (S::scaled) {
       double low = 0, high = 0;
@@ -4203,20 +4179,14 @@ void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& t
               r * per_row + g);
       }
     }
-    std::fill_n(to.data + r * values, values, typename S::value{});
     for (index j = 0; j < columns; ++j) {
       double v = static_cast<double>(row[j]);
       if constexpr (S::scaled) {
-        const index g = r * per_row + (S::group ? j / S::group : 0);
+        const index g = r * per_row + group_of<S>(j);
         v /= static_cast<double>(to.scales[g]);
         if constexpr (S::centred) v = std::nearbyint(v) + static_cast<double>(to.zeros[g]);
       }
-      auto& out = to.data[r * values + j / S::per_value];
-      const auto code = S::encode(v);
-      if constexpr (S::per_value == 2)
-        out = static_cast<typename S::value>(out | code << (j % 2 * 4));
-      else
-        out = code;
+      to.set_code(r, j, columns, S::encode(v));
     }
   }
 }
@@ -4262,27 +4232,19 @@ struct packed_matrix {
   }
   /// Where the scale of W(n, j) is.
   static constexpr index scale_at(index n, index j, index k) {
-    const index g = S::group ? j / S::group : 0;
-    return (n / panel_width * row_scales<S>(k) + g) * panel_width + n % panel_width;
+    return (n / panel_width * row_scales<S>(k) + group_of<S>(j)) * panel_width + n % panel_width;
   }
   /// The canonical code of W(n, j), in the low bits.
   typename S::value code(index n, index j, index k) const {
     const word w =
         panels[(n / panel_width * depth(k) + j / S::per_word) * panel_width + n % panel_width];
-    return code_in(w, j % S::per_word);
-  }
-  /// x[k] = row n of W.
-  void row(index n, index k, T* x) const {
-    const word* const first = panels + n / panel_width * depth(k) * panel_width + n % panel_width;
-    for (index j = 0; j < k; ++j)
-      x[j] =
-          static_cast<T>(S::decode(code_in(first[j / S::per_word * panel_width], j % S::per_word)));
-    if constexpr (S::scaled)
-      for (index j = 0; j < k; ++j) {
-        const index g = scale_at(n, j, k);
-        if constexpr (S::centred) x[j] -= static_cast<T>(zeros[g]);
-        x[j] *= static_cast<T>(scales[g]);
-      }
+    if constexpr (S::per_word == 1) {
+      return w;
+    } else {
+      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+      const auto shift = static_cast<unsigned>(j % S::per_word) * bits;
+      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+    }
   }
   /// W(n, j).
   T at(index n, index j, index k) const {
@@ -4293,18 +4255,6 @@ struct packed_matrix {
       x *= static_cast<T>(scales[g]);
     }
     return x;
-  }
-
- private:
-  /// Code `j` of a word, as the canonical row has it.
-  static constexpr typename S::value code_in(word w, index j) {
-    if constexpr (S::per_word == 1) {
-      return w;
-    } else {
-      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-      const auto shift = static_cast<unsigned>(j) * bits;
-      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
-    }
   }
 };
 
@@ -4378,16 +4328,9 @@ void pack(const machine& on, index n, index k, const matrix_ref<storage::f32>& f
 /// The canonical matrix that `from` was packed from.
 template <class T, class S>
 void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<S>& to) {
-  const index groups = row_scales<S>(k), values = row_values<S>(k);
+  const index groups = row_scales<S>(k);
   for (index i = 0; i < n; ++i) {
-    for (index j = 0; j < k; ++j) {
-      typename S::value& value = to.data[i * values + j / S::per_value];
-      const auto code = from.code(i, j, k);
-      if constexpr (S::per_value == 2)
-        value = static_cast<typename S::value>(j % 2 ? value | code << 4 : code);
-      else
-        value = code;
-    }
+    for (index j = 0; j < k; ++j) to.set_code(i, j, k, from.code(i, j, k));
     for (index g = 0; g < groups; ++g) {
       const index at = from.scale_at(i, g * S::group, k);
       to.scales[i * groups + g] = from.scales[at];
@@ -4448,20 +4391,31 @@ void each_block(const machine& on, index m, index n, F&& f) {
   }
 }
 
-/// Splits C = epilogue(A B) in T over the team.
-template <class T>
-void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<T>& a,
-                   const simd::columns_operand<T>& b, T* c, const simd::epilogue<T>& e,
-                   index slack) {
+/// Splits C = epilogue(A B) over the team: of numbers, of words of bf16 pairs, or, with an integer
+/// epilogue, of words of four int8. `k` counts what A and B hold.
+template <class Value, class T, class Epilogue>
+void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<Value>& a,
+                   const simd::columns_operand<Value>& b, T* c, const Epilogue& e, index slack) {
   each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
-    simd::epilogue<T> part = e;
-    if (part.bias) part.bias += j0;
-    simd::dispatch(on.level, [&](auto kernels) {
-      decltype(kernels)::template multiply<T>(
-          i1 - i0, j1 - j0, k, {a.data + i0 * a.row, a.row, a.column},
-          {b.data + p0 * b.panel, b.ld, b.panel}, c + i0 * n + j0, n, part, slack + n - j1);
-    });
+    const index rows = i1 - i0, columns = j1 - j0, readable = slack + n - j1;
+    const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
+    const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
+    const Epilogue part = e.from(i0, j0);
+    T* const out = c + i0 * n + j0;
+    const auto multiply = [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (std::is_same_v<Value, T>)
+        K::template multiply<T>(rows, columns, k, left, right, out, n, part, readable);
+      else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
+        K::template multiply_int8<T>(rows, columns, k, left, right, out, n, part, readable);
+      else
+        K::template multiply_bf16<T>(rows, columns, k, left, right, out, n, part, readable);
+    };
+    if constexpr (std::is_same_v<Value, T>)
+      simd::dispatch(on.level, multiply);
+    else
+      simd::dispatch_dot(on.level, multiply);
   });
 }
 
@@ -4509,7 +4463,7 @@ template <class S, class F>
 void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
   using matrix = packed_matrix<float, S>;
   for (index at = k0; at < k1;) {
-    const index end = S::group ? (std::min)(k1, (at / S::group + 1) * S::group) : k1;
+    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
     const index scale = matrix::scale_at(p * panel_width, at, k);
     f(at, end, w.panels + (p * matrix::depth(k) + at / S::per_word) * panel_width,
       S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
@@ -4525,6 +4479,7 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
   using matrix = packed_matrix<float, S>;
   constexpr auto origin = static_cast<float>(S::origin);
   const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  simd::epilogue<float> part = e.from(i0, j0);
   if (i1 - i0 == 1) {
     alignas(64) float sums[panel_width] = {};
     each_group(p, k, 0, k, w,
@@ -4535,13 +4490,11 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
                });
     float* const out = y + i0 * n + j0;
     for (index j = 0; j < columns; ++j)
-      out[j] =
-          (e.accumulate ? out[j] : 0.0f) + e.alpha * sums[j] + (e.bias ? e.bias[j0 + j] : 0.0f);
+      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
+               (part.bias ? part.bias[j] : 0.0f);
     return;
   }
   alignas(64) float numbers[decoded_rows * panel_width];
-  simd::epilogue<float> part = e;
-  if (part.bias) part.bias += j0;
   for (index k0 = 0; k0 < k; k0 += decoded_rows) {
     const index k1 = (std::min)(k, k0 + decoded_rows);
     each_group(p, k, k0, k1, w,
@@ -4580,11 +4533,12 @@ void products(const machine& on, index m, index k, const T* x, const product<T, 
   if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
     const simd::epilogue<T> e{one.bias, one.alpha, one.accumulate};
-    const index n = one.n, depth = matrix::depth(k);
     const auto& w = one.w;
+    const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
+    const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
+                                                         panel_width * depth};
     if constexpr (S::per_word == 1) {
-      detail::split_product<T>(on, m, n, k, {x, k, 1}, {w.panels, panel_width, panel_width * k},
-                               one.y, e, round_up(n, panel_width) - n);
+      detail::split_product<T>(on, m, n, k, {x, k, 1}, panels, one.y, e, padding);
     } else if constexpr (!converts<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         simd::dispatch(on.level, [&](auto kernels) {
@@ -4592,28 +4546,13 @@ void products(const machine& on, index m, index k, const T* x, const product<T, 
             detail::decoded_product(kernels, i0, i1, p, n, k, x, w, one.y, e);
         });
       });
+    } else if constexpr (std::is_same_v<typename S::activation, activation::bf16>) {
+      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding);
     } else {
-      detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-        const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
-        const simd::rows_operand<simd::word> a{inputs.codes.data + i0 * depth, depth, 1};
-        const simd::columns_operand<simd::word> b{w.panels + p0 * panel_width * depth, panel_width,
-                                                  panel_width * depth};
-        float* const y = one.y + i0 * n + j0;
-        const float* const bias = one.bias ? one.bias + j0 : nullptr;
-        const index slack = p1 * panel_width - j1;
-        simd::dispatch_dot(on.level, [&](auto kernels) {
-          using K = decltype(kernels);
-          if constexpr (std::is_same_v<typename S::activation, activation::bf16>)
-            K::template multiply_bf16<float>(i1 - i0, j1 - j0, depth, a, b, y, n,
-                                             {bias, one.alpha, one.accumulate}, slack);
-          else
-            K::template multiply_int8<float>(
-                i1 - i0, j1 - j0, depth, a, b, y, n,
-                {bias, one.alpha, one.accumulate, w.scales + j0,
-                 S::centred ? w.zeros + j0 : nullptr, inputs.scales + i0, inputs.sums + i0},
-                slack);
-        });
-      });
+      const simd::integer_epilogue scaled{
+          one.bias,      one.alpha,  one.accumulate, w.scales, S::centred ? w.zeros : nullptr,
+          inputs.scales, inputs.sums};
+      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, scaled, padding);
     }
   }
   on.threads.wait();
@@ -4634,7 +4573,7 @@ void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
       S::per_word == 1,
       "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
   detail::split_product<T>(on, m, k, n, {dy, n, 1}, {w.rows, k, panel_width}, dx,
-                           {nullptr, alpha, true}, 0);
+                           simd::epilogue<T>{nullptr, alpha, true}, 0);
   on.threads.wait();
 }
 
@@ -4642,8 +4581,8 @@ void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
 template <class T>
 void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw,
                T alpha = T(1)) {
-  detail::split_product<T>(on, n, k, m, {dy, 1, n}, {x, k, panel_width}, dw, {nullptr, alpha, true},
-                           0);
+  detail::split_product<T>(on, n, k, m, {dy, 1, n}, {x, k, panel_width}, dw,
+                           simd::epilogue<T>{nullptr, alpha, true}, 0);
   on.threads.wait();
 }
 
@@ -4676,20 +4615,11 @@ void matmul_backward(const machine& on, index m, index n, index k, const T* dy, 
                                  reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
-    const auto product = [&](index rows, index columns, index words,
-                             const simd::rows_operand<simd::word>& a, const simd::word* b, T* c) {
-      detail::each_block(on, rows, columns, [&](index i0, index i1, index p0, index p1) {
-        const index j0 = p0 * panel_width, j1 = (std::min)(columns, p1 * panel_width);
-        simd::dispatch_dot(on.level, [&](auto kernels) {
-          decltype(kernels)::template multiply_bf16<T>(
-              i1 - i0, j1 - j0, words, {a.data + i0 * a.row, a.row, a.column},
-              {b + j0, columns, panel_width}, c + i0 * columns + j0, columns,
-              {nullptr, alpha, true}, columns - j1);
-        });
-      });
-    };
-    product(n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw);
-    product(m, k, depth, {dy_rows, depth, 1}, w.rows, dx);
+    const simd::epilogue<T> add{nullptr, alpha, true};
+    detail::split_product<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, {x_pairs, k, panel_width},
+                                      dw, add, 0);
+    detail::split_product<simd::word>(on, m, k, depth, {dy_rows, depth, 1},
+                                      {w.rows, k, panel_width}, dx, add, 0);
     on.threads.wait();
   }
 }
@@ -5397,7 +5327,9 @@ namespace ops {
 template <class T, class S>
 void embed(const machine& on, index rows, index d, const token* tokens,
            const packed_matrix<T, S>& table, T* x) {
-  on.threads.each(rows, [&](index i) { table.row(tokens[i], d, x + i * d); });
+  on.threads.each(rows, [&](index i) {
+    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
+  });
 }
 /// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
 template <class T>
@@ -9639,7 +9571,7 @@ class trainer {
         [&](const path&, const tensor_info& info, auto& to, const auto& from) {
           if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             if constexpr (rounds)
-              to.rows = more.take<simd::word>((info.rows + 1) / 2 * info.columns);
+              to.rows = more.take<simd::word>(pair_words(info));
             else
               to.rows = from.data;
           }
@@ -9714,13 +9646,17 @@ class trainer {
   trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer, const training& how)
       : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
 
+  /// Words of packed_matrix::rows when training in bf16.
+  static constexpr index pair_words(const tensor_info& info) {
+    return (info.rows + 1) / 2 * info.columns;
+  }
   static constexpr index workspace_bytes(const limits& l) {
     arena more;
     (void)more.take<double>(detail::norm_chunks<M>());
     if (rounds)
       M::visit(
           [&](const path&, const tensor_info& info) {
-            if (info.stored()) (void)more.take<simd::word>((info.rows + 1) / 2 * info.columns);
+            if (info.stored()) (void)more.take<simd::word>(pair_words(info));
           },
           path{});
     return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();

@@ -13,23 +13,6 @@ namespace activation = ln::activation;
 using t5 = ln::t5<tiny_t5_shape>;
 using llama = ln::decoder<tiny_decoder_shape>;
 
-/// f32 weights with the numbers that stored weights stand for.
-template <class M, class Q>
-ln::weights<M> meaning_of(const ln::weights<Q>& q) {
-  ln::weights<M> w;
-  M::visit(
-      [](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
-        if constexpr (requires { from.scales; })
-          for (index r = 0; r < info.rows; ++r)
-            for (index j = 0; j < info.columns; ++j)
-              to.data[r * info.columns + j] = static_cast<float>(from.at(r, j, info.columns));
-        else
-          std::copy_n(from, info.size(), to);
-      },
-      ln::path{}, w.tree(), q.tree());
-  return w;
-}
-
 /// The logits after a prompt fed at once and after the same prompt token by token.
 template <class Q>
 std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_by_one) {
@@ -55,7 +38,7 @@ void check_model(double rounding) {
   const auto q = ln::quantize<S, A>(w);
   const auto p = ln::pack(q);
   const auto whole = prompt_logits(p, 1, false);
-  const auto want = prompt_logits(ln::pack(meaning_of<llama>(q)), 1, false);
+  const auto want = prompt_logits(ln::pack(decoded<llama>(q)), 1, false);
   BOOST_TEST(distance(whole, want) <= rounding, Q::storage::name);
   BOOST_TEST((rounding < 1e-4 || distance(whole, want) > 1e-6), Q::storage::name);
   BOOST_TEST(distance(prompt_logits(p, 1, true), whole) <= (std::max)(1e-5, rounding));

@@ -11,11 +11,6 @@ namespace {
 
 using kind = ln::activation_kind;
 
-/// Calls f(kernels) with the kernels of each level.
-template <class F>
-void for_levels(F&& f) {
-  for (const auto level : levels()) ln::simd::dispatch(level, f);
-}
 template <class T>
 constexpr double small = sizeof(T) == 8 ? 1e-13 : 2e-6;
 

@@ -61,12 +61,6 @@ void check_small_float(int exponent_bits, int fraction_bits, bool finite) {
   BOOST_TEST(wrong_middle == 0, S::name);
 }
 
-/// Calls f with the kernels of every level of this machine.
-template <class F>
-void for_levels(F&& f) {
-  for (const auto level : levels()) simd::dispatch_dot(level, f);
-}
-
 /// Every code of storage S, decoded by the vectors of every level, in every place of a word.
 template <class S>
 void check_vectors() {

@@ -131,4 +131,21 @@ void check_model(const Data& data, double dropout = 0, double z_loss = 0) {
   BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
 }
 
+/// f32 weights with the numbers that stored weights stand for.
+template <class M, class Q>
+ln::weights<M> decoded(const ln::weights<Q>& q) {
+  ln::weights<M> w;
+  M::visit(
+      [](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
+        if constexpr (requires { from.scales; })
+          for (index r = 0; r < info.rows; ++r)
+            for (index j = 0; j < info.columns; ++j)
+              to.data[r * info.columns + j] = static_cast<float>(from.at(r, j, info.columns));
+        else
+          std::copy_n(from, info.size(), to);
+      },
+      ln::path{}, w.tree(), q.tree());
+  return w;
+}
+
 }  // namespace test

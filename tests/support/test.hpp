@@ -94,6 +94,12 @@ inline std::vector<ln::simd::level> levels() {
   return all;
 }
 
+/// Calls f(kernels) with the kernels of each level of this machine.
+template <class F>
+void for_levels(F&& f) {
+  for (const auto l : levels()) ln::simd::dispatch_dot(l, f);
+}
+
 /// A user's own executor: one std::thread per rank.
 inline ln::executor std_threads() {
   return {nullptr, [](void*, int n, void (*body)(void*, int, int), void* argument) {

@@ -28,7 +28,9 @@ namespace ops {
 template <class T, class S>
 void embed(const machine& on, index rows, index d, const token* tokens,
            const packed_matrix<T, S>& table, T* x) {
-  on.threads.each(rows, [&](index i) { table.row(tokens[i], d, x + i * d); });
+  on.threads.each(rows, [&](index i) {
+    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
+  });
 }
 /// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
 template <class T>

@@ -55,20 +55,31 @@ void each_block(const machine& on, index m, index n, F&& f) {
   }
 }
 
-/// Splits C = epilogue(A B) in T over the team.
-template <class T>
-void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<T>& a,
-                   const simd::columns_operand<T>& b, T* c, const simd::epilogue<T>& e,
-                   index slack) {
+/// Splits C = epilogue(A B) over the team: of numbers, of words of bf16 pairs, or, with an integer
+/// epilogue, of words of four int8. `k` counts what A and B hold.
+template <class Value, class T, class Epilogue>
+void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<Value>& a,
+                   const simd::columns_operand<Value>& b, T* c, const Epilogue& e, index slack) {
   each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
-    simd::epilogue<T> part = e;
-    if (part.bias) part.bias += j0;
-    simd::dispatch(on.level, [&](auto kernels) {
-      decltype(kernels)::template multiply<T>(
-          i1 - i0, j1 - j0, k, {a.data + i0 * a.row, a.row, a.column},
-          {b.data + p0 * b.panel, b.ld, b.panel}, c + i0 * n + j0, n, part, slack + n - j1);
-    });
+    const index rows = i1 - i0, columns = j1 - j0, readable = slack + n - j1;
+    const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
+    const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
+    const Epilogue part = e.from(i0, j0);
+    T* const out = c + i0 * n + j0;
+    const auto multiply = [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (std::is_same_v<Value, T>)
+        K::template multiply<T>(rows, columns, k, left, right, out, n, part, readable);
+      else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
+        K::template multiply_int8<T>(rows, columns, k, left, right, out, n, part, readable);
+      else
+        K::template multiply_bf16<T>(rows, columns, k, left, right, out, n, part, readable);
+    };
+    if constexpr (std::is_same_v<Value, T>)
+      simd::dispatch(on.level, multiply);
+    else
+      simd::dispatch_dot(on.level, multiply);
   });
 }
 
@@ -116,7 +127,7 @@ template <class S, class F>
 void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
   using matrix = packed_matrix<float, S>;
   for (index at = k0; at < k1;) {
-    const index end = S::group ? (std::min)(k1, (at / S::group + 1) * S::group) : k1;
+    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
     const index scale = matrix::scale_at(p * panel_width, at, k);
     f(at, end, w.panels + (p * matrix::depth(k) + at / S::per_word) * panel_width,
       S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
@@ -132,6 +143,7 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
   using matrix = packed_matrix<float, S>;
   constexpr auto origin = static_cast<float>(S::origin);
   const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  simd::epilogue<float> part = e.from(i0, j0);
   if (i1 - i0 == 1) {
     alignas(64) float sums[panel_width] = {};
     each_group(p, k, 0, k, w,
@@ -142,13 +154,11 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
                });
     float* const out = y + i0 * n + j0;
     for (index j = 0; j < columns; ++j)
-      out[j] =
-          (e.accumulate ? out[j] : 0.0f) + e.alpha * sums[j] + (e.bias ? e.bias[j0 + j] : 0.0f);
+      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
+               (part.bias ? part.bias[j] : 0.0f);
     return;
   }
   alignas(64) float numbers[decoded_rows * panel_width];
-  simd::epilogue<float> part = e;
-  if (part.bias) part.bias += j0;
   for (index k0 = 0; k0 < k; k0 += decoded_rows) {
     const index k1 = (std::min)(k, k0 + decoded_rows);
     each_group(p, k, k0, k1, w,
@@ -187,11 +197,12 @@ void products(const machine& on, index m, index k, const T* x, const product<T, 
   if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
     const simd::epilogue<T> e{one.bias, one.alpha, one.accumulate};
-    const index n = one.n, depth = matrix::depth(k);
     const auto& w = one.w;
+    const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
+    const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
+                                                         panel_width * depth};
     if constexpr (S::per_word == 1) {
-      detail::split_product<T>(on, m, n, k, {x, k, 1}, {w.panels, panel_width, panel_width * k},
-                               one.y, e, round_up(n, panel_width) - n);
+      detail::split_product<T>(on, m, n, k, {x, k, 1}, panels, one.y, e, padding);
     } else if constexpr (!converts<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         simd::dispatch(on.level, [&](auto kernels) {
@@ -199,28 +210,13 @@ void products(const machine& on, index m, index k, const T* x, const product<T, 
             detail::decoded_product(kernels, i0, i1, p, n, k, x, w, one.y, e);
         });
       });
+    } else if constexpr (std::is_same_v<typename S::activation, activation::bf16>) {
+      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding);
     } else {
-      detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-        const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
-        const simd::rows_operand<simd::word> a{inputs.codes.data + i0 * depth, depth, 1};
-        const simd::columns_operand<simd::word> b{w.panels + p0 * panel_width * depth, panel_width,
-                                                  panel_width * depth};
-        float* const y = one.y + i0 * n + j0;
-        const float* const bias = one.bias ? one.bias + j0 : nullptr;
-        const index slack = p1 * panel_width - j1;
-        simd::dispatch_dot(on.level, [&](auto kernels) {
-          using K = decltype(kernels);
-          if constexpr (std::is_same_v<typename S::activation, activation::bf16>)
-            K::template multiply_bf16<float>(i1 - i0, j1 - j0, depth, a, b, y, n,
-                                             {bias, one.alpha, one.accumulate}, slack);
-          else
-            K::template multiply_int8<float>(
-                i1 - i0, j1 - j0, depth, a, b, y, n,
-                {bias, one.alpha, one.accumulate, w.scales + j0,
-                 S::centred ? w.zeros + j0 : nullptr, inputs.scales + i0, inputs.sums + i0},
-                slack);
-        });
-      });
+      const simd::integer_epilogue scaled{
+          one.bias,      one.alpha,  one.accumulate, w.scales, S::centred ? w.zeros : nullptr,
+          inputs.scales, inputs.sums};
+      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, scaled, padding);
     }
   }
   on.threads.wait();
@@ -241,7 +237,7 @@ void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
       S::per_word == 1,
       "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
   detail::split_product<T>(on, m, k, n, {dy, n, 1}, {w.rows, k, panel_width}, dx,
-                           {nullptr, alpha, true}, 0);
+                           simd::epilogue<T>{nullptr, alpha, true}, 0);
   on.threads.wait();
 }
 
@@ -249,8 +245,8 @@ void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
 template <class T>
 void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw,
                T alpha = T(1)) {
-  detail::split_product<T>(on, n, k, m, {dy, 1, n}, {x, k, panel_width}, dw, {nullptr, alpha, true},
-                           0);
+  detail::split_product<T>(on, n, k, m, {dy, 1, n}, {x, k, panel_width}, dw,
+                           simd::epilogue<T>{nullptr, alpha, true}, 0);
   on.threads.wait();
 }
 
@@ -283,20 +279,11 @@ void matmul_backward(const machine& on, index m, index n, index k, const T* dy, 
                                  reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
-    const auto product = [&](index rows, index columns, index words,
-                             const simd::rows_operand<simd::word>& a, const simd::word* b, T* c) {
-      detail::each_block(on, rows, columns, [&](index i0, index i1, index p0, index p1) {
-        const index j0 = p0 * panel_width, j1 = (std::min)(columns, p1 * panel_width);
-        simd::dispatch_dot(on.level, [&](auto kernels) {
-          decltype(kernels)::template multiply_bf16<T>(
-              i1 - i0, j1 - j0, words, {a.data + i0 * a.row, a.row, a.column},
-              {b + j0, columns, panel_width}, c + i0 * columns + j0, columns,
-              {nullptr, alpha, true}, columns - j1);
-        });
-      });
-    };
-    product(n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw);
-    product(m, k, depth, {dy_rows, depth, 1}, w.rows, dx);
+    const simd::epilogue<T> add{nullptr, alpha, true};
+    detail::split_product<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, {x_pairs, k, panel_width},
+                                      dw, add, 0);
+    detail::split_product<simd::word>(on, m, k, depth, {dy_rows, depth, 1},
+                                      {w.rows, k, panel_width}, dx, add, 0);
     on.threads.wait();
   }
 }

@@ -45,27 +45,19 @@ struct packed_matrix {
   }
   /// Where the scale of W(n, j) is.
   static constexpr index scale_at(index n, index j, index k) {
-    const index g = S::group ? j / S::group : 0;
-    return (n / panel_width * row_scales<S>(k) + g) * panel_width + n % panel_width;
+    return (n / panel_width * row_scales<S>(k) + group_of<S>(j)) * panel_width + n % panel_width;
   }
   /// The canonical code of W(n, j), in the low bits.
   typename S::value code(index n, index j, index k) const {
     const word w =
         panels[(n / panel_width * depth(k) + j / S::per_word) * panel_width + n % panel_width];
-    return code_in(w, j % S::per_word);
-  }
-  /// x[k] = row n of W.
-  void row(index n, index k, T* x) const {
-    const word* const first = panels + n / panel_width * depth(k) * panel_width + n % panel_width;
-    for (index j = 0; j < k; ++j)
-      x[j] =
-          static_cast<T>(S::decode(code_in(first[j / S::per_word * panel_width], j % S::per_word)));
-    if constexpr (S::scaled)
-      for (index j = 0; j < k; ++j) {
-        const index g = scale_at(n, j, k);
-        if constexpr (S::centred) x[j] -= static_cast<T>(zeros[g]);
-        x[j] *= static_cast<T>(scales[g]);
-      }
+    if constexpr (S::per_word == 1) {
+      return w;
+    } else {
+      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
+      const auto shift = static_cast<unsigned>(j % S::per_word) * bits;
+      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+    }
   }
   /// W(n, j).
   T at(index n, index j, index k) const {
@@ -76,18 +68,6 @@ struct packed_matrix {
       x *= static_cast<T>(scales[g]);
     }
     return x;
-  }
-
- private:
-  /// Code `j` of a word, as the canonical row has it.
-  static constexpr typename S::value code_in(word w, index j) {
-    if constexpr (S::per_word == 1) {
-      return w;
-    } else {
-      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-      const auto shift = static_cast<unsigned>(j) * bits;
-      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
-    }
   }
 };
 
@@ -161,16 +141,9 @@ void pack(const machine& on, index n, index k, const matrix_ref<storage::f32>& f
 /// The canonical matrix that `from` was packed from.
 template <class T, class S>
 void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<S>& to) {
-  const index groups = row_scales<S>(k), values = row_values<S>(k);
+  const index groups = row_scales<S>(k);
   for (index i = 0; i < n; ++i) {
-    for (index j = 0; j < k; ++j) {
-      typename S::value& value = to.data[i * values + j / S::per_value];
-      const auto code = from.code(i, j, k);
-      if constexpr (S::per_value == 2)
-        value = static_cast<typename S::value>(j % 2 ? value | code << 4 : code);
-      else
-        value = code;
-    }
+    for (index j = 0; j < k; ++j) to.set_code(i, j, k, from.code(i, j, k));
     for (index g = 0; g < groups; ++g) {
       const index at = from.scale_at(i, g * S::group, k);
       to.scales[i * groups + g] = from.scales[at];

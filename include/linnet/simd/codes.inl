@@ -143,13 +143,11 @@ template <class T>
 LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const bool whole = count == lanes<float>;
     words low, high = {};
-    round_to_bf16(whole ? load(first + i) : load_first<float>(first + i, count), low);
-    if (second)
-      round_to_bf16(whole ? load(second + i) : load_first<float>(second + i, count), high);
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
     const words both = low | high << 16;
-    if (whole)
+    if (count == lanes<float>)
       __builtin_memcpy(pairs + i, &both, sizeof both);
     else
       __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
@@ -157,13 +155,13 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 }
 
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `sum` is of the codes.
+/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& sum) {
+LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec<float> most = {};
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = n - i < lanes<float> ? load_first<float>(x + i, n - i) : load(x + i);
+    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
     const vec<float> a = v < 0.0f ? -v : v;
     most = a > most ? a : most;
   }
@@ -172,7 +170,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = count < lanes<float> ? load_first<float>(x + i, count) : load(x + i);
+    const vec<float> v = get(x + i, count);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -185,10 +183,7 @@ LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int
     }
   }
   for (index i = n; i % 4; ++i) y[i] = 0;
-  std::int32_t parts[lanes<float>];
-  __builtin_memcpy(parts, &total, sizeof total);
-  sum = 0;
-  for (int l = 0; l < lanes<float>; ++l) sum += parts[l];
+  codes_sum = sum<std::int32_t>(total);
   return scale;
 }
 
@@ -239,15 +234,10 @@ struct int8_finish {
   vec<float> bias, scale;
   vec_int<float> zero;
   LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
-    const bool whole = count == lanes<float>;
-    bias = vec<float>{};
-    if (e.bias) bias = whole ? load(e.bias + column) : load_first<float>(e.bias + column, count);
-    scale = whole ? load(e.scale + column) : load_first<float>(e.scale + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
     zero = vec_int<float>{};
-    if (e.zero)
-      zero = __builtin_convertvector(
-          whole ? load(e.zero + column) : load_first<float>(e.zero + column, count),
-          vec_int<float>);
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {

@@ -1,6 +1,6 @@
 #pragma once
 /// @file
-/// The only place that knows about instruction sets: three levels of the same kernels, chosen at
+/// The only place that knows about instruction sets: four levels of the same kernels, chosen at
 /// run time, so a program built without -march still uses the best of the machine it runs on.
 
 #include <cmath>

@@ -15,9 +15,7 @@ template <class T>
 struct real_finish {
   vec<T> bias;
   LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = vec<T>{};
-    if (e.bias)
-      bias = count == lanes<T> ? load(e.bias + column) : load_first<T>(e.bias + column, count);
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
   }
   LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
     y = e.alpha * sum + bias;

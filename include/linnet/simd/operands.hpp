@@ -69,6 +69,11 @@ struct epilogue {
   const T* bias = nullptr;  ///< one per column, or null
   T alpha = T(1);
   bool accumulate = false;  ///< add to what is there instead of overwriting it
+
+  /// The same for the part of the product that begins there.
+  constexpr epilogue from(index, index column) const {
+    return {bias ? bias + column : nullptr, alpha, accumulate};
+  }
 };
 
 /// The same for an integer product of signed activations and unsigned weight codes:
@@ -81,6 +86,12 @@ struct integer_epilogue {
   const float* zero = nullptr;            ///< the code of 0 in each column; null for 128
   const float* row_scale = nullptr;       ///< one per row
   const std::int32_t* row_sum = nullptr;  ///< sum of each row's codes
+
+  /// The same for the part of the product that begins there.
+  constexpr integer_epilogue from(index row, index column) const {
+    return {bias ? bias + column : nullptr, alpha,           accumulate,   scale + column,
+            zero ? zero + column : nullptr, row_scale + row, row_sum + row};
+  }
 };
 
 }  // namespace simd

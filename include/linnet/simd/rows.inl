@@ -6,18 +6,6 @@
   for (index i = 0, count = lanes<T>;      \
        i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
 
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {

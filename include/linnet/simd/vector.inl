@@ -48,6 +48,18 @@ LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
   store(values, v);
   for (index l = 0; l < n; ++l) p[l] = values[l];
 }
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
 /// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
 template <int First, class Vector, int... Lane>
 LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {

@@ -216,7 +216,7 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
   static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
 };
 
-/// Whether storage `S` keeps codes of kind `C`.
+/// Whether storage `S` keeps codes of this kind.
 template <class S>
 constexpr bool keeps(simd::code kind) {
   if constexpr (S::per_word > 1)
@@ -248,6 +248,11 @@ template <class S>
 constexpr index row_scales(index columns) {
   return !S::scaled ? 0 : S::group == 0 ? 1 : (columns + S::group - 1) / S::group;
 }
+/// Which of a row's scales belongs to column `j`.
+template <class S>
+constexpr index group_of(index j) {
+  return S::group == 0 ? 0 : j / S::group;
+}
 /// Bytes of an [rows, columns] matrix in storage `S`, scales and zero points included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
@@ -271,11 +276,19 @@ struct matrix_ref {
     else
       return x;
   }
+  /// Stores it; the codes of a row come in ascending order.
+  void set_code(index r, index j, index columns, typename S::value code) const {
+    typename S::value& x = data[r * row_values<S>(columns) + j / S::per_value];
+    if constexpr (S::per_value == 2)
+      x = j % 2 ? static_cast<typename S::value>(x | code << 4) : code;
+    else
+      x = code;
+  }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {
     double x = S::decode(code(r, j, columns));
     if constexpr (S::scaled) {
-      const index g = r * row_scales<S>(columns) + (S::group ? j / S::group : 0);
+      const index g = r * row_scales<S>(columns) + group_of<S>(j);
       if constexpr (S::centred) x -= static_cast<double>(zeros[g]);
       x *= static_cast<double>(scales[g]);
     }
@@ -300,7 +313,7 @@ void fit_range(double low, double high, float& scale, float* zero) {
 /// Rounds `x`[rows, columns] to storage `S`.
 template <class S, class T>
 void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& to) {
-  const index per_row = row_scales<S>(columns), values = row_values<S>(columns);
+  const index per_row = row_scales<S>(columns);
   [[maybe_unused]] const auto range = [&](const T* from, index n, index at) {
     if constexpr (S::scaled) {
       double low = 0, high = 0;
@@ -324,20 +337,14 @@ void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& t
               r * per_row + g);
       }
     }
-    std::fill_n(to.data + r * values, values, typename S::value{});
     for (index j = 0; j < columns; ++j) {
       double v = static_cast<double>(row[j]);
       if constexpr (S::scaled) {
-        const index g = r * per_row + (S::group ? j / S::group : 0);
+        const index g = r * per_row + group_of<S>(j);
         v /= static_cast<double>(to.scales[g]);
         if constexpr (S::centred) v = std::nearbyint(v) + static_cast<double>(to.zeros[g]);
       }
-      auto& out = to.data[r * values + j / S::per_value];
-      const auto code = S::encode(v);
-      if constexpr (S::per_value == 2)
-        out = static_cast<typename S::value>(out | code << (j % 2 * 4));
-      else
-        out = code;
+      to.set_code(r, j, columns, S::encode(v));
     }
   }
 }

@@ -96,7 +96,7 @@ class trainer {
         [&](const path&, const tensor_info& info, auto& to, const auto& from) {
           if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             if constexpr (rounds)
-              to.rows = more.take<simd::word>((info.rows + 1) / 2 * info.columns);
+              to.rows = more.take<simd::word>(pair_words(info));
             else
               to.rows = from.data;
           }
@@ -171,13 +171,17 @@ class trainer {
   trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer, const training& how)
       : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
 
+  /// Words of packed_matrix::rows when training in bf16.
+  static constexpr index pair_words(const tensor_info& info) {
+    return (info.rows + 1) / 2 * info.columns;
+  }
   static constexpr index workspace_bytes(const limits& l) {
     arena more;
     (void)more.take<double>(detail::norm_chunks<M>());
     if (rounds)
       M::visit(
           [&](const path&, const tensor_info& info) {
-            if (info.stored()) (void)more.take<simd::word>((info.rows + 1) / 2 * info.columns);
+            if (info.stored()) (void)more.take<simd::word>(pair_words(info));
           },
           path{});
     return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
