@@ -80,6 +80,12 @@ BOOST_AUTO_TEST_CASE(greedy_takes_the_lowest_of_equals) {
   BOOST_TEST(best({-1e30f, -1e30f}) == 0);
   BOOST_TEST(best({-4, -5, -3}) == 2);
   BOOST_TEST(best({7}) == 0);
+  std::vector<float> many(3001, -1.0f);
+  BOOST_TEST(best(many) == 0);
+  many[3000] = 1;
+  BOOST_TEST(best(many) == 3000);
+  many[1700] = many[2500] = 1;
+  BOOST_TEST(best(many) == 1700);
 }
 
 BOOST_AUTO_TEST_CASE(temperature) {

@@ -132,6 +132,31 @@ BOOST_AUTO_TEST_CASE(codes_that_quantize_never_makes) {
              scales + ": expected positive, finite scales, got another value");
   BOOST_TEST(with(scales, test::raw(-1.0f)) ==
              scales + ": expected positive, finite scales, got another value");
+
+  // Codes of another type are not these codes, whatever their size.
+  auto tensors = test::tensors_of(*good);
+  for (auto& t : tensors)
+    if (t.name == "embedding.weight") t.type = ln::dtype::u8;
+  LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("bad"), tensors));
+  const std::string refusal = test::message(ln::load_safetensors(w, folder.path("bad")));
+  BOOST_TEST(refusal.find("embedding.weight: expected I8 [") != refusal.npos, refusal);
+  BOOST_TEST(refusal.find("got U8 [") != refusal.npos, refusal);
+}
+
+// Zero points are what quantize() could have made.
+BOOST_AUTO_TEST_CASE(bad_zero_points) {
+  using S = ln::storage::int8_per<ln::storage::granularity::row, ln::storage::symmetry::asymmetric>;
+  const test::scratch_folder folder;
+  auto codes = ln::quantize<S>(test::distinct<small>());
+  ln::weights<ln::quantized<small, S>> w;
+  for (const float zero : {-1.0f, 256.0f}) {
+    codes.tree().embedding.zeros[1] = zero;
+    LINNET_REQUIRE_OK(ln::save_safetensors(codes, folder.path("bad")));
+    const std::string refusal = test::message(ln::load_safetensors(w, folder.path("bad")));
+    BOOST_TEST(refusal.ends_with(
+                   "embedding.weight.zeros: expected zero points from 0 to 255, got another value"),
+               refusal);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(other_models_are_refused_by_what_they_say) {

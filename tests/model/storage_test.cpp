@@ -81,6 +81,31 @@ BOOST_AUTO_TEST_CASE(as_policies) {
   BOOST_TEST(ln::weight_bytes<Q>() < ln::weight_bytes<llama>() / 2);
 }
 
+// Little work stays on the calling thread unless every thread is asked for.
+BOOST_AUTO_TEST_CASE(threads_as_work_is_worth) {
+  static int teams;
+  const ln::executor counting{
+      nullptr, [](void* object, int n, void (*body)(void*, int, int), void* argument) {
+        ++teams;
+        std_threads().run(object, n, body, argument);
+      }};
+  ln::weights<llama> w;
+  randomize(w);
+  const auto p = ln::pack(w);
+  const auto teams_with = [&](index grain) {
+    teams = 0;
+    auto run = ln::session<llama>::open(
+        p, {.target = 8, .threads = 2, .grain = grain, .run_on = counting});
+    (void)run->feed(tokens(7, llama::vocabulary, 3));
+    return teams;
+  };
+  constexpr index work = llama::flops(1, 7);
+  BOOST_TEST(teams_with(ln::limits{}.grain) == 0);
+  BOOST_TEST(teams_with(work / 2 + 1) == 0);
+  BOOST_TEST(teams_with(work / 2) == 1);
+  BOOST_TEST(teams_with(0) == 1);
+}
+
 // A T5 session, whose cross-attention reads the encoder's output, with int8 throughout.
 BOOST_AUTO_TEST_CASE(t5_in_int8) {
   using Q = ln::quantized<t5, storage::int8, activation::int8>;

@@ -50,7 +50,7 @@ double excess(const std::vector<T>& y, const reference& r, index n, index k, dou
 constexpr index some_rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 29, 97, 200};
 constexpr index some_widths[] = {1, 5, 16, 31, 32, 33, 65};
 
-/// Calls f(m, n, k, number) for all shapes; large M meets fewer of them.
+/// Calls f(m, n, k, number) for all shapes; large M and long sums meet fewer of them.
 template <class F>
 void for_shapes(F&& f) {
   int number = 0;
@@ -58,6 +58,8 @@ void for_shapes(F&& f) {
     for (const index n : some_widths)
       for (const index k : some_widths)
         if (m < 29 || n == k || n == 33) f(m, n, k, number++);
+  for (const index m : {1, 5, 13})
+    for (const index k : {128, 129, 300}) f(m, 33, k, number++);
 }
 
 /// What the products of storage S round x[m, k] to.
@@ -280,6 +282,41 @@ BOOST_AUTO_TEST_CASE(same_bits_on_any_number_of_threads, *boost::unit_test::labe
           BOOST_TEST(same_bits(db, db1));
         }
       }
+}
+
+// The same for every storage type, with biases and scales that each thread finds at its columns.
+template <class S>
+void check_threads() {
+  constexpr index n = 300, k = 65;
+  const matrix<float, S> w(n, k, 1);
+  const auto bias = normal<float>(n, 3);
+  for (const auto level : levels())
+    for (const index m : {1, 7, 230}) {
+      const auto x = normal<float>(m * k, 2);
+      std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 5, false)));
+      std::vector<float> first;
+      for (int threads = 1; threads <= 5; ++threads) {
+        std::vector<float> y(at(m * n));
+        on_machine(threads, level, [&](ln::ops::machine on) {
+          on.converted = converted.data();
+          ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data(), bias.data());
+        });
+        if (threads == 1) first = y;
+        BOOST_TEST(same_bits(y, first), S::name << " m " << m << " threads " << threads);
+      }
+    }
+}
+BOOST_AUTO_TEST_CASE(same_bits_in_every_storage, *boost::unit_test::label("tsan")) {
+  using storage::granularity, storage::symmetry;
+  check_threads<storage::f32>();
+  check_threads<storage::f16>();
+  check_threads<storage::nf4>();
+  check_threads<storage::int4<8>>();
+  check_threads<storage::int8_per<granularity::group, symmetry::asymmetric, 16>>();
+  check_threads<storage::with_activation<storage::bf16, ln::activation::bf16>>();
+  check_threads<storage::with_activation<storage::int8, ln::activation::int8>>();
+  check_threads<storage::with_activation<storage::int8_per<granularity::row, symmetry::asymmetric>,
+                                         ln::activation::int8>>();
 }
 
 // The bias gradient is the sum of the rows, added to what is there.

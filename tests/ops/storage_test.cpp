@@ -207,6 +207,26 @@ BOOST_AUTO_TEST_CASE(inputs_round_like_weights) {
   });
 }
 
+// Infinities stay, what rounds beyond the largest becomes one, and a NaN stays one.
+BOOST_AUTO_TEST_CASE(special_inputs_in_bf16) {
+  constexpr std::uint32_t bits[] = {0x7f800000u, 0xff800000u, 0x7f7fffffu,
+                                    0x7f800001u, 0xffffffffu, 0x7f7f7fffu};
+  constexpr std::uint16_t want[] = {0x7f80, 0xff80, 0x7f80, 0x7fc0, 0xffff, 0x7f7f};
+  for_levels([&](auto kernels) {
+    using K = decltype(kernels);
+    for (const index n : {6, 48}) {  // less than a vector, and whole ones
+      std::vector<float> x(at(n));
+      for (std::size_t i = 0; i < x.size(); ++i) std::memcpy(&x[i], &bits[i % 6], sizeof(float));
+      std::vector<simd::bf16_code> codes(at(n));
+      K::template to_bf16<float>(n, x.data(), codes.data());
+      int wrong = 0;
+      for (std::size_t i = 0; i < x.size(); ++i)
+        wrong += static_cast<std::uint16_t>(codes[i]) != want[i % 6];
+      BOOST_TEST(wrong == 0);
+    }
+  });
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test
