@@ -1,7 +1,7 @@
 // Layers alone, at T5-Mini's sizes (width 384, hidden 1536, 8 heads of 32) on one thread: attention
 // and the feed-forwards, forward and backward, for a number of tokens.
 
-#include <linnet/nn/attention.hpp>
+#include <linnet/nn/attention/full.hpp>
 #include <linnet/nn/ffn.hpp>
 
 #include "counters.hpp"

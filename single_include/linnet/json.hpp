@@ -52,10 +52,12 @@ enum class hf_kind {
 template <class M>
 constexpr hf_kind hf_kind_of() {
   constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
-  if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
   if constexpr (M::family == model_family::t5) {
-    return rms ? hf_kind::t5 : hf_kind::none;
+    const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
+                      std::is_same_v<typename M::decoder_attention, attention::full>;
+    return rms && full ? hf_kind::t5 : hf_kind::none;
   } else {
+    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
     using P = typename M::position;
     if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
       return hf_kind::llama;

@@ -410,6 +410,83 @@ LINNET_NAMESPACE_END
 #include <charconv>
 
 /// @file
+/// Counter-based random numbers: the same key and counter give the same bits on every compiler,
+/// in every thread and in any order, so a dropout mask can be recomputed instead of stored.
+
+#include <array>
+#include <cmath>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Names the stream of random numbers a call starts from.
+struct seed {
+  std::uint64_t value = 0;
+};
+
+/// Philox4x32-10 (Salmon et al., SC 2011): ten rounds of multiply-and-xor over a 128-bit counter.
+/// @return four independent 32-bit words for this key and counter.
+constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high,
+                                              std::uint64_t counter_low) {
+  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+  std::array<std::uint32_t, 4> x{
+      static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
+      static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = 0xD2511F53ull * x[0], b = 0xCD9E8D57ull * x[2];
+    x = {static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ k0, static_cast<std::uint32_t>(b),
+         static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ k1, static_cast<std::uint32_t>(a)};
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return x;
+}
+
+/// A sequence of random numbers that starts at a key; copying it forks the sequence.
+class random_stream {
+ public:
+  /// The stream number `stream` of a seed; streams of one seed are independent.
+  constexpr explicit random_stream(seed s, std::uint64_t stream = 0)
+      : key_(s.value), stream_(stream) {}
+
+  /// The next 32 random bits.
+  constexpr std::uint32_t bits() {
+    if (left_ == 0) {
+      words_ = philox(key_, stream_, counter_++);
+      left_ = 4;
+    }
+    return words_[static_cast<std::size_t>(4 - left_--)];
+  }
+  /// Uniform in [0, 1), 24 random bits, so every value is exact in float too.
+  constexpr double uniform() { return bits() / 256u * 0x1p-24; }
+  /// Uniform integer in [0, n), without bias; n > 0.
+  constexpr std::uint32_t below(std::uint32_t n) {
+    const std::uint32_t reject = (0u - n) % n;
+    std::uint32_t x = bits();
+    while (x < reject) x = bits();
+    return x % n;
+  }
+  /// Standard normal (Box and Muller), two words per value.
+  double normal() {
+    const double u = 1.0 - uniform(), v = uniform();
+    return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v);
+  }
+
+ private:
+  std::uint64_t key_, stream_, counter_ = 0;
+  std::array<std::uint32_t, 4> words_{};
+  int left_ = 0;
+};
+
+/// A stream number from a name (64-bit FNV-1a), so a tensor's initial values depend on its name
+/// and not on the order in which tensors are visited.
+constexpr std::uint64_t stream_of(std::string_view name) {
+  std::uint64_t h = 0xcbf29ce484222325ull;
+  for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  return h;
+}
+
+LINNET_NAMESPACE_END
+/// @file
 /// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
 /// numbers, only the scalar and the storage type are part of the code.
 
@@ -547,8 +624,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// The only place that knows about instruction sets: four levels of the same kernels, chosen at
 /// run time, so a program built without -march still uses the best of the machine it runs on.
-
-#include <cmath>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -4677,6 +4752,8 @@ struct tensor_info {
   index columns = 0;  ///< input features
   role kind = role::matrix;
   double deviation = 0;  ///< standard deviation of the initial normal values (zoo A6)
+  /// Initial value number `i` instead, if given.
+  double (*start)(const path& at, index i, random_stream& random) = nullptr;
 
   /// Number of values.
   constexpr index size() const { return rows * columns; }
@@ -4712,83 +4789,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Dropout with masks that are computed, never stored: a value's fate depends only on the seed,
 /// the step, the sample's index in the whole batch, the site and the value's position.
-
-/// @file
-/// Counter-based random numbers: the same key and counter give the same bits on every compiler,
-/// in every thread and in any order, so a dropout mask can be recomputed instead of stored.
-
-#include <array>
-
-LINNET_NAMESPACE_BEGIN
-
-/// Names the stream of random numbers a call starts from.
-struct seed {
-  std::uint64_t value = 0;
-};
-
-/// Philox4x32-10 (Salmon et al., SC 2011): ten rounds of multiply-and-xor over a 128-bit counter.
-/// @return four independent 32-bit words for this key and counter.
-constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high,
-                                              std::uint64_t counter_low) {
-  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-  std::array<std::uint32_t, 4> x{
-      static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
-      static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)};
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t a = 0xD2511F53ull * x[0], b = 0xCD9E8D57ull * x[2];
-    x = {static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ k0, static_cast<std::uint32_t>(b),
-         static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ k1, static_cast<std::uint32_t>(a)};
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return x;
-}
-
-/// A sequence of random numbers that starts at a key; copying it forks the sequence.
-class random_stream {
- public:
-  /// The stream number `stream` of a seed; streams of one seed are independent.
-  constexpr explicit random_stream(seed s, std::uint64_t stream = 0)
-      : key_(s.value), stream_(stream) {}
-
-  /// The next 32 random bits.
-  constexpr std::uint32_t bits() {
-    if (left_ == 0) {
-      words_ = philox(key_, stream_, counter_++);
-      left_ = 4;
-    }
-    return words_[static_cast<std::size_t>(4 - left_--)];
-  }
-  /// Uniform in [0, 1), 24 random bits, so every value is exact in float too.
-  constexpr double uniform() { return bits() / 256u * 0x1p-24; }
-  /// Uniform integer in [0, n), without bias; n > 0.
-  constexpr std::uint32_t below(std::uint32_t n) {
-    const std::uint32_t reject = (0u - n) % n;
-    std::uint32_t x = bits();
-    while (x < reject) x = bits();
-    return x % n;
-  }
-  /// Standard normal (Box and Muller), two words per value.
-  double normal() {
-    const double u = 1.0 - uniform(), v = uniform();
-    return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v);
-  }
-
- private:
-  std::uint64_t key_, stream_, counter_ = 0;
-  std::array<std::uint32_t, 4> words_{};
-  int left_ = 0;
-};
-
-/// A stream number from a name (64-bit FNV-1a), so a tensor's initial values depend on its name
-/// and not on the order in which tensors are visited.
-constexpr std::uint64_t stream_of(std::string_view name) {
-  std::uint64_t h = 0xcbf29ce484222325ull;
-  for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
-  return h;
-}
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -4876,6 +4876,7 @@ template <class T>
 struct context {
   ops::machine on{};               ///< threads and instruction-set level
   index batch = 1;                 ///< sequences
+  index layer = 0;                 ///< number of the running layer of a repeat
   index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
   const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
   const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
@@ -5940,272 +5941,128 @@ LINNET_NAMESPACE_END
 /// or multi-query, with rotary or relative positions and a key-value cache.
 
 /// @file
-/// Layers made of layers: a named chain, and the pre-norm residual branch.
+/// What every kind of attention is built from: its numbers, and what it says of itself.
 
-#include <tuple>
+/// @file
+/// Positions: rotary embeddings in both pairings, T5's relative-position buckets, sinusoids.
 
 LINNET_NAMESPACE_BEGIN
 
-/// A string usable as a template value: the name of a member of a chain.
-template <std::size_t N>
-struct fixed_string {
-  char text[N]{};
-  /// From a literal.
-  constexpr fixed_string(const char (&literal)[N]) {
-    for (std::size_t i = 0; i < N; ++i) text[i] = literal[i];
-  }
-  /// As text, without the final zero.
-  constexpr operator std::string_view() const { return {text, N - 1}; }
+/// Which two values of a head a rotary embedding rotates together.
+enum class rope_pairing {
+  none,
+  interleaved,  ///< (2i, 2i+1): Meta's Llama, llama2.c
+  half          ///< (i, i + h/2): Hugging Face's Llama
 };
 
-/// A layer with the name that its parameters carry inside a chain.
-template <fixed_string Name, class Layer>
-struct named {
-  using layer = Layer;
-  static constexpr std::string_view name = Name;
+namespace ops {
+
+/// Fills table[positions, h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
+template <class T>
+void rope_table(index positions, index h, double theta, T* table) {
+  for (index t = 0; t < positions; ++t)
+    for (index i = 0; i < h / 2; ++i) {
+      const double angle = static_cast<double>(t) *
+                           std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+      table[t * h + i] = static_cast<T>(std::cos(angle));
+      table[t * h + h / 2 + i] = static_cast<T>(std::sin(angle));
+    }
+}
+
+/// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
+/// The derivative is the rotation the other way (`inverse`).
+template <class T>
+void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, bool inverse) {
+  const index half = h / 2;
+  const index stride = pairing == rope_pairing::half ? 1 : 2,
+              partner = pairing == rope_pairing::half ? half : 1;
+  for (index head = 0; head < heads; ++head, x += h)
+    for (index i = 0; i < half; ++i) {
+      const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
+      const T a = x[i * stride], b = x[i * stride + partner];
+      x[i * stride] = a * c - b * s;
+      x[i * stride + partner] = a * s + b * c;
+    }
+}
+
+/// T5's bucket of a relative position key - query (zoo A3): exact up to a quarter (bidirectional)
+/// or half (causal) of the buckets, then logarithmic up to `max_distance`.
+constexpr index relative_bucket(index relative, bool bidirectional, index buckets,
+                                index max_distance) {
+  index base = 0, distance = relative > 0 ? 0 : -relative;
+  if (bidirectional) {
+    buckets /= 2;
+    if (relative > 0) {
+      base = buckets;
+      distance = relative;
+    }
+  }
+  const index exact = buckets / 2;
+  if (distance < exact) return base + distance;
+  // bucket = exact + trunc(log(distance/exact) / log(max/exact) * (buckets - exact)), found without
+  // logarithms: the largest k with distance/exact >= (max/exact)^(k / (buckets - exact)), that is
+  // (distance/exact)^(buckets - exact) >= (max/exact)^k.
+  const index logarithmic = buckets - exact;
+  double power = 1;
+  for (index i = 0; i < logarithmic; ++i)
+    power *= static_cast<double>(distance) / static_cast<double>(exact);
+  const double step = static_cast<double>(max_distance) / static_cast<double>(exact);
+  index k = 0;
+  for (double threshold = step; k < logarithmic - 1 && power >= threshold * (1 - 1e-12);
+       threshold *= step)
+    ++k;
+  return base + exact + k;
+}
+
+/// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017):
+/// sine in even columns, cosine in odd ones, wavelengths up to 10000 * 2 pi.
+inline double sinusoid(index t, index i, index d) {
+  const double angle = static_cast<double>(t) *
+                       std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
+  return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The numbers of one attention layer, filled in by the model.
+struct attention_shape {
+  index d_model = 0;
+  index heads = 0;
+  index kv_heads = 0;  ///< heads % kv_heads == 0
+  index d_kv = 0;      ///< width of one head
+  bool causal = false;
+  bool cross = false;     ///< keys and values come from the encoder's output
+  bool scaled = true;     ///< scores are divided by sqrt(d_kv); T5 does not
+  bool bias = false;      ///< linear maps have biases
+  bool relative = false;  ///< add the stack's relative-position bias
+  rope_pairing rope = rope_pairing::none;
+
+  /// Width of all query heads.
+  constexpr index n() const { return heads * d_kv; }
+  /// Width of all key or value heads.
+  constexpr index kv() const { return kv_heads * d_kv; }
 };
 
-/// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
-/// ...>. Every intermediate result has a buffer of its own while training.
-template <class First, class... Rest>
-struct chain {
- private:
-  static constexpr std::size_t count = 1 + sizeof...(Rest);
-  template <std::size_t K>
-  using item = std::tuple_element_t<K, std::tuple<First, Rest...>>;
-  template <std::size_t K>
-  using at_layer = typename item<K>::layer;
+/// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model
+/// that also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
+/// `tokens` tokens while decoding.
+namespace attention {
 
- public:
-  static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
-
-  template <class Form>
-  struct params {
-    std::tuple<typename First::layer::template params<Form>,
-               typename Rest::layer::template params<Form>...>
-        items{};
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    visit_from<0>(f, at, p...);
-  }
-
-  template <class T>
-  struct cache {
-    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...>
-        items{};
-    std::array<T*, count> between{};   ///< output of each member but the last
-    std::array<T*, count> gradient{};  ///< its gradient, while training
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
-    cache<T> c;
-    const index mark = m.scratch.mark();
-    if (e.training) gradients_from<0>(m, e, c);
-    plan_from<0>(m, e, c);
-    m.scratch.release(mark);
-    return c;
-  }
-
-  template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
-                      cache<T>& c, context<T>& ctx) {
-    forward_from<0, S>(p, x, y, c, ctx);
-  }
-  template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
-                       context<T>& ctx) {
-    backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
-  }
-
-  static constexpr index flops(const extents& e) {
-    return First::layer::flops(e) + (index{0} + ... + Rest::layer::flops(e));
-  }
-
- private:
-  template <std::size_t K, class F, class... P>
-  static constexpr void visit_from(F&& f, const path& at, P&... p) {
-    at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
-    if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
-  }
-  template <std::size_t K, class T>
-  static constexpr void plan_from(planner& m, const extents& e, cache<T>& c) {
-    std::get<K>(c.items) = at_layer<K>::template plan<T>(m, e);
-    if constexpr (K + 1 < count) {
-      c.between[K] = m.keep.take<T>(e.rows() * at_layer<K>::out);
-      plan_from<K + 1>(m, e, c);
-    }
-  }
-  template <std::size_t K, class T>
-  static constexpr void gradients_from(planner& m, const extents& e, cache<T>& c) {
-    if constexpr (K + 1 < count) {
-      c.gradient[K] = m.scratch.take<T>(e.rows() * at_layer<K>::out);
-      gradients_from<K + 1>(m, e, c);
-    }
-  }
-  template <std::size_t K, class S, class T, class P>
-  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
-                           cache<T>& c, context<T>& ctx) {
-    if constexpr (K + 1 == count) {
-      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
-    } else {
-      static_assert(at_layer<K>::out == at_layer<K + 1>::in,
-                    "linnet::chain: neighbouring members differ in width");
-      const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
-      forward_from<K + 1, S, T>(p, z, y, c, ctx);
-    }
-  }
-  template <std::size_t K, class S, class T, class P, class G>
-  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x,
-                            view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
-                            context<T>& ctx) {
-    if constexpr (K + 1 == count) {
-      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dy, dx,
-                                           std::get<K>(c.items), ctx);
-    } else {
-      const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
-      ops::fill(ctx.on, dz.size(), T(0), dz.data());
-      backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
-      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dz, dx,
-                                           std::get<K>(c.items), ctx);
-    }
-  }
+/// Base of every policy that mixes the tokens of a sequence; a kind overrides what differs. Models
+/// refuse it where it cannot work.
+struct policy {
+  static constexpr bool causal = true;         ///< can be kept from seeing later tokens
+  static constexpr bool bidirectional = true;  ///< can see later tokens
+  static constexpr bool continues = true;      ///< can continue cached sequences
+  /// What files call it; a kind that changes what weights compute has a name of its own.
+  static std::string name() { return "custom"; }
 };
 
-/// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y may be x outside training.
-template <class Norm, class Sub>
-struct residual {
-  static constexpr index in = Norm::in, out = Norm::in;
-  static_assert(Sub::in == in && Sub::out == in,
-                "linnet::residual: the branch must keep the width of the stream");
-
-  template <class Form>
-  struct params {
-    typename Norm::template params<Form> norm{};
-    typename Sub::template params<Form> sub{};
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    Norm::visit(f, at / "norm", p.norm...);
-    Sub::visit(f, at, p.sub...);
-  }
-
-  template <class T>
-  struct cache {
-    typename Norm::template cache<T> norm{};
-    typename Sub::template cache<T> sub{};
-    T* normed = nullptr;    ///< [rows, D] input of the branch
-    T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient
-    T* d_normed = nullptr;  ///< [rows, D] while training
-    int site = 0;           ///< of its dropout
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
-    cache<T> c;
-    c.site = m.sites++;
-    c.norm = Norm::template plan<T>(m, e);
-    c.normed = m.keep.take<T>(e.rows() * in);
-    const index mark = m.scratch.mark();
-    c.branch = m.scratch.take<T>(e.rows() * in);
-    if (e.training) c.d_normed = m.scratch.take<T>(e.rows() * in);
-    c.sub = Sub::template plan<T>(m, e);
-    m.scratch.release(mark);
-    return c;
-  }
-
-  template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, in> y,
-                      cache<T>& c, context<T>& ctx) {
-    const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
-    Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
-    Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
-    ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
-  }
-  template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                       view<const T, in> x, view<const T, in> dy, view<T, in> dx, cache<T>& c,
-                       context<T>& ctx) {
-    const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
-        d_normed(c.d_normed, x.rows());
-    ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
-    ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
-    Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
-    ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
-    Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
-  }
-
-  static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
-};
-
-/// `N` layers of one type after each other, each with its own parameters: one instantiation, one
-/// loop.
-template <class Layer, index N>
-struct repeat {
-  static_assert(Layer::in == Layer::out,
-                "linnet::repeat: the layer must keep the width of the stream");
-  static constexpr index in = Layer::in, out = Layer::out;
-  static constexpr auto count = static_cast<std::size_t>(N);
-
-  template <class Form>
-  struct params {
-    std::array<typename Layer::template params<Form>, count> items{};
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    for (std::size_t l = 0; l < count; ++l)
-      Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
-  }
-
-  template <class T>
-  struct cache {
-    std::array<typename Layer::template cache<T>, count> items{};
-    std::array<T*, count> stream{};  ///< output of each layer but the last
-    std::array<T*, 2> gradient{};    ///< of two neighbouring layers
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
-    cache<T> c;
-    const index size = e.rows() * in, mark = m.scratch.mark();
-    if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
-    for (std::size_t l = 0; l + 1 < count; ++l)
-      c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
-    for (auto& item : c.items) {
-      const index kept = m.keep.mark();
-      item = Layer::template plan<T>(m, e);
-      if (!e.training) m.keep.release(kept);
-    }
-    m.scratch.release(mark);
-    return c;
-  }
-
-  template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
-                      cache<T>& c, context<T>& ctx) {
-    for (std::size_t l = 0; l < count; ++l) {
-      const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
-      Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
-      x = next;
-    }
-  }
-  template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
-                       context<T>& ctx) {
-    for (std::size_t l = count; l-- > 0;) {
-      const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
-      const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
-      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
-      dy = d_input;
-    }
-  }
-
-  static constexpr index flops(const extents& e) { return N * Layer::flops(e); }
-};
+}  // namespace attention
 
 LINNET_NAMESPACE_END
 /// @file
@@ -6474,118 +6331,14 @@ void attention_backward(const machine& on, const attention_call<T>& call,
 }  // namespace ops
 
 LINNET_NAMESPACE_END
-/// @file
-/// Positions: rotary embeddings in both pairings, T5's relative-position buckets, sinusoids.
 
 LINNET_NAMESPACE_BEGIN
 
-/// Which two values of a head a rotary embedding rotates together.
-enum class rope_pairing {
-  none,
-  interleaved,  ///< (2i, 2i+1): Meta's Llama, llama2.c
-  half          ///< (i, i + h/2): Hugging Face's Llama
-};
-
-namespace ops {
-
-/// Fills table[positions, h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
-template <class T>
-void rope_table(index positions, index h, double theta, T* table) {
-  for (index t = 0; t < positions; ++t)
-    for (index i = 0; i < h / 2; ++i) {
-      const double angle = static_cast<double>(t) *
-                           std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
-      table[t * h + i] = static_cast<T>(std::cos(angle));
-      table[t * h + h / 2 + i] = static_cast<T>(std::sin(angle));
-    }
-}
-
-/// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
-/// The derivative is the rotation the other way (`inverse`).
-template <class T>
-void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, bool inverse) {
-  const index half = h / 2;
-  const index stride = pairing == rope_pairing::half ? 1 : 2,
-              partner = pairing == rope_pairing::half ? half : 1;
-  for (index head = 0; head < heads; ++head, x += h)
-    for (index i = 0; i < half; ++i) {
-      const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
-      const T a = x[i * stride], b = x[i * stride + partner];
-      x[i * stride] = a * c - b * s;
-      x[i * stride + partner] = a * s + b * c;
-    }
-}
-
-/// T5's bucket of a relative position key - query (zoo A3): exact up to a quarter (bidirectional)
-/// or half (causal) of the buckets, then logarithmic up to `max_distance`.
-constexpr index relative_bucket(index relative, bool bidirectional, index buckets,
-                                index max_distance) {
-  index base = 0, distance = relative > 0 ? 0 : -relative;
-  if (bidirectional) {
-    buckets /= 2;
-    if (relative > 0) {
-      base = buckets;
-      distance = relative;
-    }
-  }
-  const index exact = buckets / 2;
-  if (distance < exact) return base + distance;
-  // bucket = exact + trunc(log(distance/exact) / log(max/exact) * (buckets - exact)), found without
-  // logarithms: the largest k with distance/exact >= (max/exact)^(k / (buckets - exact)), that is
-  // (distance/exact)^(buckets - exact) >= (max/exact)^k.
-  const index logarithmic = buckets - exact;
-  double power = 1;
-  for (index i = 0; i < logarithmic; ++i)
-    power *= static_cast<double>(distance) / static_cast<double>(exact);
-  const double step = static_cast<double>(max_distance) / static_cast<double>(exact);
-  index k = 0;
-  for (double threshold = step; k < logarithmic - 1 && power >= threshold * (1 - 1e-12);
-       threshold *= step)
-    ++k;
-  return base + exact + k;
-}
-
-/// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017):
-/// sine in even columns, cosine in odd ones, wavelengths up to 10000 * 2 pi.
-inline double sinusoid(index t, index i, index d) {
-  const double angle = static_cast<double>(t) *
-                       std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
-  return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// The numbers of one attention layer, filled in by the model.
-struct attention_shape {
-  index d_model = 0;
-  index heads = 0;
-  index kv_heads = 0;  ///< heads % kv_heads == 0
-  index d_kv = 0;      ///< width of one head
-  bool causal = false;
-  bool cross = false;     ///< keys and values come from the encoder's output
-  bool scaled = true;     ///< scores are divided by sqrt(d_kv); T5 does not
-  bool bias = false;      ///< linear maps have biases
-  bool relative = false;  ///< add the stack's relative-position bias
-  rope_pairing rope = rope_pairing::none;
-
-  /// Width of all query heads.
-  constexpr index n() const { return heads * d_kv; }
-  /// Width of all key or value heads.
-  constexpr index kv() const { return kv_heads * d_kv; }
-};
-
-/// Attention policies: `layer<shape>` is a layer from width d_model to d_model.
 namespace attention {
-
-/// Base of every attention policy.
-struct policy {};
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
+  static std::string name() { return "full"; }
   template <attention_shape A>
   struct layer {
     static_assert(A.heads % A.kv_heads == 0,
@@ -6726,6 +6479,9 @@ struct full : policy {
       to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
     }
 
+    /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
+    static constexpr index state_values(index tokens) { return 2 * tokens * kv; }
+
     static constexpr index flops(const extents& e) {
       const index queries = e.length, keys = A.cross ? e.memory : e.length;
       return e.batch * (2 * queries * 2 * in * n + 2 * keys * 2 * in * kv + 4 * queries * keys * n);
@@ -6775,6 +6531,277 @@ struct full : policy {
 };
 
 }  // namespace attention
+
+LINNET_NAMESPACE_END
+/// @file
+/// Layers made of layers: a named chain, and the pre-norm residual branch.
+
+#include <tuple>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A string usable as a template value: the name of a member of a chain.
+template <std::size_t N>
+struct fixed_string {
+  char text[N]{};
+  /// From a literal.
+  constexpr fixed_string(const char (&literal)[N]) {
+    for (std::size_t i = 0; i < N; ++i) text[i] = literal[i];
+  }
+  /// As text, without the final zero.
+  constexpr operator std::string_view() const { return {text, N - 1}; }
+};
+
+/// A layer with the name that its parameters carry inside a chain.
+template <fixed_string Name, class Layer>
+struct named {
+  using layer = Layer;
+  static constexpr std::string_view name = Name;
+};
+
+/// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
+/// ...>. Every intermediate result has a buffer of its own while training.
+template <class First, class... Rest>
+struct chain {
+ private:
+  static constexpr std::size_t count = 1 + sizeof...(Rest);
+  template <std::size_t K>
+  using item = std::tuple_element_t<K, std::tuple<First, Rest...>>;
+  template <std::size_t K>
+  using at_layer = typename item<K>::layer;
+
+ public:
+  static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
+
+  template <class Form>
+  struct params {
+    std::tuple<typename First::layer::template params<Form>,
+               typename Rest::layer::template params<Form>...>
+        items{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    visit_from<0>(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...>
+        items{};
+    std::array<T*, count> between{};   ///< output of each member but the last
+    std::array<T*, count> gradient{};  ///< its gradient, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index mark = m.scratch.mark();
+    if (e.training) gradients_from<0>(m, e, c);
+    plan_from<0>(m, e, c);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    forward_from<0, S>(p, x, y, c, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
+  }
+
+  static constexpr index flops(const extents& e) {
+    return First::layer::flops(e) + (index{0} + ... + Rest::layer::flops(e));
+  }
+
+ private:
+  template <std::size_t K, class F, class... P>
+  static constexpr void visit_from(F&& f, const path& at, P&... p) {
+    at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
+    if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
+  }
+  template <std::size_t K, class T>
+  static constexpr void plan_from(planner& m, const extents& e, cache<T>& c) {
+    std::get<K>(c.items) = at_layer<K>::template plan<T>(m, e);
+    if constexpr (K + 1 < count) {
+      c.between[K] = m.keep.take<T>(e.rows() * at_layer<K>::out);
+      plan_from<K + 1>(m, e, c);
+    }
+  }
+  template <std::size_t K, class T>
+  static constexpr void gradients_from(planner& m, const extents& e, cache<T>& c) {
+    if constexpr (K + 1 < count) {
+      c.gradient[K] = m.scratch.take<T>(e.rows() * at_layer<K>::out);
+      gradients_from<K + 1>(m, e, c);
+    }
+  }
+  template <std::size_t K, class S, class T, class P>
+  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
+                           cache<T>& c, context<T>& ctx) {
+    if constexpr (K + 1 == count) {
+      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
+    } else {
+      static_assert(at_layer<K>::out == at_layer<K + 1>::in,
+                    "linnet::chain: neighbouring members differ in width");
+      const view<T, at_layer<K>::out> z(c.between[K], x.rows());
+      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
+      forward_from<K + 1, S, T>(p, z, y, c, ctx);
+    }
+  }
+  template <std::size_t K, class S, class T, class P, class G>
+  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x,
+                            view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
+                            context<T>& ctx) {
+    if constexpr (K + 1 == count) {
+      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dy, dx,
+                                           std::get<K>(c.items), ctx);
+    } else {
+      const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
+      ops::fill(ctx.on, dz.size(), T(0), dz.data());
+      backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
+      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dz, dx,
+                                           std::get<K>(c.items), ctx);
+    }
+  }
+};
+
+/// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y may be x outside training.
+template <class Norm, class Sub>
+struct residual {
+  static constexpr index in = Norm::in, out = Norm::in;
+  static_assert(Sub::in == in && Sub::out == in,
+                "linnet::residual: the branch must keep the width of the stream");
+
+  template <class Form>
+  struct params {
+    typename Norm::template params<Form> norm{};
+    typename Sub::template params<Form> sub{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    Norm::visit(f, at / "norm", p.norm...);
+    Sub::visit(f, at, p.sub...);
+  }
+
+  template <class T>
+  struct cache {
+    typename Norm::template cache<T> norm{};
+    typename Sub::template cache<T> sub{};
+    T* normed = nullptr;    ///< [rows, D] input of the branch
+    T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient
+    T* d_normed = nullptr;  ///< [rows, D] while training
+    int site = 0;           ///< of its dropout
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    c.site = m.sites++;
+    c.norm = Norm::template plan<T>(m, e);
+    c.normed = m.keep.take<T>(e.rows() * in);
+    const index mark = m.scratch.mark();
+    c.branch = m.scratch.take<T>(e.rows() * in);
+    if (e.training) c.d_normed = m.scratch.take<T>(e.rows() * in);
+    c.sub = Sub::template plan<T>(m, e);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, in> y,
+                      cache<T>& c, context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
+    Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
+    Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
+    ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
+        d_normed(c.d_normed, x.rows());
+    ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
+    ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
+    Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
+    ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
+    Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
+  }
+
+  static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
+};
+
+/// `N` layers of one type after each other, each with its own parameters: one instantiation, one
+/// loop.
+template <class Layer, index N>
+struct repeat {
+  static_assert(Layer::in == Layer::out,
+                "linnet::repeat: the layer must keep the width of the stream");
+  static constexpr index in = Layer::in, out = Layer::out;
+  static constexpr auto count = static_cast<std::size_t>(N);
+
+  template <class Form>
+  struct params {
+    std::array<typename Layer::template params<Form>, count> items{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    for (std::size_t l = 0; l < count; ++l)
+      Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
+  }
+
+  template <class T>
+  struct cache {
+    std::array<typename Layer::template cache<T>, count> items{};
+    std::array<T*, count> stream{};  ///< output of each layer but the last
+    std::array<T*, 2> gradient{};    ///< of two neighbouring layers
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index size = e.rows() * in, mark = m.scratch.mark();
+    if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
+    for (std::size_t l = 0; l + 1 < count; ++l)
+      c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
+    for (auto& item : c.items) {
+      const index kept = m.keep.mark();
+      item = Layer::template plan<T>(m, e);
+      if (!e.training) m.keep.release(kept);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    for (std::size_t l = 0; l < count; ++l) {
+      const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
+      ctx.layer = static_cast<index>(l);
+      Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
+      x = next;
+    }
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    for (std::size_t l = count; l-- > 0;) {
+      const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
+      const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
+      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
+      ctx.layer = static_cast<index>(l);
+      Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
+      dy = d_input;
+    }
+  }
+
+  static constexpr index flops(const extents& e) { return N * Layer::flops(e); }
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -7337,6 +7364,9 @@ struct decoder_model {
                 "positive, heads a "
                 "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
 
+  static_assert(Attention::causal,
+                "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
+
   static constexpr model_family family = model_family::decoder;
   static constexpr decoder_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
@@ -7353,6 +7383,9 @@ struct decoder_model {
   /// The same model with another feed-forward.
   template <class Other>
   using with_ffn = decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage>;
+  /// The same model with another kind of attention.
+  template <class Other>
+  using with_attention = decoder_model<Shape, Ffn, Other, Norm, Position, Tie, Bias, Storage>;
   /// The same model with another storage type.
   template <class Other>
   using with_storage = decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other>;
@@ -7623,6 +7656,11 @@ struct t5_stack {
   static constexpr index d = Shape.d_model, heads = Shape.heads;
   static constexpr index in = d, out = d;
   static constexpr real eps{Shape.eps};
+  static_assert(
+      IsDecoder ? Attention::causal && Attention::continues : Attention::bidirectional,
+      "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
+      "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
+      "in encoder<> or decoder_stack<>");
   static constexpr attention_shape self{.d_model = d,
                                         .heads = heads,
                                         .kv_heads = heads,
@@ -7746,8 +7784,8 @@ struct t5_stack {
 };
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
-template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class Attention, class Norm,
-          class Tie, class Storage>
+template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
+          class DecoderAttention, class Norm, class Tie, class Storage>
 struct t5_model {
   static_assert(Shape.valid(),
                 "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer "
@@ -7760,22 +7798,27 @@ struct t5_model {
   static constexpr bool biased = false;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
-  using attention = Attention;
+  using encoder_attention = EncoderAttention;
+  using decoder_attention = DecoderAttention;
   using norm = Norm;
   using storage = Storage;
   using batch = t5_batch;
   /// The same model with other feed-forwards.
   template <class E, class D = E>
-  using with_ffn = t5_model<Shape, E, D, Attention, Norm, Tie, Storage>;
+  using with_ffn = t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage>;
+  /// The same model with other kinds of attention.
+  template <class E, class D = E>
+  using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage>;
   /// The same model with another storage type.
   template <class Other>
-  using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, Attention, Norm, Tie, Other>;
+  using with_storage =
+      t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie, Other>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (zoo A5).
   static constexpr token start = 0;
-  using encoder = t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, Attention, Norm>;
-  using decoder = t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, Attention, Norm>;
+  using encoder = t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, EncoderAttention, Norm>;
+  using decoder = t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, DecoderAttention, Norm>;
 
   template <class Form>
   struct params {
@@ -7986,17 +8029,19 @@ namespace detail {
 template <class P>
 inline constexpr bool known_t5_policy = known_policy<P>;
 template <class P>
-inline constexpr bool known_t5_policy<encoder<P>> = std::is_base_of_v<ffn::policy, P>;
+inline constexpr bool known_t5_policy<encoder<P>> =
+    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
 template <class P>
-inline constexpr bool known_t5_policy<decoder_stack<P>> = std::is_base_of_v<ffn::policy, P>;
+inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder<P>>;
 
 template <t5_shape Shape, class... Ps>
 struct make_t5 {
-  static_assert((known_t5_policy<Ps> && ...),
-                "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from "
-                "ffn::policy, "
-                "attention::policy or norm::policy, and wrap only ffn:: policies in encoder<> or "
-                "decoder_stack<>");
+  static_assert(
+      (known_t5_policy<Ps> && ...),
+      "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from "
+      "ffn::policy, "
+      "attention::policy or norm::policy, and wrap only ffn:: and attention:: policies in "
+      "encoder<> or decoder_stack<>");
   static_assert(
       (!std::is_base_of_v<position::policy, Ps> && ...),
       "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
@@ -8005,7 +8050,8 @@ struct make_t5 {
   static_assert(policies_fit<Ps...>());
   using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick<attention::policy, attention::full, Ps...>,
+                        pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
+                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
                         pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
                         typename pick_storage<Ps...>::type>;
 };
@@ -8138,6 +8184,8 @@ std::vector<fact> facts_of() {
     number("max_distance", shape.max_distance);
     text("encoder_ffn", ffn_facts<typename M::encoder_ffn>::name());
     text("decoder_ffn", ffn_facts<typename M::decoder_ffn>::name());
+    text("encoder_attention", M::encoder_attention::name());
+    text("decoder_attention", M::decoder_attention::name());
   } else {
     text("family", "decoder");
     number("d_kv", shape.head_width());
@@ -8147,8 +8195,8 @@ std::vector<fact> facts_of() {
     text("position", position_name<typename M::position>());
     if constexpr (M::rotary) number("rope_theta", shape.rope_theta);
     text("ffn", ffn_facts<typename M::ffn>::name());
+    text("attention", M::attention::name());
   }
-  text("attention", std::is_same_v<typename M::attention, attention::full> ? "full" : "custom");
   text("norm", norm_name<typename M::norm>());
   text("head", M::tied ? "tied" : "untied");
   text("bias", M::biased ? "all" : "none");
@@ -8940,8 +8988,8 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 /// Fills `w` with fresh values: matrices and tables normal with the deviation their layer states
-/// (zoo A6 for T5, 0.02 for decoders), norms one, biases zero. Each tensor's values depend only on
-/// the seed and the tensor's name.
+/// (zoo A6 for T5, 0.02 for decoders), norms one, biases zero, unless the layer says otherwise.
+/// Each tensor's values depend only on the seed and the tensor's name.
 template <class M, class T>
 void initialize(weights<M, T>& w, seed s) {
   static_assert(std::is_floating_point_v<typename storage_of<M, T>::value>,
@@ -8954,9 +9002,10 @@ void initialize(weights<M, T>& w, seed s) {
     else
       values = leaf.data;
     for (index i = 0; i < info.size(); ++i)
-      values[i] = info.kind == role::scale  ? T(1)
-                  : info.kind == role::bias ? T(0)
-                                            : static_cast<T>(info.deviation * random.normal());
+      values[i] = info.start                 ? static_cast<T>(info.start(at, i, random))
+                  : info.kind == role::scale ? T(1)
+                  : info.kind == role::bias  ? T(0)
+                                             : static_cast<T>(info.deviation * random.normal());
   });
 }
 

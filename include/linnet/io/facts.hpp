@@ -128,6 +128,8 @@ std::vector<fact> facts_of() {
     number("max_distance", shape.max_distance);
     text("encoder_ffn", ffn_facts<typename M::encoder_ffn>::name());
     text("decoder_ffn", ffn_facts<typename M::decoder_ffn>::name());
+    text("encoder_attention", M::encoder_attention::name());
+    text("decoder_attention", M::decoder_attention::name());
   } else {
     text("family", "decoder");
     number("d_kv", shape.head_width());
@@ -137,8 +139,8 @@ std::vector<fact> facts_of() {
     text("position", position_name<typename M::position>());
     if constexpr (M::rotary) number("rope_theta", shape.rope_theta);
     text("ffn", ffn_facts<typename M::ffn>::name());
+    text("attention", M::attention::name());
   }
-  text("attention", std::is_same_v<typename M::attention, attention::full> ? "full" : "custom");
   text("norm", norm_name<typename M::norm>());
   text("head", M::tied ? "tied" : "untied");
   text("bias", M::biased ? "all" : "none");

@@ -4,7 +4,8 @@
 
 #include <type_traits>
 
-#include <linnet/nn/attention.hpp>
+#include <linnet/nn/attention/full.hpp>
+#include <linnet/nn/combinators.hpp>
 #include <linnet/nn/ffn.hpp>
 #include <linnet/nn/norm.hpp>
 #include <linnet/nn/policies.hpp>

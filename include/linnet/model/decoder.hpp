@@ -26,6 +26,9 @@ struct decoder_model {
                 "positive, heads a "
                 "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
 
+  static_assert(Attention::causal,
+                "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
+
   static constexpr model_family family = model_family::decoder;
   static constexpr decoder_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
@@ -42,6 +45,9 @@ struct decoder_model {
   /// The same model with another feed-forward.
   template <class Other>
   using with_ffn = decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage>;
+  /// The same model with another kind of attention.
+  template <class Other>
+  using with_attention = decoder_model<Shape, Ffn, Other, Norm, Position, Tie, Bias, Storage>;
   /// The same model with another storage type.
   template <class Other>
   using with_storage = decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other>;

@@ -8,8 +8,8 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Fills `w` with fresh values: matrices and tables normal with the deviation their layer states
-/// (zoo A6 for T5, 0.02 for decoders), norms one, biases zero. Each tensor's values depend only on
-/// the seed and the tensor's name.
+/// (zoo A6 for T5, 0.02 for decoders), norms one, biases zero, unless the layer says otherwise.
+/// Each tensor's values depend only on the seed and the tensor's name.
 template <class M, class T>
 void initialize(weights<M, T>& w, seed s) {
   static_assert(std::is_floating_point_v<typename storage_of<M, T>::value>,
@@ -22,9 +22,10 @@ void initialize(weights<M, T>& w, seed s) {
     else
       values = leaf.data;
     for (index i = 0; i < info.size(); ++i)
-      values[i] = info.kind == role::scale  ? T(1)
-                  : info.kind == role::bias ? T(0)
-                                            : static_cast<T>(info.deviation * random.normal());
+      values[i] = info.start                 ? static_cast<T>(info.start(at, i, random))
+                  : info.kind == role::scale ? T(1)
+                  : info.kind == role::bias  ? T(0)
+                                             : static_cast<T>(info.deviation * random.normal());
   });
 }
 

@@ -27,6 +27,11 @@ struct t5_stack {
   static constexpr index d = Shape.d_model, heads = Shape.heads;
   static constexpr index in = d, out = d;
   static constexpr real eps{Shape.eps};
+  static_assert(
+      IsDecoder ? Attention::causal && Attention::continues : Attention::bidirectional,
+      "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
+      "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
+      "in encoder<> or decoder_stack<>");
   static constexpr attention_shape self{.d_model = d,
                                         .heads = heads,
                                         .kv_heads = heads,
@@ -150,8 +155,8 @@ struct t5_stack {
 };
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
-template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class Attention, class Norm,
-          class Tie, class Storage>
+template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
+          class DecoderAttention, class Norm, class Tie, class Storage>
 struct t5_model {
   static_assert(Shape.valid(),
                 "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer "
@@ -164,22 +169,27 @@ struct t5_model {
   static constexpr bool biased = false;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
-  using attention = Attention;
+  using encoder_attention = EncoderAttention;
+  using decoder_attention = DecoderAttention;
   using norm = Norm;
   using storage = Storage;
   using batch = t5_batch;
   /// The same model with other feed-forwards.
   template <class E, class D = E>
-  using with_ffn = t5_model<Shape, E, D, Attention, Norm, Tie, Storage>;
+  using with_ffn = t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage>;
+  /// The same model with other kinds of attention.
+  template <class E, class D = E>
+  using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage>;
   /// The same model with another storage type.
   template <class Other>
-  using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, Attention, Norm, Tie, Other>;
+  using with_storage =
+      t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie, Other>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (zoo A5).
   static constexpr token start = 0;
-  using encoder = t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, Attention, Norm>;
-  using decoder = t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, Attention, Norm>;
+  using encoder = t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, EncoderAttention, Norm>;
+  using decoder = t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, DecoderAttention, Norm>;
 
   template <class Form>
   struct params {
@@ -390,17 +400,19 @@ namespace detail {
 template <class P>
 inline constexpr bool known_t5_policy = known_policy<P>;
 template <class P>
-inline constexpr bool known_t5_policy<encoder<P>> = std::is_base_of_v<ffn::policy, P>;
+inline constexpr bool known_t5_policy<encoder<P>> =
+    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
 template <class P>
-inline constexpr bool known_t5_policy<decoder_stack<P>> = std::is_base_of_v<ffn::policy, P>;
+inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder<P>>;
 
 template <t5_shape Shape, class... Ps>
 struct make_t5 {
-  static_assert((known_t5_policy<Ps> && ...),
-                "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from "
-                "ffn::policy, "
-                "attention::policy or norm::policy, and wrap only ffn:: policies in encoder<> or "
-                "decoder_stack<>");
+  static_assert(
+      (known_t5_policy<Ps> && ...),
+      "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from "
+      "ffn::policy, "
+      "attention::policy or norm::policy, and wrap only ffn:: and attention:: policies in "
+      "encoder<> or decoder_stack<>");
   static_assert(
       (!std::is_base_of_v<position::policy, Ps> && ...),
       "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
@@ -409,7 +421,8 @@ struct make_t5 {
   static_assert(policies_fit<Ps...>());
   using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick<attention::policy, attention::full, Ps...>,
+                        pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
+                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
                         pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
                         typename pick_storage<Ps...>::type>;
 };

@@ -251,6 +251,7 @@ struct repeat {
                       cache<T>& c, context<T>& ctx) {
     for (std::size_t l = 0; l < count; ++l) {
       const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
+      ctx.layer = static_cast<index>(l);
       Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
       x = next;
     }
@@ -263,6 +264,7 @@ struct repeat {
       const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
       const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
+      ctx.layer = static_cast<index>(l);
       Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
       dy = d_input;
     }

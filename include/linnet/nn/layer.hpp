@@ -61,6 +61,7 @@ template <class T>
 struct context {
   ops::machine on{};               ///< threads and instruction-set level
   index batch = 1;                 ///< sequences
+  index layer = 0;                 ///< number of the running layer of a repeat
   index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
   const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
   const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null

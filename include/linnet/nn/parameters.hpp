@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/random.hpp>
 #include <linnet/ops/matmul.hpp>
 #include <linnet/storage/types.hpp>
 
@@ -51,6 +51,8 @@ struct tensor_info {
   index columns = 0;  ///< input features
   role kind = role::matrix;
   double deviation = 0;  ///< standard deviation of the initial normal values (zoo A6)
+  /// Initial value number `i` instead, if given.
+  double (*start)(const path& at, index i, random_stream& random) = nullptr;
 
   /// Number of values.
   constexpr index size() const { return rows * columns; }

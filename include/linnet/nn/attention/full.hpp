@@ -3,40 +3,18 @@
 /// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
 /// or multi-query, with rotary or relative positions and a key-value cache.
 
-#include <linnet/nn/combinators.hpp>
+#include <linnet/nn/attention/policy.hpp>
 #include <linnet/nn/linear.hpp>
 #include <linnet/ops/attention.hpp>
-#include <linnet/ops/position.hpp>
+#include <linnet/ops/elementwise.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// The numbers of one attention layer, filled in by the model.
-struct attention_shape {
-  index d_model = 0;
-  index heads = 0;
-  index kv_heads = 0;  ///< heads % kv_heads == 0
-  index d_kv = 0;      ///< width of one head
-  bool causal = false;
-  bool cross = false;     ///< keys and values come from the encoder's output
-  bool scaled = true;     ///< scores are divided by sqrt(d_kv); T5 does not
-  bool bias = false;      ///< linear maps have biases
-  bool relative = false;  ///< add the stack's relative-position bias
-  rope_pairing rope = rope_pairing::none;
-
-  /// Width of all query heads.
-  constexpr index n() const { return heads * d_kv; }
-  /// Width of all key or value heads.
-  constexpr index kv() const { return kv_heads * d_kv; }
-};
-
-/// Attention policies: `layer<shape>` is a layer from width d_model to d_model.
 namespace attention {
-
-/// Base of every attention policy.
-struct policy {};
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
+  static std::string name() { return "full"; }
   template <attention_shape A>
   struct layer {
     static_assert(A.heads % A.kv_heads == 0,
@@ -176,6 +154,9 @@ struct full : policy {
       to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, none, ctx);
       to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
     }
+
+    /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
+    static constexpr index state_values(index tokens) { return 2 * tokens * kv; }
 
     static constexpr index flops(const extents& e) {
       const index queries = e.length, keys = A.cross ? e.memory : e.length;

@@ -1,0 +1,47 @@
+#pragma once
+/// @file
+/// What every kind of attention is built from: its numbers, and what it says of itself.
+
+#include <string>
+
+#include <linnet/ops/position.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The numbers of one attention layer, filled in by the model.
+struct attention_shape {
+  index d_model = 0;
+  index heads = 0;
+  index kv_heads = 0;  ///< heads % kv_heads == 0
+  index d_kv = 0;      ///< width of one head
+  bool causal = false;
+  bool cross = false;     ///< keys and values come from the encoder's output
+  bool scaled = true;     ///< scores are divided by sqrt(d_kv); T5 does not
+  bool bias = false;      ///< linear maps have biases
+  bool relative = false;  ///< add the stack's relative-position bias
+  rope_pairing rope = rope_pairing::none;
+
+  /// Width of all query heads.
+  constexpr index n() const { return heads * d_kv; }
+  /// Width of all key or value heads.
+  constexpr index kv() const { return kv_heads * d_kv; }
+};
+
+/// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model
+/// that also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
+/// `tokens` tokens while decoding.
+namespace attention {
+
+/// Base of every policy that mixes the tokens of a sequence; a kind overrides what differs. Models
+/// refuse it where it cannot work.
+struct policy {
+  static constexpr bool causal = true;         ///< can be kept from seeing later tokens
+  static constexpr bool bidirectional = true;  ///< can see later tokens
+  static constexpr bool continues = true;      ///< can continue cached sequences
+  /// What files call it; a kind that changes what weights compute has a name of its own.
+  static std::string name() { return "custom"; }
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
