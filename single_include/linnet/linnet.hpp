@@ -691,6 +691,32 @@ struct columns_operand {
   index ld, panel;
 };
 
+/// Tokens in a block of cached keys or values: blocks may lie anywhere.
+inline constexpr index token_block = 32;
+
+/// The keys or values of one head and sequence, a row for each token. Token j is row j of `data`,
+/// row j % ring of a ring (a multiple of the block), or in the block that `table` names.
+template <class Code>
+struct token_rows {
+  const Code* data;
+  index stride;  ///< from row to row
+  index ring = 0;
+  const std::int32_t* table = nullptr;
+
+  /// The row that holds token j.
+  constexpr index place(index j) const {
+    if (table) return table[j / token_block] * token_block + j % token_block;
+    return ring ? j % ring : j;
+  }
+  /// Where row place(j) begins.
+  constexpr const Code* row(index j) const { return data + place(j) * stride; }
+  /// Tokens [j, run(j, end)) follow each other in memory.
+  constexpr index run(index j, index end) const {
+    const index next = (j / token_block + 1) * token_block;
+    return (ring || table) && next < end ? next : end;
+  }
+};
+
 /// What happens to a finished product before it is stored: y = [y +] alpha * x + bias_j.
 template <class T>
 struct epilogue {
@@ -1422,36 +1448,70 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  index j = 0;
-  if constexpr (lanes<T> >= 4)
-    for (; j + 4 <= rows; j += 4) {
-      const T* const row = k + j * stride;
-      vec<T> total[4] = {};
-      LINNET_FOR_VECTORS(T, i, c, n) {
-        const vec<T> xi = get(x + i, c);
-        LINNET_UNROLL
-        for (int r = 0; r < 4; ++r) total[r] += xi * get(row + r * stride + i, c);
-      }
-      const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
-      __builtin_memcpy(y + j, &four, sizeof four);
-    }
-  for (; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+/// Stored numbers as T: T itself, bf16 or int8 without its scale.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    using raw =
+        std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using codes = typename vector_of<raw, lanes<T>>::type;
+    codes u = {};
+    if (count == lanes<T>)
+      __builtin_memcpy(&u, p, sizeof u);
+    else
+      __builtin_memcpy(&u, p, static_cast<std::size_t>(count) * sizeof(Code));
+    if constexpr (sizeof(raw) == 2)
+      return bits_as<vec<T>>(__builtin_convertvector(u, words) << 16);
+    else
+      return __builtin_convertvector(__builtin_convertvector(u, vec_int<T>), vec<T>);
+  }
 }
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart, in four sums of every fourth row
-template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
+template <class T, class Code>
+LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y) {
+  for (index j = first; j < last;) {
+    const Code* row = k.row(j);
+    const index end = k.run(j, last);
+    if constexpr (lanes<T> >= 4)
+      for (; j + 4 <= end; j += 4, row += 4 * k.stride) {
+        vec<T> total[4] = {};
+        LINNET_FOR_VECTORS(T, i, c, n) {
+          const vec<T> xi = get(x + i, c);
+          LINNET_UNROLL
+          for (int r = 0; r < 4; ++r) total[r] += xi * widen<T>(row + r * k.stride + i, c);
+        }
+        const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
+        __builtin_memcpy(y + (j - first), &four, sizeof four);
+      }
+    for (; j < end; ++j, row += k.stride) {
+      vec<T> total = {};
+      LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(row + i, c);
+      y[j - first] = scale * sum<T>(total);
+    }
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
+/// fourth token, so that blocks make no difference
+template <class T, class Code>
+LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     vec<T> total[4] = {};
-    index j = 0;
-    for (; j + 4 <= rows; j += 4) {
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[r] += p[j + r] * get(v + (j + r) * stride + i, c);
+    if (accumulate) total[0] = get(y + i, c);
+    for (index j = first; j < last;) {
+      const Code* row = v.row(j) + i;
+      const index end = v.run(j, last);
+      for (; j < end && j % 4; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
+      for (; j + 4 <= end; j += 4, row += 4 * v.stride) {
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r)
+          total[r] += p[j - first + r] * widen<T>(row + r * v.stride, c);
+      }
+      for (; j < end; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
     }
-    for (; j < rows; ++j) total[0] += p[j] * get(v + j * stride + i, c);
     put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
 }
@@ -2290,36 +2350,70 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  index j = 0;
-  if constexpr (lanes<T> >= 4)
-    for (; j + 4 <= rows; j += 4) {
-      const T* const row = k + j * stride;
-      vec<T> total[4] = {};
-      LINNET_FOR_VECTORS(T, i, c, n) {
-        const vec<T> xi = get(x + i, c);
-        LINNET_UNROLL
-        for (int r = 0; r < 4; ++r) total[r] += xi * get(row + r * stride + i, c);
-      }
-      const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
-      __builtin_memcpy(y + j, &four, sizeof four);
-    }
-  for (; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+/// Stored numbers as T: T itself, bf16 or int8 without its scale.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    using raw =
+        std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using codes = typename vector_of<raw, lanes<T>>::type;
+    codes u = {};
+    if (count == lanes<T>)
+      __builtin_memcpy(&u, p, sizeof u);
+    else
+      __builtin_memcpy(&u, p, static_cast<std::size_t>(count) * sizeof(Code));
+    if constexpr (sizeof(raw) == 2)
+      return bits_as<vec<T>>(__builtin_convertvector(u, words) << 16);
+    else
+      return __builtin_convertvector(__builtin_convertvector(u, vec_int<T>), vec<T>);
+  }
 }
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart, in four sums of every fourth row
-template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
+template <class T, class Code>
+LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y) {
+  for (index j = first; j < last;) {
+    const Code* row = k.row(j);
+    const index end = k.run(j, last);
+    if constexpr (lanes<T> >= 4)
+      for (; j + 4 <= end; j += 4, row += 4 * k.stride) {
+        vec<T> total[4] = {};
+        LINNET_FOR_VECTORS(T, i, c, n) {
+          const vec<T> xi = get(x + i, c);
+          LINNET_UNROLL
+          for (int r = 0; r < 4; ++r) total[r] += xi * widen<T>(row + r * k.stride + i, c);
+        }
+        const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
+        __builtin_memcpy(y + (j - first), &four, sizeof four);
+      }
+    for (; j < end; ++j, row += k.stride) {
+      vec<T> total = {};
+      LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(row + i, c);
+      y[j - first] = scale * sum<T>(total);
+    }
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
+/// fourth token, so that blocks make no difference
+template <class T, class Code>
+LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     vec<T> total[4] = {};
-    index j = 0;
-    for (; j + 4 <= rows; j += 4) {
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[r] += p[j + r] * get(v + (j + r) * stride + i, c);
+    if (accumulate) total[0] = get(y + i, c);
+    for (index j = first; j < last;) {
+      const Code* row = v.row(j) + i;
+      const index end = v.run(j, last);
+      for (; j < end && j % 4; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
+      for (; j + 4 <= end; j += 4, row += 4 * v.stride) {
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r)
+          total[r] += p[j - first + r] * widen<T>(row + r * v.stride, c);
+      }
+      for (; j < end; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
     }
-    for (; j < rows; ++j) total[0] += p[j] * get(v + j * stride + i, c);
     put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
 }
@@ -3158,36 +3252,70 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  index j = 0;
-  if constexpr (lanes<T> >= 4)
-    for (; j + 4 <= rows; j += 4) {
-      const T* const row = k + j * stride;
-      vec<T> total[4] = {};
-      LINNET_FOR_VECTORS(T, i, c, n) {
-        const vec<T> xi = get(x + i, c);
-        LINNET_UNROLL
-        for (int r = 0; r < 4; ++r) total[r] += xi * get(row + r * stride + i, c);
-      }
-      const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
-      __builtin_memcpy(y + j, &four, sizeof four);
-    }
-  for (; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+/// Stored numbers as T: T itself, bf16 or int8 without its scale.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    using raw =
+        std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using codes = typename vector_of<raw, lanes<T>>::type;
+    codes u = {};
+    if (count == lanes<T>)
+      __builtin_memcpy(&u, p, sizeof u);
+    else
+      __builtin_memcpy(&u, p, static_cast<std::size_t>(count) * sizeof(Code));
+    if constexpr (sizeof(raw) == 2)
+      return bits_as<vec<T>>(__builtin_convertvector(u, words) << 16);
+    else
+      return __builtin_convertvector(__builtin_convertvector(u, vec_int<T>), vec<T>);
+  }
 }
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart, in four sums of every fourth row
-template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
+template <class T, class Code>
+LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y) {
+  for (index j = first; j < last;) {
+    const Code* row = k.row(j);
+    const index end = k.run(j, last);
+    if constexpr (lanes<T> >= 4)
+      for (; j + 4 <= end; j += 4, row += 4 * k.stride) {
+        vec<T> total[4] = {};
+        LINNET_FOR_VECTORS(T, i, c, n) {
+          const vec<T> xi = get(x + i, c);
+          LINNET_UNROLL
+          for (int r = 0; r < 4; ++r) total[r] += xi * widen<T>(row + r * k.stride + i, c);
+        }
+        const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
+        __builtin_memcpy(y + (j - first), &four, sizeof four);
+      }
+    for (; j < end; ++j, row += k.stride) {
+      vec<T> total = {};
+      LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(row + i, c);
+      y[j - first] = scale * sum<T>(total);
+    }
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
+/// fourth token, so that blocks make no difference
+template <class T, class Code>
+LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     vec<T> total[4] = {};
-    index j = 0;
-    for (; j + 4 <= rows; j += 4) {
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[r] += p[j + r] * get(v + (j + r) * stride + i, c);
+    if (accumulate) total[0] = get(y + i, c);
+    for (index j = first; j < last;) {
+      const Code* row = v.row(j) + i;
+      const index end = v.run(j, last);
+      for (; j < end && j % 4; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
+      for (; j + 4 <= end; j += 4, row += 4 * v.stride) {
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r)
+          total[r] += p[j - first + r] * widen<T>(row + r * v.stride, c);
+      }
+      for (; j < end; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
     }
-    for (; j < rows; ++j) total[0] += p[j] * get(v + j * stride + i, c);
     put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
 }
@@ -3872,12 +4000,16 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::gated<activation_kind::A, T>(index, const T*, const T*, T*);     \
   LINNET_EXTERN void detail::L::gated_backward<activation_kind::A, T>(index, const T*, const T*, \
                                                                       const T*, T*, T*);
+#define LINNET_ATTENTION(L, T, C)                                                               \
+  LINNET_EXTERN void detail::L::dots<T>(index, index, index, T, const T*, const token_rows<C>&, \
+                                        T*);                                                    \
+  LINNET_EXTERN void detail::L::mix<T>(index, index, index, const T*, const token_rows<C>&, T*, \
+                                       bool);
 #define LINNET_ROWS_OF(L, T)                                                                      \
   LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                            \
   LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \
   LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                   \
-  LINNET_EXTERN void detail::L::dots<T>(index, index, T, const T*, const T*, index, T*);          \
-  LINNET_EXTERN void detail::L::mix<T>(index, index, const T*, const T*, index, T*);              \
+  LINNET_ATTENTION(L, T, T)                                                                       \
   LINNET_EXTERN T detail::L::maximum<T>(index, const T*);                                         \
   LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                            \
   LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                            \
@@ -3892,11 +4024,13 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
   LINNET_ACTIVATION(L, silu, T)
-#define LINNET_LEVEL(L)     \
-  LINNET_PRODUCT(L, float)  \
-  LINNET_PRODUCT(L, double) \
-  LINNET_CODES(L)           \
-  LINNET_ROWS_OF(L, float)  \
+#define LINNET_LEVEL(L)                   \
+  LINNET_PRODUCT(L, float)                \
+  LINNET_PRODUCT(L, double)               \
+  LINNET_CODES(L)                         \
+  LINNET_ATTENTION(L, float, bf16_code)   \
+  LINNET_ATTENTION(L, float, std::int8_t) \
+  LINNET_ROWS_OF(L, float)                \
   LINNET_ROWS_OF(L, double)
 
 LINNET_SIMD_NAMESPACE_BEGIN
@@ -3916,6 +4050,7 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_DOT
 #undef LINNET_CODES
 #undef LINNET_ACTIVATION
+#undef LINNET_ATTENTION
 #undef LINNET_ROWS_OF
 #undef LINNET_LEVEL
 
@@ -4449,20 +4584,29 @@ constexpr index converted_bytes(index rows, index in, index out, index threads, 
 namespace detail {
 
 /// Calls f(i0, i1, p0, p1) for this thread's share of the outputs of an [M, N] product: rows
-/// [i0, i1) of panels [p0, p1). Blocks of rows are multiples of every register tile, so no output
-/// changes its arithmetic.
+/// [i0, i1) of panels [p0, p1). Each output is one sum, whatever block it falls into.
 template <class F>
 void each_block(const machine& on, index m, index n, F&& f) {
   const index panels = round_up(n, panel_width) / panel_width;
-  const index row_block = m <= 96 ? m : 96;
-  const index row_blocks = (m + row_block - 1) / row_block;
-  const auto [first, last] = on.threads.share(panels * row_blocks);
-  for (index unit = first; unit < last;) {
-    // Neighbouring panels of one block run together.
-    const index block = unit / panels, p0 = unit % panels;
-    const index p1 = (std::min)(panels, p0 + (last - unit));
-    f(block * row_block, (std::min)(m, (block + 1) * row_block), p0, p1);
-    unit += p1 - p0;
+  const index blocks = (m + 95) / 96, height = round_up((m + blocks - 1) / blocks, 12);
+  const auto rows = [&](index block, index p0, index p1) {
+    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
+    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);
+  };
+  if (blocks >= 4 * on.threads.size()) {
+    // Many rows: every thread has its own, which it has in its caches from the last operation.
+    const auto [first, last] = on.threads.share(panels * blocks);
+    for (index unit = first; unit < last;) {
+      const index p0 = unit % panels, p1 = (std::min)(panels, p0 + (last - unit));
+      rows(unit / panels, p0, p1);
+      unit += p1 - p0;
+    }
+  } else {
+    // Few rows: every thread has its own panels, so each reads only its part of the weights.
+    const auto [first, last] = on.threads.share(panels * blocks);
+    const index p0 = first / blocks, p1 = last / blocks;
+    for (index block = 0; block < blocks; ++block)
+      rows(block, p0 + (block < first % blocks), p1 + (block < last % blocks));
   }
 }
 
@@ -5944,6 +6088,446 @@ LINNET_NAMESPACE_END
 /// What every kind of attention is built from: its numbers, and what it says of itself.
 
 /// @file
+/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
+
+/// @file
+/// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
+/// queries by all keys is ever held. Keys and values are read as they are stored.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Query rows that are worked on at a time.
+inline constexpr index attention_rows = 48;
+/// A distance that bounds nothing.
+inline constexpr index any_distance = index{1} << 48;
+
+/// Which keys a query at position p sees: those at [p - before, p + after], and in any case the
+/// `first` ones, unless they come after p + after.
+struct attention_window {
+  index before = any_distance;
+  index after = any_distance;
+  index first = 0;
+
+  /// Whether some query may not see a key that is earlier than another one it sees.
+  constexpr bool bounded() const { return before < any_distance; }
+  /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
+  constexpr index width(index keys, index rows) const {
+    const index near = bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
+    return round_up(near, panel_width) + round_up(first, panel_width);
+  }
+};
+
+/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
+/// session or the output of a linear map.
+template <class Code>
+struct kv_rows {
+  const Code* data = nullptr;
+  index tokens = 0;                      ///< from sequence to sequence
+  index stride = 0;                      ///< from token to token
+  index slot = 0;                        ///< from head to head
+  const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
+  index ring = 0;                        ///< tokens after which rows are used again; 0 for never
+  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
+  index table_size = 0;
+
+  /// One head of one sequence.
+  constexpr simd::token_rows<Code> of(index b, index head) const {
+    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, ring,
+            tables ? tables + b * table_size : nullptr};
+  }
+  /// The scale of row `place` of head `head` of sequence `b`.
+  constexpr const float& scale(index b, index place, index head) const {
+    return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
+  }
+  /// Whether tokens are numbers that follow each other in memory.
+  constexpr bool plain() const { return !scales && !ring && !tables; }
+};
+
+/// One attention call: q[batch, queries, heads*h] against `keys` keys and values.
+template <class T, class Code = T>
+struct attention_call {
+  index batch, queries, keys;  ///< padded lengths
+  index heads, kv_heads, h;
+  attention_window window;
+  T scale;  ///< of the scores
+  const T* q;
+  kv_rows<Code> k, v;
+  T* out;                              ///< [batch, queries, heads*h]
+  const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
+  const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
+  const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
+  index bias_origin = 0;
+  T* scratch = nullptr;  ///< per thread, attention_scratch() values
+  index scratch_size = 0;
+  dropout_key dropout{};
+  int site = 0;
+};
+
+/// Gradients of an attention call over plain keys and values; everything is added to.
+template <class T>
+struct attention_gradient {
+  const T* d_out;
+  T *dq, *dk, *dv;
+  T* d_bias = nullptr;  ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
+};
+
+/// Scratch values that one thread needs for calls of up to `queries` queries a sequence; `gathers`
+/// unless keys and values are kv_rows::plain().
+constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
+                                  bool training, bool gathers = false) {
+  const index wide = seen.width(keys, (std::min)(queries, attention_rows));
+  return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
+}
+
+namespace detail {
+
+/// Everything about one (sequence, key-value head) that both directions share.
+template <class T, class Code>
+struct attention_unit {
+  /// Keys [first, last) whose scores begin at a column.
+  struct stretch {
+    index first = 0, last = 0, column = 0;
+  };
+  /// Some query rows of a head and what they see.
+  struct block {
+    index row, rows;  ///< queries [row, row + rows)
+    stretch part[2];  ///< the first keys and the near ones; without `first` only the latter
+    index used;       ///< columns of scores
+
+    const stretch* begin() const { return part; }
+    const stretch* end() const { return part + 2; }
+  };
+
+  const attention_call<T, Code>& call;
+  index b, g, n, valid, past, wide;
+  simd::token_rows<Code> key, value;
+  T *scores, *key_columns, *values;
+
+  attention_unit(const attention_call<T, Code>& c, index unit, int rank)
+      : call(c),
+        b(unit / c.kv_heads),
+        g(unit % c.kv_heads),
+        n(c.heads * c.h),
+        valid(c.key_lengths ? c.key_lengths[b] : c.keys),
+        past(c.past ? c.past[b] : 0),
+        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
+        key(c.k.of(b, g)),
+        value(c.v.of(b, g)),
+        scores(c.scratch + rank * c.scratch_size),
+        key_columns(scores + attention_rows * wide),
+        values(key_columns + c.h * wide) {
+    valid = (std::min)(valid, past + call.queries + call.window.after);
+  }
+
+  /// The end of the keys that query i sees.
+  index end_of(index i) const { return (std::min)(valid, past + i + call.window.after + 1); }
+  /// Their beginning, the `first` ones apart.
+  index begin_of(index i) const {
+    return (std::max)(call.window.first, past + i - call.window.before);
+  }
+  block at(index row) const {
+    const index first = call.window.first;
+    block some{row, (std::min)(attention_rows, call.queries - row), {}, 0};
+    const index step = some.rows == 1 ? 1 : panel_width, last = end_of(row + some.rows - 1);
+    some.part[0].last = (std::min)(first, last);
+    some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
+    some.part[1].first = (std::min)(some.part[1].first, last);
+    some.used = some.part[1].column + last - some.part[1].first;
+    return some;
+  }
+
+  /// A stored number, without its scale.
+  static T number(Code x) {
+    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
+      const auto bits = static_cast<std::uint32_t>(x) << 16;
+      float y = 0;
+      __builtin_memcpy(&y, &bits, sizeof y);
+      return y;
+    } else {
+      return static_cast<T>(x);
+    }
+  }
+  /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
+  void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
+                 T* columns) const {
+    const index end = s.column + round_up(s.last - s.first, panel_width);
+    for (index j = s.first; j < s.last; ++j) {
+      const index place = rows.place(j);
+      const Code* const row = rows.data + place * rows.stride;
+      T* const column = columns + s.column + j - s.first;
+      const T scale = all.scales ? static_cast<T>(all.scale(b, place, g)) : T(1);
+      for (index c = 0; c < call.h; ++c) column[c * wide] = scale * number(row[c]);
+    }
+    for (index c = 0; c < call.h; ++c)
+      std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
+  }
+  /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
+  void prepare(const block& some, T* value_columns) const {
+    if (some.rows == 1 && !value_columns) return;
+    if (!call.window.bounded() && some.row > 0) return;
+    for (stretch s : some) {
+      if (!call.window.bounded() && s.last > s.first) s.last = valid;
+      transpose(s, key, call.k, key_columns);
+      if (value_columns) transpose(s, value, call.v, value_columns);
+      if (call.v.plain() && std::is_same_v<T, Code>) continue;
+      for (index j = s.first; j < s.last; ++j) {
+        const index place = value.place(j);
+        const T scale = call.v.scales ? static_cast<T>(call.v.scale(b, place, g)) : T(1);
+        for (index c = 0; c < call.h; ++c)
+          values[(s.column + j - s.first) * call.h + c] =
+              scale * number(value.data[place * value.stride + c]);
+      }
+    }
+  }
+  /// x[i] *= the scales of a stretch of codes.
+  void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
+               T* x) const {
+    for (index j = s.first; j < s.last && all.scales; ++j)
+      x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), g));
+  }
+
+  /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
+  template <class Kernels>
+  void probabilities(Kernels, index head, const block& some) const {
+    const T* const q = call.q + (b * call.queries + some.row) * n + head * call.h;
+    for (const stretch& s : some) {
+      if (s.first == s.last) continue;
+      if (some.rows == 1) {
+        Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
+        rescale(s, key, call.k, scores + s.column);
+      } else {
+        Kernels::template multiply<T>(some.rows, round_up(s.last - s.first, panel_width), call.h,
+                                      {q, n, 1}, {key_columns + s.column, wide, panel_width},
+                                      scores + s.column, wide, {nullptr, call.scale, false});
+      }
+    }
+    for (index i = 0; i < some.rows; ++i) {
+      T* const row = scores + i * wide;
+      index count = 0, seen = 0;  // columns in use, keys seen
+      for (const stretch& s : some) {
+        const index open = &s == some.part ? s.first : begin_of(some.row + i);
+        const index from = (std::clamp)(open, s.first, s.last);
+        const index to = (std::clamp)(end_of(some.row + i), from, s.last);
+        const index at = s.column + from - s.first;
+        if (to == from) continue;
+        if (call.bias)
+          Kernels::template add<T>(to - from, row + at,
+                                   bias_line(call.bias, head, some.row + i) + from, row + at);
+        std::fill(row + count, row + (std::max)(count, at), T(-1e30));
+        count = at + to - from;
+        seen += to - from;
+      }
+      if (seen > 0) Kernels::template softmax<T>(count, row);
+      std::fill(row + count, row + some.used, T(0));
+    }
+  }
+  /// Where key 0 is in a line of position biases for query `i`.
+  template <class Line>
+  Line* bias_line(Line* lines, index head, index i) const {
+    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i);
+  }
+  /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
+  void drop(index head, const block& some, T* x) const {
+    if (call.dropout.rate <= 0) return;
+    for (index i = 0; i < some.rows; ++i)
+      for (const stretch& s : some)
+        dropout_multipliers<T>(
+            call.dropout, b, call.site, (head * call.queries + some.row + i) * call.keys + s.first,
+            s.last - s.first,
+            [&](index j, T multiplier) { x[i * wide + s.column + j] *= multiplier; });
+  }
+};
+
+}  // namespace detail
+
+/// out = softmax(scale q k^T + bias) v over the keys in each query's window. Every query must see a
+/// key.
+template <class T, class Code>
+void attention(const machine& on, const attention_call<T, Code>& call) {
+  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      const detail::attention_unit<T, Code> u(call, item, on.threads.rank());
+      const index group = call.heads / call.kv_heads, h = call.h;
+      for (index row = 0; row < call.queries; row += attention_rows) {
+        const auto some = u.at(row);
+        u.prepare(some, nullptr);
+        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+          u.probabilities(kernels, head, some);
+          u.drop(head, some, u.scores);
+          T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
+          bool more = false;
+          for (const auto& s : some) {
+            if (s.first == s.last) continue;
+            T* const p = u.scores + s.column;
+            if (some.rows == 1) {
+              u.rescale(s, u.value, call.v, p);
+              K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
+            } else {
+              simd::columns_operand<T> v{u.values + s.column * h, h, panel_width};
+              if constexpr (std::is_same_v<T, Code>)
+                if (call.v.plain()) v = {u.value.row(s.first), u.value.stride, panel_width};
+              K::template multiply<T>(some.rows, h, s.last - s.first, {p, u.wide, 1}, v, out, u.n,
+                                      {nullptr, T(1), more});
+            }
+            more = true;
+          }
+        }
+      }
+    });
+  });
+}
+
+/// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
+template <class T>
+void attention_backward(const machine& on, const attention_call<T>& call,
+                        const attention_gradient<T>& grad) {
+  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      const detail::attention_unit<T, T> u(call, item, on.threads.rank());
+      const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
+      T* const value_columns = u.values;
+      T* const d_scores = value_columns + h * wide;
+      T* const dropped = d_scores + attention_rows * wide;
+      T* const dk = grad.dk + (u.key.data - call.k.data);
+      T* const dv = grad.dv + (u.value.data - call.v.data);
+      for (index row = 0; row < call.queries; row += attention_rows) {
+        const auto some = u.at(row);
+        u.prepare(some, value_columns);
+        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+          u.probabilities(kernels, head, some);
+          const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
+          const T* const d_out = grad.d_out + at;
+          std::copy_n(u.scores, rows * wide, dropped);
+          u.drop(head, some, dropped);
+          // dv += P^T d_out, dP = d_out v^T
+          std::fill_n(d_scores, rows * wide, T(0));
+          for (const auto& s : some) {
+            const index keys = s.last - s.first;
+            K::template multiply<T>(keys, h, rows, {dropped + s.column, 1, wide},
+                                    {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
+                                    u.value.stride, {nullptr, T(1), true});
+            K::template multiply<T>(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
+                                    {value_columns + s.column, wide, panel_width},
+                                    d_scores + s.column, wide, {});
+          }
+          u.drop(head, some, d_scores);
+          for (index i = 0; i < rows; ++i) {
+            T* const d_row = d_scores + i * wide;
+            // Where the row sees nothing its probabilities are zero, and so is this.
+            K::template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
+            for (const auto& s : some)
+              if (grad.d_bias) {
+                T* const line = u.bias_line(
+                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, row + i);
+                const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
+                if (count > 0)
+                  K::template add<T>(count, line + s.first, d_row + s.column, line + s.first);
+              }
+          }
+          // dq += scale dS k, dk += scale dS^T q
+          for (const auto& s : some) {
+            const index keys = s.last - s.first;
+            K::template multiply<T>(rows, h, keys, {d_scores + s.column, wide, 1},
+                                    {u.key.row(s.first), u.key.stride, panel_width}, grad.dq + at,
+                                    u.n, {nullptr, call.scale, true});
+            K::template multiply<T>(keys, h, rows, {d_scores + s.column, 1, wide},
+                                    {call.q + at, u.n, panel_width}, dk + s.first * u.key.stride,
+                                    u.key.stride, {nullptr, call.scale, true});
+          }
+        }
+      }
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the numbers of a key-value cache are stored.
+enum class kv_code {
+  exact,  ///< in the model's scalar type
+  bf16,   ///< bfloat16, half the bytes
+  int8    ///< 8-bit integers with one scale for each head of each token, about a quarter
+};
+
+/// Policies for the key-value cache of a model: decoder<shape, kv::int8>. Weights do not depend on
+/// it. Models in double keep doubles.
+namespace kv {
+/// Base of the cache policies.
+struct policy {};
+/// Keys and values as they are.
+struct exact : policy {
+  static constexpr kv_code code = kv_code::exact;
+};
+/// Rounded to bfloat16, nearest even.
+struct bf16 : policy {
+  static constexpr kv_code code = kv_code::bf16;
+};
+/// Rounded to int8, symmetric, one scale for each head of each token (zoo D15): an error of half a
+/// scale, that is max|x| / 254, at most.
+struct int8 : policy {
+  static constexpr kv_code code = kv_code::int8;
+};
+}  // namespace kv
+
+namespace detail {
+
+/// The keys, or the values, of one layer: [batch, tokens, Heads, slot].
+template <class T, kv_code Code, index Heads, index H>
+struct kv_buffer {
+  static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
+  using code =
+      std::conditional_t<exact, T,
+                         std::conditional_t<Code == kv_code::bf16, simd::bf16_code, std::int8_t>>;
+  static constexpr bool scaled = !exact && Code == kv_code::int8;
+  // Kernels write whole words of codes.
+  static constexpr index slot = round_up(H, exact ? 1 : 4 / static_cast<index>(sizeof(code)));
+
+  code* data = nullptr;
+  float* scales = nullptr;  ///< [batch, tokens, Heads]
+  index tokens = 0;         ///< of each sequence
+
+  /// Plans room for `count` tokens of each sequence.
+  constexpr void plan(arena& state, index batch, index count) {
+    tokens = count;
+    data = state.take<code>(batch * tokens * Heads * slot);
+    if (scaled) scales = state.take<float>(batch * tokens * Heads);
+  }
+  /// What attention reads.
+  constexpr ops::kv_rows<code> rows() const { return {data, tokens, Heads * slot, slot, scales}; }
+  /// Keeps x[Heads, H] for token `j` of sequence `b`.
+  void put(const ops::machine& on, index b, index j, const T* x) const {
+    const index row = b * tokens + j;
+    code* const to = data + row * Heads * slot;
+    if constexpr (exact) {
+      std::copy_n(x, Heads * H, to);
+    } else {
+      simd::dispatch(on.level, [&](auto kernels) {
+        using K = decltype(kernels);
+        for (index head = 0; head < Heads; ++head) {
+          [[maybe_unused]] std::int32_t sum = 0;
+          if constexpr (scaled)
+            scales[row * Heads + head] =
+                K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
+          else
+            K::template to_bf16<T>(H, x + head * H, to + head * slot);
+        }
+      });
+    }
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
 /// Positions: rotary embeddings in both pairings, T5's relative-position buckets, sinusoids.
 
 LINNET_NAMESPACE_BEGIN
@@ -6040,6 +6624,7 @@ struct attention_shape {
   bool bias = false;      ///< linear maps have biases
   bool relative = false;  ///< add the stack's relative-position bias
   rope_pairing rope = rope_pairing::none;
+  kv_code cache = kv_code::exact;
 
   /// Width of all query heads.
   constexpr index n() const { return heads * d_kv; }
@@ -6134,203 +6719,6 @@ struct linear : without_cache {
 };
 
 LINNET_NAMESPACE_END
-/// @file
-/// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
-/// queries by all keys is ever held.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// Query rows that are worked on at a time.
-inline constexpr index attention_rows = 48;
-
-/// One attention call: q[batch, queries, heads*h] against k, v[batch, keys, kv_heads*h].
-template <class T>
-struct attention_call {
-  index batch, queries, keys;  ///< padded lengths; `keys` also strides from sequence to sequence
-  index heads, kv_heads, h;
-  bool causal;  ///< key j is visible to query i if j <= past + i
-  T scale;      ///< of the scores
-  const T *q, *k, *v;
-  T* out;                              ///< [batch, queries, heads*h]
-  const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
-  const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
-  const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
-  index bias_origin = 0;
-  T* scratch = nullptr;  ///< per thread, attention_scratch() values
-  index scratch_size = 0;
-  dropout_key dropout{};
-  int site = 0;
-};
-
-/// Gradients of an attention call; everything is added to.
-template <class T>
-struct attention_gradient {
-  const T* d_out;
-  T *dq, *dk, *dv;
-  T* d_bias = nullptr;  ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
-};
-
-/// Scratch values that one thread needs.
-constexpr index attention_scratch(index keys, index h, bool training) {
-  const index wide = round_up(keys, panel_width);
-  return (training ? 3 : 1) * attention_rows * wide + (training ? 2 : 1) * h * wide;
-}
-
-namespace detail {
-
-/// Everything about one (sequence, key-value head) that both directions share.
-template <class T>
-struct attention_unit {
-  const attention_call<T>& call;
-  index b, g, n, kv, valid, past, wide;
-  T *scores, *key_columns;
-
-  attention_unit(const attention_call<T>& c, index unit, int rank)
-      : call(c),
-        b(unit / c.kv_heads),
-        g(unit % c.kv_heads),
-        n(c.heads * c.h),
-        kv(c.kv_heads * c.h),
-        valid(c.key_lengths ? c.key_lengths[b] : c.keys),
-        past(c.past ? c.past[b] : 0),
-        wide(round_up(c.keys, panel_width)),
-        scores(c.scratch + rank * c.scratch_size),
-        key_columns(scores + attention_rows * wide) {
-    if (call.causal) valid = (std::min)(valid, past + call.queries);
-  }
-
-  const T* key() const { return call.k + b * call.keys * kv + g * call.h; }
-  const T* value() const { return call.v + b * call.keys * kv + g * call.h; }
-  /// Keys that query i sees.
-  index visible(index i) const { return call.causal ? (std::min)(valid, past + i + 1) : valid; }
-  /// columns[h, wide] = x[valid, h]^T with stride kv, zero behind the valid ones.
-  void transpose(const T* x, T* columns) const {
-    for (index c = 0; c < call.h; ++c) {
-      for (index j = 0; j < valid; ++j) columns[c * wide + j] = x[j * kv + c];
-      for (index j = valid; j < wide; ++j) columns[c * wide + j] = T(0);
-    }
-  }
-  /// scores[rows, wide] = softmax of query rows [i0, i0 + rows) of a head; returns the visible
-  /// width.
-  template <class Kernels>
-  index probabilities(Kernels, index head, index i0, index rows) const {
-    const index seen = visible(i0 + rows - 1);
-    const T* const q = call.q + (b * call.queries + i0) * n + head * call.h;
-    if (rows == 1) {
-      Kernels::template dots<T>(seen, call.h, call.scale, q, key(), kv, scores);
-    } else {
-      Kernels::template multiply<T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
-                                    {key_columns, wide, panel_width}, scores, wide,
-                                    {nullptr, call.scale, false});
-    }
-    for (index i = 0; i < rows; ++i) {
-      T* const row = scores + i * wide;
-      const index count = visible(i0 + i);
-      if (call.bias) {
-        const T* const line =
-            call.bias + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i0 + i);
-        Kernels::template add<T>(count, row, line, row);
-      }
-      Kernels::template softmax<T>(count, row);
-      std::fill(row + count, row + seen, T(0));
-    }
-    return seen;
-  }
-  /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
-  void drop(index head, index i0, index rows, index seen, T* x) const {
-    if (call.dropout.rate <= 0) return;
-    for (index i = 0; i < rows; ++i)
-      dropout_multipliers<T>(call.dropout, b, call.site, (head * call.queries + i0 + i) * call.keys,
-                             seen, [&](index j, T multiplier) { x[i * wide + j] *= multiplier; });
-  }
-};
-
-}  // namespace detail
-
-/// out = softmax(scale q k^T + bias) v, with causal and padding masks. Every query must see a key.
-template <class T>
-void attention(const machine& on, const attention_call<T>& call) {
-  on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      const detail::attention_unit<T> u(call, item, on.threads.rank());
-      if (call.queries > 1) u.transpose(u.key(), u.key_columns);
-      const index group = call.heads / call.kv_heads;
-      for (index head = u.g * group; head < (u.g + 1) * group; ++head)
-        for (index i0 = 0; i0 < call.queries; i0 += attention_rows) {
-          const index rows = (std::min)(attention_rows, call.queries - i0);
-          const index seen = u.probabilities(kernels, head, i0, rows);
-          u.drop(head, i0, rows, seen, u.scores);
-          T* const out = call.out + (u.b * call.queries + i0) * u.n + head * call.h;
-          if (rows == 1)
-            K::template mix<T>(seen, call.h, u.scores, u.value(), u.kv, out);
-          else
-            K::template multiply<T>(rows, call.h, seen, {u.scores, u.wide, 1},
-                                    {u.value(), u.kv, panel_width}, out, u.n, {});
-        }
-    });
-  });
-}
-
-/// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
-template <class T>
-void attention_backward(const machine& on, const attention_call<T>& call,
-                        const attention_gradient<T>& grad) {
-  on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      const detail::attention_unit<T> u(call, item, on.threads.rank());
-      T* const value_columns = u.key_columns + call.h * u.wide;
-      T* const d_scores = value_columns + call.h * u.wide;
-      T* const dropped = d_scores + attention_rows * u.wide;
-      u.transpose(u.key(), u.key_columns);
-      u.transpose(u.value(), value_columns);
-      T* const dk = grad.dk + (u.key() - call.k);
-      T* const dv = grad.dv + (u.value() - call.v);
-      const index group = call.heads / call.kv_heads;
-      for (index head = u.g * group; head < (u.g + 1) * group; ++head)
-        for (index i0 = 0; i0 < call.queries; i0 += attention_rows) {
-          const index rows = (std::min)(attention_rows, call.queries - i0);
-          const index seen = u.probabilities(kernels, head, i0, rows);
-          const index at = (u.b * call.queries + i0) * u.n + head * call.h;
-          std::copy_n(u.scores, rows * u.wide, dropped);
-          u.drop(head, i0, rows, seen, dropped);
-          // dv += P^T d_out, dP = d_out v^T
-          K::template multiply<T>(seen, call.h, rows, {dropped, 1, u.wide},
-                                  {grad.d_out + at, u.n, panel_width}, dv, u.kv,
-                                  {nullptr, T(1), true});
-          K::template multiply<T>(rows, round_up(seen, panel_width), call.h,
-                                  {grad.d_out + at, u.n, 1}, {value_columns, u.wide, panel_width},
-                                  d_scores, u.wide, {});
-          u.drop(head, i0, rows, seen, d_scores);
-          for (index i = 0; i < rows; ++i) {
-            T* const row = d_scores + i * u.wide;
-            const index count = u.visible(i0 + i);
-            K::template softmax_backward<T>(count, u.scores + i * u.wide, row, row);
-            std::fill(row + count, row + seen, T(0));
-            if (grad.d_bias) {
-              T* const line = grad.d_bias + (u.b * call.heads + head) * (2 * call.bias_origin + 1) +
-                              call.bias_origin - (u.past + i0 + i);
-              K::template add<T>(count, line, row, line);
-            }
-          }
-          // dq += scale dS k, dk += scale dS^T q
-          K::template multiply<T>(rows, call.h, seen, {d_scores, u.wide, 1},
-                                  {u.key(), u.kv, panel_width}, grad.dq + at, u.n,
-                                  {nullptr, call.scale, true});
-          K::template multiply<T>(seen, call.h, rows, {d_scores, 1, u.wide},
-                                  {call.q + at, u.n, panel_width}, dk, u.kv,
-                                  {nullptr, call.scale, true});
-        }
-    });
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -6346,6 +6734,9 @@ struct full : policy {
     static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                   "linnet::attention::full: rotary positions need an even head width d_kv");
     static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+    static constexpr ops::attention_window window{.after = A.causal ? 0 : ops::any_distance};
+    template <class T>
+    using buffer = linnet::detail::kv_buffer<T, A.cache, A.kv_heads, A.d_kv>;
     using to_query = linear<in, n, A.bias>;
     using to_key = linear<in, kv, A.bias>;
     using to_output = linear<n, out, A.bias>;
@@ -6372,45 +6763,43 @@ struct full : policy {
 
     template <class T>
     struct cache {
-      T *q = nullptr, *k = nullptr,
-        *v = nullptr;      ///< [rows, n], [key rows, kv]; k and v are the cache in decoding
-      T* mixed = nullptr;  ///< [rows, n] before the output map
+      T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
+      buffer<T> keys{}, values{};                  ///< what decoding keeps
+      T* mixed = nullptr;                          ///< [rows, n] before the output map
       T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
-      T* new_keys = nullptr;  ///< [rows, kv] on their way into the cache
-      T* new_values = nullptr;
       T* scratch = nullptr;  ///< per thread
       index scratch_size = 0;
-      index stride = 0;  ///< keys per sequence in k and v
       int site = 0;
     };
     template <class T>
     static constexpr cache<T> plan(planner& m, const extents& e) {
       cache<T> c;
       const bool cached = e.capacity > 0;
-      const index key_rows = A.cross ? e.batch * e.memory : e.rows();
+      const index keys = A.cross ? e.memory : e.length;
       m.product(e.rows(), in, n, e);
-      m.product(key_rows, in, kv, e);
+      m.product(e.batch * keys, in, kv, e);
       m.product(e.rows(), n, out, e);
       c.site = m.sites++;
-      c.stride = A.cross ? e.memory : cached ? e.capacity : e.length;
-      const index key_values = e.batch * c.stride * kv;
-      c.q = m.keep.take<T>(e.rows() * n);
-      arena& lasting = cached ? m.state : m.keep;
-      c.k = lasting.take<T>(key_values);
-      c.v = lasting.take<T>(key_values);
-      c.mixed = m.keep.take<T>(e.rows() * n);
-      const index mark = m.scratch.mark();
-      if (cached && !A.cross) {
-        c.new_keys = m.scratch.take<T>(e.rows() * kv);
-        c.new_values = m.scratch.take<T>(e.rows() * kv);
+      const index stored = A.cross ? e.memory : e.capacity;
+      if (cached) {
+        c.keys.plan(m.state, e.batch, stored);
+        c.values.plan(m.state, e.batch, stored);
       }
+      c.q = m.keep.take<T>(e.rows() * n);
+      c.mixed = m.keep.take<T>(e.rows() * n);
+      const index key_values = e.batch * keys * kv;
+      arena& passing = cached ? m.scratch : m.keep;
+      const index mark = m.scratch.mark();
+      c.k = passing.take<T>(key_values);
+      c.v = passing.take<T>(key_values);
       if (e.training) {
         c.dq = m.scratch.take<T>(e.rows() * n);
         c.dk = m.scratch.take<T>(key_values);
         c.dv = m.scratch.take<T>(key_values);
         c.d_mixed = m.scratch.take<T>(e.rows() * n);
       }
-      c.scratch_size = ops::attention_scratch(c.stride, A.d_kv, e.training);
+      c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
+                                              e.training, cached && !buffer<T>::exact);
       c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
       m.scratch.release(mark);
       return c;
@@ -6421,32 +6810,32 @@ struct full : policy {
                         cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
       const index rows = x.rows();
+      const bool cached = ctx.past != nullptr;
       if constexpr (A.cross) {
         to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
-        if (!ctx.memory_cached)
+        if (!ctx.memory_cached) {
           ops::products<T, S, 2>(
               ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
               {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+          if (cached) keep(c, ctx, ctx.memory_length);
+        }
       } else {
-        const bool cached = ctx.past != nullptr;
-        T* const keys = cached ? c.new_keys : c.k;
-        T* const values = cached ? c.new_values : c.v;
         ops::products<T, S, 3>(
             ctx.on, rows, in, x.data(),
-            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, keys),
-             to_key::template product<T, S>(p.v, values)});
-        if (cached || A.rope != rope_pairing::none)
+            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
+             to_key::template product<T, S>(p.v, c.v)});
+        if constexpr (A.rope != rope_pairing::none)
           ctx.on.threads.each(rows, [&](index row) {
-            const index b = row / ctx.length, t = row % ctx.length;
             rotate_row(c.q, A.heads, row, ctx, false);
-            rotate_row(keys, A.kv_heads, row, ctx, false);
-            if (!cached || t >= ctx.length_of(b)) return;
-            const index to = (b * c.stride + ctx.past[b] + t) * kv;
-            std::copy_n(keys + row * kv, kv, c.k + to);
-            std::copy_n(values + row * kv, kv, c.v + to);
+            rotate_row(c.k, A.kv_heads, row, ctx, false);
           });
+        if (cached) keep(c, ctx, ctx.length);
       }
-      ops::attention(ctx.on, call(c, ctx));
+      if (cached) {
+        ops::attention(ctx.on, call(c, ctx, c.keys.rows(), c.values.rows()));
+      } else {
+        ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
+      }
       to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
     }
 
@@ -6465,7 +6854,7 @@ struct full : policy {
       ops::fill(ctx.on, dk.size(), T(0), dk.data());
       ops::fill(ctx.on, dv.size(), T(0), dv.data());
       ops::attention_backward(
-          ctx.on, call(c, ctx),
+          ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
           {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
       if constexpr (!A.cross && A.rope != rope_pairing::none)
         ctx.on.threads.each(rows, [&](index row) {
@@ -6488,22 +6877,39 @@ struct full : policy {
     }
 
    private:
-    /// The call that both directions describe.
+    /// Moves the new keys and values, `length` rows of each sequence, into the cache.
     template <class T>
-    static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
-      const bool cached = ctx.past != nullptr;
-      ops::attention_call<T> a{};
+    static void keep(const cache<T>& c, const context<T>& ctx, index length) {
+      ctx.on.threads.each(ctx.batch * length, [&](index row) {
+        const index b = row / length, t = row % length;
+        if (!A.cross && t >= ctx.length_of(b)) return;
+        const index at = A.cross ? t : ctx.past[b] + t;
+        c.keys.put(ctx.on, b, at, c.k + row * kv);
+        c.values.put(ctx.on, b, at, c.v + row * kv);
+      });
+    }
+    /// Keys or values of this call alone.
+    template <class T>
+    static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
+      return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
+    }
+    /// The call that both directions describe.
+    template <class T, class Code>
+    static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx,
+                                             const ops::kv_rows<Code>& keys,
+                                             const ops::kv_rows<Code>& values) {
+      ops::attention_call<T, Code> a{};
       a.batch = ctx.batch;
       a.queries = ctx.length;
-      a.keys = A.cross ? ctx.memory_length : cached ? c.stride : ctx.length;
+      a.keys = A.cross ? ctx.memory_length : keys.tokens;
       a.heads = A.heads;
       a.kv_heads = A.kv_heads;
       a.h = A.d_kv;
-      a.causal = A.causal;
+      a.window = window;
       a.scale = A.scaled ? T(1 / linnet::detail::root(A.d_kv)) : T(1);
       a.q = c.q;
-      a.k = c.k;
-      a.v = c.v;
+      a.k = keys;
+      a.v = values;
       a.out = c.mixed;
       a.past = A.cross ? nullptr : ctx.past;
       // A causal query sees only earlier keys, which are valid as long as the query is.
@@ -7304,7 +7710,8 @@ inline constexpr bool known_policy =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> ||
     std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
     std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
-    std::is_base_of_v<storage::policy, P> || std::is_base_of_v<activation::policy, P>;
+    std::is_base_of_v<storage::policy, P> || std::is_base_of_v<activation::policy, P> ||
+    std::is_base_of_v<kv::policy, P>;
 
 /// Words for a wrong list; true when it is right.
 template <class... Ps>
@@ -7318,6 +7725,7 @@ constexpr bool policies_fit() {
   static_assert(times<tie::policy, Ps...> <= 1, "linnet: two tie:: policies; give one");
   static_assert(times<bias::policy, Ps...> <= 1, "linnet: two bias:: policies; give one");
   static_assert(times<storage::policy, Ps...> <= 1, "linnet: two storage types; give one");
+  static_assert(times<kv::policy, Ps...> <= 1, "linnet: two kv:: policies; give one");
   static_assert(times<activation::policy, Ps...> <= 1,
                 "linnet: two activation:: policies; give one");
   return true;
@@ -7357,7 +7765,7 @@ struct decoder_batch {
 
 /// A decoder-only model as a type; spelled decoder<shape, policies...>.
 template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie,
-          class Bias, class Storage>
+          class Bias, class Storage, class Cache>
 struct decoder_model {
   static_assert(Shape.valid(),
                 "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
@@ -7379,16 +7787,24 @@ struct decoder_model {
   using norm = Norm;
   using position = Position;
   using storage = Storage;
+  using cache = Cache;
   using batch = decoder_batch;
   /// The same model with another feed-forward.
   template <class Other>
-  using with_ffn = decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage>;
+  using with_ffn =
+      decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage, Cache>;
   /// The same model with another kind of attention.
   template <class Other>
-  using with_attention = decoder_model<Shape, Ffn, Other, Norm, Position, Tie, Bias, Storage>;
+  using with_attention =
+      decoder_model<Shape, Ffn, Other, Norm, Position, Tie, Bias, Storage, Cache>;
+  /// The same model with another key-value cache.
+  template <class Other>
+  using with_cache =
+      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Storage, Other>;
   /// The same model with another storage type.
   template <class Other>
-  using with_storage = decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other>;
+  using with_storage =
+      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other, Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
                          context_length = Shape.context;
@@ -7399,7 +7815,8 @@ struct decoder_model {
                                         .d_kv = Shape.head_width(),
                                         .causal = true,
                                         .bias = biased,
-                                        .rope = Position::pairing};
+                                        .rope = Position::pairing,
+                                        .cache = Cache::code};
   using norm_layer = typename Norm::template layer<d, eps>;
   using block = typename detail::block_of<
       Norm, Ffn,
@@ -7623,7 +8040,7 @@ struct make_decoder {
       Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
       pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
       pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-      typename pick_storage<Ps...>::type>;
+      typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
 };
 }  // namespace detail
 
@@ -7651,7 +8068,8 @@ struct t5_batch {
 };
 
 /// One stack of a T5 model: relative-position bias, blocks, final norm.
-template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm>
+template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm,
+          class Cache>
 struct t5_stack {
   static constexpr index d = Shape.d_model, heads = Shape.heads;
   static constexpr index in = d, out = d;
@@ -7667,13 +8085,15 @@ struct t5_stack {
                                         .d_kv = Shape.d_kv,
                                         .causal = IsDecoder,
                                         .scaled = false,
-                                        .relative = true};
+                                        .relative = true,
+                                        .cache = Cache::code};
   static constexpr attention_shape across{.d_model = d,
                                           .heads = heads,
                                           .kv_heads = heads,
                                           .d_kv = Shape.d_kv,
                                           .cross = true,
-                                          .scaled = false};
+                                          .scaled = false,
+                                          .cache = Cache::code};
   using norm_layer = typename Norm::template layer<d, eps>;
   using self_attention =
       named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
@@ -7785,7 +8205,7 @@ struct t5_stack {
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
 template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
-          class DecoderAttention, class Norm, class Tie, class Storage>
+          class DecoderAttention, class Norm, class Tie, class Storage, class Cache>
 struct t5_model {
   static_assert(Shape.valid(),
                 "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer "
@@ -7802,23 +8222,31 @@ struct t5_model {
   using decoder_attention = DecoderAttention;
   using norm = Norm;
   using storage = Storage;
+  using cache = Cache;
   using batch = t5_batch;
   /// The same model with other feed-forwards.
   template <class E, class D = E>
-  using with_ffn = t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage>;
+  using with_ffn =
+      t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage, Cache>;
   /// The same model with other kinds of attention.
   template <class E, class D = E>
-  using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage>;
+  using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage, Cache>;
+  /// The same model with another key-value cache.
+  template <class Other>
+  using with_cache = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
+                              Norm, Tie, Storage, Other>;
   /// The same model with another storage type.
   template <class Other>
-  using with_storage =
-      t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie, Other>;
+  using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
+                                Norm, Tie, Other, Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (zoo A5).
   static constexpr token start = 0;
-  using encoder = t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, EncoderAttention, Norm>;
-  using decoder = t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, DecoderAttention, Norm>;
+  using encoder =
+      t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, EncoderAttention, Norm, Cache>;
+  using decoder =
+      t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, DecoderAttention, Norm, Cache>;
 
   template <class Form>
   struct params {
@@ -8053,7 +8481,7 @@ struct make_t5 {
                         pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
                         pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
                         pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-                        typename pick_storage<Ps...>::type>;
+                        typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
 };
 }  // namespace detail
 

@@ -133,6 +133,66 @@ BOOST_AUTO_TEST_CASE(llama_float) { check_cache<llama, float>(); }
 BOOST_AUTO_TEST_CASE(gpt2_float) { check_cache<gpt2, float>(); }
 BOOST_AUTO_TEST_CASE(sinusoidal_float) { check_cache<sinusoidal, float>(); }
 
+/// Bytes of the key-value cache of the tiny models in storage `Code`, by hand.
+template <class M, class Code>
+index cache_bytes(index batch, bool scaled) {
+  const auto part = [&](index tokens, index heads, index h) {
+    const index word = 4 / static_cast<index>(sizeof(Code)), slot = (h + word - 1) / word * word;
+    const index codes = batch * tokens * heads * slot * static_cast<index>(sizeof(Code));
+    const index scales = scaled ? batch * tokens * heads * 4 : 0;
+    return 2 * (ln::round_up(codes, ln::alignment) + ln::round_up(scales, ln::alignment));
+  };
+  if constexpr (M::family == ln::model_family::t5)
+    return M::shape.decoder_layers *
+           (part(length, M::shape.heads, M::shape.d_kv) + part(7, M::shape.heads, M::shape.d_kv));
+  else
+    return M::shape.layers * part(length, M::shape.kv_heads, M::shape.head_width());
+}
+
+/// A cache of codes answers almost as an exact one does, in memory that is smaller as stated.
+template <class M, class Cache, class Code>
+void check_codes(double error) {
+  using coded = typename M::template with_cache<Cache>;
+  static_assert(!std::is_same_v<coded, M> && coded::parameters() == M::parameters());
+  const sequences<M, float> all(random_packed<M, float>());
+  const auto p = random_packed<coded, float>();
+  const ln::limits l{.batch = 2, .source = 7, .target = length};
+  constexpr bool scaled = sizeof(Code) == 1;
+  const index state = ln::detail::plan_for<M, float>(l, ln::purpose::decoding).state;
+  const index saved = state - ln::detail::plan_for<coded, float>(l, ln::purpose::decoding).state;
+  const index exact = cache_bytes<M, float>(2, false), smaller = cache_bytes<M, Code>(2, scaled);
+  BOOST_TEST(saved == exact - smaller);
+  const double size = magnitude(all.logits);
+  auto s = open(p, 1);
+  for (const std::vector<index>& pieces :
+       {std::vector<index>(length, 1), {length}, {5, 3, 1, 1, 20, 28}, {1, 49, 1, 7}}) {
+    if constexpr (sequences<M, float>::encodes)
+      BOOST_REQUIRE(s.encode(std::span(all.source).first(7)));
+    else
+      s.reset();
+    index position = 0;
+    double worst = 0;
+    for (const index piece : pieces) {
+      const auto logits = s.feed(all.input(0, position, piece));
+      position += piece;
+      worst = (std::max)(worst, distance(logits, all.after(0, position)));
+    }
+    BOOST_TEST(worst <= error * size);
+    BOOST_TEST(worst >= error * size / 1000);  // something was rounded
+  }
+}
+
+// Half a unit of the last place: 2^-9 of a number in bf16, 1/254 of a head's largest in int8. Two
+// layers of attention pass on up to eight of these: of keys, values, and of sharp scores.
+BOOST_AUTO_TEST_CASE(keys_and_values_as_bf16) {
+  check_codes<llama, ln::kv::bf16, ln::simd::bf16_code>(8.0 / 512);
+  check_codes<t5, ln::kv::bf16, ln::simd::bf16_code>(8.0 / 512);
+}
+BOOST_AUTO_TEST_CASE(keys_and_values_as_int8) {
+  check_codes<llama, ln::kv::int8, std::int8_t>(8.0 / 254);
+  check_codes<t5, ln::kv::int8, std::int8_t>(8.0 / 254);
+}
+
 // Taking tokens back and feeding others equals never having fed them.
 BOOST_AUTO_TEST_CASE(truncated_cache) {
   const auto p = random_packed<llama, float>();

@@ -17,7 +17,16 @@ struct shape {
   bool integers = false;  ///< integer q and k: scores up to +-1e4 without any rounding
   double scale = 0.5;
   double dropout = 0;
+  ln::ops::attention_window window = {};
+
+  /// What a query sees.
+  ln::ops::attention_window seen() const {
+    ln::ops::attention_window w = window;
+    if (causal) w.after = 0;
+    return w;
+  }
 };
+constexpr index any = ln::ops::any_distance;
 
 const std::vector<shape> shapes{
     {"one token", 1, 1, 1, 1, 1, 1},
@@ -41,6 +50,58 @@ const std::vector<shape> shapes{
     {"huge logits, causal", 1, 50, 50, 2, 1, 4, true, {}, {}, true, true, 1},
     {"dropout", 2, 9, 9, 4, 2, 4, true, {}, {}, false, false, 0.5, 0.4},
     {"dropout, cross, padded", 2, 50, 13, 2, 2, 4, false, {}, {13, 7}, false, false, 0.5, 0.2},
+    {"window", 2, 70, 70, 4, 2, 4, true, {}, {}, true, false, 0.5, 0, {5, any}},
+    {"window of one", 1, 50, 50, 1, 1, 3, true, {}, {}, false, false, 0.5, 0, {0, any}},
+    {"symmetric window", 2, 97, 97, 2, 1, 4, false, {}, {97, 60}, true, false, 0.5, 0, {9, 9}},
+    {"window wider than the text",
+     1,
+     40,
+     40,
+     1,
+     1,
+     4,
+     true,
+     {},
+     {},
+     true,
+     false,
+     0.5,
+     0,
+     {64, any}},
+    {"window after a past", 2, 60, 130, 2, 1, 4, true, {70, 3}, {}, true, false, 0.5, 0, {20, any}},
+    {"one token, window", 2, 1, 90, 2, 1, 4, true, {80, 2}, {}, true, false, 0.5, 0, {33, any}},
+    {"first and window", 2, 120, 120, 2, 1, 4, true, {}, {}, true, false, 0.5, 0.3, {6, any, 4}},
+    {"first and wide window", 1, 50, 50, 2, 1, 4, true, {}, {}, true, false, 0.5, 0, {45, any, 35}},
+    {"one token, first and window",
+     2,
+     1,
+     90,
+     2,
+     1,
+     4,
+     true,
+     {80, 2},
+     {},
+     true,
+     false,
+     0.5,
+     0,
+     {9, any, 4}},
+    {"49 rows, first and window",
+     1,
+     49,
+     49,
+     2,
+     1,
+     4,
+     true,
+     {},
+     {},
+     true,
+     false,
+     0.5,
+     0,
+     {7, any, 3}},
 };
 
 /// The multiplier of one value, from the documented key: sample and site above, position below.
@@ -52,6 +113,11 @@ double multiplier(const ln::dropout_key& key, index sample, int site, index posi
       static_cast<std::uint64_t>(position / 4));
   const bool dropped = static_cast<double>(words[at(position % 4)]) < key.rate * 4294967296.0;
   return dropped ? 0 : 1 / (1 - key.rate);
+}
+
+/// Scratch of one thread for both directions, or for the forward one.
+index scratch_size(const shape& s, bool training = true, bool gathers = false) {
+  return ln::ops::attention_scratch(s.queries, s.keys, s.h, s.seen(), training, gathers);
 }
 
 /// Everything of one call, in scalar T.
@@ -89,18 +155,18 @@ struct problem {
     c.heads = s.heads;
     c.kv_heads = s.kv_heads;
     c.h = s.h;
-    c.causal = s.causal;
+    c.window = s.seen();
     c.scale = static_cast<T>(s.scale);
     c.q = q.data();
-    c.k = k.data();
-    c.v = v.data();
+    c.k = {k.data(), s.keys, kv, s.h};
+    c.v = {v.data(), s.keys, kv, s.h};
     c.out = out.data();
     c.past = s.past.empty() ? nullptr : s.past.data();
     c.key_lengths = s.key_lengths.empty() ? nullptr : s.key_lengths.data();
     c.bias = s.bias ? bias.data() : nullptr;
     c.bias_origin = origin;
     c.scratch = scratch.data();
-    c.scratch_size = ln::ops::attention_scratch(s.keys, s.h, true);
+    c.scratch_size = scratch_size(s);
     c.dropout = dropout;
     c.site = site;
     return c;
@@ -130,7 +196,9 @@ outcome dense(const problem<T>& p) {
         const auto k_at = [&](index j) { return (b * s.keys + j) * p.kv + group * s.h; };
         const auto seen = [&](index j) {
           return !(s.causal && j > position) &&
-                 !(!s.key_lengths.empty() && j >= s.key_lengths[at(b)]);
+                 !(!s.key_lengths.empty() && j >= s.key_lengths[at(b)]) &&
+                 (j < s.window.first ||
+                  (j >= position - s.window.before && j <= position + s.window.after));
         };
         const auto bias_at = [&](index j) { return head * p.line + p.origin + j - position; };
         double largest = -1e300, sum = 0;
@@ -147,7 +215,7 @@ outcome dense(const problem<T>& p) {
         }
         double inner = 0;
         for (index j = 0; j < s.keys; ++j) {
-          prob[at(j)] /= sum;
+          if (sum > 0) prob[at(j)] /= sum;
           const double m = multiplier(p.dropout, b, p.site, (head * s.queries + i) * s.keys + j);
           kept[at(j)] = prob[at(j)] * m;
           double d = 0;
@@ -193,8 +261,7 @@ void check(const shape& s, ln::simd::level level, int threads) {
         hidden.k[at((b * s.keys + j) * p.kv + c)] = hidden.v[at((b * s.keys + j) * p.kv + c)] =
             T(1e30);
     }
-  std::vector<T> out(p.q.size()),
-      scratch(at(ln::ops::attention_scratch(s.keys, s.h, true) * threads));
+  std::vector<T> out(p.q.size()), scratch(at(scratch_size(s) * threads));
   std::vector<T> dq(p.q.size(), T(0.5)), dk(p.k.size(), T(0.5)), dv(p.k.size(), T(0.5)),
       d_bias(want.d_bias.size(), T(0.5));
   on_machine(threads, level, [&](const ln::ops::machine& on) {
@@ -256,14 +323,123 @@ BOOST_AUTO_TEST_CASE(forward_scratch_suffices) {
   for (const shape& s : shapes) {
     const problem<float> p(s);
     std::vector<float> out(p.q.size()), again(p.q.size());
-    std::vector<float> scratch(at(ln::ops::attention_scratch(s.keys, s.h, true)));
-    std::vector<float> less(at(ln::ops::attention_scratch(s.keys, s.h, false)));
+    std::vector<float> scratch(at(scratch_size(s))), less(at(scratch_size(s, false)));
     ln::ops::attention({{}, ln::simd::best()}, p.call(out, scratch));
     auto call = p.call(again, less);
-    call.scratch_size = ln::ops::attention_scratch(s.keys, s.h, false);
+    call.scratch_size = scratch_size(s, false);
     ln::ops::attention({{}, ln::simd::best()}, call);
     BOOST_TEST(same_bits(out, again));
   }
+}
+
+/// Keys or values as a cache keeps them: codes, blocks anywhere, rings.
+template <class Code>
+struct kept {
+  std::vector<Code> codes;
+  std::vector<float> scales;
+  std::vector<std::int32_t> tables;
+  ln::ops::kv_rows<Code> rows;
+};
+enum class layout { straight, ring, paged };
+
+/// x[batch, keys, kv_heads, h] as codes, and what they stand for instead of x.
+template <class Code>
+kept<Code> keep(const shape& s, std::vector<float>& x, layout how) {
+  constexpr bool exact = std::is_same_v<Code, float>, scaled = std::is_same_v<Code, std::int8_t>;
+  constexpr index block = ln::simd::token_block;
+  const index blocks = (s.keys + block - 1) / block, slot = s.h + (exact ? 0 : 3),
+              stride = s.kv_heads * slot, rows = s.batch * blocks * block;
+  kept<Code> all;
+  all.codes.assign(at(rows * stride), Code{});
+  all.scales.assign(at(rows * s.kv_heads), 1.0f);
+  for (index i = 0; i < s.batch * blocks; ++i)  // from the last block to the first
+    all.tables.push_back(static_cast<std::int32_t>(s.batch * blocks - 1 - i));
+  const index ring = how == layout::ring ? blocks * block : 0;
+  all.rows = {all.codes.data(),
+              blocks * block,
+              stride,
+              slot,
+              scaled ? all.scales.data() : nullptr,
+              ring,
+              how == layout::paged ? all.tables.data() : nullptr,
+              blocks};
+  for (index b = 0; b < s.batch; ++b)
+    for (index j = 0; j < s.keys; ++j)
+      for (index g = 0; g < s.kv_heads; ++g) {
+        const auto token = all.rows.of(b, g);
+        Code* const to = const_cast<Code*>(token.row(j));
+        float* const from = x.data() + ((b * s.keys + j) * s.kv_heads + g) * s.h;
+        if constexpr (exact) {
+          std::copy_n(from, s.h, to);
+        } else if constexpr (scaled) {
+          float most = 0;
+          for (index c = 0; c < s.h; ++c) most = (std::max)(most, std::abs(from[c]));
+          const float scale = most / 127;
+          const_cast<float&>(all.rows.scale(b, token.place(j), g)) = scale;
+          for (index c = 0; c < s.h; ++c) {
+            to[c] = static_cast<std::int8_t>(std::nearbyint(from[c] / scale));
+            from[c] = scale * static_cast<float>(to[c]);
+          }
+        } else {
+          for (index c = 0; c < s.h; ++c) {
+            to[c] = ln::storage::bf16::encode(static_cast<double>(from[c]));
+            from[c] = static_cast<float>(ln::storage::bf16::decode(to[c]));
+          }
+        }
+      }
+  return all;
+}
+
+template <class Code>
+void check_kept(layout how, bool bitwise) {
+  for (const shape& s : shapes) {
+    if (s.integers) continue;
+    problem<float> p(s);
+    const auto k = keep<Code>(s, p.k, how), v = keep<Code>(s, p.v, how);
+    std::vector<float> plain(p.q.size()), out(p.q.size()), scratch(at(scratch_size(s)));
+    std::vector<float> gathered(at(scratch_size(s, false, true)));
+    for (const auto level : levels()) {
+      const auto straight = p.call(plain, scratch);
+      ln::ops::attention<float>({{}, level}, straight);
+      ln::ops::attention_call<float, Code> call{};
+      call = {straight.batch,
+              straight.queries,
+              straight.keys,
+              straight.heads,
+              straight.kv_heads,
+              straight.h,
+              straight.window,
+              straight.scale,
+              straight.q,
+              k.rows,
+              v.rows,
+              out.data(),
+              straight.past,
+              straight.key_lengths,
+              straight.bias,
+              straight.bias_origin,
+              gathered.data(),
+              scratch_size(s, false, true),
+              straight.dropout,
+              straight.site};
+      ln::ops::attention<float, Code>({{}, level}, call);
+      if (bitwise)
+        BOOST_TEST(same_bits(out, plain), s.name);
+      else
+        BOOST_TEST(distance(out, plain) <= 2e-6 * (std::max)(1.0, magnitude(plain)), s.name);
+    }
+  }
+}
+
+// A cache changes nothing but the numbers it rounds.
+BOOST_AUTO_TEST_CASE(caches_of_codes_equal_what_they_stand_for) {
+  check_kept<ln::simd::bf16_code>(layout::straight, true);
+  check_kept<std::int8_t>(layout::straight, false);  // scales multiply sums instead of numbers
+}
+BOOST_AUTO_TEST_CASE(blocks_anywhere_change_no_bit) {
+  check_kept<float>(layout::ring, true);
+  check_kept<float>(layout::paged, true);
+  check_kept<ln::simd::bf16_code>(layout::paged, true);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -81,8 +81,9 @@ void check_rows(index n) {
       const index stride = n + 3;
       const auto keys = normal<T>(rows * stride, 11), weights = normal<T>(rows, 12);
       std::vector<T> scores(at(rows)), mixed(at(n));
-      K::template dots<T>(rows, n, T(0.5), x.data(), keys.data(), stride, scores.data());
-      K::template mix<T>(rows, n, weights.data(), keys.data(), stride, mixed.data());
+      const ln::simd::token_rows<T> tokens{keys.data(), stride};
+      K::template dots<T>(0, rows, n, T(0.5), x.data(), tokens, scores.data());
+      K::template mix<T>(0, rows, n, weights.data(), tokens, mixed.data());
       for (index j = 0; j < rows; ++j)
         BOOST_TEST(distance_of(scores[at(j)], 0.5 * sum_of(n, [&](index i) {
                                                 return d(x, i) * d(keys, j * stride + i);

@@ -59,7 +59,8 @@ inline constexpr bool known_policy =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> ||
     std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
     std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
-    std::is_base_of_v<storage::policy, P> || std::is_base_of_v<activation::policy, P>;
+    std::is_base_of_v<storage::policy, P> || std::is_base_of_v<activation::policy, P> ||
+    std::is_base_of_v<kv::policy, P>;
 
 /// Words for a wrong list; true when it is right.
 template <class... Ps>
@@ -73,6 +74,7 @@ constexpr bool policies_fit() {
   static_assert(times<tie::policy, Ps...> <= 1, "linnet: two tie:: policies; give one");
   static_assert(times<bias::policy, Ps...> <= 1, "linnet: two bias:: policies; give one");
   static_assert(times<storage::policy, Ps...> <= 1, "linnet: two storage types; give one");
+  static_assert(times<kv::policy, Ps...> <= 1, "linnet: two kv:: policies; give one");
   static_assert(times<activation::policy, Ps...> <= 1,
                 "linnet: two activation:: policies; give one");
   return true;

@@ -19,7 +19,7 @@ struct decoder_batch {
 
 /// A decoder-only model as a type; spelled decoder<shape, policies...>.
 template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie,
-          class Bias, class Storage>
+          class Bias, class Storage, class Cache>
 struct decoder_model {
   static_assert(Shape.valid(),
                 "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
@@ -41,16 +41,24 @@ struct decoder_model {
   using norm = Norm;
   using position = Position;
   using storage = Storage;
+  using cache = Cache;
   using batch = decoder_batch;
   /// The same model with another feed-forward.
   template <class Other>
-  using with_ffn = decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage>;
+  using with_ffn =
+      decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage, Cache>;
   /// The same model with another kind of attention.
   template <class Other>
-  using with_attention = decoder_model<Shape, Ffn, Other, Norm, Position, Tie, Bias, Storage>;
+  using with_attention =
+      decoder_model<Shape, Ffn, Other, Norm, Position, Tie, Bias, Storage, Cache>;
+  /// The same model with another key-value cache.
+  template <class Other>
+  using with_cache =
+      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Storage, Other>;
   /// The same model with another storage type.
   template <class Other>
-  using with_storage = decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other>;
+  using with_storage =
+      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other, Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
                          context_length = Shape.context;
@@ -61,7 +69,8 @@ struct decoder_model {
                                         .d_kv = Shape.head_width(),
                                         .causal = true,
                                         .bias = biased,
-                                        .rope = Position::pairing};
+                                        .rope = Position::pairing,
+                                        .cache = Cache::code};
   using norm_layer = typename Norm::template layer<d, eps>;
   using block = typename detail::block_of<
       Norm, Ffn,
@@ -285,7 +294,7 @@ struct make_decoder {
       Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
       pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
       pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-      typename pick_storage<Ps...>::type>;
+      typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
 };
 }  // namespace detail
 

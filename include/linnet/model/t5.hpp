@@ -22,7 +22,8 @@ struct t5_batch {
 };
 
 /// One stack of a T5 model: relative-position bias, blocks, final norm.
-template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm>
+template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm,
+          class Cache>
 struct t5_stack {
   static constexpr index d = Shape.d_model, heads = Shape.heads;
   static constexpr index in = d, out = d;
@@ -38,13 +39,15 @@ struct t5_stack {
                                         .d_kv = Shape.d_kv,
                                         .causal = IsDecoder,
                                         .scaled = false,
-                                        .relative = true};
+                                        .relative = true,
+                                        .cache = Cache::code};
   static constexpr attention_shape across{.d_model = d,
                                           .heads = heads,
                                           .kv_heads = heads,
                                           .d_kv = Shape.d_kv,
                                           .cross = true,
-                                          .scaled = false};
+                                          .scaled = false,
+                                          .cache = Cache::code};
   using norm_layer = typename Norm::template layer<d, eps>;
   using self_attention =
       named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
@@ -156,7 +159,7 @@ struct t5_stack {
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
 template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
-          class DecoderAttention, class Norm, class Tie, class Storage>
+          class DecoderAttention, class Norm, class Tie, class Storage, class Cache>
 struct t5_model {
   static_assert(Shape.valid(),
                 "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer "
@@ -173,23 +176,31 @@ struct t5_model {
   using decoder_attention = DecoderAttention;
   using norm = Norm;
   using storage = Storage;
+  using cache = Cache;
   using batch = t5_batch;
   /// The same model with other feed-forwards.
   template <class E, class D = E>
-  using with_ffn = t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage>;
+  using with_ffn =
+      t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage, Cache>;
   /// The same model with other kinds of attention.
   template <class E, class D = E>
-  using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage>;
+  using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage, Cache>;
+  /// The same model with another key-value cache.
+  template <class Other>
+  using with_cache = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
+                              Norm, Tie, Storage, Other>;
   /// The same model with another storage type.
   template <class Other>
-  using with_storage =
-      t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie, Other>;
+  using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
+                                Norm, Tie, Other, Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (zoo A5).
   static constexpr token start = 0;
-  using encoder = t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, EncoderAttention, Norm>;
-  using decoder = t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, DecoderAttention, Norm>;
+  using encoder =
+      t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, EncoderAttention, Norm, Cache>;
+  using decoder =
+      t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, DecoderAttention, Norm, Cache>;
 
   template <class Form>
   struct params {
@@ -424,7 +435,7 @@ struct make_t5 {
                         pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
                         pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
                         pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-                        typename pick_storage<Ps...>::type>;
+                        typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
 };
 }  // namespace detail
 

@@ -1,7 +1,7 @@
 #pragma once
 /// @file
 /// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
-/// queries by all keys is ever held.
+/// queries by all keys is ever held. Keys and values are read as they are stored.
 
 #include <linnet/ops/dropout.hpp>
 #include <linnet/ops/matmul.hpp>
@@ -12,15 +12,60 @@ namespace ops {
 
 /// Query rows that are worked on at a time.
 inline constexpr index attention_rows = 48;
+/// A distance that bounds nothing.
+inline constexpr index any_distance = index{1} << 48;
 
-/// One attention call: q[batch, queries, heads*h] against k, v[batch, keys, kv_heads*h].
-template <class T>
+/// Which keys a query at position p sees: those at [p - before, p + after], and in any case the
+/// `first` ones, unless they come after p + after.
+struct attention_window {
+  index before = any_distance;
+  index after = any_distance;
+  index first = 0;
+
+  /// Whether some query may not see a key that is earlier than another one it sees.
+  constexpr bool bounded() const { return before < any_distance; }
+  /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
+  constexpr index width(index keys, index rows) const {
+    const index near = bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
+    return round_up(near, panel_width) + round_up(first, panel_width);
+  }
+};
+
+/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
+/// session or the output of a linear map.
+template <class Code>
+struct kv_rows {
+  const Code* data = nullptr;
+  index tokens = 0;                      ///< from sequence to sequence
+  index stride = 0;                      ///< from token to token
+  index slot = 0;                        ///< from head to head
+  const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
+  index ring = 0;                        ///< tokens after which rows are used again; 0 for never
+  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
+  index table_size = 0;
+
+  /// One head of one sequence.
+  constexpr simd::token_rows<Code> of(index b, index head) const {
+    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, ring,
+            tables ? tables + b * table_size : nullptr};
+  }
+  /// The scale of row `place` of head `head` of sequence `b`.
+  constexpr const float& scale(index b, index place, index head) const {
+    return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
+  }
+  /// Whether tokens are numbers that follow each other in memory.
+  constexpr bool plain() const { return !scales && !ring && !tables; }
+};
+
+/// One attention call: q[batch, queries, heads*h] against `keys` keys and values.
+template <class T, class Code = T>
 struct attention_call {
-  index batch, queries, keys;  ///< padded lengths; `keys` also strides from sequence to sequence
+  index batch, queries, keys;  ///< padded lengths
   index heads, kv_heads, h;
-  bool causal;  ///< key j is visible to query i if j <= past + i
-  T scale;      ///< of the scores
-  const T *q, *k, *v;
+  attention_window window;
+  T scale;  ///< of the scores
+  const T* q;
+  kv_rows<Code> k, v;
   T* out;                              ///< [batch, queries, heads*h]
   const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
   const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
@@ -32,7 +77,7 @@ struct attention_call {
   int site = 0;
 };
 
-/// Gradients of an attention call; everything is added to.
+/// Gradients of an attention call over plain keys and values; everything is added to.
 template <class T>
 struct attention_gradient {
   const T* d_out;
@@ -40,104 +85,209 @@ struct attention_gradient {
   T* d_bias = nullptr;  ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
 };
 
-/// Scratch values that one thread needs.
-constexpr index attention_scratch(index keys, index h, bool training) {
-  const index wide = round_up(keys, panel_width);
-  return (training ? 3 : 1) * attention_rows * wide + (training ? 2 : 1) * h * wide;
+/// Scratch values that one thread needs for calls of up to `queries` queries a sequence; `gathers`
+/// unless keys and values are kv_rows::plain().
+constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
+                                  bool training, bool gathers = false) {
+  const index wide = seen.width(keys, (std::min)(queries, attention_rows));
+  return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
 }
 
 namespace detail {
 
 /// Everything about one (sequence, key-value head) that both directions share.
-template <class T>
+template <class T, class Code>
 struct attention_unit {
-  const attention_call<T>& call;
-  index b, g, n, kv, valid, past, wide;
-  T *scores, *key_columns;
+  /// Keys [first, last) whose scores begin at a column.
+  struct stretch {
+    index first = 0, last = 0, column = 0;
+  };
+  /// Some query rows of a head and what they see.
+  struct block {
+    index row, rows;  ///< queries [row, row + rows)
+    stretch part[2];  ///< the first keys and the near ones; without `first` only the latter
+    index used;       ///< columns of scores
 
-  attention_unit(const attention_call<T>& c, index unit, int rank)
+    const stretch* begin() const { return part; }
+    const stretch* end() const { return part + 2; }
+  };
+
+  const attention_call<T, Code>& call;
+  index b, g, n, valid, past, wide;
+  simd::token_rows<Code> key, value;
+  T *scores, *key_columns, *values;
+
+  attention_unit(const attention_call<T, Code>& c, index unit, int rank)
       : call(c),
         b(unit / c.kv_heads),
         g(unit % c.kv_heads),
         n(c.heads * c.h),
-        kv(c.kv_heads * c.h),
         valid(c.key_lengths ? c.key_lengths[b] : c.keys),
         past(c.past ? c.past[b] : 0),
-        wide(round_up(c.keys, panel_width)),
+        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
+        key(c.k.of(b, g)),
+        value(c.v.of(b, g)),
         scores(c.scratch + rank * c.scratch_size),
-        key_columns(scores + attention_rows * wide) {
-    if (call.causal) valid = (std::min)(valid, past + call.queries);
+        key_columns(scores + attention_rows * wide),
+        values(key_columns + c.h * wide) {
+    valid = (std::min)(valid, past + call.queries + call.window.after);
   }
 
-  const T* key() const { return call.k + b * call.keys * kv + g * call.h; }
-  const T* value() const { return call.v + b * call.keys * kv + g * call.h; }
-  /// Keys that query i sees.
-  index visible(index i) const { return call.causal ? (std::min)(valid, past + i + 1) : valid; }
-  /// columns[h, wide] = x[valid, h]^T with stride kv, zero behind the valid ones.
-  void transpose(const T* x, T* columns) const {
-    for (index c = 0; c < call.h; ++c) {
-      for (index j = 0; j < valid; ++j) columns[c * wide + j] = x[j * kv + c];
-      for (index j = valid; j < wide; ++j) columns[c * wide + j] = T(0);
+  /// The end of the keys that query i sees.
+  index end_of(index i) const { return (std::min)(valid, past + i + call.window.after + 1); }
+  /// Their beginning, the `first` ones apart.
+  index begin_of(index i) const {
+    return (std::max)(call.window.first, past + i - call.window.before);
+  }
+  block at(index row) const {
+    const index first = call.window.first;
+    block some{row, (std::min)(attention_rows, call.queries - row), {}, 0};
+    const index step = some.rows == 1 ? 1 : panel_width, last = end_of(row + some.rows - 1);
+    some.part[0].last = (std::min)(first, last);
+    some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
+    some.part[1].first = (std::min)(some.part[1].first, last);
+    some.used = some.part[1].column + last - some.part[1].first;
+    return some;
+  }
+
+  /// A stored number, without its scale.
+  static T number(Code x) {
+    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
+      const auto bits = static_cast<std::uint32_t>(x) << 16;
+      float y = 0;
+      __builtin_memcpy(&y, &bits, sizeof y);
+      return y;
+    } else {
+      return static_cast<T>(x);
     }
   }
-  /// scores[rows, wide] = softmax of query rows [i0, i0 + rows) of a head; returns the visible
-  /// width.
-  template <class Kernels>
-  index probabilities(Kernels, index head, index i0, index rows) const {
-    const index seen = visible(i0 + rows - 1);
-    const T* const q = call.q + (b * call.queries + i0) * n + head * call.h;
-    if (rows == 1) {
-      Kernels::template dots<T>(seen, call.h, call.scale, q, key(), kv, scores);
-    } else {
-      Kernels::template multiply<T>(rows, round_up(seen, panel_width), call.h, {q, n, 1},
-                                    {key_columns, wide, panel_width}, scores, wide,
-                                    {nullptr, call.scale, false});
+  /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
+  void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
+                 T* columns) const {
+    const index end = s.column + round_up(s.last - s.first, panel_width);
+    for (index j = s.first; j < s.last; ++j) {
+      const index place = rows.place(j);
+      const Code* const row = rows.data + place * rows.stride;
+      T* const column = columns + s.column + j - s.first;
+      const T scale = all.scales ? static_cast<T>(all.scale(b, place, g)) : T(1);
+      for (index c = 0; c < call.h; ++c) column[c * wide] = scale * number(row[c]);
     }
-    for (index i = 0; i < rows; ++i) {
-      T* const row = scores + i * wide;
-      const index count = visible(i0 + i);
-      if (call.bias) {
-        const T* const line =
-            call.bias + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i0 + i);
-        Kernels::template add<T>(count, row, line, row);
+    for (index c = 0; c < call.h; ++c)
+      std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
+  }
+  /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
+  void prepare(const block& some, T* value_columns) const {
+    if (some.rows == 1 && !value_columns) return;
+    if (!call.window.bounded() && some.row > 0) return;
+    for (stretch s : some) {
+      if (!call.window.bounded() && s.last > s.first) s.last = valid;
+      transpose(s, key, call.k, key_columns);
+      if (value_columns) transpose(s, value, call.v, value_columns);
+      if (call.v.plain() && std::is_same_v<T, Code>) continue;
+      for (index j = s.first; j < s.last; ++j) {
+        const index place = value.place(j);
+        const T scale = call.v.scales ? static_cast<T>(call.v.scale(b, place, g)) : T(1);
+        for (index c = 0; c < call.h; ++c)
+          values[(s.column + j - s.first) * call.h + c] =
+              scale * number(value.data[place * value.stride + c]);
       }
-      Kernels::template softmax<T>(count, row);
-      std::fill(row + count, row + seen, T(0));
     }
-    return seen;
+  }
+  /// x[i] *= the scales of a stretch of codes.
+  void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
+               T* x) const {
+    for (index j = s.first; j < s.last && all.scales; ++j)
+      x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), g));
+  }
+
+  /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
+  template <class Kernels>
+  void probabilities(Kernels, index head, const block& some) const {
+    const T* const q = call.q + (b * call.queries + some.row) * n + head * call.h;
+    for (const stretch& s : some) {
+      if (s.first == s.last) continue;
+      if (some.rows == 1) {
+        Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
+        rescale(s, key, call.k, scores + s.column);
+      } else {
+        Kernels::template multiply<T>(some.rows, round_up(s.last - s.first, panel_width), call.h,
+                                      {q, n, 1}, {key_columns + s.column, wide, panel_width},
+                                      scores + s.column, wide, {nullptr, call.scale, false});
+      }
+    }
+    for (index i = 0; i < some.rows; ++i) {
+      T* const row = scores + i * wide;
+      index count = 0, seen = 0;  // columns in use, keys seen
+      for (const stretch& s : some) {
+        const index open = &s == some.part ? s.first : begin_of(some.row + i);
+        const index from = (std::clamp)(open, s.first, s.last);
+        const index to = (std::clamp)(end_of(some.row + i), from, s.last);
+        const index at = s.column + from - s.first;
+        if (to == from) continue;
+        if (call.bias)
+          Kernels::template add<T>(to - from, row + at,
+                                   bias_line(call.bias, head, some.row + i) + from, row + at);
+        std::fill(row + count, row + (std::max)(count, at), T(-1e30));
+        count = at + to - from;
+        seen += to - from;
+      }
+      if (seen > 0) Kernels::template softmax<T>(count, row);
+      std::fill(row + count, row + some.used, T(0));
+    }
+  }
+  /// Where key 0 is in a line of position biases for query `i`.
+  template <class Line>
+  Line* bias_line(Line* lines, index head, index i) const {
+    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i);
   }
   /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
-  void drop(index head, index i0, index rows, index seen, T* x) const {
+  void drop(index head, const block& some, T* x) const {
     if (call.dropout.rate <= 0) return;
-    for (index i = 0; i < rows; ++i)
-      dropout_multipliers<T>(call.dropout, b, call.site, (head * call.queries + i0 + i) * call.keys,
-                             seen, [&](index j, T multiplier) { x[i * wide + j] *= multiplier; });
+    for (index i = 0; i < some.rows; ++i)
+      for (const stretch& s : some)
+        dropout_multipliers<T>(
+            call.dropout, b, call.site, (head * call.queries + some.row + i) * call.keys + s.first,
+            s.last - s.first,
+            [&](index j, T multiplier) { x[i * wide + s.column + j] *= multiplier; });
   }
 };
 
 }  // namespace detail
 
-/// out = softmax(scale q k^T + bias) v, with causal and padding masks. Every query must see a key.
-template <class T>
-void attention(const machine& on, const attention_call<T>& call) {
+/// out = softmax(scale q k^T + bias) v over the keys in each query's window. Every query must see a
+/// key.
+template <class T, class Code>
+void attention(const machine& on, const attention_call<T, Code>& call) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
-      const detail::attention_unit<T> u(call, item, on.threads.rank());
-      if (call.queries > 1) u.transpose(u.key(), u.key_columns);
-      const index group = call.heads / call.kv_heads;
-      for (index head = u.g * group; head < (u.g + 1) * group; ++head)
-        for (index i0 = 0; i0 < call.queries; i0 += attention_rows) {
-          const index rows = (std::min)(attention_rows, call.queries - i0);
-          const index seen = u.probabilities(kernels, head, i0, rows);
-          u.drop(head, i0, rows, seen, u.scores);
-          T* const out = call.out + (u.b * call.queries + i0) * u.n + head * call.h;
-          if (rows == 1)
-            K::template mix<T>(seen, call.h, u.scores, u.value(), u.kv, out);
-          else
-            K::template multiply<T>(rows, call.h, seen, {u.scores, u.wide, 1},
-                                    {u.value(), u.kv, panel_width}, out, u.n, {});
+      const detail::attention_unit<T, Code> u(call, item, on.threads.rank());
+      const index group = call.heads / call.kv_heads, h = call.h;
+      for (index row = 0; row < call.queries; row += attention_rows) {
+        const auto some = u.at(row);
+        u.prepare(some, nullptr);
+        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+          u.probabilities(kernels, head, some);
+          u.drop(head, some, u.scores);
+          T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
+          bool more = false;
+          for (const auto& s : some) {
+            if (s.first == s.last) continue;
+            T* const p = u.scores + s.column;
+            if (some.rows == 1) {
+              u.rescale(s, u.value, call.v, p);
+              K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
+            } else {
+              simd::columns_operand<T> v{u.values + s.column * h, h, panel_width};
+              if constexpr (std::is_same_v<T, Code>)
+                if (call.v.plain()) v = {u.value.row(s.first), u.value.stride, panel_width};
+              K::template multiply<T>(some.rows, h, s.last - s.first, {p, u.wide, 1}, v, out, u.n,
+                                      {nullptr, T(1), more});
+            }
+            more = true;
+          }
         }
+      }
     });
   });
 }
@@ -149,49 +299,59 @@ void attention_backward(const machine& on, const attention_call<T>& call,
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
-      const detail::attention_unit<T> u(call, item, on.threads.rank());
-      T* const value_columns = u.key_columns + call.h * u.wide;
-      T* const d_scores = value_columns + call.h * u.wide;
-      T* const dropped = d_scores + attention_rows * u.wide;
-      u.transpose(u.key(), u.key_columns);
-      u.transpose(u.value(), value_columns);
-      T* const dk = grad.dk + (u.key() - call.k);
-      T* const dv = grad.dv + (u.value() - call.v);
-      const index group = call.heads / call.kv_heads;
-      for (index head = u.g * group; head < (u.g + 1) * group; ++head)
-        for (index i0 = 0; i0 < call.queries; i0 += attention_rows) {
-          const index rows = (std::min)(attention_rows, call.queries - i0);
-          const index seen = u.probabilities(kernels, head, i0, rows);
-          const index at = (u.b * call.queries + i0) * u.n + head * call.h;
-          std::copy_n(u.scores, rows * u.wide, dropped);
-          u.drop(head, i0, rows, seen, dropped);
+      const detail::attention_unit<T, T> u(call, item, on.threads.rank());
+      const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
+      T* const value_columns = u.values;
+      T* const d_scores = value_columns + h * wide;
+      T* const dropped = d_scores + attention_rows * wide;
+      T* const dk = grad.dk + (u.key.data - call.k.data);
+      T* const dv = grad.dv + (u.value.data - call.v.data);
+      for (index row = 0; row < call.queries; row += attention_rows) {
+        const auto some = u.at(row);
+        u.prepare(some, value_columns);
+        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+          u.probabilities(kernels, head, some);
+          const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
+          const T* const d_out = grad.d_out + at;
+          std::copy_n(u.scores, rows * wide, dropped);
+          u.drop(head, some, dropped);
           // dv += P^T d_out, dP = d_out v^T
-          K::template multiply<T>(seen, call.h, rows, {dropped, 1, u.wide},
-                                  {grad.d_out + at, u.n, panel_width}, dv, u.kv,
-                                  {nullptr, T(1), true});
-          K::template multiply<T>(rows, round_up(seen, panel_width), call.h,
-                                  {grad.d_out + at, u.n, 1}, {value_columns, u.wide, panel_width},
-                                  d_scores, u.wide, {});
-          u.drop(head, i0, rows, seen, d_scores);
+          std::fill_n(d_scores, rows * wide, T(0));
+          for (const auto& s : some) {
+            const index keys = s.last - s.first;
+            K::template multiply<T>(keys, h, rows, {dropped + s.column, 1, wide},
+                                    {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
+                                    u.value.stride, {nullptr, T(1), true});
+            K::template multiply<T>(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
+                                    {value_columns + s.column, wide, panel_width},
+                                    d_scores + s.column, wide, {});
+          }
+          u.drop(head, some, d_scores);
           for (index i = 0; i < rows; ++i) {
-            T* const row = d_scores + i * u.wide;
-            const index count = u.visible(i0 + i);
-            K::template softmax_backward<T>(count, u.scores + i * u.wide, row, row);
-            std::fill(row + count, row + seen, T(0));
-            if (grad.d_bias) {
-              T* const line = grad.d_bias + (u.b * call.heads + head) * (2 * call.bias_origin + 1) +
-                              call.bias_origin - (u.past + i0 + i);
-              K::template add<T>(count, line, row, line);
-            }
+            T* const d_row = d_scores + i * wide;
+            // Where the row sees nothing its probabilities are zero, and so is this.
+            K::template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
+            for (const auto& s : some)
+              if (grad.d_bias) {
+                T* const line = u.bias_line(
+                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, row + i);
+                const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
+                if (count > 0)
+                  K::template add<T>(count, line + s.first, d_row + s.column, line + s.first);
+              }
           }
           // dq += scale dS k, dk += scale dS^T q
-          K::template multiply<T>(rows, call.h, seen, {d_scores, u.wide, 1},
-                                  {u.key(), u.kv, panel_width}, grad.dq + at, u.n,
-                                  {nullptr, call.scale, true});
-          K::template multiply<T>(seen, call.h, rows, {d_scores, 1, u.wide},
-                                  {call.q + at, u.n, panel_width}, dk, u.kv,
-                                  {nullptr, call.scale, true});
+          for (const auto& s : some) {
+            const index keys = s.last - s.first;
+            K::template multiply<T>(rows, h, keys, {d_scores + s.column, wide, 1},
+                                    {u.key.row(s.first), u.key.stride, panel_width}, grad.dq + at,
+                                    u.n, {nullptr, call.scale, true});
+            K::template multiply<T>(keys, h, rows, {d_scores + s.column, 1, wide},
+                                    {call.q + at, u.n, panel_width}, dk + s.first * u.key.stride,
+                                    u.key.stride, {nullptr, call.scale, true});
+          }
         }
+      }
     });
   });
 }

@@ -38,20 +38,29 @@ constexpr index converted_bytes(index rows, index in, index out, index threads, 
 namespace detail {
 
 /// Calls f(i0, i1, p0, p1) for this thread's share of the outputs of an [M, N] product: rows
-/// [i0, i1) of panels [p0, p1). Blocks of rows are multiples of every register tile, so no output
-/// changes its arithmetic.
+/// [i0, i1) of panels [p0, p1). Each output is one sum, whatever block it falls into.
 template <class F>
 void each_block(const machine& on, index m, index n, F&& f) {
   const index panels = round_up(n, panel_width) / panel_width;
-  const index row_block = m <= 96 ? m : 96;
-  const index row_blocks = (m + row_block - 1) / row_block;
-  const auto [first, last] = on.threads.share(panels * row_blocks);
-  for (index unit = first; unit < last;) {
-    // Neighbouring panels of one block run together.
-    const index block = unit / panels, p0 = unit % panels;
-    const index p1 = (std::min)(panels, p0 + (last - unit));
-    f(block * row_block, (std::min)(m, (block + 1) * row_block), p0, p1);
-    unit += p1 - p0;
+  const index blocks = (m + 95) / 96, height = round_up((m + blocks - 1) / blocks, 12);
+  const auto rows = [&](index block, index p0, index p1) {
+    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
+    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);
+  };
+  if (blocks >= 4 * on.threads.size()) {
+    // Many rows: every thread has its own, which it has in its caches from the last operation.
+    const auto [first, last] = on.threads.share(panels * blocks);
+    for (index unit = first; unit < last;) {
+      const index p0 = unit % panels, p1 = (std::min)(panels, p0 + (last - unit));
+      rows(unit / panels, p0, p1);
+      unit += p1 - p0;
+    }
+  } else {
+    // Few rows: every thread has its own panels, so each reads only its part of the weights.
+    const auto [first, last] = on.threads.share(panels * blocks);
+    const index p0 = first / blocks, p1 = last / blocks;
+    for (index block = 0; block < blocks; ++block)
+      rows(block, p0 + (block < first % blocks), p1 + (block < last % blocks));
   }
 }
 

@@ -48,12 +48,16 @@
   LINNET_EXTERN void detail::L::gated<activation_kind::A, T>(index, const T*, const T*, T*);     \
   LINNET_EXTERN void detail::L::gated_backward<activation_kind::A, T>(index, const T*, const T*, \
                                                                       const T*, T*, T*);
+#define LINNET_ATTENTION(L, T, C)                                                               \
+  LINNET_EXTERN void detail::L::dots<T>(index, index, index, T, const T*, const token_rows<C>&, \
+                                        T*);                                                    \
+  LINNET_EXTERN void detail::L::mix<T>(index, index, index, const T*, const token_rows<C>&, T*, \
+                                       bool);
 #define LINNET_ROWS_OF(L, T)                                                                      \
   LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                            \
   LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \
   LINNET_EXTERN T detail::L::dot<T>(index, const T*, const T*);                                   \
-  LINNET_EXTERN void detail::L::dots<T>(index, index, T, const T*, const T*, index, T*);          \
-  LINNET_EXTERN void detail::L::mix<T>(index, index, const T*, const T*, index, T*);              \
+  LINNET_ATTENTION(L, T, T)                                                                       \
   LINNET_EXTERN T detail::L::maximum<T>(index, const T*);                                         \
   LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                            \
   LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                            \
@@ -68,11 +72,13 @@
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
   LINNET_ACTIVATION(L, silu, T)
-#define LINNET_LEVEL(L)     \
-  LINNET_PRODUCT(L, float)  \
-  LINNET_PRODUCT(L, double) \
-  LINNET_CODES(L)           \
-  LINNET_ROWS_OF(L, float)  \
+#define LINNET_LEVEL(L)                   \
+  LINNET_PRODUCT(L, float)                \
+  LINNET_PRODUCT(L, double)               \
+  LINNET_CODES(L)                         \
+  LINNET_ATTENTION(L, float, bf16_code)   \
+  LINNET_ATTENTION(L, float, std::int8_t) \
+  LINNET_ROWS_OF(L, float)                \
   LINNET_ROWS_OF(L, double)
 
 LINNET_SIMD_NAMESPACE_BEGIN
@@ -92,6 +98,7 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_DOT
 #undef LINNET_CODES
 #undef LINNET_ACTIVATION
+#undef LINNET_ATTENTION
 #undef LINNET_ROWS_OF
 #undef LINNET_LEVEL
 

@@ -63,6 +63,32 @@ struct columns_operand {
   index ld, panel;
 };
 
+/// Tokens in a block of cached keys or values: blocks may lie anywhere.
+inline constexpr index token_block = 32;
+
+/// The keys or values of one head and sequence, a row for each token. Token j is row j of `data`,
+/// row j % ring of a ring (a multiple of the block), or in the block that `table` names.
+template <class Code>
+struct token_rows {
+  const Code* data;
+  index stride;  ///< from row to row
+  index ring = 0;
+  const std::int32_t* table = nullptr;
+
+  /// The row that holds token j.
+  constexpr index place(index j) const {
+    if (table) return table[j / token_block] * token_block + j % token_block;
+    return ring ? j % ring : j;
+  }
+  /// Where row place(j) begins.
+  constexpr const Code* row(index j) const { return data + place(j) * stride; }
+  /// Tokens [j, run(j, end)) follow each other in memory.
+  constexpr index run(index j, index end) const {
+    const index next = (j / token_block + 1) * token_block;
+    return (ring || table) && next < end ? next : end;
+  }
+};
+
 /// What happens to a finished product before it is stored: y = [y +] alpha * x + bias_j.
 template <class T>
 struct epilogue {

@@ -23,36 +23,70 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  index j = 0;
-  if constexpr (lanes<T> >= 4)
-    for (; j + 4 <= rows; j += 4) {
-      const T* const row = k + j * stride;
-      vec<T> total[4] = {};
-      LINNET_FOR_VECTORS(T, i, c, n) {
-        const vec<T> xi = get(x + i, c);
-        LINNET_UNROLL
-        for (int r = 0; r < 4; ++r) total[r] += xi * get(row + r * stride + i, c);
-      }
-      const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
-      __builtin_memcpy(y + j, &four, sizeof four);
-    }
-  for (; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+/// Stored numbers as T: T itself, bf16 or int8 without its scale.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    using raw =
+        std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using codes = typename vector_of<raw, lanes<T>>::type;
+    codes u = {};
+    if (count == lanes<T>)
+      __builtin_memcpy(&u, p, sizeof u);
+    else
+      __builtin_memcpy(&u, p, static_cast<std::size_t>(count) * sizeof(Code));
+    if constexpr (sizeof(raw) == 2)
+      return bits_as<vec<T>>(__builtin_convertvector(u, words) << 16);
+    else
+      return __builtin_convertvector(__builtin_convertvector(u, vec_int<T>), vec<T>);
+  }
 }
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart, in four sums of every fourth row
-template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
+template <class T, class Code>
+LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y) {
+  for (index j = first; j < last;) {
+    const Code* row = k.row(j);
+    const index end = k.run(j, last);
+    if constexpr (lanes<T> >= 4)
+      for (; j + 4 <= end; j += 4, row += 4 * k.stride) {
+        vec<T> total[4] = {};
+        LINNET_FOR_VECTORS(T, i, c, n) {
+          const vec<T> xi = get(x + i, c);
+          LINNET_UNROLL
+          for (int r = 0; r < 4; ++r) total[r] += xi * widen<T>(row + r * k.stride + i, c);
+        }
+        const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
+        __builtin_memcpy(y + (j - first), &four, sizeof four);
+      }
+    for (; j < end; ++j, row += k.stride) {
+      vec<T> total = {};
+      LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(row + i, c);
+      y[j - first] = scale * sum<T>(total);
+    }
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
+/// fourth token, so that blocks make no difference
+template <class T, class Code>
+LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     vec<T> total[4] = {};
-    index j = 0;
-    for (; j + 4 <= rows; j += 4) {
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[r] += p[j + r] * get(v + (j + r) * stride + i, c);
+    if (accumulate) total[0] = get(y + i, c);
+    for (index j = first; j < last;) {
+      const Code* row = v.row(j) + i;
+      const index end = v.run(j, last);
+      for (; j < end && j % 4; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
+      for (; j + 4 <= end; j += 4, row += 4 * v.stride) {
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r)
+          total[r] += p[j - first + r] * widen<T>(row + r * v.stride, c);
+      }
+      for (; j < end; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
     }
-    for (; j < rows; ++j) total[0] += p[j] * get(v + j * stride + i, c);
     put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
 }

@@ -22,6 +22,9 @@ struct full : policy {
     static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                   "linnet::attention::full: rotary positions need an even head width d_kv");
     static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+    static constexpr ops::attention_window window{.after = A.causal ? 0 : ops::any_distance};
+    template <class T>
+    using buffer = linnet::detail::kv_buffer<T, A.cache, A.kv_heads, A.d_kv>;
     using to_query = linear<in, n, A.bias>;
     using to_key = linear<in, kv, A.bias>;
     using to_output = linear<n, out, A.bias>;
@@ -48,45 +51,43 @@ struct full : policy {
 
     template <class T>
     struct cache {
-      T *q = nullptr, *k = nullptr,
-        *v = nullptr;      ///< [rows, n], [key rows, kv]; k and v are the cache in decoding
-      T* mixed = nullptr;  ///< [rows, n] before the output map
+      T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
+      buffer<T> keys{}, values{};                  ///< what decoding keeps
+      T* mixed = nullptr;                          ///< [rows, n] before the output map
       T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
-      T* new_keys = nullptr;  ///< [rows, kv] on their way into the cache
-      T* new_values = nullptr;
       T* scratch = nullptr;  ///< per thread
       index scratch_size = 0;
-      index stride = 0;  ///< keys per sequence in k and v
       int site = 0;
     };
     template <class T>
     static constexpr cache<T> plan(planner& m, const extents& e) {
       cache<T> c;
       const bool cached = e.capacity > 0;
-      const index key_rows = A.cross ? e.batch * e.memory : e.rows();
+      const index keys = A.cross ? e.memory : e.length;
       m.product(e.rows(), in, n, e);
-      m.product(key_rows, in, kv, e);
+      m.product(e.batch * keys, in, kv, e);
       m.product(e.rows(), n, out, e);
       c.site = m.sites++;
-      c.stride = A.cross ? e.memory : cached ? e.capacity : e.length;
-      const index key_values = e.batch * c.stride * kv;
-      c.q = m.keep.take<T>(e.rows() * n);
-      arena& lasting = cached ? m.state : m.keep;
-      c.k = lasting.take<T>(key_values);
-      c.v = lasting.take<T>(key_values);
-      c.mixed = m.keep.take<T>(e.rows() * n);
-      const index mark = m.scratch.mark();
-      if (cached && !A.cross) {
-        c.new_keys = m.scratch.take<T>(e.rows() * kv);
-        c.new_values = m.scratch.take<T>(e.rows() * kv);
+      const index stored = A.cross ? e.memory : e.capacity;
+      if (cached) {
+        c.keys.plan(m.state, e.batch, stored);
+        c.values.plan(m.state, e.batch, stored);
       }
+      c.q = m.keep.take<T>(e.rows() * n);
+      c.mixed = m.keep.take<T>(e.rows() * n);
+      const index key_values = e.batch * keys * kv;
+      arena& passing = cached ? m.scratch : m.keep;
+      const index mark = m.scratch.mark();
+      c.k = passing.take<T>(key_values);
+      c.v = passing.take<T>(key_values);
       if (e.training) {
         c.dq = m.scratch.take<T>(e.rows() * n);
         c.dk = m.scratch.take<T>(key_values);
         c.dv = m.scratch.take<T>(key_values);
         c.d_mixed = m.scratch.take<T>(e.rows() * n);
       }
-      c.scratch_size = ops::attention_scratch(c.stride, A.d_kv, e.training);
+      c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
+                                              e.training, cached && !buffer<T>::exact);
       c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
       m.scratch.release(mark);
       return c;
@@ -97,32 +98,32 @@ struct full : policy {
                         cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
       const index rows = x.rows();
+      const bool cached = ctx.past != nullptr;
       if constexpr (A.cross) {
         to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
-        if (!ctx.memory_cached)
+        if (!ctx.memory_cached) {
           ops::products<T, S, 2>(
               ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
               {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+          if (cached) keep(c, ctx, ctx.memory_length);
+        }
       } else {
-        const bool cached = ctx.past != nullptr;
-        T* const keys = cached ? c.new_keys : c.k;
-        T* const values = cached ? c.new_values : c.v;
         ops::products<T, S, 3>(
             ctx.on, rows, in, x.data(),
-            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, keys),
-             to_key::template product<T, S>(p.v, values)});
-        if (cached || A.rope != rope_pairing::none)
+            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
+             to_key::template product<T, S>(p.v, c.v)});
+        if constexpr (A.rope != rope_pairing::none)
           ctx.on.threads.each(rows, [&](index row) {
-            const index b = row / ctx.length, t = row % ctx.length;
             rotate_row(c.q, A.heads, row, ctx, false);
-            rotate_row(keys, A.kv_heads, row, ctx, false);
-            if (!cached || t >= ctx.length_of(b)) return;
-            const index to = (b * c.stride + ctx.past[b] + t) * kv;
-            std::copy_n(keys + row * kv, kv, c.k + to);
-            std::copy_n(values + row * kv, kv, c.v + to);
+            rotate_row(c.k, A.kv_heads, row, ctx, false);
           });
+        if (cached) keep(c, ctx, ctx.length);
       }
-      ops::attention(ctx.on, call(c, ctx));
+      if (cached) {
+        ops::attention(ctx.on, call(c, ctx, c.keys.rows(), c.values.rows()));
+      } else {
+        ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
+      }
       to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
     }
 
@@ -141,7 +142,7 @@ struct full : policy {
       ops::fill(ctx.on, dk.size(), T(0), dk.data());
       ops::fill(ctx.on, dv.size(), T(0), dv.data());
       ops::attention_backward(
-          ctx.on, call(c, ctx),
+          ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
           {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
       if constexpr (!A.cross && A.rope != rope_pairing::none)
         ctx.on.threads.each(rows, [&](index row) {
@@ -164,22 +165,39 @@ struct full : policy {
     }
 
    private:
-    /// The call that both directions describe.
+    /// Moves the new keys and values, `length` rows of each sequence, into the cache.
     template <class T>
-    static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
-      const bool cached = ctx.past != nullptr;
-      ops::attention_call<T> a{};
+    static void keep(const cache<T>& c, const context<T>& ctx, index length) {
+      ctx.on.threads.each(ctx.batch * length, [&](index row) {
+        const index b = row / length, t = row % length;
+        if (!A.cross && t >= ctx.length_of(b)) return;
+        const index at = A.cross ? t : ctx.past[b] + t;
+        c.keys.put(ctx.on, b, at, c.k + row * kv);
+        c.values.put(ctx.on, b, at, c.v + row * kv);
+      });
+    }
+    /// Keys or values of this call alone.
+    template <class T>
+    static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
+      return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
+    }
+    /// The call that both directions describe.
+    template <class T, class Code>
+    static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx,
+                                             const ops::kv_rows<Code>& keys,
+                                             const ops::kv_rows<Code>& values) {
+      ops::attention_call<T, Code> a{};
       a.batch = ctx.batch;
       a.queries = ctx.length;
-      a.keys = A.cross ? ctx.memory_length : cached ? c.stride : ctx.length;
+      a.keys = A.cross ? ctx.memory_length : keys.tokens;
       a.heads = A.heads;
       a.kv_heads = A.kv_heads;
       a.h = A.d_kv;
-      a.causal = A.causal;
+      a.window = window;
       a.scale = A.scaled ? T(1 / linnet::detail::root(A.d_kv)) : T(1);
       a.q = c.q;
-      a.k = c.k;
-      a.v = c.v;
+      a.k = keys;
+      a.v = values;
       a.out = c.mixed;
       a.past = A.cross ? nullptr : ctx.past;
       // A causal query sees only earlier keys, which are valid as long as the query is.

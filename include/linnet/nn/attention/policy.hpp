@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include <linnet/nn/attention/kv_cache.hpp>
 #include <linnet/ops/position.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -20,6 +21,7 @@ struct attention_shape {
   bool bias = false;      ///< linear maps have biases
   bool relative = false;  ///< add the stack's relative-position bias
   rope_pairing rope = rope_pairing::none;
+  kv_code cache = kv_code::exact;
 
   /// Width of all query heads.
   constexpr index n() const { return heads * d_kv; }

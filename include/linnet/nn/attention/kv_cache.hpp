@@ -1,0 +1,86 @@
+#pragma once
+/// @file
+/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
+
+#include <linnet/nn/layer.hpp>
+#include <linnet/ops/attention.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the numbers of a key-value cache are stored.
+enum class kv_code {
+  exact,  ///< in the model's scalar type
+  bf16,   ///< bfloat16, half the bytes
+  int8    ///< 8-bit integers with one scale for each head of each token, about a quarter
+};
+
+/// Policies for the key-value cache of a model: decoder<shape, kv::int8>. Weights do not depend on
+/// it. Models in double keep doubles.
+namespace kv {
+/// Base of the cache policies.
+struct policy {};
+/// Keys and values as they are.
+struct exact : policy {
+  static constexpr kv_code code = kv_code::exact;
+};
+/// Rounded to bfloat16, nearest even.
+struct bf16 : policy {
+  static constexpr kv_code code = kv_code::bf16;
+};
+/// Rounded to int8, symmetric, one scale for each head of each token (zoo D15): an error of half a
+/// scale, that is max|x| / 254, at most.
+struct int8 : policy {
+  static constexpr kv_code code = kv_code::int8;
+};
+}  // namespace kv
+
+namespace detail {
+
+/// The keys, or the values, of one layer: [batch, tokens, Heads, slot].
+template <class T, kv_code Code, index Heads, index H>
+struct kv_buffer {
+  static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
+  using code =
+      std::conditional_t<exact, T,
+                         std::conditional_t<Code == kv_code::bf16, simd::bf16_code, std::int8_t>>;
+  static constexpr bool scaled = !exact && Code == kv_code::int8;
+  // Kernels write whole words of codes.
+  static constexpr index slot = round_up(H, exact ? 1 : 4 / static_cast<index>(sizeof(code)));
+
+  code* data = nullptr;
+  float* scales = nullptr;  ///< [batch, tokens, Heads]
+  index tokens = 0;         ///< of each sequence
+
+  /// Plans room for `count` tokens of each sequence.
+  constexpr void plan(arena& state, index batch, index count) {
+    tokens = count;
+    data = state.take<code>(batch * tokens * Heads * slot);
+    if (scaled) scales = state.take<float>(batch * tokens * Heads);
+  }
+  /// What attention reads.
+  constexpr ops::kv_rows<code> rows() const { return {data, tokens, Heads * slot, slot, scales}; }
+  /// Keeps x[Heads, H] for token `j` of sequence `b`.
+  void put(const ops::machine& on, index b, index j, const T* x) const {
+    const index row = b * tokens + j;
+    code* const to = data + row * Heads * slot;
+    if constexpr (exact) {
+      std::copy_n(x, Heads * H, to);
+    } else {
+      simd::dispatch(on.level, [&](auto kernels) {
+        using K = decltype(kernels);
+        for (index head = 0; head < Heads; ++head) {
+          [[maybe_unused]] std::int32_t sum = 0;
+          if constexpr (scaled)
+            scales[row * Heads + head] =
+                K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
+          else
+            K::template to_bf16<T>(H, x + head * H, to + head * slot);
+        }
+      });
+    }
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
