@@ -695,18 +695,19 @@ struct columns_operand {
 inline constexpr index token_block = 32;
 
 /// The keys or values of one head and sequence, a row for each token. Token j is row j of `data`,
-/// row j % ring of a ring (a multiple of the block), or in the block that `table` names.
+/// or behind `fixed` rows in a ring, or in the block that `table` names; `fixed` and `ring` are
+/// multiples of a block.
 template <class Code>
 struct token_rows {
   const Code* data;
   index stride;  ///< from row to row
-  index ring = 0;
+  index fixed = 0, ring = 0;
   const std::int32_t* table = nullptr;
 
   /// The row that holds token j.
   constexpr index place(index j) const {
     if (table) return table[j / token_block] * token_block + j % token_block;
-    return ring ? j % ring : j;
+    return ring && j >= fixed ? fixed + (j - fixed) % ring : j;
   }
   /// Where row place(j) begins.
   constexpr const Code* row(index j) const { return data + place(j) * stride; }
@@ -5032,13 +5033,20 @@ struct context {
   const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
   T* d_bias = nullptr;         ///< their gradient, one copy per sequence
   index bias_origin = 0;       ///< position of distance 0 in a bias line
-  const T* rope = nullptr;     ///< cosines and sines [positions, d_kv]
-  dropout_key dropout{};       ///< masks of this step; rate 0 outside training
+  const T* rope = nullptr;     ///< cosines and sines [rope_positions, d_kv]
+  index rope_positions = 0;
+  const T* rope_beyond = nullptr;  ///< [rows, d_kv] of the rows whose positions lie behind those
+  dropout_key dropout{};           ///< masks of this step; rate 0 outside training
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }
   /// Tokens of sequence `b` before this call.
   index past_of(index b) const { return past ? past[b] : 0; }
+  /// Cosines and sines of the position of a row.
+  const T* rope_of(index row, index d_kv) const {
+    const index position = past_of(row / length) + row % length;
+    return position < rope_positions ? rope + position * d_kv : rope_beyond + row * d_kv;
+  }
   /// Valid new tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
 };
@@ -5085,6 +5093,8 @@ struct limits {
   index batch = 1;   ///< sequences at a time
   index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
+  index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
+                     ///< parts; 0 for `target`. Smaller chunks need less memory
   int threads = 1;   ///< threads that share the work of one call
   index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
                             ///< inference call; 0 always takes all threads
@@ -5130,7 +5140,7 @@ inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labe
 constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
   extents e;
   e.batch = l.batch;
-  e.length = length;
+  e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
   e.memory = memory;
   e.capacity = use == purpose::decoding ? length : 0;
   e.threads = l.threads;
@@ -5428,6 +5438,7 @@ result<void> acceptable(const char* where, const limits& l) {
   };
   if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
   if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
+  if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
   if constexpr (M::family == model_family::t5) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
@@ -5756,6 +5767,12 @@ template <class M, class T = float>
 class session {
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
+  static constexpr bool forgets = [] {
+    if constexpr (encodes)
+      return M::decoder_attention::forgets;
+    else
+      return M::attention::forgets;
+  }();
 
  public:
   using model = M;
@@ -5800,9 +5817,17 @@ class session {
       return M::longest(limits_);
   }
 
-  /// Takes back the last tokens of sequence `b`, so that `length` remain.
-  void truncate(index length, index b = 0) {
-    if (length >= 0 && length < past_[b]) past_[b] = length;
+  /// Most tokens of a sequence in one call of feed().
+  index chunk() const {
+    return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
+  }
+
+  /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
+  /// where a model that forgets old tokens would have to take back more than chunk() of them.
+  bool truncate(index length, index b = 0) {
+    if (length < 0 || length > past_[b] || (forgets && past_[b] - length > chunk())) return false;
+    past_[b] = length;
+    return true;
   }
 
   /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
@@ -5839,7 +5864,7 @@ class session {
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
     const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
-    if (batch > limits_.batch || length < 1 || !in_vocabulary(tokens) ||
+    if (batch > limits_.batch || length < 1 || length > chunk() || !in_vocabulary(tokens) ||
         (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
@@ -5876,7 +5901,12 @@ class session {
       logits = feed({&first, 1});
     } else {
       reset();
-      logits = feed(tokens);
+      for (std::span<const token> rest = tokens; !rest.empty() || logits.empty();) {
+        const std::size_t some = (std::min)(rest.size(), static_cast<std::size_t>(chunk()));
+        logits = feed(rest.first(some));
+        if (logits.empty()) break;
+        rest = rest.subspan(some);
+      }
     }
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
@@ -6081,6 +6111,9 @@ LINNET_NAMESPACE_END
 /// Turns a list of policies in any order into one choice per slot, with worded refusals.
 
 /// @file
+/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
+
+/// @file
 /// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
 /// or multi-query, with rotary or relative positions and a key-value cache.
 
@@ -6128,13 +6161,14 @@ struct kv_rows {
   index stride = 0;                      ///< from token to token
   index slot = 0;                        ///< from head to head
   const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
+  index fixed = 0;                       ///< rows in front of a ring
   index ring = 0;                        ///< tokens after which rows are used again; 0 for never
   const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
   index table_size = 0;
 
   /// One head of one sequence.
   constexpr simd::token_rows<Code> of(index b, index head) const {
-    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, ring,
+    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
             tables ? tables + b * table_size : nullptr};
   }
   /// The scale of row `place` of head `head` of sequence `b`.
@@ -6153,13 +6187,15 @@ struct attention_call {
   attention_window window;
   T scale;  ///< of the scores
   const T* q;
+  const T* q_first = nullptr;  ///< other queries for the `first` keys, or null for the same
   kv_rows<Code> k, v;
   T* out;                              ///< [batch, queries, heads*h]
   const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
   const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
-  T* scratch = nullptr;  ///< per thread, attention_scratch() values
+  index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
+  T* scratch = nullptr;        ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
   int site = 0;
@@ -6170,7 +6206,8 @@ template <class T>
 struct attention_gradient {
   const T* d_out;
   T *dq, *dk, *dv;
-  T* d_bias = nullptr;  ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
+  T* dq_first = nullptr;  ///< of q_first, where that is given
+  T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
 };
 
 /// Scratch values that one thread needs for calls of up to `queries` queries a sequence; `gathers`
@@ -6288,12 +6325,17 @@ struct attention_unit {
       x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), g));
   }
 
+  /// The queries that a stretch of keys is compared with.
+  const T* queries(const block& some, const stretch& s) const {
+    return &s == some.part && call.q_first ? call.q_first : call.q;
+  }
   /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
   template <class Kernels>
   void probabilities(Kernels, index head, const block& some) const {
-    const T* const q = call.q + (b * call.queries + some.row) * n + head * call.h;
+    const index q_at = (b * call.queries + some.row) * n + head * call.h;
     for (const stretch& s : some) {
       if (s.first == s.last) continue;
+      const T* const q = queries(some, s) + q_at;
       if (some.rows == 1) {
         Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
         rescale(s, key, call.k, scores + s.column);
@@ -6314,7 +6356,7 @@ struct attention_unit {
         if (to == from) continue;
         if (call.bias)
           Kernels::template add<T>(to - from, row + at,
-                                   bias_line(call.bias, head, some.row + i) + from, row + at);
+                                   bias_line(call.bias, head, some, s, i) + from, row + at);
         std::fill(row + count, row + (std::max)(count, at), T(-1e30));
         count = at + to - from;
         seen += to - from;
@@ -6323,10 +6365,12 @@ struct attention_unit {
       std::fill(row + count, row + some.used, T(0));
     }
   }
-  /// Where key 0 is in a line of position biases for query `i`.
+  /// Where key 0 is in the line of position biases of row `i` of a block.
   template <class Line>
-  Line* bias_line(Line* lines, index head, index i) const {
-    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i);
+  Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
+    const index position = past + some.row + i;
+    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
+           (&s == some.part ? (std::min)(position, call.slots - 1) : position);
   }
   /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
   void drop(index head, const block& some, T* x) const {
@@ -6422,7 +6466,7 @@ void attention_backward(const machine& on, const attention_call<T>& call,
             for (const auto& s : some)
               if (grad.d_bias) {
                 T* const line = u.bias_line(
-                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, row + i);
+                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
                 const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
                 if (count > 0)
                   K::template add<T>(count, line + s.first, d_row + s.column, line + s.first);
@@ -6431,12 +6475,14 @@ void attention_backward(const machine& on, const attention_call<T>& call,
           // dq += scale dS k, dk += scale dS^T q
           for (const auto& s : some) {
             const index keys = s.last - s.first;
+            T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
             K::template multiply<T>(rows, h, keys, {d_scores + s.column, wide, 1},
-                                    {u.key.row(s.first), u.key.stride, panel_width}, grad.dq + at,
-                                    u.n, {nullptr, call.scale, true});
+                                    {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                                    {nullptr, call.scale, true});
             K::template multiply<T>(keys, h, rows, {d_scores + s.column, 1, wide},
-                                    {call.q + at, u.n, panel_width}, dk + s.first * u.key.stride,
-                                    u.key.stride, {nullptr, call.scale, true});
+                                    {u.queries(some, s) + at, u.n, panel_width},
+                                    dk + s.first * u.key.stride, u.key.stride,
+                                    {nullptr, call.scale, true});
           }
         }
       }
@@ -6493,18 +6539,30 @@ struct kv_buffer {
   code* data = nullptr;
   float* scales = nullptr;  ///< [batch, tokens, Heads]
   index tokens = 0;         ///< of each sequence
+  index fixed = 0, ring = 0;
 
-  /// Plans room for `count` tokens of each sequence.
-  constexpr void plan(arena& state, index batch, index count) {
+  /// Plans room for `count` tokens of each sequence; for the `first` and the last `near` ones alone
+  /// if those are fewer.
+  constexpr void plan(arena& state, index batch, index count, index first, index near) {
     tokens = count;
+    if (near < count &&
+        round_up(first, simd::token_block) + round_up(near, simd::token_block) < count) {
+      fixed = round_up(first, simd::token_block);
+      ring = round_up(near, simd::token_block);
+      tokens = fixed + ring;
+    }
     data = state.take<code>(batch * tokens * Heads * slot);
     if (scaled) scales = state.take<float>(batch * tokens * Heads);
   }
+  /// Whether several queries need a copy of what they look at.
+  constexpr bool gathered() const { return !exact || ring > 0; }
   /// What attention reads.
-  constexpr ops::kv_rows<code> rows() const { return {data, tokens, Heads * slot, slot, scales}; }
+  constexpr ops::kv_rows<code> rows() const {
+    return {data, tokens, Heads * slot, slot, scales, fixed, ring};
+  }
   /// Keeps x[Heads, H] for token `j` of sequence `b`.
   void put(const ops::machine& on, index b, index j, const T* x) const {
-    const index row = b * tokens + j;
+    const index row = b * tokens + rows().of(b, 0).place(j);
     code* const to = data + row * Heads * slot;
     if constexpr (exact) {
       std::copy_n(x, Heads * H, to);
@@ -6541,16 +6599,20 @@ enum class rope_pairing {
 
 namespace ops {
 
-/// Fills table[positions, h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
+/// angles[h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
+template <class T>
+void rope_angles(index position, index h, double theta, T* angles) {
+  for (index i = 0; i < h / 2; ++i) {
+    const double angle = static_cast<double>(position) *
+                         std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+    angles[i] = static_cast<T>(std::cos(angle));
+    angles[h / 2 + i] = static_cast<T>(std::sin(angle));
+  }
+}
+/// table[positions, h]: the angles of positions 0, 1, ....
 template <class T>
 void rope_table(index positions, index h, double theta, T* table) {
-  for (index t = 0; t < positions; ++t)
-    for (index i = 0; i < h / 2; ++i) {
-      const double angle = static_cast<double>(t) *
-                           std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
-      table[t * h + i] = static_cast<T>(std::cos(angle));
-      table[t * h + h / 2 + i] = static_cast<T>(std::sin(angle));
-    }
+  for (index t = 0; t < positions; ++t) rope_angles(t, h, theta, table + t * h);
 }
 
 /// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
@@ -6643,6 +6705,8 @@ struct policy {
   static constexpr bool causal = true;         ///< can be kept from seeing later tokens
   static constexpr bool bidirectional = true;  ///< can see later tokens
   static constexpr bool continues = true;      ///< can continue cached sequences
+  static constexpr bool forgets = false;       ///< a cache keeps only what later tokens will see
+  static constexpr index slots = 0;            ///< positions that it needs whatever the length
   /// What files call it; a kind that changes what weights compute has a name of its own.
   static std::string name() { return "custom"; }
 };
@@ -6722,217 +6786,302 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// The layer of softmax attention in which a query sees the keys of its window. With `Slots`, a
+/// query's distance to the window's `first` keys is counted in kept tokens (zoo D4).
+template <attention_shape A, ops::attention_window Window, bool Slots = false>
+struct softmax_attention {
+  static_assert(A.heads % A.kv_heads == 0,
+                "linnet::attention: heads must be a multiple of kv_heads");
+  static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
+                "linnet::attention: rotary positions need an even head width d_kv");
+  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+  static constexpr ops::attention_window window = Window;
+  /// Tokens that are kept at most, and so the largest distance to the first ones.
+  static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
+  static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
+  template <class T>
+  using buffer = linnet::detail::kv_buffer<T, A.cache, A.kv_heads, A.d_kv>;
+  using to_query = linear<in, n, A.bias>;
+  using to_key = linear<in, kv, A.bias>;
+  using to_output = linear<n, out, A.bias>;
+
+  template <class Form>
+  struct params {
+    typename to_query::template params<Form> q{};
+    typename to_key::template params<Form> k{}, v{};
+    typename to_output::template params<Form> o{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    // T5's small initial queries replace the missing 1/sqrt(d_kv) (zoo A6).
+    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
+      tensor_info changed = info;
+      if (!A.scaled) changed.deviation /= linnet::detail::root(A.d_kv);
+      f(where, changed, leaf...);
+    };
+    to_query::visit(small, at / "q", p.q...);
+    to_key::visit(f, at / "k", p.k...);
+    to_key::visit(f, at / "v", p.v...);
+    to_output::visit(f, at / "o", p.o...);
+  }
+
+  template <class T>
+  struct cache {
+    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
+    T *q_first = nullptr, *dq_first = nullptr;   ///< [rows, n], rotated to their slots
+    buffer<T> keys{}, values{};                  ///< what decoding keeps
+    T* mixed = nullptr;                          ///< [rows, n] before the output map
+    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+    T* scratch = nullptr;  ///< per thread
+    index scratch_size = 0;
+    index capacity = 0;  ///< tokens that a sequence may have in decoding
+    int site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const bool cached = e.capacity > 0;
+    const index keys = A.cross ? e.memory : e.length;
+    m.product(e.rows(), in, n, e);
+    m.product(e.batch * keys, in, kv, e);
+    m.product(e.rows(), n, out, e);
+    c.site = m.sites++;
+    const index stored = A.cross ? e.memory : e.capacity;
+    c.capacity = stored;
+    if (cached) {
+      const index near = window.before + e.length;  // that a call may look at
+      c.keys.plan(m.state, e.batch, stored, window.first, near);
+      c.values.plan(m.state, e.batch, stored, window.first, near);
+    }
+    c.q = m.keep.take<T>(e.rows() * n);
+    if (two_queries) c.q_first = m.keep.take<T>(e.rows() * n);
+    c.mixed = m.keep.take<T>(e.rows() * n);
+    const index key_values = e.batch * keys * kv;
+    arena& passing = cached ? m.scratch : m.keep;
+    const index mark = m.scratch.mark();
+    c.k = passing.take<T>(key_values);
+    c.v = passing.take<T>(key_values);
+    if (e.training) {
+      c.dq = m.scratch.take<T>(e.rows() * n);
+      if (two_queries) c.dq_first = m.scratch.take<T>(e.rows() * n);
+      c.dk = m.scratch.take<T>(key_values);
+      c.dv = m.scratch.take<T>(key_values);
+      c.d_mixed = m.scratch.take<T>(e.rows() * n);
+    }
+    c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
+                                            e.training, cached && c.keys.gathered());
+    c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows();
+    const bool cached = ctx.past != nullptr;
+    if constexpr (A.cross) {
+      to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
+      if (!ctx.memory_cached) {
+        ops::products<T, S, 2>(
+            ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
+            {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+        if (cached) keep(c, ctx, ctx.memory_length);
+      }
+    } else {
+      ops::products<T, S, 3>(
+          ctx.on, rows, in, x.data(),
+          {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
+           to_key::template product<T, S>(p.v, c.v)});
+      if constexpr (A.rope != rope_pairing::none)
+        ctx.on.threads.each(rows, [&](index row) {
+          if (two_queries) {
+            std::copy_n(c.q + row * n, n, c.q_first + row * n);
+            rotate_row(c.q_first, A.heads, row, ctx, false, slots);
+          }
+          rotate_row(c.q, A.heads, row, ctx, false);
+          rotate_row(c.k, A.kv_heads, row, ctx, false);
+        });
+      if (cached) keep(c, ctx, ctx.length);
+    }
+    if (cached) {
+      ops::attention(ctx.on, call(c, ctx, c.keys.rows(), c.values.rows()));
+    } else {
+      ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
+    }
+    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
+  }
+
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
+    const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
+    const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
+    ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
+    to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
+    ops::fill(ctx.on, dq.size(), T(0), dq.data());
+    if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
+    ops::fill(ctx.on, dk.size(), T(0), dk.data());
+    ops::fill(ctx.on, dv.size(), T(0), dv.data());
+    ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
+                            {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
+                             A.relative ? ctx.d_bias : nullptr});
+    if constexpr (!A.cross && A.rope != rope_pairing::none)
+      ctx.on.threads.each(rows, [&](index row) {
+        rotate_row(c.dq, A.heads, row, ctx, true);
+        rotate_row(c.dk, A.kv_heads, row, ctx, true);
+        if (two_queries) {
+          rotate_row(c.dq_first, A.heads, row, ctx, true, slots);
+          for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
+        }
+      });
+    to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
+    const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
+    const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
+    to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, none, ctx);
+    to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
+  }
+
+  /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
+  static constexpr index state_values(index tokens) {
+    return 2 * kv * (std::min)(tokens, window.first + (std::min)(window.before, tokens) + 1);
+  }
+
+  static constexpr index flops(const extents& e) {
+    const index queries = e.length, keys = A.cross ? e.memory : e.length;
+    const index near = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
+    const index seen = window.bounded() ? (std::min)(keys, window.first + near) : keys;
+    return e.batch * (2 * queries * 2 * in * n + 2 * keys * 2 * in * kv + 4 * queries * seen * n);
+  }
+
+ private:
+  /// Moves the new keys and values, `length` rows of each sequence, into the cache.
+  template <class T>
+  static void keep(const cache<T>& c, const context<T>& ctx, index length) {
+    ctx.on.threads.each(ctx.batch * length, [&](index row) {
+      const index b = row / length, t = row % length;
+      if (!A.cross && t >= ctx.length_of(b)) return;
+      const index at = A.cross ? t : ctx.past[b] + t;
+      c.keys.put(ctx.on, b, at, c.k + row * kv);
+      c.values.put(ctx.on, b, at, c.v + row * kv);
+    });
+  }
+  /// Keys or values of this call alone.
+  template <class T>
+  static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
+    return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
+  }
+  /// The call that both directions describe.
+  template <class T, class Code>
+  static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx,
+                                           const ops::kv_rows<Code>& keys,
+                                           const ops::kv_rows<Code>& values) {
+    ops::attention_call<T, Code> a{};
+    a.batch = ctx.batch;
+    a.queries = ctx.length;
+    a.keys = A.cross ? ctx.memory_length : ctx.past ? c.capacity : ctx.length;
+    a.heads = A.heads;
+    a.kv_heads = A.kv_heads;
+    a.h = A.d_kv;
+    a.window = window;
+    a.scale = A.scaled ? T(1 / linnet::detail::root(A.d_kv)) : T(1);
+    a.q = c.q;
+    a.q_first = c.q_first;
+    a.slots = slots;
+    a.k = keys;
+    a.v = values;
+    a.out = c.mixed;
+    a.past = A.cross ? nullptr : ctx.past;
+    // A causal query sees only earlier keys, which are valid as long as the query is.
+    a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
+    if constexpr (A.relative) {
+      a.bias = ctx.bias;
+      a.bias_origin = ctx.bias_origin;
+    }
+    a.scratch = c.scratch;
+    a.scratch_size = c.scratch_size;
+    a.dropout = ctx.dropout;
+    a.site = c.site;
+    return a;
+  }
+  /// Rotary positions on one row of x[rows, heads * d_kv], in place; `limit` keeps them below it.
+  template <class T>
+  static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse,
+                         index limit = ops::any_distance) {
+    if constexpr (A.rope != rope_pairing::none) {
+      const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+      const T* const angles =
+          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope + (limit - 1) * A.d_kv;
+      ops::rope_row(A.rope, heads, A.d_kv, angles, x + row * heads * A.d_kv, inverse);
+    }
+  }
+};
+
+}  // namespace detail
+
 namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
   static std::string name() { return "full"; }
   template <attention_shape A>
-  struct layer {
-    static_assert(A.heads % A.kv_heads == 0,
-                  "linnet::attention::full: heads must be a multiple of kv_heads");
-    static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
-                  "linnet::attention::full: rotary positions need an even head width d_kv");
-    static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
-    static constexpr ops::attention_window window{.after = A.causal ? 0 : ops::any_distance};
-    template <class T>
-    using buffer = linnet::detail::kv_buffer<T, A.cache, A.kv_heads, A.d_kv>;
-    using to_query = linear<in, n, A.bias>;
-    using to_key = linear<in, kv, A.bias>;
-    using to_output = linear<n, out, A.bias>;
+  using layer =
+      linnet::detail::softmax_attention<A, ops::attention_window{
+                                               .after = A.causal ? 0 : ops::any_distance}>;
+};
 
-    template <class Form>
-    struct params {
-      typename to_query::template params<Form> q{};
-      typename to_key::template params<Form> k{}, v{};
-      typename to_output::template params<Form> o{};
-    };
-    template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
-      // T5's small initial queries replace the missing 1/sqrt(d_kv) (zoo A6).
-      const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
-        tensor_info changed = info;
-        if (!A.scaled) changed.deviation /= linnet::detail::root(A.d_kv);
-        f(where, changed, leaf...);
-      };
-      to_query::visit(small, at / "q", p.q...);
-      to_key::visit(f, at / "k", p.k...);
-      to_key::visit(f, at / "v", p.v...);
-      to_output::visit(f, at / "o", p.o...);
-    }
+}  // namespace attention
 
-    template <class T>
-    struct cache {
-      T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
-      buffer<T> keys{}, values{};                  ///< what decoding keeps
-      T* mixed = nullptr;                          ///< [rows, n] before the output map
-      T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
-      T* scratch = nullptr;  ///< per thread
-      index scratch_size = 0;
-      int site = 0;
-    };
-    template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
-      cache<T> c;
-      const bool cached = e.capacity > 0;
-      const index keys = A.cross ? e.memory : e.length;
-      m.product(e.rows(), in, n, e);
-      m.product(e.batch * keys, in, kv, e);
-      m.product(e.rows(), n, out, e);
-      c.site = m.sites++;
-      const index stored = A.cross ? e.memory : e.capacity;
-      if (cached) {
-        c.keys.plan(m.state, e.batch, stored);
-        c.values.plan(m.state, e.batch, stored);
-      }
-      c.q = m.keep.take<T>(e.rows() * n);
-      c.mixed = m.keep.take<T>(e.rows() * n);
-      const index key_values = e.batch * keys * kv;
-      arena& passing = cached ? m.scratch : m.keep;
-      const index mark = m.scratch.mark();
-      c.k = passing.take<T>(key_values);
-      c.v = passing.take<T>(key_values);
-      if (e.training) {
-        c.dq = m.scratch.take<T>(e.rows() * n);
-        c.dk = m.scratch.take<T>(key_values);
-        c.dv = m.scratch.take<T>(key_values);
-        c.d_mixed = m.scratch.take<T>(e.rows() * n);
-      }
-      c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
-                                              e.training, cached && !buffer<T>::exact);
-      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
-      m.scratch.release(mark);
-      return c;
-    }
+LINNET_NAMESPACE_END
 
-    template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
-                        cache<T>& c, context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index rows = x.rows();
-      const bool cached = ctx.past != nullptr;
-      if constexpr (A.cross) {
-        to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
-        if (!ctx.memory_cached) {
-          ops::products<T, S, 2>(
-              ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
-              {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
-          if (cached) keep(c, ctx, ctx.memory_length);
-        }
-      } else {
-        ops::products<T, S, 3>(
-            ctx.on, rows, in, x.data(),
-            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
-             to_key::template product<T, S>(p.v, c.v)});
-        if constexpr (A.rope != rope_pairing::none)
-          ctx.on.threads.each(rows, [&](index row) {
-            rotate_row(c.q, A.heads, row, ctx, false);
-            rotate_row(c.k, A.kv_heads, row, ctx, false);
-          });
-        if (cached) keep(c, ctx, ctx.length);
-      }
-      if (cached) {
-        ops::attention(ctx.on, call(c, ctx, c.keys.rows(), c.values.rows()));
-      } else {
-        ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
-      }
-      to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
-    }
+LINNET_NAMESPACE_BEGIN
 
-    template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
-                         context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index rows = x.rows(),
-                  key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
-      const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
-      const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
-      ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
-      to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
-      ops::fill(ctx.on, dq.size(), T(0), dq.data());
-      ops::fill(ctx.on, dk.size(), T(0), dk.data());
-      ops::fill(ctx.on, dv.size(), T(0), dv.data());
-      ops::attention_backward(
-          ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
-          {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
-      if constexpr (!A.cross && A.rope != rope_pairing::none)
-        ctx.on.threads.each(rows, [&](index row) {
-          rotate_row(c.dq, A.heads, row, ctx, true);
-          rotate_row(c.dk, A.kv_heads, row, ctx, true);
-        });
-      to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
-      const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
-      const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
-      to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, none, ctx);
-      to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
-    }
+namespace attention {
 
-    /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
-    static constexpr index state_values(index tokens) { return 2 * tokens * kv; }
+/// Each token sees the last `Width` tokens, itself included; in an encoder `Width` to either side
+/// (zoo D3). Time and cache grow with Width instead of the length: the cache is a ring.
+template <index Width>
+struct sliding_window : policy {
+  static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
+  static constexpr bool forgets = true;
+  static std::string name() { return "sliding_window<" + std::to_string(Width) + ">"; }
+  template <attention_shape A>
+  struct layer : linnet::detail::softmax_attention<
+                     A, A.causal ? ops::attention_window{.before = Width - 1, .after = 0}
+                                 : ops::attention_window{.before = Width, .after = Width}> {
+    static_assert(!A.cross,
+                  "linnet::attention::sliding_window: cross-attention has no near tokens");
+  };
+};
 
-    static constexpr index flops(const extents& e) {
-      const index queries = e.length, keys = A.cross ? e.memory : e.length;
-      return e.batch * (2 * queries * 2 * in * n + 2 * keys * 2 * in * kv + 4 * queries * keys * n);
-    }
-
-   private:
-    /// Moves the new keys and values, `length` rows of each sequence, into the cache.
-    template <class T>
-    static void keep(const cache<T>& c, const context<T>& ctx, index length) {
-      ctx.on.threads.each(ctx.batch * length, [&](index row) {
-        const index b = row / length, t = row % length;
-        if (!A.cross && t >= ctx.length_of(b)) return;
-        const index at = A.cross ? t : ctx.past[b] + t;
-        c.keys.put(ctx.on, b, at, c.k + row * kv);
-        c.values.put(ctx.on, b, at, c.v + row * kv);
-      });
-    }
-    /// Keys or values of this call alone.
-    template <class T>
-    static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
-      return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
-    }
-    /// The call that both directions describe.
-    template <class T, class Code>
-    static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx,
-                                             const ops::kv_rows<Code>& keys,
-                                             const ops::kv_rows<Code>& values) {
-      ops::attention_call<T, Code> a{};
-      a.batch = ctx.batch;
-      a.queries = ctx.length;
-      a.keys = A.cross ? ctx.memory_length : keys.tokens;
-      a.heads = A.heads;
-      a.kv_heads = A.kv_heads;
-      a.h = A.d_kv;
-      a.window = window;
-      a.scale = A.scaled ? T(1 / linnet::detail::root(A.d_kv)) : T(1);
-      a.q = c.q;
-      a.k = keys;
-      a.v = values;
-      a.out = c.mixed;
-      a.past = A.cross ? nullptr : ctx.past;
-      // A causal query sees only earlier keys, which are valid as long as the query is.
-      a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
-      if constexpr (A.relative) {
-        a.bias = ctx.bias;
-        a.bias_origin = ctx.bias_origin;
-      }
-      a.scratch = c.scratch;
-      a.scratch_size = c.scratch_size;
-      a.dropout = ctx.dropout;
-      a.site = c.site;
-      return a;
-    }
-    /// Rotary positions on one row of x[rows, heads * d_kv], in place.
-    template <class T>
-    static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse) {
-      if constexpr (A.rope != rope_pairing::none) {
-        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-        ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv, x + row * heads * A.d_kv,
-                      inverse);
-      }
-    }
+/// Each token sees the first `First` tokens, the sinks, and the last `Recent` ones, itself included
+/// (Xiao et al. 2023, zoo D4). Positions count kept tokens: however long the text, a sink is no
+/// further away than First + Recent - 1. Time and memory per token stay constant.
+///
+/// Keys are cached rotated to their places in the text. Rotary scores depend on distances alone, so
+/// comparing them with a query at its place, and the sinks with one at its slot, gives what the
+/// paper gets by rotating all cached keys to their slots in each step.
+template <index First, index Recent>
+struct sinks : policy {
+  static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
+  static constexpr bool bidirectional = false;
+  static constexpr bool forgets = true;
+  static constexpr index slots = First + Recent;
+  static std::string name() {
+    return "sinks<" + std::to_string(First) + ", " + std::to_string(Recent) + ">";
+  }
+  template <attention_shape A>
+  struct layer
+      : linnet::detail::softmax_attention<
+            A, ops::attention_window{.before = Recent - 1, .after = 0, .first = First}, true> {
+    static_assert(A.causal && !A.cross,
+                  "linnet::attention::sinks: for causal self-attention: decoders");
   };
 };
 
@@ -7874,6 +8023,8 @@ struct decoder_model {
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* beyond = nullptr;       ///< [rows, d_kv] rotary, of later positions
+    index positions = 0;       ///< of the rotary table
     T* chunk = nullptr;        ///< logits of some rows
     T* last = nullptr;         ///< [batch, d] last valid rows
     T* logits = nullptr;       ///< [batch, vocabulary]
@@ -7884,6 +8035,10 @@ struct decoder_model {
   static constexpr index longest(const limits& l) {
     return l.target > 0 ? l.target : context_length;
   }
+  /// Positions of the rotary table; those of longer texts are computed as they come.
+  static constexpr index rotary_positions(const limits& l) {
+    return (std::min)(longest(l), (std::max)(context_length, Attention::slots));
+  }
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
@@ -7891,7 +8046,8 @@ struct decoder_model {
     const index size = e.rows() * d;
     workspace<T> w;
     w.site = m.sites++;
-    if (rotary) w.table = m.state.take<T>(longest(l) * self.d_kv);
+    if (rotary) w.table = m.state.take<T>(rotary_positions(l) * self.d_kv);
+    if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
     if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
     w.embedded = m.keep.take<T>(size);
     w.out = m.keep.take<T>(size);
@@ -7917,7 +8073,10 @@ struct decoder_model {
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
-    if constexpr (rotary) ops::rope_table(longest(l), self.d_kv, Shape.rope_theta, w.table);
+    if constexpr (rotary) {
+      w.positions = rotary_positions(l);
+      ops::rope_table(w.positions, self.d_kv, Shape.rope_theta, w.table);
+    }
     if constexpr (sinusoidal)
       for (index t = 0; t < longest(l); ++t)
         for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
@@ -7941,7 +8100,6 @@ struct decoder_model {
     ctx.on = on;
     ctx.batch = b.batch;
     ctx.length = b.length;
-    ctx.rope = w.table;
     ctx.dropout = dropout;
     const index rows = ctx.rows();
     forward<T, S>(p, b.tokens, w, ctx);
@@ -7985,7 +8143,6 @@ struct decoder_model {
     ctx.length = length;
     ctx.lengths = lengths;
     ctx.past = past;
-    ctx.rope = w.table;
     forward<T, S>(p, tokens, w, ctx);
     on.threads.each(batch_size, [&](index i) {
       std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
@@ -8008,12 +8165,26 @@ struct decoder_model {
     else
       return dp.head;
   }
+  /// Tells the layers the angles of this call.
+  template <class T>
+  static void rotary_angles(workspace<T>& w, context<T>& ctx) {
+    ctx.rope = w.table;
+    ctx.rope_positions = w.positions;
+    ctx.rope_beyond = w.beyond;
+    if (w.beyond)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        if (position >= w.positions)
+          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
+      });
+  }
   /// tokens -> w.normed
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
                       context<T>& ctx) {
     const index rows = ctx.rows();
     ops::embed(ctx.on, rows, d, tokens, p.embedding, w.embedded);
+    if constexpr (rotary) rotary_angles(w, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.table;
@@ -8138,7 +8309,7 @@ struct t5_stack {
     cache<T> c;
     c.input_site = m.sites++;
     c.output_site = m.sites++;
-    c.origin = e.length - 1;
+    c.origin = (std::max)(e.length, e.capacity) - 1;
     const index lines = heads * (2 * c.origin + 1), size = e.rows() * d;
     c.x = m.keep.take<T>(size);
     c.y = m.keep.take<T>(size);
@@ -8295,8 +8466,8 @@ struct t5_model {
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     const extents target = detail::stack_extents(l, use, l.target, l.source);
-    extents source = detail::stack_extents(l, use, l.source, 0);
-    source.capacity = 0;  // the encoder reads its whole input at once
+    extents source = detail::stack_extents(l, purpose::scoring, l.source, 0);
+    source.training = use == purpose::training;  // the encoder reads its whole input at once
     workspace<T> w;
     arena& lasting = use == purpose::decoding ? m.state : m.keep;
     w.memory = lasting.take<T>(source.rows() * d);
@@ -9752,6 +9923,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   ctx.d_bias = d_bias.empty() ? nullptr : d_bias.data();
   ctx.bias_origin = origin;
   ctx.rope = rope.data();
+  ctx.rope_positions = how.length;
   ctx.dropout = {how.seed, 7, 3, how.dropout};
 
   const auto loss = [&] {

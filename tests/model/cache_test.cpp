@@ -14,17 +14,26 @@ using gpt2 = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position:
 using sinusoidal = ln::decoder<tiny_decoder_shape, ln::position::sinusoidal, ln::ffn::relu>;
 constexpr index length = 58;  // more than one block of attention rows
 
+// Models that forget: rings of 32 or 64 tokens that are used again, text longer than the context.
+using window = ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<7>>;
+using window_int8 = window::with_cache<ln::kv::int8>;
+using sinks = ln::decoder<tiny_decoder_shape, ln::attention::sinks<3, 6>, ln::position::rope_half>;
+using t5_window = ln::t5<tiny_t5_shape, ln::attention::sliding_window<4>>;
+using t5_sinks = ln::t5<tiny_t5_shape, ln::decoder_stack<ln::attention::sinks<1, 5>>>;
+constexpr index long_length = 150, chunk = 9;
+
 /// Sequences with the logits of all their positions, computed without a cache. For T5 the inputs
 /// are the start token and the labels but the last; each sequence has a source of its own.
 template <class M, class T>
 struct sequences {
   static constexpr bool encodes = M::family == ln::model_family::t5;
   static constexpr index batch = 3;
+  index length;
   std::vector<token> source, inputs;
   std::vector<index> lengths{7, 3, 6};
   std::vector<T> logits;
 
-  explicit sequences(const ln::packed<M, T>& p) {
+  explicit sequences(const ln::packed<M, T>& p, index length_ = test::length) : length(length_) {
     if constexpr (encodes) {
       t5_tokens data(batch, 7, length, M::vocabulary);
       data.lengths = lengths;
@@ -61,9 +70,10 @@ struct sequences {
 };
 
 template <class M, class T>
-ln::session<M, T> open(const ln::packed<M, T>& p, index batch, int threads = 1) {
+ln::session<M, T> open(const ln::packed<M, T>& p, index batch, index target = length,
+                       index most = 0) {
   auto s = ln::session<M, T>::open(
-      p, {.batch = batch, .source = 7, .target = length, .threads = threads, .grain = 0});
+      p, {.batch = batch, .source = 7, .target = target, .chunk = most, .grain = 0});
   BOOST_REQUIRE(static_cast<bool>(s));
   return *std::move(s);
 }
@@ -81,7 +91,7 @@ void check_pieces(const sequences<M, T>& all, ln::session<M, T>& s, index b,
     worst = (std::max)(worst, distance(logits, all.after(b, position)));
     BOOST_TEST(s.position() == position);
   }
-  BOOST_TEST(position == length);
+  BOOST_TEST(position == all.length);
   BOOST_TEST(worst <= same_result<T>);
 }
 
@@ -122,6 +132,33 @@ void check_cache() {
   BOOST_TEST(together.position(1) == position[1]);
 }
 
+/// The same through a ring, whose memory does not grow with the text.
+template <class M, class T>
+void check_ring() {
+  const auto state = [](index target) {
+    return ln::detail::plan_for<M, T>({.batch = 3, .source = 7, .target = target, .chunk = chunk},
+                                      ln::purpose::decoding)
+        .state;
+  };
+  BOOST_TEST(state(long_length) == state(1'000'000));
+  const auto p = random_packed<M, T>();
+  const sequences<M, T> all(p, long_length);
+  auto s = open(p, 3, long_length, chunk);
+  check_pieces(all, s, 0, std::vector<index>(long_length, 1));
+  std::vector<index> pieces(long_length / chunk, chunk);
+  pieces.push_back(long_length % chunk);
+  check_pieces(all, s, 1, pieces);
+  BOOST_TEST(s.feed(all.input(0, 0, chunk + 1)).empty());  // more than a chunk
+
+  // Taking back a chunk and feeding it again finds all that it needs; more is refused.
+  all.start(s, 2);
+  for (index i = 0; i < 130; ++i) (void)s.feed(all.input(2, i, 1));
+  BOOST_TEST(!s.truncate(130 - chunk - 1));
+  BOOST_TEST(s.truncate(130 - chunk));
+  BOOST_TEST(distance(s.feed(all.input(2, 130 - chunk, chunk)), all.after(2, 130)) <=
+             same_result<T>);
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(cache)
@@ -132,6 +169,42 @@ BOOST_AUTO_TEST_CASE(llama_double) { check_cache<llama, double>(); }
 BOOST_AUTO_TEST_CASE(llama_float) { check_cache<llama, float>(); }
 BOOST_AUTO_TEST_CASE(gpt2_float) { check_cache<gpt2, float>(); }
 BOOST_AUTO_TEST_CASE(sinusoidal_float) { check_cache<sinusoidal, float>(); }
+
+BOOST_AUTO_TEST_CASE(rings_of_windows) {
+  check_ring<window, double>();
+  check_ring<window, float>();
+  check_ring<t5_window, double>();
+}
+BOOST_AUTO_TEST_CASE(rings_of_sinks) {
+  check_ring<sinks, double>();
+  check_ring<t5_sinks, double>();
+}
+// Without a ring: the window is shorter than the text, but the chunk is not.
+BOOST_AUTO_TEST_CASE(windows_without_rings) {
+  check_cache<window, double>();
+  check_cache<sinks, double>();
+}
+// Rings of codes: the same rounding, wherever a token lies.
+BOOST_AUTO_TEST_CASE(rings_of_codes) {
+  const auto p = random_packed<window_int8, float>();
+  const sequences<window_int8, float> all(p, long_length);
+  auto ring = open(p, 1, long_length, chunk), straight = open(p, 1, long_length);
+  for (index i = 0; i < long_length; ++i)
+    BOOST_TEST(same_bits(ring.feed(all.input(0, i, 1)), straight.feed(all.input(0, i, 1))));
+}
+// A window as wide as the text, or sinks that evict nothing, are full attention.
+BOOST_AUTO_TEST_CASE(wide_windows_are_full_attention) {
+  const auto same = []<class M, class F>() {
+    const sequences<M, double> wide(random_packed<M, double>());
+    const sequences<F, double> full(random_packed<F, double>());
+    BOOST_TEST(distance(wide.logits, full.logits) <= same_result<double>);
+  };
+  namespace a = ln::attention;
+  same.operator()<llama::with_attention<a::sliding_window<length>>, llama>();
+  same.operator()<llama::with_attention<a::sinks<5, length - 5>>, llama>();
+  same.operator()<t5::with_attention<a::sliding_window<length>>, t5>();
+  same.operator()<t5::with_attention<a::full, a::sinks<1, length - 1>>, t5>();
+}
 
 /// Bytes of the key-value cache of the tiny models in storage `Code`, by hand.
 template <class M, class Code>
@@ -200,9 +273,9 @@ BOOST_AUTO_TEST_CASE(truncated_cache) {
   auto s = open(p, 1);
   (void)s.feed(all.input(0, 0, 20));
   (void)s.feed(all.input(1, 0, 9));
-  s.truncate(20);
+  BOOST_TEST(s.truncate(20));
   BOOST_TEST(s.position() == 20);
-  s.truncate(25);  // longer than what there is: nothing happens
+  BOOST_TEST(!s.truncate(25));  // longer than what there is: nothing happens
   BOOST_TEST(s.position() == 20);
   const auto logits = s.feed(all.input(0, 20, 5));
   BOOST_TEST(distance(logits, all.after(0, 25)) <= same_result<float>);

@@ -62,6 +62,23 @@ BOOST_AUTO_TEST_CASE(several_blocks_of_rows) {
       {.batch = 1, .length = 53, .d_kv = 2});
 }
 
+BOOST_AUTO_TEST_CASE(sliding_window) {
+  check_layer<ln::attention::sliding_window<3>::layer<shape{
+      .d_model = 8, .heads = 4, .kv_heads = 2, .d_kv = 2, .causal = true, .rope = half}>>(
+      {.length = 9, .d_kv = 2, .dropout = 0.3});
+  check_layer<ln::attention::sliding_window<2>::layer<shape{
+      .d_model = 8, .heads = 2, .kv_heads = 2, .d_kv = 3, .scaled = false, .relative = true}>>(
+      {.length = 9, .heads = 2, .lengths = {9, 4}});
+}
+BOOST_AUTO_TEST_CASE(sinks) {
+  check_layer<ln::attention::sinks<2, 3>::layer<shape{
+      .d_model = 8, .heads = 4, .kv_heads = 2, .d_kv = 2, .causal = true, .rope = interleaved}>>(
+      {.length = 11, .d_kv = 2});
+  check_layer<ln::attention::sinks<1, 2>::layer<shape{
+      .d_model = 6, .heads = 2, .kv_heads = 1, .d_kv = 3, .causal = true, .relative = true}>>(
+      {.length = 8, .heads = 2, .dropout = 0.2});
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test

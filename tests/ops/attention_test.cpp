@@ -18,6 +18,7 @@ struct shape {
   double scale = 0.5;
   double dropout = 0;
   ln::ops::attention_window window = {};
+  index slots = 0;  ///< other queries for the first keys, no further away than this
 
   /// What a query sees.
   ln::ops::attention_window seen() const {
@@ -125,7 +126,7 @@ template <class T>
 struct problem {
   const shape& s;
   index n, kv, origin, line;
-  std::vector<T> q, k, v, d_out, bias;
+  std::vector<T> q, k, v, d_out, bias, q_first;
   ln::dropout_key dropout;
   static constexpr int site = 5;
 
@@ -140,6 +141,7 @@ struct problem {
         v(normal<T>(s.batch * s.keys * kv, 3)),
         d_out(normal<T>(s.batch * s.queries * n, 4)),
         bias(s.bias ? normal<T>(s.heads * line, 5) : std::vector<T>()),
+        q_first(s.slots ? normal<T>(s.batch * s.queries * n, 6) : std::vector<T>()),
         dropout{11, 3, 2, s.dropout} {
     if (s.integers)
       for (auto* x : {&q, &k})
@@ -158,6 +160,7 @@ struct problem {
     c.window = s.seen();
     c.scale = static_cast<T>(s.scale);
     c.q = q.data();
+    if (s.slots) c.q_first = q_first.data(), c.slots = s.slots;
     c.k = {k.data(), s.keys, kv, s.h};
     c.v = {v.data(), s.keys, kv, s.h};
     c.out = out.data();
@@ -175,7 +178,7 @@ struct problem {
 
 /// Output and gradients.
 struct outcome {
-  std::vector<double> out, dq, dk, dv, d_bias;
+  std::vector<double> out, dq, dk, dv, d_bias, dq_first;
 };
 
 /// The textbook formulas (zoo D1) on dense matrices.
@@ -183,9 +186,12 @@ template <class T>
 outcome dense(const problem<T>& p) {
   const shape& s = p.s;
   const auto value = [](const std::vector<T>& x, index i) { return static_cast<double>(x[at(i)]); };
-  outcome r{std::vector<double>(p.q.size()), std::vector<double>(p.q.size()),
-            std::vector<double>(p.k.size()), std::vector<double>(p.k.size()),
-            std::vector<double>(at(s.batch) * p.bias.size())};
+  outcome r{std::vector<double>(p.q.size()),
+            std::vector<double>(p.q.size()),
+            std::vector<double>(p.k.size()),
+            std::vector<double>(p.k.size()),
+            std::vector<double>(at(s.batch) * p.bias.size()),
+            std::vector<double>(p.q_first.size())};
   std::vector<double> prob(at(s.keys)), kept(at(s.keys)), d_prob(at(s.keys));
   for (index b = 0; b < s.batch; ++b)
     for (index head = 0; head < s.heads; ++head)
@@ -200,12 +206,17 @@ outcome dense(const problem<T>& p) {
                  (j < s.window.first ||
                   (j >= position - s.window.before && j <= position + s.window.after));
         };
-        const auto bias_at = [&](index j) { return head * p.line + p.origin + j - position; };
+        const auto by_slot = [&](index j) { return s.slots && j < s.window.first; };
+        const auto bias_at = [&](index j) {
+          return head * p.line + p.origin + j -
+                 (by_slot(j) ? (std::min)(position, s.slots - 1) : position);
+        };
         double largest = -1e300, sum = 0;
         for (index j = 0; j < s.keys; ++j) {
           if (!seen(j)) continue;
           double score = 0;
-          for (index c = 0; c < s.h; ++c) score += value(p.q, q_at + c) * value(p.k, k_at(j) + c);
+          for (index c = 0; c < s.h; ++c)
+            score += value(by_slot(j) ? p.q_first : p.q, q_at + c) * value(p.k, k_at(j) + c);
           prob[at(j)] = score * s.scale + (s.bias ? value(p.bias, bias_at(j)) : 0);
           largest = (std::max)(largest, prob[at(j)]);
         }
@@ -230,8 +241,10 @@ outcome dense(const problem<T>& p) {
           for (index c = 0; c < s.h; ++c) {
             r.out[at(q_at + c)] += kept[at(j)] * value(p.v, k_at(j) + c);
             r.dv[at(k_at(j) + c)] += kept[at(j)] * value(p.d_out, q_at + c);
-            r.dq[at(q_at + c)] += s.scale * d_score * value(p.k, k_at(j) + c);
-            r.dk[at(k_at(j) + c)] += s.scale * d_score * value(p.q, q_at + c);
+            (by_slot(j) ? r.dq_first : r.dq)[at(q_at + c)] +=
+                s.scale * d_score * value(p.k, k_at(j) + c);
+            r.dk[at(k_at(j) + c)] +=
+                s.scale * d_score * value(by_slot(j) ? p.q_first : p.q, q_at + c);
           }
         }
       }
@@ -263,12 +276,12 @@ void check(const shape& s, ln::simd::level level, int threads) {
     }
   std::vector<T> out(p.q.size()), scratch(at(scratch_size(s) * threads));
   std::vector<T> dq(p.q.size(), T(0.5)), dk(p.k.size(), T(0.5)), dv(p.k.size(), T(0.5)),
-      d_bias(want.d_bias.size(), T(0.5));
+      d_bias(want.d_bias.size(), T(0.5)), dq_first(p.q_first.size(), T(0.5));
   on_machine(threads, level, [&](const ln::ops::machine& on) {
     ln::ops::attention(on, hidden.call(out, scratch));
-    ln::ops::attention_backward(
-        on, hidden.call(out, scratch),
-        {p.d_out.data(), dq.data(), dk.data(), dv.data(), s.bias ? d_bias.data() : nullptr});
+    ln::ops::attention_backward(on, hidden.call(out, scratch),
+                                {p.d_out.data(), dq.data(), dk.data(), dv.data(), dq_first.data(),
+                                 s.bias ? d_bias.data() : nullptr});
   });
   const double tolerance = sizeof(T) == 8 ? 1e-12 : 1e-5;
   const auto text = [&](const char* what) {
@@ -279,6 +292,7 @@ void check(const shape& s, ln::simd::level level, int threads) {
   BOOST_TEST(error_of(dq, want.dq, 0.5) <= tolerance, text("dq"));
   BOOST_TEST(error_of(dk, want.dk, 0.5) <= tolerance, text("dk"));
   BOOST_TEST(error_of(dv, want.dv, 0.5) <= tolerance, text("dv"));
+  if (s.slots) BOOST_TEST(error_of(dq_first, want.dq_first, 0.5) <= tolerance, text("dq_first"));
   if (s.bias) BOOST_TEST(error_of(d_bias, want.d_bias, 0.5) <= tolerance, text("d_bias"));
 }
 
@@ -354,17 +368,23 @@ kept<Code> keep(const shape& s, std::vector<float>& x, layout how) {
   all.scales.assign(at(rows * s.kv_heads), 1.0f);
   for (index i = 0; i < s.batch * blocks; ++i)  // from the last block to the first
     all.tables.push_back(static_cast<std::int32_t>(s.batch * blocks - 1 - i));
-  const index ring = how == layout::ring ? blocks * block : 0;
+  const auto whole = [&](index n) { return ln::round_up(n, block); };
+  const bool bounded = s.window.before < any;
+  const index fixed = bounded ? whole(s.window.first) : 0;
+  const index ring = how != layout::ring ? 0
+                     : bounded           ? whole(s.window.before + s.queries)
+                                         : blocks * block;
   all.rows = {all.codes.data(),
               blocks * block,
               stride,
               slot,
               scaled ? all.scales.data() : nullptr,
+              fixed,
               ring,
               how == layout::paged ? all.tables.data() : nullptr,
               blocks};
   for (index b = 0; b < s.batch; ++b)
-    for (index j = 0; j < s.keys; ++j)
+    for (index j = 0; j < (s.past.empty() ? s.keys : s.past[at(b)] + s.queries); ++j)
       for (index g = 0; g < s.kv_heads; ++g) {
         const auto token = all.rows.of(b, g);
         Code* const to = const_cast<Code*>(token.row(j));
@@ -402,26 +422,15 @@ void check_kept(layout how, bool bitwise) {
       const auto straight = p.call(plain, scratch);
       ln::ops::attention<float>({{}, level}, straight);
       ln::ops::attention_call<float, Code> call{};
-      call = {straight.batch,
-              straight.queries,
-              straight.keys,
-              straight.heads,
-              straight.kv_heads,
-              straight.h,
-              straight.window,
-              straight.scale,
-              straight.q,
-              k.rows,
-              v.rows,
-              out.data(),
-              straight.past,
-              straight.key_lengths,
-              straight.bias,
-              straight.bias_origin,
-              gathered.data(),
-              scratch_size(s, false, true),
-              straight.dropout,
-              straight.site};
+      call.batch = straight.batch, call.queries = straight.queries, call.keys = straight.keys;
+      call.heads = straight.heads, call.kv_heads = straight.kv_heads, call.h = straight.h;
+      call.window = straight.window, call.scale = straight.scale, call.q = straight.q;
+      call.q_first = straight.q_first, call.slots = straight.slots;
+      call.k = k.rows, call.v = v.rows, call.out = out.data();
+      call.past = straight.past, call.key_lengths = straight.key_lengths;
+      call.bias = straight.bias, call.bias_origin = straight.bias_origin;
+      call.scratch = gathered.data(), call.scratch_size = scratch_size(s, false, true);
+      call.dropout = straight.dropout, call.site = straight.site;
       ln::ops::attention<float, Code>({{}, level}, call);
       if (bitwise)
         BOOST_TEST(same_bits(out, plain), s.name);

@@ -22,6 +22,12 @@ template <class M, class T = float>
 class session {
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
+  static constexpr bool forgets = [] {
+    if constexpr (encodes)
+      return M::decoder_attention::forgets;
+    else
+      return M::attention::forgets;
+  }();
 
  public:
   using model = M;
@@ -66,9 +72,17 @@ class session {
       return M::longest(limits_);
   }
 
-  /// Takes back the last tokens of sequence `b`, so that `length` remain.
-  void truncate(index length, index b = 0) {
-    if (length >= 0 && length < past_[b]) past_[b] = length;
+  /// Most tokens of a sequence in one call of feed().
+  index chunk() const {
+    return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
+  }
+
+  /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
+  /// where a model that forgets old tokens would have to take back more than chunk() of them.
+  bool truncate(index length, index b = 0) {
+    if (length < 0 || length > past_[b] || (forgets && past_[b] - length > chunk())) return false;
+    past_[b] = length;
+    return true;
   }
 
   /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
@@ -105,7 +119,7 @@ class session {
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
     const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
-    if (batch > limits_.batch || length < 1 || !in_vocabulary(tokens) ||
+    if (batch > limits_.batch || length < 1 || length > chunk() || !in_vocabulary(tokens) ||
         (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
@@ -142,7 +156,12 @@ class session {
       logits = feed({&first, 1});
     } else {
       reset();
-      logits = feed(tokens);
+      for (std::span<const token> rest = tokens; !rest.empty() || logits.empty();) {
+        const std::size_t some = (std::min)(rest.size(), static_cast<std::size_t>(chunk()));
+        logits = feed(rest.first(some));
+        if (logits.empty()) break;
+        rest = rest.subspan(some);
+      }
     }
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));

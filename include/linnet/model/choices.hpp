@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include <linnet/nn/attention/full.hpp>
+#include <linnet/nn/attention/window.hpp>
 #include <linnet/nn/combinators.hpp>
 #include <linnet/nn/ffn.hpp>
 #include <linnet/nn/norm.hpp>

@@ -128,6 +128,8 @@ struct decoder_model {
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* beyond = nullptr;       ///< [rows, d_kv] rotary, of later positions
+    index positions = 0;       ///< of the rotary table
     T* chunk = nullptr;        ///< logits of some rows
     T* last = nullptr;         ///< [batch, d] last valid rows
     T* logits = nullptr;       ///< [batch, vocabulary]
@@ -138,6 +140,10 @@ struct decoder_model {
   static constexpr index longest(const limits& l) {
     return l.target > 0 ? l.target : context_length;
   }
+  /// Positions of the rotary table; those of longer texts are computed as they come.
+  static constexpr index rotary_positions(const limits& l) {
+    return (std::min)(longest(l), (std::max)(context_length, Attention::slots));
+  }
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
@@ -145,7 +151,8 @@ struct decoder_model {
     const index size = e.rows() * d;
     workspace<T> w;
     w.site = m.sites++;
-    if (rotary) w.table = m.state.take<T>(longest(l) * self.d_kv);
+    if (rotary) w.table = m.state.take<T>(rotary_positions(l) * self.d_kv);
+    if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
     if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
     w.embedded = m.keep.take<T>(size);
     w.out = m.keep.take<T>(size);
@@ -171,7 +178,10 @@ struct decoder_model {
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
-    if constexpr (rotary) ops::rope_table(longest(l), self.d_kv, Shape.rope_theta, w.table);
+    if constexpr (rotary) {
+      w.positions = rotary_positions(l);
+      ops::rope_table(w.positions, self.d_kv, Shape.rope_theta, w.table);
+    }
     if constexpr (sinusoidal)
       for (index t = 0; t < longest(l); ++t)
         for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
@@ -195,7 +205,6 @@ struct decoder_model {
     ctx.on = on;
     ctx.batch = b.batch;
     ctx.length = b.length;
-    ctx.rope = w.table;
     ctx.dropout = dropout;
     const index rows = ctx.rows();
     forward<T, S>(p, b.tokens, w, ctx);
@@ -239,7 +248,6 @@ struct decoder_model {
     ctx.length = length;
     ctx.lengths = lengths;
     ctx.past = past;
-    ctx.rope = w.table;
     forward<T, S>(p, tokens, w, ctx);
     on.threads.each(batch_size, [&](index i) {
       std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
@@ -262,12 +270,26 @@ struct decoder_model {
     else
       return dp.head;
   }
+  /// Tells the layers the angles of this call.
+  template <class T>
+  static void rotary_angles(workspace<T>& w, context<T>& ctx) {
+    ctx.rope = w.table;
+    ctx.rope_positions = w.positions;
+    ctx.rope_beyond = w.beyond;
+    if (w.beyond)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        if (position >= w.positions)
+          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
+      });
+  }
   /// tokens -> w.normed
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
                       context<T>& ctx) {
     const index rows = ctx.rows();
     ops::embed(ctx.on, rows, d, tokens, p.embedding, w.embedded);
+    if constexpr (rotary) rotary_angles(w, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.table;

@@ -18,6 +18,8 @@ struct limits {
   index batch = 1;   ///< sequences at a time
   index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
+  index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
+                     ///< parts; 0 for `target`. Smaller chunks need less memory
   int threads = 1;   ///< threads that share the work of one call
   index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
                             ///< inference call; 0 always takes all threads
@@ -63,7 +65,7 @@ inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labe
 constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
   extents e;
   e.batch = l.batch;
-  e.length = length;
+  e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
   e.memory = memory;
   e.capacity = use == purpose::decoding ? length : 0;
   e.threads = l.threads;

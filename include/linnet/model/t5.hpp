@@ -92,7 +92,7 @@ struct t5_stack {
     cache<T> c;
     c.input_site = m.sites++;
     c.output_site = m.sites++;
-    c.origin = e.length - 1;
+    c.origin = (std::max)(e.length, e.capacity) - 1;
     const index lines = heads * (2 * c.origin + 1), size = e.rows() * d;
     c.x = m.keep.take<T>(size);
     c.y = m.keep.take<T>(size);
@@ -249,8 +249,8 @@ struct t5_model {
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     const extents target = detail::stack_extents(l, use, l.target, l.source);
-    extents source = detail::stack_extents(l, use, l.source, 0);
-    source.capacity = 0;  // the encoder reads its whole input at once
+    extents source = detail::stack_extents(l, purpose::scoring, l.source, 0);
+    source.training = use == purpose::training;  // the encoder reads its whole input at once
     workspace<T> w;
     arena& lasting = use == purpose::decoding ? m.state : m.keep;
     w.memory = lasting.take<T>(source.rows() * d);

@@ -73,13 +73,20 @@ struct context {
   const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
   T* d_bias = nullptr;         ///< their gradient, one copy per sequence
   index bias_origin = 0;       ///< position of distance 0 in a bias line
-  const T* rope = nullptr;     ///< cosines and sines [positions, d_kv]
-  dropout_key dropout{};       ///< masks of this step; rate 0 outside training
+  const T* rope = nullptr;     ///< cosines and sines [rope_positions, d_kv]
+  index rope_positions = 0;
+  const T* rope_beyond = nullptr;  ///< [rows, d_kv] of the rows whose positions lie behind those
+  dropout_key dropout{};           ///< masks of this step; rate 0 outside training
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }
   /// Tokens of sequence `b` before this call.
   index past_of(index b) const { return past ? past[b] : 0; }
+  /// Cosines and sines of the position of a row.
+  const T* rope_of(index row, index d_kv) const {
+    const index position = past_of(row / length) + row % length;
+    return position < rope_positions ? rope + position * d_kv : rope_beyond + row * d_kv;
+  }
   /// Valid new tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
 };

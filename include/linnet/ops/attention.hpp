@@ -40,13 +40,14 @@ struct kv_rows {
   index stride = 0;                      ///< from token to token
   index slot = 0;                        ///< from head to head
   const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
+  index fixed = 0;                       ///< rows in front of a ring
   index ring = 0;                        ///< tokens after which rows are used again; 0 for never
   const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
   index table_size = 0;
 
   /// One head of one sequence.
   constexpr simd::token_rows<Code> of(index b, index head) const {
-    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, ring,
+    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
             tables ? tables + b * table_size : nullptr};
   }
   /// The scale of row `place` of head `head` of sequence `b`.
@@ -65,13 +66,15 @@ struct attention_call {
   attention_window window;
   T scale;  ///< of the scores
   const T* q;
+  const T* q_first = nullptr;  ///< other queries for the `first` keys, or null for the same
   kv_rows<Code> k, v;
   T* out;                              ///< [batch, queries, heads*h]
   const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
   const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
-  T* scratch = nullptr;  ///< per thread, attention_scratch() values
+  index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
+  T* scratch = nullptr;        ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
   int site = 0;
@@ -82,7 +85,8 @@ template <class T>
 struct attention_gradient {
   const T* d_out;
   T *dq, *dk, *dv;
-  T* d_bias = nullptr;  ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
+  T* dq_first = nullptr;  ///< of q_first, where that is given
+  T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
 };
 
 /// Scratch values that one thread needs for calls of up to `queries` queries a sequence; `gathers`
@@ -200,12 +204,17 @@ struct attention_unit {
       x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), g));
   }
 
+  /// The queries that a stretch of keys is compared with.
+  const T* queries(const block& some, const stretch& s) const {
+    return &s == some.part && call.q_first ? call.q_first : call.q;
+  }
   /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
   template <class Kernels>
   void probabilities(Kernels, index head, const block& some) const {
-    const T* const q = call.q + (b * call.queries + some.row) * n + head * call.h;
+    const index q_at = (b * call.queries + some.row) * n + head * call.h;
     for (const stretch& s : some) {
       if (s.first == s.last) continue;
+      const T* const q = queries(some, s) + q_at;
       if (some.rows == 1) {
         Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
         rescale(s, key, call.k, scores + s.column);
@@ -226,7 +235,7 @@ struct attention_unit {
         if (to == from) continue;
         if (call.bias)
           Kernels::template add<T>(to - from, row + at,
-                                   bias_line(call.bias, head, some.row + i) + from, row + at);
+                                   bias_line(call.bias, head, some, s, i) + from, row + at);
         std::fill(row + count, row + (std::max)(count, at), T(-1e30));
         count = at + to - from;
         seen += to - from;
@@ -235,10 +244,12 @@ struct attention_unit {
       std::fill(row + count, row + some.used, T(0));
     }
   }
-  /// Where key 0 is in a line of position biases for query `i`.
+  /// Where key 0 is in the line of position biases of row `i` of a block.
   template <class Line>
-  Line* bias_line(Line* lines, index head, index i) const {
-    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i);
+  Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
+    const index position = past + some.row + i;
+    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
+           (&s == some.part ? (std::min)(position, call.slots - 1) : position);
   }
   /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
   void drop(index head, const block& some, T* x) const {
@@ -334,7 +345,7 @@ void attention_backward(const machine& on, const attention_call<T>& call,
             for (const auto& s : some)
               if (grad.d_bias) {
                 T* const line = u.bias_line(
-                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, row + i);
+                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
                 const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
                 if (count > 0)
                   K::template add<T>(count, line + s.first, d_row + s.column, line + s.first);
@@ -343,12 +354,14 @@ void attention_backward(const machine& on, const attention_call<T>& call,
           // dq += scale dS k, dk += scale dS^T q
           for (const auto& s : some) {
             const index keys = s.last - s.first;
+            T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
             K::template multiply<T>(rows, h, keys, {d_scores + s.column, wide, 1},
-                                    {u.key.row(s.first), u.key.stride, panel_width}, grad.dq + at,
-                                    u.n, {nullptr, call.scale, true});
+                                    {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                                    {nullptr, call.scale, true});
             K::template multiply<T>(keys, h, rows, {d_scores + s.column, 1, wide},
-                                    {call.q + at, u.n, panel_width}, dk + s.first * u.key.stride,
-                                    u.key.stride, {nullptr, call.scale, true});
+                                    {u.queries(some, s) + at, u.n, panel_width},
+                                    dk + s.first * u.key.stride, u.key.stride,
+                                    {nullptr, call.scale, true});
           }
         }
       }

@@ -17,16 +17,20 @@ enum class rope_pairing {
 
 namespace ops {
 
-/// Fills table[positions, h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
+/// angles[h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
+template <class T>
+void rope_angles(index position, index h, double theta, T* angles) {
+  for (index i = 0; i < h / 2; ++i) {
+    const double angle = static_cast<double>(position) *
+                         std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+    angles[i] = static_cast<T>(std::cos(angle));
+    angles[h / 2 + i] = static_cast<T>(std::sin(angle));
+  }
+}
+/// table[positions, h]: the angles of positions 0, 1, ....
 template <class T>
 void rope_table(index positions, index h, double theta, T* table) {
-  for (index t = 0; t < positions; ++t)
-    for (index i = 0; i < h / 2; ++i) {
-      const double angle = static_cast<double>(t) *
-                           std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
-      table[t * h + i] = static_cast<T>(std::cos(angle));
-      table[t * h + h / 2 + i] = static_cast<T>(std::sin(angle));
-    }
+  for (index t = 0; t < positions; ++t) rope_angles(t, h, theta, table + t * h);
 }
 
 /// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.

@@ -67,18 +67,19 @@ struct columns_operand {
 inline constexpr index token_block = 32;
 
 /// The keys or values of one head and sequence, a row for each token. Token j is row j of `data`,
-/// row j % ring of a ring (a multiple of the block), or in the block that `table` names.
+/// or behind `fixed` rows in a ring, or in the block that `table` names; `fixed` and `ring` are
+/// multiples of a block.
 template <class Code>
 struct token_rows {
   const Code* data;
   index stride;  ///< from row to row
-  index ring = 0;
+  index fixed = 0, ring = 0;
   const std::int32_t* table = nullptr;
 
   /// The row that holds token j.
   constexpr index place(index j) const {
     if (table) return table[j / token_block] * token_block + j % token_block;
-    return ring ? j % ring : j;
+    return ring && j >= fixed ? fixed + (j - fixed) % ring : j;
   }
   /// Where row place(j) begins.
   constexpr const Code* row(index j) const { return data + place(j) * stride; }

@@ -10,218 +10,254 @@
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// The layer of softmax attention in which a query sees the keys of its window. With `Slots`, a
+/// query's distance to the window's `first` keys is counted in kept tokens (zoo D4).
+template <attention_shape A, ops::attention_window Window, bool Slots = false>
+struct softmax_attention {
+  static_assert(A.heads % A.kv_heads == 0,
+                "linnet::attention: heads must be a multiple of kv_heads");
+  static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
+                "linnet::attention: rotary positions need an even head width d_kv");
+  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+  static constexpr ops::attention_window window = Window;
+  /// Tokens that are kept at most, and so the largest distance to the first ones.
+  static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
+  static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
+  template <class T>
+  using buffer = linnet::detail::kv_buffer<T, A.cache, A.kv_heads, A.d_kv>;
+  using to_query = linear<in, n, A.bias>;
+  using to_key = linear<in, kv, A.bias>;
+  using to_output = linear<n, out, A.bias>;
+
+  template <class Form>
+  struct params {
+    typename to_query::template params<Form> q{};
+    typename to_key::template params<Form> k{}, v{};
+    typename to_output::template params<Form> o{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    // T5's small initial queries replace the missing 1/sqrt(d_kv) (zoo A6).
+    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
+      tensor_info changed = info;
+      if (!A.scaled) changed.deviation /= linnet::detail::root(A.d_kv);
+      f(where, changed, leaf...);
+    };
+    to_query::visit(small, at / "q", p.q...);
+    to_key::visit(f, at / "k", p.k...);
+    to_key::visit(f, at / "v", p.v...);
+    to_output::visit(f, at / "o", p.o...);
+  }
+
+  template <class T>
+  struct cache {
+    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
+    T *q_first = nullptr, *dq_first = nullptr;   ///< [rows, n], rotated to their slots
+    buffer<T> keys{}, values{};                  ///< what decoding keeps
+    T* mixed = nullptr;                          ///< [rows, n] before the output map
+    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+    T* scratch = nullptr;  ///< per thread
+    index scratch_size = 0;
+    index capacity = 0;  ///< tokens that a sequence may have in decoding
+    int site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const bool cached = e.capacity > 0;
+    const index keys = A.cross ? e.memory : e.length;
+    m.product(e.rows(), in, n, e);
+    m.product(e.batch * keys, in, kv, e);
+    m.product(e.rows(), n, out, e);
+    c.site = m.sites++;
+    const index stored = A.cross ? e.memory : e.capacity;
+    c.capacity = stored;
+    if (cached) {
+      const index near = window.before + e.length;  // that a call may look at
+      c.keys.plan(m.state, e.batch, stored, window.first, near);
+      c.values.plan(m.state, e.batch, stored, window.first, near);
+    }
+    c.q = m.keep.take<T>(e.rows() * n);
+    if (two_queries) c.q_first = m.keep.take<T>(e.rows() * n);
+    c.mixed = m.keep.take<T>(e.rows() * n);
+    const index key_values = e.batch * keys * kv;
+    arena& passing = cached ? m.scratch : m.keep;
+    const index mark = m.scratch.mark();
+    c.k = passing.take<T>(key_values);
+    c.v = passing.take<T>(key_values);
+    if (e.training) {
+      c.dq = m.scratch.take<T>(e.rows() * n);
+      if (two_queries) c.dq_first = m.scratch.take<T>(e.rows() * n);
+      c.dk = m.scratch.take<T>(key_values);
+      c.dv = m.scratch.take<T>(key_values);
+      c.d_mixed = m.scratch.take<T>(e.rows() * n);
+    }
+    c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
+                                            e.training, cached && c.keys.gathered());
+    c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows();
+    const bool cached = ctx.past != nullptr;
+    if constexpr (A.cross) {
+      to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
+      if (!ctx.memory_cached) {
+        ops::products<T, S, 2>(
+            ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
+            {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+        if (cached) keep(c, ctx, ctx.memory_length);
+      }
+    } else {
+      ops::products<T, S, 3>(
+          ctx.on, rows, in, x.data(),
+          {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
+           to_key::template product<T, S>(p.v, c.v)});
+      if constexpr (A.rope != rope_pairing::none)
+        ctx.on.threads.each(rows, [&](index row) {
+          if (two_queries) {
+            std::copy_n(c.q + row * n, n, c.q_first + row * n);
+            rotate_row(c.q_first, A.heads, row, ctx, false, slots);
+          }
+          rotate_row(c.q, A.heads, row, ctx, false);
+          rotate_row(c.k, A.kv_heads, row, ctx, false);
+        });
+      if (cached) keep(c, ctx, ctx.length);
+    }
+    if (cached) {
+      ops::attention(ctx.on, call(c, ctx, c.keys.rows(), c.values.rows()));
+    } else {
+      ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
+    }
+    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
+  }
+
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
+    const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
+    const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
+    ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
+    to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
+    ops::fill(ctx.on, dq.size(), T(0), dq.data());
+    if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
+    ops::fill(ctx.on, dk.size(), T(0), dk.data());
+    ops::fill(ctx.on, dv.size(), T(0), dv.data());
+    ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
+                            {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
+                             A.relative ? ctx.d_bias : nullptr});
+    if constexpr (!A.cross && A.rope != rope_pairing::none)
+      ctx.on.threads.each(rows, [&](index row) {
+        rotate_row(c.dq, A.heads, row, ctx, true);
+        rotate_row(c.dk, A.kv_heads, row, ctx, true);
+        if (two_queries) {
+          rotate_row(c.dq_first, A.heads, row, ctx, true, slots);
+          for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
+        }
+      });
+    to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
+    const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
+    const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
+    to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, none, ctx);
+    to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
+  }
+
+  /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
+  static constexpr index state_values(index tokens) {
+    return 2 * kv * (std::min)(tokens, window.first + (std::min)(window.before, tokens) + 1);
+  }
+
+  static constexpr index flops(const extents& e) {
+    const index queries = e.length, keys = A.cross ? e.memory : e.length;
+    const index near = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
+    const index seen = window.bounded() ? (std::min)(keys, window.first + near) : keys;
+    return e.batch * (2 * queries * 2 * in * n + 2 * keys * 2 * in * kv + 4 * queries * seen * n);
+  }
+
+ private:
+  /// Moves the new keys and values, `length` rows of each sequence, into the cache.
+  template <class T>
+  static void keep(const cache<T>& c, const context<T>& ctx, index length) {
+    ctx.on.threads.each(ctx.batch * length, [&](index row) {
+      const index b = row / length, t = row % length;
+      if (!A.cross && t >= ctx.length_of(b)) return;
+      const index at = A.cross ? t : ctx.past[b] + t;
+      c.keys.put(ctx.on, b, at, c.k + row * kv);
+      c.values.put(ctx.on, b, at, c.v + row * kv);
+    });
+  }
+  /// Keys or values of this call alone.
+  template <class T>
+  static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
+    return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
+  }
+  /// The call that both directions describe.
+  template <class T, class Code>
+  static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx,
+                                           const ops::kv_rows<Code>& keys,
+                                           const ops::kv_rows<Code>& values) {
+    ops::attention_call<T, Code> a{};
+    a.batch = ctx.batch;
+    a.queries = ctx.length;
+    a.keys = A.cross ? ctx.memory_length : ctx.past ? c.capacity : ctx.length;
+    a.heads = A.heads;
+    a.kv_heads = A.kv_heads;
+    a.h = A.d_kv;
+    a.window = window;
+    a.scale = A.scaled ? T(1 / linnet::detail::root(A.d_kv)) : T(1);
+    a.q = c.q;
+    a.q_first = c.q_first;
+    a.slots = slots;
+    a.k = keys;
+    a.v = values;
+    a.out = c.mixed;
+    a.past = A.cross ? nullptr : ctx.past;
+    // A causal query sees only earlier keys, which are valid as long as the query is.
+    a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
+    if constexpr (A.relative) {
+      a.bias = ctx.bias;
+      a.bias_origin = ctx.bias_origin;
+    }
+    a.scratch = c.scratch;
+    a.scratch_size = c.scratch_size;
+    a.dropout = ctx.dropout;
+    a.site = c.site;
+    return a;
+  }
+  /// Rotary positions on one row of x[rows, heads * d_kv], in place; `limit` keeps them below it.
+  template <class T>
+  static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse,
+                         index limit = ops::any_distance) {
+    if constexpr (A.rope != rope_pairing::none) {
+      const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+      const T* const angles =
+          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope + (limit - 1) * A.d_kv;
+      ops::rope_row(A.rope, heads, A.d_kv, angles, x + row * heads * A.d_kv, inverse);
+    }
+  }
+};
+
+}  // namespace detail
+
 namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
   static std::string name() { return "full"; }
   template <attention_shape A>
-  struct layer {
-    static_assert(A.heads % A.kv_heads == 0,
-                  "linnet::attention::full: heads must be a multiple of kv_heads");
-    static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
-                  "linnet::attention::full: rotary positions need an even head width d_kv");
-    static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
-    static constexpr ops::attention_window window{.after = A.causal ? 0 : ops::any_distance};
-    template <class T>
-    using buffer = linnet::detail::kv_buffer<T, A.cache, A.kv_heads, A.d_kv>;
-    using to_query = linear<in, n, A.bias>;
-    using to_key = linear<in, kv, A.bias>;
-    using to_output = linear<n, out, A.bias>;
-
-    template <class Form>
-    struct params {
-      typename to_query::template params<Form> q{};
-      typename to_key::template params<Form> k{}, v{};
-      typename to_output::template params<Form> o{};
-    };
-    template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
-      // T5's small initial queries replace the missing 1/sqrt(d_kv) (zoo A6).
-      const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
-        tensor_info changed = info;
-        if (!A.scaled) changed.deviation /= linnet::detail::root(A.d_kv);
-        f(where, changed, leaf...);
-      };
-      to_query::visit(small, at / "q", p.q...);
-      to_key::visit(f, at / "k", p.k...);
-      to_key::visit(f, at / "v", p.v...);
-      to_output::visit(f, at / "o", p.o...);
-    }
-
-    template <class T>
-    struct cache {
-      T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
-      buffer<T> keys{}, values{};                  ///< what decoding keeps
-      T* mixed = nullptr;                          ///< [rows, n] before the output map
-      T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
-      T* scratch = nullptr;  ///< per thread
-      index scratch_size = 0;
-      int site = 0;
-    };
-    template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
-      cache<T> c;
-      const bool cached = e.capacity > 0;
-      const index keys = A.cross ? e.memory : e.length;
-      m.product(e.rows(), in, n, e);
-      m.product(e.batch * keys, in, kv, e);
-      m.product(e.rows(), n, out, e);
-      c.site = m.sites++;
-      const index stored = A.cross ? e.memory : e.capacity;
-      if (cached) {
-        c.keys.plan(m.state, e.batch, stored);
-        c.values.plan(m.state, e.batch, stored);
-      }
-      c.q = m.keep.take<T>(e.rows() * n);
-      c.mixed = m.keep.take<T>(e.rows() * n);
-      const index key_values = e.batch * keys * kv;
-      arena& passing = cached ? m.scratch : m.keep;
-      const index mark = m.scratch.mark();
-      c.k = passing.take<T>(key_values);
-      c.v = passing.take<T>(key_values);
-      if (e.training) {
-        c.dq = m.scratch.take<T>(e.rows() * n);
-        c.dk = m.scratch.take<T>(key_values);
-        c.dv = m.scratch.take<T>(key_values);
-        c.d_mixed = m.scratch.take<T>(e.rows() * n);
-      }
-      c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
-                                              e.training, cached && !buffer<T>::exact);
-      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
-      m.scratch.release(mark);
-      return c;
-    }
-
-    template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
-                        cache<T>& c, context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index rows = x.rows();
-      const bool cached = ctx.past != nullptr;
-      if constexpr (A.cross) {
-        to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
-        if (!ctx.memory_cached) {
-          ops::products<T, S, 2>(
-              ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
-              {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
-          if (cached) keep(c, ctx, ctx.memory_length);
-        }
-      } else {
-        ops::products<T, S, 3>(
-            ctx.on, rows, in, x.data(),
-            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
-             to_key::template product<T, S>(p.v, c.v)});
-        if constexpr (A.rope != rope_pairing::none)
-          ctx.on.threads.each(rows, [&](index row) {
-            rotate_row(c.q, A.heads, row, ctx, false);
-            rotate_row(c.k, A.kv_heads, row, ctx, false);
-          });
-        if (cached) keep(c, ctx, ctx.length);
-      }
-      if (cached) {
-        ops::attention(ctx.on, call(c, ctx, c.keys.rows(), c.values.rows()));
-      } else {
-        ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
-      }
-      to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
-    }
-
-    template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
-                         context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index rows = x.rows(),
-                  key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
-      const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
-      const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
-      ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
-      to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
-      ops::fill(ctx.on, dq.size(), T(0), dq.data());
-      ops::fill(ctx.on, dk.size(), T(0), dk.data());
-      ops::fill(ctx.on, dv.size(), T(0), dv.data());
-      ops::attention_backward(
-          ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
-          {d_mixed.data(), dq.data(), dk.data(), dv.data(), A.relative ? ctx.d_bias : nullptr});
-      if constexpr (!A.cross && A.rope != rope_pairing::none)
-        ctx.on.threads.each(rows, [&](index row) {
-          rotate_row(c.dq, A.heads, row, ctx, true);
-          rotate_row(c.dk, A.kv_heads, row, ctx, true);
-        });
-      to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
-      const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
-      const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
-      to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, none, ctx);
-      to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
-    }
-
-    /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
-    static constexpr index state_values(index tokens) { return 2 * tokens * kv; }
-
-    static constexpr index flops(const extents& e) {
-      const index queries = e.length, keys = A.cross ? e.memory : e.length;
-      return e.batch * (2 * queries * 2 * in * n + 2 * keys * 2 * in * kv + 4 * queries * keys * n);
-    }
-
-   private:
-    /// Moves the new keys and values, `length` rows of each sequence, into the cache.
-    template <class T>
-    static void keep(const cache<T>& c, const context<T>& ctx, index length) {
-      ctx.on.threads.each(ctx.batch * length, [&](index row) {
-        const index b = row / length, t = row % length;
-        if (!A.cross && t >= ctx.length_of(b)) return;
-        const index at = A.cross ? t : ctx.past[b] + t;
-        c.keys.put(ctx.on, b, at, c.k + row * kv);
-        c.values.put(ctx.on, b, at, c.v + row * kv);
-      });
-    }
-    /// Keys or values of this call alone.
-    template <class T>
-    static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
-      return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
-    }
-    /// The call that both directions describe.
-    template <class T, class Code>
-    static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx,
-                                             const ops::kv_rows<Code>& keys,
-                                             const ops::kv_rows<Code>& values) {
-      ops::attention_call<T, Code> a{};
-      a.batch = ctx.batch;
-      a.queries = ctx.length;
-      a.keys = A.cross ? ctx.memory_length : keys.tokens;
-      a.heads = A.heads;
-      a.kv_heads = A.kv_heads;
-      a.h = A.d_kv;
-      a.window = window;
-      a.scale = A.scaled ? T(1 / linnet::detail::root(A.d_kv)) : T(1);
-      a.q = c.q;
-      a.k = keys;
-      a.v = values;
-      a.out = c.mixed;
-      a.past = A.cross ? nullptr : ctx.past;
-      // A causal query sees only earlier keys, which are valid as long as the query is.
-      a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
-      if constexpr (A.relative) {
-        a.bias = ctx.bias;
-        a.bias_origin = ctx.bias_origin;
-      }
-      a.scratch = c.scratch;
-      a.scratch_size = c.scratch_size;
-      a.dropout = ctx.dropout;
-      a.site = c.site;
-      return a;
-    }
-    /// Rotary positions on one row of x[rows, heads * d_kv], in place.
-    template <class T>
-    static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse) {
-      if constexpr (A.rope != rope_pairing::none) {
-        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-        ops::rope_row(A.rope, heads, A.d_kv, ctx.rope + position * A.d_kv, x + row * heads * A.d_kv,
-                      inverse);
-      }
-    }
-  };
+  using layer =
+      linnet::detail::softmax_attention<A, ops::attention_window{
+                                               .after = A.causal ? 0 : ops::any_distance}>;
 };
 
 }  // namespace attention

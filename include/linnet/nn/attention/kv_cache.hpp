@@ -50,18 +50,30 @@ struct kv_buffer {
   code* data = nullptr;
   float* scales = nullptr;  ///< [batch, tokens, Heads]
   index tokens = 0;         ///< of each sequence
+  index fixed = 0, ring = 0;
 
-  /// Plans room for `count` tokens of each sequence.
-  constexpr void plan(arena& state, index batch, index count) {
+  /// Plans room for `count` tokens of each sequence; for the `first` and the last `near` ones alone
+  /// if those are fewer.
+  constexpr void plan(arena& state, index batch, index count, index first, index near) {
     tokens = count;
+    if (near < count &&
+        round_up(first, simd::token_block) + round_up(near, simd::token_block) < count) {
+      fixed = round_up(first, simd::token_block);
+      ring = round_up(near, simd::token_block);
+      tokens = fixed + ring;
+    }
     data = state.take<code>(batch * tokens * Heads * slot);
     if (scaled) scales = state.take<float>(batch * tokens * Heads);
   }
+  /// Whether several queries need a copy of what they look at.
+  constexpr bool gathered() const { return !exact || ring > 0; }
   /// What attention reads.
-  constexpr ops::kv_rows<code> rows() const { return {data, tokens, Heads * slot, slot, scales}; }
+  constexpr ops::kv_rows<code> rows() const {
+    return {data, tokens, Heads * slot, slot, scales, fixed, ring};
+  }
   /// Keeps x[Heads, H] for token `j` of sequence `b`.
   void put(const ops::machine& on, index b, index j, const T* x) const {
-    const index row = b * tokens + j;
+    const index row = b * tokens + rows().of(b, 0).place(j);
     code* const to = data + row * Heads * slot;
     if constexpr (exact) {
       std::copy_n(x, Heads * H, to);
