@@ -14,6 +14,7 @@ namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
+  static constexpr bool rewinds = true;
   static std::string name() { return "full"; }
   template <attention_shape A>
   struct layer {
@@ -153,6 +154,16 @@ struct full : policy {
       const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
       to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, none, ctx);
       to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
+    }
+
+    /// Keys and values of one sequence become another's. Those of an encoder's output lie in
+    /// strides of its length.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      const index stride = A.cross ? part.memory : c.stride, first = A.cross ? 0 : part.first,
+                  count = (A.cross ? part.memory : part.tokens) - first;
+      for (T* const x : {c.k, c.v})
+        std::copy_n(x + (from * stride + first) * kv, count * kv, x + (to * stride + first) * kv);
     }
 
     /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
