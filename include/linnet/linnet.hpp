@@ -4,13 +4,17 @@
 /// linnet/json.hpp (safetensors, Hugging Face) and linnet/xtensor.hpp.
 
 #include <linnet/eval/evaluator.hpp>
+#include <linnet/generate/beam_search.hpp>
+#include <linnet/generate/contrast.hpp>
 #include <linnet/generate/session.hpp>
+#include <linnet/generate/speculative.hpp>
 #include <linnet/io/file.hpp>
 #include <linnet/io/llama2c.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/zoo.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
+#include <linnet/text/stream.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/trainer.hpp>
 #include <linnet/transform/collapse.hpp>

@@ -282,6 +282,8 @@ LINNET_NAMESPACE_END
 ///  continues
 ///    cached sequences: the same code serves training, prefill and one-token steps;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
+///  continues where another is;
 ///  - `flops(extents)`: floating-point operations of the products in a forward call, one
 ///    multiply-add counted as 2; elementwise work is not counted (zoo A8).
 ///
@@ -5069,6 +5071,37 @@ struct without_cache {
   }
 };
 
+/// What has to be copied for one sequence to continue where another is. Tokens that were the same
+/// ones anyway may be left out.
+struct state_part {
+  index first = 0;   ///< both sequences have read the same tokens before this one
+  index tokens = 0;  ///< tokens that the copied sequence has read
+  index memory =
+      0;  ///< padded tokens of the encoder's output, or 0 where both read the same source
+};
+
+namespace detail {
+/// Whether a layer's plan for decoding takes memory that lasts from call to call.
+template <class L, class T>
+constexpr bool keeps_state() {
+  planner m;
+  (void)L::template plan<T>(m, {.length = 1, .memory = 1, .capacity = 1});
+  return m.state.peak() > 0;
+}
+}  // namespace detail
+
+/// Copies the decoding state of sequence `from` of a layer to sequence `to`; layers that keep none
+/// need not say so.
+template <class L, class T>
+void copy_state(typename L::template cache<T>& c, index from, index to, const state_part& part) {
+  if constexpr (requires { L::copy_state(c, from, to, part); })
+    L::copy_state(c, from, to, part);
+  else
+    static_assert(!detail::keeps_state<L, T>(),
+                  "linnet::session::fork: a layer that keeps state while decoding needs a "
+                  "copy_state (see nn/layer.hpp)");
+}
+
 /// Number of parameters of a layer or model; shared ones count once.
 template <class L>
 constexpr index count_parameters() {
@@ -5101,6 +5134,8 @@ struct limits {
   simd::level level =
       simd::level::automatic;  ///< pin it for results that are equal across machines
   executor run_on{};           ///< your own threads instead of OpenMP's
+  index logits = 1;            ///< tokens per sequence whose logits session::feed_all returns; for
+                               ///< speculative decoding one more than are drafted
 };
 
 /// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
@@ -5439,6 +5474,7 @@ result<void> acceptable(const char* where, const limits& l) {
   if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
   if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
   if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
+  if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
   if constexpr (M::family == model_family::t5) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
@@ -5643,18 +5679,69 @@ inline double bits_per_byte(double nats, index bytes) {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Beam search: the likeliest texts instead of one likely token after the other (zoo I3).
+
+/// @file
 /// Inference: a session owns all mutable state of one running model and shares the constant packed
 /// weights with any number of others.
 
 /// @file
-/// Choosing the next token from logits: greedy, and temperature with top-k and top-p.
+/// Choosing the next token from logits: greedy; temperature with top-k, top-p, min-p and a
+/// repetition penalty; and a caller's own changes of the logits before either.
 
 #include <numeric>
+#include <tuple>
 
 LINNET_NAMESPACE_BEGIN
 
-/// A sampler is called with the logits [vocabulary], which it may overwrite, and a scratch list of
-/// token ids of the same size; it returns the chosen token. Write your own with the same call.
+namespace detail {
+
+/// Calls a sampler with as much as it wants to know.
+template <class Sampler, class T>
+token choose_token(Sampler& choose, std::span<T> logits, std::span<token> scratch,
+                   std::span<const token> so_far) {
+  if constexpr (std::is_invocable_v<Sampler&, std::span<T>, std::span<token>,
+                                    std::span<const token>>)
+    return choose(logits, scratch, so_far);
+  else
+    return choose(logits, scratch);
+}
+
+/// Calls a hook with as much as it wants to know.
+template <class Hook, class T>
+void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) {
+  if constexpr (std::is_invocable_v<Hook&, std::span<T>, std::span<const token>>)
+    hook(logits, so_far);
+  else
+    hook(logits);
+}
+
+/// Index of a token in logits.
+inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
+
+/// The token that the number `u` of [0, 1) draws from weights of any sum.
+inline token draw(std::span<const double> weights, double u) {
+  const double mass = std::accumulate(weights.begin(), weights.end(), 0.0);
+  double sum = 0;
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] <= 0) continue;
+    last = i;
+    sum += weights[i];
+    if (u * mass < sum) break;
+  }
+  return static_cast<token>(last);
+}
+
+}  // namespace detail
+
+/// A sampler is called with the logits [vocabulary], which it may overwrite, a scratch list of
+/// token ids of the same size and, if it takes a third argument, the tokens so far, prompt
+/// included; it returns the chosen token. Write your own with the same call.
+///
+/// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
+/// so_far, out)`, the law that it draws from, and its random choices as `accept(probability)` and
+/// `pick(weights)`.
 ///
 /// Greedy: the most likely token; ties go to the lowest id (zoo I1).
 struct greedy {
@@ -5674,14 +5761,33 @@ struct greedy {
     });
     return static_cast<token>(std::max_element(best.begin(), best.end()) - logits.begin());
   }
+
+  /// All on the most likely token.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token>,
+                     std::span<double> out) const {
+    std::fill(out.begin(), out.end(), 0.0);
+    out[detail::slot((*this)(logits, scratch))] = 1;
+  }
+  /// Nothing is left to chance: only what is certain is accepted.
+  bool accept(double probability) const { return probability >= 1; }
+  /// The heaviest weight; ties go to the lowest id.
+  token pick(std::span<const double> weights) const {
+    return static_cast<token>(std::max_element(weights.begin(), weights.end()) - weights.begin());
+  }
 };
 
-/// What a `sampler` does, in this order: temperature, top-k, top-p (zoo I2).
+/// What a `sampler` does, in this order: repetition penalty, temperature, top-k, top-p (zoo I2),
+/// min-p.
 struct sampling {
   double temperature = 1;  ///< logits are divided by it; 0 is greedy
   index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
   double top_p = 1;        ///< keep the smallest most likely set with at least this probability
-  std::uint64_t seed = 0;  ///< of the random numbers
+  double min_p = 0;        ///< keep tokens at least this times as likely as the most likely one
+                           ///< (Nguyen et al. 2024); 0 keeps all
+  double repetition_penalty = 1;  ///< positive logits of tokens so far are divided by it, others
+                                  ///< multiplied (Keskar et al. 2019); 1 changes none
+  std::uint64_t seed = 0;         ///< of the random numbers
 };
 
 /// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
@@ -5690,24 +5796,62 @@ class sampler {
   explicit sampler(const sampling& settings)
       : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
 
+  /// A token after the tokens `so_far`, which only the repetition penalty asks for.
   template <class T>
-  token operator()(std::span<T> logits, std::span<token> order) {
+  token operator()(std::span<T> logits, std::span<token> order,
+                   std::span<const token> so_far = {}) {
+    penalize(logits, order, so_far);
     if (settings_.temperature <= 0) return greedy{}(logits, order);
-    const index kept = warp(logits, order);
-    double u = random_.uniform() * mass_, sum = 0;
-    for (index i = 0; i < kept; ++i) {
-      sum +=
-          static_cast<double>(logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+    const law l = warp(logits, order);
+    double u = random_.uniform() * l.mass, sum = 0;
+    for (index i = 0; i < l.kept; ++i) {
+      sum += weight(logits, order, i);
       if (u < sum) return order[static_cast<std::size_t>(i)];
     }
-    return order[static_cast<std::size_t>(kept - 1)];
+    return order[static_cast<std::size_t>(l.kept - 1)];
   }
 
- private:
-  /// Turns logits into unnormalised probabilities; `order` then starts with the kept tokens and
-  /// mass_ is their sum. Returns how many are kept.
+  /// The law that a token is drawn from: out[vocabulary], of sum 1, zero for what is not kept.
+  /// Overwrites the logits; draws nothing.
   template <class T>
-  index warp(std::span<T> logits, std::span<token> order) {
+  void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
+                     std::span<double> out) const {
+    penalize(logits, order, so_far);
+    if (settings_.temperature <= 0) return greedy{}.probabilities(logits, order, so_far, out);
+    const law l = warp(logits, order);
+    std::fill(out.begin(), out.end(), 0.0);
+    for (index i = 0; i < l.kept; ++i)
+      out[detail::slot(order[static_cast<std::size_t>(i)])] = weight(logits, order, i) / l.mass;
+  }
+  /// True with this probability.
+  bool accept(double probability) { return random_.uniform() < probability; }
+  /// A token with a probability in proportion to its weight.
+  token pick(std::span<const double> weights) { return detail::draw(weights, random_.uniform()); }
+
+ private:
+  /// The first `kept` tokens of the order have weights of this sum; the others are out.
+  struct law {
+    index kept;
+    double mass;
+  };
+
+  /// Each token so far once; `mark` is overwritten.
+  template <class T>
+  void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
+    const double by = settings_.repetition_penalty;
+    if (by == 1 || so_far.empty()) return;
+    std::fill(mark.begin(), mark.end(), token{0});
+    for (const token t : so_far) {
+      if (mark[detail::slot(t)]++ != 0) continue;
+      T& l = logits[detail::slot(t)];
+      l = static_cast<T>(static_cast<double>(l) * (l > T(0) ? 1 / by : by));
+    }
+  }
+
+  /// Turns logits into weights, the largest 1, and `order` into a list that starts with the tokens
+  /// kept.
+  template <class T>
+  law warp(std::span<T> logits, std::span<token> order) const {
     const auto all = static_cast<index>(logits.size());
     const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
     double total = 0;
@@ -5716,40 +5860,96 @@ class sampler {
       total += static_cast<double>(l);
     }
     std::iota(order.begin(), order.end(), token{0});
-    mass_ = total;
+    law kept{all, total};
     const bool cut_k = settings_.top_k > 0 && settings_.top_k < all, cut_p = settings_.top_p < 1;
-    if (!cut_k && !cut_p) return all;
-    const auto likelier = [&](token a, token b) {
-      const T x = logits[static_cast<std::size_t>(a)], y = logits[static_cast<std::size_t>(b)];
-      return x > y || (x == y && a < b);
-    };
-    index kept = cut_k ? settings_.top_k : all;
-    std::partial_sort(order.begin(), order.begin() + kept, order.begin() + all, likelier);
-    if (cut_k) {
-      total = 0;
-      for (index i = 0; i < kept; ++i) total += probability(logits, order, i);
+    if (cut_k || cut_p) {
+      const auto likelier = [&](token a, token b) {
+        const T x = logits[detail::slot(a)], y = logits[detail::slot(b)];
+        return x > y || (x == y && a < b);
+      };
+      if (cut_k) kept.kept = settings_.top_k;
+      std::partial_sort(order.begin(), order.begin() + kept.kept, order.begin() + all, likelier);
+      if (cut_k) kept.mass = sum_of(logits, order, kept.kept);
     }
-    mass_ = total;
     if (cut_p) {
       double sum = 0;
       index i = 0;
-      while (i < kept && (i == 0 || sum < settings_.top_p * total))
-        sum += probability(logits, order, i++);
-      kept = i;
-      mass_ = sum;
+      while (i < kept.kept && (i == 0 || sum < settings_.top_p * kept.mass))
+        sum += weight(logits, order, i++);
+      kept = {i, sum};
+    }
+    if (settings_.min_p > 0) {
+      const auto end = std::remove_if(order.begin(), order.begin() + kept.kept, [&](token t) {
+        const auto w = static_cast<double>(logits[detail::slot(t)]);
+        return w < 1 && w < settings_.min_p;
+      });
+      kept.kept = end - order.begin();
+      kept.mass = sum_of(logits, order, kept.kept);
     }
     return kept;
   }
   template <class T>
-  static double probability(std::span<T> logits, std::span<token> order, index i) {
-    return static_cast<double>(
-        logits[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
+  static double weight(std::span<T> weights, std::span<token> order, index i) {
+    return static_cast<double>(weights[detail::slot(order[static_cast<std::size_t>(i)])]);
+  }
+  template <class T>
+  static double sum_of(std::span<T> weights, std::span<token> order, index count) {
+    double sum = 0;
+    for (index i = 0; i < count; ++i) sum += weight(weights, order, i);
+    return sum;
   }
 
   sampling settings_;
   random_stream random_;
-  double mass_ = 1;
 };
+
+/// A sampler with hooks before it: each is called with the logits, which it may change, and, if it
+/// takes a second argument, the tokens so far; then the sampler chooses. A token whose logit a hook
+/// makes very negative (-1e30) is never chosen while others are left. Sampler and hooks given by
+/// name are referred to, temporaries are kept.
+///
+///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
+template <class Sampler, class... Hooks>
+class processed {
+  static_assert(sizeof...(Hooks) > 0,
+                "linnet::processed: give it a hook, or use the sampler alone");
+
+ public:
+  /// The sampler and the hooks, called in this order.
+  template <class A, class... Rest>
+  requires(sizeof...(Rest) == sizeof...(Hooks)) explicit processed(A&& sampler, Rest&&... hooks)
+      : sampler_(std::forward<A>(sampler)), hooks_(std::forward<Rest>(hooks)...) {}
+
+  /// The sampler's choice from the changed logits.
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token> scratch,
+                   std::span<const token> so_far = {}) {
+    apply(logits, so_far);
+    return detail::choose_token(sampler_, logits, scratch, so_far);
+  }
+  /// The sampler's law for the changed logits.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
+                     std::span<double> out) {
+    apply(logits, so_far);
+    sampler_.probabilities(logits, scratch, so_far, out);
+  }
+  /// The sampler's.
+  bool accept(double probability) { return sampler_.accept(probability); }
+  /// The sampler's.
+  token pick(std::span<const double> weights) { return sampler_.pick(weights); }
+
+ private:
+  template <class T>
+  void apply(std::span<T> logits, std::span<const token> so_far) {
+    std::apply([&](auto&... hook) { (detail::apply_hook(hook, logits, so_far), ...); }, hooks_);
+  }
+
+  Sampler sampler_;
+  std::tuple<Hooks...> hooks_;
+};
+template <class Sampler, class... Hooks>
+processed(Sampler&&, Hooks&&...) -> processed<Sampler, Hooks...>;
 
 LINNET_NAMESPACE_END
 
@@ -5759,7 +5959,23 @@ LINNET_NAMESPACE_BEGIN
 struct generation {
   index tokens = 0;                  ///< most tokens to generate; 0 means as many as fit
   std::span<const token> stop = {};  ///< tokens that end it; they are not passed on
+
+  /// Whether `t` is a stop token.
+  bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
 };
+
+namespace detail {
+/// Calls emit(t); false if it asks to end.
+template <class Emit>
+bool goes_on(Emit& emit, token t) {
+  if constexpr (std::is_void_v<decltype(emit(t))>) {
+    emit(t);
+    return true;
+  } else {
+    return static_cast<bool>(emit(t));
+  }
+}
+}  // namespace detail
 
 /// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
 /// afterwards nothing allocates. Not for use by two threads at once; open a second session instead.
@@ -5767,12 +5983,6 @@ template <class M, class T = float>
 class session {
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
-  static constexpr bool forgets = [] {
-    if constexpr (encodes)
-      return M::decoder_attention::forgets;
-    else
-      return M::attention::forgets;
-  }();
 
  public:
   using model = M;
@@ -5802,20 +6012,21 @@ class session {
            "linnet::session: the span is smaller than footprint()");
   }
 
+  /// The limits that it was planned for.
+  const limits& planned() const { return limits_; }
   /// Forgets everything fed so far.
   void reset() {
     std::fill_n(past_, limits_.batch, index{0});
-    memory_cached_ = false;
+    cached_sources_ = 0;
   }
-  /// Tokens fed so far to sequence `b`.
+  /// Number of tokens fed so far to sequence `b`.
   index position(index b = 0) const { return past_[b]; }
-  /// Most tokens that a sequence can be fed.
-  index capacity() const {
-    if constexpr (encodes)
-      return limits_.target;
-    else
-      return M::longest(limits_);
+  /// The tokens fed so far to sequence `b`.
+  std::span<const token> fed(index b = 0) const {
+    return {fed_ + b * capacity(), static_cast<std::size_t>(past_[b])};
   }
+  /// Most tokens that a sequence can be fed.
+  index capacity() const { return capacity_for(limits_); }
 
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
@@ -5825,8 +6036,34 @@ class session {
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
   /// where a model that forgets old tokens would have to take back more than chunk() of them.
   bool truncate(index length, index b = 0) {
-    if (length < 0 || length > past_[b] || (forgets && past_[b] - length > chunk())) return false;
+    static_assert(M::rewinds,
+                  "linnet::session::truncate: this kind of attention cannot take tokens back");
+    if (length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
+      return false;
     past_[b] = length;
+    return true;
+  }
+
+  /// Lets sequence `to` continue where sequence `from` is, source included; `from` goes on as
+  /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
+  /// False, and nothing done, for sequences outside the limits.
+  bool fork(index from, index to) {
+    if (from < 0 || to < 0 || from >= limits_.batch || to >= limits_.batch) return false;
+    if (from == to) return true;
+    const bool same_source = source_of_[from] == source_of_[to];
+    const auto a = fed(from), b = fed(to);
+    state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
+    if (same_source)
+      part.first = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
+    M::copy_state(work_.work, from, to, part);
+    std::copy(a.begin(), a.end(), fed_ + to * capacity());
+    past_[to] = past_[from];
+    source_of_[to] = source_of_[from];
+    memory_lengths_[to] = memory_lengths_[from];
+    if (!same_source && from >= cached_sources_)
+      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
+    else if (!same_source && to == cached_sources_)
+      ++cached_sources_;
     return true;
   }
 
@@ -5848,6 +6085,7 @@ class session {
         return false;
     reset();
     memory_length_ = length;
+    for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
     std::copy_n(lengths.data(), batch, memory_lengths_);
     run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::machine& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
@@ -5863,8 +6101,93 @@ class session {
   /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
+    return advance(tokens, batch, lengths, false);
+  }
+  /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
+  /// [length, vocabulary] of what follows each.
+  std::span<T> feed_all(std::span<const token> tokens) { return feed_all(tokens, 1, {}); }
+  /// Feeds [batch, length] tokens like feed(), with length <= limits.logits; returns logits
+  /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
+  std::span<T> feed_all(std::span<const token> tokens, index batch,
+                        std::span<const index> lengths) {
+    return advance(tokens, batch, lengths, true);
+  }
+
+  /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
+  /// start token; returns the logits [vocabulary] of the first new token, empty if `tokens` do not
+  /// fit.
+  std::span<T> start(std::span<const token> tokens) {
+    if constexpr (encodes) {
+      const token first = M::start;
+      return encode(tokens) ? feed({&first, 1}) : std::span<T>();
+    } else {
+      reset();
+      std::span<T> logits;
+      for (std::span<const token> rest = tokens; !rest.empty();) {
+        const auto part = rest.first((std::min)(rest.size(), static_cast<std::size_t>(chunk())));
+        logits = feed(part);
+        if (logits.empty()) break;
+        rest = rest.subspan(part.size());
+      }
+      return logits;
+    }
+  }
+
+  /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
+  /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
+  /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end. Returns
+  /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
+    std::span<T> logits = start(tokens);
+    if (logits.empty()) return 0;
+    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
+    for (index n = 0;; ++n) {
+      if (g.tokens > 0 && n == g.tokens) return n;
+      const token next = detail::choose_token(choose, logits, scratch, fed());
+      if (g.stops(next)) return n;
+      if (!detail::goes_on(emit, next)) return n + 1;
+      if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
+      logits = feed({&next, 1});
+    }
+  }
+
+ private:
+  static constexpr index extra_bytes(const limits& l) {
+    arena counter;
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<token>(l.batch * capacity_for(l));
+    (void)counter.take<token>(M::vocabulary);
+    return counter.peak();
+  }
+  static constexpr index none = -1;  ///< no source
+  static constexpr index capacity_for(const limits& l) {
+    if constexpr (encodes)
+      return l.target;
+    else
+      return M::longest(l);
+  }
+  struct private_tag {};
+  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
+      : packed_(&p), limits_(l) {
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
+    work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
+    past_ = extra.take<index>(l.batch);
+    memory_lengths_ = extra.take<index>(l.batch);
+    source_of_ = extra.take<index>(l.batch);
+    fed_ = extra.take<token>(l.batch * capacity_for(l));
+    order_ = extra.take<token>(M::vocabulary);
+    reset();
+  }
+  std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                       bool every) {
     const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
-    if (batch > limits_.batch || length < 1 || length > chunk() || !in_vocabulary(tokens) ||
+    if (batch > limits_.batch || length < 1 || length > chunk() ||
+        (every && length > limits_.logits) || !in_vocabulary(tokens) ||
         (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
@@ -5878,70 +6201,20 @@ class session {
     run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               memory_length_, memory_lengths_, memory_cached_, work_.work, on);
+                               memory_length_, memory_lengths_, batch <= cached_sources_,
+                               work_.work, on, every);
       else
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on);
+                               work_.work, on, every);
     });
-    memory_cached_ = true;
-    for (index b = 0; b < batch; ++b) past_[b] += valid ? valid[b] : length;
-    return {work_.work.logits, static_cast<std::size_t>(batch * M::vocabulary)};
-  }
-
-  /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
-  /// encoder-decoder. Calls `emit(token)` for each new token as it is chosen; `emit` may return
-  /// false to end. Returns the number of tokens passed to `emit`; 0 if `tokens` do not fit.
-  template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
-                 const generation& g = {}) {
-    std::span<T> logits;
-    if constexpr (encodes) {
-      if (!encode(tokens)) return 0;
-      const token first = M::start;
-      logits = feed({&first, 1});
-    } else {
-      reset();
-      for (std::span<const token> rest = tokens; !rest.empty() || logits.empty();) {
-        const std::size_t some = (std::min)(rest.size(), static_cast<std::size_t>(chunk()));
-        logits = feed(rest.first(some));
-        if (logits.empty()) break;
-        rest = rest.subspan(some);
-      }
+    cached_sources_ = (std::max)(cached_sources_, batch);
+    for (index b = 0; b < batch; ++b) {
+      const index count = valid ? valid[b] : length;
+      std::copy_n(tokens.data() + b * length, count, fed_ + b * capacity() + past_[b]);
+      past_[b] += count;
     }
-    if (logits.empty()) return 0;
-    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
-    for (index n = 0;; ++n) {
-      if (g.tokens > 0 && n == g.tokens) return n;
-      const token next = choose(logits, scratch);
-      if (std::find(g.stop.begin(), g.stop.end(), next) != g.stop.end()) return n;
-      if constexpr (std::is_void_v<decltype(emit(next))>) {
-        emit(next);
-      } else {
-        if (!emit(next)) return n + 1;
-      }
-      if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
-      logits = feed({&next, 1});
-    }
-  }
-
- private:
-  static constexpr index extra_bytes(const limits& l) {
-    arena counter;
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(M::vocabulary);
-    return counter.peak();
-  }
-  struct private_tag {};
-  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
-      : packed_(&p), limits_(l) {
-    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
-    arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
-    work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
-    past_ = extra.take<index>(l.batch);
-    memory_lengths_ = extra.take<index>(l.batch);
-    order_ = extra.take<token>(M::vocabulary);
-    reset();
+    return {work_.work.logits,
+            static_cast<std::size_t>(batch * (every ? length : 1) * M::vocabulary)};
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -5961,9 +6234,507 @@ class session {
   detail::placed_workspace<M, T> work_{};
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
+  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
+  token* fed_ = nullptr;             ///< [batch, capacity]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
   index memory_length_ = 0;
-  bool memory_cached_ = false;
+  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How beam_search looks for texts.
+struct beams {
+  index width = 4;     ///< hypotheses that are continued side by side, and results at most
+  double alpha = 0.6;  ///< a hypothesis y scores log P(y) / ((5 + |y|) / 6)^alpha (Wu et al. 2016);
+                       ///< 0 favours short texts, larger values longer ones
+  bool early = true;   ///< end as soon as `width` hypotheses have ended by themselves; false: go on
+                       ///< while an open one could still score better than those
+};
+
+/// One result of a beam search, valid until the next one.
+struct hypothesis {
+  std::span<const token> tokens{};  ///< without the prompt and without the stop token
+  double log_probability = 0;       ///< of all its tokens, the stop token included
+  double score = 0;                 ///< the same, normalised by length
+  bool stopped = false;             ///< it ended with a stop token, not for lack of room
+};
+
+/// Searches with a session of model `M`. In each step the `width` best continuations by log P of
+/// all open hypotheses are found. Those that end with a stop token leave the beam for the pool of
+/// results, and the best others keep the beam full. What is open at the last token joins the pool.
+/// Ties go to the earlier hypothesis, then to the lowest id. With width 1 and `early` this is
+/// greedy generation. All memory is taken by open(); a search allocates nothing.
+template <class M, class T = float>
+class beam_search {
+ public:
+  /// Exact bytes that a search with a session of these limits allocates.
+  static constexpr index footprint(const limits& l, const beams& b) {
+    arena counter;
+    (void)place(counter, l, b);
+    return counter.peak();
+  }
+
+  /// A search in the sequences 0 to width - 1 of a session, which must outlive it. Errors:
+  /// errc::invalid (a width below 1 or above limits.batch), errc::out_of_memory.
+  static result<beam_search> open(session<M, T>& s, const beams& how = {}) {
+    const limits& l = s.planned();
+    if (how.width < 1 || how.width > l.batch)
+      return linnet::error{errc::invalid, "beam_search::open", "beams.width",
+                           "1 to limits.batch, " + std::to_string(l.batch),
+                           std::to_string(how.width)};
+    beam_search made(s, how);
+    made.own_ = memory_block(footprint(l, how));
+    if (!made.own_.data()) return detail::out_of_memory("beam_search::open", footprint(l, how));
+    arena a(made.own_.data(), footprint(l, how));
+    made.at_ = place(a, l, how);
+    return made;
+  }
+
+  /// The best continuations of a prompt (of a decoder) or answers to a source (of an
+  /// encoder-decoder), best first. `hooks` change the logits of each hypothesis before they are
+  /// read, as those of `processed` do. Empty if `tokens` do not fit.
+  template <class... Hooks>
+  std::span<const hypothesis> operator()(std::span<const token> tokens, const generation& g = {},
+                                         Hooks&&... hooks) {
+    session<M, T>& s = *session_;
+    std::span<T> logits = s.start(tokens);
+    finished_ = 0;
+    if (logits.empty()) return {};
+    const index room = s.capacity() - s.position() + 1;
+    const index most = g.tokens > 0 ? (std::min)(g.tokens, room) : room;
+    index open = 1;  // hypotheses in the sequences 0 to open - 1
+    at_.sums[0] = 0;
+    for (index n = 1;; ++n) {
+      any_ = stay_ = 0;
+      for (index b = 0; b < open; ++b) {
+        const auto row = logits.subspan(at(b * M::vocabulary), at(M::vocabulary));
+        (detail::apply_hook(hooks, row, s.fed(b)), ...);
+        consider(b, row, g);
+      }
+      std::sort(at_.any, at_.any + any_, better);
+      std::sort(at_.stay, at_.stay + stay_, better);
+      for (index i = 0; i < any_; ++i)
+        if (g.stops(at_.any[i].id)) finish(at_.any[i], n, true);
+      if (stay_ == 0 || (finished_ == how_.width && ends(n, most))) break;
+      if (n == most) {
+        for (index i = 0; i < stay_; ++i) finish(at_.stay[i], n, false);
+        break;
+      }
+      open = stay_;
+      move(n - 1);
+      logits = s.feed({at_.next, at(open)}, open, {});
+    }
+    return {at_.results, at(finished_)};
+  }
+
+ private:
+  /// A hypothesis and the token that may continue it.
+  struct candidate {
+    double sum;  ///< log P of both
+    T logit;     ///< orders continuations of one hypothesis even where the sums round alike
+    index parent;
+    token id;
+  };
+  struct buffers {
+    double* sums = nullptr;         ///< [width] log P of the open hypotheses
+    token* texts = nullptr;         ///< [width, capacity] their tokens
+    token* next = nullptr;          ///< [width] their last tokens
+    candidate* any = nullptr;       ///< [width] best continuations
+    candidate* stay = nullptr;      ///< [width] best continuations that are no stop tokens
+    candidate* placed = nullptr;    ///< [width] those by sequence
+    hypothesis* results = nullptr;  ///< [width] best first
+    token* result_texts = nullptr;  ///< [width, capacity]
+  };
+  static constexpr index texts_size(const limits& l) {
+    if constexpr (M::family == model_family::t5)
+      return l.target;
+    else
+      return M::longest(l);
+  }
+  static constexpr buffers place(arena& a, const limits& l, const beams& b) {
+    const index size = b.width * texts_size(l);
+    buffers made;
+    made.sums = a.take<double>(b.width);
+    made.texts = a.take<token>(size);
+    made.next = a.take<token>(b.width);
+    made.any = a.take<candidate>(b.width);
+    made.stay = a.take<candidate>(b.width);
+    made.placed = a.take<candidate>(b.width);
+    made.results = a.take<hypothesis>(b.width);
+    made.result_texts = a.take<token>(size);
+    return made;
+  }
+  static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
+
+  beam_search(session<M, T>& s, const beams& how)
+      : session_(&s), how_(how), capacity_(s.capacity()) {}
+
+  static bool better(const candidate& a, const candidate& b) {
+    if (a.sum != b.sum) return a.sum > b.sum;
+    if (a.parent != b.parent) return a.parent < b.parent;
+    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+  }
+  /// Keeps `c` if it is among the best: a heap with the worst on top.
+  void offer(candidate* heap, index& size, const candidate& c) const {
+    if (size == how_.width) {
+      if (!better(c, heap[0])) return;
+      std::pop_heap(heap, heap + size--, better);
+    }
+    heap[size++] = c;
+    std::push_heap(heap, heap + size, better);
+  }
+  /// Offers every continuation of open hypothesis `b`; not those of probability 0.
+  void consider(index b, std::span<const T> logits, const generation& g) {
+    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    double total = 0;
+    for (const T l : logits) total += std::exp(static_cast<double>(l) - largest);
+    const double log_total = largest + std::log(total);
+    for (index t = 0; t < M::vocabulary; ++t) {
+      const T l = logits[at(t)];
+      const double log_p = static_cast<double>(l) - log_total;
+      if (log_p < -745) continue;  // exp gives 0
+      const candidate c{at_.sums[b] + log_p, l, b, static_cast<token>(t)};
+      offer(at_.any, any_, c);
+      if (!g.stops(c.id)) offer(at_.stay, stay_, c);
+    }
+  }
+
+  double normalised(double sum, index length) const {
+    return sum / std::pow((5 + static_cast<double>(length)) / 6, how_.alpha);
+  }
+  /// Puts an ended hypothesis of `n` tokens into the pool, or not if `width` better ones are there.
+  void finish(const candidate& c, index n, bool stopped) {
+    const double score = normalised(c.sum, n);
+    index place = finished_;
+    while (place > 0 && score > at_.results[place - 1].score) --place;
+    if (place == how_.width) return;
+    if (finished_ < how_.width)
+      at_.results[finished_].tokens = {at_.result_texts + finished_ * capacity_, std::size_t{0}};
+    finished_ = (std::min)(finished_ + 1, how_.width);
+    std::rotate(at_.results + place, at_.results + finished_ - 1, at_.results + finished_);
+    hypothesis& h = at_.results[place];
+    token* const text = const_cast<token*>(h.tokens.data());
+    std::copy_n(at_.texts + c.parent * capacity_, n - 1, text);
+    if (!stopped) text[n - 1] = c.id;
+    h = {{text, at(stopped ? n - 1 : n)}, c.sum, score, stopped};
+  }
+  /// Whether the full pool is final after token `n` of `most`.
+  bool ends(index n, index most) const {
+    if (how_.early) return true;
+    // Sums only fall, so this is the most that an open hypothesis can reach.
+    const index length = how_.alpha > 0 ? most : n + 1;
+    return normalised(at_.stay[0].sum, length) <= at_.results[finished_ - 1].score;
+  }
+
+  /// Makes the best continuations the open hypotheses. The first of each parent stays in its
+  /// parent's sequence; the others fork into sequences that nobody needs any more, so nothing that
+  /// is still to be read is overwritten. `length`: tokens before the new one.
+  void move(index length) {
+    constexpr index nobody = -1;
+    for (index b = 0; b < stay_; ++b) at_.placed[b].parent = nobody;
+    for (index i = 0; i < stay_; ++i) {
+      candidate& c = at_.stay[i];
+      if (c.parent >= stay_ || at_.placed[c.parent].parent != nobody) continue;
+      at_.placed[c.parent] = c;
+      c.parent = nobody;
+    }
+    index free = 0;
+    for (index i = 0; i < stay_; ++i) {
+      const candidate& c = at_.stay[i];
+      if (c.parent == nobody) continue;
+      while (at_.placed[free].parent != nobody) ++free;
+      session_->fork(c.parent, free);
+      std::copy_n(at_.texts + c.parent * capacity_, length, at_.texts + free * capacity_);
+      at_.placed[free] = c;
+    }
+    for (index b = 0; b < stay_; ++b) {
+      at_.sums[b] = at_.placed[b].sum;
+      at_.next[b] = at_.texts[b * capacity_ + length] = at_.placed[b].id;
+    }
+  }
+
+  session<M, T>* session_;
+  beams how_;
+  index capacity_;  ///< tokens of a text at most
+  memory_block own_;
+  buffers at_{};
+  index any_ = 0, stay_ = 0, finished_ = 0;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Contrastive decoding: prefer what one reading of a text makes likelier than another (zoo I4).
+
+LINNET_NAMESPACE_BEGIN
+
+/// How strongly the readings are contrasted.
+struct contrasting {
+  double weight = 1;        ///< of log P_expert - log P_amateur, added to log P_expert
+  double plausibility = 0;  ///< only tokens at least this times as likely as the expert's most
+                            ///< likely one (Li et al. 2023: 0.1); 0 leaves all
+};
+
+/// A hook (see `processed`) that turns the logits of an expert into
+/// log P_expert + weight (log P_expert - log P_amateur), up to a constant. The amateur is another
+/// session that reads the same new tokens: the same model without the context that matters or with
+/// another one (Wang et al. 2023, SCOTT), or a weaker model (Li et al. 2023). Two equal readings
+/// change nothing. It allocates nothing. For one sequence; not for speculative decoding.
+///
+///     ln::contrast against(plain, {.plausibility = 0.1});
+///     against.start(question);
+///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
+template <class M, class T = float>
+class contrast {
+ public:
+  /// Contrasts with an amateur's session, which must outlive it.
+  explicit contrast(session<M, T>& amateur, const contrasting& how = {})
+      : amateur_(&amateur), how_(how) {}
+
+  /// To be called before each text: what the amateur reads in place of the expert's prompt or
+  /// source. False for tokens that do not fit; the expert's logits then stay as they are.
+  bool start(std::span<const token> tokens) {
+    logits_ = amateur_->start(tokens);
+    read_ = unknown;
+    return !logits_.empty();
+  }
+
+  /// Changes the expert's logits after the tokens `so_far`. They stay as they are once the amateur
+  /// has no more room.
+  template <class X>
+  void operator()(std::span<X> expert, std::span<const token> so_far) {
+    const index count = std::ssize(so_far);
+    if (read_ != unknown && count < read_) logits_ = {};  // another text: start() was forgotten
+    if (read_ != unknown && count > read_ && !logits_.empty())
+      logits_ = amateur_->feed(so_far.subspan(static_cast<std::size_t>(read_)));
+    read_ = count;
+    if (logits_.size() != expert.size()) return;
+    const double expert_total = log_total<X>(expert), amateur_total = log_total<T>(logits_);
+    const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
+    const double least = how_.plausibility > 0 ? most + std::log(how_.plausibility) : -1e300;
+    for (std::size_t i = 0; i < expert.size(); ++i) {
+      const auto e = static_cast<double>(expert[i]), a = static_cast<double>(logits_[i]);
+      // From the logit itself, so that a difference of exactly 0 keeps every tie and order.
+      expert[i] =
+          e < least && e < most
+              ? static_cast<X>(-1e30)
+              : static_cast<X>(e + how_.weight * ((e - expert_total) - (a - amateur_total)));
+    }
+  }
+
+ private:
+  static constexpr index unknown = -1;
+  /// log of the sum of the exponentials.
+  template <class X>
+  static double log_total(std::span<const X> logits) {
+    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    double total = 0;
+    for (const X l : logits) total += std::exp(static_cast<double>(l) - largest);
+    return largest + std::log(total);
+  }
+
+  session<M, T>* amateur_;
+  contrasting how_;
+  std::span<T> logits_{};
+  index read_ = unknown;  ///< tokens of the expert that the amateur has read, or its prompt instead
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Speculative decoding: a small model drafts several tokens, the large one checks them in one
+/// call, and the text follows the large model's law exactly (Leviathan et al. 2023, zoo I5).
+
+LINNET_NAMESPACE_BEGIN
+
+/// How often drafts were right, since the last start of generate().
+struct draft_counts {
+  index rounds = 0;    ///< calls of the target
+  index drafted = 0;   ///< tokens proposed
+  index accepted = 0;  ///< of them taken
+  index tokens = 0;    ///< decided: accepted ones and one more per round
+
+  /// Tokens per call of the target; for independent tokens accepted with probability a,
+  /// (1 - a^(drafts + 1)) / (1 - a).
+  double per_round() const {
+    return rounds > 0 ? static_cast<double>(tokens) / static_cast<double>(rounds) : 0;
+  }
+};
+
+/// Generates with a session of the model `M`, sped up by a session of a smaller model `D` of the
+/// same family with the same vocabulary. Both laws are warped by the same sampler. A drafted token
+/// x is accepted with probability min(1, p(x) / q(x)); the first that is not is drawn anew from
+/// max(0, p - q), normalised, and after `drafts` accepted ones another follows from p. A greedy
+/// sampler gives the target's greedy text. All memory is taken by open().
+template <class M, class D, class T = float, class U = T>
+class speculative {
+  static_assert(M::family == D::family,
+                "linnet::speculative: the models are of different families");
+  static_assert(M::vocabulary == D::vocabulary,
+                "linnet::speculative: the models have different vocabularies");
+  static_assert(M::rewinds && D::rewinds,
+                "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
+                "attention cannot do");
+  static constexpr bool encodes = M::family == model_family::t5;
+
+ public:
+  /// Speculation with these sessions, which must outlive it, and `drafts` tokens drafted at a time.
+  /// Errors: errc::invalid (drafts below 1, or not below the target's limits.logits),
+  /// errc::out_of_memory.
+  static result<speculative> open(session<M, T>& target, session<D, U>& draft, index drafts) {
+    if (drafts < 1 || drafts >= target.planned().logits)
+      return linnet::error{
+          errc::invalid, "speculative::open", "drafts",
+          "1 to the target's limits.logits - 1, " + std::to_string(target.planned().logits - 1),
+          std::to_string(drafts)};
+    speculative made(target, draft, drafts);
+    made.own_ = memory_block(footprint(target.planned(), drafts));
+    if (!made.own_.data())
+      return detail::out_of_memory("speculative::open", footprint(target.planned(), drafts));
+    arena a(made.own_.data(), footprint(target.planned(), drafts));
+    made.at_ = place(a, target.planned(), drafts);
+    return made;
+  }
+  /// Exact bytes that it allocates for a target with these limits.
+  static constexpr index footprint(const limits& l, index drafts) {
+    arena counter;
+    (void)place(counter, l, drafts);
+    return counter.peak();
+  }
+
+  /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`).
+  /// Where the draft has no room for the text, the target goes on alone.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
+    counts_ = {};
+    if (!begin(tokens)) return 0;
+    for (index n = 0;;) {
+      const index left = g.tokens > 0 ? g.tokens - n : target_->capacity();
+      const index first = known_, decided = round(choose, left);
+      for (index i = first; i < first + decided; ++i) {
+        const token next = at_.text[i];
+        if (g.stops(next)) return n;
+        ++n;
+        if (!detail::goes_on(emit, next)) return n;
+      }
+      if (n == g.tokens || target_->position() >= target_->capacity()) return n;
+    }
+  }
+  /// Of the text that is being or was generated last.
+  const draft_counts& counts() const { return counts_; }
+
+ private:
+  static constexpr index vocabulary = M::vocabulary;
+  struct buffers {
+    token* text = nullptr;     ///< [capacity + 1] what is known, then what is drafted
+    token* scratch = nullptr;  ///< [vocabulary] of the sampler
+    double* p = nullptr;       ///< [vocabulary]
+    double* q = nullptr;       ///< [drafts, vocabulary]
+  };
+  static constexpr buffers place(arena& a, const limits& l, index drafts) {
+    index capacity = l.target;
+    if constexpr (!encodes) capacity = M::longest(l);
+    buffers made;
+    made.text = a.take<token>(capacity + 1);
+    made.scratch = a.take<token>(vocabulary);
+    made.p = a.take<double>(vocabulary);
+    made.q = a.take<double>(drafts * vocabulary);
+    return made;
+  }
+  static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
+
+  speculative(session<M, T>& target, session<D, U>& draft, index drafts)
+      : target_(&target), draft_(&draft), drafts_(drafts) {}
+
+  /// Starts a text: its last token is known but not fed yet.
+  bool begin(std::span<const token> tokens) {
+    if constexpr (encodes) {
+      at_.text[0] = M::start;
+      known_ = 1;
+      drafting_ = draft_->encode(tokens);
+      return target_->encode(tokens);
+    } else {
+      target_->reset();
+      draft_->reset();
+      known_ = std::ssize(tokens);
+      drafting_ = true;
+      if (known_ < 1 || known_ > target_->capacity()) return false;
+      std::copy(tokens.begin(), tokens.end(), at_.text);
+      if (known_ == 1) return M::vocabulary > tokens[0] && tokens[0] >= 0;
+      return tokens[at(known_ - 1)] >= 0 && tokens[at(known_ - 1)] < vocabulary &&
+             !target_->feed(tokens.first(at(known_ - 1))).empty();
+    }
+  }
+
+  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`; returns how many.
+  template <class Sampler>
+  index round(Sampler& choose, index most) {
+    const std::span<token> scratch(at_.scratch, at(vocabulary));
+    const auto so_far = [&](index count) { return std::span<const token>(at_.text, at(count)); };
+    const auto q = [&](index i) {
+      return std::span<double>(at_.q + i * vocabulary, at(vocabulary));
+    };
+    const std::span<double> p(at_.p, at(vocabulary));
+
+    const index room = target_->capacity() - target_->position() - 1;
+    const index wanted = (std::min)({drafts_, room, most - 1});
+    index drafted = 0;
+    for (; drafting_ && drafted < wanted; ++drafted) {
+      const index end = known_ + drafted;
+      const auto logits = draft_->feed(so_far(end).subspan(at(draft_->position())));
+      if (logits.empty()) {
+        drafting_ = false;  // the text has outgrown it
+        break;
+      }
+      choose.probabilities(logits, scratch, so_far(end), q(drafted));
+      at_.text[end] = choose.pick(q(drafted));
+    }
+
+    const auto rows = target_->feed_all(so_far(known_ + drafted).subspan(at(known_ - 1)));
+    index accepted = 0;
+    for (;; ++accepted) {
+      const index end = known_ + accepted;
+      choose.probabilities(rows.subspan(at(accepted * vocabulary), at(vocabulary)), scratch,
+                           so_far(end), p);
+      if (accepted == drafted) break;  // one more, from p
+      const std::span<const double> by = q(accepted);
+      const std::size_t x = detail::slot(at_.text[end]);
+      if (!choose.accept((std::min)(1.0, p[x] / by[x]))) {
+        residual(p, by);
+        break;
+      }
+    }
+    at_.text[known_ + accepted] = choose.pick(p);
+
+    // Both forget what was rejected; neither has read the last token.
+    target_->truncate(known_ + accepted);
+    draft_->truncate(known_ + accepted);
+    known_ += accepted + 1;
+    counts_.rounds += 1;
+    counts_.drafted += drafted;
+    counts_.accepted += accepted;
+    counts_.tokens += accepted + 1;
+    return accepted + 1;
+  }
+
+  /// p becomes max(0, p - q), of any sum. Laws that differ by rounding alone leave nothing; then
+  /// p stays.
+  static void residual(std::span<double> p, std::span<const double> q) {
+    bool any = false;
+    for (std::size_t i = 0; i < p.size(); ++i) any = any || p[i] > q[i];
+    for (std::size_t i = 0; any && i < p.size(); ++i) p[i] = (std::max)(0.0, p[i] - q[i]);
+  }
+
+  session<M, T>* target_;
+  session<D, U>* draft_;
+  index drafts_;
+  memory_block own_;
+  buffers at_{};
+  index known_ = 0;
+  bool drafting_ = false;  ///< the draft can still follow the text
+  draft_counts counts_{};
 };
 
 LINNET_NAMESPACE_END
@@ -6580,6 +7351,15 @@ struct kv_buffer {
       });
     }
   }
+  /// Tokens [first, last) of sequence `from` become those of sequence `to`.
+  void copy(index from, index to, index first, index last) const {
+    if (ring > 0) first = 0, last = tokens;  // wherever they are
+    const index count = last - first, row = Heads * slot;
+    if (count <= 0) return;
+    const index source = from * tokens + first, target = to * tokens + first;
+    std::copy_n(data + source * row, count * row, data + target * row);
+    if (scaled) std::copy_n(scales + source * Heads, count * Heads, scales + target * Heads);
+  }
 };
 
 }  // namespace detail
@@ -6705,6 +7485,7 @@ struct policy {
   static constexpr bool causal = true;         ///< can be kept from seeing later tokens
   static constexpr bool bidirectional = true;  ///< can see later tokens
   static constexpr bool continues = true;      ///< can continue cached sequences
+  static constexpr bool rewinds = false;       ///< cached tokens can be taken back again
   static constexpr bool forgets = false;       ///< a cache keeps only what later tokens will see
   static constexpr index slots = 0;            ///< positions that it needs whatever the length
   /// What files call it; a kind that changes what weights compute has a name of its own.
@@ -6948,6 +7729,14 @@ struct softmax_attention {
     to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
   }
 
+  /// Keys and values of one sequence become another's.
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    const index first = A.cross ? 0 : part.first, last = A.cross ? part.memory : part.tokens;
+    c.keys.copy(from, to, first, last);
+    c.values.copy(from, to, first, last);
+  }
+
   /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
   static constexpr index state_values(index tokens) {
     return 2 * kv * (std::min)(tokens, window.first + (std::min)(window.before, tokens) + 1);
@@ -7029,6 +7818,7 @@ namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
+  static constexpr bool rewinds = true;
   static std::string name() { return "full"; }
   template <attention_shape A>
   using layer =
@@ -7049,7 +7839,7 @@ namespace attention {
 template <index Width>
 struct sliding_window : policy {
   static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
-  static constexpr bool forgets = true;
+  static constexpr bool rewinds = true, forgets = true;
   static std::string name() { return "sliding_window<" + std::to_string(Width) + ">"; }
   template <attention_shape A>
   struct layer : linnet::detail::softmax_attention<
@@ -7071,7 +7861,7 @@ template <index First, index Recent>
 struct sinks : policy {
   static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
   static constexpr bool bidirectional = false;
-  static constexpr bool forgets = true;
+  static constexpr bool rewinds = true, forgets = true;
   static constexpr index slots = First + Recent;
   static std::string name() {
     return "sinks<" + std::to_string(First) + ", " + std::to_string(Recent) + ">";
@@ -7090,8 +7880,6 @@ struct sinks : policy {
 LINNET_NAMESPACE_END
 /// @file
 /// Layers made of layers: a named chain, and the pre-norm residual branch.
-
-#include <tuple>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -7168,6 +7956,11 @@ struct chain {
     backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
   }
 
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    copy_from<0>(c, from, to, part);
+  }
+
   static constexpr index flops(const extents& e) {
     return First::layer::flops(e) + (index{0} + ... + Rest::layer::flops(e));
   }
@@ -7192,6 +7985,11 @@ struct chain {
       c.gradient[K] = m.scratch.take<T>(e.rows() * at_layer<K>::out);
       gradients_from<K + 1>(m, e, c);
     }
+  }
+  template <std::size_t K, class T>
+  static void copy_from(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<at_layer<K>, T>(std::get<K>(c.items), from, to, part);
+    if constexpr (K + 1 < count) copy_from<K + 1>(c, from, to, part);
   }
   template <std::size_t K, class S, class T, class P>
   static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
@@ -7287,6 +8085,11 @@ struct residual {
     Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
   }
 
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<Sub, T>(c.sub, from, to, part);
+  }
+
   static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
 };
 
@@ -7353,6 +8156,11 @@ struct repeat {
       Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
       dy = d_input;
     }
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    for (auto& item : c.items) linnet::copy_state<Layer, T>(item, from, to, part);
   }
 
   static constexpr index flops(const extents& e) { return N * Layer::flops(e); }
@@ -7931,6 +8739,7 @@ struct decoder_model {
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
   static constexpr bool rotary = Position::pairing != rope_pairing::none;
+  static constexpr bool rewinds = Attention::rewinds, forgets = Attention::forgets;
   using ffn = Ffn;
   using attention = Attention;
   using norm = Norm;
@@ -8027,7 +8836,7 @@ struct decoder_model {
     index positions = 0;       ///< of the rotary table
     T* chunk = nullptr;        ///< logits of some rows
     T* last = nullptr;         ///< [batch, d] last valid rows
-    T* logits = nullptr;       ///< [batch, vocabulary]
+    T* logits = nullptr;       ///< [batch * limits.logits, vocabulary]
     double* losses = nullptr;  ///< [rows]
     int site = 0;
   };
@@ -8054,8 +8863,8 @@ struct decoder_model {
     w.normed = m.keep.take<T>(size);
     if (use == purpose::decoding) {
       w.last = m.keep.take<T>(e.batch * d);
-      m.product(e.batch, d, vocabulary, e);
-      w.logits = m.state.take<T>(e.batch * vocabulary);
+      m.product(e.batch * l.logits, d, vocabulary, e);
+      w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
     } else {
       w.losses = m.keep.take<double>(e.rows());
       w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
@@ -8132,11 +8941,12 @@ struct decoder_model {
   }
 
   /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token. Called by every thread.
+  /// predicts what follows each sequence's last valid token, or with `every`
+  /// w.logits[batch * length, vocabulary] what follows each token. Called by every thread.
   template <class T, class S>
   static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
                    index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::machine& on) {
+                   const ops::machine& on, bool every = false) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -8144,10 +8954,18 @@ struct decoder_model {
     ctx.lengths = lengths;
     ctx.past = past;
     forward<T, S>(p, tokens, w, ctx);
-    on.threads.each(batch_size, [&](index i) {
-      std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
-    });
-    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits);
+    if (!every)
+      on.threads.each(batch_size, [&](index i) {
+        std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    ops::matmul(on, every ? ctx.rows() : batch_size, vocabulary, d, every ? w.normed : w.last,
+                head_matrix<T, S>(p), w.logits);
+  }
+
+  /// Lets cached sequence `to` continue where `from` is.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    linnet::copy_state<blocks, T>(w.stack, from, to, part);
   }
 
  private:
@@ -8365,6 +9183,11 @@ struct t5_stack {
     });
   }
 
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<blocks, T>(c.stack, from, to, part);
+  }
+
   static constexpr index flops(const extents& e) { return blocks::flops(e) + norm_layer::flops(e); }
 
  private:
@@ -8387,6 +9210,7 @@ struct t5_model {
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
   static constexpr bool biased = false;
+  static constexpr bool rewinds = DecoderAttention::rewinds, forgets = DecoderAttention::forgets;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;
@@ -8458,7 +9282,7 @@ struct t5_model {
     token* inputs = nullptr;                  ///< [target rows] labels shifted right
     T* chunk = nullptr;                       ///< logits of some rows
     T* last = nullptr;                        ///< [batch, d] last valid rows
-    T* logits = nullptr;                      ///< [batch, vocabulary]
+    T* logits = nullptr;                      ///< [batch * limits.logits, vocabulary]
     double* losses = nullptr;                 ///< [target rows]
     index memory_length = 0;
   };
@@ -8474,8 +9298,8 @@ struct t5_model {
     w.out = m.keep.take<T>(target.rows() * d);
     if (use == purpose::decoding) {
       w.last = m.keep.take<T>(l.batch * d);
-      m.product(l.batch, d, vocabulary, target);
-      w.logits = m.state.take<T>(l.batch * vocabulary);
+      m.product(l.batch * l.logits, d, vocabulary, target);
+      w.logits = m.state.take<T>(l.batch * l.logits * vocabulary);
     } else {
       w.inputs = m.keep.take<token>(target.rows());
       w.losses = m.keep.take<double>(target.rows());
@@ -8569,14 +9393,15 @@ struct t5_model {
     encode<T, S>(p, source, w, ctx);
   }
   /// Feeds [batch, length] target tokens after `past` cached ones; w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token. The encoded source has `memory_length`
-  /// padded tokens; its keys and values are computed unless `memory_cached`. Called by every
-  /// thread.
+  /// predicts what follows each sequence's last valid token, or with `every`
+  /// w.logits[batch * length, vocabulary] what follows each token. The encoded source has
+  /// `memory_length` padded tokens; its keys and values are computed unless `memory_cached`. Called
+  /// by every thread.
   template <class T, class S>
   static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
                    index length, const index* lengths, const index* past, index memory_length,
                    const index* memory_lengths, bool memory_cached, workspace<T>& w,
-                   const ops::machine& on) {
+                   const ops::machine& on, bool every = false) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     ctx.past = past;
     ctx.memory = w.memory;
@@ -8586,11 +9411,21 @@ struct t5_model {
     const index rows = ctx.rows();
     ops::embed(on, rows, d, tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
-    on.threads.each(batch_size, [&](index i) {
-      std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
-    });
-    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits,
-                static_cast<const T*>(nullptr), false, head_scale<T>());
+    if (!every)
+      on.threads.each(batch_size, [&](index i) {
+        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    ops::matmul(on, every ? rows : batch_size, vocabulary, d, every ? w.out : w.last,
+                head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr), false,
+                head_scale<T>());
+  }
+
+  /// Lets cached target `to` continue where `from` is, with `from`'s source.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    std::copy_n(w.memory + from * part.memory * d, part.memory * d,
+                w.memory + to * part.memory * d);
+    linnet::copy_state<decoder, T>(w.decoder_stack, from, to, part);
   }
 
  private:
@@ -9781,6 +10616,157 @@ struct byte_tokenizer {
     for (const token id : ids) text += decode(0, id);
     return text;
   }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Text as it is generated: whole characters only, and nothing that may turn out to be a stop
+/// string.
+
+#include <initializer_list>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Takes a text in pieces of bytes, cut anywhere, and hands on what is certain as soon as it is:
+///  - A UTF-8 sequence is handed on whole. Bytes that belong to no well-formed sequence (Unicode
+///    15, table 3-7) are handed on as they are, once it is certain that they belong to none.
+///  - What may be the beginning of a stop string waits until that is decided. The text ends before
+///    the first stop string to be complete, of several complete at the same byte before the
+///    longest; that string and all behind it are dropped.
+///
+/// Memory is taken by the constructor; nothing allocates afterwards.
+class text_stream {
+ public:
+  /// Ends at any of these strings; empty ones are left out.
+  template <class Strings>
+  explicit text_stream(const Strings& stops) {
+    std::size_t longest = 4;
+    for (const auto& s : stops) {
+      const std::string_view text(s);
+      if (text.empty()) continue;
+      stops_.push_back({std::string(text), prefixes_of(text), 0});
+      longest = (std::max)(longest, text.size());
+    }
+    held_.resize(longest + chunk);
+  }
+  /// @copydoc text_stream(const Strings&)
+  text_stream(std::initializer_list<std::string_view> stops = {})
+      : text_stream(std::span(stops.begin(), stops.size())) {}
+
+  /// The next bytes. Calls emit(std::string_view) for what has become certain, no or more times,
+  /// never with nothing. Returns whether the text goes on: false from the first stop string on.
+  template <class Emit>
+  bool push(std::string_view bytes, Emit&& emit) {
+    for (const char c : bytes) {
+      if (stopped_) return false;
+      held_[size_++] = c;
+      std::size_t possible = 0;  // of the last bytes, those that may begin a stop string
+      for (needle& n : stops_) {
+        n.advance(c);
+        if (n.matched == n.text.size()) {
+          stopped_ = true;
+          complete_ = (std::max)(complete_, n.matched);
+        }
+        possible = (std::max)(possible, n.matched);
+      }
+      if (stopped_) {
+        size_ -= complete_;
+        release(size_, emit);
+        waiting_ = 0;
+        return false;
+      }
+      waiting_ = possible;
+      if (size_ == held_.size()) release(certain(), emit);
+    }
+    release(certain(), emit);
+    return !stopped_;
+  }
+  /// The end of the text: hands on what has waited, and begins a new text.
+  template <class Emit>
+  void flush(Emit&& emit) {
+    if (!stopped_) release(size_, emit);
+    reset();
+  }
+  /// Forgets the text and begins a new one.
+  void reset() {
+    size_ = waiting_ = complete_ = 0;
+    stopped_ = false;
+    for (needle& n : stops_) n.matched = 0;
+  }
+  /// Whether a stop string has ended the text.
+  bool stopped() const { return stopped_; }
+
+  /// Bytes of the well-formed UTF-8 sequence that `text` begins with; 1 for a byte that begins
+  /// none, 0 if more bytes are needed to tell. `text` must not be empty.
+  static constexpr std::size_t sequence(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned lead = byte(0);
+    const std::size_t length = lead < 0xc2 || lead > 0xf4 ? 1
+                               : lead < 0xe0              ? 2
+                               : lead < 0xf0              ? 3
+                                                          : 4;
+    if (length == 1) return 1;
+    for (std::size_t i = 1; i < length; ++i) {
+      if (i == text.size()) return 0;
+      // The second byte has a narrower range behind some leads: no overlong forms, surrogates or
+      // numbers above U+10FFFF.
+      const unsigned low = i > 1 ? 0x80 : lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+      const unsigned high = i > 1 ? 0xbf : lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+      if (byte(i) < low || byte(i) > high) return 1;
+    }
+    return length;
+  }
+
+ private:
+  static constexpr std::size_t chunk = 256;  ///< bytes that are gathered before they are handed on
+
+  /// A stop string and how much of it the text ends with (Knuth, Morris and Pratt 1977).
+  struct needle {
+    std::string text;
+    std::vector<std::size_t> prefixes;  ///< [i]: longest proper prefix that text[0, i] ends with
+    std::size_t matched;
+
+    void advance(char c) {
+      while (matched > 0 && text[matched] != c) matched = prefixes[matched - 1];
+      if (text[matched] == c) ++matched;
+    }
+  };
+  static std::vector<std::size_t> prefixes_of(std::string_view text) {
+    std::vector<std::size_t> all(text.size(), 0);
+    for (std::size_t i = 1; i < text.size(); ++i) {
+      std::size_t k = all[i - 1];
+      while (k > 0 && text[k] != text[i]) k = all[k - 1];
+      all[i] = text[k] == text[i] ? k + 1 : 0;
+    }
+    return all;
+  }
+
+  /// Bytes held that can be handed on: whole sequences before what may begin a stop string.
+  std::size_t certain() const {
+    const std::string_view held(held_.data(), size_);
+    std::size_t end = 0;
+    while (end < size_ - waiting_) {
+      const std::size_t n = sequence(held.substr(end));
+      if (n == 0 || end + n > size_ - waiting_) break;
+      end += n;
+    }
+    return end;
+  }
+  template <class Emit>
+  void release(std::size_t count, Emit& emit) {
+    if (count == 0) return;
+    emit(std::string_view(held_.data(), count));
+    std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
+              held_.begin());
+    size_ -= count;
+  }
+
+  std::vector<needle> stops_;
+  std::string held_;          ///< the last bytes, not handed on yet
+  std::size_t size_ = 0;      ///< how many
+  std::size_t waiting_ = 0;   ///< the last of them, which may begin a stop string
+  std::size_t complete_ = 0;  ///< bytes of the stop string that ended the text
+  bool stopped_ = false;
 };
 
 LINNET_NAMESPACE_END

@@ -12,12 +12,17 @@ namespace {
 const std::vector<float> logits{0.3f, -1.2f, 2.0f, 0.3f, -0.4f, 1.1f, -3.0f, 1.9f};
 
 /// The law that the settings ask for: temperature, then the k most likely, then the smallest likely
-/// set of mass p; ties go to the lower id.
-std::vector<double> law(const ln::sampling& s) {
+/// set of mass p, then those at least min_p times as likely as the first; ties go to the lower id.
+/// Before that, the logits of `so_far` are penalised once each.
+std::vector<double> law(const ln::sampling& s, const std::vector<token>& so_far = {}) {
   std::vector<double> p;
   double mass = 0;
-  for (const float l : logits)
-    mass += p.emplace_back(std::exp(static_cast<double>(l) / s.temperature));
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    auto l = static_cast<double>(logits[i]);
+    if (std::count(so_far.begin(), so_far.end(), static_cast<token>(i)) > 0)
+      l = l > 0 ? l / s.repetition_penalty : l * s.repetition_penalty;
+    mass += p.emplace_back(std::exp(l / s.temperature));
+  }
   std::vector<std::size_t> order(p.size());
   std::iota(order.begin(), order.end(), 0u);
   std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return p[a] > p[b]; });
@@ -29,25 +34,38 @@ std::vector<double> law(const ln::sampling& s) {
     sum += p[order[i]];
     if (s.top_p < 1 && sum >= s.top_p * mass) kept = i + 1;
   }
+  while (p[order[kept - 1]] < s.min_p * p[order[0]]) sum -= p[order[--kept]];
   std::vector<double> q(p.size());
   for (std::size_t i = 0; i < kept; ++i) q[order[i]] = p[order[i]] / sum;
   return q;
 }
 
-token draw(ln::sampler& choose) {
+token draw(ln::sampler& choose, const std::vector<token>& so_far = {}) {
   auto copy = logits;
   std::vector<token> order(copy.size());
-  return choose(std::span(copy), std::span(order));
+  return choose(std::span(copy), std::span(order), so_far);
+}
+/// The law that a sampler tells.
+template <class T, class Sampler>
+std::vector<double> told(Sampler&& choose, const std::vector<token>& so_far = {}) {
+  std::vector<T> copy(logits.begin(), logits.end());
+  std::vector<token> order(copy.size());
+  std::vector<double> out(copy.size(), -1);
+  choose.probabilities(std::span(copy), std::span(order), std::span<const token>(so_far),
+                       std::span(out));
+  return out;
 }
 
 /// Draws many tokens: none outside the support, every one of it, in the right proportions.
-void check_law(ln::sampling s) {
+void check_law(ln::sampling s, const std::vector<token>& so_far = {}) {
   constexpr int draws = 20'000;
-  const auto want = law(s);
+  const auto want = law(s, so_far);
+  BOOST_TEST(distance(told<double>(ln::sampler(s), so_far), want) <= 1e-14);
+  BOOST_TEST(distance(told<float>(ln::sampler(s), so_far), want) <= 1e-6);
   s.seed = 11;
   ln::sampler choose(s);
   std::vector<int> counts(want.size());
-  for (int i = 0; i < draws; ++i) ++counts.at(static_cast<std::size_t>(draw(choose)));
+  for (int i = 0; i < draws; ++i) ++counts.at(static_cast<std::size_t>(draw(choose, so_far)));
   double chi = 0, support = 0;
   for (std::size_t i = 0; i < want.size(); ++i) {
     BOOST_TEST((counts[i] > 0) == (want[i] > 0), "token " << i);
@@ -57,8 +75,8 @@ void check_law(ln::sampling s) {
   }
   const double freedom = support - 1;
   BOOST_TEST(chi <= freedom + 5 * std::sqrt(2 * freedom) + 1e-9,
-             "temperature " << s.temperature << " top_k " << s.top_k << " top_p " << s.top_p << ": "
-                            << chi);
+             "temperature " << s.temperature << " top_k " << s.top_k << " top_p " << s.top_p
+                            << " min_p " << s.min_p << ": " << chi);
 }
 std::ptrdiff_t support(const ln::sampling& s) {
   const auto p = law(s);
@@ -114,6 +132,99 @@ BOOST_AUTO_TEST_CASE(all_together) {
   check_law({.temperature = 0.5, .top_k = 3, .top_p = 0.99});
   BOOST_TEST(support({.temperature = 2, .top_k = 5, .top_p = 0.8}) !=
              support({.temperature = 1, .top_k = 5, .top_p = 0.8}));
+}
+
+// Relative to the most likely token, whatever else is kept.
+BOOST_AUTO_TEST_CASE(min_p) {
+  for (const double p : {0.01, 0.1, 0.2, 0.4, 0.95, 1.0}) check_law({.min_p = p});
+  check_law({.temperature = 2, .top_k = 6, .top_p = 0.95, .min_p = 0.3});
+  check_law({.temperature = 3, .top_k = 2, .min_p = 0.01});
+  BOOST_TEST(support({.min_p = 0.1}) == 5);
+  BOOST_TEST(support({.min_p = 0.95}) == 1);
+  BOOST_TEST(support({.temperature = 2, .min_p = 0.95}) == 2);
+}
+
+// Each token so far is made less likely once, also if its logit is negative; 0 stays 0.
+BOOST_AUTO_TEST_CASE(repetition_penalty) {
+  const std::vector<token> so_far{2, 1, 2, 6, 2};
+  check_law({.repetition_penalty = 1.3}, so_far);
+  check_law({.temperature = 0.8, .top_k = 5, .repetition_penalty = 2}, so_far);
+  check_law({.min_p = 0.05, .repetition_penalty = 1.2}, {0});
+  check_law({.repetition_penalty = 1.3}, {});
+  const auto plain = law({}), less = law({.repetition_penalty = 1.3}, so_far);
+  for (const std::size_t t : {2u, 1u, 6u}) BOOST_TEST(less[t] < plain[t]);
+  // Greedy by temperature heeds it too.
+  ln::sampler greedy({.temperature = 0, .repetition_penalty = 1.1});
+  BOOST_TEST(draw(greedy) == 2);
+  BOOST_TEST(draw(greedy, {2, 0}) == 7);
+}
+
+// All on one token; nothing uncertain is accepted.
+BOOST_AUTO_TEST_CASE(certain_laws) {
+  const std::vector<double> one{0, 0, 1, 0, 0, 0, 0, 0};
+  BOOST_TEST(told<float>(ln::greedy{}) == one, boost::test_tools::per_element());
+  BOOST_TEST(told<float>(ln::sampler({.temperature = 0})) == one, boost::test_tools::per_element());
+  ln::greedy g;
+  BOOST_TEST(g.accept(1));
+  BOOST_TEST(!g.accept(0.999));
+  const double weights[] = {0, 0.25, 0.5, 0.5};
+  BOOST_TEST(g.pick(weights) == 2);
+  ln::sampler s({.seed = 3});
+  int accepted = 0;
+  for (int i = 0; i < 10'000; ++i) {
+    BOOST_TEST(!s.accept(0));
+    BOOST_TEST(s.accept(1));
+    accepted += s.accept(0.3);
+  }
+  BOOST_TEST(std::abs(accepted - 3000) < 5 * std::sqrt(10'000 * 0.3 * 0.7));
+}
+
+// The token of the stretch of the unit interval that the number falls into; weights of any sum.
+BOOST_AUTO_TEST_CASE(picks) {
+  const double weights[] = {0, 0.5, 0, 1, 0.5, 0};
+  const std::pair<double, token> cases[] = {{0, 1},    {0.2499, 1}, {0.25, 3},        {0.5, 3},
+                                            {0.75, 4}, {0.99, 4},   {1 - 0x1p-53, 4}, {1, 4}};
+  for (const auto& [u, t] : cases) BOOST_TEST(ln::detail::draw(weights, u) == t);
+}
+
+// Hooks change the logits in their order, then the sampler chooses; it is referred to by name.
+BOOST_AUTO_TEST_CASE(hooks) {
+  std::vector<int> calls;
+  const auto ban = [&](std::span<float> l, std::span<const token> so_far) {
+    calls.push_back(1);
+    for (const token t : so_far) l[at(t)] = -1e30f;
+  };
+  const auto raise = [&](auto l) {
+    calls.push_back(2);
+    l[5] += 100;
+  };
+  const auto choose = [&](auto&& sampler, const std::vector<token>& so_far) {
+    auto copy = logits;
+    std::vector<token> order(copy.size());
+    return sampler(std::span(copy), std::span(order), so_far);
+  };
+  ln::processed banned(ln::greedy{}, ban);
+  BOOST_TEST(choose(banned, {}) == 2);
+  BOOST_TEST(choose(banned, {2}) == 7);
+  BOOST_TEST(choose(banned, {2, 7}) == 5);
+  calls.clear();
+  BOOST_TEST(choose(ln::processed(ln::greedy{}, ban, raise), {5}) == 2);
+  BOOST_TEST(calls == (std::vector<int>{1, 2}), boost::test_tools::per_element());
+  BOOST_TEST(choose(ln::processed(ln::greedy{}, raise), {}) == 5);
+  // The law is that of the changed logits, and a sampler given by name goes on drawing.
+  ln::sampler s({.seed = 4}), same({.seed = 4});
+  ln::processed warm(s, ban);
+  const auto p = told<float>(warm, {2, 3});
+  BOOST_TEST(p[2] == 0);
+  BOOST_TEST(p[3] == 0);
+  BOOST_TEST(std::abs(std::accumulate(p.begin(), p.end(), 0.0) - 1) < 1e-12);
+  for (int i = 0; i < 20; ++i) BOOST_TEST(choose(warm, {}) == draw(same));
+  BOOST_TEST(draw(s) == draw(same));
+  // A sampler of two arguments will do.
+  const auto last = [](std::span<float> l, std::span<token>) {
+    return static_cast<token>(l.size() - 1);
+  };
+  BOOST_TEST(choose(ln::processed(last, raise), {}) == 7);
 }
 
 // Temperature 0 is greedy; so is one of a thousandth, and nothing overflows.

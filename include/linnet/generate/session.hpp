@@ -3,6 +3,7 @@
 /// Inference: a session owns all mutable state of one running model and shares the constant packed
 /// weights with any number of others.
 
+#include <algorithm>
 #include <type_traits>
 
 #include <linnet/generate/samplers.hpp>
@@ -14,7 +15,23 @@ LINNET_NAMESPACE_BEGIN
 struct generation {
   index tokens = 0;                  ///< most tokens to generate; 0 means as many as fit
   std::span<const token> stop = {};  ///< tokens that end it; they are not passed on
+
+  /// Whether `t` is a stop token.
+  bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
 };
+
+namespace detail {
+/// Calls emit(t); false if it asks to end.
+template <class Emit>
+bool goes_on(Emit& emit, token t) {
+  if constexpr (std::is_void_v<decltype(emit(t))>) {
+    emit(t);
+    return true;
+  } else {
+    return static_cast<bool>(emit(t));
+  }
+}
+}  // namespace detail
 
 /// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
 /// afterwards nothing allocates. Not for use by two threads at once; open a second session instead.
@@ -22,12 +39,6 @@ template <class M, class T = float>
 class session {
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
-  static constexpr bool forgets = [] {
-    if constexpr (encodes)
-      return M::decoder_attention::forgets;
-    else
-      return M::attention::forgets;
-  }();
 
  public:
   using model = M;
@@ -57,20 +68,21 @@ class session {
            "linnet::session: the span is smaller than footprint()");
   }
 
+  /// The limits that it was planned for.
+  const limits& planned() const { return limits_; }
   /// Forgets everything fed so far.
   void reset() {
     std::fill_n(past_, limits_.batch, index{0});
-    memory_cached_ = false;
+    cached_sources_ = 0;
   }
-  /// Tokens fed so far to sequence `b`.
+  /// Number of tokens fed so far to sequence `b`.
   index position(index b = 0) const { return past_[b]; }
-  /// Most tokens that a sequence can be fed.
-  index capacity() const {
-    if constexpr (encodes)
-      return limits_.target;
-    else
-      return M::longest(limits_);
+  /// The tokens fed so far to sequence `b`.
+  std::span<const token> fed(index b = 0) const {
+    return {fed_ + b * capacity(), static_cast<std::size_t>(past_[b])};
   }
+  /// Most tokens that a sequence can be fed.
+  index capacity() const { return capacity_for(limits_); }
 
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
@@ -80,8 +92,34 @@ class session {
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
   /// where a model that forgets old tokens would have to take back more than chunk() of them.
   bool truncate(index length, index b = 0) {
-    if (length < 0 || length > past_[b] || (forgets && past_[b] - length > chunk())) return false;
+    static_assert(M::rewinds,
+                  "linnet::session::truncate: this kind of attention cannot take tokens back");
+    if (length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
+      return false;
     past_[b] = length;
+    return true;
+  }
+
+  /// Lets sequence `to` continue where sequence `from` is, source included; `from` goes on as
+  /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
+  /// False, and nothing done, for sequences outside the limits.
+  bool fork(index from, index to) {
+    if (from < 0 || to < 0 || from >= limits_.batch || to >= limits_.batch) return false;
+    if (from == to) return true;
+    const bool same_source = source_of_[from] == source_of_[to];
+    const auto a = fed(from), b = fed(to);
+    state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
+    if (same_source)
+      part.first = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
+    M::copy_state(work_.work, from, to, part);
+    std::copy(a.begin(), a.end(), fed_ + to * capacity());
+    past_[to] = past_[from];
+    source_of_[to] = source_of_[from];
+    memory_lengths_[to] = memory_lengths_[from];
+    if (!same_source && from >= cached_sources_)
+      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
+    else if (!same_source && to == cached_sources_)
+      ++cached_sources_;
     return true;
   }
 
@@ -103,6 +141,7 @@ class session {
         return false;
     reset();
     memory_length_ = length;
+    for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
     std::copy_n(lengths.data(), batch, memory_lengths_);
     run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::machine& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
@@ -118,8 +157,93 @@ class session {
   /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
+    return advance(tokens, batch, lengths, false);
+  }
+  /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
+  /// [length, vocabulary] of what follows each.
+  std::span<T> feed_all(std::span<const token> tokens) { return feed_all(tokens, 1, {}); }
+  /// Feeds [batch, length] tokens like feed(), with length <= limits.logits; returns logits
+  /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
+  std::span<T> feed_all(std::span<const token> tokens, index batch,
+                        std::span<const index> lengths) {
+    return advance(tokens, batch, lengths, true);
+  }
+
+  /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
+  /// start token; returns the logits [vocabulary] of the first new token, empty if `tokens` do not
+  /// fit.
+  std::span<T> start(std::span<const token> tokens) {
+    if constexpr (encodes) {
+      const token first = M::start;
+      return encode(tokens) ? feed({&first, 1}) : std::span<T>();
+    } else {
+      reset();
+      std::span<T> logits;
+      for (std::span<const token> rest = tokens; !rest.empty();) {
+        const auto part = rest.first((std::min)(rest.size(), static_cast<std::size_t>(chunk())));
+        logits = feed(part);
+        if (logits.empty()) break;
+        rest = rest.subspan(part.size());
+      }
+      return logits;
+    }
+  }
+
+  /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
+  /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
+  /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end. Returns
+  /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
+    std::span<T> logits = start(tokens);
+    if (logits.empty()) return 0;
+    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
+    for (index n = 0;; ++n) {
+      if (g.tokens > 0 && n == g.tokens) return n;
+      const token next = detail::choose_token(choose, logits, scratch, fed());
+      if (g.stops(next)) return n;
+      if (!detail::goes_on(emit, next)) return n + 1;
+      if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
+      logits = feed({&next, 1});
+    }
+  }
+
+ private:
+  static constexpr index extra_bytes(const limits& l) {
+    arena counter;
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<token>(l.batch * capacity_for(l));
+    (void)counter.take<token>(M::vocabulary);
+    return counter.peak();
+  }
+  static constexpr index none = -1;  ///< no source
+  static constexpr index capacity_for(const limits& l) {
+    if constexpr (encodes)
+      return l.target;
+    else
+      return M::longest(l);
+  }
+  struct private_tag {};
+  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
+      : packed_(&p), limits_(l) {
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
+    work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
+    past_ = extra.take<index>(l.batch);
+    memory_lengths_ = extra.take<index>(l.batch);
+    source_of_ = extra.take<index>(l.batch);
+    fed_ = extra.take<token>(l.batch * capacity_for(l));
+    order_ = extra.take<token>(M::vocabulary);
+    reset();
+  }
+  std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                       bool every) {
     const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
-    if (batch > limits_.batch || length < 1 || length > chunk() || !in_vocabulary(tokens) ||
+    if (batch > limits_.batch || length < 1 || length > chunk() ||
+        (every && length > limits_.logits) || !in_vocabulary(tokens) ||
         (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
@@ -133,70 +257,20 @@ class session {
     run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               memory_length_, memory_lengths_, memory_cached_, work_.work, on);
+                               memory_length_, memory_lengths_, batch <= cached_sources_,
+                               work_.work, on, every);
       else
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on);
+                               work_.work, on, every);
     });
-    memory_cached_ = true;
-    for (index b = 0; b < batch; ++b) past_[b] += valid ? valid[b] : length;
-    return {work_.work.logits, static_cast<std::size_t>(batch * M::vocabulary)};
-  }
-
-  /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
-  /// encoder-decoder. Calls `emit(token)` for each new token as it is chosen; `emit` may return
-  /// false to end. Returns the number of tokens passed to `emit`; 0 if `tokens` do not fit.
-  template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
-                 const generation& g = {}) {
-    std::span<T> logits;
-    if constexpr (encodes) {
-      if (!encode(tokens)) return 0;
-      const token first = M::start;
-      logits = feed({&first, 1});
-    } else {
-      reset();
-      for (std::span<const token> rest = tokens; !rest.empty() || logits.empty();) {
-        const std::size_t some = (std::min)(rest.size(), static_cast<std::size_t>(chunk()));
-        logits = feed(rest.first(some));
-        if (logits.empty()) break;
-        rest = rest.subspan(some);
-      }
+    cached_sources_ = (std::max)(cached_sources_, batch);
+    for (index b = 0; b < batch; ++b) {
+      const index count = valid ? valid[b] : length;
+      std::copy_n(tokens.data() + b * length, count, fed_ + b * capacity() + past_[b]);
+      past_[b] += count;
     }
-    if (logits.empty()) return 0;
-    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
-    for (index n = 0;; ++n) {
-      if (g.tokens > 0 && n == g.tokens) return n;
-      const token next = choose(logits, scratch);
-      if (std::find(g.stop.begin(), g.stop.end(), next) != g.stop.end()) return n;
-      if constexpr (std::is_void_v<decltype(emit(next))>) {
-        emit(next);
-      } else {
-        if (!emit(next)) return n + 1;
-      }
-      if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
-      logits = feed({&next, 1});
-    }
-  }
-
- private:
-  static constexpr index extra_bytes(const limits& l) {
-    arena counter;
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(M::vocabulary);
-    return counter.peak();
-  }
-  struct private_tag {};
-  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
-      : packed_(&p), limits_(l) {
-    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
-    arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
-    work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
-    past_ = extra.take<index>(l.batch);
-    memory_lengths_ = extra.take<index>(l.batch);
-    order_ = extra.take<token>(M::vocabulary);
-    reset();
+    return {work_.work.logits,
+            static_cast<std::size_t>(batch * (every ? length : 1) * M::vocabulary)};
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -216,9 +290,11 @@ class session {
   detail::placed_workspace<M, T> work_{};
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
+  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
+  token* fed_ = nullptr;             ///< [batch, capacity]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
   index memory_length_ = 0;
-  bool memory_cached_ = false;
+  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
 };
 
 LINNET_NAMESPACE_END

@@ -36,6 +36,7 @@ struct decoder_model {
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
   static constexpr bool rotary = Position::pairing != rope_pairing::none;
+  static constexpr bool rewinds = Attention::rewinds, forgets = Attention::forgets;
   using ffn = Ffn;
   using attention = Attention;
   using norm = Norm;
@@ -132,7 +133,7 @@ struct decoder_model {
     index positions = 0;       ///< of the rotary table
     T* chunk = nullptr;        ///< logits of some rows
     T* last = nullptr;         ///< [batch, d] last valid rows
-    T* logits = nullptr;       ///< [batch, vocabulary]
+    T* logits = nullptr;       ///< [batch * limits.logits, vocabulary]
     double* losses = nullptr;  ///< [rows]
     int site = 0;
   };
@@ -159,8 +160,8 @@ struct decoder_model {
     w.normed = m.keep.take<T>(size);
     if (use == purpose::decoding) {
       w.last = m.keep.take<T>(e.batch * d);
-      m.product(e.batch, d, vocabulary, e);
-      w.logits = m.state.take<T>(e.batch * vocabulary);
+      m.product(e.batch * l.logits, d, vocabulary, e);
+      w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
     } else {
       w.losses = m.keep.take<double>(e.rows());
       w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
@@ -237,11 +238,12 @@ struct decoder_model {
   }
 
   /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token. Called by every thread.
+  /// predicts what follows each sequence's last valid token, or with `every`
+  /// w.logits[batch * length, vocabulary] what follows each token. Called by every thread.
   template <class T, class S>
   static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
                    index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::machine& on) {
+                   const ops::machine& on, bool every = false) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -249,10 +251,18 @@ struct decoder_model {
     ctx.lengths = lengths;
     ctx.past = past;
     forward<T, S>(p, tokens, w, ctx);
-    on.threads.each(batch_size, [&](index i) {
-      std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
-    });
-    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits);
+    if (!every)
+      on.threads.each(batch_size, [&](index i) {
+        std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    ops::matmul(on, every ? ctx.rows() : batch_size, vocabulary, d, every ? w.normed : w.last,
+                head_matrix<T, S>(p), w.logits);
+  }
+
+  /// Lets cached sequence `to` continue where `from` is.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    linnet::copy_state<blocks, T>(w.stack, from, to, part);
   }
 
  private:

@@ -26,6 +26,8 @@ struct limits {
   simd::level level =
       simd::level::automatic;  ///< pin it for results that are equal across machines
   executor run_on{};           ///< your own threads instead of OpenMP's
+  index logits = 1;            ///< tokens per sequence whose logits session::feed_all returns; for
+                               ///< speculative decoding one more than are drafted
 };
 
 /// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.

@@ -148,6 +148,11 @@ struct t5_stack {
     });
   }
 
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<blocks, T>(c.stack, from, to, part);
+  }
+
   static constexpr index flops(const extents& e) { return blocks::flops(e) + norm_layer::flops(e); }
 
  private:
@@ -170,6 +175,7 @@ struct t5_model {
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
   static constexpr bool biased = false;
+  static constexpr bool rewinds = DecoderAttention::rewinds, forgets = DecoderAttention::forgets;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;
@@ -241,7 +247,7 @@ struct t5_model {
     token* inputs = nullptr;                  ///< [target rows] labels shifted right
     T* chunk = nullptr;                       ///< logits of some rows
     T* last = nullptr;                        ///< [batch, d] last valid rows
-    T* logits = nullptr;                      ///< [batch, vocabulary]
+    T* logits = nullptr;                      ///< [batch * limits.logits, vocabulary]
     double* losses = nullptr;                 ///< [target rows]
     index memory_length = 0;
   };
@@ -257,8 +263,8 @@ struct t5_model {
     w.out = m.keep.take<T>(target.rows() * d);
     if (use == purpose::decoding) {
       w.last = m.keep.take<T>(l.batch * d);
-      m.product(l.batch, d, vocabulary, target);
-      w.logits = m.state.take<T>(l.batch * vocabulary);
+      m.product(l.batch * l.logits, d, vocabulary, target);
+      w.logits = m.state.take<T>(l.batch * l.logits * vocabulary);
     } else {
       w.inputs = m.keep.take<token>(target.rows());
       w.losses = m.keep.take<double>(target.rows());
@@ -352,14 +358,15 @@ struct t5_model {
     encode<T, S>(p, source, w, ctx);
   }
   /// Feeds [batch, length] target tokens after `past` cached ones; w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token. The encoded source has `memory_length`
-  /// padded tokens; its keys and values are computed unless `memory_cached`. Called by every
-  /// thread.
+  /// predicts what follows each sequence's last valid token, or with `every`
+  /// w.logits[batch * length, vocabulary] what follows each token. The encoded source has
+  /// `memory_length` padded tokens; its keys and values are computed unless `memory_cached`. Called
+  /// by every thread.
   template <class T, class S>
   static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
                    index length, const index* lengths, const index* past, index memory_length,
                    const index* memory_lengths, bool memory_cached, workspace<T>& w,
-                   const ops::machine& on) {
+                   const ops::machine& on, bool every = false) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     ctx.past = past;
     ctx.memory = w.memory;
@@ -369,11 +376,21 @@ struct t5_model {
     const index rows = ctx.rows();
     ops::embed(on, rows, d, tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
-    on.threads.each(batch_size, [&](index i) {
-      std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
-    });
-    ops::matmul(on, batch_size, vocabulary, d, w.last, head_matrix<T, S>(p), w.logits,
-                static_cast<const T*>(nullptr), false, head_scale<T>());
+    if (!every)
+      on.threads.each(batch_size, [&](index i) {
+        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    ops::matmul(on, every ? rows : batch_size, vocabulary, d, every ? w.out : w.last,
+                head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr), false,
+                head_scale<T>());
+  }
+
+  /// Lets cached target `to` continue where `from` is, with `from`'s source.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    std::copy_n(w.memory + from * part.memory * d, part.memory * d,
+                w.memory + to * part.memory * d);
+    linnet::copy_state<decoder, T>(w.decoder_stack, from, to, part);
   }
 
  private:

@@ -83,6 +83,11 @@ struct chain {
     backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
   }
 
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    copy_from<0>(c, from, to, part);
+  }
+
   static constexpr index flops(const extents& e) {
     return First::layer::flops(e) + (index{0} + ... + Rest::layer::flops(e));
   }
@@ -107,6 +112,11 @@ struct chain {
       c.gradient[K] = m.scratch.take<T>(e.rows() * at_layer<K>::out);
       gradients_from<K + 1>(m, e, c);
     }
+  }
+  template <std::size_t K, class T>
+  static void copy_from(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<at_layer<K>, T>(std::get<K>(c.items), from, to, part);
+    if constexpr (K + 1 < count) copy_from<K + 1>(c, from, to, part);
   }
   template <std::size_t K, class S, class T, class P>
   static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
@@ -202,6 +212,11 @@ struct residual {
     Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
   }
 
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<Sub, T>(c.sub, from, to, part);
+  }
+
   static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
 };
 
@@ -268,6 +283,11 @@ struct repeat {
       Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
       dy = d_input;
     }
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    for (auto& item : c.items) linnet::copy_state<Layer, T>(item, from, to, part);
   }
 
   static constexpr index flops(const extents& e) { return N * Layer::flops(e); }

@@ -11,6 +11,8 @@
 ///  continues
 ///    cached sequences: the same code serves training, prefill and one-token steps;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
+///  continues where another is;
 ///  - `flops(extents)`: floating-point operations of the products in a forward call, one
 ///    multiply-add counted as 2; elementwise work is not counted (zoo A8).
 ///
@@ -108,6 +110,37 @@ struct without_cache {
     return {};
   }
 };
+
+/// What has to be copied for one sequence to continue where another is. Tokens that were the same
+/// ones anyway may be left out.
+struct state_part {
+  index first = 0;   ///< both sequences have read the same tokens before this one
+  index tokens = 0;  ///< tokens that the copied sequence has read
+  index memory =
+      0;  ///< padded tokens of the encoder's output, or 0 where both read the same source
+};
+
+namespace detail {
+/// Whether a layer's plan for decoding takes memory that lasts from call to call.
+template <class L, class T>
+constexpr bool keeps_state() {
+  planner m;
+  (void)L::template plan<T>(m, {.length = 1, .memory = 1, .capacity = 1});
+  return m.state.peak() > 0;
+}
+}  // namespace detail
+
+/// Copies the decoding state of sequence `from` of a layer to sequence `to`; layers that keep none
+/// need not say so.
+template <class L, class T>
+void copy_state(typename L::template cache<T>& c, index from, index to, const state_part& part) {
+  if constexpr (requires { L::copy_state(c, from, to, part); })
+    L::copy_state(c, from, to, part);
+  else
+    static_assert(!detail::keeps_state<L, T>(),
+                  "linnet::session::fork: a layer that keeps state while decoding needs a "
+                  "copy_state (see nn/layer.hpp)");
+}
 
 /// Number of parameters of a layer or model; shared ones count once.
 template <class L>

@@ -172,6 +172,14 @@ struct softmax_attention {
     to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
   }
 
+  /// Keys and values of one sequence become another's.
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    const index first = A.cross ? 0 : part.first, last = A.cross ? part.memory : part.tokens;
+    c.keys.copy(from, to, first, last);
+    c.values.copy(from, to, first, last);
+  }
+
   /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
   static constexpr index state_values(index tokens) {
     return 2 * kv * (std::min)(tokens, window.first + (std::min)(window.before, tokens) + 1);
@@ -253,6 +261,7 @@ namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
+  static constexpr bool rewinds = true;
   static std::string name() { return "full"; }
   template <attention_shape A>
   using layer =

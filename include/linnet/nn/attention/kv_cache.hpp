@@ -91,6 +91,15 @@ struct kv_buffer {
       });
     }
   }
+  /// Tokens [first, last) of sequence `from` become those of sequence `to`.
+  void copy(index from, index to, index first, index last) const {
+    if (ring > 0) first = 0, last = tokens;  // wherever they are
+    const index count = last - first, row = Heads * slot;
+    if (count <= 0) return;
+    const index source = from * tokens + first, target = to * tokens + first;
+    std::copy_n(data + source * row, count * row, data + target * row);
+    if (scaled) std::copy_n(scales + source * Heads, count * Heads, scales + target * Heads);
+  }
 };
 
 }  // namespace detail

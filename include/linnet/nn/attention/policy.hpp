@@ -40,6 +40,7 @@ struct policy {
   static constexpr bool causal = true;         ///< can be kept from seeing later tokens
   static constexpr bool bidirectional = true;  ///< can see later tokens
   static constexpr bool continues = true;      ///< can continue cached sequences
+  static constexpr bool rewinds = false;       ///< cached tokens can be taken back again
   static constexpr bool forgets = false;       ///< a cache keeps only what later tokens will see
   static constexpr index slots = 0;            ///< positions that it needs whatever the length
   /// What files call it; a kind that changes what weights compute has a name of its own.

@@ -1,0 +1,80 @@
+#pragma once
+/// @file
+/// Contrastive decoding: prefer what one reading of a text makes likelier than another (zoo I4).
+
+#include <linnet/generate/session.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// How strongly the readings are contrasted.
+struct contrasting {
+  double weight = 1;        ///< of log P_expert - log P_amateur, added to log P_expert
+  double plausibility = 0;  ///< only tokens at least this times as likely as the expert's most
+                            ///< likely one (Li et al. 2023: 0.1); 0 leaves all
+};
+
+/// A hook (see `processed`) that turns the logits of an expert into
+/// log P_expert + weight (log P_expert - log P_amateur), up to a constant. The amateur is another
+/// session that reads the same new tokens: the same model without the context that matters or with
+/// another one (Wang et al. 2023, SCOTT), or a weaker model (Li et al. 2023). Two equal readings
+/// change nothing. It allocates nothing. For one sequence; not for speculative decoding.
+///
+///     ln::contrast against(plain, {.plausibility = 0.1});
+///     against.start(question);
+///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
+template <class M, class T = float>
+class contrast {
+ public:
+  /// Contrasts with an amateur's session, which must outlive it.
+  explicit contrast(session<M, T>& amateur, const contrasting& how = {})
+      : amateur_(&amateur), how_(how) {}
+
+  /// To be called before each text: what the amateur reads in place of the expert's prompt or
+  /// source. False for tokens that do not fit; the expert's logits then stay as they are.
+  bool start(std::span<const token> tokens) {
+    logits_ = amateur_->start(tokens);
+    read_ = unknown;
+    return !logits_.empty();
+  }
+
+  /// Changes the expert's logits after the tokens `so_far`. They stay as they are once the amateur
+  /// has no more room.
+  template <class X>
+  void operator()(std::span<X> expert, std::span<const token> so_far) {
+    const index count = std::ssize(so_far);
+    if (read_ != unknown && count < read_) logits_ = {};  // another text: start() was forgotten
+    if (read_ != unknown && count > read_ && !logits_.empty())
+      logits_ = amateur_->feed(so_far.subspan(static_cast<std::size_t>(read_)));
+    read_ = count;
+    if (logits_.size() != expert.size()) return;
+    const double expert_total = log_total<X>(expert), amateur_total = log_total<T>(logits_);
+    const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
+    const double least = how_.plausibility > 0 ? most + std::log(how_.plausibility) : -1e300;
+    for (std::size_t i = 0; i < expert.size(); ++i) {
+      const auto e = static_cast<double>(expert[i]), a = static_cast<double>(logits_[i]);
+      // From the logit itself, so that a difference of exactly 0 keeps every tie and order.
+      expert[i] =
+          e < least && e < most
+              ? static_cast<X>(-1e30)
+              : static_cast<X>(e + how_.weight * ((e - expert_total) - (a - amateur_total)));
+    }
+  }
+
+ private:
+  static constexpr index unknown = -1;
+  /// log of the sum of the exponentials.
+  template <class X>
+  static double log_total(std::span<const X> logits) {
+    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    double total = 0;
+    for (const X l : logits) total += std::exp(static_cast<double>(l) - largest);
+    return largest + std::log(total);
+  }
+
+  session<M, T>* amateur_;
+  contrasting how_;
+  std::span<T> logits_{};
+  index read_ = unknown;  ///< tokens of the expert that the amateur has read, or its prompt instead
+};
+
+LINNET_NAMESPACE_END

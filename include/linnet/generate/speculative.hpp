@@ -1,0 +1,199 @@
+#pragma once
+/// @file
+/// Speculative decoding: a small model drafts several tokens, the large one checks them in one
+/// call, and the text follows the large model's law exactly (Leviathan et al. 2023, zoo I5).
+
+#include <linnet/generate/session.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// How often drafts were right, since the last start of generate().
+struct draft_counts {
+  index rounds = 0;    ///< calls of the target
+  index drafted = 0;   ///< tokens proposed
+  index accepted = 0;  ///< of them taken
+  index tokens = 0;    ///< decided: accepted ones and one more per round
+
+  /// Tokens per call of the target; for independent tokens accepted with probability a,
+  /// (1 - a^(drafts + 1)) / (1 - a).
+  double per_round() const {
+    return rounds > 0 ? static_cast<double>(tokens) / static_cast<double>(rounds) : 0;
+  }
+};
+
+/// Generates with a session of the model `M`, sped up by a session of a smaller model `D` of the
+/// same family with the same vocabulary. Both laws are warped by the same sampler. A drafted token
+/// x is accepted with probability min(1, p(x) / q(x)); the first that is not is drawn anew from
+/// max(0, p - q), normalised, and after `drafts` accepted ones another follows from p. A greedy
+/// sampler gives the target's greedy text. All memory is taken by open().
+template <class M, class D, class T = float, class U = T>
+class speculative {
+  static_assert(M::family == D::family,
+                "linnet::speculative: the models are of different families");
+  static_assert(M::vocabulary == D::vocabulary,
+                "linnet::speculative: the models have different vocabularies");
+  static_assert(M::rewinds && D::rewinds,
+                "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
+                "attention cannot do");
+  static constexpr bool encodes = M::family == model_family::t5;
+
+ public:
+  /// Speculation with these sessions, which must outlive it, and `drafts` tokens drafted at a time.
+  /// Errors: errc::invalid (drafts below 1, or not below the target's limits.logits),
+  /// errc::out_of_memory.
+  static result<speculative> open(session<M, T>& target, session<D, U>& draft, index drafts) {
+    if (drafts < 1 || drafts >= target.planned().logits)
+      return linnet::error{
+          errc::invalid, "speculative::open", "drafts",
+          "1 to the target's limits.logits - 1, " + std::to_string(target.planned().logits - 1),
+          std::to_string(drafts)};
+    speculative made(target, draft, drafts);
+    made.own_ = memory_block(footprint(target.planned(), drafts));
+    if (!made.own_.data())
+      return detail::out_of_memory("speculative::open", footprint(target.planned(), drafts));
+    arena a(made.own_.data(), footprint(target.planned(), drafts));
+    made.at_ = place(a, target.planned(), drafts);
+    return made;
+  }
+  /// Exact bytes that it allocates for a target with these limits.
+  static constexpr index footprint(const limits& l, index drafts) {
+    arena counter;
+    (void)place(counter, l, drafts);
+    return counter.peak();
+  }
+
+  /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`).
+  /// Where the draft has no room for the text, the target goes on alone.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
+    counts_ = {};
+    if (!begin(tokens)) return 0;
+    for (index n = 0;;) {
+      const index left = g.tokens > 0 ? g.tokens - n : target_->capacity();
+      const index first = known_, decided = round(choose, left);
+      for (index i = first; i < first + decided; ++i) {
+        const token next = at_.text[i];
+        if (g.stops(next)) return n;
+        ++n;
+        if (!detail::goes_on(emit, next)) return n;
+      }
+      if (n == g.tokens || target_->position() >= target_->capacity()) return n;
+    }
+  }
+  /// Of the text that is being or was generated last.
+  const draft_counts& counts() const { return counts_; }
+
+ private:
+  static constexpr index vocabulary = M::vocabulary;
+  struct buffers {
+    token* text = nullptr;     ///< [capacity + 1] what is known, then what is drafted
+    token* scratch = nullptr;  ///< [vocabulary] of the sampler
+    double* p = nullptr;       ///< [vocabulary]
+    double* q = nullptr;       ///< [drafts, vocabulary]
+  };
+  static constexpr buffers place(arena& a, const limits& l, index drafts) {
+    index capacity = l.target;
+    if constexpr (!encodes) capacity = M::longest(l);
+    buffers made;
+    made.text = a.take<token>(capacity + 1);
+    made.scratch = a.take<token>(vocabulary);
+    made.p = a.take<double>(vocabulary);
+    made.q = a.take<double>(drafts * vocabulary);
+    return made;
+  }
+  static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
+
+  speculative(session<M, T>& target, session<D, U>& draft, index drafts)
+      : target_(&target), draft_(&draft), drafts_(drafts) {}
+
+  /// Starts a text: its last token is known but not fed yet.
+  bool begin(std::span<const token> tokens) {
+    if constexpr (encodes) {
+      at_.text[0] = M::start;
+      known_ = 1;
+      drafting_ = draft_->encode(tokens);
+      return target_->encode(tokens);
+    } else {
+      target_->reset();
+      draft_->reset();
+      known_ = std::ssize(tokens);
+      drafting_ = true;
+      if (known_ < 1 || known_ > target_->capacity()) return false;
+      std::copy(tokens.begin(), tokens.end(), at_.text);
+      if (known_ == 1) return M::vocabulary > tokens[0] && tokens[0] >= 0;
+      return tokens[at(known_ - 1)] >= 0 && tokens[at(known_ - 1)] < vocabulary &&
+             !target_->feed(tokens.first(at(known_ - 1))).empty();
+    }
+  }
+
+  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`; returns how many.
+  template <class Sampler>
+  index round(Sampler& choose, index most) {
+    const std::span<token> scratch(at_.scratch, at(vocabulary));
+    const auto so_far = [&](index count) { return std::span<const token>(at_.text, at(count)); };
+    const auto q = [&](index i) {
+      return std::span<double>(at_.q + i * vocabulary, at(vocabulary));
+    };
+    const std::span<double> p(at_.p, at(vocabulary));
+
+    const index room = target_->capacity() - target_->position() - 1;
+    const index wanted = (std::min)({drafts_, room, most - 1});
+    index drafted = 0;
+    for (; drafting_ && drafted < wanted; ++drafted) {
+      const index end = known_ + drafted;
+      const auto logits = draft_->feed(so_far(end).subspan(at(draft_->position())));
+      if (logits.empty()) {
+        drafting_ = false;  // the text has outgrown it
+        break;
+      }
+      choose.probabilities(logits, scratch, so_far(end), q(drafted));
+      at_.text[end] = choose.pick(q(drafted));
+    }
+
+    const auto rows = target_->feed_all(so_far(known_ + drafted).subspan(at(known_ - 1)));
+    index accepted = 0;
+    for (;; ++accepted) {
+      const index end = known_ + accepted;
+      choose.probabilities(rows.subspan(at(accepted * vocabulary), at(vocabulary)), scratch,
+                           so_far(end), p);
+      if (accepted == drafted) break;  // one more, from p
+      const std::span<const double> by = q(accepted);
+      const std::size_t x = detail::slot(at_.text[end]);
+      if (!choose.accept((std::min)(1.0, p[x] / by[x]))) {
+        residual(p, by);
+        break;
+      }
+    }
+    at_.text[known_ + accepted] = choose.pick(p);
+
+    // Both forget what was rejected; neither has read the last token.
+    target_->truncate(known_ + accepted);
+    draft_->truncate(known_ + accepted);
+    known_ += accepted + 1;
+    counts_.rounds += 1;
+    counts_.drafted += drafted;
+    counts_.accepted += accepted;
+    counts_.tokens += accepted + 1;
+    return accepted + 1;
+  }
+
+  /// p becomes max(0, p - q), of any sum. Laws that differ by rounding alone leave nothing; then
+  /// p stays.
+  static void residual(std::span<double> p, std::span<const double> q) {
+    bool any = false;
+    for (std::size_t i = 0; i < p.size(); ++i) any = any || p[i] > q[i];
+    for (std::size_t i = 0; any && i < p.size(); ++i) p[i] = (std::max)(0.0, p[i] - q[i]);
+  }
+
+  session<M, T>* target_;
+  session<D, U>* draft_;
+  index drafts_;
+  memory_block own_;
+  buffers at_{};
+  index known_ = 0;
+  bool drafting_ = false;  ///< the draft can still follow the text
+  draft_counts counts_{};
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,172 @@
+// Sequences that continue where others are, and the logits of every token fed.
+
+#include "support/decoding.hpp"
+
+namespace test {
+
+namespace {
+
+using t5 = ln::t5<tiny_t5_shape>;
+using decoder = ln::decoder<tiny_decoder_shape>;
+using gpt2 = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned,
+                         ln::ffn::gelu_tanh, ln::bias::all>;
+
+/// Random calls on a batch, each result compared with the same text read anew.
+template <class M>
+struct random_calls {
+  static constexpr bool encodes = M::family == ln::model_family::t5;
+  static constexpr index batch = 4, capacity = 12;
+  ln::packed<M, double> p = random_packed<M, double>(3);
+  ln::session<M, double> s = opened(p, {.batch = batch, .source = 7, .target = capacity});
+  anew<M, double> read{p, 7, capacity};
+  ln::random_stream random{ln::seed{11}};
+  struct sequence {
+    std::vector<token> source, text;
+  };
+  std::vector<sequence> all{at(batch)};
+  long forks = 0, feeds = 0;
+
+  index below(index n) { return random.below(static_cast<std::uint32_t>(n)); }
+  std::vector<token> some(index n) { return tokens(n, M::vocabulary, random.bits()); }
+
+  void start() {
+    s.reset();
+    for (auto& a : all) a.text.clear();
+    if constexpr (encodes) {
+      const index sources = 1 + below(batch), wide = 2 + below(6);
+      std::vector<token> padded = some(sources * wide);
+      std::vector<index> lengths;
+      for (index b = 0; b < sources; ++b) {
+        lengths.push_back(1 + below(wide));
+        all[at(b)].source.assign(padded.begin() + b * wide,
+                                 padded.begin() + b * wide + lengths.back());
+      }
+      BOOST_REQUIRE(s.encode(padded, sources, lengths));
+      for (index b = sources; b < batch; ++b) fork(0, b);
+    }
+  }
+  void fork(index from, index to) {
+    BOOST_REQUIRE(s.fork(from, to));
+    all[at(to)] = all[at(from)];
+    ++forks;
+  }
+  /// Expected logits of sequence b.
+  std::vector<double> expected(const sequence& a) {
+    std::span<double> l;
+    if constexpr (encodes) {
+      // `anew` feeds the start token first, so the text has to begin with it.
+      l = read(a.source, std::span(a.text).subspan(1));
+    } else {
+      l = read(a.text, {});
+    }
+    return {l.begin(), l.end()};
+  }
+  void feed() {
+    const index count = 1 + below(batch), wide = 1 + below(3);
+    for (index b = 0; b < count; ++b)
+      if (std::ssize(all[at(b)].text) + wide > capacity) return;
+    std::vector<token> more = some(count * wide);
+    std::vector<index> lengths;
+    for (index b = 0; b < count; ++b) {
+      if (encodes && all[at(b)].text.empty()) more[at(b * wide)] = 0;  // the start token
+      lengths.push_back(1 + below(wide));
+      for (index i = 0; i < lengths.back(); ++i) all[at(b)].text.push_back(more[at(b * wide + i)]);
+    }
+    const auto logits = s.feed(more, count, lengths);
+    BOOST_REQUIRE(logits.size() == at(count * M::vocabulary));
+    for (index b = 0; b < count; ++b) {
+      const auto& text = all[at(b)].text;
+      BOOST_REQUIRE(s.position(b) == std::ssize(text));
+      BOOST_TEST(std::equal(text.begin(), text.end(), s.fed(b).begin(), s.fed(b).end()));
+      BOOST_TEST(distance(logits.subspan(at(b * M::vocabulary), at(M::vocabulary)),
+                          expected(all[at(b)])) <= same_result<double>);
+    }
+    ++feeds;
+  }
+  void run() {
+    for (int round = 0; round < 40; ++round) {
+      start();
+      for (int i = 0; i < 20; ++i) {
+        const index what = below(4);
+        if (what == 0) {
+          fork(below(batch), below(batch));
+        } else if (what == 1) {
+          const index b = below(batch), length = below(capacity);
+          s.truncate(length, b);
+          if (length < std::ssize(all[at(b)].text)) all[at(b)].text.resize(at(length));
+        } else {
+          feed();
+        }
+      }
+    }
+    BOOST_TEST(forks > 100);
+    BOOST_TEST(feeds > 100);
+    BOOST_TEST(!s.fork(0, batch));
+    BOOST_TEST(!s.fork(-1, 0));
+  }
+};
+
+/// feed_all() gives for each token what feed() gives after it.
+template <class M, class T>
+void check_feed_all(int threads) {
+  const auto p = random_packed<M, T>(4);
+  auto s = opened(
+      p, {.batch = 3, .source = 7, .target = 20, .threads = threads, .grain = 0, .logits = 5});
+  auto one = opened(p, {.source = 7, .target = 20});
+  const auto source = tokens(6, M::vocabulary, 1);
+  const index lengths[] = {5, 3, 1};
+  const auto more = tokens(15, M::vocabulary, 2);
+  const auto start = [&](auto& session) {
+    if constexpr (M::family == ln::model_family::t5) {
+      BOOST_REQUIRE(session.encode(source));
+      for (index b = 1; b < session.planned().batch; ++b) BOOST_REQUIRE(session.fork(0, b));
+    } else {
+      session.reset();
+    }
+  };
+  start(s);
+  BOOST_REQUIRE(!s.feed(tokens(6, M::vocabulary, 3), 3, {}).empty());
+  const auto logits = s.feed_all(more, 3, lengths);
+  BOOST_REQUIRE(logits.size() == at(15 * M::vocabulary));
+  for (index b = 0; b < 3; ++b) {
+    start(one);
+    const auto before = tokens(6, M::vocabulary, 3);
+    (void)one.feed(std::span(before).subspan(at(2 * b), 2));
+    for (index i = 0; i < lengths[b]; ++i)
+      BOOST_TEST(distance(logits.subspan(at((5 * b + i) * M::vocabulary), at(M::vocabulary)),
+                          one.feed({&more[at(5 * b + i)], 1})) <= same_result<T>);
+    BOOST_TEST(s.position(b) == 2 + lengths[b]);
+  }
+  // One token; as many as planned, not more; and no more than there is room for.
+  BOOST_TEST(s.feed_all(std::span(more).first(1)).size() == at(M::vocabulary));
+  BOOST_TEST(s.feed_all(std::span(more).first(6)).empty());
+  BOOST_TEST(s.position() == 8);
+  BOOST_TEST(!s.feed_all(std::span(more).first(5)).empty());
+  BOOST_TEST(!s.feed_all(std::span(more).first(5)).empty());
+  BOOST_TEST(s.feed_all(std::span(more).first(5)).empty());
+  BOOST_TEST(one.feed_all(std::span(more).first(2)).empty());
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(forks)
+
+BOOST_AUTO_TEST_CASE(t5_forks) { random_calls<t5>().run(); }
+BOOST_AUTO_TEST_CASE(decoder_forks) { random_calls<decoder>().run(); }
+BOOST_AUTO_TEST_CASE(gpt2_forks) { random_calls<gpt2>().run(); }
+
+BOOST_AUTO_TEST_CASE(logits_of_every_token) {
+  check_feed_all<t5, double>(1);
+  check_feed_all<decoder, double>(1);
+  check_feed_all<decoder, float>(2);
+}
+BOOST_AUTO_TEST_CASE(logits_are_planned_for) {
+  const auto p = random_packed<decoder, float>();
+  const auto none = ln::session<decoder>::open(p, {.logits = 0});
+  BOOST_REQUIRE(!none);
+  BOOST_TEST(none.error().message() == "session::open: limits.logits: expected at least 1, got 0");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,350 @@
+// Speculative decoding: the law of its texts, by enumerating every outcome of every random choice,
+// is the target's; equal models accept everything; greedy texts are the target's.
+
+#include <map>
+
+#include <linnet/transform/quantize.hpp>
+
+#include "support/data.hpp"
+#include "support/decoding.hpp"
+
+namespace test {
+
+namespace {
+
+constexpr ln::decoder_shape smaller_four{.d_model = 4,
+                                         .d_ff = 5,
+                                         .heads = 1,
+                                         .kv_heads = 1,
+                                         .layers = 1,
+                                         .vocabulary = 4,
+                                         .context = 32};
+using target4 = ln::decoder<four_tokens>;
+using draft4 = ln::decoder<smaller_four, ln::norm::layer_norm, ln::position::learned>;
+using target4_t5 = ln::t5<four_tokens_t5>;
+using draft4_t5 = ln::t5<four_tokens_t5, ln::ffn::skip>;
+
+/// Follows one outcome of each random choice; next() turns to the next path of the tree of all.
+class tree {
+ public:
+  std::size_t decide(std::span<const double> weights) {
+    double mass = 0;
+    for (const double w : weights) mass += w;
+    if (depth_ == path_.size()) path_.push_back({after(weights, 0), 0});
+    choice& c = path_[depth_++];
+    c.next = after(weights, c.taken + 1);
+    probability_ *= weights[c.taken] / mass;
+    return c.taken;
+  }
+  double probability() const { return probability_; }
+  bool next() {
+    path_.resize(depth_);  // what a longer path before has left
+    depth_ = 0;
+    probability_ = 1;
+    while (!path_.empty() && path_.back().next == none) path_.pop_back();
+    if (path_.empty()) return false;
+    path_.back().taken = path_.back().next;
+    return true;
+  }
+
+ private:
+  static constexpr std::size_t none = 1000;
+  struct choice {
+    std::size_t taken, next;
+  };
+  static std::size_t after(std::span<const double> weights, std::size_t from) {
+    for (std::size_t i = from; i < weights.size(); ++i)
+      if (weights[i] > 0) return i;
+    return none;
+  }
+  std::vector<choice> path_;
+  std::size_t depth_ = 0;
+  double probability_ = 1;
+};
+
+/// The law of ln::sampler; its choices are those of the tree.
+struct enumerating : tree {
+  ln::sampler law;
+  explicit enumerating(const ln::sampling& s) : law(s) {}
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
+                     std::span<double> out) {
+    law.probabilities(logits, scratch, so_far, out);
+  }
+  bool accept(double p) {
+    const double both[] = {p, 1 - p};
+    return decide(both) == 0;
+  }
+  token pick(std::span<const double> weights) { return static_cast<token>(decide(weights)); }
+};
+
+template <class M, class D>
+void check_law(const ln::sampling& how, index drafts, const ln::generation& g,
+               index draft_capacity = 10) {
+  const auto p = random_packed<M, double>(21);
+  const auto q = random_packed<D, double>(22);
+  auto target = opened(p, {.source = 5, .target = 10, .logits = drafts + 1});
+  auto draft = opened(q, {.source = 5, .target = draft_capacity});
+  auto fast = ln::speculative<M, D, double>::open(target, draft, drafts);
+  BOOST_REQUIRE(static_cast<bool>(fast));
+  const std::vector<token> prompt{3, 1, 2};
+
+  std::map<std::vector<token>, double> law;
+  enumerating choose(how);
+  double all = 0;
+  long paths = 0, accepted = 0, rejected = 0;
+  do {
+    std::vector<token> text;
+    const index n = fast->generate(
+        prompt, choose, [&](token t) { text.push_back(t); }, g);
+    BOOST_REQUIRE(n == std::ssize(text));
+    law[text] += choose.probability();
+    all += choose.probability();
+    accepted += fast->counts().accepted;
+    rejected += fast->counts().drafted - fast->counts().accepted;
+    BOOST_REQUIRE(++paths < 200'000);
+  } while (choose.next());
+  BOOST_TEST(std::abs(all - 1) <= 1e-13);
+  if (draft_capacity == 10) {
+    BOOST_TEST(accepted > 0);
+    BOOST_TEST(rejected > 0);
+  }
+
+  // The target's own law, text by text.
+  anew<M, double> read(p);
+  ln::sampler sampler(how);
+  double worst = 0, sum = 0;
+  std::vector<std::pair<std::vector<token>, double>> open{{{}, 1.0}};
+  std::size_t texts = 0;
+  while (!open.empty()) {
+    const auto [text, before] = open.back();
+    open.pop_back();
+    std::vector<token> so_far = prompt, scratch(4);
+    if (M::family == ln::model_family::t5) so_far = {0};
+    so_far.insert(so_far.end(), text.begin(), text.end());
+    std::vector<double> next(4);
+    sampler.probabilities(read(prompt, text), std::span(scratch), std::span<const token>(so_far),
+                          std::span(next));
+    for (token t = 0; t < 4; ++t) {
+      if (next[at(t)] == 0) continue;
+      std::vector<token> longer = text;
+      const bool stops = g.stops(t);
+      if (!stops) longer.push_back(t);
+      const double probability = before * next[at(t)];
+      if (!stops && std::ssize(longer) < g.tokens) {
+        open.push_back({longer, probability});
+        continue;
+      }
+      // A stop token is not in the text, so several ways can lead to it.
+      law[longer] -= probability;
+      sum += probability;
+      ++texts;
+    }
+  }
+  BOOST_TEST(std::abs(sum - 1) <= 1e-13);
+  BOOST_TEST(texts >= law.size());
+  for (const auto& [text, difference] : law) worst = (std::max)(worst, std::abs(difference));
+  BOOST_TEST(worst <= 1e-14);
+}
+
+/// Laws that depend on nothing: p for the target's double logits, q for the draft's float ones.
+struct independent : tree {
+  std::vector<double> p, q;
+  template <class T>
+  void probabilities(std::span<T>, std::span<token>, std::span<const token>,
+                     std::span<double> out) {
+    const auto& law = sizeof(T) == 8 ? p : q;
+    std::copy(law.begin(), law.end(), out.begin());
+  }
+  bool accept(double probability) {
+    const double both[] = {probability, 1 - probability};
+    return decide(both) == 0;
+  }
+  token pick(std::span<const double> weights) { return static_cast<token>(decide(weights)); }
+};
+
+template <class M, class T, class Sampler>
+std::vector<token> text_of(ln::session<M, T>& s, std::span<const token> prompt, Sampler&& choose,
+                           const ln::generation& g = {}) {
+  std::vector<token> all;
+  s.generate(
+      prompt, choose, [&](token t) { all.push_back(t); }, g);
+  return all;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(speculation)
+
+BOOST_AUTO_TEST_CASE(law_of_the_target) {
+  check_law<target4, draft4>({}, 2, {.tokens = 4});
+  check_law<target4, draft4>({}, 1, {.tokens = 3});
+  check_law<target4, draft4>({}, 3, {.tokens = 3});
+  check_law<target4, draft4>({.temperature = 1.7, .top_k = 3, .top_p = 0.9}, 2, {.tokens = 4});
+  check_law<target4, draft4>({.temperature = 0.6, .min_p = 0.1, .repetition_penalty = 1.5}, 2,
+                             {.tokens = 4});
+  check_law<target4_t5, draft4_t5>({.repetition_penalty = 1.2}, 2, {.tokens = 3});
+}
+BOOST_AUTO_TEST_CASE(law_with_a_stop_token) {
+  const token stop[] = {2};
+  check_law<target4, draft4>({}, 2, {.tokens = 3, .stop = stop});
+}
+// A draft with less room than the target helps as long as it can.
+BOOST_AUTO_TEST_CASE(law_beyond_the_draft) {
+  check_law<target4, draft4>({}, 2, {.tokens = 4}, 4);
+  check_law<target4, draft4>({}, 2, {.tokens = 3}, 2);
+}
+
+// Independent tokens: a draft is right with probability a = 1 - TV(p, q), and a call of the target
+// decides (1 - a^(g + 1)) / (1 - a) tokens on average.
+BOOST_AUTO_TEST_CASE(tokens_per_round) {
+  const ln::packed<target4, double> p;
+  const ln::packed<draft4> q;
+  for (const index drafts : {1, 2, 4}) {
+    auto target = opened(p, {.target = 12, .logits = drafts + 1});
+    auto draft = opened(q, {.target = 12});
+    auto fast = ln::speculative<target4, draft4, double, float>::open(target, draft, drafts);
+    BOOST_REQUIRE(static_cast<bool>(fast));
+    independent choose;
+    choose.p = {0.5, 0.3, 0.2, 0};
+    choose.q = {0.2, 0.3, 0.1, 0.4};
+    const double a = 0.2 + 0.3 + 0.1;
+    double mean = 0;
+    std::vector<double> first(4);
+    const token prompt[] = {1, 2};
+    do {
+      fast->generate(prompt, choose, [&](token t) {
+        first[at(t)] += choose.probability();
+        return false;  // one round
+      });
+      BOOST_REQUIRE(fast->counts().rounds == 1);
+      BOOST_REQUIRE(fast->counts().drafted == drafts);
+      BOOST_REQUIRE(fast->counts().tokens == fast->counts().accepted + 1);
+      mean += choose.probability() * fast->counts().per_round();
+    } while (choose.next());
+    BOOST_TEST(distance(first, choose.p) <= 1e-14);
+    BOOST_TEST(std::abs(mean - (1 - std::pow(a, drafts + 1)) / (1 - a)) <= 1e-13);
+  }
+}
+
+// q = p: every draft is right.
+BOOST_AUTO_TEST_CASE(equal_models_agree) {
+  const auto p = random_packed<target4, double>(5);
+  auto target = opened(p, {.target = 30, .logits = 4}), draft = opened(p, {.target = 30});
+  auto fast = ln::speculative<target4, target4, double>::open(target, draft, 3);
+  BOOST_REQUIRE(static_cast<bool>(fast));
+  ln::sampler choose({.temperature = 1.2, .top_p = 0.95, .repetition_penalty = 1.1});
+  index tokens = 0;
+  const token prompt[] = {1, 2};
+  const index n = fast->generate(prompt, choose, [&](token) { ++tokens; });
+  BOOST_TEST(n == 29);
+  BOOST_TEST(tokens == 29);
+  BOOST_TEST(fast->counts().accepted == fast->counts().drafted);
+  BOOST_TEST(fast->counts().rounds == 8);  // seven of four tokens, and the last
+}
+
+// Where it ends is where session::generate() ends.
+BOOST_AUTO_TEST_CASE(greedy_texts) {
+  using M = ln::decoder<tiny_decoder_shape>;
+  using D = ln::decoder<tiny_decoder_shape, ln::ffn::skip>;
+  using E = ln::t5<tiny_t5_shape>;
+  using F = ln::t5<tiny_t5_shape, ln::ffn::skip>;
+  const auto check = [&]<class A, class B>(const ln::packed<A>& p, const ln::packed<B>& q) {
+    for (const index drafts : {1, 3, 6}) {
+      auto target = opened(p, {.source = 9, .target = 20, .logits = drafts + 1});
+      auto draft = opened(q, {.source = 9, .target = 20});
+      auto fast = ln::speculative<A, B>::open(target, draft, drafts);
+      BOOST_REQUIRE(static_cast<bool>(fast));
+      const auto compare = [&](std::span<const token> prompt, const ln::generation& g) {
+        const auto want = text_of(target, prompt, ln::greedy{}, g);
+        std::vector<token> got;
+        const index n = fast->generate(
+            prompt, ln::greedy{}, [&](token t) { got.push_back(t); }, g);
+        BOOST_TEST(n == std::ssize(want));
+        BOOST_TEST(got == want, boost::test_tools::per_element());
+        // The law of temperature 0 is certain as well.
+        got.clear();
+        ln::sampler cold({.temperature = 0});
+        fast->generate(
+            prompt, cold, [&](token t) { got.push_back(t); }, g);
+        BOOST_TEST(got == want, boost::test_tools::per_element());
+        return want;
+      };
+      const auto prompt = tokens(6, A::vocabulary, 1);
+      const auto whole = compare(prompt, {});
+      for (const index most : {1, 2, 5, 100}) compare(prompt, {.tokens = most});
+      const token stop[] = {whole[6], whole[3]};
+      compare(prompt, {.stop = stop});
+      compare(std::span(prompt).first(1), {});
+      if (A::family == ln::model_family::decoder) {
+        compare(tokens(20, A::vocabulary, 2), {});
+        compare(tokens(19, A::vocabulary, 2), {});
+      }
+      // Nothing for what does not fit; and emit ends it.
+      index calls = 0;
+      const auto once = [&](token) { return ++calls < 3; };
+      BOOST_TEST(fast->generate(prompt, ln::greedy{}, once) == 3);
+      BOOST_TEST(calls == 3);
+      BOOST_TEST(fast->generate(tokens(21, A::vocabulary, 2), ln::greedy{}, once) == 0);
+      BOOST_TEST(fast->generate({}, ln::greedy{}, once) == 0);
+      const token unknown[] = {1, 99};
+      BOOST_TEST(fast->generate(unknown, ln::greedy{}, once) == 0);
+      BOOST_TEST(fast->generate(std::span(unknown).last(1), ln::greedy{}, once) == 0);
+      BOOST_TEST(calls == 3);
+    }
+  };
+  check(random_packed<M, float>(6), random_packed<D, float>(6));
+  check(random_packed<E, float>(6), random_packed<F, float>(6));
+}
+
+BOOST_AUTO_TEST_CASE(stories260k_with_a_draft) {
+  const std::string file = data_file("stories260K/stories260K.bin");
+  if (file.empty()) return;
+  using M = ln::zoo::stories260k;
+  constexpr ln::decoder_shape small{.d_model = 16,
+                                    .d_ff = 24,
+                                    .heads = 2,
+                                    .kv_heads = 1,
+                                    .layers = 1,
+                                    .vocabulary = 512,
+                                    .context = 512};
+  using random_draft = ln::decoder<small>;
+
+  ln::weights<M> w;
+  BOOST_REQUIRE(static_cast<bool>(ln::load_llama2c(w, file)));
+  const auto p = ln::pack(w);
+  auto target = opened(p, {.target = 200, .logits = 5});
+  const token begin[] = {1};
+  const auto want = text_of(target, begin, ln::greedy{});
+  BOOST_TEST(want.size() == 200u);
+  const auto compare = [&]<class D>(const ln::packed<D>& q) {
+    auto draft = opened(q, {.target = 200});
+    auto fast = ln::speculative<M, D>::open(target, draft, 4);
+    BOOST_REQUIRE(static_cast<bool>(fast));
+    std::vector<token> got;
+    fast->generate(begin, ln::greedy{}, [&](token t) { got.push_back(t); });
+    BOOST_TEST(got == want, boost::test_tools::per_element());
+    return fast->counts();
+  };
+  const auto chance = compare(random_packed<random_draft, float>());
+  BOOST_TEST(chance.per_round() < 1.5);
+  const auto close = compare(ln::pack(ln::quantize<ln::storage::int4<32>>(w)));
+  BOOST_TEST(close.per_round() > 2);
+  BOOST_TEST(close.tokens >= 200);
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const auto p = random_packed<target4, float>();
+  auto target = opened(p, {.target = 12, .logits = 3}), draft = opened(p, {.target = 12});
+  for (const index drafts : {0, 3}) {
+    const auto fast = ln::speculative<target4, target4>::open(target, draft, drafts);
+    BOOST_REQUIRE(!fast);
+    BOOST_TEST(fast.error().message() ==
+               "speculative::open: drafts: expected 1 to the target's limits.logits - 1, 2, got " +
+                   std::to_string(drafts));
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
