@@ -141,7 +141,7 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
   std::vector<leaf> all;
   w.visit([&](const path& at, const tensor_info& info, const auto& from) {
     leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
-    one.vector = info.kind == role::scale || info.kind == role::bias;
+    one.vector = info.rows == 1 && !info.decays();
     if (one.vector) std::swap(one.rows, one.columns);
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;

@@ -22,9 +22,9 @@ struct full : policy {
     static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                   "linnet::attention::full: rotary positions need an even head width d_kv");
     static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
-    using to_query = linear<in, n, A.bias>;
-    using to_key = linear<in, kv, A.bias>;
-    using to_output = linear<n, out, A.bias>;
+    using to_query = linnet::linear<in, n, A.bias>;
+    using to_key = linnet::linear<in, kv, A.bias>;
+    using to_output = linnet::linear<n, out, A.bias>;
 
     template <class Form>
     struct params {
