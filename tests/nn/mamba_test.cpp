@@ -91,7 +91,7 @@ void check_naive(index length, double tolerance) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_SUITE(mamba)
+BOOST_AUTO_TEST_SUITE(mamba_mixer)
 
 BOOST_AUTO_TEST_CASE(gradients) {
   check_layer<tiny>({.lengths = {5, 3}});

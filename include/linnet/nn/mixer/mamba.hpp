@@ -25,6 +25,7 @@ template <index State = 16, index Conv = 4, index Expand = 2>
 struct mamba : attention::policy {
   static_assert(State > 0 && Conv > 0 && Expand > 0,
                 "linnet::mixer::mamba<State, Conv, Expand>: all three must be positive");
+  static constexpr index state = State, conv = Conv, expand = Expand;
   static constexpr bool bidirectional = false;
   static constexpr bool rewinds = false;  ///< the state cannot forget its last tokens
   static std::string name() {
@@ -65,11 +66,11 @@ struct mamba : attention::policy {
         f(where, changed, leaf...);
       };
       to_inner::visit(f, at / "in_proj", p.in_proj...);
-      const path conv = at / "conv";
+      const path filter = at / "conv";
       // The filters are no linear map: a table that is stored in full and decays.
-      f(conv / "weight", tensor_info{inner, Conv, role::position, 0, &uniform<Conv>},
+      f(filter / "weight", tensor_info{inner, Conv, role::position, 0, &uniform<Conv>},
         p.conv_weight...);
-      f(conv / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
+      f(filter / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
       to_mixed::visit(f, at / "x_proj", p.x_proj...);
       to_delta::visit(timed, at / "dt_proj", p.dt_proj...);
       f(at / "A_log", tensor_info{inner, State, role::bias, 0, &initial_a_log}, p.a_log...);
