@@ -124,6 +124,20 @@ BOOST_AUTO_TEST_CASE(training, *boost::unit_test::label("tsan")) {
   check_training<fourier_t5>(t5_data<fourier_t5>(3, 37, 9));
 }
 
+// Stored in int8, a model computes what the numbers that its codes stand for say.
+BOOST_AUTO_TEST_CASE(quantized) {
+  using int8 = ln::quantized<mamba, ln::storage::int8>;
+  ln::weights<mamba> w;
+  randomize(w);
+  const auto q = ln::quantize<ln::storage::int8>(w);
+  const decoder_tokens data(2, 40, mamba::vocabulary);
+  const auto got = logits_of(ln::pack(q), data),
+             want = logits_of(ln::pack(decoded<mamba>(q)), data);
+  BOOST_TEST(distance(got, want) <= same_result<float>);
+  BOOST_TEST(distance(got, logits_of(ln::pack(w), data)) > 1e-4);
+  static_assert(ln::weight_bytes<int8>() < ln::weight_bytes<mamba>());
+}
+
 // A source among longer ones gives what it gives alone.
 BOOST_AUTO_TEST_CASE(padded_sources) {
   const auto check = []<class M>(ln::packed<M, double> p) {
