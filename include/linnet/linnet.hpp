@@ -12,6 +12,9 @@
 #include <linnet/io/llama2c.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/zoo.hpp>
+#include <linnet/nn/attention/linear.hpp>
+#include <linnet/nn/mixer/fnet.hpp>
+#include <linnet/nn/mixer/mamba.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>

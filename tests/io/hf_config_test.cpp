@@ -204,6 +204,38 @@ BOOST_AUTO_TEST_CASE(gpt2) {
                       "n_inner: expected 50 (the model type), got no such field, which means 96"}});
 }
 
+BOOST_AUTO_TEST_CASE(mamba) {
+  refuses<test::mamba>(
+      "mamba", {
+                   {"\"model_type\": \"mamba\"", "\"model_type\": \"mamba2\"",
+                    "model_type: expected \"mamba\" (the model type), got \"mamba2\""},
+                   {"\"vocab_size\": 41", "\"vocab_size\": 42",
+                    "vocab_size: expected 41 (the model type), got 42"},
+                   {"\"hidden_size\": 24", "\"hidden_size\": 48",
+                    "hidden_size: expected 24 (the model type), got 48"},
+                   {"\"state_size\": 5,", "",
+                    "state_size: expected 5 (the model type), got no such field, which means 16"},
+                   {"\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2",
+                    "num_hidden_layers: expected 3 (the model type), got 2"},
+                   {"\"conv_kernel\": 4", "\"conv_kernel\": 3",
+                    "conv_kernel: expected 4 (the model type), got 3"},
+                   {"\"expand\": 2", "\"expand\": 3", "expand: expected 2 (the model type), got 3"},
+                   {"\"time_step_rank\": 2", "\"time_step_rank\": 3",
+                    "time_step_rank: expected 2 (the model type), got 3"},
+                   {"\"time_step_rank\": 2", "\"time_step_rank\": \"auto\"", "success"},
+                   {"\"layer_norm_epsilon\": 1e-05", "\"layer_norm_epsilon\": 1e-06",
+                    "layer_norm_epsilon: expected 1e-05 (the model type), got 1e-06"},
+                   {"\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"",
+                    "hidden_act: expected \"silu\" (the model type), got \"gelu\""},
+                   {"\"use_bias\": false", "\"use_bias\": true",
+                    "use_bias: expected false (the model type), got true"},
+                   {"\"use_conv_bias\": true", "\"use_conv_bias\": false",
+                    "use_conv_bias: expected true (the model type), got false"},
+                   {"\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false",
+                    "tie_word_embeddings: expected true (the model type), got false"},
+               });
+}
+
 BOOST_AUTO_TEST_CASE(own_files_fit) {
   const auto fits = []<class M>(M) {
     BOOST_TEST(verdict<M>(ln::make_hf_config<M>()) == "success");
@@ -211,6 +243,7 @@ BOOST_AUTO_TEST_CASE(own_files_fit) {
   fits(test::llama_gqa());
   fits(test::llama_mqa());
   fits(test::gpt2_inner());
+  fits(test::mamba_untied());
   fits(test::t5_1_0());
   fits(test::t5_1_1());
   fits(ln::zoo::stlm_50m());

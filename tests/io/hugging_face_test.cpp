@@ -73,6 +73,8 @@ BOOST_AUTO_TEST_CASE(fixtures_round_trip) {
   (void)load_golden<test::llama_mqa>("llama_mqa_tied");
   (void)load_golden<test::gpt2>("gpt2");
   (void)load_golden<test::gpt2_inner>("gpt2_inner");
+  (void)load_golden<test::mamba>("mamba");
+  (void)load_golden<test::mamba_untied>("mamba_untied");
   (void)load_golden<test::t5_1_0>("t5_v1_0");
   (void)load_golden<test::t5_long>("t5_v1_0_long");
   (void)load_golden<test::t5_1_1>("t5_v1_1");
@@ -141,6 +143,15 @@ BOOST_AUTO_TEST_CASE(names_in_both_directions) {
   check(ln::weights<test::t5_1_1>(), ln::hf_kind::t5, true);
   check(ln::weights<test::llama_gqa>(), ln::hf_kind::llama, true);
   check(ln::weights<test::gpt2>(), ln::hf_kind::gpt2, false);
+  check(ln::weights<test::mamba_untied>(), ln::hf_kind::mamba, false);
+  BOOST_TEST(ln::hugging_face_name(ln::hf_kind::mamba, "blocks.1.attention.A_log") ==
+             "backbone.layers.1.mixer.A_log");
+  static_assert(
+      ln::hf_kind_of<ln::decoder<test::mamba_shape, ln::mixer::mamba<5>, ln::position::none>>() ==
+      ln::hf_kind::none);
+  static_assert(ln::hf_kind_of<ln::decoder<test::mamba_shape, ln::mixer::mamba<5>, ln::ffn::skip,
+                                           ln::norm::layer_norm, ln::position::none>>() ==
+                ln::hf_kind::none);
   BOOST_TEST(ln::hugging_face_name(ln::hf_kind::t5, "encoder.blocks.11.ffn.w1.weight") ==
              "encoder.blocks.11.ffn.w1.weight");
   BOOST_TEST(ln::linnet_name(ln::hf_kind::t5, "encoder.block.x.layer.0.layer_norm.weight") == "");
@@ -213,6 +224,20 @@ BOOST_AUTO_TEST_CASE(gpt2_without_prefix_and_with_masks) {
   BOOST_TEST(d.load(w) ==
              "model.safetensors: h.0.attn.biases: expected only tensors of the model type, got "
              "BOOL [1, 1, 32, 32]");
+}
+
+// The file of the backbone alone has no prefix; filters have three dimensions.
+BOOST_AUTO_TEST_CASE(mamba_without_prefix) {
+  directory d("mamba");
+  ln::weights<test::mamba> w, plain;
+  BOOST_TEST(d.load(plain) == "success");
+  for (auto& t : d.tensors) t.name = t.name.substr(std::string_view("backbone.").size());
+  BOOST_TEST(d.load(w) == "success");
+  BOOST_TEST(test::same_bytes(w, plain));
+  d.tensor("layers.2.mixer.conv1d.weight").shape = {48, 4};
+  BOOST_TEST(d.load(w) ==
+             "model.safetensors: layers.2.mixer.conv1d.weight: expected real [48, 1, 4] (the model "
+             "type), got F32 [48, 4]");
 }
 
 BOOST_AUTO_TEST_CASE(llama_leftovers) {

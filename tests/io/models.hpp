@@ -75,6 +75,23 @@ inline constexpr ln::t5_shape t5_shape_1_1{.d_model = 18,
                                            .decoder_layers = 2,
                                            .vocabulary = 43};
 
+inline constexpr ln::decoder_shape mamba_shape{.d_model = 24,
+                                               .d_ff = 1,
+                                               .heads = 1,
+                                               .kv_heads = 1,
+                                               .layers = 3,
+                                               .vocabulary = 41,
+                                               .context = 64,
+                                               .eps = 1e-5};
+inline constexpr ln::decoder_shape mamba_untied_shape{.d_model = 18,
+                                                      .d_ff = 1,
+                                                      .heads = 1,
+                                                      .kv_heads = 1,
+                                                      .layers = 2,
+                                                      .vocabulary = 41,
+                                                      .context = 64,
+                                                      .eps = 1e-5};
+
 using llama_gqa = ln::decoder<gqa_shape, ln::position::rope_half, ln::tie::untied>;
 using llama_gqa_interleaved = ln::decoder<gqa_shape, ln::tie::untied>;
 using llama_mha = ln::decoder<mha_shape, ln::position::rope_half>;
@@ -84,6 +101,9 @@ using gpt2_of = ln::decoder<Shape, ln::norm::layer_norm, ln::position::learned, 
                             ln::bias::all>;
 using gpt2 = gpt2_of<gpt2_shape>;
 using gpt2_inner = gpt2_of<gpt2_inner_shape>;
+using mamba = ln::decoder<mamba_shape, ln::mixer::mamba<5>, ln::ffn::skip, ln::position::none>;
+using mamba_untied = ln::decoder<mamba_untied_shape, ln::mixer::mamba<4, 3, 3>, ln::ffn::skip,
+                                 ln::position::none, ln::tie::untied, ln::bias::all>;
 using t5_1_0 = ln::t5<t5_shape_1_0>;
 using t5_long = ln::t5<t5_shape_long>;
 using t5_1_1 = ln::t5<t5_shape_1_1, ln::ffn::gated_gelu, ln::tie::untied>;

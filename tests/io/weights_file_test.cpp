@@ -42,6 +42,13 @@ BOOST_AUTO_TEST_CASE(every_family_round_trips) {
   (void)round_trip(test::distinct<test::llama_gqa>());
   (void)round_trip(test::distinct<test::gpt2>());
   (void)round_trip(test::distinct<test::t5_1_0>());
+  const std::string states = round_trip(test::distinct<test::mamba>());
+  const auto mamba = ln::parse_safetensors(test::bytes(states));
+  LINNET_REQUIRE_OK(mamba);
+  BOOST_TEST(mamba->find("blocks.2.attention.A_log")->description() == "F32 [48, 5]");
+  BOOST_TEST(mamba->find("blocks.2.attention.D")->description() == "F32 [48]");
+  BOOST_TEST(mamba->find("blocks.2.attention.conv.weight")->description() == "F32 [48, 4]");
+  BOOST_TEST(mamba->metadata().at("attention") == "mamba<5, 4, 2>");
   (void)round_trip(test::distinct<test::t5_1_1, double>());
   (void)round_trip(
       test::distinct<ln::decoder<test::mha_shape, own_ffn, ln::position::sinusoidal>>());

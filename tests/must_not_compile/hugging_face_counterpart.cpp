@@ -1,4 +1,4 @@
-// Hugging Face files hold only T5, Llama and GPT-2.
+// Hugging Face files hold only T5, Llama, GPT-2 and Mamba.
 // expect: linnet: this model type has no counterpart at Hugging Face
 #include <linnet/json.hpp>
 #include <linnet/linnet.hpp>

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch.overrides import TorchFunctionMode
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM,
-                          T5Config, T5ForConditionalGeneration)
+                          MambaConfig, MambaForCausalLM, T5Config, T5ForConditionalGeneration)
 from transformers.utils import logging
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -59,6 +59,12 @@ def gpt2(**kw):
     return GPT2LMHeadModel, GPT2Config(**kw)
 
 
+def mamba(**kw):
+    kw = dict(hidden_size=24, state_size=5, vocab_size=41, num_hidden_layers=3,
+              layer_norm_epsilon=1e-5) | kw
+    return MambaForCausalLM, MambaConfig(**kw)
+
+
 # name: (model, source lengths, target lengths) for T5, (model, lengths) for decoders.
 CASES = {
     "t5_v1_0": (t5(d_ff=40, num_decoder_layers=3), (13, 7, 1), (9, 6, 3)),
@@ -79,6 +85,11 @@ CASES = {
                              tie_word_embeddings=True), (15, 6, 1)),
     "gpt2": (gpt2(), (17, 11, 5)),
     "gpt2_inner": (gpt2(n_layer=1, n_inner=50, vocab_size=37), (13, 10)),
+    # Longer than a block of the scan.
+    "mamba": (mamba(), (39, 33, 5)),
+    # Another filter, another expansion, biases.
+    "mamba_untied": (mamba(hidden_size=18, state_size=4, conv_kernel=3, expand=3, use_bias=True,
+                           num_hidden_layers=2, tie_word_embeddings=False), (17, 11)),
 }
 
 
@@ -88,12 +99,12 @@ def fill_weights(model, gen):
     """Random float32 weights, scaled per role so that logits are O(1) while the residual stream is SMALL."""
     tied = model.lm_head.weight is model.get_input_embeddings().weight
     final_norm = {"t5": "decoder.final_layer_norm.", "llama": "model.norm.",
-                  "gpt2": "transformer.ln_f."}[model.config.model_type]
+                  "gpt2": "transformer.ln_f.", "mamba": "backbone.norm_f."}[model.config.model_type]
     for name, p in model.named_parameters():
         x = torch.randn(p.shape, generator=gen)
         module, kind = name.split(".")[-2:]
         fan_in = p.shape[0] if model.config.model_type == "gpt2" else p.shape[-1]
-        writes_residual = module in ("o", "wo", "o_proj", "down_proj", "c_proj")
+        writes_residual = module in ("o", "wo", "o_proj", "down_proj", "c_proj", "out_proj")
         if "norm" in module or module.startswith("ln_"):
             x = 0.2 * x + (1 if kind == "weight" else 0)
             if tied and name.startswith(final_norm):
@@ -101,8 +112,12 @@ def fill_weights(model, gen):
                 x /= SMALL * (1 if model.config.model_type == "t5" else p.numel() ** 0.5)
         elif kind == "bias":
             x *= 0.3 * (SMALL if writes_residual else 1)
-        elif module in ("shared", "embed_tokens", "wte", "wpe"):
+        elif module in ("shared", "embed_tokens", "wte", "wpe", "embeddings"):
             x *= SMALL
+        elif kind == "A_log":
+            x = 0.3 * x + torch.arange(1, p.shape[1] + 1).log()
+        elif kind == "D":
+            x = 0.3 * x + 1
         elif module == "relative_attention_bias":
             pass
         else:
@@ -180,9 +195,10 @@ def adamw_losses(model, inputs, steps=10):
     """Loss before each step and after the last, always on the same batch."""
     model = copy.deepcopy(model)
     params = list(model.parameters())  # tied tensors appear once
+    decays = [p.dim() >= 2 and not n.endswith("A_log") for n, p in model.named_parameters()]
     opt = torch.optim.AdamW([
-        {"params": [p for p in params if p.dim() >= 2], "weight_decay": 0.1},
-        {"params": [p for p in params if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p, d in zip(params, decays) if d], "weight_decay": 0.1},
+        {"params": [p for p, d in zip(params, decays) if not d], "weight_decay": 0.0},
     ], lr=1e-3, betas=(0.9, 0.95), eps=1e-8, foreach=False)
     losses = []
     for _ in range(steps):

@@ -246,6 +246,27 @@ void gpt2_fields(hf_fields& to) {
   to.truth("tie_word_embeddings", M::tied, true);
 }
 
+template <class M>
+void mamba_fields(hf_fields& to) {
+  constexpr decoder_shape s = M::shape;
+  using mixer = typename M::attention;
+  to.text("model_type", "mamba", "mamba");
+  to.number("vocab_size", static_cast<double>(s.vocabulary));
+  to.number("hidden_size", static_cast<double>(s.d_model));
+  to.number("state_size", static_cast<double>(mixer::state), 16);
+  to.number("num_hidden_layers", static_cast<double>(s.layers));
+  to.number("conv_kernel", static_cast<double>(mixer::conv), 4);
+  to.number("expand", static_cast<double>(mixer::expand), 2);
+  const auto rank = static_cast<double>(mixer::template layer<M::self>::rank);
+  to.number("time_step_rank", rank, rank);
+  to.all.back().other_value = json_quoted("auto");
+  to.number("layer_norm_epsilon", s.eps, 1e-5);
+  to.text("hidden_act", "silu", "silu", "swish");
+  to.truth("use_bias", M::biased, false);
+  to.truth("use_conv_bias", true, true);
+  to.truth("tie_word_embeddings", M::tied, true);
+}
+
 /// What a config.json of `M` says. `file`: the one at hand, if any.
 template <class M>
 hf_fields fields_of(const hf_config* file) {
@@ -258,6 +279,8 @@ hf_fields fields_of(const hf_config* file) {
     t5_fields<M>(fields, !M::tied && scaled && *scaled == "false");
   } else if constexpr (kind == hf_kind::llama) {
     llama_fields<M>(fields);
+  } else if constexpr (kind == hf_kind::mamba) {
+    mamba_fields<M>(fields);
   } else {
     gpt2_fields<M>(fields);
   }
@@ -299,7 +322,7 @@ template <class M>
 std::string make_hf_config() {
   constexpr hf_kind kind = hf_kind_of<M>();
   constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM",
-                                          "GPT2LMHeadModel"};
+                                          "GPT2LMHeadModel", "MambaForCausalLM"};
   std::string text = "{\n  \"architectures\": [\n    " +
                      detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)

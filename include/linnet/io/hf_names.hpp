@@ -1,9 +1,10 @@
 #pragma once
 /// @file
-/// Hugging Face's names and layouts of the tensors of T5, Llama and GPT-2 (zoo A7, C1).
+/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba (zoo A7, C1, D11).
 
 #include <linnet/io/facts.hpp>
 #include <linnet/io/tensor.hpp>
+#include <linnet/nn/mixer/mamba.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -12,8 +13,16 @@ enum class hf_kind {
   none,   ///< no counterpart: other norms, positions or attention
   t5,     ///< T5 1.0 and 1.1
   llama,  ///< RMSNorm and rotary positions
-  gpt2    ///< LayerNorm, learned positions, biases
+  gpt2,   ///< LayerNorm, learned positions, biases
+  mamba   ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
 };
+
+namespace detail {
+template <class P>
+inline constexpr bool is_mamba = false;
+template <index State, index Conv, index Expand>
+inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
+}  // namespace detail
 
 /// The counterpart of model type `M`. Its feed-forward does not matter here: tensors of one that
 /// Hugging Face does not know keep linnet's names in files.
@@ -25,8 +34,11 @@ constexpr hf_kind hf_kind_of() {
                       std::is_same_v<typename M::decoder_attention, attention::full>;
     return rms && full ? hf_kind::t5 : hf_kind::none;
   } else {
-    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
     using P = typename M::position;
+    if (detail::is_mamba<typename M::attention>)
+      return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
+                                                                         : hf_kind::none;
+    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
     if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
       return hf_kind::llama;
     const bool plain = M::shape.kv_heads == M::shape.heads &&
@@ -107,11 +119,24 @@ inline constexpr name_rule gpt2_rules[] = {
     {"norm", "transformer.ln_f"},
     {"head", "lm_head"},
 };
+inline constexpr name_rule mamba_rules[] = {
+    {"embedding", "backbone.embeddings"},
+    {"blocks.#.attention.norm", "backbone.layers.#.norm"},
+    {"blocks.#.attention.in_proj", "backbone.layers.#.mixer.in_proj"},
+    {"blocks.#.attention.conv", "backbone.layers.#.mixer.conv1d"},
+    {"blocks.#.attention.x_proj", "backbone.layers.#.mixer.x_proj"},
+    {"blocks.#.attention.dt_proj", "backbone.layers.#.mixer.dt_proj"},
+    {"blocks.#.attention", "backbone.layers.#.mixer"},  // A_log and D
+    {"blocks.#.attention.out_proj", "backbone.layers.#.mixer.out_proj"},
+    {"norm", "backbone.norm_f"},
+    {"head", "lm_head"},
+};
 
 constexpr std::span<const name_rule> rules_of(hf_kind kind) {
   if (kind == hf_kind::t5) return t5_rules;
   if (kind == hf_kind::llama) return llama_rules;
   if (kind == hf_kind::gpt2) return gpt2_rules;
+  if (kind == hf_kind::mamba) return mamba_rules;
   return {};
 }
 
@@ -224,7 +249,8 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
     part.at.transposed = !tensor.vector;
     if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
   }
-  for (const std::string_view prefix : {"model.", "transformer."})
+  if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
+  for (const std::string_view prefix : {"model.", "transformer.", "backbone."})
     if (part.at.name.starts_with(prefix))
       part.aliases.push_back(part.at.name.substr(prefix.size()));
   if (name == "embedding") {

@@ -7,10 +7,10 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Loads the weights of a T5, Llama or GPT-2 directory into a model of a matching type. config.json
-/// is compared first (check_config()), then every tensor, and only then is `w` written. Llama's
-/// rotary pairs are reordered where the type uses position::rope.
-/// Errors: those of read_hf_config(), check_config() and load_safetensors().
+/// Loads the weights of a T5, Llama, GPT-2 or Mamba directory into a model of a matching type.
+/// config.json is compared first (check_config()), then every tensor, and only then is `w` written.
+/// Llama's rotary pairs are reordered where the type uses position::rope. Errors: those of
+/// read_hf_config(), check_config() and load_safetensors().
 template <class M, class T>
 result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) {
   const auto config = read_hf_config(directory + "/config.json");

@@ -141,7 +141,7 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
   std::vector<leaf> all;
   w.visit([&](const path& at, const tensor_info& info, const auto& from) {
     leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
-    one.vector = info.kind == role::scale || info.kind == role::bias;
+    one.vector = !info.decays() && info.rows == 1;
     if (one.vector) std::swap(one.rows, one.columns);
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
@@ -191,6 +191,7 @@ struct placement {
   index rows = 0;    ///< its shape: [rows, columns], or [rows] for a vector
   index columns = 1;
   bool vector = false;
+  bool depthwise = false;   ///< the file has filters of channels: [rows, 1, columns]
   bool transposed = false;  ///< the file has [in, out]
   index offset = 0;         ///< output feature of the file at which the model's first row stands
   index half_heads =

@@ -12,7 +12,7 @@ namespace naming {
 /// linnet's own names and layouts; holds every model, quantized ones too (their codes, and the
 /// scales and zero points as `<name>.scales` and `<name>.zeros`).
 struct canonical {};
-/// Those of Hugging Face Transformers for T5, Llama and GPT-2.
+/// Those of Hugging Face Transformers for T5, Llama, GPT-2 and Mamba.
 struct hugging_face {};
 }  // namespace naming
 
@@ -29,7 +29,8 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
                 "(norm::rms), Llama (norm::rms "
                 "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, "
                 "no grouped queries), all "
-                "with attention::full; use naming::canonical");
+                "with attention::full, and Mamba (mixer::mamba, ffn::skip, norm::rms, "
+                "position::none); use naming::canonical");
   static_assert(!foreign || !weights<M, T>::storage::scaled,
                 "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
                 "model and quantize() it, or "
@@ -56,12 +57,15 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
 
 /// The file's shape of a part, for comparison with a record's.
 inline std::vector<index> shape_of(const placement& at) {
-  return at.vector ? std::vector<index>{at.rows} : std::vector<index>{at.rows, at.columns};
+  if (at.vector) return {at.rows};
+  if (at.depthwise) return {at.rows, 1, at.columns};
+  return {at.rows, at.columns};
 }
 
 inline std::string shape_text(const placement& at) {
-  return "[" + std::to_string(at.rows) +
-         (at.vector ? "]" : ", " + std::to_string(at.columns) + "]");
+  std::string text;
+  for (const index size : shape_of(at)) text += (text.empty() ? "[" : ", ") + std::to_string(size);
+  return text + "]";
 }
 
 /// Whether codes, scales and zero points are ones that quantize() could have made.
