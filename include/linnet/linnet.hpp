@@ -9,6 +9,10 @@
 #include <linnet/io/llama2c.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/zoo.hpp>
+#include <linnet/nn/attention/linformer.hpp>
+#include <linnet/nn/attention/longformer.hpp>
+#include <linnet/nn/attention/lsh.hpp>
+#include <linnet/nn/attention/nystrom.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/train/gradient_check.hpp>
