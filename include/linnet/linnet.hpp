@@ -13,6 +13,7 @@
 #include <linnet/nn/attention/longformer.hpp>
 #include <linnet/nn/attention/lsh.hpp>
 #include <linnet/nn/attention/nystrom.hpp>
+#include <linnet/nn/attention/routing.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/train/gradient_check.hpp>

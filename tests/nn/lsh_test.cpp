@@ -122,7 +122,7 @@ BOOST_AUTO_TEST_CASE(counts_and_order) {
 // A row and its multiples share a bucket, its opposite has the opposite one; a rotation is normal
 // and does not depend on how many columns there are.
 BOOST_AUTO_TEST_CASE(hashing) {
-  constexpr index h = 5, n = 100, ld = 32;
+  constexpr index h = 16, n = 1000, ld = 32;
   std::vector<double> r(at(h * ld)), fewer(at(h * 7)), scratch(at(48 * ld));
   ln::ops::fill_rotation(ln::seed{4}, 9, h, ld, r.data());
   ln::ops::fill_rotation(ln::seed{4}, 9, h, index{7}, fewer.data());

@@ -148,7 +148,8 @@ struct longformer : policy {
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         using K = decltype(kernels);
         tile.begin_backward(kernels, at.rows,
-                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); });
+                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+                            [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
           tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));

@@ -79,6 +79,8 @@ struct lsh : policy {
       c.most = (std::min)(2 * Bucket, e.length);
       c.wide = round_up((ops::bucket_count(e.length, Bucket) + 1) / 2, ops::panel_width);
       c.b = maps::template plan<T>(m, e);
+      c.b.k = m.keep.take<T>(e.rows() * n);
+      if (e.training) c.b.dk = m.scratch.take<T>(e.rows() * n);
       c.lengths = m.keep.take<T>(e.rows() * A.heads);
       c.largest = m.keep.take<T>(e.rows() * A.heads);
       c.sum = m.keep.take<T>(e.rows() * A.heads);
@@ -137,6 +139,7 @@ struct lsh : policy {
                          view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                          context<T>& ctx) {
       maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      ops::fill(ctx.on, x.rows() * n, T(0), c.b.dk);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         using K = decltype(kernels);
         for (index i = 0; i < at.rows; ++i) {
@@ -145,7 +148,8 @@ struct lsh : policy {
           K::template scale<T>(tile.keys(), T(1) / c.sum[query], tile.row(i));
         }
         tile.begin_backward(kernels, at.rows,
-                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); });
+                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+                            [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
           tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
           // The sum over all rounds of probability times slope is the output times its slope.
@@ -176,7 +180,7 @@ struct lsh : policy {
           }
       });
       linnet::detail::unit_heads_backward(ctx.on, x.rows(), A.heads, h, c.b.k, c.lengths, c.b.dk,
-                                          c.b.dq);
+                                          c.b.dq, true);
       maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 

@@ -13,8 +13,7 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// The maps x -> q, k, v and mixed -> y of self-attention over whole sequences, named as those of
-/// attention::full. With `SharedKey` there is no map of its own for keys: the kind makes them from
-/// the queries.
+/// attention::full. With `SharedKey` there are no keys here: the kind makes them from the queries.
 template <attention_shape A, bool SharedKey = false>
 struct attention_maps {
   static_assert(A.heads % A.kv_heads == 0,
@@ -22,9 +21,6 @@ struct attention_maps {
   static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                 "linnet::attention: rotary positions need an even head width d_kv");
   static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
-  /// Width of all key heads: shared keys are as many as queries.
-  static constexpr index keys = SharedKey ? n : kv;
-  static constexpr index key_heads = keys / h;
   using to_query = linear<in, n, A.bias>;
   using to_key = linear<in, kv, A.bias>;
   using to_output = linear<n, out, A.bias>;
@@ -63,7 +59,7 @@ struct attention_maps {
   /// Buffers around the mixing.
   template <class T>
   struct buffers {
-    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, keys], [rows, kv]
+    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
     T* mixed = nullptr;                          ///< [rows, n] before the output map
     T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
   };
@@ -75,12 +71,12 @@ struct attention_maps {
     m.product(e.rows(), in, kv, e);
     m.product(e.rows(), n, out, e);
     b.q = m.keep.take<T>(e.rows() * n);
-    b.k = m.keep.take<T>(e.rows() * keys);
+    if (!SharedKey) b.k = m.keep.take<T>(e.rows() * kv);
     b.v = m.keep.take<T>(e.rows() * kv);
     b.mixed = m.keep.take<T>(e.rows() * n);
     if (e.training) {
       b.dq = m.scratch.take<T>(e.rows() * n);
-      b.dk = m.scratch.take<T>(e.rows() * keys);
+      if (!SharedKey) b.dk = m.scratch.take<T>(e.rows() * kv);
       b.dv = m.scratch.take<T>(e.rows() * kv);
       b.d_mixed = m.scratch.take<T>(e.rows() * n);
     }
@@ -107,7 +103,7 @@ struct attention_maps {
     without_cache::cache<T> none;
     to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
   }
-  /// dy -> d_mixed, and zeros in dq, dk and dv.
+  /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
   template <class T, class S, class P, class D>
   static void finish_backward(const P& p, D& dp, view<const T, out> dy, const buffers<T>& b,
                               context<T>& ctx) {
@@ -117,7 +113,7 @@ struct attention_maps {
     to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
                                        ctx);
     ops::fill(ctx.on, rows * n, T(0), b.dq);
-    ops::fill(ctx.on, rows * keys, T(0), b.dk);
+    if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
     ops::fill(ctx.on, rows * kv, T(0), b.dv);
   }
   /// dq, dk (unless shared) and dv -> dx
