@@ -15,6 +15,11 @@
 #include <linnet/nn/attention/linear.hpp>
 #include <linnet/nn/mixer/fnet.hpp>
 #include <linnet/nn/mixer/mamba.hpp>
+#include <linnet/nn/attention/linformer.hpp>
+#include <linnet/nn/attention/longformer.hpp>
+#include <linnet/nn/attention/lsh.hpp>
+#include <linnet/nn/attention/nystrom.hpp>
+#include <linnet/nn/attention/routing.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>

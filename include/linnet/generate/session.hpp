@@ -39,6 +39,15 @@ template <class M, class T = float>
 class session {
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
+  static constexpr bool continues() {
+    if constexpr (encodes)
+      return M::decoder_attention::continues;
+    else
+      return M::attention::continues;
+  }
+  static_assert(continues(),
+                "linnet::session: this kind of attention cannot continue cached sequences, so the "
+                "model cannot be run token by token; an evaluator scores whole sequences");
 
  public:
   using model = M;

@@ -65,6 +65,9 @@ result<void> acceptable(const char* where, const limits& l) {
   if constexpr (M::family == model_family::t5) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
+    constexpr index longest = M::encoder_attention::longest;
+    if (longest > 0 && l.source > longest)
+      return refuse("limits.source", "no more tokens than the encoder's attention reads", l.source);
   } else {
     if (l.target < 0)
       return refuse("limits.target", "0 (the whole context) or a positive length", l.target);

@@ -42,7 +42,9 @@ enum class role {
              ///< token
   position,  ///< a table of positions or relative-position buckets; always stored in full
   scale,     ///< a norm's gamma, starts at one
-  bias       ///< an additive vector, starts at zero
+  bias,      ///< an additive vector, starts at zero
+  average    ///< rows of unit length that follow running averages and have no derivative: backward
+             ///< adds to their gradient what they are to follow, see follow_averages()
 };
 
 /// The facts about one parameter tensor.
@@ -58,8 +60,10 @@ struct tensor_info {
   constexpr index size() const { return rows * columns; }
   /// Whether it takes the model's storage type; the rest stays in the scalar type.
   constexpr bool stored() const { return kind == role::matrix || kind == role::table; }
-  /// Whether weight decay applies: every tensor with two dimensions.
-  constexpr bool decays() const { return kind != role::scale && kind != role::bias; }
+  /// Whether weight decay applies: every trained tensor with two dimensions.
+  constexpr bool decays() const {
+    return kind != role::scale && kind != role::bias && kind != role::average;
+  }
 };
 
 /// The forms in which a layer's `params` can appear.

@@ -179,7 +179,9 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows},
                                       {dx.data(), rows}, cache, ctx);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
-    for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
+    // What an average is to follow is no derivative; the loss must not depend on it smoothly.
+    for (index i = 0; i < info.size(); ++i)
+      leaf[i] = info.kind == role::average ? 0 : leaf[i] - start;
   });
   for (auto* gradient : {&dx, &d_memory, &d_bias})
     for (double& v : *gradient) v -= start;
@@ -238,7 +240,9 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   detail::pack_into(on, w, p);
   (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
-    for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
+    // What an average is to follow is no derivative; the loss must not depend on it smoothly.
+    for (index i = 0; i < info.size(); ++i)
+      leaf[i] = info.kind == role::average ? 0 : leaf[i] - start;
   });
   M::visit(
       [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {

@@ -7,6 +7,7 @@
 
 #include <linnet/model/buffers.hpp>
 #include <linnet/ops/language.hpp>
+#include <linnet/train/averages.hpp>
 #include <linnet/train/optimizers.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -17,6 +18,7 @@ struct training {
   double dropout = 0;      ///< probability of dropping a value
   double z_loss = 0;       ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
   std::uint64_t seed = 0;  ///< of the dropout masks
+  double average = 0.999;  ///< share of a running average that a step keeps (zoo D7)
 };
 
 namespace detail {
@@ -194,6 +196,7 @@ class trainer {
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
+    follow_averages(on, how_.average, gradients_, *weights_);
     const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
     const bool usable = is_finite(norm) && tokens > 0;
     if (usable) {

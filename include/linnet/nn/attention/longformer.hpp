@@ -1,0 +1,310 @@
+#pragma once
+/// @file
+/// Longformer: a window of neighbours, and a few global tokens that see all and that all see.
+
+#include <linnet/nn/attention/maps.hpp>
+#include <linnet/ops/attention_tile.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Local and global attention (Beltagy et al. 2020; zoo D5) in O(T (Window + Globals)). The first
+/// `Globals` tokens of a sequence are global: they attend to all tokens, through maps q_global,
+/// k_global and v_global of their own. Every other token attends, in one softmax, to the global
+/// ones and to those at most Window / 2 away on either side. The paper starts the global maps as
+/// copies of the local ones, which training from a full model's weights should do; fresh weights
+/// are drawn independently. For encoders alone.
+template <index Window = 512, index Globals = 1>
+struct longformer : policy {
+  static_assert(Window > 0 && Window % 2 == 0,
+                "linnet::attention::longformer: the window has an even number of tokens, half on "
+                "each side");
+  static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
+  static constexpr bool causal = false;
+  static constexpr bool continues = false;
+  static std::string name() {
+    return "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals) + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(!A.causal,
+                  "linnet::attention::longformer: sees later tokens; it fits T5 encoders");
+    static_assert(!A.cross,
+                  "linnet::attention::longformer: mixes the tokens of one sequence; "
+                  "cross-attention is attention::full's");
+    using maps = linnet::detail::attention_maps<A>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    static constexpr index half = Window / 2, group = A.heads / A.kv_heads;
+    static constexpr bool global = Globals > 0;
+    /// Most keys of a block of local queries.
+    static constexpr index widest = Globals + Window + ops::attention_rows;
+
+    template <class Form>
+    struct global_params {
+      typename maps::to_query::template params<Form> q{};
+      typename maps::to_key::template params<Form> k{}, v{};
+    };
+    template <class Form>
+    struct params : maps::template params<Form> {
+      [[no_unique_address]] std::conditional_t<global, global_params<Form>, std::nullptr_t>
+          all{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      maps::visit(f, at, p...);
+      if constexpr (global) {
+        maps::visit_query(f, at / "q_global", p.all.q...);
+        maps::to_key::visit(f, at / "k_global", p.all.k...);
+        maps::to_key::visit(f, at / "v_global", p.all.v...);
+      }
+    }
+
+    template <class T>
+    struct cache {
+      typename maps::template buffers<T> b{};
+      T *x = nullptr, *q = nullptr, *mixed = nullptr;  ///< [batch * Globals, in or n]: global rows
+      T *k = nullptr, *v = nullptr;                    ///< [rows, kv] for the global queries
+      T *dx = nullptr, *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+      T* scratch = nullptr;  ///< per thread
+      index scratch_size = 0, most = 0;
+      bool training = false;
+      int site = 0, global_site = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index mark = m.scratch.mark(), first = e.batch * (std::min)(Globals, e.length);
+      c.site = m.sites++;
+      c.global_site = m.sites++;
+      c.training = e.training;
+      c.most = (std::min)(widest, e.length);
+      c.b = maps::template plan<T>(m, e);
+      if (global) {
+        c.x = m.keep.take<T>(first * in);
+        c.q = m.keep.take<T>(first * n);
+        c.mixed = m.keep.take<T>(first * n);
+        c.k = m.keep.take<T>(e.rows() * kv);
+        c.v = m.keep.take<T>(e.rows() * kv);
+        if (e.training) {
+          c.dx = m.scratch.take<T>(first * in);
+          c.dq = m.scratch.take<T>(first * n);
+          c.d_mixed = m.scratch.take<T>(first * n);
+          c.dk = m.scratch.take<T>(e.rows() * kv);
+          c.dv = m.scratch.take<T>(e.rows() * kv);
+        }
+      }
+      c.scratch_size = ops::attention_tile<T>::size(c.most, h, e.training);
+      if (global)
+        c.scratch_size =
+            (std::max)(c.scratch_size, ops::attention_scratch(e.length, h, e.training));
+      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      assert(ctx.past == nullptr && "linnet::attention::longformer: no cached decoding");
+      maps::template project<T, S>(p, x, c.b, ctx);
+      if constexpr (global) {
+        const index g = globals(ctx);
+        ctx.on.threads.each(ctx.batch * g, [&](index i) {
+          std::copy_n(x.row(i / g * ctx.length + i % g), in, c.x + i * in);
+        });
+        ops::products<T, S, 1>(ctx.on, ctx.batch * g, in, c.x,
+                               {maps::to_query::template product<T, S>(p.all.q, c.q)});
+        ops::products<T, S, 2>(ctx.on, x.rows(), in, x.data(),
+                               {maps::to_key::template product<T, S>(p.all.k, c.k),
+                                maps::to_key::template product<T, S>(p.all.v, c.v)});
+        rotate_global(c.q, c.k, ctx, false);
+        ops::attention(ctx.on, call(c, ctx));
+      }
+      // Global rows take what they were given, padding nothing, the rest what is below.
+      ctx.on.threads.each(x.rows(), [&](index row) {
+        const index b = row / ctx.length, t = row % ctx.length, g = globals(ctx);
+        if (t < g)
+          std::copy_n(c.mixed + (b * g + t) * n, n, c.b.mixed + row * n);
+        else if (t >= ctx.length_of(b))
+          std::fill_n(c.b.mixed + row * n, n, T(0));
+      });
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        for (index i = 0; i < at.rows; ++i)
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+        tile.mix(kernels, at.rows);
+        for (index i = 0; i < at.rows; ++i)
+          std::copy_n(tile.out(i), h, c.b.mixed + at.query(i, ctx));
+      });
+      maps::template finish<T, S>(p, y, c.b, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        using K = decltype(kernels);
+        tile.begin_backward(kernels, at.rows,
+                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+                            [](index) { return T(1); });
+        for (index i = 0; i < at.rows; ++i) {
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
+          if constexpr (A.relative) {
+            T* const line = ctx.d_bias +
+                            (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
+                            ctx.bias_origin - (at.i0 + i);
+            K::template add<T>(at.seen, line, tile.slopes(i), line);
+            K::template add<T>(tile.keys() - at.seen, line + at.low, tile.slopes(i) + at.seen,
+                               line + at.low);
+          }
+        }
+        tile.end_backward(kernels, at.rows, maps::template scale<T>);
+        for (index i = 0; i < at.rows; ++i)
+          K::template add<T>(h, c.b.dq + at.query(i, ctx), tile.out(i),
+                             c.b.dq + at.query(i, ctx));
+        for (index j = 0; j < tile.keys(); ++j) {
+          const index key = at.key(j, ctx);
+          K::template add<T>(h, c.b.dk + key, tile.dk(j), c.b.dk + key);
+          K::template add<T>(h, c.b.dv + key, tile.dv(j), c.b.dv + key);
+        }
+      });
+      if constexpr (global) global_backward<T, S>(p.all, dp.all, x, dx, c, ctx);
+      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+    }
+
+    /// Nothing is kept from token to token: whole sequences only.
+    static constexpr index state_values(index) { return 0; }
+    static constexpr index flops(const extents& e) {
+      const index g = e.batch * (std::min)(Globals, e.length);
+      return maps::flops(e) + 4 * e.rows() * (std::min)(e.length, Window + 1 + Globals) * n +
+             (global ? 2 * g * in * n + 4 * e.rows() * in * kv + 4 * g * e.length * n : 0);
+    }
+
+   private:
+    /// Local queries [i0, i0 + rows) of one head, and their keys: the first `seen` tokens, then
+    /// those from `low` on.
+    template <class T>
+    struct block {
+      index b, head, i0, rows, seen, low;
+      /// Where query i, or the key of slot j, starts in its rows.
+      index query(index i, const context<T>& ctx) const {
+        return (b * ctx.length + i0 + i) * n + head * h;
+      }
+      index key(index j, const context<T>& ctx) const {
+        return (b * ctx.length + (j < seen ? j : low + j - seen)) * kv + head / group * h;
+      }
+      /// The number of query i's first score, for dropout.
+      index first_score(index i, const context<T>& ctx) const {
+        return (head * ctx.length + i0 + i) * widest;
+      }
+    };
+    template <class T>
+    static index globals(const context<T>& ctx) {
+      return (std::min)(Globals, ctx.length);
+    }
+    /// Calls f(kernels, tile, block) for all blocks of local queries, with their probabilities in
+    /// the tile. Heads that share keys come after each other on one thread.
+    template <class T, class F>
+    static void each_block(const cache<T>& c, const context<T>& ctx, F&& f) {
+      constexpr index most_rows = ops::attention_rows;
+      ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
+        simd::dispatch(ctx.on.level, [&](auto kernels) {
+          using K = decltype(kernels);
+          const index b = item / A.kv_heads, g = item % A.kv_heads, valid = ctx.length_of(b);
+          ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
+                                      c.training);
+          for (index head = g * group; head < (g + 1) * group; ++head)
+            for (index i0 = globals(ctx); i0 < valid; i0 += most_rows) {
+              const index rows = (std::min)(most_rows, valid - i0), seen = globals(ctx);
+              const index low = (std::max)(seen, i0 - half),
+                          high = (std::min)(valid, i0 + rows + half);
+              const block<T> at{b, head, i0, rows, seen, low};
+              tile.load_keys(
+                  seen + high - low, [&](index j) { return c.b.k + at.key(j, ctx); },
+                  [&](index j) { return c.b.v + at.key(j, ctx); });
+              tile.score(kernels, rows, maps::template scale<T>,
+                         [&](index i) { return c.b.q + at.query(i, ctx); });
+              for (index i = 0; i < rows; ++i) {
+                T* const row = tile.row(i);
+                T* const window = row + seen;
+                const index query = i0 + i, first = (std::max)(low, query - half) - low,
+                            last = (std::min)(high, query + half + 1) - low;
+                if constexpr (A.relative) {
+                  const T* const line = ctx.bias + head * (2 * ctx.bias_origin + 1) +
+                                        ctx.bias_origin - query;
+                  K::template add<T>(seen, row, line, row);
+                  K::template add<T>(high - low, window, line + low, window);
+                }
+                std::fill_n(window, first, ops::hidden_score<T>);
+                std::fill(window + last, window + (high - low), ops::hidden_score<T>);
+                K::template softmax<T>(tile.keys(), row);
+              }
+              f(kernels, tile, at);
+            }
+        });
+      });
+    }
+    /// The global queries' attention to all valid tokens.
+    template <class T>
+    static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
+      auto a = maps::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
+      a.key_lengths = ctx.lengths;
+      if constexpr (A.relative) {
+        a.bias = ctx.bias;
+        a.bias_origin = ctx.bias_origin;
+      }
+      a.scratch = c.scratch;
+      a.scratch_size = c.scratch_size;
+      a.dropout = ctx.dropout;
+      a.site = c.global_site;
+      return a;
+    }
+    template <class T, class S>
+    static void global_backward(const global_params<form::kernel<T, S>>& p,
+                                global_params<form::gradient<T>>& dp, view<const T, in> x,
+                                view<T, in> dx, const cache<T>& c, context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index g = globals(ctx), first = ctx.batch * g, rows = x.rows();
+      ctx.on.threads.each(first, [&](index i) {
+        std::copy_n(c.b.d_mixed + (i / g * ctx.length + i % g) * n, n, c.d_mixed + i * n);
+      });
+      ops::fill(ctx.on, first * in, T(0), c.dx);
+      ops::fill(ctx.on, first * n, T(0), c.dq);
+      ops::fill(ctx.on, rows * kv, T(0), c.dk);
+      ops::fill(ctx.on, rows * kv, T(0), c.dv);
+      ops::attention_backward(
+          ctx.on, call(c, ctx),
+          {c.d_mixed, c.dq, c.dk, c.dv, A.relative ? ctx.d_bias : nullptr});
+      rotate_global(c.dq, c.dk, ctx, true);
+      maps::to_query::template backward<T, S>(p.q, dp.q, {c.x, first}, {c.dq, first},
+                                              {c.dx, first}, none, ctx);
+      maps::to_key::template backward<T, S>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
+      maps::to_key::template backward<T, S>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
+      ctx.on.threads.each(first, [&](index i) {
+        T* const to = dx.row(i / g * ctx.length + i % g);
+        for (index j = 0; j < in; ++j) to[j] += c.dx[i * in + j];
+      });
+    }
+    /// Rotary positions of the global queries and their keys, or the derivative.
+    template <class T>
+    static void rotate_global(T* q, T* k, const context<T>& ctx, bool inverse) {
+      if constexpr (A.rope != rope_pairing::none) {
+        const index g = globals(ctx);
+        ctx.on.threads.each(ctx.rows(), [&](index row) {
+          const index b = row / ctx.length, t = row % ctx.length;
+          const T* const table = ctx.rope + t * h;
+          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
+          if (t < g) ops::rope_row(A.rope, A.heads, h, table, q + (b * g + t) * n, inverse);
+        });
+      }
+    }
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,345 @@
+#pragma once
+/// @file
+/// Reformer's attention: tokens of similar direction, found by hashing, attend to each other.
+
+#include <linnet/nn/attention/unit_rows.hpp>
+#include <linnet/ops/attention_tile.hpp>
+#include <linnet/ops/buckets.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Whom a token of lsh sees among the tokens of its chunk and the one before.
+enum class reach {
+  chunks,  ///< all of them, as the paper's code does
+  bucket   ///< those of its own bucket
+};
+
+/// Locality-sensitive hashing attention with shared queries and keys (Kitaev et al. 2020; zoo D6),
+/// k = q / |q|. In each of `Rounds` rounds, tokens are sorted by bucket = argmax [q R; -q R], R
+/// normal and fixed by `Seed` and the layer, then by position, and cut into chunks of `Bucket`; a
+/// token sees its chunk and the one before (the last, for the first), itself only if nothing else.
+/// One softmax covers all rounds: exactly that of the rounds weighted by their normalizers, where a
+/// key met in several rounds counts once. Buckets and order are constants in backward.
+/// A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets and ceil(t / Bucket) chunks, of
+/// which the last may be short; up to Bucket tokens make one chunk, and no hash is needed. Padding
+/// is not sorted. A causal model sees no later token, but which earlier ones it sees depends on all
+/// tokens: outputs of a prefix differ from those of the prefix alone, so cached sequences cannot be
+/// continued and the model cannot be sampled from.
+template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0>
+struct lsh : policy {
+  static_assert(Bucket > 0 && Rounds > 0,
+                "linnet::attention::lsh<Bucket, Rounds>: both must be positive");
+  static constexpr bool continues = false;
+  static std::string name() {
+    return "lsh<" + std::to_string(Bucket) + ", " + std::to_string(Rounds) +
+           (Reach == reach::bucket ? ", bucket" : "") +
+           (Seed != 0 ? ", seed " + std::to_string(Seed) : "") + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(!A.cross,
+                  "linnet::attention::lsh: queries are keys, so it mixes the tokens of one "
+                  "sequence; cross-attention is attention::full's");
+    using maps = linnet::detail::attention_maps<A, true>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    static constexpr index group = A.heads / A.kv_heads;
+
+    template <class Form>
+    using params = typename maps::template params<Form>;
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      maps::visit(f, at, p...);
+    }
+
+    template <class T>
+    struct cache {
+      typename maps::template buffers<T> b{};
+      T* lengths = nullptr;                 ///< [rows, heads] 1 / |q|
+      T *largest = nullptr, *sum = nullptr; ///< [batch, heads, length] of each query's softmax
+      std::int32_t* order = nullptr;        ///< [batch, heads, Rounds, length] tokens, sorted
+      std::int32_t* place = nullptr;        ///< the same size: where each token is in the order
+      std::int32_t* bucket = nullptr;       ///< the same size: each token's bucket
+      T* rotations = nullptr;               ///< [heads, Rounds, h, wide], filled in once
+      index* ready = nullptr;               ///< not 0 when they are
+      std::int32_t* counts = nullptr;       ///< per thread
+      T* scratch = nullptr;                 ///< per thread
+      index scratch_size = 0, wide = 0, most = 0;
+      bool training = false;
+      int site = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index mark = m.scratch.mark(), sorted = e.batch * A.heads * Rounds * e.length;
+      c.site = m.sites++;
+      c.training = e.training;
+      c.most = (std::min)(2 * Bucket, e.length);
+      c.wide = round_up((ops::bucket_count(e.length, Bucket) + 1) / 2, ops::panel_width);
+      c.b = maps::template plan<T>(m, e);
+      c.b.k = m.keep.take<T>(e.rows() * n);
+      if (e.training) c.b.dk = m.scratch.take<T>(e.rows() * n);
+      c.lengths = m.keep.take<T>(e.rows() * A.heads);
+      c.largest = m.keep.take<T>(e.rows() * A.heads);
+      c.sum = m.keep.take<T>(e.rows() * A.heads);
+      c.order = m.keep.take<std::int32_t>(sorted);
+      c.place = m.keep.take<std::int32_t>(sorted);
+      c.bucket = m.keep.take<std::int32_t>(sorted);
+      c.rotations = m.state.take<T>(A.heads * Rounds * h * c.wide);
+      c.ready = m.state.take<index>(1);
+      c.counts = m.scratch.take<std::int32_t>(e.threads * 2 * c.wide);
+      c.scratch_size = (std::max)(ops::attention_tile<T>::size(c.most, h, e.training),
+                                  ops::attention_rows * c.wide);
+      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      assert(ctx.past == nullptr && "linnet::attention::lsh: no cached decoding");
+      maps::template project<T, S>(p, x, c.b, ctx);
+      linnet::detail::unit_heads(ctx.on, x.rows(), A.heads, h, c.b.q, c.b.k, c.lengths);
+      sort(c, ctx);
+      ops::fill(ctx.on, x.rows() * n, T(0), c.b.mixed);
+      ops::fill(ctx.on, x.rows() * A.heads, ops::hidden_score<T>, c.largest);
+      ops::fill(ctx.on, x.rows() * A.heads, T(0), c.sum);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        using K = decltype(kernels);
+        for (index i = 0; i < at.rows; ++i) {
+          const index query = at.statistics(i, ctx);
+          const T before = c.largest[query];
+          const T largest = (std::max)(before, K::template maximum<T>(tile.keys(), tile.row(i)));
+          const T shrink = std::exp(before - largest);
+          c.largest[query] = largest;
+          c.sum[query] =
+              shrink * c.sum[query] + K::template exp_sum<T>(tile.keys(), largest, tile.row(i));
+          K::template scale<T>(h, shrink, c.b.mixed + at.query(i, ctx));
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+        }
+        tile.mix(kernels, at.rows);
+        for (index i = 0; i < at.rows; ++i) {
+          T* const to = c.b.mixed + at.query(i, ctx);
+          K::template add<T>(h, to, tile.out(i), to);
+        }
+      });
+      each_head(ctx, [&](index b, index t, index head) {
+        const T s = T(1) / c.sum[(b * A.heads + head) * ctx.length + t];
+        T* const to = c.b.mixed + (b * ctx.length + t) * n + head * h;
+        for (index i = 0; i < h; ++i) to[i] *= s;
+      });
+      maps::template finish<T, S>(p, y, c.b, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      ops::fill(ctx.on, x.rows() * n, T(0), c.b.dk);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        using K = decltype(kernels);
+        for (index i = 0; i < at.rows; ++i) {
+          const index query = at.statistics(i, ctx);
+          (void)K::template exp_sum<T>(tile.keys(), c.largest[query], tile.row(i));
+          K::template scale<T>(tile.keys(), T(1) / c.sum[query], tile.row(i));
+        }
+        tile.begin_backward(kernels, at.rows,
+                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+                            [](index) { return T(1); });
+        for (index i = 0; i < at.rows; ++i) {
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          // The sum over all rounds of probability times slope is the output times its slope.
+          const index query = at.query(i, ctx), t = at.token(i);
+          const T all = K::template dot<T>(h, c.b.mixed + query, c.b.d_mixed + query);
+          T* const slopes = tile.slopes(i);
+          for (index j = 0; j < tile.keys(); ++j)
+            slopes[j] = at.key_token(j) == t ? T(0) : tile.row(i)[j] * (slopes[j] - all);
+          if constexpr (A.relative) {
+            T* const line = ctx.d_bias +
+                            (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
+                            ctx.bias_origin - t;
+            for (index j = 0; j < tile.keys(); ++j) line[at.key_token(j)] += slopes[j];
+          }
+        }
+        tile.end_backward(kernels, at.rows, maps::template scale<T>);
+        for (index i = 0; i < at.rows; ++i) {
+          T* const to = c.b.dq + at.query(i, ctx);
+          K::template add<T>(h, to, tile.out(i), to);
+        }
+        if (at.last)
+          for (index j = 0; j < tile.keys(); ++j) {
+            const index row = at.b * ctx.length + at.key_token(j);
+            T* const dk = c.b.dk + row * n + at.head * h;
+            T* const dv = c.b.dv + row * kv + at.head / group * h;
+            K::template add<T>(h, dk, tile.dk(j), dk);
+            K::template add<T>(h, dv, tile.dv(j), dv);
+          }
+      });
+      linnet::detail::unit_heads_backward(ctx.on, x.rows(), A.heads, h, c.b.k, c.lengths, c.b.dk,
+                                          c.b.dq, true);
+      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+    }
+
+    /// Nothing is kept from token to token: whole sequences only.
+    static constexpr index state_values(index) { return 0; }
+    static constexpr index flops(const extents& e) {
+      const index buckets = ops::bucket_count(e.length, Bucket);
+      return maps::flops(e) + 4 * e.rows() * (std::min)(e.length, 2 * Bucket) * n * Rounds +
+             (buckets > 1 ? e.rows() * n * buckets * Rounds : 0);
+    }
+
+   private:
+    /// Score of a token with itself: chosen only where there is nothing else, yet finite.
+    template <class T>
+    static constexpr T alone = T(-5e4);
+
+    /// Some queries of one chunk of one head in one round, and its keys.
+    template <class T>
+    struct block {
+      index b, head, round, rows, own, before;
+      const std::int32_t *queries, *chunk, *previous;  ///< tokens
+      bool last;  ///< no further queries meet these keys in this round
+      index token(index i) const { return queries[i]; }
+      index key_token(index j) const { return j < own ? chunk[j] : previous[j - own]; }
+      /// Where query i starts in rows of n values.
+      index query(index i, const context<T>& ctx) const {
+        return (b * ctx.length + token(i)) * n + head * h;
+      }
+      /// Its place among the softmax's statistics.
+      index statistics(index i, const context<T>& ctx) const {
+        return (b * A.heads + head) * ctx.length + token(i);
+      }
+      /// The number of its first score, for dropout.
+      index first_score(index i, const context<T>& ctx) const {
+        return ((head * Rounds + round) * ctx.length + token(i)) * 2 * Bucket;
+      }
+    };
+    /// Calls f(b, token, head) for all heads of valid tokens.
+    template <class T, class F>
+    static void each_head(const context<T>& ctx, F&& f) {
+      ctx.on.threads.each(ctx.rows() * A.heads, [&](index i) {
+        const index row = i / A.heads, b = row / ctx.length, t = row % ctx.length;
+        if (t < ctx.length_of(b)) f(b, t, i % A.heads);
+      });
+    }
+    /// Hashes and sorts the tokens of every sequence, head and round.
+    template <class T>
+    static void sort(cache<T>& c, const context<T>& ctx) {
+      const int rank = ctx.on.threads.rank();
+      if (*c.ready == 0) {
+        ctx.on.threads.each(A.heads * Rounds, [&](index i) {
+          ops::fill_rotation(seed{Seed}, (ctx.layer * A.heads * Rounds + i), h, c.wide,
+                             c.rotations + i * h * c.wide);
+        });
+        ctx.on.threads.once([&] { *c.ready = 1; });
+      }
+      ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
+        const index b = item / (A.heads * Rounds), head = item / Rounds % A.heads,
+                    valid = ctx.length_of(b), at = item * ctx.length;
+        const index buckets = ops::bucket_count(valid, Bucket);
+        simd::dispatch(ctx.on.level, [&](auto kernels) {
+          ops::hash_rows(kernels, valid, h, c.b.q + b * ctx.length * n + head * h, n, buckets,
+                         c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
+                         c.scratch + rank * c.scratch_size, c.bucket + at);
+        });
+        ops::sort_by_bucket(valid, buckets, c.bucket + at, c.counts + rank * 2 * c.wide, c.order + at,
+                            c.place + at);
+      });
+    }
+    /// Calls f(kernels, tile, block) for all blocks of queries, with their scores in the tile.
+    /// Heads that share values come after each other on one thread.
+    template <class T, class F>
+    static void each_block(const cache<T>& c, const context<T>& ctx, F&& f) {
+      T discount[Rounds + 1] = {};
+      for (index r = 2; r <= Rounds; ++r) discount[r] = std::log(static_cast<T>(r));
+      ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
+        const index b = item / A.kv_heads, valid = ctx.length_of(b),
+                    chunks = (valid + Bucket - 1) / Bucket;
+        ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
+                                    c.training);
+        for (index head = item % A.kv_heads * group; head < (item % A.kv_heads + 1) * group; ++head)
+          for (index round = 0; round < Rounds; ++round)
+            for (index chunk = 0; chunk < chunks; ++chunk)
+              simd::dispatch(ctx.on.level, [&](auto kernels) {
+                run_chunk(kernels, c, ctx, tile, b, head, round, chunk, chunks, discount, f);
+              });
+      });
+    }
+    template <class Kernels, class T, class F>
+    static void run_chunk(Kernels kernels, const cache<T>& c, const context<T>& ctx,
+                          ops::attention_tile<T>& tile, index b, index head, index round,
+                          index chunk, index chunks, const T* discount, F&& f) {
+      const index valid = ctx.length_of(b), all = (b * A.heads + head) * Rounds * ctx.length;
+      const std::int32_t* const order = c.order + all + round * ctx.length;
+      const auto first = [&](index u) { return order + u * Bucket; };
+      const auto count = [&](index u) { return (std::min)(Bucket, valid - u * Bucket); };
+      const index previous = ops::chunk_before(chunk, chunks);
+      block<T> at{b, head, round, 0, count(chunk), chunks > 1 ? count(previous) : 0,
+                  first(chunk), first(chunk), first(previous), false};
+      tile.load_keys(
+          at.own + at.before,
+          [&](index j) { return c.b.k + (b * ctx.length + at.key_token(j)) * n + head * h; },
+          [&](index j) {
+            return c.b.v + (b * ctx.length + at.key_token(j)) * kv + head / group * h;
+          });
+      for (index i0 = 0; i0 < at.own; i0 += ops::attention_rows) {
+        at.queries = first(chunk) + i0;
+        at.rows = (std::min)(ops::attention_rows, at.own - i0);
+        at.last = i0 + at.rows == at.own;
+        tile.score(kernels, at.rows, maps::template scale<T>,
+                   [&](index i) { return c.b.q + at.query(i, ctx); });
+        for (index i = 0; i < at.rows; ++i) {
+          const index t = at.token(i);
+          for (index j = 0; j < tile.keys(); ++j) {
+            T& score = tile.row(i)[j];
+            const index key = at.key_token(j);
+            if ((A.causal && key > t) ||
+                (Reach == reach::bucket &&
+                 order_bucket(c, ctx, all, round, key) != order_bucket(c, ctx, all, round, t)))
+              score = ops::hidden_score<T>;
+            else if (key == t)
+              score = alone<T>;
+            else
+              score += bias(ctx, head, key - t) - discount[meetings(c, ctx, all, chunks, t, key)];
+          }
+        }
+        f(kernels, tile, std::as_const(at));
+      }
+    }
+    template <class T>
+    static T bias(const context<T>& ctx, index head, index distance) {
+      if constexpr (A.relative)
+        return ctx.bias[head * (2 * ctx.bias_origin + 1) + ctx.bias_origin + distance];
+      else
+        return T(0);
+    }
+    template <class T>
+    static index order_bucket(const cache<T>& c, const context<T>& ctx, index all, index round,
+                              index token) {
+      return c.bucket[all + round * ctx.length + token];
+    }
+    /// In how many rounds token `t` sees `key`.
+    template <class T>
+    static index meetings(const cache<T>& c, const context<T>& ctx, index all, index chunks,
+                          index t, index key) {
+      if constexpr (Rounds == 1) return 1;
+      index times = 0;
+      for (index r = 0; r < Rounds; ++r) {
+        const std::int32_t* const place = c.place + all + r * ctx.length;
+        const index mine = place[t] / Bucket, other = place[key] / Bucket;
+        times += (other == mine || other == ops::chunk_before(mine, chunks)) &&
+                 (Reach == reach::chunks ||
+                  order_bucket(c, ctx, all, r, t) == order_bucket(c, ctx, all, r, key));
+      }
+      return times;
+    }
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END

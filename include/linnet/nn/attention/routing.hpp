@@ -1,0 +1,324 @@
+#pragma once
+/// @file
+/// Routing attention: tokens attend to those that the same centroid of a k-means draws.
+
+#include <algorithm>
+
+#include <linnet/nn/attention/unit_rows.hpp>
+#include <linnet/ops/attention_tile.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Content-based sparse attention (Roy et al. 2021; zoo D7). Queries and keys have unit length; each
+/// head has `Clusters` centroids, and each centroid takes the `Window` queries and the `Window`
+/// keys of a sequence that point most its way (all, of a shorter sequence; the earlier of equals),
+/// which attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h) divided by
+/// sqrt(h). A token in several clusters gets the mean of their outputs, one in none zero. With
+/// Clusters = Window = sqrt(T), O(T^1.5). A causal layer shares queries and keys, so that a token
+/// always finds itself, and masks later ones.
+///
+/// Centroids are tensors of role::average: backward adds to each the queries and keys nearest to
+/// it, and a trainer moves it there (k-means by a running average). They have no derivative, and
+/// the choice of tokens is a constant in backward.
+///
+/// Caution: which tokens a centroid takes depends on the whole sequence, in a causal model too: an
+/// earlier output can change with a later token's membership. Cached sequences cannot be continued
+/// and the model cannot be sampled from.
+template <index Clusters, index Window>
+struct routing : policy {
+  static_assert(Clusters > 0 && Window > 0,
+                "linnet::attention::routing<Clusters, Window>: both must be positive");
+  static constexpr bool continues = false;
+  static std::string name() {
+    return "routing<" + std::to_string(Clusters) + ", " + std::to_string(Window) + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(!A.cross,
+                  "linnet::attention::routing: mixes the tokens of one sequence; cross-attention "
+                  "is attention::full's");
+    static constexpr bool shares = A.causal;
+    using maps = linnet::detail::attention_maps<A, shares>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    static constexpr index group = A.heads / A.kv_heads;
+    /// Heads, and width, of the keys.
+    static constexpr index key_heads = shares ? A.heads : A.kv_heads, keys = key_heads * h;
+
+    template <class Form>
+    struct params : maps::template params<Form> {
+      typename Form::vector centroids{};  ///< [heads * Clusters, h]
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      maps::visit(f, at, p...);
+      f(at / "centroids",
+        tensor_info{A.heads * Clusters, h, role::average, 1 / linnet::detail::root(h)},
+        p.centroids...);
+    }
+
+    template <class T>
+    struct cache {
+      typename maps::template buffers<T> b{};  ///< q and k of unit length; shared ones are the same
+      T *q_lengths = nullptr, *k_lengths = nullptr;  ///< 1 / |q| [rows, heads], 1 / |k|
+      std::int32_t* queries = nullptr;  ///< [batch, heads, Clusters, Window] tokens, in order
+      std::int32_t* keys = nullptr;     ///< likewise
+      T* share = nullptr;               ///< [batch, heads, length] 1 / clusters of each query
+      T* scratch = nullptr;             ///< per thread
+      std::int32_t* order = nullptr;    ///< [length] per thread
+      index scratch_size = 0, most = 0;
+      bool training = false;
+      int site = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index mark = m.scratch.mark(), members = e.batch * A.heads * Clusters * Window;
+      c.site = m.sites++;
+      c.training = e.training;
+      c.most = (std::min)(Window, e.length);
+      c.b = maps::template plan<T>(m, e);
+      c.q_lengths = m.keep.take<T>(e.rows() * A.heads);
+      c.queries = m.keep.take<std::int32_t>(members);
+      if (shares) {
+        c.b.k = c.b.q;
+        c.b.dk = c.b.dq;
+        c.k_lengths = c.q_lengths;
+        c.keys = c.queries;
+      } else {
+        c.k_lengths = m.keep.take<T>(e.rows() * key_heads);
+        c.keys = m.keep.take<std::int32_t>(members);
+      }
+      c.share = m.keep.take<T>(e.rows() * A.heads);
+      c.scratch_size = (std::max)({ops::attention_tile<T>::size(c.most, h, e.training), e.length,
+                                   Clusters});
+      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+      c.order = m.scratch.take<std::int32_t>(e.length * e.threads);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      assert(ctx.past == nullptr && "linnet::attention::routing: no cached decoding");
+      const index rows = x.rows();
+      maps::template project<T, S>(p, x, c.b, ctx);
+      linnet::detail::unit_heads(ctx.on, rows, A.heads, h, c.b.q, c.b.q, c.q_lengths);
+      if constexpr (!shares)
+        linnet::detail::unit_heads(ctx.on, rows, A.kv_heads, h, c.b.k, c.b.k, c.k_lengths);
+      choose(p.centroids, c, ctx);
+      ops::fill(ctx.on, rows * n, T(0), c.b.mixed);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        for (index i = 0; i < at.rows; ++i)
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i), false);
+        tile.mix(kernels, at.rows);
+        for (index i = 0; i < at.rows; ++i) {
+          T* const to = c.b.mixed + at.query(i, ctx);
+          for (index j = 0; j < h; ++j) to[j] += at.share(i, c, ctx) * tile.out(i)[j];
+        }
+      });
+      maps::template finish<T, S>(p, y, c.b, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      const index rows = x.rows();
+      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        using K = decltype(kernels);
+        tile.begin_backward(kernels, at.rows,
+                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+                            [&](index i) { return at.share(i, c, ctx); });
+        for (index i = 0; i < at.rows; ++i) {
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i), true);
+          T* const slopes = tile.slopes(i);
+          K::template softmax_backward<T>(tile.keys(), tile.row(i), slopes, slopes);
+          if constexpr (A.relative) {
+            T* const line = ctx.d_bias +
+                            (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
+                            ctx.bias_origin - at.token(i);
+            for (index j = 0; j < tile.keys(); ++j) line[at.keys[j]] += slopes[j];
+          }
+        }
+        tile.end_backward(kernels, at.rows, scale<T>);
+        for (index i = 0; i < at.rows; ++i) {
+          T* const to = c.b.dq + at.query(i, ctx);
+          K::template add<T>(h, to, tile.out(i), to);
+        }
+        if (at.last)
+          for (index j = 0; j < tile.keys(); ++j) {
+            T* const dk = c.b.dk + at.key(j, ctx);
+            T* const dv = c.b.dv + at.value(j, ctx);
+            K::template add<T>(h, dk, tile.dk(j), dk);
+            K::template add<T>(h, dv, tile.dv(j), dv);
+          }
+      });
+      gather(p.centroids, dp.centroids, c, ctx);
+      linnet::detail::unit_heads_backward(ctx.on, rows, A.heads, h, c.b.q, c.q_lengths, c.b.dq,
+                                          c.b.dq, false);
+      if constexpr (!shares)
+        linnet::detail::unit_heads_backward(ctx.on, rows, A.kv_heads, h, c.b.k, c.k_lengths,
+                                            c.b.dk, c.b.dk, false);
+      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+    }
+
+    /// Nothing is kept from token to token: whole sequences only.
+    static constexpr index state_values(index) { return 0; }
+    static constexpr index flops(const extents& e) {
+      const index window = (std::min)(Window, e.length);
+      return maps::flops(e) + 4 * e.batch * Clusters * window * window * n +
+             (shares ? 2 : 4) * e.rows() * Clusters * n;
+    }
+
+   private:
+    /// Queries and keys of length sqrt(h), their product divided by sqrt(h).
+    template <class T>
+    static constexpr T scale = T(linnet::detail::root(h));
+
+    /// Some queries of one cluster of one head, and its keys.
+    template <class T>
+    struct block {
+      index b, head, cluster, i0, rows;
+      const std::int32_t *queries, *keys;  ///< tokens
+      bool last;                           ///< no further queries meet these keys
+      index token(index i) const { return queries[i0 + i]; }
+      /// Where query i, key j and value j start in their rows.
+      index query(index i, const context<T>& ctx) const {
+        return (b * ctx.length + token(i)) * n + head * h;
+      }
+      index key(index j, const context<T>& ctx) const {
+        return (b * ctx.length + keys[j]) * layer::keys + head * key_heads / A.heads * h;
+      }
+      index value(index j, const context<T>& ctx) const {
+        return (b * ctx.length + keys[j]) * kv + head / group * h;
+      }
+      /// The part of query i's output that this cluster makes.
+      T share(index i, const cache<T>& c, const context<T>& ctx) const {
+        return c.share[(b * A.heads + head) * ctx.length + token(i)];
+      }
+      /// The number of query i's first score, for dropout.
+      index first_score(index i) const {
+        return ((head * Clusters + cluster) * Window + i0 + i) * Window;
+      }
+    };
+    /// The tokens that each centroid takes, and in how many clusters each query is.
+    template <class T>
+    static void choose(const T* centroids, cache<T>& c, const context<T>& ctx) {
+      ctx.on.threads.each(ctx.batch * A.heads * Clusters, [&](index item) {
+        const index b = item / (A.heads * Clusters), which = item % (A.heads * Clusters),
+                    head = which / Clusters, row = b * ctx.length;
+        const T* const centroid = centroids + which * h;
+        take(centroid, c.b.q + row * n + head * h, n, c.queries + item * Window, c, ctx, b);
+        if constexpr (!shares)
+          take(centroid, c.b.k + row * kv + head / group * h, kv, c.keys + item * Window, c, ctx,
+               b);
+      });
+      ctx.on.threads.each(ctx.batch * A.heads, [&](index item) {
+        const index window = (std::min)(Window, ctx.length_of(item / A.heads));
+        T* const share = c.share + item * ctx.length;
+        std::fill_n(share, ctx.length, T(0));
+        for (index k = 0; k < Clusters; ++k)
+          for (index i = 0; i < window; ++i)
+            share[c.queries[(item * Clusters + k) * Window + i]] += T(1);
+        for (index t = 0; t < ctx.length; ++t)
+          if (share[t] > T(0)) share[t] = T(1) / share[t];
+      });
+    }
+    /// The valid rows of x, `stride` apart, that point most like the centroid, in order.
+    template <class T>
+    static void take(const T* centroid, const T* x, index stride, std::int32_t* to,
+                     const cache<T>& c, const context<T>& ctx, index b) {
+      const index valid = ctx.length_of(b), window = (std::min)(Window, valid);
+      const int rank = ctx.on.threads.rank();
+      T* const along = c.scratch + rank * c.scratch_size;
+      std::int32_t* const order = c.order + rank * ctx.length;
+      simd::dispatch(ctx.on.level, [&](auto kernels) {
+        decltype(kernels)::template dots<T>(valid, h, T(1), centroid, x, stride, along);
+      });
+      for (index t = 0; t < valid; ++t) order[t] = static_cast<std::int32_t>(t);
+      std::nth_element(order, order + window - 1, order + valid,
+                       [&](std::int32_t i, std::int32_t j) {
+                         return along[i] != along[j] ? along[i] > along[j] : i < j;
+                       });
+      std::sort(order, order + window);
+      std::copy_n(order, window, to);
+    }
+    /// Calls f(kernels, tile, block) for all blocks of queries, with their probabilities in the
+    /// tile. Heads that share values come after each other on one thread.
+    template <class T, class F>
+    static void each_block(const cache<T>& c, const context<T>& ctx, F&& f) {
+      ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
+        const index b = item / A.kv_heads, g = item % A.kv_heads;
+        ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
+                                    c.training);
+        for (index head = g * group; head < (g + 1) * group; ++head)
+          for (index cluster = 0; cluster < Clusters; ++cluster)
+            simd::dispatch(ctx.on.level, [&](auto kernels) {
+              run_cluster(kernels, c, ctx, tile, b, head, cluster, f);
+            });
+      });
+    }
+    template <class Kernels, class T, class F>
+    static void run_cluster(Kernels kernels, const cache<T>& c, const context<T>& ctx,
+                            ops::attention_tile<T>& tile, index b, index head, index cluster,
+                            F&& f) {
+      const index window = (std::min)(Window, ctx.length_of(b)),
+                  members = ((b * A.heads + head) * Clusters + cluster) * Window;
+      block<T> at{b, head, cluster, 0, 0, c.queries + members, c.keys + members, false};
+      tile.load_keys(
+          window, [&](index j) { return c.b.k + at.key(j, ctx); },
+          [&](index j) { return c.b.v + at.value(j, ctx); });
+      for (index i0 = 0; i0 < window; i0 += ops::attention_rows) {
+        at.i0 = i0;
+        at.rows = (std::min)(ops::attention_rows, window - i0);
+        at.last = i0 + at.rows == window;
+        tile.score(kernels, at.rows, scale<T>,
+                   [&](index i) { return c.b.q + at.query(i, ctx); });
+        for (index i = 0; i < at.rows; ++i) {
+          T* const row = tile.row(i);
+          if constexpr (A.relative) {
+            const T* const line = ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin -
+                                  at.token(i);
+            for (index j = 0; j < window; ++j) row[j] += line[at.keys[j]];
+          }
+          // Sorted and shared, the keys up to the query itself come first.
+          if constexpr (A.causal)
+            std::fill(row + i0 + i + 1, row + window, ops::hidden_score<T>);
+          Kernels::template softmax<T>(window, row);
+        }
+        f(kernels, tile, std::as_const(at));
+      }
+    }
+    /// Adds each query and key to what its nearest centroid is to follow.
+    template <class T>
+    static void gather(const T* centroids, T* sums, const cache<T>& c, const context<T>& ctx) {
+      ctx.on.threads.each(A.heads, [&](index head) {
+        T* const along = c.scratch + ctx.on.threads.rank() * c.scratch_size;
+        const auto add_nearest = [&](const T* x) {
+          simd::dispatch(ctx.on.level, [&](auto kernels) {
+            using K = decltype(kernels);
+            K::template dots<T>(Clusters, h, T(1), x, centroids + head * Clusters * h, h, along);
+            T* const to =
+                sums + (head * Clusters + (std::max_element(along, along + Clusters) - along)) * h;
+            K::template add<T>(h, to, x, to);
+          });
+        };
+        for (index b = 0; b < ctx.batch; ++b)
+          for (index t = 0; t < ctx.length_of(b); ++t) {
+            add_nearest(c.b.q + (b * ctx.length + t) * n + head * h);
+            if constexpr (!shares)
+              add_nearest(c.b.k + (b * ctx.length + t) * kv + head / group * h);
+          }
+      });
+    }
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END

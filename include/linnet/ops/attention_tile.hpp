@@ -1,0 +1,141 @@
+#pragma once
+/// @file
+/// The pieces of sparse attention: a block of query rows against a list of key rows that the caller
+/// chooses, copied together so that the products stay dense.
+
+#include <linnet/ops/attention.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// A score that no query sees: its probability is 0 exactly, in float and in double.
+template <class T>
+inline constexpr T hidden_score = T(-1e30);
+
+/// Up to attention_rows queries against up to a fixed number of keys of one head of width h, in one
+/// thread's scratch memory. The caller loads rows, turns scores into probabilities and slopes of
+/// probabilities into slopes of scores, and puts results where they belong.
+template <class T>
+class attention_tile {
+ public:
+  /// Scratch values for tiles of up to `most` keys.
+  static constexpr index size(index most, index h, bool training) {
+    const index wide = round_up(most, panel_width), scores = attention_rows * wide,
+                rows = attention_rows * h, keys = h * wide;
+    return scores + 2 * rows + 2 * keys + (training ? 2 * scores + rows + 4 * keys : 0);
+  }
+  attention_tile(T* scratch, index most, index h, bool training)
+      : h_(h), wide_(round_up(most, panel_width)), training_(training), next_(scratch) {
+    scores_ = take(attention_rows * wide_);
+    q_ = take(attention_rows * h);
+    out_ = take(attention_rows * h);
+    key_columns_ = take(h * wide_);
+    values_ = take(h * wide_);
+    if (!training) return;
+    dropped_ = take(attention_rows * wide_);
+    slopes_ = take(attention_rows * wide_);
+    d_out_ = take(attention_rows * h);
+    keys_ = take(h * wide_);
+    value_columns_ = take(h * wide_);
+    dk_ = take(h * wide_);
+    dv_ = take(h * wide_);
+  }
+
+  /// Keys of this tile.
+  index keys() const { return count_; }
+  /// Scores, then probabilities of query `i`, [keys].
+  T* row(index i) const { return scores_ + i * wide_; }
+  /// Slopes of the probabilities, then of the scores, of query `i`.
+  T* slopes(index i) const { return slopes_ + i * wide_; }
+  /// What mix() makes of query `i`, [h]; after backward() the slope of the query.
+  T* out(index i) const { return out_ + i * h_; }
+  /// Slopes of key `j` and value `j`, [h], summed over the blocks of queries.
+  const T* dk(index j) const { return dk_ + j * h_; }
+  const T* dv(index j) const { return dv_ + j * h_; }
+
+  /// Copies `count` rows: key(j) and value(j) tell where they are.
+  template <class Key, class Value>
+  void load_keys(index count, Key&& key, Value&& value) {
+    count_ = count;
+    const index padded = round_up(count, panel_width);
+    for (index j = 0; j < count; ++j) {
+      const T* const k = key(j);
+      const T* const v = value(j);
+      std::copy_n(v, h_, values_ + j * h_);
+      for (index c = 0; c < h_; ++c) key_columns_[c * wide_ + j] = k[c];
+      if (!training_) continue;
+      std::copy_n(k, h_, keys_ + j * h_);
+      for (index c = 0; c < h_; ++c) value_columns_[c * wide_ + j] = v[c];
+    }
+    for (index c = 0; c < h_; ++c)
+      for (index j = count; j < padded; ++j) {
+        key_columns_[c * wide_ + j] = T(0);
+        if (training_) value_columns_[c * wide_ + j] = T(0);
+      }
+    if (training_) {
+      std::fill_n(dk_, count * h_, T(0));
+      std::fill_n(dv_, count * h_, T(0));
+    }
+  }
+  /// Scores [rows, keys] = scale q k^T of the queries at query(i).
+  template <class Kernels, class Query>
+  void score(Kernels, index rows, T scale, Query&& query) {
+    for (index i = 0; i < rows; ++i) std::copy_n(query(i), h_, q_ + i * h_);
+    Kernels::template multiply<T>(rows, round_up(count_, panel_width), h_, {q_, h_, 1},
+                                  {key_columns_, wide_, panel_width}, scores_, wide_,
+                                  {nullptr, scale, false});
+  }
+  /// out(i) = probabilities times values.
+  template <class Kernels>
+  void mix(Kernels, index rows) {
+    Kernels::template multiply<T>(rows, h_, count_, {scores_, wide_, 1}, {values_, h_, panel_width},
+                                  out_, h_, {});
+  }
+  /// slopes(i) of the probabilities, from the slopes of the outputs at d_out(i) times share(i).
+  template <class Kernels, class Source, class Share>
+  void begin_backward(Kernels, index rows, Source&& d_out, Share&& share) {
+    for (index i = 0; i < rows; ++i)
+      for (index c = 0; c < h_; ++c) d_out_[i * h_ + c] = share(i) * d_out(i)[c];
+    std::copy_n(scores_, rows * wide_, dropped_);
+    Kernels::template multiply<T>(rows, round_up(count_, panel_width), h_, {d_out_, h_, 1},
+                                  {value_columns_, wide_, panel_width}, slopes_, wide_, {});
+  }
+  /// From slopes(i) of the scores: out(i) = slope of the query; adds to dk and dv.
+  template <class Kernels>
+  void end_backward(Kernels, index rows, T scale) {
+    Kernels::template multiply<T>(count_, h_, rows, {dropped_, 1, wide_}, {d_out_, h_, panel_width},
+                                  dv_, h_, {nullptr, T(1), true});
+    Kernels::template multiply<T>(rows, h_, count_, {slopes_, wide_, 1}, {keys_, h_, panel_width},
+                                  out_, h_, {nullptr, scale, false});
+    Kernels::template multiply<T>(count_, h_, rows, {slopes_, 1, wide_}, {q_, h_, panel_width}, dk_,
+                                  h_, {nullptr, scale, true});
+  }
+  /// Dropout of query i's probabilities (before mix()), or of those that dv is made of and their
+  /// slopes (between begin_backward() and end_backward()); `first` numbers its scores.
+  void drop(const dropout_key& key, index sample, int site, index i, index first, bool backward) {
+    if (key.rate <= 0) return;
+    T* const p = backward ? dropped_ + i * wide_ : row(i);
+    dropout_multipliers<T>(key, sample, site, first, count_, [&](index j, T multiplier) {
+      p[j] *= multiplier;
+      if (backward) slopes(i)[j] *= multiplier;
+    });
+  }
+
+ private:
+  T* take(index n) {
+    T* const p = next_;
+    next_ += n;
+    return p;
+  }
+  index h_, wide_, count_ = 0;
+  bool training_;
+  T* next_;
+  T *scores_, *q_, *out_, *key_columns_, *values_;
+  T *dropped_ = nullptr, *slopes_ = nullptr, *d_out_ = nullptr, *keys_ = nullptr,
+    *value_columns_ = nullptr, *dk_ = nullptr, *dv_ = nullptr;
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END

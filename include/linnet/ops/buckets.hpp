@@ -1,0 +1,74 @@
+#pragma once
+/// @file
+/// Locality-sensitive hashing of rows into buckets, and the order that sorts them (zoo D6).
+
+#include <linnet/core/random.hpp>
+#include <linnet/ops/attention.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Buckets for `n` rows in chunks of `size`: an even number with two chunks' rows for each pair, or
+/// one where all rows fit one chunk.
+constexpr index bucket_count(index n, index size) {
+  return n <= size ? 1 : 2 * ((n + 2 * size - 1) / (2 * size));
+}
+/// The chunk before chunk `u` of `chunks`, around the end.
+constexpr index chunk_before(index u, index chunks) { return u == 0 ? chunks - 1 : u - 1; }
+
+/// R[h, columns], normal, number `which` of the seed; a column does not depend on how many there
+/// are.
+template <class T>
+void fill_rotation(seed s, index which, index h, index columns, T* r) {
+  for (index j = 0; j < columns; ++j) {
+    random_stream random(s, static_cast<std::uint64_t>(which) << 24 |
+                                static_cast<std::uint64_t>(j));
+    for (index c = 0; c < h; ++c) r[c * columns + j] = static_cast<T>(random.normal());
+  }
+}
+
+/// bucket[i] = argmax [x_i R; -x_i R] with `buckets` / 2 columns of R[h, ld], the first of equals,
+/// for `n` rows of width h that are `stride` apart. `scratch` has attention_rows * ld values.
+template <class Kernels, class T>
+void hash_rows(Kernels, index n, index h, const T* x, index stride, index buckets, const T* r,
+               index ld, T* scratch, std::int32_t* bucket) {
+  const index half = buckets / 2;
+  if (half == 0) {
+    std::fill_n(bucket, n, std::int32_t{0});
+    return;
+  }
+  for (index i0 = 0; i0 < n; i0 += attention_rows) {
+    const index rows = (std::min)(attention_rows, n - i0);
+    Kernels::template multiply<T>(rows, half, h, {x + i0 * stride, stride, 1},
+                                  {r, ld, panel_width}, scratch, ld, {}, ld - half);
+    for (index i = 0; i < rows; ++i) {
+      const T* const row = scratch + i * ld;
+      index best = 0;
+      T largest = row[0];
+      for (index j = 0; j < 2 * half; ++j) {
+        const T value = j < half ? row[j] : -row[j - half];
+        if (value > largest) largest = value, best = j;
+      }
+      bucket[i0 + i] = static_cast<std::int32_t>(best);
+    }
+  }
+}
+
+/// The stable order of `n` rows by bucket, then by position, and each row's place in it. `counts`
+/// has `buckets` values.
+inline void sort_by_bucket(index n, index buckets, const std::int32_t* bucket, std::int32_t* counts,
+                           std::int32_t* order, std::int32_t* place) {
+  std::fill_n(counts, buckets, std::int32_t{0});
+  for (index i = 0; i < n; ++i) ++counts[bucket[i]];
+  std::int32_t before = 0;
+  for (index k = 0; k < buckets; ++k) before += std::exchange(counts[k], before);
+  for (index i = 0; i < n; ++i) {
+    place[i] = counts[bucket[i]]++;
+    order[place[i]] = static_cast<std::int32_t>(i);
+  }
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END

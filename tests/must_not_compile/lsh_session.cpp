@@ -1,0 +1,17 @@
+// Which earlier tokens LSH attention sees depends on later ones: no decoding token by token.
+// expect: linnet::session: this kind of attention cannot continue cached sequences
+#include <linnet/linnet.hpp>
+namespace ln = linnet;
+constexpr ln::decoder_shape shape{.d_model = 8,
+                                  .d_ff = 16,
+                                  .heads = 2,
+                                  .kv_heads = 2,
+                                  .layers = 1,
+                                  .vocabulary = 10,
+                                  .context = 8};
+using Model = ln::decoder<shape, ln::attention::lsh<4, 2>>;
+#if defined(LINNET_FAIL)
+static_assert(ln::session<Model>::footprint({}) > 0);
+#else
+static_assert(ln::evaluator<Model>::footprint({}) > 0);
+#endif

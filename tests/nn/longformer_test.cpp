@@ -1,0 +1,123 @@
+// Longformer: gradients, the dense reference with its mask, full attention as a special case.
+
+#include "support/attention.hpp"
+
+namespace test {
+
+namespace {
+using ln::attention::longformer;
+using shape = ln::attention_shape;
+constexpr shape plain{.d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 3};
+constexpr shape t5{
+    .d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 3, .scaled = false, .relative = true};
+constexpr shape rotary{.d_model = 6,
+                       .heads = 4,
+                       .kv_heads = 2,
+                       .d_kv = 2,
+                       .bias = true,
+                       .rope = ln::rope_pairing::half};
+template <shape A, index Window, index Globals>
+using layer = typename longformer<Window, Globals>::template layer<A>;
+
+constexpr shape wide{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16};
+static_assert(ln::count_parameters<layer<wide, 32, 2>>() == 7 * 64 * 64);
+static_assert(ln::count_parameters<layer<wide, 32, 0>>() == 4 * 64 * 64);
+static_assert(grows_slowly<layer<wide, 128, 2>>());
+static_assert(!longformer<>::causal && !longformer<>::continues);
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(longformer_layer)
+
+BOOST_AUTO_TEST_CASE(gradients) {
+  check_layer<layer<plain, 2, 1>>({.length = 6});
+  check_layer<layer<t5, 2, 2>>({.length = 7, .heads = 2, .lengths = {7, 5}, .dropout = 0.2});
+  check_layer<layer<rotary, 4, 3>>({.length = 6, .d_kv = 2, .lengths = {2, 6}});
+  check_layer<layer<t5, 4, 0>>({.length = 6, .heads = 2});
+  // Several blocks of queries, the window across them.
+  check_layer<layer<shape{.d_model = 2,
+                          .heads = 1,
+                          .kv_heads = 1,
+                          .d_kv = 2,
+                          .scaled = false,
+                          .relative = true},
+                    6, 2>>({.batch = 1, .length = 101, .heads = 1, .dropout = 0.1});
+}
+
+// One softmax over window and global keys for a local query, all keys through maps of their own for
+// a global one.
+BOOST_AUTO_TEST_CASE(dense_reference) {
+  constexpr index length = 107, heads = 2, h = 3, globals = 3, half = 5;
+  attention_run<layer<t5, 2 * half, globals>> run(3, length, {107, 60, 2}, heads);
+  run.run();
+  for (index b = 0; b < 3; ++b) {
+    const index valid = run.valid(b);
+    const std::span<const double> x(run.input(b, 0), at(valid * 6));
+    const auto q = mapped(x, 6, run.weight("q.weight")), k = mapped(x, 6, run.weight("k.weight")),
+               v = mapped(x, 6, run.weight("v.weight")),
+               qg = mapped(x, 6, run.weight("q_global.weight")),
+               kg = mapped(x, 6, run.weight("k_global.weight")),
+               vg = mapped(x, 6, run.weight("v_global.weight"));
+    const auto bias = [&](index head, index i, index j) {
+      return run.bias[at(head * (2 * length + 1) + length + j - i)];
+    };
+    auto mixed = dense_attention(
+        valid, valid, heads, h, v,
+        [&](index, index i, index j) { return j < globals || std::abs(i - j) <= half; },
+        [&](index head, index i, index j) {
+          return dot(q, i, k, j, heads, head, h) + bias(head, i, j);
+        });
+    const auto all = dense_attention(
+        valid, valid, heads, h, vg, [](index, index, index) { return true; },
+        [&](index head, index i, index j) {
+          return dot(qg, i, kg, j, heads, head, h) + bias(head, i, j);
+        });
+    std::copy_n(all.data(), std::min(globals, valid) * heads * h, mixed.data());
+    const auto expected = mapped(mixed, heads * h, run.weight("o.weight"));
+    BOOST_TEST(distance(expected, std::span(run.y).subspan(at(b * length * 6),
+                                                           expected.size())) <= 1e-12,
+               "sample " << b);
+  }
+}
+
+// A window over the whole sequence, and global maps that are copies: full attention.
+template <shape A, index Globals>
+void check_full(index heads) {
+  constexpr index length = 60;
+  attention_run<layer<A, 2 * length, Globals>> local(2, length, {60, 41}, heads, A.d_kv);
+  attention_run<ln::attention::full::layer<A>> full(2, length, {60, 41}, heads, A.d_kv);
+  for (const std::string map : {"q", "k", "v"})
+    for (const std::string what : {".weight", ".bias"}) {
+      if (Globals == 0 || (!A.bias && what == ".bias")) continue;
+      const auto from = local.weight(map + what), to = local.weight(map + "_global" + what);
+      std::copy(from.begin(), from.end(), to.begin());
+    }
+  for (index t = 41; t < length; ++t)  // padding gets no gradient in a model
+    for (index i = 0; i < A.d_model; ++i)
+      local.dy[at((length + t) * A.d_model + i)] = full.dy[at((length + t) * A.d_model + i)] = 0;
+  local.run(true);
+  full.run(true);
+  for (index b = 0; b < 2; ++b)
+    for (index t = 0; t < full.valid(b); ++t)
+      BOOST_TEST(distance(local.output(b, t), full.output(b, t)) <= 1e-12);
+  BOOST_TEST(distance(local.dx, full.dx) <= 1e-12);
+  if (heads > 0) BOOST_TEST(distance(local.d_bias, full.d_bias) <= 1e-12);
+}
+BOOST_AUTO_TEST_CASE(wide_window_is_full_attention) {
+  check_full<t5, 3>(2);
+  check_full<t5, 0>(2);
+  check_full<rotary, 2>(0);
+}
+
+BOOST_AUTO_TEST_CASE(padding) {
+  check_padding<layer<t5, 4, 2>>(60, {60, 1, 52}, 2);
+  check_padding<layer<rotary, 4, 0>>(60, {60, 3}, 0, 2);
+}
+BOOST_AUTO_TEST_CASE(threads) {
+  check_threads<layer<t5, 4, 2>, float>(70, {70, 1, 52}, 2);
+  check_threads<layer<rotary, 4, 2>, double>(70, {70, 3}, 0, 2);
+}
+BOOST_AUTO_TEST_CASE(names) { BOOST_TEST((longformer<512, 2>::name()) == "longformer<512, 2>"); }
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,226 @@
+#pragma once
+/// @file
+/// One attention layer at a time: run it on given inputs, and compare it with plain loops.
+
+#include "support/gradients.hpp"
+
+namespace test {
+
+/// A layer with random weights, inputs and slopes of its outputs, forward and backward.
+template <class Layer, class T = double>
+struct attention_run {
+  using S = std::conditional_t<std::is_same_v<T, double>, ln::storage::f64, ln::storage::f32>;
+  static constexpr index in = Layer::in;
+  index batch, length, heads;
+  std::vector<index> lengths;
+  ln::detail::tensor_block<Layer, ln::form::canonical<T, S>> weights;
+  ln::detail::tensor_block<Layer, ln::form::gradient<T>> gradients;
+  std::vector<T> x, y, dy, dx, bias, d_bias, rope;
+  ln::dropout_key dropout{};
+
+  /// `heads_` of a relative bias, `d_kv` of rotary positions, or 0.
+  attention_run(index batch_, index length_, std::vector<index> lengths_ = {}, index heads_ = 0,
+                index d_kv = 0)
+      : batch(batch_),
+        length(length_),
+        heads(heads_),
+        lengths(std::move(lengths_)),
+        x(normal<T>(batch * length * in, 1)),
+        y(x.size()),
+        dy(normal<T>(batch * length * in, 2)),
+        dx(x.size()),
+        bias(normal<T>(heads * (2 * length + 1), 3)),
+        d_bias(at(batch) * bias.size()),
+        rope(at(length * d_kv)) {
+    if (d_kv > 0) ln::ops::rope_table(length, d_kv, 10000.0, rope.data());
+    weights.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+      const auto values =
+          normal<T>(info.size(), ln::stream_of(where.str()),
+                    info.kind == ln::role::bias ? 0.5 : 1 / std::sqrt(double(info.columns)));
+      std::copy(values.begin(), values.end(), values_of(leaf));
+    });
+  }
+
+  index valid(index b) const { return lengths.empty() ? length : lengths[at(b)]; }
+  /// Row `t` of sample `b`.
+  T* input(index b, index t) { return x.data() + (b * length + t) * in; }
+  std::span<const T> output(index b, index t) const {
+    return std::span(y).subspan(at((b * length + t) * in), at(in));
+  }
+  /// The values of a parameter by its path.
+  std::span<T> weight(const std::string& name) {
+    std::span<T> found;
+    weights.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+      if (where.str() == name) found = {values_of(leaf), at(info.size())};
+    });
+    BOOST_REQUIRE_MESSAGE(!found.empty(), "no parameter " << name);
+    return found;
+  }
+
+  /// y; with `back` also dx, d_bias and the gradients, from zero.
+  void run(bool back = false, int threads = 1) {
+    ln::extents e;
+    e.batch = batch;
+    e.length = length;
+    e.threads = threads;
+    e.training = true;
+    ln::planner sizes;
+    (void)Layer::template plan<T>(sizes, e);
+    ln::memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak()),
+        state(sizes.state.peak());
+    ln::planner m;
+    m.keep = ln::arena(keep.data(), keep.size());
+    m.scratch = ln::arena(scratch.data(), scratch.size());
+    m.state = ln::arena(state.data(), state.size());
+    auto cache = Layer::template plan<T>(m, e);
+    ln::detail::tensor_block<Layer, ln::form::kernel<T, S>> p;
+    Layer::visit(
+        [&](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+            std::copy_n(from, info.size(), const_cast<T*>(to));
+          } else {
+            ln::ops::pack(ln::ops::machine{}, info.rows, info.columns, from, to);
+            to.rows = from.data;
+          }
+        },
+        ln::path{}, p.tree(), weights.tree());
+    std::fill(dx.begin(), dx.end(), T(0));
+    std::fill(d_bias.begin(), d_bias.end(), T(0));
+    gradients.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+      std::fill_n(leaf, info.size(), T(0));
+    });
+    on_machine(threads, ln::simd::best(), [&](const ln::ops::machine& on) {
+      ln::context<T> ctx;
+      ctx.on = on;
+      ctx.batch = batch;
+      ctx.length = length;
+      ctx.lengths = lengths.empty() ? nullptr : lengths.data();
+      ctx.bias = bias.data();
+      ctx.d_bias = d_bias.data();
+      ctx.bias_origin = length;
+      ctx.rope = rope.data();
+      ctx.dropout = dropout;
+      const index rows = batch * length;
+      Layer::template forward<T, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, cache, ctx);
+      if (back)
+        Layer::template backward<T, S>(p.tree(), gradients.tree(), {x.data(), rows},
+                                       {dy.data(), rows}, {dx.data(), rows}, cache, ctx);
+    });
+  }
+};
+
+/// Rows and their map: y[rows, out] = x[rows, in] W^T, in double.
+inline std::vector<double> mapped(std::span<const double> x, index in, std::span<const double> w) {
+  const index rows = std::ssize(x) / in, out = std::ssize(w) / in;
+  std::vector<double> y(at(rows * out));
+  for (index r = 0; r < rows; ++r)
+    for (index o = 0; o < out; ++o)
+      for (index i = 0; i < in; ++i) y[at(r * out + o)] += x[at(r * in + i)] * w[at(o * in + i)];
+  return y;
+}
+
+/// Attention of one sample in plain loops: score(head, i, j) of visible pairs, a softmax over them,
+/// and the mixture of v[keys, heads * h]. A query that sees nothing gets zeros.
+template <class Visible, class Score>
+std::vector<double> dense_attention(index queries, index keys, index heads, index h,
+                                    std::span<const double> v, Visible&& visible, Score&& score) {
+  std::vector<double> y(at(queries * heads * h));
+  for (index head = 0; head < heads; ++head)
+    for (index i = 0; i < queries; ++i) {
+      double sum = 0;
+      for (index j = 0; j < keys; ++j)
+        if (visible(head, i, j)) sum += std::exp(score(head, i, j));
+      for (index j = 0; j < keys; ++j)
+        if (visible(head, i, j))
+          for (index c = 0; c < h; ++c)
+            y[at((i * heads + head) * h + c)] +=
+                std::exp(score(head, i, j)) / sum * v[at((j * heads + head) * h + c)];
+    }
+  return y;
+}
+/// q_i . k_j of one head.
+inline double dot(std::span<const double> q, index i, std::span<const double> k, index j,
+                  index heads, index head, index h) {
+  double sum = 0;
+  for (index c = 0; c < h; ++c)
+    sum += q[at((i * heads + head) * h + c)] * k[at((j * heads + head) * h + c)];
+  return sum;
+}
+
+/// What the padding holds does not reach valid rows, to the bit, nor do other samples; a sample
+/// alone, without padding, gives the same.
+template <class Layer>
+void check_padding(index length, std::vector<index> lengths, index heads = 0, index d_kv = 0) {
+  const index batch = std::ssize(lengths), in = Layer::in;
+  attention_run<Layer> together(batch, length, lengths, heads, d_kv),
+      other(batch, length, lengths, heads, d_kv);
+  for (index b = 0; b < batch; ++b)
+    for (index t = lengths[at(b)]; t < length; ++t)
+      for (index i = 0; i < in; ++i) other.input(b, t)[i] += 3.0 + double(i);
+  together.run();
+  other.run();
+  for (index b = 0; b < batch; ++b) {
+    attention_run<Layer> alone(1, lengths[at(b)], {}, heads, d_kv);
+    for (index head = 0; head < heads; ++head)  // the same distances around another origin
+      for (index r = 0; r <= 2 * alone.length; ++r)
+        alone.bias[at(head * (2 * alone.length + 1) + r)] =
+            together.bias[at(head * (2 * length + 1) + length - alone.length + r)];
+    std::copy_n(together.input(b, 0), lengths[at(b)] * in, alone.x.data());
+    alone.run();
+    for (index t = 0; t < lengths[at(b)]; ++t) {
+      BOOST_TEST(same_bits(together.output(b, t), other.output(b, t)), "row " << t << " of " << b);
+      BOOST_TEST(distance(together.output(b, t), alone.output(0, t)) <= 1e-12,
+                 "row " << t << " of " << b << " alone");
+    }
+  }
+  // The last valid token does matter.
+  const auto before = together.y;
+  together.input(0, lengths[0] - 1)[0] += 1;
+  together.run();
+  BOOST_TEST(distance(before, together.y) > 1e-6);
+}
+
+/// Forward and backward are the same to the bit for any number of threads.
+template <class Layer, class T>
+void check_threads(index length, std::vector<index> lengths, index heads = 0, index d_kv = 0) {
+  const index batch = std::ssize(lengths);
+  attention_run<Layer, T> one(batch, length, lengths, heads, d_kv);
+  one.dropout = {3, 1, 2, 0.2};
+  one.run(true);
+  for (const int threads : {2, 3}) {
+    attention_run<Layer, T> many(batch, length, lengths, heads, d_kv);
+    many.dropout = one.dropout;
+    many.run(true, threads);
+    BOOST_TEST(same_bits(one.y, many.y), threads << " threads, outputs");
+    BOOST_TEST(same_bits(one.dx, many.dx), threads << " threads, slopes of inputs");
+    BOOST_TEST(same_bytes(one.gradients, many.gradients), threads << " threads, gradients");
+    if (heads > 0) BOOST_TEST(same_bits(one.d_bias, many.d_bias), threads << " threads, bias");
+  }
+}
+
+/// Bytes that a layer plans for one training call of this length.
+template <class Layer>
+constexpr index planned(index length) {
+  ln::planner m;
+  ln::extents e;
+  e.length = length;
+  e.training = true;
+  (void)Layer::template plan<float>(m, e);
+  return m.state.peak() + m.keep.peak() + m.scratch.peak();
+}
+/// Work of one forward call.
+template <class Layer>
+constexpr index work(index length) {
+  ln::extents e;
+  e.length = length;
+  return Layer::flops(e);
+}
+/// From 1,024 to 16,384 tokens, 16 times as many, memory grows by no more than 16 and work by no
+/// more than `most` times; full attention's work grows by 256 beside the maps.
+template <class Layer>
+constexpr bool grows_slowly(double most = 16) {
+  return planned<Layer>(16384) <= 16 * planned<Layer>(1024) &&
+         double(work<Layer>(16384)) <= most * double(work<Layer>(1024));
+}
+
+}  // namespace test
