@@ -7,6 +7,7 @@
 #include <linnet/generate/session.hpp>
 #include <linnet/io/file.hpp>
 #include <linnet/io/llama2c.hpp>
+#include <linnet/io/rwkv_file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/zoo.hpp>
 #include <linnet/text/bytes.hpp>

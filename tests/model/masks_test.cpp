@@ -9,6 +9,8 @@ namespace {
 
 using t5 = ln::t5<tiny_t5_shape>;
 using llama = ln::decoder<tiny_decoder_shape>;
+using rwkv4 = ln::rwkv4<tiny_decoder_shape>;
+using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
 
 /// Changing one input token leaves all earlier rows of logits as they are, to the bit, and changes
 /// the later ones. `input` is the token of `data` that row `t` reads first.
@@ -80,6 +82,10 @@ BOOST_AUTO_TEST_SUITE(masks)
 BOOST_AUTO_TEST_CASE(decoders_are_causal) {
   check_decoder_causality<llama, float>();
   check_decoder_causality<llama, double>();
+}
+BOOST_AUTO_TEST_CASE(recurrences_are_causal) {
+  check_decoder_causality<rwkv4, float>();
+  check_decoder_causality<rwkv7, float>();
 }
 BOOST_AUTO_TEST_CASE(t5_decoder_is_causal) { check_t5_causality<t5, float>(); }
 BOOST_AUTO_TEST_CASE(source_padding_does_not_matter) {

@@ -66,8 +66,9 @@ class session {
       return M::longest(limits_);
   }
 
-  /// Takes back the last tokens of sequence `b`, so that `length` remain.
-  void truncate(index length, index b = 0) {
+  /// Takes back the last tokens of sequence `b`, so that `length` remain. Not there for models with
+  /// a recurrent state, which cannot forget: reset() and feed again.
+  void truncate(index length, index b = 0) requires(M::rewinds) {
     if (length >= 0 && length < past_[b]) past_[b] = length;
   }
 

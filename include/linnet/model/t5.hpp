@@ -167,6 +167,8 @@ struct t5_model {
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
   static constexpr bool biased = false;
+  /// Whether decoding can take tokens back.
+  static constexpr bool rewinds = DecoderAttention::rewinds && DecoderFfn::rewinds;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;

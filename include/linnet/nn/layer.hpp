@@ -69,12 +69,14 @@ struct context {
   T* d_memory = nullptr;           ///< its gradient
   index memory_length = 0;         ///< padded length of the encoder output
   const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
-  bool memory_cached = false;  ///< keys and values of the memory are in the cache already
-  const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
-  T* d_bias = nullptr;         ///< their gradient, one copy per sequence
-  index bias_origin = 0;       ///< position of distance 0 in a bias line
-  const T* rope = nullptr;     ///< cosines and sines [positions, d_kv]
-  dropout_key dropout{};       ///< masks of this step; rate 0 outside training
+  bool memory_cached = false;       ///< keys and values of the memory are in the cache already
+  const T* bias = nullptr;          ///< relative-position bias lines [heads, 2 * bias_origin + 1]
+  T* d_bias = nullptr;              ///< their gradient, one copy per sequence
+  index bias_origin = 0;            ///< position of distance 0 in a bias line
+  const T* rope = nullptr;          ///< cosines and sines [positions, d_kv]
+  const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
+  T* d_first_values = nullptr;      ///< their gradient, from all later layers
+  dropout_key dropout{};            ///< masks of this step; rate 0 outside training
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }

@@ -19,6 +19,7 @@ struct attention_shape {
   bool scaled = true;     ///< scores are divided by sqrt(d_kv); T5 does not
   bool bias = false;      ///< linear maps have biases
   bool relative = false;  ///< add the stack's relative-position bias
+  bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
 
   /// Width of all query heads.
@@ -38,6 +39,10 @@ struct policy {
   static constexpr bool causal = true;         ///< can be kept from seeing later tokens
   static constexpr bool bidirectional = true;  ///< can see later tokens
   static constexpr bool continues = true;      ///< can continue cached sequences
+  static constexpr bool rewinds =
+      true;  ///< cached tokens can be taken back: the state is no summary
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
   /// What files call it; a kind that changes what weights compute has a name of its own.
   static std::string name() { return "custom"; }
 };
