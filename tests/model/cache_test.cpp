@@ -14,6 +14,7 @@ using gpt2 = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position:
 using sinusoidal = ln::decoder<tiny_decoder_shape, ln::position::sinusoidal, ln::ffn::relu>;
 using rwkv4 = ln::rwkv4<tiny_decoder_shape>;
 using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
+using t5_channel_mix = ln::t5<tiny_t5_shape, ln::ffn::rwkv4_channel_mix>;
 constexpr index length = 58;  // more than one block of attention rows
 
 /// Sequences with the logits of all their positions, computed without a cache. For T5 the inputs
@@ -134,6 +135,7 @@ BOOST_AUTO_TEST_CASE(llama_double) { check_cache<llama, double>(); }
 BOOST_AUTO_TEST_CASE(llama_float) { check_cache<llama, float>(); }
 BOOST_AUTO_TEST_CASE(gpt2_float) { check_cache<gpt2, float>(); }
 BOOST_AUTO_TEST_CASE(sinusoidal_float) { check_cache<sinusoidal, float>(); }
+BOOST_AUTO_TEST_CASE(t5_channel_mix_double) { check_cache<t5_channel_mix, double>(); }
 BOOST_AUTO_TEST_CASE(rwkv4_double) { check_cache<rwkv4, double>(); }
 BOOST_AUTO_TEST_CASE(rwkv4_float) { check_cache<rwkv4, float>(); }
 BOOST_AUTO_TEST_CASE(rwkv7_double) { check_cache<rwkv7, double>(); }
@@ -177,7 +179,8 @@ template <class M>
 concept truncates = requires(ln::session<M> s) {
   s.truncate(1);
 };
-static_assert(truncates<llama> && truncates<t5> && !truncates<rwkv4> && !truncates<rwkv7>);
+static_assert(truncates<llama> && truncates<t5> && !truncates<rwkv4> && !truncates<rwkv7> &&
+              !truncates<t5_channel_mix>);
 
 BOOST_AUTO_TEST_SUITE_END()
 

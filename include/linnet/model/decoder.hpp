@@ -110,10 +110,12 @@ struct decoder_model {
     blocks::visit(normal, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
     if constexpr (!tied)
-      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, initial_deviation},
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
         p.head...);
   }
   static constexpr double initial_deviation = 0.02;
+  static constexpr double head_deviation =
+      embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
   /// A normalised embedding starts so small that its norm's epsilon outweighs it (RWKV).
   static constexpr decltype(tensor_info::start) embedding_start =
       embedding_normed ? +[](const path&, index,
