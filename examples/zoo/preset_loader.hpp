@@ -5,6 +5,7 @@
 
 #include <linnet/io/hugging_face.hpp>
 #include <linnet/io/llama2c.hpp>
+#include <linnet/io/rwkv_file.hpp>
 
 #include "presets.hpp"
 #include "running_of.hpp"
@@ -18,21 +19,36 @@ template <class M>
 requires(M::family == ln::model_family::decoder) inline constexpr bool in_llama2c<M> =
     M::rotary && !M::biased && std::is_same_v<typename M::ffn, ln::ffn::swiglu>;
 
+/// Whether model `M` is one that rwkv.cpp has a format for.
+template <class M>
+inline constexpr bool in_rwkv_file = false;
+template <class M>
+requires(M::family == ln::model_family::decoder) inline constexpr bool in_rwkv_file<M> =
+    std::is_base_of_v<ln::mixer::policy, typename M::attention>;
+/// Whether model `M` is one that Hugging Face Transformers knows.
+template <class M>
+inline constexpr bool in_hugging_face = ln::hf_kind_of<M>() != ln::hf_kind::none;
+
 /// Loads a directory as Hugging Face writes it, a safetensors file with linnet's or Hugging Face's
-/// names, or else a llama2.c checkpoint.
+/// names, or else a llama2.c checkpoint or a file of rwkv.cpp.
 template <class M>
 ln::result<void> load_weights(ln::weights<M>& w, const std::string& path) {
-  if (std::filesystem::is_directory(path)) return ln::load_hugging_face(w, path);
+  if constexpr (in_hugging_face<M>)
+    if (std::filesystem::is_directory(path)) return ln::load_hugging_face(w, path);
   if (path.ends_with(".safetensors")) {
     const auto file = ln::read_safetensors(path);
     if (!file) return file.error();
-    const auto format = file->metadata().find("format");
-    if (format != file->metadata().end() && format->second == "linnet")
-      return ln::load_safetensors(w, *file);
-    return ln::load_safetensors(w, *file, ln::naming::hugging_face{});
+    if constexpr (in_hugging_face<M>) {
+      const auto format = file->metadata().find("format");
+      if (format == file->metadata().end() || format->second != "linnet")
+        return ln::load_safetensors(w, *file, ln::naming::hugging_face{});
+    }
+    return ln::load_safetensors(w, *file);
   }
   if constexpr (in_llama2c<M>) {
     return ln::load_llama2c(w, path);
+  } else if constexpr (in_rwkv_file<M>) {
+    return ln::load_rwkv(w, path);
   } else {
     return ln::error{ln::errc::unsupported, path, "",
                      "a Hugging Face directory or a file named *.safetensors", "another file"};

@@ -62,6 +62,8 @@ void each_decoder_preset(F&& f) {
   f(preset<ln::zoo::stories260k>{}, "stories260k");
   f(preset<ln::zoo::tinyllama_1_1b, false>{}, "tinyllama-1.1b");
   f(preset<ln::zoo::mobilellm_125m, false>{}, "mobilellm-125m");
+  f(preset<ln::zoo::rwkv4_660k>{}, "rwkv4-660k");
+  f(preset<ln::zoo::rwkv7_834k>{}, "rwkv7-834k");
 }
 
 /// The feed-forward variants (the report's, beside the model's own) and their names.

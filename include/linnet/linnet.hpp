@@ -10,6 +10,7 @@
 #include <linnet/generate/speculative.hpp>
 #include <linnet/io/file.hpp>
 #include <linnet/io/llama2c.hpp>
+#include <linnet/io/rwkv_file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/zoo.hpp>
 #include <linnet/nn/attention/linear.hpp>

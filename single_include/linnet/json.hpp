@@ -35,7 +35,7 @@
 
 #include <linnet/linnet.hpp>
 /// @file
-/// Hugging Face's names and layouts of the tensors of T5, Llama and GPT-2 (zoo A7, C1).
+/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba (zoo A7, C1, D11).
 
 LINNET_NAMESPACE_BEGIN
 
@@ -44,8 +44,16 @@ enum class hf_kind {
   none,   ///< no counterpart: other norms, positions or attention
   t5,     ///< T5 1.0 and 1.1
   llama,  ///< RMSNorm and rotary positions
-  gpt2    ///< LayerNorm, learned positions, biases
+  gpt2,   ///< LayerNorm, learned positions, biases
+  mamba   ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
 };
+
+namespace detail {
+template <class P>
+inline constexpr bool is_mamba = false;
+template <index State, index Conv, index Expand>
+inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
+}  // namespace detail
 
 /// The counterpart of model type `M`. Its feed-forward does not matter here: tensors of one that
 /// Hugging Face does not know keep linnet's names in files.
@@ -57,8 +65,11 @@ constexpr hf_kind hf_kind_of() {
                       std::is_same_v<typename M::decoder_attention, attention::full>;
     return rms && full ? hf_kind::t5 : hf_kind::none;
   } else {
-    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
     using P = typename M::position;
+    if (detail::is_mamba<typename M::attention>)
+      return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
+                                                                         : hf_kind::none;
+    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
     if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
       return hf_kind::llama;
     const bool plain = M::shape.kv_heads == M::shape.heads &&
@@ -139,11 +150,24 @@ inline constexpr name_rule gpt2_rules[] = {
     {"norm", "transformer.ln_f"},
     {"head", "lm_head"},
 };
+inline constexpr name_rule mamba_rules[] = {
+    {"embedding", "backbone.embeddings"},
+    {"blocks.#.attention.norm", "backbone.layers.#.norm"},
+    {"blocks.#.attention.in_proj", "backbone.layers.#.mixer.in_proj"},
+    {"blocks.#.attention.conv", "backbone.layers.#.mixer.conv1d"},
+    {"blocks.#.attention.x_proj", "backbone.layers.#.mixer.x_proj"},
+    {"blocks.#.attention.dt_proj", "backbone.layers.#.mixer.dt_proj"},
+    {"blocks.#.attention", "backbone.layers.#.mixer"},  // A_log and D
+    {"blocks.#.attention.out_proj", "backbone.layers.#.mixer.out_proj"},
+    {"norm", "backbone.norm_f"},
+    {"head", "lm_head"},
+};
 
 constexpr std::span<const name_rule> rules_of(hf_kind kind) {
   if (kind == hf_kind::t5) return t5_rules;
   if (kind == hf_kind::llama) return llama_rules;
   if (kind == hf_kind::gpt2) return gpt2_rules;
+  if (kind == hf_kind::mamba) return mamba_rules;
   return {};
 }
 
@@ -256,7 +280,8 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
     part.at.transposed = !tensor.vector;
     if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
   }
-  for (const std::string_view prefix : {"model.", "transformer."})
+  if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
+  for (const std::string_view prefix : {"model.", "transformer.", "backbone."})
     if (part.at.name.starts_with(prefix))
       part.aliases.push_back(part.at.name.substr(prefix.size()));
   if (name == "embedding") {
@@ -300,14 +325,6 @@ inline std::string json_quoted(std::string_view text) {
     }
   }
   return quoted += '"';
-}
-
-/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
-inline std::string printable(std::string_view text) {
-  std::string shown(text.substr(0, 60));
-  for (char& c : shown)
-    if (c < ' ' || c > '~') c = '?';
-  return text.size() > 60 ? shown + "..." : shown;
 }
 
 /// A value that is neither object nor array.
@@ -646,6 +663,27 @@ void gpt2_fields(hf_fields& to) {
   to.truth("tie_word_embeddings", M::tied, true);
 }
 
+template <class M>
+void mamba_fields(hf_fields& to) {
+  constexpr decoder_shape s = M::shape;
+  using mixer = typename M::attention;
+  to.text("model_type", "mamba", "mamba");
+  to.number("vocab_size", static_cast<double>(s.vocabulary));
+  to.number("hidden_size", static_cast<double>(s.d_model));
+  to.number("state_size", static_cast<double>(mixer::state), 16);
+  to.number("num_hidden_layers", static_cast<double>(s.layers));
+  to.number("conv_kernel", static_cast<double>(mixer::conv), 4);
+  to.number("expand", static_cast<double>(mixer::expand), 2);
+  const auto rank = static_cast<double>(mixer::template layer<M::self>::rank);
+  to.number("time_step_rank", rank, rank);
+  to.all.back().other_value = json_quoted("auto");
+  to.number("layer_norm_epsilon", s.eps, 1e-5);
+  to.text("hidden_act", "silu", "silu", "swish");
+  to.truth("use_bias", M::biased, false);
+  to.truth("use_conv_bias", true, true);
+  to.truth("tie_word_embeddings", M::tied, true);
+}
+
 /// What a config.json of `M` says. `file`: the one at hand, if any.
 template <class M>
 hf_fields fields_of(const hf_config* file) {
@@ -658,6 +696,8 @@ hf_fields fields_of(const hf_config* file) {
     t5_fields<M>(fields, !M::tied && scaled && *scaled == "false");
   } else if constexpr (kind == hf_kind::llama) {
     llama_fields<M>(fields);
+  } else if constexpr (kind == hf_kind::mamba) {
+    mamba_fields<M>(fields);
   } else {
     gpt2_fields<M>(fields);
   }
@@ -699,7 +739,7 @@ template <class M>
 std::string make_hf_config() {
   constexpr hf_kind kind = hf_kind_of<M>();
   constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM",
-                                          "GPT2LMHeadModel"};
+                                          "GPT2LMHeadModel", "MambaForCausalLM"};
   std::string text = "{\n  \"architectures\": [\n    " +
                      detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
@@ -1114,7 +1154,7 @@ namespace naming {
 /// linnet's own names and layouts; holds every model, quantized ones too (their codes, and the
 /// scales and zero points as `<name>.scales` and `<name>.zeros`).
 struct canonical {};
-/// Those of Hugging Face Transformers for T5, Llama and GPT-2.
+/// Those of Hugging Face Transformers for T5, Llama, GPT-2 and Mamba.
 struct hugging_face {};
 }  // namespace naming
 
@@ -1131,7 +1171,8 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
                 "(norm::rms), Llama (norm::rms "
                 "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, "
                 "no grouped queries), all "
-                "with attention::full; use naming::canonical");
+                "with attention::full, and Mamba (mixer::mamba, ffn::skip, norm::rms, "
+                "position::none); use naming::canonical");
   static_assert(!foreign || !weights<M, T>::storage::scaled,
                 "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
                 "model and quantize() it, or "
@@ -1158,12 +1199,15 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
 
 /// The file's shape of a part, for comparison with a record's.
 inline std::vector<index> shape_of(const placement& at) {
-  return at.vector ? std::vector<index>{at.rows} : std::vector<index>{at.rows, at.columns};
+  if (at.vector) return {at.rows};
+  if (at.depthwise) return {at.rows, 1, at.columns};
+  return {at.rows, at.columns};
 }
 
 inline std::string shape_text(const placement& at) {
-  return "[" + std::to_string(at.rows) +
-         (at.vector ? "]" : ", " + std::to_string(at.columns) + "]");
+  std::string text;
+  for (const index size : shape_of(at)) text += (text.empty() ? "[" : ", ") + std::to_string(size);
+  return text + "]";
 }
 
 /// Whether codes, scales and zero points are ones that quantize() could have made.
@@ -1336,10 +1380,10 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Loads the weights of a T5, Llama or GPT-2 directory into a model of a matching type. config.json
-/// is compared first (check_config()), then every tensor, and only then is `w` written. Llama's
-/// rotary pairs are reordered where the type uses position::rope.
-/// Errors: those of read_hf_config(), check_config() and load_safetensors().
+/// Loads the weights of a T5, Llama, GPT-2 or Mamba directory into a model of a matching type.
+/// config.json is compared first (check_config()), then every tensor, and only then is `w` written.
+/// Llama's rotary pairs are reordered where the type uses position::rope. Errors: those of
+/// read_hf_config(), check_config() and load_safetensors().
 template <class M, class T>
 result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) {
   const auto config = read_hf_config(directory + "/config.json");

@@ -1496,6 +1496,12 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
     }
   }
 }
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
 /// fourth token, so that blocks make no difference
 template <class T, class Code>
@@ -1517,6 +1523,11 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
     }
     put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// sum of x_i
 template <class T>
@@ -2398,6 +2409,12 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
     }
   }
 }
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
 /// fourth token, so that blocks make no difference
 template <class T, class Code>
@@ -2419,6 +2436,11 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
     }
     put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// sum of x_i
 template <class T>
@@ -3300,6 +3322,12 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
     }
   }
 }
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
 /// fourth token, so that blocks make no difference
 template <class T, class Code>
@@ -3321,6 +3349,11 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
     }
     put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// sum of x_i
 template <class T>
@@ -4866,11 +4899,18 @@ struct path {
   const path* parent = nullptr;
   std::string_view name{};
   index number = -1;  ///< the index of an array element instead of a name
+  index count = 0;    ///< elements of that array
 
   /// A named child.
-  constexpr path operator/(std::string_view child) const { return {this, child, -1}; }
+  constexpr path operator/(std::string_view child) const { return {this, child, -1, 0}; }
   /// A numbered child.
-  constexpr path operator/(index child) const { return {this, {}, child}; }
+  constexpr path operator/(index child) const { return {this, {}, child, 0}; }
+  /// A numbered child, one of `of`.
+  constexpr path element(index child, index of) const { return {this, {}, child, of}; }
+  /// The element that this place is in: a layer, for parameters of a repeat; else the root.
+  constexpr const path& enclosing_element() const {
+    return number >= 0 || !parent ? *this : parent->enclosing_element();
+  }
   /// The dotted name, such as `encoder.0.attention.q.weight`.
   std::string str() const {
     std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0)
@@ -4890,7 +4930,9 @@ enum class role {
              ///< token
   position,  ///< a table of positions or relative-position buckets; always stored in full
   scale,     ///< a norm's gamma, starts at one
-  bias       ///< an additive vector, starts at zero
+  bias,      ///< an additive vector, starts at zero
+  average    ///< rows of unit length that follow running averages and have no derivative: backward
+             ///< adds to their gradient what they are to follow, see follow_averages()
 };
 
 /// The facts about one parameter tensor.
@@ -4906,9 +4948,32 @@ struct tensor_info {
   constexpr index size() const { return rows * columns; }
   /// Whether it takes the model's storage type; the rest stays in the scalar type.
   constexpr bool stored() const { return kind == role::matrix || kind == role::table; }
-  /// Whether weight decay applies: every tensor with two dimensions.
-  constexpr bool decays() const { return kind != role::scale && kind != role::bias; }
+  /// Whether weight decay applies: every trained tensor with two dimensions.
+  constexpr bool decays() const {
+    return kind != role::scale && kind != role::bias && kind != role::average;
+  }
 };
+
+/// Where the layer of a parameter stands in its stack, for initial values that depend on it.
+struct depth {
+  double layer = 0, layers = 1;
+
+  /// Of the parameter at this place; the only layer if it is in no stack.
+  constexpr explicit depth(const path& at) {
+    const path& element = at.enclosing_element();
+    if (element.number < 0) return;
+    layer = static_cast<double>(element.number);
+    layers =
+        static_cast<double>(element.count > element.number ? element.count : element.number + 1);
+  }
+  /// 0 in the first layer, 1 in the last.
+  constexpr double fraction() const { return layers > 1 ? layer / (layers - 1) : 0; }
+  /// 1 in the first layer, 1 / layers in the last.
+  constexpr double rest() const { return 1 - layer / layers; }
+};
+
+/// The initial value 0, for tensor_info::start.
+inline double start_zero(const path&, index, random_stream&) { return 0; }
 
 /// The forms in which a layer's `params` can appear.
 namespace form {
@@ -5036,9 +5101,11 @@ struct context {
   T* d_bias = nullptr;         ///< their gradient, one copy per sequence
   index bias_origin = 0;       ///< position of distance 0 in a bias line
   const T* rope = nullptr;     ///< cosines and sines [rope_positions, d_kv]
-  index rope_positions = 0;
-  const T* rope_beyond = nullptr;  ///< [rows, d_kv] of the rows whose positions lie behind those
-  dropout_key dropout{};           ///< masks of this step; rate 0 outside training
+  index rope_positions = index{1} << 48;
+  const T* rope_beyond = nullptr;   ///< [rows, d_kv] of the rows whose positions lie behind those
+  const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
+  T* d_first_values = nullptr;      ///< their gradient, from all later layers
+  dropout_key dropout{};            ///< masks of this step; rate 0 outside training
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }
@@ -5478,6 +5545,9 @@ result<void> acceptable(const char* where, const limits& l) {
   if constexpr (M::family == model_family::t5) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
+    constexpr index longest = M::encoder_attention::longest;
+    if (longest > 0 && l.source > longest)
+      return refuse("limits.source", "no more tokens than the encoder's attention reads", l.source);
   } else {
     if (l.target < 0)
       return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
@@ -5983,6 +6053,15 @@ template <class M, class T = float>
 class session {
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
+  static constexpr bool continues() {
+    if constexpr (encodes)
+      return M::decoder_attention::continues;
+    else
+      return M::attention::continues;
+  }
+  static_assert(continues(),
+                "linnet::session: this kind of attention cannot continue cached sequences, so the "
+                "model cannot be run token by token; an evaluator scores whole sequences");
 
  public:
   using model = M;
@@ -7465,6 +7544,7 @@ struct attention_shape {
   bool scaled = true;     ///< scores are divided by sqrt(d_kv); T5 does not
   bool bias = false;      ///< linear maps have biases
   bool relative = false;  ///< add the stack's relative-position bias
+  bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
   kv_code cache = kv_code::exact;
 
@@ -7482,12 +7562,15 @@ namespace attention {
 /// Base of every policy that mixes the tokens of a sequence; a kind overrides what differs. Models
 /// refuse it where it cannot work.
 struct policy {
-  static constexpr bool causal = true;         ///< can be kept from seeing later tokens
-  static constexpr bool bidirectional = true;  ///< can see later tokens
-  static constexpr bool continues = true;      ///< can continue cached sequences
-  static constexpr bool rewinds = false;       ///< cached tokens can be taken back again
-  static constexpr bool forgets = false;       ///< a cache keeps only what later tokens will see
-  static constexpr index slots = 0;            ///< positions that it needs whatever the length
+  static constexpr bool causal = true;           ///< can be kept from seeing later tokens
+  static constexpr bool bidirectional = true;    ///< can see later tokens
+  static constexpr bool continues = true;        ///< can continue cached sequences
+  static constexpr bool rewinds = false;         ///< cached tokens can be taken back again
+  static constexpr bool forgets = false;         ///< a cache keeps only what later tokens will see
+  static constexpr index slots = 0;              ///< positions that it needs whatever the length
+  static constexpr index longest = 0;            ///< most tokens of a sequence; 0 for any number
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
   /// What files call it; a kind that changes what weights compute has a name of its own.
   static std::string name() { return "custom"; }
 };
@@ -7903,7 +7986,8 @@ struct named {
 };
 
 /// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
-/// ...>. Every intermediate result has a buffer of its own while training.
+/// ...>. Every intermediate result has a buffer of its own while training. An empty name adds
+/// nothing to the path.
 template <class First, class... Rest>
 struct chain {
  private:
@@ -7968,7 +8052,10 @@ struct chain {
  private:
   template <std::size_t K, class F, class... P>
   static constexpr void visit_from(F&& f, const path& at, P&... p) {
-    at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
+    if constexpr (item<K>::name.empty())
+      at_layer<K>::visit(f, at, std::get<K>(p.items)...);
+    else
+      at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
     if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
   }
   template <std::size_t K, class T>
@@ -8094,8 +8181,8 @@ struct residual {
 };
 
 /// `N` layers of one type after each other, each with its own parameters: one instantiation, one
-/// loop.
-template <class Layer, index N>
+/// loop. They are numbered from `First`, as part of a stack of `All`.
+template <class Layer, index N, index First = 0, index All = First + N>
 struct repeat {
   static_assert(Layer::in == Layer::out,
                 "linnet::repeat: the layer must keep the width of the stream");
@@ -8109,7 +8196,7 @@ struct repeat {
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     for (std::size_t l = 0; l < count; ++l)
-      Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
+      Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
   }
 
   template <class T>
@@ -8128,7 +8215,8 @@ struct repeat {
     for (auto& item : c.items) {
       const index kept = m.keep.mark();
       item = Layer::template plan<T>(m, e);
-      if (!e.training) m.keep.release(kept);
+      // A layer alone shares with nobody: what it leaves in ctx outlasts it.
+      if (!e.training && count > 1) m.keep.release(kept);
     }
     m.scratch.release(mark);
     return c;
@@ -8139,7 +8227,7 @@ struct repeat {
                       cache<T>& c, context<T>& ctx) {
     for (std::size_t l = 0; l < count; ++l) {
       const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
-      ctx.layer = static_cast<index>(l);
+      ctx.layer = First + static_cast<index>(l);
       Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
       x = next;
     }
@@ -8152,7 +8240,7 @@ struct repeat {
       const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
       const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      ctx.layer = static_cast<index>(l);
+      ctx.layer = First + static_cast<index>(l);
       Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
       dy = d_input;
     }
@@ -8372,6 +8460,7 @@ namespace ffn {
 /// Base of every feed-forward policy.
 struct policy {
   static constexpr bool skipped = false;
+  static constexpr bool rewinds = true;  ///< keeps no summary of past tokens while decoding
 };
 
 /// wo(Drop(f(wi x))): the usual feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU).
@@ -8706,6 +8795,23 @@ requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
   };
 };
 
+/// `N` blocks, of which the first is a `First` if it differs; `Rest` holds the type of the others.
+/// The buffers of a first one that differs last as long as those of the others, which may read
+/// them.
+template <class First, class Rest, index N, bool Differs>
+struct stack_of {
+  using type = repeat<typename Rest::type, N>;
+};
+template <class First, class Rest, index N>
+struct stack_of<First, Rest, N, true> {
+  using type =
+      chain<named<"", repeat<First, 1, 0, N>>, named<"", repeat<typename Rest::type, N - 1, 1, N>>>;
+};
+template <class First, class Rest>
+struct stack_of<First, Rest, 1, true> {
+  using type = repeat<First, 1>;
+};
+
 }  // namespace detail
 
 LINNET_NAMESPACE_END
@@ -8739,7 +8845,9 @@ struct decoder_model {
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
   static constexpr bool rotary = Position::pairing != rope_pairing::none;
-  static constexpr bool rewinds = Attention::rewinds, forgets = Attention::forgets;
+  static constexpr bool embedding_normed = Attention::embedding_norm;
+  /// Whether decoding can take tokens back, and whether it forgets old ones.
+  static constexpr bool rewinds = Attention::rewinds && Ffn::rewinds, forgets = Attention::forgets;
   using ffn = Ffn;
   using attention = Attention;
   using norm = Norm;
@@ -8776,15 +8884,26 @@ struct decoder_model {
                                         .rope = Position::pairing,
                                         .cache = Cache::code};
   using norm_layer = typename Norm::template layer<d, eps>;
-  using block = typename detail::block_of<
-      Norm, Ffn,
-      named<"attention", residual<norm_layer, typename Attention::template layer<self>>>>::
+  /// The attention layer of the first block.
+  static constexpr attention_shape self_first = [] {
+    attention_shape a = self;
+    a.first = Attention::first_differs;
+    return a;
+  }();
+  template <attention_shape A>
+  using block_with = typename detail::block_of<
+      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, Shape.d_ff, biased, eps>::type;
-  using blocks = repeat<block, Shape.layers>;
+  using blocks =
+      typename detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>,
+                                Shape.layers, Attention::first_differs>::type;
 
   template <class Form>
   struct params {
     typename Form::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<
+        embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
+        embedding_norm{};
     [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
         positions{};
     typename blocks::template params<Form> stack{};
@@ -8794,8 +8913,10 @@ struct decoder_model {
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, initial_deviation},
-      p.embedding...);
+    f(at / "embedding" / "weight",
+      tensor_info{vocabulary, d, role::table, initial_deviation, embedding_start}, p.embedding...);
+    if constexpr (embedding_normed)
+      norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
     if constexpr (learned)
       f(at / "position" / "weight",
         tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
@@ -8807,10 +8928,17 @@ struct decoder_model {
     blocks::visit(normal, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
     if constexpr (!tied)
-      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, initial_deviation},
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
         p.head...);
   }
   static constexpr double initial_deviation = 0.02;
+  static constexpr double head_deviation =
+      embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
+  /// A normalised embedding starts so small that its norm's epsilon outweighs it (RWKV).
+  static constexpr decltype(tensor_info::start) embedding_start =
+      embedding_normed ? +[](const path&, index,
+                             random_stream& random) { return 1e-4 * (2 * random.uniform() - 1); }
+                       : nullptr;
 
   /// Trainable parameters; shared ones count once.
   static constexpr index parameters() { return count_parameters<decoder_model>(); }
@@ -8828,8 +8956,9 @@ struct decoder_model {
   template <class T>
   struct workspace {
     typename blocks::template cache<T> stack{};
-    typename norm_layer::template cache<T> norm{};
+    typename norm_layer::template cache<T> norm{}, embedding_norm{};
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
+    T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
     T* beyond = nullptr;       ///< [rows, d_kv] rotary, of later positions
@@ -8859,6 +8988,7 @@ struct decoder_model {
     if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
     if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
     w.embedded = m.keep.take<T>(size);
+    w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
     w.out = m.keep.take<T>(size);
     w.normed = m.keep.take<T>(size);
     if (use == purpose::decoding) {
@@ -8874,7 +9004,9 @@ struct decoder_model {
       w.d_embedded = m.keep.take<T>(size);
       w.d_out = m.keep.take<T>(size);
       w.d_normed = m.keep.take<T>(size);
+      w.d_looked_up = embedding_normed ? m.keep.take<T>(size) : w.d_embedded;
     }
+    if (embedding_normed) w.embedding_norm = norm_layer::template plan<T>(m, e);
     w.norm = norm_layer::template plan<T>(m, e);
     w.stack = blocks::template plan<T>(m, e);
     return w;
@@ -8933,9 +9065,15 @@ struct decoder_model {
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
         ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
-        ops::embed_backward(on, rows, d, b.tokens, w.d_embedded, dp->embedding);
+        if constexpr (embedding_normed) {
+          ops::fill(on, rows * d, T(0), w.d_looked_up);
+          norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
+                                              {w.looked_up, rows}, d_embedded,
+                                              {w.d_looked_up, rows}, w.embedding_norm, ctx);
+        }
+        ops::embed_backward(on, rows, d, b.tokens, w.d_looked_up, dp->embedding);
         if constexpr (learned)
-          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_embedded, dp->positions);
+          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
       }
     return sum;
   }
@@ -9001,7 +9139,7 @@ struct decoder_model {
   static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
                       context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.embedded);
+    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.looked_up);
     if constexpr (rotary) rotary_angles(w, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
@@ -9009,8 +9147,11 @@ struct decoder_model {
     if (table)
       ctx.on.threads.each(rows, [&](index i) {
         const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.embedded[i * d + j] += table[position * d + j];
+        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
       });
+    if constexpr (embedding_normed)
+      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
+                                         w.embedding_norm, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
     norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.normed, rows}, w.norm, ctx);
@@ -9210,7 +9351,9 @@ struct t5_model {
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
   static constexpr bool biased = false;
-  static constexpr bool rewinds = DecoderAttention::rewinds, forgets = DecoderAttention::forgets;
+  /// Whether decoding can take tokens back, and whether it forgets old ones.
+  static constexpr bool rewinds = DecoderAttention::rewinds && DecoderFfn::rewinds,
+                        forgets = DecoderAttention::forgets;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;
@@ -9512,6 +9655,14 @@ inline std::string number_text(double x) {
   return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
 }
 
+/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
+inline std::string printable(std::string_view text) {
+  std::string shown(text.substr(0, 60));
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return text.size() > 60 ? shown + "..." : shown;
+}
+
 constexpr const char* name_of(activation_kind kind) {
   switch (kind) {
     case activation_kind::relu:
@@ -9525,11 +9676,16 @@ constexpr const char* name_of(activation_kind kind) {
   }
 }
 
-/// What is known about a feed-forward policy; a user's own is "custom".
+/// What is known about a feed-forward policy; one without a name is "custom".
 template <class P>
 struct ffn_facts {
   static constexpr bool standard = false, gated = false;
-  static std::string name() { return "custom"; }
+  static std::string name() {
+    if constexpr (requires { P::name(); })
+      return P::name();
+    else
+      return "custom";
+  }
 };
 template <activation_kind A>
 struct ffn_facts<ffn::standard<A>> {
@@ -9772,7 +9928,7 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
   std::vector<leaf> all;
   w.visit([&](const path& at, const tensor_info& info, const auto& from) {
     leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
-    one.vector = info.kind == role::scale || info.kind == role::bias;
+    one.vector = !info.decays() && info.rows == 1;
     if (one.vector) std::swap(one.rows, one.columns);
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
@@ -9822,6 +9978,7 @@ struct placement {
   index rows = 0;    ///< its shape: [rows, columns], or [rows] for a vector
   index columns = 1;
   bool vector = false;
+  bool depthwise = false;   ///< the file has filters of channels: [rows, 1, columns]
   bool transposed = false;  ///< the file has [in, out]
   index offset = 0;         ///< output feature of the file at which the model's first row stands
   index half_heads =
@@ -10417,6 +10574,1672 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
 
 LINNET_NAMESPACE_END
 /// @file
+/// Model files of rwkv.cpp (zoo L3): RWKV-4 and RWKV-7 in F32, F16 and ggml's blocks Q4_0, Q4_1,
+/// Q5_0, Q5_1 and Q8_0.
+///
+/// A header of six 32-bit integers (magic, version, n_vocab, n_embed, n_layer, type) is followed by
+/// records to the end of the file, in any order and not aligned: number of dimensions, length of
+/// the name, type, dimensions (fastest first), name, data.
+
+/// @file
+/// RWKV-4 and RWKV-7: decoders without attention, spelled with the policies they are made of.
+
+/// @file
+/// Channel mixing of RWKV-4 and RWKV-7 (zoo D12, D12b), in the place of the feed-forward: a squared
+/// ReLU that also reads the token before.
+
+/// @file
+/// The sigmoid gate of RWKV, "receptance": z = sigmoid(r) y.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// 1 / (1 + e^-x) without overflow.
+template <class T>
+T sigmoid(T x) {
+  const T e = std::exp(-std::abs(x));
+  return (x < T(0) ? e : T(1)) / (T(1) + e);
+}
+
+/// z[n] = sigmoid(r[n]) y[n]; r becomes its sigmoid, which gate_backward() takes. z may be y.
+template <class T>
+void gate(const ops::machine& on, index n, T* r, const T* y, T* z) {
+  ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+    for (index i = at; i < at + count; ++i) {
+      r[i] = sigmoid(r[i]);
+      z[i] = r[i] * y[i];
+    }
+  });
+}
+/// dr[n], dy[n] = the derivatives of gate() (overwritten); dy may be dz.
+template <class T>
+void gate_backward(const ops::machine& on, index n, const T* sigmoid_r, const T* y, const T* dz,
+                   T* dr, T* dy) {
+  ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+    for (index i = at; i < at + count; ++i) {
+      const T s = sigmoid_r[i], d = dz[i];
+      dr[i] = d * y[i] * s * (T(1) - s);
+      dy[i] = d * s;
+    }
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The token shift of RWKV: every channel reads a mixture of this token and the one before it.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// What a mixing parameter is the weight of; the other one has the rest.
+enum class mixed_by {
+  current,  ///< RWKV-4: mu x_t + (1 - mu) x_{t-1}
+  previous  ///< RWKV-7: x_t + mu (x_{t-1} - x_t)
+};
+
+/// `Count` mixtures of neighbouring rows of x[rows, D], each with a parameter vector mu[D]. The row
+/// before the first of a sequence is zero; while decoding it is kept from call to call.
+template <index D, index Count, mixed_by By>
+struct token_shift {
+  static constexpr auto count = static_cast<std::size_t>(Count);
+
+  template <class T>
+  struct cache {
+    std::array<T*, count> mixed{};  ///< [rows, D]
+    T* last = nullptr;              ///< [batch, D] last row of each sequence, while decoding
+    T* gradient = nullptr;          ///< [rows, D] of one mixture, while training
+  };
+  /// `gradient` is scratch; the layer that calls releases it.
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    for (T*& one : c.mixed) one = m.keep.take<T>(e.rows() * D);
+    if (e.capacity > 0) c.last = m.state.take<T>(e.batch * D);
+    if (e.training) c.gradient = m.scratch.take<T>(e.rows() * D);
+    return c;
+  }
+
+  /// x -> c.mixed
+  template <class T>
+  static void forward(const std::array<const T*, count>& mu, const T* x, const cache<T>& c,
+                      const context<T>& ctx) {
+    ctx.on.threads.each(ctx.rows(), [&](index row) {
+      const index b = row / ctx.length, t = row % ctx.length;
+      const T* const now = x + row * D;
+      const T* const before = t > 0 ? now - D : ctx.past_of(b) > 0 ? c.last + b * D : nullptr;
+      for (std::size_t m = 0; m < count; ++m) {
+        T* const y = c.mixed[m] + row * D;
+        for (index j = 0; j < D; ++j) {
+          const T old = before ? before[j] : T(0);
+          y[j] = now[j] + previous(mu[m][j]) * (old - now[j]);
+        }
+      }
+    });
+    if (ctx.past)
+      ctx.on.threads.each(ctx.batch, [&](index b) {
+        std::copy_n(x + (b * ctx.length + ctx.length_of(b) - 1) * D, D, c.last + b * D);
+      });
+  }
+  /// From the gradient of one mixture in c.gradient: dx += and d_mu +=.
+  template <class T>
+  static void backward(const T* mu, T* d_mu, const T* x, T* dx, const cache<T>& c,
+                       const context<T>& ctx) {
+    const T* const dy = c.gradient;
+    ctx.on.threads.each(ctx.rows(), [&](index row) {
+      const bool last = row % ctx.length == ctx.length - 1;
+      const T* const d_now = dy + row * D;
+      for (index j = 0; j < D; ++j) {
+        const T share = previous(mu[j]);
+        dx[row * D + j] += (T(1) - share) * d_now[j] + (last ? T(0) : share * d_now[D + j]);
+      }
+    });
+    const auto [first, end] = ctx.on.threads.share(D);
+    for (index row = 0; row < ctx.rows(); ++row)
+      for (index j = first; j < end; ++j) {
+        const T now = x[row * D + j], old = row % ctx.length > 0 ? x[(row - 1) * D + j] : T(0);
+        const T change = dy[row * D + j] * (old - now);
+        d_mu[j] += By == mixed_by::previous ? change : -change;
+      }
+    ctx.on.threads.wait();
+  }
+
+  /// Numbers that it keeps for each sequence while decoding.
+  static constexpr index state_values() { return D; }
+
+ private:
+  template <class T>
+  static T previous(T mu) {
+    return By == mixed_by::previous ? mu : T(1) - mu;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// y[n] = max(x[n], 0)^2
+template <class T>
+void relu_squared(const ops::machine& on, index n, const T* x, T* y) {
+  ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+    for (index i = at; i < at + count; ++i) {
+      const T positive = x[i] > T(0) ? x[i] : T(0);
+      y[i] = positive * positive;
+    }
+  });
+}
+/// dx[n] = dy[n] 2 max(x[n], 0); dx may be dy.
+template <class T>
+void relu_squared_backward(const ops::machine& on, index n, const T* x, const T* dy, T* dx) {
+  ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+    for (index i = at; i < at + count; ++i) dx[i] = x[i] > T(0) ? T(2) * x[i] * dy[i] : T(0);
+  });
+}
+
+/// y = W_v relu(W_k x_k)^2, times sigmoid(W_r x_r) if `Gated`; x_k and x_r are mixtures of this
+/// token and the one before. F is the width of the hidden layer.
+template <index D, index F, bool Gated>
+struct channel_mix {
+  static constexpr index in = D, out = D;
+  static constexpr std::size_t last = Gated ? 1 : 0;
+  using wide = linear<D, F>;
+  using narrow = linear<F, D>;
+  using square = linear<D, D>;
+  using shift = token_shift<D, Gated ? 2 : 1, Gated ? mixed_by::current : mixed_by::previous>;
+
+  template <class Form>
+  struct gate_params {
+    typename Form::vector time_mix_r{};
+    typename square::template params<Form> receptance{};
+  };
+  template <class Form>
+  struct params {
+    typename Form::vector time_mix_k{};
+    typename wide::template params<Form> key{};
+    typename narrow::template params<Form> value{};
+    [[no_unique_address]] std::conditional_t<Gated, gate_params<Form>, std::nullptr_t> gate{};
+  };
+  template <class Fn, class... P>
+  static constexpr void visit(Fn&& f, const path& at, P&... p) {
+    const tensor_info mix{1, D, role::bias, 0, start_mix};
+    const auto starting = [&](decltype(tensor_info::start) start) {
+      return [&f, start](const path& where, tensor_info info, auto&... leaf) {
+        info.start = start;
+        f(where, info, leaf...);
+      };
+    };
+    f(at / (Gated ? "time_mix_k" : "x_k"), mix, p.time_mix_k...);
+    if constexpr (Gated) f(at / "time_mix_r", mix, p.gate.time_mix_r...);
+    wide::visit(starting(start_key), at / "key", p.key...);
+    narrow::visit(starting(start_zero), at / "value", p.value...);
+    if constexpr (Gated)
+      square::visit(starting(start_zero), at / "receptance", p.gate.receptance...);
+  }
+
+  template <class T>
+  struct cache {
+    typename shift::template cache<T> shifted{};
+    T *hidden = nullptr, *squared = nullptr;  ///< [rows, F]
+    T *r = nullptr, *value = nullptr;         ///< [rows, D] sigmoid, and what it gates
+    T *d_hidden = nullptr, *dr = nullptr, *d_value = nullptr;
+    int site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index mark = m.scratch.mark();
+    c.site = m.sites++;
+    m.product(e.rows(), D, F, e);
+    m.product(e.rows(), F, D, e);
+    m.product(e.rows(), D, D, e);
+    c.shifted = shift::template plan<T>(m, e);
+    c.hidden = m.keep.take<T>(e.rows() * F);
+    c.squared = m.keep.take<T>(e.rows() * F);
+    if (Gated) {
+      c.r = m.keep.take<T>(e.rows() * D);
+      c.value = m.keep.take<T>(e.rows() * D);
+    }
+    if (e.training) {
+      c.d_hidden = m.scratch.take<T>(e.rows() * F);
+      if (Gated) {
+        c.dr = m.scratch.take<T>(e.rows() * D);
+        c.d_value = m.scratch.take<T>(e.rows() * D);
+      }
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+                      cache<T>& c, context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows();
+    const auto& mixed = c.shifted.mixed;
+    if constexpr (Gated)
+      shift::forward({p.time_mix_k, p.gate.time_mix_r}, x.data(), c.shifted, ctx);
+    else
+      shift::forward({p.time_mix_k}, x.data(), c.shifted, ctx);
+    wide::template forward<T, S>(p.key, {mixed[0], rows}, {c.hidden, rows}, none, ctx);
+    relu_squared(ctx.on, rows * F, c.hidden, c.squared);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.squared);
+    const view<T, D> value(Gated ? c.value : y.data(), rows);
+    narrow::template forward<T, S>(p.value, {c.squared, rows}, value, none, ctx);
+    if constexpr (Gated) {
+      square::template forward<T, S>(p.gate.receptance, {mixed[last], rows}, {c.r, rows}, none,
+                                     ctx);
+      gate(ctx.on, x.size(), c.r, c.value, y.data());
+    }
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                       context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows(), size = x.size();
+    const auto& mixed = c.shifted.mixed;
+    const view<T, D> d_mixed(c.shifted.gradient, rows);
+    if constexpr (Gated) {
+      gate_backward(ctx.on, size, c.r, c.value, dy.data(), c.dr, c.d_value);
+      ops::fill(ctx.on, size, T(0), d_mixed.data());
+      square::template backward<T, S>(p.gate.receptance, dp.gate.receptance, {mixed[last], rows},
+                                      {c.dr, rows}, d_mixed, none, ctx);
+      shift::backward(p.gate.time_mix_r, dp.gate.time_mix_r, x.data(), dx.data(), c.shifted, ctx);
+    }
+    const view<const T, D> d_value(Gated ? c.d_value : dy.data(), rows);
+    ops::fill(ctx.on, rows * F, T(0), c.d_hidden);
+    narrow::template backward<T, S>(p.value, dp.value, {c.squared, rows}, d_value,
+                                    {c.d_hidden, rows}, none, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
+    relu_squared_backward(ctx.on, rows * F, c.hidden, c.d_hidden, c.d_hidden);
+    ops::fill(ctx.on, size, T(0), d_mixed.data());
+    wide::template backward<T, S>(p.key, dp.key, {mixed[0], rows}, {c.d_hidden, rows}, d_mixed,
+                                  none, ctx);
+    shift::backward(p.time_mix_k, dp.time_mix_k, x.data(), dx.data(), c.shifted, ctx);
+  }
+
+  /// Numbers that each sequence keeps while decoding, however long it is.
+  static constexpr index state_values(index) { return shift::state_values(); }
+  static constexpr index flops(const extents& e) {
+    return wide::flops(e) + narrow::flops(e) + (Gated ? square::flops(e) : 0);
+  }
+
+ private:
+  // The reference trainers' values; they draw W_k orthogonal, here it is normal of that size.
+  static double start_mix(const path& at, index i, random_stream&) {
+    const double channel = static_cast<double>(i) / static_cast<double>(D);
+    const double rest = depth(at).rest();
+    return Gated ? std::pow(channel, rest) : 1 - std::pow(channel, std::pow(rest, 4));
+  }
+  static double start_key(const path&, index, random_stream& random) {
+    const double size = static_cast<double>(Gated || D > F ? D : F);
+    return random.normal() / std::sqrt(size);
+  }
+};
+
+}  // namespace detail
+
+namespace ffn {
+
+/// RWKV-4's channel mix: sigmoid(W_r x_r) W_v relu(W_k x_k)^2. Keeps the last token while decoding.
+struct rwkv4_channel_mix : policy {
+  static constexpr bool rewinds = false;
+  static std::string name() { return "rwkv4_channel_mix"; }
+  template <index D, index F, bool Bias>
+  struct layer : linnet::detail::channel_mix<D, F, true> {
+    static_assert(!Bias, "linnet::ffn::rwkv4_channel_mix: RWKV has no biases");
+  };
+};
+/// RWKV-7's channel mix: W_v relu(W_k x_k)^2. Keeps the last token while decoding.
+struct rwkv7_channel_mix : policy {
+  static constexpr bool rewinds = false;
+  static std::string name() { return "rwkv7_channel_mix"; }
+  template <index D, index F, bool Bias>
+  struct layer : linnet::detail::channel_mix<D, F, false> {
+    static_assert(!Bias, "linnet::ffn::rwkv7_channel_mix: RWKV has no biases");
+  };
+};
+
+}  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
+/// Time mixing of RWKV-4 (Peng et al. 2023, arXiv:2305.13048; zoo D12), in the place of attention.
+
+/// @file
+/// The recurrence of RWKV-4 (Peng et al. 2023, arXiv:2305.13048; zoo D12): per channel, an average
+/// of all past values, weighted by e^key and an exponential decay.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Tokens between two stored states of a recurrence; backward computes those between them again.
+inline constexpr index recurrent_chunk = 16;
+/// Stored states of a sequence.
+constexpr index recurrent_chunks(index length) {
+  return (length + recurrent_chunk - 1) / recurrent_chunk;
+}
+
+/// One call: with w = -e^decay and u = bonus, per channel,
+/// y_t = (P_{t-1} + e^{u + k_t} v_t) / (Q_{t-1} + e^{u + k_t}),
+/// P_t = e^w P_{t-1} + e^{k_t} v_t, and Q_t the same of ones.
+template <class T>
+struct wkv4_call {
+  index batch, length, d;
+  const T *decay, *bonus;        ///< [d]
+  const T *k, *v;                ///< [batch, length, d]
+  T* y;                          ///< [batch, length, d]
+  T* state = nullptr;            ///< [batch, 3, d] P, Q and their exponent, from call to call
+  const index* past = nullptr;   ///< tokens that `state` knows; null: start from nothing
+  const index* valid = nullptr;  ///< new tokens of each sequence; null: all
+  T* starts = nullptr;           ///< [batch, chunks, 3, d] states for backward, or null
+};
+/// Where its derivatives go, all overwritten.
+template <class T>
+struct wkv4_gradients {
+  const T* dy;           ///< [batch, length, d]
+  T *dk, *dv;            ///< [batch, length, d]
+  T *d_decay, *d_bonus;  ///< [batch, d] sums over each sequence
+};
+
+namespace detail {
+
+/// Channels that one thread works on at a time.
+inline constexpr index wkv4_channels = 16;
+/// The exponent of an empty sum.
+inline constexpr double nothing = -1e38;
+
+/// P, Q e^-o and o of some channels: sums are held relative to the largest exponent in them, so
+/// that no key overflows.
+template <class T>
+struct wkv4_state {
+  static constexpr index width = wkv4_channels;
+  alignas(64) T p[width], q[width], o[width];
+
+  wkv4_state() {
+    std::fill_n(p, width, T(0));
+    std::fill_n(q, width, T(0));
+    std::fill_n(o, width, T(nothing));
+  }
+  /// Some channels of [3, d].
+  void load(const T* from, index d, index count) {
+    std::copy_n(from, count, p);
+    std::copy_n(from + d, count, q);
+    std::copy_n(from + 2 * d, count, o);
+  }
+  void store(T* to, index d, index count) const {
+    std::copy_n(p, count, to);
+    std::copy_n(q, count, to + d);
+    std::copy_n(o, count, to + 2 * d);
+  }
+  /// Takes in one token.
+  template <class Kernels>
+  void step(Kernels, index count, const T* w, const T* k, const T* v) {
+    alignas(64) T e[2 * width] = {};
+    for (index c = 0; c < count; ++c) {
+      const T decayed = o[c] + w[c], top = (std::max)(decayed, k[c]);
+      e[c] = decayed - top;
+      e[width + c] = k[c] - top;
+      o[c] = top;
+    }
+    Kernels::template exp_sum<T>(2 * width, T(0), e);
+    for (index c = 0; c < count; ++c) {
+      p[c] = e[c] * p[c] + e[width + c] * v[c];
+      q[c] = e[c] * q[c] + e[width + c];
+    }
+  }
+};
+
+/// Calls f(kernels, sequence, first channel, channels, w) for this thread's share of the channels.
+template <class T, class F>
+void each_wkv4(const machine& on, const wkv4_call<T>& a, F&& f) {
+  const index blocks = (a.d + wkv4_channels - 1) / wkv4_channels;
+  on.threads.each(a.batch * blocks, [&](index unit) {
+    const index first = unit % blocks * wkv4_channels,
+                count = (std::min)(wkv4_channels, a.d - first);
+    T w[wkv4_channels];
+    for (index c = 0; c < count; ++c) w[c] = -std::exp(a.decay[first + c]);
+    simd::dispatch(on.level, [&](auto kernels) { f(kernels, unit / blocks, first, count, w); });
+  });
+}
+
+}  // namespace detail
+
+/// y of all tokens; the states on the way. Rows behind `valid` get zeros and change no state.
+template <class T>
+void wkv4(const machine& on, const wkv4_call<T>& a) {
+  constexpr index width = detail::wkv4_channels;
+  detail::each_wkv4(on, a, [&](auto kernels, index b, index first, index count, const T* w) {
+    using K = decltype(kernels);
+    detail::wkv4_state<T> s;
+    T* const kept = a.state ? a.state + b * 3 * a.d + first : nullptr;
+    if (a.past && a.past[b] > 0) s.load(kept, a.d, count);
+    const index valid = a.valid ? a.valid[b] : a.length;
+    for (index t = 0; t < a.length; ++t) {
+      const index at = (b * a.length + t) * a.d + first;
+      T* const y = a.y + at;
+      if (t >= valid) {
+        std::fill_n(y, count, T(0));
+        continue;
+      }
+      if (a.starts && t % recurrent_chunk == 0)
+        s.store(a.starts + (b * recurrent_chunks(a.length) + t / recurrent_chunk) * 3 * a.d + first,
+                a.d, count);
+      alignas(64) T e[2 * width] = {};
+      for (index c = 0; c < count; ++c) {
+        const T now = a.bonus[first + c] + a.k[at + c], top = (std::max)(s.o[c], now);
+        e[c] = s.o[c] - top;
+        e[width + c] = now - top;
+      }
+      K::template exp_sum<T>(2 * width, T(0), e);
+      for (index c = 0; c < count; ++c)
+        y[c] = (e[c] * s.p[c] + e[width + c] * a.v[at + c]) / (e[c] * s.q[c] + e[width + c]);
+      s.step(kernels, count, w, a.k + at, a.v + at);
+    }
+    if (kept) s.store(kept, a.d, count);
+  });
+}
+
+/// The derivatives of wkv4(), of a call that began from nothing and left its `starts`. GP and GQ,
+/// the gradients of P and Q, run backwards in time with an exponent of their own:
+/// GP_{t-1} = s_t + e^w GP_t and GQ_{t-1} = -s_t y_t + e^w GQ_t, where s_t = dy_t / denominator.
+template <class T>
+void wkv4_backward(const machine& on, const wkv4_call<T>& a, const wkv4_gradients<T>& g) {
+  constexpr index width = detail::wkv4_channels;
+  detail::each_wkv4(on, a, [&](auto kernels, index b, index first, index count, const T* w) {
+    using K = decltype(kernels);
+    detail::wkv4_state<T> before[recurrent_chunk];  // each token of a chunk
+    detail::wkv4_state<T> later;                    // GP, GQ and their exponent
+    T d_decay[width] = {}, d_bonus[width] = {};
+    const index chunks = recurrent_chunks(a.length);
+    for (index chunk = chunks; chunk-- > 0;) {
+      const index t0 = chunk * recurrent_chunk, n = (std::min)(recurrent_chunk, a.length - t0);
+      before[0].load(a.starts + (b * chunks + chunk) * 3 * a.d + first, a.d, count);
+      for (index i = 0; i + 1 < n; ++i) {
+        const index at = (b * a.length + t0 + i) * a.d + first;
+        before[i + 1] = before[i];
+        before[i + 1].step(kernels, count, w, a.k + at, a.v + at);
+      }
+      for (index i = n; i-- > 0;) {
+        const auto& s = before[i];
+        const index at = (b * a.length + t0 + i) * a.d + first;
+        const T *const k = a.k + at, *const v = a.v + at, *const y = a.y + at;
+        alignas(64) T e[6 * width] = {};
+        T exponent[width];
+        for (index c = 0; c < count; ++c) {
+          const T now = a.bonus[first + c] + k[c], top = (std::max)(s.o[c], now);
+          const T decayed = later.o[c] + w[c];
+          exponent[c] = (std::max)(decayed, -top);
+          e[c] = s.o[c] - top;
+          e[width + c] = now - top;
+          e[2 * width + c] = k[c] + later.o[c];           // at most 0
+          e[3 * width + c] = s.o[c] + w[c] + later.o[c];  // likewise
+          e[4 * width + c] = decayed - exponent[c];
+          e[5 * width + c] = -top - exponent[c];
+        }
+        K::template exp_sum<T>(6 * width, T(0), e);
+        for (index c = 0; c < count; ++c) {
+          const T share = g.dy[at + c] / (e[c] * s.q[c] + e[width + c]);
+          const T now = e[width + c] * share, then = e[2 * width + c];
+          const T through_now = now * (v[c] - y[c]);
+          g.dv[at + c] = now + then * later.p[c];
+          g.dk[at + c] = through_now + then * (later.p[c] * v[c] + later.q[c]);
+          d_bonus[c] += through_now;
+          d_decay[c] += e[3 * width + c] * (later.p[c] * s.p[c] + later.q[c] * s.q[c]);
+          later.p[c] = e[4 * width + c] * later.p[c] + e[5 * width + c] * share;
+          later.q[c] = e[4 * width + c] * later.q[c] - e[5 * width + c] * share * y[c];
+          later.o[c] = exponent[c];
+        }
+      }
+    }
+    for (index c = 0; c < count; ++c) {
+      g.d_decay[b * a.d + first + c] = d_decay[c] * w[c];  // dw / d decay = w
+      g.d_bonus[b * a.d + first + c] = d_bonus[c];
+    }
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Recurrent mixers of tokens: attention policies whose decoding state has a fixed size.
+namespace mixer {
+
+/// What recurrent mixers have in common: they read from left to right and cannot forget.
+struct policy : attention::policy {
+  static constexpr bool bidirectional = false;
+  static constexpr bool rewinds = false;
+};
+
+/// RWKV-4: y = W_o (sigmoid(r) wkv), where wkv is an average of all values so far, weighted by
+/// e^key and, per channel, an exponential decay and a bonus for the token itself; r, k and v read
+/// mixtures of this token and the one before. Linear in the length, needs no positions, and heads
+/// play no part. Goes with ffn::rwkv4_channel_mix.
+struct rwkv4 : policy {
+  static constexpr bool embedding_norm = true;
+  static std::string name() { return "rwkv4"; }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(A.causal && !A.cross,
+                  "linnet::mixer::rwkv4: a recurrence reads its own sequence from left to right");
+    static_assert(A.rope == rope_pairing::none && !A.relative,
+                  "linnet::mixer::rwkv4: no positions; give position::none");
+    static_assert(!A.bias, "linnet::mixer::rwkv4: RWKV has no biases");
+    static constexpr index D = A.d_model, in = D, out = D;
+    using map = linear<D, D>;
+    using shift = detail::token_shift<D, 3, detail::mixed_by::current>;
+
+    template <class Form>
+    struct params {
+      typename Form::vector time_mix_k{}, time_mix_v{}, time_mix_r{};
+      typename Form::vector time_decay{};  ///< the decay is e^w per token, w = -e^time_decay
+      typename Form::vector time_first{};  ///< bonus of the token itself
+      typename map::template params<Form> key{}, value{}, receptance{}, output{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      const auto vector = [](decltype(tensor_info::start) start) {
+        return tensor_info{1, D, role::bias, 0, start};
+      };
+      f(at / "time_mix_k", vector(start_mix_k), p.time_mix_k...);
+      f(at / "time_mix_v", vector(start_mix_v), p.time_mix_v...);
+      f(at / "time_mix_r", vector(start_mix_r), p.time_mix_r...);
+      f(at / "time_decay", vector(start_decay), p.time_decay...);
+      f(at / "time_first", vector(start_first), p.time_first...);
+      const auto zero = [&](const path& where, tensor_info info, auto&... leaf) {
+        info.start = start_zero;
+        f(where, info, leaf...);
+      };
+      const auto fan_in = [&](const path& where, tensor_info info, auto&... leaf) {
+        info.start = start_fan_in;
+        f(where, info, leaf...);
+      };
+      map::visit(zero, at / "key", p.key...);
+      map::visit(fan_in, at / "value", p.value...);
+      map::visit(zero, at / "receptance", p.receptance...);
+      map::visit(zero, at / "output", p.output...);
+    }
+
+    template <class T>
+    struct cache {
+      typename shift::template cache<T> shifted{};
+      T *k = nullptr, *v = nullptr;            ///< [rows, D]
+      T* r = nullptr;                          ///< [rows, D] its sigmoid
+      T *average = nullptr, *gated = nullptr;  ///< [rows, D] wkv, sigmoid(r) wkv
+      T* state = nullptr;                      ///< [batch, 3, D] while decoding
+      T* starts = nullptr;                     ///< [batch, chunks, 3, D] while training
+      T *d_gated = nullptr, *dr = nullptr, *dk = nullptr, *dv = nullptr;
+      T *d_decay = nullptr, *d_first = nullptr;  ///< [batch, D]
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index size = e.rows() * D, mark = m.scratch.mark();
+      m.product(e.rows(), D, D, e);
+      c.shifted = shift::template plan<T>(m, e);
+      for (T** one : {&c.k, &c.v, &c.r, &c.average, &c.gated}) *one = m.keep.take<T>(size);
+      if (e.capacity > 0) c.state = m.state.take<T>(e.batch * 3 * D);
+      if (e.training) {
+        c.starts = m.keep.take<T>(e.batch * ops::recurrent_chunks(e.length) * 3 * D);
+        for (T** one : {&c.d_gated, &c.dr, &c.dk, &c.dv}) *one = m.scratch.take<T>(size);
+        for (T** one : {&c.d_decay, &c.d_first}) *one = m.scratch.take<T>(e.batch * D);
+      }
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+                        cache<T>& c, context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = x.rows();
+      const auto& mixed = c.shifted.mixed;
+      shift::forward({p.time_mix_k, p.time_mix_v, p.time_mix_r}, x.data(), c.shifted, ctx);
+      map::template forward<T, S>(p.key, {mixed[0], rows}, {c.k, rows}, none, ctx);
+      map::template forward<T, S>(p.value, {mixed[1], rows}, {c.v, rows}, none, ctx);
+      map::template forward<T, S>(p.receptance, {mixed[2], rows}, {c.r, rows}, none, ctx);
+      ops::wkv4(ctx.on, call(p, c, ctx));
+      detail::gate(ctx.on, x.size(), c.r, c.average, c.gated);
+      map::template forward<T, S>(p.output, {c.gated, rows}, y, none, ctx);
+    }
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                         context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = x.rows(), size = x.size();
+      ops::fill(ctx.on, size, T(0), c.d_gated);
+      map::template backward<T, S>(p.output, dp.output, {c.gated, rows}, dy, {c.d_gated, rows},
+                                   none, ctx);
+      detail::gate_backward(ctx.on, size, c.r, c.average, c.d_gated, c.dr, c.d_gated);
+      ops::wkv4_backward(ctx.on, call(p, c, ctx), {c.d_gated, c.dk, c.dv, c.d_decay, c.d_first});
+      ops::bias_gradient(ctx.on, ctx.batch, D, c.d_decay, dp.time_decay);
+      ops::bias_gradient(ctx.on, ctx.batch, D, c.d_first, dp.time_first);
+      const auto branch = [&](const auto& w, auto& dw, std::size_t which, const T* d_output,
+                              const T* mu, T* d_mu) {
+        ops::fill(ctx.on, size, T(0), c.shifted.gradient);
+        map::template backward<T, S>(w, dw, {c.shifted.mixed[which], rows}, {d_output, rows},
+                                     {c.shifted.gradient, rows}, none, ctx);
+        shift::backward(mu, d_mu, x.data(), dx.data(), c.shifted, ctx);
+      };
+      branch(p.key, dp.key, 0, c.dk, p.time_mix_k, dp.time_mix_k);
+      branch(p.value, dp.value, 1, c.dv, p.time_mix_v, dp.time_mix_v);
+      branch(p.receptance, dp.receptance, 2, c.dr, p.time_mix_r, dp.time_mix_r);
+    }
+
+    /// Numbers that each sequence keeps while decoding, however long it is.
+    static constexpr index state_values(index) { return 3 * D + shift::state_values(); }
+    static constexpr index flops(const extents& e) { return 4 * map::flops(e); }
+
+   private:
+    template <class T, class P>
+    static ops::wkv4_call<T> call(const P& p, const cache<T>& c, const context<T>& ctx) {
+      return {ctx.batch,
+              ctx.length,
+              D,
+              p.time_decay,
+              p.time_first,
+              c.k,
+              c.v,
+              c.average,
+              c.state,
+              ctx.past,
+              ctx.past ? ctx.lengths : nullptr,
+              c.starts};
+    }
+
+    // The reference trainer's values; it draws W_v orthogonal, here it is normal of that size.
+    static double channel(index i) { return static_cast<double>(i) / static_cast<double>(D); }
+    static double start_mix_k(const path& at, index i, random_stream&) {
+      return std::pow(channel(i), depth(at).rest());
+    }
+    static double start_mix_v(const path& at, index i, random_stream&) {
+      return std::pow(channel(i), depth(at).rest()) + 0.3 * depth(at).fraction();
+    }
+    static double start_mix_r(const path& at, index i, random_stream&) {
+      return std::pow(channel(i), 0.5 * depth(at).rest());
+    }
+    static double start_decay(const path& at, index i, random_stream&) {
+      const double along = D > 1 ? static_cast<double>(i) / static_cast<double>(D - 1) : 0;
+      return -5 + 8 * std::pow(along, 0.7 + 1.3 * depth(at).fraction());
+    }
+    static double start_first(const path&, index i, random_stream&) {
+      return std::log(0.3) + 0.5 * static_cast<double>((i + 1) % 3 - 1);
+    }
+    static double start_fan_in(const path&, index, random_stream& random) {
+      return map::weight_info.deviation * random.normal();
+    }
+  };
+};
+
+}  // namespace mixer
+
+LINNET_NAMESPACE_END
+/// @file
+/// Time mixing of RWKV-7 "Goose" (Peng et al. 2025, arXiv:2503.14456; zoo D12b), in the place of
+/// attention.
+
+/// @file
+/// What surrounds the recurrence of RWKV-7 (zoo D12b), value by value.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// y = tanh(x) or sigmoid(x), elementwise, between the two factors of a low-rank map.
+template <index D, bool Tanh>
+struct squash : without_parameters, without_cache {
+  static constexpr index in = D, out = D;
+  template <class T>
+  static T value(T x) {
+    return Tanh ? std::tanh(x) : sigmoid(x);
+  }
+  template <class T, class S, class P>
+  static void forward(const P&, view<const T, D> x, view<T, D> y, without_cache::cache<T>&,
+                      context<T>& ctx) {
+    ops::detail::in_slices<T>(ctx.on, x.size(), [&](index at, index count) {
+      for (index i = at; i < at + count; ++i) y.data()[i] = value(x.data()[i]);
+    });
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P&, G&, view<const T, D> x, view<const T, D> dy, view<T, D> dx,
+                       without_cache::cache<T>&, context<T>& ctx) {
+    ops::detail::in_slices<T>(ctx.on, x.size(), [&](index at, index count) {
+      for (index i = at; i < at + count; ++i) {
+        const T y = value(x.data()[i]);
+        dx.data()[i] += dy.data()[i] * (Tanh ? T(1) - y * y : y * (T(1) - y));
+      }
+    });
+  }
+  static constexpr index flops(const extents&) { return 0; }
+};
+
+/// The rank of RWKV-7's low-rank maps: max(32, 32 round(factor sqrt(d) / 32)).
+constexpr index rwkv7_rank(index d, double factor) {
+  const auto steps = static_cast<index>(factor * root(static_cast<double>(d)) / 32 + 0.5);
+  return 32 * (steps > 1 ? steps : 1);
+}
+
+/// The elementwise part of RWKV-7 around its recurrence: one head of one token at a time.
+template <index N>
+struct rwkv7_head {
+  static constexpr double slowest = 0.6065306597126334;  ///< e^{-1/2}: decays are above e^-slowest
+  static constexpr double norm_floor = 1e-12;
+
+  /// Of one head: what the maps gave, with parameters, and what the recurrence reads.
+  template <class T>
+  struct prepared {
+    const T *key, *k_k, *k_a;
+    T *decay, *rate;  ///< sigmoids of w and a
+    T *w, *k, *remove, *weight;
+    T* inverse;  ///< 1 / |key k_k|
+  };
+  template <class T>
+  static void prepare(const prepared<T>& h, const T* w0, const T* a0) {
+    T square = 0;
+    for (index j = 0; j < N; ++j) {
+      h.decay[j] = sigmoid(w0[j] + h.decay[j]);
+      h.rate[j] = sigmoid(a0[j] + h.rate[j]);
+      h.w[j] = std::exp(-T(slowest) * h.decay[j]);
+      h.k[j] = h.key[j] * (T(1) + (h.rate[j] - T(1)) * h.k_a[j]);
+      h.remove[j] = h.key[j] * h.k_k[j];
+      square += h.remove[j] * h.remove[j];
+    }
+    *h.inverse = T(1) / (std::max)(std::sqrt(square), T(norm_floor));
+    for (index j = 0; j < N; ++j) {
+      h.remove[j] *= *h.inverse;
+      h.weight[j] = h.remove[j] * h.rate[j];
+    }
+  }
+  /// From the gradients of w, k, remove and weight: those before the sigmoids in dw and d_weight,
+  /// of the key's map in d_key, of key k_k in d_remove. dk stays.
+  template <class T>
+  static void prepare_backward(const prepared<T>& h, T* dw, const T* dk, T* d_remove, T* d_weight,
+                               T* d_key) {
+    T along = 0;
+    for (index j = 0; j < N; ++j) {
+      const T d_rate = d_weight[j] * h.remove[j] + dk[j] * h.key[j] * h.k_a[j];
+      d_remove[j] += d_weight[j] * h.rate[j];
+      along += d_remove[j] * h.remove[j];
+      d_weight[j] = d_rate * h.rate[j] * (T(1) - h.rate[j]);
+      dw[j] *= -T(slowest) * h.w[j] * h.decay[j] * (T(1) - h.decay[j]);
+    }
+    if (*h.inverse >= T(1 / norm_floor)) along = 0;  // divided by the floor, a constant
+    for (index j = 0; j < N; ++j) {
+      d_remove[j] = (d_remove[j] - h.remove[j] * along) * *h.inverse;
+      d_key[j] = d_remove[j] * h.k_k[j] + dk[j] * (T(1) + (h.rate[j] - T(1)) * h.k_a[j]);
+    }
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The recurrence of RWKV-7 (Peng et al. 2025, arXiv:2503.14456; zoo D12b): per head, a matrix from
+/// keys to values that decays, forgets what a key held and learns a new pair at every token (a
+/// generalised delta rule).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// The vectors of each token that the recurrence reads, or their gradients: [batch, length,
+/// heads * n] each.
+template <class T>
+struct wkv7_vectors {
+  T* r;       ///< what is asked for
+  T* w;       ///< decay of each key channel, in (0, 1)
+  T* k;       ///< the key under which v is added
+  T* v;       ///< the value
+  T* remove;  ///< kappa, the key whose value is removed
+  T* weight;  ///< kappa a, removed how strongly
+};
+
+/// One call: per head, with S[n, n] from keys (columns) to values (rows),
+/// S <- S diag(w) - (S kappa)(kappa a)^T + v k^T and y = S r.
+template <class T>
+struct wkv7_call {
+  index batch, length, heads, n;
+  wkv7_vectors<const T> x;
+  T* y;                          ///< [batch, length, heads * n]
+  T* state;                      ///< [batch, heads, n, n] S, from call to call if `past` is given
+  const index* past = nullptr;   ///< tokens that `state` knows; null: start from nothing
+  const index* valid = nullptr;  ///< new tokens of each sequence; null: all
+  T* starts = nullptr;           ///< [batch, heads, chunks, n, n] states for backward, or null
+
+  index width() const { return heads * n; }
+};
+
+namespace detail {
+
+/// Rows of a state that one thread works on at a time.
+inline constexpr index wkv7_rows = 16;
+
+/// Takes in one token: rows [i0, i0 + rows) of S, which may be `to`. `at`: where the head's vectors
+/// of this token begin.
+template <class Kernels, class T>
+void wkv7_step(Kernels, const wkv7_call<T>& a, index at, index i0, index rows, const T* from,
+               T* to) {
+  T removed[wkv7_rows];
+  Kernels::template dots<T>(rows, a.n, T(1), a.x.remove + at, from, a.n, removed);
+  const T *const w = a.x.w + at, *const k = a.x.k + at, *const weight = a.x.weight + at;
+  for (index i = 0; i < rows; ++i) {
+    const T value = a.x.v[at + i0 + i], old = removed[i];
+    const T* const s = from + i * a.n;
+    T* const next = to + i * a.n;
+    for (index j = 0; j < a.n; ++j) next[j] = s[j] * w[j] - old * weight[j] + value * k[j];
+  }
+}
+/// All rows.
+template <class Kernels, class T>
+void wkv7_step(Kernels kernels, const wkv7_call<T>& a, index at, const T* from, T* to) {
+  for (index i = 0; i < a.n; i += wkv7_rows)
+    wkv7_step(kernels, a, at, i, (std::min)(wkv7_rows, a.n - i), from + i * a.n, to + i * a.n);
+}
+
+}  // namespace detail
+
+/// y of all tokens; the states on the way. Rows behind `valid` get zeros and change no state.
+template <class T>
+void wkv7(const machine& on, const wkv7_call<T>& a) {
+  const index n = a.n, blocks = (n + detail::wkv7_rows - 1) / detail::wkv7_rows;
+  on.threads.each(a.batch * a.heads * blocks, [&](index unit) {
+    const index i0 = unit % blocks * detail::wkv7_rows,
+                rows = (std::min)(detail::wkv7_rows, n - i0), head = unit / blocks,
+                b = head / a.heads, valid = a.valid ? a.valid[b] : a.length;
+    T* const s = a.state + (head * n + i0) * n;
+    if (!a.past || a.past[b] == 0) std::fill_n(s, rows * n, T(0));
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      for (index t = 0; t < a.length; ++t) {
+        const index at = (b * a.length + t) * a.width() + head % a.heads * n;
+        if (t >= valid) {
+          std::fill_n(a.y + at + i0, rows, T(0));
+          continue;
+        }
+        if (a.starts && t % recurrent_chunk == 0)
+          std::copy_n(
+              s, rows * n,
+              a.starts + ((head * recurrent_chunks(a.length) + t / recurrent_chunk) * n + i0) * n);
+        detail::wkv7_step(kernels, a, at, i0, rows, s, s);
+        K::template dots<T>(rows, n, T(1), a.x.r + at, s, n, a.y + at + i0);
+      }
+    });
+  });
+}
+
+/// Scratch of wkv7_backward() per thread.
+constexpr index wkv7_scratch(index n) { return (recurrent_chunk + 2) * n * n + 2 * n; }
+
+/// The derivatives of wkv7(), of a call that began from nothing and left its `starts`; `dx` is
+/// overwritten. `scratch` has wkv7_scratch(n) values per thread.
+template <class T>
+void wkv7_backward(const machine& on, const wkv7_call<T>& a, const T* dy, const wkv7_vectors<T>& dx,
+                   T* scratch) {
+  const index n = a.n, size = n * n, chunks = recurrent_chunks(a.length);
+  T* const states = scratch + on.threads.rank() * wkv7_scratch(n);  // before and after each token
+  T* const g = states + (recurrent_chunk + 1) * size;               // gradient of S
+  T* const removed = g + size;                                      // S kappa
+  T* const d_removed = removed + n;
+  on.threads.each(a.batch * a.heads, [&](index head) {
+    const index b = head / a.heads;
+    std::fill_n(g, size, T(0));
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      for (index chunk = chunks; chunk-- > 0;) {
+        const index t0 = chunk * recurrent_chunk,
+                    tokens = (std::min)(recurrent_chunk, a.length - t0);
+        const auto place = [&](index i) {
+          return (b * a.length + t0 + i) * a.width() + head % a.heads * n;
+        };
+        std::copy_n(a.starts + (head * chunks + chunk) * size, size, states);
+        for (index i = 0; i < tokens; ++i)
+          detail::wkv7_step(kernels, a, place(i), states + i * size, states + (i + 1) * size);
+        for (index t = tokens; t-- > 0;) {
+          const index at = place(t);
+          const T *const before = states + t * size, *const after = before + size;
+          const T *const r = a.x.r + at, *const w = a.x.w + at, *const remove = a.x.remove + at;
+          for (index i = 0; i < n; ++i)
+            for (index j = 0; j < n; ++j) g[i * n + j] += dy[at + i] * r[j];
+          K::template mix<T>(n, n, dy + at, after, n, dx.r + at);
+          K::template dots<T>(n, n, T(1), a.x.k + at, g, n, dx.v + at);
+          K::template mix<T>(n, n, a.x.v + at, g, n, dx.k + at);
+          K::template dots<T>(n, n, T(1), remove, before, n, removed);
+          K::template dots<T>(n, n, T(-1), a.x.weight + at, g, n, d_removed);
+          K::template mix<T>(n, n, removed, g, n, dx.weight + at);
+          K::template mix<T>(n, n, d_removed, before, n, dx.remove + at);
+          T *const d_weight = dx.weight + at, *const dw = dx.w + at;
+          for (index j = 0; j < n; ++j) d_weight[j] = -d_weight[j];
+          std::fill_n(dw, n, T(0));
+          for (index i = 0; i < n; ++i)
+            for (index j = 0; j < n; ++j) {
+              T& gij = g[i * n + j];
+              dw[j] += before[i * n + j] * gij;
+              gij = gij * w[j] + d_removed[i] * remove[j];
+            }
+        }
+      }
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace mixer {
+
+/// RWKV-7: per head, a matrix from keys to values that decays by channel, removes part of what the
+/// normalised key held and adds the new value (a generalised delta rule with vector-valued decay
+/// and in-context learning rate), then a norm per head, a bonus for the token itself and a gate.
+/// Layers after the first mix their values with the first layer's. Linear in the length, needs no
+/// positions; d_kv is the size of a head. Goes with ffn::rwkv7_channel_mix.
+struct rwkv7 : policy {
+  static constexpr bool embedding_norm = true;
+  static constexpr bool first_differs = true;
+  static std::string name() { return "rwkv7"; }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(A.causal && !A.cross,
+                  "linnet::mixer::rwkv7: a recurrence reads its own sequence from left to right");
+    static_assert(A.rope == rope_pairing::none && !A.relative,
+                  "linnet::mixer::rwkv7: no positions; give position::none");
+    static_assert(!A.bias, "linnet::mixer::rwkv7: RWKV has no biases");
+    static_assert(A.n() == A.d_model && A.kv_heads == A.heads,
+                  "linnet::mixer::rwkv7: heads * d_kv must be d_model, and kv_heads heads");
+    static constexpr index D = A.d_model, heads = A.heads, N = A.d_kv, in = D, out = D;
+    static constexpr bool first = A.first;
+    static constexpr double norm_eps = 64e-5;
+    using map = linear<D, D>;
+    using shift = detail::token_shift<D, 6, detail::mixed_by::previous>;
+    using head = detail::rwkv7_head<N>;
+    template <fixed_string One, fixed_string Two, index R>
+    using low_rank = chain<named<One, linear<D, R>>, named<Two, linear<R, D>>>;
+    template <fixed_string One, fixed_string Two, index R, bool Tanh>
+    using squashed = chain<named<One, linear<D, R>>, named<"", detail::squash<R, Tanh>>,
+                           named<Two, linear<R, D>>>;
+    using to_decay = squashed<"w1", "w2", detail::rwkv7_rank(D, 2.5), true>;
+    using to_rate = low_rank<"a1", "a2", detail::rwkv7_rank(D, 2.5)>;
+    using to_share = low_rank<"v1", "v2", detail::rwkv7_rank(D, 1.7)>;
+    using to_gate = squashed<"g1", "g2", detail::rwkv7_rank(D, 5), false>;
+
+    /// How much of the first layer's values later layers take.
+    template <class Form>
+    struct share_params {
+      typename Form::vector v0{};
+      typename to_share::template params<Form> maps{};
+    };
+    template <class Form>
+    struct params {
+      typename Form::vector x_r{}, x_w{}, x_k{}, x_v{}, x_a{}, x_g{};
+      typename Form::vector w0{}, a0{}, k_k{}, k_a{}, r_k{};
+      typename to_decay::template params<Form> decay{};
+      typename to_rate::template params<Form> rate{};
+      typename to_gate::template params<Form> gate{};
+      [[no_unique_address]] std::conditional_t<first, std::nullptr_t, share_params<Form>> share{};
+      typename map::template params<Form> receptance{}, key{}, value{}, output{};
+      typename Form::vector norm_weight{}, norm_bias{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      const auto vector = [](decltype(tensor_info::start) start) {
+        return tensor_info{1, D, role::bias, 0, start};
+      };
+      const auto starting = [&](decltype(tensor_info::start) start) {
+        return [&f, start](const path& where, tensor_info info, auto&... leaf) {
+          info.start = start;
+          f(where, info, leaf...);
+        };
+      };
+      // The first factor of a low-rank map starts at zero, the second small.
+      const auto factors = [&](const path& where, tensor_info info, auto&... leaf) {
+        info.start = where.parent->name.ends_with('1') ? start_zero : start_normal<0.1>;
+        f(where, info, leaf...);
+      };
+      f(at / "x_r", vector(start_mix<0.2>), p.x_r...);
+      f(at / "x_w", vector(start_mix<0.9>), p.x_w...);
+      f(at / "x_k", vector(start_mix<0.7>), p.x_k...);
+      f(at / "x_v", vector(start_mix<0.7>), p.x_v...);
+      f(at / "x_a", vector(start_mix<0.9>), p.x_a...);
+      f(at / "x_g", vector(start_mix<0.2>), p.x_g...);
+      f(at / "w0", vector(start_decay), p.w0...);
+      f(at / "a0", vector(start_rate), p.a0...);
+      f(at / "k_k", vector(start_removal), p.k_k...);
+      f(at / "k_a", vector(start_constant<1.02>), p.k_a...);
+      f(at / "r_k", vector(start_constant<-0.04>), p.r_k...);
+      to_decay::visit(factors, at, p.decay...);
+      to_rate::visit(factors, at, p.rate...);
+      to_gate::visit(factors, at, p.gate...);
+      if constexpr (!first) {
+        f(at / "v0", vector(start_share), p.share.v0...);
+        to_share::visit(factors, at, p.share.maps...);
+      }
+      map::visit(starting(start_normal<1.0>), at / "receptance", p.receptance...);
+      map::visit(starting(start_normal<0.1>), at / "key", p.key...);
+      map::visit(starting(start_normal<1.0>), at / "value", p.value...);
+      map::visit(starting(start_zero), at / "output", p.output...);
+      f(at / "ln_x" / "weight", tensor_info{1, D, role::scale, 0, start_norm}, p.norm_weight...);
+      f(at / "ln_x" / "bias", tensor_info{1, D, role::bias, 0}, p.norm_bias...);
+    }
+
+    template <class T>
+    struct cache {
+      typename shift::template cache<T> shifted{};
+      typename to_decay::template cache<T> decay_maps{};
+      typename to_rate::template cache<T> rate_maps{};
+      typename to_gate::template cache<T> gate_maps{};
+      typename to_share::template cache<T> share_maps{};
+      T *r = nullptr, *key = nullptr, *value = nullptr;       ///< [rows, D] of the maps
+      T *decay = nullptr, *rate = nullptr, *share = nullptr;  ///< [rows, D] sigmoids
+      T *w = nullptr, *k = nullptr, *v = nullptr, *remove = nullptr, *weight = nullptr;
+      T *y = nullptr, *mixed = nullptr, *gate = nullptr,
+        *gated = nullptr;       ///< [rows, D] recurrence, with norm and bonus, gate, product
+      T* inverse = nullptr;     ///< [rows, heads] 1 / length of the removal key
+      T* bonus = nullptr;       ///< [rows, heads]
+      T* statistics = nullptr;  ///< [rows, heads, 2] mean and 1 / deviation
+      T* state = nullptr;       ///< [batch, heads, N, N]
+      T* starts = nullptr;      ///< [batch, heads, chunks, N, N] while training
+      T* d_first = nullptr;     ///< [rows, D] what later layers add to the first's values
+      ops::wkv7_vectors<T> d{};
+      T *d_mixed = nullptr, *d_gate = nullptr, *dy = nullptr, *d_key = nullptr, *d_share = nullptr;
+      T* d_bonus = nullptr;  ///< [rows, heads]
+      T* scratch = nullptr;  ///< per thread
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index size = e.rows() * D, states = e.batch * heads * N * N, mark = m.scratch.mark();
+      m.product(e.rows(), D, D, e);
+      c.shifted = shift::template plan<T>(m, e);
+      for (T** one : {&c.r, &c.key, &c.value, &c.decay, &c.rate, &c.w, &c.k, &c.remove, &c.weight,
+                      &c.y, &c.mixed, &c.gate, &c.gated})
+        *one = m.keep.take<T>(size);
+      c.share = first ? nullptr : m.keep.take<T>(size);
+      c.v = first ? c.value : m.keep.take<T>(size);
+      c.inverse = m.keep.take<T>(e.rows() * heads);
+      c.bonus = m.keep.take<T>(e.rows() * heads);
+      c.statistics = m.keep.take<T>(e.rows() * heads * 2);
+      c.state = (e.capacity > 0 ? m.state : m.scratch).template take<T>(states);
+      if (e.training) {
+        c.starts = m.keep.take<T>(states * ops::recurrent_chunks(e.length));
+        if (first) c.d_first = m.keep.take<T>(size);
+        for (T** one : {&c.d.r, &c.d.w, &c.d.k, &c.d.v, &c.d.remove, &c.d.weight, &c.d_mixed,
+                        &c.d_gate, &c.dy, &c.d_key})
+          *one = m.scratch.take<T>(size);
+        if (!first) c.d_share = m.scratch.take<T>(size);
+        c.d_bonus = m.scratch.take<T>(e.rows() * heads);
+        c.scratch = m.scratch.take<T>(e.threads * ops::wkv7_scratch(N));
+      }
+      c.decay_maps = to_decay::template plan<T>(m, e);
+      c.rate_maps = to_rate::template plan<T>(m, e);
+      c.gate_maps = to_gate::template plan<T>(m, e);
+      if constexpr (!first) c.share_maps = to_share::template plan<T>(m, e);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+                        cache<T>& c, context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = x.rows();
+      const auto input = [&](std::size_t which) {
+        return view<const T, D>(c.shifted.mixed[which], rows);
+      };
+      shift::forward({p.x_r, p.x_w, p.x_k, p.x_v, p.x_a, p.x_g}, x.data(), c.shifted, ctx);
+      map::template forward<T, S>(p.receptance, input(0), {c.r, rows}, none, ctx);
+      map::template forward<T, S>(p.key, input(2), {c.key, rows}, none, ctx);
+      map::template forward<T, S>(p.value, input(3), {c.value, rows}, none, ctx);
+      to_decay::template forward<T, S>(p.decay, input(1), {c.decay, rows}, c.decay_maps, ctx);
+      to_rate::template forward<T, S>(p.rate, input(4), {c.rate, rows}, c.rate_maps, ctx);
+      to_gate::template forward<T, S>(p.gate, input(5), {c.gate, rows}, c.gate_maps, ctx);
+      if constexpr (first) {
+        ctx.first_values = c.value;
+        ctx.d_first_values = c.d_first;
+        if (c.d_first) ops::fill(ctx.on, x.size(), T(0), c.d_first);
+      } else {
+        to_share::template forward<T, S>(p.share.maps, input(3), {c.share, rows}, c.share_maps,
+                                         ctx);
+      }
+      each_head(rows, ctx, [&](index at, index channel, index h) {
+        head::prepare(prepared(p, c, at, channel, h), p.w0 + channel, p.a0 + channel);
+        if constexpr (!first)
+          for (index j = 0; j < N; ++j) {
+            T& share = c.share[at + j];
+            share = detail::sigmoid(p.share.v0[channel + j] + share);
+            const T own = c.value[at + j];
+            c.v[at + j] = own + (ctx.first_values[at + j] - own) * share;
+          }
+      });
+      ops::wkv7(ctx.on, call(c, ctx));
+      each_head(rows, ctx, [&](index at, index channel, index h) {
+        T bonus = 0;
+        for (index j = 0; j < N; ++j) bonus += c.r[at + j] * c.k[at + j] * p.r_k[channel + j];
+        c.bonus[h] = bonus;
+        simd::dispatch(ctx.on.level, [&](auto k) {
+          decltype(k)::template layer_norm<T>(N, T(norm_eps), c.y + at, p.norm_weight + channel,
+                                              p.norm_bias + channel, c.mixed + at,
+                                              c.statistics + 2 * h);
+        });
+        for (index i = at; i < at + N; ++i) {
+          c.mixed[i] += bonus * c.v[i];
+          c.gated[i] = c.mixed[i] * c.gate[i];
+        }
+      });
+      map::template forward<T, S>(p.output, {c.gated, rows}, y, none, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                         context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = x.rows();
+      ops::fill(ctx.on, x.size(), T(0), c.d_mixed);
+      map::template backward<T, S>(p.output, dp.output, {c.gated, rows}, dy, {c.d_mixed, rows},
+                                   none, ctx);
+      each_head(rows, ctx, [&](index at, index channel, index h) {
+        T d_bonus = 0;
+        for (index i = at; i < at + N; ++i) {
+          const T d_gated = c.d_mixed[i];
+          c.d_gate[i] = d_gated * c.mixed[i];
+          c.d_mixed[i] = d_gated * c.gate[i];
+          d_bonus += c.d_mixed[i] * c.v[i];
+          c.dy[i] = T(0);
+        }
+        c.d_bonus[h] = d_bonus;
+        simd::dispatch(ctx.on.level, [&](auto k) {
+          decltype(k)::template layer_norm_backward<T>(N, c.statistics + 2 * h, c.y + at,
+                                                       p.norm_weight + channel, c.d_mixed + at,
+                                                       c.dy + at);
+        });
+      });
+      ops::wkv7_backward(ctx.on, call(c, ctx), c.dy, c.d, c.scratch);
+      each_head(rows, ctx, [&](index at, index channel, index h) {
+        for (index j = 0; j < N; ++j) {
+          const T through = c.d_bonus[h] * p.r_k[channel + j];
+          c.d.r[at + j] += through * c.k[at + j];
+          c.d.k[at + j] += through * c.r[at + j];
+          T& dv = c.d.v[at + j];
+          dv += c.bonus[h] * c.d_mixed[at + j];
+          if constexpr (first) {
+            dv += c.d_first[at + j];
+          } else {
+            const T share = c.share[at + j];
+            c.d_share[at + j] =
+                dv * (ctx.first_values[at + j] - c.value[at + j]) * share * (T(1) - share);
+            ctx.d_first_values[at + j] += dv * share;
+            dv *= T(1) - share;
+          }
+        }
+        head::prepare_backward(prepared(p, c, at, channel, h), c.d.w + at, c.d.k + at,
+                               c.d.remove + at, c.d.weight + at, c.d_key + at);
+      });
+      vector_gradients<T>(dp, c, rows, ctx);
+
+      const auto branch = [&](auto layer, const auto& w, auto& dw, std::size_t which,
+                              const T* d_output, auto& layer_cache) {
+        decltype(layer)::type::template backward<T, S>(w, dw, {c.shifted.mixed[which], rows},
+                                                       {d_output, rows}, {c.shifted.gradient, rows},
+                                                       layer_cache, ctx);
+      };
+      const auto clear = [&] { ops::fill(ctx.on, x.size(), T(0), c.shifted.gradient); };
+      const auto unshift = [&](const T* mu, T* d_mu) {
+        shift::backward(mu, d_mu, x.data(), dx.data(), c.shifted, ctx);
+      };
+      using plain = std::type_identity<map>;
+      clear();
+      branch(plain{}, p.receptance, dp.receptance, 0, c.d.r, none);
+      unshift(p.x_r, dp.x_r);
+      clear();
+      branch(std::type_identity<to_decay>{}, p.decay, dp.decay, 1, c.d.w, c.decay_maps);
+      unshift(p.x_w, dp.x_w);
+      clear();
+      branch(plain{}, p.key, dp.key, 2, c.d_key, none);
+      unshift(p.x_k, dp.x_k);
+      clear();
+      branch(plain{}, p.value, dp.value, 3, c.d.v, none);
+      if constexpr (!first)
+        branch(std::type_identity<to_share>{}, p.share.maps, dp.share.maps, 3, c.d_share,
+               c.share_maps);
+      unshift(p.x_v, dp.x_v);
+      clear();
+      branch(std::type_identity<to_rate>{}, p.rate, dp.rate, 4, c.d.weight, c.rate_maps);
+      unshift(p.x_a, dp.x_a);
+      clear();
+      branch(std::type_identity<to_gate>{}, p.gate, dp.gate, 5, c.d_gate, c.gate_maps);
+      unshift(p.x_g, dp.x_g);
+    }
+
+    /// Numbers that each sequence keeps while decoding, however long it is.
+    static constexpr index state_values(index) { return D * N + shift::state_values(); }
+    /// The maps, and 9 N per channel for the recurrence.
+    static constexpr index flops(const extents& e) {
+      return 4 * map::flops(e) + to_decay::flops(e) + to_rate::flops(e) + to_gate::flops(e) +
+             (first ? 0 : to_share::flops(e)) + 9 * e.rows() * D * N;
+    }
+
+   private:
+    /// Calls f(where, channel, head) for this thread's share of the heads of all rows: where the
+    /// head's values begin, the channel of the first, and the head's own number.
+    template <class T, class F>
+    static void each_head(index rows, const context<T>& ctx, F&& f) {
+      ctx.on.threads.each(rows * heads, [&](index h) { f(h * N, h % heads * N, h); });
+    }
+    template <class T, class P>
+    static typename head::template prepared<T> prepared(const P& p, const cache<T>& c, index at,
+                                                        index channel, index h) {
+      return {c.key + at, p.k_k + channel, p.k_a + channel, c.decay + at,  c.rate + at,
+              c.w + at,   c.k + at,        c.remove + at,   c.weight + at, c.inverse + h};
+    }
+    template <class T>
+    static ops::wkv7_call<T> call(const cache<T>& c, const context<T>& ctx) {
+      return {ctx.batch,
+              ctx.length,
+              heads,
+              N,
+              {c.r, c.w, c.k, c.v, c.remove, c.weight},
+              c.y,
+              c.state,
+              ctx.past,
+              ctx.past ? ctx.lengths : nullptr,
+              c.starts};
+    }
+    /// Gradients of the vectors: sums over rows, in ascending order.
+    template <class T, class G>
+    static void vector_gradients(G& dp, const cache<T>& c, index rows, const context<T>& ctx) {
+      ops::bias_gradient(ctx.on, rows, D, c.d.w, dp.w0);
+      ops::bias_gradient(ctx.on, rows, D, c.d.weight, dp.a0);
+      ops::bias_gradient(ctx.on, rows, D, c.d_mixed, dp.norm_bias);
+      if constexpr (!first) ops::bias_gradient(ctx.on, rows, D, c.d_share, dp.share.v0);
+      const auto [from, to] = ctx.on.threads.share(D);
+      for (index row = 0; row < rows; ++row)
+        for (index j = from; j < to; ++j) {
+          const index i = row * D + j, h = row * heads + j / N;
+          const T* const moments = c.statistics + 2 * h;
+          dp.k_k[j] += c.d.remove[i] * c.key[i];
+          dp.k_a[j] += c.d.k[i] * c.key[i] * (c.rate[i] - T(1));
+          dp.r_k[j] += c.d_bonus[h] * c.r[i] * c.k[i];
+          dp.norm_weight[j] += c.d_mixed[i] * (c.y[i] - moments[0]) * moments[1];
+        }
+      ctx.on.threads.wait();
+    }
+
+    // The reference trainer's values; it draws matrices orthogonal, here they are normal of that
+    // size.
+    static double along(index i) {
+      return D > 1 ? static_cast<double>(i) / static_cast<double>(D - 1) : 0.5;
+    }
+    /// From -1 to 1 within each head, squared with its sign.
+    static double bend(index i) {
+      const double z =
+          N > 1 ? 2.0 * static_cast<double>(i % N) / static_cast<double>(N - 1) - 1 : 0;
+      return z * std::abs(z);
+    }
+    template <real C>
+    static double start_mix(const path& at, index i, random_stream&) {
+      return 1 -
+             std::pow(static_cast<double>(i) / static_cast<double>(D), C.value * depth(at).rest());
+    }
+    static double start_decay(const path& at, index i, random_stream&) {
+      return -5.5 + 6 * std::pow(along(i), 1 + std::pow(depth(at).fraction(), 0.3)) + 2.5 * bend(i);
+    }
+    static double start_rate(const path&, index i, random_stream&) {
+      return -0.19 + 0.3 * bend(i) + 0.4 * (along(i) - 0.5);
+    }
+    static double start_share(const path&, index i, random_stream&) {
+      return 0.73 - 0.4 * (along(i) - 0.5);
+    }
+    static double start_removal(const path&, index i, random_stream&) {
+      return 0.71 - 0.1 * (along(i) - 0.5);
+    }
+    static double start_norm(const path& at, index, random_stream&) {
+      return std::pow((1 + depth(at).layer) / depth(at).layers, 0.7);
+    }
+    template <real C>
+    static double start_constant(const path&, index, random_stream&) {
+      return C.value;
+    }
+    /// A matrix whose larger dimension is D.
+    template <real Gain>
+    static double start_normal(const path&, index, random_stream& random) {
+      return Gain.value / std::sqrt(static_cast<double>(D)) * random.normal();
+    }
+  };
+};
+
+}  // namespace mixer
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// RWKV-4 (Peng et al. 2023, arXiv:2305.13048; zoo D12). Heads play no part, and `context` limits
+/// nothing but the default length of sessions.
+template <decoder_shape Shape, class... Policies>
+using rwkv4 = decoder<Shape, mixer::rwkv4, ffn::rwkv4_channel_mix, norm::layer_norm, position::none,
+                      tie::untied, Policies...>;
+
+/// RWKV-7 "Goose" (Peng et al. 2025, arXiv:2503.14456; zoo D12b). heads * head width is d_model;
+/// published models have heads of 64.
+template <decoder_shape Shape, class... Policies>
+using rwkv7 = decoder<Shape, mixer::rwkv7, ffn::rwkv7_channel_mix, norm::layer_norm, position::none,
+                      tie::untied, Policies...>;
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::uint32_t rwkv_magic = 0x67676d66;
+inline constexpr index rwkv_header = 24;  ///< bytes
+
+/// An element type of the format: values stand in blocks along the fastest dimension.
+struct rwkv_type {
+  std::uint32_t id;
+  const char* name;
+  index block;  ///< values
+  index bytes;  ///< of a block
+};
+inline constexpr rwkv_type rwkv_types[] = {
+    {0, "F32", 1, 4},    {1, "F16", 1, 2},    {2, "Q4_0", 32, 18}, {3, "Q4_1", 32, 20},
+    {7, "Q5_0", 32, 22}, {8, "Q5_1", 32, 24}, {9, "Q8_0", 32, 34}};
+inline const rwkv_type* rwkv_type_of(std::uint32_t id) {
+  for (const rwkv_type& type : rwkv_types)
+    if (type.id == id) return &type;
+  return nullptr;
+}
+
+/// The values of one block: d (q - centre), or d q + m where the block holds its minimum m.
+inline void decode_rwkv_block(const rwkv_type& type, const std::byte* from, double* to) {
+  if (type.block == 1) return decode_reals(type.id == 0 ? dtype::f32 : dtype::f16, from, 1, 1, to);
+  double scale = 0, least = 0;
+  decode_reals(dtype::f16, from, 1, 1, &scale);
+  from += 2;
+  if (type.id == 9) {
+    for (index i = 0; i < 32; ++i) to[i] = scale * load_as<std::int8_t>(from + i);
+    return;
+  }
+  const bool minimum = type.id == 3 || type.id == 8, five_bits = type.id >= 7;
+  if (minimum) {
+    decode_reals(dtype::f16, from, 1, 1, &least);
+    from += 2;
+  } else {
+    least = scale * (five_bits ? -16 : -8);
+  }
+  std::uint32_t high = 0;  // the fifth bits
+  if (five_bits) {
+    high = load_as<std::uint32_t>(from);
+    from += 4;
+  }
+  for (unsigned i = 0; i < 32; ++i) {  // low nibbles first, then the high ones
+    const unsigned byte = std::to_integer<unsigned>(from[i % 16]);
+    const unsigned code = (byte >> (i / 16 * 4) & 15u) | (high >> i & 1u) << 4;
+    to[i] = scale * code + least;
+  }
+}
+
+/// The facts of a model type that a file also holds.
+struct rwkv_shape {
+  int version = 4;
+  index vocabulary = 0, width = 0, layers = 0, heads = 0;
+  double eps = 0;
+};
+template <class M, class T>
+constexpr rwkv_shape rwkv_shape_of() {
+  static_assert(M::family == model_family::decoder, "linnet: rwkv.cpp files hold RWKV models");
+  if constexpr (M::family == model_family::decoder) {
+    constexpr bool four = std::is_same_v<typename M::attention, mixer::rwkv4> &&
+                          std::is_same_v<typename M::ffn, ffn::rwkv4_channel_mix>;
+    constexpr bool seven = std::is_same_v<typename M::attention, mixer::rwkv7> &&
+                           std::is_same_v<typename M::ffn, ffn::rwkv7_channel_mix>;
+    static_assert((four || seven) && std::is_same_v<typename M::norm, norm::layer_norm> &&
+                      std::is_same_v<typename M::position, position::none> && !M::tied,
+                  "linnet: rwkv.cpp files hold models of the types rwkv4<shape> and rwkv7<shape>");
+    static_assert(!storage_of<M, T>::scaled,
+                  "linnet: load rwkv.cpp files into the f32 model and quantize() it");
+    return {four ? 4 : 7, M::vocabulary, M::d, M::shape.layers, M::shape.heads, M::shape.eps};
+  }
+}
+
+/// A tensor that a file must hold, and where it was found.
+struct rwkv_tensor {
+  std::string name;
+  index rows = 0, columns = 0;  ///< columns are the fastest dimension
+  const rwkv_type* type = nullptr;
+  const std::byte* data = nullptr;
+};
+/// Where the values of one of the model's tensors stand.
+struct rwkv_place {
+  rwkv_tensor tensor;
+  index offset = 0;    ///< values before it in the file's tensor
+  bool decay = false;  ///< the file has w = -e^decay
+};
+inline rwkv_place rwkv_place_of(const rwkv_shape& shape, const leaf& to) {
+  rwkv_place at;
+  at.tensor.rows = to.vector ? 1 : to.rows;
+  at.tensor.columns = to.vector ? to.rows : to.columns;
+  std::string_view name = to.name;
+  const auto cut = [&](std::string_view prefix) {
+    const bool there = name.starts_with(prefix);
+    if (there) name.remove_prefix(prefix.size());
+    return there;
+  };
+  std::string& file = at.tensor.name;
+  if (cut("embedding.norm.")) {
+    file = "blocks.0.ln0.";
+  } else if (cut("embedding.")) {
+    file = "emb.";
+  } else if (cut("norm.")) {
+    file = "ln_out.";
+  } else if (name.starts_with("blocks.")) {
+    const std::size_t number = name.find('.', 7) + 1;
+    file = name.substr(0, number);
+    name.remove_prefix(number);
+    if (cut("attention.norm.")) {
+      file += "ln1.";
+    } else if (cut("ffn.norm.")) {
+      file += "ln2.";
+    } else if (cut("attention.")) {
+      file += "att.";
+      at.decay = name == "time_decay";
+      if (shape.version == 7) {
+        constexpr std::string_view stacked = "rwkvag";  // x_r, x_w, ... in one tensor
+        if (cut("x_")) {
+          at.offset = static_cast<index>(stacked.find(name)) * shape.width;
+          at.tensor.rows = 6;
+          name = "x_rwkvag";
+        } else if (name == "r_k") {
+          at.tensor.rows = shape.heads;
+          at.tensor.columns = shape.width / shape.heads;
+        } else if (name.size() == 9 && (name[1] == '1' || name[1] == '2')) {
+          name = name.substr(0, 2);  // a low-rank factor, w1.weight
+        }
+      }
+    }
+  }
+  file += name;
+  return at;
+}
+
+inline std::string rwkv_dimensions(index rows, index columns) {
+  return "[" + (rows == 1 ? "" : std::to_string(rows) + ", ") + std::to_string(columns) + "]";
+}
+
+/// Finds all of `tensors`, which are sorted by name, in a file. Sizes in the file are compared with
+/// the model's before anything is computed from them.
+inline result<void> find_rwkv_tensors(std::span<const std::byte> file, const rwkv_shape& shape,
+                                      const std::string& where, std::vector<rwkv_tensor>& tensors) {
+  const auto wrong = [&](errc code, std::string_view what, std::string expected, std::string got) {
+    return error{code, where, printable(what), std::move(expected), std::move(got)};
+  };
+  index at = 0;
+  const auto left = [&] { return std::ssize(file) - at; };
+  const auto next = [&] {
+    at += 4;
+    return load_as<std::uint32_t>(file.data() + at - 4);
+  };
+  if (left() < rwkv_header)
+    return wrong(errc::malformed, "file size", "at least 24 bytes", std::to_string(file.size()));
+  if (next() != rwkv_magic)
+    return wrong(errc::malformed, "magic", "that of an rwkv.cpp file", "other bytes");
+  const std::uint32_t version = next();
+  if (version != 100 && version != 101)
+    return wrong(errc::unsupported, "version", "100 or 101", std::to_string(version));
+  const std::pair<const char*, index> fields[] = {
+      {"n_vocab", shape.vocabulary}, {"n_embed", shape.width}, {"n_layer", shape.layers}};
+  for (const auto& [name, expected] : fields)
+    if (const index got = next(); got != expected)
+      return wrong(errc::mismatch, name, std::to_string(expected) + " (the model type)",
+                   std::to_string(got));
+  if (const std::uint32_t type = next(); !rwkv_type_of(type) || (version == 100 && type > 1))
+    return wrong(errc::unsupported, "data type",
+                 version == 100 ? "0 or 1 in version 100" : "0, 1, 2, 3, 7, 8 or 9",
+                 std::to_string(type));
+  // The format has no place for it.
+  if (shape.eps != 1e-5)
+    return wrong(errc::mismatch, "norm eps", number_text(shape.eps) + " (the model type)",
+                 "1e-05, as always in RWKV");
+
+  while (left() > 0) {
+    const std::string here = "record at byte " + std::to_string(at);
+    if (left() < 12)
+      return wrong(errc::malformed, here, "at least 12 bytes", std::to_string(left()));
+    const std::uint32_t dimensions = next(), length = next(), id = next();
+    if (dimensions < 1 || dimensions > 3)
+      return wrong(errc::malformed, here, "1 to 3 dimensions", std::to_string(dimensions));
+    if (left() < index{4} * dimensions || left() - index{4} * dimensions < index{length})
+      return wrong(errc::malformed, here, "a name of " + std::to_string(length) + " bytes",
+                   "the end of the file");
+    std::uint64_t extents[3] = {1, 1, 1};
+    for (std::uint32_t i = 0; i < dimensions; ++i) extents[i] = next();
+    const std::string_view name(reinterpret_cast<const char*>(file.data() + at), length);
+    at += index{length};
+    const auto found =
+        std::lower_bound(tensors.begin(), tensors.end(), name,
+                         [](const rwkv_tensor& a, std::string_view b) { return a.name < b; });
+    if (found == tensors.end() || found->name != name)
+      return wrong(errc::mismatch, name, "only tensors of the model type", "this one");
+    if (found->data) return wrong(errc::malformed, name, "one tensor of this name", "two");
+    found->type = rwkv_type_of(id);
+    if (!found->type)
+      return wrong(errc::unsupported, name, "type 0, 1, 2, 3, 7, 8 or 9", std::to_string(id));
+    const auto rows = static_cast<std::uint64_t>(found->rows);
+    const auto columns = static_cast<std::uint64_t>(found->columns);
+    if (extents[0] != columns || extents[1] * extents[2] != rows) {
+      std::string got;
+      for (std::uint32_t i = dimensions; i-- > 0;)
+        got += (got.empty() ? "[" : ", ") + std::to_string(extents[i]);
+      return wrong(errc::mismatch, name,
+                   rwkv_dimensions(found->rows, found->columns) + " (the model type)", got + "]");
+    }
+    if (found->columns % found->type->block != 0)
+      return wrong(errc::malformed, name, "whole blocks of 32 values",
+                   "rows of " + std::to_string(found->columns));
+    const index bytes = found->rows * found->columns / found->type->block * found->type->bytes;
+    if (left() < bytes)
+      return wrong(errc::malformed, name, std::to_string(bytes) + " bytes of data",
+                   std::to_string(left()));
+    found->data = file.data() + at;
+    at += bytes;
+  }
+  for (const rwkv_tensor& tensor : tensors)
+    if (!tensor.data)
+      return wrong(errc::missing, tensor.name,
+                   rwkv_dimensions(tensor.rows, tensor.columns) + " (the model type)",
+                   "no such tensor");
+  return {};
+}
+
+/// Calls f(position, values) for some of the values at `at` at a time.
+template <class F>
+void each_rwkv_values(const rwkv_tensor& from, const rwkv_place& at, index size, F&& f) {
+  const rwkv_type& type = *from.type;
+  const std::byte* data = from.data + at.offset / type.block * type.bytes;
+  std::array<double, 256> some;
+  for (index first = 0; first < size; first += std::ssize(some)) {
+    const index count = (std::min)(std::ssize(some), size - first);
+    for (index i = 0; i < count; i += type.block, data += type.bytes)
+      decode_rwkv_block(type, data, some.data() + i);
+    f(first, std::span(some).first(static_cast<std::size_t>(count)));
+  }
+}
+
+}  // namespace detail
+
+/// Loads a model file of rwkv.cpp, held in memory, into a model of type rwkv4<shape> or
+/// rwkv7<shape>. Every tensor of the model must be there exactly once and in its shape, and no
+/// other; `w` is untouched unless all of it fits. `where` names the file in errors. Errors:
+/// errc::malformed, errc::mismatch, errc::missing, errc::unsupported, errc::out_of_memory.
+template <class M, class T>
+result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
+                       const std::string& where = "rwkv.cpp file") {
+  constexpr detail::rwkv_shape shape = detail::rwkv_shape_of<M, T>();
+  if (!w.valid())
+    return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
+  const std::vector<detail::leaf> leaves = detail::leaves_of(w);
+  std::vector<detail::rwkv_place> places;
+  std::vector<detail::rwkv_tensor> tensors;
+  for (const detail::leaf& to : leaves) {
+    places.push_back(detail::rwkv_place_of(shape, to));
+    if (places.back().offset == 0) tensors.push_back(places.back().tensor);
+  }
+  const auto by_name = [](const detail::rwkv_tensor& a, const detail::rwkv_tensor& b) {
+    return a.name < b.name;
+  };
+  std::sort(tensors.begin(), tensors.end(), by_name);
+  if (auto found = detail::find_rwkv_tensors(file, shape, where, tensors); !found)
+    return found.error();
+
+  const auto each = [&](bool only_decays, auto&& f) {
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      if (!only_decays || places[i].decay) {
+        const auto at = std::lower_bound(tensors.begin(), tensors.end(), places[i].tensor, by_name);
+        detail::each_rwkv_values(*at, places[i], leaves[i].size(),
+                                 [&](index first, std::span<double> x) { f(i, first, x); });
+      }
+  };
+  const std::string* unusable = nullptr;
+  each(true, [&](std::size_t i, index, std::span<double> x) {
+    for (const double decay : x)
+      if (!(is_finite(decay) && decay < 0)) unusable = &places[i].tensor.name;
+  });
+  if (unusable)
+    return error{errc::malformed, where, *unusable, "negative, finite decays", "another value"};
+  each(false, [&](std::size_t i, index first, std::span<double> x) {
+    if (places[i].decay)
+      for (double& decay : x) decay = std::log(-decay);
+    detail::encode_reals(leaves[i], first, std::ssize(x), x.data());
+  });
+  return {};
+}
+
+/// The same from a file. Errors: also those of read_file().
+template <class M, class T>
+result<void> load_rwkv(weights<M, T>& w, const std::string& path) {
+  const auto file = read_file(path);
+  return file ? load_rwkv(w, *file, path) : result<void>(file.error());
+}
+
+LINNET_NAMESPACE_END
+/// @file
 /// Initial values of a model's weights.
 
 LINNET_NAMESPACE_BEGIN
@@ -10537,6 +12360,23 @@ inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// The byte-level test models of rwkv.cpp; without positions, any context would do.
+inline constexpr decoder_shape rwkv4_660k{.d_model = 128,
+                                          .d_ff = 256,
+                                          .heads = 1,
+                                          .kv_heads = 1,
+                                          .layers = 4,
+                                          .vocabulary = 256,
+                                          .context = 1024,
+                                          .eps = 1e-5};
+inline constexpr decoder_shape rwkv7_834k{.d_model = 64,
+                                          .d_ff = 256,
+                                          .heads = 1,
+                                          .kv_heads = 1,
+                                          .layers = 12,
+                                          .vocabulary = 256,
+                                          .context = 1024,
+                                          .eps = 1e-5};
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -10558,6 +12398,8 @@ using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
+using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;              ///< 661,504
+using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;              ///< 829,888
 
 static_assert(t5_tiny::parameters() == 15'570'688);
 static_assert(t5_mini::parameters() == 31'220'480);
@@ -10572,8 +12414,3432 @@ static_assert(stlm_50m::parameters() == 55'888'896);
 static_assert(gpt2_small::parameters() == 124'439'808);
 static_assert(stories260k::parameters() == 260'032);
 static_assert(tinyllama_1_1b::parameters() == 1'100'048'384);
+static_assert(rwkv4_660k::parameters() == 661'504);
+static_assert(rwkv7_834k::parameters() == 829'888);
 
 }  // namespace zoo
+
+LINNET_NAMESPACE_END
+/// @file
+/// Linear attention as a layer: a kernel of features instead of the softmax (zoo D9).
+
+/// @file
+/// Linear attention, forward and backward, in blocks of rows with a state between them (zoo D9;
+/// Katharopoulos et al. 2020). No matrix of all queries by all keys is ever held.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Rows that are worked on at a time.
+inline constexpr index linear_attention_rows = 64;
+/// Added to the denominators.
+inline constexpr double linear_attention_eps = 1e-6;
+
+/// Blocks of rows that `length` tokens make.
+constexpr index linear_attention_blocks(index length) {
+  return (length + linear_attention_rows - 1) / linear_attention_rows;
+}
+/// Numbers of the state of one key-value head: S[h, h], the sum of f(k) v^T, then z[h], the sum of
+/// f(k).
+constexpr index linear_attention_state(index h) { return h * h + h; }
+/// Scratch values that one thread needs.
+constexpr index linear_attention_scratch(index length, index h, bool training) {
+  const index rows = (std::min)(linear_attention_rows, length), wide = round_up(rows, panel_width);
+  const index forward = 4 * rows * h + h * wide + rows * wide + linear_attention_state(h) + h;
+  const index backward = 4 * rows * h + h * wide + rows + 3 * h * h + 2 * h;
+  return forward + (training ? backward : 0);
+}
+
+/// One call: q[batch, length, heads*h] against k, v[batch, length, kv_heads*h].
+template <class T>
+struct linear_attention_call {
+  index batch, length, heads, kv_heads, h;
+  bool causal;  ///< token j is visible to token i if j <= i
+  const T *q, *k, *v;
+  T* out;                     ///< [batch, length, heads*h]; zero at padding
+  T* denominators = nullptr;  ///< [batch, length, heads], for the backward pass
+  T* boundaries = nullptr;    ///< [batch, kv_heads, blocks, state], the state before each block
+                              ///< (bidirectional: one block, the whole sum), for the same
+  T* state = nullptr;         ///< [batch, kv_heads, state] from call to call, with `past`
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
+  const index* past = nullptr;     ///< tokens of each sequence that the state has seen, or null
+  rope_pairing pairing = rope_pairing::none;
+  const T* rope = nullptr;  ///< cosines and sines [rope_positions, h]
+  index rope_positions = index{1} << 48;
+  const T* rope_beyond = nullptr;  ///< those of later positions, [batch, length, h]
+  T* scratch = nullptr;            ///< per thread, linear_attention_scratch() values
+  index scratch_size = 0;
+
+  /// Blocks whose state is kept for the backward pass.
+  index blocks() const { return causal ? linear_attention_blocks(length) : 1; }
+};
+
+/// Gradients of a call; dq, dk and dv are overwritten.
+template <class T>
+struct linear_attention_gradient {
+  const T* d_out;
+  T *dq, *dk, *dv;
+};
+
+namespace detail {
+
+/// Everything about one (sequence, key-value head) that both directions share.
+template <class Map, class Kernels, class T>
+struct linear_attention_unit {
+  const linear_attention_call<T>& call;
+  index b, g, h, n, kv, valid, past, rows_max, wide;
+  T* next;  ///< scratch that is free
+  T *fq, *fk, *rq, *rk, *key_columns, *scores, *state, *sum;
+
+  linear_attention_unit(const linear_attention_call<T>& c, index unit, int rank)
+      : call(c),
+        b(unit / c.kv_heads),
+        g(unit % c.kv_heads),
+        h(c.h),
+        n(c.heads * c.h),
+        kv(c.kv_heads * c.h),
+        valid(c.lengths ? c.lengths[b] : c.length),
+        past(c.past ? c.past[b] : 0),
+        rows_max((std::min)(linear_attention_rows, c.length)),
+        wide(round_up(rows_max, panel_width)),
+        next(c.scratch + rank * c.scratch_size) {
+    fq = take(rows_max * h);
+    fk = take(rows_max * h);
+    rq = rotated() ? take(rows_max * h) : fq;
+    rk = rotated() ? take(rows_max * h) : fk;
+    key_columns = take(h * wide);
+    scores = take(rows_max * wide);
+    state = take(linear_attention_state(h));
+    sum = take(h);
+  }
+  T* take(index count) {
+    T* const here = next;
+    next += count;
+    return here;
+  }
+  const T* angles(index i) const {
+    return past + i < call.rope_positions ? call.rope + (past + i) * h
+                                          : call.rope_beyond + (b * call.length + i) * h;
+  }
+  bool rotated() const { return call.pairing != rope_pairing::none; }
+  index first_head() const { return g * (call.heads / call.kv_heads); }
+  index last_head() const { return (g + 1) * (call.heads / call.kv_heads); }
+  index key_at(index row) const { return (b * call.length + row) * kv + g * h; }
+  index query_at(index head, index row) const { return (b * call.length + row) * n + head * h; }
+  T* boundary(index block) const {
+    return call.boundaries +
+           ((b * call.kv_heads + g) * call.blocks() + block) * linear_attention_state(h);
+  }
+
+  /// f and r[rows, h] = features of rows [i0, i0 + rows) of x, plain and rotated.
+  void features(const T* x, index stride, index i0, index rows, T* f, T* r) const {
+    for (index i = 0; i < rows; ++i) {
+      Map::template map<Kernels, T>(h, x + i * stride, f + i * h);
+      if (!rotated()) continue;
+      std::copy_n(f + i * h, h, r + i * h);
+      rotate(r + i * h, i0 + i, false);
+    }
+  }
+  void keys(index i0, index rows) const { features(call.k + key_at(i0), kv, i0, rows, fk, rk); }
+  void queries(index head, index i0, index rows) const {
+    features(call.q + query_at(head, i0), n, i0, rows, fq, rq);
+  }
+  void rotate(T* row, index i, bool inverse) const {
+    if (rotated()) rope_row(call.pairing, 1, h, angles(i), row, inverse);
+  }
+  /// columns[h, wide] = x[rows, h]^T, zero behind the rows.
+  void transpose(const T* x, index stride, index rows, T* columns) const {
+    for (index c = 0; c < h; ++c) {
+      for (index i = 0; i < rows; ++i) columns[c * wide + i] = x[i * stride + c];
+      std::fill(columns + c * wide + rows, columns + (c + 1) * wide, T(0));
+    }
+  }
+  void transpose_square(const T* x, T* y) const {
+    for (index i = 0; i < h; ++i)
+      for (index j = 0; j < h; ++j) y[j * h + i] = x[i * h + j];
+  }
+  /// scores[rows, wide] = x[rows, h] columns, zero where a later token would be seen.
+  void masked(const T* x, const T* columns, index rows) const {
+    Kernels::template multiply<T>(rows, round_up(rows, panel_width), h, {x, h, 1},
+                                  {columns, wide, panel_width}, scores, wide, {});
+    for (index i = 0; i < rows; ++i)
+      std::fill(scores + i * wide + i + 1, scores + i * wide + rows, T(0));
+  }
+  /// y[M, h] (+)= x[M, K] m[K, h]
+  void multiply(index m, index k, const simd::rows_operand<T>& x, const T* right, index ld, T* y,
+                index ldy, bool accumulate) const {
+    Kernels::template multiply<T>(m, h, k, x, {right, ld, panel_width}, y, ldy,
+                                  {nullptr, T(1), accumulate});
+  }
+  /// Adds the block's keys and values, whose features are at hand, to a state.
+  void absorb(index i0, index rows, T* into) const {
+    multiply(h, rows, {rk, 1, h}, call.v + key_at(i0), kv, into, h, true);
+    for (index i = 0; i < rows; ++i)
+      Kernels::template add<T>(h, into + h * h, fk + i * h, into + h * h);
+  }
+
+  void forward() {
+    T* const s =
+        call.past ? call.state + (b * call.kv_heads + g) * linear_attention_state(h) : state;
+    if (past == 0) std::fill_n(s, linear_attention_state(h), T(0));
+    if (!call.causal) {
+      for (index i0 = 0; i0 < valid; i0 += rows_max) {
+        const index rows = (std::min)(rows_max, valid - i0);
+        keys(i0, rows);
+        absorb(i0, rows, s);
+      }
+      if (call.boundaries) std::copy_n(s, linear_attention_state(h), boundary(0));
+    }
+    for (index i0 = 0; i0 < valid; i0 += rows_max) {
+      const index rows = (std::min)(rows_max, valid - i0);
+      if (call.causal) {
+        if (call.boundaries) std::copy_n(s, linear_attention_state(h), boundary(i0 / rows_max));
+        keys(i0, rows);
+        transpose(rk, h, rows, key_columns);
+      }
+      for (index head = first_head(); head < last_head(); ++head) mix(head, i0, rows, s);
+      if (call.causal) absorb(i0, rows, s);
+    }
+    for (index i = valid; i < call.length; ++i)
+      std::fill_n(call.out + query_at(first_head(), i), (last_head() - first_head()) * h, T(0));
+  }
+  /// The outputs of one head for a block of rows, given the state before it (or the whole sum).
+  void mix(index head, index i0, index rows, const T* s) const {
+    T* const out = call.out + query_at(head, i0);
+    queries(head, i0, rows);
+    multiply(rows, h, {rq, h, 1}, s, h, out, n, false);
+    if (call.causal) {
+      masked(rq, key_columns, rows);
+      multiply(rows, rows, {scores, wide, 1}, call.v + key_at(i0), kv, out, n, true);
+    }
+    std::copy_n(s + h * h, h, sum);
+    for (index i = 0; i < rows; ++i) {
+      if (call.causal) Kernels::template add<T>(h, sum, fk + i * h, sum);
+      const T denominator =
+          Kernels::template dot<T>(h, fq + i * h, sum) + static_cast<T>(linear_attention_eps);
+      if (call.denominators)
+        call.denominators[(b * call.length + i0 + i) * call.heads + head] = denominator;
+      Kernels::template scale<T>(h, T(1) / denominator, out + i * n);
+    }
+  }
+
+  void backward(const linear_attention_gradient<T>& grad) {
+    // With N the numerators and D the denominators: dN = d_out / D, dD = -(d_out . out) / D.
+    // `later` holds the sums over later blocks (bidirectional: all) of f(q) dN^T and f(q) dD.
+    T* const d_numerator = take(rows_max * h);
+    T* const gq = take(rows_max * h);
+    T* const gk = take(rows_max * h);
+    T* const gf = take(rows_max * h);
+    T* const value_columns = take(h * wide);
+    T* const d_denominator = take(rows_max);
+    T* const turned = take(h * h);
+    T* const later_turned = take(h * h);
+    T* const later = take(linear_attention_state(h));
+    T* const suffix = take(h);
+    std::fill_n(later, linear_attention_state(h), T(0));
+
+    const auto outputs = [&](index head, index i0, index rows) {
+      queries(head, i0, rows);
+      for (index i = 0; i < rows; ++i) {
+        const index at = query_at(head, i0 + i);
+        const T inverse = T(1) / call.denominators[(b * call.length + i0 + i) * call.heads + head];
+        for (index c = 0; c < h; ++c) d_numerator[i * h + c] = grad.d_out[at + c] * inverse;
+        d_denominator[i] = -Kernels::template dot<T>(h, d_numerator + i * h, call.out + at);
+      }
+    };
+    const auto absorb_outputs = [&](index rows) {
+      multiply(h, rows, {rq, 1, h}, d_numerator, h, later, h, true);
+      for (index i = 0; i < rows; ++i)
+        for (index c = 0; c < h; ++c) later[h * h + c] += fq[i * h + c] * d_denominator[i];
+    };
+    if (!call.causal)
+      for (index head = first_head(); head < last_head(); ++head)
+        for (index i0 = 0; i0 < valid; i0 += rows_max) {
+          const index rows = (std::min)(rows_max, valid - i0);
+          outputs(head, i0, rows);
+          absorb_outputs(rows);
+        }
+
+    for (index block = (valid + rows_max - 1) / rows_max; block-- > 0;) {
+      const index i0 = block * rows_max, rows = (std::min)(rows_max, valid - i0);
+      const T* const s = boundary(call.causal ? block : 0);
+      const T* const v = call.v + key_at(i0);
+      T* const dv = grad.dv + key_at(i0);
+      keys(i0, rows);
+      transpose(rk, h, rows, key_columns);
+      transpose(v, kv, rows, value_columns);
+      transpose_square(s, turned);
+      transpose_square(later, later_turned);
+      multiply(rows, h, {v, kv, 1}, later_turned, h, gk, h, false);
+      multiply(rows, h, {rk, h, 1}, later, h, dv, kv, false);
+      for (index i = 0; i < rows; ++i) std::copy_n(later + h * h, h, gf + i * h);
+
+      for (index head = first_head(); head < last_head(); ++head) {
+        outputs(head, i0, rows);
+        multiply(rows, h, {d_numerator, h, 1}, turned, h, gq, h, false);
+        if (call.causal) {
+          masked(d_numerator, value_columns, rows);
+          multiply(rows, rows, {scores, wide, 1}, rk, h, gq, h, true);
+          multiply(rows, rows, {scores, 1, wide}, rq, h, gk, h, true);
+          masked(rq, key_columns, rows);
+          multiply(rows, rows, {scores, 1, wide}, d_numerator, h, dv, kv, true);
+          std::fill_n(suffix, h, T(0));
+          for (index i = rows; i-- > 0;)
+            for (index c = 0; c < h; ++c) {
+              suffix[c] += fq[i * h + c] * d_denominator[i];
+              gf[i * h + c] += suffix[c];
+            }
+          absorb_outputs(rows);
+        }
+        std::copy_n(s + h * h, h, sum);
+        for (index i = 0; i < rows; ++i) {
+          const index at = query_at(head, i0 + i);
+          rotate(gq + i * h, i0 + i, true);
+          if (call.causal) Kernels::template add<T>(h, sum, fk + i * h, sum);
+          for (index c = 0; c < h; ++c)
+            grad.dq[at + c] = (gq[i * h + c] + d_denominator[i] * sum[c]) *
+                              Map::template slope<T>(call.q[at + c], fq[i * h + c]);
+        }
+      }
+      for (index i = 0; i < rows; ++i) {
+        const index at = key_at(i0 + i);
+        rotate(gk + i * h, i0 + i, true);
+        for (index c = 0; c < h; ++c)
+          grad.dk[at + c] = (gk[i * h + c] + gf[i * h + c]) *
+                            Map::template slope<T>(call.k[at + c], fk[i * h + c]);
+      }
+    }
+    for (index i = valid; i < call.length; ++i) {
+      std::fill_n(grad.dq + query_at(first_head(), i), (last_head() - first_head()) * h, T(0));
+      std::fill_n(grad.dk + key_at(i), h, T(0));
+      std::fill_n(grad.dv + key_at(i), h, T(0));
+    }
+  }
+};
+
+}  // namespace detail
+
+/// out_i = sum_j f(q_i).f(k_j) v_j / (sum_j f(q_i).f(k_j) + eps) over the tokens that i sees.
+/// Rotary positions, if any, turn the features of the numerator alone, so that the denominator
+/// stays positive (Su et al. 2021). `Map` is a feature map as attention::linear describes it.
+template <class Map, class T>
+void linear_attention(const machine& on, const linear_attention_call<T>& call) {
+  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      detail::linear_attention_unit<Map, decltype(kernels), T>(call, item, on.threads.rank())
+          .forward();
+    });
+  });
+}
+
+/// The derivative of linear_attention() from a call with `denominators` and `boundaries`. What
+/// happened inside a block is computed again.
+template <class Map, class T>
+void linear_attention_backward(const machine& on, const linear_attention_call<T>& call,
+                               const linear_attention_gradient<T>& grad) {
+  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      detail::linear_attention_unit<Map, decltype(kernels), T>(call, item, on.threads.rank())
+          .backward(grad);
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// The feature map f(x) = elu(x) + 1 of Katharopoulos et al. 2020: x + 1 for x > 0, else e^x. A map
+/// of your own has the same three members and must be positive, as the denominators are its sums.
+struct elu_plus_one {
+  static std::string name() { return "elu_plus_one"; }
+  /// y[n] = f(x[n]); `Kernels` are those of the running instruction-set level.
+  template <class Kernels, class T>
+  static void map(index n, const T* x, T* y) {
+    for (index i = 0; i < n; ++i) y[i] = x[i] < T(0) ? x[i] : T(0);
+    (void)Kernels::template exp_sum<T>(n, T(0), y);
+    for (index i = 0; i < n; ++i) y[i] += x[i] > T(0) ? x[i] : T(0);
+  }
+  /// f'(x), given y = f(x).
+  template <class T>
+  static T slope(T x, T y) {
+    return x > T(0) ? T(1) : y;
+  }
+};
+
+/// Linear attention (Katharopoulos et al. 2020; zoo D9): o_i = sum_j f(q_i).f(k_j) v_j / (sum_j
+/// f(q_i).f(k_j) + 1e-6). Time and memory are linear in the length; decoding keeps one matrix and
+/// one vector per key-value head, whatever the length. Causal and bidirectional, multi-head and
+/// grouped-query, with or without rotary positions (which turn the numerator's features, Su et al.
+/// 2021). T5's relative bias is a matter of softmax scores and is not used; there is no dropout
+/// inside.
+template <class FeatureMap = elu_plus_one>
+struct linear : policy {
+  static constexpr bool rewinds = false;  ///< the state cannot forget its last tokens
+  static std::string name() { return "linear<" + FeatureMap::name() + ">"; }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(A.heads % A.kv_heads == 0,
+                  "linnet::attention::linear: heads must be a multiple of kv_heads");
+    static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
+                  "linnet::attention::linear: rotary positions need an even head width d_kv");
+    static_assert(!A.cross,
+                  "linnet::attention::linear: mixes one sequence; it has no cross-attention");
+    static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+    static constexpr index state_size = ops::linear_attention_state(A.d_kv);
+    using to_query = linnet::linear<in, n, A.bias>;
+    using to_key = linnet::linear<in, kv, A.bias>;
+    using to_output = linnet::linear<n, out, A.bias>;
+
+    template <class Form>
+    struct params {
+      typename to_query::template params<Form> q{};
+      typename to_key::template params<Form> k{}, v{};
+      typename to_output::template params<Form> o{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      to_query::visit(f, at / "q", p.q...);
+      to_key::visit(f, at / "k", p.k...);
+      to_key::visit(f, at / "v", p.v...);
+      to_output::visit(f, at / "o", p.o...);
+    }
+
+    template <class T>
+    struct cache {
+      T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
+      T* mixed = nullptr;                          ///< [rows, n] before the output map
+      T* state = nullptr;                          ///< [batch, kv_heads, state] while decoding
+      T* denominators = nullptr;                   ///< [rows, heads] while training
+      T* boundaries = nullptr;                     ///< [batch, kv_heads, blocks, state] likewise
+      T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+      T* scratch = nullptr;  ///< per thread
+      index scratch_size = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index rows = e.rows();
+      m.product(rows, in, n, e);
+      m.product(rows, in, kv, e);
+      m.product(rows, n, out, e);
+      if (e.capacity > 0) c.state = m.state.take<T>(e.batch * A.kv_heads * state_size);
+      c.q = m.keep.take<T>(rows * n);
+      c.k = m.keep.take<T>(rows * kv);
+      c.v = m.keep.take<T>(rows * kv);
+      c.mixed = m.keep.take<T>(rows * n);
+      const index mark = m.scratch.mark();
+      if (e.training) {
+        const index blocks = A.causal ? ops::linear_attention_blocks(e.length) : 1;
+        c.denominators = m.keep.take<T>(rows * A.heads);
+        c.boundaries = m.keep.take<T>(e.batch * A.kv_heads * blocks * state_size);
+        c.dq = m.scratch.take<T>(rows * n);
+        c.dk = m.scratch.take<T>(rows * kv);
+        c.dv = m.scratch.take<T>(rows * kv);
+        c.d_mixed = m.scratch.take<T>(rows * n);
+      }
+      c.scratch_size = ops::linear_attention_scratch(e.length, A.d_kv, e.training);
+      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = x.rows();
+      ops::products<T, S, 3>(
+          ctx.on, rows, in, x.data(),
+          {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
+           to_key::template product<T, S>(p.v, c.v)});
+      ops::linear_attention<FeatureMap>(ctx.on, call(c, ctx));
+      to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = x.rows();
+      const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
+      const view<T, kv> dk(c.dk, rows), dv(c.dv, rows);
+      ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
+      to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
+      ops::linear_attention_backward<FeatureMap>(
+          ctx.on, call(c, ctx),
+          ops::linear_attention_gradient<T>{d_mixed.data(), dq.data(), dk.data(), dv.data()});
+      to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
+      to_key::template backward<T, S>(p.k, dp.k, x, dk, dx, none, ctx);
+      to_key::template backward<T, S>(p.v, dp.v, x, dv, dx, none, ctx);
+    }
+
+    /// Numbers of the state of one sequence; the same for any number of tokens.
+    static constexpr index state_values(index) { return A.kv_heads * state_size; }
+
+    static constexpr index flops(const extents& e) {
+      constexpr index h = A.d_kv, most = ops::linear_attention_rows;
+      const index whole = e.length / most, rest = e.length % most;
+      // Scores and their sums of values inside the blocks of a causal layer.
+      const index inside = A.causal ? 4 * h * (whole * most * most + rest * rest) : 0;
+      return e.rows() * (2 * in * (n + 2 * kv) + 2 * n * out) +
+             e.batch * (A.heads * inside + 2 * e.length * h * h * (A.heads + A.kv_heads));
+    }
+
+   private:
+    /// The call that both directions describe.
+    template <class T>
+    static ops::linear_attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
+      ops::linear_attention_call<T> a{};
+      a.batch = ctx.batch;
+      a.length = ctx.length;
+      a.heads = A.heads;
+      a.kv_heads = A.kv_heads;
+      a.h = A.d_kv;
+      a.causal = A.causal;
+      a.q = c.q;
+      a.k = c.k;
+      a.v = c.v;
+      a.out = c.mixed;
+      a.denominators = c.denominators;
+      a.boundaries = c.boundaries;
+      a.state = c.state;
+      a.lengths = ctx.lengths;
+      a.past = ctx.past;
+      a.pairing = A.rope;
+      a.rope = ctx.rope;
+      a.rope_positions = ctx.rope_positions;
+      a.rope_beyond = ctx.rope_beyond;
+      a.scratch = c.scratch;
+      a.scratch_size = c.scratch_size;
+      return a;
+    }
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+/// @file
+/// Fourier mixing as a layer: tokens are mixed by a transform without parameters (zoo D13).
+
+/// @file
+/// Discrete Fourier transforms of any length in O(n log n): mixed radix, and Bluestein's chirp for
+/// lengths with a large prime factor. Always several transforms side by side.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// The largest prime factor that has a stage of its own; a constant in the cost.
+inline constexpr index fourier_radix = 31;
+
+/// The next factor of n to divide by: 4, then primes.
+constexpr index fourier_factor(index n) {
+  if (n % 4 == 0) return 4;
+  for (index r = 2; r * r <= n; ++r)
+    if (n % r == 0) return r;
+  return n;
+}
+/// Whether n > 0 has only small prime factors.
+constexpr bool fourier_direct(index n) {
+  for (index r = 2; r <= fourier_radix; ++r)
+    while (n % r == 0) n /= r;
+  return n == 1;
+}
+/// The power of two that holds the chirp's convolution for a transform of length n.
+constexpr index fourier_padded(index n) {
+  return static_cast<index>(std::bit_ceil(static_cast<std::size_t>(2 * n - 1)));
+}
+/// Points that transforms of any length up to n work on.
+constexpr index fourier_points(index n) { return fourier_padded(n); }
+/// Values of the table for any length up to n.
+constexpr index fourier_table_values(index n) { return 4 * fourier_padded(n) + 2 * n; }
+
+/// What transforms of one length share. Complex arrays are two real ones.
+template <class T>
+struct fourier_table {
+  index n = 0;                             ///< length of the transform
+  index points = 0;                        ///< length of the stages: n, or the chirp's power of two
+  T *cosines = nullptr, *sines = nullptr;  ///< [points] e^(-2 pi i k / points)
+  T *chirp_real = nullptr, *chirp_imaginary = nullptr;  ///< [n] e^(-pi i k^2 / n)
+  T *spectrum_real = nullptr,
+    *spectrum_imaginary = nullptr;  ///< [points] of its conjugate / points
+  /// Whether the length has stages of its own.
+  bool direct() const { return n == points; }
+};
+
+namespace detail {
+
+/// One radix-4 step of Stockham's transform on `points` = 4 m `stride` vectors.
+template <class T>
+void fourier_four(index m, index stride, index width, const fourier_table<T>& t, const T* xr,
+                  const T* xi, T* yr, T* yi) {
+  const index line = stride * width;
+  for (index p = 0; p < m; ++p) {
+    const T *const ar = xr + p * line, *const ai = xi + p * line;
+    T *const br = yr + 4 * p * line, *const bi = yi + 4 * p * line;
+    const index k = p * stride;
+    const T c1 = t.cosines[k], s1 = t.sines[k], c2 = t.cosines[2 * k], s2 = t.sines[2 * k],
+            c3 = t.cosines[3 * k], s3 = t.sines[3 * k];
+    for (index q = 0; q < line; ++q) {
+      const index q1 = q + m * line, q2 = q + 2 * m * line, q3 = q + 3 * m * line;
+      const T er = ar[q] + ar[q2], ei = ai[q] + ai[q2], fr = ar[q] - ar[q2], fi = ai[q] - ai[q2];
+      const T gr = ar[q1] + ar[q3], gi = ai[q1] + ai[q3], hr = ar[q1] - ar[q3],
+              hi = ai[q1] - ai[q3];
+      const T ur = fr + hi, ui = fi - hr, wr = fr - hi, wi = fi + hr;  // f - i h, f + i h
+      br[q] = er + gr;
+      bi[q] = ei + gi;
+      br[q + line] = c1 * ur - s1 * ui;
+      bi[q + line] = c1 * ui + s1 * ur;
+      br[q + 2 * line] = c2 * (er - gr) - s2 * (ei - gi);
+      bi[q + 2 * line] = c2 * (ei - gi) + s2 * (er - gr);
+      br[q + 3 * line] = c3 * wr - s3 * wi;
+      bi[q + 3 * line] = c3 * wi + s3 * wr;
+    }
+  }
+}
+
+/// The same step for any radix.
+template <class T>
+void fourier_any(index radix, index m, index stride, index width, const fourier_table<T>& t,
+                 const T* xr, const T* xi, T* yr, T* yi) {
+  const index line = stride * width, turn = t.points / radix;
+  for (index p = 0; p < m; ++p)
+    for (index k = 0; k < radix; ++k) {
+      T *const br = yr + (radix * p + k) * line, *const bi = yi + (radix * p + k) * line;
+      for (index j = 0; j < radix; ++j) {
+        const index angle = (j * k % radix * turn + p * k * stride) % t.points;
+        const T c = t.cosines[angle], s = t.sines[angle];
+        const T *const ar = xr + (p + m * j) * line, *const ai = xi + (p + m * j) * line;
+        for (index q = 0; q < line; ++q) {
+          br[q] = (j > 0 ? br[q] : T(0)) + (c * ar[q] - s * ai[q]);
+          bi[q] = (j > 0 ? bi[q] : T(0)) + (c * ai[q] + s * ar[q]);
+        }
+      }
+    }
+}
+
+/// All stages over `points` vectors of `width` values, back and forth between x and y. Returns
+/// whether the result is in y.
+template <class T>
+bool fourier_stages(const fourier_table<T>& t, index width, T* xr, T* xi, T* yr, T* yi) {
+  bool other = false;
+  for (index left = t.points, stride = 1; left > 1; other = !other) {
+    const index radix = fourier_factor(left);
+    left /= radix;
+    if (radix == 4)
+      fourier_four(left, stride, width, t, xr, xi, yr, yi);
+    else
+      fourier_any(radix, left, stride, width, t, xr, xi, yr, yi);
+    stride *= radix;
+    std::swap(xr, yr);
+    std::swap(xi, yi);
+  }
+  return other;
+}
+
+}  // namespace detail
+
+/// The buffers of transforms of `width` vectors side by side: four of [points, width].
+template <class T>
+struct fourier_buffers {
+  T *real, *imaginary, *other_real, *other_imaginary;
+
+  /// Places them in memory of values().
+  fourier_buffers(T* memory, index points, index width)
+      : real(memory),
+        imaginary(memory + points * width),
+        other_real(memory + 2 * points * width),
+        other_imaginary(memory + 3 * points * width) {}
+  /// Values that transforms of any length up to n need.
+  static constexpr index values(index n, index width) { return 4 * fourier_points(n) * width; }
+  /// Exchanges the pairs.
+  void swap() {
+    std::swap(real, other_real);
+    std::swap(imaginary, other_imaginary);
+  }
+};
+
+/// Computes the table for length n in `memory` of fourier_table_values(); angles in double.
+/// `buffers` are for width 1.
+template <class T>
+fourier_table<T> make_fourier_table(index n, T* memory, fourier_buffers<T> buffers) {
+  constexpr double pi = 3.14159265358979323846;
+  fourier_table<T> t;
+  t.n = n;
+  t.points = fourier_direct(n) ? n : fourier_padded(n);
+  t.cosines = memory;
+  t.sines = t.cosines + t.points;
+  for (index k = 0; k < t.points; ++k) {
+    const double angle = -2 * pi * static_cast<double>(k) / static_cast<double>(t.points);
+    t.cosines[k] = static_cast<T>(std::cos(angle));
+    t.sines[k] = static_cast<T>(std::sin(angle));
+  }
+  if (t.direct()) return t;
+  t.chirp_real = t.sines + t.points;
+  t.chirp_imaginary = t.chirp_real + n;
+  t.spectrum_real = t.chirp_imaginary + n;
+  t.spectrum_imaginary = t.spectrum_real + t.points;
+  std::fill_n(buffers.real, t.points, T(0));
+  std::fill_n(buffers.imaginary, t.points, T(0));
+  for (index k = 0; k < n; ++k) {
+    // k^2 is reduced as a whole number, so that the angle stays exact.
+    const double angle = -pi * static_cast<double>(k * k % (2 * n)) / static_cast<double>(n);
+    t.chirp_real[k] = static_cast<T>(std::cos(angle));
+    t.chirp_imaginary[k] = static_cast<T>(std::sin(angle));
+    for (const index at : {k, (t.points - k) % t.points}) {
+      buffers.real[at] = t.chirp_real[k];
+      buffers.imaginary[at] = -t.chirp_imaginary[k];
+    }
+  }
+  if (detail::fourier_stages(t, 1, buffers.real, buffers.imaginary, buffers.other_real,
+                             buffers.other_imaginary))
+    buffers.swap();
+  for (index k = 0; k < t.points; ++k) {
+    t.spectrum_real[k] = buffers.real[k] / static_cast<T>(t.points);
+    t.spectrum_imaginary[k] = buffers.imaginary[k] / static_cast<T>(t.points);
+  }
+  return t;
+}
+
+/// buffers.real, buffers.imaginary[n, width] <- X_k = sum_j x_j e^(-2 pi i j k / n), one transform
+/// per column, serial. May exchange the pairs of buffers.
+template <class T>
+void fourier(const fourier_table<T>& t, index width, fourier_buffers<T>& buffers) {
+  const auto stages = [&] {
+    if (detail::fourier_stages(t, width, buffers.real, buffers.imaginary, buffers.other_real,
+                               buffers.other_imaginary))
+      buffers.swap();
+  };
+  if (t.direct()) return stages();
+  // Bluestein: j k = (j^2 + k^2 - (k - j)^2) / 2 makes of the sum a convolution with a chirp. The
+  // way back is the way there between two conjugations.
+  const auto times = [&](index rows, const T* cosines, const T* sines, T sign) {
+    for (index k = 0; k < rows; ++k)
+      for (index c = k * width; c < (k + 1) * width; ++c) {
+        const T re = buffers.real[c], im = sign * buffers.imaginary[c];
+        buffers.real[c] = re * cosines[k] - im * sines[k];
+        buffers.imaginary[c] = re * sines[k] + im * cosines[k];
+      }
+  };
+  times(t.n, t.chirp_real, t.chirp_imaginary, T(1));
+  std::fill(buffers.real + t.n * width, buffers.real + t.points * width, T(0));
+  std::fill(buffers.imaginary + t.n * width, buffers.imaginary + t.points * width, T(0));
+  stages();
+  times(t.points, t.spectrum_real, t.spectrum_imaginary, T(1));
+  for (index c = 0; c < t.points * width; ++c) buffers.imaginary[c] = -buffers.imaginary[c];
+  stages();
+  times(t.n, t.chirp_real, t.chirp_imaginary, T(-1));
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Policies that mix the tokens of a sequence by other means than attention. They take the place of
+/// an attention:: policy.
+namespace mixer {
+
+/// FNet (Lee-Thorp et al. 2021; zoo D13): y = Re(F_T x F_d), discrete Fourier transforms over the
+/// tokens and over the columns, not normalised. No parameters; bidirectional, so for encoders. Each
+/// sequence is transformed at its own length, so padding changes nothing, and every length works in
+/// O(T log T). The map is symmetric: its derivative is the same map.
+struct fnet : attention::policy {
+  static constexpr bool causal = false, continues = false;
+  static std::string name() { return "fnet"; }
+
+  template <attention_shape A>
+  struct layer : without_parameters {
+    static_assert(!A.causal,
+                  "linnet::mixer::fnet: a Fourier transform sees later tokens; it fits encoders");
+    static_assert(!A.cross, "linnet::mixer::fnet: mixes one sequence; it has no cross-attention");
+    static constexpr index in = A.d_model, out = A.d_model;
+    /// Columns of the spectrum of real rows that are not the conjugates of others.
+    static constexpr index half = in / 2 + 1;
+    /// Transforms side by side: a cache line of values.
+    template <class T>
+    static constexpr index width = 64 / static_cast<index>(sizeof(T));
+
+    template <class T>
+    struct cache {
+      T *real = nullptr, *imaginary = nullptr;  ///< [rows, half] spectra of the rows
+      T* tables = nullptr;                      ///< one per sequence, then the rows' own
+      ops::fourier_table<T>* all = nullptr;     ///< [batch + 1] what is in them
+      T* scratch = nullptr;                     ///< per thread
+      index table_size = 0, scratch_size = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index longest = (std::max)(e.length, in), mark = m.scratch.mark();
+      c.real = m.scratch.take<T>(e.rows() * half);
+      c.imaginary = m.scratch.take<T>(e.rows() * half);
+      c.table_size = ops::fourier_table_values(e.length);
+      c.tables = m.scratch.take<T>(e.batch * c.table_size + ops::fourier_table_values(in));
+      c.all = m.scratch.take<ops::fourier_table<T>>(e.batch + 1);
+      c.scratch_size = ops::fourier_buffers<T>::values(longest, width<T>);
+      c.scratch = m.scratch.take<T>(e.threads * c.scratch_size);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>&, view<const T, in> x, view<T, in> y,
+                        cache<T>& c, context<T>& ctx) {
+      transform<false>(x, y, c, ctx);
+    }
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>&, params<form::gradient<T>>&,
+                         view<const T, in>, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      transform<true>(dy, dx, c, ctx);
+    }
+
+    /// Does not decode.
+    static constexpr index state_values(index) { return 0; }
+
+    /// The usual count of a complex transform, 5 n log2 n, halved for real rows in one direction
+    /// and for conjugate columns in the other; logarithms rounded up.
+    static constexpr index flops(const extents& e) {
+      const auto log2 = [](index n) {
+        return static_cast<index>(std::bit_width(static_cast<std::size_t>(n - 1)));
+      };
+      return 5 * e.rows() * in * (log2(in) + log2(e.length)) / 2;
+    }
+
+   private:
+    /// y = Re(F_T x F_d), or y += ...; zero at padding.
+    template <bool Accumulate, class T>
+    static void transform(view<const T, in> x, view<T, in> y, cache<T>& c, context<T>& ctx) {
+      constexpr index w = width<T>;
+      T* const own = c.scratch + ctx.on.threads.rank() * c.scratch_size;
+      ctx.on.threads.each(ctx.batch + 1, [&](index b) {
+        const index n = b < ctx.batch ? ctx.length_of(b) : in;
+        c.all[b] = ops::make_fourier_table(n, c.tables + b * c.table_size,
+                                           {own, ops::fourier_points(n), 1});
+      });
+      // Two real rows make one complex one: the sums and differences with its mirror are theirs.
+      const index row_units = (ctx.length + 2 * w - 1) / (2 * w);
+      ctx.on.threads.each(ctx.batch * row_units, [&](index unit) {
+        const index b = unit / row_units, first = unit % row_units * 2 * w;
+        const index count = (std::min)(2 * w, ctx.length_of(b) - first);
+        if (count <= 0) return;
+        const index at = b * ctx.length + first;
+        ops::fourier_buffers<T> z(own, ops::fourier_points(in), w);
+        for (index i = 0; i < w; ++i)
+          for (index j = 0; j < in; ++j) {
+            z.real[j * w + i] = i < count ? x(at + i, j) : T(0);
+            z.imaginary[j * w + i] = i + w < count ? x(at + i + w, j) : T(0);
+          }
+        ops::fourier(c.all[ctx.batch], w, z);
+        for (index i = 0; i < (std::min)(w, count); ++i)
+          for (index j = 0; j < half; ++j) {
+            const index k = j * w + i, mirror = (in - j) % in * w + i, to = (at + i) * half + j;
+            c.real[to] = T(0.5) * (z.real[k] + z.real[mirror]);
+            c.imaginary[to] = T(0.5) * (z.imaginary[k] - z.imaginary[mirror]);
+            if (i + w >= count) continue;
+            c.real[to + w * half] = T(0.5) * (z.imaginary[k] + z.imaginary[mirror]);
+            c.imaginary[to + w * half] = T(0.5) * (z.real[mirror] - z.real[k]);
+          }
+      });
+      // Column in - j is the conjugate of column j, with the tokens mirrored.
+      constexpr index column_units = (half + w - 1) / w;
+      ctx.on.threads.each(ctx.batch * column_units, [&](index unit) {
+        const index b = unit / column_units, first = unit % column_units * w;
+        const index count = (std::min)(w, half - first), length = ctx.length_of(b);
+        const index at = b * ctx.length;
+        const auto put = [](T& to, T value) { to = Accumulate ? to + value : value; };
+        ops::fourier_buffers<T> z(own, ops::fourier_points(length), w);
+        for (index i = 0; i < length; ++i)
+          for (index j = 0; j < w; ++j) {
+            const index from = (at + i) * half + first + j;
+            z.real[i * w + j] = j < count ? c.real[from] : T(0);
+            z.imaginary[i * w + j] = j < count ? c.imaginary[from] : T(0);
+          }
+        ops::fourier(c.all[b], w, z);
+        for (index i = 0; i < ctx.length; ++i)
+          for (index j = first; j < first + count; ++j) {
+            const index mirror = in - j, row = at + (i > 0 && i < length ? length - i : i);
+            const T value = i < length ? z.real[i * w + j - first] : T(0);
+            put(y(at + i, j), value);
+            if (mirror >= half && mirror < in) put(y(row, mirror), value);
+          }
+      });
+    }
+  };
+};
+
+}  // namespace mixer
+
+LINNET_NAMESPACE_END
+/// @file
+/// Mamba's mixer as a layer: a gated selective state space instead of attention (zoo D11).
+
+/// @file
+/// Causal convolution of every channel with a filter of its own, forward and backward.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// One call: y_t = bias + sum_k weight_k x_(t - taps + 1 + k), per channel.
+template <class T>
+struct causal_convolution_call {
+  index batch, length, channels, taps;
+  const T* x;  ///< [batch, length, channels], rows `stride` apart
+  index stride;
+  const T* weight;      ///< [channels, taps], the last tap for the newest token
+  const T* bias;        ///< [channels]
+  T* window = nullptr;  ///< [batch, taps - 1, channels] the last inputs, from call to call
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
+  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
+
+  /// The inputs at token t of sequence b, which may be before this call; null before the first.
+  const T* input(index b, index t) const {
+    if (t >= 0) return x + (b * length + t) * stride;
+    return past && past[b] > 0 ? window + (b * (taps - 1) + taps - 1 + t) * channels : nullptr;
+  }
+};
+
+/// y[batch, length, channels] = the convolution; with `past`, then moves the window on.
+template <class T>
+void causal_convolution(const machine& on, const causal_convolution_call<T>& call, T* y) {
+  const index channels = call.channels, taps = call.taps;
+  on.threads.each(call.batch * call.length, [&](index row) {
+    T* const out = y + row * channels;
+    std::copy_n(call.bias, channels, out);
+    for (index k = 0; k < taps; ++k)
+      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
+        for (index c = 0; c < channels; ++c) out[c] += call.weight[c * taps + k] * in[c];
+  });
+  if (!call.past) return;
+  on.threads.each(call.batch, [&](index b) {
+    const index valid = call.lengths ? call.lengths[b] : call.length;
+    // Rows move towards the front, so none is overwritten before it is read.
+    for (index j = 0; j + 1 < taps; ++j) {
+      T* const to = call.window + (b * (taps - 1) + j) * channels;
+      if (const T* const from = call.input(b, valid - taps + 1 + j))
+        std::copy_n(from, channels, to);
+      else
+        std::fill_n(to, channels, T(0));
+    }
+  });
+}
+
+/// The derivative of a call without `past`: dx[batch, length, channels], rows `stride` apart, is
+/// overwritten; d_weight and d_bias are added to.
+template <class T>
+void causal_convolution_backward(const machine& on, const causal_convolution_call<T>& call,
+                                 const T* dy, T* dx, T* d_weight, T* d_bias) {
+  const index channels = call.channels, taps = call.taps, rows = call.batch * call.length;
+  on.threads.each(rows, [&](index row) {
+    T* const out = dx + row * call.stride;
+    std::fill_n(out, channels, T(0));
+    for (index ahead = 0; ahead < taps && row % call.length + ahead < call.length; ++ahead)
+      for (index c = 0; c < channels; ++c)
+        out[c] += call.weight[c * taps + taps - 1 - ahead] * dy[(row + ahead) * channels + c];
+  });
+  const auto [first, last] = on.threads.share(channels);
+  for (index row = 0; row < rows; ++row) {
+    const T* const d = dy + row * channels;
+    for (index c = first; c < last; ++c) d_bias[c] += d[c];
+    for (index k = 0; k < taps; ++k)
+      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
+        for (index c = first; c < last; ++c) d_weight[c * taps + k] += d[c] * in[c];
+  }
+  on.threads.wait();
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// The selective scan of Mamba (S6), forward and backward, in blocks of tokens with a state between
+/// them (zoo D11; Gu and Dao 2023).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Tokens between two states that are kept for the backward pass.
+inline constexpr index scan_tokens = 32;
+/// Channels that run side by side.
+inline constexpr index scan_channels = 16;
+/// Channels that add their gradients of B and C up before groups are added in order.
+inline constexpr index scan_group = 64;
+
+/// Blocks of tokens that `length` tokens make.
+constexpr index scan_blocks(index length) { return (length + scan_tokens - 1) / scan_tokens; }
+/// Groups of channels.
+constexpr index scan_groups(index channels) { return (channels + scan_group - 1) / scan_group; }
+/// Scratch values that one thread needs.
+constexpr index scan_scratch(index length, index states, bool training) {
+  const index wide = scan_channels * states;
+  const index tokens = (std::min)(length, scan_tokens);
+  const index backward = (2 * tokens + 3) * wide + (tokens + 4) * scan_channels + states;
+  return 3 * wide + scan_channels + (training ? backward : 0);
+}
+/// Values that the backward pass adds up in a fixed order.
+constexpr index scan_partial(index batch, index length, index channels, index states) {
+  return batch * (scan_groups(channels) * length * 2 * states + channels * (states + 1));
+}
+
+/// One call. Per channel, with A = -exp(a_log): h_t = exp(delta_t A) h_(t-1) + delta_t x_t B_t,
+/// y_t = h_t . C_t + D x_t, out_t = y_t silu(z_t).
+template <class T>
+struct scan_call {
+  index batch, length, channels, states;
+  const T *x, *delta;  ///< [batch, length, channels]; delta > 0
+  const T *b, *c;      ///< [batch, length, states], rows `bc_stride` apart
+  index bc_stride;
+  const T* z;  ///< [batch, length, channels], rows `z_stride` apart
+  index z_stride;
+  const T* a_log;           ///< [channels, states]
+  const T* d;               ///< [channels]
+  T* out;                   ///< [batch, length, channels]; zero at padding
+  T* state = nullptr;       ///< [batch, channels, states] from call to call, with `past`
+  T* boundaries = nullptr;  ///< [batch, blocks, channels, states] h before each block of tokens,
+                            ///< for the backward pass
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
+  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
+  T* scratch = nullptr;            ///< per thread, scan_scratch() values
+  index scratch_size = 0;
+
+  /// Valid tokens of sequence `i`.
+  index valid(index i) const { return lengths ? lengths[i] : length; }
+};
+
+/// Gradients of a call. Those of a_log and d are added to, the others overwritten, in the layouts
+/// of what they belong to.
+template <class T>
+struct scan_gradient {
+  const T* d_out;
+  T *dx, *d_delta, *db, *dc, *dz, *d_a_log, *dd;
+  T* partial;  ///< scan_partial() values
+};
+
+namespace detail {
+
+/// Some channels of one sequence.
+template <class Kernels, class T>
+struct scan_unit {
+  const scan_call<T>& call;
+  index s, first, count, states, wide;
+  T *next, *a, *own, *decay, *y;
+
+  scan_unit(const scan_call<T>& k, index sequence, index channel, index channels, int rank)
+      : call(k),
+        s(sequence),
+        first(channel),
+        count(channels),
+        states(k.states),
+        wide(channels * k.states),
+        next(k.scratch + rank * k.scratch_size) {
+    a = take(wide);
+    own = take(wide);
+    decay = take(wide);
+    y = take(count);
+    std::copy_n(call.a_log + first * states, wide, a);
+    (void)Kernels::template exp_sum<T>(wide, T(0), a);
+    for (index i = 0; i < wide; ++i) a[i] = -a[i];
+  }
+  T* take(index values) {
+    T* const here = next;
+    next += values;
+    return here;
+  }
+  index row(index t) const { return s * call.length + t; }
+  const T* x(index t) const { return call.x + row(t) * call.channels + first; }
+  const T* delta(index t) const { return call.delta + row(t) * call.channels + first; }
+  const T* b(index t) const { return call.b + row(t) * call.bc_stride; }
+  const T* c(index t) const { return call.c + row(t) * call.bc_stride; }
+  const T* z(index t) const { return call.z + row(t) * call.z_stride + first; }
+  T* boundary(index t) const {
+    const index block = s * scan_blocks(call.length) + t / scan_tokens;
+    return call.boundaries + (block * call.channels + first) * states;
+  }
+
+  /// e[wide] = exp(delta A), to = e h + delta x B, values = to . C + D x, for token t.
+  void step(index t, const T* h, T* e, T* to, T* values) const {
+    const T *const xt = x(t), *const dt = delta(t), *const bt = b(t);
+    for (index i = 0; i < count; ++i)
+      for (index n = 0; n < states; ++n) e[i * states + n] = dt[i] * a[i * states + n];
+    (void)Kernels::template exp_sum<T>(wide, T(0), e);
+    for (index i = 0; i < count; ++i) {
+      const T input = dt[i] * xt[i];
+      for (index n = 0; n < states; ++n)
+        to[i * states + n] = e[i * states + n] * h[i * states + n] + input * bt[n];
+    }
+    Kernels::template dots<T>(count, states, T(1), c(t), to, states, values);
+    for (index i = 0; i < count; ++i) values[i] += call.d[first + i] * xt[i];
+  }
+
+  void forward() const {
+    T* const h = call.past ? call.state + (s * call.channels + first) * states : own;
+    if (!call.past || call.past[s] == 0) std::fill_n(h, wide, T(0));
+    for (index t = 0; t < call.valid(s); ++t) {
+      if (call.boundaries && t % scan_tokens == 0) std::copy_n(h, wide, boundary(t));
+      step(t, h, decay, h, y);
+      Kernels::template gated<activation_kind::silu, T>(count, z(t), y,
+                                                        call.out + row(t) * call.channels + first);
+    }
+    for (index t = call.valid(s); t < call.length; ++t)
+      std::fill_n(call.out + row(t) * call.channels + first, count, T(0));
+  }
+
+  /// Adds to d_bc[length, 2 states], d_a_log[wide] and dd[count]; overwrites the rest.
+  void backward(const scan_gradient<T>& grad, T* d_bc, T* d_a_log, T* dd) {
+    const index tokens = (std::min)(call.length, scan_tokens), valid = call.valid(s);
+    T* const h = take((tokens + 1) * wide);  // before each token of the block, and after the last
+    T* const e = take(tokens * wide);
+    T* const ys = take(tokens * count);
+    T* const g = take(wide);        // of h_t
+    T* const carried = take(wide);  // exp(delta A) g of the token after
+    T *const dy = take(count), *const input = take(count), *const gb = take(count);
+    T* const sums = take(states);
+    std::fill_n(carried, wide, T(0));
+    for (index t = valid; t < call.length; ++t) {
+      std::fill_n(grad.dx + row(t) * call.channels + first, count, T(0));
+      std::fill_n(grad.d_delta + row(t) * call.channels + first, count, T(0));
+      std::fill_n(grad.dz + row(t) * call.z_stride + first, count, T(0));
+    }
+    for (index block = scan_blocks(valid); block-- > 0;) {
+      const index t0 = block * scan_tokens, rows = (std::min)(tokens, valid - t0);
+      std::copy_n(boundary(t0), wide, h);
+      for (index i = 0; i < rows; ++i)
+        step(t0 + i, h + i * wide, e + i * wide, h + (i + 1) * wide, ys + i * count);
+      for (index i = rows; i-- > 0;) {
+        const index t = t0 + i, at = row(t) * call.channels + first;
+        const T *const xt = x(t), *const dt = delta(t), *const bt = b(t), *const ct = c(t);
+        T* const et = e + i * wide;
+        Kernels::template gated_backward<activation_kind::silu, T>(
+            count, z(t), ys + i * count, grad.d_out + at, grad.dz + row(t) * call.z_stride + first,
+            dy);
+        for (index j = 0; j < count; ++j)
+          for (index n = 0; n < states; ++n)
+            g[j * states + n] = carried[j * states + n] + dy[j] * ct[n];
+        for (index j = 0; j < wide; ++j) carried[j] = et[j] * g[j];
+        // dC_n = sum_j dy_j h_jn, dB_n = sum_j delta_j x_j g_jn
+        for (index j = 0; j < count; ++j) input[j] = dt[j] * xt[j];
+        Kernels::template mix<T>(count, states, input, g, states, sums);
+        Kernels::template add<T>(states, d_bc + 2 * t * states, sums, d_bc + 2 * t * states);
+        Kernels::template mix<T>(count, states, dy, h + (i + 1) * wide, states, sums);
+        T* const dc = d_bc + (2 * t + 1) * states;
+        Kernels::template add<T>(states, dc, sums, dc);
+        Kernels::template dots<T>(count, states, T(1), bt, g, states, gb);
+        // From here on et holds A exp(delta A) h_(t-1) g, the derivative by delta's factor.
+        for (index j = 0; j < wide; ++j) et[j] = a[j] * carried[j] * h[i * wide + j];
+        for (index j = 0; j < count; ++j) {
+          T sum = 0;
+          for (index n = 0; n < states; ++n) {
+            sum += et[j * states + n];
+            d_a_log[j * states + n] += dt[j] * et[j * states + n];
+          }
+          grad.dx[at + j] = dt[j] * gb[j] + call.d[first + j] * dy[j];
+          grad.d_delta[at + j] = sum + xt[j] * gb[j];
+          dd[j] += dy[j] * xt[j];
+        }
+      }
+    }
+  }
+};
+
+}  // namespace detail
+
+/// The scan, split over sequences and channels.
+template <class T>
+void selective_scan(const machine& on, const scan_call<T>& call) {
+  const index units = (call.channels + scan_channels - 1) / scan_channels;
+  on.threads.each(call.batch * units, [&](index unit) {
+    const index first = unit % units * scan_channels;
+    simd::dispatch(on.level, [&](auto kernels) {
+      detail::scan_unit<decltype(kernels), T>(call, unit / units, first,
+                                              (std::min)(scan_channels, call.channels - first),
+                                              on.threads.rank())
+          .forward();
+    });
+  });
+}
+
+/// The derivative of selective_scan() from a call with `boundaries`. The states inside a block are
+/// computed again; sums over channels and sequences run in a fixed order.
+template <class T>
+void selective_scan_backward(const machine& on, const scan_call<T>& call,
+                             const scan_gradient<T>& grad) {
+  const index states = call.states, groups = scan_groups(call.channels);
+  const index block = call.length * 2 * states;
+  T* const d_bc = grad.partial;                                 // [batch, groups, length, 2 states]
+  T* const d_a_log = d_bc + call.batch * groups * block;        // [batch, channels, states]
+  T* const dd = d_a_log + call.batch * call.channels * states;  // [batch, channels]
+  on.threads.each(call.batch * groups, [&](index unit) {
+    const index s = unit / groups, begin = unit % groups * scan_group;
+    const index end = (std::min)(begin + scan_group, call.channels);
+    const index at = s * call.channels + begin;
+    std::fill_n(d_bc + unit * block, block, T(0));
+    std::fill_n(d_a_log + at * states, (end - begin) * states, T(0));
+    std::fill_n(dd + at, end - begin, T(0));
+    simd::dispatch(on.level, [&](auto kernels) {
+      for (index first = begin; first < end; first += scan_channels)
+        detail::scan_unit<decltype(kernels), T>(
+            call, s, first, (std::min)(scan_channels, end - first), on.threads.rank())
+            .backward(grad, d_bc + unit * block, d_a_log + (s * call.channels + first) * states,
+                      dd + s * call.channels + first);
+    });
+  });
+  on.threads.each(call.batch * call.length, [&](index row) {
+    const index s = row / call.length, t = row % call.length;
+    for (index n = 0; n < states; ++n) {
+      T db = 0, dc = 0;
+      for (index group = 0; group < groups; ++group) {
+        const T* const from = d_bc + (s * groups + group) * block + 2 * t * states;
+        db += from[n];
+        dc += from[states + n];
+      }
+      grad.db[row * call.bc_stride + n] = db;
+      grad.dc[row * call.bc_stride + n] = dc;
+    }
+  });
+  on.threads.each(call.channels, [&](index channel) {
+    for (index s = 0; s < call.batch; ++s) {
+      grad.dd[channel] += dd[s * call.channels + channel];
+      for (index n = 0; n < states; ++n)
+        grad.d_a_log[channel * states + n] += d_a_log[(s * call.channels + channel) * states + n];
+    }
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace mixer {
+
+/// Mamba (Gu and Dao 2023; zoo D11), S6: [x, z] = in_proj u, x = silu(causal depthwise convolution
+/// of x), [delta, B, C] = x_proj x, delta = softplus(dt_proj delta), a scan over the tokens with
+/// `State` numbers for each of the `Expand` d_model channels, y silu(z), out_proj. Time and memory
+/// are linear in the length; decoding keeps Expand d_model (State + Conv - 1) numbers, whatever the
+/// length. Causal, without heads and positions: a block of Mamba is decoder<shape, mixer::mamba<>,
+/// ffn::skip, position::none>.
+template <index State = 16, index Conv = 4, index Expand = 2>
+struct mamba : attention::policy {
+  static_assert(State > 0 && Conv > 0 && Expand > 0,
+                "linnet::mixer::mamba<State, Conv, Expand>: all three must be positive");
+  static constexpr index state = State, conv = Conv, expand = Expand;
+  static constexpr bool bidirectional = false;
+  static constexpr bool rewinds = false;  ///< the state cannot forget its last tokens
+  static std::string name() {
+    return "mamba<" + std::to_string(State) + ", " + std::to_string(Conv) + ", " +
+           std::to_string(Expand) + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(A.causal, "linnet::mixer::mamba: sees earlier tokens only; it fits decoders");
+    static_assert(!A.cross, "linnet::mixer::mamba: mixes one sequence; it has no cross-attention");
+    static_assert(A.rope == rope_pairing::none,
+                  "linnet::mixer::mamba: has no rotary positions; add position::none (or learned, "
+                  "sinusoidal)");
+    static constexpr index in = A.d_model, out = A.d_model;
+    static constexpr index inner = Expand * in;       ///< channels
+    static constexpr index rank = (in + 15) / 16;     ///< of the map to delta
+    static constexpr index mixed = rank + 2 * State;  ///< delta, B and C side by side
+    using to_inner = linnet::linear<in, 2 * inner, A.bias>;
+    using to_mixed = linnet::linear<inner, mixed>;
+    using to_delta = linnet::linear<rank, inner, true>;
+    using to_output = linnet::linear<inner, out, A.bias>;
+
+    template <class Form>
+    struct params {
+      typename to_inner::template params<Form> in_proj{};
+      typename Form::vector conv_weight{}, conv_bias{};  ///< [inner, Conv], [inner]
+      typename to_mixed::template params<Form> x_proj{};
+      typename to_delta::template params<Form> dt_proj{};
+      typename Form::vector a_log{}, d{};  ///< [inner, State], [inner]
+      typename to_output::template params<Form> out_proj{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      const auto timed = [&](const path& where, const tensor_info& info, auto&... leaf) {
+        tensor_info changed = info;
+        changed.start = info.kind == role::bias ? &initial_delta : &uniform<rank>;
+        f(where, changed, leaf...);
+      };
+      to_inner::visit(f, at / "in_proj", p.in_proj...);
+      const path filter = at / "conv";
+      // The filters are no linear map: a table that is stored in full and decays.
+      f(filter / "weight", tensor_info{inner, Conv, role::position, 0, &uniform<Conv>},
+        p.conv_weight...);
+      f(filter / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
+      to_mixed::visit(f, at / "x_proj", p.x_proj...);
+      to_delta::visit(timed, at / "dt_proj", p.dt_proj...);
+      f(at / "A_log", tensor_info{inner, State, role::bias, 0, &initial_a_log}, p.a_log...);
+      f(at / "D", tensor_info{1, inner, role::bias, 0, &one}, p.d...);
+      to_output::visit(f, at / "out_proj", p.out_proj...);
+    }
+
+    template <class T>
+    struct cache {
+      T* xz = nullptr;          ///< [rows, 2 inner]
+      T* filtered = nullptr;    ///< [rows, inner] after the convolution, before silu
+      T* x = nullptr;           ///< [rows, inner] after silu
+      T* dbc = nullptr;         ///< [rows, mixed]
+      T* low = nullptr;         ///< [rows, rank] the first columns of dbc
+      T* delta = nullptr;       ///< [rows, inner]
+      T* gated = nullptr;       ///< [rows, inner]
+      T* window = nullptr;      ///< [batch, Conv - 1, inner] while decoding
+      T* state = nullptr;       ///< [batch, inner, State] while decoding
+      T* boundaries = nullptr;  ///< [batch, blocks, inner, State] while training
+      T *d_xz = nullptr, *d_x = nullptr, *d_dbc = nullptr, *d_low = nullptr, *d_delta = nullptr,
+        *d_gated = nullptr, *d_filtered = nullptr, *partial = nullptr;
+      T* scratch = nullptr;  ///< per thread
+      index scratch_size = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index rows = e.rows();
+      m.product(rows, in, 2 * inner, e);
+      m.product(rows, inner, mixed, e);
+      m.product(rows, rank, inner, e);
+      m.product(rows, inner, out, e);
+      if (e.capacity > 0) {
+        c.window = m.state.take<T>(e.batch * (Conv - 1) * inner);
+        c.state = m.state.take<T>(e.batch * inner * State);
+      }
+      c.xz = m.keep.take<T>(rows * 2 * inner);
+      c.x = m.keep.take<T>(rows * inner);
+      c.dbc = m.keep.take<T>(rows * mixed);
+      c.low = m.keep.take<T>(rows * rank);
+      c.delta = m.keep.take<T>(rows * inner);
+      c.gated = m.keep.take<T>(rows * inner);
+      const index mark = m.scratch.mark();
+      c.filtered = m.scratch.take<T>(rows * inner);
+      if (e.training) {
+        c.boundaries = m.keep.take<T>(e.batch * ops::scan_blocks(e.length) * inner * State);
+        c.d_xz = m.scratch.take<T>(rows * 2 * inner);
+        c.d_x = m.scratch.take<T>(rows * inner);
+        c.d_dbc = m.scratch.take<T>(rows * mixed);
+        c.d_low = m.scratch.take<T>(rows * rank);
+        c.d_delta = m.scratch.take<T>(rows * inner);
+        c.d_gated = m.scratch.take<T>(rows * inner);
+        c.d_filtered = m.scratch.take<T>(rows * inner);
+        c.partial = m.scratch.take<T>(ops::scan_partial(e.batch, e.length, inner, State));
+      }
+      c.scratch_size = ops::scan_scratch(e.length, State, e.training);
+      c.scratch = m.scratch.take<T>(e.threads * c.scratch_size);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> u, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = u.rows();
+      to_inner::template forward<T, S>(p.in_proj, u, {c.xz, rows}, none, ctx);
+      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
+      ops::activation<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.x);
+      to_mixed::template forward<T, S>(p.x_proj, {c.x, rows}, {c.dbc, rows}, none, ctx);
+      ctx.on.threads.each(
+          rows, [&](index row) { std::copy_n(c.dbc + row * mixed, rank, c.low + row * rank); });
+      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.delta, rows}, none, ctx);
+      ctx.on.threads.each(rows, [&](index row) {
+        // softplus(x) = log(1 + e^x), without overflow
+        for (T* x = c.delta + row * inner; x != c.delta + (row + 1) * inner; ++x)
+          *x = (std::max)(*x, T(0)) + std::log1p(std::exp(-std::abs(*x)));
+      });
+      ops::selective_scan(ctx.on, scan(p, c, ctx));
+      to_output::template forward<T, S>(p.out_proj, {c.gated, rows}, y, none, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> u, view<const T, out> dy, view<T, in> du, cache<T>& c,
+                         context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = u.rows();
+      const auto zero = [&](T* x, index width) { ops::fill(ctx.on, rows * width, T(0), x); };
+      zero(c.d_gated, inner);
+      to_output::template backward<T, S>(p.out_proj, dp.out_proj, {c.gated, rows}, dy,
+                                         {c.d_gated, rows}, none, ctx);
+      ops::selective_scan_backward(
+          ctx.on, scan(p, c, ctx),
+          ops::scan_gradient<T>{c.d_gated, c.d_x, c.d_delta, c.d_dbc + rank, c.d_dbc + rank + State,
+                                c.d_xz + inner, dp.a_log, dp.d, c.partial});
+      ctx.on.threads.each(rows, [&](index row) {
+        // softplus' = sigmoid = 1 - e^-softplus
+        for (index i = row * inner; i < (row + 1) * inner; ++i)
+          c.d_delta[i] *= -std::expm1(-c.delta[i]);
+      });
+      zero(c.d_low, rank);
+      to_delta::template backward<T, S>(p.dt_proj, dp.dt_proj, {c.low, rows}, {c.d_delta, rows},
+                                        {c.d_low, rows}, none, ctx);
+      ctx.on.threads.each(
+          rows, [&](index row) { std::copy_n(c.d_low + row * rank, rank, c.d_dbc + row * mixed); });
+      to_mixed::template backward<T, S>(p.x_proj, dp.x_proj, {c.x, rows}, {c.d_dbc, rows},
+                                        {c.d_x, rows}, none, ctx);
+      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
+      zero(c.d_filtered, inner);
+      ops::activation_backward<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.d_x,
+                                                      c.d_filtered);
+      ops::causal_convolution_backward(ctx.on, convolution(p, c, ctx), c.d_filtered, c.d_xz,
+                                       dp.conv_weight, dp.conv_bias);
+      to_inner::template backward<T, S>(p.in_proj, dp.in_proj, u, {c.d_xz, rows}, du, none, ctx);
+    }
+
+    /// Numbers of the state of one sequence; the same for any number of tokens.
+    static constexpr index state_values(index) { return inner * (State + Conv - 1); }
+
+    /// The scan counts 9 for each token and number of the state (zoo D11).
+    static constexpr index flops(const extents& e) {
+      return to_inner::flops(e) + to_mixed::flops(e) + to_delta::flops(e) + to_output::flops(e) +
+             e.rows() * inner * (2 * Conv + 9 * State);
+    }
+
+   private:
+    template <index Width>
+    static double uniform(const path&, index, random_stream& random) {
+      return (2 * random.uniform() - 1) / linnet::detail::root(Width);
+    }
+    static double one(const path&, index, random_stream&) { return 1; }
+    static double initial_a_log(const path&, index i, random_stream&) {
+      return std::log(static_cast<double>(i % State + 1));
+    }
+    /// softplus^-1(dt) with dt log-uniform in [0.001, 0.1].
+    static double initial_delta(const path&, index, random_stream& random) {
+      const double dt = 0.001 * std::pow(100.0, random.uniform());
+      return dt + std::log(-std::expm1(-dt));
+    }
+
+    template <class T, class S>
+    static ops::causal_convolution_call<T> convolution(const params<form::kernel<T, S>>& p,
+                                                       const cache<T>& c, const context<T>& ctx) {
+      return {ctx.batch,     ctx.length,  inner,    Conv,        c.xz,    2 * inner,
+              p.conv_weight, p.conv_bias, c.window, ctx.lengths, ctx.past};
+    }
+    template <class T, class S>
+    static ops::scan_call<T> scan(const params<form::kernel<T, S>>& p, const cache<T>& c,
+                                  const context<T>& ctx) {
+      ops::scan_call<T> s{};
+      s.batch = ctx.batch;
+      s.length = ctx.length;
+      s.channels = inner;
+      s.states = State;
+      s.x = c.x;
+      s.delta = c.delta;
+      s.b = c.dbc + rank;
+      s.c = c.dbc + rank + State;
+      s.bc_stride = mixed;
+      s.z = c.xz + inner;
+      s.z_stride = 2 * inner;
+      s.a_log = p.a_log;
+      s.d = p.d;
+      s.out = c.gated;
+      s.state = c.state;
+      s.boundaries = c.boundaries;
+      s.lengths = ctx.lengths;
+      s.past = ctx.past;
+      s.scratch = c.scratch;
+      s.scratch_size = c.scratch_size;
+      return s;
+    }
+  };
+};
+
+}  // namespace mixer
+
+LINNET_NAMESPACE_END
+/// @file
+/// Linformer: softmax attention over K mixtures of the keys and values instead of over all of them.
+
+/// @file
+/// What the sparse and low-rank kinds of attention share: the linear maps around the mixing of
+/// tokens, their buffers, and rotary positions.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The maps x -> q, k, v and mixed -> y of self-attention over whole sequences, named as those of
+/// attention::full. With `SharedKey` there are no keys here: the kind makes them from the queries.
+template <attention_shape A, bool SharedKey = false>
+struct attention_maps {
+  static_assert(A.heads % A.kv_heads == 0,
+                "linnet::attention: heads must be a multiple of kv_heads");
+  static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
+                "linnet::attention: rotary positions need an even head width d_kv");
+  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
+  using to_query = linear<in, n, A.bias>;
+  using to_key = linear<in, kv, A.bias>;
+  using to_output = linear<n, out, A.bias>;
+
+  /// The factor of the scores.
+  template <class T>
+  static constexpr T scale = T(A.scaled ? 1 / root(h) : 1);
+
+  template <class Form>
+  struct params {
+    typename to_query::template params<Form> q{};
+    [[no_unique_address]] std::conditional_t<SharedKey, std::nullptr_t,
+                                             typename to_key::template params<Form>>
+        k{};
+    typename to_key::template params<Form> v{};
+    typename to_output::template params<Form> o{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    visit_query(f, at / "q", p.q...);
+    if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
+    to_key::visit(f, at / "v", p.v...);
+    to_output::visit(f, at / "o", p.o...);
+  }
+  /// A map of queries: T5's small initial values replace the missing 1/sqrt(d_kv) (zoo A6).
+  template <class F, class... P>
+  static constexpr void visit_query(F&& f, const path& at, P&... p) {
+    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
+      tensor_info changed = info;
+      if (!A.scaled) changed.deviation /= root(h);
+      f(where, changed, leaf...);
+    };
+    to_query::visit(small, at, p...);
+  }
+
+  /// Buffers around the mixing.
+  template <class T>
+  struct buffers {
+    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
+    T* mixed = nullptr;                          ///< [rows, n] before the output map
+    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+  };
+  /// The gradients lie in scratch, which the caller releases.
+  template <class T>
+  static constexpr buffers<T> plan(planner& m, const extents& e) {
+    buffers<T> b;
+    m.product(e.rows(), in, n, e);
+    m.product(e.rows(), in, kv, e);
+    m.product(e.rows(), n, out, e);
+    b.q = m.keep.take<T>(e.rows() * n);
+    if (!SharedKey) b.k = m.keep.take<T>(e.rows() * kv);
+    b.v = m.keep.take<T>(e.rows() * kv);
+    b.mixed = m.keep.take<T>(e.rows() * n);
+    if (e.training) {
+      b.dq = m.scratch.take<T>(e.rows() * n);
+      if (!SharedKey) b.dk = m.scratch.take<T>(e.rows() * kv);
+      b.dv = m.scratch.take<T>(e.rows() * kv);
+      b.d_mixed = m.scratch.take<T>(e.rows() * n);
+    }
+    return b;
+  }
+
+  /// x -> q, k (unless shared) and v; queries and keys rotated where the model has such positions.
+  template <class T, class S, class P>
+  static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
+    if constexpr (SharedKey)
+      ops::products<T, S, 2>(
+          ctx.on, x.rows(), in, x.data(),
+          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.v, b.v)});
+    else
+      ops::products<T, S, 3>(
+          ctx.on, x.rows(), in, x.data(),
+          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.k, b.k),
+           to_key::template product<T, S>(p.v, b.v)});
+    rotate(b.q, b.k, ctx, false);
+  }
+  /// mixed -> y
+  template <class T, class S, class P>
+  static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
+    without_cache::cache<T> none;
+    to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
+  }
+  /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
+  template <class T, class S, class P, class D>
+  static void finish_backward(const P& p, D& dp, view<const T, out> dy, const buffers<T>& b,
+                              context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = dy.rows();
+    ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
+    to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
+                                       ctx);
+    ops::fill(ctx.on, rows * n, T(0), b.dq);
+    if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
+    ops::fill(ctx.on, rows * kv, T(0), b.dv);
+  }
+  /// dq, dk (unless shared) and dv -> dx
+  template <class T, class S, class P, class D>
+  static void project_backward(const P& p, D& dp, view<const T, in> x, view<T, in> dx,
+                               const buffers<T>& b, context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows();
+    rotate(b.dq, b.dk, ctx, true);
+    to_query::template backward<T, S>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
+    if constexpr (!SharedKey)
+      to_key::template backward<T, S>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
+    to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
+  }
+
+  /// Floating-point operations of the maps.
+  static constexpr index flops(const extents& e) {
+    return 2 * e.rows() * in * (2 * n + (SharedKey ? 1 : 2) * kv);
+  }
+
+  /// Softmax attention of these queries over some keys, [batch, keys], of the same heads.
+  template <class T>
+  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
+                                     const T* k, const T* v, T* to) {
+    ops::attention_call<T> a{};
+    a.batch = batch;
+    a.queries = queries;
+    a.keys = keys_;
+    a.heads = A.heads;
+    a.kv_heads = A.kv_heads;
+    a.h = h;
+    a.scale = scale<T>;
+    a.q = q;
+    a.k = {k, keys_, kv, h};
+    a.v = {v, keys_, kv, h};
+    a.out = to;
+    return a;
+  }
+
+  /// Rotary positions on queries and on keys that have a map of their own, or their derivative.
+  template <class T>
+  static void rotate(T* q, T* k, const context<T>& ctx, bool inverse) {
+    if constexpr (A.rope != rope_pairing::none)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const T* const table = ctx.rope_of(row, h);
+        ops::rope_row(A.rope, A.heads, h, table, q + row * n, inverse);
+        if constexpr (!SharedKey)
+          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
+      });
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Which of Linformer's projections are one and the same matrix.
+enum class shared {
+  nothing,         ///< E and F for each key head: 2 G K MaxLength parameters
+  heads,           ///< one E and one F per layer: 2 K MaxLength
+  keys_and_values  ///< one E = F per layer: K MaxLength
+};
+
+/// Low-rank attention (Wang et al. 2020; zoo D8): softmax(q (E k)^T / sqrt(h)) (F v), with trained
+/// projections E, F [K, MaxLength] along the sequence. Sequences have up to MaxLength tokens, of
+/// which the first columns of E and F are used; padding takes no part. For encoders alone: each
+/// mixture holds later tokens. A stack's relative bias speaks of pairs of tokens, which there are
+/// none of here: it is not applied. E and F start like linear maps from MaxLength values.
+template <index K, index MaxLength, shared Shared = shared::heads>
+struct linformer : policy {
+  static_assert(K > 0 && MaxLength > 0,
+                "linnet::attention::linformer<K, MaxLength>: both must be positive");
+  static constexpr bool causal = false;
+  static constexpr bool continues = false;
+  static constexpr index longest = MaxLength;
+  static std::string name() {
+    return "linformer<" + std::to_string(K) + ", " + std::to_string(MaxLength) +
+           (Shared == shared::nothing           ? ", nothing>"
+            : Shared == shared::keys_and_values ? ", keys_and_values>"
+                                                : ">");
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(!A.causal,
+                  "linnet::attention::linformer: its mixtures hold later tokens, so it cannot be "
+                  "causal; it fits T5 encoders");
+    static_assert(!A.cross,
+                  "linnet::attention::linformer: mixes the tokens of one sequence; "
+                  "cross-attention is attention::full's");
+    using maps = linnet::detail::attention_maps<A>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    /// Matrices E, each for some columns of the keys: all heads, or one.
+    static constexpr index parts = Shared == shared::nothing ? A.kv_heads : 1;
+    static constexpr index part = kv / parts;
+    static constexpr bool one = Shared == shared::keys_and_values;
+
+    template <class Form>
+    struct params : maps::template params<Form> {
+      typename Form::vector e{};  ///< [parts, K, MaxLength]
+      [[no_unique_address]] std::conditional_t<one, std::nullptr_t, typename Form::vector> f{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      maps::visit(f, at, p...);
+      constexpr tensor_info info{parts * K, MaxLength, role::position,
+                                 1 / linnet::detail::root(MaxLength)};
+      f(at / "e" / "weight", info, p.e...);
+      if constexpr (!one) f(at / "f" / "weight", info, p.f...);
+    }
+
+    template <class T>
+    struct cache {
+      typename maps::template buffers<T> b{};
+      T *k = nullptr, *v = nullptr;    ///< [batch, K, kv] projected
+      T *dk = nullptr, *dv = nullptr;  ///< their gradients
+      T* columns = nullptr;            ///< [part, 32] per thread
+      T* scratch = nullptr;            ///< per thread
+      index scratch_size = 0;
+      int site = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index mark = m.scratch.mark(), projected = e.batch * K * kv;
+      c.site = m.sites++;
+      c.b = maps::template plan<T>(m, e);
+      c.k = m.keep.take<T>(projected);
+      c.v = m.keep.take<T>(projected);
+      if (e.training) {
+        c.dk = m.scratch.take<T>(projected);
+        c.dv = m.scratch.take<T>(projected);
+        c.columns = m.scratch.take<T>(e.threads * part * ops::panel_width);
+      }
+      c.scratch_size = ops::attention_scratch(e.length, K, h, {}, e.training);
+      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      assert(ctx.length <= MaxLength && ctx.past == nullptr &&
+             "linnet::attention::linformer: longer than MaxLength, or cached decoding");
+      maps::template project<T, S>(p, x, c.b, ctx);
+      shorten(p.e, c.b.k, c.k, ctx);
+      shorten(second(p), c.b.v, c.v, ctx);
+      ops::attention(ctx.on, call(c, ctx));
+      maps::template finish<T, S>(p, y, c.b, ctx);
+    }
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      ops::fill(ctx.on, ctx.batch * K * kv, T(0), c.dk);
+      ops::fill(ctx.on, ctx.batch * K * kv, T(0), c.dv);
+      ops::attention_backward(ctx.on, call(c, ctx), {c.b.d_mixed, c.b.dq, c.dk, c.dv, nullptr});
+      shorten_backward(p.e, dp.e, c.b.k, c.dk, c.b.dk, c, ctx);
+      shorten_backward(second(p), second(dp), c.b.v, c.dv, c.b.dv, c, ctx);
+      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+    }
+
+    /// Nothing is kept from token to token: whole sequences only.
+    static constexpr index state_values(index) { return 0; }
+    static constexpr index flops(const extents& e) {
+      return maps::flops(e) + 4 * e.rows() * K * kv + 4 * e.rows() * K * n;
+    }
+
+   private:
+    /// F, or E where it serves for both.
+    template <class P>
+    static auto second(const P& p) {
+      if constexpr (one)
+        return p.e;
+      else
+        return p.f;
+    }
+    template <class T>
+    static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
+      auto a = maps::call(ctx.batch, ctx.length, c.b.q, K, c.k, c.v, c.b.mixed);
+      a.scratch = c.scratch;
+      a.scratch_size = c.scratch_size;
+      a.dropout = ctx.dropout;
+      a.site = c.site;
+      return a;
+    }
+    /// y[batch, K, kv] = E x over the valid tokens of x[batch, length, kv].
+    template <class T>
+    static void shorten(const T* e, const T* x, T* y, const context<T>& ctx) {
+      ctx.on.threads.each(ctx.batch * parts, [&](index item) {
+        const index b = item / parts, g = item % parts;
+        simd::dispatch(ctx.on.level, [&](auto kernels) {
+          decltype(kernels)::template multiply<T>(
+              K, part, ctx.length_of(b), {e + g * K * MaxLength, MaxLength, 1},
+              {x + b * ctx.length * kv + g * part, kv, ops::panel_width}, y + b * K * kv + g * part,
+              kv, {});
+        });
+      });
+    }
+    /// dx += E^T dy, dE += dy x^T
+    template <class T>
+    static void shorten_backward(const T* e, T* de, const T* x, const T* dy, T* dx,
+                                 const cache<T>& c, const context<T>& ctx) {
+      ctx.on.threads.each(ctx.batch * parts, [&](index item) {
+        const index b = item / parts, g = item % parts;
+        simd::dispatch(ctx.on.level, [&](auto kernels) {
+          decltype(kernels)::template multiply<T>(
+              ctx.length_of(b), part, K, {e + g * K * MaxLength, 1, MaxLength},
+              {dy + b * K * kv + g * part, kv, ops::panel_width},
+              dx + b * ctx.length * kv + g * part, kv, {nullptr, T(1), true});
+        });
+      });
+      // 32 columns of E at a time, the sequences after each other: the same sums on any threads.
+      constexpr index wide = ops::panel_width;
+      const index blocks = (ctx.length + wide - 1) / wide;
+      ctx.on.threads.each(parts * blocks, [&](index item) {
+        const index g = item / blocks, t0 = item % blocks * wide;
+        T* const columns = c.columns + ctx.on.threads.rank() * part * wide;
+        for (index b = 0; b < ctx.batch; ++b) {
+          const index count = (std::min)(wide, ctx.length_of(b) - t0);
+          if (count <= 0) continue;
+          const T* const from = x + (b * ctx.length + t0) * kv + g * part;
+          for (index i = 0; i < part; ++i)
+            for (index t = 0; t < count; ++t) columns[i * wide + t] = from[t * kv + i];
+          simd::dispatch(ctx.on.level, [&](auto kernels) {
+            decltype(kernels)::template multiply<T>(
+                K, count, part, {dy + b * K * kv + g * part, kv, 1}, {columns, wide, wide},
+                de + g * K * MaxLength + t0, MaxLength, {nullptr, T(1), true}, wide - count);
+          });
+        }
+      });
+    }
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+/// @file
+/// Longformer: a window of neighbours, and a few global tokens that see all and that all see.
+
+/// @file
+/// The pieces of sparse attention: a block of query rows against a list of key rows that the caller
+/// chooses, copied together so that the products stay dense.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// A score that no query sees: its probability is 0 exactly, in float and in double.
+template <class T>
+inline constexpr T hidden_score = T(-1e30);
+
+/// Up to attention_rows queries against up to a fixed number of keys of one head of width h, in one
+/// thread's scratch memory. The caller loads rows, turns scores into probabilities and slopes of
+/// probabilities into slopes of scores, and puts results where they belong.
+template <class T>
+class attention_tile {
+ public:
+  /// Scratch values for tiles of up to `most` keys.
+  static constexpr index size(index most, index h, bool training) {
+    const index wide = round_up(most, panel_width), scores = attention_rows * wide,
+                rows = attention_rows * h, keys = h * wide;
+    return scores + 2 * rows + 2 * keys + (training ? 2 * scores + rows + 4 * keys : 0);
+  }
+  attention_tile(T* scratch, index most, index h, bool training)
+      : h_(h), wide_(round_up(most, panel_width)), training_(training), next_(scratch) {
+    scores_ = take(attention_rows * wide_);
+    q_ = take(attention_rows * h);
+    out_ = take(attention_rows * h);
+    key_columns_ = take(h * wide_);
+    values_ = take(h * wide_);
+    if (!training) return;
+    dropped_ = take(attention_rows * wide_);
+    slopes_ = take(attention_rows * wide_);
+    d_out_ = take(attention_rows * h);
+    keys_ = take(h * wide_);
+    value_columns_ = take(h * wide_);
+    dk_ = take(h * wide_);
+    dv_ = take(h * wide_);
+  }
+
+  /// Keys of this tile.
+  index keys() const { return count_; }
+  /// Scores, then probabilities of query `i`, [keys].
+  T* row(index i) const { return scores_ + i * wide_; }
+  /// Slopes of the probabilities, then of the scores, of query `i`.
+  T* slopes(index i) const { return slopes_ + i * wide_; }
+  /// What mix() makes of query `i`, [h]; after backward() the slope of the query.
+  T* out(index i) const { return out_ + i * h_; }
+  /// Slopes of key `j` and value `j`, [h], summed over the blocks of queries.
+  const T* dk(index j) const { return dk_ + j * h_; }
+  const T* dv(index j) const { return dv_ + j * h_; }
+
+  /// Copies `count` rows: key(j) and value(j) tell where they are.
+  template <class Key, class Value>
+  void load_keys(index count, Key&& key, Value&& value) {
+    count_ = count;
+    const index padded = round_up(count, panel_width);
+    for (index j = 0; j < count; ++j) {
+      const T* const k = key(j);
+      const T* const v = value(j);
+      std::copy_n(v, h_, values_ + j * h_);
+      for (index c = 0; c < h_; ++c) key_columns_[c * wide_ + j] = k[c];
+      if (!training_) continue;
+      std::copy_n(k, h_, keys_ + j * h_);
+      for (index c = 0; c < h_; ++c) value_columns_[c * wide_ + j] = v[c];
+    }
+    for (index c = 0; c < h_; ++c)
+      for (index j = count; j < padded; ++j) {
+        key_columns_[c * wide_ + j] = T(0);
+        if (training_) value_columns_[c * wide_ + j] = T(0);
+      }
+    if (training_) {
+      std::fill_n(dk_, count * h_, T(0));
+      std::fill_n(dv_, count * h_, T(0));
+    }
+  }
+  /// Scores [rows, keys] = scale q k^T of the queries at query(i).
+  template <class Kernels, class Query>
+  void score(Kernels, index rows, T scale, Query&& query) {
+    for (index i = 0; i < rows; ++i) std::copy_n(query(i), h_, q_ + i * h_);
+    Kernels::template multiply<T>(rows, round_up(count_, panel_width), h_, {q_, h_, 1},
+                                  {key_columns_, wide_, panel_width}, scores_, wide_,
+                                  {nullptr, scale, false});
+  }
+  /// out(i) = probabilities times values.
+  template <class Kernels>
+  void mix(Kernels, index rows) {
+    Kernels::template multiply<T>(rows, h_, count_, {scores_, wide_, 1}, {values_, h_, panel_width},
+                                  out_, h_, {});
+  }
+  /// slopes(i) of the probabilities, from the slopes of the outputs at d_out(i) times share(i).
+  template <class Kernels, class Source, class Share>
+  void begin_backward(Kernels, index rows, Source&& d_out, Share&& share) {
+    for (index i = 0; i < rows; ++i)
+      for (index c = 0; c < h_; ++c) d_out_[i * h_ + c] = share(i) * d_out(i)[c];
+    std::copy_n(scores_, rows * wide_, dropped_);
+    Kernels::template multiply<T>(rows, round_up(count_, panel_width), h_, {d_out_, h_, 1},
+                                  {value_columns_, wide_, panel_width}, slopes_, wide_, {});
+  }
+  /// From slopes(i) of the scores: out(i) = slope of the query; adds to dk and dv.
+  template <class Kernels>
+  void end_backward(Kernels, index rows, T scale) {
+    Kernels::template multiply<T>(count_, h_, rows, {dropped_, 1, wide_}, {d_out_, h_, panel_width},
+                                  dv_, h_, {nullptr, T(1), true});
+    Kernels::template multiply<T>(rows, h_, count_, {slopes_, wide_, 1}, {keys_, h_, panel_width},
+                                  out_, h_, {nullptr, scale, false});
+    Kernels::template multiply<T>(count_, h_, rows, {slopes_, 1, wide_}, {q_, h_, panel_width}, dk_,
+                                  h_, {nullptr, scale, true});
+  }
+  /// Dropout of query i's probabilities (before mix()), or of those that dv is made of and their
+  /// slopes (between begin_backward() and end_backward()); `first` numbers its scores.
+  void drop(const dropout_key& key, index sample, int site, index i, index first, bool backward) {
+    if (key.rate <= 0) return;
+    T* const p = backward ? dropped_ + i * wide_ : row(i);
+    dropout_multipliers<T>(key, sample, site, first, count_, [&](index j, T multiplier) {
+      p[j] *= multiplier;
+      if (backward) slopes(i)[j] *= multiplier;
+    });
+  }
+
+ private:
+  T* take(index n) {
+    T* const p = next_;
+    next_ += n;
+    return p;
+  }
+  index h_, wide_, count_ = 0;
+  bool training_;
+  T* next_;
+  T *scores_, *q_, *out_, *key_columns_, *values_;
+  T *dropped_ = nullptr, *slopes_ = nullptr, *d_out_ = nullptr, *keys_ = nullptr,
+    *value_columns_ = nullptr, *dk_ = nullptr, *dv_ = nullptr;
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Local and global attention (Beltagy et al. 2020; zoo D5) in O(T (Window + Globals)). The first
+/// `Globals` tokens of a sequence are global: they attend to all tokens, through maps q_global,
+/// k_global and v_global of their own. Every other token attends, in one softmax, to the global
+/// ones and to those at most Window / 2 away on either side. The paper starts the global maps as
+/// copies of the local ones, which training from a full model's weights should do; fresh weights
+/// are drawn independently. For encoders alone.
+template <index Window = 512, index Globals = 1>
+struct longformer : policy {
+  static_assert(Window > 0 && Window % 2 == 0,
+                "linnet::attention::longformer: the window has an even number of tokens, half on "
+                "each side");
+  static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
+  static constexpr bool causal = false;
+  static constexpr bool continues = false;
+  static std::string name() {
+    return "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals) + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(!A.causal,
+                  "linnet::attention::longformer: sees later tokens; it fits T5 encoders");
+    static_assert(!A.cross,
+                  "linnet::attention::longformer: mixes the tokens of one sequence; "
+                  "cross-attention is attention::full's");
+    using maps = linnet::detail::attention_maps<A>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    static constexpr index half = Window / 2, group = A.heads / A.kv_heads;
+    static constexpr bool global = Globals > 0;
+    /// Most keys of a block of local queries.
+    static constexpr index widest = Globals + Window + ops::attention_rows;
+
+    template <class Form>
+    struct global_params {
+      typename maps::to_query::template params<Form> q{};
+      typename maps::to_key::template params<Form> k{}, v{};
+    };
+    template <class Form>
+    struct params : maps::template params<Form> {
+      [[no_unique_address]] std::conditional_t<global, global_params<Form>, std::nullptr_t> all{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      maps::visit(f, at, p...);
+      if constexpr (global) {
+        maps::visit_query(f, at / "q_global", p.all.q...);
+        maps::to_key::visit(f, at / "k_global", p.all.k...);
+        maps::to_key::visit(f, at / "v_global", p.all.v...);
+      }
+    }
+
+    template <class T>
+    struct cache {
+      typename maps::template buffers<T> b{};
+      T *x = nullptr, *q = nullptr, *mixed = nullptr;  ///< [batch * Globals, in or n]: global rows
+      T *k = nullptr, *v = nullptr;                    ///< [rows, kv] for the global queries
+      T *dx = nullptr, *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+      T* scratch = nullptr;  ///< per thread
+      index scratch_size = 0, most = 0;
+      bool training = false;
+      int site = 0, global_site = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index mark = m.scratch.mark(), first = e.batch * (std::min)(Globals, e.length);
+      c.site = m.sites++;
+      c.global_site = m.sites++;
+      c.training = e.training;
+      c.most = (std::min)(widest, e.length);
+      c.b = maps::template plan<T>(m, e);
+      if (global) {
+        c.x = m.keep.take<T>(first * in);
+        c.q = m.keep.take<T>(first * n);
+        c.mixed = m.keep.take<T>(first * n);
+        c.k = m.keep.take<T>(e.rows() * kv);
+        c.v = m.keep.take<T>(e.rows() * kv);
+        if (e.training) {
+          c.dx = m.scratch.take<T>(first * in);
+          c.dq = m.scratch.take<T>(first * n);
+          c.d_mixed = m.scratch.take<T>(first * n);
+          c.dk = m.scratch.take<T>(e.rows() * kv);
+          c.dv = m.scratch.take<T>(e.rows() * kv);
+        }
+      }
+      c.scratch_size = ops::attention_tile<T>::size(c.most, h, e.training);
+      if (global)
+        c.scratch_size = (std::max)(c.scratch_size,
+                                    ops::attention_scratch(Globals, e.length, h, {}, e.training));
+      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      assert(ctx.past == nullptr && "linnet::attention::longformer: no cached decoding");
+      maps::template project<T, S>(p, x, c.b, ctx);
+      if constexpr (global) {
+        const index g = globals(ctx);
+        ctx.on.threads.each(ctx.batch * g, [&](index i) {
+          std::copy_n(x.row(i / g * ctx.length + i % g), in, c.x + i * in);
+        });
+        ops::products<T, S, 1>(ctx.on, ctx.batch * g, in, c.x,
+                               {maps::to_query::template product<T, S>(p.all.q, c.q)});
+        ops::products<T, S, 2>(ctx.on, x.rows(), in, x.data(),
+                               {maps::to_key::template product<T, S>(p.all.k, c.k),
+                                maps::to_key::template product<T, S>(p.all.v, c.v)});
+        rotate_global(c.q, c.k, ctx, false);
+        ops::attention(ctx.on, call(c, ctx));
+      }
+      // Global rows take what they were given, padding nothing, the rest what is below.
+      ctx.on.threads.each(x.rows(), [&](index row) {
+        const index b = row / ctx.length, t = row % ctx.length, g = globals(ctx);
+        if (t < g)
+          std::copy_n(c.mixed + (b * g + t) * n, n, c.b.mixed + row * n);
+        else if (t >= ctx.length_of(b))
+          std::fill_n(c.b.mixed + row * n, n, T(0));
+      });
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        for (index i = 0; i < at.rows; ++i)
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+        tile.mix(kernels, at.rows);
+        for (index i = 0; i < at.rows; ++i)
+          std::copy_n(tile.out(i), h, c.b.mixed + at.query(i, ctx));
+      });
+      maps::template finish<T, S>(p, y, c.b, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        using K = decltype(kernels);
+        tile.begin_backward(
+            kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+            [](index) { return T(1); });
+        for (index i = 0; i < at.rows; ++i) {
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
+          if constexpr (A.relative) {
+            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
+                            ctx.bias_origin - (at.i0 + i);
+            K::template add<T>(at.seen, line, tile.slopes(i), line);
+            K::template add<T>(tile.keys() - at.seen, line + at.low, tile.slopes(i) + at.seen,
+                               line + at.low);
+          }
+        }
+        tile.end_backward(kernels, at.rows, maps::template scale<T>);
+        for (index i = 0; i < at.rows; ++i)
+          K::template add<T>(h, c.b.dq + at.query(i, ctx), tile.out(i), c.b.dq + at.query(i, ctx));
+        for (index j = 0; j < tile.keys(); ++j) {
+          const index key = at.key(j, ctx);
+          K::template add<T>(h, c.b.dk + key, tile.dk(j), c.b.dk + key);
+          K::template add<T>(h, c.b.dv + key, tile.dv(j), c.b.dv + key);
+        }
+      });
+      if constexpr (global) global_backward<T, S>(p.all, dp.all, x, dx, c, ctx);
+      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+    }
+
+    /// Nothing is kept from token to token: whole sequences only.
+    static constexpr index state_values(index) { return 0; }
+    static constexpr index flops(const extents& e) {
+      const index g = e.batch * (std::min)(Globals, e.length);
+      return maps::flops(e) + 4 * e.rows() * (std::min)(e.length, Window + 1 + Globals) * n +
+             (global ? 2 * g * in * n + 4 * e.rows() * in * kv + 4 * g * e.length * n : 0);
+    }
+
+   private:
+    /// Local queries [i0, i0 + rows) of one head, and their keys: the first `seen` tokens, then
+    /// those from `low` on.
+    template <class T>
+    struct block {
+      index b, head, i0, rows, seen, low;
+      /// Where query i, or the key of slot j, starts in its rows.
+      index query(index i, const context<T>& ctx) const {
+        return (b * ctx.length + i0 + i) * n + head * h;
+      }
+      index key(index j, const context<T>& ctx) const {
+        return (b * ctx.length + (j < seen ? j : low + j - seen)) * kv + head / group * h;
+      }
+      /// The number of query i's first score, for dropout.
+      index first_score(index i, const context<T>& ctx) const {
+        return (head * ctx.length + i0 + i) * widest;
+      }
+    };
+    template <class T>
+    static index globals(const context<T>& ctx) {
+      return (std::min)(Globals, ctx.length);
+    }
+    /// Calls f(kernels, tile, block) for all blocks of local queries, with their probabilities in
+    /// the tile. Heads that share keys come after each other on one thread.
+    template <class T, class F>
+    static void each_block(const cache<T>& c, const context<T>& ctx, F&& f) {
+      constexpr index most_rows = ops::attention_rows;
+      ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
+        simd::dispatch(ctx.on.level, [&](auto kernels) {
+          using K = decltype(kernels);
+          const index b = item / A.kv_heads, g = item % A.kv_heads, valid = ctx.length_of(b);
+          ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
+                                      c.training);
+          for (index head = g * group; head < (g + 1) * group; ++head)
+            for (index i0 = globals(ctx); i0 < valid; i0 += most_rows) {
+              const index rows = (std::min)(most_rows, valid - i0), seen = globals(ctx);
+              const index low = (std::max)(seen, i0 - half),
+                          high = (std::min)(valid, i0 + rows + half);
+              const block<T> at{b, head, i0, rows, seen, low};
+              tile.load_keys(
+                  seen + high - low, [&](index j) { return c.b.k + at.key(j, ctx); },
+                  [&](index j) { return c.b.v + at.key(j, ctx); });
+              tile.score(kernels, rows, maps::template scale<T>,
+                         [&](index i) { return c.b.q + at.query(i, ctx); });
+              for (index i = 0; i < rows; ++i) {
+                T* const row = tile.row(i);
+                T* const window = row + seen;
+                const index query = i0 + i, first = (std::max)(low, query - half) - low,
+                            last = (std::min)(high, query + half + 1) - low;
+                if constexpr (A.relative) {
+                  const T* const line =
+                      ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin - query;
+                  K::template add<T>(seen, row, line, row);
+                  K::template add<T>(high - low, window, line + low, window);
+                }
+                std::fill_n(window, first, ops::hidden_score<T>);
+                std::fill(window + last, window + (high - low), ops::hidden_score<T>);
+                K::template softmax<T>(tile.keys(), row);
+              }
+              f(kernels, tile, at);
+            }
+        });
+      });
+    }
+    /// The global queries' attention to all valid tokens.
+    template <class T>
+    static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
+      auto a = maps::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
+      a.key_lengths = ctx.lengths;
+      if constexpr (A.relative) {
+        a.bias = ctx.bias;
+        a.bias_origin = ctx.bias_origin;
+      }
+      a.scratch = c.scratch;
+      a.scratch_size = c.scratch_size;
+      a.dropout = ctx.dropout;
+      a.site = c.global_site;
+      return a;
+    }
+    template <class T, class S>
+    static void global_backward(const global_params<form::kernel<T, S>>& p,
+                                global_params<form::gradient<T>>& dp, view<const T, in> x,
+                                view<T, in> dx, const cache<T>& c, context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index g = globals(ctx), first = ctx.batch * g, rows = x.rows();
+      ctx.on.threads.each(first, [&](index i) {
+        std::copy_n(c.b.d_mixed + (i / g * ctx.length + i % g) * n, n, c.d_mixed + i * n);
+      });
+      ops::fill(ctx.on, first * in, T(0), c.dx);
+      ops::fill(ctx.on, first * n, T(0), c.dq);
+      ops::fill(ctx.on, rows * kv, T(0), c.dk);
+      ops::fill(ctx.on, rows * kv, T(0), c.dv);
+      ops::attention_backward(
+          ctx.on, call(c, ctx),
+          {c.d_mixed, c.dq, c.dk, c.dv, nullptr, A.relative ? ctx.d_bias : nullptr});
+      rotate_global(c.dq, c.dk, ctx, true);
+      maps::to_query::template backward<T, S>(p.q, dp.q, {c.x, first}, {c.dq, first}, {c.dx, first},
+                                              none, ctx);
+      maps::to_key::template backward<T, S>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
+      maps::to_key::template backward<T, S>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
+      ctx.on.threads.each(first, [&](index i) {
+        T* const to = dx.row(i / g * ctx.length + i % g);
+        for (index j = 0; j < in; ++j) to[j] += c.dx[i * in + j];
+      });
+    }
+    /// Rotary positions of the global queries and their keys, or the derivative.
+    template <class T>
+    static void rotate_global(T* q, T* k, const context<T>& ctx, bool inverse) {
+      if constexpr (A.rope != rope_pairing::none) {
+        const index g = globals(ctx);
+        ctx.on.threads.each(ctx.rows(), [&](index row) {
+          const index b = row / ctx.length, t = row % ctx.length;
+          const T* const table = ctx.rope_of(row, h);
+          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
+          if (t < g) ops::rope_row(A.rope, A.heads, h, table, q + (b * g + t) * n, inverse);
+        });
+      }
+    }
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+/// @file
+/// Reformer's attention: tokens of similar direction, found by hashing, attend to each other.
+
+/// @file
+/// Heads of unit length, for kinds of attention that compare directions.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// y = r x with r = (x.x + 1e-6 h)^-1/2 for each head of x[rows, heads * h]; keeps r [rows, heads].
+/// y may be x.
+template <class T>
+void unit_heads(const ops::machine& on, index rows, index heads, index h, const T* x, T* y, T* r) {
+  on.threads.each(rows * heads, [&](index i) {
+    const T* const from = x + i * h;
+    T sum = T(1e-6) * static_cast<T>(h);
+    for (index c = 0; c < h; ++c) sum += from[c] * from[c];
+    r[i] = T(1) / std::sqrt(sum);
+    for (index c = 0; c < h; ++c) y[i * h + c] = r[i] * from[c];
+  });
+}
+/// dx [+]= r (dy - y (y.dy)); dx may be dy.
+template <class T>
+void unit_heads_backward(const ops::machine& on, index rows, index heads, index h, const T* y,
+                         const T* r, const T* dy, T* dx, bool add) {
+  on.threads.each(rows * heads, [&](index i) {
+    T along = T(0);
+    for (index c = 0; c < h; ++c) along += y[i * h + c] * dy[i * h + c];
+    for (index c = 0; c < h; ++c)
+      dx[i * h + c] = (add ? dx[i * h + c] : T(0)) + r[i] * (dy[i * h + c] - along * y[i * h + c]);
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Locality-sensitive hashing of rows into buckets, and the order that sorts them (zoo D6).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Buckets for `n` rows in chunks of `size`: an even number with two chunks' rows for each pair, or
+/// one where all rows fit one chunk.
+constexpr index bucket_count(index n, index size) {
+  return n <= size ? 1 : 2 * ((n + 2 * size - 1) / (2 * size));
+}
+/// The chunk before chunk `u` of `chunks`, around the end.
+constexpr index chunk_before(index u, index chunks) { return u == 0 ? chunks - 1 : u - 1; }
+
+/// R[h, columns], normal, number `which` of the seed; a column does not depend on how many there
+/// are.
+template <class T>
+void fill_rotation(seed s, index which, index h, index columns, T* r) {
+  for (index j = 0; j < columns; ++j) {
+    random_stream random(s,
+                         static_cast<std::uint64_t>(which) << 24 | static_cast<std::uint64_t>(j));
+    for (index c = 0; c < h; ++c) r[c * columns + j] = static_cast<T>(random.normal());
+  }
+}
+
+/// bucket[i] = argmax [x_i R; -x_i R] with `buckets` / 2 columns of R[h, ld], the first of equals,
+/// for `n` rows of width h that are `stride` apart. `scratch` has attention_rows * ld values.
+template <class Kernels, class T>
+void hash_rows(Kernels, index n, index h, const T* x, index stride, index buckets, const T* r,
+               index ld, T* scratch, std::int32_t* bucket) {
+  const index half = buckets / 2;
+  if (half == 0) {
+    std::fill_n(bucket, n, std::int32_t{0});
+    return;
+  }
+  for (index i0 = 0; i0 < n; i0 += attention_rows) {
+    const index rows = (std::min)(attention_rows, n - i0);
+    Kernels::template multiply<T>(rows, half, h, {x + i0 * stride, stride, 1}, {r, ld, panel_width},
+                                  scratch, ld, {}, ld - half);
+    for (index i = 0; i < rows; ++i) {
+      const T* const row = scratch + i * ld;
+      index best = 0;
+      T largest = row[0];
+      for (index j = 0; j < 2 * half; ++j) {
+        const T value = j < half ? row[j] : -row[j - half];
+        if (value > largest) largest = value, best = j;
+      }
+      bucket[i0 + i] = static_cast<std::int32_t>(best);
+    }
+  }
+}
+
+/// The stable order of `n` rows by bucket, then by position, and each row's place in it. `counts`
+/// has `buckets` values.
+inline void sort_by_bucket(index n, index buckets, const std::int32_t* bucket, std::int32_t* counts,
+                           std::int32_t* order, std::int32_t* place) {
+  std::fill_n(counts, buckets, std::int32_t{0});
+  for (index i = 0; i < n; ++i) ++counts[bucket[i]];
+  std::int32_t before = 0;
+  for (index k = 0; k < buckets; ++k) before += std::exchange(counts[k], before);
+  for (index i = 0; i < n; ++i) {
+    place[i] = counts[bucket[i]]++;
+    order[place[i]] = static_cast<std::int32_t>(i);
+  }
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Whom a token of lsh sees among the tokens of its chunk and the one before.
+enum class reach {
+  chunks,  ///< all of them, as the paper's code does
+  bucket   ///< those of its own bucket
+};
+
+/// Locality-sensitive hashing attention with shared queries and keys (Kitaev et al. 2020; zoo D6),
+/// k = q / |q|. In each of `Rounds` rounds, tokens are sorted by bucket = argmax [q R; -q R], R
+/// normal and fixed by `Seed` and the layer, then by position, and cut into chunks of `Bucket`; a
+/// token sees its chunk and the one before (the last, for the first), itself only if nothing else.
+/// One softmax covers all rounds: exactly that of the rounds weighted by their normalizers, where a
+/// key met in several rounds counts once. Buckets and order are constants in backward.
+/// A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets and ceil(t / Bucket) chunks, of
+/// which the last may be short; up to Bucket tokens make one chunk, and no hash is needed. Padding
+/// is not sorted. A causal model sees no later token, but which earlier ones it sees depends on all
+/// tokens: outputs of a prefix differ from those of the prefix alone, so cached sequences cannot be
+/// continued and the model cannot be sampled from.
+template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0>
+struct lsh : policy {
+  static_assert(Bucket > 0 && Rounds > 0,
+                "linnet::attention::lsh<Bucket, Rounds>: both must be positive");
+  static constexpr bool continues = false;
+  static std::string name() {
+    return "lsh<" + std::to_string(Bucket) + ", " + std::to_string(Rounds) +
+           (Reach == reach::bucket ? ", bucket" : "") +
+           (Seed != 0 ? ", seed " + std::to_string(Seed) : "") + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(!A.cross,
+                  "linnet::attention::lsh: queries are keys, so it mixes the tokens of one "
+                  "sequence; cross-attention is attention::full's");
+    using maps = linnet::detail::attention_maps<A, true>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    static constexpr index group = A.heads / A.kv_heads;
+
+    template <class Form>
+    using params = typename maps::template params<Form>;
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      maps::visit(f, at, p...);
+    }
+
+    template <class T>
+    struct cache {
+      typename maps::template buffers<T> b{};
+      T* lengths = nullptr;                  ///< [rows, heads] 1 / |q|
+      T *largest = nullptr, *sum = nullptr;  ///< [batch, heads, length] of each query's softmax
+      std::int32_t* order = nullptr;         ///< [batch, heads, Rounds, length] tokens, sorted
+      std::int32_t* place = nullptr;         ///< the same size: where each token is in the order
+      std::int32_t* bucket = nullptr;        ///< the same size: each token's bucket
+      T* rotations = nullptr;                ///< [heads, Rounds, h, wide], filled in once
+      index* ready = nullptr;                ///< not 0 when they are
+      std::int32_t* counts = nullptr;        ///< per thread
+      T* scratch = nullptr;                  ///< per thread
+      index scratch_size = 0, wide = 0, most = 0;
+      bool training = false;
+      int site = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index mark = m.scratch.mark(), sorted = e.batch * A.heads * Rounds * e.length;
+      c.site = m.sites++;
+      c.training = e.training;
+      c.most = (std::min)(2 * Bucket, e.length);
+      c.wide = round_up((ops::bucket_count(e.length, Bucket) + 1) / 2, ops::panel_width);
+      c.b = maps::template plan<T>(m, e);
+      c.b.k = m.keep.take<T>(e.rows() * n);
+      if (e.training) c.b.dk = m.scratch.take<T>(e.rows() * n);
+      c.lengths = m.keep.take<T>(e.rows() * A.heads);
+      c.largest = m.keep.take<T>(e.rows() * A.heads);
+      c.sum = m.keep.take<T>(e.rows() * A.heads);
+      c.order = m.keep.take<std::int32_t>(sorted);
+      c.place = m.keep.take<std::int32_t>(sorted);
+      c.bucket = m.keep.take<std::int32_t>(sorted);
+      c.rotations = m.state.take<T>(A.heads * Rounds * h * c.wide);
+      c.ready = m.state.take<index>(1);
+      c.counts = m.scratch.take<std::int32_t>(e.threads * 2 * c.wide);
+      c.scratch_size = (std::max)(ops::attention_tile<T>::size(c.most, h, e.training),
+                                  ops::attention_rows * c.wide);
+      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      assert(ctx.past == nullptr && "linnet::attention::lsh: no cached decoding");
+      maps::template project<T, S>(p, x, c.b, ctx);
+      linnet::detail::unit_heads(ctx.on, x.rows(), A.heads, h, c.b.q, c.b.k, c.lengths);
+      sort(c, ctx);
+      ops::fill(ctx.on, x.rows() * n, T(0), c.b.mixed);
+      ops::fill(ctx.on, x.rows() * A.heads, ops::hidden_score<T>, c.largest);
+      ops::fill(ctx.on, x.rows() * A.heads, T(0), c.sum);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        using K = decltype(kernels);
+        for (index i = 0; i < at.rows; ++i) {
+          const index query = at.statistics(i, ctx);
+          const T before = c.largest[query];
+          const T largest = (std::max)(before, K::template maximum<T>(tile.keys(), tile.row(i)));
+          const T shrink = std::exp(before - largest);
+          c.largest[query] = largest;
+          c.sum[query] =
+              shrink * c.sum[query] + K::template exp_sum<T>(tile.keys(), largest, tile.row(i));
+          K::template scale<T>(h, shrink, c.b.mixed + at.query(i, ctx));
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+        }
+        tile.mix(kernels, at.rows);
+        for (index i = 0; i < at.rows; ++i) {
+          T* const to = c.b.mixed + at.query(i, ctx);
+          K::template add<T>(h, to, tile.out(i), to);
+        }
+      });
+      each_head(ctx, [&](index b, index t, index head) {
+        const T s = T(1) / c.sum[(b * A.heads + head) * ctx.length + t];
+        T* const to = c.b.mixed + (b * ctx.length + t) * n + head * h;
+        for (index i = 0; i < h; ++i) to[i] *= s;
+      });
+      maps::template finish<T, S>(p, y, c.b, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      ops::fill(ctx.on, x.rows() * n, T(0), c.b.dk);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        using K = decltype(kernels);
+        for (index i = 0; i < at.rows; ++i) {
+          const index query = at.statistics(i, ctx);
+          (void)K::template exp_sum<T>(tile.keys(), c.largest[query], tile.row(i));
+          K::template scale<T>(tile.keys(), T(1) / c.sum[query], tile.row(i));
+        }
+        tile.begin_backward(
+            kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+            [](index) { return T(1); });
+        for (index i = 0; i < at.rows; ++i) {
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          // The sum over all rounds of probability times slope is the output times its slope.
+          const index query = at.query(i, ctx), t = at.token(i);
+          const T all = K::template dot<T>(h, c.b.mixed + query, c.b.d_mixed + query);
+          T* const slopes = tile.slopes(i);
+          for (index j = 0; j < tile.keys(); ++j)
+            slopes[j] = at.key_token(j) == t ? T(0) : tile.row(i)[j] * (slopes[j] - all);
+          if constexpr (A.relative) {
+            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
+                            ctx.bias_origin - t;
+            for (index j = 0; j < tile.keys(); ++j) line[at.key_token(j)] += slopes[j];
+          }
+        }
+        tile.end_backward(kernels, at.rows, maps::template scale<T>);
+        for (index i = 0; i < at.rows; ++i) {
+          T* const to = c.b.dq + at.query(i, ctx);
+          K::template add<T>(h, to, tile.out(i), to);
+        }
+        if (at.last)
+          for (index j = 0; j < tile.keys(); ++j) {
+            const index row = at.b * ctx.length + at.key_token(j);
+            T* const dk = c.b.dk + row * n + at.head * h;
+            T* const dv = c.b.dv + row * kv + at.head / group * h;
+            K::template add<T>(h, dk, tile.dk(j), dk);
+            K::template add<T>(h, dv, tile.dv(j), dv);
+          }
+      });
+      linnet::detail::unit_heads_backward(ctx.on, x.rows(), A.heads, h, c.b.k, c.lengths, c.b.dk,
+                                          c.b.dq, true);
+      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+    }
+
+    /// Nothing is kept from token to token: whole sequences only.
+    static constexpr index state_values(index) { return 0; }
+    static constexpr index flops(const extents& e) {
+      const index buckets = ops::bucket_count(e.length, Bucket);
+      return maps::flops(e) + 4 * e.rows() * (std::min)(e.length, 2 * Bucket) * n * Rounds +
+             (buckets > 1 ? e.rows() * n * buckets * Rounds : 0);
+    }
+
+   private:
+    /// Score of a token with itself: chosen only where there is nothing else, yet finite.
+    template <class T>
+    static constexpr T alone = T(-5e4);
+
+    /// Some queries of one chunk of one head in one round, and its keys.
+    template <class T>
+    struct block {
+      index b, head, round, rows, own, before;
+      const std::int32_t *queries, *chunk, *previous;  ///< tokens
+      bool last;  ///< no further queries meet these keys in this round
+      index token(index i) const { return queries[i]; }
+      index key_token(index j) const { return j < own ? chunk[j] : previous[j - own]; }
+      /// Where query i starts in rows of n values.
+      index query(index i, const context<T>& ctx) const {
+        return (b * ctx.length + token(i)) * n + head * h;
+      }
+      /// Its place among the softmax's statistics.
+      index statistics(index i, const context<T>& ctx) const {
+        return (b * A.heads + head) * ctx.length + token(i);
+      }
+      /// The number of its first score, for dropout.
+      index first_score(index i, const context<T>& ctx) const {
+        return ((head * Rounds + round) * ctx.length + token(i)) * 2 * Bucket;
+      }
+    };
+    /// Calls f(b, token, head) for all heads of valid tokens.
+    template <class T, class F>
+    static void each_head(const context<T>& ctx, F&& f) {
+      ctx.on.threads.each(ctx.rows() * A.heads, [&](index i) {
+        const index row = i / A.heads, b = row / ctx.length, t = row % ctx.length;
+        if (t < ctx.length_of(b)) f(b, t, i % A.heads);
+      });
+    }
+    /// Hashes and sorts the tokens of every sequence, head and round.
+    template <class T>
+    static void sort(cache<T>& c, const context<T>& ctx) {
+      const int rank = ctx.on.threads.rank();
+      if (*c.ready == 0) {
+        ctx.on.threads.each(A.heads * Rounds, [&](index i) {
+          ops::fill_rotation(seed{Seed}, (ctx.layer * A.heads * Rounds + i), h, c.wide,
+                             c.rotations + i * h * c.wide);
+        });
+        ctx.on.threads.once([&] { *c.ready = 1; });
+      }
+      ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
+        const index b = item / (A.heads * Rounds), head = item / Rounds % A.heads,
+                    valid = ctx.length_of(b), at = item * ctx.length;
+        const index buckets = ops::bucket_count(valid, Bucket);
+        simd::dispatch(ctx.on.level, [&](auto kernels) {
+          ops::hash_rows(kernels, valid, h, c.b.q + b * ctx.length * n + head * h, n, buckets,
+                         c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
+                         c.scratch + rank * c.scratch_size, c.bucket + at);
+        });
+        ops::sort_by_bucket(valid, buckets, c.bucket + at, c.counts + rank * 2 * c.wide,
+                            c.order + at, c.place + at);
+      });
+    }
+    /// Calls f(kernels, tile, block) for all blocks of queries, with their scores in the tile.
+    /// Heads that share values come after each other on one thread.
+    template <class T, class F>
+    static void each_block(const cache<T>& c, const context<T>& ctx, F&& f) {
+      T discount[Rounds + 1] = {};
+      for (index r = 2; r <= Rounds; ++r) discount[r] = std::log(static_cast<T>(r));
+      ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
+        const index b = item / A.kv_heads, valid = ctx.length_of(b),
+                    chunks = (valid + Bucket - 1) / Bucket;
+        ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
+                                    c.training);
+        for (index head = item % A.kv_heads * group; head < (item % A.kv_heads + 1) * group; ++head)
+          for (index round = 0; round < Rounds; ++round)
+            for (index chunk = 0; chunk < chunks; ++chunk)
+              simd::dispatch(ctx.on.level, [&](auto kernels) {
+                run_chunk(kernels, c, ctx, tile, b, head, round, chunk, chunks, discount, f);
+              });
+      });
+    }
+    template <class Kernels, class T, class F>
+    static void run_chunk(Kernels kernels, const cache<T>& c, const context<T>& ctx,
+                          ops::attention_tile<T>& tile, index b, index head, index round,
+                          index chunk, index chunks, const T* discount, F&& f) {
+      const index valid = ctx.length_of(b), all = (b * A.heads + head) * Rounds * ctx.length;
+      const std::int32_t* const order = c.order + all + round * ctx.length;
+      const auto first = [&](index u) { return order + u * Bucket; };
+      const auto count = [&](index u) { return (std::min)(Bucket, valid - u * Bucket); };
+      const index previous = ops::chunk_before(chunk, chunks);
+      block<T> at{b,
+                  head,
+                  round,
+                  0,
+                  count(chunk),
+                  chunks > 1 ? count(previous) : 0,
+                  first(chunk),
+                  first(chunk),
+                  first(previous),
+                  false};
+      tile.load_keys(
+          at.own + at.before,
+          [&](index j) { return c.b.k + (b * ctx.length + at.key_token(j)) * n + head * h; },
+          [&](index j) {
+            return c.b.v + (b * ctx.length + at.key_token(j)) * kv + head / group * h;
+          });
+      for (index i0 = 0; i0 < at.own; i0 += ops::attention_rows) {
+        at.queries = first(chunk) + i0;
+        at.rows = (std::min)(ops::attention_rows, at.own - i0);
+        at.last = i0 + at.rows == at.own;
+        tile.score(kernels, at.rows, maps::template scale<T>,
+                   [&](index i) { return c.b.q + at.query(i, ctx); });
+        for (index i = 0; i < at.rows; ++i) {
+          const index t = at.token(i);
+          for (index j = 0; j < tile.keys(); ++j) {
+            T& score = tile.row(i)[j];
+            const index key = at.key_token(j);
+            if ((A.causal && key > t) ||
+                (Reach == reach::bucket &&
+                 order_bucket(c, ctx, all, round, key) != order_bucket(c, ctx, all, round, t)))
+              score = ops::hidden_score<T>;
+            else if (key == t)
+              score = alone<T>;
+            else
+              score += bias(ctx, head, key - t) - discount[meetings(c, ctx, all, chunks, t, key)];
+          }
+        }
+        f(kernels, tile, std::as_const(at));
+      }
+    }
+    template <class T>
+    static T bias(const context<T>& ctx, index head, index distance) {
+      if constexpr (A.relative)
+        return ctx.bias[head * (2 * ctx.bias_origin + 1) + ctx.bias_origin + distance];
+      else
+        return T(0);
+    }
+    template <class T>
+    static index order_bucket(const cache<T>& c, const context<T>& ctx, index all, index round,
+                              index token) {
+      return c.bucket[all + round * ctx.length + token];
+    }
+    /// In how many rounds token `t` sees `key`.
+    template <class T>
+    static index meetings(const cache<T>& c, const context<T>& ctx, index all, index chunks,
+                          index t, index key) {
+      if constexpr (Rounds == 1) return 1;
+      index times = 0;
+      for (index r = 0; r < Rounds; ++r) {
+        const std::int32_t* const place = c.place + all + r * ctx.length;
+        const index mine = place[t] / Bucket, other = place[key] / Bucket;
+        times += (other == mine || other == ops::chunk_before(mine, chunks)) &&
+                 (Reach == reach::chunks ||
+                  order_bucket(c, ctx, all, r, t) == order_bucket(c, ctx, all, r, key));
+      }
+      return times;
+    }
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+/// @file
+/// Nystromformer: softmax attention through a few landmarks, with a pseudo-inverse in between.
+
+/// @file
+/// The pseudo-inverse of small matrices by iteration, and its derivative (zoo D10).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Z ~ A^+ for one matrix A[m, m] whose rows are not negative and sum to one, as a softmax leaves
+/// them: Z_0 = A^T / c with c the largest column sum, then Z <- Z (13 - AZ (15 - AZ (7 - AZ))) / 4
+/// (Xiong et al. 2021; third order, Razavi et al. 2014). c belongs to this matrix alone, so a
+/// result does not depend on what else is in the batch. Serial; `scratch` holds all matrices,
+/// which have rows of `wide` values, whole panels.
+template <class T, index Iterations = 6>
+struct pseudoinverse {
+  static constexpr int own = static_cast<int>(Iterations) + 7;
+  index m, wide;
+  T* scratch;
+
+  /// Scratch values for matrices up to [m, m], with A and its gradient.
+  static constexpr index size(index m, bool training) {
+    return m * round_up(m, panel_width) * (training ? own + 7 : own);
+  }
+
+  T* a() const { return matrix(0); }                    ///< A, filled in by the caller
+  T* result() const { return matrix(1 + Iterations); }  ///< Z, after run()
+  T* d_result() const { return matrix(own); }           ///< its gradient, overwritten by backward()
+  T* da() const { return matrix(own + 1); }             ///< gradient of A, after backward()
+
+  /// A -> Z
+  template <class Kernels>
+  void run(Kernels) const {
+    T* const z = matrix(1);
+    index largest = 0;
+    const T c = column_sum(largest);
+    for (index i = 0; i < m; ++i)
+      for (index j = 0; j < m; ++j) z[i * wide + j] = a()[j * wide + i] / c;
+    for (index s = 0; s < Iterations; ++s) {
+      polynomials<Kernels>(s);
+      times<Kernels>(matrix(1 + s), u(), matrix(2 + s), T(0.25));
+    }
+  }
+  /// d_result() -> da(), after run(): through every iteration and through c.
+  template <class Kernels>
+  void backward(Kernels) const {
+    T *dz = d_result(), *next = matrix(own + 2);
+    T *const du = matrix(own + 3), *const dx = matrix(own + 4), *const dw = matrix(own + 5),
+             *const dy = matrix(own + 6);
+    std::fill_n(da(), m * wide, T(0));
+    for (index s = Iterations; s-- > 0;) {
+      polynomials<Kernels>(s);
+      const T* const z = matrix(1 + s);
+      // Z' = Z U / 4, U = 13 - X W, W = 15 - X Y, Y = 7 - X, X = A Z
+      transposed_times<Kernels>(z, dz, du, T(0.25));
+      times_transposed<Kernels>(dz, u(), next, T(0.25));
+      times_transposed<Kernels>(du, w(), dx, T(-1));
+      transposed_times<Kernels>(x(), du, dw, T(-1));
+      times_transposed<Kernels>(dw, y(), dx, T(-1), true);
+      transposed_times<Kernels>(x(), dw, dy, T(-1));
+      for (index i = 0; i < m * wide; ++i) dx[i] -= dy[i];
+      times_transposed<Kernels>(dx, z, da(), T(1), true);
+      transposed_times<Kernels>(a(), dx, next, T(1), true);
+      std::swap(dz, next);
+    }
+    index largest = 0;
+    const T c = column_sum(largest);
+    T sum = T(0);
+    for (index i = 0; i < m; ++i)
+      for (index j = 0; j < m; ++j) {
+        const T d = dz[i * wide + j] / c;
+        da()[j * wide + i] += d;
+        sum += d * a()[j * wide + i];
+      }
+    for (index i = 0; i < m; ++i) da()[i * wide + largest] -= sum / c;
+  }
+
+ private:
+  // Matrices: A, Z_0 ... Z_n, X, Y, W, U, a transpose; then the gradients.
+  T* matrix(index i) const { return scratch + i * m * wide; }
+  T* x() const { return matrix(Iterations + 2); }
+  T* y() const { return matrix(Iterations + 3); }
+  T* w() const { return matrix(Iterations + 4); }
+  T* u() const { return matrix(Iterations + 5); }
+  T* turned() const { return matrix(Iterations + 6); }
+
+  T column_sum(index& largest) const {
+    T best = T(0);
+    for (index j = 0; j < m; ++j) {
+      T sum = T(0);
+      for (index i = 0; i < m; ++i) sum += a()[i * wide + j];
+      if (sum > best) best = sum, largest = j;
+    }
+    return best;
+  }
+  /// X, Y, W, U of iteration `s`.
+  template <class Kernels>
+  void polynomials(index s) const {
+    times<Kernels>(a(), matrix(1 + s), x(), T(1));
+    from_diagonal(T(7), x(), y());
+    times<Kernels>(x(), y(), w(), T(1));
+    from_diagonal(T(15), w(), w());
+    times<Kernels>(x(), w(), u(), T(1));
+    from_diagonal(T(13), u(), u());
+  }
+  /// q = d I - p
+  void from_diagonal(T d, const T* p, T* q) const {
+    for (index i = 0; i < m; ++i)
+      for (index j = 0; j < m; ++j) q[i * wide + j] = (i == j ? d : T(0)) - p[i * wide + j];
+  }
+  /// r [+]= alpha p q
+  template <class Kernels>
+  void times(const T* p, const T* q, T* r, T alpha, bool add = false) const {
+    Kernels::template multiply<T>(m, m, m, {p, wide, 1}, {q, wide, panel_width}, r, wide,
+                                  {nullptr, alpha, add}, wide - m);
+  }
+  /// r [+]= alpha p^T q
+  template <class Kernels>
+  void transposed_times(const T* p, const T* q, T* r, T alpha, bool add = false) const {
+    Kernels::template multiply<T>(m, m, m, {p, 1, wide}, {q, wide, panel_width}, r, wide,
+                                  {nullptr, alpha, add}, wide - m);
+  }
+  /// r [+]= alpha p q^T
+  template <class Kernels>
+  void times_transposed(const T* p, const T* q, T* r, T alpha, bool add = false) const {
+    for (index i = 0; i < m; ++i)
+      for (index j = 0; j < m; ++j) turned()[j * wide + i] = q[i * wide + j];
+    times<Kernels>(p, turned(), r, alpha, add);
+  }
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Attention by the Nystrom method (Xiong et al. 2021; zoo D10): with landmarks ~q, ~k, the means
+/// of m segments of the sequence,
+///   softmax(q ~k^T) Z (softmax(~q k^T) v) (+ conv v),   Z ~ softmax(~q ~k^T)^+
+/// by six iterations that gradients flow through; `Convolution` taps per head, 0 for none. The
+/// valid tokens of a sequence are cut into segments whose lengths differ by one at most; a sequence
+/// of fewer than m tokens has each token as a landmark. Dropout of probabilities does not apply, as
+/// in the paper's code. For encoders alone: landmarks hold later tokens. A stack's relative bias
+/// speaks of pairs of tokens, which there are none of here: it is not applied.
+template <index Landmarks = 64, index Convolution = 33>
+struct nystrom : policy {
+  static_assert(Landmarks > 0, "linnet::attention::nystrom: there must be a landmark");
+  static_assert(Convolution == 0 || (Convolution > 0 && Convolution % 2 == 1),
+                "linnet::attention::nystrom: the convolution has an odd number of taps, or 0 for "
+                "none");
+  static constexpr bool causal = false;
+  static constexpr bool continues = false;
+  static std::string name() {
+    return "nystrom<" + std::to_string(Landmarks) + ", " + std::to_string(Convolution) + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(!A.causal,
+                  "linnet::attention::nystrom: its landmarks hold later tokens, so it cannot be "
+                  "causal; it fits T5 encoders");
+    static_assert(!A.cross,
+                  "linnet::attention::nystrom: mixes the tokens of one sequence; cross-attention "
+                  "is attention::full's");
+    static_assert(A.heads == A.kv_heads,
+                  "linnet::attention::nystrom: every head has its own keys; give as many kv_heads "
+                  "as heads");
+    using maps = linnet::detail::attention_maps<A>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, h = A.d_kv, m = Landmarks;
+    static constexpr bool convolves = Convolution > 0;
+
+    template <class Form>
+    struct params : maps::template params<Form> {
+      [[no_unique_address]] std::conditional_t<convolves, typename Form::vector, std::nullptr_t>
+          taps{};  ///< [heads, Convolution]
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      maps::visit(f, at, p...);
+      if constexpr (convolves)
+        f(at / "taps" / "weight",
+          tensor_info{A.heads, Convolution, role::position, 1 / linnet::detail::root(Convolution)},
+          p.taps...);
+    }
+
+    template <class T>
+    struct cache {
+      typename maps::template buffers<T> b{};
+      T *q = nullptr, *k = nullptr;           ///< landmarks [batch, m, n]
+      T *values = nullptr, *mixed = nullptr;  ///< [batch, m, n]: softmax(~q k^T) v, and Z times it
+      T *dq = nullptr, *dk = nullptr, *d_values = nullptr, *d_mixed = nullptr;  ///< gradients
+      index* landmarks = nullptr;                                               ///< [batch] in use
+      T* scratch = nullptr;                                                     ///< per thread
+      index scratch_size = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& p, const extents& e) {
+      cache<T> c;
+      const index mark = p.scratch.mark(), size = e.batch * m * n;
+      c.b = maps::template plan<T>(p, e);
+      c.q = p.keep.take<T>(size);
+      c.k = p.keep.take<T>(size);
+      c.values = p.keep.take<T>(size);
+      c.mixed = p.keep.take<T>(size);
+      c.landmarks = p.keep.take<index>(e.batch);
+      if (e.training) {
+        c.dq = p.scratch.take<T>(size);
+        c.dk = p.scratch.take<T>(size);
+        c.d_values = p.scratch.take<T>(size);
+        c.d_mixed = p.scratch.take<T>(size);
+      }
+      c.scratch_size =
+          (std::max)(ops::attention_scratch((std::max)(e.length, m), (std::max)(e.length, m), h, {},
+                                            e.training),
+                     ops::pseudoinverse<T>::size(m, e.training));
+      c.scratch = p.scratch.take<T>(c.scratch_size * e.threads);
+      p.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      assert(ctx.past == nullptr && "linnet::attention::nystrom: no cached decoding");
+      maps::template project<T, S>(p, x, c.b, ctx);
+      each_segment(c, ctx, [&](index b, index s, index first, index last) {
+        if (s == 0) c.landmarks[b] = in_use(ctx, b);
+        mean(c.b.q + b * ctx.length * n, first, last, c.q + (b * m + s) * n);
+        mean(c.b.k + b * ctx.length * n, first, last, c.k + (b * m + s) * n);
+      });
+      ops::attention(ctx.on, to_landmarks(c, ctx));
+      ctx.on.threads.each(ctx.batch * A.heads, [&](index item) {
+        const index b = item / A.heads, at = b * m * n + item % A.heads * h;
+        simd::dispatch(ctx.on.level, [&](auto kernels) {
+          const auto inverse = inverse_of(kernels, c, ctx, b, at);
+          decltype(kernels)::template multiply<T>(
+              inverse.m, h, inverse.m, {inverse.result(), inverse.wide, 1},
+              {c.values + at, n, ops::panel_width}, c.mixed + at, n, {});
+        });
+      });
+      ops::attention(ctx.on, from_landmarks(c, ctx));
+      if constexpr (convolves)
+        ctx.on.threads.each(ctx.rows(), [&](index row) {
+          each_tap(ctx, row, [&](index head, index tap, index other) {
+            add_scaled(p.taps[head * Convolution + tap], c.b.v + other * n + head * h,
+                       c.b.mixed + row * n + head * h);
+          });
+        });
+      maps::template finish<T, S>(p, y, c.b, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      for (T* const gradient : {c.dq, c.dk, c.d_values, c.d_mixed})
+        ops::fill(ctx.on, ctx.batch * m * n, T(0), gradient);
+      if constexpr (convolves) convolve_backward(p.taps, dp.taps, c, ctx);
+      ops::attention_backward(ctx.on, from_landmarks(c, ctx),
+                              {c.b.d_mixed, c.b.dq, c.dk, c.d_mixed, nullptr});
+      ctx.on.threads.each(ctx.batch * A.heads, [&](index item) {
+        const index b = item / A.heads, at = b * m * n + item % A.heads * h;
+        simd::dispatch(ctx.on.level,
+                       [&](auto kernels) { invert_backward(kernels, c, ctx, b, at); });
+      });
+      ops::attention_backward(ctx.on, to_landmarks(c, ctx),
+                              {c.d_values, c.dq, c.b.dk, c.b.dv, nullptr});
+      each_segment(c, ctx, [&](index b, index s, index first, index last) {
+        mean_backward(c.dq + (b * m + s) * n, first, last, c.b.dq + b * ctx.length * n);
+        mean_backward(c.dk + (b * m + s) * n, first, last, c.b.dk + b * ctx.length * n);
+      });
+      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+    }
+
+    /// Nothing is kept from token to token: whole sequences only.
+    static constexpr index state_values(index) { return 0; }
+    static constexpr index flops(const extents& e) {
+      return maps::flops(e) + 8 * e.rows() * m * n + 2 * Convolution * e.rows() * n +
+             e.batch * (4 * m * m * n + 6 * 4 * 2 * m * m * m * A.heads);
+    }
+
+   private:
+    template <class T>
+    static index in_use(const context<T>& ctx, index b) {
+      return (std::min)(m, ctx.length_of(b));
+    }
+    /// Calls f(b, s, first, last) for all segments [first, last); those not in use are empty.
+    template <class T, class F>
+    static void each_segment(const cache<T>&, const context<T>& ctx, F&& f) {
+      ctx.on.threads.each(ctx.batch * m, [&](index item) {
+        const index b = item / m, s = item % m, used = in_use(ctx, b), valid = ctx.length_of(b);
+        if (s < used)
+          f(b, s, s * valid / used, (s + 1) * valid / used);
+        else
+          f(b, s, index{0}, index{0});
+      });
+    }
+    template <class T>
+    static void mean(const T* x, index first, index last, T* y) {
+      std::fill_n(y, n, T(0));
+      for (index t = first; t < last; ++t) add_scaled<n>(T(1) / T(last - first), x + t * n, y);
+    }
+    template <class T>
+    static void mean_backward(const T* dy, index first, index last, T* dx) {
+      for (index t = first; t < last; ++t) add_scaled<n>(T(1) / T(last - first), dy, dx + t * n);
+    }
+    /// y += a x, of one head unless told otherwise
+    template <index Count = h, class T>
+    static void add_scaled(T a, const T* x, T* y) {
+      for (index i = 0; i < Count; ++i) y[i] += a * x[i];
+    }
+    /// Landmarks as queries of all tokens.
+    template <class T>
+    static ops::attention_call<T> to_landmarks(const cache<T>& c, const context<T>& ctx) {
+      auto a = maps::call(ctx.batch, m, c.q, ctx.length, c.b.k, c.b.v, c.values);
+      a.key_lengths = ctx.lengths;
+      a.scratch = c.scratch;
+      a.scratch_size = c.scratch_size;
+      return a;
+    }
+    /// All tokens as queries of the landmarks.
+    template <class T>
+    static ops::attention_call<T> from_landmarks(const cache<T>& c, const context<T>& ctx) {
+      auto a = maps::call(ctx.batch, ctx.length, c.b.q, m, c.k, c.mixed, c.b.mixed);
+      a.key_lengths = c.landmarks;
+      a.scratch = c.scratch;
+      a.scratch_size = c.scratch_size;
+      return a;
+    }
+    /// softmax(~q ~k^T) of one sequence and head, and its inverse; `at` is their first value.
+    template <class Kernels, class T>
+    static ops::pseudoinverse<T> inverse_of(Kernels kernels, const cache<T>& c,
+                                            const context<T>& ctx, index b, index at) {
+      const index used = in_use(ctx, b);
+      const ops::pseudoinverse<T> inverse{used, round_up(used, ops::panel_width),
+                                          c.scratch + ctx.on.threads.rank() * c.scratch_size};
+      for (index i = 0; i < used; ++i) {
+        T* const row = inverse.a() + i * inverse.wide;
+        Kernels::template dots<T>(used, h, maps::template scale<T>, c.q + at + i * n, c.k + at, n,
+                                  row);
+        Kernels::template softmax<T>(used, row);
+      }
+      inverse.run(kernels);
+      return inverse;
+    }
+    /// d_mixed -> d_values and, through the inverse and the softmax, dq and dk of landmarks.
+    template <class Kernels, class T>
+    static void invert_backward(Kernels kernels, const cache<T>& c, const context<T>& ctx, index b,
+                                index at) {
+      const auto z = inverse_of(kernels, c, ctx, b, at);
+      constexpr T scale = maps::template scale<T>;
+      constexpr index panel = ops::panel_width;
+      for (index i = 0; i < z.m; ++i)
+        Kernels::template dots<T>(z.m, h, T(1), c.d_mixed + at + i * n, c.values + at, n,
+                                  z.d_result() + i * z.wide);
+      Kernels::template multiply<T>(z.m, h, z.m, {z.result(), 1, z.wide},
+                                    {c.d_mixed + at, n, panel}, c.d_values + at, n,
+                                    {nullptr, T(1), true});
+      z.backward(kernels);
+      for (index i = 0; i < z.m; ++i) {
+        T* const row = z.da() + i * z.wide;
+        Kernels::template softmax_backward<T>(z.m, z.a() + i * z.wide, row, row);
+      }
+      Kernels::template multiply<T>(z.m, h, z.m, {z.da(), z.wide, 1}, {c.k + at, n, panel},
+                                    c.dq + at, n, {nullptr, scale, true});
+      Kernels::template multiply<T>(z.m, h, z.m, {z.da(), 1, z.wide}, {c.q + at, n, panel},
+                                    c.dk + at, n, {nullptr, scale, true});
+    }
+    /// Calls f(head, tap, other) for the rows that the convolution at `row` reads, itself and its
+    /// valid neighbours; nothing for padding.
+    template <class T, class F>
+    static void each_tap(const context<T>& ctx, index row, F&& f) {
+      const index b = row / ctx.length, t = row % ctx.length, valid = ctx.length_of(b);
+      if (t >= valid) return;
+      for (index tap = 0; tap < Convolution; ++tap) {
+        const index other = t + tap - Convolution / 2;
+        if (other < 0 || other >= valid) continue;
+        for (index head = 0; head < A.heads; ++head) f(head, tap, b * ctx.length + other);
+      }
+    }
+    template <class T>
+    static void convolve_backward(const T* taps, T* d_taps, const cache<T>& c,
+                                  const context<T>& ctx) {
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        // Row `other` was read by `row` through one tap, so `row` is read by it through the mirror.
+        each_tap(ctx, row, [&](index head, index tap, index other) {
+          add_scaled(taps[head * Convolution + Convolution - 1 - tap],
+                     c.b.d_mixed + other * n + head * h, c.b.dv + row * n + head * h);
+        });
+      });
+      ctx.on.threads.each(A.heads * Convolution, [&](index item) {
+        const index head = item / Convolution, shift = item % Convolution - Convolution / 2;
+        T sum = T(0);
+        for (index b = 0; b < ctx.batch; ++b) {
+          const index valid = ctx.length_of(b);
+          for (index t = (std::max)(index{0}, -shift); t < (std::min)(valid, valid - shift); ++t) {
+            const T* const dy = c.b.d_mixed + (b * ctx.length + t) * n + head * h;
+            const T* const v = c.b.v + (b * ctx.length + t + shift) * n + head * h;
+            for (index i = 0; i < h; ++i) sum += dy[i] * v[i];
+          }
+        }
+        d_taps[item] += sum;
+      });
+    }
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+/// @file
+/// Routing attention: tokens attend to those that the same centroid of a k-means draws.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Content-based sparse attention (Roy et al. 2021; zoo D7). Queries and keys have unit length;
+/// each head has `Clusters` centroids, and each centroid takes the `Window` queries and the
+/// `Window` keys of a sequence that point most its way (all, of a shorter sequence; the earlier of
+/// equals), which attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h)
+/// divided by sqrt(h). A token in several clusters gets the mean of their outputs, one in none
+/// zero. With Clusters = Window = sqrt(T), O(T^1.5). A causal layer shares queries and keys, so
+/// that a token always finds itself, and masks later ones.
+///
+/// Centroids are tensors of role::average: backward adds to each the queries and keys nearest to
+/// it, and a trainer moves it there (k-means by a running average). They have no derivative, and
+/// the choice of tokens is a constant in backward.
+///
+/// Caution: which tokens a centroid takes depends on the whole sequence, in a causal model too: an
+/// earlier output can change with a later token's membership. Cached sequences cannot be continued
+/// and the model cannot be sampled from.
+template <index Clusters, index Window>
+struct routing : policy {
+  static_assert(Clusters > 0 && Window > 0,
+                "linnet::attention::routing<Clusters, Window>: both must be positive");
+  static constexpr bool continues = false;
+  static std::string name() {
+    return "routing<" + std::to_string(Clusters) + ", " + std::to_string(Window) + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(!A.cross,
+                  "linnet::attention::routing: mixes the tokens of one sequence; cross-attention "
+                  "is attention::full's");
+    static constexpr bool shares = A.causal;
+    using maps = linnet::detail::attention_maps<A, shares>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    static constexpr index group = A.heads / A.kv_heads;
+    /// Heads, and width, of the keys.
+    static constexpr index key_heads = shares ? A.heads : A.kv_heads, keys = key_heads * h;
+
+    template <class Form>
+    struct params : maps::template params<Form> {
+      typename Form::vector centroids{};  ///< [heads * Clusters, h]
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      maps::visit(f, at, p...);
+      f(at / "centroids",
+        tensor_info{A.heads * Clusters, h, role::average, 1 / linnet::detail::root(h)},
+        p.centroids...);
+    }
+
+    template <class T>
+    struct cache {
+      typename maps::template buffers<T> b{};  ///< q and k of unit length; shared ones are the same
+      T *q_lengths = nullptr, *k_lengths = nullptr;  ///< 1 / |q| [rows, heads], 1 / |k|
+      std::int32_t* queries = nullptr;  ///< [batch, heads, Clusters, Window] tokens, in order
+      std::int32_t* keys = nullptr;     ///< likewise
+      T* share = nullptr;               ///< [batch, heads, length] 1 / clusters of each query
+      T* scratch = nullptr;             ///< per thread
+      std::int32_t* order = nullptr;    ///< [length] per thread
+      index scratch_size = 0, most = 0;
+      bool training = false;
+      int site = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index mark = m.scratch.mark(), members = e.batch * A.heads * Clusters * Window;
+      c.site = m.sites++;
+      c.training = e.training;
+      c.most = (std::min)(Window, e.length);
+      c.b = maps::template plan<T>(m, e);
+      c.q_lengths = m.keep.take<T>(e.rows() * A.heads);
+      c.queries = m.keep.take<std::int32_t>(members);
+      if (shares) {
+        c.b.k = c.b.q;
+        c.b.dk = c.b.dq;
+        c.k_lengths = c.q_lengths;
+        c.keys = c.queries;
+      } else {
+        c.k_lengths = m.keep.take<T>(e.rows() * key_heads);
+        c.keys = m.keep.take<std::int32_t>(members);
+      }
+      c.share = m.keep.take<T>(e.rows() * A.heads);
+      c.scratch_size =
+          (std::max)({ops::attention_tile<T>::size(c.most, h, e.training), e.length, Clusters});
+      c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+      c.order = m.scratch.take<std::int32_t>(e.length * e.threads);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      assert(ctx.past == nullptr && "linnet::attention::routing: no cached decoding");
+      const index rows = x.rows();
+      maps::template project<T, S>(p, x, c.b, ctx);
+      linnet::detail::unit_heads(ctx.on, rows, A.heads, h, c.b.q, c.b.q, c.q_lengths);
+      if constexpr (!shares)
+        linnet::detail::unit_heads(ctx.on, rows, A.kv_heads, h, c.b.k, c.b.k, c.k_lengths);
+      choose(p.centroids, c, ctx);
+      ops::fill(ctx.on, rows * n, T(0), c.b.mixed);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        for (index i = 0; i < at.rows; ++i)
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i), false);
+        tile.mix(kernels, at.rows);
+        for (index i = 0; i < at.rows; ++i) {
+          T* const to = c.b.mixed + at.query(i, ctx);
+          for (index j = 0; j < h; ++j) to[j] += at.share(i, c, ctx) * tile.out(i)[j];
+        }
+      });
+      maps::template finish<T, S>(p, y, c.b, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      const index rows = x.rows();
+      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        using K = decltype(kernels);
+        tile.begin_backward(
+            kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+            [&](index i) { return at.share(i, c, ctx); });
+        for (index i = 0; i < at.rows; ++i) {
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i), true);
+          T* const slopes = tile.slopes(i);
+          K::template softmax_backward<T>(tile.keys(), tile.row(i), slopes, slopes);
+          if constexpr (A.relative) {
+            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
+                            ctx.bias_origin - at.token(i);
+            for (index j = 0; j < tile.keys(); ++j) line[at.keys[j]] += slopes[j];
+          }
+        }
+        tile.end_backward(kernels, at.rows, scale<T>);
+        for (index i = 0; i < at.rows; ++i) {
+          T* const to = c.b.dq + at.query(i, ctx);
+          K::template add<T>(h, to, tile.out(i), to);
+        }
+        if (at.last)
+          for (index j = 0; j < tile.keys(); ++j) {
+            T* const dk = c.b.dk + at.key(j, ctx);
+            T* const dv = c.b.dv + at.value(j, ctx);
+            K::template add<T>(h, dk, tile.dk(j), dk);
+            K::template add<T>(h, dv, tile.dv(j), dv);
+          }
+      });
+      gather(p.centroids, dp.centroids, c, ctx);
+      linnet::detail::unit_heads_backward(ctx.on, rows, A.heads, h, c.b.q, c.q_lengths, c.b.dq,
+                                          c.b.dq, false);
+      if constexpr (!shares)
+        linnet::detail::unit_heads_backward(ctx.on, rows, A.kv_heads, h, c.b.k, c.k_lengths, c.b.dk,
+                                            c.b.dk, false);
+      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+    }
+
+    /// Nothing is kept from token to token: whole sequences only.
+    static constexpr index state_values(index) { return 0; }
+    static constexpr index flops(const extents& e) {
+      const index window = (std::min)(Window, e.length);
+      return maps::flops(e) + 4 * e.batch * Clusters * window * window * n +
+             (shares ? 2 : 4) * e.rows() * Clusters * n;
+    }
+
+   private:
+    /// Queries and keys of length sqrt(h), their product divided by sqrt(h).
+    template <class T>
+    static constexpr T scale = T(linnet::detail::root(h));
+
+    /// Some queries of one cluster of one head, and its keys.
+    template <class T>
+    struct block {
+      index b, head, cluster, i0, rows;
+      const std::int32_t *queries, *keys;  ///< tokens
+      bool last;                           ///< no further queries meet these keys
+      index token(index i) const { return queries[i0 + i]; }
+      /// Where query i, key j and value j start in their rows.
+      index query(index i, const context<T>& ctx) const {
+        return (b * ctx.length + token(i)) * n + head * h;
+      }
+      index key(index j, const context<T>& ctx) const {
+        return (b * ctx.length + keys[j]) * layer::keys + head * key_heads / A.heads * h;
+      }
+      index value(index j, const context<T>& ctx) const {
+        return (b * ctx.length + keys[j]) * kv + head / group * h;
+      }
+      /// The part of query i's output that this cluster makes.
+      T share(index i, const cache<T>& c, const context<T>& ctx) const {
+        return c.share[(b * A.heads + head) * ctx.length + token(i)];
+      }
+      /// The number of query i's first score, for dropout.
+      index first_score(index i) const {
+        return ((head * Clusters + cluster) * Window + i0 + i) * Window;
+      }
+    };
+    /// The tokens that each centroid takes, and in how many clusters each query is.
+    template <class T>
+    static void choose(const T* centroids, cache<T>& c, const context<T>& ctx) {
+      ctx.on.threads.each(ctx.batch * A.heads * Clusters, [&](index item) {
+        const index b = item / (A.heads * Clusters), which = item % (A.heads * Clusters),
+                    head = which / Clusters, row = b * ctx.length;
+        const T* const centroid = centroids + which * h;
+        take(centroid, c.b.q + row * n + head * h, n, c.queries + item * Window, c, ctx, b);
+        if constexpr (!shares)
+          take(centroid, c.b.k + row * kv + head / group * h, kv, c.keys + item * Window, c, ctx,
+               b);
+      });
+      ctx.on.threads.each(ctx.batch * A.heads, [&](index item) {
+        const index window = (std::min)(Window, ctx.length_of(item / A.heads));
+        T* const share = c.share + item * ctx.length;
+        std::fill_n(share, ctx.length, T(0));
+        for (index k = 0; k < Clusters; ++k)
+          for (index i = 0; i < window; ++i)
+            share[c.queries[(item * Clusters + k) * Window + i]] += T(1);
+        for (index t = 0; t < ctx.length; ++t)
+          if (share[t] > T(0)) share[t] = T(1) / share[t];
+      });
+    }
+    /// The valid rows of x, `stride` apart, that point most like the centroid, in order.
+    template <class T>
+    static void take(const T* centroid, const T* x, index stride, std::int32_t* to,
+                     const cache<T>& c, const context<T>& ctx, index b) {
+      const index valid = ctx.length_of(b), window = (std::min)(Window, valid);
+      const int rank = ctx.on.threads.rank();
+      T* const along = c.scratch + rank * c.scratch_size;
+      std::int32_t* const order = c.order + rank * ctx.length;
+      simd::dispatch(ctx.on.level, [&](auto kernels) {
+        decltype(kernels)::template dots<T>(valid, h, T(1), centroid, x, stride, along);
+      });
+      for (index t = 0; t < valid; ++t) order[t] = static_cast<std::int32_t>(t);
+      std::nth_element(order, order + window - 1, order + valid,
+                       [&](std::int32_t i, std::int32_t j) {
+                         return along[i] != along[j] ? along[i] > along[j] : i < j;
+                       });
+      std::sort(order, order + window);
+      std::copy_n(order, window, to);
+    }
+    /// Calls f(kernels, tile, block) for all blocks of queries, with their probabilities in the
+    /// tile. Heads that share values come after each other on one thread.
+    template <class T, class F>
+    static void each_block(const cache<T>& c, const context<T>& ctx, F&& f) {
+      ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
+        const index b = item / A.kv_heads, g = item % A.kv_heads;
+        ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
+                                    c.training);
+        for (index head = g * group; head < (g + 1) * group; ++head)
+          for (index cluster = 0; cluster < Clusters; ++cluster)
+            simd::dispatch(ctx.on.level, [&](auto kernels) {
+              run_cluster(kernels, c, ctx, tile, b, head, cluster, f);
+            });
+      });
+    }
+    template <class Kernels, class T, class F>
+    static void run_cluster(Kernels kernels, const cache<T>& c, const context<T>& ctx,
+                            ops::attention_tile<T>& tile, index b, index head, index cluster,
+                            F&& f) {
+      const index window = (std::min)(Window, ctx.length_of(b)),
+                  members = ((b * A.heads + head) * Clusters + cluster) * Window;
+      block<T> at{b, head, cluster, 0, 0, c.queries + members, c.keys + members, false};
+      tile.load_keys(
+          window, [&](index j) { return c.b.k + at.key(j, ctx); },
+          [&](index j) { return c.b.v + at.value(j, ctx); });
+      for (index i0 = 0; i0 < window; i0 += ops::attention_rows) {
+        at.i0 = i0;
+        at.rows = (std::min)(ops::attention_rows, window - i0);
+        at.last = i0 + at.rows == window;
+        tile.score(kernels, at.rows, scale<T>, [&](index i) { return c.b.q + at.query(i, ctx); });
+        for (index i = 0; i < at.rows; ++i) {
+          T* const row = tile.row(i);
+          if constexpr (A.relative) {
+            const T* const line =
+                ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin - at.token(i);
+            for (index j = 0; j < window; ++j) row[j] += line[at.keys[j]];
+          }
+          // Sorted and shared, the keys up to the query itself come first.
+          if constexpr (A.causal) std::fill(row + i0 + i + 1, row + window, ops::hidden_score<T>);
+          Kernels::template softmax<T>(window, row);
+        }
+        f(kernels, tile, std::as_const(at));
+      }
+    }
+    /// Adds each query and key to what its nearest centroid is to follow.
+    template <class T>
+    static void gather(const T* centroids, T* sums, const cache<T>& c, const context<T>& ctx) {
+      ctx.on.threads.each(A.heads, [&](index head) {
+        T* const along = c.scratch + ctx.on.threads.rank() * c.scratch_size;
+        const auto add_nearest = [&](const T* x) {
+          simd::dispatch(ctx.on.level, [&](auto kernels) {
+            using K = decltype(kernels);
+            K::template dots<T>(Clusters, h, T(1), x, centroids + head * Clusters * h, h, along);
+            T* const to =
+                sums + (head * Clusters + (std::max_element(along, along + Clusters) - along)) * h;
+            K::template add<T>(h, to, x, to);
+          });
+        };
+        for (index b = 0; b < ctx.batch; ++b)
+          for (index t = 0; t < ctx.length_of(b); ++t) {
+            add_nearest(c.b.q + (b * ctx.length + t) * n + head * h);
+            if constexpr (!shares)
+              add_nearest(c.b.k + (b * ctx.length + t) * kv + head / group * h);
+          }
+      });
+    }
+  };
+};
+
+}  // namespace attention
 
 LINNET_NAMESPACE_END
 /// @file
@@ -10909,7 +16175,6 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   ctx.d_bias = d_bias.empty() ? nullptr : d_bias.data();
   ctx.bias_origin = origin;
   ctx.rope = rope.data();
-  ctx.rope_positions = how.length;
   ctx.dropout = {how.seed, 7, 3, how.dropout};
 
   const auto loss = [&] {
@@ -10940,7 +16205,9 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows},
                                       {dx.data(), rows}, cache, ctx);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
-    for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
+    // What an average is to follow is no derivative; the loss must not depend on it smoothly.
+    for (index i = 0; i < info.size(); ++i)
+      leaf[i] = info.kind == role::average ? 0 : leaf[i] - start;
   });
   for (auto* gradient : {&dx, &d_memory, &d_bias})
     for (double& v : *gradient) v -= start;
@@ -10999,7 +16266,9 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   detail::pack_into(on, w, p);
   (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
-    for (index i = 0; i < info.size(); ++i) leaf[i] -= start;
+    // What an average is to follow is no derivative; the loss must not depend on it smoothly.
+    for (index i = 0; i < info.size(); ++i)
+      leaf[i] = info.kind == role::average ? 0 : leaf[i] - start;
   });
   M::visit(
       [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
@@ -11019,6 +16288,48 @@ LINNET_NAMESPACE_END
 /// Training: forward, backward, clipping, optimizer and repacking in one parallel region per step,
 /// in memory that is planned once.
 
+/// @file
+/// Tensors that follow running averages instead of a gradient, such as the centroids of
+/// attention::routing (zoo D7).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Moves each row of the tensors of role::average towards the sum g that backward left in its
+/// gradient, w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|; a row without a usable sum stays.
+/// Clears these gradients, so that no optimizer sees them. Only the direction of a sum counts, not
+/// how many batches it is made of. A trainer does this before each step. Called by every thread of
+/// a team.
+template <class M, class T>
+void follow_averages(const ops::machine& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
+  M::visit(
+      [&](const path&, const tensor_info& info, auto& values, auto& sums) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          if (info.kind == role::average)
+            on.threads.each(info.rows, [&](index row) {
+              T* const x = values + row * info.columns;
+              T* const sum = sums + row * info.columns;
+              const auto length = [&](const T* v) {
+                double square = 0;
+                for (index i = 0; i < info.columns; ++i)
+                  square += static_cast<double>(v[i]) * static_cast<double>(v[i]);
+                return std::sqrt(square);
+              };
+              const double all = length(sum);
+              if (is_finite(all) && all > 0) {
+                for (index i = 0; i < info.columns; ++i)
+                  x[i] = static_cast<T>(keep * static_cast<double>(x[i]) +
+                                        (1 - keep) * static_cast<double>(sum[i]) / all);
+                const double now = length(x);
+                for (index i = 0; now > 0 && i < info.columns; ++i)
+                  x[i] = static_cast<T>(static_cast<double>(x[i]) / now);
+              }
+              std::fill_n(sum, info.columns, T(0));
+            });
+      },
+      path{}, w.tree(), g.tree());
+}
+
+LINNET_NAMESPACE_END
 /// @file
 /// Learning-rate schedules and optimizers.
 
@@ -11127,6 +16438,7 @@ struct training {
   double dropout = 0;      ///< probability of dropping a value
   double z_loss = 0;       ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
   std::uint64_t seed = 0;  ///< of the dropout masks
+  double average = 0.999;  ///< share of a running average that a step keeps (zoo D7)
 };
 
 namespace detail {
@@ -11304,6 +16616,7 @@ class trainer {
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
+    follow_averages(on, how_.average, gradients_, *weights_);
     const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
     const bool usable = is_finite(norm) && tokens > 0;
     if (usable) {

@@ -12,6 +12,9 @@ using llama = ln::decoder<tiny_decoder_shape, ln::tie::untied>;
 using gpt2 = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned,
                          ln::ffn::gelu_tanh, ln::bias::all>;
 using sinusoidal = ln::decoder<tiny_decoder_shape, ln::position::sinusoidal, ln::ffn::relu>;
+using rwkv4 = ln::rwkv4<tiny_decoder_shape>;
+using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
+using t5_channel_mix = ln::t5<tiny_t5_shape, ln::ffn::rwkv4_channel_mix>;
 constexpr index length = 58;  // more than one block of attention rows
 
 // Models that forget: rings of 32 or 64 tokens that are used again, text longer than the context.
@@ -169,6 +172,11 @@ BOOST_AUTO_TEST_CASE(llama_double) { check_cache<llama, double>(); }
 BOOST_AUTO_TEST_CASE(llama_float) { check_cache<llama, float>(); }
 BOOST_AUTO_TEST_CASE(gpt2_float) { check_cache<gpt2, float>(); }
 BOOST_AUTO_TEST_CASE(sinusoidal_float) { check_cache<sinusoidal, float>(); }
+BOOST_AUTO_TEST_CASE(t5_channel_mix_double) { check_cache<t5_channel_mix, double>(); }
+BOOST_AUTO_TEST_CASE(rwkv4_double) { check_cache<rwkv4, double>(); }
+BOOST_AUTO_TEST_CASE(rwkv4_float) { check_cache<rwkv4, float>(); }
+BOOST_AUTO_TEST_CASE(rwkv7_double) { check_cache<rwkv7, double>(); }
+BOOST_AUTO_TEST_CASE(rwkv7_float) { check_cache<rwkv7, float>(); }
 
 BOOST_AUTO_TEST_CASE(rings_of_windows) {
   check_ring<window, double>();
@@ -282,9 +290,10 @@ BOOST_AUTO_TEST_CASE(truncated_cache) {
 }
 
 // A second source or sequence in the same session sees nothing of the first.
-BOOST_AUTO_TEST_CASE(sessions_start_anew) {
-  const auto p = random_packed<t5, float>();
-  const sequences<t5, float> all(p);
+template <class M>
+void check_new_start() {
+  const auto p = random_packed<M, float>();
+  const sequences<M, float> all(p);
   auto used = open(p, 1), fresh = open(p, 1);
   check_pieces(all, used, 0, {length});
   all.start(used, 1);
@@ -292,6 +301,19 @@ BOOST_AUTO_TEST_CASE(sessions_start_anew) {
   for (index i = 0; i < 5; ++i)
     BOOST_TEST(same_bits(used.feed(all.input(1, i, 1)), fresh.feed(all.input(1, i, 1))));
 }
+BOOST_AUTO_TEST_CASE(sessions_start_anew) {
+  check_new_start<t5>();
+  check_new_start<rwkv4>();
+  check_new_start<rwkv7>();
+}
+
+// A recurrent state cannot forget its last tokens, and its sessions do not say they could.
+template <class M>
+concept truncates = requires(ln::session<M> s) {
+  s.truncate(1);
+};
+static_assert(truncates<llama> && truncates<t5> && !truncates<rwkv4> && !truncates<rwkv7> &&
+              !truncates<t5_channel_mix>);
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -30,6 +30,15 @@ BOOST_AUTO_TEST_CASE(gpt2) {
 BOOST_AUTO_TEST_CASE(sinusoidal) { check_decoder<ln::position::sinusoidal, ln::ffn::gelu>(); }
 BOOST_AUTO_TEST_CASE(no_positions) { check_decoder<ln::position::none, ln::ffn::skip>(); }
 
+BOOST_AUTO_TEST_CASE(rwkv) {
+  using rwkv4 = ln::rwkv4<tiny_decoder_shape>;
+  using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
+  check_model<rwkv4>(decoder_data<rwkv4>(), 0.25);
+  check_model<rwkv4>(decoder_data<rwkv4>(1, 20));  // two chunks of the recurrence
+  check_model<rwkv7>(decoder_data<rwkv7>(), 0.25);
+  check_model<rwkv7>(decoder_data<rwkv7>(1, 20));
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test

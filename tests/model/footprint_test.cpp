@@ -16,6 +16,7 @@ namespace {
 
 using t5 = ln::t5<tiny_t5_shape, ln::ffn::reparam<2, 1.5>>;
 using decoder = ln::decoder<tiny_decoder_shape, ln::bias::all>;
+using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
 using t5_int8 = ln::quantized<ln::collapsed<t5>, ln::storage::int8>;
 
 template <class M>
@@ -138,6 +139,10 @@ BOOST_AUTO_TEST_CASE(allocations_are_the_footprint) {
   check_footprint<ln::evaluator<decoder>>(q, 1);
   check_footprint<ln::trainer<t5>>(w, 5);  // workspace, packed weights, gradients, two moments
   check_footprint<ln::trainer<decoder>>(v, 5);
+  ln::weights<rwkv7> recurrent;
+  ln::initialize(recurrent, ln::seed{1});
+  const auto r = ln::pack(recurrent);
+  check_footprint<ln::session<rwkv7>>(r, 1);
   BOOST_TEST(heap_use_of([] { ln::weights<t5>(); }).bytes ==
              ln::round_up(ln::weights<t5>::bytes(), 64));
   BOOST_TEST(heap_use_of([] { ln::packed<t5_int8>(); }).bytes ==
@@ -171,6 +176,8 @@ BOOST_AUTO_TEST_CASE(training_is_silent) {
   check_training<t5, float>(2);
   check_training<decoder, float>(1);
   check_training<decoder, float>(2);
+  check_training<ln::rwkv4<tiny_decoder_shape>, float>(2);
+  check_training<rwkv7, float>(2);
 }
 
 BOOST_AUTO_TEST_CASE(decoding_is_silent) {
@@ -184,6 +191,10 @@ BOOST_AUTO_TEST_CASE(decoding_is_silent) {
     check_decoding<t5_int8>(p, threads);
     check_decoding<decoder>(q, threads);
   }
+  ln::weights<rwkv7> recurrent;
+  ln::initialize(recurrent, ln::seed{1});
+  const auto r = ln::pack(recurrent);
+  check_decoding<rwkv7>(r, 2);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

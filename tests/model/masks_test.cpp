@@ -9,12 +9,25 @@ namespace {
 
 using t5 = ln::t5<tiny_t5_shape>;
 using llama = ln::decoder<tiny_decoder_shape>;
+using rwkv4 = ln::rwkv4<tiny_decoder_shape>;
+using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
+
+/// Random weights; a recurrence hardly decays, so that it forgets nothing within a test.
+template <class M, class T>
+ln::packed<M, T> lasting_packed() {
+  ln::weights<M, T> w;
+  randomize(w);
+  w.visit([](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+    if (where.str().ends_with("time_decay")) std::fill_n(values_of(leaf), info.size(), T(-6));
+  });
+  return ln::pack(w);
+}
 
 /// Changing one input token leaves all earlier rows of logits as they are, to the bit, and changes
 /// the later ones. `input` is the token of `data` that row `t` reads first.
 template <class M, class T, class Data>
 void check_causality(const Data& data, token* input, index sample, index length, index t) {
-  const auto p = random_packed<M, T>();
+  const auto p = lasting_packed<M, T>();
   const auto before = logits_of(p, data);
   *input = static_cast<token>((*input + 1) % M::vocabulary);
   const auto after = logits_of(p, data);
@@ -80,6 +93,10 @@ BOOST_AUTO_TEST_SUITE(masks)
 BOOST_AUTO_TEST_CASE(decoders_are_causal) {
   check_decoder_causality<llama, float>();
   check_decoder_causality<llama, double>();
+}
+BOOST_AUTO_TEST_CASE(recurrences_are_causal) {
+  check_decoder_causality<rwkv4, float>();
+  check_decoder_causality<rwkv7, float>();
 }
 BOOST_AUTO_TEST_CASE(t5_decoder_is_causal) { check_t5_causality<t5, float>(); }
 BOOST_AUTO_TEST_CASE(source_padding_does_not_matter) {

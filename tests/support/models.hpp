@@ -27,6 +27,15 @@ inline constexpr ln::decoder_shape tiny_decoder_shape{.d_model = 8,
                                                       .vocabulary = 11,
                                                       .context = 64,
                                                       .eps = 1e-3};
+/// Two heads, and a first layer of another type than the second.
+inline constexpr ln::decoder_shape tiny_rwkv7_shape{.d_model = 6,
+                                                    .d_ff = 7,
+                                                    .heads = 2,
+                                                    .kv_heads = 2,
+                                                    .layers = 2,
+                                                    .vocabulary = 11,
+                                                    .context = 64,
+                                                    .eps = 1e-3};
 
 /// Random weights of models: bigger than initial ones, so that nothing is nearly linear, and norms
 /// and biases away from their start.

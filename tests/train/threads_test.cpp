@@ -24,6 +24,13 @@ constexpr ln::decoder_shape decoder_numbers{.d_model = 48,
                                             .context = 64};
 using t5 = ln::t5<t5_numbers, ln::ffn::gated_gelu>;
 using decoder = ln::decoder<decoder_numbers, ln::norm::layer_norm, ln::bias::all>;
+constexpr ln::decoder_shape recurrent_numbers{.d_model = 48,
+                                              .d_ff = 100,
+                                              .heads = 2,
+                                              .kv_heads = 2,
+                                              .layers = 2,
+                                              .vocabulary = 201,
+                                              .context = 64};
 
 /// Everything a run produces.
 template <class M>
@@ -80,6 +87,10 @@ BOOST_AUTO_TEST_SUITE(threads)
 BOOST_AUTO_TEST_CASE(t5_on_openmp, *boost::unit_test::label("tsan")) { check_threads<t5>({}); }
 BOOST_AUTO_TEST_CASE(decoder_on_own_threads, *boost::unit_test::label("tsan")) {
   check_threads<decoder>(std_threads());
+}
+BOOST_AUTO_TEST_CASE(recurrences_on_own_threads, *boost::unit_test::label("tsan")) {
+  check_threads<ln::rwkv4<recurrent_numbers>>(std_threads());
+  check_threads<ln::rwkv7<recurrent_numbers>>(std_threads());
 }
 
 BOOST_AUTO_TEST_SUITE_END()

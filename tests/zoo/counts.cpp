@@ -179,11 +179,19 @@ BOOST_AUTO_TEST_CASE(other_lengths) {
 
 // Numbers of the literature, as they are printed there.
 BOOST_AUTO_TEST_CASE(published_counts) {
-  const std::pair<const char*, long> totals[] = {
-      {"t5-tiny", 15'570'688},       {"t5-mini", 31'220'480},          {"t5-small", 60'506'624},
-      {"t5-base", 222'903'552},      {"t5-tiny-kv32", 13'997'824},     {"t5-mini-kv32", 26'501'888},
-      {"t5-small-kv32", 51'069'440}, {"stlm-50m", 55'888'896},         {"gpt2-small", 124'439'808},
-      {"stories260k", 260'032},      {"tinyllama-1.1b", 1'100'048'384}};
+  const std::pair<const char*, long> totals[] = {{"t5-tiny", 15'570'688},
+                                                 {"t5-mini", 31'220'480},
+                                                 {"t5-small", 60'506'624},
+                                                 {"t5-base", 222'903'552},
+                                                 {"t5-tiny-kv32", 13'997'824},
+                                                 {"t5-mini-kv32", 26'501'888},
+                                                 {"t5-small-kv32", 51'069'440},
+                                                 {"stlm-50m", 55'888'896},
+                                                 {"gpt2-small", 124'439'808},
+                                                 {"stories260k", 260'032},
+                                                 {"tinyllama-1.1b", 1'100'048'384},
+                                                 {"rwkv4-660k", 661'504},
+                                                 {"rwkv7-834k", 829'888}};
   for (const auto& [name, total] : totals)
     BOOST_CHECK_EQUAL(count(name, "standard")["parameters"], total);
   const std::tuple<const char*, const char*, long> parts[] = {

@@ -1,5 +1,6 @@
 // Models at work: real weights, training, checkpoints, the report.
 
+#include <cstring>
 #include <fstream>
 
 #include "program.hpp"
@@ -77,6 +78,24 @@ BOOST_AUTO_TEST_CASE(logits_do_not_depend_on_threads) {
   const auto json = nlohmann::json::parse(one);
   BOOST_CHECK_EQUAL(json.size(), 1);
   BOOST_CHECK_EQUAL(json["logits"].size(), 512);
+}
+
+BOOST_AUTO_TEST_CASE(rwkv_gives_the_logits_of_rwkv_cpp) {
+  for (const std::string name : {"4v0-660K", "7v0-834K"}) {
+    const std::string weights = test::data_file("rwkv_tiny/tiny-rwkv-" + name + "-FP32.bin");
+    const std::string expected = test::data_file("rwkv_tiny/expected-logits-" + name + ".bin");
+    if (weights.empty()) return;
+    const auto json = nlohmann::json::parse(
+        test::zoo_prints({"logits", "--model", name == "4v0-660K" ? "rwkv4-660k" : "rwkv7-834k",
+                          "--weights", weights, "--tokens", "34,105,110", "--json"}));
+    std::vector<float> want(256);
+    const std::string bytes = test::contents(expected);
+    BOOST_REQUIRE_EQUAL(bytes.size(), 1024u);
+    std::memcpy(want.data(), bytes.data(), bytes.size());
+    const auto got = json["logits"].get<std::vector<float>>();
+    BOOST_REQUIRE_EQUAL(got.size(), want.size());
+    for (std::size_t i = 0; i < want.size(); ++i) BOOST_REQUIRE_SMALL(got[i] - want[i], 2e-5f);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(trains_saves_and_generates) {

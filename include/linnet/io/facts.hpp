@@ -22,6 +22,14 @@ inline std::string number_text(double x) {
   return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
 }
 
+/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
+inline std::string printable(std::string_view text) {
+  std::string shown(text.substr(0, 60));
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return text.size() > 60 ? shown + "..." : shown;
+}
+
 constexpr const char* name_of(activation_kind kind) {
   switch (kind) {
     case activation_kind::relu:
@@ -35,11 +43,16 @@ constexpr const char* name_of(activation_kind kind) {
   }
 }
 
-/// What is known about a feed-forward policy; a user's own is "custom".
+/// What is known about a feed-forward policy; one without a name is "custom".
 template <class P>
 struct ffn_facts {
   static constexpr bool standard = false, gated = false;
-  static std::string name() { return "custom"; }
+  static std::string name() {
+    if constexpr (requires { P::name(); })
+      return P::name();
+    else
+      return "custom";
+  }
 };
 template <activation_kind A>
 struct ffn_facts<ffn::standard<A>> {

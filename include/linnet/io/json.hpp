@@ -33,14 +33,6 @@ inline std::string json_quoted(std::string_view text) {
   return quoted += '"';
 }
 
-/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
-inline std::string printable(std::string_view text) {
-  std::string shown(text.substr(0, 60));
-  for (char& c : shown)
-    if (c < ' ' || c > '~') c = '?';
-  return text.size() > 60 ? shown + "..." : shown;
-}
-
 /// A value that is neither object nor array.
 struct json_scalar {
   enum class kinds { null, boolean, number, text };

@@ -98,6 +98,23 @@ requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
   };
 };
 
+/// `N` blocks, of which the first is a `First` if it differs; `Rest` holds the type of the others.
+/// The buffers of a first one that differs last as long as those of the others, which may read
+/// them.
+template <class First, class Rest, index N, bool Differs>
+struct stack_of {
+  using type = repeat<typename Rest::type, N>;
+};
+template <class First, class Rest, index N>
+struct stack_of<First, Rest, N, true> {
+  using type =
+      chain<named<"", repeat<First, 1, 0, N>>, named<"", repeat<typename Rest::type, N - 1, 1, N>>>;
+};
+template <class First, class Rest>
+struct stack_of<First, Rest, 1, true> {
+  using type = repeat<First, 1>;
+};
+
 }  // namespace detail
 
 LINNET_NAMESPACE_END

@@ -36,7 +36,9 @@ struct decoder_model {
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
   static constexpr bool rotary = Position::pairing != rope_pairing::none;
-  static constexpr bool rewinds = Attention::rewinds, forgets = Attention::forgets;
+  static constexpr bool embedding_normed = Attention::embedding_norm;
+  /// Whether decoding can take tokens back, and whether it forgets old ones.
+  static constexpr bool rewinds = Attention::rewinds && Ffn::rewinds, forgets = Attention::forgets;
   using ffn = Ffn;
   using attention = Attention;
   using norm = Norm;
@@ -73,15 +75,26 @@ struct decoder_model {
                                         .rope = Position::pairing,
                                         .cache = Cache::code};
   using norm_layer = typename Norm::template layer<d, eps>;
-  using block = typename detail::block_of<
-      Norm, Ffn,
-      named<"attention", residual<norm_layer, typename Attention::template layer<self>>>>::
+  /// The attention layer of the first block.
+  static constexpr attention_shape self_first = [] {
+    attention_shape a = self;
+    a.first = Attention::first_differs;
+    return a;
+  }();
+  template <attention_shape A>
+  using block_with = typename detail::block_of<
+      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, Shape.d_ff, biased, eps>::type;
-  using blocks = repeat<block, Shape.layers>;
+  using blocks =
+      typename detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>,
+                                Shape.layers, Attention::first_differs>::type;
 
   template <class Form>
   struct params {
     typename Form::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<
+        embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
+        embedding_norm{};
     [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
         positions{};
     typename blocks::template params<Form> stack{};
@@ -91,8 +104,10 @@ struct decoder_model {
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, initial_deviation},
-      p.embedding...);
+    f(at / "embedding" / "weight",
+      tensor_info{vocabulary, d, role::table, initial_deviation, embedding_start}, p.embedding...);
+    if constexpr (embedding_normed)
+      norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
     if constexpr (learned)
       f(at / "position" / "weight",
         tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
@@ -104,10 +119,17 @@ struct decoder_model {
     blocks::visit(normal, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
     if constexpr (!tied)
-      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, initial_deviation},
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
         p.head...);
   }
   static constexpr double initial_deviation = 0.02;
+  static constexpr double head_deviation =
+      embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
+  /// A normalised embedding starts so small that its norm's epsilon outweighs it (RWKV).
+  static constexpr decltype(tensor_info::start) embedding_start =
+      embedding_normed ? +[](const path&, index,
+                             random_stream& random) { return 1e-4 * (2 * random.uniform() - 1); }
+                       : nullptr;
 
   /// Trainable parameters; shared ones count once.
   static constexpr index parameters() { return count_parameters<decoder_model>(); }
@@ -125,8 +147,9 @@ struct decoder_model {
   template <class T>
   struct workspace {
     typename blocks::template cache<T> stack{};
-    typename norm_layer::template cache<T> norm{};
+    typename norm_layer::template cache<T> norm{}, embedding_norm{};
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
+    T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
     T* beyond = nullptr;       ///< [rows, d_kv] rotary, of later positions
@@ -156,6 +179,7 @@ struct decoder_model {
     if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
     if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
     w.embedded = m.keep.take<T>(size);
+    w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
     w.out = m.keep.take<T>(size);
     w.normed = m.keep.take<T>(size);
     if (use == purpose::decoding) {
@@ -171,7 +195,9 @@ struct decoder_model {
       w.d_embedded = m.keep.take<T>(size);
       w.d_out = m.keep.take<T>(size);
       w.d_normed = m.keep.take<T>(size);
+      w.d_looked_up = embedding_normed ? m.keep.take<T>(size) : w.d_embedded;
     }
+    if (embedding_normed) w.embedding_norm = norm_layer::template plan<T>(m, e);
     w.norm = norm_layer::template plan<T>(m, e);
     w.stack = blocks::template plan<T>(m, e);
     return w;
@@ -230,9 +256,15 @@ struct decoder_model {
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
         ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
-        ops::embed_backward(on, rows, d, b.tokens, w.d_embedded, dp->embedding);
+        if constexpr (embedding_normed) {
+          ops::fill(on, rows * d, T(0), w.d_looked_up);
+          norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
+                                              {w.looked_up, rows}, d_embedded,
+                                              {w.d_looked_up, rows}, w.embedding_norm, ctx);
+        }
+        ops::embed_backward(on, rows, d, b.tokens, w.d_looked_up, dp->embedding);
         if constexpr (learned)
-          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_embedded, dp->positions);
+          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
       }
     return sum;
   }
@@ -298,7 +330,7 @@ struct decoder_model {
   static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
                       context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.embedded);
+    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.looked_up);
     if constexpr (rotary) rotary_angles(w, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
@@ -306,8 +338,11 @@ struct decoder_model {
     if (table)
       ctx.on.threads.each(rows, [&](index i) {
         const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.embedded[i * d + j] += table[position * d + j];
+        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
       });
+    if constexpr (embedding_normed)
+      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
+                                         w.embedding_norm, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
     norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.normed, rows}, w.norm, ctx);

@@ -175,7 +175,9 @@ struct t5_model {
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
   static constexpr bool biased = false;
-  static constexpr bool rewinds = DecoderAttention::rewinds, forgets = DecoderAttention::forgets;
+  /// Whether decoding can take tokens back, and whether it forgets old ones.
+  static constexpr bool rewinds = DecoderAttention::rewinds && DecoderFfn::rewinds,
+                        forgets = DecoderAttention::forgets;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;

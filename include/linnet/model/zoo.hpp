@@ -4,6 +4,7 @@
 /// time (zoo A8, C1).
 
 #include <linnet/model/decoder.hpp>
+#include <linnet/model/rwkv.hpp>
 #include <linnet/model/t5.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -95,6 +96,23 @@ inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// The byte-level test models of rwkv.cpp; without positions, any context would do.
+inline constexpr decoder_shape rwkv4_660k{.d_model = 128,
+                                          .d_ff = 256,
+                                          .heads = 1,
+                                          .kv_heads = 1,
+                                          .layers = 4,
+                                          .vocabulary = 256,
+                                          .context = 1024,
+                                          .eps = 1e-5};
+inline constexpr decoder_shape rwkv7_834k{.d_model = 64,
+                                          .d_ff = 256,
+                                          .heads = 1,
+                                          .kv_heads = 1,
+                                          .layers = 12,
+                                          .vocabulary = 256,
+                                          .context = 1024,
+                                          .eps = 1e-5};
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -116,6 +134,8 @@ using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
+using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;              ///< 661,504
+using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;              ///< 829,888
 
 static_assert(t5_tiny::parameters() == 15'570'688);
 static_assert(t5_mini::parameters() == 31'220'480);
@@ -130,6 +150,8 @@ static_assert(stlm_50m::parameters() == 55'888'896);
 static_assert(gpt2_small::parameters() == 124'439'808);
 static_assert(stories260k::parameters() == 260'032);
 static_assert(tinyllama_1_1b::parameters() == 1'100'048'384);
+static_assert(rwkv4_660k::parameters() == 661'504);
+static_assert(rwkv7_834k::parameters() == 829'888);
 
 }  // namespace zoo
 

@@ -30,7 +30,8 @@ struct named {
 };
 
 /// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
-/// ...>. Every intermediate result has a buffer of its own while training.
+/// ...>. Every intermediate result has a buffer of its own while training. An empty name adds
+/// nothing to the path.
 template <class First, class... Rest>
 struct chain {
  private:
@@ -95,7 +96,10 @@ struct chain {
  private:
   template <std::size_t K, class F, class... P>
   static constexpr void visit_from(F&& f, const path& at, P&... p) {
-    at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
+    if constexpr (item<K>::name.empty())
+      at_layer<K>::visit(f, at, std::get<K>(p.items)...);
+    else
+      at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
     if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
   }
   template <std::size_t K, class T>
@@ -221,8 +225,8 @@ struct residual {
 };
 
 /// `N` layers of one type after each other, each with its own parameters: one instantiation, one
-/// loop.
-template <class Layer, index N>
+/// loop. They are numbered from `First`, as part of a stack of `All`.
+template <class Layer, index N, index First = 0, index All = First + N>
 struct repeat {
   static_assert(Layer::in == Layer::out,
                 "linnet::repeat: the layer must keep the width of the stream");
@@ -236,7 +240,7 @@ struct repeat {
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     for (std::size_t l = 0; l < count; ++l)
-      Layer::visit(f, at / static_cast<index>(l), p.items[l]...);
+      Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
   }
 
   template <class T>
@@ -255,7 +259,8 @@ struct repeat {
     for (auto& item : c.items) {
       const index kept = m.keep.mark();
       item = Layer::template plan<T>(m, e);
-      if (!e.training) m.keep.release(kept);
+      // A layer alone shares with nobody: what it leaves in ctx outlasts it.
+      if (!e.training && count > 1) m.keep.release(kept);
     }
     m.scratch.release(mark);
     return c;
@@ -266,7 +271,7 @@ struct repeat {
                       cache<T>& c, context<T>& ctx) {
     for (std::size_t l = 0; l < count; ++l) {
       const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
-      ctx.layer = static_cast<index>(l);
+      ctx.layer = First + static_cast<index>(l);
       Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
       x = next;
     }
@@ -279,7 +284,7 @@ struct repeat {
       const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
       const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      ctx.layer = static_cast<index>(l);
+      ctx.layer = First + static_cast<index>(l);
       Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
       dy = d_input;
     }

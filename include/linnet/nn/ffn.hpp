@@ -141,6 +141,7 @@ namespace ffn {
 /// Base of every feed-forward policy.
 struct policy {
   static constexpr bool skipped = false;
+  static constexpr bool rewinds = true;  ///< keeps no summary of past tokens while decoding
 };
 
 /// wo(Drop(f(wi x))): the usual feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU).

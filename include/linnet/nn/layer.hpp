@@ -76,9 +76,11 @@ struct context {
   T* d_bias = nullptr;         ///< their gradient, one copy per sequence
   index bias_origin = 0;       ///< position of distance 0 in a bias line
   const T* rope = nullptr;     ///< cosines and sines [rope_positions, d_kv]
-  index rope_positions = 0;
-  const T* rope_beyond = nullptr;  ///< [rows, d_kv] of the rows whose positions lie behind those
-  dropout_key dropout{};           ///< masks of this step; rate 0 outside training
+  index rope_positions = index{1} << 48;
+  const T* rope_beyond = nullptr;   ///< [rows, d_kv] of the rows whose positions lie behind those
+  const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
+  T* d_first_values = nullptr;      ///< their gradient, from all later layers
+  dropout_key dropout{};            ///< masks of this step; rate 0 outside training
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }

@@ -18,11 +18,18 @@ struct path {
   const path* parent = nullptr;
   std::string_view name{};
   index number = -1;  ///< the index of an array element instead of a name
+  index count = 0;    ///< elements of that array
 
   /// A named child.
-  constexpr path operator/(std::string_view child) const { return {this, child, -1}; }
+  constexpr path operator/(std::string_view child) const { return {this, child, -1, 0}; }
   /// A numbered child.
-  constexpr path operator/(index child) const { return {this, {}, child}; }
+  constexpr path operator/(index child) const { return {this, {}, child, 0}; }
+  /// A numbered child, one of `of`.
+  constexpr path element(index child, index of) const { return {this, {}, child, of}; }
+  /// The element that this place is in: a layer, for parameters of a repeat; else the root.
+  constexpr const path& enclosing_element() const {
+    return number >= 0 || !parent ? *this : parent->enclosing_element();
+  }
   /// The dotted name, such as `encoder.0.attention.q.weight`.
   std::string str() const {
     std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0)
@@ -65,6 +72,27 @@ struct tensor_info {
     return kind != role::scale && kind != role::bias && kind != role::average;
   }
 };
+
+/// Where the layer of a parameter stands in its stack, for initial values that depend on it.
+struct depth {
+  double layer = 0, layers = 1;
+
+  /// Of the parameter at this place; the only layer if it is in no stack.
+  constexpr explicit depth(const path& at) {
+    const path& element = at.enclosing_element();
+    if (element.number < 0) return;
+    layer = static_cast<double>(element.number);
+    layers =
+        static_cast<double>(element.count > element.number ? element.count : element.number + 1);
+  }
+  /// 0 in the first layer, 1 in the last.
+  constexpr double fraction() const { return layers > 1 ? layer / (layers - 1) : 0; }
+  /// 1 in the first layer, 1 / layers in the last.
+  constexpr double rest() const { return 1 - layer / layers; }
+};
+
+/// The initial value 0, for tensor_info::start.
+inline double start_zero(const path&, index, random_stream&) { return 0; }
 
 /// The forms in which a layer's `params` can appear.
 namespace form {

@@ -43,8 +43,10 @@ struct linear_attention_call {
   const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
   const index* past = nullptr;     ///< tokens of each sequence that the state has seen, or null
   rope_pairing pairing = rope_pairing::none;
-  const T* rope = nullptr;  ///< cosines and sines [positions, h]
-  T* scratch = nullptr;     ///< per thread, linear_attention_scratch() values
+  const T* rope = nullptr;  ///< cosines and sines [rope_positions, h]
+  index rope_positions = index{1} << 48;
+  const T* rope_beyond = nullptr;  ///< those of later positions, [batch, length, h]
+  T* scratch = nullptr;            ///< per thread, linear_attention_scratch() values
   index scratch_size = 0;
 
   /// Blocks whose state is kept for the backward pass.
@@ -94,6 +96,10 @@ struct linear_attention_unit {
     next += count;
     return here;
   }
+  const T* angles(index i) const {
+    return past + i < call.rope_positions ? call.rope + (past + i) * h
+                                          : call.rope_beyond + (b * call.length + i) * h;
+  }
   bool rotated() const { return call.pairing != rope_pairing::none; }
   index first_head() const { return g * (call.heads / call.kv_heads); }
   index last_head() const { return (g + 1) * (call.heads / call.kv_heads); }
@@ -118,7 +124,7 @@ struct linear_attention_unit {
     features(call.q + query_at(head, i0), n, i0, rows, fq, rq);
   }
   void rotate(T* row, index i, bool inverse) const {
-    if (rotated()) rope_row(call.pairing, 1, h, call.rope + (past + i) * h, row, inverse);
+    if (rotated()) rope_row(call.pairing, 1, h, angles(i), row, inverse);
   }
   /// columns[h, wide] = x[rows, h]^T, zero behind the rows.
   void transpose(const T* x, index stride, index rows, T* columns) const {

@@ -68,6 +68,12 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
     }
   }
 }
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
 /// fourth token, so that blocks make no difference
 template <class T, class Code>
@@ -89,6 +95,11 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
     }
     put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
   }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// sum of x_i
 template <class T>

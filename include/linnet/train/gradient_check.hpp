@@ -148,7 +148,6 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   ctx.d_bias = d_bias.empty() ? nullptr : d_bias.data();
   ctx.bias_origin = origin;
   ctx.rope = rope.data();
-  ctx.rope_positions = how.length;
   ctx.dropout = {how.seed, 7, 3, how.dropout};
 
   const auto loss = [&] {

@@ -172,6 +172,8 @@ struct linear : policy {
       a.past = ctx.past;
       a.pairing = A.rope;
       a.rope = ctx.rope;
+      a.rope_positions = ctx.rope_positions;
+      a.rope_beyond = ctx.rope_beyond;
       a.scratch = c.scratch;
       a.scratch_size = c.scratch_size;
       return a;

@@ -86,7 +86,7 @@ struct linformer : policy {
         c.dv = m.scratch.take<T>(projected);
         c.columns = m.scratch.take<T>(e.threads * part * ops::panel_width);
       }
-      c.scratch_size = ops::attention_scratch(K, h, e.training);
+      c.scratch_size = ops::attention_scratch(e.length, K, h, {}, e.training);
       c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
       m.scratch.release(mark);
       return c;

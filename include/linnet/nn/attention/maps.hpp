@@ -136,8 +136,8 @@ struct attention_maps {
 
   /// Softmax attention of these queries over some keys, [batch, keys], of the same heads.
   template <class T>
-  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_, const T* k,
-                                     const T* v, T* to) {
+  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
+                                     const T* k, const T* v, T* to) {
     ops::attention_call<T> a{};
     a.batch = batch;
     a.queries = queries;
@@ -145,11 +145,10 @@ struct attention_maps {
     a.heads = A.heads;
     a.kv_heads = A.kv_heads;
     a.h = h;
-    a.causal = false;
     a.scale = scale<T>;
     a.q = q;
-    a.k = k;
-    a.v = v;
+    a.k = {k, keys_, kv, h};
+    a.v = {v, keys_, kv, h};
     a.out = to;
     return a;
   }
@@ -159,7 +158,7 @@ struct attention_maps {
   static void rotate(T* q, T* k, const context<T>& ctx, bool inverse) {
     if constexpr (A.rope != rope_pairing::none)
       ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const T* const table = ctx.rope + row % ctx.length * h;
+        const T* const table = ctx.rope_of(row, h);
         ops::rope_row(A.rope, A.heads, h, table, q + row * n, inverse);
         if constexpr (!SharedKey)
           ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);

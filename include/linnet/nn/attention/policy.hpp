@@ -20,6 +20,7 @@ struct attention_shape {
   bool scaled = true;     ///< scores are divided by sqrt(d_kv); T5 does not
   bool bias = false;      ///< linear maps have biases
   bool relative = false;  ///< add the stack's relative-position bias
+  bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
   kv_code cache = kv_code::exact;
 
@@ -37,13 +38,15 @@ namespace attention {
 /// Base of every policy that mixes the tokens of a sequence; a kind overrides what differs. Models
 /// refuse it where it cannot work.
 struct policy {
-  static constexpr bool causal = true;         ///< can be kept from seeing later tokens
-  static constexpr bool bidirectional = true;  ///< can see later tokens
-  static constexpr bool continues = true;      ///< can continue cached sequences
-  static constexpr bool rewinds = false;       ///< cached tokens can be taken back again
-  static constexpr bool forgets = false;       ///< a cache keeps only what later tokens will see
-  static constexpr index slots = 0;            ///< positions that it needs whatever the length
-  static constexpr index longest = 0;          ///< most tokens of a sequence; 0 for any number
+  static constexpr bool causal = true;           ///< can be kept from seeing later tokens
+  static constexpr bool bidirectional = true;    ///< can see later tokens
+  static constexpr bool continues = true;        ///< can continue cached sequences
+  static constexpr bool rewinds = false;         ///< cached tokens can be taken back again
+  static constexpr bool forgets = false;         ///< a cache keeps only what later tokens will see
+  static constexpr index slots = 0;              ///< positions that it needs whatever the length
+  static constexpr index longest = 0;            ///< most tokens of a sequence; 0 for any number
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
   /// What files call it; a kind that changes what weights compute has a name of its own.
   static std::string name() { return "custom"; }
 };
