@@ -66,8 +66,8 @@ class deployed {
   virtual void prepare(ln::index batch, int threads) = 0;
   /// Summed loss of a lesson in nats. `logits`, unless empty, receives all of them.
   virtual double nats(const lesson& l, std::span<float> logits = {}) = 0;
-  /// A session for sources (T5) and targets (a decoder's prompt included) of up to these lengths.
-  virtual std::unique_ptr<running> open(ln::index source, ln::index target, int threads) const = 0;
+  /// A session with these limits.
+  virtual std::unique_ptr<running> open(const ln::limits& l) const = 0;
 };
 
 /// A model that can learn.

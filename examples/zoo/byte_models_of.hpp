@@ -88,9 +88,8 @@ class deployed_of final : public deployed {
   double nats(const lesson& l, std::span<float> logits) override {
     return evaluator_->loss(batch_of<M>(l), logits).nats;
   }
-  std::unique_ptr<running> open(ln::index source, ln::index target, int threads) const override {
-    return std::make_unique<running_of<M>>(
-        weights_, ln::limits{.source = source, .target = target, .threads = threads});
+  std::unique_ptr<running> open(const ln::limits& l) const override {
+    return std::make_unique<running_of<M>>(weights_, l);
   }
 
  private:

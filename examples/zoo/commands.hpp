@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace zoo {
 
@@ -38,7 +39,12 @@ struct generate_options {
   long tokens = 0;  ///< positions, prompt included; 0 means as many as fit
   double temperature = 1;
   double top_p = 1;
+  double min_p = 0;
   long top_k = 0;
+  double repetition_penalty = 1;
+  long beams = 1;      ///< more than one: beam search instead of sampling
+  double alpha = 0.6;  ///< of its length normalisation
+  std::vector<std::string> stop;
   std::uint64_t seed = 0;
   int threads = 1;
 };

@@ -81,7 +81,8 @@ void write_sample(const experiment& e, const deployed& model, outcome& o) {
   for (const char c : e.prompt) prompt.push_back(static_cast<unsigned char>(c) + e.how.offset);
   if (e.how.encodes) prompt.push_back(1);
   const auto length = std::ssize(prompt);
-  const auto session = model.open(e.how.encodes ? length : 0, e.how.target, e.options.threads);
+  const auto session = model.open(
+      {.source = e.how.encodes ? length : 0, .target = e.how.target, .threads = e.options.threads});
   const double start = now();
   const ln::index n =
       generate(*session, prompt, e.how.target - (e.how.encodes ? 0 : length),

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <linnet/io/safetensors.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
+#include <linnet/text/stream.hpp>
+#include <utility>
 
 #include "byte_models.hpp"
 #include "commands.hpp"
@@ -38,7 +40,36 @@ void print_figures(ln::index read, ln::index written, double seconds) {
 }
 
 ln::sampling sampling_of(const generate_options& o) {
-  return {.temperature = o.temperature, .top_k = o.top_k, .top_p = o.top_p, .seed = o.seed};
+  return {.temperature = o.temperature,
+          .top_k = o.top_k,
+          .top_p = o.top_p,
+          .min_p = o.min_p,
+          .repetition_penalty = o.repetition_penalty,
+          .seed = o.seed};
+}
+
+/// Lets the model write up to `most` tokens, to the token `last`, which is not shown, or to a stop
+/// string. `piece(id)` are the bytes of a token. Returns the number of tokens.
+template <class Piece>
+ln::index write_text(running& model, std::span<const ln::token> prompt, ln::index most,
+                     ln::token last, const generate_options& o, Piece&& piece) {
+  if (most <= 0) return 0;
+  ln::text_stream text(o.stop);
+  ln::index written = 0;
+  const auto show = [&](ln::token id) {
+    if (id == last) return false;
+    ++written;
+    return text.push(piece(id), write);
+  };
+  if (o.beams > 1) {
+    const ln::beams how{.width = o.beams, .alpha = o.alpha};
+    for (const ln::token id : model.search(prompt, how, {.tokens = most, .stop = {&last, 1}}))
+      if (!show(id)) break;
+  } else {
+    generate(model, prompt, most, sampling_of(o), show);
+  }
+  text.flush(write);
+  return written;
 }
 
 /// A preset with llama2.c's tokenizer: begins with the begin token, counts it and the prompt, and
@@ -52,26 +83,22 @@ void generate_preset(const generate_options& o) {
   const ln::file_bytes file = take(ln::read_file(o.tokenizer));
   const auto tokenizer = take(ln::llama2c_tokenizer::parse(file, preset.vocabulary, o.tokenizer));
   const ln::index all = positions(o.tokens, preset.context);
-  const auto model = preset.open(o.weights, {.target = all, .threads = o.threads});
+  const auto model =
+      preset.open(o.weights, {.batch = o.beams, .target = all, .threads = o.threads});
 
   std::vector<ln::token> prompt = tokenizer.encode(o.prompt);
   const bool fits = std::ssize(prompt) <= all;
   if (!fits) prompt.resize(static_cast<std::size_t>(all) + 1);  // what still can be shown
   ln::token previous = prompt.front();
-  const auto show = [&](ln::token id) {
-    write(tokenizer.decode(previous, id));
-    previous = id;
+  const auto piece = [&](ln::token id) {
+    return tokenizer.decode(std::exchange(previous, id), id);
   };
   const double start = now();
-  for (std::size_t i = 1; i < prompt.size(); ++i) show(prompt[i]);
+  for (std::size_t i = 1; i < prompt.size(); ++i) write(piece(prompt[i]));
   ln::index written = 0;
   if (fits)
-    generate(*model, prompt, all - std::ssize(prompt) + 1, sampling_of(o), [&](ln::token id) {
-      if (id == ln::llama2c_tokenizer::begin) return false;
-      show(id);
-      ++written;
-      return true;
-    });
+    written = write_text(*model, prompt, all - std::ssize(prompt) + 1, ln::llama2c_tokenizer::begin,
+                         o, piece);
   write("\n");
   print_figures(std::ssize(prompt), written, now() - start);
 }
@@ -113,16 +140,19 @@ void generate_bytes(const generate_options& o) {
     throw failure(
         fmt::format("--prompt: {} tokens, but there is room for {}", prompt.size(), room));
 
-  const auto model = learned->deploy(form::collapsed)->open(std::ssize(prompt), all, o.threads);
+  const auto model = learned->deploy(form::collapsed)
+                         ->open({.batch = o.beams,
+                                 .source = std::ssize(prompt),
+                                 .target = all,
+                                 .threads = o.threads});
   const double start = now();
   if (!how.encodes) write(o.prompt);
-  const ln::index written = generate(*model, prompt, how.encodes ? all : all - std::ssize(o.prompt),
-                                     sampling_of(o), [&](ln::token id) {
-                                       if (id == 1 && how.encodes) return false;
-                                       if (id >= how.offset)
-                                         write(std::string(1, static_cast<char>(id - how.offset)));
-                                       return true;
-                                     });
+  const ln::token last = how.encodes ? 1 : -1;  // a decoder's text has no end
+  const ln::index written = write_text(
+      *model, prompt, how.encodes ? all : all - std::ssize(o.prompt), last, o, [&](ln::token id) {
+        return id >= how.offset ? std::string(1, static_cast<char>(id - how.offset))
+                                : std::string();
+      });
   write("\n");
   print_figures(std::ssize(prompt), written, now() - start);
 }

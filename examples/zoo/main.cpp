@@ -108,16 +108,30 @@ void add_generate(CLI::App& app, generate_options& o) {
       ->check(CLI::Range(0, 1'000'000))
       ->type_name("N")
       ->capture_default_str();
-  c.add_option("--temperature", o.temperature, "0 is greedy")
+  c.add_option("--stop", o.stop, "end before this text; may be given several times")
+      ->allow_extra_args(false)
+      ->type_name("TEXT");
+  auto* const beams =
+      c.add_option("--beams", o.beams, "search with so many hypotheses instead of sampling")
+          ->check(CLI::Range(1, 256))
+          ->capture_default_str();
+  c.add_option("--alpha", o.alpha, "of beam search: larger values favour longer texts")
       ->check(number_in(0, 100))
-      ->type_name("T")
-      ->capture_default_str();
-  c.add_option("--top-k", o.top_k, "keep the k most likely tokens; 0 keeps all")
-      ->check(CLI::Range(0, 1'000'000))
-      ->capture_default_str();
-  c.add_option("--top-p", o.top_p, "keep the most likely tokens of this total probability")
-      ->check(number_in(1e-6, 1))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(beams);
+  const auto sampling = [&](const char* name, auto& value, const CLI::Validator& range,
+                            const char* what) {
+    return c.add_option(name, value, what)->check(range)->capture_default_str()->excludes(beams);
+  };
+  sampling("--temperature", o.temperature, number_in(0, 100), "0 is greedy")->type_name("T");
+  sampling("--top-k", o.top_k, CLI::Range(0, 1'000'000),
+           "keep the k most likely tokens; 0 keeps all");
+  sampling("--top-p", o.top_p, number_in(1e-6, 1),
+           "keep the most likely tokens of this total probability");
+  sampling("--min-p", o.min_p, number_in(0, 1),
+           "keep tokens at least this times as likely as the likeliest");
+  sampling("--repetition-penalty", o.repetition_penalty, number_in(0.01, 100),
+           "makes tokens of the text so far less likely; 1: as they are");
   add_seed(c, o.seed);
   add_threads(c, o.threads);
   c.callback([&] { generate(o); });

@@ -10,11 +10,14 @@ ln::index generate(running& model, std::span<const ln::token> prompt, ln::index 
   ln::sampler choose(how);
   std::vector<ln::token> order(static_cast<std::size_t>(model.vocabulary()));
   constexpr ln::token start = 0;  // of every T5 target
+  std::vector<ln::token> so_far(prompt.begin(), prompt.end());
+  if (model.encodes()) so_far = {start};
   if (model.encodes()) model.encode(prompt);
   std::span<float> logits = model.feed(model.encodes() ? std::span(&start, 1) : prompt);
   for (ln::index n = 1;; ++n) {
-    const ln::token next = choose(logits, std::span<ln::token>(order));
+    const ln::token next = choose(logits, std::span<ln::token>(order), so_far);
     if (!emit(next) || n == most) return n;
+    so_far.push_back(next);
     logits = model.feed({&next, 1});
   }
 }

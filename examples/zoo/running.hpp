@@ -8,8 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/generate/samplers.hpp>
-#include <linnet/model/limits.hpp>
+#include <linnet/generate/beam_search.hpp>
 
 namespace zoo {
 
@@ -31,6 +30,9 @@ class running {
   virtual void encode(std::span<const ln::token> source) = 0;
   /// Feeds tokens and returns the logits of what follows them; valid until the next call.
   virtual std::span<float> feed(std::span<const ln::token> tokens) = 0;
+  /// The best text after a prompt, or for a source, that a beam search finds.
+  virtual std::vector<ln::token> search(std::span<const ln::token> tokens, const ln::beams& how,
+                                        const ln::generation& g) = 0;
 };
 
 /// Continues a prompt (of an encoder-decoder: answers a source) by up to `most` tokens, which are

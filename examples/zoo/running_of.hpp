@@ -1,7 +1,7 @@
 #pragma once
 // The one implementation of `running`, for any model type.
 
-#include <linnet/generate/session.hpp>
+#include <linnet/generate/beam_search.hpp>
 
 #include "running.hpp"
 #include "support.hpp"
@@ -23,6 +23,13 @@ class running_of final : public running {
   }
   std::span<float> feed(std::span<const ln::token> tokens) override {
     return session_.feed(tokens);
+  }
+  std::vector<ln::token> search(std::span<const ln::token> tokens, const ln::beams& how,
+                                const ln::generation& g) override {
+    auto beam = take(ln::beam_search<M>::open(session_, how));
+    const auto found = beam(tokens, g);
+    if (found.empty()) return {};
+    return {found[0].tokens.begin(), found[0].tokens.end()};
   }
 
  private:

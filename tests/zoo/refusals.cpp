@@ -66,6 +66,12 @@ BOOST_AUTO_TEST_CASE(files_and_values) {
   check_refused({"generate", "--weights", text, "--top-k", "-1"}, "--top-k");
   check_refused({"generate", "--weights", text, "--tokens", "-1"}, "--tokens");
   check_refused({"generate", "--weights", text, "--seed", "x"}, "--seed");
+  check_refused({"generate", "--weights", text, "--beams", "0"}, "--beams");
+  check_refused({"generate", "--weights", text, "--beams", "2", "--top-k", "3"}, "--beams");
+  check_refused({"generate", "--weights", text, "--alpha", "1"}, "--beams");
+  check_refused({"generate", "--weights", text, "--min-p", "1.5"}, "--min-p");
+  check_refused({"generate", "--weights", text, "--repetition-penalty", "0"},
+                "--repetition-penalty");
 
   check_refused({"logits", "--model", "stories260k", "--weights", text}, "--tokens");
   check_refused({"logits", "--model", "stories260k", "--weights", text, "--tokens", "1,512"},

@@ -65,6 +65,44 @@ BOOST_AUTO_TEST_CASE(stories260k_writes_what_llama2c_writes) {
                     words.substr(0, 9).size() + 1);
 }
 
+BOOST_AUTO_TEST_CASE(stories260k_other_ways) {
+  const std::string weights = test::data_file("stories260K/stories260K.bin");
+  if (weights.empty()) return;
+  const auto run = [&](std::vector<std::string> more) {
+    const std::vector<std::string> common{"generate",
+                                          "--model",
+                                          "stories260k",
+                                          "--weights",
+                                          weights,
+                                          "--tokenizer",
+                                          test::data_file("stories260K/tok512.bin"),
+                                          "--tokens",
+                                          "60"};
+    more.insert(more.begin(), common.begin(), common.end());
+    return test::zoo_prints(more);
+  };
+  const std::string greedy = run({"--temperature", "0"});
+  BOOST_REQUIRE(greedy.starts_with("Once upon a time, there was a "));
+
+  // Up to a stop string, the first of several, inside and across tokens.
+  BOOST_CHECK_EQUAL(run({"--temperature", "0", "--stop", " was"}), "Once upon a time, there\n");
+  BOOST_CHECK_EQUAL(run({"--temperature", "0", "--stop", "there w", "--stop", "me, th"}),
+                    "Once upon a ti\n");
+  BOOST_CHECK_EQUAL(run({"--temperature", "0", "--stop", "absent"}), greedy);
+
+  // Only the likeliest passes; what was said is said less.
+  BOOST_CHECK_EQUAL(run({"--min-p", "1", "--seed", "3"}), greedy);
+  BOOST_CHECK_EQUAL(run({"--temperature", "0", "--repetition-penalty", "1"}), greedy);
+  BOOST_CHECK(run({"--temperature", "0", "--repetition-penalty", "3"}) != greedy);
+
+  // One beam samples; several find a text that is as long and not the greedy one.
+  BOOST_CHECK_EQUAL(run({"--beams", "4", "--threads", "1"}),
+                    run({"--beams", "4", "--threads", "2"}));
+  BOOST_CHECK(run({"--beams", "4"}).starts_with("Once upon a time"));
+  BOOST_CHECK(run({"--beams", "4"}) != greedy);
+  BOOST_CHECK_EQUAL(run({"--beams", "4", "--stop", "upon"}), "Once \n");
+}
+
 BOOST_AUTO_TEST_CASE(logits_do_not_depend_on_threads) {
   const std::string weights = test::data_file("stories260K/stories260K.bin");
   if (weights.empty()) return;
@@ -125,6 +163,11 @@ BOOST_AUTO_TEST_CASE(trains_saves_and_generates) {
         BOOST_CHECK_EQUAL(written.starts_with("the linnet "), model == "byte-decoder");
         BOOST_CHECK_EQUAL(written, write("2", "3"));
         if (model == "byte-decoder") BOOST_CHECK_EQUAL(written.size(), 41);
+        if (ffn == "standard")
+          BOOST_CHECK_EQUAL(test::zoo_prints({"generate", "--weights", folder.path("one"),
+                                              "--prompt", "the linnet ", "--beams", "3"})
+                                .starts_with("the linnet "),
+                            model == "byte-decoder");
       }
     }
   test::check_refused({"generate", "--model", "byte-decoder", "--weights", folder.path("one")},

@@ -47,29 +47,18 @@ class contrast {
       logits_ = amateur_->feed(so_far.subspan(static_cast<std::size_t>(read_)));
     read_ = count;
     if (logits_.size() != expert.size()) return;
-    const double expert_total = log_total<X>(expert), amateur_total = log_total<T>(logits_);
     const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
     const double least = how_.plausibility > 0 ? most + std::log(how_.plausibility) : -1e300;
     for (std::size_t i = 0; i < expert.size(); ++i) {
       const auto e = static_cast<double>(expert[i]), a = static_cast<double>(logits_[i]);
-      // From the logit itself, so that a difference of exactly 0 keeps every tie and order.
-      expert[i] =
-          e < least && e < most
-              ? static_cast<X>(-1e30)
-              : static_cast<X>(e + how_.weight * ((e - expert_total) - (a - amateur_total)));
+      // Logits are log P up to a constant, which does not change the law. A difference of exactly
+      // 0 keeps every tie and order.
+      expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
     }
   }
 
  private:
   static constexpr index unknown = -1;
-  /// log of the sum of the exponentials.
-  template <class X>
-  static double log_total(std::span<const X> logits) {
-    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-    double total = 0;
-    for (const X l : logits) total += std::exp(static_cast<double>(l) - largest);
-    return largest + std::log(total);
-  }
 
   session<M, T>* amateur_;
   contrasting how_;

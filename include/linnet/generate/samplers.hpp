@@ -146,9 +146,9 @@ class sampler {
       out[detail::slot(order[static_cast<std::size_t>(i)])] = weight(logits, order, i) / l.mass;
   }
   /// True with this probability.
-  bool accept(double probability) { return random_.uniform() < probability; }
+  bool accept(double probability) { return fine_uniform() < probability; }
   /// A token with a probability in proportion to its weight.
-  token pick(std::span<const double> weights) { return detail::draw(weights, random_.uniform()); }
+  token pick(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
 
  private:
   /// The first `kept` tokens of the order have weights of this sum; the others are out.
@@ -157,6 +157,11 @@ class sampler {
     double mass;
   };
 
+  /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
+  double fine_uniform() {
+    const double high = random_.bits() >> 5, low = random_.bits() >> 6;
+    return (high * 0x1p26 + low) * 0x1p-53;
+  }
   /// Each token so far once; `mark` is overwritten.
   template <class T>
   void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
