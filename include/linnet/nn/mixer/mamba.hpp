@@ -73,6 +73,7 @@ struct mamba : attention::policy {
       f(filter / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
       to_mixed::visit(f, at / "x_proj", p.x_proj...);
       to_delta::visit(timed, at / "dt_proj", p.dt_proj...);
+      // No weight decay on these two, as on biases.
       f(at / "A_log", tensor_info{inner, State, role::bias, 0, &initial_a_log}, p.a_log...);
       f(at / "D", tensor_info{1, inner, role::bias, 0, &one}, p.d...);
       to_output::visit(f, at / "out_proj", p.out_proj...);
