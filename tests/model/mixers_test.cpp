@@ -124,6 +124,33 @@ BOOST_AUTO_TEST_CASE(training, *boost::unit_test::label("tsan")) {
   check_training<fourier_t5>(t5_data<fourier_t5>(3, 37, 9));
 }
 
+// A session encodes padded sources and feeds targets token by token, on any number of threads.
+BOOST_AUTO_TEST_CASE(encoding) {
+  using M = fourier_t5;
+  const auto p = random_packed<M, double>();
+  const t5_tokens data(3, 13, 6, M::vocabulary);
+  const auto want = logits_of(p, data);
+  auto s = ln::session<M, double>::open(
+      p,
+      {.batch = 3, .source = 17, .target = 6, .threads = 3, .grain = 0, .run_on = std_threads()});
+  BOOST_REQUIRE(static_cast<bool>(s));
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    BOOST_REQUIRE(s->encode(data.source, 3, data.lengths));
+    for (index t = 0; t < 6; ++t) {
+      std::vector<token> next;
+      for (index b = 0; b < 3; ++b) {
+        const token before = t == 0 ? M::start : data.labels[at(b * 6 + t - 1)];
+        next.push_back(before == ln::ignored ? M::start : before);
+      }
+      const auto got = s->feed(next, 3, {});
+      BOOST_REQUIRE(got.size() == at(3 * M::vocabulary));
+      for (index b = 0; b < 3; ++b)
+        BOOST_TEST(distance(got.subspan(at(b * M::vocabulary), at(M::vocabulary)),
+                            row_of<M>(want, b * 6 + t)) <= 1e-12);
+    }
+  }
+}
+
 // Stored in int8, a model computes what the numbers that its codes stand for say.
 BOOST_AUTO_TEST_CASE(quantized) {
   using int8 = ln::quantized<mamba, ln::storage::int8>;

@@ -55,6 +55,22 @@ void activation_backward(const machine& on, index n, const T* x, const T* dy, T*
     });
   });
 }
+/// x[n] = log(1 + e^x[n])
+template <class T>
+void softplus(const machine& on, index n, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
+  });
+}
+/// dx[n] *= the derivative of softplus at x[n]
+template <class T>
+void softplus_backward(const machine& on, index n, const T* x, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
+    });
+  });
+}
 /// y[n] = f(gate[n]) up[n] (zoo A4, C1)
 template <activation_kind A, class T>
 void gated(const machine& on, index n, const T* gate, const T* up, T* y) {

@@ -131,11 +131,17 @@ struct fourier_buffers {
   /// Places them in memory of values().
   fourier_buffers(T* memory, index points, index width)
       : real(memory),
-        imaginary(memory + points * width),
-        other_real(memory + 2 * points * width),
-        other_imaginary(memory + 3 * points * width) {}
+        imaginary(memory + apart(points, width)),
+        other_real(memory + 2 * apart(points, width)),
+        other_imaginary(memory + 3 * apart(points, width)) {}
   /// Values that transforms of any length up to n need.
-  static constexpr index values(index n, index width) { return 4 * fourier_points(n) * width; }
+  static constexpr index values(index n, index width) {
+    return 4 * apart(fourier_points(n), width);
+  }
+  /// A few cache lines more than needed, or buffers of a power of two share their cache sets.
+  static constexpr index apart(index points, index width) {
+    return points * width + 5 * 64 / static_cast<index>(sizeof(T));
+  }
   /// Exchanges the pairs.
   void swap() {
     std::swap(real, other_real);

@@ -24,7 +24,7 @@ constexpr index scan_groups(index channels) { return (channels + scan_group - 1)
 constexpr index scan_scratch(index length, index states, bool training) {
   const index wide = scan_channels * states;
   const index tokens = (std::min)(length, scan_tokens);
-  const index backward = (2 * tokens + 3) * wide + (tokens + 4) * scan_channels + states;
+  const index backward = (2 * tokens + 3) * wide + (tokens + 3) * scan_channels;
   return 3 * wide + scan_channels + (training ? backward : 0);
 }
 /// Values that the backward pass adds up in a fixed order.
@@ -109,17 +109,8 @@ struct scan_unit {
 
   /// e[wide] = exp(delta A), to = e h + delta x B, values = to . C + D x, for token t.
   void step(index t, const T* h, T* e, T* to, T* values) const {
-    const T *const xt = x(t), *const dt = delta(t), *const bt = b(t);
-    for (index i = 0; i < count; ++i)
-      for (index n = 0; n < states; ++n) e[i * states + n] = dt[i] * a[i * states + n];
-    (void)Kernels::template exp_sum<T>(wide, T(0), e);
-    for (index i = 0; i < count; ++i) {
-      const T input = dt[i] * xt[i];
-      for (index n = 0; n < states; ++n)
-        to[i * states + n] = e[i * states + n] * h[i * states + n] + input * bt[n];
-    }
-    Kernels::template dots<T>(count, states, T(1), c(t), to, states, values);
-    for (index i = 0; i < count; ++i) values[i] += call.d[first + i] * xt[i];
+    Kernels::template scan_step<T>(count, states, delta(t), x(t), a, b(t), c(t), h, e, to, values);
+    for (index i = 0; i < count; ++i) values[i] += call.d[first + i] * x(t)[i];
   }
 
   void forward() const {
@@ -141,10 +132,10 @@ struct scan_unit {
     T* const h = take((tokens + 1) * wide);  // before each token of the block, and after the last
     T* const e = take(tokens * wide);
     T* const ys = take(tokens * count);
-    T* const g = take(wide);        // of h_t
-    T* const carried = take(wide);  // exp(delta A) g of the token after
-    T *const dy = take(count), *const input = take(count), *const gb = take(count);
-    T* const sums = take(states);
+    T* const carried = take(wide);  // exp(delta A) times the gradient of h, of the token after
+    T* const da = take(wide);
+    T *const dy = take(count), *const d_input = take(count), *const d_decay = take(count);
+    std::fill_n(da, wide, T(0));
     std::fill_n(carried, wide, T(0));
     for (index t = valid; t < call.length; ++t) {
       std::fill_n(grad.dx + row(t) * call.channels + first, count, T(0));
@@ -158,37 +149,21 @@ struct scan_unit {
         step(t0 + i, h + i * wide, e + i * wide, h + (i + 1) * wide, ys + i * count);
       for (index i = rows; i-- > 0;) {
         const index t = t0 + i, at = row(t) * call.channels + first;
-        const T *const xt = x(t), *const dt = delta(t), *const bt = b(t), *const ct = c(t);
-        T* const et = e + i * wide;
+        const T *const xt = x(t), *const dt = delta(t);
         Kernels::template gated_backward<activation_kind::silu, T>(
             count, z(t), ys + i * count, grad.d_out + at, grad.dz + row(t) * call.z_stride + first,
             dy);
-        for (index j = 0; j < count; ++j)
-          for (index n = 0; n < states; ++n)
-            g[j * states + n] = carried[j * states + n] + dy[j] * ct[n];
-        for (index j = 0; j < wide; ++j) carried[j] = et[j] * g[j];
-        // dC_n = sum_j dy_j h_jn, dB_n = sum_j delta_j x_j g_jn
-        for (index j = 0; j < count; ++j) input[j] = dt[j] * xt[j];
-        Kernels::template mix<T>(count, states, input, g, states, sums);
-        Kernels::template add<T>(states, d_bc + 2 * t * states, sums, d_bc + 2 * t * states);
-        Kernels::template mix<T>(count, states, dy, h + (i + 1) * wide, states, sums);
-        T* const dc = d_bc + (2 * t + 1) * states;
-        Kernels::template add<T>(states, dc, sums, dc);
-        Kernels::template dots<T>(count, states, T(1), bt, g, states, gb);
-        // From here on et holds A exp(delta A) h_(t-1) g, the derivative by delta's factor.
-        for (index j = 0; j < wide; ++j) et[j] = a[j] * carried[j] * h[i * wide + j];
+        Kernels::template scan_step_backward<T>(
+            count, states, dt, xt, a, b(t), c(t), h + i * wide, e + i * wide, h + (i + 1) * wide,
+            dy, carried, da, d_bc + 2 * t * states, d_bc + (2 * t + 1) * states, d_input, d_decay);
         for (index j = 0; j < count; ++j) {
-          T sum = 0;
-          for (index n = 0; n < states; ++n) {
-            sum += et[j * states + n];
-            d_a_log[j * states + n] += dt[j] * et[j * states + n];
-          }
-          grad.dx[at + j] = dt[j] * gb[j] + call.d[first + j] * dy[j];
-          grad.d_delta[at + j] = sum + xt[j] * gb[j];
+          grad.dx[at + j] = dt[j] * d_input[j] + call.d[first + j] * dy[j];
+          grad.d_delta[at + j] = xt[j] * d_input[j] + d_decay[j];
           dd[j] += dy[j] * xt[j];
         }
       }
     }
+    for (index j = 0; j < wide; ++j) d_a_log[j] += da[j] * a[j];
   }
 };
 

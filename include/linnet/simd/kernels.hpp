@@ -72,6 +72,14 @@
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
   LINNET_ACTIVATION(L, silu, T)
+#define LINNET_SCANS_OF(L, T)                                                                      \
+  LINNET_EXTERN void detail::L::softplus<T>(index, T*);                                            \
+  LINNET_EXTERN void detail::L::softplus_backward<T>(index, const T*, T*);                         \
+  LINNET_EXTERN void detail::L::scan_step<T>(index, index, const T*, const T*, const T*, const T*, \
+                                             const T*, const T*, T*, T*, T*);                      \
+  LINNET_EXTERN void detail::L::scan_step_backward<T>(index, index, const T*, const T*, const T*,  \
+                                                      const T*, const T*, const T*, const T*,      \
+                                                      const T*, const T*, T*, T*, T*, T*, T*, T*);
 #define LINNET_LEVEL(L)                   \
   LINNET_PRODUCT(L, float)                \
   LINNET_PRODUCT(L, double)               \
@@ -79,7 +87,9 @@
   LINNET_ATTENTION(L, float, bf16_code)   \
   LINNET_ATTENTION(L, float, std::int8_t) \
   LINNET_ROWS_OF(L, float)                \
-  LINNET_ROWS_OF(L, double)
+  LINNET_ROWS_OF(L, double)               \
+  LINNET_SCANS_OF(L, float)               \
+  LINNET_SCANS_OF(L, double)
 
 LINNET_SIMD_NAMESPACE_BEGIN
 namespace simd {
@@ -100,6 +110,7 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_ACTIVATION
 #undef LINNET_ATTENTION
 #undef LINNET_ROWS_OF
+#undef LINNET_SCANS_OF
 #undef LINNET_LEVEL
 
 #endif

@@ -36,18 +36,20 @@ struct fnet : attention::policy {
 
     template <class T>
     struct cache {
-      T *real = nullptr, *imaginary = nullptr;  ///< [rows, half] spectra of the rows
-      T* tables = nullptr;                      ///< one per sequence, then the rows' own
-      ops::fourier_table<T>* all = nullptr;     ///< [batch + 1] what is in them
-      T* scratch = nullptr;                     ///< per thread
+      /// [batch, (half + width - 1) / width, length, width] spectra of the rows, in blocks of
+      /// columns that the second transform reads in one piece; zeros fill the last one.
+      T *real = nullptr, *imaginary = nullptr;
+      T* tables = nullptr;                   ///< one per sequence, then the rows' own
+      ops::fourier_table<T>* all = nullptr;  ///< [batch + 1] what is in them
+      T* scratch = nullptr;                  ///< per thread
       index table_size = 0, scratch_size = 0;
     };
     template <class T>
     static constexpr cache<T> plan(planner& m, const extents& e) {
       cache<T> c;
       const index longest = (std::max)(e.length, in), mark = m.scratch.mark();
-      c.real = m.scratch.take<T>(e.rows() * half);
-      c.imaginary = m.scratch.take<T>(e.rows() * half);
+      c.real = m.scratch.take<T>(e.rows() * round_up(half, width<T>));
+      c.imaginary = m.scratch.take<T>(e.rows() * round_up(half, width<T>));
       c.table_size = ops::fourier_table_values(e.length);
       c.tables = m.scratch.take<T>(e.batch * c.table_size + ops::fourier_table_values(in));
       c.all = m.scratch.take<ops::fourier_table<T>>(e.batch + 1);
@@ -85,7 +87,7 @@ struct fnet : attention::policy {
     /// y = Re(F_T x F_d), or y += ...; zero at padding.
     template <bool Accumulate, class T>
     static void transform(view<const T, in> x, view<T, in> y, cache<T>& c, context<T>& ctx) {
-      constexpr index w = width<T>;
+      constexpr index w = width<T>, column_units = (half + w - 1) / w;
       T* const own = c.scratch + ctx.on.threads.rank() * c.scratch_size;
       ctx.on.threads.each(ctx.batch + 1, [&](index b) {
         const index n = b < ctx.batch ? ctx.length_of(b) : in;
@@ -106,30 +108,30 @@ struct fnet : attention::policy {
             z.imaginary[j * w + i] = i + w < count ? x(at + i + w, j) : T(0);
           }
         ops::fourier(c.all[ctx.batch], w, z);
-        for (index i = 0; i < (std::min)(w, count); ++i)
-          for (index j = 0; j < half; ++j) {
-            const index k = j * w + i, mirror = (in - j) % in * w + i, to = (at + i) * half + j;
-            c.real[to] = T(0.5) * (z.real[k] + z.real[mirror]);
-            c.imaginary[to] = T(0.5) * (z.imaginary[k] - z.imaginary[mirror]);
-            if (i + w >= count) continue;
-            c.real[to + w * half] = T(0.5) * (z.imaginary[k] + z.imaginary[mirror]);
-            c.imaginary[to + w * half] = T(0.5) * (z.real[mirror] - z.real[k]);
+        for (index j = 0; j < column_units * w; ++j) {
+          const index to = ((b * column_units + j / w) * ctx.length + first) * w + j % w;
+          const index k = j * w, mirror = (in - j) % in * w;
+          for (index i = 0; i < count; ++i) {
+            const index one = k + i % w, two = mirror + i % w;
+            const bool sums = i < w, real = j < half;
+            c.real[to + i * w] = !real  ? T(0)
+                                 : sums ? T(0.5) * (z.real[one] + z.real[two])
+                                        : T(0.5) * (z.imaginary[one] + z.imaginary[two]);
+            c.imaginary[to + i * w] = !real  ? T(0)
+                                      : sums ? T(0.5) * (z.imaginary[one] - z.imaginary[two])
+                                             : T(0.5) * (z.real[two] - z.real[one]);
           }
+        }
       });
       // Column in - j is the conjugate of column j, with the tokens mirrored.
-      constexpr index column_units = (half + w - 1) / w;
       ctx.on.threads.each(ctx.batch * column_units, [&](index unit) {
         const index b = unit / column_units, first = unit % column_units * w;
         const index count = (std::min)(w, half - first), length = ctx.length_of(b);
         const index at = b * ctx.length;
         const auto put = [](T& to, T value) { to = Accumulate ? to + value : value; };
         ops::fourier_buffers<T> z(own, ops::fourier_points(length), w);
-        for (index i = 0; i < length; ++i)
-          for (index j = 0; j < w; ++j) {
-            const index from = (at + i) * half + first + j;
-            z.real[i * w + j] = j < count ? c.real[from] : T(0);
-            z.imaginary[i * w + j] = j < count ? c.imaginary[from] : T(0);
-          }
+        std::copy_n(c.real + unit * ctx.length * w, length * w, z.real);
+        std::copy_n(c.imaginary + unit * ctx.length * w, length * w, z.imaginary);
         ops::fourier(c.all[b], w, z);
         for (index i = 0; i < ctx.length; ++i)
           for (index j = first; j < first + count; ++j) {

@@ -73,6 +73,7 @@ struct mamba : attention::policy {
       f(filter / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
       to_mixed::visit(f, at / "x_proj", p.x_proj...);
       to_delta::visit(timed, at / "dt_proj", p.dt_proj...);
+      // No weight decay on these two, as on biases.
       f(at / "A_log", tensor_info{inner, State, role::bias, 0, &initial_a_log}, p.a_log...);
       f(at / "D", tensor_info{1, inner, role::bias, 0, &one}, p.d...);
       to_output::visit(f, at / "out_proj", p.out_proj...);
@@ -81,7 +82,7 @@ struct mamba : attention::policy {
     template <class T>
     struct cache {
       T* xz = nullptr;          ///< [rows, 2 inner]
-      T* filtered = nullptr;    ///< [rows, inner] after the convolution, before silu
+      T* filtered = nullptr;    ///< [rows, inner] before silu or softplus
       T* x = nullptr;           ///< [rows, inner] after silu
       T* dbc = nullptr;         ///< [rows, mixed]
       T* low = nullptr;         ///< [rows, rank] the first columns of dbc
@@ -144,11 +145,7 @@ struct mamba : attention::policy {
       ctx.on.threads.each(
           rows, [&](index row) { std::copy_n(c.dbc + row * mixed, rank, c.low + row * rank); });
       to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.delta, rows}, none, ctx);
-      ctx.on.threads.each(rows, [&](index row) {
-        // softplus(x) = log(1 + e^x), without overflow
-        for (T* x = c.delta + row * inner; x != c.delta + (row + 1) * inner; ++x)
-          *x = (std::max)(*x, T(0)) + std::log1p(std::exp(-std::abs(*x)));
-      });
+      ops::softplus(ctx.on, rows * inner, c.delta);
       ops::selective_scan(ctx.on, scan(p, c, ctx));
       to_output::template forward<T, S>(p.out_proj, {c.gated, rows}, y, none, ctx);
     }
@@ -167,11 +164,9 @@ struct mamba : attention::policy {
           ctx.on, scan(p, c, ctx),
           ops::scan_gradient<T>{c.d_gated, c.d_x, c.d_delta, c.d_dbc + rank, c.d_dbc + rank + State,
                                 c.d_xz + inner, dp.a_log, dp.d, c.partial});
-      ctx.on.threads.each(rows, [&](index row) {
-        // softplus' = sigmoid = 1 - e^-softplus
-        for (index i = row * inner; i < (row + 1) * inner; ++i)
-          c.d_delta[i] *= -std::expm1(-c.delta[i]);
-      });
+      // What softplus was taken of is cheap to compute again.
+      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.filtered, rows}, none, ctx);
+      ops::softplus_backward(ctx.on, rows * inner, c.filtered, c.d_delta);
       zero(c.d_low, rank);
       to_delta::template backward<T, S>(p.dt_proj, dp.dt_proj, {c.low, rows}, {c.d_delta, rows},
                                         {c.d_low, rows}, none, ctx);
