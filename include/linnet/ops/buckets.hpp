@@ -22,8 +22,8 @@ constexpr index chunk_before(index u, index chunks) { return u == 0 ? chunks - 1
 template <class T>
 void fill_rotation(seed s, index which, index h, index columns, T* r) {
   for (index j = 0; j < columns; ++j) {
-    random_stream random(s, static_cast<std::uint64_t>(which) << 24 |
-                                static_cast<std::uint64_t>(j));
+    random_stream random(s,
+                         static_cast<std::uint64_t>(which) << 24 | static_cast<std::uint64_t>(j));
     for (index c = 0; c < h; ++c) r[c * columns + j] = static_cast<T>(random.normal());
   }
 }
@@ -40,8 +40,8 @@ void hash_rows(Kernels, index n, index h, const T* x, index stride, index bucket
   }
   for (index i0 = 0; i0 < n; i0 += attention_rows) {
     const index rows = (std::min)(attention_rows, n - i0);
-    Kernels::template multiply<T>(rows, half, h, {x + i0 * stride, stride, 1},
-                                  {r, ld, panel_width}, scratch, ld, {}, ld - half);
+    Kernels::template multiply<T>(rows, half, h, {x + i0 * stride, stride, 1}, {r, ld, panel_width},
+                                  scratch, ld, {}, ld - half);
     for (index i = 0; i < rows; ++i) {
       const T* const row = scratch + i * ld;
       index best = 0;

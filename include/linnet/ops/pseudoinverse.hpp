@@ -24,10 +24,10 @@ struct pseudoinverse {
     return m * round_up(m, panel_width) * (training ? own + 7 : own);
   }
 
-  T* a() const { return matrix(0); }                      ///< A, filled in by the caller
-  T* result() const { return matrix(1 + Iterations); }    ///< Z, after run()
-  T* d_result() const { return matrix(own); }             ///< its gradient, overwritten by backward()
-  T* da() const { return matrix(own + 1); }               ///< gradient of A, after backward()
+  T* a() const { return matrix(0); }                    ///< A, filled in by the caller
+  T* result() const { return matrix(1 + Iterations); }  ///< Z, after run()
+  T* d_result() const { return matrix(own); }           ///< its gradient, overwritten by backward()
+  T* da() const { return matrix(own + 1); }             ///< gradient of A, after backward()
 
   /// A -> Z
   template <class Kernels>

@@ -48,8 +48,7 @@ struct longformer : policy {
     };
     template <class Form>
     struct params : maps::template params<Form> {
-      [[no_unique_address]] std::conditional_t<global, global_params<Form>, std::nullptr_t>
-          all{};
+      [[no_unique_address]] std::conditional_t<global, global_params<Form>, std::nullptr_t> all{};
     };
     template <class F, class... P>
     static constexpr void visit(F&& f, const path& at, P&... p) {
@@ -147,15 +146,14 @@ struct longformer : policy {
       maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         using K = decltype(kernels);
-        tile.begin_backward(kernels, at.rows,
-                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
-                            [](index) { return T(1); });
+        tile.begin_backward(
+            kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+            [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
           tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
           if constexpr (A.relative) {
-            T* const line = ctx.d_bias +
-                            (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
+            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
                             ctx.bias_origin - (at.i0 + i);
             K::template add<T>(at.seen, line, tile.slopes(i), line);
             K::template add<T>(tile.keys() - at.seen, line + at.low, tile.slopes(i) + at.seen,
@@ -164,8 +162,7 @@ struct longformer : policy {
         }
         tile.end_backward(kernels, at.rows, maps::template scale<T>);
         for (index i = 0; i < at.rows; ++i)
-          K::template add<T>(h, c.b.dq + at.query(i, ctx), tile.out(i),
-                             c.b.dq + at.query(i, ctx));
+          K::template add<T>(h, c.b.dq + at.query(i, ctx), tile.out(i), c.b.dq + at.query(i, ctx));
         for (index j = 0; j < tile.keys(); ++j) {
           const index key = at.key(j, ctx);
           K::template add<T>(h, c.b.dk + key, tile.dk(j), c.b.dk + key);
@@ -234,8 +231,8 @@ struct longformer : policy {
                 const index query = i0 + i, first = (std::max)(low, query - half) - low,
                             last = (std::min)(high, query + half + 1) - low;
                 if constexpr (A.relative) {
-                  const T* const line = ctx.bias + head * (2 * ctx.bias_origin + 1) +
-                                        ctx.bias_origin - query;
+                  const T* const line =
+                      ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin - query;
                   K::template add<T>(seen, row, line, row);
                   K::template add<T>(high - low, window, line + low, window);
                 }
@@ -276,12 +273,11 @@ struct longformer : policy {
       ops::fill(ctx.on, first * n, T(0), c.dq);
       ops::fill(ctx.on, rows * kv, T(0), c.dk);
       ops::fill(ctx.on, rows * kv, T(0), c.dv);
-      ops::attention_backward(
-          ctx.on, call(c, ctx),
-          {c.d_mixed, c.dq, c.dk, c.dv, A.relative ? ctx.d_bias : nullptr});
+      ops::attention_backward(ctx.on, call(c, ctx),
+                              {c.d_mixed, c.dq, c.dk, c.dv, A.relative ? ctx.d_bias : nullptr});
       rotate_global(c.dq, c.dk, ctx, true);
-      maps::to_query::template backward<T, S>(p.q, dp.q, {c.x, first}, {c.dq, first},
-                                              {c.dx, first}, none, ctx);
+      maps::to_query::template backward<T, S>(p.q, dp.q, {c.x, first}, {c.dq, first}, {c.dx, first},
+                                              none, ctx);
       maps::to_key::template backward<T, S>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
       maps::to_key::template backward<T, S>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
       ctx.on.threads.each(first, [&](index i) {

@@ -57,15 +57,15 @@ struct lsh : policy {
     template <class T>
     struct cache {
       typename maps::template buffers<T> b{};
-      T* lengths = nullptr;                 ///< [rows, heads] 1 / |q|
-      T *largest = nullptr, *sum = nullptr; ///< [batch, heads, length] of each query's softmax
-      std::int32_t* order = nullptr;        ///< [batch, heads, Rounds, length] tokens, sorted
-      std::int32_t* place = nullptr;        ///< the same size: where each token is in the order
-      std::int32_t* bucket = nullptr;       ///< the same size: each token's bucket
-      T* rotations = nullptr;               ///< [heads, Rounds, h, wide], filled in once
-      index* ready = nullptr;               ///< not 0 when they are
-      std::int32_t* counts = nullptr;       ///< per thread
-      T* scratch = nullptr;                 ///< per thread
+      T* lengths = nullptr;                  ///< [rows, heads] 1 / |q|
+      T *largest = nullptr, *sum = nullptr;  ///< [batch, heads, length] of each query's softmax
+      std::int32_t* order = nullptr;         ///< [batch, heads, Rounds, length] tokens, sorted
+      std::int32_t* place = nullptr;         ///< the same size: where each token is in the order
+      std::int32_t* bucket = nullptr;        ///< the same size: each token's bucket
+      T* rotations = nullptr;                ///< [heads, Rounds, h, wide], filled in once
+      index* ready = nullptr;                ///< not 0 when they are
+      std::int32_t* counts = nullptr;        ///< per thread
+      T* scratch = nullptr;                  ///< per thread
       index scratch_size = 0, wide = 0, most = 0;
       bool training = false;
       int site = 0;
@@ -147,9 +147,9 @@ struct lsh : policy {
           (void)K::template exp_sum<T>(tile.keys(), c.largest[query], tile.row(i));
           K::template scale<T>(tile.keys(), T(1) / c.sum[query], tile.row(i));
         }
-        tile.begin_backward(kernels, at.rows,
-                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
-                            [](index) { return T(1); });
+        tile.begin_backward(
+            kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+            [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
           tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
           // The sum over all rounds of probability times slope is the output times its slope.
@@ -159,8 +159,7 @@ struct lsh : policy {
           for (index j = 0; j < tile.keys(); ++j)
             slopes[j] = at.key_token(j) == t ? T(0) : tile.row(i)[j] * (slopes[j] - all);
           if constexpr (A.relative) {
-            T* const line = ctx.d_bias +
-                            (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
+            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
                             ctx.bias_origin - t;
             for (index j = 0; j < tile.keys(); ++j) line[at.key_token(j)] += slopes[j];
           }
@@ -246,8 +245,8 @@ struct lsh : policy {
                          c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
                          c.scratch + rank * c.scratch_size, c.bucket + at);
         });
-        ops::sort_by_bucket(valid, buckets, c.bucket + at, c.counts + rank * 2 * c.wide, c.order + at,
-                            c.place + at);
+        ops::sort_by_bucket(valid, buckets, c.bucket + at, c.counts + rank * 2 * c.wide,
+                            c.order + at, c.place + at);
       });
     }
     /// Calls f(kernels, tile, block) for all blocks of queries, with their scores in the tile.
@@ -278,8 +277,16 @@ struct lsh : policy {
       const auto first = [&](index u) { return order + u * Bucket; };
       const auto count = [&](index u) { return (std::min)(Bucket, valid - u * Bucket); };
       const index previous = ops::chunk_before(chunk, chunks);
-      block<T> at{b, head, round, 0, count(chunk), chunks > 1 ? count(previous) : 0,
-                  first(chunk), first(chunk), first(previous), false};
+      block<T> at{b,
+                  head,
+                  round,
+                  0,
+                  count(chunk),
+                  chunks > 1 ? count(previous) : 0,
+                  first(chunk),
+                  first(chunk),
+                  first(previous),
+                  false};
       tile.load_keys(
           at.own + at.before,
           [&](index j) { return c.b.k + (b * ctx.length + at.key_token(j)) * n + head * h; },

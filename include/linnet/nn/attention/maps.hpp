@@ -136,8 +136,8 @@ struct attention_maps {
 
   /// Softmax attention of these queries over some keys, [batch, keys], of the same heads.
   template <class T>
-  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_, const T* k,
-                                     const T* v, T* to) {
+  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
+                                     const T* k, const T* v, T* to) {
     ops::attention_call<T> a{};
     a.batch = batch;
     a.queries = queries;

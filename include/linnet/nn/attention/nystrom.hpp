@@ -61,8 +61,8 @@ struct nystrom : policy {
     template <class T>
     struct cache {
       typename maps::template buffers<T> b{};
-      T *q = nullptr, *k = nullptr;            ///< landmarks [batch, m, n]
-      T *values = nullptr, *mixed = nullptr;   ///< [batch, m, n]: softmax(~q k^T) v, and Z times it
+      T *q = nullptr, *k = nullptr;           ///< landmarks [batch, m, n]
+      T *values = nullptr, *mixed = nullptr;  ///< [batch, m, n]: softmax(~q k^T) v, and Z times it
       T *dq = nullptr, *dk = nullptr, *d_values = nullptr, *d_mixed = nullptr;  ///< gradients
       index* landmarks = nullptr;                                               ///< [batch] in use
       T* scratch = nullptr;                                                     ///< per thread
@@ -84,9 +84,8 @@ struct nystrom : policy {
         c.d_values = p.scratch.take<T>(size);
         c.d_mixed = p.scratch.take<T>(size);
       }
-      c.scratch_size =
-          (std::max)(ops::attention_scratch((std::max)(e.length, m), h, e.training),
-                     ops::pseudoinverse<T>::size(m, e.training));
+      c.scratch_size = (std::max)(ops::attention_scratch((std::max)(e.length, m), h, e.training),
+                                  ops::pseudoinverse<T>::size(m, e.training));
       c.scratch = p.scratch.take<T>(c.scratch_size * e.threads);
       p.scratch.release(mark);
       return c;

@@ -38,7 +38,7 @@ struct policy {
   static constexpr bool causal = true;         ///< can be kept from seeing later tokens
   static constexpr bool bidirectional = true;  ///< can see later tokens
   static constexpr bool continues = true;      ///< can continue cached sequences
-  static constexpr index longest = 0;          ///< most tokens of a sequence; 0 for any number
+  static constexpr index longest = 0;          ///< most tokens an encoder may read; 0 for any
   /// What files call it; a kind that changes what weights compute has a name of its own.
   static std::string name() { return "custom"; }
 };

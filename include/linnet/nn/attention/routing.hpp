@@ -11,13 +11,13 @@ LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
-/// Content-based sparse attention (Roy et al. 2021; zoo D7). Queries and keys have unit length; each
-/// head has `Clusters` centroids, and each centroid takes the `Window` queries and the `Window`
-/// keys of a sequence that point most its way (all, of a shorter sequence; the earlier of equals),
-/// which attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h) divided by
-/// sqrt(h). A token in several clusters gets the mean of their outputs, one in none zero. With
-/// Clusters = Window = sqrt(T), O(T^1.5). A causal layer shares queries and keys, so that a token
-/// always finds itself, and masks later ones.
+/// Content-based sparse attention (Roy et al. 2021; zoo D7). Queries and keys have unit length;
+/// each head has `Clusters` centroids, and each centroid takes the `Window` queries and the
+/// `Window` keys of a sequence that point most its way (all, of a shorter sequence; the earlier of
+/// equals), which attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h)
+/// divided by sqrt(h). A token in several clusters gets the mean of their outputs, one in none
+/// zero. With Clusters = Window = sqrt(T), O(T^1.5). A causal layer shares queries and keys, so
+/// that a token always finds itself, and masks later ones.
 ///
 /// Centroids are tensors of role::average: backward adds to each the queries and keys nearest to
 /// it, and a trainer moves it there (k-means by a running average). They have no derivative, and
@@ -92,8 +92,8 @@ struct routing : policy {
         c.keys = m.keep.take<std::int32_t>(members);
       }
       c.share = m.keep.take<T>(e.rows() * A.heads);
-      c.scratch_size = (std::max)({ops::attention_tile<T>::size(c.most, h, e.training), e.length,
-                                   Clusters});
+      c.scratch_size =
+          (std::max)({ops::attention_tile<T>::size(c.most, h, e.training), e.length, Clusters});
       c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
       c.order = m.scratch.take<std::int32_t>(e.length * e.threads);
       m.scratch.release(mark);
@@ -131,16 +131,15 @@ struct routing : policy {
       maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         using K = decltype(kernels);
-        tile.begin_backward(kernels, at.rows,
-                            [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
-                            [&](index i) { return at.share(i, c, ctx); });
+        tile.begin_backward(
+            kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
+            [&](index i) { return at.share(i, c, ctx); });
         for (index i = 0; i < at.rows; ++i) {
           tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i), true);
           T* const slopes = tile.slopes(i);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), slopes, slopes);
           if constexpr (A.relative) {
-            T* const line = ctx.d_bias +
-                            (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
+            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
                             ctx.bias_origin - at.token(i);
             for (index j = 0; j < tile.keys(); ++j) line[at.keys[j]] += slopes[j];
           }
@@ -162,8 +161,8 @@ struct routing : policy {
       linnet::detail::unit_heads_backward(ctx.on, rows, A.heads, h, c.b.q, c.q_lengths, c.b.dq,
                                           c.b.dq, false);
       if constexpr (!shares)
-        linnet::detail::unit_heads_backward(ctx.on, rows, A.kv_heads, h, c.b.k, c.k_lengths,
-                                            c.b.dk, c.b.dk, false);
+        linnet::detail::unit_heads_backward(ctx.on, rows, A.kv_heads, h, c.b.k, c.k_lengths, c.b.dk,
+                                            c.b.dk, false);
       maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
@@ -277,18 +276,16 @@ struct routing : policy {
         at.i0 = i0;
         at.rows = (std::min)(ops::attention_rows, window - i0);
         at.last = i0 + at.rows == window;
-        tile.score(kernels, at.rows, scale<T>,
-                   [&](index i) { return c.b.q + at.query(i, ctx); });
+        tile.score(kernels, at.rows, scale<T>, [&](index i) { return c.b.q + at.query(i, ctx); });
         for (index i = 0; i < at.rows; ++i) {
           T* const row = tile.row(i);
           if constexpr (A.relative) {
-            const T* const line = ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin -
-                                  at.token(i);
+            const T* const line =
+                ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin - at.token(i);
             for (index j = 0; j < window; ++j) row[j] += line[at.keys[j]];
           }
           // Sorted and shared, the keys up to the query itself come first.
-          if constexpr (A.causal)
-            std::fill(row + i0 + i + 1, row + window, ops::hidden_score<T>);
+          if constexpr (A.causal) std::fill(row + i0 + i + 1, row + window, ops::hidden_score<T>);
           Kernels::template softmax<T>(window, row);
         }
         f(kernels, tile, std::as_const(at));

@@ -28,8 +28,7 @@ void unit_heads_backward(const ops::machine& on, index rows, index heads, index 
     T along = T(0);
     for (index c = 0; c < h; ++c) along += y[i * h + c] * dy[i * h + c];
     for (index c = 0; c < h; ++c)
-      dx[i * h + c] =
-          (add ? dx[i * h + c] : T(0)) + r[i] * (dy[i * h + c] - along * y[i * h + c]);
+      dx[i * h + c] = (add ? dx[i * h + c] : T(0)) + r[i] * (dy[i * h + c] - along * y[i * h + c]);
   });
 }
 
