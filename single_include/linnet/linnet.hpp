@@ -1680,6 +1680,82 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(w + i, wi - (rate * mi / (root<T>(vi) + eps) + decay * wi), c);
   }
 }
+
+/// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
+template <class T>
+LINNET_TARGET static void softplus(index n, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> v = get(x + i, c), zero = {};
+    const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
+    if constexpr (sizeof(T) == 4) {
+      // log(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3
+      const vec<T> s = u / (T(2) + u), q = s * s;
+      vec<T> p = q * T(1.0 / 13) + T(1.0 / 11);
+      p = p * q + T(1.0 / 9);
+      p = p * q + T(1.0 / 7);
+      p = p * q + T(1.0 / 5);
+      p = p * q + T(1.0 / 3);
+      put<T>(x + i, positive + T(2) * (s + s * (q * p)), c);
+    } else {
+      T values[lanes<T>];
+      store<T>(values, u);
+      for (int l = 0; l < lanes<T>; ++l) values[l] = std::log1p(values[l]);
+      put<T>(x + i, positive + load<T>(values), c);
+    }
+  }
+}
+/// dx *= 1 / (1 + e^-x), the derivative of softplus.
+template <class T>
+LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
+}
+
+/// One token of the scans of `rows` channels with n states each (zoo D11): decay = exp(delta_i
+/// a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij c_j. next may be h.
+template <class T>
+LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+                                    const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
+    const T input = delta[i] * x[i];
+    vec<T> all = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> e = exp<T>(delta[i] * get(a + j, count));
+      const vec<T> s = e * get(h + j, count) + input * get(b + j, count);
+      put<T>(decay + j, e, count);
+      put<T>(next + j, s, count);
+      all += s * get(c + j, count);
+    }
+    y[i] = sum<T>(all);
+  }
+}
+/// Its derivative: g_ij = carried_ij + dy_i c_j is that of next_ij; carried becomes decay g, da, db
+/// and dc are added to, d_input = g . b (of delta_i x_i) and d_decay (of delta_i through the decay)
+/// are overwritten.
+template <class T>
+LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+                                             const T* a, const T* b, const T* c, const T* h,
+                                             const T* decay, const T* next, const T* dy, T* carried,
+                                             T* da, T* db, T* dc, T* d_input, T* d_decay) {
+  for (index i = 0; i < rows;
+       ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+    const T input = delta[i] * x[i];
+    vec<T> inputs = {}, decays = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> g = get(carried + j, count) + dy[i] * get(c + j, count);
+      const vec<T> past = get(decay + j, count) * g;
+      const vec<T> u = past * get(h + j, count);
+      put<T>(carried + j, past, count);
+      put<T>(da + j, get(da + j, count) + delta[i] * u, count);
+      put<T>(db + j, get(db + j, count) + input * g, count);
+      put<T>(dc + j, get(dc + j, count) + dy[i] * get(next + j, count), count);
+      inputs += g * get(b + j, count);
+      decays += u * get(a + j, count);
+    }
+    d_input[i] = sum<T>(inputs);
+    d_decay[i] = sum<T>(decays);
+  }
+}
 #undef LINNET_FOR_VECTORS
 };
 #undef LINNET_TARGET
@@ -2591,6 +2667,82 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(m + i, mi, c);
     put<T>(v + i, vi, c);
     put<T>(w + i, wi - (rate * mi / (root<T>(vi) + eps) + decay * wi), c);
+  }
+}
+
+/// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
+template <class T>
+LINNET_TARGET static void softplus(index n, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> v = get(x + i, c), zero = {};
+    const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
+    if constexpr (sizeof(T) == 4) {
+      // log(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3
+      const vec<T> s = u / (T(2) + u), q = s * s;
+      vec<T> p = q * T(1.0 / 13) + T(1.0 / 11);
+      p = p * q + T(1.0 / 9);
+      p = p * q + T(1.0 / 7);
+      p = p * q + T(1.0 / 5);
+      p = p * q + T(1.0 / 3);
+      put<T>(x + i, positive + T(2) * (s + s * (q * p)), c);
+    } else {
+      T values[lanes<T>];
+      store<T>(values, u);
+      for (int l = 0; l < lanes<T>; ++l) values[l] = std::log1p(values[l]);
+      put<T>(x + i, positive + load<T>(values), c);
+    }
+  }
+}
+/// dx *= 1 / (1 + e^-x), the derivative of softplus.
+template <class T>
+LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
+}
+
+/// One token of the scans of `rows` channels with n states each (zoo D11): decay = exp(delta_i
+/// a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij c_j. next may be h.
+template <class T>
+LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+                                    const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
+    const T input = delta[i] * x[i];
+    vec<T> all = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> e = exp<T>(delta[i] * get(a + j, count));
+      const vec<T> s = e * get(h + j, count) + input * get(b + j, count);
+      put<T>(decay + j, e, count);
+      put<T>(next + j, s, count);
+      all += s * get(c + j, count);
+    }
+    y[i] = sum<T>(all);
+  }
+}
+/// Its derivative: g_ij = carried_ij + dy_i c_j is that of next_ij; carried becomes decay g, da, db
+/// and dc are added to, d_input = g . b (of delta_i x_i) and d_decay (of delta_i through the decay)
+/// are overwritten.
+template <class T>
+LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+                                             const T* a, const T* b, const T* c, const T* h,
+                                             const T* decay, const T* next, const T* dy, T* carried,
+                                             T* da, T* db, T* dc, T* d_input, T* d_decay) {
+  for (index i = 0; i < rows;
+       ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+    const T input = delta[i] * x[i];
+    vec<T> inputs = {}, decays = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> g = get(carried + j, count) + dy[i] * get(c + j, count);
+      const vec<T> past = get(decay + j, count) * g;
+      const vec<T> u = past * get(h + j, count);
+      put<T>(carried + j, past, count);
+      put<T>(da + j, get(da + j, count) + delta[i] * u, count);
+      put<T>(db + j, get(db + j, count) + input * g, count);
+      put<T>(dc + j, get(dc + j, count) + dy[i] * get(next + j, count), count);
+      inputs += g * get(b + j, count);
+      decays += u * get(a + j, count);
+    }
+    d_input[i] = sum<T>(inputs);
+    d_decay[i] = sum<T>(decays);
   }
 }
 #undef LINNET_FOR_VECTORS
@@ -3506,6 +3658,82 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(w + i, wi - (rate * mi / (root<T>(vi) + eps) + decay * wi), c);
   }
 }
+
+/// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
+template <class T>
+LINNET_TARGET static void softplus(index n, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> v = get(x + i, c), zero = {};
+    const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
+    if constexpr (sizeof(T) == 4) {
+      // log(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3
+      const vec<T> s = u / (T(2) + u), q = s * s;
+      vec<T> p = q * T(1.0 / 13) + T(1.0 / 11);
+      p = p * q + T(1.0 / 9);
+      p = p * q + T(1.0 / 7);
+      p = p * q + T(1.0 / 5);
+      p = p * q + T(1.0 / 3);
+      put<T>(x + i, positive + T(2) * (s + s * (q * p)), c);
+    } else {
+      T values[lanes<T>];
+      store<T>(values, u);
+      for (int l = 0; l < lanes<T>; ++l) values[l] = std::log1p(values[l]);
+      put<T>(x + i, positive + load<T>(values), c);
+    }
+  }
+}
+/// dx *= 1 / (1 + e^-x), the derivative of softplus.
+template <class T>
+LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
+}
+
+/// One token of the scans of `rows` channels with n states each (zoo D11): decay = exp(delta_i
+/// a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij c_j. next may be h.
+template <class T>
+LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+                                    const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
+    const T input = delta[i] * x[i];
+    vec<T> all = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> e = exp<T>(delta[i] * get(a + j, count));
+      const vec<T> s = e * get(h + j, count) + input * get(b + j, count);
+      put<T>(decay + j, e, count);
+      put<T>(next + j, s, count);
+      all += s * get(c + j, count);
+    }
+    y[i] = sum<T>(all);
+  }
+}
+/// Its derivative: g_ij = carried_ij + dy_i c_j is that of next_ij; carried becomes decay g, da, db
+/// and dc are added to, d_input = g . b (of delta_i x_i) and d_decay (of delta_i through the decay)
+/// are overwritten.
+template <class T>
+LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+                                             const T* a, const T* b, const T* c, const T* h,
+                                             const T* decay, const T* next, const T* dy, T* carried,
+                                             T* da, T* db, T* dc, T* d_input, T* d_decay) {
+  for (index i = 0; i < rows;
+       ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+    const T input = delta[i] * x[i];
+    vec<T> inputs = {}, decays = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> g = get(carried + j, count) + dy[i] * get(c + j, count);
+      const vec<T> past = get(decay + j, count) * g;
+      const vec<T> u = past * get(h + j, count);
+      put<T>(carried + j, past, count);
+      put<T>(da + j, get(da + j, count) + delta[i] * u, count);
+      put<T>(db + j, get(db + j, count) + input * g, count);
+      put<T>(dc + j, get(dc + j, count) + dy[i] * get(next + j, count), count);
+      inputs += g * get(b + j, count);
+      decays += u * get(a + j, count);
+    }
+    d_input[i] = sum<T>(inputs);
+    d_decay[i] = sum<T>(decays);
+  }
+}
 #undef LINNET_FOR_VECTORS
 };
 #undef LINNET_TARGET
@@ -4060,6 +4288,14 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
   LINNET_ACTIVATION(L, silu, T)
+#define LINNET_SCANS_OF(L, T)                                                                      \
+  LINNET_EXTERN void detail::L::softplus<T>(index, T*);                                            \
+  LINNET_EXTERN void detail::L::softplus_backward<T>(index, const T*, T*);                         \
+  LINNET_EXTERN void detail::L::scan_step<T>(index, index, const T*, const T*, const T*, const T*, \
+                                             const T*, const T*, T*, T*, T*);                      \
+  LINNET_EXTERN void detail::L::scan_step_backward<T>(index, index, const T*, const T*, const T*,  \
+                                                      const T*, const T*, const T*, const T*,      \
+                                                      const T*, const T*, T*, T*, T*, T*, T*, T*);
 #define LINNET_LEVEL(L)                   \
   LINNET_PRODUCT(L, float)                \
   LINNET_PRODUCT(L, double)               \
@@ -4067,7 +4303,9 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_ATTENTION(L, float, bf16_code)   \
   LINNET_ATTENTION(L, float, std::int8_t) \
   LINNET_ROWS_OF(L, float)                \
-  LINNET_ROWS_OF(L, double)
+  LINNET_ROWS_OF(L, double)               \
+  LINNET_SCANS_OF(L, float)               \
+  LINNET_SCANS_OF(L, double)
 
 LINNET_SIMD_NAMESPACE_BEGIN
 namespace simd {
@@ -4088,6 +4326,7 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_ACTIVATION
 #undef LINNET_ATTENTION
 #undef LINNET_ROWS_OF
+#undef LINNET_SCANS_OF
 #undef LINNET_LEVEL
 
 #endif
@@ -5310,6 +5549,22 @@ void activation_backward(const machine& on, index n, const T* x, const T* dy, T*
     });
   });
 }
+/// x[n] = log(1 + e^x[n])
+template <class T>
+void softplus(const machine& on, index n, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
+  });
+}
+/// dx[n] *= the derivative of softplus at x[n]
+template <class T>
+void softplus_backward(const machine& on, index n, const T* x, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
+    });
+  });
+}
 /// y[n] = f(gate[n]) up[n] (zoo A4, C1)
 template <activation_kind A, class T>
 void gated(const machine& on, index n, const T* gate, const T* up, T* y) {
@@ -5894,9 +6149,9 @@ class sampler {
       out[detail::slot(order[static_cast<std::size_t>(i)])] = weight(logits, order, i) / l.mass;
   }
   /// True with this probability.
-  bool accept(double probability) { return random_.uniform() < probability; }
+  bool accept(double probability) { return fine_uniform() < probability; }
   /// A token with a probability in proportion to its weight.
-  token pick(std::span<const double> weights) { return detail::draw(weights, random_.uniform()); }
+  token pick(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
 
  private:
   /// The first `kept` tokens of the order have weights of this sum; the others are out.
@@ -5905,6 +6160,11 @@ class sampler {
     double mass;
   };
 
+  /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
+  double fine_uniform() {
+    const double high = random_.bits() >> 5, low = random_.bits() >> 6;
+    return (high * 0x1p26 + low) * 0x1p-53;
+  }
   /// Each token so far once; `mark` is overwritten.
   template <class T>
   void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
@@ -6590,29 +6850,18 @@ class contrast {
       logits_ = amateur_->feed(so_far.subspan(static_cast<std::size_t>(read_)));
     read_ = count;
     if (logits_.size() != expert.size()) return;
-    const double expert_total = log_total<X>(expert), amateur_total = log_total<T>(logits_);
     const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
     const double least = how_.plausibility > 0 ? most + std::log(how_.plausibility) : -1e300;
     for (std::size_t i = 0; i < expert.size(); ++i) {
       const auto e = static_cast<double>(expert[i]), a = static_cast<double>(logits_[i]);
-      // From the logit itself, so that a difference of exactly 0 keeps every tie and order.
-      expert[i] =
-          e < least && e < most
-              ? static_cast<X>(-1e30)
-              : static_cast<X>(e + how_.weight * ((e - expert_total) - (a - amateur_total)));
+      // Logits are log P up to a constant, which does not change the law. A difference of exactly
+      // 0 keeps every tie and order.
+      expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
     }
   }
 
  private:
   static constexpr index unknown = -1;
-  /// log of the sum of the exponentials.
-  template <class X>
-  static double log_total(std::span<const X> logits) {
-    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-    double total = 0;
-    for (const X l : logits) total += std::exp(static_cast<double>(l) - largest);
-    return largest + std::log(total);
-  }
 
   session<M, T>* amateur_;
   contrasting how_;
@@ -7568,7 +7817,7 @@ struct policy {
   static constexpr bool rewinds = false;         ///< cached tokens can be taken back again
   static constexpr bool forgets = false;         ///< a cache keeps only what later tokens will see
   static constexpr index slots = 0;              ///< positions that it needs whatever the length
-  static constexpr index longest = 0;            ///< most tokens of a sequence; 0 for any number
+  static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
   /// What files call it; a kind that changes what weights compute has a name of its own.
@@ -13056,11 +13305,17 @@ struct fourier_buffers {
   /// Places them in memory of values().
   fourier_buffers(T* memory, index points, index width)
       : real(memory),
-        imaginary(memory + points * width),
-        other_real(memory + 2 * points * width),
-        other_imaginary(memory + 3 * points * width) {}
+        imaginary(memory + apart(points, width)),
+        other_real(memory + 2 * apart(points, width)),
+        other_imaginary(memory + 3 * apart(points, width)) {}
   /// Values that transforms of any length up to n need.
-  static constexpr index values(index n, index width) { return 4 * fourier_points(n) * width; }
+  static constexpr index values(index n, index width) {
+    return 4 * apart(fourier_points(n), width);
+  }
+  /// A few cache lines more than needed, or buffers of a power of two share their cache sets.
+  static constexpr index apart(index points, index width) {
+    return points * width + 5 * 64 / static_cast<index>(sizeof(T));
+  }
   /// Exchanges the pairs.
   void swap() {
     std::swap(real, other_real);
@@ -13172,18 +13427,20 @@ struct fnet : attention::policy {
 
     template <class T>
     struct cache {
-      T *real = nullptr, *imaginary = nullptr;  ///< [rows, half] spectra of the rows
-      T* tables = nullptr;                      ///< one per sequence, then the rows' own
-      ops::fourier_table<T>* all = nullptr;     ///< [batch + 1] what is in them
-      T* scratch = nullptr;                     ///< per thread
+      /// [batch, (half + width - 1) / width, length, width] spectra of the rows, in blocks of
+      /// columns that the second transform reads in one piece; zeros fill the last one.
+      T *real = nullptr, *imaginary = nullptr;
+      T* tables = nullptr;                   ///< one per sequence, then the rows' own
+      ops::fourier_table<T>* all = nullptr;  ///< [batch + 1] what is in them
+      T* scratch = nullptr;                  ///< per thread
       index table_size = 0, scratch_size = 0;
     };
     template <class T>
     static constexpr cache<T> plan(planner& m, const extents& e) {
       cache<T> c;
       const index longest = (std::max)(e.length, in), mark = m.scratch.mark();
-      c.real = m.scratch.take<T>(e.rows() * half);
-      c.imaginary = m.scratch.take<T>(e.rows() * half);
+      c.real = m.scratch.take<T>(e.rows() * round_up(half, width<T>));
+      c.imaginary = m.scratch.take<T>(e.rows() * round_up(half, width<T>));
       c.table_size = ops::fourier_table_values(e.length);
       c.tables = m.scratch.take<T>(e.batch * c.table_size + ops::fourier_table_values(in));
       c.all = m.scratch.take<ops::fourier_table<T>>(e.batch + 1);
@@ -13221,7 +13478,7 @@ struct fnet : attention::policy {
     /// y = Re(F_T x F_d), or y += ...; zero at padding.
     template <bool Accumulate, class T>
     static void transform(view<const T, in> x, view<T, in> y, cache<T>& c, context<T>& ctx) {
-      constexpr index w = width<T>;
+      constexpr index w = width<T>, column_units = (half + w - 1) / w;
       T* const own = c.scratch + ctx.on.threads.rank() * c.scratch_size;
       ctx.on.threads.each(ctx.batch + 1, [&](index b) {
         const index n = b < ctx.batch ? ctx.length_of(b) : in;
@@ -13242,30 +13499,30 @@ struct fnet : attention::policy {
             z.imaginary[j * w + i] = i + w < count ? x(at + i + w, j) : T(0);
           }
         ops::fourier(c.all[ctx.batch], w, z);
-        for (index i = 0; i < (std::min)(w, count); ++i)
-          for (index j = 0; j < half; ++j) {
-            const index k = j * w + i, mirror = (in - j) % in * w + i, to = (at + i) * half + j;
-            c.real[to] = T(0.5) * (z.real[k] + z.real[mirror]);
-            c.imaginary[to] = T(0.5) * (z.imaginary[k] - z.imaginary[mirror]);
-            if (i + w >= count) continue;
-            c.real[to + w * half] = T(0.5) * (z.imaginary[k] + z.imaginary[mirror]);
-            c.imaginary[to + w * half] = T(0.5) * (z.real[mirror] - z.real[k]);
+        for (index j = 0; j < column_units * w; ++j) {
+          const index to = ((b * column_units + j / w) * ctx.length + first) * w + j % w;
+          const index k = j * w, mirror = (in - j) % in * w;
+          for (index i = 0; i < count; ++i) {
+            const index one = k + i % w, two = mirror + i % w;
+            const bool sums = i < w, real = j < half;
+            c.real[to + i * w] = !real  ? T(0)
+                                 : sums ? T(0.5) * (z.real[one] + z.real[two])
+                                        : T(0.5) * (z.imaginary[one] + z.imaginary[two]);
+            c.imaginary[to + i * w] = !real  ? T(0)
+                                      : sums ? T(0.5) * (z.imaginary[one] - z.imaginary[two])
+                                             : T(0.5) * (z.real[two] - z.real[one]);
           }
+        }
       });
       // Column in - j is the conjugate of column j, with the tokens mirrored.
-      constexpr index column_units = (half + w - 1) / w;
       ctx.on.threads.each(ctx.batch * column_units, [&](index unit) {
         const index b = unit / column_units, first = unit % column_units * w;
         const index count = (std::min)(w, half - first), length = ctx.length_of(b);
         const index at = b * ctx.length;
         const auto put = [](T& to, T value) { to = Accumulate ? to + value : value; };
         ops::fourier_buffers<T> z(own, ops::fourier_points(length), w);
-        for (index i = 0; i < length; ++i)
-          for (index j = 0; j < w; ++j) {
-            const index from = (at + i) * half + first + j;
-            z.real[i * w + j] = j < count ? c.real[from] : T(0);
-            z.imaginary[i * w + j] = j < count ? c.imaginary[from] : T(0);
-          }
+        std::copy_n(c.real + unit * ctx.length * w, length * w, z.real);
+        std::copy_n(c.imaginary + unit * ctx.length * w, length * w, z.imaginary);
         ops::fourier(c.all[b], w, z);
         for (index i = 0; i < ctx.length; ++i)
           for (index j = first; j < first + count; ++j) {
@@ -13386,7 +13643,7 @@ constexpr index scan_groups(index channels) { return (channels + scan_group - 1)
 constexpr index scan_scratch(index length, index states, bool training) {
   const index wide = scan_channels * states;
   const index tokens = (std::min)(length, scan_tokens);
-  const index backward = (2 * tokens + 3) * wide + (tokens + 4) * scan_channels + states;
+  const index backward = (2 * tokens + 3) * wide + (tokens + 3) * scan_channels;
   return 3 * wide + scan_channels + (training ? backward : 0);
 }
 /// Values that the backward pass adds up in a fixed order.
@@ -13471,17 +13728,8 @@ struct scan_unit {
 
   /// e[wide] = exp(delta A), to = e h + delta x B, values = to . C + D x, for token t.
   void step(index t, const T* h, T* e, T* to, T* values) const {
-    const T *const xt = x(t), *const dt = delta(t), *const bt = b(t);
-    for (index i = 0; i < count; ++i)
-      for (index n = 0; n < states; ++n) e[i * states + n] = dt[i] * a[i * states + n];
-    (void)Kernels::template exp_sum<T>(wide, T(0), e);
-    for (index i = 0; i < count; ++i) {
-      const T input = dt[i] * xt[i];
-      for (index n = 0; n < states; ++n)
-        to[i * states + n] = e[i * states + n] * h[i * states + n] + input * bt[n];
-    }
-    Kernels::template dots<T>(count, states, T(1), c(t), to, states, values);
-    for (index i = 0; i < count; ++i) values[i] += call.d[first + i] * xt[i];
+    Kernels::template scan_step<T>(count, states, delta(t), x(t), a, b(t), c(t), h, e, to, values);
+    for (index i = 0; i < count; ++i) values[i] += call.d[first + i] * x(t)[i];
   }
 
   void forward() const {
@@ -13503,10 +13751,10 @@ struct scan_unit {
     T* const h = take((tokens + 1) * wide);  // before each token of the block, and after the last
     T* const e = take(tokens * wide);
     T* const ys = take(tokens * count);
-    T* const g = take(wide);        // of h_t
-    T* const carried = take(wide);  // exp(delta A) g of the token after
-    T *const dy = take(count), *const input = take(count), *const gb = take(count);
-    T* const sums = take(states);
+    T* const carried = take(wide);  // exp(delta A) times the gradient of h, of the token after
+    T* const da = take(wide);
+    T *const dy = take(count), *const d_input = take(count), *const d_decay = take(count);
+    std::fill_n(da, wide, T(0));
     std::fill_n(carried, wide, T(0));
     for (index t = valid; t < call.length; ++t) {
       std::fill_n(grad.dx + row(t) * call.channels + first, count, T(0));
@@ -13520,37 +13768,21 @@ struct scan_unit {
         step(t0 + i, h + i * wide, e + i * wide, h + (i + 1) * wide, ys + i * count);
       for (index i = rows; i-- > 0;) {
         const index t = t0 + i, at = row(t) * call.channels + first;
-        const T *const xt = x(t), *const dt = delta(t), *const bt = b(t), *const ct = c(t);
-        T* const et = e + i * wide;
+        const T *const xt = x(t), *const dt = delta(t);
         Kernels::template gated_backward<activation_kind::silu, T>(
             count, z(t), ys + i * count, grad.d_out + at, grad.dz + row(t) * call.z_stride + first,
             dy);
-        for (index j = 0; j < count; ++j)
-          for (index n = 0; n < states; ++n)
-            g[j * states + n] = carried[j * states + n] + dy[j] * ct[n];
-        for (index j = 0; j < wide; ++j) carried[j] = et[j] * g[j];
-        // dC_n = sum_j dy_j h_jn, dB_n = sum_j delta_j x_j g_jn
-        for (index j = 0; j < count; ++j) input[j] = dt[j] * xt[j];
-        Kernels::template mix<T>(count, states, input, g, states, sums);
-        Kernels::template add<T>(states, d_bc + 2 * t * states, sums, d_bc + 2 * t * states);
-        Kernels::template mix<T>(count, states, dy, h + (i + 1) * wide, states, sums);
-        T* const dc = d_bc + (2 * t + 1) * states;
-        Kernels::template add<T>(states, dc, sums, dc);
-        Kernels::template dots<T>(count, states, T(1), bt, g, states, gb);
-        // From here on et holds A exp(delta A) h_(t-1) g, the derivative by delta's factor.
-        for (index j = 0; j < wide; ++j) et[j] = a[j] * carried[j] * h[i * wide + j];
+        Kernels::template scan_step_backward<T>(
+            count, states, dt, xt, a, b(t), c(t), h + i * wide, e + i * wide, h + (i + 1) * wide,
+            dy, carried, da, d_bc + 2 * t * states, d_bc + (2 * t + 1) * states, d_input, d_decay);
         for (index j = 0; j < count; ++j) {
-          T sum = 0;
-          for (index n = 0; n < states; ++n) {
-            sum += et[j * states + n];
-            d_a_log[j * states + n] += dt[j] * et[j * states + n];
-          }
-          grad.dx[at + j] = dt[j] * gb[j] + call.d[first + j] * dy[j];
-          grad.d_delta[at + j] = sum + xt[j] * gb[j];
+          grad.dx[at + j] = dt[j] * d_input[j] + call.d[first + j] * dy[j];
+          grad.d_delta[at + j] = xt[j] * d_input[j] + d_decay[j];
           dd[j] += dy[j] * xt[j];
         }
       }
     }
+    for (index j = 0; j < wide; ++j) d_a_log[j] += da[j] * a[j];
   }
 };
 
@@ -13684,6 +13916,7 @@ struct mamba : attention::policy {
       f(filter / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
       to_mixed::visit(f, at / "x_proj", p.x_proj...);
       to_delta::visit(timed, at / "dt_proj", p.dt_proj...);
+      // No weight decay on these two, as on biases.
       f(at / "A_log", tensor_info{inner, State, role::bias, 0, &initial_a_log}, p.a_log...);
       f(at / "D", tensor_info{1, inner, role::bias, 0, &one}, p.d...);
       to_output::visit(f, at / "out_proj", p.out_proj...);
@@ -13692,7 +13925,7 @@ struct mamba : attention::policy {
     template <class T>
     struct cache {
       T* xz = nullptr;          ///< [rows, 2 inner]
-      T* filtered = nullptr;    ///< [rows, inner] after the convolution, before silu
+      T* filtered = nullptr;    ///< [rows, inner] before silu or softplus
       T* x = nullptr;           ///< [rows, inner] after silu
       T* dbc = nullptr;         ///< [rows, mixed]
       T* low = nullptr;         ///< [rows, rank] the first columns of dbc
@@ -13755,11 +13988,7 @@ struct mamba : attention::policy {
       ctx.on.threads.each(
           rows, [&](index row) { std::copy_n(c.dbc + row * mixed, rank, c.low + row * rank); });
       to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.delta, rows}, none, ctx);
-      ctx.on.threads.each(rows, [&](index row) {
-        // softplus(x) = log(1 + e^x), without overflow
-        for (T* x = c.delta + row * inner; x != c.delta + (row + 1) * inner; ++x)
-          *x = (std::max)(*x, T(0)) + std::log1p(std::exp(-std::abs(*x)));
-      });
+      ops::softplus(ctx.on, rows * inner, c.delta);
       ops::selective_scan(ctx.on, scan(p, c, ctx));
       to_output::template forward<T, S>(p.out_proj, {c.gated, rows}, y, none, ctx);
     }
@@ -13778,11 +14007,9 @@ struct mamba : attention::policy {
           ctx.on, scan(p, c, ctx),
           ops::scan_gradient<T>{c.d_gated, c.d_x, c.d_delta, c.d_dbc + rank, c.d_dbc + rank + State,
                                 c.d_xz + inner, dp.a_log, dp.d, c.partial});
-      ctx.on.threads.each(rows, [&](index row) {
-        // softplus' = sigmoid = 1 - e^-softplus
-        for (index i = row * inner; i < (row + 1) * inner; ++i)
-          c.d_delta[i] *= -std::expm1(-c.delta[i]);
-      });
+      // What softplus was taken of is cheap to compute again.
+      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.filtered, rows}, none, ctx);
+      ops::softplus_backward(ctx.on, rows * inner, c.filtered, c.d_delta);
       zero(c.d_low, rank);
       to_delta::template backward<T, S>(p.dt_proj, dp.dt_proj, {c.low, rows}, {c.d_delta, rows},
                                         {c.d_low, rows}, none, ctx);
@@ -16295,10 +16522,10 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 /// Moves each row of the tensors of role::average towards the sum g that backward left in its
-/// gradient, w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|; a row without a usable sum stays.
-/// Clears these gradients, so that no optimizer sees them. Only the direction of a sum counts, not
-/// how many batches it is made of. A trainer does this before each step. Called by every thread of
-/// a team.
+/// gradient, w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|; a row without a usable sum
+/// stays. Clears these gradients, so that no optimizer sees them. Only the direction of a sum
+/// counts, not how many batches it is made of. A trainer does this before each step. Called by
+/// every thread of a team.
 template <class M, class T>
 void follow_averages(const ops::machine& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
   M::visit(
@@ -16457,6 +16684,7 @@ double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* 
   double sum = 0;
   M::visit(
       [&](const path&, const tensor_info& info, const auto& leaf) {
+        if (info.kind == role::average) return;  // no gradient, see follow_averages()
         const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
         on.threads.each(chunks, [&](index c) {
           const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
@@ -16616,11 +16844,11 @@ class trainer {
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
-    follow_averages(on, how_.average, gradients_, *weights_);
     const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
     const bool usable = is_finite(norm) && tokens > 0;
     if (usable) {
       const double clip = how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
+      follow_averages(on, how_.average, gradients_, *weights_);
       optimizer_.update(on, step_ + 1, share * clip, gradients_, state_, *weights_);
       detail::pack_into(on, *weights_, packed_);
     }

@@ -64,8 +64,8 @@ BOOST_AUTO_TEST_CASE(reference) {
           return dot(q, i, keys, j, heads, head, h) / std::sqrt(3.0);
         });
     const auto expected = mapped(mixed, heads * h, run.weight("o.weight"));
-    BOOST_TEST(distance(expected, std::span(run.y).subspan(at(b * length * 6),
-                                                           expected.size())) <= 1e-12);
+    BOOST_TEST(distance(expected, std::span(run.y).subspan(at(b * length * 6), expected.size())) <=
+               1e-12);
   }
 }
 

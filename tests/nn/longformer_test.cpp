@@ -34,13 +34,9 @@ BOOST_AUTO_TEST_CASE(gradients) {
   check_layer<layer<rotary, 4, 3>>({.length = 6, .d_kv = 2, .lengths = {2, 6}});
   check_layer<layer<t5, 4, 0>>({.length = 6, .heads = 2});
   // Several blocks of queries, the window across them.
-  check_layer<layer<shape{.d_model = 2,
-                          .heads = 1,
-                          .kv_heads = 1,
-                          .d_kv = 2,
-                          .scaled = false,
-                          .relative = true},
-                    6, 2>>({.batch = 1, .length = 101, .heads = 1, .dropout = 0.1});
+  check_layer<layer<
+      shape{.d_model = 2, .heads = 1, .kv_heads = 1, .d_kv = 2, .scaled = false, .relative = true},
+      6, 2>>({.batch = 1, .length = 101, .heads = 1, .dropout = 0.1});
 }
 
 // One softmax over window and global keys for a local query, all keys through maps of their own for
@@ -73,9 +69,9 @@ BOOST_AUTO_TEST_CASE(dense_reference) {
         });
     std::copy_n(all.data(), std::min(globals, valid) * heads * h, mixed.data());
     const auto expected = mapped(mixed, heads * h, run.weight("o.weight"));
-    BOOST_TEST(distance(expected, std::span(run.y).subspan(at(b * length * 6),
-                                                           expected.size())) <= 1e-12,
-               "sample " << b);
+    BOOST_TEST(
+        distance(expected, std::span(run.y).subspan(at(b * length * 6), expected.size())) <= 1e-12,
+        "sample " << b);
   }
 }
 

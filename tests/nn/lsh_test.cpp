@@ -92,14 +92,14 @@ void check_reference(index length, std::vector<index> lengths, double tolerance 
       const char* const row = sees.data() + (head * valid + i) * valid;
       return j == i ? std::count(row, row + valid, 1) == 1 : row[j] == 1;
     };
-    const auto mixed = dense_attention(
-        valid, valid, heads, h, v, visible, [&](index head, index i, index j) {
+    const auto mixed =
+        dense_attention(valid, valid, heads, h, v, visible, [&](index head, index i, index j) {
           return dot(q, i, k, j, heads, head, h) * (A.scaled ? 1 / std::sqrt(double(h)) : 1) +
                  (A.relative ? run.bias[at(head * (2 * length + 1) + length + j - i)] : 0);
         });
     const auto expected = mapped(mixed, heads * h, run.weight("o.weight"));
-    BOOST_TEST(distance(expected, std::span(run.y).subspan(at(b * length * 6),
-                                                           expected.size())) <= tolerance,
+    BOOST_TEST(distance(expected, std::span(run.y).subspan(at(b * length * 6), expected.size())) <=
+                   tolerance,
                "sample " << b);
   }
 }

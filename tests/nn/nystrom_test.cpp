@@ -201,9 +201,9 @@ BOOST_AUTO_TEST_CASE(dense_reference) {
         reference({run.input(b, 0), at(run.valid(b) * 6)}, 6, 2, 3, m, 1 / std::sqrt(3.0),
                   run.weight("q.weight"), run.weight("k.weight"), run.weight("v.weight"),
                   run.weight("o.weight"), run.weight("taps.weight"));
-    BOOST_TEST(distance(expected, std::span(run.y).subspan(at(b * length * 6),
-                                                           expected.size())) <= 1e-12,
-               "length " << run.valid(b));
+    BOOST_TEST(
+        distance(expected, std::span(run.y).subspan(at(b * length * 6), expected.size())) <= 1e-12,
+        "length " << run.valid(b));
   }
 }
 

@@ -46,8 +46,7 @@ std::vector<double> spread(const std::vector<double>& x, index heads, index kv_h
   for (index t = 0; t < rows; ++t)
     for (index head = 0; head < heads; ++head)
       for (index c = 0; c < h; ++c)
-        y[at((t * heads + head) * h + c)] =
-            x[at((t * kv_heads + head * kv_heads / heads) * h + c)];
+        y[at((t * heads + head) * h + c)] = x[at((t * kv_heads + head * kv_heads / heads) * h + c)];
   return y;
 }
 
@@ -63,9 +62,8 @@ void check_reference(index length, std::vector<index> lengths) {
     const index valid = run.valid(b);
     const std::span<const double> x(run.input(b, 0), at(valid * 6));
     const auto q = unit(mapped(x, 6, run.weight("q.weight")), h);
-    const auto k = A.causal
-                       ? q
-                       : spread(unit(mapped(x, 6, run.weight("k.weight")), h), heads, A.kv_heads, h);
+    const auto k =
+        A.causal ? q : spread(unit(mapped(x, 6, run.weight("k.weight")), h), heads, A.kv_heads, h);
     const auto v = spread(mapped(x, 6, run.weight("v.weight")), heads, A.kv_heads, h);
     std::vector<double> mixed(at(valid * heads * h)), met(at(valid * heads));
     for (index head = 0; head < heads; ++head)
@@ -101,9 +99,9 @@ void check_reference(index length, std::vector<index> lengths) {
       }
     for (std::size_t i = 0; i < mixed.size(); ++i) mixed[i] /= std::max(1.0, met[i / at(h)]);
     const auto expected = mapped(mixed, heads * h, run.weight("o.weight"));
-    BOOST_TEST(distance(expected, std::span(run.y).subspan(at(b * length * 6),
-                                                           expected.size())) <= 1e-12,
-               "sample " << b);
+    BOOST_TEST(
+        distance(expected, std::span(run.y).subspan(at(b * length * 6), expected.size())) <= 1e-12,
+        "sample " << b);
   }
 }
 }  // namespace
@@ -116,8 +114,9 @@ BOOST_AUTO_TEST_CASE(gradients) {
   check_layer<layer<t5, 2, 4>>({.length = 6, .heads = 4, .lengths = {6, 5}, .dropout = 0.1});
   check_layer<layer<rotary, 2, 4>>({.length = 7, .d_kv = 4});
   // Clusters longer than one block of queries.
-  check_layer<layer<shape{.d_model = 2, .heads = 1, .kv_heads = 1, .d_kv = 2, .causal = true}, 2,
-                    60>>({.batch = 1, .length = 90});
+  check_layer<
+      layer<shape{.d_model = 2, .heads = 1, .kv_heads = 1, .d_kv = 2, .causal = true}, 2, 60>>(
+      {.batch = 1, .length = 90});
 }
 
 BOOST_AUTO_TEST_CASE(dense_reference) {

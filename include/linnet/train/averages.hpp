@@ -10,10 +10,10 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Moves each row of the tensors of role::average towards the sum g that backward left in its
-/// gradient, w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|; a row without a usable sum stays.
-/// Clears these gradients, so that no optimizer sees them. Only the direction of a sum counts, not
-/// how many batches it is made of. A trainer does this before each step. Called by every thread of
-/// a team.
+/// gradient, w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|; a row without a usable sum
+/// stays. Clears these gradients, so that no optimizer sees them. Only the direction of a sum
+/// counts, not how many batches it is made of. A trainer does this before each step. Called by
+/// every thread of a team.
 template <class M, class T>
 void follow_averages(const ops::machine& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
   M::visit(

@@ -37,6 +37,7 @@ double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* 
   double sum = 0;
   M::visit(
       [&](const path&, const tensor_info& info, const auto& leaf) {
+        if (info.kind == role::average) return;  // no gradient, see follow_averages()
         const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
         on.threads.each(chunks, [&](index c) {
           const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
@@ -196,11 +197,11 @@ class trainer {
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
   void apply(const ops::machine& on, index tokens) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
-    follow_averages(on, how_.average, gradients_, *weights_);
     const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
     const bool usable = is_finite(norm) && tokens > 0;
     if (usable) {
       const double clip = how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
+      follow_averages(on, how_.average, gradients_, *weights_);
       optimizer_.update(on, step_ + 1, share * clip, gradients_, state_, *weights_);
       detail::pack_into(on, *weights_, packed_);
     }

@@ -44,7 +44,7 @@ struct policy {
   static constexpr bool rewinds = false;         ///< cached tokens can be taken back again
   static constexpr bool forgets = false;         ///< a cache keeps only what later tokens will see
   static constexpr index slots = 0;              ///< positions that it needs whatever the length
-  static constexpr index longest = 0;            ///< most tokens of a sequence; 0 for any number
+  static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
   /// What files call it; a kind that changes what weights compute has a name of its own.
