@@ -80,10 +80,9 @@ struct attention_unit {
       for (index j = valid; j < wide; ++j) columns[c * wide + j] = T(0);
     }
   }
-  /// scores[rows, wide] = softmax of query rows [i0, i0 + rows) of a head; returns the visible
-  /// width.
+  /// scores[rows, wide] of query rows [i0, i0 + rows) of a head; returns the visible width.
   template <class Kernels>
-  index probabilities(Kernels, index head, index i0, index rows) const {
+  index biased_scores(Kernels, index head, index i0, index rows) const {
     const index seen = visible(i0 + rows - 1);
     const T* const q = call.q + (b * call.queries + i0) * n + head * call.h;
     if (rows == 1) {
@@ -93,14 +92,23 @@ struct attention_unit {
                                     {key_columns, wide, panel_width}, scores, wide,
                                     {nullptr, call.scale, false});
     }
+    if (call.bias)
+      for (index i = 0; i < rows; ++i) {
+        T* const row = scores + i * wide;
+        const T* const line =
+            call.bias + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i0 + i);
+        Kernels::template add<T>(visible(i0 + i), row, line, row);
+      }
+    return seen;
+  }
+  /// scores[rows, wide] = softmax of query rows [i0, i0 + rows) of a head; returns the visible
+  /// width.
+  template <class Kernels>
+  index probabilities(Kernels kernels, index head, index i0, index rows) const {
+    const index seen = biased_scores(kernels, head, i0, rows);
     for (index i = 0; i < rows; ++i) {
       T* const row = scores + i * wide;
       const index count = visible(i0 + i);
-      if (call.bias) {
-        const T* const line =
-            call.bias + head * (2 * call.bias_origin + 1) + call.bias_origin - (past + i0 + i);
-        Kernels::template add<T>(count, row, line, row);
-      }
       Kernels::template softmax<T>(count, row);
       std::fill(row + count, row + seen, T(0));
     }
@@ -129,14 +137,20 @@ void attention(const machine& on, const attention_call<T>& call) {
       for (index head = u.g * group; head < (u.g + 1) * group; ++head)
         for (index i0 = 0; i0 < call.queries; i0 += attention_rows) {
           const index rows = (std::min)(attention_rows, call.queries - i0);
+          T* const out = call.out + (u.b * call.queries + i0) * u.n + head * call.h;
+          if (rows == 1) {  // the sum of the probabilities divides the result instead of them
+            const index seen = u.biased_scores(kernels, head, i0, 1);
+            const T sum =
+                K::template exp_sum<T>(seen, K::template maximum<T>(seen, u.scores), u.scores);
+            u.drop(head, i0, 1, seen, u.scores);
+            K::template mix<T>(seen, call.h, u.scores, u.value(), u.kv, out);
+            K::template scale<T>(call.h, T(1) / sum, out);
+            continue;
+          }
           const index seen = u.probabilities(kernels, head, i0, rows);
           u.drop(head, i0, rows, seen, u.scores);
-          T* const out = call.out + (u.b * call.queries + i0) * u.n + head * call.h;
-          if (rows == 1)
-            K::template mix<T>(seen, call.h, u.scores, u.value(), u.kv, out);
-          else
-            K::template multiply<T>(rows, call.h, seen, {u.scores, u.wide, 1},
-                                    {u.value(), u.kv, panel_width}, out, u.n, {});
+          K::template multiply<T>(rows, call.h, seen, {u.scores, u.wide, 1},
+                                  {u.value(), u.kv, panel_width}, out, u.n, {});
         }
     });
   });

@@ -23,38 +23,87 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
+/// The products of x with as many rows of k, `stride` apart, as a vector has lanes.
+template <class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* k, index stride,
+                                              vec<T>& y) {
+  constexpr int rows = lanes<T>;
+  vec<T> total[rows] = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> xi = get(x + i, c);
+    LINNET_UNROLL
+    for (int r = 0; r < rows; ++r) total[r] += xi * get(k + r * stride + i, c);
+  }
+  sums<T>(total, y);
+}
+/// The same for rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* k, index stride, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const T* const row = k + (i / 4 * 8 + i % 4) * stride;
+    products[i] = twice * load_halves(row, row + 4 * stride, both);
+  }
+  sums<T>(products, y);
+}
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
 template <class T>
 LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
-  index j = 0;
-  if constexpr (lanes<T> >= 4)
-    for (; j + 4 <= rows; j += 4) {
-      const T* const row = k + j * stride;
-      vec<T> total[4] = {};
-      LINNET_FOR_VECTORS(T, i, c, n) {
-        const vec<T> xi = get(x + i, c);
-        LINNET_UNROLL
-        for (int r = 0; r < 4; ++r) total[r] += xi * get(row + r * stride + i, c);
+  if (lanes<T> < 4 || rows < lanes<T>) {
+    for (index j = 0; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+    return;
+  }
+  // As many rows at a time as a vector has lanes; the last ones may be computed twice.
+  for (index next = 0; next < rows; next += lanes<T>) {
+    const index j = next < rows - lanes<T> ? next : rows - lanes<T>;
+    vec<T> some = {};
+    if constexpr (lanes<T> >= 8)
+      if (n == lanes<T> / 2) {
+        dots_of_halves(x, k + j * stride, stride, some);
+        store<T>(y + j, scale * some);
+        continue;
       }
-      const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
-      __builtin_memcpy(y + j, &four, sizeof four);
-    }
-  for (; j < rows; ++j) y[j] = scale * dot(n, x, k + j * stride);
+    if constexpr (lanes<T> >= 4) dots_of_rows(n, x, k + j * stride, stride, some);
+    store<T>(y + j, scale * some);
+  }
 }
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart, in four sums of every fourth row
+/// Columns [0, Lanes) of mix(), in four sums of every fourth row.
+template <int Lanes, class T>
+LINNET_TARGET static inline void mix_lanes(index rows, const T* p, const T* v, index stride, T* y) {
+  typename vector_of<T, Lanes>::type total[4] = {}, x;
+  index j = 0;
+  for (; j + 4 <= rows; j += 4) {
+    LINNET_UNROLL
+    for (int r = 0; r < 4; ++r) {
+      __builtin_memcpy(&x, v + (j + r) * stride, sizeof x);
+      total[r] += p[j + r] * x;
+    }
+  }
+  for (; j < rows; ++j) {
+    __builtin_memcpy(&x, v + j * stride, sizeof x);
+    total[0] += p[j] * x;
+  }
+  x = (total[0] + total[1]) + (total[2] + total[3]);
+  __builtin_memcpy(y, &x, sizeof x);
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
 LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    vec<T> total[4] = {};
-    index j = 0;
-    for (; j + 4 <= rows; j += 4) {
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[r] += p[j + r] * get(v + (j + r) * stride + i, c);
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(rows, p, v + i, stride, y + i);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2>(rows, p, v + i, stride, y + i);
+      i += lanes<T> / 2;
     }
-    for (; j < rows; ++j) total[0] += p[j] * get(v + j * stride + i, c);
-    put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
-  }
+  if (i == n) return;
+  vec<T> total = {};
+  for (index j = 0; j < rows; ++j) total += p[j] * load_first<T>(v + j * stride + i, n - i);
+  store_first(y + i, total, n - i);
 }
 /// sum of x_i
 template <class T>
@@ -66,33 +115,40 @@ LINNET_TARGET static T total(index n, const T* x) {
 /// largest x_i; n > 0
 template <class T>
 LINNET_TARGET static T maximum(index n, const T* x) {
-  T m = x[0];
-  index i = 0;
-  if (n >= lanes<T>) {
-    vec<T> best = load(x);
-    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> v = load(x + i);
-      best = v > best ? v : best;
-    }
-    m = largest<T>(best);
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
   }
-  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
-  return m;
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
 }
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
 LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> e = exp<T>(get(x + i, c) - shift);
-    put<T>(x + i, e, c);
-    if (c == lanes<T>)
-      all += e;
-    else
-      all += load_first<T>(x + i, c);
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
   }
-  return sum<T>(all);
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
 }
 /// Softmax in place (zoo D1); n > 0.
 template <class T>
