@@ -791,7 +791,11 @@ namespace detail {
 
 #define LINNET_TARGET
 #define LINNET_WIDTH 16
+#if defined(__aarch64__)
+#define LINNET_ROWS 8  // it has 32 registers
+#else
 #define LINNET_ROWS 6
+#endif
 /// Kernels for any machine.
 struct portable {
 // Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -872,27 +876,67 @@ LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
     return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
   }
 }
-/// The sums of four vectors, each added up as by sum(), in four lanes.
-template <class T, int Lanes>
-LINNET_TARGET static inline auto sums(const typename vector_of<T, Lanes>::type& a,
-                                      const typename vector_of<T, Lanes>::type& b,
-                                      const typename vector_of<T, Lanes>::type& c,
-                                      const typename vector_of<T, Lanes>::type& d) {
-  if constexpr (Lanes > 4) {
-    constexpr int half = Lanes / 2;
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sums<T, half>(part<0>(a, lanes_of_half) + part<half>(a, lanes_of_half),
-                         part<0>(b, lanes_of_half) + part<half>(b, lanes_of_half),
-                         part<0>(c, lanes_of_half) + part<half>(c, lanes_of_half),
-                         part<0>(d, lanes_of_half) + part<half>(d, lanes_of_half));
-  } else {
-    const auto ab =
-        __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const auto cd =
-        __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
-           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// The same with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, int Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (int i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
   }
+  LINNET_UNROLL
+  for (int i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return (lane >= from) & (lane < to) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, sizeof...(Lane) / 2>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -933,11 +977,13 @@ template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    vec<T> c = x > T(88) ? zero + T(88) : x;
-    c = c < T(-87.3) ? zero + T(-87.3) : c;
-    const vec<T> t = c * T(1.44269504088896341);
-    const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
-    const vec<T> fn = __builtin_convertvector(n, vec<T>);
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
     vec<T> high = c - fn * T(0.693359375);
     LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
     const vec<T> r = high + fn * T(2.12194440e-4);
@@ -947,11 +993,13 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     p = p * r + T(1.6666665459e-1);
     p = p * r + T(5.0000001201e-1);
     p = p * (r * r) + r + T(1);
-    const vec_int<T> bits = (n + 127) << 23;
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
     vec<T> power;
     __builtin_memcpy(&power, &bits, sizeof power);
     p = p * power;
-    return x < T(-87.3) ? zero : p;
+    return x < least ? zero : p;
   } else {
     T values[lanes<T>];
     store(values, x);
@@ -1451,49 +1499,95 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
-/// Stored numbers as T: T itself, bf16 or int8 without its scale.
+/// Lanes stored numbers as T: T itself, bf16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// The first `count` of them, zeros behind.
 template <class T, class Code>
 LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
   if constexpr (std::is_same_v<T, Code>) {
     return get(p, count);
   } else {
-    using raw =
-        std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using codes = typename vector_of<raw, lanes<T>>::type;
-    codes u = {};
-    if (count == lanes<T>)
-      __builtin_memcpy(&u, p, sizeof u);
-    else
-      __builtin_memcpy(&u, p, static_cast<std::size_t>(count) * sizeof(Code));
-    if constexpr (sizeof(raw) == 2)
-      return bits_as<vec<T>>(__builtin_convertvector(u, words) << 16);
-    else
-      return __builtin_convertvector(__builtin_convertvector(u, vec_int<T>), vec<T>);
+    Code some[lanes<T>] = {};
+    if (count < lanes<T>) __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
   }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// The products of x with as many rows as a vector has lanes.
+template <class T, class Code>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const Code* const* k,
+                                              vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> xi = get(x + i, c);
+    LINNET_UNROLL
+    for (int r = 0; r < lanes<T>; ++r) total[r] += xi * widen<T>(k[r] + i, c);
+  }
+  sums<T>(total, y);
+}
+/// The same for rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
 LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
-  for (index j = first; j < last;) {
-    const Code* row = k.row(j);
-    const index end = k.run(j, last);
-    if constexpr (lanes<T> >= 4)
-      for (; j + 4 <= end; j += 4, row += 4 * k.stride) {
-        vec<T> total[4] = {};
-        LINNET_FOR_VECTORS(T, i, c, n) {
-          const vec<T> xi = get(x + i, c);
-          LINNET_UNROLL
-          for (int r = 0; r < 4; ++r) total[r] += xi * widen<T>(row + r * k.stride + i, c);
-        }
-        const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
-        __builtin_memcpy(y + (j - first), &four, sizeof four);
-      }
-    for (; j < end; ++j, row += k.stride) {
-      vec<T> total = {};
-      LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(row + i, c);
-      y[j - first] = scale * sum<T>(total);
+  if (lanes<T> < 4 || last - first < lanes<T>) {
+    for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
+    return;
+  }
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  for (index next = first; next < last; next += lanes<T>) {
+    const index j = next < last - lanes<T> ? next : last - lanes<T>;
+    const Code* rows[lanes<T>];
+    const bool together = k.run(j, j + lanes<T>) == j + lanes<T>;
+    const Code* const begin = k.row(j);
+    LINNET_UNROLL
+    for (int r = 0; r < lanes<T>; ++r) rows[r] = together ? begin + r * k.stride : k.row(j + r);
+    vec<T> some = {};
+    if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+      if (n == lanes<T> / 2)
+        dots_of_halves(x, rows, some);
+      else
+        dots_of_rows(n, x, rows, some);
+    } else if constexpr (lanes<T> >= 4) {
+      dots_of_rows(n, x, rows, some);
     }
+    store<T>(y + (j - first), scale * some);
   }
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
@@ -1502,27 +1596,53 @@ LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
-/// fourth token, so that blocks make no difference
+/// Columns [column, column + Lanes) of mix(), in four sums of every fourth token, so that blocks
+/// make no difference.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, index column, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[4] = {}, x;
+  if (accumulate) __builtin_memcpy(&total[0], y + column, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j) + column;
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r) {
+          widen_lanes<Lanes, T>(row + r * v.stride, x);
+          total[r] += p[j - first + r] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        total[0] += p[j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  x = (total[0] + total[1]) + (total[2] + total[3]);
+  __builtin_memcpy(y + column, &x, sizeof x);
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
 LINNET_TARGET static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    vec<T> total[4] = {};
-    if (accumulate) total[0] = get(y + i, c);
-    for (index j = first; j < last;) {
-      const Code* row = v.row(j) + i;
-      const index end = v.run(j, last);
-      for (; j < end && j % 4; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
-      for (; j + 4 <= end; j += 4, row += 4 * v.stride) {
-        LINNET_UNROLL
-        for (int r = 0; r < 4; ++r)
-          total[r] += p[j - first + r] * widen<T>(row + r * v.stride, c);
-      }
-      for (; j < end; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>)
+    mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
+      i += lanes<T> / 2;
     }
-    put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
-  }
+  if (i == n) return;
+  vec<T> total = {};
+  if (accumulate) total = load_first<T>(y + i, n - i);
+  for (index j = first; j < last; ++j) total += p[j - first] * widen<T>(v.row(j) + i, n - i);
+  store_first(y + i, total, n - i);
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
@@ -1539,33 +1659,40 @@ LINNET_TARGET static T total(index n, const T* x) {
 /// largest x_i; n > 0
 template <class T>
 LINNET_TARGET static T maximum(index n, const T* x) {
-  T m = x[0];
-  index i = 0;
-  if (n >= lanes<T>) {
-    vec<T> best = load(x);
-    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> v = load(x + i);
-      best = v > best ? v : best;
-    }
-    m = largest<T>(best);
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
   }
-  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
-  return m;
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
 }
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
 LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> e = exp<T>(get(x + i, c) - shift);
-    put<T>(x + i, e, c);
-    if (c == lanes<T>)
-      all += e;
-    else
-      all += load_first<T>(x + i, c);
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
   }
-  return sum<T>(all);
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
 }
 /// Softmax in place (zoo D1); n > 0.
 template <class T>
@@ -1861,27 +1988,67 @@ LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
     return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
   }
 }
-/// The sums of four vectors, each added up as by sum(), in four lanes.
-template <class T, int Lanes>
-LINNET_TARGET static inline auto sums(const typename vector_of<T, Lanes>::type& a,
-                                      const typename vector_of<T, Lanes>::type& b,
-                                      const typename vector_of<T, Lanes>::type& c,
-                                      const typename vector_of<T, Lanes>::type& d) {
-  if constexpr (Lanes > 4) {
-    constexpr int half = Lanes / 2;
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sums<T, half>(part<0>(a, lanes_of_half) + part<half>(a, lanes_of_half),
-                         part<0>(b, lanes_of_half) + part<half>(b, lanes_of_half),
-                         part<0>(c, lanes_of_half) + part<half>(c, lanes_of_half),
-                         part<0>(d, lanes_of_half) + part<half>(d, lanes_of_half));
-  } else {
-    const auto ab =
-        __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const auto cd =
-        __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
-           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// The same with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, int Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (int i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
   }
+  LINNET_UNROLL
+  for (int i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return (lane >= from) & (lane < to) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, sizeof...(Lane) / 2>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -1922,11 +2089,13 @@ template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    vec<T> c = x > T(88) ? zero + T(88) : x;
-    c = c < T(-87.3) ? zero + T(-87.3) : c;
-    const vec<T> t = c * T(1.44269504088896341);
-    const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
-    const vec<T> fn = __builtin_convertvector(n, vec<T>);
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
     vec<T> high = c - fn * T(0.693359375);
     LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
     const vec<T> r = high + fn * T(2.12194440e-4);
@@ -1936,11 +2105,13 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     p = p * r + T(1.6666665459e-1);
     p = p * r + T(5.0000001201e-1);
     p = p * (r * r) + r + T(1);
-    const vec_int<T> bits = (n + 127) << 23;
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
     vec<T> power;
     __builtin_memcpy(&power, &bits, sizeof power);
     p = p * power;
-    return x < T(-87.3) ? zero : p;
+    return x < least ? zero : p;
   } else {
     T values[lanes<T>];
     store(values, x);
@@ -2440,49 +2611,95 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
-/// Stored numbers as T: T itself, bf16 or int8 without its scale.
+/// Lanes stored numbers as T: T itself, bf16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// The first `count` of them, zeros behind.
 template <class T, class Code>
 LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
   if constexpr (std::is_same_v<T, Code>) {
     return get(p, count);
   } else {
-    using raw =
-        std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using codes = typename vector_of<raw, lanes<T>>::type;
-    codes u = {};
-    if (count == lanes<T>)
-      __builtin_memcpy(&u, p, sizeof u);
-    else
-      __builtin_memcpy(&u, p, static_cast<std::size_t>(count) * sizeof(Code));
-    if constexpr (sizeof(raw) == 2)
-      return bits_as<vec<T>>(__builtin_convertvector(u, words) << 16);
-    else
-      return __builtin_convertvector(__builtin_convertvector(u, vec_int<T>), vec<T>);
+    Code some[lanes<T>] = {};
+    if (count < lanes<T>) __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
   }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// The products of x with as many rows as a vector has lanes.
+template <class T, class Code>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const Code* const* k,
+                                              vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> xi = get(x + i, c);
+    LINNET_UNROLL
+    for (int r = 0; r < lanes<T>; ++r) total[r] += xi * widen<T>(k[r] + i, c);
+  }
+  sums<T>(total, y);
+}
+/// The same for rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
 LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
-  for (index j = first; j < last;) {
-    const Code* row = k.row(j);
-    const index end = k.run(j, last);
-    if constexpr (lanes<T> >= 4)
-      for (; j + 4 <= end; j += 4, row += 4 * k.stride) {
-        vec<T> total[4] = {};
-        LINNET_FOR_VECTORS(T, i, c, n) {
-          const vec<T> xi = get(x + i, c);
-          LINNET_UNROLL
-          for (int r = 0; r < 4; ++r) total[r] += xi * widen<T>(row + r * k.stride + i, c);
-        }
-        const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
-        __builtin_memcpy(y + (j - first), &four, sizeof four);
-      }
-    for (; j < end; ++j, row += k.stride) {
-      vec<T> total = {};
-      LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(row + i, c);
-      y[j - first] = scale * sum<T>(total);
+  if (lanes<T> < 4 || last - first < lanes<T>) {
+    for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
+    return;
+  }
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  for (index next = first; next < last; next += lanes<T>) {
+    const index j = next < last - lanes<T> ? next : last - lanes<T>;
+    const Code* rows[lanes<T>];
+    const bool together = k.run(j, j + lanes<T>) == j + lanes<T>;
+    const Code* const begin = k.row(j);
+    LINNET_UNROLL
+    for (int r = 0; r < lanes<T>; ++r) rows[r] = together ? begin + r * k.stride : k.row(j + r);
+    vec<T> some = {};
+    if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+      if (n == lanes<T> / 2)
+        dots_of_halves(x, rows, some);
+      else
+        dots_of_rows(n, x, rows, some);
+    } else if constexpr (lanes<T> >= 4) {
+      dots_of_rows(n, x, rows, some);
     }
+    store<T>(y + (j - first), scale * some);
   }
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
@@ -2491,27 +2708,53 @@ LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
-/// fourth token, so that blocks make no difference
+/// Columns [column, column + Lanes) of mix(), in four sums of every fourth token, so that blocks
+/// make no difference.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, index column, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[4] = {}, x;
+  if (accumulate) __builtin_memcpy(&total[0], y + column, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j) + column;
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r) {
+          widen_lanes<Lanes, T>(row + r * v.stride, x);
+          total[r] += p[j - first + r] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        total[0] += p[j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  x = (total[0] + total[1]) + (total[2] + total[3]);
+  __builtin_memcpy(y + column, &x, sizeof x);
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
 LINNET_TARGET static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    vec<T> total[4] = {};
-    if (accumulate) total[0] = get(y + i, c);
-    for (index j = first; j < last;) {
-      const Code* row = v.row(j) + i;
-      const index end = v.run(j, last);
-      for (; j < end && j % 4; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
-      for (; j + 4 <= end; j += 4, row += 4 * v.stride) {
-        LINNET_UNROLL
-        for (int r = 0; r < 4; ++r)
-          total[r] += p[j - first + r] * widen<T>(row + r * v.stride, c);
-      }
-      for (; j < end; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>)
+    mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
+      i += lanes<T> / 2;
     }
-    put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
-  }
+  if (i == n) return;
+  vec<T> total = {};
+  if (accumulate) total = load_first<T>(y + i, n - i);
+  for (index j = first; j < last; ++j) total += p[j - first] * widen<T>(v.row(j) + i, n - i);
+  store_first(y + i, total, n - i);
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
@@ -2528,33 +2771,40 @@ LINNET_TARGET static T total(index n, const T* x) {
 /// largest x_i; n > 0
 template <class T>
 LINNET_TARGET static T maximum(index n, const T* x) {
-  T m = x[0];
-  index i = 0;
-  if (n >= lanes<T>) {
-    vec<T> best = load(x);
-    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> v = load(x + i);
-      best = v > best ? v : best;
-    }
-    m = largest<T>(best);
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
   }
-  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
-  return m;
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
 }
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
 LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> e = exp<T>(get(x + i, c) - shift);
-    put<T>(x + i, e, c);
-    if (c == lanes<T>)
-      all += e;
-    else
-      all += load_first<T>(x + i, c);
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
   }
-  return sum<T>(all);
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
 }
 /// Softmax in place (zoo D1); n > 0.
 template <class T>
@@ -2850,27 +3100,67 @@ LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
     return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
   }
 }
-/// The sums of four vectors, each added up as by sum(), in four lanes.
-template <class T, int Lanes>
-LINNET_TARGET static inline auto sums(const typename vector_of<T, Lanes>::type& a,
-                                      const typename vector_of<T, Lanes>::type& b,
-                                      const typename vector_of<T, Lanes>::type& c,
-                                      const typename vector_of<T, Lanes>::type& d) {
-  if constexpr (Lanes > 4) {
-    constexpr int half = Lanes / 2;
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sums<T, half>(part<0>(a, lanes_of_half) + part<half>(a, lanes_of_half),
-                         part<0>(b, lanes_of_half) + part<half>(b, lanes_of_half),
-                         part<0>(c, lanes_of_half) + part<half>(c, lanes_of_half),
-                         part<0>(d, lanes_of_half) + part<half>(d, lanes_of_half));
-  } else {
-    const auto ab =
-        __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const auto cd =
-        __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
-           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// The same with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, int Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (int i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
   }
+  LINNET_UNROLL
+  for (int i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return (lane >= from) & (lane < to) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, sizeof...(Lane) / 2>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -2911,11 +3201,13 @@ template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    vec<T> c = x > T(88) ? zero + T(88) : x;
-    c = c < T(-87.3) ? zero + T(-87.3) : c;
-    const vec<T> t = c * T(1.44269504088896341);
-    const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
-    const vec<T> fn = __builtin_convertvector(n, vec<T>);
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
     vec<T> high = c - fn * T(0.693359375);
     LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
     const vec<T> r = high + fn * T(2.12194440e-4);
@@ -2925,11 +3217,13 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     p = p * r + T(1.6666665459e-1);
     p = p * r + T(5.0000001201e-1);
     p = p * (r * r) + r + T(1);
-    const vec_int<T> bits = (n + 127) << 23;
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
     vec<T> power;
     __builtin_memcpy(&power, &bits, sizeof power);
     p = p * power;
-    return x < T(-87.3) ? zero : p;
+    return x < least ? zero : p;
   } else {
     T values[lanes<T>];
     store(values, x);
@@ -3429,49 +3723,95 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
-/// Stored numbers as T: T itself, bf16 or int8 without its scale.
+/// Lanes stored numbers as T: T itself, bf16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// The first `count` of them, zeros behind.
 template <class T, class Code>
 LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
   if constexpr (std::is_same_v<T, Code>) {
     return get(p, count);
   } else {
-    using raw =
-        std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using codes = typename vector_of<raw, lanes<T>>::type;
-    codes u = {};
-    if (count == lanes<T>)
-      __builtin_memcpy(&u, p, sizeof u);
-    else
-      __builtin_memcpy(&u, p, static_cast<std::size_t>(count) * sizeof(Code));
-    if constexpr (sizeof(raw) == 2)
-      return bits_as<vec<T>>(__builtin_convertvector(u, words) << 16);
-    else
-      return __builtin_convertvector(__builtin_convertvector(u, vec_int<T>), vec<T>);
+    Code some[lanes<T>] = {};
+    if (count < lanes<T>) __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
   }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// The products of x with as many rows as a vector has lanes.
+template <class T, class Code>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const Code* const* k,
+                                              vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> xi = get(x + i, c);
+    LINNET_UNROLL
+    for (int r = 0; r < lanes<T>; ++r) total[r] += xi * widen<T>(k[r] + i, c);
+  }
+  sums<T>(total, y);
+}
+/// The same for rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
 LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
-  for (index j = first; j < last;) {
-    const Code* row = k.row(j);
-    const index end = k.run(j, last);
-    if constexpr (lanes<T> >= 4)
-      for (; j + 4 <= end; j += 4, row += 4 * k.stride) {
-        vec<T> total[4] = {};
-        LINNET_FOR_VECTORS(T, i, c, n) {
-          const vec<T> xi = get(x + i, c);
-          LINNET_UNROLL
-          for (int r = 0; r < 4; ++r) total[r] += xi * widen<T>(row + r * k.stride + i, c);
-        }
-        const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
-        __builtin_memcpy(y + (j - first), &four, sizeof four);
-      }
-    for (; j < end; ++j, row += k.stride) {
-      vec<T> total = {};
-      LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(row + i, c);
-      y[j - first] = scale * sum<T>(total);
+  if (lanes<T> < 4 || last - first < lanes<T>) {
+    for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
+    return;
+  }
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  for (index next = first; next < last; next += lanes<T>) {
+    const index j = next < last - lanes<T> ? next : last - lanes<T>;
+    const Code* rows[lanes<T>];
+    const bool together = k.run(j, j + lanes<T>) == j + lanes<T>;
+    const Code* const begin = k.row(j);
+    LINNET_UNROLL
+    for (int r = 0; r < lanes<T>; ++r) rows[r] = together ? begin + r * k.stride : k.row(j + r);
+    vec<T> some = {};
+    if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+      if (n == lanes<T> / 2)
+        dots_of_halves(x, rows, some);
+      else
+        dots_of_rows(n, x, rows, some);
+    } else if constexpr (lanes<T> >= 4) {
+      dots_of_rows(n, x, rows, some);
     }
+    store<T>(y + (j - first), scale * some);
   }
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
@@ -3480,27 +3820,53 @@ LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
-/// fourth token, so that blocks make no difference
+/// Columns [column, column + Lanes) of mix(), in four sums of every fourth token, so that blocks
+/// make no difference.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, index column, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[4] = {}, x;
+  if (accumulate) __builtin_memcpy(&total[0], y + column, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j) + column;
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r) {
+          widen_lanes<Lanes, T>(row + r * v.stride, x);
+          total[r] += p[j - first + r] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        total[0] += p[j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  x = (total[0] + total[1]) + (total[2] + total[3]);
+  __builtin_memcpy(y + column, &x, sizeof x);
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
 LINNET_TARGET static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    vec<T> total[4] = {};
-    if (accumulate) total[0] = get(y + i, c);
-    for (index j = first; j < last;) {
-      const Code* row = v.row(j) + i;
-      const index end = v.run(j, last);
-      for (; j < end && j % 4; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
-      for (; j + 4 <= end; j += 4, row += 4 * v.stride) {
-        LINNET_UNROLL
-        for (int r = 0; r < 4; ++r)
-          total[r] += p[j - first + r] * widen<T>(row + r * v.stride, c);
-      }
-      for (; j < end; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>)
+    mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
+      i += lanes<T> / 2;
     }
-    put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
-  }
+  if (i == n) return;
+  vec<T> total = {};
+  if (accumulate) total = load_first<T>(y + i, n - i);
+  for (index j = first; j < last; ++j) total += p[j - first] * widen<T>(v.row(j) + i, n - i);
+  store_first(y + i, total, n - i);
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
@@ -3517,33 +3883,40 @@ LINNET_TARGET static T total(index n, const T* x) {
 /// largest x_i; n > 0
 template <class T>
 LINNET_TARGET static T maximum(index n, const T* x) {
-  T m = x[0];
-  index i = 0;
-  if (n >= lanes<T>) {
-    vec<T> best = load(x);
-    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> v = load(x + i);
-      best = v > best ? v : best;
-    }
-    m = largest<T>(best);
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
   }
-  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
-  return m;
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
 }
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
 LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> e = exp<T>(get(x + i, c) - shift);
-    put<T>(x + i, e, c);
-    if (c == lanes<T>)
-      all += e;
-    else
-      all += load_first<T>(x + i, c);
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
   }
-  return sum<T>(all);
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
 }
 /// Softmax in place (zoo D1); n > 0.
 template <class T>
@@ -7429,8 +7802,10 @@ struct attention_unit {
     return &s == some.part && call.q_first ? call.q_first : call.q;
   }
   /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
-  template <class Kernels>
-  void probabilities(Kernels, index head, const block& some) const {
+  /// Those of a single row are not divided by their sum, which is returned, if `Whole` is false.
+  template <bool Whole = true, class Kernels>
+  T probabilities(Kernels, index head, const block& some) const {
+    T sum = 1;
     const index q_at = (b * call.queries + some.row) * n + head * call.h;
     for (const stretch& s : some) {
       if (s.first == s.last) continue;
@@ -7460,9 +7835,13 @@ struct attention_unit {
         count = at + to - from;
         seen += to - from;
       }
-      if (seen > 0) Kernels::template softmax<T>(count, row);
+      if (seen > 0 && (Whole || some.rows > 1))
+        Kernels::template softmax<T>(count, row);
+      else if (seen > 0)
+        sum = Kernels::template exp_sum<T>(count, Kernels::template maximum<T>(count, row), row);
       std::fill(row + count, row + some.used, T(0));
     }
+    return sum;
   }
   /// Where key 0 is in the line of position biases of row `i` of a block.
   template <class Line>
@@ -7498,7 +7877,7 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
         const auto some = u.at(row);
         u.prepare(some, nullptr);
         for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          u.probabilities(kernels, head, some);
+          const T sum = u.template probabilities<false>(kernels, head, some);
           u.drop(head, some, u.scores);
           T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
           bool more = false;
@@ -7517,6 +7896,10 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
             }
             more = true;
           }
+          if (!more)
+            for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, h, T(0));
+          else if (some.rows == 1)
+            K::template scale<T>(h, T(1) / sum, out);
         }
       }
     });

@@ -77,7 +77,7 @@ void check_rows(index n) {
                            sum_of(n, [&](index i) { return d(x, i) * d(y, i); })) <= sums);
 
     // One query against some keys, and the mix of as many values, rows `stride` apart.
-    for (const index rows : {1, 3, 4, 7, 12}) {
+    for (const index rows : {1, 3, 7, 16, 21, 37}) {
       const index stride = n + 3;
       const auto keys = normal<T>(rows * stride, 11), weights = normal<T>(rows, 12);
       std::vector<T> scores(at(rows)), mixed(at(n));

@@ -209,8 +209,10 @@ struct attention_unit {
     return &s == some.part && call.q_first ? call.q_first : call.q;
   }
   /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
-  template <class Kernels>
-  void probabilities(Kernels, index head, const block& some) const {
+  /// Those of a single row are not divided by their sum, which is returned, if `Whole` is false.
+  template <bool Whole = true, class Kernels>
+  T probabilities(Kernels, index head, const block& some) const {
+    T sum = 1;
     const index q_at = (b * call.queries + some.row) * n + head * call.h;
     for (const stretch& s : some) {
       if (s.first == s.last) continue;
@@ -240,9 +242,13 @@ struct attention_unit {
         count = at + to - from;
         seen += to - from;
       }
-      if (seen > 0) Kernels::template softmax<T>(count, row);
+      if (seen > 0 && (Whole || some.rows > 1))
+        Kernels::template softmax<T>(count, row);
+      else if (seen > 0)
+        sum = Kernels::template exp_sum<T>(count, Kernels::template maximum<T>(count, row), row);
       std::fill(row + count, row + some.used, T(0));
     }
+    return sum;
   }
   /// Where key 0 is in the line of position biases of row `i` of a block.
   template <class Line>
@@ -278,7 +284,7 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
         const auto some = u.at(row);
         u.prepare(some, nullptr);
         for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          u.probabilities(kernels, head, some);
+          const T sum = u.template probabilities<false>(kernels, head, some);
           u.drop(head, some, u.scores);
           T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
           bool more = false;
@@ -297,6 +303,10 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
             }
             more = true;
           }
+          if (!more)
+            for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, h, T(0));
+          else if (some.rows == 1)
+            K::template scale<T>(h, T(1) / sum, out);
         }
       }
     });

@@ -51,7 +51,11 @@ namespace detail {
 
 #define LINNET_TARGET
 #define LINNET_WIDTH 16
+#if defined(__aarch64__)
+#define LINNET_ROWS 8  // it has 32 registers
+#else
 #define LINNET_ROWS 6
+#endif
 /// Kernels for any machine.
 struct portable {
 #include <linnet/simd/vector.inl>

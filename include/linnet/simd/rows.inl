@@ -23,49 +23,95 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
-/// Stored numbers as T: T itself, bf16 or int8 without its scale.
+/// Lanes stored numbers as T: T itself, bf16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// The first `count` of them, zeros behind.
 template <class T, class Code>
 LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
   if constexpr (std::is_same_v<T, Code>) {
     return get(p, count);
   } else {
-    using raw =
-        std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using codes = typename vector_of<raw, lanes<T>>::type;
-    codes u = {};
-    if (count == lanes<T>)
-      __builtin_memcpy(&u, p, sizeof u);
-    else
-      __builtin_memcpy(&u, p, static_cast<std::size_t>(count) * sizeof(Code));
-    if constexpr (sizeof(raw) == 2)
-      return bits_as<vec<T>>(__builtin_convertvector(u, words) << 16);
-    else
-      return __builtin_convertvector(__builtin_convertvector(u, vec_int<T>), vec<T>);
+    Code some[lanes<T>] = {};
+    if (count < lanes<T>) __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
   }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// The products of x with as many rows as a vector has lanes.
+template <class T, class Code>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const Code* const* k,
+                                              vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> xi = get(x + i, c);
+    LINNET_UNROLL
+    for (int r = 0; r < lanes<T>; ++r) total[r] += xi * widen<T>(k[r] + i, c);
+  }
+  sums<T>(total, y);
+}
+/// The same for rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
 LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
-  for (index j = first; j < last;) {
-    const Code* row = k.row(j);
-    const index end = k.run(j, last);
-    if constexpr (lanes<T> >= 4)
-      for (; j + 4 <= end; j += 4, row += 4 * k.stride) {
-        vec<T> total[4] = {};
-        LINNET_FOR_VECTORS(T, i, c, n) {
-          const vec<T> xi = get(x + i, c);
-          LINNET_UNROLL
-          for (int r = 0; r < 4; ++r) total[r] += xi * widen<T>(row + r * k.stride + i, c);
-        }
-        const auto four = scale * sums<T, lanes<T>>(total[0], total[1], total[2], total[3]);
-        __builtin_memcpy(y + (j - first), &four, sizeof four);
-      }
-    for (; j < end; ++j, row += k.stride) {
-      vec<T> total = {};
-      LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(row + i, c);
-      y[j - first] = scale * sum<T>(total);
+  if (lanes<T> < 4 || last - first < lanes<T>) {
+    for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
+    return;
+  }
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  for (index next = first; next < last; next += lanes<T>) {
+    const index j = next < last - lanes<T> ? next : last - lanes<T>;
+    const Code* rows[lanes<T>];
+    const bool together = k.run(j, j + lanes<T>) == j + lanes<T>;
+    const Code* const begin = k.row(j);
+    LINNET_UNROLL
+    for (int r = 0; r < lanes<T>; ++r) rows[r] = together ? begin + r * k.stride : k.row(j + r);
+    vec<T> some = {};
+    if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+      if (n == lanes<T> / 2)
+        dots_of_halves(x, rows, some);
+      else
+        dots_of_rows(n, x, rows, some);
+    } else if constexpr (lanes<T> >= 4) {
+      dots_of_rows(n, x, rows, some);
     }
+    store<T>(y + (j - first), scale * some);
   }
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
@@ -74,27 +120,53 @@ LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), in four sums of every
-/// fourth token, so that blocks make no difference
+/// Columns [column, column + Lanes) of mix(), in four sums of every fourth token, so that blocks
+/// make no difference.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, index column, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[4] = {}, x;
+  if (accumulate) __builtin_memcpy(&total[0], y + column, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j) + column;
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int r = 0; r < 4; ++r) {
+          widen_lanes<Lanes, T>(row + r * v.stride, x);
+          total[r] += p[j - first + r] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        total[0] += p[j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  x = (total[0] + total[1]) + (total[2] + total[3]);
+  __builtin_memcpy(y + column, &x, sizeof x);
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
 LINNET_TARGET static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    vec<T> total[4] = {};
-    if (accumulate) total[0] = get(y + i, c);
-    for (index j = first; j < last;) {
-      const Code* row = v.row(j) + i;
-      const index end = v.run(j, last);
-      for (; j < end && j % 4; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
-      for (; j + 4 <= end; j += 4, row += 4 * v.stride) {
-        LINNET_UNROLL
-        for (int r = 0; r < 4; ++r)
-          total[r] += p[j - first + r] * widen<T>(row + r * v.stride, c);
-      }
-      for (; j < end; ++j, row += v.stride) total[0] += p[j - first] * widen<T>(row, c);
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>)
+    mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
+      i += lanes<T> / 2;
     }
-    put<T>(y + i, (total[0] + total[1]) + (total[2] + total[3]), c);
-  }
+  if (i == n) return;
+  vec<T> total = {};
+  if (accumulate) total = load_first<T>(y + i, n - i);
+  for (index j = first; j < last; ++j) total += p[j - first] * widen<T>(v.row(j) + i, n - i);
+  store_first(y + i, total, n - i);
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
@@ -111,33 +183,40 @@ LINNET_TARGET static T total(index n, const T* x) {
 /// largest x_i; n > 0
 template <class T>
 LINNET_TARGET static T maximum(index n, const T* x) {
-  T m = x[0];
-  index i = 0;
-  if (n >= lanes<T>) {
-    vec<T> best = load(x);
-    for (i = lanes<T>; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> v = load(x + i);
-      best = v > best ? v : best;
-    }
-    m = largest<T>(best);
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
   }
-  for (; i < n; ++i) m = x[i] > m ? x[i] : m;
-  return m;
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
 }
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
 LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> e = exp<T>(get(x + i, c) - shift);
-    put<T>(x + i, e, c);
-    if (c == lanes<T>)
-      all += e;
-    else
-      all += load_first<T>(x + i, c);
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
   }
-  return sum<T>(all);
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
 }
 /// Softmax in place (zoo D1); n > 0.
 template <class T>

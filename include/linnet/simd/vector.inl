@@ -76,27 +76,67 @@ LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
     return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
   }
 }
-/// The sums of four vectors, each added up as by sum(), in four lanes.
-template <class T, int Lanes>
-LINNET_TARGET static inline auto sums(const typename vector_of<T, Lanes>::type& a,
-                                      const typename vector_of<T, Lanes>::type& b,
-                                      const typename vector_of<T, Lanes>::type& c,
-                                      const typename vector_of<T, Lanes>::type& d) {
-  if constexpr (Lanes > 4) {
-    constexpr int half = Lanes / 2;
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sums<T, half>(part<0>(a, lanes_of_half) + part<half>(a, lanes_of_half),
-                         part<0>(b, lanes_of_half) + part<half>(b, lanes_of_half),
-                         part<0>(c, lanes_of_half) + part<half>(c, lanes_of_half),
-                         part<0>(d, lanes_of_half) + part<half>(d, lanes_of_half));
-  } else {
-    const auto ab =
-        __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const auto cd =
-        __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) +
-           __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// The same with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, int Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (int i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
   }
+  LINNET_UNROLL
+  for (int i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return (lane >= from) & (lane < to) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, sizeof...(Lane) / 2>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -137,11 +177,13 @@ template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    vec<T> c = x > T(88) ? zero + T(88) : x;
-    c = c < T(-87.3) ? zero + T(-87.3) : c;
-    const vec<T> t = c * T(1.44269504088896341);
-    const vec_int<T> n = __builtin_convertvector(t < T(0) ? t - T(0.5) : t + T(0.5), vec_int<T>);
-    const vec<T> fn = __builtin_convertvector(n, vec<T>);
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
     vec<T> high = c - fn * T(0.693359375);
     LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
     const vec<T> r = high + fn * T(2.12194440e-4);
@@ -151,11 +193,13 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     p = p * r + T(1.6666665459e-1);
     p = p * r + T(5.0000001201e-1);
     p = p * (r * r) + r + T(1);
-    const vec_int<T> bits = (n + 127) << 23;
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
     vec<T> power;
     __builtin_memcpy(&power, &bits, sizeof power);
     p = p * power;
-    return x < T(-87.3) ? zero : p;
+    return x < least ? zero : p;
   } else {
     T values[lanes<T>];
     store(values, x);
