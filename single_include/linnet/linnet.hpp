@@ -5704,6 +5704,7 @@ struct context {
   index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
   const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
   const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
+  const index* prefix = nullptr;   ///< first tokens of each sequence that see each other, or null
   const T* memory = nullptr;       ///< encoder output [batch * memory_length, d_model]
   T* d_memory = nullptr;           ///< its gradient
   index memory_length = 0;         ///< padded length of the encoder output
@@ -7664,6 +7665,7 @@ struct attention_call {
   T* out;                              ///< [batch, queries, heads*h]
   const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
   const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
+  const index* prefix = nullptr;       ///< first keys of each sequence that all its queries see
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
   index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
@@ -7710,7 +7712,7 @@ struct attention_unit {
   };
 
   const attention_call<T, Code>& call;
-  index b, g, n, valid, past, wide;
+  index b, g, n, valid, past, prefix, wide;
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
@@ -7721,17 +7723,20 @@ struct attention_unit {
         n(c.heads * c.h),
         valid(c.key_lengths ? c.key_lengths[b] : c.keys),
         past(c.past ? c.past[b] : 0),
+        prefix(c.prefix ? c.prefix[b] : 0),
         wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
         key(c.k.of(b, g)),
         value(c.v.of(b, g)),
         scores(c.scratch + rank * c.scratch_size),
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
-    valid = (std::min)(valid, past + call.queries + call.window.after);
+    valid = (std::min)(valid, (std::max)(prefix, past + call.queries + call.window.after));
   }
 
   /// The end of the keys that query i sees.
-  index end_of(index i) const { return (std::min)(valid, past + i + call.window.after + 1); }
+  index end_of(index i) const {
+    return (std::min)(valid, (std::max)(prefix, past + i + call.window.after + 1));
+  }
   /// Their beginning, the `first` ones apart.
   index begin_of(index i) const {
     return (std::max)(call.window.first, past + i - call.window.before);
@@ -8199,6 +8204,7 @@ struct policy {
   static constexpr bool continues = true;        ///< can continue cached sequences
   static constexpr bool rewinds = false;         ///< cached tokens can be taken back again
   static constexpr bool forgets = false;         ///< a cache keeps only what later tokens will see
+  static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
   static constexpr index slots = 0;              ///< positions that it needs whatever the length
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
@@ -8502,6 +8508,7 @@ struct softmax_attention {
     a.v = values;
     a.out = c.mixed;
     a.past = A.cross ? nullptr : ctx.past;
+    if (A.causal) a.prefix = ctx.prefix;
     // A causal query sees only earlier keys, which are valid as long as the query is.
     a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
     if constexpr (A.relative) {
@@ -8539,6 +8546,14 @@ struct full : policy {
   using layer =
       linnet::detail::softmax_attention<A, ops::attention_window{
                                                .after = A.causal ? 0 : ops::any_distance}>;
+};
+
+/// Full attention in which a prefix, such as a question, is seen by all tokens and so by its own
+/// earlier ones too; behind it tokens see what came before (Raffel et al. 2020, "prefix LM").
+/// decoder_batch::prefixes tells its length; a session takes the tokens of the first feed() for it.
+struct prefix : full {
+  static constexpr bool takes_prefix = true;
+  static std::string name() { return "prefix"; }
 };
 
 }  // namespace attention
@@ -9452,10 +9467,11 @@ LINNET_NAMESPACE_BEGIN
 
 /// Tokens of a decoder's training or scoring call, [batch, length] row-major.
 struct decoder_batch {
-  const token* tokens = nullptr;  ///< inputs
-  const token* labels = nullptr;  ///< the token that follows each input, or `ignored`
-  index batch = 0;                ///< sequences
-  index length = 0;               ///< tokens per sequence
+  const token* tokens = nullptr;    ///< inputs
+  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
+  index batch = 0;                  ///< sequences
+  index length = 0;                 ///< tokens per sequence
+  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
 };
 
 /// A decoder-only model as a type; spelled decoder<shape, policies...>.
@@ -9595,6 +9611,7 @@ struct decoder_model {
     T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
     T* beyond = nullptr;       ///< [rows, d_kv] rotary, of later positions
     index positions = 0;       ///< of the rotary table
+    index* prefix = nullptr;   ///< [batch] tokens of each sequence's first call
     T* chunk = nullptr;        ///< logits of some rows
     T* last = nullptr;         ///< [batch, d] last valid rows
     T* logits = nullptr;       ///< [batch * limits.logits, vocabulary]
@@ -9624,6 +9641,7 @@ struct decoder_model {
     w.out = m.keep.take<T>(size);
     w.normed = m.keep.take<T>(size);
     if (use == purpose::decoding) {
+      if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
       w.last = m.keep.take<T>(e.batch * d);
       m.product(e.batch * l.logits, d, vocabulary, e);
       w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
@@ -9655,11 +9673,17 @@ struct decoder_model {
         for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
   }
 
+  /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
+  static bool prefixes_fit(const batch& b) {
+    for (index i = 0; b.prefixes && i < b.batch; ++i)
+      if (!Attention::takes_prefix || b.prefixes[i] < 0 || b.prefixes[i] > b.length) return false;
+    return true;
+  }
   /// Whether a batch fits the limits and holds only tokens of the vocabulary.
   static bool accepts(const batch& b, const limits& l) {
     return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
            detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
-           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true);
+           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true) && prefixes_fit(b);
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
@@ -9674,6 +9698,7 @@ struct decoder_model {
     ctx.batch = b.batch;
     ctx.length = b.length;
     ctx.dropout = dropout;
+    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     const index rows = ctx.rows();
     forward<T, S>(p, b.tokens, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
@@ -9723,6 +9748,12 @@ struct decoder_model {
     ctx.length = length;
     ctx.lengths = lengths;
     ctx.past = past;
+    if constexpr (Attention::takes_prefix) {
+      on.threads.each(batch_size, [&](index i) {
+        w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
+      });
+      ctx.prefix = w.prefix;
+    }
     forward<T, S>(p, tokens, w, ctx);
     if (!every)
       on.threads.each(batch_size, [&](index i) {

@@ -200,6 +200,34 @@ BOOST_AUTO_TEST_CASE(rings_of_codes) {
   for (index i = 0; i < long_length; ++i)
     BOOST_TEST(same_bits(ring.feed(all.input(0, i, 1)), straight.feed(all.input(0, i, 1))));
 }
+// A prefix is seen both ways: its first tokens know its last ones, in a session as in training.
+BOOST_AUTO_TEST_CASE(prefix_in_a_session) {
+  using M = llama::with_attention<ln::attention::prefix>;
+  const auto p = random_packed<M, double>();
+  const decoder_tokens data(3, length, M::vocabulary);
+  const std::vector<index> prefixes{20, 1, 49};
+  auto batch = data.view();
+  const auto causal = logits_of(p, batch, data.limits());
+  batch.prefixes = prefixes.data();
+  const auto logits = logits_of(p, batch, data.limits());
+  auto s = open(p, 3);
+  for (index b = 0; b < 3; ++b) {
+    s.reset();
+    const auto text = std::span(data.inputs).subspan(at(b * length), at(length));
+    for (index t = 0; t < length; t += t == 0 ? prefixes[at(b)] : 1) {
+      const index count = t == 0 ? prefixes[at(b)] : 1, row = b * length + t + count - 1;
+      BOOST_TEST(distance(s.feed(text.subspan(at(t), at(count))), row_of<M>(logits, row)) <=
+                 same_result<double>);
+    }
+    BOOST_TEST((distance(row_of<M>(logits, b * length), row_of<M>(causal, b * length)) > 1e-3) ==
+               (prefixes[at(b)] > 1));
+  }
+  const std::vector<index> too_long{20, 1, length + 1};
+  batch.prefixes = too_long.data();
+  BOOST_TEST(!M::accepts(batch, data.limits()));
+  batch.prefixes = prefixes.data();
+  BOOST_TEST(!llama::accepts(batch, data.limits()));  // does not take any
+}
 // A window as wide as the text, or sinks that evict nothing, are full attention.
 BOOST_AUTO_TEST_CASE(wide_windows_are_full_attention) {
   const auto same = []<class M, class F>() {
@@ -307,13 +335,9 @@ BOOST_AUTO_TEST_CASE(sessions_start_anew) {
   check_new_start<rwkv7>();
 }
 
-// A recurrent state cannot forget its last tokens, and its sessions do not say they could.
-template <class M>
-concept truncates = requires(ln::session<M> s) {
-  s.truncate(1);
-};
-static_assert(truncates<llama> && truncates<t5> && !truncates<rwkv4> && !truncates<rwkv7> &&
-              !truncates<t5_channel_mix>);
+// A recurrent state cannot take back its last tokens, and its models say so.
+static_assert(llama::rewinds && t5::rewinds && !rwkv4::rewinds && !rwkv7::rewinds &&
+              !t5_channel_mix::rewinds && window::rewinds && window::forgets && !llama::forgets);
 
 BOOST_AUTO_TEST_SUITE_END()
 

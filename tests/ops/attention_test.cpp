@@ -18,6 +18,7 @@ struct shape {
   double scale = 0.5;
   double dropout = 0;
   ln::ops::attention_window window = {};
+  std::vector<index> prefix = {};
   index slots = 0;  ///< other queries for the first keys, no further away than this
 
   /// What a query sees.
@@ -51,6 +52,24 @@ const std::vector<shape> shapes{
     {"huge logits, causal", 1, 50, 50, 2, 1, 4, true, {}, {}, true, true, 1},
     {"dropout", 2, 9, 9, 4, 2, 4, true, {}, {}, false, false, 0.5, 0.4},
     {"dropout, cross, padded", 2, 50, 13, 2, 2, 4, false, {}, {13, 7}, false, false, 0.5, 0.2},
+    {"prefix", 3, 60, 60, 4, 2, 4, true, {}, {}, true, false, 0.5, 0.2, {}, {50, 0, 60}},
+    {"prefix and window",
+     2,
+     60,
+     60,
+     2,
+     2,
+     4,
+     true,
+     {},
+     {},
+     false,
+     false,
+     0.5,
+     0,
+     {7, any},
+     {9, 55}},
+    {"prefix in a cache", 2, 9, 30, 4, 2, 4, true, {0, 12}, {}, true, false, 0.5, 0, {}, {6, 0}},
     {"window", 2, 70, 70, 4, 2, 4, true, {}, {}, true, false, 0.5, 0, {5, any}},
     {"window of one", 1, 50, 50, 1, 1, 3, true, {}, {}, false, false, 0.5, 0, {0, any}},
     {"symmetric window", 2, 97, 97, 2, 1, 4, false, {}, {97, 60}, true, false, 0.5, 0, {9, 9}},
@@ -166,6 +185,7 @@ struct problem {
     c.out = out.data();
     c.past = s.past.empty() ? nullptr : s.past.data();
     c.key_lengths = s.key_lengths.empty() ? nullptr : s.key_lengths.data();
+    c.prefix = s.prefix.empty() ? nullptr : s.prefix.data();
     c.bias = s.bias ? bias.data() : nullptr;
     c.bias_origin = origin;
     c.scratch = scratch.data();
@@ -201,10 +221,11 @@ outcome dense(const problem<T>& p) {
                     group = head * s.kv_heads / s.heads;
         const auto k_at = [&](index j) { return (b * s.keys + j) * p.kv + group * s.h; };
         const auto seen = [&](index j) {
-          return !(s.causal && j > position) &&
-                 !(!s.key_lengths.empty() && j >= s.key_lengths[at(b)]) &&
+          const bool before = j <= position || (!s.prefix.empty() && j < s.prefix[at(b)]);
+          return !(s.causal && !before) && !(!s.key_lengths.empty() && j >= s.key_lengths[at(b)]) &&
                  (j < s.window.first ||
-                  (j >= position - s.window.before && j <= position + s.window.after));
+                  (j >= position - s.window.before && j <= position + s.window.after) ||
+                  (j >= position - s.window.before && !s.prefix.empty() && j < s.prefix[at(b)]));
         };
         const auto by_slot = [&](index j) { return s.slots && j < s.window.first; };
         const auto bias_at = [&](index j) {
@@ -428,6 +449,7 @@ void check_kept(layout how, bool bitwise) {
       call.q_first = straight.q_first, call.slots = straight.slots;
       call.k = k.rows, call.v = v.rows, call.out = out.data();
       call.past = straight.past, call.key_lengths = straight.key_lengths;
+      call.prefix = straight.prefix;
       call.bias = straight.bias, call.bias_origin = straight.bias_origin;
       call.scratch = gathered.data(), call.scratch_size = scratch_size(s, false, true);
       call.dropout = straight.dropout, call.site = straight.site;

@@ -11,10 +11,11 @@ LINNET_NAMESPACE_BEGIN
 
 /// Tokens of a decoder's training or scoring call, [batch, length] row-major.
 struct decoder_batch {
-  const token* tokens = nullptr;  ///< inputs
-  const token* labels = nullptr;  ///< the token that follows each input, or `ignored`
-  index batch = 0;                ///< sequences
-  index length = 0;               ///< tokens per sequence
+  const token* tokens = nullptr;    ///< inputs
+  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
+  index batch = 0;                  ///< sequences
+  index length = 0;                 ///< tokens per sequence
+  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
 };
 
 /// A decoder-only model as a type; spelled decoder<shape, policies...>.
@@ -154,6 +155,7 @@ struct decoder_model {
     T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
     T* beyond = nullptr;       ///< [rows, d_kv] rotary, of later positions
     index positions = 0;       ///< of the rotary table
+    index* prefix = nullptr;   ///< [batch] tokens of each sequence's first call
     T* chunk = nullptr;        ///< logits of some rows
     T* last = nullptr;         ///< [batch, d] last valid rows
     T* logits = nullptr;       ///< [batch * limits.logits, vocabulary]
@@ -183,6 +185,7 @@ struct decoder_model {
     w.out = m.keep.take<T>(size);
     w.normed = m.keep.take<T>(size);
     if (use == purpose::decoding) {
+      if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
       w.last = m.keep.take<T>(e.batch * d);
       m.product(e.batch * l.logits, d, vocabulary, e);
       w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
@@ -214,11 +217,17 @@ struct decoder_model {
         for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
   }
 
+  /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
+  static bool prefixes_fit(const batch& b) {
+    for (index i = 0; b.prefixes && i < b.batch; ++i)
+      if (!Attention::takes_prefix || b.prefixes[i] < 0 || b.prefixes[i] > b.length) return false;
+    return true;
+  }
   /// Whether a batch fits the limits and holds only tokens of the vocabulary.
   static bool accepts(const batch& b, const limits& l) {
     return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
            detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
-           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true);
+           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true) && prefixes_fit(b);
   }
 
   /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
@@ -233,6 +242,7 @@ struct decoder_model {
     ctx.batch = b.batch;
     ctx.length = b.length;
     ctx.dropout = dropout;
+    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     const index rows = ctx.rows();
     forward<T, S>(p, b.tokens, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
@@ -282,6 +292,12 @@ struct decoder_model {
     ctx.length = length;
     ctx.lengths = lengths;
     ctx.past = past;
+    if constexpr (Attention::takes_prefix) {
+      on.threads.each(batch_size, [&](index i) {
+        w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
+      });
+      ctx.prefix = w.prefix;
+    }
     forward<T, S>(p, tokens, w, ctx);
     if (!every)
       on.threads.each(batch_size, [&](index i) {

@@ -67,6 +67,7 @@ struct context {
   index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
   const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
   const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
+  const index* prefix = nullptr;   ///< first tokens of each sequence that see each other, or null
   const T* memory = nullptr;       ///< encoder output [batch * memory_length, d_model]
   T* d_memory = nullptr;           ///< its gradient
   index memory_length = 0;         ///< padded length of the encoder output

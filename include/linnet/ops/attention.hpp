@@ -71,6 +71,7 @@ struct attention_call {
   T* out;                              ///< [batch, queries, heads*h]
   const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
   const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
+  const index* prefix = nullptr;       ///< first keys of each sequence that all its queries see
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
   index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
@@ -117,7 +118,7 @@ struct attention_unit {
   };
 
   const attention_call<T, Code>& call;
-  index b, g, n, valid, past, wide;
+  index b, g, n, valid, past, prefix, wide;
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
@@ -128,17 +129,20 @@ struct attention_unit {
         n(c.heads * c.h),
         valid(c.key_lengths ? c.key_lengths[b] : c.keys),
         past(c.past ? c.past[b] : 0),
+        prefix(c.prefix ? c.prefix[b] : 0),
         wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
         key(c.k.of(b, g)),
         value(c.v.of(b, g)),
         scores(c.scratch + rank * c.scratch_size),
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
-    valid = (std::min)(valid, past + call.queries + call.window.after);
+    valid = (std::min)(valid, (std::max)(prefix, past + call.queries + call.window.after));
   }
 
   /// The end of the keys that query i sees.
-  index end_of(index i) const { return (std::min)(valid, past + i + call.window.after + 1); }
+  index end_of(index i) const {
+    return (std::min)(valid, (std::max)(prefix, past + i + call.window.after + 1));
+  }
   /// Their beginning, the `first` ones apart.
   index begin_of(index i) const {
     return (std::max)(call.window.first, past + i - call.window.before);

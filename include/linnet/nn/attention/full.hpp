@@ -230,6 +230,7 @@ struct softmax_attention {
     a.v = values;
     a.out = c.mixed;
     a.past = A.cross ? nullptr : ctx.past;
+    if (A.causal) a.prefix = ctx.prefix;
     // A causal query sees only earlier keys, which are valid as long as the query is.
     a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
     if constexpr (A.relative) {
@@ -267,6 +268,14 @@ struct full : policy {
   using layer =
       linnet::detail::softmax_attention<A, ops::attention_window{
                                                .after = A.causal ? 0 : ops::any_distance}>;
+};
+
+/// Full attention in which a prefix, such as a question, is seen by all tokens and so by its own
+/// earlier ones too; behind it tokens see what came before (Raffel et al. 2020, "prefix LM").
+/// decoder_batch::prefixes tells its length; a session takes the tokens of the first feed() for it.
+struct prefix : full {
+  static constexpr bool takes_prefix = true;
+  static std::string name() { return "prefix"; }
 };
 
 }  // namespace attention
