@@ -5669,6 +5669,7 @@ struct extents {
   index length = 0;       ///< new tokens per sequence in one call
   index memory = 0;       ///< tokens of the encoder's output (cross-attention), else 0
   index capacity = 0;     ///< tokens that the key-value cache holds; 0 while training
+  index blocks = 0;       ///< blocks of tokens of a cache that sequences share, or 0
   index threads = 1;      ///< threads that may take part
   bool training = false;  ///< keep what a backward pass needs
 
@@ -5704,10 +5705,12 @@ struct context {
   index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
   const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
   const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
-  const index* prefix = nullptr;   ///< first tokens of each sequence that see each other, or null
-  const T* memory = nullptr;       ///< encoder output [batch * memory_length, d_model]
-  T* d_memory = nullptr;           ///< its gradient
-  index memory_length = 0;         ///< padded length of the encoder output
+  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks of paged caches, or null
+  index table_size = 0;
+  const index* prefix = nullptr;  ///< first tokens of each sequence that see each other, or null
+  const T* memory = nullptr;      ///< encoder output [batch * memory_length, d_model]
+  T* d_memory = nullptr;          ///< its gradient
+  index memory_length = 0;        ///< padded length of the encoder output
   const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
   bool memory_cached = false;  ///< keys and values of the memory are in the cache already
   const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
@@ -5758,6 +5761,7 @@ struct state_part {
   index tokens = 0;  ///< tokens that the copied sequence has read
   index memory =
       0;  ///< padded tokens of the encoder's output, or 0 where both read the same source
+  bool block = false;  ///< not sequences: block `from` of paged caches becomes block `to`
 };
 
 namespace detail {
@@ -5769,6 +5773,12 @@ constexpr bool keeps_state() {
   return m.state.peak() > 0;
 }
 }  // namespace detail
+
+/// Copies `size` values of sequence `from` to sequence `to` of state[batch, size].
+template <class T>
+void copy_sequence(T* state, index size, index from, index to, const state_part& part) {
+  if (!part.block) std::copy_n(state + from * size, size, state + to * size);
+}
 
 /// Copies the decoding state of sequence `from` of a layer to sequence `to`; layers that keep none
 /// need not say so.
@@ -5808,6 +5818,8 @@ struct limits {
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
   index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
                      ///< parts; 0 for `target`. Smaller chunks need less memory
+  index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
+                     ///< share as they need them; 0 gives each sequence its whole `target`
   int threads = 1;   ///< threads that share the work of one call
   index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
                             ///< inference call; 0 always takes all threads
@@ -5858,6 +5870,7 @@ constexpr extents stack_extents(const limits& l, purpose use, index length, inde
   e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
   e.memory = memory;
   e.capacity = use == purpose::decoding ? length : 0;
+  e.blocks = use == purpose::decoding ? l.blocks : 0;
   e.threads = l.threads;
   e.training = use == purpose::training;
   return e;
@@ -6169,6 +6182,7 @@ result<void> acceptable(const char* where, const limits& l) {
   };
   if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
   if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
+  if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
   if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
   if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
   if constexpr (M::family == model_family::t5) {
@@ -6384,6 +6398,105 @@ LINNET_NAMESPACE_END
 /// Inference: a session owns all mutable state of one running model and shares the constant packed
 /// weights with any number of others.
 
+/// @file
+/// Who owns which block of a pool of key-value memory (Kwon et al. 2023, zoo D14).
+
+LINNET_NAMESPACE_BEGIN
+
+/// The blocks of simd::token_block tokens that sequences read and write: each has a table of them.
+/// Sequences that continue one another share blocks until one of them writes into a block: then it
+/// gets a copy. Memory is given once; nothing allocates.
+class block_tables {
+ public:
+  block_tables() = default;
+  /// Tables of `batch` sequences of up to `capacity` tokens over `blocks` blocks, all free.
+  constexpr block_tables(arena& memory, index batch, index capacity, index blocks)
+      : batch_(batch),
+        size_((capacity + simd::token_block - 1) / simd::token_block),
+        blocks_(blocks),
+        table_(memory.take<std::int32_t>(batch * size_)),
+        used_(memory.take<index>(batch)),
+        references_(memory.take<std::int32_t>(blocks)),
+        free_(memory.take<std::int32_t>(blocks)) {}
+
+  /// Blocks in each table.
+  index size() const { return size_; }
+  /// [batch, size()] blocks; those behind a sequence's tokens mean nothing.
+  const std::int32_t* data() const { return table_; }
+  /// Blocks that nobody uses.
+  index available() const { return available_; }
+
+  /// Frees all blocks.
+  void reset() {
+    std::fill_n(references_, blocks_, 0);
+    std::fill_n(used_, batch_, index{0});
+    for (index i = 0; i < blocks_; ++i) free_[i] = static_cast<std::int32_t>(blocks_ - 1 - i);
+    available_ = blocks_;
+  }
+  /// Keeps the blocks of the first `tokens` tokens of a sequence, and frees the others.
+  void truncate(index sequence, index tokens) {
+    const index keep = (tokens + simd::token_block - 1) / simd::token_block;
+    while (used_[sequence] > keep) release(at(sequence, --used_[sequence]));
+  }
+  /// Sequence `to` shares all blocks of `from`.
+  void share(index from, index to) {
+    truncate(to, 0);
+    for (index i = 0; i < used_[from]; ++i) {
+      at(to, i) = at(from, i);
+      ++references_[at(to, i)];
+    }
+    used_[to] = used_[from];
+  }
+  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch); calls
+  /// copy(from, to) for each block that is no longer shared. False, and nothing done, where too few
+  /// blocks are free.
+  template <class Past, class More, class Copy>
+  bool reserve(index batch, Past&& past, More&& more, Copy&& copy) {
+    index needed = 0;
+    for (index b = 0; b < batch; ++b) {
+      const index last = (past(b) + more(b) + simd::token_block - 1) / simd::token_block;
+      needed += (std::max)(last - used_[b], index{0}) + shares(b, past(b));
+    }
+    if (needed > available_) return false;
+    for (index b = 0; b < batch; ++b) {
+      // Others may have taken their copy meanwhile: then the block is this sequence's own.
+      if (shares(b, past(b))) {
+        std::int32_t& block = at(b, past(b) / simd::token_block);
+        const std::int32_t shared = block;
+        block = take();
+        copy(index{shared}, index{block});
+        release(shared);
+      }
+      const index last = (past(b) + more(b) + simd::token_block - 1) / simd::token_block;
+      while (used_[b] < last) at(b, used_[b]++) = take();
+    }
+    return true;
+  }
+
+ private:
+  std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
+  /// Whether the block that the next token of a sequence goes into is somebody else's too.
+  bool shares(index sequence, index past) const {
+    const index i = past / simd::token_block;
+    return i < used_[sequence] && references_[at(sequence, i)] > 1;
+  }
+  std::int32_t take() {
+    const std::int32_t block = free_[--available_];
+    references_[block] = 1;
+    return block;
+  }
+  void release(std::int32_t block) {
+    if (--references_[block] == 0) free_[available_++] = block;
+  }
+
+  index batch_ = 0, size_ = 0, blocks_ = 0, available_ = 0;
+  std::int32_t* table_ = nullptr;
+  index* used_ = nullptr;               ///< [batch] blocks of each table
+  std::int32_t* references_ = nullptr;  ///< [blocks]
+  std::int32_t* free_ = nullptr;        ///< [available]
+};
+
+LINNET_NAMESPACE_END
 /// @file
 /// Choosing the next token from logits: greedy; temperature with top-k, top-p, min-p and a
 /// repetition penalty; and a caller's own changes of the logits before either.
@@ -6730,6 +6843,7 @@ class session {
   /// Forgets everything fed so far.
   void reset() {
     std::fill_n(past_, limits_.batch, index{0});
+    tables_.reset();
     cached_sources_ = 0;
   }
   /// Number of tokens fed so far to sequence `b`.
@@ -6741,6 +6855,8 @@ class session {
   /// Most tokens that a sequence can be fed.
   index capacity() const { return capacity_for(limits_); }
 
+  /// Blocks of 32 tokens that are left, where limits.blocks gave some; feed() needs them.
+  index free_blocks() const { return tables_.available(); }
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
     return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
@@ -6754,6 +6870,7 @@ class session {
     if (length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
       return false;
     past_[b] = length;
+    if (limits_.blocks > 0) tables_.truncate(b, length);
     return true;
   }
 
@@ -6769,6 +6886,7 @@ class session {
     if (same_source)
       part.first = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
     M::copy_state(work_.work, from, to, part);
+    if (limits_.blocks > 0) tables_.share(from, to);
     std::copy(a.begin(), a.end(), fed_ + to * capacity());
     past_[to] = past_[from];
     source_of_[to] = source_of_[from];
@@ -6809,7 +6927,7 @@ class session {
 
   /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them, valid
   /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
-  /// fit the capacity or the vocabulary, or before a source is encoded.
+  /// fit the capacity, the free blocks or the vocabulary, or before a source is encoded.
   std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
   /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
@@ -6874,6 +6992,7 @@ class session {
     (void)counter.take<index>(l.batch);
     (void)counter.take<token>(l.batch * capacity_for(l));
     (void)counter.take<token>(M::vocabulary);
+    if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
     return counter.peak();
   }
   static constexpr index none = -1;  ///< no source
@@ -6894,6 +7013,11 @@ class session {
     source_of_ = extra.take<index>(l.batch);
     fed_ = extra.take<token>(l.batch * capacity_for(l));
     order_ = extra.take<token>(M::vocabulary);
+    if (l.blocks > 0) {
+      tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
+      work_.work.tables = tables_.data();
+      work_.work.table_size = tables_.size();
+    }
     reset();
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
@@ -6911,6 +7035,12 @@ class session {
         return {};
     }
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
+    if (limits_.blocks > 0 &&
+        !tables_.reserve(
+            batch, [&](index b) { return past_[b]; },
+            [&](index b) { return valid ? valid[b] : length; },
+            [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); }))
+      return {};
     run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
@@ -6945,6 +7075,7 @@ class session {
   limits limits_;
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
+  block_tables tables_{};
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
@@ -8027,29 +8158,37 @@ struct kv_buffer {
   float* scales = nullptr;  ///< [batch, tokens, Heads]
   index tokens = 0;         ///< of each sequence
   index fixed = 0, ring = 0;
+  bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
 
   /// Plans room for `count` tokens of each sequence; for the `first` and the last `near` ones alone
-  /// if those are fewer.
-  constexpr void plan(arena& state, index batch, index count, index first, index near) {
+  /// if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
+  constexpr void plan(arena& state, index batch, index count, index first, index near,
+                      index blocks) {
     tokens = count;
     if (near < count &&
         round_up(first, simd::token_block) + round_up(near, simd::token_block) < count) {
       fixed = round_up(first, simd::token_block);
       ring = round_up(near, simd::token_block);
       tokens = fixed + ring;
+    } else if (blocks > 0) {
+      paged = true;
+      tokens = blocks * simd::token_block;
+      batch = 1;
     }
     data = state.take<code>(batch * tokens * Heads * slot);
     if (scaled) scales = state.take<float>(batch * tokens * Heads);
   }
   /// Whether several queries need a copy of what they look at.
-  constexpr bool gathered() const { return !exact || ring > 0; }
-  /// What attention reads.
-  constexpr ops::kv_rows<code> rows() const {
-    return {data, tokens, Heads * slot, slot, scales, fixed, ring};
+  constexpr bool gathered() const { return !exact || ring > 0 || paged; }
+  /// What attention reads; `tables` [batch, table_size] where it is paged.
+  constexpr ops::kv_rows<code> rows(const std::int32_t* tables, index table_size) const {
+    return {data,      tokens, Heads * slot, slot, scales, fixed, ring, paged ? tables : nullptr,
+            table_size};
   }
-  /// Keeps x[Heads, H] for token `j` of sequence `b`.
-  void put(const ops::machine& on, index b, index j, const T* x) const {
-    const index row = b * tokens + rows().of(b, 0).place(j);
+  /// Keeps x[Heads, H] for token `j` of sequence `b` of `all`, which are rows().
+  void put(const ops::machine& on, const ops::kv_rows<code>& all, index b, index j,
+           const T* x) const {
+    const index row = (paged ? 0 : b * tokens) + all.of(b, 0).place(j);
     code* const to = data + row * Heads * slot;
     if constexpr (exact) {
       std::copy_n(x, Heads * H, to);
@@ -8067,14 +8206,23 @@ struct kv_buffer {
       });
     }
   }
-  /// Tokens [first, last) of sequence `from` become those of sequence `to`.
+  /// Tokens [first, last) of sequence `from` become those of sequence `to`; paged ones are shared.
   void copy(index from, index to, index first, index last) const {
+    if (paged) return;
     if (ring > 0) first = 0, last = tokens;  // wherever they are
-    const index count = last - first, row = Heads * slot;
+    copy_rows(from * tokens + first, to * tokens + first, last - first);
+  }
+  /// Block `from` becomes block `to`.
+  void copy_block(index from, index to) const {
+    if (paged) copy_rows(from * simd::token_block, to * simd::token_block, simd::token_block);
+  }
+
+ private:
+  void copy_rows(index from, index to, index count) const {
     if (count <= 0) return;
-    const index source = from * tokens + first, target = to * tokens + first;
-    std::copy_n(data + source * row, count * row, data + target * row);
-    if (scaled) std::copy_n(scales + source * Heads, count * Heads, scales + target * Heads);
+    const index row = Heads * slot;
+    std::copy_n(data + from * row, count * row, data + to * row);
+    if (scaled) std::copy_n(scales + from * Heads, count * Heads, scales + to * Heads);
   }
 };
 
@@ -8353,9 +8501,10 @@ struct softmax_attention {
     const index stored = A.cross ? e.memory : e.capacity;
     c.capacity = stored;
     if (cached) {
+      const index blocks = A.cross ? 0 : e.blocks;
       const index near = window.before + e.length;  // that a call may look at
-      c.keys.plan(m.state, e.batch, stored, window.first, near);
-      c.values.plan(m.state, e.batch, stored, window.first, near);
+      c.keys.plan(m.state, e.batch, stored, window.first, near, blocks);
+      c.values.plan(m.state, e.batch, stored, window.first, near, blocks);
     }
     c.q = m.keep.take<T>(e.rows() * n);
     if (two_queries) c.q_first = m.keep.take<T>(e.rows() * n);
@@ -8410,7 +8559,8 @@ struct softmax_attention {
       if (cached) keep(c, ctx, ctx.length);
     }
     if (cached) {
-      ops::attention(ctx.on, call(c, ctx, c.keys.rows(), c.values.rows()));
+      ops::attention(ctx.on, call(c, ctx, c.keys.rows(ctx.tables, ctx.table_size),
+                                  c.values.rows(ctx.tables, ctx.table_size)));
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
@@ -8453,6 +8603,11 @@ struct softmax_attention {
   /// Keys and values of one sequence become another's.
   template <class T>
   static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    if (part.block) {
+      c.keys.copy_block(from, to);
+      c.values.copy_block(from, to);
+      return;
+    }
     const index first = A.cross ? 0 : part.first, last = A.cross ? part.memory : part.tokens;
     c.keys.copy(from, to, first, last);
     c.values.copy(from, to, first, last);
@@ -8474,12 +8629,14 @@ struct softmax_attention {
   /// Moves the new keys and values, `length` rows of each sequence, into the cache.
   template <class T>
   static void keep(const cache<T>& c, const context<T>& ctx, index length) {
+    const auto keys = c.keys.rows(ctx.tables, ctx.table_size);
+    const auto values = c.values.rows(ctx.tables, ctx.table_size);
     ctx.on.threads.each(ctx.batch * length, [&](index row) {
       const index b = row / length, t = row % length;
       if (!A.cross && t >= ctx.length_of(b)) return;
       const index at = A.cross ? t : ctx.past[b] + t;
-      c.keys.put(ctx.on, b, at, c.k + row * kv);
-      c.values.put(ctx.on, b, at, c.v + row * kv);
+      c.keys.put(ctx.on, keys, b, at, c.k + row * kv);
+      c.values.put(ctx.on, values, b, at, c.v + row * kv);
     });
   }
   /// Keys or values of this call alone.
@@ -9608,13 +9765,15 @@ struct decoder_model {
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
-    T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
-    T* beyond = nullptr;       ///< [rows, d_kv] rotary, of later positions
-    index positions = 0;       ///< of the rotary table
-    index* prefix = nullptr;   ///< [batch] tokens of each sequence's first call
-    T* chunk = nullptr;        ///< logits of some rows
-    T* last = nullptr;         ///< [batch, d] last valid rows
-    T* logits = nullptr;       ///< [batch * limits.logits, vocabulary]
+    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
+    index positions = 0;      ///< of the rotary table
+    index* prefix = nullptr;  ///< [batch] tokens of each sequence's first call
+    T* chunk = nullptr;       ///< logits of some rows
+    T* last = nullptr;        ///< [batch, d] last valid rows
+    T* logits = nullptr;      ///< [batch * limits.logits, vocabulary]
+    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
+    index table_size = 0;
     double* losses = nullptr;  ///< [rows]
     int site = 0;
   };
@@ -9748,6 +9907,8 @@ struct decoder_model {
     ctx.length = length;
     ctx.lengths = lengths;
     ctx.past = past;
+    ctx.tables = w.tables;
+    ctx.table_size = w.table_size;
     if constexpr (Attention::takes_prefix) {
       on.threads.each(batch_size, [&](index i) {
         w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
@@ -10089,7 +10250,9 @@ struct t5_model {
     T* chunk = nullptr;                       ///< logits of some rows
     T* last = nullptr;                        ///< [batch, d] last valid rows
     T* logits = nullptr;                      ///< [batch * limits.logits, vocabulary]
-    double* losses = nullptr;                 ///< [target rows]
+    const std::int32_t* tables = nullptr;     ///< [batch, table_size] of a session's paged cache
+    index table_size = 0;
+    double* losses = nullptr;  ///< [target rows]
     index memory_length = 0;
   };
   /// Plans the buffers for calls up to these limits.
@@ -10210,6 +10373,8 @@ struct t5_model {
                    const ops::machine& on, bool every = false) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     ctx.past = past;
+    ctx.tables = w.tables;
+    ctx.table_size = w.table_size;
     ctx.memory = w.memory;
     ctx.memory_length = memory_length;
     ctx.memory_lengths = memory_lengths;
@@ -10229,8 +10394,9 @@ struct t5_model {
   /// Lets cached target `to` continue where `from` is, with `from`'s source.
   template <class T>
   static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
-    std::copy_n(w.memory + from * part.memory * d, part.memory * d,
-                w.memory + to * part.memory * d);
+    if (!part.block)
+      std::copy_n(w.memory + from * part.memory * d, part.memory * d,
+                  w.memory + to * part.memory * d);
     linnet::copy_state<decoder, T>(w.decoder_stack, from, to, part);
   }
 
@@ -11326,6 +11492,12 @@ struct token_shift {
     return c;
   }
 
+  /// The last row of one sequence becomes another's.
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    copy_sequence(c.last, D, from, to, part);
+  }
+
   /// x -> c.mixed
   template <class T>
   static void forward(const std::array<const T*, count>& mu, const T* x, const cache<T>& c,
@@ -11528,6 +11700,11 @@ struct channel_mix {
     shift::backward(p.time_mix_k, dp.time_mix_k, x.data(), dx.data(), c.shifted, ctx);
   }
 
+  /// The state of one sequence becomes another's.
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    shift::copy_state(c.shifted, from, to, part);
+  }
   /// Numbers that each sequence keeps while decoding, however long it is.
   static constexpr index state_values(index) { return shift::state_values(); }
   static constexpr index flops(const extents& e) {
@@ -11904,6 +12081,12 @@ struct rwkv4 : policy {
 
     /// Numbers that each sequence keeps while decoding, however long it is.
     static constexpr index state_values(index) { return 3 * D + shift::state_values(); }
+    /// The state of one sequence becomes another's.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      shift::copy_state(c.shifted, from, to, part);
+      copy_sequence(c.state, 3 * D, from, to, part);
+    }
     static constexpr index flops(const extents& e) { return 4 * map::flops(e); }
 
    private:
@@ -12490,6 +12673,12 @@ struct rwkv7 : policy {
       unshift(p.x_g, dp.x_g);
     }
 
+    /// The state of one sequence becomes another's.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      shift::copy_state(c.shifted, from, to, part);
+      copy_sequence(c.state, D * N, from, to, part);
+    }
     /// Numbers that each sequence keeps while decoding, however long it is.
     static constexpr index state_values(index) { return D * N + shift::state_values(); }
     /// The maps, and 9 N per channel for the recurrence.
@@ -13547,6 +13736,11 @@ struct linear : policy {
     /// Numbers of the state of one sequence; the same for any number of tokens.
     static constexpr index state_values(index) { return A.kv_heads * state_size; }
 
+    /// The state of one sequence becomes another's.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      copy_sequence(c.state, A.kv_heads * state_size, from, to, part);
+    }
     static constexpr index flops(const extents& e) {
       constexpr index h = A.d_kv, most = ops::linear_attention_rows;
       const index whole = e.length / most, rest = e.length % most;
@@ -14443,6 +14637,12 @@ struct mamba : attention::policy {
     /// Numbers of the state of one sequence; the same for any number of tokens.
     static constexpr index state_values(index) { return inner * (State + Conv - 1); }
 
+    /// The state of one sequence becomes another's.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      copy_sequence(c.window, (Conv - 1) * inner, from, to, part);
+      copy_sequence(c.state, inner * State, from, to, part);
+    }
     /// The scan counts 9 for each token and number of the state (zoo D11).
     static constexpr index flops(const extents& e) {
       return to_inner::flops(e) + to_mixed::flops(e) + to_delta::flops(e) + to_output::flops(e) +

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include <linnet/generate/block_tables.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/model/buffers.hpp>
 
@@ -82,6 +83,7 @@ class session {
   /// Forgets everything fed so far.
   void reset() {
     std::fill_n(past_, limits_.batch, index{0});
+    tables_.reset();
     cached_sources_ = 0;
   }
   /// Number of tokens fed so far to sequence `b`.
@@ -93,6 +95,8 @@ class session {
   /// Most tokens that a sequence can be fed.
   index capacity() const { return capacity_for(limits_); }
 
+  /// Blocks of 32 tokens that are left, where limits.blocks gave some; feed() needs them.
+  index free_blocks() const { return tables_.available(); }
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
     return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
@@ -106,6 +110,7 @@ class session {
     if (length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
       return false;
     past_[b] = length;
+    if (limits_.blocks > 0) tables_.truncate(b, length);
     return true;
   }
 
@@ -121,6 +126,7 @@ class session {
     if (same_source)
       part.first = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
     M::copy_state(work_.work, from, to, part);
+    if (limits_.blocks > 0) tables_.share(from, to);
     std::copy(a.begin(), a.end(), fed_ + to * capacity());
     past_[to] = past_[from];
     source_of_[to] = source_of_[from];
@@ -161,7 +167,7 @@ class session {
 
   /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them, valid
   /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
-  /// fit the capacity or the vocabulary, or before a source is encoded.
+  /// fit the capacity, the free blocks or the vocabulary, or before a source is encoded.
   std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
   /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
@@ -226,6 +232,7 @@ class session {
     (void)counter.take<index>(l.batch);
     (void)counter.take<token>(l.batch * capacity_for(l));
     (void)counter.take<token>(M::vocabulary);
+    if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
     return counter.peak();
   }
   static constexpr index none = -1;  ///< no source
@@ -246,6 +253,11 @@ class session {
     source_of_ = extra.take<index>(l.batch);
     fed_ = extra.take<token>(l.batch * capacity_for(l));
     order_ = extra.take<token>(M::vocabulary);
+    if (l.blocks > 0) {
+      tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
+      work_.work.tables = tables_.data();
+      work_.work.table_size = tables_.size();
+    }
     reset();
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
@@ -263,6 +275,12 @@ class session {
         return {};
     }
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
+    if (limits_.blocks > 0 &&
+        !tables_.reserve(
+            batch, [&](index b) { return past_[b]; },
+            [&](index b) { return valid ? valid[b] : length; },
+            [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); }))
+      return {};
     run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
@@ -297,6 +315,7 @@ class session {
   limits limits_;
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
+  block_tables tables_{};
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads

@@ -60,6 +60,7 @@ result<void> acceptable(const char* where, const limits& l) {
   };
   if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
   if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
+  if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
   if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
   if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
   if constexpr (M::family == model_family::t5) {

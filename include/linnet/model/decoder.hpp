@@ -152,13 +152,15 @@ struct decoder_model {
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
-    T* table = nullptr;        ///< rotary [positions, d_kv] or sinusoidal [positions, d]
-    T* beyond = nullptr;       ///< [rows, d_kv] rotary, of later positions
-    index positions = 0;       ///< of the rotary table
-    index* prefix = nullptr;   ///< [batch] tokens of each sequence's first call
-    T* chunk = nullptr;        ///< logits of some rows
-    T* last = nullptr;         ///< [batch, d] last valid rows
-    T* logits = nullptr;       ///< [batch * limits.logits, vocabulary]
+    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
+    index positions = 0;      ///< of the rotary table
+    index* prefix = nullptr;  ///< [batch] tokens of each sequence's first call
+    T* chunk = nullptr;       ///< logits of some rows
+    T* last = nullptr;        ///< [batch, d] last valid rows
+    T* logits = nullptr;      ///< [batch * limits.logits, vocabulary]
+    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
+    index table_size = 0;
     double* losses = nullptr;  ///< [rows]
     int site = 0;
   };
@@ -292,6 +294,8 @@ struct decoder_model {
     ctx.length = length;
     ctx.lengths = lengths;
     ctx.past = past;
+    ctx.tables = w.tables;
+    ctx.table_size = w.table_size;
     if constexpr (Attention::takes_prefix) {
       on.threads.each(batch_size, [&](index i) {
         w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them

@@ -20,6 +20,8 @@ struct limits {
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
   index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
                      ///< parts; 0 for `target`. Smaller chunks need less memory
+  index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
+                     ///< share as they need them; 0 gives each sequence its whole `target`
   int threads = 1;   ///< threads that share the work of one call
   index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
                             ///< inference call; 0 always takes all threads
@@ -70,6 +72,7 @@ constexpr extents stack_extents(const limits& l, purpose use, index length, inde
   e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
   e.memory = memory;
   e.capacity = use == purpose::decoding ? length : 0;
+  e.blocks = use == purpose::decoding ? l.blocks : 0;
   e.threads = l.threads;
   e.training = use == purpose::training;
   return e;

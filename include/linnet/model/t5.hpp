@@ -250,7 +250,9 @@ struct t5_model {
     T* chunk = nullptr;                       ///< logits of some rows
     T* last = nullptr;                        ///< [batch, d] last valid rows
     T* logits = nullptr;                      ///< [batch * limits.logits, vocabulary]
-    double* losses = nullptr;                 ///< [target rows]
+    const std::int32_t* tables = nullptr;     ///< [batch, table_size] of a session's paged cache
+    index table_size = 0;
+    double* losses = nullptr;  ///< [target rows]
     index memory_length = 0;
   };
   /// Plans the buffers for calls up to these limits.
@@ -371,6 +373,8 @@ struct t5_model {
                    const ops::machine& on, bool every = false) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     ctx.past = past;
+    ctx.tables = w.tables;
+    ctx.table_size = w.table_size;
     ctx.memory = w.memory;
     ctx.memory_length = memory_length;
     ctx.memory_lengths = memory_lengths;
@@ -390,8 +394,9 @@ struct t5_model {
   /// Lets cached target `to` continue where `from` is, with `from`'s source.
   template <class T>
   static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
-    std::copy_n(w.memory + from * part.memory * d, part.memory * d,
-                w.memory + to * part.memory * d);
+    if (!part.block)
+      std::copy_n(w.memory + from * part.memory * d, part.memory * d,
+                  w.memory + to * part.memory * d);
     linnet::copy_state<decoder, T>(w.decoder_stack, from, to, part);
   }
 

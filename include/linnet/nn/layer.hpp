@@ -32,6 +32,7 @@ struct extents {
   index length = 0;       ///< new tokens per sequence in one call
   index memory = 0;       ///< tokens of the encoder's output (cross-attention), else 0
   index capacity = 0;     ///< tokens that the key-value cache holds; 0 while training
+  index blocks = 0;       ///< blocks of tokens of a cache that sequences share, or 0
   index threads = 1;      ///< threads that may take part
   bool training = false;  ///< keep what a backward pass needs
 
@@ -67,10 +68,12 @@ struct context {
   index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
   const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
   const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
-  const index* prefix = nullptr;   ///< first tokens of each sequence that see each other, or null
-  const T* memory = nullptr;       ///< encoder output [batch * memory_length, d_model]
-  T* d_memory = nullptr;           ///< its gradient
-  index memory_length = 0;         ///< padded length of the encoder output
+  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks of paged caches, or null
+  index table_size = 0;
+  const index* prefix = nullptr;  ///< first tokens of each sequence that see each other, or null
+  const T* memory = nullptr;      ///< encoder output [batch * memory_length, d_model]
+  T* d_memory = nullptr;          ///< its gradient
+  index memory_length = 0;        ///< padded length of the encoder output
   const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
   bool memory_cached = false;  ///< keys and values of the memory are in the cache already
   const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
@@ -121,6 +124,7 @@ struct state_part {
   index tokens = 0;  ///< tokens that the copied sequence has read
   index memory =
       0;  ///< padded tokens of the encoder's output, or 0 where both read the same source
+  bool block = false;  ///< not sequences: block `from` of paged caches becomes block `to`
 };
 
 namespace detail {
@@ -132,6 +136,12 @@ constexpr bool keeps_state() {
   return m.state.peak() > 0;
 }
 }  // namespace detail
+
+/// Copies `size` values of sequence `from` to sequence `to` of state[batch, size].
+template <class T>
+void copy_sequence(T* state, index size, index from, index to, const state_part& part) {
+  if (!part.block) std::copy_n(state + from * size, size, state + to * size);
+}
 
 /// Copies the decoding state of sequence `from` of a layer to sequence `to`; layers that keep none
 /// need not say so.

@@ -75,9 +75,10 @@ struct softmax_attention {
     const index stored = A.cross ? e.memory : e.capacity;
     c.capacity = stored;
     if (cached) {
+      const index blocks = A.cross ? 0 : e.blocks;
       const index near = window.before + e.length;  // that a call may look at
-      c.keys.plan(m.state, e.batch, stored, window.first, near);
-      c.values.plan(m.state, e.batch, stored, window.first, near);
+      c.keys.plan(m.state, e.batch, stored, window.first, near, blocks);
+      c.values.plan(m.state, e.batch, stored, window.first, near, blocks);
     }
     c.q = m.keep.take<T>(e.rows() * n);
     if (two_queries) c.q_first = m.keep.take<T>(e.rows() * n);
@@ -132,7 +133,8 @@ struct softmax_attention {
       if (cached) keep(c, ctx, ctx.length);
     }
     if (cached) {
-      ops::attention(ctx.on, call(c, ctx, c.keys.rows(), c.values.rows()));
+      ops::attention(ctx.on, call(c, ctx, c.keys.rows(ctx.tables, ctx.table_size),
+                                  c.values.rows(ctx.tables, ctx.table_size)));
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
@@ -175,6 +177,11 @@ struct softmax_attention {
   /// Keys and values of one sequence become another's.
   template <class T>
   static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    if (part.block) {
+      c.keys.copy_block(from, to);
+      c.values.copy_block(from, to);
+      return;
+    }
     const index first = A.cross ? 0 : part.first, last = A.cross ? part.memory : part.tokens;
     c.keys.copy(from, to, first, last);
     c.values.copy(from, to, first, last);
@@ -196,12 +203,14 @@ struct softmax_attention {
   /// Moves the new keys and values, `length` rows of each sequence, into the cache.
   template <class T>
   static void keep(const cache<T>& c, const context<T>& ctx, index length) {
+    const auto keys = c.keys.rows(ctx.tables, ctx.table_size);
+    const auto values = c.values.rows(ctx.tables, ctx.table_size);
     ctx.on.threads.each(ctx.batch * length, [&](index row) {
       const index b = row / length, t = row % length;
       if (!A.cross && t >= ctx.length_of(b)) return;
       const index at = A.cross ? t : ctx.past[b] + t;
-      c.keys.put(ctx.on, b, at, c.k + row * kv);
-      c.values.put(ctx.on, b, at, c.v + row * kv);
+      c.keys.put(ctx.on, keys, b, at, c.k + row * kv);
+      c.values.put(ctx.on, values, b, at, c.v + row * kv);
     });
   }
   /// Keys or values of this call alone.

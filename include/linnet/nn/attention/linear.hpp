@@ -141,6 +141,11 @@ struct linear : policy {
     /// Numbers of the state of one sequence; the same for any number of tokens.
     static constexpr index state_values(index) { return A.kv_heads * state_size; }
 
+    /// The state of one sequence becomes another's.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      copy_sequence(c.state, A.kv_heads * state_size, from, to, part);
+    }
     static constexpr index flops(const extents& e) {
       constexpr index h = A.d_kv, most = ops::linear_attention_rows;
       const index whole = e.length / most, rest = e.length % most;

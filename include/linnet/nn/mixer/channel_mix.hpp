@@ -153,6 +153,11 @@ struct channel_mix {
     shift::backward(p.time_mix_k, dp.time_mix_k, x.data(), dx.data(), c.shifted, ctx);
   }
 
+  /// The state of one sequence becomes another's.
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    shift::copy_state(c.shifted, from, to, part);
+  }
   /// Numbers that each sequence keeps while decoding, however long it is.
   static constexpr index state_values(index) { return shift::state_values(); }
   static constexpr index flops(const extents& e) {

@@ -186,6 +186,12 @@ struct mamba : attention::policy {
     /// Numbers of the state of one sequence; the same for any number of tokens.
     static constexpr index state_values(index) { return inner * (State + Conv - 1); }
 
+    /// The state of one sequence becomes another's.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      copy_sequence(c.window, (Conv - 1) * inner, from, to, part);
+      copy_sequence(c.state, inner * State, from, to, part);
+    }
     /// The scan counts 9 for each token and number of the state (zoo D11).
     static constexpr index flops(const extents& e) {
       return to_inner::flops(e) + to_mixed::flops(e) + to_delta::flops(e) + to_output::flops(e) +

@@ -140,6 +140,12 @@ struct rwkv4 : policy {
 
     /// Numbers that each sequence keeps while decoding, however long it is.
     static constexpr index state_values(index) { return 3 * D + shift::state_values(); }
+    /// The state of one sequence becomes another's.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      shift::copy_state(c.shifted, from, to, part);
+      copy_sequence(c.state, 3 * D, from, to, part);
+    }
     static constexpr index flops(const extents& e) { return 4 * map::flops(e); }
 
    private:

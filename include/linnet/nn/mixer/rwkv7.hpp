@@ -296,6 +296,12 @@ struct rwkv7 : policy {
       unshift(p.x_g, dp.x_g);
     }
 
+    /// The state of one sequence becomes another's.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      shift::copy_state(c.shifted, from, to, part);
+      copy_sequence(c.state, D * N, from, to, part);
+    }
     /// Numbers that each sequence keeps while decoding, however long it is.
     static constexpr index state_values(index) { return D * N + shift::state_values(); }
     /// The maps, and 9 N per channel for the recurrence.

@@ -38,6 +38,12 @@ struct token_shift {
     return c;
   }
 
+  /// The last row of one sequence becomes another's.
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    copy_sequence(c.last, D, from, to, part);
+  }
+
   /// x -> c.mixed
   template <class T>
   static void forward(const std::array<const T*, count>& mu, const T* x, const cache<T>& c,

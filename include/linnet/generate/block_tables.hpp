@@ -1,0 +1,105 @@
+#pragma once
+/// @file
+/// Who owns which block of a pool of key-value memory (Kwon et al. 2023, zoo D14).
+
+#include <algorithm>
+
+#include <linnet/core/arena.hpp>
+#include <linnet/simd/operands.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The blocks of simd::token_block tokens that sequences read and write: each has a table of them.
+/// Sequences that continue one another share blocks until one of them writes into a block: then it
+/// gets a copy. Memory is given once; nothing allocates.
+class block_tables {
+ public:
+  block_tables() = default;
+  /// Tables of `batch` sequences of up to `capacity` tokens over `blocks` blocks, all free.
+  constexpr block_tables(arena& memory, index batch, index capacity, index blocks)
+      : batch_(batch),
+        size_((capacity + simd::token_block - 1) / simd::token_block),
+        blocks_(blocks),
+        table_(memory.take<std::int32_t>(batch * size_)),
+        used_(memory.take<index>(batch)),
+        references_(memory.take<std::int32_t>(blocks)),
+        free_(memory.take<std::int32_t>(blocks)) {}
+
+  /// Blocks in each table.
+  index size() const { return size_; }
+  /// [batch, size()] blocks; those behind a sequence's tokens mean nothing.
+  const std::int32_t* data() const { return table_; }
+  /// Blocks that nobody uses.
+  index available() const { return available_; }
+
+  /// Frees all blocks.
+  void reset() {
+    std::fill_n(references_, blocks_, 0);
+    std::fill_n(used_, batch_, index{0});
+    for (index i = 0; i < blocks_; ++i) free_[i] = static_cast<std::int32_t>(blocks_ - 1 - i);
+    available_ = blocks_;
+  }
+  /// Keeps the blocks of the first `tokens` tokens of a sequence, and frees the others.
+  void truncate(index sequence, index tokens) {
+    const index keep = (tokens + simd::token_block - 1) / simd::token_block;
+    while (used_[sequence] > keep) release(at(sequence, --used_[sequence]));
+  }
+  /// Sequence `to` shares all blocks of `from`.
+  void share(index from, index to) {
+    truncate(to, 0);
+    for (index i = 0; i < used_[from]; ++i) {
+      at(to, i) = at(from, i);
+      ++references_[at(to, i)];
+    }
+    used_[to] = used_[from];
+  }
+  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch); calls
+  /// copy(from, to) for each block that is no longer shared. False, and nothing done, where too few
+  /// blocks are free.
+  template <class Past, class More, class Copy>
+  bool reserve(index batch, Past&& past, More&& more, Copy&& copy) {
+    index needed = 0;
+    for (index b = 0; b < batch; ++b) {
+      const index last = (past(b) + more(b) + simd::token_block - 1) / simd::token_block;
+      needed += (std::max)(last - used_[b], index{0}) + shares(b, past(b));
+    }
+    if (needed > available_) return false;
+    for (index b = 0; b < batch; ++b) {
+      // Others may have taken their copy meanwhile: then the block is this sequence's own.
+      if (shares(b, past(b))) {
+        std::int32_t& block = at(b, past(b) / simd::token_block);
+        const std::int32_t shared = block;
+        block = take();
+        copy(index{shared}, index{block});
+        release(shared);
+      }
+      const index last = (past(b) + more(b) + simd::token_block - 1) / simd::token_block;
+      while (used_[b] < last) at(b, used_[b]++) = take();
+    }
+    return true;
+  }
+
+ private:
+  std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
+  /// Whether the block that the next token of a sequence goes into is somebody else's too.
+  bool shares(index sequence, index past) const {
+    const index i = past / simd::token_block;
+    return i < used_[sequence] && references_[at(sequence, i)] > 1;
+  }
+  std::int32_t take() {
+    const std::int32_t block = free_[--available_];
+    references_[block] = 1;
+    return block;
+  }
+  void release(std::int32_t block) {
+    if (--references_[block] == 0) free_[available_++] = block;
+  }
+
+  index batch_ = 0, size_ = 0, blocks_ = 0, available_ = 0;
+  std::int32_t* table_ = nullptr;
+  index* used_ = nullptr;               ///< [batch] blocks of each table
+  std::int32_t* references_ = nullptr;  ///< [blocks]
+  std::int32_t* free_ = nullptr;        ///< [available]
+};
+
+LINNET_NAMESPACE_END
