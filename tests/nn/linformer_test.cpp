@@ -98,6 +98,7 @@ BOOST_AUTO_TEST_CASE(threads) {
   check_threads<layer<rotary, 3, 50, shared::nothing>, double>(40, {40, 1, 35}, 0, 4);
 }
 
+BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<plain, 3, 50>>(40, {40, 1, 35}); }
 BOOST_AUTO_TEST_CASE(names) {
   BOOST_TEST((linformer<64, 512>::name()) == "linformer<64, 512>");
   BOOST_TEST((linformer<64, 512, shared::nothing>::name()) == "linformer<64, 512, nothing>");

@@ -112,6 +112,7 @@ BOOST_AUTO_TEST_CASE(threads) {
   check_threads<layer<t5, 4, 2>, float>(70, {70, 1, 52}, 2);
   check_threads<layer<rotary, 4, 2>, double>(70, {70, 3}, 0, 2);
 }
+BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 2>>(70, {70, 1, 52}, 2); }
 BOOST_AUTO_TEST_CASE(names) { BOOST_TEST((longformer<512, 2>::name()) == "longformer<512, 2>"); }
 
 BOOST_AUTO_TEST_SUITE_END()

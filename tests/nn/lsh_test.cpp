@@ -231,6 +231,10 @@ BOOST_AUTO_TEST_CASE(seeds) {
   zero.run();
   one.run();
   BOOST_TEST(distance(zero.y, one.y) > 1e-3);
+  const auto first = zero.y;
+  zero.layer = 1;
+  zero.run();
+  BOOST_TEST(distance(zero.y, first) > 1e-3);
 }
 
 BOOST_AUTO_TEST_CASE(padding) {
@@ -241,6 +245,7 @@ BOOST_AUTO_TEST_CASE(threads) {
   check_threads<layer<t5, 4, 2>, float>(70, {70, 1, 52}, 2);
   check_threads<layer<causal, 4, 2>, double>(70, {70, 3});
 }
+BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 2>>(70, {70, 1, 52}, 2); }
 BOOST_AUTO_TEST_CASE(names) {
   BOOST_TEST(lsh<>::name() == "lsh<64, 8>");
   BOOST_TEST((lsh<32, 4, reach::bucket, 9>::name()) == "lsh<32, 4, bucket, seed 9>");

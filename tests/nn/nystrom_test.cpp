@@ -229,6 +229,7 @@ BOOST_AUTO_TEST_CASE(threads) {
   check_threads<layer<plain, 4, 3>, float>(40, {40, 1, 35});
   check_threads<layer<rotary, 35>, double>(40, {40, 1, 35}, 0, 4);
 }
+BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<plain, 4, 3>>(40, {40, 1, 35}); }
 BOOST_AUTO_TEST_CASE(names) {
   BOOST_TEST(nystrom<>::name() == "nystrom<64, 33>");
   BOOST_TEST((nystrom<32, 0>::name()) == "nystrom<32, 0>");

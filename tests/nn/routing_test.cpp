@@ -219,6 +219,7 @@ BOOST_AUTO_TEST_CASE(threads) {
   check_threads<layer<t5, 4, 6>, float>(40, {40, 1, 22}, 4);
   check_threads<layer<causal, 4, 6>, double>(40, {40, 3});
 }
+BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 6>>(40, {40, 1, 22}, 4); }
 BOOST_AUTO_TEST_CASE(names) { BOOST_TEST((routing<8, 64>::name()) == "routing<8, 64>"); }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -17,6 +17,7 @@ struct attention_run {
   ln::detail::tensor_block<Layer, ln::form::gradient<T>> gradients;
   std::vector<T> x, y, dy, dx, bias, d_bias, rope;
   ln::dropout_key dropout{};
+  index layer = 0;  ///< number in a stack
 
   /// `heads_` of a relative bias, `d_kv` of rotary positions, or 0.
   attention_run(index batch_, index length_, std::vector<index> lengths_ = {}, index heads_ = 0,
@@ -100,6 +101,7 @@ struct attention_run {
       ctx.bias_origin = length;
       ctx.rope = rope.data();
       ctx.dropout = dropout;
+      ctx.layer = layer;
       const index rows = batch * length;
       Layer::template forward<T, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, cache, ctx);
       if (back)
@@ -196,6 +198,18 @@ void check_threads(index length, std::vector<index> lengths, index heads = 0, in
     BOOST_TEST(same_bytes(one.gradients, many.gradients), threads << " threads, gradients");
     if (heads > 0) BOOST_TEST(same_bits(one.d_bias, many.d_bias), threads << " threads, bias");
   }
+}
+
+/// Forward and backward in float are those in double, nearly.
+template <class Layer>
+void check_float(index length, std::vector<index> lengths, index heads = 0, index d_kv = 0) {
+  const index batch = std::ssize(lengths);
+  attention_run<Layer, float> narrow(batch, length, lengths, heads, d_kv);
+  attention_run<Layer, double> wide(batch, length, lengths, heads, d_kv);
+  narrow.run(true);
+  wide.run(true);
+  BOOST_TEST(distance(narrow.y, wide.y) <= 1e-5 * (1 + magnitude(wide.y)));
+  BOOST_TEST(distance(narrow.dx, wide.dx) <= 1e-5 * (1 + magnitude(wide.dx)));
 }
 
 /// Bytes that a layer plans for one training call of this length.

@@ -95,8 +95,11 @@ class attention_tile {
   /// slopes(i) of the probabilities, from the slopes of the outputs at d_out(i) times share(i).
   template <class Kernels, class Source, class Share>
   void begin_backward(Kernels, index rows, Source&& d_out, Share&& share) {
-    for (index i = 0; i < rows; ++i)
-      for (index c = 0; c < h_; ++c) d_out_[i * h_ + c] = share(i) * d_out(i)[c];
+    for (index i = 0; i < rows; ++i) {
+      const T part = share(i);
+      const T* const from = d_out(i);
+      for (index c = 0; c < h_; ++c) d_out_[i * h_ + c] = part * from[c];
+    }
     std::copy_n(scores_, rows * wide_, dropped_);
     Kernels::template multiply<T>(rows, round_up(count_, panel_width), h_, {d_out_, h_, 1},
                                   {value_columns_, wide_, panel_width}, slopes_, wide_, {});

@@ -20,8 +20,8 @@ namespace attention {
 /// that a token always finds itself, and masks later ones.
 ///
 /// Centroids are tensors of role::average: backward adds to each the queries and keys nearest to
-/// it, and a trainer moves it there (k-means by a running average). They have no derivative, and
-/// the choice of tokens is a constant in backward.
+/// it, and a trainer moves it there (k-means by a running average). They have no derivative, the
+/// choice of tokens is a constant in backward, and parameter counts include them.
 ///
 /// Caution: which tokens a centroid takes depends on the whole sequence, in a causal model too: an
 /// earlier output can change with a later token's membership. Cached sequences cannot be continued
@@ -116,8 +116,9 @@ struct routing : policy {
           tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i) {
+          const T share = at.share(i, c, ctx);
           T* const to = c.b.mixed + at.query(i, ctx);
-          for (index j = 0; j < h; ++j) to[j] += at.share(i, c, ctx) * tile.out(i)[j];
+          for (index j = 0; j < h; ++j) to[j] += share * tile.out(i)[j];
         }
       });
       maps::template finish<T, S>(p, y, c.b, ctx);
