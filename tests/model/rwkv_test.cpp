@@ -1,6 +1,6 @@
 // RWKV-4 and RWKV-7 as whole models: what is counted, where they start, and that they learn.
 
-#include "support/models.hpp"
+#include "support/scoring.hpp"
 
 namespace test {
 
@@ -72,13 +72,13 @@ double deviation(const std::vector<float>& x) {
 }
 bool near(double a, double b) { return std::abs(a - b) <= 1e-6 * (1 + std::abs(b)); }
 
-template <class M>
+template <class M, class... Compute>
 void check_learning(double rate) {
   ln::weights<M> w;
   ln::initialize(w, ln::seed{1});
   const auto data = decoder_data<M>(3, 20);
-  auto train =
-      ln::trainer<M>::open(w, data.limits(), {ln::schedule::constant(rate)}, {.clip = 1.0});
+  using trainer = ln::trainer<M, ln::adamw, float, Compute...>;
+  auto train = trainer::open(w, data.limits(), {ln::schedule::constant(rate)}, {.clip = 1.0});
   BOOST_REQUIRE(static_cast<bool>(train));
   const double before = train->evaluate(data.view()).mean();
   BOOST_TEST(std::abs(before - std::log(static_cast<double>(M::vocabulary))) < 0.4);
@@ -166,6 +166,37 @@ BOOST_AUTO_TEST_CASE(rwkv7_starts_where_it_should) {
 BOOST_AUTO_TEST_CASE(learns) {
   check_learning<ln::rwkv4<tiny_decoder_shape>>(3e-2);
   check_learning<ln::rwkv7<tiny_rwkv7_shape>>(3e-2);
+  check_learning<ln::rwkv4<tiny_decoder_shape>, ln::activation::bf16>(3e-2);
+  check_learning<ln::rwkv7<tiny_rwkv7_shape>, ln::activation::bf16>(3e-2);
+}
+
+// The first layer's values outlast it also where the other layers share their buffers: scoring
+// gives what training gives, which keeps everything.
+BOOST_AUTO_TEST_CASE(first_values_last) {
+  using M = ln::rwkv7<tiny_rwkv7_shape>;
+  ln::weights<M> w;
+  randomize(w);
+  const auto data = decoder_data<M>(2, 6);
+  auto train = ln::trainer<M>::open(w, data.limits(), {}, {});
+  BOOST_REQUIRE(static_cast<bool>(train));
+  std::vector<float> kept(at(12 * M::vocabulary));
+  (void)train->evaluate(data.view(), kept);
+  BOOST_TEST(same_bits(logits_of(ln::pack(w), data), kept));
+}
+
+// Matrices in int8 give what their numbers give; rounded inputs stay near.
+BOOST_AUTO_TEST_CASE(stored_in_int8) {
+  using M = ln::rwkv7<tiny_rwkv7_shape>;
+  ln::weights<M> w;
+  randomize(w);
+  const auto data = decoder_data<M>(2, 6);
+  const auto q = ln::quantize<ln::storage::int8>(w);
+  const auto want = logits_of(ln::pack(decoded<M>(q)), data);
+  BOOST_TEST(distance(logits_of(ln::pack(q), data), want) <= 1e-5 * (1 + magnitude(want)));
+  const auto rounded = ln::quantize<ln::storage::int8, ln::activation::int8>(w);
+  const double far = distance(logits_of(ln::pack(rounded), data), want);
+  BOOST_TEST(far > 1e-5);
+  BOOST_TEST(far < 0.3 * magnitude(want));
 }
 
 // One layer, which is the first; and more, whose names count on.

@@ -33,7 +33,8 @@ struct rwkv4 : policy {
   struct layer {
     static_assert(A.causal && !A.cross,
                   "linnet::mixer::rwkv4: a recurrence reads its own sequence from left to right");
-    static_assert(A.rope == rope_pairing::none && !A.relative,
+    static_assert(!A.relative, "linnet::mixer::rwkv4: not for T5, whose positions are relative");
+    static_assert(A.rope == rope_pairing::none,
                   "linnet::mixer::rwkv4: no positions; give position::none");
     static_assert(!A.bias, "linnet::mixer::rwkv4: RWKV has no biases");
     static constexpr index D = A.d_model, in = D, out = D;

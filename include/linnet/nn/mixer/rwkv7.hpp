@@ -27,7 +27,8 @@ struct rwkv7 : policy {
   struct layer {
     static_assert(A.causal && !A.cross,
                   "linnet::mixer::rwkv7: a recurrence reads its own sequence from left to right");
-    static_assert(A.rope == rope_pairing::none && !A.relative,
+    static_assert(!A.relative, "linnet::mixer::rwkv7: not for T5, whose positions are relative");
+    static_assert(A.rope == rope_pairing::none,
                   "linnet::mixer::rwkv7: no positions; give position::none");
     static_assert(!A.bias, "linnet::mixer::rwkv7: RWKV has no biases");
     static_assert(A.n() == A.d_model && A.kv_heads == A.heads,

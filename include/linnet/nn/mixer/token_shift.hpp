@@ -3,6 +3,7 @@
 /// The token shift of RWKV: every channel reads a mixture of this token and the one before it.
 
 #include <algorithm>
+#include <array>
 
 #include <linnet/nn/layer.hpp>
 
