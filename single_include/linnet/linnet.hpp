@@ -11974,7 +11974,8 @@ struct rwkv4 : policy {
   struct layer {
     static_assert(A.causal && !A.cross,
                   "linnet::mixer::rwkv4: a recurrence reads its own sequence from left to right");
-    static_assert(A.rope == rope_pairing::none && !A.relative,
+    static_assert(!A.relative, "linnet::mixer::rwkv4: not for T5, whose positions are relative");
+    static_assert(A.rope == rope_pairing::none,
                   "linnet::mixer::rwkv4: no positions; give position::none");
     static_assert(!A.bias, "linnet::mixer::rwkv4: RWKV has no biases");
     static constexpr index D = A.d_model, in = D, out = D;
@@ -12404,7 +12405,8 @@ struct rwkv7 : policy {
   struct layer {
     static_assert(A.causal && !A.cross,
                   "linnet::mixer::rwkv7: a recurrence reads its own sequence from left to right");
-    static_assert(A.rope == rope_pairing::none && !A.relative,
+    static_assert(!A.relative, "linnet::mixer::rwkv7: not for T5, whose positions are relative");
+    static_assert(A.rope == rope_pairing::none,
                   "linnet::mixer::rwkv7: no positions; give position::none");
     static_assert(!A.bias, "linnet::mixer::rwkv7: RWKV has no biases");
     static_assert(A.n() == A.d_model && A.kv_heads == A.heads,
@@ -15156,8 +15158,11 @@ class attention_tile {
   /// slopes(i) of the probabilities, from the slopes of the outputs at d_out(i) times share(i).
   template <class Kernels, class Source, class Share>
   void begin_backward(Kernels, index rows, Source&& d_out, Share&& share) {
-    for (index i = 0; i < rows; ++i)
-      for (index c = 0; c < h_; ++c) d_out_[i * h_ + c] = share(i) * d_out(i)[c];
+    for (index i = 0; i < rows; ++i) {
+      const T part = share(i);
+      const T* const from = d_out(i);
+      for (index c = 0; c < h_; ++c) d_out_[i * h_ + c] = part * from[c];
+    }
     std::copy_n(scores_, rows * wide_, dropped_);
     Kernels::template multiply<T>(rows, round_up(count_, panel_width), h_, {d_out_, h_, 1},
                                   {value_columns_, wide_, panel_width}, slopes_, wide_, {});
@@ -16384,8 +16389,8 @@ namespace attention {
 /// that a token always finds itself, and masks later ones.
 ///
 /// Centroids are tensors of role::average: backward adds to each the queries and keys nearest to
-/// it, and a trainer moves it there (k-means by a running average). They have no derivative, and
-/// the choice of tokens is a constant in backward.
+/// it, and a trainer moves it there (k-means by a running average). They have no derivative, the
+/// choice of tokens is a constant in backward, and parameter counts include them.
 ///
 /// Caution: which tokens a centroid takes depends on the whole sequence, in a causal model too: an
 /// earlier output can change with a later token's membership. Cached sequences cannot be continued
@@ -16480,8 +16485,9 @@ struct routing : policy {
           tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i) {
+          const T share = at.share(i, c, ctx);
           T* const to = c.b.mixed + at.query(i, ctx);
-          for (index j = 0; j < h; ++j) to[j] += at.share(i, c, ctx) * tile.out(i)[j];
+          for (index j = 0; j < h; ++j) to[j] += share * tile.out(i)[j];
         }
       });
       maps::template finish<T, S>(p, y, c.b, ctx);
