@@ -142,8 +142,8 @@ void check_causality(index length, index d_kv = 0) {
   }
 }
 
-/// Padding changes no bit of valid outputs or gradients, and gets no gradient itself; a sequence
-/// alone gives the same as among others.
+/// What stands in the padding changes no bit of outputs or gradients, and gets no gradient itself;
+/// a sequence alone gives the same as among others.
 template <class Layer, class T = double>
 void check_padding(index length, const std::vector<index>& lengths, index d_kv = 0) {
   constexpr index d = Layer::in;
@@ -163,8 +163,11 @@ void check_padding(index length, const std::vector<index>& lengths, index d_kv =
     const index valid = lengths[at(b)];
     BOOST_TEST(same_bits(rows_of(y, d, length, b, 0, valid), rows_of(z, d, length, b, 0, valid)));
     BOOST_TEST(same_bits(rows_of(dx, d, length, b, 0, valid), rows_of(dz, d, length, b, 0, valid)));
-    if (valid < length)
+    if (valid < length) {
       BOOST_TEST(magnitude(rows_of(dx, d, length, b, valid, length - valid)) == 0);
+      BOOST_TEST(same_bits(rows_of(y, d, length, b, valid, length - valid),
+                           rows_of(z, d, length, b, valid, length - valid)));
+    }
     mixing<Layer, T> alone({.batch = 1, .length = valid}, d_kv);
     const auto own = alone.forward(rows_of(original, d, length, b, 0, valid), valid);
     BOOST_TEST(distance(own, rows_of(y, d, length, b, 0, valid)) <=

@@ -388,8 +388,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
-  for (index i = 0; i < rows;
-       ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
     const T input = delta[i] * x[i];
     vec<T> inputs = {}, decays = {};
     LINNET_FOR_VECTORS(T, j, count, n) {
