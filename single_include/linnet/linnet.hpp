@@ -1864,8 +1864,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
-  for (index i = 0; i < rows;
-       ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
     const T input = delta[i] * x[i];
     vec<T> inputs = {}, decays = {};
     LINNET_FOR_VECTORS(T, j, count, n) {
@@ -2976,8 +2975,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
-  for (index i = 0; i < rows;
-       ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
     const T input = delta[i] * x[i];
     vec<T> inputs = {}, decays = {};
     LINNET_FOR_VECTORS(T, j, count, n) {
@@ -4088,8 +4086,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
-  for (index i = 0; i < rows;
-       ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
     const T input = delta[i] * x[i];
     vec<T> inputs = {}, decays = {};
     LINNET_FOR_VECTORS(T, j, count, n) {
@@ -7793,10 +7790,11 @@ struct attention_call {
   const T* q;
   const T* q_first = nullptr;  ///< other queries for the `first` keys, or null for the same
   kv_rows<Code> k, v;
-  T* out;                              ///< [batch, queries, heads*h]
-  const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
-  const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
-  const index* prefix = nullptr;       ///< first keys of each sequence that all its queries see
+  T* out;                                ///< [batch, queries, heads*h]
+  const index* past = nullptr;           ///< position of each sequence's first query, or null for 0
+  const index* query_lengths = nullptr;  ///< valid queries of each causal sequence, or null for all
+  const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
+  const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
   index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
@@ -7861,7 +7859,9 @@ struct attention_unit {
         scores(c.scratch + rank * c.scratch_size),
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
-    valid = (std::min)(valid, (std::max)(prefix, past + call.queries + call.window.after));
+    // What follows the last valid query of a causal sequence was never there.
+    const index queries = c.query_lengths ? c.query_lengths[b] : c.queries;
+    valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
   }
 
   /// The end of the keys that query i sees.
@@ -8665,7 +8665,7 @@ struct softmax_attention {
     a.v = values;
     a.out = c.mixed;
     a.past = A.cross ? nullptr : ctx.past;
-    if (A.causal) a.prefix = ctx.prefix;
+    if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
     // A causal query sees only earlier keys, which are valid as long as the query is.
     a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
     if constexpr (A.relative) {

@@ -165,8 +165,7 @@ void check_padding(index length, const std::vector<index>& lengths, index d_kv =
     BOOST_TEST(same_bits(rows_of(dx, d, length, b, 0, valid), rows_of(dz, d, length, b, 0, valid)));
     if (valid < length) {
       BOOST_TEST(magnitude(rows_of(dx, d, length, b, valid, length - valid)) == 0);
-      BOOST_TEST(same_bits(rows_of(y, d, length, b, valid, length - valid),
-                           rows_of(z, d, length, b, valid, length - valid)));
+      BOOST_TEST(magnitude(rows_of(y, d, length, b, valid, length - valid)) < hopeless);
     }
     mixing<Layer, T> alone({.batch = 1, .length = valid}, d_kv);
     const auto own = alone.forward(rows_of(original, d, length, b, 0, valid), valid);

@@ -68,10 +68,11 @@ struct attention_call {
   const T* q;
   const T* q_first = nullptr;  ///< other queries for the `first` keys, or null for the same
   kv_rows<Code> k, v;
-  T* out;                              ///< [batch, queries, heads*h]
-  const index* past = nullptr;         ///< position of each sequence's first query, or null for 0
-  const index* key_lengths = nullptr;  ///< valid keys of each sequence, or null for all
-  const index* prefix = nullptr;       ///< first keys of each sequence that all its queries see
+  T* out;                                ///< [batch, queries, heads*h]
+  const index* past = nullptr;           ///< position of each sequence's first query, or null for 0
+  const index* query_lengths = nullptr;  ///< valid queries of each causal sequence, or null for all
+  const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
+  const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
   index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
@@ -136,7 +137,9 @@ struct attention_unit {
         scores(c.scratch + rank * c.scratch_size),
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
-    valid = (std::min)(valid, (std::max)(prefix, past + call.queries + call.window.after));
+    // What follows the last valid query of a causal sequence was never there.
+    const index queries = c.query_lengths ? c.query_lengths[b] : c.queries;
+    valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
   }
 
   /// The end of the keys that query i sees.

@@ -1,0 +1,130 @@
+// One harness over every kind of attention and mixer: gradients, causality to the bit, decoding in
+// pieces, padding, threads. And a kind of a user's own, which has to pass it like any other.
+
+#include "support/mixing.hpp"
+#include "support/models.hpp"
+
+// Somebody else's kind, in fewer than 40 lines: the mean of all tokens that a token sees.
+namespace mine {
+using linnet::index, linnet::view, linnet::context;
+struct mean : linnet::attention::policy {
+  template <linnet::attention_shape A>
+  struct layer : linnet::without_parameters {
+    static constexpr index in = A.d_model, out = A.d_model;
+    template <class T>
+    struct cache {
+      T* sums = nullptr;  // [batch, in] while decoding
+    };
+    template <class T>
+    static constexpr cache<T> plan(linnet::planner& m, const linnet::extents& e) {
+      return {m.state.take<T>(e.capacity > 0 ? e.batch * in : 0)};
+    }
+    template <class T, class S, class P>
+    static void forward(const P&, view<const T, in> x, view<T, in> y, cache<T>& c,
+                        context<T>& ctx) {
+      ctx.on.threads.each(ctx.batch * in, [&](index i) {
+        const index b = i / in, j = i % in, first = b * ctx.length, n = ctx.length_of(b);
+        T sum = ctx.past_of(b) > 0 ? c.sums[i] : T(0);
+        for (index t = 0; t < n; ++t)
+          y(first + t, j) = (sum += x(first + t, j)) / T(ctx.past_of(b) + t + 1);
+        for (index t = 0; t < ctx.length && !A.causal; ++t) y(first + t, j) = sum / T(n);
+        if (ctx.past) c.sums[i] = sum;
+      });
+    }
+    template <class T, class S, class P, class G>
+    static void backward(const P&, G&, view<const T, in>, view<const T, in> dy, view<T, in> dx,
+                         cache<T>&, context<T>& ctx) {
+      ctx.on.threads.each(ctx.batch * in, [&](index i) {
+        const index b = i / in, j = i % in, first = b * ctx.length;
+        T sum = 0;
+        for (index t = ctx.length; t-- > 0;) {
+          if (t < ctx.length_of(b) || !A.causal)
+            sum += dy(first + t, j) / T(A.causal ? t + 1 : ctx.length_of(b));
+          if (A.causal) dx(first + t, j) += sum;
+        }
+        for (index t = 0; t < ctx.length_of(b) && !A.causal; ++t) dx(first + t, j) += sum;
+      });
+    }
+    static constexpr index flops(const linnet::extents&) { return 0; }
+    static constexpr index state_values(index) { return in; }
+  };
+};
+}  // namespace mine
+
+namespace test {
+
+namespace {
+
+constexpr ln::attention_shape plain{.d_model = 8, .heads = 2, .kv_heads = 2, .d_kv = 4};
+constexpr ln::attention_shape causal = [] {
+  ln::attention_shape a = plain;
+  a.causal = true;
+  return a;
+}();
+constexpr index all = 8 * 8 * 4;  // the four maps of attention
+
+/// What a kind says of itself, and all that every kind has to keep.
+template <class Kind>
+void check_kind(index parameters) {
+  BOOST_TEST_CONTEXT(Kind::name()) {
+    if constexpr (Kind::causal) {
+      using layer = typename Kind::template layer<causal>;
+      BOOST_TEST(ln::count_parameters<layer>() == parameters);
+      check_threads<layer, float>(41, {41, 41});
+      if constexpr (Kind::continues) {  // otherwise who sees whom depends on later tokens
+        check_causality<layer>(40);
+        check_pieces<layer>(40, {{3, 1}, {1, 1}, {35, 2}, {1, 36}}, 1e-12);
+        const index values = layer::state_values(40),
+                    bytes = state_bytes_of<layer>({.batch = 1, .length = 40, .capacity = 40});
+        BOOST_TEST(bytes >= values * 4);
+        if (!Kind::forgets) BOOST_TEST(bytes <= values * 4 + 8 * ln::alignment);
+      }
+    }
+    if constexpr (Kind::bidirectional) {
+      using layer = typename Kind::template layer<plain>;
+      if constexpr (!Kind::causal) BOOST_TEST(ln::count_parameters<layer>() == parameters);
+      check_padding<layer>(37, {37, 20, 3});
+      check_threads<layer, float>(41, {41, 17});
+    }
+    check_layer<typename Kind::template layer<Kind::causal ? causal : plain>>({.length = 9});
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(kinds)
+
+namespace a = ln::attention;
+
+BOOST_AUTO_TEST_CASE(exact_and_near) {
+  check_kind<a::full>(all);
+  check_kind<a::prefix>(all);
+  check_kind<a::sliding_window<5>>(all);
+  check_kind<a::sinks<2, 6>>(all);
+}
+BOOST_AUTO_TEST_CASE(sparse) {
+  check_kind<a::longformer<6, 2>>(all + 3 * 8 * 8);
+  check_kind<a::lsh<4, 2>>(all - 8 * 8);
+  check_kind<a::routing<3, 8>>(all - 8 * 8 + 3 * 8);
+}
+BOOST_AUTO_TEST_CASE(low_rank) {
+  check_kind<a::linformer<5, 64>>(all + 2 * 5 * 64);
+  check_kind<a::nystrom<4, 3>>(all + 2 * 3);
+  check_kind<a::linear<>>(all);
+}
+BOOST_AUTO_TEST_CASE(mixers) {
+  check_kind<ln::mixer::fnet>(0);
+  check_kind<ln::mixer::mamba<4, 3>>(8 * 32 + 16 * 4 + 16 * 9 + 16 + 16 + 16 * 4 + 16 + 16 * 8);
+  check_kind<ln::mixer::rwkv4>(4 * 8 * 8 + 5 * 8);
+}
+BOOST_AUTO_TEST_CASE(of_a_users_own) {
+  check_kind<mine::mean>(0);
+  using t5 = ln::t5<tiny_t5_shape, mine::mean>;
+  using decoder = ln::decoder<tiny_decoder_shape, mine::mean>;
+  check_model<t5>(t5_data<t5>());
+  check_model<decoder>(decoder_data<decoder>());
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
