@@ -23,16 +23,26 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
 }
-/// The products of x with as many rows of k, `stride` apart, as a vector has lanes.
+/// The products of x with as many rows of k, `stride` apart, as a vector has lanes; four at a time.
 template <class T>
-LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* k, index stride,
-                                              vec<T>& y) {
-  constexpr int rows = lanes<T>;
-  vec<T> total[rows] = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> xi = get(x + i, c);
-    LINNET_UNROLL
-    for (int r = 0; r < rows; ++r) total[r] += xi * get(k + r * stride + i, c);
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const T* k, index stride, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const T* const row = k + four * stride;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * load(row + r * stride + i);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r)
+        total[four + r] += xi * load_first<T>(row + r * stride + i, n - i);
+    }
   }
   sums<T>(total, y);
 }
