@@ -10,6 +10,8 @@
 
 #include "side.hpp"
 
+alignas(4096) std::byte common_memory[common_size];
+
 namespace {
 
 /// Processor seconds of this thread: what others do on this machine counts little.

@@ -21,12 +21,13 @@ constexpr const char* name_of = std::is_same_v<S, ln::storage::f32>    ? "f32"
                                 : std::is_same_v<S, bf16_bf16>         ? "bf16+bf16"
                                                                        : "int8+int8";
 
-/// `count` equal values on whole cache lines.
+/// `count` equal values in the common memory, behind the first `used` bytes of it.
 template <class T>
-std::shared_ptr<T[]> values(ln::index count, T value) {
-  const auto bytes = static_cast<std::size_t>(ln::round_up(count, 64)) * sizeof(T);
-  std::shared_ptr<T[]> all(static_cast<T*>(std::aligned_alloc(64, bytes)), std::free);
-  std::fill_n(all.get(), count, value);
+T* values(std::size_t& used, ln::index count, T value) {
+  T* const all = reinterpret_cast<T*>(common_memory + used);
+  used += static_cast<std::size_t>(ln::round_up(count, 64)) * sizeof(T);
+  if (used > common_size) std::abort();
+  std::fill_n(all, count, value);
   return all;
 }
 
@@ -37,16 +38,19 @@ struct product {
   using matrix = ln::ops::packed_matrix<float, S>;
 
   static timed make() {
-    const auto panels = values<typename S::word>(matrix::size(n, k), 1);
-    const auto scales = values(matrix::scales_size(n, k) + 1, 0.5f);
-    const auto x = values(M * k, 0.5f), y = values(M * n, 0.0f);
-    const auto converted = values(ln::ops::converted_bytes<S>(M, k, n, 1, false) + 1, std::byte{});
+    std::size_t used = 0;
+    auto* const panels = values<typename S::word>(used, matrix::size(n, k), 1);
+    auto* const scales = values(used, matrix::scales_size(n, k), 0.5f);
+    auto* const x = values(used, M * k, 0.5f);
+    auto* const y = values(used, M * n, 0.0f);
+    auto* const converted =
+        values(used, ln::ops::converted_bytes<S>(M, k, n, 1, false), std::byte{});
     constexpr int times = M == 1 ? 100 : 2;
     return {std::string("product, ") + name_of<S> + ", M = " + std::to_string(M), times, [=] {
-              const ln::ops::machine on{{}, ln::simd::best(), converted.get()};
-              const matrix w{panels.get(), scales.get(), scales.get()};
+              const ln::ops::machine on{{}, ln::simd::best(), converted};
+              const matrix w{panels, scales, scales};
               for (int i = 0; i < times; ++i) {
-                ln::ops::matmul(on, M, n, k, x.get(), w, y.get());
+                ln::ops::matmul(on, M, n, k, x, w, y);
                 __asm__ volatile("" ::: "memory");
               }
             }};

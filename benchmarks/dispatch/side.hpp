@@ -1,6 +1,7 @@
 #pragma once
 // What one build of side.cpp offers to main.cpp.
 
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <vector>
@@ -12,6 +13,10 @@ struct timed {
   std::function<void()> run;
   std::function<void()> prepare = [] {};  ///< comes before each run and is not timed
 };
+
+/// Memory that the works of both builds use in turns: which pages it has decides what caches do.
+inline constexpr std::size_t common_size = std::size_t{4} << 20;
+extern std::byte common_memory[common_size];
 
 /// Sets up a work when its turn comes.
 using maker = timed (*)();

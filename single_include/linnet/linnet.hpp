@@ -927,7 +927,7 @@ LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, inde
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return (lane >= from) & (lane < to) ? v : vec<T>{};
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -1537,15 +1537,25 @@ LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
   return sum<T>(total);
 }
-/// The products of x with as many rows as a vector has lanes.
+/// The products of x with as many rows as a vector has lanes, four at a time.
 template <class T, class Code>
-LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const Code* const* k,
-                                              vec<T>& y) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
   vec<T> total[lanes<T>] = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> xi = get(x + i, c);
-    LINNET_UNROLL
-    for (int r = 0; r < lanes<T>; ++r) total[r] += xi * widen<T>(k[r] + i, c);
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
   }
   sums<T>(total, y);
 }
@@ -2038,7 +2048,7 @@ LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, inde
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return (lane >= from) & (lane < to) ? v : vec<T>{};
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -2648,15 +2658,25 @@ LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
   return sum<T>(total);
 }
-/// The products of x with as many rows as a vector has lanes.
+/// The products of x with as many rows as a vector has lanes, four at a time.
 template <class T, class Code>
-LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const Code* const* k,
-                                              vec<T>& y) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
   vec<T> total[lanes<T>] = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> xi = get(x + i, c);
-    LINNET_UNROLL
-    for (int r = 0; r < lanes<T>; ++r) total[r] += xi * widen<T>(k[r] + i, c);
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
   }
   sums<T>(total, y);
 }
@@ -3149,7 +3169,7 @@ LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, inde
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return (lane >= from) & (lane < to) ? v : vec<T>{};
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -3759,15 +3779,25 @@ LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
   return sum<T>(total);
 }
-/// The products of x with as many rows as a vector has lanes.
+/// The products of x with as many rows as a vector has lanes, four at a time.
 template <class T, class Code>
-LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const Code* const* k,
-                                              vec<T>& y) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
   vec<T> total[lanes<T>] = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> xi = get(x + i, c);
-    LINNET_UNROLL
-    for (int r = 0; r < lanes<T>; ++r) total[r] += xi * widen<T>(k[r] + i, c);
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
   }
   sums<T>(total, y);
 }

@@ -61,15 +61,25 @@ LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
   return sum<T>(total);
 }
-/// The products of x with as many rows as a vector has lanes.
+/// The products of x with as many rows as a vector has lanes, four at a time.
 template <class T, class Code>
-LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const Code* const* k,
-                                              vec<T>& y) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
   vec<T> total[lanes<T>] = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> xi = get(x + i, c);
-    LINNET_UNROLL
-    for (int r = 0; r < lanes<T>; ++r) total[r] += xi * widen<T>(k[r] + i, c);
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
   }
   sums<T>(total, y);
 }

@@ -127,7 +127,7 @@ LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, inde
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return (lane >= from) & (lane < to) ? v : vec<T>{};
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
