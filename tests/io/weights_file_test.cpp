@@ -52,6 +52,8 @@ BOOST_AUTO_TEST_CASE(every_family_round_trips) {
   (void)round_trip(test::distinct<test::t5_1_1, double>());
   (void)round_trip(
       test::distinct<ln::decoder<test::mha_shape, own_ffn, ln::position::sinusoidal>>());
+  (void)round_trip(test::distinct<ln::rwkv4<test::mha_shape>>());
+  (void)round_trip(test::distinct<ln::rwkv7<test::mha_shape>>());
   const std::string file = round_trip(test::distinct<variant>());
   const auto parsed = ln::parse_safetensors(test::bytes(file));
   LINNET_REQUIRE_OK(parsed);
