@@ -55,18 +55,14 @@ void hash_rows(Kernels, index n, index h, const T* x, index stride, index bucket
   }
 }
 
-/// The stable order of `n` rows by bucket, then by position, and each row's place in it. `counts`
-/// has `buckets` values.
+/// The stable order of `n` rows by bucket, then by position. `counts` has `buckets` values.
 inline void sort_by_bucket(index n, index buckets, const std::int32_t* bucket, std::int32_t* counts,
-                           std::int32_t* order, std::int32_t* place) {
+                           std::int32_t* order) {
   std::fill_n(counts, buckets, std::int32_t{0});
   for (index i = 0; i < n; ++i) ++counts[bucket[i]];
   std::int32_t before = 0;
   for (index k = 0; k < buckets; ++k) before += std::exchange(counts[k], before);
-  for (index i = 0; i < n; ++i) {
-    place[i] = counts[bucket[i]]++;
-    order[place[i]] = static_cast<std::int32_t>(i);
-  }
+  for (index i = 0; i < n; ++i) order[counts[bucket[i]]++] = static_cast<std::int32_t>(i);
 }
 
 }  // namespace ops
