@@ -15626,18 +15626,14 @@ void hash_rows(Kernels, index n, index h, const T* x, index stride, index bucket
   }
 }
 
-/// The stable order of `n` rows by bucket, then by position, and each row's place in it. `counts`
-/// has `buckets` values.
+/// The stable order of `n` rows by bucket, then by position. `counts` has `buckets` values.
 inline void sort_by_bucket(index n, index buckets, const std::int32_t* bucket, std::int32_t* counts,
-                           std::int32_t* order, std::int32_t* place) {
+                           std::int32_t* order) {
   std::fill_n(counts, buckets, std::int32_t{0});
   for (index i = 0; i < n; ++i) ++counts[bucket[i]];
   std::int32_t before = 0;
   for (index k = 0; k < buckets; ++k) before += std::exchange(counts[k], before);
-  for (index i = 0; i < n; ++i) {
-    place[i] = counts[bucket[i]]++;
-    order[place[i]] = static_cast<std::int32_t>(i);
-  }
+  for (index i = 0; i < n; ++i) order[counts[bucket[i]]++] = static_cast<std::int32_t>(i);
 }
 
 }  // namespace ops
@@ -15698,7 +15694,7 @@ struct lsh : policy {
       T* lengths = nullptr;                  ///< [rows, heads] 1 / |q|
       T *largest = nullptr, *sum = nullptr;  ///< [batch, heads, length] of each query's softmax
       std::int32_t* order = nullptr;         ///< [batch, heads, Rounds, length] tokens, sorted
-      std::int32_t* place = nullptr;         ///< the same size: where each token is in the order
+      std::int32_t* chunk = nullptr;         ///< [batch, heads, length, Rounds]: each token's chunk
       std::int32_t* bucket = nullptr;        ///< the same size: each token's bucket
       T* rotations = nullptr;                ///< [heads, Rounds, h, wide], filled in once
       index* ready = nullptr;                ///< not 0 when they are
@@ -15723,7 +15719,7 @@ struct lsh : policy {
       c.largest = m.keep.take<T>(e.rows() * A.heads);
       c.sum = m.keep.take<T>(e.rows() * A.heads);
       c.order = m.keep.take<std::int32_t>(sorted);
-      c.place = m.keep.take<std::int32_t>(sorted);
+      c.chunk = m.keep.take<std::int32_t>(sorted);
       c.bucket = m.keep.take<std::int32_t>(sorted);
       c.rotations = m.state.take<T>(A.heads * Rounds * h * c.wide);
       c.ready = m.state.take<index>(1);
@@ -15884,7 +15880,10 @@ struct lsh : policy {
                          c.scratch + rank * c.scratch_size, c.bucket + at);
         });
         ops::sort_by_bucket(valid, buckets, c.bucket + at, c.counts + rank * 2 * c.wide,
-                            c.order + at, c.place + at);
+                            c.order + at);
+        std::int32_t* const chunk = c.chunk + item / Rounds * Rounds * ctx.length + item % Rounds;
+        for (index i = 0; i < valid; ++i)
+          chunk[c.order[at + i] * Rounds] = static_cast<std::int32_t>(i / Bucket);
       });
     }
     /// Calls f(kernels, tile, block) for all blocks of queries, with their scores in the tile.
@@ -15939,6 +15938,7 @@ struct lsh : policy {
                    [&](index i) { return c.b.q + at.query(i, ctx); });
         for (index i = 0; i < at.rows; ++i) {
           const index t = at.token(i);
+          const sight visible(c, all, t, chunks);
           for (index j = 0; j < tile.keys(); ++j) {
             T& score = tile.row(i)[j];
             const index key = at.key_token(j);
@@ -15949,7 +15949,7 @@ struct lsh : policy {
             else if (key == t)
               score = alone<T>;
             else
-              score += bias(ctx, head, key - t) - discount[meetings(c, ctx, all, chunks, t, key)];
+              score += bias(ctx, head, key - t) - discount[meetings(visible, c, ctx, all, t, key)];
           }
         }
         f(kernels, tile, std::as_const(at));
@@ -15967,18 +15967,29 @@ struct lsh : policy {
                               index token) {
       return c.bucket[all + round * ctx.length + token];
     }
+    /// The chunks that a token sees in each round.
+    struct sight {
+      std::int32_t mine[Rounds], before[Rounds];
+      template <class T>
+      sight(const cache<T>& c, index all, index t, index chunks) {
+        for (index r = 0; r < Rounds; ++r) {
+          mine[r] = c.chunk[all + t * Rounds + r];
+          before[r] = static_cast<std::int32_t>(ops::chunk_before(mine[r], chunks));
+        }
+      }
+    };
     /// In how many rounds token `t` sees `key`.
     template <class T>
-    static index meetings(const cache<T>& c, const context<T>& ctx, index all, index chunks,
+    static index meetings(const sight& visible, const cache<T>& c, const context<T>& ctx, index all,
                           index t, index key) {
       if constexpr (Rounds == 1) return 1;
-      index times = 0;
+      const std::int32_t* const chunk = c.chunk + all + key * Rounds;
+      std::int32_t times = 0;
       for (index r = 0; r < Rounds; ++r) {
-        const std::int32_t* const place = c.place + all + r * ctx.length;
-        const index mine = place[t] / Bucket, other = place[key] / Bucket;
-        times += (other == mine || other == ops::chunk_before(mine, chunks)) &&
-                 (Reach == reach::chunks ||
-                  order_bucket(c, ctx, all, r, t) == order_bucket(c, ctx, all, r, key));
+        std::int32_t meets = (chunk[r] == visible.mine[r]) | (chunk[r] == visible.before[r]);
+        if constexpr (Reach == reach::bucket)
+          meets &= order_bucket(c, ctx, all, r, t) == order_bucket(c, ctx, all, r, key);
+        times += meets;
       }
       return times;
     }
