@@ -33,8 +33,8 @@ void check_formula(const std::vector<token>& with, const std::vector<token>& wit
                    const ln::contrasting& how) {
   const auto p = random_packed<M, double>(8);
   const auto q = random_packed<A, double>(8);
-  auto expert = opened(p, {.source = 16, .target = 40}),
-       amateur = opened(q, {.source = 16, .target = 40});
+  auto expert = opened(p, {.source = 16, .target = 40});
+  auto amateur = opened(q, {.source = 16, .target = 40});
   ln::contrast against(amateur, how);
   ln::processed choose(ln::greedy{}, against);
   anew<M, double> read(p);
