@@ -33,8 +33,8 @@ void check_formula(const std::vector<token>& with, const std::vector<token>& wit
                    const ln::contrasting& how) {
   const auto p = random_packed<M, double>(8);
   const auto q = random_packed<A, double>(8);
-  auto expert = opened(p, {.source = 16, .target = 40}),
-       amateur = opened(q, {.source = 16, .target = 40});
+  auto expert = opened(p, {.source = 16, .target = 40});
+  auto amateur = opened(q, {.source = 16, .target = 40});
   ln::contrast against(amateur, how);
   ln::processed choose(ln::greedy{}, against);
   anew<M, double> read(p);
@@ -118,9 +118,9 @@ BOOST_AUTO_TEST_CASE(without_an_amateur) {
   beginning.insert(beginning.end(), text.begin(), text.begin() + 4);
   BOOST_TEST(std::vector<token>(text.begin() + 4, text.end()) == greedy_text(p, beginning, 16),
              boost::test_tools::per_element());
-  // A second text without a new start is not contrasted with the first one.
-  (void)against.start(other);
-  (void)run();
+  // A second text without a new start is not contrasted with the end of the first one.
+  BOOST_REQUIRE(against.start(other));
+  expert.generate(prompt, ln::processed(ln::greedy{}, against), [](token) {}, {.tokens = 3});
   BOOST_TEST(run() == greedy_text(p, prompt, 20), boost::test_tools::per_element());
 }
 

@@ -168,6 +168,10 @@ BOOST_AUTO_TEST_CASE(random_texts_and_cuts) {
                                    {"\xc3\xa9"
                                     "a"},
                                    {"\xa9", "aa\xc3"},
+                                   {"\xa9"
+                                    "a",
+                                    "\x98\x80"
+                                    "b"},
                                    {"aaaaaa", "\xf0\x9f\x98\x80"}};
   const strings parts{"a",
                       "a",
