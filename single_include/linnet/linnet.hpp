@@ -111,14 +111,21 @@
 #else
 #define LINNET_ABI_MATH
 #endif
-#define LINNET_ABI_PASTE(a, b, c, d) v0_1_##a##b##c##d
-#define LINNET_ABI_NAME(a, b, c, d) LINNET_ABI_PASTE(a, b, c, d)
+#if defined(LINNET_ONLY_LEVEL)  // see simd/levels.hpp
+#define LINNET_ABI_ONLY _only_
+#define LINNET_ABI_LEVEL LINNET_ONLY_LEVEL
+#else
+#define LINNET_ABI_ONLY
+#define LINNET_ABI_LEVEL
+#endif
+#define LINNET_ABI_PASTE(a, b, c, d, e, f) v0_1_##a##b##c##d##e##f
+#define LINNET_ABI_NAME(a, b, c, d, e, f) LINNET_ABI_PASTE(a, b, c, d, e, f)
 
 /// Opens namespace linnet and its keyed inline namespace.
 #define LINNET_NAMESPACE_BEGIN                                                           \
   namespace linnet {                                                                     \
   inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, \
-                                   LINNET_ABI_MATH) {
+                                   LINNET_ABI_MATH, LINNET_ABI_ONLY, LINNET_ABI_LEVEL) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
@@ -4562,9 +4569,11 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 #endif
 #undef LINNET_KEEP
 
-/// The best level of this machine, looked up once.
+/// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that.
 inline level detect() {
-#if defined(__x86_64__)
+#if defined(LINNET_ONLY_LEVEL)
+  return level::LINNET_ONLY_LEVEL;
+#elif defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
@@ -4598,20 +4607,26 @@ inline level resolve(level wish) {
   return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
 }
 
-/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. Those
-/// that multiply low-precision activations are best reached through dispatch_dot().
+/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. A
+/// program compiled with -DLINNET_ONLY_LEVEL=portable, avx2, avx512 or avx512dot has the kernels of
+/// that level alone and needs a machine that has it: smaller, compiled faster, no faster to run.
+/// Those that multiply low-precision activations are best reached through dispatch_dot().
 template <class F>
-inline auto dispatch(level l, F&& f) {
+inline auto dispatch([[maybe_unused]] level l, F&& f) {
+#if defined(LINNET_ONLY_LEVEL)
+  return f(detail::LINNET_ONLY_LEVEL{});
+#else
 #if defined(__x86_64__)
   if (l >= level::avx512) return f(detail::avx512{});
   if (l == level::avx2) return f(detail::avx2{});
 #endif
   return f(detail::portable{});
+#endif
 }
 /// The same for products of low-precision activations.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #endif
   return dispatch(l, f);

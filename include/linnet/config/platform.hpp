@@ -55,14 +55,21 @@
 #else
 #define LINNET_ABI_MATH
 #endif
-#define LINNET_ABI_PASTE(a, b, c, d) v0_1_##a##b##c##d
-#define LINNET_ABI_NAME(a, b, c, d) LINNET_ABI_PASTE(a, b, c, d)
+#if defined(LINNET_ONLY_LEVEL)  // see simd/levels.hpp
+#define LINNET_ABI_ONLY _only_
+#define LINNET_ABI_LEVEL LINNET_ONLY_LEVEL
+#else
+#define LINNET_ABI_ONLY
+#define LINNET_ABI_LEVEL
+#endif
+#define LINNET_ABI_PASTE(a, b, c, d, e, f) v0_1_##a##b##c##d##e##f
+#define LINNET_ABI_NAME(a, b, c, d, e, f) LINNET_ABI_PASTE(a, b, c, d, e, f)
 
 /// Opens namespace linnet and its keyed inline namespace.
 #define LINNET_NAMESPACE_BEGIN                                                           \
   namespace linnet {                                                                     \
   inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, \
-                                   LINNET_ABI_MATH) {
+                                   LINNET_ABI_MATH, LINNET_ABI_ONLY, LINNET_ABI_LEVEL) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \

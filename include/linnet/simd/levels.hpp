@@ -158,9 +158,11 @@ struct avx512dot : avx512 {
 #endif
 #undef LINNET_KEEP
 
-/// The best level of this machine, looked up once.
+/// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that.
 inline level detect() {
-#if defined(__x86_64__)
+#if defined(LINNET_ONLY_LEVEL)
+  return level::LINNET_ONLY_LEVEL;
+#elif defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
@@ -194,20 +196,26 @@ inline level resolve(level wish) {
   return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
 }
 
-/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. Those
-/// that multiply low-precision activations are best reached through dispatch_dot().
+/// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. A
+/// program compiled with -DLINNET_ONLY_LEVEL=portable, avx2, avx512 or avx512dot has the kernels of
+/// that level alone and needs a machine that has it: smaller, compiled faster, no faster to run.
+/// Those that multiply low-precision activations are best reached through dispatch_dot().
 template <class F>
-inline auto dispatch(level l, F&& f) {
+inline auto dispatch([[maybe_unused]] level l, F&& f) {
+#if defined(LINNET_ONLY_LEVEL)
+  return f(detail::LINNET_ONLY_LEVEL{});
+#else
 #if defined(__x86_64__)
   if (l >= level::avx512) return f(detail::avx512{});
   if (l == level::avx2) return f(detail::avx2{});
 #endif
   return f(detail::portable{});
+#endif
 }
 /// The same for products of low-precision activations.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #endif
   return dispatch(l, f);
