@@ -19,10 +19,11 @@ namespace {
 /// A colour for each kind: hues far from their neighbours', readable on light and on dark.
 std::string colours(const attention_study& s) {
   std::string light, dark;
-  for (std::size_t i = 0; i < s.kinds.size(); ++i) {
-    const std::size_t hue = i * 137 % 360;
-    light += fmt::format(".kind{} {{ --c: hsl({} 62% 40%); }} ", i, hue);
-    dark += fmt::format(".kind{} {{ --c: hsl({} 70% 68%); }} ", i, hue);
+  const std::size_t n = s.kinds.size();
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::size_t hue = i * 5 % n * 360 / n;
+    light += fmt::format(".kind{} {{ --c: hsl({} 65% {}%); }} ", i, hue, i % 2 == 0 ? 36 : 48);
+    dark += fmt::format(".kind{} {{ --c: hsl({} 70% {}%); }} ", i, hue, i % 2 == 0 ? 62 : 76);
   }
   return light + "@media (prefers-color-scheme: dark) { " + dark + "}";
 }
@@ -68,17 +69,15 @@ std::string table(const attention_study& s) {
     const kind_point& p = r.points.back();
     const auto tokens = static_cast<double>(p.length);
     rows += fmt::format(
-        "<tr><td><i class=\"kind{}\"></i>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td>"
-        "<td>{}</td><td>{}</td><td>{}</td><td>{:.0f} %</td><td>{:.0f} %</td><td>{}</td><td>{}</td>"
-        "</tr>\n",
+        "<tr><td><i class=\"kind{}\"></i>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{} / {}</td>"
+        "<td>{} / {}</td><td>{:.0f} / {:.0f} %</td><td>{} / {}</td></tr>\n",
         i, escaped(r.what.name), r.what.decoder ? "decoder" : "encoder", grouped(r.what.parameters),
         grouped(p.length), time_text(p.forward / tokens), time_text(p.both / tokens),
         human_bytes(p.bytes), human_bytes(p.train_bytes), 100 * p.forward_peak, 100 * p.both_peak,
         number(r.forward_exponent), number(r.both_exponent));
   }
   return "<div class=\"scroll\"><table><thead><tr><th>kind</th><th>layer of</th><th>parameters</th>"
-         "<th>longest</th><th>forward per token</th><th>and backward</th><th>memory</th>"
-         "<th>training</th><th>of peak</th><th>training</th><th>time ~ T^</th><th>training</th>"
+         "<th>tokens</th><th>time per token</th><th>memory</th><th>of peak</th><th>time ~ T^</th>"
          "</tr></thead>\n<tbody>\n" +
          rows + "</tbody></table></div>\n";
 }
@@ -113,8 +112,9 @@ std::string page(const attention_study& s) {
   html += section("Memory, forward and backward", "Buffers that training keeps between the two.",
                   lines_of(s, "bytes", bytes_text,
                            [](const kind_point& p) { return static_cast<double>(p.train_bytes); }));
-  html += section("Figures at the longest length", "Of each kind, as far as it was measured.",
-                  table(s));
+  html +=
+      section("Figures at the longest length",
+              "Of each kind, as far as it was measured: forward / forward and backward.", table(s));
   html += fmt::format(
       "<footer><p>Times are the least of up to {} runs in {:g} s; a kind ends where a run took "
       "longer, or at the most tokens that it can read. Of peak: the operations of the products "

@@ -108,7 +108,17 @@ void spread(std::vector<std::pair<double, std::size_t>>& labels, double distance
       labels[i].first += overlap / 2;
       labels[i - 1].first -= overlap / 2;
     }
-  for (auto& label : labels) label.first = std::clamp(label.first, low, high);
+  // Those beyond an end come back, and push the others before them.
+  double room = low;
+  for (auto& label : labels) {
+    label.first = std::max(label.first, room);
+    room = label.first + distance;
+  }
+  room = high;
+  for (auto label = labels.rbegin(); label != labels.rend(); ++label) {
+    label->first = std::min(label->first, room);
+    room = label->first - distance;
+  }
 }
 
 }  // namespace
@@ -187,7 +197,7 @@ std::string line_plot(const std::vector<plot_line>& lines, double top, std::stri
 std::string log_plot(const std::vector<plot_line>& lines, std::string_view x_title,
                      std::string_view y_title, std::string (*text)(double)) {
   constexpr double width = 1000, height = 460;
-  const box area{66, 30, width - 66 - 200, height - 30 - 50};
+  const box area{66, 30, width - 66 - 250, height - 30 - 50};
   std::set<double> lengths;
   double low = 1e300, high = 0;
   for (const plot_line& l : lines)
