@@ -11,6 +11,7 @@
 
 #include "../../benchmarks/machine.hpp"
 #include "commands.hpp"
+#include "course.hpp"
 #include "progress.hpp"
 #include "support.hpp"
 
@@ -167,6 +168,16 @@ void print(const attention_study& s) {
         return fmt::format("{:.0f}/{:.0f}%", 100 * p.forward_peak, 100 * p.both_peak);
       },
       nothing);
+  if (!s.text.empty()) {
+    fmt::print("\nlearning {}, {} steps of {} x {} bytes; counting bytes alone: {:.3f}\n",
+               printable(s.text), grouped(s.steps), kind_batch, kind_context, s.byte_entropy);
+    fmt::print("{:<24}{:>12}{:>12}{:>12}\n", "kind", "parameters", "bits/byte", "seconds");
+    for (const kind_result& r : s.kinds)
+      if (r.lesson)
+        fmt::print("{:<24}{:>12}{:>12.4f}{:>12.1f}{}\n", r.what.name, grouped(r.lesson->parameters),
+                   r.lesson->bits, r.lesson->seconds,
+                   r.what.continues ? "" : "  which tokens meet depends on later ones");
+  }
   fmt::print(
       "\nThe least of up to {} runs. Exponents are fitted to the longer half of the lengths.",
       most_runs);
@@ -195,12 +206,12 @@ json json_of(const attention_study& s) {
                      {"stopped", r.stopped},
                      {"forward_exponent", number(r.forward_exponent)},
                      {"training_exponent", number(r.both_exponent)},
+                     {"bits_per_byte", r.lesson ? json(r.lesson->bits) : json()},
                      {"points", points}});
   }
-  return {{"width", kind_width},
-          {"heads", kind_heads},
-          {"threads", s.threads},
-          {"f32_gflops", s.peak},
+  return {{"width", kind_width},  {"heads", kind_heads},
+          {"threads", s.threads}, {"f32_gflops", s.peak},
+          {"steps", s.steps},     {"byte_entropy", s.text.empty() ? json() : json(s.byte_entropy)},
           {"kinds", kinds}};
 }
 
@@ -208,9 +219,18 @@ json json_of(const attention_study& s) {
 
 void bench_attention(const bench_options& o) {
   const std::vector<kind> kinds = kinds_of(o.attention);
-  attention_study s{
-      .lengths = parse_lengths(o.lengths), .threads = o.threads, .seconds = o.seconds, .kinds = {}};
+  attention_study s;
+  s.lengths = parse_lengths(o.lengths);
+  s.threads = o.threads;
+  s.seconds = o.seconds;
   if (!o.html.empty()) check_writable(o.html);
+  std::optional<corpus> text;
+  if (!o.train.empty()) {
+    text = read_corpus(o.train);
+    s.text = text->name;
+    s.steps = o.steps;
+    s.byte_entropy = byte_entropy(text->held_out);
+  }
   const auto look = [&] {
     s.peak = std::max(
         s.peak, machine::best_of(3, [&] { return machine::peak(machine::type::f32, o.threads); }));
@@ -221,6 +241,8 @@ void bench_attention(const bench_options& o) {
                s.kinds.size() + 1, kinds.size());
     look();  // now and then: clocks and neighbours change
     s.kinds.push_back(measure_all(k, s));
+    if (text && k.learn)
+      s.kinds.back().lesson = k.learn({text->training, text->held_out, s.steps, s.threads});
   }
   look();
   for (kind_result& r : s.kinds)

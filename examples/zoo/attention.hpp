@@ -26,6 +26,7 @@ struct kind_result {
   std::vector<kind_point> points;  ///< by length
   bool stopped = false;            ///< before the last length, which would have taken too long
   std::optional<double> forward_exponent, both_exponent;  ///< time ~ length^exponent
+  std::optional<kind_lesson> lesson;                      ///< of decoders, if there was a text
 };
 
 /// All that was measured.
@@ -35,6 +36,9 @@ struct attention_study {
   double seconds = 0;  ///< for each point
   double peak = 0;     ///< GFLOP/s of the machine in f32
   std::vector<kind_result> kinds;
+  std::string text;         ///< name of what decoders learned from, or empty
+  long steps = 0;           ///< of that
+  double byte_entropy = 0;  ///< bits per byte for a model that only counts bytes
 };
 
 /// Writes a study as one page; refuses a path that cannot be written to.

@@ -60,6 +60,18 @@ std::string exponents(const attention_study& s, std::optional<double> kind_resul
   return bar_plot(bars, 1, "1: time per token stays the same");
 }
 
+/// Bits per byte of the kinds that learned.
+std::string lessons(const attention_study& s) {
+  std::vector<plot_bar> bars;
+  for (std::size_t i = 0; i < s.kinds.size(); ++i)
+    if (const auto& l = s.kinds[i].lesson)
+      bars.push_back({s.kinds[i].what.name + (s.kinds[i].what.continues ? "" : " *"),
+                      fmt::format("kind{}", i), l->bits, fmt::format("{:.3f}", l->bits)});
+  return bars.empty() ? ""
+                      : bar_plot(bars, s.byte_entropy,
+                                 fmt::format("counting bytes alone: {:.2f}", s.byte_entropy));
+}
+
 std::string table(const attention_study& s) {
   const auto number = [](std::optional<double> x) { return x ? fmt::format("{:.2f}", *x) : "–"; };
   std::string rows;
@@ -70,14 +82,16 @@ std::string table(const attention_study& s) {
     const auto tokens = static_cast<double>(p.length);
     rows += fmt::format(
         "<tr><td><i class=\"kind{}\"></i>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{} / {}</td>"
-        "<td>{} / {}</td><td>{:.0f} / {:.0f} %</td><td>{} / {}</td></tr>\n",
+        "<td>{} / {}</td><td>{:.0f} / {:.0f} %</td><td>{} / {}</td><td>{}</td></tr>\n",
         i, escaped(r.what.name), r.what.decoder ? "decoder" : "encoder", grouped(r.what.parameters),
         grouped(p.length), time_text(p.forward / tokens), time_text(p.both / tokens),
         human_bytes(p.bytes), human_bytes(p.train_bytes), 100 * p.forward_peak, 100 * p.both_peak,
-        number(r.forward_exponent), number(r.both_exponent));
+        number(r.forward_exponent), number(r.both_exponent),
+        r.lesson ? fmt::format("{:.3f}", r.lesson->bits) : "–");
   }
   return "<div class=\"scroll\"><table><thead><tr><th>kind</th><th>layer of</th><th>parameters</th>"
-         "<th>tokens</th><th>time per token</th><th>memory</th><th>of peak</th><th>time ~ T^</th>"
+         "<th>tokens</th><th>time per token</th><th>memory</th><th>of peak</th><th>time ~ "
+         "T^</th><th>bits/byte</th>"
          "</tr></thead>\n<tbody>\n" +
          rows + "</tbody></table></div>\n";
 }
@@ -112,6 +126,16 @@ std::string page(const attention_study& s) {
   html += section("Memory, forward and backward", "Buffers that training keeps between the two.",
                   lines_of(s, "bytes", bytes_text,
                            [](const kind_point& p) { return static_cast<double>(p.train_bytes); }));
+  if (const std::string bars = lessons(s); !bars.empty())
+    html += section(
+        "Quality",
+        fmt::format("Bits per byte of held-out text after {} steps of {} stretches of {} bytes of "
+                    "{}, as a decoder of {} layers; shorter is better. So short a run, on so near "
+                    "a context, says little of long texts. * Which tokens meet depends on later "
+                    "ones, so these are not figures of a model that could write.",
+                    grouped(s.steps), kind_batch, kind_context, escaped(printable(s.text)),
+                    kind_layers),
+        bars);
   html +=
       section("Figures at the longest length",
               "Of each kind, as far as it was measured: forward / forward and backward.", table(s));

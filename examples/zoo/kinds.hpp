@@ -4,6 +4,7 @@
 #include <linnet/core/types.hpp>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace zoo {
@@ -33,6 +34,22 @@ struct layer_plan {
   bool training = false;
 };
 
+/// A small training run, the same for each kind.
+struct kind_course {
+  std::string_view training, held_out;  ///< text
+  long steps = 0;
+  int threads = 1;
+};
+/// Sizes of the models and batches of such a run.
+inline constexpr ln::index kind_layers = 2, kind_context = 256, kind_batch = 4;
+
+/// What one came to.
+struct kind_lesson {
+  double bits = 0;           ///< per byte of held-out text
+  double seconds = 0;        ///< of training
+  ln::index parameters = 0;  ///< of the whole model
+};
+
 /// One kind.
 struct kind {
   std::string name;          ///< as in C++, such as "sliding_window<64>"
@@ -43,6 +60,8 @@ struct kind {
   double (*flops)(ln::index length) = nullptr;
   ln::index (*bytes)(const layer_plan& p) = nullptr;  ///< of its buffers
   std::unique_ptr<lone_layer> (*make)(const layer_plan& p) = nullptr;
+  kind_lesson (*learn)(const kind_course& c) = nullptr;  ///< as a byte-level decoder, or null
+  bool continues = false;  ///< outputs of a prefix are those of the prefix alone
 
   /// What the command line calls it: the name without numbers.
   std::string word() const { return name.substr(0, name.find('<')); }

@@ -1,12 +1,14 @@
 #pragma once
-// The one implementation of `lone_layer`, for any kind of attention.
+// The one implementation of `lone_layer` and of a small training run, for any kind of attention.
 
+#include <linnet/eval/evaluator.hpp>
+#include <linnet/model/decoder.hpp>
 #include <linnet/model/initialize.hpp>
-#include <linnet/model/weights.hpp>
-#include <linnet/nn/attention/policy.hpp>
-#include <linnet/ops/position.hpp>
+#include <linnet/model/rwkv.hpp>
+#include <linnet/train/trainer.hpp>
 
 #include "kinds.hpp"
+#include "progress.hpp"
 #include "support.hpp"
 
 namespace zoo {
@@ -148,6 +150,72 @@ class lone_layer_of final : public lone_layer {
   std::vector<float> x_, y_, dy_, dx_, rope_, bias_, d_bias_;
 };
 
+inline constexpr ln::decoder_shape kind_decoder_shape{.d_model = kind_width,
+                                                      .d_ff = 2 * kind_width,
+                                                      .heads = kind_heads,
+                                                      .kv_heads = kind_heads,
+                                                      .layers = kind_layers,
+                                                      .vocabulary = 256,
+                                                      .context = kind_context};
+
+/// The byte-level decoder of a kind: as models of its kind are built.
+template <class Kind, ln::rope_pairing Rope>
+struct decoder_of_kind {
+  using type = ln::decoder<kind_decoder_shape, Kind>;
+};
+template <class Kind>
+struct decoder_of_kind<Kind, ln::rope_pairing::none> {
+  using type = ln::decoder<kind_decoder_shape, Kind, ln::position::none>;
+};
+template <>
+struct decoder_of_kind<ln::mixer::rwkv4, ln::rope_pairing::none> {
+  using type = ln::rwkv4<kind_decoder_shape>;
+};
+template <>
+struct decoder_of_kind<ln::mixer::rwkv7, ln::rope_pairing::none> {
+  using type = ln::rwkv7<kind_decoder_shape>;
+};
+
+/// Trains model `M`; every kind sees the same batches.
+template <class M>
+kind_lesson learn_bytes(const kind_course& c) {
+  constexpr ln::index length = kind_context, rows = kind_batch;
+  constexpr std::size_t size = static_cast<std::size_t>(rows * length);
+  std::vector<ln::token> tokens(size), labels(size);
+  const auto read = [&](ln::index row, std::string_view text, ln::index start) {
+    for (ln::index t = 0; t < length; ++t) {
+      const auto at = static_cast<std::size_t>(start + t),
+                 to = static_cast<std::size_t>(row * length + t);
+      tokens[to] = static_cast<unsigned char>(text[at]);
+      labels[to] = static_cast<unsigned char>(text[at + 1]);
+    }
+  };
+  ln::weights<M> w;
+  if (!w.valid()) throw failure("not enough memory for the weights");
+  ln::initialize(w, ln::seed{1});
+  const ln::adamw optimizer{.rate = ln::schedule::cosine(3e-3, 1 + c.steps / 20, c.steps)};
+  auto trainer = take(
+      ln::trainer<M>::open(w, {.batch = rows, .target = length, .threads = c.threads}, optimizer));
+  ln::random_stream random(ln::seed{2});
+  const auto places = static_cast<std::uint32_t>(std::ssize(c.training) - length);
+  const double start = now();
+  for (long step = 0; step < c.steps; ++step) {
+    for (ln::index row = 0; row < rows; ++row) read(row, c.training, random.below(places));
+    if (!ln::is_finite(trainer.step({tokens.data(), labels.data(), rows, length})))
+      throw failure(M::attention::name() + " diverged");
+  }
+  kind_lesson result{.seconds = now() - start, .parameters = M::parameters()};
+  const ln::index most = 64, examples = std::min(most, (std::ssize(c.held_out) - 1) / length);
+  double nats = 0;
+  for (ln::index i = 0; i < examples; ++i) {
+    read(0, c.held_out,
+         (std::ssize(c.held_out) - 1 - length) * i / std::max(examples - 1, ln::index{1}));
+    nats += trainer.evaluate({tokens.data(), labels.data(), 1, length}).nats;
+  }
+  result.bits = ln::bits_per_byte(nats, examples * length);
+  return result;
+}
+
 /// Adds a kind to the table.
 template <class Kind, ln::rope_pairing Rope = ln::rope_pairing::interleaved>
 void add_kind(std::vector<kind>& all) {
@@ -161,7 +229,10 @@ void add_kind(std::vector<kind>& all) {
                  .bytes = lone_layer_of<Kind, A>::bytes,
                  .make = [](const layer_plan& p) -> std::unique_ptr<lone_layer> {
                    return std::make_unique<lone_layer_of<Kind, A>>(p);
-                 }});
+                 },
+                 .continues = Kind::continues});
+  if constexpr (Kind::causal)
+    all.back().learn = learn_bytes<typename decoder_of_kind<Kind, Rope>::type>;
 }
 
 }  // namespace zoo

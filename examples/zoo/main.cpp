@@ -78,6 +78,16 @@ void add_bench(CLI::App& app, bench_options& o) {
       ->capture_default_str()
       ->type_name("FROM:TO")
       ->needs(attention);
+  auto* const text = c.add_option("--train", o.train,
+                                  "text that a small decoder of each kind learns from; shows its "
+                                  "bits per byte")
+                         ->check(CLI::ExistingFile)
+                         ->type_name("TEXTFILE")
+                         ->needs(attention);
+  c.add_option("--steps", o.steps, "of that training")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str()
+      ->needs(text);
   c.add_option("--html", o.html, "write what --attention finds as one page with plots")
       ->type_name("FILE")
       ->needs(attention);

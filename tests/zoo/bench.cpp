@@ -1,6 +1,8 @@
 // zoo bench: refusals, one small configuration that is compiled, run, and found again, and the
 // kinds of attention.
 
+#include <fstream>
+
 #include "program.hpp"
 
 using test::check_refused;
@@ -96,6 +98,41 @@ BOOST_AUTO_TEST_CASE(a_kind_ends_where_it_takes_too_long_or_can_read_no_more) {
   const std::string table = test::zoo_prints(
       {"bench", "--attention", "linformer", "--lengths", "32768:32768", "--seconds", "0.001"});
   BOOST_CHECK(table.find("more than the kind can read") != table.npos);
+}
+
+BOOST_AUTO_TEST_CASE(a_kind_learns_from_text) {
+  const test::scratch_folder folder;
+  const std::string text = folder.path("text"), tiny = folder.path("tiny"),
+                    page = folder.path("page");
+  std::ofstream to(text);
+  for (int i = 0; i < 2'000; ++i) to << "the linnet sings. ";
+  to.close();
+  std::ofstream(tiny) << "too short";
+  const std::vector<std::string> start{"bench", "--attention", "sliding_window", "--lengths",
+                                       "8:8"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), start.begin(), start.end());
+    return more;
+  };
+  check_refused({"bench", "byte-decoder", "--train", text}, "--train");
+  check_refused(with({"--steps", "3"}), "--steps");
+  check_refused(with({"--train", text, "--steps", "0"}), "--steps");
+  check_refused(with({"--train", folder.path("absent")}), "does not exist");
+  check_refused(with({"--train", tiny}), "at least 20,000 bytes");
+
+  const auto bits = [&](const char* steps) {
+    const auto found = nlohmann::json::parse(
+        test::zoo_prints(with({"--train", text, "--steps", steps, "--html", page, "--json"})));
+    BOOST_CHECK_GT(found["byte_entropy"].get<double>(), 3);
+    return found["kinds"][0]["bits_per_byte"].get<double>();
+  };
+  const double first = bits("1"), later = bits("40");
+  BOOST_CHECK_GT(first, 5);
+  BOOST_CHECK_LT(later, 3);  // better than counting bytes
+  BOOST_CHECK_EQUAL(later, bits("40"));
+  BOOST_CHECK(test::contents(page).find("counting bytes alone") != std::string::npos);
+  const std::string table = test::zoo_prints(with({"--train", text, "--steps", "1"}));
+  BOOST_CHECK(table.find("bits/byte") != table.npos);
 }
 
 BOOST_AUTO_TEST_CASE(measures_a_small_model) {
