@@ -241,8 +241,9 @@ void bench_attention(const bench_options& o) {
                s.kinds.size() + 1, kinds.size());
     look();  // now and then: clocks and neighbours change
     s.kinds.push_back(measure_all(k, s));
-    if (text && k.learn)
-      s.kinds.back().lesson = k.learn({text->training, text->held_out, s.steps, s.threads});
+    if (!text || !k.learn) continue;
+    fmt::print(stderr, "{:4.0f} s  training {}\n", now() - start, k.name);
+    s.kinds.back().lesson = k.learn({text->training, text->held_out, s.steps, s.threads});
   }
   look();
   for (kind_result& r : s.kinds)

@@ -32,7 +32,7 @@ struct bench_options {
   std::string attention;  ///< a kind of attention or "all", measured instead of a preset
   std::string lengths = "128:16384";  ///< of sequences: from, to
   std::string train;                  ///< text that decoders of each kind learn from, or empty
-  long steps = 300;                   ///< of that
+  long steps = 1000;                  ///< of that
   std::string html;                   ///< page with plots, or empty
 };
 

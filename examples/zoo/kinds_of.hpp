@@ -193,7 +193,8 @@ kind_lesson learn_bytes(const kind_course& c) {
   ln::weights<M> w;
   if (!w.valid()) throw failure("not enough memory for the weights");
   ln::initialize(w, ln::seed{1});
-  const ln::adamw optimizer{.rate = ln::schedule::cosine(3e-3, 1 + c.steps / 20, c.steps)};
+  const ln::adamw optimizer{.rate = ln::schedule::cosine(5e-3, 1 + c.steps / 20, c.steps),
+                            .beta2 = 0.99};
   auto trainer = take(
       ln::trainer<M>::open(w, {.batch = rows, .target = length, .threads = c.threads}, optimizer));
   ln::random_stream random(ln::seed{2});
