@@ -296,6 +296,9 @@ void print(const bench_options& o, const json& found) {
 }  // namespace
 
 void bench(const bench_options& o) {
+  if (!o.attention.empty()) return bench_attention(o);
+  if (o.preset.empty())
+    throw failure("a preset is missing (see zoo list), or --attention with a kind or all");
   const entry model = find_entry(o.preset);
   const std::vector<std::string> works = works_of(model, o.work);
   const std::string text = program_text(o, model, works);

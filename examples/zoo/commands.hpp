@@ -29,6 +29,11 @@ struct bench_options {
   int threads = 1;
   double seconds = 2;  ///< of timing each work
   bool json = false;
+  std::string attention;  ///< a kind of attention or "all", measured instead of a preset
+  std::string lengths = "128:16384";  ///< of sequences: from, to
+  std::string train;                  ///< text that decoders of each kind learn from, or empty
+  long steps = 1000;                  ///< of that
+  std::string html;                   ///< page with plots, or empty
 };
 
 struct generate_options {
@@ -81,6 +86,7 @@ struct report_options : course_options {
 void list_presets();
 void count(const count_options& o);
 void bench(const bench_options& o);
+void bench_attention(const bench_options& o);
 void generate(const generate_options& o);
 void logits(const logits_options& o);
 void train(const train_options& o);

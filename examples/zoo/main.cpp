@@ -67,30 +67,61 @@ void add_count(CLI::App& app, count_options& o) {
 
 void add_bench(CLI::App& app, bench_options& o) {
   CLI::App& c = *app.add_subcommand(
-      "bench", "Measure one configuration: it is compiled when it is asked for the first time");
-  c.add_option("preset", o.preset, "see zoo list")->required();
-  c.add_option("--ffn", o.ffn, "feed-forward: standard, skip, skip-encoder, 1w, 1w-relu, 2w, 3w")
-      ->capture_default_str();
-  c.add_option("--storage", o.storage,
-               "how weights are stored: f32, bf16, f16, int8, int4, nf4, fp8_e4m3, fp8_e5m2")
-      ->capture_default_str();
-  c.add_option("--activation", o.activation,
-               "what products round activations to: f32, or bf16 or int8 like the weights")
-      ->capture_default_str();
-  c.add_option("--work", o.work, "encode (T5), prefill (decoders), decode, train or all")
-      ->capture_default_str();
+      "bench",
+      "Measure one configuration, which is compiled when it is asked for the first time; or one "
+      "layer of each kind of attention over growing lengths");
+  auto* const attention =
+      c.add_option("--attention", o.attention,
+                   "a kind of attention, such as full, instead of a preset; or all of them")
+          ->type_name("KIND");
+  c.add_option("--lengths", o.lengths, "tokens that --attention measures: from, to, by doubling")
+      ->capture_default_str()
+      ->type_name("FROM:TO")
+      ->needs(attention);
+  auto* const text = c.add_option("--train", o.train,
+                                  "text that a small decoder of each kind learns from; shows its "
+                                  "bits per byte")
+                         ->check(CLI::ExistingFile)
+                         ->type_name("TEXTFILE")
+                         ->needs(attention);
+  c.add_option("--steps", o.steps, "of that training")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str()
+      ->needs(text);
+  c.add_option("--html", o.html, "write what --attention finds as one page with plots")
+      ->type_name("FILE")
+      ->needs(attention);
+  const auto whole = [&](CLI::Option* option) { return option->excludes(attention); };
+  whole(c.add_option("preset", o.preset, "see zoo list"));
+  whole(c.add_option("--ffn", o.ffn,
+                     "feed-forward: standard, skip, skip-encoder, 1w, 1w-relu, 2w, 3w")
+            ->capture_default_str());
+  whole(c.add_option("--storage", o.storage,
+                     "how weights are stored: f32, bf16, f16, int8, int4, nf4, fp8_e4m3, fp8_e5m2")
+            ->capture_default_str());
+  whole(c.add_option("--activation", o.activation,
+                     "what products round activations to: f32, or bf16 or int8 like the weights")
+            ->capture_default_str());
+  whole(c.add_option("--work", o.work, "encode (T5), prefill (decoders), decode, train or all")
+            ->capture_default_str());
   const auto count = [&](const char* name, long& value, long most, const char* what) {
-    c.add_option(name, value, what)->check(CLI::Range(1L, most))->capture_default_str();
+    whole(c.add_option(name, value, what)->check(CLI::Range(1L, most))->capture_default_str());
   };
   count("--batch", o.batch, 1024, "sequences at a time");
   count("--source", o.source, 100'000, "source tokens (T5), or tokens of a prompt");
   count("--target", o.target, 100'000, "tokens to decode; labels of T5's training step");
-  c.add_option("--seconds", o.seconds, "time for each work, after compiling and loading")
+  c.add_option("--seconds", o.seconds,
+               "time for each work, after compiling and loading; for each length, with --attention")
       ->check(number_in(0.001, 3600))
       ->capture_default_str();
   add_threads(c, o.threads);
+  auto* const threads = c.get_option("--threads");
   c.add_flag("--json", o.json, "print JSON");
-  c.callback([&] { bench(o); });
+  c.callback([&o, attention, threads] {
+    // One thread shows how the work grows; waiting for others would hide it.
+    if (attention->count() > 0 && threads->count() == 0) o.threads = 1;
+    bench(o);
+  });
 }
 
 void add_generate(CLI::App& app, generate_options& o) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "support.hpp"
 
@@ -107,7 +108,17 @@ void spread(std::vector<std::pair<double, std::size_t>>& labels, double distance
       labels[i].first += overlap / 2;
       labels[i - 1].first -= overlap / 2;
     }
-  for (auto& label : labels) label.first = std::clamp(label.first, low, high);
+  // Those beyond an end come back, and push the others before them.
+  double room = low;
+  for (auto& label : labels) {
+    label.first = std::max(label.first, room);
+    room = label.first + distance;
+  }
+  room = high;
+  for (auto label = labels.rbegin(); label != labels.rend(); ++label) {
+    label->first = std::min(label->first, room);
+    room = label->first - distance;
+  }
 }
 
 }  // namespace
@@ -180,6 +191,62 @@ std::string line_plot(const std::vector<plot_line>& lines, double top, std::stri
   for (const auto& [y, i] : labels)
     d.text(area.right() + 12, y + 4, lines[i].style + " name",
            fmt::format("{} {:.3f}", lines[i].name, lines[i].points.back().second));
+  return d.str();
+}
+
+std::string log_plot(const std::vector<plot_line>& lines, std::string_view x_title,
+                     std::string_view y_title, std::string (*text)(double)) {
+  constexpr double width = 1000, height = 460;
+  const box area{66, 30, width - 66 - 250, height - 30 - 50};
+  std::set<double> lengths;
+  double low = 1e300, high = 0;
+  for (const plot_line& l : lines)
+    for (const auto& [x, y] : l.points) {
+      lengths.insert(x);
+      low = std::min(low, y);
+      high = std::max(high, y);
+    }
+  if (lengths.empty()) return "";
+  low /= 1.3;
+  high *= 1.3;
+  const double x_low = *lengths.begin(), x_high = std::max(*lengths.rbegin(), 2 * x_low);
+  const auto px = [&](double x) {
+    return area.x + area.width * std::log(x / x_low) / std::log(x_high / x_low);
+  };
+  const auto py = [&](double y) {
+    return area.bottom() - area.height * std::log(y / low) / std::log(high / low);
+  };
+
+  drawing d(width, height, y_title);
+  const bool few = high / low < 300;  // decades: there is room for more
+  for (double decade = std::pow(10, std::floor(std::log10(low))); decade < high; decade *= 10)
+    for (const double tick : {decade, 2 * decade, 5 * decade})
+      if (tick >= low && tick <= high && (few || tick == decade)) {
+        d.line(area.x, py(tick), area.right(), py(tick), "grid");
+        d.text(area.x - 8, py(tick) + 4, "tick", text(tick), "end");
+      }
+  for (const double x : lengths) {
+    d.line(px(x), area.bottom(), px(x), area.bottom() + 4, "axis");
+    d.text(px(x), area.bottom() + 20, "tick", grouped(std::lround(x)), "middle");
+  }
+  d.line(area.x, area.bottom(), area.right(), area.bottom(), "axis");
+  d.text(4, 14, "title", y_title);
+  d.text(area.right(), area.bottom() + 40, "title", x_title, "end");
+  std::vector<std::pair<double, std::size_t>> labels;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const plot_line& l = lines[i];
+    std::vector<std::pair<double, double>> placed;
+    for (const auto& [x, y] : l.points) placed.emplace_back(px(x), py(y));
+    d.curve(placed, l.style + " curve");
+    for (const auto& [x, y] : l.points)
+      d.dot(px(x), py(y), 3, l.style + " dot",
+            fmt::format("{}: {} at {}", l.name, text(y), grouped(std::lround(x))));
+    if (!placed.empty()) labels.emplace_back(placed.back().second, i);
+  }
+  spread(labels, 17, area.y + 4, area.bottom());
+  for (const auto& [y, i] : labels)
+    d.text(area.right() + 12, y + 4, lines[i].style + " name",
+           fmt::format("{}  {}", lines[i].name, text(lines[i].points.back().second)));
   return d.str();
 }
 

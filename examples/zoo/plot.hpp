@@ -23,6 +23,10 @@ struct plot_line {
 std::string line_plot(const std::vector<plot_line>& lines, double top, std::string_view x_title,
                       std::string_view y_title);
 
+/// Lines over two logarithmic axes. Every x that a point has is a tick; `text` writes a y.
+std::string log_plot(const std::vector<plot_line>& lines, std::string_view x_title,
+                     std::string_view y_title, std::string (*text)(double));
+
 /// One horizontal bar.
 struct plot_bar {
   std::string name;

@@ -1,4 +1,7 @@
-// zoo bench: refusals, and one small configuration that is compiled, run, and found again.
+// zoo bench: refusals, one small configuration that is compiled, run, and found again, and the
+// kinds of attention.
+
+#include <fstream>
 
 #include "program.hpp"
 
@@ -22,6 +25,114 @@ BOOST_AUTO_TEST_CASE(refusals) {
   check_refused({"bench", "t5-mini", "--target", "1.5"}, "--target");
   check_refused({"bench", "t5-mini", "--threads", "0"}, "--threads");
   check_refused({"bench", "t5-mini", "--seconds", "nan"}, "--seconds");
+}
+
+BOOST_AUTO_TEST_CASE(refusals_of_attention) {
+  check_refused({"bench", "--attention"}, "--attention");
+  check_refused({"bench", "--attention", "ful"}, "did you mean full?");
+  check_refused({"bench", "--attention", "dense"},
+                "known: full, sliding_window, sinks, longformer, lsh, routing, linear, linformer, "
+                "nystrom, fnet, mamba, rwkv4, rwkv7, all");
+  check_refused({"bench", "t5-mini", "--attention", "full"}, "--attention");
+  check_refused({"bench", "--attention", "full", "--ffn", "2w"}, "--ffn");
+  check_refused({"bench", "--attention", "full", "--work", "train"}, "--work");
+  check_refused({"bench", "t5-mini", "--lengths", "1:2"}, "--lengths");
+  check_refused({"bench", "t5-mini", "--html", "x.html"}, "--html");
+  for (const char* const lengths : {"128", "128:", ":128", "64:32", "1:8", "8:16:32", "8:x",
+                                    "-8:16", "8:99999999999999999999", "2:2000000"})
+    check_refused({"bench", "--attention", "full", "--lengths", lengths}, "--lengths");
+  const test::scratch_folder folder;
+  check_refused({"bench", "--attention", "full", "--html", folder.path("none/here.html")},
+                "no directory");
+}
+
+BOOST_AUTO_TEST_CASE(measures_every_kind) {
+  const test::scratch_folder folder;
+  const std::string page = folder.path("page.html");
+  const auto found =
+      nlohmann::json::parse(test::zoo_prints({"bench", "--attention", "all", "--lengths", "16:32",
+                                              "--seconds", "0.02", "--html", page, "--json"}));
+  BOOST_CHECK_GT(found["f32_gflops"].get<double>(), 0);
+  BOOST_CHECK_EQUAL(found["threads"], 1);
+  BOOST_REQUIRE_EQUAL(found["kinds"].size(), 13u);
+  int decoders = 0;
+  for (const auto& kind : found["kinds"]) {
+    BOOST_TEST_CONTEXT(kind["kind"]) {
+      decoders += kind["layer"] == "decoder" ? 1 : 0;
+      const auto& points = kind["points"];
+      BOOST_REQUIRE_GE(points.size(), 1u);
+      BOOST_CHECK(points.size() == 2 || kind["stopped"].get<bool>());
+      BOOST_CHECK_EQUAL(kind["forward_exponent"].is_null(), points.size() < 2);
+      for (std::size_t i = 0; i < points.size(); ++i) {
+        const auto number = [&](const char* name) { return points[i][name].get<double>(); };
+        BOOST_CHECK_EQUAL(number("length"), i == 0 ? 16 : 32);
+        BOOST_CHECK_GT(number("forward_seconds"), 0);
+        BOOST_CHECK_GT(number("training_seconds"), 0);
+        BOOST_CHECK_GT(number("forward_bytes"), 16 * 64 * 4);
+        BOOST_CHECK_GE(number("training_bytes"), number("forward_bytes"));
+        BOOST_CHECK_GT(number("forward_peak_fraction"), 0);
+      }
+    }
+  }
+  BOOST_CHECK_EQUAL(decoders, 9);
+  const std::string html = test::contents(page);
+  BOOST_CHECK(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
+  BOOST_CHECK(html.find("sliding_window&lt;64&gt;") != html.npos);
+  for (const char* const outside : {"nan", "http", "src="})
+    BOOST_CHECK_MESSAGE(html.find(outside) == html.npos, outside);
+}
+
+BOOST_AUTO_TEST_CASE(a_kind_ends_where_it_takes_too_long_or_can_read_no_more) {
+  const auto kind = [](const char* name, const char* lengths, const char* seconds) {
+    return nlohmann::json::parse(
+        test::zoo_prints({"bench", "--attention", name, "--lengths", lengths, "--seconds", seconds,
+                          "--json"}))["kinds"][0];
+  };
+  const auto slow = kind("full", "1024:16384", "0.001");
+  BOOST_CHECK_EQUAL(slow["points"].size(), 1u);
+  BOOST_CHECK(slow["stopped"].get<bool>());
+  const auto limited = kind("linformer", "16384:32768", "0.001");
+  BOOST_CHECK_EQUAL(limited["kind"], "linformer<64, 16384>");
+  BOOST_CHECK_EQUAL(limited["points"].size(), 1u);
+  BOOST_CHECK(limited["stopped"].get<bool>());
+  const std::string table = test::zoo_prints(
+      {"bench", "--attention", "linformer", "--lengths", "32768:32768", "--seconds", "0.001"});
+  BOOST_CHECK(table.find("more than the kind can read") != table.npos);
+}
+
+BOOST_AUTO_TEST_CASE(a_kind_learns_from_text) {
+  const test::scratch_folder folder;
+  const std::string text = folder.path("text"), tiny = folder.path("tiny"),
+                    page = folder.path("page");
+  std::ofstream to(text);
+  for (int i = 0; i < 2'000; ++i) to << "the linnet sings. ";
+  to.close();
+  std::ofstream(tiny) << "too short";
+  const std::vector<std::string> start{"bench", "--attention", "sliding_window", "--lengths",
+                                       "8:8"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), start.begin(), start.end());
+    return more;
+  };
+  check_refused({"bench", "byte-decoder", "--train", text}, "--train");
+  check_refused(with({"--steps", "3"}), "--steps");
+  check_refused(with({"--train", text, "--steps", "0"}), "--steps");
+  check_refused(with({"--train", folder.path("absent")}), "does not exist");
+  check_refused(with({"--train", tiny}), "at least 20,000 bytes");
+
+  const auto bits = [&](const char* steps) {
+    const auto found = nlohmann::json::parse(
+        test::zoo_prints(with({"--train", text, "--steps", steps, "--html", page, "--json"})));
+    BOOST_CHECK_GT(found["byte_entropy"].get<double>(), 3);
+    return found["kinds"][0]["bits_per_byte"].get<double>();
+  };
+  const double first = bits("1"), later = bits("40");
+  BOOST_CHECK_GT(first, 5);
+  BOOST_CHECK_LT(later, 3);  // better than counting bytes
+  BOOST_CHECK_EQUAL(later, bits("40"));
+  BOOST_CHECK(test::contents(page).find("counting bytes alone") != std::string::npos);
+  const std::string table = test::zoo_prints(with({"--train", text, "--steps", "1"}));
+  BOOST_CHECK(table.find("bits/byte") != table.npos);
 }
 
 BOOST_AUTO_TEST_CASE(measures_a_small_model) {
