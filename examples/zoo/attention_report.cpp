@@ -135,7 +135,7 @@ std::string page(const attention_study& s) {
                     "ones, so these are not figures of a model that could write.",
                     grouped(s.steps), kind_batch, kind_context, escaped(printable(s.text)),
                     kind_layers),
-        bars);
+        "<div style=\"max-width: 620px\">" + bars + "</div>");
   html +=
       section("Figures at the longest length",
               "Of each kind, as far as it was measured: forward / forward and backward.", table(s));

@@ -1,6 +1,7 @@
 // Gradients of layers and combinators by central differences, for every parameter and every input.
 
 #include "support/gradients.hpp"
+#include "support/lone_layer.hpp"
 
 namespace test {
 
@@ -8,6 +9,27 @@ namespace {
 using rms = ln::norm::rms::layer<6, 1e-2>;
 using branch = ln::ffn::relu::layer<6, 9, true>;
 using ln::activation_kind;
+
+// In inference, activations, gates and residuals are part of the products: with the bits of the
+// separate operations of training, and in less memory.
+template <class Layer>
+void check_epilogues(const char* what) {
+  const lone_layer<Layer> l(3);
+  const auto x = normal<double>(2 * 5 * Layer::in, 8);
+  const auto inference = l.forward(x, 2, 5, false), training = l.forward(x, 2, 5, true);
+  BOOST_TEST(same_bits(inference, training), what);
+  using branched = ln::residual<rms, Layer>;
+  const lone_layer<branched> r(3);
+  BOOST_TEST(same_bits(r.forward(x, 2, 5, false), r.forward(x, 2, 5, true)), what);
+  BOOST_TEST(distance(r.forward(x, 2, 5), x) > 1e-3, what);
+  const auto planned = [](auto layer) {
+    ln::planner m;
+    (void)decltype(layer)::template plan<double>(m, {.batch = 2, .length = 5});
+    return m.keep.peak() + m.scratch.peak();
+  };
+  const index normed = ln::round_up(2 * 5 * Layer::in * index{sizeof(double)}, 64);
+  BOOST_TEST(planned(branched{}) <= planned(Layer{}) + planned(rms{}) + normed, what);
+}
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(layers)
@@ -72,6 +94,17 @@ BOOST_AUTO_TEST_CASE(layers_share_memory_outside_training) {
   using layer = ln::residual<rms, branch>;
   BOOST_TEST(planned(ln::repeat<layer, 3>{}, false) == planned(ln::repeat<layer, 9>{}, false));
   BOOST_TEST(planned(ln::repeat<layer, 3>{}, true) < planned(ln::repeat<layer, 9>{}, true));
+}
+
+BOOST_AUTO_TEST_CASE(epilogues_are_those_of_training) {
+  check_epilogues<ln::ffn::relu::layer<6, 35, true>>("relu");
+  check_epilogues<ln::ffn::gelu::layer<6, 35, false>>("gelu");
+  check_epilogues<ln::ffn::gated_gelu::layer<6, 35, true>>("gated_gelu");
+  check_epilogues<ln::ffn::swiglu::layer<6, 35, false>>("swiglu");
+  check_epilogues<ln::ffn::reparam<2, 1.5>::layer<6, 35, false>>("reparam");
+  check_epilogues<ln::linear<6, 6, true>>("linear");
+  constexpr ln::attention_shape shape{.d_model = 6, .heads = 2, .kv_heads = 1, .d_kv = 4};
+  check_epilogues<ln::attention::full::layer<shape>>("attention");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

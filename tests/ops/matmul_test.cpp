@@ -2,6 +2,8 @@
 // storage type, at every edge of the register tiles. The tolerance is the bound of a K-term sum: it
 // holds for any order of summation and for nothing less than the right product.
 
+#include <linnet/ops/elementwise.hpp>
+
 #include "support/matrix.hpp"
 
 namespace test {
@@ -102,6 +104,87 @@ void check_forward() {
                                        << error << " of the bound");
       }
   });
+}
+
+/// f(x) by its definition.
+double active(ln::activation_kind kind, double x) {
+  switch (kind) {
+    case ln::activation_kind::relu:
+      return x > 0 ? x : 0;
+    case ln::activation_kind::gelu:
+      return x * 0.5 * std::erfc(-x / std::sqrt(2.0));
+    case ln::activation_kind::gelu_tanh:
+      return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case ln::activation_kind::silu:
+      return x / (1 + std::exp(-x));
+  }
+  return 0;
+}
+
+/// y = residual + f(x W^T + bias) and y = residual + f(x V^T) (x W^T + bias), and each without a
+/// residual: of blocks at every edge, by every number of threads with the same bits, which are also
+/// those of separate operations.
+template <ln::activation_kind A, class T, class S>
+void check_epilogues() {
+  constexpr index shapes[][3] = {{1, 33, 5},   {1, 300, 129}, {3, 31, 40},
+                                 {13, 65, 16}, {97, 33, 65},  {230, 300, 33}};
+  for (const auto& [m, n, k] : shapes) {
+    const matrix<T, S> w(n, k, 1), v(n, k, 2);
+    const auto x = normal<T>(m * k, 3), bias = normal<T>(n, 4), residual = normal<T>(m * n, 5);
+    const auto seen = rounded<S>(m, k, x);
+    const reference up = product(m, n, k, seen.data(), k, 1, w.meaning.data(), k, 1);
+    const reference gate = product(m, n, k, seen.data(), k, 1, v.meaning.data(), k, 1);
+    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 5, false)));
+    const auto count = at(m * n);
+    for (const auto level : levels())
+      for (const bool gated : {false, true})
+        for (const bool added : {false, true}) {
+          const T* const add = added ? residual.data() : nullptr;
+          std::vector<T> first, apart(count), z(count);
+          for (int threads = 1; threads <= 5; ++threads) {
+            std::vector<T> y(count, T(77)), g(count, T(77));
+            on_machine(threads, level, [&](ln::ops::machine on) {
+              on.converted = converted.data();
+              ln::ops::product<T, S> one{w.packed, n, y.data(), bias.data()};
+              one.finish = gated ? ln::ops::gates<A, T> : ln::ops::activates<A, T>;
+              one.gate = gated ? g.data() : nullptr;
+              one.residual = add;
+              if (gated)
+                ln::ops::products<T, S, 2>(on, m, k, x.data(), {{v.packed, n, g.data()}, one});
+              else
+                ln::ops::products<T, S, 1>(on, m, k, x.data(), {one});
+              if (threads > 1) return;
+              ln::ops::matmul(on, m, n, k, x.data(), w.packed, z.data(), bias.data());
+              if (gated)
+                ln::ops::gated<A>(on, m * n, g.data(), z.data(), apart.data());
+              else
+                ln::ops::activation<A>(on, m * n, z.data(), apart.data());
+              if (added) ln::ops::add(on, m * n, residual.data(), apart.data(), apart.data());
+            });
+            if (threads == 1) first = y;
+            BOOST_TEST(same_bits(y, first), S::name << " m " << m << " threads " << threads);
+          }
+          BOOST_TEST(same_bits(first, apart), S::name << ' ' << ln::simd::name(level) << " m " << m
+                                                      << " n " << n << " k " << k);
+          double worst = 0;
+          for (std::size_t i = 0; i < count; ++i) {
+            const double shift = static_cast<double>(bias[i % at(n)]), u = up.value[i] + shift;
+            const double more = added ? static_cast<double>(residual[i]) : 0;
+            const double unit = (static_cast<double>(k) + 40) * epsilon<T>;
+            const double f = active(A, gated ? gate.value[i] : u);
+            const double want = more + (gated ? f * u : f);
+            // No slope is larger than 1.13 (zoo A4), so errors of inputs count that much.
+            const double up_size = up.terms[i] + std::abs(shift);
+            const double size =
+                gated ? std::abs(f) * up_size + 1.13 * gate.terms[i] * std::abs(u) : 1.13 * up_size;
+            const double allowed = unit * (size + std::abs(want) + std::abs(more) + 1e-3);
+            worst = (std::max)(worst, distance_of(first[i], want) / allowed);
+          }
+          BOOST_TEST(worst <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n
+                                         << " k " << k << " gated " << gated << " residual "
+                                         << added << ": error " << worst << " of the bound");
+        }
+  }
 }
 
 /// dx += alpha dy W and dw += alpha dy^T x.
@@ -210,6 +293,29 @@ BOOST_AUTO_TEST_CASE(forward_int8_asymmetric_int8) {
   check_forward<float, storage::with_activation<storage::int8_per<storage::granularity::row,
                                                                   storage::symmetry::asymmetric>,
                                                 ln::activation::int8>>();
+}
+// What follows a product, for each way that products are computed.
+BOOST_AUTO_TEST_CASE(epilogues, *boost::unit_test::label("tsan")) {
+  using kind = ln::activation_kind;
+  using storage::granularity, storage::symmetry;
+  check_epilogues<kind::relu, float, storage::f32>();
+  check_epilogues<kind::gelu, float, storage::f32>();
+  check_epilogues<kind::gelu_tanh, float, storage::f32>();
+  check_epilogues<kind::silu, float, storage::f32>();
+  check_epilogues<kind::gelu, double, storage::f64>();
+  check_epilogues<kind::silu, float, storage::bf16>();
+  check_epilogues<kind::relu, float, storage::int8>();
+  check_epilogues<kind::silu, float,
+                  storage::int8_per<granularity::group, symmetry::asymmetric, 8>>();
+  check_epilogues<kind::gelu_tanh, float, storage::nf4>();
+  check_epilogues<kind::silu, float,
+                  storage::with_activation<storage::bf16, ln::activation::bf16>>();
+  check_epilogues<kind::relu, float,
+                  storage::with_activation<storage::int8, ln::activation::int8>>();
+  check_epilogues<
+      kind::gelu_tanh, float,
+      storage::with_activation<storage::int8_per<granularity::row, symmetry::asymmetric>,
+                               ln::activation::int8>>();
 }
 BOOST_AUTO_TEST_CASE(backward_f32) { check_backward<float, storage::f32>(); }
 BOOST_AUTO_TEST_CASE(backward_bf16) { check_backward_bf16(); }

@@ -29,8 +29,9 @@ struct lone_layer {
         ln::path{});
   }
 
-  /// y of [batch, length] tokens of x.
-  std::vector<double> forward(const std::vector<double>& x, index batch, index length) const {
+  /// y of [batch, length] tokens of x, in inference or as the forward pass of a training step.
+  std::vector<double> forward(const std::vector<double>& x, index batch, index length,
+                              bool training = false) const {
     ln::detail::tensor_block<Layer, kernel> p;
     p.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
       const double* const from = parameters.at(where.str()).data();
@@ -43,6 +44,7 @@ struct lone_layer {
     ln::extents e;
     e.batch = batch;
     e.length = length;
+    e.training = training;
     ln::planner sizes, m;
     (void)Layer::template plan<double>(sizes, e);
     const ln::memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak());

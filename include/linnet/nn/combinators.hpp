@@ -43,6 +43,7 @@ struct chain {
 
  public:
   static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
+  static constexpr bool adds_residual = linnet::detail::adds_residual<at_layer<count - 1>>();
 
   template <class Form>
   struct params {
@@ -74,8 +75,8 @@ struct chain {
 
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
-                      cache<T>& c, context<T>& ctx) {
-    forward_from<0, S>(p, x, y, c, ctx);
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    forward_from<0, S>(p, x, y, c, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
@@ -124,15 +125,18 @@ struct chain {
   }
   template <std::size_t K, class S, class T, class P>
   static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
-                           cache<T>& c, context<T>& ctx) {
-    if constexpr (K + 1 == count) {
+                           cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
+    if constexpr (K + 1 == count && adds_residual) {
+      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx,
+                                          residual);
+    } else if constexpr (K + 1 == count) {
       at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
     } else {
       static_assert(at_layer<K>::out == at_layer<K + 1>::in,
                     "linnet::chain: neighbouring members differ in width");
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
       at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
-      forward_from<K + 1, S, T>(p, z, y, c, ctx);
+      forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
   template <std::size_t K, class S, class T, class P, class G>
@@ -152,12 +156,14 @@ struct chain {
   }
 };
 
-/// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y may be x outside training.
+/// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y is not x. Outside training, a
+/// branch that `adds_residual` does so itself.
 template <class Norm, class Sub>
 struct residual {
   static constexpr index in = Norm::in, out = Norm::in;
   static_assert(Sub::in == in && Sub::out == in,
                 "linnet::residual: the branch must keep the width of the stream");
+  static constexpr bool fused = linnet::detail::adds_residual<Sub>();
 
   template <class Form>
   struct params {
@@ -175,7 +181,8 @@ struct residual {
     typename Norm::template cache<T> norm{};
     typename Sub::template cache<T> sub{};
     T* normed = nullptr;    ///< [rows, D] input of the branch
-    T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient
+    T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient; null where the
+                            ///< branch adds x itself
     T* d_normed = nullptr;  ///< [rows, D] while training
     int site = 0;           ///< of its dropout
   };
@@ -186,7 +193,7 @@ struct residual {
     c.norm = Norm::template plan<T>(m, e);
     c.normed = m.keep.take<T>(e.rows() * in);
     const index mark = m.scratch.mark();
-    c.branch = m.scratch.take<T>(e.rows() * in);
+    if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
     if (e.training) c.d_normed = m.scratch.take<T>(e.rows() * in);
     c.sub = Sub::template plan<T>(m, e);
     m.scratch.release(mark);
@@ -198,6 +205,11 @@ struct residual {
                       cache<T>& c, context<T>& ctx) {
     const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
     Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
+    if constexpr (fused)
+      if (c.branch == nullptr) {
+        Sub::template forward<T, S>(p.sub, normed, y, c.sub, ctx, x.data());
+        return;
+      }
     Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
     ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());

@@ -59,10 +59,76 @@ struct dropout_layer : without_parameters {
   static constexpr index flops(const extents&) { return 0; }
 };
 
+/// y = Drop(f(W x (+ b))), without dropout unless `Drops`: a linear map and what follows it, which
+/// outside training is part of the product.
+template <index In, index Out, activation_kind A, bool Bias, bool Drops>
+struct activated_linear {
+  static constexpr index in = In, out = Out;
+  using map = linear<In, Out, Bias>;
+
+  template <class Form>
+  using params = typename map::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    map::visit(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    T* inner = nullptr;  ///< [rows, Out] W x + b, kept while training
+    T *d_inner = nullptr, *d_active = nullptr;
+    int site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index n = e.rows() * Out;
+    m.product(e.rows(), In, Out, e);
+    if (Drops) c.site = m.sites++;
+    const index mark = m.scratch.mark();
+    if (e.training) {
+      c.inner = m.keep.take<T>(n);
+      c.d_inner = m.scratch.take<T>(n);
+      if (Drops) c.d_active = m.scratch.take<T>(n);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+                      cache<T>& c, context<T>& ctx) {
+    auto one = map::template product<T, S>(p, c.inner ? c.inner : y.data());
+    if (c.inner == nullptr) one.finish = ops::activates<A, T>;
+    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+    if (c.inner) ops::activation<A>(ctx.on, y.size(), c.inner, y.data());
+    if constexpr (Drops)
+      ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, y.data());
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, In> x, view<const T, Out> dy, view<T, In> dx, cache<T>& c,
+                       context<T>& ctx) {
+    without_cache::cache<T> none;
+    const view<T, Out> d_inner(c.d_inner, x.rows());
+    const T* d_active = dy.data();
+    if constexpr (Drops) {
+      ops::copy(ctx.on, dy.size(), dy.data(), c.d_active);
+      ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, c.d_active);
+      d_active = c.d_active;
+    }
+    ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
+    ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
+    map::template backward<T, S>(p, dp, x, d_inner, dx, none, ctx);
+  }
+  static constexpr index flops(const extents& e) { return map::flops(e); }
+};
+
 /// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
 template <index D, index F, activation_kind A, bool Bias>
 struct gated_layer {
   static constexpr index in = D, out = D;
+  static constexpr bool adds_residual = true;
   using wide = linear<D, F, Bias>;
   using narrow = linear<F, D, Bias>;
 
@@ -80,7 +146,8 @@ struct gated_layer {
 
   template <class T>
   struct cache {
-    T *gate = nullptr, *up = nullptr, *hidden = nullptr;  ///< [rows, F]
+    T *gate = nullptr, *hidden = nullptr;  ///< [rows, F]
+    T* up = nullptr;                       ///< [rows, F] kept while training
     T *d_gate = nullptr, *d_up = nullptr, *d_hidden = nullptr;
     int site = 0;
   };
@@ -92,7 +159,7 @@ struct gated_layer {
     m.product(e.rows(), D, F, e);
     m.product(e.rows(), F, D, e);
     c.gate = m.keep.take<T>(n);
-    c.up = m.keep.take<T>(n);
+    if (e.training) c.up = m.keep.take<T>(n);
     c.hidden = m.keep.take<T>(n);
     const index mark = m.scratch.mark();
     if (e.training) {
@@ -106,16 +173,20 @@ struct gated_layer {
 
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
-                      cache<T>& c, context<T>& ctx) {
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
     without_cache::cache<T> none;
     const view<T, F> hidden(c.hidden, rows);
-    ops::products<T, S, 2>(
-        ctx.on, rows, D, x.data(),
-        {wide::template product<T, S>(p.gate, c.gate), wide::template product<T, S>(p.up, c.up)});
-    ops::gated<A>(ctx.on, hidden.size(), c.gate, c.up, c.hidden);
+    auto up = wide::template product<T, S>(p.up, c.up ? c.up : c.hidden);
+    if (c.up == nullptr) {
+      up.finish = ops::gates<A, T>;
+      up.gate = c.gate;
+    }
+    ops::products<T, S, 2>(ctx.on, rows, D, x.data(),
+                           {wide::template product<T, S>(p.gate, c.gate), up});
+    if (c.up) ops::gated<A>(ctx.on, hidden.size(), c.gate, c.up, c.hidden);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
-    narrow::template forward<T, S>(p.down, hidden, y, none, ctx);
+    narrow::template forward<T, S>(p.down, hidden, y, none, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
@@ -148,8 +219,8 @@ struct policy {
 template <activation_kind A>
 struct standard : policy {
   template <index D, index F, bool Bias>
-  using layer = chain<named<"wi", linear<D, F, Bias>>, named<"activation", activation_layer<F, A>>,
-                      named<"dropout", dropout_layer<F>>, named<"wo", linear<F, D, Bias>>>;
+  using layer =
+      chain<named<"wi", activated_linear<D, F, A, Bias, true>>, named<"wo", linear<F, D, Bias>>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -178,8 +249,7 @@ struct linear : policy {
 /// 1W + ReLU: ReLU(W x), W[D, D].
 struct linear_relu : policy {
   template <index D, index, bool Bias>
-  using layer = chain<named<"w", linnet::linear<D, D, Bias>>,
-                      named<"activation", activation_layer<D, activation_kind::relu>>>;
+  using layer = chain<named<"w", activated_linear<D, D, activation_kind::relu, Bias, false>>>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which

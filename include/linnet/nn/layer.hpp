@@ -10,6 +10,8 @@
 ///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
 ///  continues
 ///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
+///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
 ///  continues where another is;
@@ -116,6 +118,15 @@ struct without_cache {
     return {};
   }
 };
+
+namespace detail {
+/// Whether a layer adds a residual to what it computes.
+template <class L>
+constexpr bool adds_residual() {
+  if constexpr (requires { L::adds_residual; }) return L::adds_residual;
+  return false;
+}
+}  // namespace detail
 
 /// What has to be copied for one sequence to continue where another is. Tokens that were the same
 /// ones anyway may be left out.

@@ -24,6 +24,7 @@ template <index In, index Out, bool Bias = false>
 struct linear : without_cache {
   static_assert(In > 0 && Out > 0, "linnet::linear: both widths must be positive");
   static constexpr index in = In, out = Out;
+  static constexpr bool adds_residual = true;
 
   template <class Form>
   struct params {
@@ -55,8 +56,10 @@ struct linear : without_cache {
 
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
-                      without_cache::cache<T>&, context<T>& ctx) {
-    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {product<T, S>(p, y.data())});
+                      without_cache::cache<T>&, context<T>& ctx, const T* residual = nullptr) {
+    auto one = product<T, S>(p, y.data());
+    one.residual = residual;
+    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
   }
 
   template <class T, class S>

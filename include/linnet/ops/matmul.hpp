@@ -64,11 +64,17 @@ void each_block(const machine& on, index m, index n, F&& f) {
   }
 }
 
+/// Nothing is left to do for a block of a product.
+struct as_it_is {
+  void operator()(index, index, index, index) const {}
+};
+
 /// Splits C = epilogue(A B) over the team: of numbers, of words of bf16 pairs, or, with an integer
-/// epilogue, of words of four int8. `k` counts what A and B hold.
-template <class Value, class T, class Epilogue>
+/// epilogue, of words of four int8. `k` counts what A and B hold. Each block is handed to `finish`.
+template <class Value, class T, class Epilogue, class Finish = as_it_is>
 void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<Value>& a,
-                   const simd::columns_operand<Value>& b, T* c, const Epilogue& e, index slack) {
+                   const simd::columns_operand<Value>& b, T* c, const Epilogue& e, index slack,
+                   const Finish& finish = {}) {
   each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
     const index rows = i1 - i0, columns = j1 - j0, readable = slack + n - j1;
@@ -89,6 +95,7 @@ void split_product(const machine& on, index m, index n, index k, const simd::row
       simd::dispatch(on.level, multiply);
     else
       simd::dispatch_dot(on.level, multiply);
+    finish(i0, i1, j0, j1);
   });
 }
 
@@ -187,7 +194,27 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
 
 }  // namespace detail
 
-/// One of several products that read the same inputs: y[M, N] = alpha x W^T (+ bias), or y += ...
+/// What turns `n` finished values of a product into others, in place; `gate` are those of another
+/// product. See activates() and gates().
+template <class T>
+using finisher = void (*)(simd::level level, index n, const T* gate, T* y);
+
+/// y = f(y)
+template <activation_kind A, class T>
+void activates(simd::level level, index n, const T*, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template activation<A, T>(n, y, y); });
+}
+/// y = f(gate) y (zoo A4, C1)
+template <activation_kind A, class T>
+void gates(simd::level level, index n, const T* gate, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template gated<A, T>(n, gate, y, y); });
+}
+
+/// One of several products that read the same inputs: y[M, N] = alpha x W^T (+ bias), or y += ...,
+/// then y = finish(y), then y = residual + y. The last two are done by the thread that computed a
+/// block while it has it in its cache, so they need no pass over memory and no barrier. They are
+/// the row kernels of the separate operations and give the same bits; as part of the register tiles
+/// they would multiply the code and the compile time of every tile by the kinds of activations.
 template <class T, class S>
 struct product {
   const packed_matrix<T, S>& w;
@@ -196,6 +223,24 @@ struct product {
   const T* bias = nullptr;
   bool accumulate = false;
   T alpha = T(1);
+  finisher<T> finish = nullptr;
+  /// [M, N], or null: finished before this call, or by a product of the same width earlier in it,
+  /// whose blocks fall to the same threads.
+  const T* gate = nullptr;
+  const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
+
+  /// What remains to be done for rows [i0, i1) of columns [j0, j1).
+  void complete(simd::level level, index i0, index i1, index j0, index j1) const {
+    if (finish == nullptr && residual == nullptr) return;
+    for (index i = i0; i < i1; ++i) {
+      const index first = i * n + j0, count = j1 - j0;
+      if (finish) finish(level, count, gate ? gate + first : nullptr, y + first);
+      if (residual)
+        simd::dispatch(level, [&](auto k) {
+          decltype(k)::template add<T>(count, residual + first, y + first, y + first);
+        });
+    }
+  }
 };
 
 /// All products of x[M, K], which is converted once.
@@ -210,22 +255,27 @@ void products(const machine& on, index m, index k, const T* x, const product<T, 
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
     const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
                                                          panel_width * depth};
+    const auto finish = [&](index i0, index i1, index j0, index j1) {
+      one.complete(on.level, i0, i1, j0, j1);
+    };
     if constexpr (S::per_word == 1) {
-      detail::split_product<T>(on, m, n, k, {x, k, 1}, panels, one.y, e, padding);
+      detail::split_product<T>(on, m, n, k, {x, k, 1}, panels, one.y, e, padding, finish);
     } else if constexpr (!converts<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         simd::dispatch(on.level, [&](auto kernels) {
-          for (index p = p0; p < p1; ++p)
+          for (index p = p0; p < p1; ++p) {
             detail::decoded_product(kernels, i0, i1, p, n, k, x, w, one.y, e);
+            finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
+          }
         });
       });
     } else if constexpr (std::is_same_v<typename S::activation, activation::bf16>) {
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding);
+      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding, finish);
     } else {
       const simd::integer_epilogue scaled{
           one.bias,      one.alpha,  one.accumulate, w.scales, S::centred ? w.zeros : nullptr,
           inputs.scales, inputs.sums};
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, scaled, padding);
+      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, scaled, padding, finish);
     }
   }
   on.threads.wait();

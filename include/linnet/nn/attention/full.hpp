@@ -21,6 +21,7 @@ struct softmax_attention {
   static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                 "linnet::attention: rotary positions need an even head width d_kv");
   static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+  static constexpr bool adds_residual = true;
   static constexpr ops::attention_window window = Window;
   /// Tokens that are kept at most, and so the largest distance to the first ones.
   static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
@@ -104,7 +105,7 @@ struct softmax_attention {
 
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
-                      cache<T>& c, context<T>& ctx) {
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     without_cache::cache<T> none;
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
@@ -138,7 +139,7 @@ struct softmax_attention {
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
-    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
+    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx, residual);
   }
 
   template <class T, class S>
