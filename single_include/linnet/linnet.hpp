@@ -288,6 +288,8 @@ LINNET_NAMESPACE_END
 ///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
 ///  continues
 ///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
+///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
 ///  continues where another is;
@@ -5300,11 +5302,17 @@ void each_block(const machine& on, index m, index n, F&& f) {
   }
 }
 
+/// Nothing is left to do for a block of a product.
+struct as_it_is {
+  void operator()(index, index, index, index) const {}
+};
+
 /// Splits C = epilogue(A B) over the team: of numbers, of words of bf16 pairs, or, with an integer
-/// epilogue, of words of four int8. `k` counts what A and B hold.
-template <class Value, class T, class Epilogue>
+/// epilogue, of words of four int8. `k` counts what A and B hold. Each block is handed to `finish`.
+template <class Value, class T, class Epilogue, class Finish = as_it_is>
 void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<Value>& a,
-                   const simd::columns_operand<Value>& b, T* c, const Epilogue& e, index slack) {
+                   const simd::columns_operand<Value>& b, T* c, const Epilogue& e, index slack,
+                   const Finish& finish = {}) {
   each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
     const index rows = i1 - i0, columns = j1 - j0, readable = slack + n - j1;
@@ -5325,6 +5333,7 @@ void split_product(const machine& on, index m, index n, index k, const simd::row
       simd::dispatch(on.level, multiply);
     else
       simd::dispatch_dot(on.level, multiply);
+    finish(i0, i1, j0, j1);
   });
 }
 
@@ -5423,7 +5432,27 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
 
 }  // namespace detail
 
-/// One of several products that read the same inputs: y[M, N] = alpha x W^T (+ bias), or y += ...
+/// What turns `n` finished values of a product into others, in place; `gate` are those of another
+/// product. See activates() and gates().
+template <class T>
+using finisher = void (*)(simd::level level, index n, const T* gate, T* y);
+
+/// y = f(y)
+template <activation_kind A, class T>
+void activates(simd::level level, index n, const T*, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template activation<A, T>(n, y, y); });
+}
+/// y = f(gate) y (zoo A4, C1)
+template <activation_kind A, class T>
+void gates(simd::level level, index n, const T* gate, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template gated<A, T>(n, gate, y, y); });
+}
+
+/// One of several products that read the same inputs: y[M, N] = alpha x W^T (+ bias), or y += ...,
+/// then y = finish(y), then y = residual + y. The last two are done by the thread that computed a
+/// block while it has it in its cache, so they need no pass over memory and no barrier. They are
+/// the row kernels of the separate operations and give the same bits; as part of the register tiles
+/// they would multiply the code and the compile time of every tile by the kinds of activations.
 template <class T, class S>
 struct product {
   const packed_matrix<T, S>& w;
@@ -5432,6 +5461,24 @@ struct product {
   const T* bias = nullptr;
   bool accumulate = false;
   T alpha = T(1);
+  finisher<T> finish = nullptr;
+  /// [M, N], or null: finished before this call, or by a product of the same width earlier in it,
+  /// whose blocks fall to the same threads.
+  const T* gate = nullptr;
+  const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
+
+  /// What remains to be done for rows [i0, i1) of columns [j0, j1).
+  void complete(simd::level level, index i0, index i1, index j0, index j1) const {
+    if (finish == nullptr && residual == nullptr) return;
+    for (index i = i0; i < i1; ++i) {
+      const index first = i * n + j0, count = j1 - j0;
+      if (finish) finish(level, count, gate ? gate + first : nullptr, y + first);
+      if (residual)
+        simd::dispatch(level, [&](auto k) {
+          decltype(k)::template add<T>(count, residual + first, y + first, y + first);
+        });
+    }
+  }
 };
 
 /// All products of x[M, K], which is converted once.
@@ -5446,22 +5493,27 @@ void products(const machine& on, index m, index k, const T* x, const product<T, 
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
     const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
                                                          panel_width * depth};
+    const auto finish = [&](index i0, index i1, index j0, index j1) {
+      one.complete(on.level, i0, i1, j0, j1);
+    };
     if constexpr (S::per_word == 1) {
-      detail::split_product<T>(on, m, n, k, {x, k, 1}, panels, one.y, e, padding);
+      detail::split_product<T>(on, m, n, k, {x, k, 1}, panels, one.y, e, padding, finish);
     } else if constexpr (!converts<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         simd::dispatch(on.level, [&](auto kernels) {
-          for (index p = p0; p < p1; ++p)
+          for (index p = p0; p < p1; ++p) {
             detail::decoded_product(kernels, i0, i1, p, n, k, x, w, one.y, e);
+            finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
+          }
         });
       });
     } else if constexpr (std::is_same_v<typename S::activation, activation::bf16>) {
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding);
+      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding, finish);
     } else {
       const simd::integer_epilogue scaled{
           one.bias,      one.alpha,  one.accumulate, w.scales, S::centred ? w.zeros : nullptr,
           inputs.scales, inputs.sums};
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, scaled, padding);
+      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, scaled, padding, finish);
     }
   }
   on.threads.wait();
@@ -5795,6 +5847,15 @@ struct without_cache {
     return {};
   }
 };
+
+namespace detail {
+/// Whether a layer adds a residual to what it computes.
+template <class L>
+constexpr bool adds_residual() {
+  if constexpr (requires { L::adds_residual; }) return L::adds_residual;
+  return false;
+}
+}  // namespace detail
 
 /// What has to be copied for one sequence to continue where another is. Tokens that were the same
 /// ones anyway may be left out.
@@ -8430,6 +8491,7 @@ template <index In, index Out, bool Bias = false>
 struct linear : without_cache {
   static_assert(In > 0 && Out > 0, "linnet::linear: both widths must be positive");
   static constexpr index in = In, out = Out;
+  static constexpr bool adds_residual = true;
 
   template <class Form>
   struct params {
@@ -8461,8 +8523,10 @@ struct linear : without_cache {
 
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
-                      without_cache::cache<T>&, context<T>& ctx) {
-    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {product<T, S>(p, y.data())});
+                      without_cache::cache<T>&, context<T>& ctx, const T* residual = nullptr) {
+    auto one = product<T, S>(p, y.data());
+    one.residual = residual;
+    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
   }
 
   template <class T, class S>
@@ -8492,6 +8556,7 @@ struct softmax_attention {
   static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                 "linnet::attention: rotary positions need an even head width d_kv");
   static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+  static constexpr bool adds_residual = true;
   static constexpr ops::attention_window window = Window;
   /// Tokens that are kept at most, and so the largest distance to the first ones.
   static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
@@ -8575,7 +8640,7 @@ struct softmax_attention {
 
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
-                      cache<T>& c, context<T>& ctx) {
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     without_cache::cache<T> none;
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
@@ -8609,7 +8674,7 @@ struct softmax_attention {
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
-    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
+    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx, residual);
   }
 
   template <class T, class S>
@@ -8848,6 +8913,7 @@ struct chain {
 
  public:
   static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
+  static constexpr bool adds_residual = linnet::detail::adds_residual<at_layer<count - 1>>();
 
   template <class Form>
   struct params {
@@ -8879,8 +8945,8 @@ struct chain {
 
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
-                      cache<T>& c, context<T>& ctx) {
-    forward_from<0, S>(p, x, y, c, ctx);
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    forward_from<0, S>(p, x, y, c, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
@@ -8929,15 +8995,18 @@ struct chain {
   }
   template <std::size_t K, class S, class T, class P>
   static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
-                           cache<T>& c, context<T>& ctx) {
-    if constexpr (K + 1 == count) {
+                           cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
+    if constexpr (K + 1 == count && adds_residual) {
+      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx,
+                                          residual);
+    } else if constexpr (K + 1 == count) {
       at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
     } else {
       static_assert(at_layer<K>::out == at_layer<K + 1>::in,
                     "linnet::chain: neighbouring members differ in width");
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
       at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
-      forward_from<K + 1, S, T>(p, z, y, c, ctx);
+      forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
   template <std::size_t K, class S, class T, class P, class G>
@@ -8957,12 +9026,14 @@ struct chain {
   }
 };
 
-/// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y may be x outside training.
+/// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y is not x. Outside training, a
+/// branch that `adds_residual` does so itself.
 template <class Norm, class Sub>
 struct residual {
   static constexpr index in = Norm::in, out = Norm::in;
   static_assert(Sub::in == in && Sub::out == in,
                 "linnet::residual: the branch must keep the width of the stream");
+  static constexpr bool fused = linnet::detail::adds_residual<Sub>();
 
   template <class Form>
   struct params {
@@ -8980,7 +9051,8 @@ struct residual {
     typename Norm::template cache<T> norm{};
     typename Sub::template cache<T> sub{};
     T* normed = nullptr;    ///< [rows, D] input of the branch
-    T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient
+    T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient; null where the
+                            ///< branch adds x itself
     T* d_normed = nullptr;  ///< [rows, D] while training
     int site = 0;           ///< of its dropout
   };
@@ -8991,7 +9063,7 @@ struct residual {
     c.norm = Norm::template plan<T>(m, e);
     c.normed = m.keep.take<T>(e.rows() * in);
     const index mark = m.scratch.mark();
-    c.branch = m.scratch.take<T>(e.rows() * in);
+    if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
     if (e.training) c.d_normed = m.scratch.take<T>(e.rows() * in);
     c.sub = Sub::template plan<T>(m, e);
     m.scratch.release(mark);
@@ -9003,6 +9075,11 @@ struct residual {
                       cache<T>& c, context<T>& ctx) {
     const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
     Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
+    if constexpr (fused)
+      if (c.branch == nullptr) {
+        Sub::template forward<T, S>(p.sub, normed, y, c.sub, ctx, x.data());
+        return;
+      }
     Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
     ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
@@ -9227,10 +9304,76 @@ struct dropout_layer : without_parameters {
   static constexpr index flops(const extents&) { return 0; }
 };
 
+/// y = Drop(f(W x (+ b))), without dropout unless `Drops`: a linear map and what follows it, which
+/// outside training is part of the product.
+template <index In, index Out, activation_kind A, bool Bias, bool Drops>
+struct activated_linear {
+  static constexpr index in = In, out = Out;
+  using map = linear<In, Out, Bias>;
+
+  template <class Form>
+  using params = typename map::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    map::visit(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    T* inner = nullptr;  ///< [rows, Out] W x + b, kept while training
+    T *d_inner = nullptr, *d_active = nullptr;
+    int site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index n = e.rows() * Out;
+    m.product(e.rows(), In, Out, e);
+    if (Drops) c.site = m.sites++;
+    const index mark = m.scratch.mark();
+    if (e.training) {
+      c.inner = m.keep.take<T>(n);
+      c.d_inner = m.scratch.take<T>(n);
+      if (Drops) c.d_active = m.scratch.take<T>(n);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+                      cache<T>& c, context<T>& ctx) {
+    auto one = map::template product<T, S>(p, c.inner ? c.inner : y.data());
+    if (c.inner == nullptr) one.finish = ops::activates<A, T>;
+    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+    if (c.inner) ops::activation<A>(ctx.on, y.size(), c.inner, y.data());
+    if constexpr (Drops)
+      ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, y.data());
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, In> x, view<const T, Out> dy, view<T, In> dx, cache<T>& c,
+                       context<T>& ctx) {
+    without_cache::cache<T> none;
+    const view<T, Out> d_inner(c.d_inner, x.rows());
+    const T* d_active = dy.data();
+    if constexpr (Drops) {
+      ops::copy(ctx.on, dy.size(), dy.data(), c.d_active);
+      ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, c.d_active);
+      d_active = c.d_active;
+    }
+    ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
+    ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
+    map::template backward<T, S>(p, dp, x, d_inner, dx, none, ctx);
+  }
+  static constexpr index flops(const extents& e) { return map::flops(e); }
+};
+
 /// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
 template <index D, index F, activation_kind A, bool Bias>
 struct gated_layer {
   static constexpr index in = D, out = D;
+  static constexpr bool adds_residual = true;
   using wide = linear<D, F, Bias>;
   using narrow = linear<F, D, Bias>;
 
@@ -9248,7 +9391,8 @@ struct gated_layer {
 
   template <class T>
   struct cache {
-    T *gate = nullptr, *up = nullptr, *hidden = nullptr;  ///< [rows, F]
+    T *gate = nullptr, *hidden = nullptr;  ///< [rows, F]
+    T* up = nullptr;                       ///< [rows, F] kept while training
     T *d_gate = nullptr, *d_up = nullptr, *d_hidden = nullptr;
     int site = 0;
   };
@@ -9260,7 +9404,7 @@ struct gated_layer {
     m.product(e.rows(), D, F, e);
     m.product(e.rows(), F, D, e);
     c.gate = m.keep.take<T>(n);
-    c.up = m.keep.take<T>(n);
+    if (e.training) c.up = m.keep.take<T>(n);
     c.hidden = m.keep.take<T>(n);
     const index mark = m.scratch.mark();
     if (e.training) {
@@ -9274,16 +9418,20 @@ struct gated_layer {
 
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
-                      cache<T>& c, context<T>& ctx) {
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
     without_cache::cache<T> none;
     const view<T, F> hidden(c.hidden, rows);
-    ops::products<T, S, 2>(
-        ctx.on, rows, D, x.data(),
-        {wide::template product<T, S>(p.gate, c.gate), wide::template product<T, S>(p.up, c.up)});
-    ops::gated<A>(ctx.on, hidden.size(), c.gate, c.up, c.hidden);
+    auto up = wide::template product<T, S>(p.up, c.up ? c.up : c.hidden);
+    if (c.up == nullptr) {
+      up.finish = ops::gates<A, T>;
+      up.gate = c.gate;
+    }
+    ops::products<T, S, 2>(ctx.on, rows, D, x.data(),
+                           {wide::template product<T, S>(p.gate, c.gate), up});
+    if (c.up) ops::gated<A>(ctx.on, hidden.size(), c.gate, c.up, c.hidden);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
-    narrow::template forward<T, S>(p.down, hidden, y, none, ctx);
+    narrow::template forward<T, S>(p.down, hidden, y, none, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
@@ -9316,8 +9464,8 @@ struct policy {
 template <activation_kind A>
 struct standard : policy {
   template <index D, index F, bool Bias>
-  using layer = chain<named<"wi", linear<D, F, Bias>>, named<"activation", activation_layer<F, A>>,
-                      named<"dropout", dropout_layer<F>>, named<"wo", linear<F, D, Bias>>>;
+  using layer =
+      chain<named<"wi", activated_linear<D, F, A, Bias, true>>, named<"wo", linear<F, D, Bias>>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -9346,8 +9494,7 @@ struct linear : policy {
 /// 1W + ReLU: ReLU(W x), W[D, D].
 struct linear_relu : policy {
   template <index D, index, bool Bias>
-  using layer = chain<named<"w", linnet::linear<D, D, Bias>>,
-                      named<"activation", activation_layer<D, activation_kind::relu>>>;
+  using layer = chain<named<"w", activated_linear<D, D, activation_kind::relu, Bias, false>>>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which
