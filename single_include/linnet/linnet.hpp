@@ -1650,8 +1650,7 @@ template <class T, class Code>
 LINNET_TARGET static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>)
-    mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
   if constexpr (lanes<T> >= 8)
     if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
@@ -2771,8 +2770,7 @@ template <class T, class Code>
 LINNET_TARGET static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>)
-    mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
   if constexpr (lanes<T> >= 8)
     if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
@@ -3892,8 +3890,7 @@ template <class T, class Code>
 LINNET_TARGET static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>)
-    mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
   if constexpr (lanes<T> >= 8)
     if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
@@ -6233,6 +6230,698 @@ weights<M, T> unpack(const packed<M, T>& p) {
 }
 
 LINNET_NAMESPACE_END
+/// @file
+/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
+
+/// @file
+/// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
+
+/// @file
+/// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
+/// queries by all keys is ever held. Keys and values are read as they are stored.
+
+/// @file
+/// How keys and values lie in memory: what attention reads.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
+/// session or the output of a linear map.
+template <class Code>
+struct kv_rows {
+  const Code* data = nullptr;
+  index tokens = 0;                      ///< from sequence to sequence
+  index stride = 0;                      ///< from token to token
+  index slot = 0;                        ///< from head to head
+  const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
+  index fixed = 0;                       ///< rows in front of a ring
+  index ring = 0;                        ///< tokens after which rows are used again; 0 for never
+  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
+  index table_size = 0;
+
+  /// One head of one sequence.
+  constexpr simd::token_rows<Code> of(index b, index head) const {
+    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
+            tables ? tables + b * table_size : nullptr};
+  }
+  /// The scale of row `place` of head `head` of sequence `b`.
+  constexpr const float& scale(index b, index place, index head) const {
+    return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
+  }
+  /// out[c * step] = number c of the head's h in row `place`, which holds token `j`.
+  template <class T>
+  void load(index b, index head, index, index place, index h, T* out, index step) const {
+    const Code* const row = data + ((tables ? 0 : b * tokens) + place) * stride + head * slot;
+    const T factor = scales ? static_cast<T>(scale(b, place, head)) : T(1);
+    for (index c = 0; c < h; ++c) out[c * step] = factor * number<T>(row[c]);
+  }
+  /// A stored number, without its scale.
+  template <class T>
+  static T number(Code x) {
+    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
+      const auto bits = static_cast<std::uint32_t>(x) << 16;
+      float y = 0;
+      __builtin_memcpy(&y, &bits, sizeof y);
+      return y;
+    } else {
+      return static_cast<T>(x);
+    }
+  }
+  /// Whether tokens are numbers that follow each other in memory.
+  constexpr bool plain() const { return !scales && !ring && !tables; }
+};
+
+/// Two 4-bit codes, x = scale * (code - 8), the first in the low half.
+enum class int4_code : std::uint8_t {};
+
+/// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
+/// each channel of a block of tokens (zoo D15); of each sequence and head the newest block is open:
+/// its numbers are as they were given.
+template <>
+struct kv_rows<int4_code> {
+  const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],
+                                    ///< keys [batch, blocks, heads, h, token_block / 2]
+  index tokens = 0;                 ///< of each sequence, whole blocks
+  index heads = 0, width = 0;       ///< heads of `width` numbers
+  bool keys = false;
+  const float* scales = nullptr;  ///< values [batch, tokens, heads], keys [batch, blocks, heads, h]
+  index fixed = 0, ring = 0;
+  const float* open = nullptr;        ///< keys: [batch, heads, token_block, h]
+  const index* open_block = nullptr;  ///< keys: [batch, heads] 1 + number of the open block, or 0
+
+  /// Where tokens are.
+  constexpr simd::token_rows<int4_code> of(index, index) const { return {data, 0, fixed, ring}; }
+  constexpr bool plain() const { return false; }
+  /// Code `i` of those that begin at `at`, from -7 to 7.
+  constexpr int code(index at, index i) const {
+    const auto both = static_cast<unsigned>(data[at + i / 2]);
+    return static_cast<int>(i % 2 ? both >> 4 : both & 15u) - 8;
+  }
+  /// Where the first channel's codes of a block of keys begin, and its scale.
+  constexpr index block_at(index b, index head, index place) const {
+    return ((b * tokens + place) / simd::token_block * heads + head) * width;
+  }
+  /// out[c * step] = number c of the head's in row `place`, which holds token `j`.
+  template <class T>
+  void load(index b, index head, index j, index place, index h, T* out, index step) const {
+    constexpr index half = simd::token_block / 2;
+    const index t = j % simd::token_block, unit = b * heads + head;
+    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
+    if (keys && open_block[unit] == j / simd::token_block + 1) {
+      const float* const row = open + (unit * simd::token_block + t) * h;
+      for (index c = 0; c < h; ++c) out[c * step] = static_cast<T>(row[c]);
+      return;
+    }
+    for (index c = 0; c < h; ++c)
+      out[c * step] =
+          keys ? static_cast<T>(scales[at + c]) * static_cast<T>(code((at + c) * half, t))
+               : static_cast<T>(scales[at]) * static_cast<T>(code(at * ((h + 1) / 2), c));
+  }
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Query rows that are worked on at a time.
+inline constexpr index attention_rows = 48;
+/// A distance that bounds nothing.
+inline constexpr index any_distance = index{1} << 48;
+
+/// Which keys a query at position p sees: those at [p - before, p + after], and in any case the
+/// `first` ones, unless they come after p + after.
+struct attention_window {
+  index before = any_distance;
+  index after = any_distance;
+  index first = 0;
+
+  /// Whether some query may not see a key that is earlier than another one it sees.
+  constexpr bool bounded() const { return before < any_distance; }
+  /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
+  constexpr index width(index keys, index rows) const {
+    const index near = bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
+    return round_up(near, panel_width) + round_up(first, panel_width);
+  }
+};
+
+/// One attention call: q[batch, queries, heads*h] against `keys` keys and values.
+template <class T, class Code = T>
+struct attention_call {
+  index batch, queries, keys;  ///< padded lengths
+  index heads, kv_heads, h;
+  attention_window window;
+  T scale;  ///< of the scores
+  const T* q;
+  const T* q_first = nullptr;  ///< other queries for the `first` keys, or null for the same
+  kv_rows<Code> k, v;
+  T* out;                                ///< [batch, queries, heads*h]
+  const index* past = nullptr;           ///< position of each sequence's first query, or null for 0
+  const index* query_lengths = nullptr;  ///< valid queries of each causal sequence, or null for all
+  const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
+  const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
+  const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
+  index bias_origin = 0;
+  index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
+  T* scratch = nullptr;        ///< per thread, attention_scratch() values
+  index scratch_size = 0;
+  dropout_key dropout{};
+  int site = 0;
+};
+
+/// Gradients of an attention call over plain keys and values; everything is added to.
+template <class T>
+struct attention_gradient {
+  const T* d_out;
+  T *dq, *dk, *dv;
+  T* dq_first = nullptr;  ///< of q_first, where that is given
+  T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
+};
+
+/// Scratch values that one thread needs for calls of up to `queries` queries a sequence; `gathers`
+/// unless keys and values are kv_rows::plain().
+constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
+                                  bool training, bool gathers = false) {
+  const index wide = seen.width(keys, (std::min)(queries, attention_rows));
+  return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
+}
+
+namespace detail {
+
+/// Everything about one (sequence, key-value head) that both directions share.
+template <class T, class Code>
+struct attention_unit {
+  /// Keys [first, last) whose scores begin at a column.
+  struct stretch {
+    index first = 0, last = 0, column = 0;
+  };
+  /// Some query rows of a head and what they see.
+  struct block {
+    index row, rows;  ///< queries [row, row + rows)
+    stretch part[2];  ///< the first keys and the near ones; without `first` only the latter
+    index used;       ///< columns of scores
+
+    const stretch* begin() const { return part; }
+    const stretch* end() const { return part + 2; }
+  };
+
+  const attention_call<T, Code>& call;
+  index b, g, n, valid, past, prefix, wide;
+  simd::token_rows<Code> key, value;
+  T *scores, *key_columns, *values;
+
+  attention_unit(const attention_call<T, Code>& c, index unit, int rank)
+      : call(c),
+        b(unit / c.kv_heads),
+        g(unit % c.kv_heads),
+        n(c.heads * c.h),
+        valid(c.key_lengths ? c.key_lengths[b] : c.keys),
+        past(c.past ? c.past[b] : 0),
+        prefix(c.prefix ? c.prefix[b] : 0),
+        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
+        key(c.k.of(b, g)),
+        value(c.v.of(b, g)),
+        scores(c.scratch + rank * c.scratch_size),
+        key_columns(scores + attention_rows * wide),
+        values(key_columns + c.h * wide) {
+    // What follows the last valid query of a causal sequence was never there.
+    const index queries = c.query_lengths ? c.query_lengths[b] : c.queries;
+    valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
+  }
+
+  /// The end of the keys that query i sees.
+  index end_of(index i) const {
+    return (std::min)(valid, (std::max)(prefix, past + i + call.window.after + 1));
+  }
+  /// Their beginning, the `first` ones apart.
+  index begin_of(index i) const {
+    return (std::max)(call.window.first, past + i - call.window.before);
+  }
+  /// Whether kernels read keys and values where they are: one query, codes that they know.
+  static constexpr bool direct(const block& some) {
+    return some.rows == 1 && !std::is_same_v<Code, int4_code>;
+  }
+  block at(index row) const {
+    const index first = call.window.first;
+    block some{row, (std::min)(attention_rows, call.queries - row), {}, 0};
+    const index step = direct(some) ? 1 : panel_width, last = end_of(row + some.rows - 1);
+    some.part[0].last = (std::min)(first, last);
+    some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
+    some.part[1].first = (std::min)(some.part[1].first, last);
+    some.used = some.part[1].column + last - some.part[1].first;
+    return some;
+  }
+
+  /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
+  void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
+                 T* columns) const {
+    const index end = s.column + round_up(s.last - s.first, panel_width);
+    for (index j = s.first; j < s.last; ++j)
+      all.load(b, g, j, rows.place(j), call.h, columns + s.column + j - s.first, wide);
+    for (index c = 0; c < call.h; ++c)
+      std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
+  }
+  /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
+  void prepare(const block& some, T* value_columns) const {
+    if (direct(some) && !value_columns) return;
+    if (!call.window.bounded() && some.row > 0) return;
+    for (stretch s : some) {
+      if (!call.window.bounded() && s.last > s.first) s.last = valid;
+      transpose(s, key, call.k, key_columns);
+      if (value_columns) transpose(s, value, call.v, value_columns);
+      if (call.v.plain() && std::is_same_v<T, Code>) continue;
+      for (index j = s.first; j < s.last; ++j)
+        call.v.load(b, g, j, value.place(j), call.h, values + (s.column + j - s.first) * call.h, 1);
+    }
+  }
+  /// x[i] *= the scales of a stretch of codes.
+  void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
+               T* x) const {
+    for (index j = s.first; j < s.last && all.scales; ++j)
+      x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), g));
+  }
+
+  /// The queries that a stretch of keys is compared with.
+  const T* queries(const block& some, const stretch& s) const {
+    return &s == some.part && call.q_first ? call.q_first : call.q;
+  }
+  /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
+  /// Those of a single row are not divided by their sum, which is returned, if `Whole` is false.
+  template <bool Whole = true, class Kernels>
+  T probabilities(Kernels, index head, const block& some) const {
+    T sum = 1;
+    const index q_at = (b * call.queries + some.row) * n + head * call.h;
+    for (const stretch& s : some) {
+      if (s.first == s.last) continue;
+      const T* const q = queries(some, s) + q_at;
+      if (direct(some)) {
+        if constexpr (!std::is_same_v<Code, int4_code>) {
+          Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
+          rescale(s, key, call.k, scores + s.column);
+        }
+      } else {
+        Kernels::template multiply<T>(some.rows, round_up(s.last - s.first, panel_width), call.h,
+                                      {q, n, 1}, {key_columns + s.column, wide, panel_width},
+                                      scores + s.column, wide, {nullptr, call.scale, false});
+      }
+    }
+    for (index i = 0; i < some.rows; ++i) {
+      T* const row = scores + i * wide;
+      index count = 0, seen = 0;  // columns in use, keys seen
+      for (const stretch& s : some) {
+        const index open = &s == some.part ? s.first : begin_of(some.row + i);
+        const index from = (std::clamp)(open, s.first, s.last);
+        const index to = (std::clamp)(end_of(some.row + i), from, s.last);
+        const index at = s.column + from - s.first;
+        if (to == from) continue;
+        if (call.bias)
+          Kernels::template add<T>(to - from, row + at,
+                                   bias_line(call.bias, head, some, s, i) + from, row + at);
+        std::fill(row + count, row + (std::max)(count, at), T(-1e30));
+        count = at + to - from;
+        seen += to - from;
+      }
+      if (seen > 0 && (Whole || some.rows > 1))
+        Kernels::template softmax<T>(count, row);
+      else if (seen > 0)
+        sum = Kernels::template exp_sum<T>(count, Kernels::template maximum<T>(count, row), row);
+      std::fill(row + count, row + some.used, T(0));
+    }
+    return sum;
+  }
+  /// Where key 0 is in the line of position biases of row `i` of a block.
+  template <class Line>
+  Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
+    const index position = past + some.row + i;
+    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
+           (&s == some.part ? (std::min)(position, call.slots - 1) : position);
+  }
+  /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
+  void drop(index head, const block& some, T* x) const {
+    if (call.dropout.rate <= 0) return;
+    for (index i = 0; i < some.rows; ++i)
+      for (const stretch& s : some)
+        dropout_multipliers<T>(
+            call.dropout, b, call.site, (head * call.queries + some.row + i) * call.keys + s.first,
+            s.last - s.first,
+            [&](index j, T multiplier) { x[i * wide + s.column + j] *= multiplier; });
+  }
+};
+
+}  // namespace detail
+
+/// out = softmax(scale q k^T + bias) v over the keys in each query's window. Every query must see a
+/// key.
+template <class T, class Code>
+void attention(const machine& on, const attention_call<T, Code>& call) {
+  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      const detail::attention_unit<T, Code> u(call, item, on.threads.rank());
+      const index group = call.heads / call.kv_heads, h = call.h;
+      for (index row = 0; row < call.queries; row += attention_rows) {
+        const auto some = u.at(row);
+        u.prepare(some, nullptr);
+        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+          const T sum = u.template probabilities<false>(kernels, head, some);
+          u.drop(head, some, u.scores);
+          T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
+          bool more = false;
+          for (const auto& s : some) {
+            if (s.first == s.last) continue;
+            T* const p = u.scores + s.column;
+            if (u.direct(some)) {
+              if constexpr (!std::is_same_v<Code, int4_code>) {
+                u.rescale(s, u.value, call.v, p);
+                K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
+              }
+            } else {
+              simd::columns_operand<T> v{u.values + s.column * h, h, panel_width};
+              if constexpr (std::is_same_v<T, Code>)
+                if (call.v.plain()) v = {u.value.row(s.first), u.value.stride, panel_width};
+              K::template multiply<T>(some.rows, h, s.last - s.first, {p, u.wide, 1}, v, out, u.n,
+                                      {nullptr, T(1), more});
+            }
+            more = true;
+          }
+          if (!more)
+            for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, h, T(0));
+          else if (some.rows == 1)
+            K::template scale<T>(h, T(1) / sum, out);
+        }
+      }
+    });
+  });
+}
+
+/// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
+template <class T>
+void attention_backward(const machine& on, const attention_call<T>& call,
+                        const attention_gradient<T>& grad) {
+  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      const detail::attention_unit<T, T> u(call, item, on.threads.rank());
+      const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
+      T* const value_columns = u.values;
+      T* const d_scores = value_columns + h * wide;
+      T* const dropped = d_scores + attention_rows * wide;
+      T* const dk = grad.dk + (u.key.data - call.k.data);
+      T* const dv = grad.dv + (u.value.data - call.v.data);
+      for (index row = 0; row < call.queries; row += attention_rows) {
+        const auto some = u.at(row);
+        u.prepare(some, value_columns);
+        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+          u.probabilities(kernels, head, some);
+          const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
+          const T* const d_out = grad.d_out + at;
+          std::copy_n(u.scores, rows * wide, dropped);
+          u.drop(head, some, dropped);
+          // dv += P^T d_out, dP = d_out v^T
+          std::fill_n(d_scores, rows * wide, T(0));
+          for (const auto& s : some) {
+            const index keys = s.last - s.first;
+            K::template multiply<T>(keys, h, rows, {dropped + s.column, 1, wide},
+                                    {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
+                                    u.value.stride, {nullptr, T(1), true});
+            K::template multiply<T>(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
+                                    {value_columns + s.column, wide, panel_width},
+                                    d_scores + s.column, wide, {});
+          }
+          u.drop(head, some, d_scores);
+          for (index i = 0; i < rows; ++i) {
+            T* const d_row = d_scores + i * wide;
+            // Where the row sees nothing its probabilities are zero, and so is this.
+            K::template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
+            for (const auto& s : some)
+              if (grad.d_bias) {
+                T* const line = u.bias_line(
+                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
+                const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
+                if (count > 0)
+                  K::template add<T>(count, line + s.first, d_row + s.column, line + s.first);
+              }
+          }
+          // dq += scale dS k, dk += scale dS^T q
+          for (const auto& s : some) {
+            const index keys = s.last - s.first;
+            T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
+            K::template multiply<T>(rows, h, keys, {d_scores + s.column, wide, 1},
+                                    {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                                    {nullptr, call.scale, true});
+            K::template multiply<T>(keys, h, rows, {d_scores + s.column, 1, wide},
+                                    {u.queries(some, s) + at, u.n, panel_width},
+                                    dk + s.first * u.key.stride, u.key.stride,
+                                    {nullptr, call.scale, true});
+          }
+        }
+      }
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The keys, or the values, of one layer in 4 bits; see ops::kv_rows<int4_code>.
+template <index Heads, index H, bool Keys>
+struct kv_buffer4 {
+  using code = ops::int4_code;
+  static constexpr bool exact = false;
+  static constexpr index block = simd::token_block, pairs = (H + 1) / 2;
+
+  code* data = nullptr;
+  float* scales = nullptr;
+  float* open = nullptr;        ///< [batch, Heads, block, H] the newest keys as they are
+  index* open_block = nullptr;  ///< [batch, Heads] 1 + its number
+  index tokens = 0, fixed = 0, ring = 0;
+
+  /// Like kv_buffer's; never paged.
+  constexpr void plan(arena& state, index batch, index count, index first, index near, index) {
+    tokens = round_up(count, block);
+    if (near < count && round_up(first, block) + round_up(near, block) < count) {
+      fixed = round_up(first, block);
+      ring = round_up(near, block);
+      tokens = fixed + ring;
+    }
+    data = state.take<code>(batch * codes());
+    scales = state.take<float>(batch * factors());
+    if (!Keys) return;
+    open = state.take<float>(batch * Heads * block * H);
+    open_block = state.take<index>(batch * Heads);
+  }
+  constexpr bool gathered() const { return true; }
+  constexpr ops::kv_rows<code> rows(const std::int32_t*, index) const {
+    return {data, tokens, Heads, H, Keys, scales, fixed, ring, open, open_block};
+  }
+  /// Keeps x[H] for token `j` of a head of sequence `b` of `all`, which are rows(). Tokens come in
+  /// order.
+  template <class T>
+  void put(const ops::kv_rows<code>& all, index b, index head, index j, const T* x) const {
+    const index place = all.of(b, head).place(j);
+    if constexpr (!Keys) {
+      const index at = (b * tokens + place) * Heads + head;
+      scales[at] = encode(H, x, 1, data + at * pairs);
+    } else {
+      const index unit = b * Heads + head, t = j % block;
+      float* const rows = open + unit * block * H;
+      if (open_block[unit] != j / block + 1) {
+        // Tokens of this block were kept before, and some of them taken back.
+        for (index u = 0; u < t; ++u)
+          all.load(b, head, j - t + u, place - t + u, H, rows + u * H, 1);
+        open_block[unit] = j / block + 1;
+      }
+      for (index c = 0; c < H; ++c) rows[t * H + c] = static_cast<float>(x[c]);
+      if (t + 1 < block) return;
+      const index at = all.block_at(b, head, place);
+      for (index c = 0; c < H; ++c)
+        scales[at + c] = encode(block, rows + c, H, data + (at + c) * block / 2);
+    }
+  }
+  /// Sequence `to` becomes what `from` is.
+  void copy(index from, index to, index, index) const {
+    const auto whole = [&](auto* x, index count) {
+      std::copy_n(x + from * count, count, x + to * count);
+    };
+    whole(data, codes());
+    whole(scales, factors());
+    if (!Keys) return;
+    whole(open, Heads * block * H);
+    whole(open_block, Heads);
+  }
+  void copy_block(index, index) const {}
+
+ private:
+  /// Bytes of codes, and scales, of one sequence.
+  constexpr index codes() const { return tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
+  constexpr index factors() const { return Keys ? tokens / block * Heads * H : tokens * Heads; }
+  /// Codes of n numbers, `step` apart; returns their scale, max|x| / 7, 1 for zeros.
+  template <class T>
+  static float encode(index n, const T* x, index step, code* to) {
+    float most = 0;
+    for (index i = 0; i < n; ++i)
+      most = (std::max)(most, std::abs(static_cast<float>(x[i * step])));
+    const float scale = most > 0 ? most / 7 : 1;
+    for (index i = 0; i < n; i += 2) {
+      unsigned both = 0;
+      for (index k = 0; k < 2; ++k) {
+        const float v = i + k < n ? static_cast<float>(x[(i + k) * step]) / scale : 0.0f;
+        both |= static_cast<unsigned>(static_cast<int>(std::nearbyint(v)) + 8) << (4 * k);
+      }
+      to[i / 2] = static_cast<code>(both);
+    }
+    return scale;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the numbers of a key-value cache are stored.
+enum class kv_code {
+  exact,  ///< in the model's scalar type
+  bf16,   ///< bfloat16, half the bytes
+  int8,   ///< 8-bit integers with one scale for each head of each token, about a quarter
+  int4    ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
+};
+
+/// Policies for the key-value cache of a model: decoder<shape, kv::int8>. Weights do not depend on
+/// it. Models in double keep doubles.
+namespace kv {
+/// Base of the cache policies.
+struct policy {};
+/// Keys and values as they are.
+struct exact : policy {
+  static constexpr kv_code code = kv_code::exact;
+};
+/// Rounded to bfloat16, nearest even.
+struct bf16 : policy {
+  static constexpr kv_code code = kv_code::bf16;
+};
+/// Rounded to int8, symmetric, one scale for each head of each token (zoo D15): an error of half a
+/// scale, that is max|x| / 254, at most.
+struct int8 : policy {
+  static constexpr kv_code code = kv_code::int8;
+};
+/// Rounded to 4-bit integers (zoo D15): values with one scale for each head of each token, keys
+/// with one for each channel of 32 tokens, the newest of which stay exact. An error of half a
+/// scale, that is max|x| / 14, at most. Attention decodes what it reads; not for paged caches.
+struct int4 : policy {
+  static constexpr kv_code code = kv_code::int4;
+};
+}  // namespace kv
+
+namespace detail {
+
+/// The keys, or the values, of one layer: [batch, tokens, Heads, slot].
+template <class T, kv_code Code, index Heads, index H>
+struct kv_buffer {
+  static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
+  static_assert(exact || Code != kv_code::int4);
+  using code =
+      std::conditional_t<exact, T,
+                         std::conditional_t<Code == kv_code::bf16, simd::bf16_code, std::int8_t>>;
+  static constexpr bool scaled = !exact && Code == kv_code::int8;
+  // Kernels write whole words of codes.
+  static constexpr index slot = round_up(H, exact ? 1 : 4 / static_cast<index>(sizeof(code)));
+
+  code* data = nullptr;
+  float* scales = nullptr;  ///< [batch, tokens, Heads]
+  index tokens = 0;         ///< of each sequence
+  index fixed = 0, ring = 0;
+  bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
+
+  /// Plans room for `count` tokens of each sequence; for the `first` and the last `near` ones alone
+  /// if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
+  constexpr void plan(arena& state, index batch, index count, index first, index near,
+                      index blocks) {
+    tokens = count;
+    if (near < count &&
+        round_up(first, simd::token_block) + round_up(near, simd::token_block) < count) {
+      fixed = round_up(first, simd::token_block);
+      ring = round_up(near, simd::token_block);
+      tokens = fixed + ring;
+    } else if (blocks > 0) {
+      paged = true;
+      tokens = blocks * simd::token_block;
+      batch = 1;
+    }
+    data = state.take<code>(batch * tokens * Heads * slot);
+    if (scaled) scales = state.take<float>(batch * tokens * Heads);
+  }
+  /// Whether several queries need a copy of what they look at.
+  constexpr bool gathered() const { return !exact || ring > 0 || paged; }
+  /// What attention reads; `tables` [batch, table_size] where it is paged.
+  constexpr ops::kv_rows<code> rows(const std::int32_t* tables, index table_size) const {
+    return {data,      tokens, Heads * slot, slot, scales, fixed, ring, paged ? tables : nullptr,
+            table_size};
+  }
+  /// Keeps x[Heads, H] for token `j` of sequence `b` of `all`, which are rows(). In any order.
+  void put(const ops::machine& on, const ops::kv_rows<code>& all, index b, index j,
+           const T* x) const {
+    const index row = (paged ? 0 : b * tokens) + all.of(b, 0).place(j);
+    code* const to = data + row * Heads * slot;
+    if constexpr (exact) {
+      std::copy_n(x, Heads * H, to);
+    } else {
+      simd::dispatch(on.level, [&](auto kernels) {
+        using K = decltype(kernels);
+        for (index head = 0; head < Heads; ++head) {
+          [[maybe_unused]] std::int32_t sum = 0;
+          if constexpr (scaled)
+            scales[row * Heads + head] =
+                K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
+          else
+            K::template to_bf16<T>(H, x + head * H, to + head * slot);
+        }
+      });
+    }
+  }
+  /// Tokens [first, last) of sequence `from` become those of sequence `to`; paged ones are shared.
+  void copy(index from, index to, index first, index last) const {
+    if (paged) return;
+    if (ring > 0) first = 0, last = tokens;  // wherever they are
+    copy_rows(from * tokens + first, to * tokens + first, last - first);
+  }
+  /// Block `from` becomes block `to`.
+  void copy_block(index from, index to) const {
+    if (paged) copy_rows(from * simd::token_block, to * simd::token_block, simd::token_block);
+  }
+
+ private:
+  void copy_rows(index from, index to, index count) const {
+    if (count <= 0) return;
+    const index row = Heads * slot;
+    std::copy_n(data + from * row, count * row, data + to * row);
+    if (scaled) std::copy_n(scales + from * Heads, count * Heads, scales + to * Heads);
+  }
+};
+
+template <class T, kv_code Code, index Heads, index H, bool Keys>
+struct pick_kv_buffer {
+  using type = kv_buffer<T, Code, Heads, H>;
+};
+template <index Heads, index H, bool Keys>
+struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
+  using type = kv_buffer4<Heads, H, Keys>;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -6286,6 +6975,8 @@ result<void> acceptable(const char* where, const limits& l) {
   if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
   if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
   if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
+  if (l.blocks > 0 && M::cache::code == kv_code::int4)
+    return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
   if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
   if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
   if constexpr (M::family == model_family::t5) {
@@ -7828,514 +8519,6 @@ LINNET_NAMESPACE_END
 /// What every kind of attention is built from: its numbers, and what it says of itself.
 
 /// @file
-/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
-
-/// @file
-/// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
-/// queries by all keys is ever held. Keys and values are read as they are stored.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// Query rows that are worked on at a time.
-inline constexpr index attention_rows = 48;
-/// A distance that bounds nothing.
-inline constexpr index any_distance = index{1} << 48;
-
-/// Which keys a query at position p sees: those at [p - before, p + after], and in any case the
-/// `first` ones, unless they come after p + after.
-struct attention_window {
-  index before = any_distance;
-  index after = any_distance;
-  index first = 0;
-
-  /// Whether some query may not see a key that is earlier than another one it sees.
-  constexpr bool bounded() const { return before < any_distance; }
-  /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
-  constexpr index width(index keys, index rows) const {
-    const index near = bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
-    return round_up(near, panel_width) + round_up(first, panel_width);
-  }
-};
-
-/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
-/// session or the output of a linear map.
-template <class Code>
-struct kv_rows {
-  const Code* data = nullptr;
-  index tokens = 0;                      ///< from sequence to sequence
-  index stride = 0;                      ///< from token to token
-  index slot = 0;                        ///< from head to head
-  const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
-  index fixed = 0;                       ///< rows in front of a ring
-  index ring = 0;                        ///< tokens after which rows are used again; 0 for never
-  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
-  index table_size = 0;
-
-  /// One head of one sequence.
-  constexpr simd::token_rows<Code> of(index b, index head) const {
-    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
-            tables ? tables + b * table_size : nullptr};
-  }
-  /// The scale of row `place` of head `head` of sequence `b`.
-  constexpr const float& scale(index b, index place, index head) const {
-    return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
-  }
-  /// Whether tokens are numbers that follow each other in memory.
-  constexpr bool plain() const { return !scales && !ring && !tables; }
-};
-
-/// One attention call: q[batch, queries, heads*h] against `keys` keys and values.
-template <class T, class Code = T>
-struct attention_call {
-  index batch, queries, keys;  ///< padded lengths
-  index heads, kv_heads, h;
-  attention_window window;
-  T scale;  ///< of the scores
-  const T* q;
-  const T* q_first = nullptr;  ///< other queries for the `first` keys, or null for the same
-  kv_rows<Code> k, v;
-  T* out;                                ///< [batch, queries, heads*h]
-  const index* past = nullptr;           ///< position of each sequence's first query, or null for 0
-  const index* query_lengths = nullptr;  ///< valid queries of each causal sequence, or null for all
-  const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
-  const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
-  const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
-  index bias_origin = 0;
-  index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
-  T* scratch = nullptr;        ///< per thread, attention_scratch() values
-  index scratch_size = 0;
-  dropout_key dropout{};
-  int site = 0;
-};
-
-/// Gradients of an attention call over plain keys and values; everything is added to.
-template <class T>
-struct attention_gradient {
-  const T* d_out;
-  T *dq, *dk, *dv;
-  T* dq_first = nullptr;  ///< of q_first, where that is given
-  T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
-};
-
-/// Scratch values that one thread needs for calls of up to `queries` queries a sequence; `gathers`
-/// unless keys and values are kv_rows::plain().
-constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
-                                  bool training, bool gathers = false) {
-  const index wide = seen.width(keys, (std::min)(queries, attention_rows));
-  return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
-}
-
-namespace detail {
-
-/// Everything about one (sequence, key-value head) that both directions share.
-template <class T, class Code>
-struct attention_unit {
-  /// Keys [first, last) whose scores begin at a column.
-  struct stretch {
-    index first = 0, last = 0, column = 0;
-  };
-  /// Some query rows of a head and what they see.
-  struct block {
-    index row, rows;  ///< queries [row, row + rows)
-    stretch part[2];  ///< the first keys and the near ones; without `first` only the latter
-    index used;       ///< columns of scores
-
-    const stretch* begin() const { return part; }
-    const stretch* end() const { return part + 2; }
-  };
-
-  const attention_call<T, Code>& call;
-  index b, g, n, valid, past, prefix, wide;
-  simd::token_rows<Code> key, value;
-  T *scores, *key_columns, *values;
-
-  attention_unit(const attention_call<T, Code>& c, index unit, int rank)
-      : call(c),
-        b(unit / c.kv_heads),
-        g(unit % c.kv_heads),
-        n(c.heads * c.h),
-        valid(c.key_lengths ? c.key_lengths[b] : c.keys),
-        past(c.past ? c.past[b] : 0),
-        prefix(c.prefix ? c.prefix[b] : 0),
-        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
-        key(c.k.of(b, g)),
-        value(c.v.of(b, g)),
-        scores(c.scratch + rank * c.scratch_size),
-        key_columns(scores + attention_rows * wide),
-        values(key_columns + c.h * wide) {
-    // What follows the last valid query of a causal sequence was never there.
-    const index queries = c.query_lengths ? c.query_lengths[b] : c.queries;
-    valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
-  }
-
-  /// The end of the keys that query i sees.
-  index end_of(index i) const {
-    return (std::min)(valid, (std::max)(prefix, past + i + call.window.after + 1));
-  }
-  /// Their beginning, the `first` ones apart.
-  index begin_of(index i) const {
-    return (std::max)(call.window.first, past + i - call.window.before);
-  }
-  block at(index row) const {
-    const index first = call.window.first;
-    block some{row, (std::min)(attention_rows, call.queries - row), {}, 0};
-    const index step = some.rows == 1 ? 1 : panel_width, last = end_of(row + some.rows - 1);
-    some.part[0].last = (std::min)(first, last);
-    some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
-    some.part[1].first = (std::min)(some.part[1].first, last);
-    some.used = some.part[1].column + last - some.part[1].first;
-    return some;
-  }
-
-  /// A stored number, without its scale.
-  static T number(Code x) {
-    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
-      const auto bits = static_cast<std::uint32_t>(x) << 16;
-      float y = 0;
-      __builtin_memcpy(&y, &bits, sizeof y);
-      return y;
-    } else {
-      return static_cast<T>(x);
-    }
-  }
-  /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
-  void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-                 T* columns) const {
-    const index end = s.column + round_up(s.last - s.first, panel_width);
-    for (index j = s.first; j < s.last; ++j) {
-      const index place = rows.place(j);
-      const Code* const row = rows.data + place * rows.stride;
-      T* const column = columns + s.column + j - s.first;
-      const T scale = all.scales ? static_cast<T>(all.scale(b, place, g)) : T(1);
-      for (index c = 0; c < call.h; ++c) column[c * wide] = scale * number(row[c]);
-    }
-    for (index c = 0; c < call.h; ++c)
-      std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
-  }
-  /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
-  void prepare(const block& some, T* value_columns) const {
-    if (some.rows == 1 && !value_columns) return;
-    if (!call.window.bounded() && some.row > 0) return;
-    for (stretch s : some) {
-      if (!call.window.bounded() && s.last > s.first) s.last = valid;
-      transpose(s, key, call.k, key_columns);
-      if (value_columns) transpose(s, value, call.v, value_columns);
-      if (call.v.plain() && std::is_same_v<T, Code>) continue;
-      for (index j = s.first; j < s.last; ++j) {
-        const index place = value.place(j);
-        const T scale = call.v.scales ? static_cast<T>(call.v.scale(b, place, g)) : T(1);
-        for (index c = 0; c < call.h; ++c)
-          values[(s.column + j - s.first) * call.h + c] =
-              scale * number(value.data[place * value.stride + c]);
-      }
-    }
-  }
-  /// x[i] *= the scales of a stretch of codes.
-  void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-               T* x) const {
-    for (index j = s.first; j < s.last && all.scales; ++j)
-      x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), g));
-  }
-
-  /// The queries that a stretch of keys is compared with.
-  const T* queries(const block& some, const stretch& s) const {
-    return &s == some.part && call.q_first ? call.q_first : call.q;
-  }
-  /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
-  /// Those of a single row are not divided by their sum, which is returned, if `Whole` is false.
-  template <bool Whole = true, class Kernels>
-  T probabilities(Kernels, index head, const block& some) const {
-    T sum = 1;
-    const index q_at = (b * call.queries + some.row) * n + head * call.h;
-    for (const stretch& s : some) {
-      if (s.first == s.last) continue;
-      const T* const q = queries(some, s) + q_at;
-      if (some.rows == 1) {
-        Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
-        rescale(s, key, call.k, scores + s.column);
-      } else {
-        Kernels::template multiply<T>(some.rows, round_up(s.last - s.first, panel_width), call.h,
-                                      {q, n, 1}, {key_columns + s.column, wide, panel_width},
-                                      scores + s.column, wide, {nullptr, call.scale, false});
-      }
-    }
-    for (index i = 0; i < some.rows; ++i) {
-      T* const row = scores + i * wide;
-      index count = 0, seen = 0;  // columns in use, keys seen
-      for (const stretch& s : some) {
-        const index open = &s == some.part ? s.first : begin_of(some.row + i);
-        const index from = (std::clamp)(open, s.first, s.last);
-        const index to = (std::clamp)(end_of(some.row + i), from, s.last);
-        const index at = s.column + from - s.first;
-        if (to == from) continue;
-        if (call.bias)
-          Kernels::template add<T>(to - from, row + at,
-                                   bias_line(call.bias, head, some, s, i) + from, row + at);
-        std::fill(row + count, row + (std::max)(count, at), T(-1e30));
-        count = at + to - from;
-        seen += to - from;
-      }
-      if (seen > 0 && (Whole || some.rows > 1))
-        Kernels::template softmax<T>(count, row);
-      else if (seen > 0)
-        sum = Kernels::template exp_sum<T>(count, Kernels::template maximum<T>(count, row), row);
-      std::fill(row + count, row + some.used, T(0));
-    }
-    return sum;
-  }
-  /// Where key 0 is in the line of position biases of row `i` of a block.
-  template <class Line>
-  Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
-    const index position = past + some.row + i;
-    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
-           (&s == some.part ? (std::min)(position, call.slots - 1) : position);
-  }
-  /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
-  void drop(index head, const block& some, T* x) const {
-    if (call.dropout.rate <= 0) return;
-    for (index i = 0; i < some.rows; ++i)
-      for (const stretch& s : some)
-        dropout_multipliers<T>(
-            call.dropout, b, call.site, (head * call.queries + some.row + i) * call.keys + s.first,
-            s.last - s.first,
-            [&](index j, T multiplier) { x[i * wide + s.column + j] *= multiplier; });
-  }
-};
-
-}  // namespace detail
-
-/// out = softmax(scale q k^T + bias) v over the keys in each query's window. Every query must see a
-/// key.
-template <class T, class Code>
-void attention(const machine& on, const attention_call<T, Code>& call) {
-  on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      const detail::attention_unit<T, Code> u(call, item, on.threads.rank());
-      const index group = call.heads / call.kv_heads, h = call.h;
-      for (index row = 0; row < call.queries; row += attention_rows) {
-        const auto some = u.at(row);
-        u.prepare(some, nullptr);
-        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          const T sum = u.template probabilities<false>(kernels, head, some);
-          u.drop(head, some, u.scores);
-          T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
-          bool more = false;
-          for (const auto& s : some) {
-            if (s.first == s.last) continue;
-            T* const p = u.scores + s.column;
-            if (some.rows == 1) {
-              u.rescale(s, u.value, call.v, p);
-              K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
-            } else {
-              simd::columns_operand<T> v{u.values + s.column * h, h, panel_width};
-              if constexpr (std::is_same_v<T, Code>)
-                if (call.v.plain()) v = {u.value.row(s.first), u.value.stride, panel_width};
-              K::template multiply<T>(some.rows, h, s.last - s.first, {p, u.wide, 1}, v, out, u.n,
-                                      {nullptr, T(1), more});
-            }
-            more = true;
-          }
-          if (!more)
-            for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, h, T(0));
-          else if (some.rows == 1)
-            K::template scale<T>(h, T(1) / sum, out);
-        }
-      }
-    });
-  });
-}
-
-/// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
-template <class T>
-void attention_backward(const machine& on, const attention_call<T>& call,
-                        const attention_gradient<T>& grad) {
-  on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      const detail::attention_unit<T, T> u(call, item, on.threads.rank());
-      const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
-      T* const value_columns = u.values;
-      T* const d_scores = value_columns + h * wide;
-      T* const dropped = d_scores + attention_rows * wide;
-      T* const dk = grad.dk + (u.key.data - call.k.data);
-      T* const dv = grad.dv + (u.value.data - call.v.data);
-      for (index row = 0; row < call.queries; row += attention_rows) {
-        const auto some = u.at(row);
-        u.prepare(some, value_columns);
-        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          u.probabilities(kernels, head, some);
-          const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
-          const T* const d_out = grad.d_out + at;
-          std::copy_n(u.scores, rows * wide, dropped);
-          u.drop(head, some, dropped);
-          // dv += P^T d_out, dP = d_out v^T
-          std::fill_n(d_scores, rows * wide, T(0));
-          for (const auto& s : some) {
-            const index keys = s.last - s.first;
-            K::template multiply<T>(keys, h, rows, {dropped + s.column, 1, wide},
-                                    {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
-                                    u.value.stride, {nullptr, T(1), true});
-            K::template multiply<T>(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
-                                    {value_columns + s.column, wide, panel_width},
-                                    d_scores + s.column, wide, {});
-          }
-          u.drop(head, some, d_scores);
-          for (index i = 0; i < rows; ++i) {
-            T* const d_row = d_scores + i * wide;
-            // Where the row sees nothing its probabilities are zero, and so is this.
-            K::template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
-            for (const auto& s : some)
-              if (grad.d_bias) {
-                T* const line = u.bias_line(
-                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
-                const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
-                if (count > 0)
-                  K::template add<T>(count, line + s.first, d_row + s.column, line + s.first);
-              }
-          }
-          // dq += scale dS k, dk += scale dS^T q
-          for (const auto& s : some) {
-            const index keys = s.last - s.first;
-            T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
-            K::template multiply<T>(rows, h, keys, {d_scores + s.column, wide, 1},
-                                    {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
-                                    {nullptr, call.scale, true});
-            K::template multiply<T>(keys, h, rows, {d_scores + s.column, 1, wide},
-                                    {u.queries(some, s) + at, u.n, panel_width},
-                                    dk + s.first * u.key.stride, u.key.stride,
-                                    {nullptr, call.scale, true});
-          }
-        }
-      }
-    });
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// How the numbers of a key-value cache are stored.
-enum class kv_code {
-  exact,  ///< in the model's scalar type
-  bf16,   ///< bfloat16, half the bytes
-  int8    ///< 8-bit integers with one scale for each head of each token, about a quarter
-};
-
-/// Policies for the key-value cache of a model: decoder<shape, kv::int8>. Weights do not depend on
-/// it. Models in double keep doubles.
-namespace kv {
-/// Base of the cache policies.
-struct policy {};
-/// Keys and values as they are.
-struct exact : policy {
-  static constexpr kv_code code = kv_code::exact;
-};
-/// Rounded to bfloat16, nearest even.
-struct bf16 : policy {
-  static constexpr kv_code code = kv_code::bf16;
-};
-/// Rounded to int8, symmetric, one scale for each head of each token (zoo D15): an error of half a
-/// scale, that is max|x| / 254, at most.
-struct int8 : policy {
-  static constexpr kv_code code = kv_code::int8;
-};
-}  // namespace kv
-
-namespace detail {
-
-/// The keys, or the values, of one layer: [batch, tokens, Heads, slot].
-template <class T, kv_code Code, index Heads, index H>
-struct kv_buffer {
-  static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  using code =
-      std::conditional_t<exact, T,
-                         std::conditional_t<Code == kv_code::bf16, simd::bf16_code, std::int8_t>>;
-  static constexpr bool scaled = !exact && Code == kv_code::int8;
-  // Kernels write whole words of codes.
-  static constexpr index slot = round_up(H, exact ? 1 : 4 / static_cast<index>(sizeof(code)));
-
-  code* data = nullptr;
-  float* scales = nullptr;  ///< [batch, tokens, Heads]
-  index tokens = 0;         ///< of each sequence
-  index fixed = 0, ring = 0;
-  bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
-
-  /// Plans room for `count` tokens of each sequence; for the `first` and the last `near` ones alone
-  /// if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
-  constexpr void plan(arena& state, index batch, index count, index first, index near,
-                      index blocks) {
-    tokens = count;
-    if (near < count &&
-        round_up(first, simd::token_block) + round_up(near, simd::token_block) < count) {
-      fixed = round_up(first, simd::token_block);
-      ring = round_up(near, simd::token_block);
-      tokens = fixed + ring;
-    } else if (blocks > 0) {
-      paged = true;
-      tokens = blocks * simd::token_block;
-      batch = 1;
-    }
-    data = state.take<code>(batch * tokens * Heads * slot);
-    if (scaled) scales = state.take<float>(batch * tokens * Heads);
-  }
-  /// Whether several queries need a copy of what they look at.
-  constexpr bool gathered() const { return !exact || ring > 0 || paged; }
-  /// What attention reads; `tables` [batch, table_size] where it is paged.
-  constexpr ops::kv_rows<code> rows(const std::int32_t* tables, index table_size) const {
-    return {data,      tokens, Heads * slot, slot, scales, fixed, ring, paged ? tables : nullptr,
-            table_size};
-  }
-  /// Keeps x[Heads, H] for token `j` of sequence `b` of `all`, which are rows().
-  void put(const ops::machine& on, const ops::kv_rows<code>& all, index b, index j,
-           const T* x) const {
-    const index row = (paged ? 0 : b * tokens) + all.of(b, 0).place(j);
-    code* const to = data + row * Heads * slot;
-    if constexpr (exact) {
-      std::copy_n(x, Heads * H, to);
-    } else {
-      simd::dispatch(on.level, [&](auto kernels) {
-        using K = decltype(kernels);
-        for (index head = 0; head < Heads; ++head) {
-          [[maybe_unused]] std::int32_t sum = 0;
-          if constexpr (scaled)
-            scales[row * Heads + head] =
-                K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
-          else
-            K::template to_bf16<T>(H, x + head * H, to + head * slot);
-        }
-      });
-    }
-  }
-  /// Tokens [first, last) of sequence `from` become those of sequence `to`; paged ones are shared.
-  void copy(index from, index to, index first, index last) const {
-    if (paged) return;
-    if (ring > 0) first = 0, last = tokens;  // wherever they are
-    copy_rows(from * tokens + first, to * tokens + first, last - first);
-  }
-  /// Block `from` becomes block `to`.
-  void copy_block(index from, index to) const {
-    if (paged) copy_rows(from * simd::token_block, to * simd::token_block, simd::token_block);
-  }
-
- private:
-  void copy_rows(index from, index to, index count) const {
-    if (count <= 0) return;
-    const index row = Heads * slot;
-    std::copy_n(data + from * row, count * row, data + to * row);
-    if (scaled) std::copy_n(scales + from * Heads, count * Heads, scales + to * Heads);
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
 /// Positions: rotary embeddings in both pairings, T5's relative-position buckets, sinusoids.
 
 LINNET_NAMESPACE_BEGIN
@@ -8561,8 +8744,9 @@ struct softmax_attention {
   /// Tokens that are kept at most, and so the largest distance to the first ones.
   static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
-  template <class T>
-  using buffer = linnet::detail::kv_buffer<T, A.cache, A.kv_heads, A.d_kv>;
+  template <class T, bool Keys>
+  using buffer =
+      typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
   using to_query = linear<in, n, A.bias>;
   using to_key = linear<in, kv, A.bias>;
   using to_output = linear<n, out, A.bias>;
@@ -8591,8 +8775,9 @@ struct softmax_attention {
   struct cache {
     T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
     T *q_first = nullptr, *dq_first = nullptr;   ///< [rows, n], rotated to their slots
-    buffer<T> keys{}, values{};                  ///< what decoding keeps
-    T* mixed = nullptr;                          ///< [rows, n] before the output map
+    buffer<T, false> values{};
+    buffer<T, true> keys{};  ///< what decoding keeps
+    T* mixed = nullptr;      ///< [rows, n] before the output map
     T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
     T* scratch = nullptr;  ///< per thread
     index scratch_size = 0;
@@ -8741,13 +8926,25 @@ struct softmax_attention {
   static void keep(const cache<T>& c, const context<T>& ctx, index length) {
     const auto keys = c.keys.rows(ctx.tables, ctx.table_size);
     const auto values = c.values.rows(ctx.tables, ctx.table_size);
-    ctx.on.threads.each(ctx.batch * length, [&](index row) {
-      const index b = row / length, t = row % length;
-      if (!A.cross && t >= ctx.length_of(b)) return;
-      const index at = A.cross ? t : ctx.past[b] + t;
-      c.keys.put(ctx.on, keys, b, at, c.k + row * kv);
-      c.values.put(ctx.on, values, b, at, c.v + row * kv);
-    });
+    const auto kept = [&](index b, index t) { return A.cross || t < ctx.length_of(b); };
+    const auto at = [&](index b, index t) { return A.cross ? t : ctx.past[b] + t; };
+    if constexpr (requires { c.keys.open_block; }) {  // tokens have to come in order
+      ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index unit) {
+        const index b = unit / A.kv_heads, head = unit % A.kv_heads;
+        for (index t = 0; t < length && kept(b, t); ++t) {
+          const index x = (b * length + t) * kv + head * A.d_kv;
+          c.keys.put(keys, b, head, at(b, t), c.k + x);
+          c.values.put(values, b, head, at(b, t), c.v + x);
+        }
+      });
+    } else {
+      ctx.on.threads.each(ctx.batch * length, [&](index row) {
+        const index b = row / length, t = row % length;
+        if (!kept(b, t)) return;
+        c.keys.put(ctx.on, keys, b, at(b, t), c.k + row * kv);
+        c.values.put(ctx.on, values, b, at(b, t), c.v + row * kv);
+      });
+    }
   }
   /// Keys or values of this call alone.
   template <class T>

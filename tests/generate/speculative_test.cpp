@@ -3,8 +3,6 @@
 
 #include <map>
 
-#include <linnet/transform/quantize.hpp>
-
 #include "support/data.hpp"
 #include "support/decoding.hpp"
 

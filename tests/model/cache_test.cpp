@@ -200,6 +200,37 @@ BOOST_AUTO_TEST_CASE(rings_of_codes) {
   for (index i = 0; i < long_length; ++i)
     BOOST_TEST(same_bits(ring.feed(all.input(0, i, 1)), straight.feed(all.input(0, i, 1))));
 }
+// In 4 bits: fed in any pieces, taken back and forked, near what exact memory gives.
+BOOST_AUTO_TEST_CASE(keys_and_values_as_int4) {
+  using M = llama::with_cache<ln::kv::int4>;
+  const sequences<llama, float> all(random_packed<llama, float>());
+  const auto p = random_packed<M, float>();
+  const double size = magnitude(all.logits);
+  auto s = open(p, 2);
+  for (const std::vector<index>& pieces :
+       {std::vector<index>(length, 1), {length}, {5, 3, 1, 1, 20, 28}}) {
+    s.reset();
+    index position = 0;
+    for (const index piece : pieces) {
+      const auto logits = s.feed(all.input(0, position, piece));
+      position += piece;
+      // Half a scale is 1/14 of the largest: a few of these, as above.
+      BOOST_TEST(distance(logits, all.after(0, position)) <= 8.0 / 14 * size);
+    }
+  }
+  BOOST_TEST(s.truncate(20));
+  BOOST_TEST(s.fork(0, 1));
+  const auto more = all.input(0, 20, 9);
+  std::vector<token> twice(more.begin(), more.end());
+  twice.insert(twice.end(), more.begin(), more.end());
+  const auto logits = s.feed(twice, 2, {});
+  BOOST_TEST(same_bits(logits.first(at(M::vocabulary)), logits.last(at(M::vocabulary))));
+  BOOST_TEST(distance(logits.first(at(M::vocabulary)), all.after(0, 29)) <= 8.0 / 14 * size);
+  const auto paged = ln::session<M>::open(p, {.target = 8, .blocks = 3});
+  BOOST_REQUIRE(!paged);
+  BOOST_TEST(paged.error().message() ==
+             "session::open: limits.blocks: expected 0, as kv::int4 is not paged, got 3");
+}
 // A prefix is seen both ways: its first tokens know its last ones, in a session as in training.
 BOOST_AUTO_TEST_CASE(prefix_in_a_session) {
   using M = llama::with_attention<ln::attention::prefix>;

@@ -2,8 +2,6 @@
 // storage type, at every edge of the register tiles. The tolerance is the bound of a K-term sum: it
 // holds for any order of summation and for nothing less than the right product.
 
-#include <linnet/ops/elementwise.hpp>
-
 #include "support/matrix.hpp"
 
 namespace test {

@@ -8,6 +8,7 @@
 #include <linnet/core/result.hpp>
 #include <linnet/model/limits.hpp>
 #include <linnet/model/weights.hpp>
+#include <linnet/nn/attention/kv_cache.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -61,6 +62,8 @@ result<void> acceptable(const char* where, const limits& l) {
   if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
   if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
   if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
+  if (l.blocks > 0 && M::cache::code == kv_code::int4)
+    return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
   if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
   if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
   if constexpr (M::family == model_family::t5) {

@@ -4,6 +4,7 @@
 /// queries by all keys is ever held. Keys and values are read as they are stored.
 
 #include <linnet/ops/dropout.hpp>
+#include <linnet/ops/kv_rows.hpp>
 #include <linnet/ops/matmul.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -29,33 +30,6 @@ struct attention_window {
     const index near = bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
     return round_up(near, panel_width) + round_up(first, panel_width);
   }
-};
-
-/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
-/// session or the output of a linear map.
-template <class Code>
-struct kv_rows {
-  const Code* data = nullptr;
-  index tokens = 0;                      ///< from sequence to sequence
-  index stride = 0;                      ///< from token to token
-  index slot = 0;                        ///< from head to head
-  const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
-  index fixed = 0;                       ///< rows in front of a ring
-  index ring = 0;                        ///< tokens after which rows are used again; 0 for never
-  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
-  index table_size = 0;
-
-  /// One head of one sequence.
-  constexpr simd::token_rows<Code> of(index b, index head) const {
-    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
-            tables ? tables + b * table_size : nullptr};
-  }
-  /// The scale of row `place` of head `head` of sequence `b`.
-  constexpr const float& scale(index b, index place, index head) const {
-    return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
-  }
-  /// Whether tokens are numbers that follow each other in memory.
-  constexpr bool plain() const { return !scales && !ring && !tables; }
 };
 
 /// One attention call: q[batch, queries, heads*h] against `keys` keys and values.
@@ -150,10 +124,14 @@ struct attention_unit {
   index begin_of(index i) const {
     return (std::max)(call.window.first, past + i - call.window.before);
   }
+  /// Whether kernels read keys and values where they are: one query, codes that they know.
+  static constexpr bool direct(const block& some) {
+    return some.rows == 1 && !std::is_same_v<Code, int4_code>;
+  }
   block at(index row) const {
     const index first = call.window.first;
     block some{row, (std::min)(attention_rows, call.queries - row), {}, 0};
-    const index step = some.rows == 1 ? 1 : panel_width, last = end_of(row + some.rows - 1);
+    const index step = direct(some) ? 1 : panel_width, last = end_of(row + some.rows - 1);
     some.part[0].last = (std::min)(first, last);
     some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
     some.part[1].first = (std::min)(some.part[1].first, last);
@@ -161,47 +139,26 @@ struct attention_unit {
     return some;
   }
 
-  /// A stored number, without its scale.
-  static T number(Code x) {
-    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
-      const auto bits = static_cast<std::uint32_t>(x) << 16;
-      float y = 0;
-      __builtin_memcpy(&y, &bits, sizeof y);
-      return y;
-    } else {
-      return static_cast<T>(x);
-    }
-  }
   /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
   void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
                  T* columns) const {
     const index end = s.column + round_up(s.last - s.first, panel_width);
-    for (index j = s.first; j < s.last; ++j) {
-      const index place = rows.place(j);
-      const Code* const row = rows.data + place * rows.stride;
-      T* const column = columns + s.column + j - s.first;
-      const T scale = all.scales ? static_cast<T>(all.scale(b, place, g)) : T(1);
-      for (index c = 0; c < call.h; ++c) column[c * wide] = scale * number(row[c]);
-    }
+    for (index j = s.first; j < s.last; ++j)
+      all.load(b, g, j, rows.place(j), call.h, columns + s.column + j - s.first, wide);
     for (index c = 0; c < call.h; ++c)
       std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
   }
   /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
   void prepare(const block& some, T* value_columns) const {
-    if (some.rows == 1 && !value_columns) return;
+    if (direct(some) && !value_columns) return;
     if (!call.window.bounded() && some.row > 0) return;
     for (stretch s : some) {
       if (!call.window.bounded() && s.last > s.first) s.last = valid;
       transpose(s, key, call.k, key_columns);
       if (value_columns) transpose(s, value, call.v, value_columns);
       if (call.v.plain() && std::is_same_v<T, Code>) continue;
-      for (index j = s.first; j < s.last; ++j) {
-        const index place = value.place(j);
-        const T scale = call.v.scales ? static_cast<T>(call.v.scale(b, place, g)) : T(1);
-        for (index c = 0; c < call.h; ++c)
-          values[(s.column + j - s.first) * call.h + c] =
-              scale * number(value.data[place * value.stride + c]);
-      }
+      for (index j = s.first; j < s.last; ++j)
+        call.v.load(b, g, j, value.place(j), call.h, values + (s.column + j - s.first) * call.h, 1);
     }
   }
   /// x[i] *= the scales of a stretch of codes.
@@ -224,9 +181,11 @@ struct attention_unit {
     for (const stretch& s : some) {
       if (s.first == s.last) continue;
       const T* const q = queries(some, s) + q_at;
-      if (some.rows == 1) {
-        Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
-        rescale(s, key, call.k, scores + s.column);
+      if (direct(some)) {
+        if constexpr (!std::is_same_v<Code, int4_code>) {
+          Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
+          rescale(s, key, call.k, scores + s.column);
+        }
       } else {
         Kernels::template multiply<T>(some.rows, round_up(s.last - s.first, panel_width), call.h,
                                       {q, n, 1}, {key_columns + s.column, wide, panel_width},
@@ -298,9 +257,11 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
           for (const auto& s : some) {
             if (s.first == s.last) continue;
             T* const p = u.scores + s.column;
-            if (some.rows == 1) {
-              u.rescale(s, u.value, call.v, p);
-              K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
+            if (u.direct(some)) {
+              if constexpr (!std::is_same_v<Code, int4_code>) {
+                u.rescale(s, u.value, call.v, p);
+                K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
+              }
             } else {
               simd::columns_operand<T> v{u.values + s.column * h, h, panel_width};
               if constexpr (std::is_same_v<T, Code>)

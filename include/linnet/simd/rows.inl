@@ -165,8 +165,7 @@ template <class T, class Code>
 LINNET_TARGET static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>)
-    mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
   if constexpr (lanes<T> >= 8)
     if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);

@@ -26,8 +26,9 @@ struct softmax_attention {
   /// Tokens that are kept at most, and so the largest distance to the first ones.
   static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
-  template <class T>
-  using buffer = linnet::detail::kv_buffer<T, A.cache, A.kv_heads, A.d_kv>;
+  template <class T, bool Keys>
+  using buffer =
+      typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
   using to_query = linear<in, n, A.bias>;
   using to_key = linear<in, kv, A.bias>;
   using to_output = linear<n, out, A.bias>;
@@ -56,8 +57,9 @@ struct softmax_attention {
   struct cache {
     T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
     T *q_first = nullptr, *dq_first = nullptr;   ///< [rows, n], rotated to their slots
-    buffer<T> keys{}, values{};                  ///< what decoding keeps
-    T* mixed = nullptr;                          ///< [rows, n] before the output map
+    buffer<T, false> values{};
+    buffer<T, true> keys{};  ///< what decoding keeps
+    T* mixed = nullptr;      ///< [rows, n] before the output map
     T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
     T* scratch = nullptr;  ///< per thread
     index scratch_size = 0;
@@ -206,13 +208,25 @@ struct softmax_attention {
   static void keep(const cache<T>& c, const context<T>& ctx, index length) {
     const auto keys = c.keys.rows(ctx.tables, ctx.table_size);
     const auto values = c.values.rows(ctx.tables, ctx.table_size);
-    ctx.on.threads.each(ctx.batch * length, [&](index row) {
-      const index b = row / length, t = row % length;
-      if (!A.cross && t >= ctx.length_of(b)) return;
-      const index at = A.cross ? t : ctx.past[b] + t;
-      c.keys.put(ctx.on, keys, b, at, c.k + row * kv);
-      c.values.put(ctx.on, values, b, at, c.v + row * kv);
-    });
+    const auto kept = [&](index b, index t) { return A.cross || t < ctx.length_of(b); };
+    const auto at = [&](index b, index t) { return A.cross ? t : ctx.past[b] + t; };
+    if constexpr (requires { c.keys.open_block; }) {  // tokens have to come in order
+      ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index unit) {
+        const index b = unit / A.kv_heads, head = unit % A.kv_heads;
+        for (index t = 0; t < length && kept(b, t); ++t) {
+          const index x = (b * length + t) * kv + head * A.d_kv;
+          c.keys.put(keys, b, head, at(b, t), c.k + x);
+          c.values.put(values, b, head, at(b, t), c.v + x);
+        }
+      });
+    } else {
+      ctx.on.threads.each(ctx.batch * length, [&](index row) {
+        const index b = row / length, t = row % length;
+        if (!kept(b, t)) return;
+        c.keys.put(ctx.on, keys, b, at(b, t), c.k + row * kv);
+        c.values.put(ctx.on, values, b, at(b, t), c.v + row * kv);
+      });
+    }
   }
   /// Keys or values of this call alone.
   template <class T>

@@ -2,8 +2,7 @@
 /// @file
 /// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
 
-#include <linnet/nn/layer.hpp>
-#include <linnet/ops/attention.hpp>
+#include <linnet/nn/attention/kv_cache4.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -11,7 +10,8 @@ LINNET_NAMESPACE_BEGIN
 enum class kv_code {
   exact,  ///< in the model's scalar type
   bf16,   ///< bfloat16, half the bytes
-  int8    ///< 8-bit integers with one scale for each head of each token, about a quarter
+  int8,   ///< 8-bit integers with one scale for each head of each token, about a quarter
+  int4    ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
 };
 
 /// Policies for the key-value cache of a model: decoder<shape, kv::int8>. Weights do not depend on
@@ -32,6 +32,12 @@ struct bf16 : policy {
 struct int8 : policy {
   static constexpr kv_code code = kv_code::int8;
 };
+/// Rounded to 4-bit integers (zoo D15): values with one scale for each head of each token, keys
+/// with one for each channel of 32 tokens, the newest of which stay exact. An error of half a
+/// scale, that is max|x| / 14, at most. Attention decodes what it reads; not for paged caches.
+struct int4 : policy {
+  static constexpr kv_code code = kv_code::int4;
+};
 }  // namespace kv
 
 namespace detail {
@@ -40,6 +46,7 @@ namespace detail {
 template <class T, kv_code Code, index Heads, index H>
 struct kv_buffer {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
+  static_assert(exact || Code != kv_code::int4);
   using code =
       std::conditional_t<exact, T,
                          std::conditional_t<Code == kv_code::bf16, simd::bf16_code, std::int8_t>>;
@@ -78,7 +85,7 @@ struct kv_buffer {
     return {data,      tokens, Heads * slot, slot, scales, fixed, ring, paged ? tables : nullptr,
             table_size};
   }
-  /// Keeps x[Heads, H] for token `j` of sequence `b` of `all`, which are rows().
+  /// Keeps x[Heads, H] for token `j` of sequence `b` of `all`, which are rows(). In any order.
   void put(const ops::machine& on, const ops::kv_rows<code>& all, index b, index j,
            const T* x) const {
     const index row = (paged ? 0 : b * tokens) + all.of(b, 0).place(j);
@@ -117,6 +124,15 @@ struct kv_buffer {
     std::copy_n(data + from * row, count * row, data + to * row);
     if (scaled) std::copy_n(scales + from * Heads, count * Heads, scales + to * Heads);
   }
+};
+
+template <class T, kv_code Code, index Heads, index H, bool Keys>
+struct pick_kv_buffer {
+  using type = kv_buffer<T, Code, Heads, H>;
+};
+template <index Heads, index H, bool Keys>
+struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
+  using type = kv_buffer4<Heads, H, Keys>;
 };
 
 }  // namespace detail

@@ -1,0 +1,109 @@
+#pragma once
+/// @file
+/// How keys and values lie in memory: what attention reads.
+
+#include <type_traits>
+
+#include <linnet/simd/operands.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
+/// session or the output of a linear map.
+template <class Code>
+struct kv_rows {
+  const Code* data = nullptr;
+  index tokens = 0;                      ///< from sequence to sequence
+  index stride = 0;                      ///< from token to token
+  index slot = 0;                        ///< from head to head
+  const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
+  index fixed = 0;                       ///< rows in front of a ring
+  index ring = 0;                        ///< tokens after which rows are used again; 0 for never
+  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
+  index table_size = 0;
+
+  /// One head of one sequence.
+  constexpr simd::token_rows<Code> of(index b, index head) const {
+    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
+            tables ? tables + b * table_size : nullptr};
+  }
+  /// The scale of row `place` of head `head` of sequence `b`.
+  constexpr const float& scale(index b, index place, index head) const {
+    return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
+  }
+  /// out[c * step] = number c of the head's h in row `place`, which holds token `j`.
+  template <class T>
+  void load(index b, index head, index, index place, index h, T* out, index step) const {
+    const Code* const row = data + ((tables ? 0 : b * tokens) + place) * stride + head * slot;
+    const T factor = scales ? static_cast<T>(scale(b, place, head)) : T(1);
+    for (index c = 0; c < h; ++c) out[c * step] = factor * number<T>(row[c]);
+  }
+  /// A stored number, without its scale.
+  template <class T>
+  static T number(Code x) {
+    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
+      const auto bits = static_cast<std::uint32_t>(x) << 16;
+      float y = 0;
+      __builtin_memcpy(&y, &bits, sizeof y);
+      return y;
+    } else {
+      return static_cast<T>(x);
+    }
+  }
+  /// Whether tokens are numbers that follow each other in memory.
+  constexpr bool plain() const { return !scales && !ring && !tables; }
+};
+
+/// Two 4-bit codes, x = scale * (code - 8), the first in the low half.
+enum class int4_code : std::uint8_t {};
+
+/// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
+/// each channel of a block of tokens (zoo D15); of each sequence and head the newest block is open:
+/// its numbers are as they were given.
+template <>
+struct kv_rows<int4_code> {
+  const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],
+                                    ///< keys [batch, blocks, heads, h, token_block / 2]
+  index tokens = 0;                 ///< of each sequence, whole blocks
+  index heads = 0, width = 0;       ///< heads of `width` numbers
+  bool keys = false;
+  const float* scales = nullptr;  ///< values [batch, tokens, heads], keys [batch, blocks, heads, h]
+  index fixed = 0, ring = 0;
+  const float* open = nullptr;        ///< keys: [batch, heads, token_block, h]
+  const index* open_block = nullptr;  ///< keys: [batch, heads] 1 + number of the open block, or 0
+
+  /// Where tokens are.
+  constexpr simd::token_rows<int4_code> of(index, index) const { return {data, 0, fixed, ring}; }
+  constexpr bool plain() const { return false; }
+  /// Code `i` of those that begin at `at`, from -7 to 7.
+  constexpr int code(index at, index i) const {
+    const auto both = static_cast<unsigned>(data[at + i / 2]);
+    return static_cast<int>(i % 2 ? both >> 4 : both & 15u) - 8;
+  }
+  /// Where the first channel's codes of a block of keys begin, and its scale.
+  constexpr index block_at(index b, index head, index place) const {
+    return ((b * tokens + place) / simd::token_block * heads + head) * width;
+  }
+  /// out[c * step] = number c of the head's in row `place`, which holds token `j`.
+  template <class T>
+  void load(index b, index head, index j, index place, index h, T* out, index step) const {
+    constexpr index half = simd::token_block / 2;
+    const index t = j % simd::token_block, unit = b * heads + head;
+    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
+    if (keys && open_block[unit] == j / simd::token_block + 1) {
+      const float* const row = open + (unit * simd::token_block + t) * h;
+      for (index c = 0; c < h; ++c) out[c * step] = static_cast<T>(row[c]);
+      return;
+    }
+    for (index c = 0; c < h; ++c)
+      out[c * step] =
+          keys ? static_cast<T>(scales[at + c]) * static_cast<T>(code((at + c) * half, t))
+               : static_cast<T>(scales[at]) * static_cast<T>(code(at * ((h + 1) / 2), c));
+  }
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,171 @@
+// The key-value cache in 4 bits: keys by channel, values by token, the newest keys as they are.
+
+#include "support/test.hpp"
+
+namespace test {
+
+namespace {
+
+constexpr index heads = 2, h = 5, batch = 2, block = ln::simd::token_block;
+using key_buffer = ln::detail::kv_buffer4<heads, h, true>;
+using value_buffer = ln::detail::kv_buffer4<heads, h, false>;
+
+/// Keys and values of some tokens, cached.
+struct cached {
+  index capacity, first, near;
+  std::vector<float> k = normal<float>(batch * 400 * heads * h, 1),
+                     v = normal<float>(batch * 400 * heads * h, 2);
+  ln::memory_block memory;
+  key_buffer keys;
+  value_buffer values;
+
+  explicit cached(index capacity_, index first_ = 0, index near_ = 1 << 20)
+      : capacity(capacity_), first(first_), near(near_), memory(plan(nullptr, 0)) {
+    plan(memory.data(), memory.size());
+  }
+  index plan(void* at, index bytes) {
+    ln::arena counter, given(at, bytes);
+    ln::arena& state = at ? given : counter;
+    keys.plan(state, batch, capacity, first, near, 0);
+    values.plan(state, batch, capacity, first, near, 0);
+    return state.peak();
+  }
+  const float* key(index b, index j, index head) const {
+    return k.data() + ((b * 400 + j) * heads + head) * h;
+  }
+  const float* value(index b, index j, index head) const {
+    return v.data() + ((b * 400 + j) * heads + head) * h;
+  }
+  void put(index from, index to) {
+    const auto all_k = keys.rows(nullptr, 0), all_v = values.rows(nullptr, 0);
+    for (index b = 0; b < batch; ++b)
+      for (index head = 0; head < heads; ++head)
+        for (index j = from; j < to; ++j) {
+          keys.put(all_k, b, head, j, key(b, j, head));
+          values.put(all_v, b, head, j, value(b, j, head));
+        }
+  }
+  /// What the caches give for token j.
+  std::vector<float> got(bool key_side, index b, index j, index head) const {
+    std::vector<float> x(h);
+    if (key_side) {
+      const auto all = keys.rows(nullptr, 0);
+      all.load(b, head, j, all.of(b, head).place(j), h, x.data(), 1);
+    } else {
+      const auto all = values.rows(nullptr, 0);
+      all.load(b, head, j, all.of(b, head).place(j), h, x.data(), 1);
+    }
+    return x;
+  }
+  /// Tokens [from, to) of a text of `length`: half a scale off at most, newest keys exact.
+  void check(index from, index to, index open) const {
+    for (index b = 0; b < batch; ++b)
+      for (index head = 0; head < heads; ++head)
+        for (index j = from; j < to; ++j) {
+          const auto key_got = got(true, b, j, head), value_got = got(false, b, j, head);
+          float most = 0;
+          for (index c = 0; c < h; ++c) most = (std::max)(most, std::abs(value(b, j, head)[c]));
+          for (index c = 0; c < h; ++c) {
+            BOOST_TEST(distance_of(value_got[at(c)], value(b, j, head)[c]) <= most / 14 * 1.0001);
+            float channel = 0;
+            for (index u = j / block * block; u < j / block * block + block; ++u)
+              channel = (std::max)(channel, std::abs(key(b, u, head)[c]));
+            const double off = distance_of(key_got[at(c)], key(b, j, head)[c]);
+            if (j / block == open)
+              BOOST_TEST(off == 0);
+            else
+              BOOST_TEST(off <= channel / 14 * 1.0001);
+          }
+        }
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(kv_cache)
+
+BOOST_AUTO_TEST_CASE(half_a_scale) {
+  cached c(200);
+  c.put(0, 150);
+  c.check(0, 150, 4);
+  double off = 0;
+  for (index j = 0; j < 128; ++j)
+    off = (std::max)(off, distance(c.got(true, 1, j, 1), std::span(c.key(1, j, 1), h)));
+  BOOST_TEST(off > 0.01);  // something was rounded
+  // 4 bits a number, a scale for 32 keys or a head of values, and the open block.
+  BOOST_TEST(c.memory.size() <= batch * 224 * heads * (h / 2.0 + h * 4 / 32.0 + 3 + 4) +
+                                    batch * heads * (block * h * 4 + 8) + 4 * ln::alignment);
+}
+// Tokens are taken back into a block that was rounded, and others follow.
+BOOST_AUTO_TEST_CASE(taken_back) {
+  cached c(200), rounded(200);
+  c.put(0, 100);
+  rounded.put(0, 100);
+  for (float& x : c.k) x = -x;
+  c.put(40, 43);
+  for (index j = 32; j < 40; ++j)
+    BOOST_TEST(same_bits(c.got(true, 0, j, 1), rounded.got(true, 0, j, 1)));
+  for (index j = 40; j < 43; ++j)
+    BOOST_TEST(same_bits(c.got(true, 0, j, 1), std::span(c.key(0, j, 1), h)));
+  c.put(43, 80);
+  for (index j = 0; j < 32; ++j)
+    BOOST_TEST(same_bits(c.got(true, 0, j, 1), rounded.got(true, 0, j, 1)));
+}
+BOOST_AUTO_TEST_CASE(rings) {
+  cached c(390, 3, 40);
+  BOOST_TEST(c.keys.ring == 64);
+  c.put(0, 390);
+  c.check(0, 3, 12);
+  c.check(390 - 40, 390, 12);
+}
+BOOST_AUTO_TEST_CASE(copies) {
+  cached c(200);
+  c.put(0, 77);
+  c.keys.copy(0, 1, 0, 77);
+  c.values.copy(0, 1, 0, 77);
+  for (index head = 0; head < heads; ++head)
+    for (index j = 0; j < 77; ++j) {
+      BOOST_TEST(same_bits(c.got(true, 1, j, head), c.got(true, 0, j, head)));
+      BOOST_TEST(same_bits(c.got(false, 1, j, head), c.got(false, 0, j, head)));
+    }
+}
+// Attention over codes is attention over what they stand for.
+BOOST_AUTO_TEST_CASE(attention) {
+  cached c(200);
+  c.put(0, 110);
+  std::vector<float> k, v;
+  for (index b = 0; b < batch; ++b)
+    for (index j = 0; j < 110; ++j)
+      for (index head = 0; head < heads; ++head) {
+        const auto x = c.got(true, b, j, head), y = c.got(false, b, j, head);
+        k.insert(k.end(), x.begin(), x.end());
+        v.insert(v.end(), y.begin(), y.end());
+      }
+  for (const index queries : {1, 60}) {
+    const std::vector<index> past(batch, 110 - queries);
+    const auto q = normal<float>(batch * queries * heads * h, 3);
+    const auto run = [&](const auto& keys, const auto& values) {
+      using Code = std::remove_cvref_t<decltype(*keys.data)>;
+      std::vector<float> out(q.size());
+      ln::ops::attention_call<float, Code> call{};
+      call.batch = batch, call.queries = queries, call.keys = 200;
+      call.heads = heads, call.kv_heads = heads, call.h = h;
+      call.window.after = 0, call.scale = 0.5f, call.q = q.data(), call.out = out.data();
+      call.k = keys, call.v = values, call.past = past.data();
+      call.scratch_size =
+          ln::ops::attention_scratch(queries, call.keys, h, call.window, false, true);
+      std::vector<float> scratch(at(call.scratch_size));
+      call.scratch = scratch.data();
+      ln::ops::attention<float, Code>({{}, ln::simd::best()}, call);
+      return out;
+    };
+    const auto want = run(ln::ops::kv_rows<float>{k.data(), 110, heads * h, h},
+                          ln::ops::kv_rows<float>{v.data(), 110, heads * h, h});
+    const auto have = run(c.keys.rows(nullptr, 0), c.values.rows(nullptr, 0));
+    BOOST_TEST(distance(have, want) <= 2e-6);
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
