@@ -126,7 +126,8 @@ template <ln::activation_kind A, class T, class S>
 void check_epilogues() {
   constexpr index shapes[][3] = {{1, 33, 5},   {1, 300, 129}, {3, 31, 40},
                                  {13, 65, 16}, {97, 33, 65},  {230, 300, 33}};
-  for (const auto& [m, n, k] : shapes) {
+  for (const auto& shape : shapes) {
+    const index m = shape[0], n = shape[1], k = shape[2];
     const matrix<T, S> w(n, k, 1), v(n, k, 2);
     const auto x = normal<T>(m * k, 3), bias = normal<T>(n, 4), residual = normal<T>(m * n, 5);
     const auto seen = rounded<S>(m, k, x);
