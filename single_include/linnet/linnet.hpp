@@ -5467,6 +5467,7 @@ struct product {
   /// What remains to be done for rows [i0, i1) of columns [j0, j1).
   void complete(simd::level level, index i0, index i1, index j0, index j1) const {
     if (finish == nullptr && residual == nullptr) return;
+    assert(residual != y && "linnet::ops: a residual is not where its sum goes");
     for (index i = i0; i < i1; ++i) {
       const index first = i * n + j0, count = j1 - j0;
       if (finish) finish(level, count, gate ? gate + first : nullptr, y + first);
