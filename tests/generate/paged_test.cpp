@@ -64,7 +64,11 @@ struct twins {
       BOOST_TEST(paged.free_blocks() == room);
       BOOST_TEST(room < most);
     } else {
+#if defined(__FAST_MATH__)  // the edge of a product may be summed otherwise in another layout
+      BOOST_TEST(distance(answer, own.feed(more, count, lengths)) <= same_result<float>);
+#else
       BOOST_TEST(same_bits(answer, own.feed(more, count, lengths)));
+#endif
     }
   }
   void step() {

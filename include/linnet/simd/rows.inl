@@ -348,14 +348,14 @@ LINNET_TARGET static void softplus(index n, T* x) {
     const vec<T> v = get(x + i, c), zero = {};
     const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
     if constexpr (sizeof(T) == 4) {
-      // log(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3
-      const vec<T> s = u / (T(2) + u), q = s * s;
+      // log(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3; s itself may be too small for a float
+      const vec<T> twice = u / (T(1) + T(0.5) * u), q = T(0.25) * (twice * twice);
       vec<T> p = q * T(1.0 / 13) + T(1.0 / 11);
       p = p * q + T(1.0 / 9);
       p = p * q + T(1.0 / 7);
       p = p * q + T(1.0 / 5);
       p = p * q + T(1.0 / 3);
-      put<T>(x + i, positive + T(2) * (s + s * (q * p)), c);
+      put<T>(x + i, positive + (twice + twice * (q * p)), c);
     } else {
       T values[lanes<T>];
       store<T>(values, u);
