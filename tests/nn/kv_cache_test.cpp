@@ -7,14 +7,15 @@ namespace test {
 namespace {
 
 constexpr index heads = 2, h = 5, batch = 2, block = ln::simd::token_block;
+constexpr index text = 13 * block;  // tokens of each sequence
 using key_buffer = ln::detail::kv_buffer4<heads, h, true>;
 using value_buffer = ln::detail::kv_buffer4<heads, h, false>;
 
 /// Keys and values of some tokens, cached.
 struct cached {
   index capacity, first, near;
-  std::vector<float> k = normal<float>(batch * 400 * heads * h, 1),
-                     v = normal<float>(batch * 400 * heads * h, 2);
+  std::vector<float> k = normal<float>(batch * text * heads * h, 1),
+                     v = normal<float>(batch * text * heads * h, 2);
   ln::memory_block memory;
   key_buffer keys;
   value_buffer values;
@@ -31,10 +32,10 @@ struct cached {
     return state.peak();
   }
   const float* key(index b, index j, index head) const {
-    return k.data() + ((b * 400 + j) * heads + head) * h;
+    return k.data() + ((b * text + j) * heads + head) * h;
   }
   const float* value(index b, index j, index head) const {
-    return v.data() + ((b * 400 + j) * heads + head) * h;
+    return v.data() + ((b * text + j) * heads + head) * h;
   }
   void put(index from, index to) {
     const auto all_k = keys.rows(nullptr, 0), all_v = values.rows(nullptr, 0);
