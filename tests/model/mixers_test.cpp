@@ -118,7 +118,7 @@ BOOST_AUTO_TEST_CASE(decoding) {
   check_decoding<mamba, float>(same_result<float>);
 }
 
-BOOST_AUTO_TEST_CASE(training, *boost::unit_test::label("tsan")) {
+BOOST_AUTO_TEST_CASE(training) {
   check_training<mamba>(decoder_data<mamba>(3, 40));
   check_training<linear>(decoder_data<linear>(3, 40));
   check_training<fourier_t5>(t5_data<fourier_t5>(3, 37, 9));
