@@ -12,9 +12,7 @@ struct mean : linnet::attention::policy {
   struct layer : linnet::without_parameters {
     static constexpr index in = A.d_model, out = A.d_model;
     template <class T>
-    struct cache {
-      T* sums = nullptr;  // [batch, in] while decoding
-    };
+    using cache = std::array<T*, 1>;  // sums [batch, in] while decoding
     template <class T>
     static constexpr cache<T> plan(linnet::planner& m, const linnet::extents& e) {
       return {m.state.take<T>(e.capacity > 0 ? e.batch * in : 0)};
@@ -23,26 +21,24 @@ struct mean : linnet::attention::policy {
     static void forward(const P&, view<const T, in> x, view<T, in> y, cache<T>& c,
                         context<T>& ctx) {
       ctx.on.threads.each(ctx.batch * in, [&](index i) {
-        const index b = i / in, j = i % in, first = b * ctx.length, n = ctx.length_of(b);
-        T sum = ctx.past_of(b) > 0 ? c.sums[i] : T(0);
-        for (index t = 0; t < n; ++t)
-          y(first + t, j) = (sum += x(first + t, j)) / T(ctx.past_of(b) + t + 1);
-        for (index t = 0; t < ctx.length && !A.causal; ++t) y(first + t, j) = sum / T(n);
-        if (ctx.past) c.sums[i] = sum;
+        const index b = i / in, j = i % in, first = b * ctx.length, past = ctx.past_of(b);
+        T sum = past > 0 ? c[0][i] : T(0);
+        for (index t = 0; t < ctx.length_of(b); ++t)
+          y(first + t, j) = (sum += x(first + t, j)) / T(past + t + 1);
+        for (index t = 0; t < ctx.length && !A.causal; ++t)
+          y(first + t, j) = sum / T(ctx.length_of(b));
+        if (ctx.past) c[0][i] = sum;
       });
     }
-    template <class T, class S, class P, class G>
-    static void backward(const P&, G&, view<const T, in>, view<const T, in> dy, view<T, in> dx,
-                         cache<T>&, context<T>& ctx) {
+    template <class T, class S, class P, class G, class C>
+    static void backward(const P&, G&, view<const T, in>, view<const T, in> dy, view<T, in> dx, C&,
+                         context<T>& ctx) {
       ctx.on.threads.each(ctx.batch * in, [&](index i) {
-        const index b = i / in, j = i % in, first = b * ctx.length;
+        const index b = i / in, j = i % in, first = b * ctx.length, n = ctx.length_of(b);
         T sum = 0;
-        for (index t = ctx.length; t-- > 0;) {
-          if (t < ctx.length_of(b) || !A.causal)
-            sum += dy(first + t, j) / T(A.causal ? t + 1 : ctx.length_of(b));
-          if (A.causal) dx(first + t, j) += sum;
-        }
-        for (index t = 0; t < ctx.length_of(b) && !A.causal; ++t) dx(first + t, j) += sum;
+        for (index t = A.causal ? n : ctx.length; t-- > 0; dx(first + t, j) += A.causal ? sum : 0)
+          sum += dy(first + t, j) / T(A.causal ? t + 1 : n);
+        for (index t = 0; t < n && !A.causal; ++t) dx(first + t, j) += sum;
       });
     }
     static constexpr index flops(const linnet::extents&) { return 0; }
