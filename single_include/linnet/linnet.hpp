@@ -1519,6 +1519,12 @@ LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T
     using int_part = typename vector_of<std::int32_t, Lanes>::type;
     typename vector_of<raw, Lanes>::type u;
     __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
     if constexpr (sizeof(raw) == 2)
       x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
     else
@@ -1533,7 +1539,10 @@ LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
     return get(p, count);
   } else {
     Code some[lanes<T>] = {};
-    if (count < lanes<T>) __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
     vec<T> x;
     widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
     return x;
@@ -1922,6 +1931,8 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
       _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)(i)), \
       _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), (__m256i)(i)), (__m256)((i) << 28))
 #define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
+#define LINNET_BYTES(p) \
+  (vec_int<float>)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -2639,6 +2650,12 @@ LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T
     using int_part = typename vector_of<std::int32_t, Lanes>::type;
     typename vector_of<raw, Lanes>::type u;
     __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
     if constexpr (sizeof(raw) == 2)
       x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
     else
@@ -2653,7 +2670,10 @@ LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
     return get(p, count);
   } else {
     Code some[lanes<T>] = {};
-    if (count < lanes<T>) __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
     vec<T> x;
     widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
     return x;
@@ -3032,6 +3052,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
 #undef LINNET_DOT_PAIRS
+#undef LINNET_BYTES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) (vec<T>)_mm512_maskz_loadu_ps(LINNET_FIRST(n), p)
@@ -3042,6 +3063,9 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
   (vec<float>)_mm512_maskz_permutexvar_ps(static_cast<__mmask16>(-1), (__m512i)(i), \
                                           _mm512_loadu_ps(table))
 #define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm512_madd_epi16((__m512i)(a), (__m512i)(b))
+#define LINNET_BYTES(p)                                                  \
+  (vec_int<float>)_mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
+                                             _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -3759,6 +3783,12 @@ LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T
     using int_part = typename vector_of<std::int32_t, Lanes>::type;
     typename vector_of<raw, Lanes>::type u;
     __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
     if constexpr (sizeof(raw) == 2)
       x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
     else
@@ -3773,7 +3803,10 @@ LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
     return get(p, count);
   } else {
     Code some[lanes<T>] = {};
-    if (count < lanes<T>) __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
     vec<T> x;
     widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
     return x;
@@ -4563,6 +4596,7 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
+#undef LINNET_BYTES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #endif

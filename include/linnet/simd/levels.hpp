@@ -85,6 +85,8 @@ struct portable {
       _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)(i)), \
       _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), (__m256i)(i)), (__m256)((i) << 28))
 #define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
+#define LINNET_BYTES(p) \
+  (vec_int<float>)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -107,6 +109,7 @@ struct avx2 {
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
 #undef LINNET_DOT_PAIRS
+#undef LINNET_BYTES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) (vec<T>)_mm512_maskz_loadu_ps(LINNET_FIRST(n), p)
@@ -117,6 +120,9 @@ struct avx2 {
   (vec<float>)_mm512_maskz_permutexvar_ps(static_cast<__mmask16>(-1), (__m512i)(i), \
                                           _mm512_loadu_ps(table))
 #define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm512_madd_epi16((__m512i)(a), (__m512i)(b))
+#define LINNET_BYTES(p)                                                  \
+  (vec_int<float>)_mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
+                                             _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -153,6 +159,7 @@ struct avx512dot : avx512 {
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
+#undef LINNET_BYTES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #endif

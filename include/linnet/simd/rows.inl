@@ -34,6 +34,12 @@ LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T
     using int_part = typename vector_of<std::int32_t, Lanes>::type;
     typename vector_of<raw, Lanes>::type u;
     __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
     if constexpr (sizeof(raw) == 2)
       x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
     else
@@ -48,7 +54,10 @@ LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
     return get(p, count);
   } else {
     Code some[lanes<T>] = {};
-    if (count < lanes<T>) __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
     vec<T> x;
     widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
     return x;
