@@ -5316,9 +5316,9 @@ void each_block(const machine& on, index m, index n, F&& f) {
     const index i0 = block * height, i1 = (std::min)(m, i0 + height);
     if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);
   };
+  const auto [first, last] = on.threads.share(panels * blocks);
   if (blocks >= 4 * on.threads.size()) {
     // Many rows: every thread has its own, which it has in its caches from the last operation.
-    const auto [first, last] = on.threads.share(panels * blocks);
     for (index unit = first; unit < last;) {
       const index p0 = unit % panels, p1 = (std::min)(panels, p0 + (last - unit));
       rows(unit / panels, p0, p1);
@@ -5326,7 +5326,6 @@ void each_block(const machine& on, index m, index n, F&& f) {
     }
   } else {
     // Few rows: every thread has its own panels, so each reads only its part of the weights.
-    const auto [first, last] = on.threads.share(panels * blocks);
     const index p0 = first / blocks, p1 = last / blocks;
     for (index block = 0; block < blocks; ++block)
       rows(block, p0 + (block < first % blocks), p1 + (block < last % blocks));
@@ -6728,6 +6727,23 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// The rows of a cache: `fixed` first ones and a ring behind them, or one for each token.
+struct kv_places {
+  index tokens = 0;  ///< of each sequence
+  index fixed = 0, ring = 0;
+
+  constexpr kv_places() = default;
+  /// For texts of `count` tokens of which the `first` and the last `near` ones are looked at: a
+  /// ring where that is smaller.
+  constexpr kv_places(index count, index first, index near) : tokens(count) {
+    const index block = simd::token_block;
+    if (near >= count || round_up(first, block) + round_up(near, block) >= count) return;
+    fixed = round_up(first, block);
+    ring = round_up(near, block);
+    tokens = fixed + ring;
+  }
+};
+
 /// The keys, or the values, of one layer in 4 bits; see ops::kv_rows<int4_code>.
 template <index Heads, index H, bool Keys>
 struct kv_buffer4 {
@@ -6739,16 +6755,12 @@ struct kv_buffer4 {
   float* scales = nullptr;
   float* open = nullptr;        ///< [batch, Heads, block, H] the newest keys as they are
   index* open_block = nullptr;  ///< [batch, Heads] 1 + its number
-  index tokens = 0, fixed = 0, ring = 0;
+  kv_places places{};
 
   /// Like kv_buffer's; never paged.
   constexpr void plan(arena& state, index batch, index count, index first, index near, index) {
-    tokens = round_up(count, block);
-    if (near < count && round_up(first, block) + round_up(near, block) < count) {
-      fixed = round_up(first, block);
-      ring = round_up(near, block);
-      tokens = fixed + ring;
-    }
+    places = {count, first, near};
+    places.tokens = round_up(places.tokens, block);
     data = state.take<code>(batch * codes());
     scales = state.take<float>(batch * factors());
     if (!Keys) return;
@@ -6757,7 +6769,8 @@ struct kv_buffer4 {
   }
   constexpr bool gathered() const { return true; }
   constexpr ops::kv_rows<code> rows(const std::int32_t*, index) const {
-    return {data, tokens, Heads, H, Keys, scales, fixed, ring, open, open_block};
+    return {data,   places.tokens, Heads,       H,    Keys,
+            scales, places.fixed,  places.ring, open, open_block};
   }
   /// Keeps x[H] for token `j` of a head of sequence `b` of `all`, which are rows(). Tokens come in
   /// order.
@@ -6765,7 +6778,7 @@ struct kv_buffer4 {
   void put(const ops::kv_rows<code>& all, index b, index head, index j, const T* x) const {
     const index place = all.of(b, head).place(j);
     if constexpr (!Keys) {
-      const index at = (b * tokens + place) * Heads + head;
+      const index at = (b * places.tokens + place) * Heads + head;
       scales[at] = encode(H, x, 1, data + at * pairs);
     } else {
       const index unit = b * Heads + head, t = j % block;
@@ -6798,8 +6811,8 @@ struct kv_buffer4 {
 
  private:
   /// Bytes of codes, and scales, of one sequence.
-  constexpr index codes() const { return tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
-  constexpr index factors() const { return Keys ? tokens / block * Heads * H : tokens * Heads; }
+  constexpr index codes() const { return places.tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
+  constexpr index factors() const { return places.tokens * Heads * (Keys ? H : block) / block; }
   /// Codes of n numbers, `step` apart; returns their scale, max|x| / 7, 1 for zeros.
   template <class T>
   static float encode(index n, const T* x, index step, code* to) {
@@ -6875,39 +6888,34 @@ struct kv_buffer {
 
   code* data = nullptr;
   float* scales = nullptr;  ///< [batch, tokens, Heads]
-  index tokens = 0;         ///< of each sequence
-  index fixed = 0, ring = 0;
+  kv_places places{};
   bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
 
   /// Plans room for `count` tokens of each sequence; for the `first` and the last `near` ones alone
   /// if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
   constexpr void plan(arena& state, index batch, index count, index first, index near,
                       index blocks) {
-    tokens = count;
-    if (near < count &&
-        round_up(first, simd::token_block) + round_up(near, simd::token_block) < count) {
-      fixed = round_up(first, simd::token_block);
-      ring = round_up(near, simd::token_block);
-      tokens = fixed + ring;
-    } else if (blocks > 0) {
+    places = {count, first, near};
+    if (places.ring == 0 && blocks > 0) {
       paged = true;
-      tokens = blocks * simd::token_block;
+      places.tokens = blocks * simd::token_block;
       batch = 1;
     }
-    data = state.take<code>(batch * tokens * Heads * slot);
-    if (scaled) scales = state.take<float>(batch * tokens * Heads);
+    data = state.take<code>(batch * places.tokens * Heads * slot);
+    if (scaled) scales = state.take<float>(batch * places.tokens * Heads);
   }
   /// Whether several queries need a copy of what they look at.
-  constexpr bool gathered() const { return !exact || ring > 0 || paged; }
+  constexpr bool gathered() const { return !exact || places.ring > 0 || paged; }
   /// What attention reads; `tables` [batch, table_size] where it is paged.
   constexpr ops::kv_rows<code> rows(const std::int32_t* tables, index table_size) const {
-    return {data,      tokens, Heads * slot, slot, scales, fixed, ring, paged ? tables : nullptr,
+    return {data,      places.tokens, Heads * slot, slot,
+            scales,    places.fixed,  places.ring,  paged ? tables : nullptr,
             table_size};
   }
   /// Keeps x[Heads, H] for token `j` of sequence `b` of `all`, which are rows(). In any order.
   void put(const ops::machine& on, const ops::kv_rows<code>& all, index b, index j,
            const T* x) const {
-    const index row = (paged ? 0 : b * tokens) + all.of(b, 0).place(j);
+    const index row = (paged ? 0 : b * places.tokens) + all.of(b, 0).place(j);
     code* const to = data + row * Heads * slot;
     if constexpr (exact) {
       std::copy_n(x, Heads * H, to);
@@ -6928,8 +6936,8 @@ struct kv_buffer {
   /// Tokens [first, last) of sequence `from` become those of sequence `to`; paged ones are shared.
   void copy(index from, index to, index first, index last) const {
     if (paged) return;
-    if (ring > 0) first = 0, last = tokens;  // wherever they are
-    copy_rows(from * tokens + first, to * tokens + first, last - first);
+    if (places.ring > 0) first = 0, last = places.tokens;  // wherever they are
+    copy_rows(from * places.tokens + first, to * places.tokens + first, last - first);
   }
   /// Block `from` becomes block `to`.
   void copy_block(index from, index to) const {
@@ -7241,7 +7249,7 @@ class block_tables {
   /// Tables of `batch` sequences of up to `capacity` tokens over `blocks` blocks, all free.
   constexpr block_tables(arena& memory, index batch, index capacity, index blocks)
       : batch_(batch),
-        size_((capacity + simd::token_block - 1) / simd::token_block),
+        size_(blocks_of(capacity)),
         blocks_(blocks),
         table_(memory.take<std::int32_t>(batch * size_)),
         used_(memory.take<index>(batch)),
@@ -7264,7 +7272,7 @@ class block_tables {
   }
   /// Keeps the blocks of the first `tokens` tokens of a sequence, and frees the others.
   void truncate(index sequence, index tokens) {
-    const index keep = (tokens + simd::token_block - 1) / simd::token_block;
+    const index keep = blocks_of(tokens);
     while (used_[sequence] > keep) release(at(sequence, --used_[sequence]));
   }
   /// Sequence `to` shares all blocks of `from`.
@@ -7282,10 +7290,8 @@ class block_tables {
   template <class Past, class More, class Copy>
   bool reserve(index batch, Past&& past, More&& more, Copy&& copy) {
     index needed = 0;
-    for (index b = 0; b < batch; ++b) {
-      const index last = (past(b) + more(b) + simd::token_block - 1) / simd::token_block;
-      needed += (std::max)(last - used_[b], index{0}) + shares(b, past(b));
-    }
+    for (index b = 0; b < batch; ++b)
+      needed += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0}) + shares(b, past(b));
     if (needed > available_) return false;
     for (index b = 0; b < batch; ++b) {
       // Others may have taken their copy meanwhile: then the block is this sequence's own.
@@ -7296,13 +7302,16 @@ class block_tables {
         copy(index{shared}, index{block});
         release(shared);
       }
-      const index last = (past(b) + more(b) + simd::token_block - 1) / simd::token_block;
-      while (used_[b] < last) at(b, used_[b]++) = take();
+      while (used_[b] < blocks_of(past(b) + more(b))) at(b, used_[b]++) = take();
     }
     return true;
   }
 
  private:
+  /// Blocks that hold so many tokens.
+  static constexpr index blocks_of(index tokens) {
+    return (tokens + simd::token_block - 1) / simd::token_block;
+  }
   std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
   /// Whether the block that the next token of a sequence goes into is somebody else's too.
   bool shares(index sequence, index past) const {
@@ -7683,6 +7692,13 @@ class session {
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return capacity_for(limits_); }
+  /// The same of a session with these limits.
+  static constexpr index capacity_for(const limits& l) {
+    if constexpr (encodes)
+      return l.target;
+    else
+      return M::longest(l);
+  }
 
   /// Blocks of 32 tokens that are left, where limits.blocks gave some; feed() needs them.
   index free_blocks() const { return tables_.available(); }
@@ -7825,12 +7841,6 @@ class session {
     return counter.peak();
   }
   static constexpr index none = -1;  ///< no source
-  static constexpr index capacity_for(const limits& l) {
-    if constexpr (encodes)
-      return l.target;
-    else
-      return M::longest(l);
-  }
   struct private_tag {};
   session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
       : packed_(&p), limits_(l) {
@@ -8021,14 +8031,8 @@ class beam_search {
     hypothesis* results = nullptr;  ///< [width] best first
     token* result_texts = nullptr;  ///< [width, capacity]
   };
-  static constexpr index texts_size(const limits& l) {
-    if constexpr (M::family == model_family::t5)
-      return l.target;
-    else
-      return M::longest(l);
-  }
   static constexpr buffers place(arena& a, const limits& l, const beams& b) {
-    const index size = b.width * texts_size(l);
+    const index size = b.width * session<M, T>::capacity_for(l);
     buffers made;
     made.sums = a.take<double>(b.width);
     made.texts = a.take<token>(size);
@@ -8296,10 +8300,8 @@ class speculative {
     double* q = nullptr;       ///< [drafts, vocabulary]
   };
   static constexpr buffers place(arena& a, const limits& l, index drafts) {
-    index capacity = l.target;
-    if constexpr (!encodes) capacity = M::longest(l);
     buffers made;
-    made.text = a.take<token>(capacity + 1);
+    made.text = a.take<token>(session<M, T>::capacity_for(l) + 1);
     made.scratch = a.take<token>(vocabulary);
     made.p = a.take<double>(vocabulary);
     made.q = a.take<double>(drafts * vocabulary);
@@ -8551,6 +8553,10 @@ LINNET_NAMESPACE_END
 /// or multi-query, with rotary or relative positions and a key-value cache.
 
 /// @file
+/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
+/// read whole sequences their buffers and rotary positions.
+
+/// @file
 /// What every kind of attention is built from: its numbers, and what it says of itself.
 
 /// @file
@@ -8765,15 +8771,174 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The layer of softmax attention in which a query sees the keys of its window. With `Slots`, a
-/// query's distance to the window's `first` keys is counted in kept tokens (zoo D4).
-template <attention_shape A, ops::attention_window Window, bool Slots = false>
-struct softmax_attention {
+/// The maps x -> q, k, v and mixed -> y, and what self-attention over whole sequences does around
+/// its mixing. With `SharedKey` there are no keys here: the kind makes them from the queries.
+template <attention_shape A, bool SharedKey = false>
+struct attention_maps {
   static_assert(A.heads % A.kv_heads == 0,
                 "linnet::attention: heads must be a multiple of kv_heads");
   static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                 "linnet::attention: rotary positions need an even head width d_kv");
-  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
+  using to_query = linear<in, n, A.bias>;
+  using to_key = linear<in, kv, A.bias>;
+  using to_output = linear<n, out, A.bias>;
+
+  /// The factor of the scores.
+  template <class T>
+  static constexpr T scale = T(A.scaled ? 1 / root(h) : 1);
+
+  template <class Form>
+  struct params {
+    typename to_query::template params<Form> q{};
+    [[no_unique_address]] std::conditional_t<SharedKey, std::nullptr_t,
+                                             typename to_key::template params<Form>>
+        k{};
+    typename to_key::template params<Form> v{};
+    typename to_output::template params<Form> o{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    visit_query(f, at / "q", p.q...);
+    if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
+    to_key::visit(f, at / "v", p.v...);
+    to_output::visit(f, at / "o", p.o...);
+  }
+  /// A map of queries: T5's small initial values replace the missing 1/sqrt(d_kv) (zoo A6).
+  template <class F, class... P>
+  static constexpr void visit_query(F&& f, const path& at, P&... p) {
+    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
+      tensor_info changed = info;
+      if (!A.scaled) changed.deviation /= root(h);
+      f(where, changed, leaf...);
+    };
+    to_query::visit(small, at, p...);
+  }
+
+  /// Buffers around the mixing.
+  template <class T>
+  struct buffers {
+    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
+    T* mixed = nullptr;                          ///< [rows, n] before the output map
+    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+  };
+  /// The gradients lie in scratch, which the caller releases.
+  template <class T>
+  static constexpr buffers<T> plan(planner& m, const extents& e) {
+    buffers<T> b;
+    m.product(e.rows(), in, n, e);
+    m.product(e.rows(), in, kv, e);
+    m.product(e.rows(), n, out, e);
+    b.q = m.keep.take<T>(e.rows() * n);
+    if (!SharedKey) b.k = m.keep.take<T>(e.rows() * kv);
+    b.v = m.keep.take<T>(e.rows() * kv);
+    b.mixed = m.keep.take<T>(e.rows() * n);
+    if (e.training) {
+      b.dq = m.scratch.take<T>(e.rows() * n);
+      if (!SharedKey) b.dk = m.scratch.take<T>(e.rows() * kv);
+      b.dv = m.scratch.take<T>(e.rows() * kv);
+      b.d_mixed = m.scratch.take<T>(e.rows() * n);
+    }
+    return b;
+  }
+
+  /// x -> q, k (unless shared) and v; queries and keys rotated where the model has such positions.
+  template <class T, class S, class P>
+  static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
+    if constexpr (SharedKey)
+      ops::products<T, S, 2>(
+          ctx.on, x.rows(), in, x.data(),
+          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.v, b.v)});
+    else
+      ops::products<T, S, 3>(
+          ctx.on, x.rows(), in, x.data(),
+          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.k, b.k),
+           to_key::template product<T, S>(p.v, b.v)});
+    rotate(b.q, b.k, ctx, false);
+  }
+  /// mixed -> y
+  template <class T, class S, class P>
+  static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
+    without_cache::cache<T> none;
+    to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
+  }
+  /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
+  template <class T, class S, class P, class D>
+  static void finish_backward(const P& p, D& dp, view<const T, out> dy, const buffers<T>& b,
+                              context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = dy.rows();
+    ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
+    to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
+                                       ctx);
+    ops::fill(ctx.on, rows * n, T(0), b.dq);
+    if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
+    ops::fill(ctx.on, rows * kv, T(0), b.dv);
+  }
+  /// dq, dk (unless shared) and dv -> dx
+  template <class T, class S, class P, class D>
+  static void project_backward(const P& p, D& dp, view<const T, in> x, view<T, in> dx,
+                               const buffers<T>& b, context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows();
+    rotate(b.dq, b.dk, ctx, true);
+    to_query::template backward<T, S>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
+    if constexpr (!SharedKey)
+      to_key::template backward<T, S>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
+    to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
+  }
+
+  /// Floating-point operations of the maps.
+  static constexpr index flops(const extents& e) {
+    return 2 * e.rows() * in * (2 * n + (SharedKey ? 1 : 2) * kv);
+  }
+
+  /// Softmax attention of these queries over some keys, [batch, keys], of the same heads.
+  template <class T>
+  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
+                                     const T* k, const T* v, T* to) {
+    ops::attention_call<T> a{};
+    a.batch = batch;
+    a.queries = queries;
+    a.keys = keys_;
+    a.heads = A.heads;
+    a.kv_heads = A.kv_heads;
+    a.h = h;
+    a.scale = scale<T>;
+    a.q = q;
+    a.k = {k, keys_, kv, h};
+    a.v = {v, keys_, kv, h};
+    a.out = to;
+    return a;
+  }
+
+  /// Rotary positions on queries and on keys that have a map of their own, or their derivative.
+  template <class T>
+  static void rotate(T* q, T* k, const context<T>& ctx, bool inverse) {
+    if constexpr (A.rope != rope_pairing::none)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const T* const table = ctx.rope_of(row, h);
+        ops::rope_row(A.rope, A.heads, h, table, q + row * n, inverse);
+        if constexpr (!SharedKey)
+          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
+      });
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The layer of softmax attention in which a query sees the keys of its window. With `Slots`, a
+/// query's distance to the window's `first` keys is counted in kept tokens (zoo D4).
+template <attention_shape A, ops::attention_window Window, bool Slots = false>
+struct softmax_attention {
+  using maps = attention_maps<A>;
+  static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv;
   static constexpr bool adds_residual = true;
   static constexpr ops::attention_window window = Window;
   /// Tokens that are kept at most, and so the largest distance to the first ones.
@@ -8782,28 +8947,15 @@ struct softmax_attention {
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
-  using to_query = linear<in, n, A.bias>;
-  using to_key = linear<in, kv, A.bias>;
-  using to_output = linear<n, out, A.bias>;
+  using to_query = typename maps::to_query;
+  using to_key = typename maps::to_key;
+  using to_output = typename maps::to_output;
 
   template <class Form>
-  struct params {
-    typename to_query::template params<Form> q{};
-    typename to_key::template params<Form> k{}, v{};
-    typename to_output::template params<Form> o{};
-  };
+  using params = typename maps::template params<Form>;
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    // T5's small initial queries replace the missing 1/sqrt(d_kv) (zoo A6).
-    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
-      tensor_info changed = info;
-      if (!A.scaled) changed.deviation /= linnet::detail::root(A.d_kv);
-      f(where, changed, leaf...);
-    };
-    to_query::visit(small, at / "q", p.q...);
-    to_key::visit(f, at / "k", p.k...);
-    to_key::visit(f, at / "v", p.v...);
-    to_output::visit(f, at / "o", p.o...);
+    maps::visit(f, at, p...);
   }
 
   template <class T>
@@ -8999,7 +9151,7 @@ struct softmax_attention {
     a.kv_heads = A.kv_heads;
     a.h = A.d_kv;
     a.window = window;
-    a.scale = A.scaled ? T(1 / linnet::detail::root(A.d_kv)) : T(1);
+    a.scale = maps::template scale<T>;
     a.q = c.q;
     a.q_first = c.q_first;
     a.slots = slots;
@@ -14063,24 +14215,17 @@ struct linear : policy {
 
   template <attention_shape A>
   struct layer {
-    static_assert(A.heads % A.kv_heads == 0,
-                  "linnet::attention::linear: heads must be a multiple of kv_heads");
-    static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
-                  "linnet::attention::linear: rotary positions need an even head width d_kv");
     static_assert(!A.cross,
                   "linnet::attention::linear: mixes one sequence; it has no cross-attention");
-    static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+    using maps = linnet::detail::attention_maps<A>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv;
     static constexpr index state_size = ops::linear_attention_state(A.d_kv);
-    using to_query = linnet::linear<in, n, A.bias>;
-    using to_key = linnet::linear<in, kv, A.bias>;
-    using to_output = linnet::linear<n, out, A.bias>;
+    using to_query = typename maps::to_query;
+    using to_key = typename maps::to_key;
+    using to_output = typename maps::to_output;
 
     template <class Form>
-    struct params {
-      typename to_query::template params<Form> q{};
-      typename to_key::template params<Form> k{}, v{};
-      typename to_output::template params<Form> o{};
-    };
+    using params = typename maps::template params<Form>;
     template <class F, class... P>
     static constexpr void visit(F&& f, const path& at, P&... p) {
       to_query::visit(f, at / "q", p.q...);
@@ -15130,172 +15275,6 @@ struct mamba : attention::policy {
 LINNET_NAMESPACE_END
 /// @file
 /// Linformer: softmax attention over K mixtures of the keys and values instead of over all of them.
-
-/// @file
-/// What the sparse and low-rank kinds of attention share: the linear maps around the mixing of
-/// tokens, their buffers, and rotary positions.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The maps x -> q, k, v and mixed -> y of self-attention over whole sequences, named as those of
-/// attention::full. With `SharedKey` there are no keys here: the kind makes them from the queries.
-template <attention_shape A, bool SharedKey = false>
-struct attention_maps {
-  static_assert(A.heads % A.kv_heads == 0,
-                "linnet::attention: heads must be a multiple of kv_heads");
-  static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
-                "linnet::attention: rotary positions need an even head width d_kv");
-  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
-  using to_query = linear<in, n, A.bias>;
-  using to_key = linear<in, kv, A.bias>;
-  using to_output = linear<n, out, A.bias>;
-
-  /// The factor of the scores.
-  template <class T>
-  static constexpr T scale = T(A.scaled ? 1 / root(h) : 1);
-
-  template <class Form>
-  struct params {
-    typename to_query::template params<Form> q{};
-    [[no_unique_address]] std::conditional_t<SharedKey, std::nullptr_t,
-                                             typename to_key::template params<Form>>
-        k{};
-    typename to_key::template params<Form> v{};
-    typename to_output::template params<Form> o{};
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    visit_query(f, at / "q", p.q...);
-    if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
-    to_key::visit(f, at / "v", p.v...);
-    to_output::visit(f, at / "o", p.o...);
-  }
-  /// A map of queries: T5's small initial values replace the missing 1/sqrt(d_kv) (zoo A6).
-  template <class F, class... P>
-  static constexpr void visit_query(F&& f, const path& at, P&... p) {
-    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
-      tensor_info changed = info;
-      if (!A.scaled) changed.deviation /= root(h);
-      f(where, changed, leaf...);
-    };
-    to_query::visit(small, at, p...);
-  }
-
-  /// Buffers around the mixing.
-  template <class T>
-  struct buffers {
-    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
-    T* mixed = nullptr;                          ///< [rows, n] before the output map
-    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
-  };
-  /// The gradients lie in scratch, which the caller releases.
-  template <class T>
-  static constexpr buffers<T> plan(planner& m, const extents& e) {
-    buffers<T> b;
-    m.product(e.rows(), in, n, e);
-    m.product(e.rows(), in, kv, e);
-    m.product(e.rows(), n, out, e);
-    b.q = m.keep.take<T>(e.rows() * n);
-    if (!SharedKey) b.k = m.keep.take<T>(e.rows() * kv);
-    b.v = m.keep.take<T>(e.rows() * kv);
-    b.mixed = m.keep.take<T>(e.rows() * n);
-    if (e.training) {
-      b.dq = m.scratch.take<T>(e.rows() * n);
-      if (!SharedKey) b.dk = m.scratch.take<T>(e.rows() * kv);
-      b.dv = m.scratch.take<T>(e.rows() * kv);
-      b.d_mixed = m.scratch.take<T>(e.rows() * n);
-    }
-    return b;
-  }
-
-  /// x -> q, k (unless shared) and v; queries and keys rotated where the model has such positions.
-  template <class T, class S, class P>
-  static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
-    if constexpr (SharedKey)
-      ops::products<T, S, 2>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.v, b.v)});
-    else
-      ops::products<T, S, 3>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.k, b.k),
-           to_key::template product<T, S>(p.v, b.v)});
-    rotate(b.q, b.k, ctx, false);
-  }
-  /// mixed -> y
-  template <class T, class S, class P>
-  static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
-    without_cache::cache<T> none;
-    to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
-  }
-  /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
-  template <class T, class S, class P, class D>
-  static void finish_backward(const P& p, D& dp, view<const T, out> dy, const buffers<T>& b,
-                              context<T>& ctx) {
-    without_cache::cache<T> none;
-    const index rows = dy.rows();
-    ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
-    to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
-                                       ctx);
-    ops::fill(ctx.on, rows * n, T(0), b.dq);
-    if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
-    ops::fill(ctx.on, rows * kv, T(0), b.dv);
-  }
-  /// dq, dk (unless shared) and dv -> dx
-  template <class T, class S, class P, class D>
-  static void project_backward(const P& p, D& dp, view<const T, in> x, view<T, in> dx,
-                               const buffers<T>& b, context<T>& ctx) {
-    without_cache::cache<T> none;
-    const index rows = x.rows();
-    rotate(b.dq, b.dk, ctx, true);
-    to_query::template backward<T, S>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
-    if constexpr (!SharedKey)
-      to_key::template backward<T, S>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
-  }
-
-  /// Floating-point operations of the maps.
-  static constexpr index flops(const extents& e) {
-    return 2 * e.rows() * in * (2 * n + (SharedKey ? 1 : 2) * kv);
-  }
-
-  /// Softmax attention of these queries over some keys, [batch, keys], of the same heads.
-  template <class T>
-  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
-                                     const T* k, const T* v, T* to) {
-    ops::attention_call<T> a{};
-    a.batch = batch;
-    a.queries = queries;
-    a.keys = keys_;
-    a.heads = A.heads;
-    a.kv_heads = A.kv_heads;
-    a.h = h;
-    a.scale = scale<T>;
-    a.q = q;
-    a.k = {k, keys_, kv, h};
-    a.v = {v, keys_, kv, h};
-    a.out = to;
-    return a;
-  }
-
-  /// Rotary positions on queries and on keys that have a map of their own, or their derivative.
-  template <class T>
-  static void rotate(T* q, T* k, const context<T>& ctx, bool inverse) {
-    if constexpr (A.rope != rope_pairing::none)
-      ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const T* const table = ctx.rope_of(row, h);
-        ops::rope_row(A.rope, A.heads, h, table, q + row * n, inverse);
-        if constexpr (!SharedKey)
-          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
-      });
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 

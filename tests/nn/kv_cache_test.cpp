@@ -114,7 +114,7 @@ BOOST_AUTO_TEST_CASE(taken_back) {
 }
 BOOST_AUTO_TEST_CASE(rings) {
   cached c(390, 3, 40);
-  BOOST_TEST(c.keys.ring == 64);
+  BOOST_TEST(c.keys.places.ring == 64);
   c.put(0, 390);
   c.check(0, 3, 12);
   c.check(390 - 40, 390, 12);

@@ -109,14 +109,8 @@ class beam_search {
     hypothesis* results = nullptr;  ///< [width] best first
     token* result_texts = nullptr;  ///< [width, capacity]
   };
-  static constexpr index texts_size(const limits& l) {
-    if constexpr (M::family == model_family::t5)
-      return l.target;
-    else
-      return M::longest(l);
-  }
   static constexpr buffers place(arena& a, const limits& l, const beams& b) {
-    const index size = b.width * texts_size(l);
+    const index size = b.width * session<M, T>::capacity_for(l);
     buffers made;
     made.sums = a.take<double>(b.width);
     made.texts = a.take<token>(size);

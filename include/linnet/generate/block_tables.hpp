@@ -18,7 +18,7 @@ class block_tables {
   /// Tables of `batch` sequences of up to `capacity` tokens over `blocks` blocks, all free.
   constexpr block_tables(arena& memory, index batch, index capacity, index blocks)
       : batch_(batch),
-        size_((capacity + simd::token_block - 1) / simd::token_block),
+        size_(blocks_of(capacity)),
         blocks_(blocks),
         table_(memory.take<std::int32_t>(batch * size_)),
         used_(memory.take<index>(batch)),
@@ -41,7 +41,7 @@ class block_tables {
   }
   /// Keeps the blocks of the first `tokens` tokens of a sequence, and frees the others.
   void truncate(index sequence, index tokens) {
-    const index keep = (tokens + simd::token_block - 1) / simd::token_block;
+    const index keep = blocks_of(tokens);
     while (used_[sequence] > keep) release(at(sequence, --used_[sequence]));
   }
   /// Sequence `to` shares all blocks of `from`.
@@ -59,10 +59,8 @@ class block_tables {
   template <class Past, class More, class Copy>
   bool reserve(index batch, Past&& past, More&& more, Copy&& copy) {
     index needed = 0;
-    for (index b = 0; b < batch; ++b) {
-      const index last = (past(b) + more(b) + simd::token_block - 1) / simd::token_block;
-      needed += (std::max)(last - used_[b], index{0}) + shares(b, past(b));
-    }
+    for (index b = 0; b < batch; ++b)
+      needed += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0}) + shares(b, past(b));
     if (needed > available_) return false;
     for (index b = 0; b < batch; ++b) {
       // Others may have taken their copy meanwhile: then the block is this sequence's own.
@@ -73,13 +71,16 @@ class block_tables {
         copy(index{shared}, index{block});
         release(shared);
       }
-      const index last = (past(b) + more(b) + simd::token_block - 1) / simd::token_block;
-      while (used_[b] < last) at(b, used_[b]++) = take();
+      while (used_[b] < blocks_of(past(b) + more(b))) at(b, used_[b]++) = take();
     }
     return true;
   }
 
  private:
+  /// Blocks that hold so many tokens.
+  static constexpr index blocks_of(index tokens) {
+    return (tokens + simd::token_block - 1) / simd::token_block;
+  }
   std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
   /// Whether the block that the next token of a sequence goes into is somebody else's too.
   bool shares(index sequence, index past) const {

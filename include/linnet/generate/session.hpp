@@ -94,6 +94,13 @@ class session {
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return capacity_for(limits_); }
+  /// The same of a session with these limits.
+  static constexpr index capacity_for(const limits& l) {
+    if constexpr (encodes)
+      return l.target;
+    else
+      return M::longest(l);
+  }
 
   /// Blocks of 32 tokens that are left, where limits.blocks gave some; feed() needs them.
   index free_blocks() const { return tables_.available(); }
@@ -236,12 +243,6 @@ class session {
     return counter.peak();
   }
   static constexpr index none = -1;  ///< no source
-  static constexpr index capacity_for(const limits& l) {
-    if constexpr (encodes)
-      return l.target;
-    else
-      return M::longest(l);
-  }
   struct private_tag {};
   session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
       : packed_(&p), limits_(l) {

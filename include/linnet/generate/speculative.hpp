@@ -93,10 +93,8 @@ class speculative {
     double* q = nullptr;       ///< [drafts, vocabulary]
   };
   static constexpr buffers place(arena& a, const limits& l, index drafts) {
-    index capacity = l.target;
-    if constexpr (!encodes) capacity = M::longest(l);
     buffers made;
-    made.text = a.take<token>(capacity + 1);
+    made.text = a.take<token>(session<M, T>::capacity_for(l) + 1);
     made.scratch = a.take<token>(vocabulary);
     made.p = a.take<double>(vocabulary);
     made.q = a.take<double>(drafts * vocabulary);

@@ -47,9 +47,9 @@ void each_block(const machine& on, index m, index n, F&& f) {
     const index i0 = block * height, i1 = (std::min)(m, i0 + height);
     if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);
   };
+  const auto [first, last] = on.threads.share(panels * blocks);
   if (blocks >= 4 * on.threads.size()) {
     // Many rows: every thread has its own, which it has in its caches from the last operation.
-    const auto [first, last] = on.threads.share(panels * blocks);
     for (index unit = first; unit < last;) {
       const index p0 = unit % panels, p1 = (std::min)(panels, p0 + (last - unit));
       rows(unit / panels, p0, p1);
@@ -57,7 +57,6 @@ void each_block(const machine& on, index m, index n, F&& f) {
     }
   } else {
     // Few rows: every thread has its own panels, so each reads only its part of the weights.
-    const auto [first, last] = on.threads.share(panels * blocks);
     const index p0 = first / blocks, p1 = last / blocks;
     for (index block = 0; block < blocks; ++block)
       rows(block, p0 + (block < first % blocks), p1 + (block < last % blocks));

@@ -3,10 +3,7 @@
 /// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
 /// or multi-query, with rotary or relative positions and a key-value cache.
 
-#include <linnet/nn/attention/policy.hpp>
-#include <linnet/nn/linear.hpp>
-#include <linnet/ops/attention.hpp>
-#include <linnet/ops/elementwise.hpp>
+#include <linnet/nn/attention/maps.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -16,11 +13,8 @@ namespace detail {
 /// query's distance to the window's `first` keys is counted in kept tokens (zoo D4).
 template <attention_shape A, ops::attention_window Window, bool Slots = false>
 struct softmax_attention {
-  static_assert(A.heads % A.kv_heads == 0,
-                "linnet::attention: heads must be a multiple of kv_heads");
-  static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
-                "linnet::attention: rotary positions need an even head width d_kv");
-  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+  using maps = attention_maps<A>;
+  static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv;
   static constexpr bool adds_residual = true;
   static constexpr ops::attention_window window = Window;
   /// Tokens that are kept at most, and so the largest distance to the first ones.
@@ -29,28 +23,15 @@ struct softmax_attention {
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
-  using to_query = linear<in, n, A.bias>;
-  using to_key = linear<in, kv, A.bias>;
-  using to_output = linear<n, out, A.bias>;
+  using to_query = typename maps::to_query;
+  using to_key = typename maps::to_key;
+  using to_output = typename maps::to_output;
 
   template <class Form>
-  struct params {
-    typename to_query::template params<Form> q{};
-    typename to_key::template params<Form> k{}, v{};
-    typename to_output::template params<Form> o{};
-  };
+  using params = typename maps::template params<Form>;
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
-    // T5's small initial queries replace the missing 1/sqrt(d_kv) (zoo A6).
-    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
-      tensor_info changed = info;
-      if (!A.scaled) changed.deviation /= linnet::detail::root(A.d_kv);
-      f(where, changed, leaf...);
-    };
-    to_query::visit(small, at / "q", p.q...);
-    to_key::visit(f, at / "k", p.k...);
-    to_key::visit(f, at / "v", p.v...);
-    to_output::visit(f, at / "o", p.o...);
+    maps::visit(f, at, p...);
   }
 
   template <class T>
@@ -246,7 +227,7 @@ struct softmax_attention {
     a.kv_heads = A.kv_heads;
     a.h = A.d_kv;
     a.window = window;
-    a.scale = A.scaled ? T(1 / linnet::detail::root(A.d_kv)) : T(1);
+    a.scale = maps::template scale<T>;
     a.q = c.q;
     a.q_first = c.q_first;
     a.slots = slots;

@@ -56,39 +56,34 @@ struct kv_buffer {
 
   code* data = nullptr;
   float* scales = nullptr;  ///< [batch, tokens, Heads]
-  index tokens = 0;         ///< of each sequence
-  index fixed = 0, ring = 0;
+  kv_places places{};
   bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
 
   /// Plans room for `count` tokens of each sequence; for the `first` and the last `near` ones alone
   /// if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
   constexpr void plan(arena& state, index batch, index count, index first, index near,
                       index blocks) {
-    tokens = count;
-    if (near < count &&
-        round_up(first, simd::token_block) + round_up(near, simd::token_block) < count) {
-      fixed = round_up(first, simd::token_block);
-      ring = round_up(near, simd::token_block);
-      tokens = fixed + ring;
-    } else if (blocks > 0) {
+    places = {count, first, near};
+    if (places.ring == 0 && blocks > 0) {
       paged = true;
-      tokens = blocks * simd::token_block;
+      places.tokens = blocks * simd::token_block;
       batch = 1;
     }
-    data = state.take<code>(batch * tokens * Heads * slot);
-    if (scaled) scales = state.take<float>(batch * tokens * Heads);
+    data = state.take<code>(batch * places.tokens * Heads * slot);
+    if (scaled) scales = state.take<float>(batch * places.tokens * Heads);
   }
   /// Whether several queries need a copy of what they look at.
-  constexpr bool gathered() const { return !exact || ring > 0 || paged; }
+  constexpr bool gathered() const { return !exact || places.ring > 0 || paged; }
   /// What attention reads; `tables` [batch, table_size] where it is paged.
   constexpr ops::kv_rows<code> rows(const std::int32_t* tables, index table_size) const {
-    return {data,      tokens, Heads * slot, slot, scales, fixed, ring, paged ? tables : nullptr,
+    return {data,      places.tokens, Heads * slot, slot,
+            scales,    places.fixed,  places.ring,  paged ? tables : nullptr,
             table_size};
   }
   /// Keeps x[Heads, H] for token `j` of sequence `b` of `all`, which are rows(). In any order.
   void put(const ops::machine& on, const ops::kv_rows<code>& all, index b, index j,
            const T* x) const {
-    const index row = (paged ? 0 : b * tokens) + all.of(b, 0).place(j);
+    const index row = (paged ? 0 : b * places.tokens) + all.of(b, 0).place(j);
     code* const to = data + row * Heads * slot;
     if constexpr (exact) {
       std::copy_n(x, Heads * H, to);
@@ -109,8 +104,8 @@ struct kv_buffer {
   /// Tokens [first, last) of sequence `from` become those of sequence `to`; paged ones are shared.
   void copy(index from, index to, index first, index last) const {
     if (paged) return;
-    if (ring > 0) first = 0, last = tokens;  // wherever they are
-    copy_rows(from * tokens + first, to * tokens + first, last - first);
+    if (places.ring > 0) first = 0, last = places.tokens;  // wherever they are
+    copy_rows(from * places.tokens + first, to * places.tokens + first, last - first);
   }
   /// Block `from` becomes block `to`.
   void copy_block(index from, index to) const {

@@ -11,6 +11,23 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// The rows of a cache: `fixed` first ones and a ring behind them, or one for each token.
+struct kv_places {
+  index tokens = 0;  ///< of each sequence
+  index fixed = 0, ring = 0;
+
+  constexpr kv_places() = default;
+  /// For texts of `count` tokens of which the `first` and the last `near` ones are looked at: a
+  /// ring where that is smaller.
+  constexpr kv_places(index count, index first, index near) : tokens(count) {
+    const index block = simd::token_block;
+    if (near >= count || round_up(first, block) + round_up(near, block) >= count) return;
+    fixed = round_up(first, block);
+    ring = round_up(near, block);
+    tokens = fixed + ring;
+  }
+};
+
 /// The keys, or the values, of one layer in 4 bits; see ops::kv_rows<int4_code>.
 template <index Heads, index H, bool Keys>
 struct kv_buffer4 {
@@ -22,16 +39,12 @@ struct kv_buffer4 {
   float* scales = nullptr;
   float* open = nullptr;        ///< [batch, Heads, block, H] the newest keys as they are
   index* open_block = nullptr;  ///< [batch, Heads] 1 + its number
-  index tokens = 0, fixed = 0, ring = 0;
+  kv_places places{};
 
   /// Like kv_buffer's; never paged.
   constexpr void plan(arena& state, index batch, index count, index first, index near, index) {
-    tokens = round_up(count, block);
-    if (near < count && round_up(first, block) + round_up(near, block) < count) {
-      fixed = round_up(first, block);
-      ring = round_up(near, block);
-      tokens = fixed + ring;
-    }
+    places = {count, first, near};
+    places.tokens = round_up(places.tokens, block);
     data = state.take<code>(batch * codes());
     scales = state.take<float>(batch * factors());
     if (!Keys) return;
@@ -40,7 +53,8 @@ struct kv_buffer4 {
   }
   constexpr bool gathered() const { return true; }
   constexpr ops::kv_rows<code> rows(const std::int32_t*, index) const {
-    return {data, tokens, Heads, H, Keys, scales, fixed, ring, open, open_block};
+    return {data,   places.tokens, Heads,       H,    Keys,
+            scales, places.fixed,  places.ring, open, open_block};
   }
   /// Keeps x[H] for token `j` of a head of sequence `b` of `all`, which are rows(). Tokens come in
   /// order.
@@ -48,7 +62,7 @@ struct kv_buffer4 {
   void put(const ops::kv_rows<code>& all, index b, index head, index j, const T* x) const {
     const index place = all.of(b, head).place(j);
     if constexpr (!Keys) {
-      const index at = (b * tokens + place) * Heads + head;
+      const index at = (b * places.tokens + place) * Heads + head;
       scales[at] = encode(H, x, 1, data + at * pairs);
     } else {
       const index unit = b * Heads + head, t = j % block;
@@ -81,8 +95,8 @@ struct kv_buffer4 {
 
  private:
   /// Bytes of codes, and scales, of one sequence.
-  constexpr index codes() const { return tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
-  constexpr index factors() const { return Keys ? tokens / block * Heads * H : tokens * Heads; }
+  constexpr index codes() const { return places.tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
+  constexpr index factors() const { return places.tokens * Heads * (Keys ? H : block) / block; }
   /// Codes of n numbers, `step` apart; returns their scale, max|x| / 7, 1 for zeros.
   template <class T>
   static float encode(index n, const T* x, index step, code* to) {

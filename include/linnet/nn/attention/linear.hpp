@@ -2,9 +2,7 @@
 /// @file
 /// Linear attention as a layer: a kernel of features instead of the softmax (zoo D9).
 
-#include <linnet/nn/attention/policy.hpp>
-#include <linnet/nn/linear.hpp>
-#include <linnet/ops/elementwise.hpp>
+#include <linnet/nn/attention/maps.hpp>
 #include <linnet/ops/linear_attention.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -42,24 +40,17 @@ struct linear : policy {
 
   template <attention_shape A>
   struct layer {
-    static_assert(A.heads % A.kv_heads == 0,
-                  "linnet::attention::linear: heads must be a multiple of kv_heads");
-    static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
-                  "linnet::attention::linear: rotary positions need an even head width d_kv");
     static_assert(!A.cross,
                   "linnet::attention::linear: mixes one sequence; it has no cross-attention");
-    static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv();
+    using maps = linnet::detail::attention_maps<A>;
+    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv;
     static constexpr index state_size = ops::linear_attention_state(A.d_kv);
-    using to_query = linnet::linear<in, n, A.bias>;
-    using to_key = linnet::linear<in, kv, A.bias>;
-    using to_output = linnet::linear<n, out, A.bias>;
+    using to_query = typename maps::to_query;
+    using to_key = typename maps::to_key;
+    using to_output = typename maps::to_output;
 
     template <class Form>
-    struct params {
-      typename to_query::template params<Form> q{};
-      typename to_key::template params<Form> k{}, v{};
-      typename to_output::template params<Form> o{};
-    };
+    using params = typename maps::template params<Form>;
     template <class F, class... P>
     static constexpr void visit(F&& f, const path& at, P&... p) {
       to_query::visit(f, at / "q", p.q...);

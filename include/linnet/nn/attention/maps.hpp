@@ -1,7 +1,7 @@
 #pragma once
 /// @file
-/// What the sparse and low-rank kinds of attention share: the linear maps around the mixing of
-/// tokens, their buffers, and rotary positions.
+/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
+/// read whole sequences their buffers and rotary positions.
 
 #include <linnet/nn/attention/policy.hpp>
 #include <linnet/nn/linear.hpp>
@@ -12,8 +12,8 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The maps x -> q, k, v and mixed -> y of self-attention over whole sequences, named as those of
-/// attention::full. With `SharedKey` there are no keys here: the kind makes them from the queries.
+/// The maps x -> q, k, v and mixed -> y, and what self-attention over whole sequences does around
+/// its mixing. With `SharedKey` there are no keys here: the kind makes them from the queries.
 template <attention_shape A, bool SharedKey = false>
 struct attention_maps {
   static_assert(A.heads % A.kv_heads == 0,
