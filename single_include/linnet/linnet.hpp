@@ -7020,6 +7020,8 @@ result<void> acceptable(const char* where, const limits& l) {
   if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
   if (l.blocks > 0 && M::cache::code == kv_code::int4)
     return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
+  if (l.chunk > 0 && l.logits > l.chunk)
+    return refuse("limits.logits", "no more than limits.chunk", l.logits);
   if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
   if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
   if constexpr (M::family == model_family::t5) {
@@ -7779,6 +7781,18 @@ class session {
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
     return advance(tokens, batch, lengths, false);
   }
+  /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
+  /// logits of what follows them, empty from the first part on that feed() refuses.
+  std::span<T> read(std::span<const token> tokens) {
+    std::span<T> logits;
+    while (!tokens.empty()) {
+      const auto part = tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk())));
+      logits = feed(part);
+      if (logits.empty()) break;
+      tokens = tokens.subspan(part.size());
+    }
+    return logits;
+  }
   /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
   /// [length, vocabulary] of what follows each.
   std::span<T> feed_all(std::span<const token> tokens) { return feed_all(tokens, 1, {}); }
@@ -7798,14 +7812,7 @@ class session {
       return encode(tokens) ? feed({&first, 1}) : std::span<T>();
     } else {
       reset();
-      std::span<T> logits;
-      for (std::span<const token> rest = tokens; !rest.empty();) {
-        const auto part = rest.first((std::min)(rest.size(), static_cast<std::size_t>(chunk())));
-        logits = feed(part);
-        if (logits.empty()) break;
-        rest = rest.subspan(part.size());
-      }
-      return logits;
+      return read(tokens);
     }
   }
 
@@ -8185,7 +8192,7 @@ class contrast {
     const index count = std::ssize(so_far);
     if (read_ != unknown && count < read_) logits_ = {};  // another text: start() was forgotten
     if (read_ != unknown && count > read_ && !logits_.empty())
-      logits_ = amateur_->feed(so_far.subspan(static_cast<std::size_t>(read_)));
+      logits_ = amateur_->read(so_far.subspan(static_cast<std::size_t>(read_)));
     read_ = count;
     if (logits_.size() != expert.size()) return;
     const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
@@ -8328,7 +8335,7 @@ class speculative {
       std::copy(tokens.begin(), tokens.end(), at_.text);
       if (known_ == 1) return M::vocabulary > tokens[0] && tokens[0] >= 0;
       return tokens[at(known_ - 1)] >= 0 && tokens[at(known_ - 1)] < vocabulary &&
-             !target_->feed(tokens.first(at(known_ - 1))).empty();
+             !target_->read(tokens.first(at(known_ - 1))).empty();
     }
   }
 
@@ -8347,7 +8354,7 @@ class speculative {
     index drafted = 0;
     for (; drafting_ && drafted < wanted; ++drafted) {
       const index end = known_ + drafted;
-      const auto logits = draft_->feed(so_far(end).subspan(at(draft_->position())));
+      const auto logits = draft_->read(so_far(end).subspan(at(draft_->position())));
       if (logits.empty()) {
         drafting_ = false;  // the text has outgrown it
         break;

@@ -255,9 +255,10 @@ BOOST_AUTO_TEST_CASE(greedy_texts) {
   using E = ln::t5<tiny_t5_shape>;
   using F = ln::t5<tiny_t5_shape, ln::ffn::skip>;
   const auto check = [&]<class A, class B>(const ln::packed<A>& p, const ln::packed<B>& q) {
-    for (const index drafts : {1, 3, 6}) {
-      auto target = opened(p, {.source = 9, .target = 20, .logits = drafts + 1});
-      auto draft = opened(q, {.source = 9, .target = 20});
+    for (const auto& [drafts, chunk, draft_chunk] :
+         {std::array<index, 3>{1, 0, 0}, {3, 0, 0}, {6, 0, 0}, {3, 4, 2}}) {
+      auto target = opened(p, {.source = 9, .target = 20, .chunk = chunk, .logits = drafts + 1});
+      auto draft = opened(q, {.source = 9, .target = 20, .chunk = draft_chunk});
       auto fast = ln::speculative<A, B>::open(target, draft, drafts);
       BOOST_REQUIRE(static_cast<bool>(fast));
       const auto compare = [&](std::span<const token> prompt, const ln::generation& g) {

@@ -44,7 +44,7 @@ class contrast {
     const index count = std::ssize(so_far);
     if (read_ != unknown && count < read_) logits_ = {};  // another text: start() was forgotten
     if (read_ != unknown && count > read_ && !logits_.empty())
-      logits_ = amateur_->feed(so_far.subspan(static_cast<std::size_t>(read_)));
+      logits_ = amateur_->read(so_far.subspan(static_cast<std::size_t>(read_)));
     read_ = count;
     if (logits_.size() != expert.size()) return;
     const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));

@@ -181,6 +181,18 @@ class session {
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
     return advance(tokens, batch, lengths, false);
   }
+  /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
+  /// logits of what follows them, empty from the first part on that feed() refuses.
+  std::span<T> read(std::span<const token> tokens) {
+    std::span<T> logits;
+    while (!tokens.empty()) {
+      const auto part = tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk())));
+      logits = feed(part);
+      if (logits.empty()) break;
+      tokens = tokens.subspan(part.size());
+    }
+    return logits;
+  }
   /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
   /// [length, vocabulary] of what follows each.
   std::span<T> feed_all(std::span<const token> tokens) { return feed_all(tokens, 1, {}); }
@@ -200,14 +212,7 @@ class session {
       return encode(tokens) ? feed({&first, 1}) : std::span<T>();
     } else {
       reset();
-      std::span<T> logits;
-      for (std::span<const token> rest = tokens; !rest.empty();) {
-        const auto part = rest.first((std::min)(rest.size(), static_cast<std::size_t>(chunk())));
-        logits = feed(part);
-        if (logits.empty()) break;
-        rest = rest.subspan(part.size());
-      }
-      return logits;
+      return read(tokens);
     }
   }
 

@@ -121,7 +121,7 @@ class speculative {
       std::copy(tokens.begin(), tokens.end(), at_.text);
       if (known_ == 1) return M::vocabulary > tokens[0] && tokens[0] >= 0;
       return tokens[at(known_ - 1)] >= 0 && tokens[at(known_ - 1)] < vocabulary &&
-             !target_->feed(tokens.first(at(known_ - 1))).empty();
+             !target_->read(tokens.first(at(known_ - 1))).empty();
     }
   }
 
@@ -140,7 +140,7 @@ class speculative {
     index drafted = 0;
     for (; drafting_ && drafted < wanted; ++drafted) {
       const index end = known_ + drafted;
-      const auto logits = draft_->feed(so_far(end).subspan(at(draft_->position())));
+      const auto logits = draft_->read(so_far(end).subspan(at(draft_->position())));
       if (logits.empty()) {
         drafting_ = false;  // the text has outgrown it
         break;

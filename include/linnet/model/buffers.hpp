@@ -64,6 +64,8 @@ result<void> acceptable(const char* where, const limits& l) {
   if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
   if (l.blocks > 0 && M::cache::code == kv_code::int4)
     return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
+  if (l.chunk > 0 && l.logits > l.chunk)
+    return refuse("limits.logits", "no more than limits.chunk", l.logits);
   if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
   if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
   if constexpr (M::family == model_family::t5) {
