@@ -1,6 +1,7 @@
 // Layers alone, at T5-Mini's sizes (width 384, hidden 1536, 8 heads of 32) on one thread: attention
 // and the feed-forwards, forward and backward, for a number of tokens.
 
+#include <linnet/model/buffers.hpp>
 #include <linnet/nn/attention/full.hpp>
 #include <linnet/nn/ffn.hpp>
 
@@ -16,39 +17,25 @@ constexpr ln::index width = 384, hidden = 1536;
 template <class L>
 class alone {
  public:
-  explicit alone(ln::index length) : rows_(length) {
-    ln::extents e;
-    e.length = length;
-    e.training = true;
-    ln::planner sizes;
-    (void)L::template plan<float>(sizes, e);
-    keep_ = ln::memory_block(sizes.keep.peak());
-    scratch_ = ln::memory_block(sizes.scratch.peak());
-    ln::planner m;
-    m.keep = ln::arena(keep_.data(), keep_.size());
-    m.scratch = ln::arena(scratch_.data(), scratch_.size());
-    cache_ = L::template plan<float>(m, e);
+  explicit alone(ln::index length) : rows_(length), buffers_(training(length)) {
     w_.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
       for (ln::index i = 0; i < info.size(); ++i)
         leaf.data[i] = 0.01f * static_cast<float>(i % 7 - 3);
     });
-    L::visit(
-        [&](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
-          ln::ops::pack(ctx_.on, info.rows, info.columns, from, to);
-          to.rows = from.data;
-        },
-        ln::path{}, p_.tree(), w_.tree());
+    ln::detail::pack_tree<L>(ctx_.on, w_, p_);
+    ln::detail::attach_rows<L>(w_, p_);
     ctx_.on.level = ln::simd::best();
     ctx_.length = length;
     for (auto* x : {&x_, &y_, &dy_, &dx_})
       x->assign(static_cast<std::size_t>(length * width), 0.5f);
   }
   void forward() {
-    L::template forward<float, S>(p_.tree(), {x_.data(), rows_}, {y_.data(), rows_}, cache_, ctx_);
+    L::template forward<float, S>(p_.tree(), {x_.data(), rows_}, {y_.data(), rows_}, buffers_.cache,
+                                  ctx_);
   }
   void backward() {
     L::template backward<float, S>(p_.tree(), g_.tree(), {x_.data(), rows_}, {dy_.data(), rows_},
-                                   {dx_.data(), rows_}, cache_, ctx_);
+                                   {dx_.data(), rows_}, buffers_.cache, ctx_);
   }
   double flops() const {
     ln::extents e;
@@ -57,12 +44,18 @@ class alone {
   }
 
  private:
+  static ln::extents training(ln::index length) {
+    ln::extents e;
+    e.length = length;
+    e.training = true;
+    return e;
+  }
+
   ln::index rows_;
   ln::detail::tensor_block<L, ln::form::canonical<float, S>> w_;
   ln::detail::tensor_block<L, ln::form::gradient<float>> g_;
   ln::detail::tensor_block<L, ln::form::kernel<float, S>> p_;
-  ln::memory_block keep_, scratch_;
-  typename L::template cache<float> cache_{};
+  ln::detail::lone_buffers<L, float> buffers_;
   ln::context<float> ctx_;
   std::vector<float> x_, y_, dy_, dx_;
 };

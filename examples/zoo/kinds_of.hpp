@@ -49,11 +49,6 @@ class lone_layer_of final : public lone_layer {
     e.training = p.training;
     return e;
   }
-  static ln::planner sizes_of(const layer_plan& p) {
-    ln::planner sizes;
-    (void)layer::template plan<float>(sizes, extents_of(p));
-    return sizes;
-  }
   /// Positions of the rotary table.
   static ln::index positions(const layer_plan& p) {
     return std::max(p.length, ln::index{Kind::slots});
@@ -69,32 +64,15 @@ class lone_layer_of final : public lone_layer {
                                (half ? 2 * length * (length - 1) * kind_width : 0));
   }
   static ln::index bytes(const layer_plan& p) {
-    const ln::planner sizes = sizes_of(p);
-    return sizes.state.peak() + sizes.keep.peak() + sizes.scratch.peak();
+    return ln::detail::lone_buffers<layer, float>::bytes(extents_of(p));
   }
 
-  explicit lone_layer_of(const layer_plan& p) : plan_(p) {
-    const ln::planner sizes = sizes_of(p);
-    state_ = ln::memory_block(sizes.state.peak());
-    keep_ = ln::memory_block(sizes.keep.peak());
-    scratch_ = ln::memory_block(sizes.scratch.peak());
-    ln::planner m;
-    m.state = ln::arena(state_.data(), state_.size());
-    m.keep = ln::arena(keep_.data(), keep_.size());
-    m.scratch = ln::arena(scratch_.data(), scratch_.size());
-    cache_ = layer::template plan<float>(m, extents_of(p));
-    if ((sizes.state.peak() > 0 && !state_.data()) || !keep_.data() || !scratch_.data() ||
-        !weights_.valid() || !gradient_.valid())
+  explicit lone_layer_of(const layer_plan& p) : plan_(p), buffers_(extents_of(p)) {
+    if (!buffers_.valid() || !weights_.valid() || !gradient_.valid())
       throw failure("not enough memory for a layer of " + Kind::name());
     ln::initialize(weights_, ln::seed{1});
     packed_ = ln::pack(weights_);
-    // A backward pass reads the rows of the matrices too.
-    layer::visit(
-        [](const ln::path&, const ln::tensor_info&, auto& to, const auto& from) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
-            to.rows = from.data;
-        },
-        ln::path{}, packed_.tree(), weights_.tree());
+    ln::detail::attach_rows<layer>(weights_, packed_);
     ln::random_stream random(ln::seed{2});
     for (auto* x : {&x_, &y_, &dy_, &dx_}) x->resize(static_cast<std::size_t>(p.length * d));
     for (float& x : x_) x = static_cast<float>(random.normal());
@@ -112,14 +90,14 @@ class lone_layer_of final : public lone_layer {
   void forward() override {
     run([this](auto& ctx) {
       layer::template forward<float, S>(packed_.tree(), {x_.data(), plan_.length},
-                                        {y_.data(), plan_.length}, cache_, ctx);
+                                        {y_.data(), plan_.length}, buffers_.cache, ctx);
     });
   }
   void backward() override {
     run([this](auto& ctx) {
       layer::template backward<float, S>(packed_.tree(), gradient_.tree(),
                                          {x_.data(), plan_.length}, {dy_.data(), plan_.length},
-                                         {dx_.data(), plan_.length}, cache_, ctx);
+                                         {dx_.data(), plan_.length}, buffers_.cache, ctx);
     });
   }
 
@@ -142,8 +120,7 @@ class lone_layer_of final : public lone_layer {
   }
 
   layer_plan plan_;
-  ln::memory_block state_, keep_, scratch_;
-  typename layer::template cache<float> cache_{};
+  ln::detail::lone_buffers<layer, float> buffers_;
   ln::weights<alone> weights_;
   ln::packed<alone> packed_;
   ln::gradients<alone> gradient_;

@@ -6222,16 +6222,32 @@ class packed : public detail::tensor_block<M, form::kernel<T, S>> {
 
 namespace detail {
 
-/// Rewrites `p` from `w`. Called by every thread of a team.
-template <class M, class T, class S>
-void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T, S>& p) {
-  M::visit(
+/// Rewrites the kernel form `p` of a layer or model `L` from its canonical weights. Called by every
+/// thread of a team.
+template <class L, class W, class P>
+void pack_tree(const ops::machine& on, const W& w, P& p) {
+  L::visit(
       [&](const path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(to));
+          using scalar = std::remove_cvref_t<decltype(*from)>;
+          ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
         } else {
           ops::pack(on, info.rows, info.columns, from, to);
         }
+      },
+      path{}, p.tree(), w.tree());
+}
+/// The same for a model.
+template <class M, class T, class S>
+void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T, S>& p) {
+  pack_tree<M>(on, w, p);
+}
+/// Shows `p` the canonical rows of its matrices of numbers, which backward() reads.
+template <class L, class W, class P>
+void attach_rows(const W& w, P& p) {
+  L::visit(
+      [](const path&, const tensor_info&, auto& to, const auto& from) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
       },
       path{}, p.tree(), w.tree());
 }
@@ -6987,6 +7003,45 @@ constexpr plan_sizes plan_for(const limits& l, purpose use) {
   (void)M::template plan<T>(m, l, use);
   return {m.state.peak(), m.keep.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
 }
+
+/// The buffers of one layer, in memory of its own: for checks and benchmarks of layers alone.
+/// Zeros.
+template <class Layer, class T>
+struct lone_buffers {
+  memory_block state, keep, scratch;
+  typename Layer::template cache<T> cache{};
+
+  explicit lone_buffers(const extents& e) : lone_buffers(e, sizes_for(e)) {}
+  /// Whether memory was there for what the layer needs.
+  bool valid() const { return enough; }
+  /// Bytes that a layer needs.
+  static constexpr index bytes(const extents& e) {
+    const planner sizes = sizes_for(e);
+    return sizes.state.peak() + sizes.keep.peak() + sizes.scratch.peak();
+  }
+
+ private:
+  static constexpr planner sizes_for(const extents& e) {
+    planner sizes;
+    (void)Layer::template plan<T>(sizes, e);
+    return sizes;
+  }
+  lone_buffers(const extents& e, const planner& sizes)
+      : state(sizes.state.peak()), keep(sizes.keep.peak()), scratch(sizes.scratch.peak()) {
+    const auto short_of = [](const arena& a, const memory_block& b) {
+      return a.peak() > 0 && b.data() == nullptr;
+    };
+    enough = !short_of(sizes.state, state) && !short_of(sizes.keep, keep) &&
+             !short_of(sizes.scratch, scratch);
+    if (!enough) return;
+    planner m;
+    m.state = arena(state.data(), state.size());
+    m.keep = arena(keep.data(), keep.size());
+    m.scratch = arena(scratch.data(), scratch.size());
+    cache = Layer::template plan<T>(m, e);
+  }
+  bool enough = false;
+};
 
 /// The workspace of model M inside memory, and where its products round their inputs.
 template <class M, class T>
@@ -17370,6 +17425,21 @@ void compare_gradient(const std::string& name, index n, double* values, const do
   }
 }
 
+/// The same for every parameter of a layer or model `L`.
+template <class L, class W, class G, class Loss>
+void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&& loss) {
+  L::visit(
+      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
+        double* data = nullptr;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          data = values;
+        else
+          data = values.data;
+        compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
+      },
+      path{}, w.tree(), g.tree());
+}
+
 inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream,
                         double deviation = 1) {
   random_stream random(seed{seed_value}, stream);
@@ -17421,14 +17491,9 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
       values[i] = deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0);
   });
 
-  planner sizes;
-  (void)Layer::template plan<double>(sizes, e);
-  memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak()), state(sizes.state.peak());
-  planner m;
-  m.keep = arena(keep.data(), keep.size());
-  m.scratch = arena(scratch.data(), scratch.size());
-  m.state = arena(state.data(), state.size());
-  auto cache = Layer::template plan<double>(m, e);
+  detail::lone_buffers<Layer, double> buffers(e);
+  auto& cache = buffers.cache;
+  detail::attach_rows<Layer>(w, p);
 
   context<double> ctx;
   ctx.on.level = simd::best();
@@ -17446,16 +17511,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   ctx.dropout = {how.seed, 7, 3, how.dropout};
 
   const auto loss = [&] {
-    Layer::visit(
-        [&](const path&, const tensor_info& info, auto& to, const auto& from) {
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            std::copy_n(from, info.size(), const_cast<double*>(to));
-          } else {
-            ops::pack(ctx.on, info.rows, info.columns, from, to);
-            to.rows = from.data;
-          }
-        },
-        path{}, p.tree(), w.tree());
+    detail::pack_tree<Layer>(ctx.on, w, p);
     Layer::template forward<double, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, cache, ctx);
     double sum = 0;
     for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
@@ -17491,16 +17547,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(),
                              how.step, report, loss);
   }
-  Layer::visit(
-      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
-        double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          data = values;
-        else
-          data = values.data;
-        detail::compare_gradient(at.str(), info.size(), data, gradient, how.step, report, loss);
-      },
-      path{}, w.tree(), g.tree());
+  detail::compare_parameters<Layer>(w, g, how.step, report, loss);
   return report;
 }
 
@@ -17517,11 +17564,7 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   memory_block memory(detail::plan_for<M, double>(l, purpose::training).total());
   auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;
   const ops::machine on{team{}, simd::resolve(l.level)};
-  M::visit(
-      [](const path&, const tensor_info&, auto& to, const auto& from) {
-        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
-      },
-      path{}, p.tree(), w.tree());
+  detail::attach_rows<M>(w, p);
   const auto loss = [&] {
     detail::pack_into(on, w, p);
     return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss)
@@ -17538,16 +17581,7 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
     for (index i = 0; i < info.size(); ++i)
       leaf[i] = info.kind == role::average ? 0 : leaf[i] - start;
   });
-  M::visit(
-      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
-        double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          data = values;
-        else
-          data = values.data;
-        detail::compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
-      },
-      path{}, w.tree(), g.tree());
+  detail::compare_parameters<M>(w, g, step, report, loss);
   return report;
 }
 

@@ -57,16 +57,11 @@ BOOST_AUTO_TEST_CASE(values) {
     });
     ln::extents e;
     e.length = 1;
-    ln::planner sizes, m;
-    (void)L::template plan<double>(sizes, e);
-    const ln::memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak());
-    m.keep = ln::arena(keep.data(), keep.size());
-    m.scratch = ln::arena(scratch.data(), scratch.size());
-    auto cache = L::template plan<double>(m, e);
+    ln::detail::lone_buffers<L, double> buffers(e);
     ln::context<double> ctx;
     ctx.length = 1;
     double y = 0;
-    L::template forward<double, ln::storage::f64>(p.tree(), {&x, 1}, {&y, 1}, cache, ctx);
+    L::template forward<double, ln::storage::f64>(p.tree(), {&x, 1}, {&y, 1}, buffers.cache, ctx);
     return y;
   };
   BOOST_TEST(run(ln::ffn::relu::layer<1, 1, false>{}, 2, 3, 0.5) == 3.0);

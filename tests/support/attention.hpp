@@ -65,26 +65,10 @@ struct attention_run {
     e.length = length;
     e.threads = threads;
     e.training = true;
-    ln::planner sizes;
-    (void)Layer::template plan<T>(sizes, e);
-    ln::memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak()),
-        state(sizes.state.peak());
-    ln::planner m;
-    m.keep = ln::arena(keep.data(), keep.size());
-    m.scratch = ln::arena(scratch.data(), scratch.size());
-    m.state = ln::arena(state.data(), state.size());
-    auto cache = Layer::template plan<T>(m, e);
+    ln::detail::lone_buffers<Layer, T> buffers(e);
     ln::detail::tensor_block<Layer, ln::form::kernel<T, S>> p;
-    Layer::visit(
-        [&](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            std::copy_n(from, info.size(), const_cast<T*>(to));
-          } else {
-            ln::ops::pack(ln::ops::machine{}, info.rows, info.columns, from, to);
-            to.rows = from.data;
-          }
-        },
-        ln::path{}, p.tree(), weights.tree());
+    ln::detail::pack_tree<Layer>({}, weights, p);
+    ln::detail::attach_rows<Layer>(weights, p);
     std::fill(dx.begin(), dx.end(), T(0));
     std::fill(d_bias.begin(), d_bias.end(), T(0));
     gradients.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
@@ -103,10 +87,11 @@ struct attention_run {
       ctx.dropout = dropout;
       ctx.layer = layer;
       const index rows = batch * length;
-      Layer::template forward<T, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, cache, ctx);
+      Layer::template forward<T, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, buffers.cache,
+                                    ctx);
       if (back)
         Layer::template backward<T, S>(p.tree(), gradients.tree(), {x.data(), rows},
-                                       {dy.data(), rows}, {dx.data(), rows}, cache, ctx);
+                                       {dy.data(), rows}, {dx.data(), rows}, buffers.cache, ctx);
     });
   }
 };
@@ -215,12 +200,10 @@ void check_float(index length, std::vector<index> lengths, index heads = 0, inde
 /// Bytes that a layer plans for one training call of this length.
 template <class Layer>
 constexpr index planned(index length) {
-  ln::planner m;
   ln::extents e;
   e.length = length;
   e.training = true;
-  (void)Layer::template plan<float>(m, e);
-  return m.state.peak() + m.keep.peak() + m.scratch.peak();
+  return ln::detail::lone_buffers<Layer, float>::bytes(e);
 }
 /// Work of one forward call.
 template <class Layer>

@@ -45,19 +45,14 @@ struct lone_layer {
     e.batch = batch;
     e.length = length;
     e.training = training;
-    ln::planner sizes, m;
-    (void)Layer::template plan<double>(sizes, e);
-    const ln::memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak());
-    m.keep = ln::arena(keep.data(), keep.size());
-    m.scratch = ln::arena(scratch.data(), scratch.size());
-    auto cache = Layer::template plan<double>(m, e);
+    ln::detail::lone_buffers<Layer, double> buffers(e);
     ln::context<double> ctx;
     ctx.on.level = ln::simd::best();
     ctx.batch = batch;
     ctx.length = length;
     std::vector<double> y(at(batch * length * Layer::out));
     Layer::template forward<double, S>(p.tree(), {x.data(), batch * length},
-                                       {y.data(), batch * length}, cache, ctx);
+                                       {y.data(), batch * length}, buffers.cache, ctx);
     return y;
   }
 };

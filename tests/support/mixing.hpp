@@ -17,20 +17,9 @@ class mixing {
   static constexpr index d = Layer::in;
 
   /// `capacity` makes it one that continues sequences, `training` one with a backward pass.
-  explicit mixing(const ln::extents& e, index d_kv = 0) : extents_(e) {
-    extents_.threads = 3;
-    ln::planner sizes;
-    (void)Layer::template plan<T>(sizes, extents_);
-    state_ = ln::memory_block(sizes.state.peak());
-    keep_ = ln::memory_block(sizes.keep.peak());
-    scratch_ = ln::memory_block(sizes.scratch.peak());
-    ln::planner m;
-    m.state = ln::arena(state_.data(), state_.size());
-    m.keep = ln::arena(keep_.data(), keep_.size());
-    m.scratch = ln::arena(scratch_.data(), scratch_.size());
-    cache = Layer::template plan<T>(m, extents_);
+  explicit mixing(const ln::extents& e, index d_kv = 0) : buffers_(on_three_threads(e)) {
     // What a layer reads before it has written it shows.
-    for (auto* const block : {&state_, &keep_, &scratch_})
+    for (auto* const block : {&buffers_.state, &buffers_.keep, &buffers_.scratch})
       std::fill_n(static_cast<T*>(block->data()), block->size() / static_cast<index>(sizeof(T)),
                   std::numeric_limits<T>::quiet_NaN());
     const index positions = (std::max)(e.length, e.capacity);
@@ -43,16 +32,8 @@ class mixing {
       for (index i = 0; i < info.size(); ++i)
         values_of(leaf)[i] = static_cast<T>(width * random.normal());
     });
-    Layer::visit(
-        [&](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            std::copy_n(from, info.size(), const_cast<T*>(to));
-          } else {
-            ln::ops::pack(ln::ops::machine{}, info.rows, info.columns, from, to);
-            to.rows = from.data;
-          }
-        },
-        ln::path{}, p.tree(), w.tree());
+    ln::detail::pack_tree<Layer>({}, w, p);
+    ln::detail::attach_rows<Layer>(w, p);
   }
 
   /// y[batch, length, d]. With `past`, continues sequences.
@@ -61,7 +42,8 @@ class mixing {
                          const std::vector<index>& past = {}, int threads = 1) {
     std::vector<T> y(x.size(), T(77));
     run(x, length, lengths, past, threads, [&](auto& ctx, index rows) {
-      Layer::template forward<T, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, cache, ctx);
+      Layer::template forward<T, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, buffers_.cache,
+                                    ctx);
     });
     return y;
   }
@@ -71,7 +53,7 @@ class mixing {
     std::vector<T> dx(x.size());
     run(x, length, lengths, {}, threads, [&](auto& ctx, index rows) {
       Layer::template backward<T, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows},
-                                     {dx.data(), rows}, cache, ctx);
+                                     {dx.data(), rows}, buffers_.cache, ctx);
     });
     return dx;
   }
@@ -79,9 +61,12 @@ class mixing {
   ln::detail::tensor_block<Layer, ln::form::canonical<T, S>> w;
   ln::detail::tensor_block<Layer, ln::form::kernel<T, S>> p;
   ln::detail::tensor_block<Layer, ln::form::gradient<T>> g;
-  typename Layer::template cache<T> cache;
 
  private:
+  static ln::extents on_three_threads(ln::extents e) {
+    e.threads = 3;
+    return e;
+  }
   template <class F>
   void run(const std::vector<T>& x, index length, const std::vector<index>& lengths,
            const std::vector<index>& past, int threads, F&& f) {
@@ -98,17 +83,14 @@ class mixing {
     });
   }
 
-  ln::extents extents_;
-  ln::memory_block state_, keep_, scratch_;
+  ln::detail::lone_buffers<Layer, T> buffers_;
   std::vector<T> rope_;
 };
 
 /// Bytes that a call needs.
 template <class Layer, class T = float>
 constexpr index bytes_of(const ln::extents& e) {
-  ln::planner m;
-  (void)Layer::template plan<T>(m, e);
-  return m.state.peak() + m.keep.peak() + m.scratch.peak();
+  return ln::detail::lone_buffers<Layer, T>::bytes(e);
 }
 /// Bytes of what lasts while decoding.
 template <class Layer, class T = float>

@@ -32,6 +32,45 @@ constexpr plan_sizes plan_for(const limits& l, purpose use) {
   return {m.state.peak(), m.keep.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
 }
 
+/// The buffers of one layer, in memory of its own: for checks and benchmarks of layers alone.
+/// Zeros.
+template <class Layer, class T>
+struct lone_buffers {
+  memory_block state, keep, scratch;
+  typename Layer::template cache<T> cache{};
+
+  explicit lone_buffers(const extents& e) : lone_buffers(e, sizes_for(e)) {}
+  /// Whether memory was there for what the layer needs.
+  bool valid() const { return enough; }
+  /// Bytes that a layer needs.
+  static constexpr index bytes(const extents& e) {
+    const planner sizes = sizes_for(e);
+    return sizes.state.peak() + sizes.keep.peak() + sizes.scratch.peak();
+  }
+
+ private:
+  static constexpr planner sizes_for(const extents& e) {
+    planner sizes;
+    (void)Layer::template plan<T>(sizes, e);
+    return sizes;
+  }
+  lone_buffers(const extents& e, const planner& sizes)
+      : state(sizes.state.peak()), keep(sizes.keep.peak()), scratch(sizes.scratch.peak()) {
+    const auto short_of = [](const arena& a, const memory_block& b) {
+      return a.peak() > 0 && b.data() == nullptr;
+    };
+    enough = !short_of(sizes.state, state) && !short_of(sizes.keep, keep) &&
+             !short_of(sizes.scratch, scratch);
+    if (!enough) return;
+    planner m;
+    m.state = arena(state.data(), state.size());
+    m.keep = arena(keep.data(), keep.size());
+    m.scratch = arena(scratch.data(), scratch.size());
+    cache = Layer::template plan<T>(m, e);
+  }
+  bool enough = false;
+};
+
 /// The workspace of model M inside memory, and where its products round their inputs.
 template <class M, class T>
 struct placed_workspace {

@@ -121,16 +121,32 @@ class packed : public detail::tensor_block<M, form::kernel<T, S>> {
 
 namespace detail {
 
-/// Rewrites `p` from `w`. Called by every thread of a team.
-template <class M, class T, class S>
-void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T, S>& p) {
-  M::visit(
+/// Rewrites the kernel form `p` of a layer or model `L` from its canonical weights. Called by every
+/// thread of a team.
+template <class L, class W, class P>
+void pack_tree(const ops::machine& on, const W& w, P& p) {
+  L::visit(
       [&](const path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(to));
+          using scalar = std::remove_cvref_t<decltype(*from)>;
+          ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
         } else {
           ops::pack(on, info.rows, info.columns, from, to);
         }
+      },
+      path{}, p.tree(), w.tree());
+}
+/// The same for a model.
+template <class M, class T, class S>
+void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T, S>& p) {
+  pack_tree<M>(on, w, p);
+}
+/// Shows `p` the canonical rows of its matrices of numbers, which backward() reads.
+template <class L, class W, class P>
+void attach_rows(const W& w, P& p) {
+  L::visit(
+      [](const path&, const tensor_info&, auto& to, const auto& from) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
       },
       path{}, p.tree(), w.tree());
 }

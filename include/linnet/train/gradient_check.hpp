@@ -75,6 +75,21 @@ void compare_gradient(const std::string& name, index n, double* values, const do
   }
 }
 
+/// The same for every parameter of a layer or model `L`.
+template <class L, class W, class G, class Loss>
+void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&& loss) {
+  L::visit(
+      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
+        double* data = nullptr;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          data = values;
+        else
+          data = values.data;
+        compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
+      },
+      path{}, w.tree(), g.tree());
+}
+
 inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream,
                         double deviation = 1) {
   random_stream random(seed{seed_value}, stream);
@@ -126,14 +141,9 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
       values[i] = deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0);
   });
 
-  planner sizes;
-  (void)Layer::template plan<double>(sizes, e);
-  memory_block keep(sizes.keep.peak()), scratch(sizes.scratch.peak()), state(sizes.state.peak());
-  planner m;
-  m.keep = arena(keep.data(), keep.size());
-  m.scratch = arena(scratch.data(), scratch.size());
-  m.state = arena(state.data(), state.size());
-  auto cache = Layer::template plan<double>(m, e);
+  detail::lone_buffers<Layer, double> buffers(e);
+  auto& cache = buffers.cache;
+  detail::attach_rows<Layer>(w, p);
 
   context<double> ctx;
   ctx.on.level = simd::best();
@@ -151,16 +161,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   ctx.dropout = {how.seed, 7, 3, how.dropout};
 
   const auto loss = [&] {
-    Layer::visit(
-        [&](const path&, const tensor_info& info, auto& to, const auto& from) {
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            std::copy_n(from, info.size(), const_cast<double*>(to));
-          } else {
-            ops::pack(ctx.on, info.rows, info.columns, from, to);
-            to.rows = from.data;
-          }
-        },
-        path{}, p.tree(), w.tree());
+    detail::pack_tree<Layer>(ctx.on, w, p);
     Layer::template forward<double, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, cache, ctx);
     double sum = 0;
     for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
@@ -196,16 +197,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(),
                              how.step, report, loss);
   }
-  Layer::visit(
-      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
-        double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          data = values;
-        else
-          data = values.data;
-        detail::compare_gradient(at.str(), info.size(), data, gradient, how.step, report, loss);
-      },
-      path{}, w.tree(), g.tree());
+  detail::compare_parameters<Layer>(w, g, how.step, report, loss);
   return report;
 }
 
@@ -222,11 +214,7 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   memory_block memory(detail::plan_for<M, double>(l, purpose::training).total());
   auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;
   const ops::machine on{team{}, simd::resolve(l.level)};
-  M::visit(
-      [](const path&, const tensor_info&, auto& to, const auto& from) {
-        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
-      },
-      path{}, p.tree(), w.tree());
+  detail::attach_rows<M>(w, p);
   const auto loss = [&] {
     detail::pack_into(on, w, p);
     return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss)
@@ -243,16 +231,7 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
     for (index i = 0; i < info.size(); ++i)
       leaf[i] = info.kind == role::average ? 0 : leaf[i] - start;
   });
-  M::visit(
-      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
-        double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          data = values;
-        else
-          data = values.data;
-        detail::compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
-      },
-      path{}, w.tree(), g.tree());
+  detail::compare_parameters<M>(w, g, step, report, loss);
   return report;
 }
 
