@@ -11,13 +11,22 @@ using decoder = ln::decoder<tiny_decoder_shape>;
 using gpt2 = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned,
                          ln::ffn::gelu_tanh, ln::bias::all>;
 
+// States that are summaries, and a ring that is used again.
+using mamba =
+    ln::decoder<tiny_decoder_shape, ln::mixer::mamba<3, 3>, ln::ffn::skip, ln::position::none>;
+using linear = ln::decoder<tiny_decoder_shape, ln::attention::linear<>>;
+using rwkv4 = ln::rwkv4<tiny_rwkv7_shape>;
+using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
+using window = ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<3>>;
+
 /// Random calls on a batch, each result compared with the same text read anew.
-template <class M>
+template <class M, index Capacity = 12, index Chunk = 0>
 struct random_calls {
   static constexpr bool encodes = M::family == ln::model_family::t5;
-  static constexpr index batch = 4, capacity = 12;
+  static constexpr index batch = 4, capacity = Capacity;
   ln::packed<M, double> p = random_packed<M, double>(3);
-  ln::session<M, double> s = opened(p, {.batch = batch, .source = 7, .target = capacity});
+  ln::session<M, double> s =
+      opened(p, {.batch = batch, .source = 7, .target = capacity, .chunk = Chunk});
   anew<M, double> read{p, 7, capacity};
   ln::random_stream random{ln::seed{11}};
   struct sequence {
@@ -86,14 +95,14 @@ struct random_calls {
   void run() {
     for (int round = 0; round < 40; ++round) {
       start();
-      for (int i = 0; i < 20; ++i) {
+      for (index i = 0; i < 2 * capacity; ++i) {
         const index what = below(4);
         if (what == 0) {
           fork(below(batch), below(batch));
         } else if (what == 1) {
           const index b = below(batch), length = below(capacity);
-          s.truncate(length, b);
-          if (length < std::ssize(all[at(b)].text)) all[at(b)].text.resize(at(length));
+          if constexpr (M::rewinds)
+            if (s.truncate(length, b)) all[at(b)].text.resize(at(length));
         } else {
           feed();
         }
@@ -154,6 +163,13 @@ BOOST_AUTO_TEST_SUITE(forks)
 BOOST_AUTO_TEST_CASE(t5_forks) { random_calls<t5>().run(); }
 BOOST_AUTO_TEST_CASE(decoder_forks) { random_calls<decoder>().run(); }
 BOOST_AUTO_TEST_CASE(gpt2_forks) { random_calls<gpt2>().run(); }
+BOOST_AUTO_TEST_CASE(forks_of_states) {
+  random_calls<mamba>().run();
+  random_calls<linear>().run();
+  random_calls<rwkv4>().run();
+  random_calls<rwkv7>().run();
+}
+BOOST_AUTO_TEST_CASE(forks_of_rings) { random_calls<window, 90, 3>().run(); }
 
 BOOST_AUTO_TEST_CASE(logits_of_every_token) {
   check_feed_all<t5, double>(1);
