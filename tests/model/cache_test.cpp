@@ -187,6 +187,20 @@ BOOST_AUTO_TEST_CASE(rings_of_sinks) {
   check_ring<sinks, double>();
   check_ring<t5_sinks, double>();
 }
+// Rotary positions behind the context are computed as they come, like those of its table.
+BOOST_AUTO_TEST_CASE(positions_beyond_the_context) {
+  static constexpr ln::decoder_shape longer = [] {
+    ln::decoder_shape s = tiny_decoder_shape;
+    s.context = long_length;
+    return s;
+  }();
+  using all_in_the_table = ln::decoder<longer, ln::attention::sliding_window<7>>;
+  static_assert(window::context_length < long_length);
+  const sequences<window, double> beyond(random_packed<window, double>(), long_length);
+  const sequences<all_in_the_table, double> table(random_packed<all_in_the_table, double>(),
+                                                  long_length);
+  BOOST_TEST(distance(beyond.logits, table.logits) <= same_result<double>);
+}
 // Without a ring: the window is shorter than the text, but the chunk is not.
 BOOST_AUTO_TEST_CASE(windows_without_rings) {
   check_cache<window, double>();
