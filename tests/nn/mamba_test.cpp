@@ -126,7 +126,7 @@ BOOST_AUTO_TEST_CASE(associative_scan) {
                  two = self(self, first + count / 2, count - count / 2);
       return {two.first * one.first, two.first * one.second + two.second};
     };
-    BOOST_TEST(distance_of(combined(combined, 0, length).second, m.cache.state[i]) <= 1e-13);
+    BOOST_TEST(distance_of(combined(combined, 0, length).second, m.cache().state[i]) <= 1e-13);
   }
 }
 

@@ -58,6 +58,9 @@ class mixing {
     return dx;
   }
 
+  /// What the last call kept.
+  const auto& cache() const { return buffers_.cache; }
+
   ln::detail::tensor_block<Layer, ln::form::canonical<T, S>> w;
   ln::detail::tensor_block<Layer, ln::form::kernel<T, S>> p;
   ln::detail::tensor_block<Layer, ln::form::gradient<T>> g;
