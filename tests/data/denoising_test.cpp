@@ -475,8 +475,10 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(opening(spans, {1, 128, 0}, ln::byte_tokenizer::t5(), 1) ==
              open + "tokens of text: expected at least 2, got 1");
   for (const ln::denoising& bad :
-       {ln::denoising{.density = 0}, ln::denoising{.density = 1}, ln::denoising{.mean_span = 0.5},
-        ln::denoising{.density = std::numeric_limits<double>::quiet_NaN()}})
+       {ln::denoising{.density = 0}, ln::denoising{.density = 0.999999999},
+        ln::denoising{.mean_span = 0.5},
+        ln::denoising{.density = std::numeric_limits<double>::quiet_NaN()},
+        ln::denoising{.mean_span = std::numeric_limits<double>::infinity()}})
     BOOST_TEST(opening(bad, {1, 128, 0}).starts_with(open + "noise density"));
 }
 

@@ -3,6 +3,7 @@
 
 #include "support/data.hpp"
 #include "support/decoding.hpp"
+#include "support/heap.hpp"
 
 namespace test {
 
@@ -99,6 +100,21 @@ BOOST_AUTO_TEST_CASE(answers_are_greedy_text) {
         boost::test_tools::per_element());
   }
   BOOST_TEST(c.answer({}).empty());
+}
+
+BOOST_AUTO_TEST_CASE(choosing_allocates_nothing) {
+  const auto p = random_packed<M, double>();
+  auto c = opened(p, three, {.batch = 2, .source = 6});
+  const auto sources = tokens(12, M::vocabulary, 1);
+  const std::vector<index> lengths{6, 5};
+  std::vector<index> chosen(2);
+  const auto use = heap_use_of([&] {
+    for (int i = 0; i < 3; ++i) {
+      (void)c.classify(sources, 2, lengths, chosen);
+      (void)c.answer(std::span(sources).first(6));
+    }
+  });
+  BOOST_TEST(use.calls == 0);
 }
 
 BOOST_AUTO_TEST_CASE(refusals) {

@@ -29,7 +29,7 @@ struct denoised_lengths {
 /// A denoising objective.
 struct denoising {
   masking mask = masking::spans;
-  double density = 0.15;  ///< share of tokens to mask, in (0, 1)
+  double density = 0.15;  ///< share of tokens to mask, above 0 and at most 0.95
   double mean_span = 3;   ///< mean length of a masked run, at least 1; masking::spans alone
 
   /// Masked tokens and runs of span corruption in a text of `length` >= 2 tokens. Rounds to even
@@ -63,7 +63,10 @@ struct denoising {
     return length;
   }
   /// Whether the numbers are in their ranges.
-  constexpr bool valid() const { return density > 0 && density < 1 && mean_span >= 1; }
+  bool valid() const {
+    return is_finite(density) && is_finite(mean_span) && density > 0 && density <= 0.95 &&
+           mean_span >= 1;
+  }
 
  private:
   static constexpr index round(float x) {

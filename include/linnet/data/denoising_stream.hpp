@@ -35,7 +35,8 @@ class denoising_stream {
                    std::to_string(got)};
     };
     if (!how.valid())
-      return wrong("noise density", "inside (0, 1), and mean spans of at least 1", how.density);
+      return wrong("noise density", "above 0, at most 0.95, and mean spans of at least 1",
+                   how.density);
     if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
     if (l.source < 4) return wrong("source", "at least 4 tokens", l.source);
     if (text.size() < 2) return wrong("tokens of text", "at least 2", text.size());
