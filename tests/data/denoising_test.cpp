@@ -26,6 +26,8 @@ static_assert(spans.lengths(142).source == 129);
 // Halves are rounded to even: 1.5 -> 2, 4.5 -> 4, 10.5 -> 10; runs 10 / 4 = 2.5 -> 2.
 static_assert(spans.noise_of(10).tokens == 2 && spans.noise_of(30).tokens == 4 &&
               spans.noise_of(70).tokens == 10 && spans.noise_of(34).runs == 2);
+// In float 190 * 0.15 is above 28.5.
+static_assert(spans.noise_of(190).tokens == 29);
 static_assert(ln::denoising{.mean_span = 4}.noise_of(70).runs == 2);
 static_assert(spans.noise_of(2).tokens == 1 && spans.noise_of(2).runs == 1);
 

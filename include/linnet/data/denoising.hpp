@@ -30,17 +30,18 @@ struct denoised_lengths {
 struct denoising {
   masking mask = masking::spans;
   double density = 0.15;  ///< share of tokens to mask, above 0 and at most 0.95
-  double mean_span = 3;   ///< mean length of a masked run, at least 1; masking::spans alone
+  double mean_span = 3;   ///< mean length of a masked run, 1 to 1e6; masking::spans alone
 
-  /// Masked tokens and runs of span corruption in a text of `length` >= 2 tokens. Rounds to even
-  /// in float, as the reference does.
+  /// Masked tokens and runs of span corruption.
   struct noise {
     index tokens, runs;
   };
+  /// Those of a text of `length` >= 2 tokens. Rounds to even in float, as the reference does.
   constexpr noise noise_of(index length) const {
-    const index tokens = (std::clamp)(
-        round(static_cast<float>(length) * static_cast<float>(density)), index{1}, length - 1);
-    const index runs = round(static_cast<float>(tokens) / static_cast<float>(mean_span));
+    const double share = static_cast<float>(density), span = static_cast<float>(mean_span);
+    const index tokens =
+        (std::clamp)(round(static_cast<double>(length) * share), index{1}, length - 1);
+    const index runs = round(static_cast<double>(tokens) / span);
     return {tokens, (std::clamp)(runs, index{1}, (std::min)(tokens, length - tokens))};
   }
   /// Lengths for a text of `length` >= 2 tokens: exact for span corruption. Of i.i.d. denoising
@@ -65,11 +66,14 @@ struct denoising {
   /// Whether the numbers are in their ranges.
   bool valid() const {
     return is_finite(density) && is_finite(mean_span) && density > 0 && density <= 0.95 &&
-           mean_span >= 1;
+           mean_span >= 1 && mean_span <= 1e6;
   }
 
  private:
-  static constexpr index round(float x) {
+  /// Products and quotients of floats, computed in double and made floats here: the same whether or
+  /// not a compiler contracts them with what follows.
+  static constexpr index round(double exact) {
+    const auto x = static_cast<float>(exact);
     const auto whole = static_cast<index>(x);
     const float rest = x - static_cast<float>(whole);
     return whole + (rest > 0.5f || (rest == 0.5f && whole % 2 != 0));

@@ -35,7 +35,7 @@ class denoising_stream {
                    std::to_string(got)};
     };
     if (!how.valid())
-      return wrong("noise density", "above 0, at most 0.95, and mean spans of at least 1",
+      return wrong("noise density", "above 0, at most 0.95, and mean spans from 1 to 1e6",
                    how.density);
     if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
     if (l.source < 4) return wrong("source", "at least 4 tokens", l.source);
