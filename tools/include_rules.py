@@ -17,6 +17,8 @@ HOMES = [
     (re.compile(r"Eigen/(?!Core)"), "transform/"),
     (re.compile(r"nlohmann/"), "io/json.hpp"),
     (re.compile(r"xtensor"), "xtensor.hpp"),
+    (re.compile(r"sentencepiece"), "sentencepiece.hpp"),
+    (re.compile(r"sys/|fcntl\.h|unistd\.h"), "io/corpus.hpp"),
     (re.compile(r"mpi\.h"), "distributed/"),
     (re.compile(r"iostream|print"), "nowhere: the library prints nothing"),
 ]

@@ -1,26 +1,31 @@
 #pragma once
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
-/// linnet/json.hpp (safetensors, Hugging Face) and linnet/xtensor.hpp.
+/// linnet/json.hpp (safetensors, Hugging Face, JSON lines), linnet/sentencepiece.hpp and
+/// linnet/xtensor.hpp.
 
+#include <linnet/data/denoising_stream.hpp>
+#include <linnet/data/glue.hpp>
+#include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/generate/beam_search.hpp>
 #include <linnet/generate/contrast.hpp>
 #include <linnet/generate/session.hpp>
 #include <linnet/generate/speculative.hpp>
+#include <linnet/io/corpus.hpp>
 #include <linnet/io/file.hpp>
 #include <linnet/io/llama2c.hpp>
 #include <linnet/io/rwkv_file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/zoo.hpp>
 #include <linnet/nn/attention/linear.hpp>
-#include <linnet/nn/mixer/fnet.hpp>
-#include <linnet/nn/mixer/mamba.hpp>
 #include <linnet/nn/attention/linformer.hpp>
 #include <linnet/nn/attention/longformer.hpp>
 #include <linnet/nn/attention/lsh.hpp>
 #include <linnet/nn/attention/nystrom.hpp>
 #include <linnet/nn/attention/routing.hpp>
+#include <linnet/nn/mixer/fnet.hpp>
+#include <linnet/nn/mixer/mamba.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>

@@ -29,4 +29,14 @@ BOOST_AUTO_TEST_CASE(byt5) {
   BOOST_TEST(t.decode(std::vector<ln::token>{t.padding, 100, 258, t.end}) == "a\xff");
 }
 
+BOOST_AUTO_TEST_CASE(t5) {
+  constexpr auto t = ln::byte_tokenizer::t5(), small = ln::byte_tokenizer::t5(260);
+  static_assert(t.vocabulary() == 384 && t.ids().vocabulary == 384 && t.ids().sentinels == 125);
+  static_assert(t.ids().sentinel(0) == 383 && t.ids().sentinel(124) == 259);
+  static_assert(t.ids().is_sentinel(259) && !t.ids().is_sentinel(258) && !t.ids().is_sentinel(384));
+  static_assert(small.ids().sentinel(0) == 259 && small.ids().sentinels == 1);
+  static_assert(ln::t5_ids{}.sentinel(0) == 32099 && ln::t5_ids{}.sentinel(99) == 32000);
+  BOOST_TEST(t.decode(std::vector<ln::token>{383, 100, 1, 0}) == "a");
+}
+
 BOOST_AUTO_TEST_SUITE_END()

@@ -42,6 +42,16 @@ struct error {
   }
 };
 
+namespace detail {
+/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
+inline std::string printable(std::string_view text) {
+  std::string shown(text.substr(0, 60));
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return text.size() > 60 ? shown + "..." : shown;
+}
+}  // namespace detail
+
 /// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
 /// value of a failed result is a programming error (an assertion).
 template <class T>

@@ -22,14 +22,6 @@ inline std::string number_text(double x) {
   return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
 }
 
-/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
-inline std::string printable(std::string_view text) {
-  std::string shown(text.substr(0, 60));
-  for (char& c : shown)
-    if (c < ' ' || c > '~') c = '?';
-  return text.size() > 60 ? shown + "..." : shown;
-}
-
 constexpr const char* name_of(activation_kind kind) {
   switch (kind) {
     case activation_kind::relu:

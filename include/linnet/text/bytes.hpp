@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/core/types.hpp>
+#include <linnet/text/t5_ids.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -18,6 +18,12 @@ struct byte_tokenizer {
 
   /// ByT5's numbering: 0 padding, 1 end, 2 unknown, then the bytes.
   static constexpr byte_tokenizer byt5() { return {3, 0}; }
+  /// ByT5's numbering with sentinels behind the bytes: `vocabulary` ids in all, at least 259.
+  static constexpr byte_tokenizer t5(index vocabulary = 384) {
+    return {3, static_cast<token>(vocabulary - 259)};
+  }
+  /// What stands where in a vocabulary from t5().
+  constexpr t5_ids ids() const { return {vocabulary(), specials}; }
   /// ByT5's special ids.
   static constexpr token padding = 0, end = 1, unknown = 2;
 

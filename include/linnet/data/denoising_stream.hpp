@@ -1,0 +1,104 @@
+#pragma once
+/// @file
+/// Pre-training examples of T5: windows of a text, denoised.
+
+#include <string>
+#include <utility>
+
+#include <linnet/data/batch_arrays.hpp>
+#include <linnet/data/denoising.hpp>
+#include <linnet/data/order.hpp>
+#include <linnet/data/text_source.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Example i of a text, for every i: a pure function of (seed, i). Nothing depends on what was
+/// asked for before, so a cursor is one integer, a run resumes exactly, and worker r of n trains on
+/// examples n B t + r B + [0, B) in step t.
+///
+/// A text is cut into windows of raw_length() tokens, packed: they run over the ends of documents.
+/// Each epoch visits every window once, in an order of its own and with masks of its own; the last
+/// window may be shorter.
+///
+/// `Source` has `size()`, `ids()` and `read(first, span<token>)`: byte_source, token_source or your
+/// own. What it views must outlive the stream.
+template <class Source = byte_source>
+class denoising_stream {
+ public:
+  /// A stream with memory for its batches. `l.target` may be 0 for as much as the objective needs.
+  /// Errors: errc::invalid, for an objective, lengths or sentinels that do not fit each other, or
+  /// fewer than two tokens of text.
+  static result<denoising_stream> open(Source text, const denoising& how, example_limits l,
+                                       seed key) {
+    const auto wrong = [](std::string what, std::string expected, auto got) {
+      return error{errc::invalid, "denoising_stream::open", std::move(what), std::move(expected),
+                   std::to_string(got)};
+    };
+    if (!how.valid())
+      return wrong("noise density", "above 0, at most 0.95, and mean spans from 1 to 1e6",
+                   how.density);
+    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    if (l.source < 4) return wrong("source", "at least 4 tokens", l.source);
+    if (text.size() < 2) return wrong("tokens of text", "at least 2", text.size());
+    const index raw = how.raw_length(l.source);
+    const index needs = how.lengths(raw).target;
+    if (l.target == 0) l.target = needs;
+    if (l.target < (how.mask == masking::spans ? needs : 3))
+      return wrong("target", "at least " + std::to_string(needs) + " tokens", l.target);
+    const index runs = how.mask == masking::spans ? how.noise_of(raw).runs : 1;
+    if (text.ids().sentinels < runs)
+      return wrong("sentinels of the vocabulary", "at least " + std::to_string(runs),
+                   text.ids().sentinels);
+    return denoising_stream(std::move(text), how, l, key, raw);
+  }
+
+  /// Tokens of a window: 568 for sources of 512.
+  index raw_length() const { return std::ssize(raw_); }
+  /// Longest target, and the batch and sources as asked for.
+  const example_limits& planned() const { return limits_; }
+  /// Examples per epoch.
+  index epoch() const { return windows_; }
+  /// First token of the window of example `i`.
+  index window(std::uint64_t i) const { return order_(i) * raw_length(); }
+
+  /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
+  /// nothing.
+  t5_batch batch(std::uint64_t first) {
+    arrays_.begin(limits_.batch, limits_.source, limits_.target);
+    for (index b = 0; b < limits_.batch; ++b) {
+      const std::uint64_t i = first + static_cast<std::uint64_t>(b);
+      const index at = window(i);
+      const auto raw = std::span(raw_).first(
+          static_cast<std::size_t>((std::min)(raw_length(), text_.size() - at)));
+      text_.read(at, raw);
+      const auto words = philox(key_.value, stream_of("linnet::denoising_stream"), i);
+      const seed key{std::uint64_t{words[1]} << 32 | words[0]};
+      const denoised_lengths n =
+          denoise(how_, text_.ids(), raw, key, arrays_.source(b), arrays_.labels(b));
+      arrays_.pad(b, n.source, n.target);
+    }
+    return arrays_.view();
+  }
+
+ private:
+  denoising_stream(Source text, const denoising& how, const example_limits& l, seed key, index raw)
+      : text_(std::move(text)),
+        how_(how),
+        limits_(l),
+        key_(key),
+        windows_((text_.size() - 2) / raw + 1),  // one token alone at the end is no window
+        order_(windows_, key),
+        raw_(static_cast<std::size_t>(raw)),
+        arrays_(l) {}
+
+  Source text_;
+  denoising how_;
+  example_limits limits_;
+  seed key_;
+  index windows_;
+  epochs order_;
+  std::vector<token> raw_;  ///< one window
+  detail::batch_arrays arrays_;
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,113 @@
+#pragma once
+/// @file
+/// Text-to-text examples, such as those of a fine-tuning task, as T5 batches.
+
+#include <string>
+#include <string_view>
+
+#include <linnet/core/result.hpp>
+#include <linnet/data/batch_arrays.hpp>
+#include <linnet/data/order.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// One example as text.
+struct text_pair {
+  std::string input, target;
+};
+
+/// Example i of a list of pairs, for every i, as a pure function of (seed, i): each epoch visits
+/// every pair once in an order of its own, and a cursor is one integer. All tokens are made once,
+/// by open().
+class pair_stream {
+ public:
+  /// Encodes all pairs with a callable encode(std::string_view) that returns a range of tokens, and
+  /// puts `end` behind each text. An input that is too long loses its end. Errors: errc::invalid
+  /// for limits below one batch or one token and the end, no pairs, or a target that is too long:
+  /// it is never cut.
+  template <class Encode>
+  static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
+                                  const example_limits& l, seed key) {
+    const auto wrong = [](std::string what, std::string expected, index got) {
+      return error{errc::invalid, "pair_stream::open", std::move(what), std::move(expected),
+                   std::to_string(got)};
+    };
+    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    if (l.source < 2) return wrong("source", "at least 2 tokens", l.source);
+    if (pairs.empty()) return wrong("pairs", "at least 1", 0);
+    pair_stream made(std::ssize(pairs), l, key);
+    for (const text_pair& pair : pairs) {
+      made.append(encode(std::string_view(pair.input)), l.source - 1);
+      const index target = made.append(encode(std::string_view(pair.target)), -1);
+      if (target > l.target)
+        return wrong("target of pair " + std::to_string(made.places_.size() / 2 - 1),
+                     "at most " + std::to_string(l.target) + " tokens, the end included", target);
+    }
+    return made;
+  }
+
+  /// Pairs per epoch.
+  index epoch() const { return static_cast<index>(places_.size() / 2); }
+  /// The pair that is example `i`.
+  index pair(std::uint64_t i) const { return order_(i); }
+
+  /// Examples first, first + 1, … of the endless sequence. The rows are as long as the longest of
+  /// the batch. Valid until the next call; allocates nothing.
+  t5_batch batch(std::uint64_t first) {
+    return fill(limits_.batch,
+                [&](index b) { return pair(first + static_cast<std::uint64_t>(b)); });
+  }
+  /// Pairs first, first + 1, … as they were given, fewer at the end; for evaluation.
+  t5_batch in_order(index first) {
+    return fill((std::min)(limits_.batch, epoch() - first), [&](index b) { return first + b; });
+  }
+
+ private:
+  struct place {
+    index first, size;
+  };
+  pair_stream(index pairs, const example_limits& l, seed key)
+      : limits_(l), order_(pairs, key), arrays_(l) {}
+
+  /// Adds a text and its end, cut to `longest` tokens and the end if that is not negative.
+  template <class Tokens>
+  index append(const Tokens& text, index longest) {
+    const index first = std::ssize(tokens_);
+    for (const token id : text) {
+      if (std::ssize(tokens_) - first == longest) break;
+      tokens_.push_back(id);
+    }
+    tokens_.push_back(t5_ids::end);
+    places_.push_back({first, std::ssize(tokens_) - first});
+    return places_.back().size;
+  }
+  std::span<const token> text(index i) const {
+    const place& p = places_[static_cast<std::size_t>(i)];
+    return std::span(tokens_).subspan(static_cast<std::size_t>(p.first),
+                                      static_cast<std::size_t>(p.size));
+  }
+  template <class Pair>
+  t5_batch fill(index count, Pair&& pair) {
+    index source = 1, target = 1;
+    for (index b = 0; b < count; ++b) {
+      source = (std::max)(source, std::ssize(text(2 * pair(b))));
+      target = (std::max)(target, std::ssize(text(2 * pair(b) + 1)));
+    }
+    arrays_.begin(count, source, target);
+    for (index b = 0; b < count; ++b) {
+      const auto s = text(2 * pair(b)), t = text(2 * pair(b) + 1);
+      std::copy(s.begin(), s.end(), arrays_.source(b).begin());
+      std::copy(t.begin(), t.end(), arrays_.labels(b).begin());
+      arrays_.pad(b, std::ssize(s), std::ssize(t));
+    }
+    return arrays_.view();
+  }
+
+  std::vector<token> tokens_;
+  std::vector<place> places_;  ///< input and target of each pair
+  example_limits limits_;
+  epochs order_;
+  detail::batch_arrays arrays_;
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,155 @@
+#pragma once
+/// @file
+/// Tables in text files: tab-separated values, and comma-separated ones with quotes (RFC 4180).
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <linnet/core/result.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a table is written. Lines end with LF or CR LF, the last one with nothing too.
+struct table_format {
+  char delimiter = '\t';
+  bool quoted = false;  ///< fields may stand in double quotes and then hold anything
+  bool header = true;   ///< the first row names the columns
+
+  /// Tab-separated values as GLUE has them: quotes mean nothing.
+  static constexpr table_format tsv(bool header = true) { return {'\t', false, header}; }
+  /// Comma-separated values.
+  static constexpr table_format csv(bool header = true) { return {',', true, header}; }
+};
+
+/// Rows of equally many text fields, each row with the line of the file where it begins.
+class table {
+ public:
+  /// A table without rows. `where` names the file in errors.
+  explicit table(std::string where, std::vector<std::string> names = {})
+      : where_(std::move(where)), names_(std::move(names)), columns_(std::ssize(names_)) {}
+
+  /// Parses a file held in memory; a UTF-8 byte order mark is left out. Errors: errc::malformed,
+  /// naming file and line, for rows of different lengths and misplaced quotes.
+  static result<table> parse(std::string_view text, const table_format& format,
+                             const std::string& where = "table");
+
+  /// Number of rows, without a header.
+  index rows() const { return std::ssize(lines_); }
+  /// Number of columns.
+  index columns() const { return columns_; }
+  /// The field of a row and a column.
+  std::string_view at(index row, index column) const {
+    const auto i = static_cast<std::size_t>(row * columns_ + column);
+    const std::size_t first = i == 0 ? 0 : ends_[i - 1];
+    return std::string_view(text_).substr(first, ends_[i] - first);
+  }
+  /// The line of the file where a row begins, from 1.
+  index line(index row) const { return lines_[static_cast<std::size_t>(row)]; }
+  /// The number of the column of that name. Errors: errc::missing.
+  result<index> column(std::string_view name) const {
+    const auto found = std::find(names_.begin(), names_.end(), name);
+    if (found != names_.end()) return static_cast<index>(found - names_.begin());
+    std::string all;
+    for (const std::string& n : names_) all += (all.empty() ? "" : ", ") + n;
+    return error{errc::missing, where_, "column " + std::string(name), "one of that name",
+                 all.empty() ? "no header" : detail::printable(all)};
+  }
+  /// What is wrong with a field.
+  error wrong(index row, std::string what, std::string expected, std::string_view got) const {
+    return wrong_at(lines_[static_cast<std::size_t>(row)], std::move(what), std::move(expected),
+                    detail::printable(got));
+  }
+
+  /// Adds a field to the last, unfinished row.
+  void append(std::string_view field) {
+    text_ += field;
+    ends_.push_back(text_.size());
+  }
+  /// Finishes a row that began at this line. Errors: errc::malformed, for a row that is not as long
+  /// as the others.
+  result<void> end_row(index line) {
+    const auto fields = static_cast<index>(ends_.size()) - rows() * columns_;
+    if (columns_ == 0) columns_ = fields;
+    if (fields != columns_)
+      return wrong_at(line, "fields", std::to_string(columns_), std::to_string(fields));
+    lines_.push_back(line);
+    return {};
+  }
+
+ private:
+  error wrong_at(index line, std::string what, std::string expected, std::string got) const {
+    return {errc::malformed, where_ + ":" + std::to_string(line), std::move(what),
+            std::move(expected), std::move(got)};
+  }
+  /// Makes the first row the header.
+  void take_names() {
+    for (index i = 0; i < columns_; ++i) names_.emplace_back(at(0, i));
+    text_.clear();
+    ends_.clear();
+    lines_.clear();
+  }
+
+  std::string where_;
+  std::vector<std::string> names_;
+  std::string text_;               ///< all fields, one behind the other
+  std::vector<std::size_t> ends_;  ///< of each field in the text
+  std::vector<index> lines_;       ///< of each row
+  index columns_;                  ///< 0 before the first row
+};
+
+inline result<table> table::parse(std::string_view text, const table_format& format,
+                                  const std::string& where) {
+  table made(where);
+  index line = 1;
+  const char stops[] = {format.delimiter, '\n'};
+  const auto drop = [&](std::size_t n) { text.remove_prefix((std::min)(n, text.size())); };
+  if (text.starts_with("\xef\xbb\xbf")) drop(3);
+  for (bool first = true; !text.empty(); first = false) {
+    const index row_line = line;
+    for (bool more = true; more;) {
+      const auto field = [&] {
+        return "field " + std::to_string(std::ssize(made.ends_) - made.rows() * made.columns_ + 1);
+      };
+      if (format.quoted && text.starts_with('"')) {
+        const index opened = line;
+        drop(1);
+        for (;;) {
+          const std::size_t end = text.find('"');
+          if (end == text.npos)
+            return made.wrong_at(opened, field(), "a closing quote", "the end of the file");
+          line += std::count(text.begin(), text.begin() + static_cast<index>(end), '\n');
+          made.text_ += text.substr(0, end);
+          drop(end + 1);
+          if (!text.starts_with('"')) break;
+          made.text_ += '"';  // a doubled one
+          drop(1);
+        }
+        if (!text.empty() && text[0] != format.delimiter && text[0] != '\n' &&
+            !text.starts_with("\r\n"))
+          return made.wrong_at(line, field(), "a delimiter or a line's end behind the quote",
+                               detail::printable(text.substr(0, 1)));
+        made.append("");
+      } else {
+        const std::size_t end = (std::min)(text.find_first_of({stops, 2}), text.size());
+        std::string_view plain = text.substr(0, end);
+        if (text.substr(end).starts_with('\n') && plain.ends_with('\r')) plain.remove_suffix(1);
+        if (format.quoted && plain.find('"') != plain.npos)
+          return made.wrong_at(line, field(), "no quote inside a field without quotes",
+                               detail::printable(plain));
+        made.append(plain);
+        drop(plain.size());
+      }
+      more = text.starts_with(format.delimiter);
+      if (more) drop(1);
+    }
+    drop(text.starts_with('\r') ? 2 : 1);
+    ++line;
+    if (auto row = made.end_row(row_line); !row) return row.error();
+    if (first && format.header) made.take_names();
+  }
+  return made;
+}
+
+LINNET_NAMESPACE_END

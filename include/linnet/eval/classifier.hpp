@@ -1,0 +1,162 @@
+#pragma once
+/// @file
+/// Classification with an encoder-decoder that answers in words (zoo A12), and how good it is.
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <linnet/generate/session.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A share of right answers.
+struct accuracy {
+  index right = 0;
+  index total = 0;
+
+  /// Counts one answer.
+  void add(bool is_right) {
+    right += is_right;
+    ++total;
+  }
+  /// The share; 0 without answers.
+  double value() const {
+    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : 0;
+  }
+  /// Its standard error over samples of this size: sqrt(p (1 - p) / n).
+  double standard_error() const {
+    return total > 0 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total)) : 0;
+  }
+};
+
+/// The baseline without a model: always the class that is the most frequent of `known` (the lowest
+/// of several), on `asked`.
+inline accuracy majority_baseline(std::span<const index> known, std::span<const index> asked) {
+  index best = -1, most = 0;
+  for (const index c : known)
+    if (const index n = std::count(known.begin(), known.end(), c);
+        n > most || (n == most && c < best))
+      best = c, most = n;
+  return {std::count(asked.begin(), asked.end(), best), std::ssize(asked)};
+}
+
+/// Chooses among label texts with a T5 model, in either of T5's two ways. Planned once; choosing
+/// allocates nothing.
+template <class M, class T = float>
+class classifier {
+  static_assert(M::family == model_family::t5,
+                "linnet::classifier: the model must be an encoder-decoder");
+
+ public:
+  /// A classifier among `labels`: the tokens of each label's text, its end included. `l` says
+  /// batch, source and threads; its target and logits become what the labels need. `p` must outlive
+  /// it. Errors: errc::invalid for no labels, an empty one, or tokens outside the vocabulary; those
+  /// of session::open.
+  static result<classifier> open(const packed<M, T>& p, std::vector<std::vector<token>> labels,
+                                 limits l) {
+    const auto wrong = [](std::string what, std::string expected, std::string got) {
+      return error{errc::invalid, "classifier::open", std::move(what), std::move(expected),
+                   std::move(got)};
+    };
+    if (labels.empty()) return wrong("labels", "at least one", "none");
+    for (std::size_t c = 0; c < labels.size(); ++c) {
+      const std::string name = "label " + std::to_string(c);
+      if (labels[c].empty()) return wrong(name, "at least one token", "none");
+      if (!linnet::detail::tokens_fit(labels[c].data(), std::ssize(labels[c]), M::vocabulary,
+                                      false))
+        return wrong(name, "tokens below " + std::to_string(M::vocabulary), "others");
+      l.logits = (std::max)(l.logits, std::ssize(labels[c]));
+    }
+    l.target = (std::max)(l.target, l.logits);
+    l.chunk = 0;
+    auto session = linnet::session<M, T>::open(p, l);
+    if (!session) return session.error();
+    return classifier(*std::move(session), std::move(labels), l);
+  }
+
+  /// Number of labels.
+  index classes() const { return std::ssize(labels_); }
+
+  /// Log-probabilities of all labels, given sources [batch, length] that are padded on the right;
+  /// `lengths` [batch] are their valid tokens. Each is the sum over the label's tokens, the end
+  /// included, under teacher forcing. The answer is [batch, classes()], valid until the next call;
+  /// empty, and nothing done, for sources that session::encode refuses.
+  std::span<const double> scores(std::span<const token> sources, index batch,
+                                 std::span<const index> lengths) {
+    if (batch < 1 || batch > limits_.batch || !session_.encode(sources, batch, lengths)) return {};
+    for (std::size_t c = 0; c < labels_.size(); ++c) {
+      const std::vector<token>& label = labels_[c];
+      const index n = std::ssize(label);
+      for (index b = 0; b < batch; ++b) {
+        token* const row = inputs_.data() + b * n;
+        row[0] = M::start;
+        std::copy(label.begin(), label.end() - 1, row + 1);
+        session_.truncate(0, b);
+      }
+      const auto logits = session_.feed_all(
+          std::span(inputs_).first(static_cast<std::size_t>(batch * n)), batch, {});
+      if (logits.empty()) return {};
+      for (index b = 0; b < batch; ++b) {
+        double sum = 0;
+        for (index i = 0; i < n; ++i)
+          sum +=
+              log_probability(logits.subspan(static_cast<std::size_t>((b * n + i) * M::vocabulary),
+                                             static_cast<std::size_t>(M::vocabulary)),
+                              label[static_cast<std::size_t>(i)]);
+        scores_[static_cast<std::size_t>(b * classes()) + c] = sum;
+      }
+    }
+    return std::span<const double>(scores_).first(static_cast<std::size_t>(batch * classes()));
+  }
+
+  /// The likeliest label of each source, the first of several; -1 where no score is finite. False,
+  /// and nothing done, where scores() refuses. `chosen` [batch].
+  bool classify(std::span<const token> sources, index batch, std::span<const index> lengths,
+                std::span<index> chosen) {
+    const auto all = scores(sources, batch, lengths);
+    if (all.empty() || std::ssize(chosen) < batch) return false;
+    for (index b = 0; b < batch; ++b) {
+      index best = -1;
+      const double* const row = all.data() + b * classes();
+      for (index c = 0; c < classes(); ++c)
+        if (is_finite(row[c]) && (best < 0 || row[c] > row[best])) best = c;
+      chosen[static_cast<std::size_t>(b)] = best;
+    }
+    return true;
+  }
+
+  /// The tokens that greedy decoding gives for one source, up to `end`, which is left out; for
+  /// comparing texts: task.class_of(tokenizer.decode(answer)). At most as many as the target of the
+  /// limits; valid until the next call. Empty also for a source that session::encode refuses.
+  std::span<const token> answer(std::span<const token> source, token end = 1) {
+    std::size_t n = 0;
+    session_.generate(source, greedy{}, [&](token t) { inputs_[n++] = t; }, {.stop = {&end, 1}});
+    return std::span<const token>(inputs_).first(n);
+  }
+
+ private:
+  classifier(session<M, T> s, std::vector<std::vector<token>> labels, const limits& l)
+      : session_(std::move(s)),
+        labels_(std::move(labels)),
+        limits_(l),
+        inputs_(static_cast<std::size_t>(l.batch * l.target)),
+        scores_(static_cast<std::size_t>(l.batch) * labels_.size()) {}
+
+  static double log_probability(std::span<const T> logits, token t) {
+    const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    double sum = 0;
+    for (const T x : logits) sum += std::exp(static_cast<double>(x) - largest);
+    return static_cast<double>(logits[static_cast<std::size_t>(t)]) - largest - std::log(sum);
+  }
+
+  session<M, T> session_;
+  std::vector<std::vector<token>> labels_;
+  limits limits_;
+  std::vector<token> inputs_;   ///< [batch, target]
+  std::vector<double> scores_;  ///< [batch, classes]
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,91 @@
+#pragma once
+/// @file
+/// Tables of JSON lines: one object per line.
+
+#include <algorithm>
+#include <utility>
+
+#include <linnet/data/table.hpp>
+#include <linnet/io/json.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Longest line of JSON that is read, in bytes.
+inline constexpr std::size_t longest_json_line = 1 << 20;
+
+/// Takes the wanted fields out of one object.
+struct line_reader {
+  std::span<const std::string> names;
+  std::string where;
+  std::vector<std::string> values;
+  std::vector<bool> found;
+  error failure{};
+
+  line_reader(std::span<const std::string> wanted_fields, const std::string& place)
+      : names(wanted_fields), where(place), values(names.size()), found(names.size()) {}
+
+  bool open(bool array) {
+    if (depth == 0 && array) return fail("the line", "a JSON object", "an array");
+    if (depth == 1 && wanted < names.size()) return fail(names[wanted], "one value", "several");
+    return ++depth <= 32 || fail("the line", "at most 32 levels", "more");
+  }
+  bool close() {
+    --depth;
+    return true;
+  }
+  bool key(std::string_view name) {
+    if (depth != 1) return true;
+    wanted = static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin());
+    return wanted == names.size() || !found[wanted] || fail(names[wanted], "it once", "twice");
+  }
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("the line", "a JSON object", value.text());
+    if (depth > 1 || wanted == names.size()) return true;
+    values[wanted] =
+        value.kind == json_scalar::kinds::text ? std::string(value.string) : value.text();
+    return found[wanted] = true;
+  }
+  bool fail(const std::string& what, const char* expected, std::string got) {
+    failure = {errc::malformed, where, what, expected, std::move(got)};
+    return false;
+  }
+
+ private:
+  int depth = 0;
+  std::size_t wanted = 0;  ///< number of the name that came last; of depth 1
+};
+
+}  // namespace detail
+
+/// The table of the fields `names` of all lines; numbers, truth values and null as JSON writes
+/// them, other fields left out. Lines of white space count as none. Errors: errc::malformed or
+/// errc::unsupported (a line above 1 MiB), naming file and line, for a line that is no object, a
+/// field that is absent, there twice, an object or an array.
+inline result<table> parse_json_lines(std::string_view text, std::vector<std::string> names,
+                                      const std::string& where = "JSON lines") {
+  table made(where, names);
+  for (index line = 1; !text.empty(); ++line) {
+    const std::size_t end = (std::min)(text.find('\n'), text.size());
+    const std::string_view object = text.substr(0, end);
+    text.remove_prefix((std::min)(end + 1, text.size()));
+    if (object.find_first_not_of(" \t\r") == object.npos) continue;
+    const std::string place = where + ":" + std::to_string(line);
+    detail::line_reader reader(names, place);
+    if (auto read =
+            detail::read_json({reinterpret_cast<const std::byte*>(object.data()), object.size()},
+                              detail::longest_json_line, place, "the line", reader);
+        !read)
+      return read.error();
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (!reader.found[i])
+        return error{errc::malformed, place, detail::printable(names[i]), "a value", "none"};
+      made.append(reader.values[i]);
+    }
+    if (auto row = made.end_row(line); !row) return row.error();
+  }
+  return made;
+}
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,489 @@
+// Denoising: counts and lengths of T5, the law of the masks, texts put together again; and the
+// stream of examples as a pure function of its number.
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <set>
+
+#include "support/data.hpp"
+#include "support/heap.hpp"
+#include "support/test.hpp"
+
+namespace test {
+
+namespace {
+
+constexpr ln::denoising spans{};
+constexpr ln::denoising independent{.mask = ln::masking::independent};
+
+// The lengths of T5's pre-training (zoo A9).
+static_assert(spans.raw_length(512) == 568 && spans.lengths(568).source == 512 &&
+              spans.lengths(568).target == 114);
+static_assert(spans.raw_length(256) == 284 && spans.lengths(284).target == 58);
+static_assert(spans.raw_length(128) == 141 && spans.lengths(141).target == 29);
+static_assert(spans.lengths(142).source == 129);
+// Halves are rounded to even: 1.5 -> 2, 4.5 -> 4, 10.5 -> 10; runs 10 / 4 = 2.5 -> 2.
+static_assert(spans.noise_of(10).tokens == 2 && spans.noise_of(30).tokens == 4 &&
+              spans.noise_of(70).tokens == 10 && spans.noise_of(34).runs == 2);
+// In float 190 * 0.15 is above 28.5.
+static_assert(spans.noise_of(190).tokens == 29);
+static_assert(ln::denoising{.mean_span = 4}.noise_of(70).runs == 2);
+static_assert(spans.noise_of(2).tokens == 1 && spans.noise_of(2).runs == 1);
+
+constexpr ln::t5_ids ids{384, 125};
+
+/// Tokens of a text: 3, 4, 5, …
+std::vector<token> counting(index n) {
+  std::vector<token> text(at(n));
+  std::iota(text.begin(), text.end(), 3);
+  return text;
+}
+
+struct example {
+  std::vector<token> source, target;
+};
+example denoised(const ln::denoising& how, std::span<const token> text, std::uint64_t key,
+                 index target_room = 0) {
+  const ln::denoised_lengths room = how.lengths(std::ssize(text));
+  example e{std::vector<token>(at(room.source)),
+            std::vector<token>(at(target_room > 0 ? target_room : room.target))};
+  const auto n = ln::denoise(how, ids, text, ln::seed{key}, e.source, e.target);
+  e.source.resize(at(n.source));
+  e.target.resize(at(n.target));
+  return e;
+}
+
+/// Lengths of the pieces kept, masked, kept, masked, … read off the source and the target.
+std::vector<index> pieces(const example& e) {
+  std::vector<index> all;
+  std::size_t from = 0;
+  index kept = 0;
+  for (const token t : e.source) {
+    if (t < 259 && t != 1) {
+      ++kept;
+      continue;
+    }
+    all.push_back(kept);
+    kept = 0;
+    if (t == 1) break;
+    index masked = 0;
+    for (++from; from < e.target.size() && e.target[from] < 259 && e.target[from] != 1; ++from)
+      ++masked;
+    all.push_back(masked);
+  }
+  return all;
+}
+
+/// Pearson's statistic of counts that should be equal.
+template <class Counts>
+double chi_square(const Counts& counts, std::size_t cells, double total) {
+  const double expected = total / static_cast<double>(cells);
+  double sum = static_cast<double>(cells - counts.size()) * expected;
+  for (const auto& [what, n] : counts) sum += (n - expected) * (n - expected) / expected;
+  return sum;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(denoising)
+
+BOOST_AUTO_TEST_CASE(spans_have_the_counts_and_begin_with_kept_text) {
+  for (const ln::denoising how :
+       {spans, ln::denoising{.density = 0.5}, ln::denoising{.density = 0.9, .mean_span = 1},
+        ln::denoising{.density = 0.3, .mean_span = 20}})
+    for (index length = 2; length < 150; ++length) {
+      const auto text = counting(length);
+      const example e = denoised(how, text, static_cast<std::uint64_t>(length));
+      const auto noise = how.noise_of(length);
+      const auto cut = pieces(e);
+      BOOST_REQUIRE_EQUAL(std::ssize(cut), 2 * noise.runs + 1);
+      index kept = 0, masked = 0;
+      for (std::size_t i = 0; i + 1 < cut.size(); ++i) {
+        BOOST_TEST(cut[i] >= 1);
+        (i % 2 == 0 ? kept : masked) += cut[i];
+      }
+      BOOST_TEST(cut.back() == 0);  // the text ends masked
+      BOOST_TEST(masked == noise.tokens);
+      BOOST_TEST(kept == length - noise.tokens);
+      BOOST_TEST(e.source.back() == 1);
+      BOOST_TEST(e.target.back() == 1);
+      const auto whole = ln::splice(ids, e.source, e.target);
+      LINNET_REQUIRE_OK(whole);
+      BOOST_TEST((*whole == text));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(known_masks) {
+  // Kept and masked lengths for key 9 by another implementation (Python).
+  const example e = denoised(spans, counting(40), 9);
+  BOOST_TEST((pieces(e) == std::vector<index>{27, 1, 7, 5, 0}));
+  std::vector<token> source, target;
+  token next = 3;
+  const auto run = [&](std::vector<token>& to, index n) {
+    for (index i = 0; i < n; ++i) to.push_back(next++);
+  };
+  run(source, 27);
+  source.push_back(383);
+  target.push_back(383);
+  run(target, 1);
+  run(source, 7);
+  source.push_back(382);
+  target.push_back(382);
+  run(target, 5);
+  source.push_back(1);
+  target.push_back(1);
+  BOOST_TEST((e.source == source));
+  BOOST_TEST((e.target == target));
+}
+
+BOOST_AUTO_TEST_CASE(all_ways_to_cut_are_equally_likely) {
+  // 8 tokens, 4 masked in 2 runs: 3 ways to cut each of the halves.
+  constexpr ln::denoising half{.density = 0.5, .mean_span = 2};
+  std::map<std::vector<index>, int> counts;
+  const auto text = counting(8);
+  for (std::uint64_t key = 0; key < 9000; ++key) ++counts[pieces(denoised(half, text, key))];
+  BOOST_TEST(counts.size() == 9u);
+  BOOST_TEST(chi_square(counts, 9, 9000) < 26.1);  // 0.1 % for 8 degrees of freedom
+}
+
+BOOST_AUTO_TEST_CASE(independent_masks) {
+  const auto text = counting(250);
+  double masked = 0, runs = 0, after = 0;
+  for (std::uint64_t key = 0; key < 400; ++key) {
+    const example e = denoised(independent, text, key);
+    const auto whole = ln::splice(ids, e.source, e.target);
+    LINNET_REQUIRE_OK(whole);
+    BOOST_TEST((*whole == text));
+    const auto cut = pieces(e);
+    for (std::size_t i = 1; i < cut.size(); i += 2) {
+      BOOST_TEST(cut[i] >= 1);  // neighbours are merged: no run follows a run
+      if (i > 1) BOOST_TEST(cut[i - 1] >= 1);
+      masked += static_cast<double>(cut[i]);
+      after += static_cast<double>(cut[i] - 1);
+      ++runs;
+    }
+  }
+  // 100,000 tokens: a share of 0.15 with deviation 0.0011; of masked ones the next is, as often.
+  BOOST_TEST(std::abs(masked / 100000 - 0.15) < 0.005);
+  BOOST_TEST(std::abs(after / masked - 0.15) < 0.015);
+  BOOST_TEST(std::abs(runs / 100000 - 0.15 * 0.85) < 0.005);
+}
+
+BOOST_AUTO_TEST_CASE(independent_masks_end_with_the_room_and_the_sentinels) {
+  constexpr ln::denoising most{.mask = ln::masking::independent, .density = 0.999};
+  const auto text = counting(200);
+  // All is masked from the first token on: sentinel, tokens, end fill the target exactly.
+  const example e = denoised(most, text, 1, 12);
+  BOOST_TEST(e.target.size() == 12u);
+  BOOST_TEST(e.target.back() == 1);
+  const auto whole = ln::splice(ids, e.source, e.target);
+  LINNET_REQUIRE_OK(whole);
+  BOOST_TEST((*whole == text));
+
+  constexpr ln::t5_ids few{384, 3};
+  std::vector<token> source(at(independent.lengths(200).source)), target(401);
+  const auto n = ln::denoise(independent, few, text, ln::seed{1}, source, target);
+  BOOST_TEST(std::count_if(source.begin(), source.begin() + n.source,
+                           [](token t) { return t >= 259; }) == 3);
+  BOOST_TEST(std::count(source.begin(), source.end(), 381) == 1);
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const auto text = counting(141);
+  std::vector<token> source(128), target(29);
+  const auto run = [&](const ln::t5_ids& with, std::size_t s, std::size_t t) {
+    return ln::denoise(spans, with, text, ln::seed{1}, std::span(source).first(s),
+                       std::span(target).first(t));
+  };
+  BOOST_TEST(run(ids, 128, 29).source == 128);
+  BOOST_TEST(run({384, 7}, 128, 29).target == 29);  // 21 masked tokens in 7 runs
+  BOOST_TEST(run(ids, 127, 29).source == 0);
+  BOOST_TEST(run(ids, 128, 28).source == 0);
+  BOOST_TEST(run({384, 6}, 128, 29).source == 0);
+  BOOST_TEST(
+      ln::denoise(spans, ids, std::span(text).first(1), ln::seed{1}, source, target).source == 0);
+}
+
+BOOST_AUTO_TEST_CASE(splicing_by_hand) {
+  using tokens = std::vector<token>;
+  const auto joined = [](const tokens& source, const tokens& target) {
+    return ln::splice(ids, source, target);
+  };
+  const auto whole = joined({10, 383, 11, 382, 1, 0, 0}, {383, 20, 21, 382, 22, 1, ln::ignored});
+  LINNET_REQUIRE_OK(whole);
+  BOOST_TEST((*whole == tokens{10, 20, 21, 11, 22}));
+  BOOST_TEST(message(joined({10, 382, 1}, {382, 20, 1})) ==
+             "splice: sentinel of the source: expected 383, got 382");
+  BOOST_TEST(message(joined({10, 383, 1}, {382, 20, 1})) ==
+             "splice: sentinel of the target: expected 383, got 382");
+  BOOST_TEST(message(joined({10, 383, 382, 1}, {383, 20, 1})) ==
+             "splice: sentinel of the target: expected 382, got its end");
+  BOOST_TEST(message(joined({10, 383, 1}, {383, 20, 382, 21, 1})) ==
+             "splice: the target behind the last run: expected 1, got 382");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(order)
+
+BOOST_AUTO_TEST_CASE(known_permutations) {
+  // By another implementation (Python).
+  const auto all = [](std::uint64_t n, std::uint64_t key, std::uint64_t stream) {
+    const ln::permutation p(n, ln::seed{key}, stream);
+    std::vector<std::uint64_t> places(n);
+    for (std::uint64_t i = 0; i < n; ++i) places[i] = p(i);
+    return places;
+  };
+  using numbers = std::vector<std::uint64_t>;
+  BOOST_TEST((all(10, 1, 0) == numbers{0, 4, 2, 9, 1, 6, 7, 5, 3, 8}));
+  BOOST_TEST((all(10, 1, 1) == numbers{3, 9, 1, 4, 2, 8, 5, 6, 0, 7}));
+  BOOST_TEST(
+      (all(17, 2026, 5) == numbers{16, 13, 11, 2, 7, 3, 0, 8, 15, 10, 14, 6, 1, 9, 4, 5, 12}));
+  static_assert(ln::permutation(1, ln::seed{1}, 0)(0) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(every_number_once) {
+  for (const std::uint64_t n : {1u, 2u, 3u, 4u, 5u, 15u, 16u, 17u, 64u, 65u, 1000u, 4097u}) {
+    const ln::permutation p(n, ln::seed{3}, n);
+    std::vector<bool> seen(n);
+    for (std::uint64_t i = 0; i < n; ++i) seen[p(i)] = true;
+    BOOST_TEST(std::count(seen.begin(), seen.end(), true) == static_cast<index>(n));
+  }
+  const ln::permutation vast(std::uint64_t{1} << 63, ln::seed{3}, 0);
+  BOOST_TEST(vast(0) < std::uint64_t{1} << 63);
+}
+
+BOOST_AUTO_TEST_CASE(all_orders_are_equally_likely) {
+  std::map<std::vector<std::uint64_t>, int> counts;
+  for (std::uint64_t key = 0; key < 24000; ++key) {
+    const ln::permutation p(4, ln::seed{key}, 0);
+    ++counts[{p(0), p(1), p(2), p(3)}];
+  }
+  BOOST_TEST(chi_square(counts, 24, 24000) < 49.7);  // 0.1 % for 23 degrees of freedom
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+namespace {
+
+inline constexpr ln::t5_shape byte_shape{.d_model = 4,
+                                         .d_ff = 4,
+                                         .d_kv = 2,
+                                         .heads = 2,
+                                         .encoder_layers = 1,
+                                         .decoder_layers = 1,
+                                         .vocabulary = 384};
+using byte_model = ln::t5<byte_shape>;
+
+/// Some text in two files, with documents of several lengths.
+const std::string first_file = [] {
+  std::string text;
+  for (int i = 0; i < 40; ++i)
+    text += "document " + std::to_string(i) + std::string(at(i % 7), 'x') + "\n\n";
+  return text;
+}();
+const std::string second_file = "\n\n\n\nthe last one,\nin two lines..";
+const std::vector<std::string_view> files{first_file, second_file};
+
+template <class Source>
+ln::denoising_stream<Source> opened(Source text, const ln::denoising& how, ln::example_limits l,
+                                    std::uint64_t key = 5) {
+  auto made = ln::denoising_stream<Source>::open(std::move(text), how, l, ln::seed{key});
+  LINNET_REQUIRE_OK(made);
+  return *std::move(made);
+}
+
+/// Row `b` of a batch.
+example row(const ln::t5_batch& batch, index b) {
+  const auto source = std::span(batch.source + b * batch.source_length, at(batch.source_length));
+  const auto labels = std::span(batch.labels + b * batch.target_length, at(batch.target_length));
+  return {{source.begin(), source.end()}, {labels.begin(), labels.end()}};
+}
+
+/// All tokens of a source.
+template <class Source>
+std::vector<token> all_of(const Source& text) {
+  std::vector<token> all(at(text.size()));
+  text.read(0, all);
+  return all;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(text_source)
+
+BOOST_AUTO_TEST_CASE(bytes) {
+  const std::vector<std::string_view> texts{"ab", "", "\xff"};
+  const ln::byte_source plain(texts);
+  BOOST_TEST((all_of(plain) == std::vector<token>{100, 101, 258}));
+  BOOST_TEST(plain.ids().vocabulary == 384);
+  BOOST_TEST(plain.ids().sentinels == 125);
+  BOOST_TEST(plain.ids().sentinel(0) == 383);
+}
+
+BOOST_AUTO_TEST_CASE(documents_end_where_the_separator_stood) {
+  const std::vector<std::string_view> texts{"\n\nab\n\n\n\nc\n", "d\n\n"};
+  const ln::byte_source marked(texts, "\n\n");
+  BOOST_TEST(marked.documents() == 3);
+  BOOST_TEST((all_of(marked) == std::vector<token>{100, 101, 1, 102, 13, 1, 103, 1}));
+  const auto encode = [](std::string_view t) { return ln::byte_tokenizer::t5().encode(t); };
+  BOOST_TEST((ln::tokenize(texts, "\n\n", encode) == all_of(marked)));
+}
+
+BOOST_AUTO_TEST_CASE(any_part_can_be_read) {
+  for (const std::string_view separator : {"", "\n\n", "x"}) {
+    const ln::byte_source text(files, separator);
+    const auto all = all_of(text);
+    for (index first = 0; first <= text.size(); first += 3)
+      for (index n = 0; first + n <= text.size(); n += 11) {
+        std::vector<token> part(at(n));
+        text.read(first, part);
+        BOOST_TEST(std::equal(part.begin(), part.end(), all.begin() + first));
+      }
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(denoising_stream)
+
+BOOST_AUTO_TEST_CASE(an_epoch_is_the_text) {
+  for (const ln::denoising& how : {spans, independent}) {
+    const ln::byte_source text(files, "\n\n");
+    auto stream = opened(text, how, {.batch = 1, .source = 32});
+    const index raw = stream.raw_length();
+    BOOST_TEST(raw == (how.mask == ln::masking::spans ? 34 : 31));
+    const auto all = all_of(text);
+    const index tail = text.size() % raw;
+    BOOST_REQUIRE(tail >= 2);  // so that it is a window
+    BOOST_TEST(stream.epoch() == text.size() / raw + 1);
+    for (std::uint64_t epoch = 0; epoch < 3; ++epoch) {
+      std::vector<token> whole(all.size());
+      for (index i = 0; i < stream.epoch(); ++i) {
+        const std::uint64_t number =
+            epoch * static_cast<std::uint64_t>(stream.epoch()) + static_cast<std::uint64_t>(i);
+        const auto batch = stream.batch(number);
+        BOOST_TEST(byte_model::accepts(batch, {.source = 32, .target = stream.planned().target}));
+        const example e = row(batch, 0);
+        // The text has ends of its own, so the mask is read with another id in their place.
+        example other = e;
+        const auto hide = [](std::vector<token>& tokens, index n) {
+          for (index j = 0; j + 1 < n; ++j)
+            if (tokens[at(j)] == 1) tokens[at(j)] = 2;
+        };
+        const index labels =
+            std::find(e.target.begin(), e.target.end(), ln::ignored) - e.target.begin();
+        hide(other.source, batch.source_lengths[0]);
+        hide(other.target, labels);
+        auto window = ln::splice(text.ids(), other.source, other.target);
+        LINNET_REQUIRE_OK(window);
+        std::replace(window->begin(), window->end(), 2, 1);
+        const index first = stream.window(number);
+        BOOST_TEST(std::ssize(*window) == (std::min)(raw, text.size() - first));
+        std::copy(window->begin(), window->end(), whole.begin() + first);
+        // Padding behind the end, nothing else.
+        BOOST_TEST(e.source[at(batch.source_lengths[0] - 1)] == 1);
+        BOOST_TEST(std::count(e.source.begin() + batch.source_lengths[0], e.source.end(), 0) ==
+                   32 - batch.source_lengths[0]);
+        BOOST_TEST(e.target[at(labels - 1)] == 1);
+        BOOST_TEST(std::count(e.target.begin() + labels, e.target.end(), ln::ignored) ==
+                   std::ssize(e.target) - labels);
+      }
+      BOOST_TEST((whole == all));
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(an_example_is_a_function_of_its_number) {
+  const ln::byte_source text(files);
+  auto four = opened(text, spans, {.batch = 4, .source = 64});
+  auto one = opened(text, spans, {.batch = 1, .source = 64});
+  std::set<std::vector<token>> different;
+  for (const std::uint64_t first : {8u, 0u, 100u, 4u, 3u}) {
+    const auto batch = four.batch(first);
+    for (index b = 0; b < 4; ++b) {
+      const example e = row(batch, b);
+      const auto alone = one.batch(first + static_cast<std::uint64_t>(b));
+      BOOST_TEST((row(alone, 0).source == e.source));
+      BOOST_TEST((row(alone, 0).target == e.target));
+      BOOST_TEST(alone.source_lengths[0] == batch.source_lengths[b]);
+      different.insert(e.source);
+    }
+  }
+  BOOST_TEST(different.size() == 16u);  // 0 to 11 without 3 twice, and 100 to 103: 3 appears again
+  auto other = opened(text, spans, {.batch = 1, .source = 64}, 6);
+  BOOST_TEST((row(other.batch(0), 0).source != row(one.batch(0), 0).source));
+}
+
+BOOST_AUTO_TEST_CASE(epochs_differ_in_order_and_masks) {
+  const ln::epochs seven(7, ln::seed{5});
+  std::vector<index> two;
+  for (std::uint64_t i = 0; i < 14; ++i) two.push_back(seven(i));
+  BOOST_TEST((two == std::vector<index>{6, 2, 4, 1, 0, 3, 5, 5, 0, 4, 3, 2, 6, 1}));  // Python
+
+  auto stream = opened(ln::byte_source(files), spans, {.batch = 1, .source = 64});
+  const auto n = static_cast<std::uint64_t>(stream.epoch());
+  std::set<std::vector<token>> of_the_same;
+  for (std::uint64_t i = 0; i < 5 * n; ++i)
+    if (stream.window(i) == 0) of_the_same.insert(row(stream.batch(i), 0).source);
+  BOOST_TEST(of_the_same.size() == 5u);
+}
+
+BOOST_AUTO_TEST_CASE(any_tokenizer) {
+  // Words as tokens, made once.
+  const auto words = [](std::string_view text) {
+    std::vector<token> tokens;
+    for (std::size_t i = 0; i < text.size(); ++i)
+      if (i == 0 || text[i - 1] == ' ') tokens.push_back(3 + text[i] % 50);
+    return tokens;
+  };
+  const std::vector<std::string_view> texts{"a b c d e f g h i j k l m n o p q r s t u"};
+  const auto tokens = ln::tokenize(texts, "", words);
+  auto stream =
+      opened(ln::token_source(tokens, {100, 10}), spans, {.batch = 1, .source = 20, .target = 9});
+  BOOST_TEST(stream.raw_length() == 21);
+  const example e = row(stream.batch(0), 0);
+  const auto whole = ln::splice({100, 10}, e.source, e.target);
+  LINNET_REQUIRE_OK(whole);
+  BOOST_TEST((*whole == tokens));
+}
+
+BOOST_AUTO_TEST_CASE(batches_allocate_nothing) {
+  auto stream = opened(ln::byte_source(files, "\n\n"), spans, {.batch = 3, .source = 32});
+  BOOST_TEST(heap_use_of([] { std::vector<int>(100).back() = 1; }).calls > 0);
+  const auto use = heap_use_of([&] {
+    for (std::uint64_t i = 0; i < 50; ++i) (void)stream.batch(3 * i);
+  });
+  BOOST_TEST(use.calls == 0);
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const auto opening = [](const ln::denoising& how, const ln::example_limits& l,
+                          const ln::byte_tokenizer& tokens = ln::byte_tokenizer::t5(),
+                          std::size_t size = 100) {
+    static const std::string text(100, 'a');
+    const std::vector<std::string_view> texts{std::string_view(text).substr(0, size)};
+    return message(
+        ln::denoising_stream<>::open(ln::byte_source(texts, "", tokens), how, l, ln::seed{1}));
+  };
+  const std::string open = "denoising_stream::open: ";
+  BOOST_TEST(opening(spans, {1, 128, 29}) == "success");
+  BOOST_TEST(opening(spans, {1, 128, 28}) == open + "target: expected at least 29 tokens, got 28");
+  BOOST_TEST(opening(spans, {0, 128, 29}) == open + "batch: expected at least 1, got 0");
+  BOOST_TEST(opening(spans, {1, 3, 29}) == open + "source: expected at least 4 tokens, got 3");
+  BOOST_TEST(opening(spans, {1, 128, 0}, ln::byte_tokenizer::t5(265)) ==
+             open + "sentinels of the vocabulary: expected at least 7, got 6");
+  BOOST_TEST(opening(spans, {1, 128, 0}, ln::byte_tokenizer::t5(), 1) ==
+             open + "tokens of text: expected at least 2, got 1");
+  for (const ln::denoising& bad :
+       {ln::denoising{.density = 0}, ln::denoising{.density = 0.999999999},
+        ln::denoising{.mean_span = 0.5},
+        ln::denoising{.density = std::numeric_limits<double>::quiet_NaN()},
+        ln::denoising{.mean_span = std::numeric_limits<double>::infinity()}})
+    BOOST_TEST(opening(bad, {1, 128, 0}).starts_with(open + "noise density"));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

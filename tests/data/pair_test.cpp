@@ -1,0 +1,109 @@
+// Text-to-text examples as batches.
+
+#include <algorithm>
+#include <set>
+
+#include "support/data.hpp"
+#include "support/heap.hpp"
+#include "support/test.hpp"
+
+namespace test {
+
+namespace {
+
+const std::vector<ln::text_pair> five{
+    {"abcdef", "yes"}, {"", "no"}, {"gh", ""}, {"ij", "no"}, {"abcdefghijklmno", "yes"}};
+const auto encode = [](std::string_view text) { return ln::byte_tokenizer::t5().encode(text); };
+
+ln::pair_stream opened(const ln::example_limits& l, std::uint64_t key = 1) {
+  auto made = ln::pair_stream::open(five, encode, l, ln::seed{key});
+  LINNET_REQUIRE_OK(made);
+  return *std::move(made);
+}
+
+/// Row `b` as texts; ends as "|", padding as "_".
+std::string shown(const ln::t5_batch& batch, index b) {
+  std::string text;
+  const auto add = [&](token t) {
+    if (t == 1)
+      text += '|';
+    else if (t == 0 || t == ln::ignored)
+      text += t == 0 ? '_' : '.';
+    else
+      text += static_cast<char>(t - 3);
+  };
+  for (index i = 0; i < batch.source_length; ++i) add(batch.source[b * batch.source_length + i]);
+  text += " " + std::to_string(batch.source_lengths[b]) + " ";
+  for (index i = 0; i < batch.target_length; ++i) add(batch.labels[b * batch.target_length + i]);
+  return text;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(pair_stream)
+
+BOOST_AUTO_TEST_CASE(rows_are_padded_to_the_longest) {
+  auto stream = opened({.batch = 3, .source = 20, .target = 4});
+  BOOST_TEST(stream.epoch() == 5);
+  const auto first = stream.in_order(0);
+  BOOST_TEST(first.batch == 3);
+  BOOST_TEST(shown(first, 0) == "abcdef| 7 yes|");
+  BOOST_TEST(shown(first, 1) == "|______ 1 no|.");
+  BOOST_TEST(shown(first, 2) == "gh|____ 3 |...");
+  const auto rest = stream.in_order(3);
+  BOOST_TEST(rest.batch == 2);
+  BOOST_TEST(shown(rest, 0) == "ij|_____________ 3 no|.");
+  BOOST_TEST(shown(rest, 1) == "abcdefghijklmno| 16 yes|");
+}
+
+BOOST_AUTO_TEST_CASE(inputs_lose_their_end_and_targets_nothing) {
+  auto stream = opened({.batch = 5, .source = 5, .target = 4});
+  const auto all = stream.in_order(0);
+  BOOST_TEST(shown(all, 0) == "abcd| 5 yes|");
+  BOOST_TEST(shown(all, 3) == "ij|__ 3 no|.");
+  BOOST_TEST(shown(all, 4) == "abcd| 5 yes|");
+  const auto opening = [](const ln::example_limits& l, std::span<const ln::text_pair> pairs) {
+    return message(ln::pair_stream::open(pairs, encode, l, ln::seed{1}));
+  };
+  BOOST_TEST(opening({1, 5, 3}, five) ==
+             "pair_stream::open: target of pair 0: expected at most 3 tokens, the end included, "
+             "got 4");
+  BOOST_TEST(opening({1, 5, 3}, std::span(five).subspan(1, 3)) == "success");
+  BOOST_TEST(opening({1, 1, 3}, five) ==
+             "pair_stream::open: source: expected at least 2 tokens, got 1");
+  BOOST_TEST(opening({0, 5, 3}, five) == "pair_stream::open: batch: expected at least 1, got 0");
+  BOOST_TEST(opening({1, 5, 4}, {}) == "pair_stream::open: pairs: expected at least 1, got 0");
+}
+
+BOOST_AUTO_TEST_CASE(an_example_is_a_function_of_its_number) {
+  auto two = opened({.batch = 2, .source = 20, .target = 4}),
+       one = opened({.batch = 1, .source = 20, .target = 4});
+  std::set<std::vector<index>> orders;
+  for (std::uint64_t epoch = 0; epoch < 6; ++epoch) {
+    std::vector<index> order;
+    for (std::uint64_t i = 5 * epoch; i < 5 * epoch + 5; ++i) {
+      order.push_back(one.pair(i));
+      const std::string alone = shown(one.batch(i), 0);
+      BOOST_TEST(alone == shown(one.in_order(one.pair(i)), 0));
+      const auto both = two.batch(i);
+      BOOST_TEST(both.source_lengths[0] == one.batch(i).source_lengths[0]);
+      BOOST_TEST(
+          std::equal(both.source, both.source + both.source_lengths[0], one.batch(i).source));
+    }
+    orders.insert(order);
+    BOOST_TEST(std::set<index>(order.begin(), order.end()).size() == 5u);
+  }
+  BOOST_TEST(orders.size() > 1u);
+}
+
+BOOST_AUTO_TEST_CASE(batches_allocate_nothing) {
+  auto stream = opened({.batch = 3, .source = 20, .target = 4});
+  const auto use = heap_use_of([&] {
+    for (std::uint64_t i = 0; i < 50; ++i) (void)stream.batch(3 * i);
+  });
+  BOOST_TEST(use.calls == 0);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,118 @@
+// T5's tokenizer by the SentencePiece library: ids of the reference (zoo L5) and sentinels in text.
+
+#include "support/data.hpp"
+
+#if defined(LINNET_TEST_SENTENCEPIECE)
+
+#include <linnet/sentencepiece.hpp>
+
+#include "support/test.hpp"
+
+namespace test {
+
+namespace {
+
+using ids = std::vector<token>;
+
+ln::sentencepiece_tokenizer opened(const std::string& path) {
+  auto made = ln::sentencepiece_tokenizer::open(path);
+  LINNET_REQUIRE_OK(made);
+  return *std::move(made);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(sentencepiece)
+
+BOOST_AUTO_TEST_CASE(t5) {
+  const std::string path = data_file("tokenizer_t5/spiece.model");
+  if (path.empty()) return;
+  const auto t = opened(path);
+  BOOST_TEST(t.vocabulary() == 32100);
+  BOOST_TEST((t.encode("Hello world") == ids{8774, 296}));
+  BOOST_TEST((t.encode("Hello, world!", true) == ids{8774, 6, 296, 55, 1}));
+  BOOST_TEST((t.encode("translate English to German: That is good.") ==
+              ids{13959, 1566, 12, 2968, 10, 466, 19, 207, 5}));
+  BOOST_TEST((t.encode("a  b") == ids{3, 9, 3, 115}));
+  BOOST_TEST((t.encode("\xe6\x97\xa5\xe6\x9c\xac") == ids{3, 2}));
+  BOOST_TEST(t.encode("\n").empty());
+  BOOST_TEST((t.encode("", true) == ids{1}));
+  BOOST_TEST(t.decode(ids{8774, 6, 296, 55, 1, 0, 32127, -1}) == "Hello, world!");
+  // Classes of the tasks are told apart by their first token.
+  std::vector<token> first;
+  for (const auto label : ln::glue::mnli.labels) first.push_back(t.encode(label).front());
+  BOOST_TEST((first[0] != first[1] && first[1] != first[2] && first[0] != first[2]));
+}
+
+BOOST_AUTO_TEST_CASE(t5_sentinels) {
+  const std::string path = data_file("tokenizer_t5/spiece.model");
+  if (path.empty()) return;
+  const auto t = opened(path);
+  const auto joined = [&](ids front, token sentinel, const ids& back) {
+    front.push_back(sentinel);
+    front.insert(front.end(), back.begin(), back.end());
+    return front;
+  };
+  // A space before the sentinel vanishes; one behind it is the word's.
+  BOOST_TEST((t.encode("Hello <extra_id_0> world") == joined({8774}, 32099, {296})));
+  BOOST_TEST((t.encode("<extra_id_99>") == ids{32000}));
+  // Without a space the word's first piece has none: "world" inside a word is another piece.
+  const ids inside = t.encode("Hello<extra_id_1>world");
+  BOOST_TEST(inside[1] == 32098);
+  BOOST_TEST(inside[2] != 296);
+  BOOST_TEST(inside[2] != 3);  // no lone space either
+  for (const std::string text : {"Hello<extra_id_1>world", "Hello<extra_id_1> world",
+                                 "<extra_id_0><extra_id_1> a<extra_id_2>"})
+    BOOST_TEST(t.decode(t.encode(text)) == text);
+  // These are no sentinels but text.
+  for (const char* text : {"<extra_id_100>", "<extra_id_00>", "<extra_id_>", "<extra_id_1",
+                           "<extra_id_-1>", "<extra_id_99999999999999999999999>"})
+    for (const token id : t.encode(text)) BOOST_TEST(id < 32000);
+  BOOST_TEST((t.encode("<extra_id_<extra_id_7>").back() == 32092));
+}
+
+BOOST_AUTO_TEST_CASE(a_small_model) {
+  const std::string path = data_file("sentencepiece_1k/test_model.model");
+  if (path.empty()) return;
+  const auto t = opened(path);
+  BOOST_TEST(t.vocabulary() == 1100);
+  // From SentencePiece's own documentation of this model.
+  BOOST_TEST((t.encode("This is a test") == ids{284, 47, 11, 4, 15, 400}));
+  BOOST_TEST(t.decode(ids{284, 47, 11, 4, 15, 400}) == "This is a test");
+}
+
+BOOST_AUTO_TEST_CASE(real_text_becomes_examples) {
+  const std::string path = data_file("tokenizer_t5/spiece.model");
+  if (path.empty()) return;
+  const auto t = opened(path);
+  const std::vector<std::string_view> texts{"One text.\n\nAnother one, which is longer."};
+  const auto all = ln::tokenize(texts, "\n\n", [&](std::string_view s) { return t.encode(s); });
+  auto stream = ln::denoising_stream<ln::token_source>::open(ln::token_source(all, t.ids()), {},
+                                                             {.batch = 1, .source = 32}, {1});
+  LINNET_REQUIRE_OK(stream);
+  const auto batch = stream->batch(0);
+  BOOST_TEST(std::count(batch.source, batch.source + batch.source_lengths[0], 32099) == 1);
+  BOOST_TEST(batch.labels[0] == 32099);
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const auto parse = [](std::string_view text, index sentinels = 100) {
+    return message(ln::sentencepiece_tokenizer::parse(bytes(text), sentinels, "f"));
+  };
+  BOOST_TEST(parse("no model").starts_with("f: expected a SentencePiece model, got "));
+  BOOST_TEST(parse("").starts_with("f: expected a SentencePiece model, got "));
+  BOOST_TEST(parse("", -1) == "f: sentinels: expected at least 0, got -1");
+  BOOST_TEST(!ln::sentencepiece_tokenizer::open("/nowhere"));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
+
+#else
+
+BOOST_AUTO_TEST_CASE(sentencepiece) {
+  std::cout << "SKIPPED: sentencepiece wants the library libsentencepiece-dev\n";
+}
+
+#endif
