@@ -1,7 +1,7 @@
 #pragma once
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
-/// linnet/json.hpp (safetensors, Hugging Face) and linnet/xtensor.hpp.
+/// linnet/json.hpp (safetensors, Hugging Face), linnet/checkpoint.hpp and linnet/xtensor.hpp.
 
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/generate/beam_search.hpp>
@@ -24,6 +24,7 @@
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
+#include <linnet/train/adafactor.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/trainer.hpp>
 #include <linnet/transform/collapse.hpp>

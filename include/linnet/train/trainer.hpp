@@ -7,8 +7,8 @@
 
 #include <linnet/model/buffers.hpp>
 #include <linnet/ops/language.hpp>
+#include <linnet/train/adamw.hpp>
 #include <linnet/train/averages.hpp>
-#include <linnet/train/optimizers.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
