@@ -36,7 +36,7 @@ struct bench {
     ln::random_stream random(ln::seed{step}, 1);
     each([&](T& value, T& gradient) {
       if (weights_too) value = static_cast<T>(0.3 * random.normal());
-      gradient = static_cast<T>(random.normal() * std::pow(10.0, 2 * random.normal() - 2));
+      gradient = static_cast<T>(random.normal() * std::pow(10.0, 0.5 * random.normal() - 2));
     });
   }
   template <class F>
