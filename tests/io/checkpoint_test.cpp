@@ -400,6 +400,7 @@ BOOST_AUTO_TEST_CASE(killed_while_saving) {
   };
   LINNET_REQUIRE_OK(ln::save_checkpoint(path, *truth.train));
   const std::uint32_t one_save = microseconds();
+  LINNET_REQUIRE_OK(ln::load_checkpoint(path, *found.train));
   int kills = 0, fell_back = 0, torn = 0;
   for (; kills < 400 && microseconds() < 8'000'000; ++kills) {
     const int ended = in_child(
