@@ -1,6 +1,7 @@
 #pragma once
 /// @file
-/// Opt-in: safetensors files and Hugging Face directories. Needs nlohmann/json, whose streaming
+/// Opt-in: safetensors files, Hugging Face directories and logs of metrics. Needs nlohmann/json, whose streaming
 /// parser reads the JSON in both.
 
 #include <linnet/io/hugging_face.hpp>
+#include <linnet/io/metrics_log.hpp>
