@@ -35,7 +35,10 @@ class durable_writer : public file_writer {
         failure_ = errno != 0 ? errno : EIO;
       struct stat old {};
       if (failure_ == 0 && ::stat(path_.c_str(), &old) == 0) {
-        kept = S_ISREG(old.st_mode) && std::rename(path_.c_str(), previous.c_str()) == 0;
+        // A second name, so that the file is never without its own; not all file systems have them.
+        if (S_ISREG(old.st_mode)) std::remove(previous.c_str());
+        kept = S_ISREG(old.st_mode) && (::link(path_.c_str(), previous.c_str()) == 0 ||
+                                        std::rename(path_.c_str(), previous.c_str()) == 0);
         if (!kept) failure_ = S_ISREG(old.st_mode) ? errno : EEXIST;
       }
     }
