@@ -1,7 +1,8 @@
 #pragma once
 /// @file
-/// Opt-in: safetensors files, Hugging Face directories and tables of JSON lines. Needs nlohmann/json,
-/// whose streaming parser reads the JSON in all three.
+/// Opt-in: safetensors files, Hugging Face directories, tables of JSON lines and logs of metrics.
+/// Needs nlohmann/json, whose streaming parser reads all JSON.
 
 #include <linnet/io/hugging_face.hpp>
 #include <linnet/io/json_lines.hpp>
+#include <linnet/io/metrics_log.hpp>

@@ -88,7 +88,7 @@ class file_writer {
     return file_error(path_, "to write the whole file", failure_);
   }
 
- private:
+ protected:
   std::string path_, partial_;
   file_handle file_;
   int failure_ = 0;

@@ -3,6 +3,8 @@
 /// The values of a model: canonical weights, gradients and the packed form that kernels read. Each
 /// owns one block of memory of a size known at compile time.
 
+#include <cstddef>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -77,6 +79,10 @@ class tensor_block {
   }
   /// The whole block as bytes.
   void* data() const { return memory_.data(); }
+  /// @copydoc data()
+  std::span<std::byte> block() const {
+    return {static_cast<std::byte*>(memory_.data()), static_cast<std::size_t>(bytes())};
+  }
 
  private:
   memory_block memory_;

@@ -7,10 +7,16 @@
 
 #include <linnet/model/buffers.hpp>
 #include <linnet/ops/language.hpp>
+#include <linnet/train/adamw.hpp>
 #include <linnet/train/averages.hpp>
-#include <linnet/train/optimizers.hpp>
 
 LINNET_NAMESPACE_BEGIN
+
+/// What a trainer does after a loss or a gradient that is not finite. The weights stay in any case.
+enum class bad_step {
+  skip,  ///< leaves the step out and goes on
+  stop   ///< leaves it out and refuses all others, see trainer::stopped()
+};
 
 /// How a trainer trains, besides its optimizer.
 struct training {
@@ -19,6 +25,21 @@ struct training {
   double z_loss = 0;       ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
   std::uint64_t seed = 0;  ///< of the dropout masks
   double average = 0.999;  ///< share of a running average that a step keeps (zoo D7)
+  bad_step if_not_finite = bad_step::skip;
+};
+
+/// How far a trainer is. With its blocks of memory, see trainer::visit_state(), all that a run
+/// consists of.
+struct training_progress {
+  index steps = 0;    ///< taken
+  index skipped = 0;  ///< left out because loss or gradient was not finite
+  index tokens = 0;   ///< accumulated since the last step
+  index samples = 0;  ///< likewise
+  double nats = 0;    ///< likewise: their loss
+  double norm = 0;    ///< global gradient norm of the last step, before clipping
+
+  /// Whether gradients have been accumulated that no step has used yet.
+  constexpr bool accumulating() const { return samples > 0; }
 };
 
 namespace detail {
@@ -70,6 +91,8 @@ class trainer {
 
  public:
   using model = M;
+  using scalar = T;
+  using optimizer_type = Optimizer;
   using batch = typename M::batch;
 
   /// Exact bytes that a trainer with these limits allocates.
@@ -110,33 +133,36 @@ class trainer {
   }
 
   /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
-  /// NaN for a batch that does not fit the limits or the vocabulary.
+  /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped().
   double step(const batch& b) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused().mean();
+    if (stopped_ || !M::accepts(b, limits_)) return loss_sum::refused().mean();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
       if (on.threads.rank() == 0) loss = sum;
-      apply(on, tokens_ + sum.tokens);
+      apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
     });
     finish();
     return loss.mean();
   }
   /// Adds the gradient of one part of a larger batch; update() then takes the step.
   loss_sum accumulate(const batch& b) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    if (stopped_ || !M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
       if (on.threads.rank() == 0) loss = sum;
     });
-    tokens_ += loss.tokens;
-    samples_ += b.batch;
+    progress_.tokens += loss.tokens;
+    progress_.samples += b.batch;
+    progress_.nats += loss.nats;
     return loss;
   }
   /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
   void update() {
-    run(limits_, work_.converted, [&](const ops::machine& on) { apply(on, tokens_); });
+    if (stopped_) return;
+    run(limits_, work_.converted,
+        [&](const ops::machine& on) { apply(on, progress_.tokens, progress_.nats); });
     finish();
   }
   /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
@@ -162,11 +188,42 @@ class trainer {
   /// The packed weights, current after each step.
   const packed<M, T, S>& current() const { return packed_; }
   /// Global gradient norm of the last step, before clipping.
-  double gradient_norm() const { return norm_; }
+  double gradient_norm() const { return progress_.norm; }
   /// Steps taken.
-  index steps() const { return step_; }
-  /// Steps left out because the gradient was not finite.
-  index skipped() const { return skipped_; }
+  index steps() const { return progress_.steps; }
+  /// Steps left out because loss or gradient was not finite, or no label counted.
+  index skipped() const { return progress_.skipped; }
+  /// Whether training::if_not_finite has stopped it. The weights are those of the last good step;
+  /// resume() starts it again.
+  bool stopped() const { return stopped_; }
+  /// All counters.
+  const training_progress& progress() const { return progress_; }
+  /// Calls f(name, bytes) for each block of memory that a run consists of: the weights, what the
+  /// optimizer remembers, and the accumulated gradients, which are zero unless
+  /// progress().accumulating(). Blocks and progress() that are written back into a trainer of the
+  /// same type continue with the same bits (on any number of threads, at the same
+  /// instruction-set level and settings).
+  template <class F>
+  void visit_state(F&& f) {
+    using state = typename Optimizer::template state<M, T>;
+    f("weights", weights_->block());
+    if constexpr (state::bytes() > 0) {
+      static_assert(
+          requires { state_.visit(f); },
+          "linnet::trainer: the optimizer's state needs a visit(f) that calls f(name, "
+          "bytes) for each block of memory that continuing needs, as adamw::state has");
+      state_.visit([&](std::string_view name, std::span<std::byte> bytes) {
+        f("optimizer." + std::string(name), bytes);
+      });
+    }
+    f("gradients", gradients_.block());
+  }
+  /// Goes on from `at`, after the blocks that visit_state() shows have been written.
+  void resume(const training_progress& at) {
+    progress_ = at;
+    stopped_ = false;
+    refresh();
+  }
   /// The optimizer, whose settings may be changed between steps.
   Optimizer& optimizer() { return optimizer_; }
 
@@ -190,33 +247,37 @@ class trainer {
     return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
   }
   loss_sum add_gradients(const ops::machine& on, const batch& b) {
-    const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
+    const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
+                          how_.dropout};
     return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
                                   nullptr, how_.z_loss);
   }
-  /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
-  void apply(const ops::machine& on, index tokens) {
+  /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
+  /// `nats` their loss.
+  void apply(const ops::machine& on, index tokens, double nats) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
     const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
-    const bool usable = is_finite(norm) && tokens > 0;
+    const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
     if (usable) {
       const double clip = how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
       follow_averages(on, how_.average, gradients_, *weights_);
-      optimizer_.update(on, step_ + 1, share * clip, gradients_, state_, *weights_);
+      optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
       detail::pack_into(on, *weights_, packed_);
     }
     M::visit([&](const path&, const tensor_info& info,
                  auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
              path{}, gradients_.tree());
     on.threads.once([&] {
-      norm_ = norm;
+      progress_.norm = norm;
       usable_ = usable;
+      stopped_ = !finite && how_.if_not_finite == bad_step::stop;
     });
   }
   void finish() {
-    step_ += usable_;
-    skipped_ += !usable_;
-    tokens_ = samples_ = 0;
+    progress_.steps += usable_;
+    progress_.skipped += !usable_;
+    progress_.tokens = progress_.samples = 0;
+    progress_.nats = 0;
   }
 
   weights<M, T>* weights_;
@@ -229,9 +290,8 @@ class trainer {
   typename Optimizer::template state<M, T> state_;
   detail::placed_workspace<M, T> work_{};
   double* partial_ = nullptr;
-  double norm_ = 0;
-  bool usable_ = true;
-  index step_ = 0, skipped_ = 0, tokens_ = 0, samples_ = 0;
+  training_progress progress_;
+  bool usable_ = true, stopped_ = false;
 };
 
 LINNET_NAMESPACE_END

@@ -1,0 +1,241 @@
+#pragma once
+/// @file
+/// Adafactor: an optimizer whose memory is one row and one column of each large matrix.
+
+#include <cmath>
+
+#include <linnet/model/weights.hpp>
+#include <linnet/train/schedules.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Averages of the squared gradient of one tensor: of its rows and columns, or (without `columns`)
+/// of each value.
+template <class T>
+struct second_moment {
+  T* rows = nullptr;
+  T* columns = nullptr;
+
+  /// Whether a tensor is kept as rows and columns.
+  static constexpr bool factors(const tensor_info& info) {
+    return info.rows >= 128 && info.columns >= 128;
+  }
+};
+/// The form of a params tree that holds these.
+template <class T>
+struct second_moment_form {
+  using matrix = second_moment<T>;
+  using vector = second_moment<T>;
+};
+template <class T>
+constexpr void place(arena& memory, const tensor_info& info, second_moment<T>& leaf) {
+  if (info.kind == role::average) return;  // no gradient, see follow_averages()
+  const bool factored = second_moment<T>::factors(info);
+  leaf.rows = memory.take<T>(factored ? info.rows : info.size());
+  if (factored) leaf.columns = memory.take<T>(info.columns);
+}
+
+/// f(0) + ... + f(n - 1) in eight fixed lanes.
+template <class F>
+double sum_in_lanes(index n, F&& f) {
+  double lane[8] = {};
+  index i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (index k = 0; k < 8; ++k) lane[k] += f(i + k);
+  for (index k = 0; i + k < n; ++k) lane[k] += f(i + k);
+  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+}  // namespace detail
+
+/// Adafactor without momentum (Shazeer and Stern 2018, 1804.04235; zoo A11), as t5x sets it: steps
+/// are relative to the size of the weights, so rates are those of schedule::inverse_sqrt().
+struct adafactor {
+  schedule rate = schedule::inverse_sqrt();
+  double decay = 0.8;           ///< step t keeps 1 - t^-decay of the averages
+  double clip = 1;              ///< largest RMS of a tensor's update
+  double eps_gradient = 1e-30;  ///< added to squared gradients
+  double eps_weights = 1e-3;    ///< smallest size that the RMS of a tensor's weights counts as
+
+  /// What checkpoints call it.
+  static constexpr std::string_view name() { return "adafactor"; }
+
+  /// What it remembers: moving averages of the squared gradient; of a tensor with 128 rows and
+  /// columns or more those of its rows and of its columns alone.
+  template <class M, class T>
+  class state {
+   public:
+    static constexpr index bytes() { return moments::bytes() + sums(nullptr, 0).bytes; }
+    state() : memory_(sums(nullptr, 0).bytes) {}
+    bool valid() const { return moments_.valid() && memory_.data(); }
+    /// Calls f(name, bytes) for each block of memory that continuing needs.
+    template <class F>
+    void visit(F&& f) {
+      f("second", moments_.block());
+    }
+
+   private:
+    friend adafactor;
+    using moments = detail::tensor_block<M, detail::second_moment_form<T>>;
+
+    /// Temporary sums over one tensor: of the squares in each line (a row, or some values of a
+    /// tensor that is not factored) of its weights and of its update; and its columns.
+    struct sums {
+      double *weights = nullptr, *updates = nullptr, *columns = nullptr;
+      index bytes = 0;
+
+      constexpr sums(void* block, index size) {
+        index lines = 1, most = 1;
+        M::visit(
+            [&](const path&, const tensor_info& info) {
+              const bool factored = detail::second_moment<T>::factors(info);
+              lines = (std::max)(lines, factored ? info.rows : pieces(info.size()));
+              most = (std::max)(most, factored ? info.columns : 1);
+            },
+            path{});
+        arena all = block ? arena(block, size) : arena();
+        weights = all.template take<double>(lines);
+        updates = all.template take<double>(lines);
+        columns = all.template take<double>(most);
+        bytes = all.peak();
+      }
+    };
+
+    moments moments_;
+    memory_block memory_;
+  };
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team; sums
+  /// run in a fixed order, so any number of threads gives the same bits.
+  template <class M, class T>
+  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    const typename state<M, T>::sums sums(s.memory_.data(), s.memory_.size());
+    const double lr = rate.at(t), keep = 1 - std::pow(static_cast<double>(t), -decay);
+    M::visit(
+        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& v) {
+          if (info.kind == role::average) return;
+          T* data = nullptr;
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+            data = values;
+          else
+            data = values.data;
+          if (v.columns)
+            by_rows_and_columns(on, info, lr, keep, gradient_scale, gradient, v, data, sums);
+          else
+            by_values(on, info, lr, keep, gradient_scale, gradient, v.rows, data, sums);
+        },
+        path{}, w.tree(), g.tree(), s.moments_.tree());
+  }
+
+ private:
+  static constexpr index piece = 4096;  // values of a line, where a tensor is not factored
+  static constexpr index pieces(index n) { return (n + piece - 1) / piece; }
+
+  /// The average with another squared gradient.
+  double follow(double keep, double average, double square) const {
+    return keep * average + (1 - keep) * (square + eps_gradient);
+  }
+  /// Rate of a tensor, from the squares of its weights and of its update.
+  template <class Sums>
+  double step_of(const tensor_info& info, index lines, double lr, const Sums& sums) const {
+    double weights = 0, updates = 0;
+    for (index i = 0; i < lines; ++i) {
+      weights += sums.weights[i];
+      updates += sums.updates[i];
+    }
+    const auto n = static_cast<double>(info.size());
+    return lr * (std::max)(eps_weights, std::sqrt(weights / n)) /
+           (std::max)(1.0, std::sqrt(updates / n) / clip);
+  }
+
+  /// u = g / sqrt(v) for each value.
+  template <class T, class Sums>
+  void by_values(const ops::machine& on, const tensor_info& info, double lr, double keep,
+                 double scale, const T* g, T* v, T* w, const Sums& sums) const {
+    const index lines = pieces(info.size());
+    const auto count_at = [&](index at) { return (std::min)(piece, info.size() - at); };
+    on.threads.each(lines, [&](index line) {
+      const index at = line * piece, count = count_at(at);
+      for (index i = at; i < at + count; ++i) {
+        const double x = scale * static_cast<double>(g[i]);
+        v[i] = static_cast<T>(follow(keep, static_cast<double>(v[i]), x * x));
+      }
+      sums.updates[line] = detail::sum_in_lanes(count, [&](index i) {
+        const double x = scale * static_cast<double>(g[at + i]);
+        return x * x / static_cast<double>(v[at + i]);
+      });
+      sums.weights[line] = squares(count, w + at);
+    });
+    const double step = scale * step_of(info, lines, lr, sums);
+    on.threads.each(lines, [&](index line) {
+      const index at = line * piece, count = count_at(at);
+      for (index i = at; i < at + count; ++i)
+        w[i] = static_cast<T>(static_cast<double>(w[i]) - step * static_cast<double>(g[i]) /
+                                                              std::sqrt(static_cast<double>(v[i])));
+    });
+  }
+
+  /// u = g / sqrt(v) with v[i, j] = rows[i] columns[j] / mean(rows), so u is g times a factor of
+  /// its row and one of its column.
+  template <class T, class Sums>
+  void by_rows_and_columns(const ops::machine& on, const tensor_info& info, double lr, double keep,
+                           double scale, const T* g, const detail::second_moment<T>& v, T* w,
+                           const Sums& sums) const {
+    const index m = info.rows, n = info.columns;
+    const double square = scale * scale;
+    on.threads.each(m, [&](index i) {
+      v.rows[i] = static_cast<T>(follow(keep, static_cast<double>(v.rows[i]),
+                                        square * squares(n, g + i * n) / static_cast<double>(n)));
+      sums.weights[i] = squares(n, w + i * n);
+    });
+    ops::detail::in_slices<double>(on, n, [&](index at, index count) {
+      double* const factor = sums.columns + at;
+      T* const average = v.columns + at;
+      std::fill_n(factor, count, 0.0);
+      for (index i = 0; i < m; ++i)
+        for (index j = 0; j < count; ++j) {
+          const auto x = static_cast<double>(g[i * n + at + j]);
+          factor[j] += x * x;
+        }
+      for (index j = 0; j < count; ++j) {
+        average[j] = static_cast<T>(follow(keep, static_cast<double>(average[j]),
+                                           square * factor[j] / static_cast<double>(m)));
+        factor[j] = 1 / std::sqrt(static_cast<double>(average[j]));
+      }
+    });
+    double mean = 0;
+    for (index i = 0; i < m; ++i) mean += static_cast<double>(v.rows[i]);
+    mean /= static_cast<double>(m);
+    const auto row_factor = [&](index i) {
+      return scale * std::sqrt(mean / static_cast<double>(v.rows[i]));
+    };
+    on.threads.each(m, [&](index i) {
+      const T* const x = g + i * n;
+      const double factor = row_factor(i);
+      sums.updates[i] = detail::sum_in_lanes(n, [&](index j) {
+        const double u = factor * static_cast<double>(x[j]) * sums.columns[j];
+        return u * u;
+      });
+    });
+    const double step = step_of(info, m, lr, sums);
+    on.threads.each(m, [&](index i) {
+      const T* const x = g + i * n;
+      T* const y = w + i * n;
+      const double factor = step * row_factor(i);
+      for (index j = 0; j < n; ++j)
+        y[j] = static_cast<T>(static_cast<double>(y[j]) -
+                              factor * static_cast<double>(x[j]) * sums.columns[j]);
+    });
+  }
+
+  template <class T>
+  static double squares(index n, const T* x) {
+    return detail::sum_in_lanes(
+        n, [&](index i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); });
+  }
+};
+
+LINNET_NAMESPACE_END

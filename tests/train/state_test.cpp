@@ -1,0 +1,190 @@
+// What a run consists of: copied into a fresh trainer at any moment, it continues with the same
+// bits. And what happens when a loss or a gradient is not finite.
+
+#include "support/models.hpp"
+
+namespace test {
+
+namespace {
+
+using model = ln::decoder<tiny_decoder_shape>;
+constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+
+/// An optimizer of a user: descent with momentum.
+struct momentum {
+  template <class M, class T>
+  struct state {
+    ln::gradients<M, T> velocity;
+
+    static constexpr index bytes() { return ln::gradients<M, T>::bytes(); }
+    bool valid() const { return velocity.valid(); }
+    template <class F>
+    void visit(F&& f) {
+      f("velocity", velocity.block());
+    }
+  };
+  template <class M, class T>
+  void update(const ln::ops::machine& on, index, double scale, const ln::gradients<M, T>& g,
+              state<M, T>& s, ln::weights<M, T>& w) const {
+    M::visit(
+        [&](const ln::path&, const ln::tensor_info& info, auto& values, const auto& gradient,
+            auto& v) {
+          on.threads.each(info.size(), [&](index i) {
+            v[i] = T(0.9) * v[i] + static_cast<T>(scale) * gradient[i];
+            values_of(values)[i] -= T(0.1) * v[i];
+          });
+        },
+        ln::path{}, w.tree(), g.tree(), s.velocity.tree());
+  }
+};
+/// One that remembers nothing, and so needs no visit.
+struct descent {
+  template <class M, class T>
+  struct state {
+    static constexpr index bytes() { return 0; }
+    bool valid() const { return true; }
+  };
+  template <class M, class T>
+  void update(const ln::ops::machine&, index, double, const ln::gradients<M, T>&, state<M, T>&,
+              ln::weights<M, T>&) const {}
+};
+
+template <class Optimizer>
+std::vector<std::string> blocks_of() {
+  ln::weights<model> w;
+  auto train = ln::trainer<model, Optimizer>::open(w, {.target = 4});
+  std::vector<std::string> names;
+  train->visit_state(
+      [&](std::string_view name, std::span<std::byte>) { names.emplace_back(name); });
+  return names;
+}
+
+/// Copies the state of one trainer into another.
+template <class Trainer>
+void copy_state(Trainer& from, Trainer& to) {
+  std::vector<std::span<std::byte>> blocks;
+  from.visit_state([&](std::string_view, std::span<std::byte> block) { blocks.push_back(block); });
+  std::size_t next = 0;
+  to.visit_state([&](std::string_view, std::span<std::byte> block) {
+    std::copy(blocks[next].begin(), blocks[next].end(), block.begin());
+    ++next;
+  });
+  to.resume(from.progress());
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(training_state)
+
+BOOST_AUTO_TEST_CASE(blocks) {
+  BOOST_TEST(blocks_of<ln::adamw>() == (std::vector<std::string>{"weights", "optimizer.first",
+                                                                 "optimizer.second", "gradients"}),
+             boost::test_tools::per_element());
+  BOOST_TEST(blocks_of<ln::adafactor>() ==
+                 (std::vector<std::string>{"weights", "optimizer.second", "gradients"}),
+             boost::test_tools::per_element());
+  BOOST_TEST(blocks_of<descent>() == (std::vector<std::string>{"weights", "gradients"}),
+             boost::test_tools::per_element());
+}
+
+// A run of accumulated steps with dropout is copied after each call.
+BOOST_AUTO_TEST_CASE(a_copy_continues_with_the_same_bits) {
+  using trainer = ln::trainer<model, momentum>;
+  const auto data = data_for<model>(3, 0, 6);
+  const ln::training how{.dropout = 0.2, .seed = 9};
+  const auto call = [&](trainer& train, int i) {
+    if (i % 3 == 2) return train.update(), train.gradient_norm();
+    return train.accumulate(data.part(i % 3, 1 + i % 2)).nats;
+  };
+  constexpr int calls = 12;
+  for (int from = 0; from < calls; ++from) {
+    ln::weights<model> w, v;
+    randomize(w);
+    randomize(v, 2);
+    auto one = trainer::open(w, data.limits(), {}, how);
+    auto two = trainer::open(v, data.limits(), {}, how);
+    (void)two->step(data.view());
+    for (int i = 0; i < from; ++i) (void)call(*one, i);
+    BOOST_TEST(one->progress().accumulating() == (from % 3 != 0));
+    copy_state(*one, *two);
+    for (int i = from; i < calls; ++i) BOOST_TEST(call(*one, i) == call(*two, i));
+    BOOST_TEST(same_bytes(w, v));
+    BOOST_TEST(two->steps() == calls / 3);
+  }
+}
+
+// With bad_step::stop a bad step leaves the weights, and nothing happens until resume().
+BOOST_AUTO_TEST_CASE(stopping) {
+  const auto data = data_for<model>(2, 0, 5);
+  ln::weights<model> w;
+  randomize(w);
+  auto train =
+      ln::trainer<model>::open(w, data.limits(), {}, {.if_not_finite = ln::bad_step::stop});
+  BOOST_TEST(ln::is_finite(train->step(data.view())));
+  const auto good = w.clone();
+  (void)train->accumulate(data.view());
+  train->gradient().tree().norm.weight[1] = nan;
+  BOOST_TEST(!train->stopped());
+  train->update();
+  BOOST_TEST(train->stopped());
+  BOOST_TEST(train->steps() == 1);
+  BOOST_TEST(train->skipped() == 1);
+  BOOST_TEST(!ln::is_finite(train->step(data.view())));
+  BOOST_TEST(!ln::is_finite(train->accumulate(data.view()).nats));
+  train->update();
+  BOOST_TEST(train->skipped() == 1);
+  BOOST_TEST(!train->progress().accumulating());
+  BOOST_TEST(same_bytes(w, good));
+  train->resume(train->progress());
+  BOOST_TEST(ln::is_finite(train->step(data.view())));
+  BOOST_TEST(train->steps() == 2);
+  BOOST_TEST(!same_bytes(w, good));
+}
+
+// A loss that is not finite spoils the step even where the gradient has been mended, in one call
+// and in parts, and only that step.
+BOOST_AUTO_TEST_CASE(losses_that_are_not_finite) {
+  const auto data = data_for<model>(2, 0, 5);
+  for (const auto policy : {ln::bad_step::skip, ln::bad_step::stop}) {
+    ln::weights<model> w;
+    randomize(w);
+    auto train = ln::trainer<model>::open(w, data.limits(), {}, {.if_not_finite = policy});
+    const auto good = w.clone();
+    float& gamma = w.tree().norm.weight[0];
+    const float before = std::exchange(gamma, nan);
+    train->refresh();
+    BOOST_TEST(!ln::is_finite(train->accumulate(data.view()).nats));
+    gamma = before;
+    train->refresh();
+    train->gradient().visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+      std::fill_n(leaf, info.size(), 0.5f);
+    });
+    (void)train->accumulate(data.part(0, 1));
+    train->update();
+    BOOST_TEST(ln::is_finite(train->gradient_norm()));
+    BOOST_TEST(same_bytes(w, good));
+    BOOST_TEST(train->steps() == 0);
+    BOOST_TEST(train->skipped() == 1);
+    BOOST_TEST(train->stopped() == (policy == ln::bad_step::stop));
+    (void)train->step(data.view());
+    BOOST_TEST(train->steps() == (policy == ln::bad_step::stop ? 0 : 1));
+  }
+}
+
+// Batches that cannot be used, or teach nothing, are no reason to stop.
+BOOST_AUTO_TEST_CASE(no_reason_to_stop) {
+  auto data = data_for<model>(1, 0, 5);
+  ln::weights<model> w;
+  randomize(w);
+  auto train =
+      ln::trainer<model>::open(w, data.limits(), {}, {.if_not_finite = ln::bad_step::stop});
+  std::fill(data.labels.begin(), data.labels.end(), ln::ignored);
+  (void)train->step(data.view());
+  data.labels[0] = static_cast<token>(model::vocabulary);
+  BOOST_TEST(!ln::is_finite(train->step(data.view())));
+  BOOST_TEST(!train->stopped());
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
