@@ -19,7 +19,7 @@ HOMES = [
     (re.compile(r"xxhash"), "io/sections.hpp"),
     (re.compile(r"xtensor"), "xtensor.hpp"),
     (re.compile(r"sentencepiece"), "sentencepiece.hpp"),
-    (re.compile(r"sys/|fcntl\.h|unistd\.h"), "io/corpus.hpp"),
+    (re.compile(r"sys/|fcntl\.h|unistd\.h"), "io/"),
     (re.compile(r"mpi\.h"), "distributed/"),
     (re.compile(r"iostream|print"), "nowhere: the library prints nothing"),
 ]

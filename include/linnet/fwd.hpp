@@ -12,13 +12,13 @@ struct error;
 struct limits;
 template <class M, class T>
 class weights;
-template <class M, class T>
+template <class M, class T, class S>
 class packed;
 template <class M, class T>
 class session;
 template <class M, class T>
 class evaluator;
-template <class M, class Optimizer, class T>
+template <class M, class Optimizer, class T, class Compute>
 class trainer;
 
 LINNET_NAMESPACE_END

@@ -8,6 +8,7 @@
 #include <linnet/data/glue.hpp>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>
+#include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>
 #include <linnet/generate/contrast.hpp>
 #include <linnet/generate/session.hpp>

@@ -24,8 +24,8 @@
 // SOFTWARE.
 #pragma once
 /// @file
-/// Opt-in: safetensors files and Hugging Face directories. Needs nlohmann/json, whose streaming
-/// parser reads the JSON in both.
+/// Opt-in: safetensors files, Hugging Face directories, tables of JSON lines and logs of metrics.
+/// Needs nlohmann/json, whose streaming parser reads all JSON.
 
 /// @file
 /// Directories as Hugging Face Transformers saves them: config.json and model.safetensors.
@@ -1402,5 +1402,189 @@ result<void> save_hugging_face(const weights<M, T>& w, const std::string& direct
     return saved;
   return write_file(directory + "/config.json", detail::bytes_of(config));
 }
+
+LINNET_NAMESPACE_END
+/// @file
+/// Tables of JSON lines: one object per line.
+
+#include <algorithm>
+#include <utility>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Longest line of JSON that is read, in bytes.
+inline constexpr std::size_t longest_json_line = 1 << 20;
+
+/// Takes the wanted fields out of one object.
+struct line_reader {
+  std::span<const std::string> names;
+  std::string where;
+  std::vector<std::string> values;
+  std::vector<bool> found;
+  error failure{};
+
+  line_reader(std::span<const std::string> wanted_fields, const std::string& place)
+      : names(wanted_fields), where(place), values(names.size()), found(names.size()) {}
+
+  bool open(bool array) {
+    if (depth == 0 && array) return fail("the line", "a JSON object", "an array");
+    if (depth == 1 && wanted < names.size()) return fail(names[wanted], "one value", "several");
+    return ++depth <= 32 || fail("the line", "at most 32 levels", "more");
+  }
+  bool close() {
+    --depth;
+    return true;
+  }
+  bool key(std::string_view name) {
+    if (depth != 1) return true;
+    wanted = static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin());
+    return wanted == names.size() || !found[wanted] || fail(names[wanted], "it once", "twice");
+  }
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("the line", "a JSON object", value.text());
+    if (depth > 1 || wanted == names.size()) return true;
+    values[wanted] =
+        value.kind == json_scalar::kinds::text ? std::string(value.string) : value.text();
+    return found[wanted] = true;
+  }
+  bool fail(const std::string& what, const char* expected, std::string got) {
+    failure = {errc::malformed, where, what, expected, std::move(got)};
+    return false;
+  }
+
+ private:
+  int depth = 0;
+  std::size_t wanted = 0;  ///< number of the name that came last; of depth 1
+};
+
+}  // namespace detail
+
+/// The table of the fields `names` of all lines; numbers, truth values and null as JSON writes
+/// them, other fields left out. Lines of white space count as none. Errors: errc::malformed or
+/// errc::unsupported (a line above 1 MiB), naming file and line, for a line that is no object, a
+/// field that is absent, there twice, an object or an array.
+inline result<table> parse_json_lines(std::string_view text, std::vector<std::string> names,
+                                      const std::string& where = "JSON lines") {
+  table made(where, names);
+  for (index line = 1; !text.empty(); ++line) {
+    const std::size_t end = (std::min)(text.find('\n'), text.size());
+    const std::string_view object = text.substr(0, end);
+    text.remove_prefix((std::min)(end + 1, text.size()));
+    if (object.find_first_not_of(" \t\r") == object.npos) continue;
+    const std::string place = where + ":" + std::to_string(line);
+    detail::line_reader reader(names, place);
+    if (auto read =
+            detail::read_json({reinterpret_cast<const std::byte*>(object.data()), object.size()},
+                              detail::longest_json_line, place, "the line", reader);
+        !read)
+      return read.error();
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (!reader.found[i])
+        return error{errc::malformed, place, detail::printable(names[i]), "a value", "none"};
+      made.append(reader.values[i]);
+    }
+    if (auto row = made.end_row(line); !row) return row.error();
+  }
+  return made;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Figures of a run (loss, rate, tokens, seconds, ...) as JSON lines or CSV, one line per step.
+/// Opt-in, through linnet/json.hpp.
+
+#include <limits>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A log that a resumed run goes on with: lines after the step of its checkpoint are dropped, so no
+/// step is there twice. Movable. CSV if the path ends in .csv, else JSON lines.
+class metrics_log {
+ public:
+  /// Opens the log, with these columns after "step". Of what is there, the lines up to step `last`
+  /// stay; 0 begins anew. Errors: errc::io; errc::mismatch (the file has other columns).
+  static result<metrics_log> open(const std::string& path, std::vector<std::string> columns,
+                                  index last = 0) {
+    metrics_log log;
+    log.path_ = path;
+    log.csv_ = path.ends_with(".csv");
+    log.columns_ = std::move(columns);
+    std::string kept, header;
+    if (log.csv_) {
+      header = "step";
+      for (const std::string& name : log.columns_) header += ',' + name;
+      header += '\n';
+    }
+    if (last > 0) {
+      const auto file = read_file(path);
+      if (!file) return file.error();
+      const std::string_view text(reinterpret_cast<const char*>(file->data()), file->size());
+      if (!text.starts_with(header))
+        return error{errc::mismatch, path, "columns",
+                     detail::printable(std::string_view(header).substr(0, header.size() - 1)),
+                     detail::printable(text.substr(0, text.find('\n')))};
+      std::size_t end = header.size();
+      for (;;) {
+        const std::size_t newline = text.find('\n', end);
+        if (newline == text.npos || log.step_of(text.substr(end, newline - end)) > last) break;
+        end = newline + 1;
+      }
+      kept = text.substr(0, end);
+    } else {
+      kept = header;
+    }
+    if (auto done = write_file(path, std::as_bytes(std::span(kept))); !done) return done.error();
+    log.file_.reset(std::fopen(path.c_str(), "ab"));
+    if (!log.file_) return detail::file_error(path, "a file that can be written");
+    return log;
+  }
+
+  /// Adds a line: the figures of step `step` in the order of the columns. Numbers that are not
+  /// finite are null in JSON, empty in CSV. Errors: errc::io, errc::invalid (another number of
+  /// figures).
+  result<void> write(index step, std::span<const double> figures) {
+    if (figures.size() != columns_.size())
+      return error{errc::invalid, path_, "figures", std::to_string(columns_.size()),
+                   std::to_string(figures.size())};
+    std::string line = csv_ ? "" : std::string(before_step);
+    line += std::to_string(step);
+    for (std::size_t i = 0; i < figures.size(); ++i) {
+      line += ',';
+      if (!csv_) line += detail::json_quoted(columns_[i]) + ':';
+      if (is_finite(figures[i]))
+        line += detail::number_text(figures[i]);
+      else if (!csv_)
+        line += "null";
+    }
+    line += csv_ ? "\n" : "}\n";
+    errno = 0;
+    if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() ||
+        std::fflush(file_.get()) != 0)
+      return detail::file_error(path_, "to write a line");
+    return {};
+  }
+
+ private:
+  static constexpr std::string_view before_step = "{\"step\":";
+
+  /// The step of a line; more than any for one that write() did not write.
+  index step_of(std::string_view line) const {
+    constexpr index none = (std::numeric_limits<index>::max)();
+    if (!csv_) {
+      if (!line.starts_with(before_step) || !line.ends_with('}')) return none;
+      line.remove_prefix(before_step.size());
+    }
+    index step = 0;
+    const auto end = std::from_chars(line.data(), line.data() + line.size(), step);
+    return end.ec == std::errc() ? step : none;
+  }
+
+  std::string path_;
+  bool csv_ = false;
+  std::vector<std::string> columns_;
+  detail::file_handle file_;
+};
 
 LINNET_NAMESPACE_END

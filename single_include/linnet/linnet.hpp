@@ -25,26 +25,81 @@
 #pragma once
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
-/// linnet/json.hpp (safetensors, Hugging Face) and linnet/xtensor.hpp.
+/// linnet/json.hpp (safetensors, Hugging Face, JSON lines), linnet/checkpoint.hpp,
+/// linnet/sentencepiece.hpp and linnet/xtensor.hpp.
 
 /// @file
-/// Scoring: the loss of a packed model on given text, without gradients.
+/// Pre-training examples of T5: windows of a text, denoised.
+
+#include <string>
+#include <utility>
 
 /// @file
-/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
-/// limits are constants.
+/// The arrays behind a t5_batch.
 
+#include <algorithm>
 #include <span>
+#include <vector>
 
 /// @file
-/// Errors as values: what went wrong, where, what was expected and what was found.
+/// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
+/// variants (zoo A1 to A8, B1).
+
+/// @file
+/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+
+#include <type_traits>
+
+/// @file
+/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
+
+/// @file
+/// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
+/// or multi-query, with rotary or relative positions and a key-value cache.
+
+/// @file
+/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
+/// read whole sequences their buffers and rotary positions.
+
+/// @file
+/// What every kind of attention is built from: its numbers, and what it says of itself.
+
+/// @file
+/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
+
+/// @file
+/// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
+
+#include <cmath>
+
+/// @file
+/// The contract of a layer.
+///
+/// A layer is a stateless type with
+///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
+///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
+///    number of parameter structs in lockstep (also none, to count);
+///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
+///  continues
+///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
+///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
+///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
+///  continues where another is;
+///  - `flops(extents)`: floating-point operations of the products in a forward call, one
+///    multiply-add counted as 2; elementwise work is not counted (zoo A8).
+///
+/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
+/// finished it.
+
+/// @file
+/// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
 
 #include <cassert>
-#include <optional>
-#include <string>
-#include <string_view>
-#include <utility>
-#include <variant>
+#include <cstdlib>
+#include <memory>
 
 /// @file
 /// Indices and tokens, and a test for finite values that survives -ffast-math.
@@ -185,128 +240,6 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// The kind of a failure, for programs that branch on it.
-enum class errc {
-  io,             ///< a file could not be opened, read or written
-  malformed,      ///< bytes that do not follow the format
-  unsupported,    ///< well-formed, but a version or type linnet does not read
-  mismatch,       ///< valid, but it does not fit the compile-time model
-  missing,        ///< a tensor or field that the model needs is absent
-  out_of_memory,  ///< an allocation failed
-  invalid         ///< an argument outside its range
-};
-
-/// One failure: where it happened, what it concerns, what was expected and what was found.
-struct error {
-  errc code = errc::invalid;
-  std::string where;     ///< file or function
-  std::string what;      ///< tensor, field or argument
-  std::string expected;  ///< the value or rule that would have been right
-  std::string got;       ///< the value that was found
-
-  /// One line for people: `where: what: expected …, got …`.
-  std::string message() const {
-    std::string line = where;
-    if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
-    if (!expected.empty()) line += ": expected " + expected;
-    if (!got.empty()) line += (expected.empty() ? ": got " : ", got ") + got;
-    return line;
-  }
-};
-
-/// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
-/// value of a failed result is a programming error (an assertion).
-template <class T>
-class [[nodiscard]] result {
- public:
-  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-  result(linnet::error failure) : state_(std::in_place_index<1>, std::move(failure)) {}
-
-  /// Whether a value is there.
-  explicit operator bool() const { return state_.index() == 0; }
-  /// The value; asserts that there is one.
-  T& value() & { return *operator->(); }
-  /// @copydoc value()
-  const T& value() const& { return *operator->(); }
-  /// Moves the value out.
-  T value() && { return std::move(*operator->()); }
-  /// The value; asserts that there is one.
-  T& operator*() & { return *operator->(); }
-  /// @copydoc operator*()
-  const T& operator*() const& { return *operator->(); }
-  /// Moves the value out.
-  T operator*() && { return std::move(*operator->()); }
-  /// Access to the value's members.
-  T* operator->() {
-    T* const held = std::get_if<0>(&state_);
-    assert(held && "linnet::result: value() of a failed result; test it first");
-    return held;
-  }
-  /// @copydoc operator->()
-  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
-  /// The failure; only when there is no value.
-  const linnet::error& error() const {
-    const linnet::error* const failure = std::get_if<1>(&state_);
-    assert(failure && "linnet::result: error() of a successful result");
-    return *failure;
-  }
-
- private:
-  std::variant<T, linnet::error> state_;
-};
-
-/// Success without a value, or an error: the result of functions that only do something.
-template <>
-class [[nodiscard]] result<void> {
- public:
-  result() = default;
-  result(linnet::error failure) : failure_(std::move(failure)) {}
-  /// Whether it succeeded.
-  explicit operator bool() const { return !failure_; }
-  /// The failure; only when there is one.
-  const linnet::error& error() const {
-    assert(failure_ && "linnet::result: error() of a successful result");
-    return *failure_;
-  }
-
- private:
-  std::optional<linnet::error> failure_;
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
-
-/// @file
-/// The contract of a layer.
-///
-/// A layer is a stateless type with
-///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
-///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
-///    number of parameter structs in lockstep (also none, to count);
-///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
-///  continues
-///    cached sequences: the same code serves training, prefill and one-token steps;
-///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
-///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
-///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
-///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
-///  continues where another is;
-///  - `flops(extents)`: floating-point operations of the products in a forward call, one
-///    multiply-add counted as 2; elementwise work is not counted (zoo A8).
-///
-/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
-/// finished it.
-
-/// @file
-/// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
-
-#include <cstdlib>
-#include <memory>
-
-LINNET_NAMESPACE_BEGIN
-
 /// Alignment of every planned buffer, in bytes: one cache line and one AVX-512 register.
 inline constexpr index alignment = 64;
 
@@ -375,8 +308,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Matrix views whose width is part of the type.
 
-#include <type_traits>
-
 LINNET_NAMESPACE_BEGIN
 
 /// A row-major matrix of `Columns` columns that somebody else owns: [rows, Columns].
@@ -419,13 +350,13 @@ LINNET_NAMESPACE_END
 /// gradients, and the packed form that kernels read.
 
 #include <charconv>
+#include <string_view>
 
 /// @file
 /// Counter-based random numbers: the same key and counter give the same bits on every compiler,
 /// in every thread and in any order, so a dropout mask can be recomputed instead of stored.
 
 #include <array>
-#include <cmath>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -503,8 +434,6 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// A weight matrix in the form that products read: panels of 32 output features.
-
-#include <algorithm>
 
 /// @file
 /// The only place that knows about threads. One parallel region runs a whole forward call,
@@ -5935,357 +5864,6 @@ constexpr index count_parameters() {
 }
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// The families of models, for code that treats them differently.
-enum class model_family {
-  t5,      ///< encoder-decoder
-  decoder  ///< decoder only
-};
-
-/// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
-/// once and never grows.
-struct limits {
-  index batch = 1;   ///< sequences at a time
-  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
-  index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
-  index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
-                     ///< parts; 0 for `target`. Smaller chunks need less memory
-  index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
-                     ///< share as they need them; 0 gives each sequence its whole `target`
-  int threads = 1;   ///< threads that share the work of one call
-  index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
-                            ///< inference call; 0 always takes all threads
-  simd::level level =
-      simd::level::automatic;  ///< pin it for results that are equal across machines
-  executor run_on{};           ///< your own threads instead of OpenMP's
-  index logits = 1;            ///< tokens per sequence whose logits session::feed_all returns; for
-                               ///< speculative decoding one more than are drafted
-};
-
-/// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
-template <class F>
-void run(const limits& l, void* converted, F&& f) {
-  parallel(l.threads, l.run_on, [&](const team& threads) {
-    f(ops::machine{threads, simd::resolve(l.level), converted});
-  });
-}
-/// The same with only as many threads as `flops` floating-point operations are worth.
-template <class F>
-void run(const limits& l, void* converted, index flops, F&& f) {
-  limits fitting = l;
-  if (l.grain > 0)
-    fitting.threads = static_cast<int>((std::clamp)(flops / l.grain, index{1}, index{l.threads}));
-  run(fitting, converted, f);
-}
-
-/// What buffers are planned for.
-enum class purpose {
-  training,  ///< loss and gradients
-  scoring,   ///< loss alone
-  decoding   ///< token by token, with a key-value cache
-};
-
-namespace detail {
-/// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
-inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
-  if (tokens == nullptr) return false;
-  for (index i = 0; i < n; ++i)
-    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored))
-      return false;
-  return true;
-}
-
-/// Layer extents of one stack.
-constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
-  extents e;
-  e.batch = l.batch;
-  e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
-  e.memory = memory;
-  e.capacity = use == purpose::decoding ? length : 0;
-  e.blocks = use == purpose::decoding ? l.blocks : 0;
-  e.threads = l.threads;
-  e.training = use == purpose::training;
-  return e;
-}
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The values of a model: canonical weights, gradients and the packed form that kernels read. Each
-/// owns one block of memory of a size known at compile time.
-
-/// @file
-/// Copies, sums and activations of whole arrays, split over the team.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-namespace detail {
-/// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
-template <class T, class F>
-void in_slices(const machine& on, index n, F&& f) {
-  constexpr index line = 64 / static_cast<index>(sizeof(T));
-  const auto [first, last] = on.threads.share((n + line - 1) / line);
-  const index begin = first * line, end = (std::min)(n, last * line);
-  if (begin < end) f(begin, end - begin);
-  on.threads.wait();
-}
-}  // namespace detail
-
-/// x[n] = value
-template <class T>
-void fill(const machine& on, index n, T value, T* x) {
-  detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
-}
-/// y[n] = x[n]
-template <class T>
-void copy(const machine& on, index n, const T* x, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
-}
-/// y[n] = a[n] + b[n]; y may be a or b
-template <class T>
-void add(const machine& on, index n, const T* a, const T* b, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
-  });
-}
-/// y[n] = f(x[n])
-template <activation_kind A, class T>
-void activation(const machine& on, index n, const T* x, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
-  });
-}
-/// dx[n] += dy[n] f'(x[n])
-template <activation_kind A, class T>
-void activation_backward(const machine& on, index n, const T* x, const T* dy, T* dx) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
-    });
-  });
-}
-/// x[n] = log(1 + e^x[n])
-template <class T>
-void softplus(const machine& on, index n, T* x) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
-  });
-}
-/// dx[n] *= the derivative of softplus at x[n]
-template <class T>
-void softplus_backward(const machine& on, index n, const T* x, T* dx) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
-    });
-  });
-}
-/// y[n] = f(gate[n]) up[n] (zoo A4, C1)
-template <activation_kind A, class T>
-void gated(const machine& on, index n, const T* gate, const T* up, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
-    });
-  });
-}
-/// dgate[n], dup[n] = the derivatives of gated() (overwritten)
-template <activation_kind A, class T>
-void gated_backward(const machine& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
-                    T* dup) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
-                                                 dup + at);
-    });
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// The storage type of model `M` when it computes in `T`: a double model stores doubles.
-template <class M, class T>
-using storage_of = std::conditional_t<std::is_same_v<T, double>, storage::f64, typename M::storage>;
-
-namespace detail {
-
-template <class S>
-constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
-  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
-  const index scales = info.rows * row_scales<S>(info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
-}
-template <class T, class S>
-constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
-  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
-  const index scales = leaf.scales_size(info.rows, info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
-}
-template <class T>
-constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
-  leaf = memory.take<std::remove_const_t<T>>(info.size());
-}
-
-/// One block that holds a params tree of model M in one form.
-template <class M, class Form>
-class tensor_block {
- public:
-  using tree_type = typename M::template params<Form>;
-
-  /// Bytes of the block.
-  static constexpr index bytes() {
-    arena counter;
-    tree_type tree{};
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); },
-             path{}, tree);
-    return counter.peak();
-  }
-
-  /// Allocates the block, all zero; valid() tells whether memory was there.
-  tensor_block() : memory_(bytes()) {
-    if (!memory_.data()) return;
-    arena all(memory_.data(), memory_.size());
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); },
-             path{}, tree_);
-  }
-  /// Whether the allocation succeeded.
-  bool valid() const { return memory_.data() != nullptr; }
-  /// The parameters as a struct of pointers.
-  tree_type& tree() { return tree_; }
-  /// @copydoc tree()
-  const tree_type& tree() const { return tree_; }
-  /// Calls f(path, tensor_info, leaf) for each tensor in canonical order.
-  template <class F>
-  void visit(F&& f) {
-    M::visit(f, path{}, tree_);
-  }
-  /// @copydoc visit()
-  template <class F>
-  void visit(F&& f) const {
-    M::visit(f, path{}, tree_);
-  }
-  /// The whole block as bytes.
-  void* data() const { return memory_.data(); }
-
- private:
-  memory_block memory_;
-  tree_type tree_{};
-};
-
-}  // namespace detail
-
-/// Canonical weights of model `M` with scalar `T`, in one block: what files, optimizers and
-/// transformations see. Matrices are row-major [out, in] in the model's storage type.
-template <class M, class T = float>
-class weights : public detail::tensor_block<M, form::canonical<T, storage_of<M, T>>> {
-  static_assert(!std::is_same_v<T, double> || std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::weights<M, double>: only models stored in f32 can run in double");
-
- public:
-  using model = M;
-  using scalar = T;
-  using storage = storage_of<M, T>;
-
-  /// An exact copy in a block of its own.
-  weights clone() const {
-    weights copy;
-    if (copy.valid() && this->valid())
-      __builtin_memcpy(copy.data(), this->data(), static_cast<std::size_t>(weights::bytes()));
-    return copy;
-  }
-};
-
-/// Gradients of the trainable tensors of `M`, in full precision.
-template <class M, class T = float>
-class gradients : public detail::tensor_block<M, form::gradient<T>> {};
-
-/// The form that kernels read: constant, shareable by any number of sessions in any threads.
-template <class M, class T = float, class S = storage_of<M, T>>
-class packed : public detail::tensor_block<M, form::kernel<T, S>> {
- public:
-  using model = M;
-  using scalar = T;
-  using storage = S;
-};
-
-namespace detail {
-
-/// Rewrites the kernel form `p` of a layer or model `L` from its canonical weights. Called by every
-/// thread of a team.
-template <class L, class W, class P>
-void pack_tree(const ops::machine& on, const W& w, P& p) {
-  L::visit(
-      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          using scalar = std::remove_cvref_t<decltype(*from)>;
-          ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
-        } else {
-          ops::pack(on, info.rows, info.columns, from, to);
-        }
-      },
-      path{}, p.tree(), w.tree());
-}
-/// The same for a model.
-template <class M, class T, class S>
-void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T, S>& p) {
-  pack_tree<M>(on, w, p);
-}
-/// Shows `p` the canonical rows of its matrices of numbers, which backward() reads.
-template <class L, class W, class P>
-void attach_rows(const W& w, P& p) {
-  L::visit(
-      [](const path&, const tensor_info&, auto& to, const auto& from) {
-        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
-      },
-      path{}, p.tree(), w.tree());
-}
-
-}  // namespace detail
-
-/// The packed form of `w`: one copy, exactly invertible by unpack().
-template <class M, class T>
-packed<M, T> pack(const weights<M, T>& w) {
-  packed<M, T> p;
-  if (p.valid() && w.valid()) detail::pack_into(ops::machine{}, w, p);
-  return p;
-}
-
-/// The canonical weights that `p` was packed from.
-template <class M, class T>
-weights<M, T> unpack(const packed<M, T>& p) {
-  weights<M, T> w;
-  if (!w.valid() || !p.valid()) return w;
-  M::visit(
-      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
-          std::copy_n(from, info.size(), to);
-        } else {
-          ops::unpack(info.rows, info.columns, from, to);
-        }
-      },
-      path{}, w.tree(), p.tree());
-  return w;
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
-
-/// @file
-/// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
-
 /// @file
 /// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
 /// queries by all keys is ever held. Keys and values are read as they are stored.
@@ -6981,1646 +6559,6 @@ struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Bytes of each kind of memory that model M plans for a purpose.
-struct plan_sizes {
-  index state = 0, keep = 0, scratch = 0, converted = 0;
-  constexpr index total() const { return state + keep + scratch + converted; }
-};
-template <class S>
-constexpr planner planner_for() {
-  planner m;
-  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
-  return m;
-}
-template <class M, class T, class S = storage_of<M, T>>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
-  planner m = planner_for<S>();
-  (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.keep.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
-}
-
-/// The buffers of one layer, in memory of its own: for checks and benchmarks of layers alone.
-/// Zeros.
-template <class Layer, class T>
-struct lone_buffers {
-  memory_block state, keep, scratch;
-  typename Layer::template cache<T> cache{};
-
-  explicit lone_buffers(const extents& e) : lone_buffers(e, sizes_for(e)) {}
-  /// Whether memory was there for what the layer needs.
-  bool valid() const { return enough; }
-  /// Bytes that a layer needs.
-  static constexpr index bytes(const extents& e) {
-    const planner sizes = sizes_for(e);
-    return sizes.state.peak() + sizes.keep.peak() + sizes.scratch.peak();
-  }
-
- private:
-  static constexpr planner sizes_for(const extents& e) {
-    planner sizes;
-    (void)Layer::template plan<T>(sizes, e);
-    return sizes;
-  }
-  lone_buffers(const extents& e, const planner& sizes)
-      : state(sizes.state.peak()), keep(sizes.keep.peak()), scratch(sizes.scratch.peak()) {
-    const auto short_of = [](const arena& a, const memory_block& b) {
-      return a.peak() > 0 && b.data() == nullptr;
-    };
-    enough = !short_of(sizes.state, state) && !short_of(sizes.keep, keep) &&
-             !short_of(sizes.scratch, scratch);
-    if (!enough) return;
-    planner m;
-    m.state = arena(state.data(), state.size());
-    m.keep = arena(keep.data(), keep.size());
-    m.scratch = arena(scratch.data(), scratch.size());
-    cache = Layer::template plan<T>(m, e);
-  }
-  bool enough = false;
-};
-
-/// The workspace of model M inside memory, and where its products round their inputs.
-template <class M, class T>
-struct placed_workspace {
-  typename M::template workspace<T> work{};
-  void* converted = nullptr;
-};
-/// Places the workspace in `memory`, which is zeroed and large enough.
-template <class M, class T, class S = storage_of<M, T>>
-placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T, S>(l, use);
-  auto* const at = static_cast<std::byte*>(memory);
-  planner m = planner_for<S>();
-  m.state = arena(at, sizes.state);
-  m.keep = arena(at + sizes.state, sizes.keep);
-  m.scratch = arena(at + sizes.state + sizes.keep, sizes.scratch);
-  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
-                                at + sizes.state + sizes.keep + sizes.scratch};
-  M::prepare(placed.work, l);
-  return placed;
-}
-
-/// An error for limits that make no sense for model M, or nothing.
-template <class M>
-result<void> acceptable(const char* where, const limits& l) {
-  const auto refuse = [&](const char* field, const char* rule, index got) {
-    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
-  };
-  if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
-  if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
-  if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
-  if (l.blocks > 0 && M::cache::code == kv_code::int4)
-    return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
-  if (l.chunk > 0 && l.logits > l.chunk)
-    return refuse("limits.logits", "no more than limits.chunk", l.logits);
-  if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
-  if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
-  if constexpr (M::family == model_family::t5) {
-    if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
-    if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
-    constexpr index longest = M::encoder_attention::longest;
-    if (longest > 0 && l.source > longest)
-      return refuse("limits.source", "no more tokens than the encoder's attention reads", l.source);
-  } else {
-    if (l.target < 0)
-      return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
-    if (M::longest(l) > M::context_length && M::learned)
-      return refuse("limits.target", "no more than the model's context", l.target);
-  }
-  return {};
-}
-
-inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
-          "a failed allocation"};
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The two ends of a language model: token embedding, and the output head fused with the
-/// cross-entropy, in chunks, so that logits of all tokens never exist at once.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Summed loss of a call, in nats, and the number of tokens it is summed over. A call with a batch
-/// that does not fit the limits or the vocabulary computes nothing and gives NaN nats.
-struct loss_sum {
-  double nats = 0;
-  index tokens = 0;
-
-  /// Loss per token; `nats` itself without tokens.
-  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : nats; }
-  /// The answer to a batch that cannot be used.
-  static constexpr loss_sum refused() { return {std::numeric_limits<double>::quiet_NaN(), 0}; }
-};
-
-namespace ops {
-
-/// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
-template <class T, class S>
-void embed(const machine& on, index rows, index d, const token* tokens,
-           const packed_matrix<T, S>& table, T* x) {
-  on.threads.each(rows, [&](index i) {
-    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
-  });
-}
-/// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
-template <class T>
-void embed_backward(const machine& on, index rows, index d, const token* tokens, const T* dx,
-                    T* d_table) {
-  const auto [first, last] = on.threads.share(d);
-  for (index i = 0; i < rows; ++i)
-    for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
-  on.threads.wait();
-}
-
-/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
-template <class T>
-void position_backward(const machine& on, index batch, index length, index d, const T* dx,
-                       T* d_table) {
-  on.threads.each(length, [&](index t) {
-    for (index b = 0; b < batch; ++b)
-      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
-  });
-}
-
-/// Rows of logits that are worked on at a time: about four million values.
-constexpr index head_rows(index vocabulary) {
-  const index rows = (index{1} << 22) / vocabulary;
-  return rows < 8 ? 8 : rows > 128 ? 128 : rows;
-}
-
-/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l),
-/// and, in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
-/// z-loss (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
-template <class T>
-void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
-                   double* losses, bool gradient, double z_loss = 0) {
-  on.threads.each(rows, [&](index i) {
-    T* const row = logits + i * vocabulary;
-    losses[i] = 0;
-    if (labels[i] == ignored) {
-      if (gradient) std::fill_n(row, vocabulary, T(0));
-      return;
-    }
-    const T target = row[labels[i]];
-    simd::dispatch(on.level, [&](auto k) {
-      using K = decltype(k);
-      const T largest = K::template maximum<T>(vocabulary, row);
-      const T sum = K::template exp_sum<T>(vocabulary, largest, row);
-      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-      losses[i] = lse - static_cast<double>(target) + z_loss * lse * lse;
-      if (gradient) {
-        K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
-        row[labels[i]] -= T(1);
-      }
-    });
-  });
-}
-
-/// What the head works with: y[rows, d] against the table W[vocabulary, d], logits = alpha y W^T.
-template <class T, class S>
-struct head_call {
-  index rows, d, vocabulary;
-  const T* y;
-  const packed_matrix<T, S>& table;
-  T alpha;               ///< d^-1/2 for T5's tied head (zoo A5), else 1
-  const token* labels;   ///< [rows], or `ignored`
-  T* chunk;              ///< scratch [head_rows, vocabulary]
-  double* losses;        ///< scratch [rows]
-  T* dy = nullptr;       ///< gradient of y, added to; null for the loss alone
-  T* d_table = nullptr;  ///< gradient of the table, added to
-  T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
-  double z_loss = 0;     ///< weight of the squared logsumexp
-};
-
-/// Summed cross-entropy of all rows and, where asked for, the gradients of that sum.
-template <class T, class S>
-loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
-  const index step = head_rows(h.vocabulary);
-  for (index first = 0; first < h.rows; first += step) {
-    const index rows = (std::min)(step, h.rows - first);
-    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk,
-           static_cast<const T*>(nullptr), false, h.alpha);
-    if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
-    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
-                  h.dy != nullptr, h.z_loss);
-    if constexpr (trainable<S>)
-      if (h.dy)
-        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
-                        h.dy + first * h.d, h.alpha);
-  }
-  loss_sum sum;
-  for (index i = 0; i < h.rows; ++i) {
-    sum.nats += h.losses[i];
-    sum.tokens += h.labels[i] != ignored;
-  }
-  return sum;
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Computes losses of model `M` from packed weights in any storage type.
-template <class M, class T = float>
-class evaluator {
-  using S = storage_of<M, T>;
-
- public:
-  using model = M;
-  using batch = typename M::batch;
-
-  /// Exact bytes that an evaluator with these limits allocates.
-  static constexpr index footprint(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::scoring).total();
-  }
-
-  /// An evaluator for batches up to these limits. `p` must outlive it.
-  static result<evaluator> open(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
-    if (!p.valid())
-      return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights",
-                           "none"};
-    evaluator e(p, l);
-    if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
-    e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
-    return e;
-  }
-
-  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
-  /// them.
-  loss_sum loss(const batch& b, std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused();
-    loss_sum loss;
-    run(limits_, work_.converted, [&](const ops::machine& on) {
-      const loss_sum sum =
-          M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, logits.data());
-      if (on.threads.rank() == 0) loss = sum;
-    });
-    return loss;
-  }
-
- private:
-  evaluator(const packed<M, T>& p, const limits& l)
-      : packed_(&p), limits_(l), memory_(footprint(l)) {}
-
-  const packed<M, T>* packed_;
-  limits limits_;
-  memory_block memory_;
-  detail::placed_workspace<M, T> work_{};
-};
-
-/// Nats as bits per byte of text (zoo C11).
-inline double bits_per_byte(double nats, index bytes) {
-  return nats / (0.69314718055994531 * static_cast<double>(bytes));
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// Beam search: the likeliest texts instead of one likely token after the other (zoo I3).
-
-/// @file
-/// Inference: a session owns all mutable state of one running model and shares the constant packed
-/// weights with any number of others.
-
-/// @file
-/// Who owns which block of a pool of key-value memory (Kwon et al. 2023, zoo D14).
-
-LINNET_NAMESPACE_BEGIN
-
-/// The blocks of simd::token_block tokens that sequences read and write: each has a table of them.
-/// Sequences that continue one another share blocks until one of them writes into a block: then it
-/// gets a copy. Memory is given once; nothing allocates.
-class block_tables {
- public:
-  block_tables() = default;
-  /// Tables of `batch` sequences of up to `capacity` tokens over `blocks` blocks, all free.
-  constexpr block_tables(arena& memory, index batch, index capacity, index blocks)
-      : batch_(batch),
-        size_(blocks_of(capacity)),
-        blocks_(blocks),
-        table_(memory.take<std::int32_t>(batch * size_)),
-        used_(memory.take<index>(batch)),
-        references_(memory.take<std::int32_t>(blocks)),
-        free_(memory.take<std::int32_t>(blocks)) {}
-
-  /// Blocks in each table.
-  index size() const { return size_; }
-  /// [batch, size()] blocks; those behind a sequence's tokens mean nothing.
-  const std::int32_t* data() const { return table_; }
-  /// Blocks that nobody uses.
-  index available() const { return available_; }
-
-  /// Frees all blocks.
-  void reset() {
-    std::fill_n(references_, blocks_, 0);
-    std::fill_n(used_, batch_, index{0});
-    for (index i = 0; i < blocks_; ++i) free_[i] = static_cast<std::int32_t>(blocks_ - 1 - i);
-    available_ = blocks_;
-  }
-  /// Keeps the blocks of the first `tokens` tokens of a sequence, and frees the others.
-  void truncate(index sequence, index tokens) {
-    const index keep = blocks_of(tokens);
-    while (used_[sequence] > keep) release(at(sequence, --used_[sequence]));
-  }
-  /// Sequence `to` shares all blocks of `from`.
-  void share(index from, index to) {
-    truncate(to, 0);
-    for (index i = 0; i < used_[from]; ++i) {
-      at(to, i) = at(from, i);
-      ++references_[at(to, i)];
-    }
-    used_[to] = used_[from];
-  }
-  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch); calls
-  /// copy(from, to) for each block that is no longer shared. False, and nothing done, where too few
-  /// blocks are free.
-  template <class Past, class More, class Copy>
-  bool reserve(index batch, Past&& past, More&& more, Copy&& copy) {
-    index needed = 0;
-    for (index b = 0; b < batch; ++b)
-      needed += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0}) + shares(b, past(b));
-    if (needed > available_) return false;
-    for (index b = 0; b < batch; ++b) {
-      // Others may have taken their copy meanwhile: then the block is this sequence's own.
-      if (shares(b, past(b))) {
-        std::int32_t& block = at(b, past(b) / simd::token_block);
-        const std::int32_t shared = block;
-        block = take();
-        copy(index{shared}, index{block});
-        release(shared);
-      }
-      while (used_[b] < blocks_of(past(b) + more(b))) at(b, used_[b]++) = take();
-    }
-    return true;
-  }
-
- private:
-  /// Blocks that hold so many tokens.
-  static constexpr index blocks_of(index tokens) {
-    return (tokens + simd::token_block - 1) / simd::token_block;
-  }
-  std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
-  /// Whether the block that the next token of a sequence goes into is somebody else's too.
-  bool shares(index sequence, index past) const {
-    const index i = past / simd::token_block;
-    return i < used_[sequence] && references_[at(sequence, i)] > 1;
-  }
-  std::int32_t take() {
-    const std::int32_t block = free_[--available_];
-    references_[block] = 1;
-    return block;
-  }
-  void release(std::int32_t block) {
-    if (--references_[block] == 0) free_[available_++] = block;
-  }
-
-  index batch_ = 0, size_ = 0, blocks_ = 0, available_ = 0;
-  std::int32_t* table_ = nullptr;
-  index* used_ = nullptr;               ///< [batch] blocks of each table
-  std::int32_t* references_ = nullptr;  ///< [blocks]
-  std::int32_t* free_ = nullptr;        ///< [available]
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Choosing the next token from logits: greedy; temperature with top-k, top-p, min-p and a
-/// repetition penalty; and a caller's own changes of the logits before either.
-
-#include <numeric>
-#include <tuple>
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Calls a sampler with as much as it wants to know.
-template <class Sampler, class T>
-token choose_token(Sampler& choose, std::span<T> logits, std::span<token> scratch,
-                   std::span<const token> so_far) {
-  if constexpr (std::is_invocable_v<Sampler&, std::span<T>, std::span<token>,
-                                    std::span<const token>>)
-    return choose(logits, scratch, so_far);
-  else
-    return choose(logits, scratch);
-}
-
-/// Calls a hook with as much as it wants to know.
-template <class Hook, class T>
-void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) {
-  if constexpr (std::is_invocable_v<Hook&, std::span<T>, std::span<const token>>)
-    hook(logits, so_far);
-  else
-    hook(logits);
-}
-
-/// Index of a token in logits.
-inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
-
-/// The token that the number `u` of [0, 1) draws from weights of any sum.
-inline token draw(std::span<const double> weights, double u) {
-  const double mass = std::accumulate(weights.begin(), weights.end(), 0.0);
-  double sum = 0;
-  std::size_t last = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] <= 0) continue;
-    last = i;
-    sum += weights[i];
-    if (u * mass < sum) break;
-  }
-  return static_cast<token>(last);
-}
-
-}  // namespace detail
-
-/// A sampler is called with the logits [vocabulary], which it may overwrite, a scratch list of
-/// token ids of the same size and, if it takes a third argument, the tokens so far, prompt
-/// included; it returns the chosen token. Write your own with the same call.
-///
-/// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
-/// so_far, out)`, the law that it draws from, and its random choices as `accept(probability)` and
-/// `pick(weights)`.
-///
-/// Greedy: the most likely token; ties go to the lowest id (zoo I1).
-struct greedy {
-  template <class T>
-  token operator()(std::span<T> logits, std::span<token>) const {
-    // The first stretch that holds the maximum, then the place in it.
-    constexpr std::size_t stretch = 1024;
-    std::span<T> best = logits.first(1);
-    simd::dispatch(simd::best(), [&](auto kernels) {
-      using K = decltype(kernels);
-      T most = logits[0];
-      for (std::size_t i = 0; i < logits.size(); i += stretch) {
-        const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
-        const T m = K::template maximum<T>(std::ssize(some), some.data());
-        if (i == 0 || m > most) most = m, best = some;
-      }
-    });
-    return static_cast<token>(std::max_element(best.begin(), best.end()) - logits.begin());
-  }
-
-  /// All on the most likely token.
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token>,
-                     std::span<double> out) const {
-    std::fill(out.begin(), out.end(), 0.0);
-    out[detail::slot((*this)(logits, scratch))] = 1;
-  }
-  /// Nothing is left to chance: only what is certain is accepted.
-  bool accept(double probability) const { return probability >= 1; }
-  /// The heaviest weight; ties go to the lowest id.
-  token pick(std::span<const double> weights) const {
-    return static_cast<token>(std::max_element(weights.begin(), weights.end()) - weights.begin());
-  }
-};
-
-/// What a `sampler` does, in this order: repetition penalty, temperature, top-k, top-p (zoo I2),
-/// min-p.
-struct sampling {
-  double temperature = 1;  ///< logits are divided by it; 0 is greedy
-  index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
-  double top_p = 1;        ///< keep the smallest most likely set with at least this probability
-  double min_p = 0;        ///< keep tokens at least this times as likely as the most likely one
-                           ///< (Nguyen et al. 2024); 0 keeps all
-  double repetition_penalty = 1;  ///< positive logits of tokens so far are divided by it, others
-                                  ///< multiplied (Keskar et al. 2019); 1 changes none
-  std::uint64_t seed = 0;         ///< of the random numbers
-};
-
-/// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
-class sampler {
- public:
-  explicit sampler(const sampling& settings)
-      : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
-
-  /// A token after the tokens `so_far`, which only the repetition penalty asks for.
-  template <class T>
-  token operator()(std::span<T> logits, std::span<token> order,
-                   std::span<const token> so_far = {}) {
-    penalize(logits, order, so_far);
-    if (settings_.temperature <= 0) return greedy{}(logits, order);
-    const law l = warp(logits, order);
-    double u = random_.uniform() * l.mass, sum = 0;
-    for (index i = 0; i < l.kept; ++i) {
-      sum += weight(logits, order, i);
-      if (u < sum) return order[static_cast<std::size_t>(i)];
-    }
-    return order[static_cast<std::size_t>(l.kept - 1)];
-  }
-
-  /// The law that a token is drawn from: out[vocabulary], of sum 1, zero for what is not kept.
-  /// Overwrites the logits; draws nothing.
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
-                     std::span<double> out) const {
-    penalize(logits, order, so_far);
-    if (settings_.temperature <= 0) return greedy{}.probabilities(logits, order, so_far, out);
-    const law l = warp(logits, order);
-    std::fill(out.begin(), out.end(), 0.0);
-    for (index i = 0; i < l.kept; ++i)
-      out[detail::slot(order[static_cast<std::size_t>(i)])] = weight(logits, order, i) / l.mass;
-  }
-  /// True with this probability.
-  bool accept(double probability) { return fine_uniform() < probability; }
-  /// A token with a probability in proportion to its weight.
-  token pick(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
-
- private:
-  /// The first `kept` tokens of the order have weights of this sum; the others are out.
-  struct law {
-    index kept;
-    double mass;
-  };
-
-  /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
-  double fine_uniform() {
-    const double high = random_.bits() >> 5, low = random_.bits() >> 6;
-    return (high * 0x1p26 + low) * 0x1p-53;
-  }
-  /// Each token so far once; `mark` is overwritten.
-  template <class T>
-  void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
-    const double by = settings_.repetition_penalty;
-    if (by == 1 || so_far.empty()) return;
-    std::fill(mark.begin(), mark.end(), token{0});
-    for (const token t : so_far) {
-      if (mark[detail::slot(t)]++ != 0) continue;
-      T& l = logits[detail::slot(t)];
-      l = static_cast<T>(static_cast<double>(l) * (l > T(0) ? 1 / by : by));
-    }
-  }
-
-  /// Turns logits into weights, the largest 1, and `order` into a list that starts with the tokens
-  /// kept.
-  template <class T>
-  law warp(std::span<T> logits, std::span<token> order) const {
-    const auto all = static_cast<index>(logits.size());
-    const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-    double total = 0;
-    for (T& l : logits) {
-      l = static_cast<T>(std::exp((static_cast<double>(l) - largest) / settings_.temperature));
-      total += static_cast<double>(l);
-    }
-    std::iota(order.begin(), order.end(), token{0});
-    law kept{all, total};
-    const bool cut_k = settings_.top_k > 0 && settings_.top_k < all, cut_p = settings_.top_p < 1;
-    if (cut_k || cut_p) {
-      const auto likelier = [&](token a, token b) {
-        const T x = logits[detail::slot(a)], y = logits[detail::slot(b)];
-        return x > y || (x == y && a < b);
-      };
-      if (cut_k) kept.kept = settings_.top_k;
-      std::partial_sort(order.begin(), order.begin() + kept.kept, order.begin() + all, likelier);
-      if (cut_k) kept.mass = sum_of(logits, order, kept.kept);
-    }
-    if (cut_p) {
-      double sum = 0;
-      index i = 0;
-      while (i < kept.kept && (i == 0 || sum < settings_.top_p * kept.mass))
-        sum += weight(logits, order, i++);
-      kept = {i, sum};
-    }
-    if (settings_.min_p > 0) {
-      const auto end = std::remove_if(order.begin(), order.begin() + kept.kept, [&](token t) {
-        const auto w = static_cast<double>(logits[detail::slot(t)]);
-        return w < 1 && w < settings_.min_p;
-      });
-      kept.kept = end - order.begin();
-      kept.mass = sum_of(logits, order, kept.kept);
-    }
-    return kept;
-  }
-  template <class T>
-  static double weight(std::span<T> weights, std::span<token> order, index i) {
-    return static_cast<double>(weights[detail::slot(order[static_cast<std::size_t>(i)])]);
-  }
-  template <class T>
-  static double sum_of(std::span<T> weights, std::span<token> order, index count) {
-    double sum = 0;
-    for (index i = 0; i < count; ++i) sum += weight(weights, order, i);
-    return sum;
-  }
-
-  sampling settings_;
-  random_stream random_;
-};
-
-/// A sampler with hooks before it: each is called with the logits, which it may change, and, if it
-/// takes a second argument, the tokens so far; then the sampler chooses. A token whose logit a hook
-/// makes very negative (-1e30) is never chosen while others are left. Sampler and hooks given by
-/// name are referred to, temporaries are kept.
-///
-///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
-template <class Sampler, class... Hooks>
-class processed {
-  static_assert(sizeof...(Hooks) > 0,
-                "linnet::processed: give it a hook, or use the sampler alone");
-
- public:
-  /// The sampler and the hooks, called in this order.
-  template <class A, class... Rest>
-  requires(sizeof...(Rest) == sizeof...(Hooks)) explicit processed(A&& sampler, Rest&&... hooks)
-      : sampler_(std::forward<A>(sampler)), hooks_(std::forward<Rest>(hooks)...) {}
-
-  /// The sampler's choice from the changed logits.
-  template <class T>
-  token operator()(std::span<T> logits, std::span<token> scratch,
-                   std::span<const token> so_far = {}) {
-    apply(logits, so_far);
-    return detail::choose_token(sampler_, logits, scratch, so_far);
-  }
-  /// The sampler's law for the changed logits.
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
-                     std::span<double> out) {
-    apply(logits, so_far);
-    sampler_.probabilities(logits, scratch, so_far, out);
-  }
-  /// The sampler's.
-  bool accept(double probability) { return sampler_.accept(probability); }
-  /// The sampler's.
-  token pick(std::span<const double> weights) { return sampler_.pick(weights); }
-
- private:
-  template <class T>
-  void apply(std::span<T> logits, std::span<const token> so_far) {
-    std::apply([&](auto&... hook) { (detail::apply_hook(hook, logits, so_far), ...); }, hooks_);
-  }
-
-  Sampler sampler_;
-  std::tuple<Hooks...> hooks_;
-};
-template <class Sampler, class... Hooks>
-processed(Sampler&&, Hooks&&...) -> processed<Sampler, Hooks...>;
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// When generation ends.
-struct generation {
-  index tokens = 0;                  ///< most tokens to generate; 0 means as many as fit
-  std::span<const token> stop = {};  ///< tokens that end it; they are not passed on
-
-  /// Whether `t` is a stop token.
-  bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
-};
-
-namespace detail {
-/// Calls emit(t); false if it asks to end.
-template <class Emit>
-bool goes_on(Emit& emit, token t) {
-  if constexpr (std::is_void_v<decltype(emit(t))>) {
-    emit(t);
-    return true;
-  } else {
-    return static_cast<bool>(emit(t));
-  }
-}
-}  // namespace detail
-
-/// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
-/// afterwards nothing allocates. Not for use by two threads at once; open a second session instead.
-template <class M, class T = float>
-class session {
-  using S = storage_of<M, T>;
-  static constexpr bool encodes = M::family == model_family::t5;
-  static constexpr bool continues() {
-    if constexpr (encodes)
-      return M::decoder_attention::continues;
-    else
-      return M::attention::continues;
-  }
-  static_assert(continues(),
-                "linnet::session: this kind of attention cannot continue cached sequences, so the "
-                "model cannot be run token by token; an evaluator scores whole sequences");
-
- public:
-  using model = M;
-
-  /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
-  static constexpr index footprint(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::decoding).total() + extra_bytes(l);
-  }
-
-  /// A session with memory of its own. `p` must outlive it.
-  static result<session> open(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit.error();
-    if (!p.valid())
-      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
-                           "none"};
-    memory_block memory(footprint(l));
-    if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
-    session s(p, l, memory.data(), private_tag{});
-    s.own_ = std::move(memory);
-    return s;
-  }
-  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to
-  /// `alignment`. Cannot fail.
-  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)
-      : session(p, l, memory.data(), private_tag{}) {
-    assert(static_cast<index>(memory.size()) >= footprint(l) &&
-           "linnet::session: the span is smaller than footprint()");
-  }
-
-  /// The limits that it was planned for.
-  const limits& planned() const { return limits_; }
-  /// Forgets everything fed so far.
-  void reset() {
-    std::fill_n(past_, limits_.batch, index{0});
-    tables_.reset();
-    cached_sources_ = 0;
-  }
-  /// Number of tokens fed so far to sequence `b`.
-  index position(index b = 0) const { return past_[b]; }
-  /// The tokens fed so far to sequence `b`.
-  std::span<const token> fed(index b = 0) const {
-    return {fed_ + b * capacity(), static_cast<std::size_t>(past_[b])};
-  }
-  /// Most tokens that a sequence can be fed.
-  index capacity() const { return capacity_for(limits_); }
-  /// The same of a session with these limits.
-  static constexpr index capacity_for(const limits& l) {
-    if constexpr (encodes)
-      return l.target;
-    else
-      return M::longest(l);
-  }
-
-  /// Blocks of 32 tokens that are left, where limits.blocks gave some; feed() needs them.
-  index free_blocks() const { return tables_.available(); }
-  /// Most tokens of a sequence in one call of feed().
-  index chunk() const {
-    return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
-  }
-
-  /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
-  /// where a model that forgets old tokens would have to take back more than chunk() of them.
-  bool truncate(index length, index b = 0) {
-    static_assert(M::rewinds,
-                  "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
-      return false;
-    past_[b] = length;
-    if (limits_.blocks > 0) tables_.truncate(b, length);
-    return true;
-  }
-
-  /// Lets sequence `to` continue where sequence `from` is, source included; `from` goes on as
-  /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
-  /// False, and nothing done, for sequences outside the limits.
-  bool fork(index from, index to) {
-    if (from < 0 || to < 0 || from >= limits_.batch || to >= limits_.batch) return false;
-    if (from == to) return true;
-    const bool same_source = source_of_[from] == source_of_[to];
-    const auto a = fed(from), b = fed(to);
-    state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
-    if (same_source)
-      part.first = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
-    M::copy_state(work_.work, from, to, part);
-    if (limits_.blocks > 0) tables_.share(from, to);
-    std::copy(a.begin(), a.end(), fed_ + to * capacity());
-    past_[to] = past_[from];
-    source_of_[to] = source_of_[from];
-    memory_lengths_[to] = memory_lengths_[from];
-    if (!same_source && from >= cached_sources_)
-      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
-    else if (!same_source && to == cached_sources_)
-      ++cached_sources_;
-    return true;
-  }
-
-  /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
-  /// source that is empty, too long or holds tokens outside the vocabulary.
-  bool encode(std::span<const token> source) requires(encodes) {
-    const auto length = static_cast<index>(source.size());
-    return encode(source, 1, {&length, 1});
-  }
-  /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
-  bool encode(std::span<const token> source, index batch,
-              std::span<const index> lengths) requires(encodes) {
-    const index length = batch > 0 ? static_cast<index>(source.size()) / batch : 0;
-    if (batch > limits_.batch || length < 1 || length > limits_.source || !in_vocabulary(source) ||
-        static_cast<index>(lengths.size()) < batch)
-      return false;
-    for (index b = 0; b < batch; ++b)
-      if (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length)
-        return false;
-    reset();
-    memory_length_ = length;
-    for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
-    std::copy_n(lengths.data(), batch, memory_lengths_);
-    run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::machine& on) {
-      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
-                               memory_lengths_, work_.work, on);
-    });
-    return true;
-  }
-
-  /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them, valid
-  /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
-  /// fit the capacity, the free blocks or the vocabulary, or before a source is encoded.
-  std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
-  /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
-  /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
-  std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
-    return advance(tokens, batch, lengths, false);
-  }
-  /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
-  /// logits of what follows them, empty from the first part on that feed() refuses.
-  std::span<T> read(std::span<const token> tokens) {
-    std::span<T> logits;
-    while (!tokens.empty()) {
-      const auto part = tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk())));
-      logits = feed(part);
-      if (logits.empty()) break;
-      tokens = tokens.subspan(part.size());
-    }
-    return logits;
-  }
-  /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
-  /// [length, vocabulary] of what follows each.
-  std::span<T> feed_all(std::span<const token> tokens) { return feed_all(tokens, 1, {}); }
-  /// Feeds [batch, length] tokens like feed(), with length <= limits.logits; returns logits
-  /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
-  std::span<T> feed_all(std::span<const token> tokens, index batch,
-                        std::span<const index> lengths) {
-    return advance(tokens, batch, lengths, true);
-  }
-
-  /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
-  /// start token; returns the logits [vocabulary] of the first new token, empty if `tokens` do not
-  /// fit.
-  std::span<T> start(std::span<const token> tokens) {
-    if constexpr (encodes) {
-      const token first = M::start;
-      return encode(tokens) ? feed({&first, 1}) : std::span<T>();
-    } else {
-      reset();
-      return read(tokens);
-    }
-  }
-
-  /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
-  /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
-  /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end. Returns
-  /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
-  template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
-                 const generation& g = {}) {
-    std::span<T> logits = start(tokens);
-    if (logits.empty()) return 0;
-    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
-    for (index n = 0;; ++n) {
-      if (g.tokens > 0 && n == g.tokens) return n;
-      const token next = detail::choose_token(choose, logits, scratch, fed());
-      if (g.stops(next)) return n;
-      if (!detail::goes_on(emit, next)) return n + 1;
-      if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
-      logits = feed({&next, 1});
-    }
-  }
-
- private:
-  static constexpr index extra_bytes(const limits& l) {
-    arena counter;
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(l.batch * capacity_for(l));
-    (void)counter.take<token>(M::vocabulary);
-    if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
-    return counter.peak();
-  }
-  static constexpr index none = -1;  ///< no source
-  struct private_tag {};
-  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
-      : packed_(&p), limits_(l) {
-    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
-    arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
-    work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
-    past_ = extra.take<index>(l.batch);
-    memory_lengths_ = extra.take<index>(l.batch);
-    source_of_ = extra.take<index>(l.batch);
-    fed_ = extra.take<token>(l.batch * capacity_for(l));
-    order_ = extra.take<token>(M::vocabulary);
-    if (l.blocks > 0) {
-      tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
-      work_.work.tables = tables_.data();
-      work_.work.table_size = tables_.size();
-    }
-    reset();
-  }
-  std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                       bool every) {
-    const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
-    if (batch > limits_.batch || length < 1 || length > chunk() ||
-        (every && length > limits_.logits) || !in_vocabulary(tokens) ||
-        (encodes && memory_length_ == 0) ||
-        (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
-      return {};
-    for (index b = 0; b < batch; ++b) {
-      if (past_[b] + length > capacity()) return {};
-      if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 ||
-                               lengths[static_cast<std::size_t>(b)] > length))
-        return {};
-    }
-    const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    if (limits_.blocks > 0 &&
-        !tables_.reserve(
-            batch, [&](index b) { return past_[b]; },
-            [&](index b) { return valid ? valid[b] : length; },
-            [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); }))
-      return {};
-    run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
-      if constexpr (encodes)
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               memory_length_, memory_lengths_, batch <= cached_sources_,
-                               work_.work, on, every);
-      else
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on, every);
-    });
-    cached_sources_ = (std::max)(cached_sources_, batch);
-    for (index b = 0; b < batch; ++b) {
-      const index count = valid ? valid[b] : length;
-      std::copy_n(tokens.data() + b * length, count, fed_ + b * capacity() + past_[b]);
-      past_[b] += count;
-    }
-    return {work_.work.logits,
-            static_cast<std::size_t>(batch * (every ? length : 1) * M::vocabulary)};
-  }
-  /// Work of a call that reads `source` tokens or continues targets by `target` ones.
-  static constexpr index flops(index batch, index source, index target) {
-    if constexpr (encodes)
-      return M::flops(batch, source, target);
-    else
-      return M::flops(batch, target);
-  }
-  static bool in_vocabulary(std::span<const token> tokens) {
-    return std::all_of(tokens.begin(), tokens.end(),
-                       [](token t) { return t >= 0 && t < M::vocabulary; });
-  }
-
-  const packed<M, T>* packed_;
-  limits limits_;
-  memory_block own_;
-  detail::placed_workspace<M, T> work_{};
-  block_tables tables_{};
-  index* past_ = nullptr;            ///< [batch]
-  index* memory_lengths_ = nullptr;  ///< [batch]
-  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* fed_ = nullptr;             ///< [batch, capacity]
-  token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
-  index memory_length_ = 0;
-  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
-};
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// How beam_search looks for texts.
-struct beams {
-  index width = 4;     ///< hypotheses that are continued side by side, and results at most
-  double alpha = 0.6;  ///< a hypothesis y scores log P(y) / ((5 + |y|) / 6)^alpha (Wu et al. 2016);
-                       ///< 0 favours short texts, larger values longer ones
-  bool early = true;   ///< end as soon as `width` hypotheses have ended by themselves; false: go on
-                       ///< while an open one could still score better than those
-};
-
-/// One result of a beam search, valid until the next one.
-struct hypothesis {
-  std::span<const token> tokens{};  ///< without the prompt and without the stop token
-  double log_probability = 0;       ///< of all its tokens, the stop token included
-  double score = 0;                 ///< the same, normalised by length
-  bool stopped = false;             ///< it ended with a stop token, not for lack of room
-};
-
-/// Searches with a session of model `M`. In each step the `width` best continuations by log P of
-/// all open hypotheses are found. Those that end with a stop token leave the beam for the pool of
-/// results, and the best others keep the beam full. What is open at the last token joins the pool.
-/// Ties go to the earlier hypothesis, then to the lowest id. With width 1 and `early` this is
-/// greedy generation. All memory is taken by open(); a search allocates nothing.
-template <class M, class T = float>
-class beam_search {
- public:
-  /// Exact bytes that a search with a session of these limits allocates.
-  static constexpr index footprint(const limits& l, const beams& b) {
-    arena counter;
-    (void)place(counter, l, b);
-    return counter.peak();
-  }
-
-  /// A search in the sequences 0 to width - 1 of a session, which must outlive it. Errors:
-  /// errc::invalid (a width below 1 or above limits.batch), errc::out_of_memory.
-  static result<beam_search> open(session<M, T>& s, const beams& how = {}) {
-    const limits& l = s.planned();
-    if (how.width < 1 || how.width > l.batch)
-      return linnet::error{errc::invalid, "beam_search::open", "beams.width",
-                           "1 to limits.batch, " + std::to_string(l.batch),
-                           std::to_string(how.width)};
-    beam_search made(s, how);
-    made.own_ = memory_block(footprint(l, how));
-    if (!made.own_.data()) return detail::out_of_memory("beam_search::open", footprint(l, how));
-    arena a(made.own_.data(), footprint(l, how));
-    made.at_ = place(a, l, how);
-    return made;
-  }
-
-  /// The best continuations of a prompt (of a decoder) or answers to a source (of an
-  /// encoder-decoder), best first. `hooks` change the logits of each hypothesis before they are
-  /// read, as those of `processed` do. Empty if `tokens` do not fit.
-  template <class... Hooks>
-  std::span<const hypothesis> operator()(std::span<const token> tokens, const generation& g = {},
-                                         Hooks&&... hooks) {
-    session<M, T>& s = *session_;
-    std::span<T> logits = s.start(tokens);
-    finished_ = 0;
-    if (logits.empty()) return {};
-    const index room = s.capacity() - s.position() + 1;
-    const index most = g.tokens > 0 ? (std::min)(g.tokens, room) : room;
-    index open = 1;  // hypotheses in the sequences 0 to open - 1
-    at_.sums[0] = 0;
-    for (index n = 1;; ++n) {
-      any_ = stay_ = 0;
-      for (index b = 0; b < open; ++b) {
-        const auto row = logits.subspan(at(b * M::vocabulary), at(M::vocabulary));
-        (detail::apply_hook(hooks, row, s.fed(b)), ...);
-        consider(b, row, g);
-      }
-      std::sort(at_.any, at_.any + any_, better);
-      std::sort(at_.stay, at_.stay + stay_, better);
-      for (index i = 0; i < any_; ++i)
-        if (g.stops(at_.any[i].id)) finish(at_.any[i], n, true);
-      if (stay_ == 0 || (finished_ == how_.width && ends(n, most))) break;
-      if (n == most) {
-        for (index i = 0; i < stay_; ++i) finish(at_.stay[i], n, false);
-        break;
-      }
-      open = stay_;
-      move(n - 1);
-      logits = s.feed({at_.next, at(open)}, open, {});
-    }
-    return {at_.results, at(finished_)};
-  }
-
- private:
-  /// A hypothesis and the token that may continue it.
-  struct candidate {
-    double sum;  ///< log P of both
-    T logit;     ///< orders continuations of one hypothesis even where the sums round alike
-    index parent;
-    token id;
-  };
-  struct buffers {
-    double* sums = nullptr;         ///< [width] log P of the open hypotheses
-    token* texts = nullptr;         ///< [width, capacity] their tokens
-    token* next = nullptr;          ///< [width] their last tokens
-    candidate* any = nullptr;       ///< [width] best continuations
-    candidate* stay = nullptr;      ///< [width] best continuations that are no stop tokens
-    candidate* placed = nullptr;    ///< [width] those by sequence
-    hypothesis* results = nullptr;  ///< [width] best first
-    token* result_texts = nullptr;  ///< [width, capacity]
-  };
-  static constexpr buffers place(arena& a, const limits& l, const beams& b) {
-    const index size = b.width * session<M, T>::capacity_for(l);
-    buffers made;
-    made.sums = a.take<double>(b.width);
-    made.texts = a.take<token>(size);
-    made.next = a.take<token>(b.width);
-    made.any = a.take<candidate>(b.width);
-    made.stay = a.take<candidate>(b.width);
-    made.placed = a.take<candidate>(b.width);
-    made.results = a.take<hypothesis>(b.width);
-    made.result_texts = a.take<token>(size);
-    return made;
-  }
-  static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
-
-  beam_search(session<M, T>& s, const beams& how)
-      : session_(&s), how_(how), capacity_(s.capacity()) {}
-
-  static bool better(const candidate& a, const candidate& b) {
-    if (a.sum != b.sum) return a.sum > b.sum;
-    if (a.parent != b.parent) return a.parent < b.parent;
-    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-  }
-  /// Keeps `c` if it is among the best: a heap with the worst on top.
-  void offer(candidate* heap, index& size, const candidate& c) const {
-    if (size == how_.width) {
-      if (!better(c, heap[0])) return;
-      std::pop_heap(heap, heap + size--, better);
-    }
-    heap[size++] = c;
-    std::push_heap(heap, heap + size, better);
-  }
-  /// Offers every continuation of open hypothesis `b`; not those of probability 0.
-  void consider(index b, std::span<const T> logits, const generation& g) {
-    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-    double total = 0;
-    for (const T l : logits) total += std::exp(static_cast<double>(l) - largest);
-    const double log_total = largest + std::log(total);
-    for (index t = 0; t < M::vocabulary; ++t) {
-      const T l = logits[at(t)];
-      const double log_p = static_cast<double>(l) - log_total;
-      if (log_p < -745) continue;  // exp gives 0
-      const candidate c{at_.sums[b] + log_p, l, b, static_cast<token>(t)};
-      offer(at_.any, any_, c);
-      if (!g.stops(c.id)) offer(at_.stay, stay_, c);
-    }
-  }
-
-  double normalised(double sum, index length) const {
-    return sum / std::pow((5 + static_cast<double>(length)) / 6, how_.alpha);
-  }
-  /// Puts an ended hypothesis of `n` tokens into the pool, or not if `width` better ones are there.
-  void finish(const candidate& c, index n, bool stopped) {
-    const double score = normalised(c.sum, n);
-    index place = finished_;
-    while (place > 0 && score > at_.results[place - 1].score) --place;
-    if (place == how_.width) return;
-    if (finished_ < how_.width)
-      at_.results[finished_].tokens = {at_.result_texts + finished_ * capacity_, std::size_t{0}};
-    finished_ = (std::min)(finished_ + 1, how_.width);
-    std::rotate(at_.results + place, at_.results + finished_ - 1, at_.results + finished_);
-    hypothesis& h = at_.results[place];
-    token* const text = const_cast<token*>(h.tokens.data());
-    std::copy_n(at_.texts + c.parent * capacity_, n - 1, text);
-    if (!stopped) text[n - 1] = c.id;
-    h = {{text, at(stopped ? n - 1 : n)}, c.sum, score, stopped};
-  }
-  /// Whether the full pool is final after token `n` of `most`.
-  bool ends(index n, index most) const {
-    if (how_.early) return true;
-    // Sums only fall, so this is the most that an open hypothesis can reach.
-    const index length = how_.alpha > 0 ? most : n + 1;
-    return normalised(at_.stay[0].sum, length) <= at_.results[finished_ - 1].score;
-  }
-
-  /// Makes the best continuations the open hypotheses. The first of each parent stays in its
-  /// parent's sequence; the others fork into sequences that nobody needs any more, so nothing that
-  /// is still to be read is overwritten. `length`: tokens before the new one.
-  void move(index length) {
-    constexpr index nobody = -1;
-    for (index b = 0; b < stay_; ++b) at_.placed[b].parent = nobody;
-    for (index i = 0; i < stay_; ++i) {
-      candidate& c = at_.stay[i];
-      if (c.parent >= stay_ || at_.placed[c.parent].parent != nobody) continue;
-      at_.placed[c.parent] = c;
-      c.parent = nobody;
-    }
-    index free = 0;
-    for (index i = 0; i < stay_; ++i) {
-      const candidate& c = at_.stay[i];
-      if (c.parent == nobody) continue;
-      while (at_.placed[free].parent != nobody) ++free;
-      session_->fork(c.parent, free);
-      std::copy_n(at_.texts + c.parent * capacity_, length, at_.texts + free * capacity_);
-      at_.placed[free] = c;
-    }
-    for (index b = 0; b < stay_; ++b) {
-      at_.sums[b] = at_.placed[b].sum;
-      at_.next[b] = at_.texts[b * capacity_ + length] = at_.placed[b].id;
-    }
-  }
-
-  session<M, T>* session_;
-  beams how_;
-  index capacity_;  ///< tokens of a text at most
-  memory_block own_;
-  buffers at_{};
-  index any_ = 0, stay_ = 0, finished_ = 0;
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Contrastive decoding: prefer what one reading of a text makes likelier than another (zoo I4).
-
-LINNET_NAMESPACE_BEGIN
-
-/// How strongly the readings are contrasted.
-struct contrasting {
-  double weight = 1;        ///< of log P_expert - log P_amateur, added to log P_expert
-  double plausibility = 0;  ///< only tokens at least this times as likely as the expert's most
-                            ///< likely one (Li et al. 2023: 0.1); 0 leaves all
-};
-
-/// A hook (see `processed`) that turns the logits of an expert into
-/// log P_expert + weight (log P_expert - log P_amateur), up to a constant. The amateur is another
-/// session that reads the same new tokens: the same model without the context that matters or with
-/// another one (Wang et al. 2023, SCOTT), or a weaker model (Li et al. 2023). Two equal readings
-/// change nothing. It allocates nothing. For one sequence; not for speculative decoding.
-///
-///     ln::contrast against(plain, {.plausibility = 0.1});
-///     against.start(question);
-///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
-template <class M, class T = float>
-class contrast {
- public:
-  /// Contrasts with an amateur's session, which must outlive it.
-  explicit contrast(session<M, T>& amateur, const contrasting& how = {})
-      : amateur_(&amateur), how_(how) {}
-
-  /// To be called before each text: what the amateur reads in place of the expert's prompt or
-  /// source. False for tokens that do not fit; the expert's logits then stay as they are.
-  bool start(std::span<const token> tokens) {
-    logits_ = amateur_->start(tokens);
-    read_ = unknown;
-    return !logits_.empty();
-  }
-
-  /// Changes the expert's logits after the tokens `so_far`. They stay as they are once the amateur
-  /// has no more room.
-  template <class X>
-  void operator()(std::span<X> expert, std::span<const token> so_far) {
-    const index count = std::ssize(so_far);
-    if (read_ != unknown && count < read_) logits_ = {};  // another text: start() was forgotten
-    if (read_ != unknown && count > read_ && !logits_.empty())
-      logits_ = amateur_->read(so_far.subspan(static_cast<std::size_t>(read_)));
-    read_ = count;
-    if (logits_.size() != expert.size()) return;
-    const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
-    const double least = how_.plausibility > 0 ? most + std::log(how_.plausibility) : -1e300;
-    for (std::size_t i = 0; i < expert.size(); ++i) {
-      const auto e = static_cast<double>(expert[i]), a = static_cast<double>(logits_[i]);
-      // Logits are log P up to a constant, which does not change the law. A difference of exactly
-      // 0 keeps every tie and order.
-      expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
-    }
-  }
-
- private:
-  static constexpr index unknown = -1;
-
-  session<M, T>* amateur_;
-  contrasting how_;
-  std::span<T> logits_{};
-  index read_ = unknown;  ///< tokens of the expert that the amateur has read, or its prompt instead
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Speculative decoding: a small model drafts several tokens, the large one checks them in one
-/// call, and the text follows the large model's law exactly (Leviathan et al. 2023, zoo I5).
-
-LINNET_NAMESPACE_BEGIN
-
-/// How often drafts were right, since the last start of generate().
-struct draft_counts {
-  index rounds = 0;    ///< calls of the target
-  index drafted = 0;   ///< tokens proposed
-  index accepted = 0;  ///< of them taken
-  index tokens = 0;    ///< decided: accepted ones and one more per round
-
-  /// Tokens per call of the target; for independent tokens accepted with probability a,
-  /// (1 - a^(drafts + 1)) / (1 - a).
-  double per_round() const {
-    return rounds > 0 ? static_cast<double>(tokens) / static_cast<double>(rounds) : 0;
-  }
-};
-
-/// Generates with a session of the model `M`, sped up by a session of a smaller model `D` of the
-/// same family with the same vocabulary. Both laws are warped by the same sampler. A drafted token
-/// x is accepted with probability min(1, p(x) / q(x)); the first that is not is drawn anew from
-/// max(0, p - q), normalised, and after `drafts` accepted ones another follows from p. A greedy
-/// sampler gives the target's greedy text. All memory is taken by open().
-template <class M, class D, class T = float, class U = T>
-class speculative {
-  static_assert(M::family == D::family,
-                "linnet::speculative: the models are of different families");
-  static_assert(M::vocabulary == D::vocabulary,
-                "linnet::speculative: the models have different vocabularies");
-  static_assert(M::rewinds && D::rewinds,
-                "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
-                "attention cannot do");
-  static constexpr bool encodes = M::family == model_family::t5;
-
- public:
-  /// Speculation with these sessions, which must outlive it, and `drafts` tokens drafted at a time.
-  /// Errors: errc::invalid (drafts below 1, or not below the target's limits.logits),
-  /// errc::out_of_memory.
-  static result<speculative> open(session<M, T>& target, session<D, U>& draft, index drafts) {
-    if (drafts < 1 || drafts >= target.planned().logits)
-      return linnet::error{
-          errc::invalid, "speculative::open", "drafts",
-          "1 to the target's limits.logits - 1, " + std::to_string(target.planned().logits - 1),
-          std::to_string(drafts)};
-    speculative made(target, draft, drafts);
-    made.own_ = memory_block(footprint(target.planned(), drafts));
-    if (!made.own_.data())
-      return detail::out_of_memory("speculative::open", footprint(target.planned(), drafts));
-    arena a(made.own_.data(), footprint(target.planned(), drafts));
-    made.at_ = place(a, target.planned(), drafts);
-    return made;
-  }
-  /// Exact bytes that it allocates for a target with these limits.
-  static constexpr index footprint(const limits& l, index drafts) {
-    arena counter;
-    (void)place(counter, l, drafts);
-    return counter.peak();
-  }
-
-  /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`).
-  /// Where the draft has no room for the text, the target goes on alone.
-  template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
-                 const generation& g = {}) {
-    counts_ = {};
-    if (!begin(tokens)) return 0;
-    for (index n = 0;;) {
-      const index left = g.tokens > 0 ? g.tokens - n : target_->capacity();
-      const index first = known_, decided = round(choose, left);
-      for (index i = first; i < first + decided; ++i) {
-        const token next = at_.text[i];
-        if (g.stops(next)) return n;
-        ++n;
-        if (!detail::goes_on(emit, next)) return n;
-      }
-      if (n == g.tokens || target_->position() >= target_->capacity()) return n;
-    }
-  }
-  /// Of the text that is being or was generated last.
-  const draft_counts& counts() const { return counts_; }
-
- private:
-  static constexpr index vocabulary = M::vocabulary;
-  struct buffers {
-    token* text = nullptr;     ///< [capacity + 1] what is known, then what is drafted
-    token* scratch = nullptr;  ///< [vocabulary] of the sampler
-    double* p = nullptr;       ///< [vocabulary]
-    double* q = nullptr;       ///< [drafts, vocabulary]
-  };
-  static constexpr buffers place(arena& a, const limits& l, index drafts) {
-    buffers made;
-    made.text = a.take<token>(session<M, T>::capacity_for(l) + 1);
-    made.scratch = a.take<token>(vocabulary);
-    made.p = a.take<double>(vocabulary);
-    made.q = a.take<double>(drafts * vocabulary);
-    return made;
-  }
-  static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
-
-  speculative(session<M, T>& target, session<D, U>& draft, index drafts)
-      : target_(&target), draft_(&draft), drafts_(drafts) {}
-
-  /// Starts a text: its last token is known but not fed yet.
-  bool begin(std::span<const token> tokens) {
-    if constexpr (encodes) {
-      at_.text[0] = M::start;
-      known_ = 1;
-      drafting_ = draft_->encode(tokens);
-      return target_->encode(tokens);
-    } else {
-      target_->reset();
-      draft_->reset();
-      known_ = std::ssize(tokens);
-      drafting_ = true;
-      if (known_ < 1 || known_ > target_->capacity()) return false;
-      std::copy(tokens.begin(), tokens.end(), at_.text);
-      if (known_ == 1) return M::vocabulary > tokens[0] && tokens[0] >= 0;
-      return tokens[at(known_ - 1)] >= 0 && tokens[at(known_ - 1)] < vocabulary &&
-             !target_->read(tokens.first(at(known_ - 1))).empty();
-    }
-  }
-
-  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`; returns how many.
-  template <class Sampler>
-  index round(Sampler& choose, index most) {
-    const std::span<token> scratch(at_.scratch, at(vocabulary));
-    const auto so_far = [&](index count) { return std::span<const token>(at_.text, at(count)); };
-    const auto q = [&](index i) {
-      return std::span<double>(at_.q + i * vocabulary, at(vocabulary));
-    };
-    const std::span<double> p(at_.p, at(vocabulary));
-
-    const index room = target_->capacity() - target_->position() - 1;
-    const index wanted = (std::min)({drafts_, room, most - 1});
-    index drafted = 0;
-    for (; drafting_ && drafted < wanted; ++drafted) {
-      const index end = known_ + drafted;
-      const auto logits = draft_->read(so_far(end).subspan(at(draft_->position())));
-      if (logits.empty()) {
-        drafting_ = false;  // the text has outgrown it
-        break;
-      }
-      choose.probabilities(logits, scratch, so_far(end), q(drafted));
-      at_.text[end] = choose.pick(q(drafted));
-    }
-
-    const auto rows = target_->feed_all(so_far(known_ + drafted).subspan(at(known_ - 1)));
-    index accepted = 0;
-    for (;; ++accepted) {
-      const index end = known_ + accepted;
-      choose.probabilities(rows.subspan(at(accepted * vocabulary), at(vocabulary)), scratch,
-                           so_far(end), p);
-      if (accepted == drafted) break;  // one more, from p
-      const std::span<const double> by = q(accepted);
-      const std::size_t x = detail::slot(at_.text[end]);
-      if (!choose.accept((std::min)(1.0, p[x] / by[x]))) {
-        residual(p, by);
-        break;
-      }
-    }
-    at_.text[known_ + accepted] = choose.pick(p);
-
-    // Both forget what was rejected; neither has read the last token.
-    target_->truncate(known_ + accepted);
-    draft_->truncate(known_ + accepted);
-    known_ += accepted + 1;
-    counts_.rounds += 1;
-    counts_.drafted += drafted;
-    counts_.accepted += accepted;
-    counts_.tokens += accepted + 1;
-    return accepted + 1;
-  }
-
-  /// p becomes max(0, p - q), of any sum. Laws that differ by rounding alone leave nothing; then
-  /// p stays.
-  static void residual(std::span<double> p, std::span<const double> q) {
-    bool any = false;
-    for (std::size_t i = 0; i < p.size(); ++i) any = any || p[i] > q[i];
-    for (std::size_t i = 0; any && i < p.size(); ++i) p[i] = (std::max)(0.0, p[i] - q[i]);
-  }
-
-  session<M, T>* target_;
-  session<D, U>* draft_;
-  index drafts_;
-  memory_block own_;
-  buffers at_{};
-  index known_ = 0;
-  bool drafting_ = false;  ///< the draft can still follow the text
-  draft_counts counts_{};
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Whole files in and out: read into memory once, written beside the target and then renamed.
-
-#include <cerrno>
-#include <cstdio>
-#include <new>
-#include <system_error>
-
-LINNET_NAMESPACE_BEGIN
-
-/// The contents of a file, in memory that this object owns. Movable.
-class file_bytes {
- public:
-  file_bytes() = default;
-  /// Memory for `size` bytes, not initialized; data() is null if there is not enough.
-  explicit file_bytes(std::size_t size)
-      : data_(new (std::nothrow) std::byte[size > 0 ? size : 1]), size_(data_ ? size : 0) {}
-
-  /// First byte, or null.
-  std::byte* data() { return data_.get(); }
-  /// @copydoc data()
-  const std::byte* data() const { return data_.get(); }
-  /// Number of bytes.
-  std::size_t size() const { return size_; }
-  /// All bytes; parsers take this.
-  std::span<const std::byte> bytes() const { return {data_.get(), size_}; }
-  /// @copydoc bytes()
-  operator std::span<const std::byte>() const { return bytes(); }
-
- private:
-  std::unique_ptr<std::byte[]> data_;
-  std::size_t size_ = 0;
-};
-
-namespace detail {
-
-struct close_file {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-using file_handle = std::unique_ptr<std::FILE, close_file>;
-
-/// The error of a failed system call on a file.
-inline error file_error(const std::string& path, const char* expected, int number = errno) {
-  return {errc::io, path, "", expected,
-          number != 0 ? std::generic_category().message(number) : "a failure"};
-}
-
-/// Writes a file in pieces under a temporary name. commit() gives it its own; without it, nothing
-/// is left behind.
-class file_writer {
- public:
-  /// Opens `path` + ".partial".
-  explicit file_writer(const std::string& path)
-      : path_(path), partial_(path + ".partial"), file_(std::fopen(partial_.c_str(), "wb")) {
-    if (!file_) failure_ = errno;
-  }
-  file_writer(const file_writer&) = delete;
-  file_writer& operator=(const file_writer&) = delete;
-  ~file_writer() {
-    if (!file_) return;
-    file_.reset();
-    std::remove(partial_.c_str());
-  }
-
-  /// Appends bytes; a failure is remembered for commit().
-  void write(std::span<const std::byte> bytes) {
-    if (!file_ || failure_ != 0 || bytes.empty()) return;
-    errno = 0;
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
-      failure_ = errno != 0 ? errno : EIO;
-  }
-  /// Closes the file and gives it its name, replacing what was there.
-  result<void> commit() {
-    if (!file_) return file_error(path_, "a file that can be written", failure_);
-    if (failure_ == 0) {
-      errno = 0;
-      if (std::fclose(file_.release()) != 0) failure_ = errno != 0 ? errno : EIO;
-      if (failure_ == 0 && std::rename(partial_.c_str(), path_.c_str()) == 0) return {};
-      if (failure_ == 0) failure_ = errno;
-      std::remove(partial_.c_str());
-    }
-    return file_error(path_, "to write the whole file", failure_);
-  }
-
- private:
-  std::string path_, partial_;
-  file_handle file_;
-  int failure_ = 0;
-};
-
-}  // namespace detail
-
-/// Reads a whole regular file. Errors: errc::io (absent, a directory, not a regular file, changed
-/// while being read), errc::out_of_memory.
-inline result<file_bytes> read_file(const std::string& path) {
-  errno = 0;
-  const detail::file_handle file(std::fopen(path.c_str(), "rb"));
-  if (!file) return detail::file_error(path, "a readable file");
-  // Reading first tells a directory from a file; its reported size would be nonsense.
-  const bool empty = std::fgetc(file.get()) == EOF;
-  if (empty && std::ferror(file.get()) != 0) return detail::file_error(path, "a readable file");
-  if (std::fseek(file.get(), 0, SEEK_END) != 0) return detail::file_error(path, "a regular file");
-  const long size = std::ftell(file.get());
-  if (size < 0 || (size == 0 && !empty) || std::fseek(file.get(), 0, SEEK_SET) != 0)
-    return error{errc::io, path, "", "a regular file", "one without a size"};
-  file_bytes bytes(static_cast<std::size_t>(size));
-  if (bytes.data() == nullptr)
-    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes",
-                 "none"};
-  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size() ||
-      std::fgetc(file.get()) != EOF)
-    return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
-                 "another number: it changed while being read"};
-  return bytes;
-}
-
-/// Writes a whole file: first beside it as `path`.partial, then renamed, so that `path` never holds
-/// half a file. Errors: errc::io.
-inline result<void> write_file(const std::string& path, std::span<const std::byte> bytes) {
-  detail::file_writer writer(path);
-  writer.write(bytes);
-  return writer.commit();
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// Checkpoints of llama2.c, versions 0 (legacy, no magic number) and 1; f32, little-endian.
-///
-/// Both begin with seven 32-bit integers: dim, hidden_dim, n_layers, n_heads, n_kv_heads,
-/// vocab_size, seq_len. In version 0 a negative vocab_size means an untied head, and unused rotary
-/// tables stand before it. Version 1 has a header of 256 bytes and another order of tensors.
-
-/// @file
-/// What a model's type says, as texts: stored beside the weights and compared when they are loaded.
-
-#include <vector>
-
-/// @file
-/// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
-
-/// @file
-/// Turns a list of policies in any order into one choice per slot, with worded refusals.
-
-/// @file
-/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
-
-/// @file
-/// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
-/// or multi-query, with rotary or relative positions and a key-value cache.
-
-/// @file
-/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
-/// read whole sequences their buffers and rotary positions.
-
-/// @file
-/// What every kind of attention is built from: its numbers, and what it says of itself.
-
 /// @file
 /// Positions: rotary embeddings in both pairings, T5's relative-position buckets, sinusoids.
 
@@ -8826,6 +6764,100 @@ struct linear : without_cache {
 
   static constexpr index flops(const extents& e) { return 2 * e.rows() * In * Out; }
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Copies, sums and activations of whole arrays, split over the team.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+namespace detail {
+/// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
+template <class T, class F>
+void in_slices(const machine& on, index n, F&& f) {
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  const auto [first, last] = on.threads.share((n + line - 1) / line);
+  const index begin = first * line, end = (std::min)(n, last * line);
+  if (begin < end) f(begin, end - begin);
+  on.threads.wait();
+}
+}  // namespace detail
+
+/// x[n] = value
+template <class T>
+void fill(const machine& on, index n, T value, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
+}
+/// y[n] = x[n]
+template <class T>
+void copy(const machine& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
+}
+/// y[n] = a[n] + b[n]; y may be a or b
+template <class T>
+void add(const machine& on, index n, const T* a, const T* b, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
+  });
+}
+/// y[n] = f(x[n])
+template <activation_kind A, class T>
+void activation(const machine& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
+  });
+}
+/// dx[n] += dy[n] f'(x[n])
+template <activation_kind A, class T>
+void activation_backward(const machine& on, index n, const T* x, const T* dy, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
+    });
+  });
+}
+/// x[n] = log(1 + e^x[n])
+template <class T>
+void softplus(const machine& on, index n, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
+  });
+}
+/// dx[n] *= the derivative of softplus at x[n]
+template <class T>
+void softplus_backward(const machine& on, index n, const T* x, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
+    });
+  });
+}
+/// y[n] = f(gate[n]) up[n] (zoo A4, C1)
+template <activation_kind A, class T>
+void gated(const machine& on, index n, const T* gate, const T* up, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
+    });
+  });
+}
+/// dgate[n], dup[n] = the derivatives of gated() (overwritten)
+template <activation_kind A, class T>
+void gated_backward(const machine& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
+                    T* dup) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
+                                                 dup + at);
+    });
+  });
+}
+
+}  // namespace ops
 
 LINNET_NAMESPACE_END
 
@@ -9323,6 +7355,8 @@ struct sinks : policy {
 LINNET_NAMESPACE_END
 /// @file
 /// Layers made of layers: a named chain, and the pre-norm residual branch.
+
+#include <tuple>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -10257,394 +8291,387 @@ struct stack_of<First, Rest, 1, true> {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
 
 LINNET_NAMESPACE_BEGIN
 
-/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
-struct decoder_batch {
-  const token* tokens = nullptr;    ///< inputs
-  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
-  index batch = 0;                  ///< sequences
-  index length = 0;                 ///< tokens per sequence
-  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
+/// The families of models, for code that treats them differently.
+enum class model_family {
+  t5,      ///< encoder-decoder
+  decoder  ///< decoder only
 };
 
-/// A decoder-only model as a type; spelled decoder<shape, policies...>.
-template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie,
-          class Bias, class Storage, class Cache>
-struct decoder_model {
-  static_assert(Shape.valid(),
-                "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
-                "positive, heads a "
-                "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
+/// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
+/// once and never grows.
+struct limits {
+  index batch = 1;   ///< sequences at a time
+  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
+  index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
+  index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
+                     ///< parts; 0 for `target`. Smaller chunks need less memory
+  index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
+                     ///< share as they need them; 0 gives each sequence its whole `target`
+  int threads = 1;   ///< threads that share the work of one call
+  index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
+                            ///< inference call; 0 always takes all threads
+  simd::level level =
+      simd::level::automatic;  ///< pin it for results that are equal across machines
+  executor run_on{};           ///< your own threads instead of OpenMP's
+  index logits = 1;            ///< tokens per sequence whose logits session::feed_all returns; for
+                               ///< speculative decoding one more than are drafted
+};
 
-  static_assert(Attention::causal,
-                "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
+/// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
+template <class F>
+void run(const limits& l, void* converted, F&& f) {
+  parallel(l.threads, l.run_on, [&](const team& threads) {
+    f(ops::machine{threads, simd::resolve(l.level), converted});
+  });
+}
+/// The same with only as many threads as `flops` floating-point operations are worth.
+template <class F>
+void run(const limits& l, void* converted, index flops, F&& f) {
+  limits fitting = l;
+  if (l.grain > 0)
+    fitting.threads = static_cast<int>((std::clamp)(flops / l.grain, index{1}, index{l.threads}));
+  run(fitting, converted, f);
+}
 
-  static constexpr model_family family = model_family::decoder;
-  static constexpr decoder_shape shape = Shape;
-  static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
-  static constexpr bool biased = std::is_same_v<Bias, bias::all>;
-  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
-  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
-  static constexpr bool rotary = Position::pairing != rope_pairing::none;
-  static constexpr bool embedding_normed = Attention::embedding_norm;
-  /// Whether decoding can take tokens back, and whether it forgets old ones.
-  static constexpr bool rewinds = Attention::rewinds && Ffn::rewinds, forgets = Attention::forgets;
-  using ffn = Ffn;
-  using attention = Attention;
-  using norm = Norm;
-  using position = Position;
-  using storage = Storage;
-  using cache = Cache;
-  using batch = decoder_batch;
-  /// The same model with another feed-forward.
-  template <class Other>
-  using with_ffn =
-      decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage, Cache>;
-  /// The same model with another kind of attention.
-  template <class Other>
-  using with_attention =
-      decoder_model<Shape, Ffn, Other, Norm, Position, Tie, Bias, Storage, Cache>;
-  /// The same model with another key-value cache.
-  template <class Other>
-  using with_cache =
-      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Storage, Other>;
-  /// The same model with another storage type.
-  template <class Other>
-  using with_storage =
-      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other, Cache>;
-
-  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
-                         context_length = Shape.context;
-  static constexpr real eps{Shape.eps};
-  static constexpr attention_shape self{.d_model = d,
-                                        .heads = Shape.heads,
-                                        .kv_heads = Shape.kv_heads,
-                                        .d_kv = Shape.head_width(),
-                                        .causal = true,
-                                        .bias = biased,
-                                        .rope = Position::pairing,
-                                        .cache = Cache::code};
-  using norm_layer = typename Norm::template layer<d, eps>;
-  /// The attention layer of the first block.
-  static constexpr attention_shape self_first = [] {
-    attention_shape a = self;
-    a.first = Attention::first_differs;
-    return a;
-  }();
-  template <attention_shape A>
-  using block_with = typename detail::block_of<
-      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
-      template make<d, Shape.d_ff, biased, eps>::type;
-  using blocks =
-      typename detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>,
-                                Shape.layers, Attention::first_differs>::type;
-
-  template <class Form>
-  struct params {
-    typename Form::matrix embedding{};
-    [[no_unique_address]] std::conditional_t<
-        embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
-        embedding_norm{};
-    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
-        positions{};
-    typename blocks::template params<Form> stack{};
-    typename norm_layer::template params<Form> norm{};
-    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
-  };
-  /// Named visit of all parameters, once each, in canonical order.
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "embedding" / "weight",
-      tensor_info{vocabulary, d, role::table, initial_deviation, embedding_start}, p.embedding...);
-    if constexpr (embedding_normed)
-      norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
-    if constexpr (learned)
-      f(at / "position" / "weight",
-        tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
-    // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
-    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = initial_deviation;
-      f(where, info, leaf...);
-    };
-    blocks::visit(normal, at / "blocks", p.stack...);
-    norm_layer::visit(f, at / "norm", p.norm...);
-    if constexpr (!tied)
-      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
-        p.head...);
-  }
-  static constexpr double initial_deviation = 0.02;
-  static constexpr double head_deviation =
-      embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
-  /// A normalised embedding starts so small that its norm's epsilon outweighs it (RWKV).
-  static constexpr decltype(tensor_info::start) embedding_start =
-      embedding_normed ? +[](const path&, index,
-                             random_stream& random) { return 1e-4 * (2 * random.uniform() - 1); }
-                       : nullptr;
-
-  /// Trainable parameters; shared ones count once.
-  static constexpr index parameters() { return count_parameters<decoder_model>(); }
-  /// Parameters outside the embedding, the position table and an untied head.
-  static constexpr index non_embedding() {
-    return parameters() - vocabulary * d * (tied ? 1 : 2) - (learned ? context_length * d : 0);
-  }
-  /// Floating-point operations of one forward call over [batch, length] tokens, head included.
-  static constexpr index flops(index batch_size, index length) {
-    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
-    return blocks::flops(e) + norm_layer::flops(e) + 2 * e.rows() * d * vocabulary;
-  }
-
-  /// Buffers of one session, evaluator or trainer.
-  template <class T>
-  struct workspace {
-    typename blocks::template cache<T> stack{};
-    typename norm_layer::template cache<T> norm{}, embedding_norm{};
-    T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
-    T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
-    T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
-    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
-    T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
-    index positions = 0;      ///< of the rotary table
-    index* prefix = nullptr;  ///< [batch] tokens of each sequence's first call
-    T* chunk = nullptr;       ///< logits of some rows
-    T* last = nullptr;        ///< [batch, d] last valid rows
-    T* logits = nullptr;      ///< [batch * limits.logits, vocabulary]
-    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
-    double* losses = nullptr;  ///< [rows]
-    int site = 0;
-  };
-  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
-  static constexpr index longest(const limits& l) {
-    return l.target > 0 ? l.target : context_length;
-  }
-  /// Positions of the rotary table; those of longer texts are computed as they come.
-  static constexpr index rotary_positions(const limits& l) {
-    return (std::min)(longest(l), (std::max)(context_length, Attention::slots));
-  }
-  /// Plans the buffers for calls up to these limits.
-  template <class T>
-  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const extents e = detail::stack_extents(l, use, longest(l), 0);
-    const index size = e.rows() * d;
-    workspace<T> w;
-    w.site = m.sites++;
-    if (rotary) w.table = m.state.take<T>(rotary_positions(l) * self.d_kv);
-    if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
-    if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
-    w.embedded = m.keep.take<T>(size);
-    w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
-    w.out = m.keep.take<T>(size);
-    w.normed = m.keep.take<T>(size);
-    if (use == purpose::decoding) {
-      if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
-      w.last = m.keep.take<T>(e.batch * d);
-      m.product(e.batch * l.logits, d, vocabulary, e);
-      w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
-    } else {
-      w.losses = m.keep.take<double>(e.rows());
-      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
-      m.product(ops::head_rows(vocabulary), d, vocabulary, e);
-    }
-    if (e.training) {
-      w.d_embedded = m.keep.take<T>(size);
-      w.d_out = m.keep.take<T>(size);
-      w.d_normed = m.keep.take<T>(size);
-      w.d_looked_up = embedding_normed ? m.keep.take<T>(size) : w.d_embedded;
-    }
-    if (embedding_normed) w.embedding_norm = norm_layer::template plan<T>(m, e);
-    w.norm = norm_layer::template plan<T>(m, e);
-    w.stack = blocks::template plan<T>(m, e);
-    return w;
-  }
-  /// Fills the constant tables of a fresh workspace.
-  template <class T>
-  static void prepare(workspace<T>& w, const limits& l) {
-    if constexpr (rotary) {
-      w.positions = rotary_positions(l);
-      ops::rope_table(w.positions, self.d_kv, Shape.rope_theta, w.table);
-    }
-    if constexpr (sinusoidal)
-      for (index t = 0; t < longest(l); ++t)
-        for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
-  }
-
-  /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
-  static bool prefixes_fit(const batch& b) {
-    for (index i = 0; b.prefixes && i < b.batch; ++i)
-      if (!Attention::takes_prefix || b.prefixes[i] < 0 || b.prefixes[i] > b.length) return false;
-    return true;
-  }
-  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
-  static bool accepts(const batch& b, const limits& l) {
-    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
-           detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
-           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true) && prefixes_fit(b);
-  }
-
-  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the
-  /// squared logsumexp. Called by every thread.
-  template <class T, class S>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::machine& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = b.batch;
-    ctx.length = b.length;
-    ctx.dropout = dropout;
-    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
-    const index rows = ctx.rows();
-    forward<T, S>(p, b.tokens, w, ctx);
-    if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
-    ops::head_call<T, S> head{rows, d,        vocabulary, w.normed, head_matrix<T, S>(p),
-                              T(1), b.labels, w.chunk,    w.losses};
-    head.logits = logits;
-    head.z_loss = z_loss;
-    if constexpr (ops::trainable<S>)
-      if (dp) {
-        head.dy = w.d_normed;
-        head.d_table = head_gradient<T>(*dp);
-      }
-    const loss_sum sum = ops::head_loss(on, head);
-    if constexpr (ops::trainable<S>)
-      if (dp) {
-        const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
-        ops::fill(on, d_out.size(), T(0), w.d_out);
-        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows},
-                                            d_out, w.norm, ctx);
-        ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
-        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
-                                        w.stack, ctx);
-        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
-        if constexpr (embedding_normed) {
-          ops::fill(on, rows * d, T(0), w.d_looked_up);
-          norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
-                                              {w.looked_up, rows}, d_embedded,
-                                              {w.d_looked_up, rows}, w.embedding_norm, ctx);
-        }
-        ops::embed_backward(on, rows, d, b.tokens, w.d_looked_up, dp->embedding);
-        if constexpr (learned)
-          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
-      }
-    return sum;
-  }
-
-  /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token, or with `every`
-  /// w.logits[batch * length, vocabulary] what follows each token. Called by every thread.
-  template <class T, class S>
-  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
-                   index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::machine& on, bool every = false) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = batch_size;
-    ctx.length = length;
-    ctx.lengths = lengths;
-    ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
-    if constexpr (Attention::takes_prefix) {
-      on.threads.each(batch_size, [&](index i) {
-        w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
-      });
-      ctx.prefix = w.prefix;
-    }
-    forward<T, S>(p, tokens, w, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
-      });
-    ops::matmul(on, every ? ctx.rows() : batch_size, vocabulary, d, every ? w.normed : w.last,
-                head_matrix<T, S>(p), w.logits);
-  }
-
-  /// Lets cached sequence `to` continue where `from` is.
-  template <class T>
-  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
-    linnet::copy_state<blocks, T>(w.stack, from, to, part);
-  }
-
- private:
-  template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
-    if constexpr (tied)
-      return p.embedding;
-    else
-      return p.head;
-  }
-  template <class T>
-  static T* head_gradient(params<form::gradient<T>>& dp) {
-    if constexpr (tied)
-      return dp.embedding;
-    else
-      return dp.head;
-  }
-  /// Tells the layers the angles of this call.
-  template <class T>
-  static void rotary_angles(workspace<T>& w, context<T>& ctx) {
-    ctx.rope = w.table;
-    ctx.rope_positions = w.positions;
-    ctx.rope_beyond = w.beyond;
-    if (w.beyond)
-      ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-        if (position >= w.positions)
-          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
-      });
-  }
-  /// tokens -> w.normed
-  template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
-                      context<T>& ctx) {
-    const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.looked_up);
-    if constexpr (rotary) rotary_angles(w, ctx);
-    const T* table = nullptr;
-    if constexpr (learned) table = p.positions;
-    if constexpr (sinusoidal) table = w.table;
-    if (table)
-      ctx.on.threads.each(rows, [&](index i) {
-        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
-      });
-    if constexpr (embedding_normed)
-      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
-                                         w.embedding_norm, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
-    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
-    norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.normed, rows}, w.norm, ctx);
-  }
+/// What buffers are planned for.
+enum class purpose {
+  training,  ///< loss and gradients
+  scoring,   ///< loss alone
+  decoding   ///< token by token, with a key-value cache
 };
 
 namespace detail {
-template <decoder_shape Shape, class... Ps>
-struct make_decoder {
-  static_assert((known_policy<Ps> && ...),
-                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own "
-                "from ffn::policy, "
-                "attention::policy or norm::policy");
-  static_assert(policies_fit<Ps...>());
-  using type = decoder_model<
-      Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
-      pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
-      pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-      typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
-};
-}  // namespace detail
+/// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
+inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
+  if (tokens == nullptr) return false;
+  for (index i = 0; i < n; ++i)
+    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored))
+      return false;
+  return true;
+}
 
-/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
-/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
-template <decoder_shape Shape, class... Policies>
-using decoder = typename detail::make_decoder<Shape, Policies...>::type;
+/// Layer extents of one stack.
+constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
+  extents e;
+  e.batch = l.batch;
+  e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
+  e.memory = memory;
+  e.capacity = use == purpose::decoding ? length : 0;
+  e.blocks = use == purpose::decoding ? l.blocks : 0;
+  e.threads = l.threads;
+  e.training = use == purpose::training;
+  return e;
+}
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 /// @file
-/// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
-/// variants (zoo A1 to A8, B1).
+/// The values of a model: canonical weights, gradients and the packed form that kernels read. Each
+/// owns one block of memory of a size known at compile time.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The storage type of model `M` when it computes in `T`: a double model stores doubles.
+template <class M, class T>
+using storage_of = std::conditional_t<std::is_same_v<T, double>, storage::f64, typename M::storage>;
+
+namespace detail {
+
+template <class S>
+constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
+  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
+  const index scales = info.rows * row_scales<S>(info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+}
+template <class T, class S>
+constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
+  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
+  const index scales = leaf.scales_size(info.rows, info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+}
+template <class T>
+constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
+  leaf = memory.take<std::remove_const_t<T>>(info.size());
+}
+
+/// One block that holds a params tree of model M in one form.
+template <class M, class Form>
+class tensor_block {
+ public:
+  using tree_type = typename M::template params<Form>;
+
+  /// Bytes of the block.
+  static constexpr index bytes() {
+    arena counter;
+    tree_type tree{};
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); },
+             path{}, tree);
+    return counter.peak();
+  }
+
+  /// Allocates the block, all zero; valid() tells whether memory was there.
+  tensor_block() : memory_(bytes()) {
+    if (!memory_.data()) return;
+    arena all(memory_.data(), memory_.size());
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); },
+             path{}, tree_);
+  }
+  /// Whether the allocation succeeded.
+  bool valid() const { return memory_.data() != nullptr; }
+  /// The parameters as a struct of pointers.
+  tree_type& tree() { return tree_; }
+  /// @copydoc tree()
+  const tree_type& tree() const { return tree_; }
+  /// Calls f(path, tensor_info, leaf) for each tensor in canonical order.
+  template <class F>
+  void visit(F&& f) {
+    M::visit(f, path{}, tree_);
+  }
+  /// @copydoc visit()
+  template <class F>
+  void visit(F&& f) const {
+    M::visit(f, path{}, tree_);
+  }
+  /// The whole block as bytes.
+  void* data() const { return memory_.data(); }
+  /// @copydoc data()
+  std::span<std::byte> block() const {
+    return {static_cast<std::byte*>(memory_.data()), static_cast<std::size_t>(bytes())};
+  }
+
+ private:
+  memory_block memory_;
+  tree_type tree_{};
+};
+
+}  // namespace detail
+
+/// Canonical weights of model `M` with scalar `T`, in one block: what files, optimizers and
+/// transformations see. Matrices are row-major [out, in] in the model's storage type.
+template <class M, class T = float>
+class weights : public detail::tensor_block<M, form::canonical<T, storage_of<M, T>>> {
+  static_assert(!std::is_same_v<T, double> || std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::weights<M, double>: only models stored in f32 can run in double");
+
+ public:
+  using model = M;
+  using scalar = T;
+  using storage = storage_of<M, T>;
+
+  /// An exact copy in a block of its own.
+  weights clone() const {
+    weights copy;
+    if (copy.valid() && this->valid())
+      __builtin_memcpy(copy.data(), this->data(), static_cast<std::size_t>(weights::bytes()));
+    return copy;
+  }
+};
+
+/// Gradients of the trainable tensors of `M`, in full precision.
+template <class M, class T = float>
+class gradients : public detail::tensor_block<M, form::gradient<T>> {};
+
+/// The form that kernels read: constant, shareable by any number of sessions in any threads.
+template <class M, class T = float, class S = storage_of<M, T>>
+class packed : public detail::tensor_block<M, form::kernel<T, S>> {
+ public:
+  using model = M;
+  using scalar = T;
+  using storage = S;
+};
+
+namespace detail {
+
+/// Rewrites the kernel form `p` of a layer or model `L` from its canonical weights. Called by every
+/// thread of a team.
+template <class L, class W, class P>
+void pack_tree(const ops::machine& on, const W& w, P& p) {
+  L::visit(
+      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+          using scalar = std::remove_cvref_t<decltype(*from)>;
+          ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
+        } else {
+          ops::pack(on, info.rows, info.columns, from, to);
+        }
+      },
+      path{}, p.tree(), w.tree());
+}
+/// The same for a model.
+template <class M, class T, class S>
+void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T, S>& p) {
+  pack_tree<M>(on, w, p);
+}
+/// Shows `p` the canonical rows of its matrices of numbers, which backward() reads.
+template <class L, class W, class P>
+void attach_rows(const W& w, P& p) {
+  L::visit(
+      [](const path&, const tensor_info&, auto& to, const auto& from) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
+      },
+      path{}, p.tree(), w.tree());
+}
+
+}  // namespace detail
+
+/// The packed form of `w`: one copy, exactly invertible by unpack().
+template <class M, class T>
+packed<M, T> pack(const weights<M, T>& w) {
+  packed<M, T> p;
+  if (p.valid() && w.valid()) detail::pack_into(ops::machine{}, w, p);
+  return p;
+}
+
+/// The canonical weights that `p` was packed from.
+template <class M, class T>
+weights<M, T> unpack(const packed<M, T>& p) {
+  weights<M, T> w;
+  if (!w.valid() || !p.valid()) return w;
+  M::visit(
+      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
+          std::copy_n(from, info.size(), to);
+        } else {
+          ops::unpack(info.rows, info.columns, from, to);
+        }
+      },
+      path{}, w.tree(), p.tree());
+  return w;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// The two ends of a language model: token embedding, and the output head fused with the
+/// cross-entropy, in chunks, so that logits of all tokens never exist at once.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Summed loss of a call, in nats, and the number of tokens it is summed over. A call with a batch
+/// that does not fit the limits or the vocabulary computes nothing and gives NaN nats.
+struct loss_sum {
+  double nats = 0;
+  index tokens = 0;
+
+  /// Loss per token; `nats` itself without tokens.
+  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : nats; }
+  /// The answer to a batch that cannot be used.
+  static constexpr loss_sum refused() { return {std::numeric_limits<double>::quiet_NaN(), 0}; }
+};
+
+namespace ops {
+
+/// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
+template <class T, class S>
+void embed(const machine& on, index rows, index d, const token* tokens,
+           const packed_matrix<T, S>& table, T* x) {
+  on.threads.each(rows, [&](index i) {
+    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
+  });
+}
+/// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
+template <class T>
+void embed_backward(const machine& on, index rows, index d, const token* tokens, const T* dx,
+                    T* d_table) {
+  const auto [first, last] = on.threads.share(d);
+  for (index i = 0; i < rows; ++i)
+    for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
+  on.threads.wait();
+}
+
+/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
+template <class T>
+void position_backward(const machine& on, index batch, index length, index d, const T* dx,
+                       T* d_table) {
+  on.threads.each(length, [&](index t) {
+    for (index b = 0; b < batch; ++b)
+      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
+  });
+}
+
+/// Rows of logits that are worked on at a time: about four million values.
+constexpr index head_rows(index vocabulary) {
+  const index rows = (index{1} << 22) / vocabulary;
+  return rows < 8 ? 8 : rows > 128 ? 128 : rows;
+}
+
+/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l),
+/// and, in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
+/// z-loss (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
+template <class T>
+void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
+                   double* losses, bool gradient, double z_loss = 0) {
+  on.threads.each(rows, [&](index i) {
+    T* const row = logits + i * vocabulary;
+    losses[i] = 0;
+    if (labels[i] == ignored) {
+      if (gradient) std::fill_n(row, vocabulary, T(0));
+      return;
+    }
+    const T target = row[labels[i]];
+    simd::dispatch(on.level, [&](auto k) {
+      using K = decltype(k);
+      const T largest = K::template maximum<T>(vocabulary, row);
+      const T sum = K::template exp_sum<T>(vocabulary, largest, row);
+      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+      losses[i] = lse - static_cast<double>(target) + z_loss * lse * lse;
+      if (gradient) {
+        K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
+        row[labels[i]] -= T(1);
+      }
+    });
+  });
+}
+
+/// What the head works with: y[rows, d] against the table W[vocabulary, d], logits = alpha y W^T.
+template <class T, class S>
+struct head_call {
+  index rows, d, vocabulary;
+  const T* y;
+  const packed_matrix<T, S>& table;
+  T alpha;               ///< d^-1/2 for T5's tied head (zoo A5), else 1
+  const token* labels;   ///< [rows], or `ignored`
+  T* chunk;              ///< scratch [head_rows, vocabulary]
+  double* losses;        ///< scratch [rows]
+  T* dy = nullptr;       ///< gradient of y, added to; null for the loss alone
+  T* d_table = nullptr;  ///< gradient of the table, added to
+  T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
+  double z_loss = 0;     ///< weight of the squared logsumexp
+};
+
+/// Summed cross-entropy of all rows and, where asked for, the gradients of that sum.
+template <class T, class S>
+loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
+  const index step = head_rows(h.vocabulary);
+  for (index first = 0; first < h.rows; first += step) {
+    const index rows = (std::min)(step, h.rows - first);
+    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk,
+           static_cast<const T*>(nullptr), false, h.alpha);
+    if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                  h.dy != nullptr, h.z_loss);
+    if constexpr (trainable<S>)
+      if (h.dy)
+        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
+                        h.dy + first * h.d, h.alpha);
+  }
+  loss_sum sum;
+  for (index i = 0; i < h.rows; ++i) {
+    sum.nats += h.losses[i];
+    sum.tokens += h.labels[i] != ignored;
+  }
+  return sum;
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -11108,6 +9135,3224 @@ template <t5_shape Shape, class... Policies>
 using t5 = typename detail::make_t5<Shape, Policies...>::type;
 
 LINNET_NAMESPACE_END
+/// @file
+/// The special token ids of T5's vocabularies.
+
+LINNET_NAMESPACE_BEGIN
+
+/// A vocabulary in T5's order: 0 pads, 1 ends a text, 2 is unknown, the last ids are the sentinels
+/// that stand for masked text, counting down (zoo A9): `<extra_id_0>` is 32099 of T5's 32100.
+struct t5_ids {
+  static constexpr token padding = 0, end = 1, unknown = 2;
+
+  index vocabulary = 32100;  ///< ids, sentinels included
+  index sentinels = 100;     ///< of these, the last ones
+
+  /// The `k`-th sentinel, k in [0, sentinels).
+  constexpr token sentinel(index k) const { return static_cast<token>(vocabulary - 1 - k); }
+  /// Whether `id` is a sentinel.
+  constexpr bool is_sentinel(token id) const {
+    return id >= vocabulary - sentinels && id < vocabulary;
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// What a stream of T5 examples makes room for.
+struct example_limits {
+  index batch = 1;   ///< examples at a time
+  index source = 0;  ///< longest source in tokens, end included
+  index target = 0;  ///< longest target in tokens, end included
+};
+
+namespace detail {
+
+/// Sources and labels of a batch, allocated once for the largest.
+class batch_arrays {
+ public:
+  explicit batch_arrays(const example_limits& l)
+      : source_(static_cast<std::size_t>(l.batch * l.source)),
+        labels_(static_cast<std::size_t>(l.batch * l.target)),
+        lengths_(static_cast<std::size_t>(l.batch)) {}
+
+  /// Begins a batch of `batch` rows of these lengths, within the limits.
+  void begin(index batch, index source, index target) {
+    batch_ = batch;
+    source_length_ = source;
+    target_length_ = target;
+  }
+  /// Row `b` of the sources, to be written from its start.
+  std::span<token> source(index b) { return row(source_, b, source_length_); }
+  /// Row `b` of the labels, to be written from its start.
+  std::span<token> labels(index b) { return row(labels_, b, target_length_); }
+  /// Pads row `b` behind the tokens that were written.
+  void pad(index b, index source_tokens, index target_tokens) {
+    const auto s = source(b), l = labels(b);
+    std::fill(s.begin() + source_tokens, s.end(), t5_ids::padding);
+    std::fill(l.begin() + target_tokens, l.end(), ignored);
+    lengths_[static_cast<std::size_t>(b)] = source_tokens;
+  }
+  /// The batch, valid until the next begin().
+  t5_batch view() const {
+    return {source_.data(), lengths_.data(), labels_.data(),
+            batch_,         source_length_,  target_length_};
+  }
+
+ private:
+  static std::span<token> row(std::vector<token>& of, index b, index length) {
+    return std::span(of).subspan(static_cast<std::size_t>(b * length),
+                                 static_cast<std::size_t>(length));
+  }
+  std::vector<token> source_, labels_;  ///< [batch, length]
+  std::vector<index> lengths_;          ///< [batch]
+  index batch_ = 0, source_length_ = 0, target_length_ = 0;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// T5's unsupervised objectives (Raffel et al. 2020; zoo A9) on token ids: masked runs of a text
+/// become sentinels in the source, and the target says what stood there.
+
+/// @file
+/// Errors as values: what went wrong, where, what was expected and what was found.
+
+#include <optional>
+#include <variant>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The kind of a failure, for programs that branch on it.
+enum class errc {
+  io,             ///< a file could not be opened, read or written
+  malformed,      ///< bytes that do not follow the format
+  unsupported,    ///< well-formed, but a version or type linnet does not read
+  mismatch,       ///< valid, but it does not fit the compile-time model
+  missing,        ///< a tensor or field that the model needs is absent
+  out_of_memory,  ///< an allocation failed
+  invalid         ///< an argument outside its range
+};
+
+/// One failure: where it happened, what it concerns, what was expected and what was found.
+struct error {
+  errc code = errc::invalid;
+  std::string where;     ///< file or function
+  std::string what;      ///< tensor, field or argument
+  std::string expected;  ///< the value or rule that would have been right
+  std::string got;       ///< the value that was found
+
+  /// One line for people: `where: what: expected …, got …`.
+  std::string message() const {
+    std::string line = where;
+    if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
+    if (!expected.empty()) line += ": expected " + expected;
+    if (!got.empty()) line += (expected.empty() ? ": got " : ", got ") + got;
+    return line;
+  }
+};
+
+namespace detail {
+/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
+inline std::string printable(std::string_view text) {
+  std::string shown(text.substr(0, 60));
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return text.size() > 60 ? shown + "..." : shown;
+}
+}  // namespace detail
+
+/// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
+/// value of a failed result is a programming error (an assertion).
+template <class T>
+class [[nodiscard]] result {
+ public:
+  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+  result(linnet::error failure) : state_(std::in_place_index<1>, std::move(failure)) {}
+
+  /// Whether a value is there.
+  explicit operator bool() const { return state_.index() == 0; }
+  /// The value; asserts that there is one.
+  T& value() & { return *operator->(); }
+  /// @copydoc value()
+  const T& value() const& { return *operator->(); }
+  /// Moves the value out.
+  T value() && { return std::move(*operator->()); }
+  /// The value; asserts that there is one.
+  T& operator*() & { return *operator->(); }
+  /// @copydoc operator*()
+  const T& operator*() const& { return *operator->(); }
+  /// Moves the value out.
+  T operator*() && { return std::move(*operator->()); }
+  /// Access to the value's members.
+  T* operator->() {
+    T* const held = std::get_if<0>(&state_);
+    assert(held && "linnet::result: value() of a failed result; test it first");
+    return held;
+  }
+  /// @copydoc operator->()
+  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
+  /// The failure; only when there is no value.
+  const linnet::error& error() const {
+    const linnet::error* const failure = std::get_if<1>(&state_);
+    assert(failure && "linnet::result: error() of a successful result");
+    return *failure;
+  }
+
+ private:
+  std::variant<T, linnet::error> state_;
+};
+
+/// Success without a value, or an error: the result of functions that only do something.
+template <>
+class [[nodiscard]] result<void> {
+ public:
+  result() = default;
+  result(linnet::error failure) : failure_(std::move(failure)) {}
+  /// Whether it succeeded.
+  explicit operator bool() const { return !failure_; }
+  /// The failure; only when there is one.
+  const linnet::error& error() const {
+    assert(failure_ && "linnet::result: error() of a successful result");
+    return *failure_;
+  }
+
+ private:
+  std::optional<linnet::error> failure_;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How tokens are chosen to be masked.
+enum class masking {
+  spans,       ///< span corruption: a fixed share of the tokens, in a fixed number of runs
+  independent  ///< i.i.d. denoising: each token by itself
+};
+
+/// Tokens of a source and its target, end included.
+struct denoised_lengths {
+  index source = 0;
+  index target = 0;
+};
+
+/// A denoising objective.
+struct denoising {
+  masking mask = masking::spans;
+  double density = 0.15;  ///< share of tokens to mask, above 0 and at most 0.95
+  double mean_span = 3;   ///< mean length of a masked run, 1 to 1e6; masking::spans alone
+
+  /// Masked tokens and runs of span corruption.
+  struct noise {
+    index tokens, runs;
+  };
+  /// Those of a text of `length` >= 2 tokens. Rounds to even in float, as the reference does.
+  constexpr noise noise_of(index length) const {
+    const double share = static_cast<float>(density), span = static_cast<float>(mean_span);
+    const index tokens =
+        (std::clamp)(round(static_cast<double>(length) * share), index{1}, length - 1);
+    const index runs = round(static_cast<double>(tokens) / span);
+    return {tokens, (std::clamp)(runs, index{1}, (std::min)(tokens, length - tokens))};
+  }
+  /// Lengths for a text of `length` >= 2 tokens: exact for span corruption. Of i.i.d. denoising
+  /// the longest possible source, and a target that is too short once in a thousand million texts:
+  /// its mean and six standard deviations, or rather more.
+  constexpr denoised_lengths lengths(index length) const {
+    if (mask == masking::spans) {
+      const noise n = noise_of(length);
+      return {length - n.tokens + n.runs + 1, n.tokens + n.runs + 1};
+    }
+    const double tokens = static_cast<double>(length) * density;
+    const double deviation = std::sqrt(tokens * (1 - density));  // each may bring a sentinel
+    const auto target = static_cast<index>(tokens * (2 - density) + 12 * deviation) + 3;
+    return {length + 1, (std::min)(target, 2 * length + 1)};
+  }
+  /// The longest text whose source has at most `source` >= 4 tokens: 568 for 512.
+  constexpr index raw_length(index source) const {
+    index length = source - 1;
+    while (lengths(length + 1).source <= source) ++length;
+    return length;
+  }
+  /// Whether the numbers are in their ranges.
+  bool valid() const {
+    return is_finite(density) && is_finite(mean_span) && density > 0 && density <= 0.95 &&
+           mean_span >= 1 && mean_span <= 1e6;
+  }
+
+ private:
+  /// Products and quotients of floats, computed in double and made floats here: the same whether or
+  /// not a compiler contracts them with what follows.
+  static constexpr index round(double exact) {
+    const auto x = static_cast<float>(exact);
+    const auto whole = static_cast<index>(x);
+    const float rest = x - static_cast<float>(whole);
+    return whole + (rest > 0.5f || (rest == 0.5f && whole % 2 != 0));
+  }
+};
+
+namespace detail {
+
+/// `total` cut into `parts` positive numbers, each way to do so equally likely; one after another,
+/// without memory.
+class random_parts {
+ public:
+  random_parts(index total, index parts, random_stream random)
+      : gaps_(total - 1), cuts_(parts - 1), random_(random) {}
+  index next() {
+    for (index length = 1;; ++length) {
+      if (gaps_ == 0) return length;
+      const bool cut = random_.below(static_cast<std::uint32_t>(gaps_--)) < cuts_;
+      if (!cut) continue;
+      --cuts_;
+      return length;
+    }
+  }
+
+ private:
+  index gaps_, cuts_;  ///< left: places between tokens, and those of them to be cut
+  random_stream random_;
+};
+
+}  // namespace detail
+
+/// Writes the source and the target of `text`: pieces kept and masked alternate; masked run k
+/// becomes sentinel k in the source, the target has sentinel k and the run; both end with `end`.
+/// The masks depend on `key` and the text's length only.
+///
+/// i.i.d. denoising masks no more where the target has no room or the sentinels are used up.
+/// @return the tokens written; zeros, and nothing written, for a text below two tokens or spans
+/// without room for the lengths that `how` says or enough sentinels.
+inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
+                                std::span<const token> text, seed key, std::span<token> source,
+                                std::span<token> target) {
+  const index length = std::ssize(text);
+  const bool spans = how.mask == masking::spans;
+  if (length < 2) return {};
+  const denoising::noise noise = how.noise_of(length);
+  const denoised_lengths room = spans ? how.lengths(length) : denoised_lengths{length + 1, 1};
+  if (std::ssize(source) < room.source || std::ssize(target) < room.target ||
+      (spans && noise.runs > ids.sentinels))
+    return {};
+
+  denoised_lengths done;
+  const auto put = [](std::span<token> to, index& n, token id) {
+    to[static_cast<std::size_t>(n++)] = id;
+  };
+  random_stream random(key, 2);
+  detail::random_parts kept(length - noise.tokens, noise.runs, random_stream(key, 0)),
+      masked(noise.tokens, noise.runs, random_stream(key, 1));
+  index left = spans ? kept.next() : 0, runs = 0;
+  bool inside = false;  // a masked run
+  for (const token id : text) {
+    bool mask = inside;
+    if (spans) {
+      if (left == 0) {
+        mask = !inside;
+        left = (mask ? masked : kept).next();
+      }
+      --left;
+    } else {
+      const index needs = inside ? 2 : 3;  // the token, the end and, of a new run, the sentinel
+      mask = random.uniform() < how.density && done.target + needs <= std::ssize(target) &&
+             (inside || runs < ids.sentinels);
+    }
+    if (mask && !inside) {
+      put(source, done.source, ids.sentinel(runs));
+      put(target, done.target, ids.sentinel(runs++));
+    }
+    inside = mask;
+    if (mask)
+      put(target, done.target, id);
+    else
+      put(source, done.source, id);
+  }
+  put(source, done.source, t5_ids::end);
+  put(target, done.target, t5_ids::end);
+  return done;
+}
+
+/// The inverse: the text whose masked runs `target` gives. Reads both up to their first `end`, the
+/// target also up to the first `ignored`. Errors: errc::mismatch for sentinels that do not stand in
+/// order in both, as in a model's own wrong prediction.
+inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const token> source,
+                                         std::span<const token> target) {
+  const auto wrong = [](const char* what, token expected, std::string got) {
+    return error{errc::mismatch, "splice", what, std::to_string(expected), std::move(got)};
+  };
+  const auto ends = [&](std::span<const token> of, std::size_t i) {
+    return i >= of.size() || of[i] == t5_ids::end || of[i] == ignored;
+  };
+  std::vector<token> text;
+  std::size_t from = 0;  // place in the target
+  index runs = 0;
+  for (std::size_t i = 0; !ends(source, i); ++i) {
+    if (!ids.is_sentinel(source[i])) {
+      text.push_back(source[i]);
+      continue;
+    }
+    const token next = ids.sentinel(runs++);
+    if (source[i] != next) return wrong("sentinel of the source", next, std::to_string(source[i]));
+    if (ends(target, from) || target[from] != next)
+      return wrong("sentinel of the target", next,
+                   ends(target, from) ? "its end" : std::to_string(target[from]));
+    for (++from; !ends(target, from) && !ids.is_sentinel(target[from]); ++from)
+      text.push_back(target[from]);
+  }
+  if (!ends(target, from))
+    return wrong("the target behind the last run", t5_ids::end, std::to_string(target[from]));
+  return text;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// The order in which training sees its examples, as arithmetic: nothing is shuffled or kept, so
+/// one number says where a run stands, and a run resumes or splits exactly.
+
+LINNET_NAMESPACE_BEGIN
+
+/// A pseudo-random permutation of [0, size) without memory: a Feistel network of eight rounds with
+/// philox as its round function (Luby and Rackoff 1988), on the smallest power of four that holds
+/// the numbers; results outside are permuted again until they fall inside (cycle walking, fewer
+/// than four times on average).
+class permutation {
+ public:
+  /// The permutation number `stream` of a seed.
+  constexpr permutation(std::uint64_t size, seed key, std::uint64_t stream)
+      : size_(size), key_(key.value), stream_(stream) {
+    while (half_ < 32 && (std::uint64_t{1} << 2 * half_) < size) ++half_;
+  }
+  /// Where `i` < size goes.
+  constexpr std::uint64_t operator()(std::uint64_t i) const {
+    assert(i < size_ && "linnet::permutation: a number outside of [0, size)");
+    do i = once(i);
+    while (i >= size_);
+    return i;
+  }
+
+ private:
+  constexpr std::uint64_t once(std::uint64_t x) const {
+    const std::uint64_t mask = (std::uint64_t{1} << half_) - 1;
+    std::uint64_t left = x >> half_, right = x & mask;
+    for (std::uint64_t round = 0; round < 8; ++round) {
+      const std::uint64_t mixed = left ^ (philox(key_, stream_, round << 32 | right)[0] & mask);
+      left = right;
+      right = mixed;
+    }
+    return left << half_ | right;
+  }
+
+  std::uint64_t size_, key_, stream_;
+  int half_ = 1;  ///< bits of each half
+};
+
+/// The endless sequence of examples of a training run: epochs, each of which visits all of `size`
+/// items once, in an order of its own.
+class epochs {
+ public:
+  constexpr epochs(index size, seed key)
+      : size_(static_cast<std::uint64_t>(size)), key_{key.value ^ stream_of("linnet::epochs")} {}
+  /// The item of example number `i`.
+  constexpr index operator()(std::uint64_t i) const {
+    return static_cast<index>(permutation(size_, key_, i / size_)(i % size_));
+  }
+
+ private:
+  std::uint64_t size_;
+  seed key_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Texts as one long row of tokens that can be read from any place: bytes directly, without a copy,
+/// or what a tokenizer made of them.
+
+/// @file
+/// Bytes as tokens: no vocabulary file, no unknown words.
+
+LINNET_NAMESPACE_BEGIN
+
+/// One token per byte: id = byte + `offset`. Ids below the offset are special, and so are those
+/// from offset + 256 on; they decode to nothing.
+struct byte_tokenizer {
+  token offset = 0;    ///< special ids before the bytes
+  token specials = 0;  ///< special ids behind them
+
+  /// ByT5's numbering: 0 padding, 1 end, 2 unknown, then the bytes.
+  static constexpr byte_tokenizer byt5() { return {3, 0}; }
+  /// ByT5's numbering with sentinels behind the bytes: `vocabulary` ids in all, at least 259.
+  static constexpr byte_tokenizer t5(index vocabulary = 384) {
+    return {3, static_cast<token>(vocabulary - 259)};
+  }
+  /// What stands where in a vocabulary from t5().
+  constexpr t5_ids ids() const { return {vocabulary(), specials}; }
+  /// ByT5's special ids.
+  static constexpr token padding = 0, end = 1, unknown = 2;
+
+  /// Number of ids.
+  constexpr index vocabulary() const { return offset + 256 + specials; }
+  /// The id of the `i`-th special token behind the bytes.
+  constexpr token special(token i) const { return offset + 256 + i; }
+  /// The ids of a text's bytes.
+  std::vector<token> encode(std::string_view text) const {
+    std::vector<token> ids;
+    ids.reserve(text.size());
+    for (const char c : text) ids.push_back(static_cast<unsigned char>(c) + offset);
+    return ids;
+  }
+  /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is
+  /// unused.
+  std::string decode([[maybe_unused]] token previous, token id) const {
+    return id >= offset && id < offset + 256 ? std::string(1, static_cast<char>(id - offset))
+                                             : std::string();
+  }
+  /// The bytes of several ids, special ones left out.
+  template <class Tokens>
+  std::string decode(const Tokens& ids) const {
+    std::string text;
+    for (const token id : ids) text += decode(0, id);
+    return text;
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// Calls f(document) for the documents of each text, those between `separator` that are not empty;
+/// the whole text where the separator is empty. A text's end is also the end of a document.
+template <class F>
+void each_document(std::span<const std::string_view> texts, std::string_view separator, F&& f) {
+  for (std::string_view text : texts)
+    while (!text.empty()) {
+      const std::size_t n = separator.empty() ? text.npos : text.find(separator);
+      const std::string_view document = text.substr(0, n);
+      if (!document.empty()) f(document);
+      text.remove_prefix(n == text.npos ? text.size() : n + separator.size());
+    }
+}
+}  // namespace detail
+
+/// Texts that somebody else keeps (a `corpus`), read as bytes: token = byte + 3 in ByT5's way. Two
+/// numbers per document are all that is held, so texts may be larger than memory.
+class byte_source {
+ public:
+  /// The texts one behind the other. With a separator, such as an empty line "\n\n", each document
+  /// is followed by `end` in its place, runs of separators counting once; this reads all texts
+  /// through, once.
+  explicit byte_source(std::span<const std::string_view> texts, std::string_view separator = {},
+                       byte_tokenizer tokens = byte_tokenizer::t5())
+      : tokens_(tokens), marked_(separator.empty() ? 0 : 1) {
+    detail::each_document(texts, separator, [&](std::string_view document) {
+      documents_.push_back({document, size_});
+      size_ += std::ssize(document) + marked_;
+    });
+  }
+  /// The special ids.
+  t5_ids ids() const { return tokens_.ids(); }
+  /// Number of tokens.
+  index size() const { return size_; }
+  /// Number of documents; of texts that are not empty where there is no separator.
+  index documents() const { return std::ssize(documents_); }
+  /// Writes tokens [first, first + out.size()), which must exist.
+  void read(index first, std::span<token> out) const {
+    auto from = std::upper_bound(documents_.begin(), documents_.end(), first,
+                                 [](index i, const place& p) { return i < p.first; });
+    if (!out.empty()) --from;
+    for (std::size_t i = 0; i < out.size(); ++from) {
+      const auto skip = static_cast<std::size_t>(first + static_cast<index>(i) - from->first);
+      for (std::size_t j = skip; j < from->text.size() && i < out.size(); ++j)
+        out[i++] = static_cast<unsigned char>(from->text[j]) + tokens_.offset;
+      if (marked_ == 1 && i < out.size()) out[i++] = t5_ids::end;
+    }
+  }
+
+ private:
+  struct place {
+    std::string_view text;
+    index first;  ///< its first token
+  };
+  std::vector<place> documents_;
+  byte_tokenizer tokens_;
+  index marked_, size_ = 0;
+};
+
+/// Tokens that somebody else keeps: what tokenize() made, or such an array in a mapped file.
+class token_source {
+ public:
+  token_source(std::span<const token> tokens, t5_ids ids) : tokens_(tokens), ids_(ids) {}
+  /// The special ids.
+  t5_ids ids() const { return ids_; }
+  /// Number of tokens.
+  index size() const { return std::ssize(tokens_); }
+  /// Writes tokens [first, first + out.size()), which must exist.
+  void read(index first, std::span<token> out) const {
+    std::copy_n(tokens_.begin() + first, out.size(), out.begin());
+  }
+
+ private:
+  std::span<const token> tokens_;
+  t5_ids ids_;
+};
+
+/// All texts as tokens, by a callable encode(std::string_view) that returns a range of them; with a
+/// separator, `end` behind each document as in byte_source. For any tokenizer.
+template <class Encode>
+std::vector<token> tokenize(std::span<const std::string_view> texts, std::string_view separator,
+                            Encode&& encode) {
+  std::vector<token> all;
+  detail::each_document(texts, separator, [&](std::string_view document) {
+    for (const token id : encode(document)) all.push_back(id);
+    if (!separator.empty()) all.push_back(t5_ids::end);
+  });
+  return all;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Example i of a text, for every i: a pure function of (seed, i). Nothing depends on what was
+/// asked for before, so a cursor is one integer, a run resumes exactly, and worker r of n trains on
+/// examples n B t + r B + [0, B) in step t.
+///
+/// A text is cut into windows of raw_length() tokens, packed: they run over the ends of documents.
+/// Each epoch visits every window once, in an order of its own and with masks of its own; the last
+/// window may be shorter.
+///
+/// `Source` has `size()`, `ids()` and `read(first, span<token>)`: byte_source, token_source or your
+/// own. What it views must outlive the stream.
+template <class Source = byte_source>
+class denoising_stream {
+ public:
+  /// A stream with memory for its batches. `l.target` may be 0 for as much as the objective needs.
+  /// Errors: errc::invalid, for an objective, lengths or sentinels that do not fit each other, or
+  /// fewer than two tokens of text.
+  static result<denoising_stream> open(Source text, const denoising& how, example_limits l,
+                                       seed key) {
+    const auto wrong = [](std::string what, std::string expected, auto got) {
+      return error{errc::invalid, "denoising_stream::open", std::move(what), std::move(expected),
+                   std::to_string(got)};
+    };
+    if (!how.valid())
+      return wrong("noise density", "above 0, at most 0.95, and mean spans from 1 to 1e6",
+                   how.density);
+    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    if (l.source < 4) return wrong("source", "at least 4 tokens", l.source);
+    if (text.size() < 2) return wrong("tokens of text", "at least 2", text.size());
+    const index raw = how.raw_length(l.source);
+    const index needs = how.lengths(raw).target;
+    if (l.target == 0) l.target = needs;
+    if (l.target < (how.mask == masking::spans ? needs : 3))
+      return wrong("target", "at least " + std::to_string(needs) + " tokens", l.target);
+    const index runs = how.mask == masking::spans ? how.noise_of(raw).runs : 1;
+    if (text.ids().sentinels < runs)
+      return wrong("sentinels of the vocabulary", "at least " + std::to_string(runs),
+                   text.ids().sentinels);
+    return denoising_stream(std::move(text), how, l, key, raw);
+  }
+
+  /// Tokens of a window: 568 for sources of 512.
+  index raw_length() const { return std::ssize(raw_); }
+  /// Longest target, and the batch and sources as asked for.
+  const example_limits& planned() const { return limits_; }
+  /// Examples per epoch.
+  index epoch() const { return windows_; }
+  /// First token of the window of example `i`.
+  index window(std::uint64_t i) const { return order_(i) * raw_length(); }
+
+  /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
+  /// nothing.
+  t5_batch batch(std::uint64_t first) {
+    arrays_.begin(limits_.batch, limits_.source, limits_.target);
+    for (index b = 0; b < limits_.batch; ++b) {
+      const std::uint64_t i = first + static_cast<std::uint64_t>(b);
+      const index at = window(i);
+      const auto raw = std::span(raw_).first(
+          static_cast<std::size_t>((std::min)(raw_length(), text_.size() - at)));
+      text_.read(at, raw);
+      const auto words = philox(key_.value, stream_of("linnet::denoising_stream"), i);
+      const seed key{std::uint64_t{words[1]} << 32 | words[0]};
+      const denoised_lengths n =
+          denoise(how_, text_.ids(), raw, key, arrays_.source(b), arrays_.labels(b));
+      arrays_.pad(b, n.source, n.target);
+    }
+    return arrays_.view();
+  }
+
+ private:
+  denoising_stream(Source text, const denoising& how, const example_limits& l, seed key, index raw)
+      : text_(std::move(text)),
+        how_(how),
+        limits_(l),
+        key_(key),
+        windows_((text_.size() - 2) / raw + 1),  // one token alone at the end is no window
+        order_(windows_, key),
+        raw_(static_cast<std::size_t>(raw)),
+        arrays_(l) {}
+
+  Source text_;
+  denoising how_;
+  example_limits limits_;
+  seed key_;
+  index windows_;
+  epochs order_;
+  std::vector<token> raw_;  ///< one window
+  detail::batch_arrays arrays_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Classification tasks of GLUE (Wang et al. 2019) as text, in T5's words (zoo A12).
+
+/// @file
+/// Text-to-text examples, such as those of a fine-tuning task, as T5 batches.
+
+LINNET_NAMESPACE_BEGIN
+
+/// One example as text.
+struct text_pair {
+  std::string input, target;
+};
+
+/// Example i of a list of pairs, for every i, as a pure function of (seed, i): each epoch visits
+/// every pair once in an order of its own, and a cursor is one integer. All tokens are made once,
+/// by open().
+class pair_stream {
+ public:
+  /// Encodes all pairs with a callable encode(std::string_view) that returns a range of tokens, and
+  /// puts `end` behind each text. An input that is too long loses its end. Errors: errc::invalid
+  /// for limits below one batch or one token and the end, no pairs, or a target that is too long:
+  /// it is never cut.
+  template <class Encode>
+  static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
+                                  const example_limits& l, seed key) {
+    const auto wrong = [](std::string what, std::string expected, index got) {
+      return error{errc::invalid, "pair_stream::open", std::move(what), std::move(expected),
+                   std::to_string(got)};
+    };
+    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    if (l.source < 2) return wrong("source", "at least 2 tokens", l.source);
+    if (pairs.empty()) return wrong("pairs", "at least 1", 0);
+    pair_stream made(std::ssize(pairs), l, key);
+    for (const text_pair& pair : pairs) {
+      made.append(encode(std::string_view(pair.input)), l.source - 1);
+      const index target = made.append(encode(std::string_view(pair.target)), -1);
+      if (target > l.target)
+        return wrong("target of pair " + std::to_string(made.places_.size() / 2 - 1),
+                     "at most " + std::to_string(l.target) + " tokens, the end included", target);
+    }
+    return made;
+  }
+
+  /// Pairs per epoch.
+  index epoch() const { return static_cast<index>(places_.size() / 2); }
+  /// The pair that is example `i`.
+  index pair(std::uint64_t i) const { return order_(i); }
+
+  /// Examples first, first + 1, … of the endless sequence. The rows are as long as the longest of
+  /// the batch. Valid until the next call; allocates nothing.
+  t5_batch batch(std::uint64_t first) {
+    return fill(limits_.batch,
+                [&](index b) { return pair(first + static_cast<std::uint64_t>(b)); });
+  }
+  /// Pairs first, first + 1, … as they were given, fewer at the end; for evaluation.
+  t5_batch in_order(index first) {
+    return fill((std::min)(limits_.batch, epoch() - first), [&](index b) { return first + b; });
+  }
+
+ private:
+  struct place {
+    index first, size;
+  };
+  pair_stream(index pairs, const example_limits& l, seed key)
+      : limits_(l), order_(pairs, key), arrays_(l) {}
+
+  /// Adds a text and its end, cut to `longest` tokens and the end if that is not negative.
+  template <class Tokens>
+  index append(const Tokens& text, index longest) {
+    const index first = std::ssize(tokens_);
+    for (const token id : text) {
+      if (std::ssize(tokens_) - first == longest) break;
+      tokens_.push_back(id);
+    }
+    tokens_.push_back(t5_ids::end);
+    places_.push_back({first, std::ssize(tokens_) - first});
+    return places_.back().size;
+  }
+  std::span<const token> text(index i) const {
+    const place& p = places_[static_cast<std::size_t>(i)];
+    return std::span(tokens_).subspan(static_cast<std::size_t>(p.first),
+                                      static_cast<std::size_t>(p.size));
+  }
+  template <class Pair>
+  t5_batch fill(index count, Pair&& pair) {
+    index source = 1, target = 1;
+    for (index b = 0; b < count; ++b) {
+      source = (std::max)(source, std::ssize(text(2 * pair(b))));
+      target = (std::max)(target, std::ssize(text(2 * pair(b) + 1)));
+    }
+    arrays_.begin(count, source, target);
+    for (index b = 0; b < count; ++b) {
+      const auto s = text(2 * pair(b)), t = text(2 * pair(b) + 1);
+      std::copy(s.begin(), s.end(), arrays_.source(b).begin());
+      std::copy(t.begin(), t.end(), arrays_.labels(b).begin());
+      arrays_.pad(b, std::ssize(s), std::ssize(t));
+    }
+    return arrays_.view();
+  }
+
+  std::vector<token> tokens_;
+  std::vector<place> places_;  ///< input and target of each pair
+  example_limits limits_;
+  epochs order_;
+  detail::batch_arrays arrays_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Tables in text files: tab-separated values, and comma-separated ones with quotes (RFC 4180).
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a table is written. Lines end with LF or CR LF, the last one with nothing too.
+struct table_format {
+  char delimiter = '\t';
+  bool quoted = false;  ///< fields may stand in double quotes and then hold anything
+  bool header = true;   ///< the first row names the columns
+
+  /// Tab-separated values as GLUE has them: quotes mean nothing.
+  static constexpr table_format tsv(bool header = true) { return {'\t', false, header}; }
+  /// Comma-separated values.
+  static constexpr table_format csv(bool header = true) { return {',', true, header}; }
+};
+
+/// Rows of equally many text fields, each row with the line of the file where it begins.
+class table {
+ public:
+  /// A table without rows. `where` names the file in errors.
+  explicit table(std::string where, std::vector<std::string> names = {})
+      : where_(std::move(where)), names_(std::move(names)), columns_(std::ssize(names_)) {}
+
+  /// Parses a file held in memory; a UTF-8 byte order mark is left out. Errors: errc::malformed,
+  /// naming file and line, for rows of different lengths and misplaced quotes.
+  static result<table> parse(std::string_view text, const table_format& format,
+                             const std::string& where = "table");
+
+  /// Number of rows, without a header.
+  index rows() const { return std::ssize(lines_); }
+  /// Number of columns.
+  index columns() const { return columns_; }
+  /// The field of a row and a column.
+  std::string_view at(index row, index column) const {
+    const auto i = static_cast<std::size_t>(row * columns_ + column);
+    const std::size_t first = i == 0 ? 0 : ends_[i - 1];
+    return std::string_view(text_).substr(first, ends_[i] - first);
+  }
+  /// The line of the file where a row begins, from 1.
+  index line(index row) const { return lines_[static_cast<std::size_t>(row)]; }
+  /// The number of the column of that name. Errors: errc::missing.
+  result<index> column(std::string_view name) const {
+    const auto found = std::find(names_.begin(), names_.end(), name);
+    if (found != names_.end()) return static_cast<index>(found - names_.begin());
+    std::string all;
+    for (const std::string& n : names_) all += (all.empty() ? "" : ", ") + n;
+    return error{errc::missing, where_, "column " + std::string(name), "one of that name",
+                 all.empty() ? "no header" : detail::printable(all)};
+  }
+  /// What is wrong with a field.
+  error wrong(index row, std::string what, std::string expected, std::string_view got) const {
+    return wrong_at(lines_[static_cast<std::size_t>(row)], std::move(what), std::move(expected),
+                    detail::printable(got));
+  }
+
+  /// Adds a field to the last, unfinished row.
+  void append(std::string_view field) {
+    text_ += field;
+    ends_.push_back(text_.size());
+  }
+  /// Finishes a row that began at this line. Errors: errc::malformed, for a row that is not as long
+  /// as the others.
+  result<void> end_row(index line) {
+    const auto fields = static_cast<index>(ends_.size()) - rows() * columns_;
+    if (columns_ == 0) columns_ = fields;
+    if (fields != columns_)
+      return wrong_at(line, "fields", std::to_string(columns_), std::to_string(fields));
+    lines_.push_back(line);
+    return {};
+  }
+
+ private:
+  error wrong_at(index line, std::string what, std::string expected, std::string got) const {
+    return {errc::malformed, where_ + ":" + std::to_string(line), std::move(what),
+            std::move(expected), std::move(got)};
+  }
+  /// Makes the first row the header.
+  void take_names() {
+    for (index i = 0; i < columns_; ++i) names_.emplace_back(at(0, i));
+    text_.clear();
+    ends_.clear();
+    lines_.clear();
+  }
+
+  std::string where_;
+  std::vector<std::string> names_;
+  std::string text_;               ///< all fields, one behind the other
+  std::vector<std::size_t> ends_;  ///< of each field in the text
+  std::vector<index> lines_;       ///< of each row
+  index columns_;                  ///< 0 before the first row
+};
+
+inline result<table> table::parse(std::string_view text, const table_format& format,
+                                  const std::string& where) {
+  table made(where);
+  index line = 1;
+  const char stops[] = {format.delimiter, '\n'};
+  const auto drop = [&](std::size_t n) { text.remove_prefix((std::min)(n, text.size())); };
+  if (text.starts_with("\xef\xbb\xbf")) drop(3);
+  for (bool first = true; !text.empty(); first = false) {
+    const index row_line = line;
+    for (bool more = true; more;) {
+      const auto field = [&] {
+        return "field " + std::to_string(std::ssize(made.ends_) - made.rows() * made.columns_ + 1);
+      };
+      if (format.quoted && text.starts_with('"')) {
+        const index opened = line;
+        drop(1);
+        for (;;) {
+          const std::size_t end = text.find('"');
+          if (end == text.npos)
+            return made.wrong_at(opened, field(), "a closing quote", "the end of the file");
+          line += std::count(text.begin(), text.begin() + static_cast<index>(end), '\n');
+          made.text_ += text.substr(0, end);
+          drop(end + 1);
+          if (!text.starts_with('"')) break;
+          made.text_ += '"';  // a doubled one
+          drop(1);
+        }
+        if (!text.empty() && text[0] != format.delimiter && text[0] != '\n' &&
+            !text.starts_with("\r\n"))
+          return made.wrong_at(line, field(), "a delimiter or a line's end behind the quote",
+                               detail::printable(text.substr(0, 1)));
+        made.append("");
+      } else {
+        const std::size_t end = (std::min)(text.find_first_of({stops, 2}), text.size());
+        std::string_view plain = text.substr(0, end);
+        if (text.substr(end).starts_with('\n') && plain.ends_with('\r')) plain.remove_suffix(1);
+        if (format.quoted && plain.find('"') != plain.npos)
+          return made.wrong_at(line, field(), "no quote inside a field without quotes",
+                               detail::printable(plain));
+        made.append(plain);
+        drop(plain.size());
+      }
+      more = text.starts_with(format.delimiter);
+      if (more) drop(1);
+    }
+    drop(text.starts_with('\r') ? 2 : 1);
+    ++line;
+    if (auto row = made.end_row(row_line); !row) return row.error();
+    if (first && format.header) made.take_names();
+  }
+  return made;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A classification task: what stands before its inputs, and the text of each class.
+struct text_task {
+  std::string_view name;
+  std::span<const std::string_view> labels;
+
+  /// The class of a label's text, or -1.
+  index class_of(std::string_view label) const {
+    const auto found = std::find(labels.begin(), labels.end(), label);
+    return found == labels.end() ? -1 : found - labels.begin();
+  }
+};
+
+namespace glue {
+
+namespace detail {
+inline constexpr std::array<std::string_view, 2> sst2{"negative", "positive"},
+    cola{"unacceptable", "acceptable"};
+inline constexpr std::array<std::string_view, 3> mnli{"entailment", "neutral", "contradiction"};
+}  // namespace detail
+
+/// Sentiment of a sentence: class 1 is "positive".
+inline constexpr text_task sst2{"sst2", detail::sst2};
+/// Whether a sentence is acceptable English: class 1 is "acceptable".
+inline constexpr text_task cola{"cola", detail::cola};
+/// Whether a premise entails a hypothesis.
+inline constexpr text_task mnli{"mnli", detail::mnli};
+
+/// How files hold MNLI.
+enum class mnli_layout {
+  named,        ///< TSV with columns premise, hypothesis and gold_label among others
+  label_first,  ///< TSV without header: label, premise, hypothesis
+  question      ///< CSV with columns Question, both texts in a sentence around them, and Answer
+};
+
+namespace detail {
+
+inline std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view blanks = " \t\r\n";
+  const std::size_t first = (std::min)(text.find_first_not_of(blanks), text.size());
+  return text.substr(first, text.find_last_not_of(blanks) + 1 - first);
+}
+
+/// Pairs of the task `t` from all rows; input(row) gives a result<std::string>.
+template <class Input>
+result<std::vector<text_pair>> pairs_of(const table& rows, const text_task& t, index label,
+                                        bool numbered, Input&& input) {
+  std::vector<text_pair> all;
+  for (index i = 0; i < rows.rows(); ++i) {
+    std::string_view text = rows.at(i, label);
+    if (numbered) text = text == "0" ? t.labels[0] : text == "1" ? t.labels[1] : "";
+    if (t.class_of(text) < 0) {
+      std::string expected = numbered ? "0, 1" : "";
+      for (std::size_t c = 0; c < t.labels.size() && !numbered; ++c)
+        (expected += c == 0 ? "" : ", ") += t.labels[c];
+      return rows.wrong(i, "label", "one of " + expected, rows.at(i, label));
+    }
+    auto words = input(i);
+    if (!words) return words.error();
+    all.push_back({std::string(t.name) + *std::move(words), std::string(text)});
+  }
+  return all;
+}
+
+inline result<std::vector<text_pair>> sentences(const table& rows, const text_task& t,
+                                                index sentence, index label) {
+  return pairs_of(rows, t, label, true, [&](index i) {
+    return result<std::string>(" sentence: " + std::string(trimmed(rows.at(i, sentence))));
+  });
+}
+
+}  // namespace detail
+
+/// SST-2: TSV with columns sentence and label (0 or 1). "sst2 sentence: …" -> "positive". White
+/// space around texts is left out, here and below. Errors: errc::malformed, errc::missing.
+inline result<std::vector<text_pair>> read_sst2(std::string_view text, const std::string& where) {
+  const auto rows = table::parse(text, table_format::tsv(), where);
+  if (!rows) return rows.error();
+  const auto sentence = rows->column("sentence"), label = rows->column("label");
+  if (!sentence) return sentence.error();
+  if (!label) return label.error();
+  return detail::sentences(*rows, sst2, *sentence, *label);
+}
+
+/// CoLA: TSV without header: source, label (0 or 1), the author's mark, sentence.
+/// "cola sentence: …" -> "acceptable". Errors: errc::malformed.
+inline result<std::vector<text_pair>> read_cola(std::string_view text, const std::string& where) {
+  const auto rows = table::parse(text, table_format::tsv(false), where);
+  if (!rows) return rows.error();
+  if (rows->rows() > 0 && rows->columns() != 4)
+    return rows->wrong(0, "fields", "4", std::to_string(rows->columns()));
+  return detail::sentences(*rows, cola, 3, 1);
+}
+
+/// MNLI: "mnli hypothesis: … premise: …" -> "entailment". Errors: errc::malformed, errc::missing.
+inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layout layout,
+                                                const std::string& where) {
+  const bool question = layout == mnli_layout::question, plain = layout == mnli_layout::label_first;
+  const auto rows =
+      table::parse(text, question ? table_format::csv() : table_format::tsv(!plain), where);
+  if (!rows) return rows.error();
+  if (plain && rows->rows() > 0 && rows->columns() != 3)
+    return rows->wrong(0, "fields", "3", std::to_string(rows->columns()));
+  const auto column = [&](const char* name, index otherwise) {
+    return plain ? result<index>(otherwise) : rows->column(name);
+  };
+  const auto label = column(question ? "Answer" : "gold_label", 0),
+             premise = column(question ? "Question" : "premise", 1),
+             hypothesis = column(question ? "Question" : "hypothesis", 2);
+  for (const auto* found : {&label, &premise, &hypothesis})
+    if (!*found) return found->error();
+  return detail::pairs_of(*rows, mnli, *label, false, [&](index i) -> result<std::string> {
+    std::string_view p = rows->at(i, *premise), h = rows->at(i, *hypothesis);
+    if (question) {
+      constexpr std::string_view before = "For the statement, \"",
+                                 between = "\", does the hypothesis \"",
+                                 behind = "\" represent entailment, contradiction, or neutrality?";
+      const std::size_t middle = p.find(between);
+      if (!p.starts_with(before) || !p.ends_with(behind) || middle == p.npos ||
+          middle < before.size() || middle + between.size() + behind.size() > p.size() ||
+          p.find(between, middle + 1) != p.npos)
+        return rows->wrong(
+            i, "Question",
+            std::string(before) + "…" + std::string(between) + "…" + std::string(behind), p);
+      h = p.substr(middle + between.size(), p.size() - behind.size() - middle - between.size());
+      p = p.substr(before.size(), middle - before.size());
+    }
+    return " hypothesis: " + std::string(detail::trimmed(h)) +
+           " premise: " + std::string(detail::trimmed(p));
+  });
+}
+
+}  // namespace glue
+
+LINNET_NAMESPACE_END
+/// @file
+/// Classification with an encoder-decoder that answers in words (zoo A12), and how good it is.
+
+/// @file
+/// Inference: a session owns all mutable state of one running model and shares the constant packed
+/// weights with any number of others.
+
+/// @file
+/// Who owns which block of a pool of key-value memory (Kwon et al. 2023, zoo D14).
+
+LINNET_NAMESPACE_BEGIN
+
+/// The blocks of simd::token_block tokens that sequences read and write: each has a table of them.
+/// Sequences that continue one another share blocks until one of them writes into a block: then it
+/// gets a copy. Memory is given once; nothing allocates.
+class block_tables {
+ public:
+  block_tables() = default;
+  /// Tables of `batch` sequences of up to `capacity` tokens over `blocks` blocks, all free.
+  constexpr block_tables(arena& memory, index batch, index capacity, index blocks)
+      : batch_(batch),
+        size_(blocks_of(capacity)),
+        blocks_(blocks),
+        table_(memory.take<std::int32_t>(batch * size_)),
+        used_(memory.take<index>(batch)),
+        references_(memory.take<std::int32_t>(blocks)),
+        free_(memory.take<std::int32_t>(blocks)) {}
+
+  /// Blocks in each table.
+  index size() const { return size_; }
+  /// [batch, size()] blocks; those behind a sequence's tokens mean nothing.
+  const std::int32_t* data() const { return table_; }
+  /// Blocks that nobody uses.
+  index available() const { return available_; }
+
+  /// Frees all blocks.
+  void reset() {
+    std::fill_n(references_, blocks_, 0);
+    std::fill_n(used_, batch_, index{0});
+    for (index i = 0; i < blocks_; ++i) free_[i] = static_cast<std::int32_t>(blocks_ - 1 - i);
+    available_ = blocks_;
+  }
+  /// Keeps the blocks of the first `tokens` tokens of a sequence, and frees the others.
+  void truncate(index sequence, index tokens) {
+    const index keep = blocks_of(tokens);
+    while (used_[sequence] > keep) release(at(sequence, --used_[sequence]));
+  }
+  /// Sequence `to` shares all blocks of `from`.
+  void share(index from, index to) {
+    truncate(to, 0);
+    for (index i = 0; i < used_[from]; ++i) {
+      at(to, i) = at(from, i);
+      ++references_[at(to, i)];
+    }
+    used_[to] = used_[from];
+  }
+  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch); calls
+  /// copy(from, to) for each block that is no longer shared. False, and nothing done, where too few
+  /// blocks are free.
+  template <class Past, class More, class Copy>
+  bool reserve(index batch, Past&& past, More&& more, Copy&& copy) {
+    index needed = 0;
+    for (index b = 0; b < batch; ++b)
+      needed += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0}) + shares(b, past(b));
+    if (needed > available_) return false;
+    for (index b = 0; b < batch; ++b) {
+      // Others may have taken their copy meanwhile: then the block is this sequence's own.
+      if (shares(b, past(b))) {
+        std::int32_t& block = at(b, past(b) / simd::token_block);
+        const std::int32_t shared = block;
+        block = take();
+        copy(index{shared}, index{block});
+        release(shared);
+      }
+      while (used_[b] < blocks_of(past(b) + more(b))) at(b, used_[b]++) = take();
+    }
+    return true;
+  }
+
+ private:
+  /// Blocks that hold so many tokens.
+  static constexpr index blocks_of(index tokens) {
+    return (tokens + simd::token_block - 1) / simd::token_block;
+  }
+  std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
+  /// Whether the block that the next token of a sequence goes into is somebody else's too.
+  bool shares(index sequence, index past) const {
+    const index i = past / simd::token_block;
+    return i < used_[sequence] && references_[at(sequence, i)] > 1;
+  }
+  std::int32_t take() {
+    const std::int32_t block = free_[--available_];
+    references_[block] = 1;
+    return block;
+  }
+  void release(std::int32_t block) {
+    if (--references_[block] == 0) free_[available_++] = block;
+  }
+
+  index batch_ = 0, size_ = 0, blocks_ = 0, available_ = 0;
+  std::int32_t* table_ = nullptr;
+  index* used_ = nullptr;               ///< [batch] blocks of each table
+  std::int32_t* references_ = nullptr;  ///< [blocks]
+  std::int32_t* free_ = nullptr;        ///< [available]
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Choosing the next token from logits: greedy; temperature with top-k, top-p, min-p and a
+/// repetition penalty; and a caller's own changes of the logits before either.
+
+#include <numeric>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Calls a sampler with as much as it wants to know.
+template <class Sampler, class T>
+token choose_token(Sampler& choose, std::span<T> logits, std::span<token> scratch,
+                   std::span<const token> so_far) {
+  if constexpr (std::is_invocable_v<Sampler&, std::span<T>, std::span<token>,
+                                    std::span<const token>>)
+    return choose(logits, scratch, so_far);
+  else
+    return choose(logits, scratch);
+}
+
+/// Calls a hook with as much as it wants to know.
+template <class Hook, class T>
+void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) {
+  if constexpr (std::is_invocable_v<Hook&, std::span<T>, std::span<const token>>)
+    hook(logits, so_far);
+  else
+    hook(logits);
+}
+
+/// Index of a token in logits.
+inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
+
+/// The token that the number `u` of [0, 1) draws from weights of any sum.
+inline token draw(std::span<const double> weights, double u) {
+  const double mass = std::accumulate(weights.begin(), weights.end(), 0.0);
+  double sum = 0;
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] <= 0) continue;
+    last = i;
+    sum += weights[i];
+    if (u * mass < sum) break;
+  }
+  return static_cast<token>(last);
+}
+
+}  // namespace detail
+
+/// A sampler is called with the logits [vocabulary], which it may overwrite, a scratch list of
+/// token ids of the same size and, if it takes a third argument, the tokens so far, prompt
+/// included; it returns the chosen token. Write your own with the same call.
+///
+/// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
+/// so_far, out)`, the law that it draws from, and its random choices as `accept(probability)` and
+/// `pick(weights)`.
+///
+/// Greedy: the most likely token; ties go to the lowest id (zoo I1).
+struct greedy {
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token>) const {
+    // The first stretch that holds the maximum, then the place in it.
+    constexpr std::size_t stretch = 1024;
+    std::span<T> best = logits.first(1);
+    simd::dispatch(simd::best(), [&](auto kernels) {
+      using K = decltype(kernels);
+      T most = logits[0];
+      for (std::size_t i = 0; i < logits.size(); i += stretch) {
+        const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
+        const T m = K::template maximum<T>(std::ssize(some), some.data());
+        if (i == 0 || m > most) most = m, best = some;
+      }
+    });
+    return static_cast<token>(std::max_element(best.begin(), best.end()) - logits.begin());
+  }
+
+  /// All on the most likely token.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token>,
+                     std::span<double> out) const {
+    std::fill(out.begin(), out.end(), 0.0);
+    out[detail::slot((*this)(logits, scratch))] = 1;
+  }
+  /// Nothing is left to chance: only what is certain is accepted.
+  bool accept(double probability) const { return probability >= 1; }
+  /// The heaviest weight; ties go to the lowest id.
+  token pick(std::span<const double> weights) const {
+    return static_cast<token>(std::max_element(weights.begin(), weights.end()) - weights.begin());
+  }
+};
+
+/// What a `sampler` does, in this order: repetition penalty, temperature, top-k, top-p (zoo I2),
+/// min-p.
+struct sampling {
+  double temperature = 1;  ///< logits are divided by it; 0 is greedy
+  index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
+  double top_p = 1;        ///< keep the smallest most likely set with at least this probability
+  double min_p = 0;        ///< keep tokens at least this times as likely as the most likely one
+                           ///< (Nguyen et al. 2024); 0 keeps all
+  double repetition_penalty = 1;  ///< positive logits of tokens so far are divided by it, others
+                                  ///< multiplied (Keskar et al. 2019); 1 changes none
+  std::uint64_t seed = 0;         ///< of the random numbers
+};
+
+/// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
+class sampler {
+ public:
+  explicit sampler(const sampling& settings)
+      : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
+
+  /// A token after the tokens `so_far`, which only the repetition penalty asks for.
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token> order,
+                   std::span<const token> so_far = {}) {
+    penalize(logits, order, so_far);
+    if (settings_.temperature <= 0) return greedy{}(logits, order);
+    const law l = warp(logits, order);
+    double u = random_.uniform() * l.mass, sum = 0;
+    for (index i = 0; i < l.kept; ++i) {
+      sum += weight(logits, order, i);
+      if (u < sum) return order[static_cast<std::size_t>(i)];
+    }
+    return order[static_cast<std::size_t>(l.kept - 1)];
+  }
+
+  /// The law that a token is drawn from: out[vocabulary], of sum 1, zero for what is not kept.
+  /// Overwrites the logits; draws nothing.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
+                     std::span<double> out) const {
+    penalize(logits, order, so_far);
+    if (settings_.temperature <= 0) return greedy{}.probabilities(logits, order, so_far, out);
+    const law l = warp(logits, order);
+    std::fill(out.begin(), out.end(), 0.0);
+    for (index i = 0; i < l.kept; ++i)
+      out[detail::slot(order[static_cast<std::size_t>(i)])] = weight(logits, order, i) / l.mass;
+  }
+  /// True with this probability.
+  bool accept(double probability) { return fine_uniform() < probability; }
+  /// A token with a probability in proportion to its weight.
+  token pick(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
+
+ private:
+  /// The first `kept` tokens of the order have weights of this sum; the others are out.
+  struct law {
+    index kept;
+    double mass;
+  };
+
+  /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
+  double fine_uniform() {
+    const double high = random_.bits() >> 5, low = random_.bits() >> 6;
+    return (high * 0x1p26 + low) * 0x1p-53;
+  }
+  /// Each token so far once; `mark` is overwritten.
+  template <class T>
+  void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
+    const double by = settings_.repetition_penalty;
+    if (by == 1 || so_far.empty()) return;
+    std::fill(mark.begin(), mark.end(), token{0});
+    for (const token t : so_far) {
+      if (mark[detail::slot(t)]++ != 0) continue;
+      T& l = logits[detail::slot(t)];
+      l = static_cast<T>(static_cast<double>(l) * (l > T(0) ? 1 / by : by));
+    }
+  }
+
+  /// Turns logits into weights, the largest 1, and `order` into a list that starts with the tokens
+  /// kept.
+  template <class T>
+  law warp(std::span<T> logits, std::span<token> order) const {
+    const auto all = static_cast<index>(logits.size());
+    const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    double total = 0;
+    for (T& l : logits) {
+      l = static_cast<T>(std::exp((static_cast<double>(l) - largest) / settings_.temperature));
+      total += static_cast<double>(l);
+    }
+    std::iota(order.begin(), order.end(), token{0});
+    law kept{all, total};
+    const bool cut_k = settings_.top_k > 0 && settings_.top_k < all, cut_p = settings_.top_p < 1;
+    if (cut_k || cut_p) {
+      const auto likelier = [&](token a, token b) {
+        const T x = logits[detail::slot(a)], y = logits[detail::slot(b)];
+        return x > y || (x == y && a < b);
+      };
+      if (cut_k) kept.kept = settings_.top_k;
+      std::partial_sort(order.begin(), order.begin() + kept.kept, order.begin() + all, likelier);
+      if (cut_k) kept.mass = sum_of(logits, order, kept.kept);
+    }
+    if (cut_p) {
+      double sum = 0;
+      index i = 0;
+      while (i < kept.kept && (i == 0 || sum < settings_.top_p * kept.mass))
+        sum += weight(logits, order, i++);
+      kept = {i, sum};
+    }
+    if (settings_.min_p > 0) {
+      const auto end = std::remove_if(order.begin(), order.begin() + kept.kept, [&](token t) {
+        const auto w = static_cast<double>(logits[detail::slot(t)]);
+        return w < 1 && w < settings_.min_p;
+      });
+      kept.kept = end - order.begin();
+      kept.mass = sum_of(logits, order, kept.kept);
+    }
+    return kept;
+  }
+  template <class T>
+  static double weight(std::span<T> weights, std::span<token> order, index i) {
+    return static_cast<double>(weights[detail::slot(order[static_cast<std::size_t>(i)])]);
+  }
+  template <class T>
+  static double sum_of(std::span<T> weights, std::span<token> order, index count) {
+    double sum = 0;
+    for (index i = 0; i < count; ++i) sum += weight(weights, order, i);
+    return sum;
+  }
+
+  sampling settings_;
+  random_stream random_;
+};
+
+/// A sampler with hooks before it: each is called with the logits, which it may change, and, if it
+/// takes a second argument, the tokens so far; then the sampler chooses. A token whose logit a hook
+/// makes very negative (-1e30) is never chosen while others are left. Sampler and hooks given by
+/// name are referred to, temporaries are kept.
+///
+///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
+template <class Sampler, class... Hooks>
+class processed {
+  static_assert(sizeof...(Hooks) > 0,
+                "linnet::processed: give it a hook, or use the sampler alone");
+
+ public:
+  /// The sampler and the hooks, called in this order.
+  template <class A, class... Rest>
+  requires(sizeof...(Rest) == sizeof...(Hooks)) explicit processed(A&& sampler, Rest&&... hooks)
+      : sampler_(std::forward<A>(sampler)), hooks_(std::forward<Rest>(hooks)...) {}
+
+  /// The sampler's choice from the changed logits.
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token> scratch,
+                   std::span<const token> so_far = {}) {
+    apply(logits, so_far);
+    return detail::choose_token(sampler_, logits, scratch, so_far);
+  }
+  /// The sampler's law for the changed logits.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
+                     std::span<double> out) {
+    apply(logits, so_far);
+    sampler_.probabilities(logits, scratch, so_far, out);
+  }
+  /// The sampler's.
+  bool accept(double probability) { return sampler_.accept(probability); }
+  /// The sampler's.
+  token pick(std::span<const double> weights) { return sampler_.pick(weights); }
+
+ private:
+  template <class T>
+  void apply(std::span<T> logits, std::span<const token> so_far) {
+    std::apply([&](auto&... hook) { (detail::apply_hook(hook, logits, so_far), ...); }, hooks_);
+  }
+
+  Sampler sampler_;
+  std::tuple<Hooks...> hooks_;
+};
+template <class Sampler, class... Hooks>
+processed(Sampler&&, Hooks&&...) -> processed<Sampler, Hooks...>;
+
+LINNET_NAMESPACE_END
+/// @file
+/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
+/// limits are constants.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, keep = 0, scratch = 0, converted = 0;
+  constexpr index total() const { return state + keep + scratch + converted; }
+};
+template <class S>
+constexpr planner planner_for() {
+  planner m;
+  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.keep.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
+}
+
+/// The buffers of one layer, in memory of its own: for checks and benchmarks of layers alone.
+/// Zeros.
+template <class Layer, class T>
+struct lone_buffers {
+  memory_block state, keep, scratch;
+  typename Layer::template cache<T> cache{};
+
+  explicit lone_buffers(const extents& e) : lone_buffers(e, sizes_for(e)) {}
+  /// Whether memory was there for what the layer needs.
+  bool valid() const { return enough; }
+  /// Bytes that a layer needs.
+  static constexpr index bytes(const extents& e) {
+    const planner sizes = sizes_for(e);
+    return sizes.state.peak() + sizes.keep.peak() + sizes.scratch.peak();
+  }
+
+ private:
+  static constexpr planner sizes_for(const extents& e) {
+    planner sizes;
+    (void)Layer::template plan<T>(sizes, e);
+    return sizes;
+  }
+  lone_buffers(const extents& e, const planner& sizes)
+      : state(sizes.state.peak()), keep(sizes.keep.peak()), scratch(sizes.scratch.peak()) {
+    const auto short_of = [](const arena& a, const memory_block& b) {
+      return a.peak() > 0 && b.data() == nullptr;
+    };
+    enough = !short_of(sizes.state, state) && !short_of(sizes.keep, keep) &&
+             !short_of(sizes.scratch, scratch);
+    if (!enough) return;
+    planner m;
+    m.state = arena(state.data(), state.size());
+    m.keep = arena(keep.data(), keep.size());
+    m.scratch = arena(scratch.data(), scratch.size());
+    cache = Layer::template plan<T>(m, e);
+  }
+  bool enough = false;
+};
+
+/// The workspace of model M inside memory, and where its products round their inputs.
+template <class M, class T>
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m = planner_for<S>();
+  m.state = arena(at, sizes.state);
+  m.keep = arena(at + sizes.state, sizes.keep);
+  m.scratch = arena(at + sizes.state + sizes.keep, sizes.scratch);
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.keep + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
+}
+
+/// An error for limits that make no sense for model M, or nothing.
+template <class M>
+result<void> acceptable(const char* where, const limits& l) {
+  const auto refuse = [&](const char* field, const char* rule, index got) {
+    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
+  };
+  if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
+  if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
+  if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
+  if (l.blocks > 0 && M::cache::code == kv_code::int4)
+    return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
+  if (l.chunk > 0 && l.logits > l.chunk)
+    return refuse("limits.logits", "no more than limits.chunk", l.logits);
+  if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
+  if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
+  if constexpr (M::family == model_family::t5) {
+    if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
+    if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
+    constexpr index longest = M::encoder_attention::longest;
+    if (longest > 0 && l.source > longest)
+      return refuse("limits.source", "no more tokens than the encoder's attention reads", l.source);
+  } else {
+    if (l.target < 0)
+      return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
+    if (M::longest(l) > M::context_length && M::learned)
+      return refuse("limits.target", "no more than the model's context", l.target);
+  }
+  return {};
+}
+
+inline linnet::error out_of_memory(const char* where, index bytes) {
+  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+          "a failed allocation"};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// When generation ends.
+struct generation {
+  index tokens = 0;                  ///< most tokens to generate; 0 means as many as fit
+  std::span<const token> stop = {};  ///< tokens that end it; they are not passed on
+
+  /// Whether `t` is a stop token.
+  bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
+};
+
+namespace detail {
+/// Calls emit(t); false if it asks to end.
+template <class Emit>
+bool goes_on(Emit& emit, token t) {
+  if constexpr (std::is_void_v<decltype(emit(t))>) {
+    emit(t);
+    return true;
+  } else {
+    return static_cast<bool>(emit(t));
+  }
+}
+}  // namespace detail
+
+/// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
+/// afterwards nothing allocates. Not for use by two threads at once; open a second session instead.
+template <class M, class T = float>
+class session {
+  using S = storage_of<M, T>;
+  static constexpr bool encodes = M::family == model_family::t5;
+  static constexpr bool continues() {
+    if constexpr (encodes)
+      return M::decoder_attention::continues;
+    else
+      return M::attention::continues;
+  }
+  static_assert(continues(),
+                "linnet::session: this kind of attention cannot continue cached sequences, so the "
+                "model cannot be run token by token; an evaluator scores whole sequences");
+
+ public:
+  using model = M;
+
+  /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
+  static constexpr index footprint(const limits& l) {
+    return detail::plan_for<M, T>(l, purpose::decoding).total() + extra_bytes(l);
+  }
+
+  /// A session with memory of its own. `p` must outlive it.
+  static result<session> open(const packed<M, T>& p, const limits& l) {
+    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit.error();
+    if (!p.valid())
+      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
+                           "none"};
+    memory_block memory(footprint(l));
+    if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
+    session s(p, l, memory.data(), private_tag{});
+    s.own_ = std::move(memory);
+    return s;
+  }
+  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to
+  /// `alignment`. Cannot fail.
+  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)
+      : session(p, l, memory.data(), private_tag{}) {
+    assert(static_cast<index>(memory.size()) >= footprint(l) &&
+           "linnet::session: the span is smaller than footprint()");
+  }
+
+  /// The limits that it was planned for.
+  const limits& planned() const { return limits_; }
+  /// Forgets everything fed so far.
+  void reset() {
+    std::fill_n(past_, limits_.batch, index{0});
+    tables_.reset();
+    cached_sources_ = 0;
+  }
+  /// Number of tokens fed so far to sequence `b`.
+  index position(index b = 0) const { return past_[b]; }
+  /// The tokens fed so far to sequence `b`.
+  std::span<const token> fed(index b = 0) const {
+    return {fed_ + b * capacity(), static_cast<std::size_t>(past_[b])};
+  }
+  /// Most tokens that a sequence can be fed.
+  index capacity() const { return capacity_for(limits_); }
+  /// The same of a session with these limits.
+  static constexpr index capacity_for(const limits& l) {
+    if constexpr (encodes)
+      return l.target;
+    else
+      return M::longest(l);
+  }
+
+  /// Blocks of 32 tokens that are left, where limits.blocks gave some; feed() needs them.
+  index free_blocks() const { return tables_.available(); }
+  /// Most tokens of a sequence in one call of feed().
+  index chunk() const {
+    return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
+  }
+
+  /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
+  /// where a model that forgets old tokens would have to take back more than chunk() of them.
+  bool truncate(index length, index b = 0) {
+    static_assert(M::rewinds,
+                  "linnet::session::truncate: this kind of attention cannot take tokens back");
+    if (length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
+      return false;
+    past_[b] = length;
+    if (limits_.blocks > 0) tables_.truncate(b, length);
+    return true;
+  }
+
+  /// Lets sequence `to` continue where sequence `from` is, source included; `from` goes on as
+  /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
+  /// False, and nothing done, for sequences outside the limits.
+  bool fork(index from, index to) {
+    if (from < 0 || to < 0 || from >= limits_.batch || to >= limits_.batch) return false;
+    if (from == to) return true;
+    const bool same_source = source_of_[from] == source_of_[to];
+    const auto a = fed(from), b = fed(to);
+    state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
+    if (same_source)
+      part.first = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
+    M::copy_state(work_.work, from, to, part);
+    if (limits_.blocks > 0) tables_.share(from, to);
+    std::copy(a.begin(), a.end(), fed_ + to * capacity());
+    past_[to] = past_[from];
+    source_of_[to] = source_of_[from];
+    memory_lengths_[to] = memory_lengths_[from];
+    if (!same_source && from >= cached_sources_)
+      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
+    else if (!same_source && to == cached_sources_)
+      ++cached_sources_;
+    return true;
+  }
+
+  /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
+  /// source that is empty, too long or holds tokens outside the vocabulary.
+  bool encode(std::span<const token> source) requires(encodes) {
+    const auto length = static_cast<index>(source.size());
+    return encode(source, 1, {&length, 1});
+  }
+  /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
+  bool encode(std::span<const token> source, index batch,
+              std::span<const index> lengths) requires(encodes) {
+    const index length = batch > 0 ? static_cast<index>(source.size()) / batch : 0;
+    if (batch > limits_.batch || length < 1 || length > limits_.source || !in_vocabulary(source) ||
+        static_cast<index>(lengths.size()) < batch)
+      return false;
+    for (index b = 0; b < batch; ++b)
+      if (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length)
+        return false;
+    reset();
+    memory_length_ = length;
+    for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
+    std::copy_n(lengths.data(), batch, memory_lengths_);
+    run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::machine& on) {
+      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
+                               memory_lengths_, work_.work, on);
+    });
+    return true;
+  }
+
+  /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them, valid
+  /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
+  /// fit the capacity, the free blocks or the vocabulary, or before a source is encoded.
+  std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
+  /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
+  /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
+  std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
+    return advance(tokens, batch, lengths, false);
+  }
+  /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
+  /// logits of what follows them, empty from the first part on that feed() refuses.
+  std::span<T> read(std::span<const token> tokens) {
+    std::span<T> logits;
+    while (!tokens.empty()) {
+      const auto part = tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk())));
+      logits = feed(part);
+      if (logits.empty()) break;
+      tokens = tokens.subspan(part.size());
+    }
+    return logits;
+  }
+  /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
+  /// [length, vocabulary] of what follows each.
+  std::span<T> feed_all(std::span<const token> tokens) { return feed_all(tokens, 1, {}); }
+  /// Feeds [batch, length] tokens like feed(), with length <= limits.logits; returns logits
+  /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
+  std::span<T> feed_all(std::span<const token> tokens, index batch,
+                        std::span<const index> lengths) {
+    return advance(tokens, batch, lengths, true);
+  }
+
+  /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
+  /// start token; returns the logits [vocabulary] of the first new token, empty if `tokens` do not
+  /// fit.
+  std::span<T> start(std::span<const token> tokens) {
+    if constexpr (encodes) {
+      const token first = M::start;
+      return encode(tokens) ? feed({&first, 1}) : std::span<T>();
+    } else {
+      reset();
+      return read(tokens);
+    }
+  }
+
+  /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
+  /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
+  /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end. Returns
+  /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
+    std::span<T> logits = start(tokens);
+    if (logits.empty()) return 0;
+    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
+    for (index n = 0;; ++n) {
+      if (g.tokens > 0 && n == g.tokens) return n;
+      const token next = detail::choose_token(choose, logits, scratch, fed());
+      if (g.stops(next)) return n;
+      if (!detail::goes_on(emit, next)) return n + 1;
+      if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
+      logits = feed({&next, 1});
+    }
+  }
+
+ private:
+  static constexpr index extra_bytes(const limits& l) {
+    arena counter;
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<index>(l.batch);
+    (void)counter.take<token>(l.batch * capacity_for(l));
+    (void)counter.take<token>(M::vocabulary);
+    if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
+    return counter.peak();
+  }
+  static constexpr index none = -1;  ///< no source
+  struct private_tag {};
+  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
+      : packed_(&p), limits_(l) {
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
+    work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
+    past_ = extra.take<index>(l.batch);
+    memory_lengths_ = extra.take<index>(l.batch);
+    source_of_ = extra.take<index>(l.batch);
+    fed_ = extra.take<token>(l.batch * capacity_for(l));
+    order_ = extra.take<token>(M::vocabulary);
+    if (l.blocks > 0) {
+      tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
+      work_.work.tables = tables_.data();
+      work_.work.table_size = tables_.size();
+    }
+    reset();
+  }
+  std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                       bool every) {
+    const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
+    if (batch > limits_.batch || length < 1 || length > chunk() ||
+        (every && length > limits_.logits) || !in_vocabulary(tokens) ||
+        (encodes && memory_length_ == 0) ||
+        (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
+      return {};
+    for (index b = 0; b < batch; ++b) {
+      if (past_[b] + length > capacity()) return {};
+      if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 ||
+                               lengths[static_cast<std::size_t>(b)] > length))
+        return {};
+    }
+    const index* const valid = lengths.empty() ? nullptr : lengths.data();
+    if (limits_.blocks > 0 &&
+        !tables_.reserve(
+            batch, [&](index b) { return past_[b]; },
+            [&](index b) { return valid ? valid[b] : length; },
+            [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); }))
+      return {};
+    run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
+      if constexpr (encodes)
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
+                               memory_length_, memory_lengths_, batch <= cached_sources_,
+                               work_.work, on, every);
+      else
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
+                               work_.work, on, every);
+    });
+    cached_sources_ = (std::max)(cached_sources_, batch);
+    for (index b = 0; b < batch; ++b) {
+      const index count = valid ? valid[b] : length;
+      std::copy_n(tokens.data() + b * length, count, fed_ + b * capacity() + past_[b]);
+      past_[b] += count;
+    }
+    return {work_.work.logits,
+            static_cast<std::size_t>(batch * (every ? length : 1) * M::vocabulary)};
+  }
+  /// Work of a call that reads `source` tokens or continues targets by `target` ones.
+  static constexpr index flops(index batch, index source, index target) {
+    if constexpr (encodes)
+      return M::flops(batch, source, target);
+    else
+      return M::flops(batch, target);
+  }
+  static bool in_vocabulary(std::span<const token> tokens) {
+    return std::all_of(tokens.begin(), tokens.end(),
+                       [](token t) { return t >= 0 && t < M::vocabulary; });
+  }
+
+  const packed<M, T>* packed_;
+  limits limits_;
+  memory_block own_;
+  detail::placed_workspace<M, T> work_{};
+  block_tables tables_{};
+  index* past_ = nullptr;            ///< [batch]
+  index* memory_lengths_ = nullptr;  ///< [batch]
+  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
+  token* fed_ = nullptr;             ///< [batch, capacity]
+  token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
+  index memory_length_ = 0;
+  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A share of right answers.
+struct accuracy {
+  index right = 0;
+  index total = 0;
+
+  /// Counts one answer.
+  void add(bool is_right) {
+    right += is_right;
+    ++total;
+  }
+  /// The share; 0 without answers.
+  double value() const {
+    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : 0;
+  }
+  /// Its standard error over samples of this size: sqrt(p (1 - p) / n).
+  double standard_error() const {
+    return total > 0 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total)) : 0;
+  }
+};
+
+/// The baseline without a model: always the class that is the most frequent of `known` (the lowest
+/// of several), on `asked`.
+inline accuracy majority_baseline(std::span<const index> known, std::span<const index> asked) {
+  index best = -1, most = 0;
+  for (const index c : known)
+    if (const index n = std::count(known.begin(), known.end(), c);
+        n > most || (n == most && c < best))
+      best = c, most = n;
+  return {std::count(asked.begin(), asked.end(), best), std::ssize(asked)};
+}
+
+/// Chooses among label texts with a T5 model, in either of T5's two ways. Planned once; choosing
+/// allocates nothing.
+template <class M, class T = float>
+class classifier {
+  static_assert(M::family == model_family::t5,
+                "linnet::classifier: the model must be an encoder-decoder");
+
+ public:
+  /// A classifier among `labels`: the tokens of each label's text, its end included. `l` says
+  /// batch, source and threads; its target and logits become what the labels need. `p` must outlive
+  /// it. Errors: errc::invalid for no labels, an empty one, or tokens outside the vocabulary; those
+  /// of session::open.
+  static result<classifier> open(const packed<M, T>& p, std::vector<std::vector<token>> labels,
+                                 limits l) {
+    const auto wrong = [](std::string what, std::string expected, std::string got) {
+      return error{errc::invalid, "classifier::open", std::move(what), std::move(expected),
+                   std::move(got)};
+    };
+    if (labels.empty()) return wrong("labels", "at least one", "none");
+    for (std::size_t c = 0; c < labels.size(); ++c) {
+      const std::string name = "label " + std::to_string(c);
+      if (labels[c].empty()) return wrong(name, "at least one token", "none");
+      if (!linnet::detail::tokens_fit(labels[c].data(), std::ssize(labels[c]), M::vocabulary,
+                                      false))
+        return wrong(name, "tokens below " + std::to_string(M::vocabulary), "others");
+      l.logits = (std::max)(l.logits, std::ssize(labels[c]));
+    }
+    l.target = (std::max)(l.target, l.logits);
+    l.chunk = 0;
+    auto session = linnet::session<M, T>::open(p, l);
+    if (!session) return session.error();
+    return classifier(*std::move(session), std::move(labels), l);
+  }
+
+  /// Number of labels.
+  index classes() const { return std::ssize(labels_); }
+
+  /// Log-probabilities of all labels, given sources [batch, length] that are padded on the right;
+  /// `lengths` [batch] are their valid tokens. Each is the sum over the label's tokens, the end
+  /// included, under teacher forcing. The answer is [batch, classes()], valid until the next call;
+  /// empty, and nothing done, for sources that session::encode refuses.
+  std::span<const double> scores(std::span<const token> sources, index batch,
+                                 std::span<const index> lengths) {
+    if (batch < 1 || batch > limits_.batch || !session_.encode(sources, batch, lengths)) return {};
+    for (std::size_t c = 0; c < labels_.size(); ++c) {
+      const std::vector<token>& label = labels_[c];
+      const index n = std::ssize(label);
+      for (index b = 0; b < batch; ++b) {
+        token* const row = inputs_.data() + b * n;
+        row[0] = M::start;
+        std::copy(label.begin(), label.end() - 1, row + 1);
+        session_.truncate(0, b);
+      }
+      const auto logits = session_.feed_all(
+          std::span(inputs_).first(static_cast<std::size_t>(batch * n)), batch, {});
+      if (logits.empty()) return {};
+      for (index b = 0; b < batch; ++b) {
+        double sum = 0;
+        for (index i = 0; i < n; ++i)
+          sum +=
+              log_probability(logits.subspan(static_cast<std::size_t>((b * n + i) * M::vocabulary),
+                                             static_cast<std::size_t>(M::vocabulary)),
+                              label[static_cast<std::size_t>(i)]);
+        scores_[static_cast<std::size_t>(b * classes()) + c] = sum;
+      }
+    }
+    return std::span<const double>(scores_).first(static_cast<std::size_t>(batch * classes()));
+  }
+
+  /// The likeliest label of each source, the first of several; -1 where no score is finite. False,
+  /// and nothing done, where scores() refuses. `chosen` [batch].
+  bool classify(std::span<const token> sources, index batch, std::span<const index> lengths,
+                std::span<index> chosen) {
+    const auto all = scores(sources, batch, lengths);
+    if (all.empty() || std::ssize(chosen) < batch) return false;
+    for (index b = 0; b < batch; ++b) {
+      index best = -1;
+      const double* const row = all.data() + b * classes();
+      for (index c = 0; c < classes(); ++c)
+        if (is_finite(row[c]) && (best < 0 || row[c] > row[best])) best = c;
+      chosen[static_cast<std::size_t>(b)] = best;
+    }
+    return true;
+  }
+
+  /// The tokens that greedy decoding gives for one source, up to `end`, which is left out; for
+  /// comparing texts: task.class_of(tokenizer.decode(answer)). At most as many as the target of the
+  /// limits; valid until the next call. Empty also for a source that session::encode refuses.
+  std::span<const token> answer(std::span<const token> source, token end = 1) {
+    std::size_t n = 0;
+    session_.generate(source, greedy{}, [&](token t) { inputs_[n++] = t; }, {.stop = {&end, 1}});
+    return std::span<const token>(inputs_).first(n);
+  }
+
+ private:
+  classifier(session<M, T> s, std::vector<std::vector<token>> labels, const limits& l)
+      : session_(std::move(s)),
+        labels_(std::move(labels)),
+        limits_(l),
+        inputs_(static_cast<std::size_t>(l.batch * l.target)),
+        scores_(static_cast<std::size_t>(l.batch) * labels_.size()) {}
+
+  static double log_probability(std::span<const T> logits, token t) {
+    const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    double sum = 0;
+    for (const T x : logits) sum += std::exp(static_cast<double>(x) - largest);
+    return static_cast<double>(logits[static_cast<std::size_t>(t)]) - largest - std::log(sum);
+  }
+
+  session<M, T> session_;
+  std::vector<std::vector<token>> labels_;
+  limits limits_;
+  std::vector<token> inputs_;   ///< [batch, target]
+  std::vector<double> scores_;  ///< [batch, classes]
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Scoring: the loss of a packed model on given text, without gradients.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Computes losses of model `M` from packed weights in any storage type.
+template <class M, class T = float>
+class evaluator {
+  using S = storage_of<M, T>;
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+
+  /// Exact bytes that an evaluator with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    return detail::plan_for<M, T>(l, purpose::scoring).total();
+  }
+
+  /// An evaluator for batches up to these limits. `p` must outlive it.
+  static result<evaluator> open(const packed<M, T>& p, const limits& l) {
+    if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
+    if (!p.valid())
+      return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights",
+                           "none"};
+    evaluator e(p, l);
+    if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
+    e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
+    return e;
+  }
+
+  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
+  /// them.
+  loss_sum loss(const batch& b, std::span<T> logits = {}) {
+    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    loss_sum loss;
+    run(limits_, work_.converted, [&](const ops::machine& on) {
+      const loss_sum sum =
+          M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, logits.data());
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    return loss;
+  }
+
+ private:
+  evaluator(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
+
+  const packed<M, T>* packed_;
+  limits limits_;
+  memory_block memory_;
+  detail::placed_workspace<M, T> work_{};
+};
+
+/// Nats as bits per byte of text (zoo C11).
+inline double bits_per_byte(double nats, index bytes) {
+  return nats / (0.69314718055994531 * static_cast<double>(bytes));
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Declarations for headers that only name linnet's types.
+
+LINNET_NAMESPACE_BEGIN
+
+template <class T>
+class result;
+struct error;
+struct limits;
+template <class M, class T>
+class weights;
+template <class M, class T, class S>
+class packed;
+template <class M, class T>
+class session;
+template <class M, class T>
+class evaluator;
+template <class M, class Optimizer, class T, class Compute>
+class trainer;
+
+LINNET_NAMESPACE_END
+/// @file
+/// Beam search: the likeliest texts instead of one likely token after the other (zoo I3).
+
+LINNET_NAMESPACE_BEGIN
+
+/// How beam_search looks for texts.
+struct beams {
+  index width = 4;     ///< hypotheses that are continued side by side, and results at most
+  double alpha = 0.6;  ///< a hypothesis y scores log P(y) / ((5 + |y|) / 6)^alpha (Wu et al. 2016);
+                       ///< 0 favours short texts, larger values longer ones
+  bool early = true;   ///< end as soon as `width` hypotheses have ended by themselves; false: go on
+                       ///< while an open one could still score better than those
+};
+
+/// One result of a beam search, valid until the next one.
+struct hypothesis {
+  std::span<const token> tokens{};  ///< without the prompt and without the stop token
+  double log_probability = 0;       ///< of all its tokens, the stop token included
+  double score = 0;                 ///< the same, normalised by length
+  bool stopped = false;             ///< it ended with a stop token, not for lack of room
+};
+
+/// Searches with a session of model `M`. In each step the `width` best continuations by log P of
+/// all open hypotheses are found. Those that end with a stop token leave the beam for the pool of
+/// results, and the best others keep the beam full. What is open at the last token joins the pool.
+/// Ties go to the earlier hypothesis, then to the lowest id. With width 1 and `early` this is
+/// greedy generation. All memory is taken by open(); a search allocates nothing.
+template <class M, class T = float>
+class beam_search {
+ public:
+  /// Exact bytes that a search with a session of these limits allocates.
+  static constexpr index footprint(const limits& l, const beams& b) {
+    arena counter;
+    (void)place(counter, l, b);
+    return counter.peak();
+  }
+
+  /// A search in the sequences 0 to width - 1 of a session, which must outlive it. Errors:
+  /// errc::invalid (a width below 1 or above limits.batch), errc::out_of_memory.
+  static result<beam_search> open(session<M, T>& s, const beams& how = {}) {
+    const limits& l = s.planned();
+    if (how.width < 1 || how.width > l.batch)
+      return linnet::error{errc::invalid, "beam_search::open", "beams.width",
+                           "1 to limits.batch, " + std::to_string(l.batch),
+                           std::to_string(how.width)};
+    beam_search made(s, how);
+    made.own_ = memory_block(footprint(l, how));
+    if (!made.own_.data()) return detail::out_of_memory("beam_search::open", footprint(l, how));
+    arena a(made.own_.data(), footprint(l, how));
+    made.at_ = place(a, l, how);
+    return made;
+  }
+
+  /// The best continuations of a prompt (of a decoder) or answers to a source (of an
+  /// encoder-decoder), best first. `hooks` change the logits of each hypothesis before they are
+  /// read, as those of `processed` do. Empty if `tokens` do not fit.
+  template <class... Hooks>
+  std::span<const hypothesis> operator()(std::span<const token> tokens, const generation& g = {},
+                                         Hooks&&... hooks) {
+    session<M, T>& s = *session_;
+    std::span<T> logits = s.start(tokens);
+    finished_ = 0;
+    if (logits.empty()) return {};
+    const index room = s.capacity() - s.position() + 1;
+    const index most = g.tokens > 0 ? (std::min)(g.tokens, room) : room;
+    index open = 1;  // hypotheses in the sequences 0 to open - 1
+    at_.sums[0] = 0;
+    for (index n = 1;; ++n) {
+      any_ = stay_ = 0;
+      for (index b = 0; b < open; ++b) {
+        const auto row = logits.subspan(at(b * M::vocabulary), at(M::vocabulary));
+        (detail::apply_hook(hooks, row, s.fed(b)), ...);
+        consider(b, row, g);
+      }
+      std::sort(at_.any, at_.any + any_, better);
+      std::sort(at_.stay, at_.stay + stay_, better);
+      for (index i = 0; i < any_; ++i)
+        if (g.stops(at_.any[i].id)) finish(at_.any[i], n, true);
+      if (stay_ == 0 || (finished_ == how_.width && ends(n, most))) break;
+      if (n == most) {
+        for (index i = 0; i < stay_; ++i) finish(at_.stay[i], n, false);
+        break;
+      }
+      open = stay_;
+      move(n - 1);
+      logits = s.feed({at_.next, at(open)}, open, {});
+    }
+    return {at_.results, at(finished_)};
+  }
+
+ private:
+  /// A hypothesis and the token that may continue it.
+  struct candidate {
+    double sum;  ///< log P of both
+    T logit;     ///< orders continuations of one hypothesis even where the sums round alike
+    index parent;
+    token id;
+  };
+  struct buffers {
+    double* sums = nullptr;         ///< [width] log P of the open hypotheses
+    token* texts = nullptr;         ///< [width, capacity] their tokens
+    token* next = nullptr;          ///< [width] their last tokens
+    candidate* any = nullptr;       ///< [width] best continuations
+    candidate* stay = nullptr;      ///< [width] best continuations that are no stop tokens
+    candidate* placed = nullptr;    ///< [width] those by sequence
+    hypothesis* results = nullptr;  ///< [width] best first
+    token* result_texts = nullptr;  ///< [width, capacity]
+  };
+  static constexpr buffers place(arena& a, const limits& l, const beams& b) {
+    const index size = b.width * session<M, T>::capacity_for(l);
+    buffers made;
+    made.sums = a.take<double>(b.width);
+    made.texts = a.take<token>(size);
+    made.next = a.take<token>(b.width);
+    made.any = a.take<candidate>(b.width);
+    made.stay = a.take<candidate>(b.width);
+    made.placed = a.take<candidate>(b.width);
+    made.results = a.take<hypothesis>(b.width);
+    made.result_texts = a.take<token>(size);
+    return made;
+  }
+  static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
+
+  beam_search(session<M, T>& s, const beams& how)
+      : session_(&s), how_(how), capacity_(s.capacity()) {}
+
+  static bool better(const candidate& a, const candidate& b) {
+    if (a.sum != b.sum) return a.sum > b.sum;
+    if (a.parent != b.parent) return a.parent < b.parent;
+    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+  }
+  /// Keeps `c` if it is among the best: a heap with the worst on top.
+  void offer(candidate* heap, index& size, const candidate& c) const {
+    if (size == how_.width) {
+      if (!better(c, heap[0])) return;
+      std::pop_heap(heap, heap + size--, better);
+    }
+    heap[size++] = c;
+    std::push_heap(heap, heap + size, better);
+  }
+  /// Offers every continuation of open hypothesis `b`; not those of probability 0.
+  void consider(index b, std::span<const T> logits, const generation& g) {
+    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    double total = 0;
+    for (const T l : logits) total += std::exp(static_cast<double>(l) - largest);
+    const double log_total = largest + std::log(total);
+    for (index t = 0; t < M::vocabulary; ++t) {
+      const T l = logits[at(t)];
+      const double log_p = static_cast<double>(l) - log_total;
+      if (log_p < -745) continue;  // exp gives 0
+      const candidate c{at_.sums[b] + log_p, l, b, static_cast<token>(t)};
+      offer(at_.any, any_, c);
+      if (!g.stops(c.id)) offer(at_.stay, stay_, c);
+    }
+  }
+
+  double normalised(double sum, index length) const {
+    return sum / std::pow((5 + static_cast<double>(length)) / 6, how_.alpha);
+  }
+  /// Puts an ended hypothesis of `n` tokens into the pool, or not if `width` better ones are there.
+  void finish(const candidate& c, index n, bool stopped) {
+    const double score = normalised(c.sum, n);
+    index place = finished_;
+    while (place > 0 && score > at_.results[place - 1].score) --place;
+    if (place == how_.width) return;
+    if (finished_ < how_.width)
+      at_.results[finished_].tokens = {at_.result_texts + finished_ * capacity_, std::size_t{0}};
+    finished_ = (std::min)(finished_ + 1, how_.width);
+    std::rotate(at_.results + place, at_.results + finished_ - 1, at_.results + finished_);
+    hypothesis& h = at_.results[place];
+    token* const text = const_cast<token*>(h.tokens.data());
+    std::copy_n(at_.texts + c.parent * capacity_, n - 1, text);
+    if (!stopped) text[n - 1] = c.id;
+    h = {{text, at(stopped ? n - 1 : n)}, c.sum, score, stopped};
+  }
+  /// Whether the full pool is final after token `n` of `most`.
+  bool ends(index n, index most) const {
+    if (how_.early) return true;
+    // Sums only fall, so this is the most that an open hypothesis can reach.
+    const index length = how_.alpha > 0 ? most : n + 1;
+    return normalised(at_.stay[0].sum, length) <= at_.results[finished_ - 1].score;
+  }
+
+  /// Makes the best continuations the open hypotheses. The first of each parent stays in its
+  /// parent's sequence; the others fork into sequences that nobody needs any more, so nothing that
+  /// is still to be read is overwritten. `length`: tokens before the new one.
+  void move(index length) {
+    constexpr index nobody = -1;
+    for (index b = 0; b < stay_; ++b) at_.placed[b].parent = nobody;
+    for (index i = 0; i < stay_; ++i) {
+      candidate& c = at_.stay[i];
+      if (c.parent >= stay_ || at_.placed[c.parent].parent != nobody) continue;
+      at_.placed[c.parent] = c;
+      c.parent = nobody;
+    }
+    index free = 0;
+    for (index i = 0; i < stay_; ++i) {
+      const candidate& c = at_.stay[i];
+      if (c.parent == nobody) continue;
+      while (at_.placed[free].parent != nobody) ++free;
+      session_->fork(c.parent, free);
+      std::copy_n(at_.texts + c.parent * capacity_, length, at_.texts + free * capacity_);
+      at_.placed[free] = c;
+    }
+    for (index b = 0; b < stay_; ++b) {
+      at_.sums[b] = at_.placed[b].sum;
+      at_.next[b] = at_.texts[b * capacity_ + length] = at_.placed[b].id;
+    }
+  }
+
+  session<M, T>* session_;
+  beams how_;
+  index capacity_;  ///< tokens of a text at most
+  memory_block own_;
+  buffers at_{};
+  index any_ = 0, stay_ = 0, finished_ = 0;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Contrastive decoding: prefer what one reading of a text makes likelier than another (zoo I4).
+
+LINNET_NAMESPACE_BEGIN
+
+/// How strongly the readings are contrasted.
+struct contrasting {
+  double weight = 1;        ///< of log P_expert - log P_amateur, added to log P_expert
+  double plausibility = 0;  ///< only tokens at least this times as likely as the expert's most
+                            ///< likely one (Li et al. 2023: 0.1); 0 leaves all
+};
+
+/// A hook (see `processed`) that turns the logits of an expert into
+/// log P_expert + weight (log P_expert - log P_amateur), up to a constant. The amateur is another
+/// session that reads the same new tokens: the same model without the context that matters or with
+/// another one (Wang et al. 2023, SCOTT), or a weaker model (Li et al. 2023). Two equal readings
+/// change nothing. It allocates nothing. For one sequence; not for speculative decoding.
+///
+///     ln::contrast against(plain, {.plausibility = 0.1});
+///     against.start(question);
+///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
+template <class M, class T = float>
+class contrast {
+ public:
+  /// Contrasts with an amateur's session, which must outlive it.
+  explicit contrast(session<M, T>& amateur, const contrasting& how = {})
+      : amateur_(&amateur), how_(how) {}
+
+  /// To be called before each text: what the amateur reads in place of the expert's prompt or
+  /// source. False for tokens that do not fit; the expert's logits then stay as they are.
+  bool start(std::span<const token> tokens) {
+    logits_ = amateur_->start(tokens);
+    read_ = unknown;
+    return !logits_.empty();
+  }
+
+  /// Changes the expert's logits after the tokens `so_far`. They stay as they are once the amateur
+  /// has no more room.
+  template <class X>
+  void operator()(std::span<X> expert, std::span<const token> so_far) {
+    const index count = std::ssize(so_far);
+    if (read_ != unknown && count < read_) logits_ = {};  // another text: start() was forgotten
+    if (read_ != unknown && count > read_ && !logits_.empty())
+      logits_ = amateur_->read(so_far.subspan(static_cast<std::size_t>(read_)));
+    read_ = count;
+    if (logits_.size() != expert.size()) return;
+    const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
+    const double least = how_.plausibility > 0 ? most + std::log(how_.plausibility) : -1e300;
+    for (std::size_t i = 0; i < expert.size(); ++i) {
+      const auto e = static_cast<double>(expert[i]), a = static_cast<double>(logits_[i]);
+      // Logits are log P up to a constant, which does not change the law. A difference of exactly
+      // 0 keeps every tie and order.
+      expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
+    }
+  }
+
+ private:
+  static constexpr index unknown = -1;
+
+  session<M, T>* amateur_;
+  contrasting how_;
+  std::span<T> logits_{};
+  index read_ = unknown;  ///< tokens of the expert that the amateur has read, or its prompt instead
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Speculative decoding: a small model drafts several tokens, the large one checks them in one
+/// call, and the text follows the large model's law exactly (Leviathan et al. 2023, zoo I5).
+
+LINNET_NAMESPACE_BEGIN
+
+/// How often drafts were right, since the last start of generate().
+struct draft_counts {
+  index rounds = 0;    ///< calls of the target
+  index drafted = 0;   ///< tokens proposed
+  index accepted = 0;  ///< of them taken
+  index tokens = 0;    ///< decided: accepted ones and one more per round
+
+  /// Tokens per call of the target; for independent tokens accepted with probability a,
+  /// (1 - a^(drafts + 1)) / (1 - a).
+  double per_round() const {
+    return rounds > 0 ? static_cast<double>(tokens) / static_cast<double>(rounds) : 0;
+  }
+};
+
+/// Generates with a session of the model `M`, sped up by a session of a smaller model `D` of the
+/// same family with the same vocabulary. Both laws are warped by the same sampler. A drafted token
+/// x is accepted with probability min(1, p(x) / q(x)); the first that is not is drawn anew from
+/// max(0, p - q), normalised, and after `drafts` accepted ones another follows from p. A greedy
+/// sampler gives the target's greedy text. All memory is taken by open().
+template <class M, class D, class T = float, class U = T>
+class speculative {
+  static_assert(M::family == D::family,
+                "linnet::speculative: the models are of different families");
+  static_assert(M::vocabulary == D::vocabulary,
+                "linnet::speculative: the models have different vocabularies");
+  static_assert(M::rewinds && D::rewinds,
+                "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
+                "attention cannot do");
+  static constexpr bool encodes = M::family == model_family::t5;
+
+ public:
+  /// Speculation with these sessions, which must outlive it, and `drafts` tokens drafted at a time.
+  /// Errors: errc::invalid (drafts below 1, or not below the target's limits.logits),
+  /// errc::out_of_memory.
+  static result<speculative> open(session<M, T>& target, session<D, U>& draft, index drafts) {
+    if (drafts < 1 || drafts >= target.planned().logits)
+      return linnet::error{
+          errc::invalid, "speculative::open", "drafts",
+          "1 to the target's limits.logits - 1, " + std::to_string(target.planned().logits - 1),
+          std::to_string(drafts)};
+    speculative made(target, draft, drafts);
+    made.own_ = memory_block(footprint(target.planned(), drafts));
+    if (!made.own_.data())
+      return detail::out_of_memory("speculative::open", footprint(target.planned(), drafts));
+    arena a(made.own_.data(), footprint(target.planned(), drafts));
+    made.at_ = place(a, target.planned(), drafts);
+    return made;
+  }
+  /// Exact bytes that it allocates for a target with these limits.
+  static constexpr index footprint(const limits& l, index drafts) {
+    arena counter;
+    (void)place(counter, l, drafts);
+    return counter.peak();
+  }
+
+  /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`).
+  /// Where the draft has no room for the text, the target goes on alone.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
+    counts_ = {};
+    if (!begin(tokens)) return 0;
+    for (index n = 0;;) {
+      const index left = g.tokens > 0 ? g.tokens - n : target_->capacity();
+      const index first = known_, decided = round(choose, left);
+      for (index i = first; i < first + decided; ++i) {
+        const token next = at_.text[i];
+        if (g.stops(next)) return n;
+        ++n;
+        if (!detail::goes_on(emit, next)) return n;
+      }
+      if (n == g.tokens || target_->position() >= target_->capacity()) return n;
+    }
+  }
+  /// Of the text that is being or was generated last.
+  const draft_counts& counts() const { return counts_; }
+
+ private:
+  static constexpr index vocabulary = M::vocabulary;
+  struct buffers {
+    token* text = nullptr;     ///< [capacity + 1] what is known, then what is drafted
+    token* scratch = nullptr;  ///< [vocabulary] of the sampler
+    double* p = nullptr;       ///< [vocabulary]
+    double* q = nullptr;       ///< [drafts, vocabulary]
+  };
+  static constexpr buffers place(arena& a, const limits& l, index drafts) {
+    buffers made;
+    made.text = a.take<token>(session<M, T>::capacity_for(l) + 1);
+    made.scratch = a.take<token>(vocabulary);
+    made.p = a.take<double>(vocabulary);
+    made.q = a.take<double>(drafts * vocabulary);
+    return made;
+  }
+  static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
+
+  speculative(session<M, T>& target, session<D, U>& draft, index drafts)
+      : target_(&target), draft_(&draft), drafts_(drafts) {}
+
+  /// Starts a text: its last token is known but not fed yet.
+  bool begin(std::span<const token> tokens) {
+    if constexpr (encodes) {
+      at_.text[0] = M::start;
+      known_ = 1;
+      drafting_ = draft_->encode(tokens);
+      return target_->encode(tokens);
+    } else {
+      target_->reset();
+      draft_->reset();
+      known_ = std::ssize(tokens);
+      drafting_ = true;
+      if (known_ < 1 || known_ > target_->capacity()) return false;
+      std::copy(tokens.begin(), tokens.end(), at_.text);
+      if (known_ == 1) return M::vocabulary > tokens[0] && tokens[0] >= 0;
+      return tokens[at(known_ - 1)] >= 0 && tokens[at(known_ - 1)] < vocabulary &&
+             !target_->read(tokens.first(at(known_ - 1))).empty();
+    }
+  }
+
+  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`; returns how many.
+  template <class Sampler>
+  index round(Sampler& choose, index most) {
+    const std::span<token> scratch(at_.scratch, at(vocabulary));
+    const auto so_far = [&](index count) { return std::span<const token>(at_.text, at(count)); };
+    const auto q = [&](index i) {
+      return std::span<double>(at_.q + i * vocabulary, at(vocabulary));
+    };
+    const std::span<double> p(at_.p, at(vocabulary));
+
+    const index room = target_->capacity() - target_->position() - 1;
+    const index wanted = (std::min)({drafts_, room, most - 1});
+    index drafted = 0;
+    for (; drafting_ && drafted < wanted; ++drafted) {
+      const index end = known_ + drafted;
+      const auto logits = draft_->read(so_far(end).subspan(at(draft_->position())));
+      if (logits.empty()) {
+        drafting_ = false;  // the text has outgrown it
+        break;
+      }
+      choose.probabilities(logits, scratch, so_far(end), q(drafted));
+      at_.text[end] = choose.pick(q(drafted));
+    }
+
+    const auto rows = target_->feed_all(so_far(known_ + drafted).subspan(at(known_ - 1)));
+    index accepted = 0;
+    for (;; ++accepted) {
+      const index end = known_ + accepted;
+      choose.probabilities(rows.subspan(at(accepted * vocabulary), at(vocabulary)), scratch,
+                           so_far(end), p);
+      if (accepted == drafted) break;  // one more, from p
+      const std::span<const double> by = q(accepted);
+      const std::size_t x = detail::slot(at_.text[end]);
+      if (!choose.accept((std::min)(1.0, p[x] / by[x]))) {
+        residual(p, by);
+        break;
+      }
+    }
+    at_.text[known_ + accepted] = choose.pick(p);
+
+    // Both forget what was rejected; neither has read the last token.
+    target_->truncate(known_ + accepted);
+    draft_->truncate(known_ + accepted);
+    known_ += accepted + 1;
+    counts_.rounds += 1;
+    counts_.drafted += drafted;
+    counts_.accepted += accepted;
+    counts_.tokens += accepted + 1;
+    return accepted + 1;
+  }
+
+  /// p becomes max(0, p - q), of any sum. Laws that differ by rounding alone leave nothing; then
+  /// p stays.
+  static void residual(std::span<double> p, std::span<const double> q) {
+    bool any = false;
+    for (std::size_t i = 0; i < p.size(); ++i) any = any || p[i] > q[i];
+    for (std::size_t i = 0; any && i < p.size(); ++i) p[i] = (std::max)(0.0, p[i] - q[i]);
+  }
+
+  session<M, T>* target_;
+  session<D, U>* draft_;
+  index drafts_;
+  memory_block own_;
+  buffers at_{};
+  index known_ = 0;
+  bool drafting_ = false;  ///< the draft can still follow the text
+  draft_counts counts_{};
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Files as read-only memory: mapped where POSIX is there, so that they may be larger than memory;
+/// read elsewhere.
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+/// @file
+/// Whole files in and out: read into memory once, written beside the target and then renamed.
+
+#include <cerrno>
+#include <cstdio>
+#include <new>
+#include <system_error>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The contents of a file, in memory that this object owns. Movable.
+class file_bytes {
+ public:
+  file_bytes() = default;
+  /// Memory for `size` bytes, not initialized; data() is null if there is not enough.
+  explicit file_bytes(std::size_t size)
+      : data_(new (std::nothrow) std::byte[size > 0 ? size : 1]), size_(data_ ? size : 0) {}
+
+  /// First byte, or null.
+  std::byte* data() { return data_.get(); }
+  /// @copydoc data()
+  const std::byte* data() const { return data_.get(); }
+  /// Number of bytes.
+  std::size_t size() const { return size_; }
+  /// All bytes; parsers take this.
+  std::span<const std::byte> bytes() const { return {data_.get(), size_}; }
+  /// @copydoc bytes()
+  operator std::span<const std::byte>() const { return bytes(); }
+
+ private:
+  std::unique_ptr<std::byte[]> data_;
+  std::size_t size_ = 0;
+};
+
+namespace detail {
+
+struct close_file {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using file_handle = std::unique_ptr<std::FILE, close_file>;
+
+/// The error of a failed system call on a file.
+inline error file_error(const std::string& path, const char* expected, int number = errno) {
+  return {errc::io, path, "", expected,
+          number != 0 ? std::generic_category().message(number) : "a failure"};
+}
+
+/// Writes a file in pieces under a temporary name. commit() gives it its own; without it, nothing
+/// is left behind.
+class file_writer {
+ public:
+  /// Opens `path` + ".partial".
+  explicit file_writer(const std::string& path)
+      : path_(path), partial_(path + ".partial"), file_(std::fopen(partial_.c_str(), "wb")) {
+    if (!file_) failure_ = errno;
+  }
+  file_writer(const file_writer&) = delete;
+  file_writer& operator=(const file_writer&) = delete;
+  ~file_writer() {
+    if (!file_) return;
+    file_.reset();
+    std::remove(partial_.c_str());
+  }
+
+  /// Appends bytes; a failure is remembered for commit().
+  void write(std::span<const std::byte> bytes) {
+    if (!file_ || failure_ != 0 || bytes.empty()) return;
+    errno = 0;
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
+      failure_ = errno != 0 ? errno : EIO;
+  }
+  /// Closes the file and gives it its name, replacing what was there.
+  result<void> commit() {
+    if (!file_) return file_error(path_, "a file that can be written", failure_);
+    if (failure_ == 0) {
+      errno = 0;
+      if (std::fclose(file_.release()) != 0) failure_ = errno != 0 ? errno : EIO;
+      if (failure_ == 0 && std::rename(partial_.c_str(), path_.c_str()) == 0) return {};
+      if (failure_ == 0) failure_ = errno;
+      std::remove(partial_.c_str());
+    }
+    return file_error(path_, "to write the whole file", failure_);
+  }
+
+ protected:
+  std::string path_, partial_;
+  file_handle file_;
+  int failure_ = 0;
+};
+
+}  // namespace detail
+
+/// Reads a whole regular file. Errors: errc::io (absent, a directory, not a regular file, changed
+/// while being read), errc::out_of_memory.
+inline result<file_bytes> read_file(const std::string& path) {
+  errno = 0;
+  const detail::file_handle file(std::fopen(path.c_str(), "rb"));
+  if (!file) return detail::file_error(path, "a readable file");
+  // Reading first tells a directory from a file; its reported size would be nonsense.
+  const bool empty = std::fgetc(file.get()) == EOF;
+  if (empty && std::ferror(file.get()) != 0) return detail::file_error(path, "a readable file");
+  if (std::fseek(file.get(), 0, SEEK_END) != 0) return detail::file_error(path, "a regular file");
+  const long size = std::ftell(file.get());
+  if (size < 0 || (size == 0 && !empty) || std::fseek(file.get(), 0, SEEK_SET) != 0)
+    return error{errc::io, path, "", "a regular file", "one without a size"};
+  file_bytes bytes(static_cast<std::size_t>(size));
+  if (bytes.data() == nullptr)
+    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes",
+                 "none"};
+  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size() ||
+      std::fgetc(file.get()) != EOF)
+    return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
+                 "another number: it changed while being read"};
+  return bytes;
+}
+
+/// Writes a whole file: first beside it as `path`.partial, then renamed, so that `path` never holds
+/// half a file. Errors: errc::io.
+inline result<void> write_file(const std::string& path, std::span<const std::byte> bytes) {
+  detail::file_writer writer(path);
+  writer.write(bytes);
+  return writer.commit();
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The bytes of a file that stay where they are when the object moves. The file must not shrink
+/// meanwhile.
+class mapped_file {
+ public:
+  /// Maps a regular file. Errors: errc::io, errc::out_of_memory.
+  static result<mapped_file> open(const std::string& path) {
+    mapped_file made;
+#if defined(__unix__) || defined(__APPLE__)
+    errno = 0;
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) return detail::file_error(path, "a readable file");
+    struct stat facts {};
+    const bool regular = ::fstat(file, &facts) == 0 && S_ISREG(facts.st_mode);
+    const auto size = static_cast<std::size_t>(facts.st_size);
+    void* const at =
+        regular && size > 0 ? ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
+    ::close(file);
+    if (at != MAP_FAILED) {
+      made.mapped_ = {static_cast<const std::byte*>(at), size};
+      return made;
+    }  // an empty file, or none that can be mapped: read_file knows why
+#endif
+    auto bytes = read_file(path);
+    if (!bytes) return bytes.error();
+    made.read_ = *std::move(bytes);
+    return made;
+  }
+  mapped_file(mapped_file&& other) noexcept
+      : mapped_(std::exchange(other.mapped_, {})), read_(std::move(other.read_)) {}
+  mapped_file& operator=(mapped_file&& other) noexcept {
+    std::swap(mapped_, other.mapped_);
+    std::swap(read_, other.read_);
+    return *this;
+  }
+  ~mapped_file() {
+#if defined(__unix__) || defined(__APPLE__)
+    if (!mapped_.empty()) ::munmap(const_cast<std::byte*>(mapped_.data()), mapped_.size());
+#endif
+  }
+
+  /// All bytes.
+  std::span<const std::byte> bytes() const { return mapped_.empty() ? read_.bytes() : mapped_; }
+  /// All bytes as text.
+  std::string_view text() const {
+    return {reinterpret_cast<const char*>(bytes().data()), bytes().size()};
+  }
+
+ private:
+  mapped_file() = default;
+  std::span<const std::byte> mapped_;
+  file_bytes read_;
+};
+
+/// Text files as read-only memory: what a byte_source or tokenize() reads.
+class corpus {
+ public:
+  /// Opens all files. Errors: those of mapped_file::open.
+  static result<corpus> open(std::span<const std::string> paths) {
+    corpus made;
+    for (const std::string& path : paths) {
+      auto file = mapped_file::open(path);
+      if (!file) return file.error();
+      made.files_.push_back(*std::move(file));
+      made.texts_.push_back(made.files_.back().text());
+      made.size_ += std::ssize(made.texts_.back());
+    }
+    return made;
+  }
+  /// @copydoc open
+  static result<corpus> open(const std::string& path) { return open(std::span(&path, 1)); }
+
+  /// The text of each file; valid as long as the corpus, moved or not.
+  std::span<const std::string_view> texts() const { return texts_; }
+  /// Bytes of all of them.
+  index size() const { return size_; }
+
+ private:
+  corpus() = default;
+  std::vector<mapped_file> files_;
+  std::vector<std::string_view> texts_;
+  index size_ = 0;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Checkpoints of llama2.c, versions 0 (legacy, no magic number) and 1; f32, little-endian.
+///
+/// Both begin with seven 32-bit integers: dim, hidden_dim, n_layers, n_heads, n_kv_heads,
+/// vocab_size, seq_len. In version 0 a negative vocab_size means an untied head, and unused rotary
+/// tables stand before it. Version 1 has a header of 256 bytes and another order of tensors.
+
+/// @file
+/// What a model's type says, as texts: stored beside the weights and compared when they are loaded.
+
+/// @file
+/// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
+struct decoder_batch {
+  const token* tokens = nullptr;    ///< inputs
+  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
+  index batch = 0;                  ///< sequences
+  index length = 0;                 ///< tokens per sequence
+  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
+};
+
+/// A decoder-only model as a type; spelled decoder<shape, policies...>.
+template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie,
+          class Bias, class Storage, class Cache>
+struct decoder_model {
+  static_assert(Shape.valid(),
+                "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
+                "positive, heads a "
+                "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
+
+  static_assert(Attention::causal,
+                "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
+
+  static constexpr model_family family = model_family::decoder;
+  static constexpr decoder_shape shape = Shape;
+  static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
+  static constexpr bool biased = std::is_same_v<Bias, bias::all>;
+  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
+  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
+  static constexpr bool rotary = Position::pairing != rope_pairing::none;
+  static constexpr bool embedding_normed = Attention::embedding_norm;
+  /// Whether decoding can take tokens back, and whether it forgets old ones.
+  static constexpr bool rewinds = Attention::rewinds && Ffn::rewinds, forgets = Attention::forgets;
+  using ffn = Ffn;
+  using attention = Attention;
+  using norm = Norm;
+  using position = Position;
+  using storage = Storage;
+  using cache = Cache;
+  using batch = decoder_batch;
+  /// The same model with another feed-forward.
+  template <class Other>
+  using with_ffn =
+      decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage, Cache>;
+  /// The same model with another kind of attention.
+  template <class Other>
+  using with_attention =
+      decoder_model<Shape, Ffn, Other, Norm, Position, Tie, Bias, Storage, Cache>;
+  /// The same model with another key-value cache.
+  template <class Other>
+  using with_cache =
+      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Storage, Other>;
+  /// The same model with another storage type.
+  template <class Other>
+  using with_storage =
+      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other, Cache>;
+
+  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
+                         context_length = Shape.context;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = Shape.heads,
+                                        .kv_heads = Shape.kv_heads,
+                                        .d_kv = Shape.head_width(),
+                                        .causal = true,
+                                        .bias = biased,
+                                        .rope = Position::pairing,
+                                        .cache = Cache::code};
+  using norm_layer = typename Norm::template layer<d, eps>;
+  /// The attention layer of the first block.
+  static constexpr attention_shape self_first = [] {
+    attention_shape a = self;
+    a.first = Attention::first_differs;
+    return a;
+  }();
+  template <attention_shape A>
+  using block_with = typename detail::block_of<
+      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
+      template make<d, Shape.d_ff, biased, eps>::type;
+  using blocks =
+      typename detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>,
+                                Shape.layers, Attention::first_differs>::type;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<
+        embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
+        embedding_norm{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
+        positions{};
+    typename blocks::template params<Form> stack{};
+    typename norm_layer::template params<Form> norm{};
+    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "embedding" / "weight",
+      tensor_info{vocabulary, d, role::table, initial_deviation, embedding_start}, p.embedding...);
+    if constexpr (embedding_normed)
+      norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
+    if constexpr (learned)
+      f(at / "position" / "weight",
+        tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
+    // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
+    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = initial_deviation;
+      f(where, info, leaf...);
+    };
+    blocks::visit(normal, at / "blocks", p.stack...);
+    norm_layer::visit(f, at / "norm", p.norm...);
+    if constexpr (!tied)
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
+        p.head...);
+  }
+  static constexpr double initial_deviation = 0.02;
+  static constexpr double head_deviation =
+      embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
+  /// A normalised embedding starts so small that its norm's epsilon outweighs it (RWKV).
+  static constexpr decltype(tensor_info::start) embedding_start =
+      embedding_normed ? +[](const path&, index,
+                             random_stream& random) { return 1e-4 * (2 * random.uniform() - 1); }
+                       : nullptr;
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<decoder_model>(); }
+  /// Parameters outside the embedding, the position table and an untied head.
+  static constexpr index non_embedding() {
+    return parameters() - vocabulary * d * (tied ? 1 : 2) - (learned ? context_length * d : 0);
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens, head included.
+  static constexpr index flops(index batch_size, index length) {
+    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
+    return blocks::flops(e) + norm_layer::flops(e) + 2 * e.rows() * d * vocabulary;
+  }
+
+  /// Buffers of one session, evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{}, embedding_norm{};
+    T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
+    T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
+    T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
+    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
+    index positions = 0;      ///< of the rotary table
+    index* prefix = nullptr;  ///< [batch] tokens of each sequence's first call
+    T* chunk = nullptr;       ///< logits of some rows
+    T* last = nullptr;        ///< [batch, d] last valid rows
+    T* logits = nullptr;      ///< [batch * limits.logits, vocabulary]
+    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
+    index table_size = 0;
+    double* losses = nullptr;  ///< [rows]
+    int site = 0;
+  };
+  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : context_length;
+  }
+  /// Positions of the rotary table; those of longer texts are computed as they come.
+  static constexpr index rotary_positions(const limits& l) {
+    return (std::min)(longest(l), (std::max)(context_length, Attention::slots));
+  }
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const extents e = detail::stack_extents(l, use, longest(l), 0);
+    const index size = e.rows() * d;
+    workspace<T> w;
+    w.site = m.sites++;
+    if (rotary) w.table = m.state.take<T>(rotary_positions(l) * self.d_kv);
+    if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
+    if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
+    w.embedded = m.keep.take<T>(size);
+    w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
+    w.out = m.keep.take<T>(size);
+    w.normed = m.keep.take<T>(size);
+    if (use == purpose::decoding) {
+      if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
+      w.last = m.keep.take<T>(e.batch * d);
+      m.product(e.batch * l.logits, d, vocabulary, e);
+      w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
+    } else {
+      w.losses = m.keep.take<double>(e.rows());
+      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), d, vocabulary, e);
+    }
+    if (e.training) {
+      w.d_embedded = m.keep.take<T>(size);
+      w.d_out = m.keep.take<T>(size);
+      w.d_normed = m.keep.take<T>(size);
+      w.d_looked_up = embedding_normed ? m.keep.take<T>(size) : w.d_embedded;
+    }
+    if (embedding_normed) w.embedding_norm = norm_layer::template plan<T>(m, e);
+    w.norm = norm_layer::template plan<T>(m, e);
+    w.stack = blocks::template plan<T>(m, e);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    if constexpr (rotary) {
+      w.positions = rotary_positions(l);
+      ops::rope_table(w.positions, self.d_kv, Shape.rope_theta, w.table);
+    }
+    if constexpr (sinusoidal)
+      for (index t = 0; t < longest(l); ++t)
+        for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
+  }
+
+  /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
+  static bool prefixes_fit(const batch& b) {
+    for (index i = 0; b.prefixes && i < b.batch; ++i)
+      if (!Attention::takes_prefix || b.prefixes[i] < 0 || b.prefixes[i] > b.length) return false;
+    return true;
+  }
+  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
+  static bool accepts(const batch& b, const limits& l) {
+    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
+           detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
+           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true) && prefixes_fit(b);
+  }
+
+  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
+  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the
+  /// squared logsumexp. Called by every thread.
+  template <class T, class S>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::machine& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.dropout = dropout;
+    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
+    const index rows = ctx.rows();
+    forward<T, S>(p, b.tokens, w, ctx);
+    if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
+    ops::head_call<T, S> head{rows, d,        vocabulary, w.normed, head_matrix<T, S>(p),
+                              T(1), b.labels, w.chunk,    w.losses};
+    head.logits = logits;
+    head.z_loss = z_loss;
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        head.dy = w.d_normed;
+        head.d_table = head_gradient<T>(*dp);
+      }
+    const loss_sum sum = ops::head_loss(on, head);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
+        ops::fill(on, d_out.size(), T(0), w.d_out);
+        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows},
+                                            d_out, w.norm, ctx);
+        ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
+        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
+                                        w.stack, ctx);
+        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        if constexpr (embedding_normed) {
+          ops::fill(on, rows * d, T(0), w.d_looked_up);
+          norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
+                                              {w.looked_up, rows}, d_embedded,
+                                              {w.d_looked_up, rows}, w.embedding_norm, ctx);
+        }
+        ops::embed_backward(on, rows, d, b.tokens, w.d_looked_up, dp->embedding);
+        if constexpr (learned)
+          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
+      }
+    return sum;
+  }
+
+  /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
+  /// predicts what follows each sequence's last valid token, or with `every`
+  /// w.logits[batch * length, vocabulary] what follows each token. Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
+                   index length, const index* lengths, const index* past, workspace<T>& w,
+                   const ops::machine& on, bool every = false) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = batch_size;
+    ctx.length = length;
+    ctx.lengths = lengths;
+    ctx.past = past;
+    ctx.tables = w.tables;
+    ctx.table_size = w.table_size;
+    if constexpr (Attention::takes_prefix) {
+      on.threads.each(batch_size, [&](index i) {
+        w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
+      });
+      ctx.prefix = w.prefix;
+    }
+    forward<T, S>(p, tokens, w, ctx);
+    if (!every)
+      on.threads.each(batch_size, [&](index i) {
+        std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    ops::matmul(on, every ? ctx.rows() : batch_size, vocabulary, d, every ? w.normed : w.last,
+                head_matrix<T, S>(p), w.logits);
+  }
+
+  /// Lets cached sequence `to` continue where `from` is.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    linnet::copy_state<blocks, T>(w.stack, from, to, part);
+  }
+
+ private:
+  template <class T, class S>
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
+    if constexpr (tied)
+      return p.embedding;
+    else
+      return p.head;
+  }
+  template <class T>
+  static T* head_gradient(params<form::gradient<T>>& dp) {
+    if constexpr (tied)
+      return dp.embedding;
+    else
+      return dp.head;
+  }
+  /// Tells the layers the angles of this call.
+  template <class T>
+  static void rotary_angles(workspace<T>& w, context<T>& ctx) {
+    ctx.rope = w.table;
+    ctx.rope_positions = w.positions;
+    ctx.rope_beyond = w.beyond;
+    if (w.beyond)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        if (position >= w.positions)
+          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
+      });
+  }
+  /// tokens -> w.normed
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
+                      context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.looked_up);
+    if constexpr (rotary) rotary_angles(w, ctx);
+    const T* table = nullptr;
+    if constexpr (learned) table = p.positions;
+    if constexpr (sinusoidal) table = w.table;
+    if (table)
+      ctx.on.threads.each(rows, [&](index i) {
+        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
+        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
+      });
+    if constexpr (embedding_normed)
+      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
+                                         w.embedding_norm, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+    norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.normed, rows}, w.norm, ctx);
+  }
+};
+
+namespace detail {
+template <decoder_shape Shape, class... Ps>
+struct make_decoder {
+  static_assert((known_policy<Ps> && ...),
+                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own "
+                "from ffn::policy, "
+                "attention::policy or norm::policy");
+  static_assert(policies_fit<Ps...>());
+  using type = decoder_model<
+      Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+      pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
+      pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
+      typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
+};
+}  // namespace detail
+
+/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
+/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
+template <decoder_shape Shape, class... Policies>
+using decoder = typename detail::make_decoder<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -11120,14 +12365,6 @@ inline std::string number_text(double x) {
       x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
     return std::to_string(static_cast<std::int64_t>(x));
   return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
-}
-
-/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
-inline std::string printable(std::string_view text) {
-  std::string shown(text.substr(0, 60));
-  for (char& c : shown)
-    if (c < ' ' || c > '~') c = '?';
-  return text.size() > 60 ? shown + "..." : shown;
 }
 
 constexpr const char* name_of(activation_kind kind) {
@@ -14418,924 +15655,6 @@ struct linear : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Fourier mixing as a layer: tokens are mixed by a transform without parameters (zoo D13).
-
-/// @file
-/// Discrete Fourier transforms of any length in O(n log n): mixed radix, and Bluestein's chirp for
-/// lengths with a large prime factor. Always several transforms side by side.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// The largest prime factor that has a stage of its own; a constant in the cost.
-inline constexpr index fourier_radix = 31;
-
-/// The next factor of n to divide by: 4, then primes.
-constexpr index fourier_factor(index n) {
-  if (n % 4 == 0) return 4;
-  for (index r = 2; r * r <= n; ++r)
-    if (n % r == 0) return r;
-  return n;
-}
-/// Whether n > 0 has only small prime factors.
-constexpr bool fourier_direct(index n) {
-  for (index r = 2; r <= fourier_radix; ++r)
-    while (n % r == 0) n /= r;
-  return n == 1;
-}
-/// The power of two that holds the chirp's convolution for a transform of length n.
-constexpr index fourier_padded(index n) {
-  return static_cast<index>(std::bit_ceil(static_cast<std::size_t>(2 * n - 1)));
-}
-/// Points that transforms of any length up to n work on.
-constexpr index fourier_points(index n) { return fourier_padded(n); }
-/// Values of the table for any length up to n.
-constexpr index fourier_table_values(index n) { return 4 * fourier_padded(n) + 2 * n; }
-
-/// What transforms of one length share. Complex arrays are two real ones.
-template <class T>
-struct fourier_table {
-  index n = 0;                             ///< length of the transform
-  index points = 0;                        ///< length of the stages: n, or the chirp's power of two
-  T *cosines = nullptr, *sines = nullptr;  ///< [points] e^(-2 pi i k / points)
-  T *chirp_real = nullptr, *chirp_imaginary = nullptr;  ///< [n] e^(-pi i k^2 / n)
-  T *spectrum_real = nullptr,
-    *spectrum_imaginary = nullptr;  ///< [points] of its conjugate / points
-  /// Whether the length has stages of its own.
-  bool direct() const { return n == points; }
-};
-
-namespace detail {
-
-/// One radix-4 step of Stockham's transform on `points` = 4 m `stride` vectors.
-template <class T>
-void fourier_four(index m, index stride, index width, const fourier_table<T>& t, const T* xr,
-                  const T* xi, T* yr, T* yi) {
-  const index line = stride * width;
-  for (index p = 0; p < m; ++p) {
-    const T *const ar = xr + p * line, *const ai = xi + p * line;
-    T *const br = yr + 4 * p * line, *const bi = yi + 4 * p * line;
-    const index k = p * stride;
-    const T c1 = t.cosines[k], s1 = t.sines[k], c2 = t.cosines[2 * k], s2 = t.sines[2 * k],
-            c3 = t.cosines[3 * k], s3 = t.sines[3 * k];
-    for (index q = 0; q < line; ++q) {
-      const index q1 = q + m * line, q2 = q + 2 * m * line, q3 = q + 3 * m * line;
-      const T er = ar[q] + ar[q2], ei = ai[q] + ai[q2], fr = ar[q] - ar[q2], fi = ai[q] - ai[q2];
-      const T gr = ar[q1] + ar[q3], gi = ai[q1] + ai[q3], hr = ar[q1] - ar[q3],
-              hi = ai[q1] - ai[q3];
-      const T ur = fr + hi, ui = fi - hr, wr = fr - hi, wi = fi + hr;  // f - i h, f + i h
-      br[q] = er + gr;
-      bi[q] = ei + gi;
-      br[q + line] = c1 * ur - s1 * ui;
-      bi[q + line] = c1 * ui + s1 * ur;
-      br[q + 2 * line] = c2 * (er - gr) - s2 * (ei - gi);
-      bi[q + 2 * line] = c2 * (ei - gi) + s2 * (er - gr);
-      br[q + 3 * line] = c3 * wr - s3 * wi;
-      bi[q + 3 * line] = c3 * wi + s3 * wr;
-    }
-  }
-}
-
-/// The same step for any radix.
-template <class T>
-void fourier_any(index radix, index m, index stride, index width, const fourier_table<T>& t,
-                 const T* xr, const T* xi, T* yr, T* yi) {
-  const index line = stride * width, turn = t.points / radix;
-  for (index p = 0; p < m; ++p)
-    for (index k = 0; k < radix; ++k) {
-      T *const br = yr + (radix * p + k) * line, *const bi = yi + (radix * p + k) * line;
-      for (index j = 0; j < radix; ++j) {
-        const index angle = (j * k % radix * turn + p * k * stride) % t.points;
-        const T c = t.cosines[angle], s = t.sines[angle];
-        const T *const ar = xr + (p + m * j) * line, *const ai = xi + (p + m * j) * line;
-        for (index q = 0; q < line; ++q) {
-          br[q] = (j > 0 ? br[q] : T(0)) + (c * ar[q] - s * ai[q]);
-          bi[q] = (j > 0 ? bi[q] : T(0)) + (c * ai[q] + s * ar[q]);
-        }
-      }
-    }
-}
-
-/// All stages over `points` vectors of `width` values, back and forth between x and y. Returns
-/// whether the result is in y.
-template <class T>
-bool fourier_stages(const fourier_table<T>& t, index width, T* xr, T* xi, T* yr, T* yi) {
-  bool other = false;
-  for (index left = t.points, stride = 1; left > 1; other = !other) {
-    const index radix = fourier_factor(left);
-    left /= radix;
-    if (radix == 4)
-      fourier_four(left, stride, width, t, xr, xi, yr, yi);
-    else
-      fourier_any(radix, left, stride, width, t, xr, xi, yr, yi);
-    stride *= radix;
-    std::swap(xr, yr);
-    std::swap(xi, yi);
-  }
-  return other;
-}
-
-}  // namespace detail
-
-/// The buffers of transforms of `width` vectors side by side: four of [points, width].
-template <class T>
-struct fourier_buffers {
-  T *real, *imaginary, *other_real, *other_imaginary;
-
-  /// Places them in memory of values().
-  fourier_buffers(T* memory, index points, index width)
-      : real(memory),
-        imaginary(memory + apart(points, width)),
-        other_real(memory + 2 * apart(points, width)),
-        other_imaginary(memory + 3 * apart(points, width)) {}
-  /// Values that transforms of any length up to n need.
-  static constexpr index values(index n, index width) {
-    return 4 * apart(fourier_points(n), width);
-  }
-  /// A few cache lines more than needed, or buffers of a power of two share their cache sets.
-  static constexpr index apart(index points, index width) {
-    return points * width + 5 * 64 / static_cast<index>(sizeof(T));
-  }
-  /// Exchanges the pairs.
-  void swap() {
-    std::swap(real, other_real);
-    std::swap(imaginary, other_imaginary);
-  }
-};
-
-/// Computes the table for length n in `memory` of fourier_table_values(); angles in double.
-/// `buffers` are for width 1.
-template <class T>
-fourier_table<T> make_fourier_table(index n, T* memory, fourier_buffers<T> buffers) {
-  constexpr double pi = 3.14159265358979323846;
-  fourier_table<T> t;
-  t.n = n;
-  t.points = fourier_direct(n) ? n : fourier_padded(n);
-  t.cosines = memory;
-  t.sines = t.cosines + t.points;
-  for (index k = 0; k < t.points; ++k) {
-    const double angle = -2 * pi * static_cast<double>(k) / static_cast<double>(t.points);
-    t.cosines[k] = static_cast<T>(std::cos(angle));
-    t.sines[k] = static_cast<T>(std::sin(angle));
-  }
-  if (t.direct()) return t;
-  t.chirp_real = t.sines + t.points;
-  t.chirp_imaginary = t.chirp_real + n;
-  t.spectrum_real = t.chirp_imaginary + n;
-  t.spectrum_imaginary = t.spectrum_real + t.points;
-  std::fill_n(buffers.real, t.points, T(0));
-  std::fill_n(buffers.imaginary, t.points, T(0));
-  for (index k = 0; k < n; ++k) {
-    // k^2 is reduced as a whole number, so that the angle stays exact.
-    const double angle = -pi * static_cast<double>(k * k % (2 * n)) / static_cast<double>(n);
-    t.chirp_real[k] = static_cast<T>(std::cos(angle));
-    t.chirp_imaginary[k] = static_cast<T>(std::sin(angle));
-    for (const index at : {k, (t.points - k) % t.points}) {
-      buffers.real[at] = t.chirp_real[k];
-      buffers.imaginary[at] = -t.chirp_imaginary[k];
-    }
-  }
-  if (detail::fourier_stages(t, 1, buffers.real, buffers.imaginary, buffers.other_real,
-                             buffers.other_imaginary))
-    buffers.swap();
-  for (index k = 0; k < t.points; ++k) {
-    t.spectrum_real[k] = buffers.real[k] / static_cast<T>(t.points);
-    t.spectrum_imaginary[k] = buffers.imaginary[k] / static_cast<T>(t.points);
-  }
-  return t;
-}
-
-/// buffers.real, buffers.imaginary[n, width] <- X_k = sum_j x_j e^(-2 pi i j k / n), one transform
-/// per column, serial. May exchange the pairs of buffers.
-template <class T>
-void fourier(const fourier_table<T>& t, index width, fourier_buffers<T>& buffers) {
-  const auto stages = [&] {
-    if (detail::fourier_stages(t, width, buffers.real, buffers.imaginary, buffers.other_real,
-                               buffers.other_imaginary))
-      buffers.swap();
-  };
-  if (t.direct()) return stages();
-  // Bluestein: j k = (j^2 + k^2 - (k - j)^2) / 2 makes of the sum a convolution with a chirp. The
-  // way back is the way there between two conjugations.
-  const auto times = [&](index rows, const T* cosines, const T* sines, T sign) {
-    for (index k = 0; k < rows; ++k)
-      for (index c = k * width; c < (k + 1) * width; ++c) {
-        const T re = buffers.real[c], im = sign * buffers.imaginary[c];
-        buffers.real[c] = re * cosines[k] - im * sines[k];
-        buffers.imaginary[c] = re * sines[k] + im * cosines[k];
-      }
-  };
-  times(t.n, t.chirp_real, t.chirp_imaginary, T(1));
-  std::fill(buffers.real + t.n * width, buffers.real + t.points * width, T(0));
-  std::fill(buffers.imaginary + t.n * width, buffers.imaginary + t.points * width, T(0));
-  stages();
-  times(t.points, t.spectrum_real, t.spectrum_imaginary, T(1));
-  for (index c = 0; c < t.points * width; ++c) buffers.imaginary[c] = -buffers.imaginary[c];
-  stages();
-  times(t.n, t.chirp_real, t.chirp_imaginary, T(-1));
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Policies that mix the tokens of a sequence by other means than attention. They take the place of
-/// an attention:: policy.
-namespace mixer {
-
-/// FNet (Lee-Thorp et al. 2021; zoo D13): y = Re(F_T x F_d), discrete Fourier transforms over the
-/// tokens and over the columns, not normalised. No parameters; bidirectional, so for encoders. Each
-/// sequence is transformed at its own length, so padding changes nothing, and every length works in
-/// O(T log T). The map is symmetric: its derivative is the same map.
-struct fnet : attention::policy {
-  static constexpr bool causal = false, continues = false;
-  static std::string name() { return "fnet"; }
-
-  template <attention_shape A>
-  struct layer : without_parameters {
-    static_assert(!A.causal,
-                  "linnet::mixer::fnet: a Fourier transform sees later tokens; it fits encoders");
-    static_assert(!A.cross, "linnet::mixer::fnet: mixes one sequence; it has no cross-attention");
-    static constexpr index in = A.d_model, out = A.d_model;
-    /// Columns of the spectrum of real rows that are not the conjugates of others.
-    static constexpr index half = in / 2 + 1;
-    /// Transforms side by side: a cache line of values.
-    template <class T>
-    static constexpr index width = 64 / static_cast<index>(sizeof(T));
-
-    template <class T>
-    struct cache {
-      /// [batch, (half + width - 1) / width, length, width] spectra of the rows, in blocks of
-      /// columns that the second transform reads in one piece; zeros fill the last one.
-      T *real = nullptr, *imaginary = nullptr;
-      T* tables = nullptr;                   ///< one per sequence, then the rows' own
-      ops::fourier_table<T>* all = nullptr;  ///< [batch + 1] what is in them
-      T* scratch = nullptr;                  ///< per thread
-      index table_size = 0, scratch_size = 0;
-    };
-    template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
-      cache<T> c;
-      const index longest = (std::max)(e.length, in), mark = m.scratch.mark();
-      c.real = m.scratch.take<T>(e.rows() * round_up(half, width<T>));
-      c.imaginary = m.scratch.take<T>(e.rows() * round_up(half, width<T>));
-      c.table_size = ops::fourier_table_values(e.length);
-      c.tables = m.scratch.take<T>(e.batch * c.table_size + ops::fourier_table_values(in));
-      c.all = m.scratch.take<ops::fourier_table<T>>(e.batch + 1);
-      c.scratch_size = ops::fourier_buffers<T>::values(longest, width<T>);
-      c.scratch = m.scratch.take<T>(e.threads * c.scratch_size);
-      m.scratch.release(mark);
-      return c;
-    }
-
-    template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>&, view<const T, in> x, view<T, in> y,
-                        cache<T>& c, context<T>& ctx) {
-      transform<false>(x, y, c, ctx);
-    }
-    template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>&, params<form::gradient<T>>&,
-                         view<const T, in>, view<const T, in> dy, view<T, in> dx, cache<T>& c,
-                         context<T>& ctx) {
-      transform<true>(dy, dx, c, ctx);
-    }
-
-    /// Does not decode.
-    static constexpr index state_values(index) { return 0; }
-
-    /// The usual count of a complex transform, 5 n log2 n, halved for real rows in one direction
-    /// and for conjugate columns in the other; logarithms rounded up.
-    static constexpr index flops(const extents& e) {
-      const auto log2 = [](index n) {
-        return static_cast<index>(std::bit_width(static_cast<std::size_t>(n - 1)));
-      };
-      return 5 * e.rows() * in * (log2(in) + log2(e.length)) / 2;
-    }
-
-   private:
-    /// y = Re(F_T x F_d), or y += ...; zero at padding.
-    template <bool Accumulate, class T>
-    static void transform(view<const T, in> x, view<T, in> y, cache<T>& c, context<T>& ctx) {
-      constexpr index w = width<T>, column_units = (half + w - 1) / w;
-      T* const own = c.scratch + ctx.on.threads.rank() * c.scratch_size;
-      ctx.on.threads.each(ctx.batch + 1, [&](index b) {
-        const index n = b < ctx.batch ? ctx.length_of(b) : in;
-        c.all[b] = ops::make_fourier_table(n, c.tables + b * c.table_size,
-                                           {own, ops::fourier_points(n), 1});
-      });
-      // Two real rows make one complex one: the sums and differences with its mirror are theirs.
-      const index row_units = (ctx.length + 2 * w - 1) / (2 * w);
-      ctx.on.threads.each(ctx.batch * row_units, [&](index unit) {
-        const index b = unit / row_units, first = unit % row_units * 2 * w;
-        const index count = (std::min)(2 * w, ctx.length_of(b) - first);
-        if (count <= 0) return;
-        const index at = b * ctx.length + first;
-        ops::fourier_buffers<T> z(own, ops::fourier_points(in), w);
-        for (index i = 0; i < w; ++i)
-          for (index j = 0; j < in; ++j) {
-            z.real[j * w + i] = i < count ? x(at + i, j) : T(0);
-            z.imaginary[j * w + i] = i + w < count ? x(at + i + w, j) : T(0);
-          }
-        ops::fourier(c.all[ctx.batch], w, z);
-        for (index j = 0; j < column_units * w; ++j) {
-          const index to = ((b * column_units + j / w) * ctx.length + first) * w + j % w;
-          const index k = j * w, mirror = (in - j) % in * w;
-          for (index i = 0; i < count; ++i) {
-            const index one = k + i % w, two = mirror + i % w;
-            const bool sums = i < w, real = j < half;
-            c.real[to + i * w] = !real  ? T(0)
-                                 : sums ? T(0.5) * (z.real[one] + z.real[two])
-                                        : T(0.5) * (z.imaginary[one] + z.imaginary[two]);
-            c.imaginary[to + i * w] = !real  ? T(0)
-                                      : sums ? T(0.5) * (z.imaginary[one] - z.imaginary[two])
-                                             : T(0.5) * (z.real[two] - z.real[one]);
-          }
-        }
-      });
-      // Column in - j is the conjugate of column j, with the tokens mirrored.
-      ctx.on.threads.each(ctx.batch * column_units, [&](index unit) {
-        const index b = unit / column_units, first = unit % column_units * w;
-        const index count = (std::min)(w, half - first), length = ctx.length_of(b);
-        const index at = b * ctx.length;
-        const auto put = [](T& to, T value) { to = Accumulate ? to + value : value; };
-        ops::fourier_buffers<T> z(own, ops::fourier_points(length), w);
-        std::copy_n(c.real + unit * ctx.length * w, length * w, z.real);
-        std::copy_n(c.imaginary + unit * ctx.length * w, length * w, z.imaginary);
-        ops::fourier(c.all[b], w, z);
-        for (index i = 0; i < ctx.length; ++i)
-          for (index j = first; j < first + count; ++j) {
-            const index mirror = in - j, row = at + (i > 0 && i < length ? length - i : i);
-            const T value = i < length ? z.real[i * w + j - first] : T(0);
-            put(y(at + i, j), value);
-            if (mirror >= half && mirror < in) put(y(row, mirror), value);
-          }
-      });
-    }
-  };
-};
-
-}  // namespace mixer
-
-LINNET_NAMESPACE_END
-/// @file
-/// Mamba's mixer as a layer: a gated selective state space instead of attention (zoo D11).
-
-/// @file
-/// Causal convolution of every channel with a filter of its own, forward and backward.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// One call: y_t = bias + sum_k weight_k x_(t - taps + 1 + k), per channel.
-template <class T>
-struct causal_convolution_call {
-  index batch, length, channels, taps;
-  const T* x;  ///< [batch, length, channels], rows `stride` apart
-  index stride;
-  const T* weight;      ///< [channels, taps], the last tap for the newest token
-  const T* bias;        ///< [channels]
-  T* window = nullptr;  ///< [batch, taps - 1, channels] the last inputs, from call to call
-  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
-  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
-
-  /// The inputs at token t of sequence b, which may be before this call; null before the first.
-  const T* input(index b, index t) const {
-    if (t >= 0) return x + (b * length + t) * stride;
-    return past && past[b] > 0 ? window + (b * (taps - 1) + taps - 1 + t) * channels : nullptr;
-  }
-};
-
-/// y[batch, length, channels] = the convolution; with `past`, then moves the window on.
-template <class T>
-void causal_convolution(const machine& on, const causal_convolution_call<T>& call, T* y) {
-  const index channels = call.channels, taps = call.taps;
-  on.threads.each(call.batch * call.length, [&](index row) {
-    T* const out = y + row * channels;
-    std::copy_n(call.bias, channels, out);
-    for (index k = 0; k < taps; ++k)
-      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
-        for (index c = 0; c < channels; ++c) out[c] += call.weight[c * taps + k] * in[c];
-  });
-  if (!call.past) return;
-  on.threads.each(call.batch, [&](index b) {
-    const index valid = call.lengths ? call.lengths[b] : call.length;
-    // Rows move towards the front, so none is overwritten before it is read.
-    for (index j = 0; j + 1 < taps; ++j) {
-      T* const to = call.window + (b * (taps - 1) + j) * channels;
-      if (const T* const from = call.input(b, valid - taps + 1 + j))
-        std::copy_n(from, channels, to);
-      else
-        std::fill_n(to, channels, T(0));
-    }
-  });
-}
-
-/// The derivative of a call without `past`: dx[batch, length, channels], rows `stride` apart, is
-/// overwritten; d_weight and d_bias are added to.
-template <class T>
-void causal_convolution_backward(const machine& on, const causal_convolution_call<T>& call,
-                                 const T* dy, T* dx, T* d_weight, T* d_bias) {
-  const index channels = call.channels, taps = call.taps, rows = call.batch * call.length;
-  on.threads.each(rows, [&](index row) {
-    T* const out = dx + row * call.stride;
-    std::fill_n(out, channels, T(0));
-    for (index ahead = 0; ahead < taps && row % call.length + ahead < call.length; ++ahead)
-      for (index c = 0; c < channels; ++c)
-        out[c] += call.weight[c * taps + taps - 1 - ahead] * dy[(row + ahead) * channels + c];
-  });
-  const auto [first, last] = on.threads.share(channels);
-  for (index row = 0; row < rows; ++row) {
-    const T* const d = dy + row * channels;
-    for (index c = first; c < last; ++c) d_bias[c] += d[c];
-    for (index k = 0; k < taps; ++k)
-      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
-        for (index c = first; c < last; ++c) d_weight[c * taps + k] += d[c] * in[c];
-  }
-  on.threads.wait();
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-/// @file
-/// The selective scan of Mamba (S6), forward and backward, in blocks of tokens with a state between
-/// them (zoo D11; Gu and Dao 2023).
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// Tokens between two states that are kept for the backward pass.
-inline constexpr index scan_tokens = 32;
-/// Channels that run side by side.
-inline constexpr index scan_channels = 16;
-/// Channels that add their gradients of B and C up before groups are added in order.
-inline constexpr index scan_group = 64;
-
-/// Blocks of tokens that `length` tokens make.
-constexpr index scan_blocks(index length) { return (length + scan_tokens - 1) / scan_tokens; }
-/// Groups of channels.
-constexpr index scan_groups(index channels) { return (channels + scan_group - 1) / scan_group; }
-/// Scratch values that one thread needs.
-constexpr index scan_scratch(index length, index states, bool training) {
-  const index wide = scan_channels * states;
-  const index tokens = (std::min)(length, scan_tokens);
-  const index backward = (2 * tokens + 3) * wide + (tokens + 3) * scan_channels;
-  return 3 * wide + scan_channels + (training ? backward : 0);
-}
-/// Values that the backward pass adds up in a fixed order.
-constexpr index scan_partial(index batch, index length, index channels, index states) {
-  return batch * (scan_groups(channels) * length * 2 * states + channels * (states + 1));
-}
-
-/// One call. Per channel, with A = -exp(a_log): h_t = exp(delta_t A) h_(t-1) + delta_t x_t B_t,
-/// y_t = h_t . C_t + D x_t, out_t = y_t silu(z_t).
-template <class T>
-struct scan_call {
-  index batch, length, channels, states;
-  const T *x, *delta;  ///< [batch, length, channels]; delta > 0
-  const T *b, *c;      ///< [batch, length, states], rows `bc_stride` apart
-  index bc_stride;
-  const T* z;  ///< [batch, length, channels], rows `z_stride` apart
-  index z_stride;
-  const T* a_log;           ///< [channels, states]
-  const T* d;               ///< [channels]
-  T* out;                   ///< [batch, length, channels]; zero at padding
-  T* state = nullptr;       ///< [batch, channels, states] from call to call, with `past`
-  T* boundaries = nullptr;  ///< [batch, blocks, channels, states] h before each block of tokens,
-                            ///< for the backward pass
-  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
-  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
-  T* scratch = nullptr;            ///< per thread, scan_scratch() values
-  index scratch_size = 0;
-
-  /// Valid tokens of sequence `i`.
-  index valid(index i) const { return lengths ? lengths[i] : length; }
-};
-
-/// Gradients of a call. Those of a_log and d are added to, the others overwritten, in the layouts
-/// of what they belong to.
-template <class T>
-struct scan_gradient {
-  const T* d_out;
-  T *dx, *d_delta, *db, *dc, *dz, *d_a_log, *dd;
-  T* partial;  ///< scan_partial() values
-};
-
-namespace detail {
-
-/// Some channels of one sequence.
-template <class Kernels, class T>
-struct scan_unit {
-  const scan_call<T>& call;
-  index s, first, count, states, wide;
-  T *next, *a, *own, *decay, *y;
-
-  scan_unit(const scan_call<T>& k, index sequence, index channel, index channels, int rank)
-      : call(k),
-        s(sequence),
-        first(channel),
-        count(channels),
-        states(k.states),
-        wide(channels * k.states),
-        next(k.scratch + rank * k.scratch_size) {
-    a = take(wide);
-    own = take(wide);
-    decay = take(wide);
-    y = take(count);
-    std::copy_n(call.a_log + first * states, wide, a);
-    (void)Kernels::template exp_sum<T>(wide, T(0), a);
-    for (index i = 0; i < wide; ++i) a[i] = -a[i];
-  }
-  T* take(index values) {
-    T* const here = next;
-    next += values;
-    return here;
-  }
-  index row(index t) const { return s * call.length + t; }
-  const T* x(index t) const { return call.x + row(t) * call.channels + first; }
-  const T* delta(index t) const { return call.delta + row(t) * call.channels + first; }
-  const T* b(index t) const { return call.b + row(t) * call.bc_stride; }
-  const T* c(index t) const { return call.c + row(t) * call.bc_stride; }
-  const T* z(index t) const { return call.z + row(t) * call.z_stride + first; }
-  T* boundary(index t) const {
-    const index block = s * scan_blocks(call.length) + t / scan_tokens;
-    return call.boundaries + (block * call.channels + first) * states;
-  }
-
-  /// e[wide] = exp(delta A), to = e h + delta x B, values = to . C + D x, for token t.
-  void step(index t, const T* h, T* e, T* to, T* values) const {
-    Kernels::template scan_step<T>(count, states, delta(t), x(t), a, b(t), c(t), h, e, to, values);
-    for (index i = 0; i < count; ++i) values[i] += call.d[first + i] * x(t)[i];
-  }
-
-  void forward() const {
-    T* const h = call.past ? call.state + (s * call.channels + first) * states : own;
-    if (!call.past || call.past[s] == 0) std::fill_n(h, wide, T(0));
-    for (index t = 0; t < call.valid(s); ++t) {
-      if (call.boundaries && t % scan_tokens == 0) std::copy_n(h, wide, boundary(t));
-      step(t, h, decay, h, y);
-      Kernels::template gated<activation_kind::silu, T>(count, z(t), y,
-                                                        call.out + row(t) * call.channels + first);
-    }
-    for (index t = call.valid(s); t < call.length; ++t)
-      std::fill_n(call.out + row(t) * call.channels + first, count, T(0));
-  }
-
-  /// Adds to d_bc[length, 2 states], d_a_log[wide] and dd[count]; overwrites the rest.
-  void backward(const scan_gradient<T>& grad, T* d_bc, T* d_a_log, T* dd) {
-    const index tokens = (std::min)(call.length, scan_tokens), valid = call.valid(s);
-    T* const h = take((tokens + 1) * wide);  // before each token of the block, and after the last
-    T* const e = take(tokens * wide);
-    T* const ys = take(tokens * count);
-    T* const carried = take(wide);  // exp(delta A) times the gradient of h, of the token after
-    T* const da = take(wide);
-    T *const dy = take(count), *const d_input = take(count), *const d_decay = take(count);
-    std::fill_n(da, wide, T(0));
-    std::fill_n(carried, wide, T(0));
-    for (index t = valid; t < call.length; ++t) {
-      std::fill_n(grad.dx + row(t) * call.channels + first, count, T(0));
-      std::fill_n(grad.d_delta + row(t) * call.channels + first, count, T(0));
-      std::fill_n(grad.dz + row(t) * call.z_stride + first, count, T(0));
-    }
-    for (index block = scan_blocks(valid); block-- > 0;) {
-      const index t0 = block * scan_tokens, rows = (std::min)(tokens, valid - t0);
-      std::copy_n(boundary(t0), wide, h);
-      for (index i = 0; i < rows; ++i)
-        step(t0 + i, h + i * wide, e + i * wide, h + (i + 1) * wide, ys + i * count);
-      for (index i = rows; i-- > 0;) {
-        const index t = t0 + i, at = row(t) * call.channels + first;
-        const T *const xt = x(t), *const dt = delta(t);
-        Kernels::template gated_backward<activation_kind::silu, T>(
-            count, z(t), ys + i * count, grad.d_out + at, grad.dz + row(t) * call.z_stride + first,
-            dy);
-        Kernels::template scan_step_backward<T>(
-            count, states, dt, xt, a, b(t), c(t), h + i * wide, e + i * wide, h + (i + 1) * wide,
-            dy, carried, da, d_bc + 2 * t * states, d_bc + (2 * t + 1) * states, d_input, d_decay);
-        for (index j = 0; j < count; ++j) {
-          grad.dx[at + j] = dt[j] * d_input[j] + call.d[first + j] * dy[j];
-          grad.d_delta[at + j] = xt[j] * d_input[j] + d_decay[j];
-          dd[j] += dy[j] * xt[j];
-        }
-      }
-    }
-    for (index j = 0; j < wide; ++j) d_a_log[j] += da[j] * a[j];
-  }
-};
-
-}  // namespace detail
-
-/// The scan, split over sequences and channels.
-template <class T>
-void selective_scan(const machine& on, const scan_call<T>& call) {
-  const index units = (call.channels + scan_channels - 1) / scan_channels;
-  on.threads.each(call.batch * units, [&](index unit) {
-    const index first = unit % units * scan_channels;
-    simd::dispatch(on.level, [&](auto kernels) {
-      detail::scan_unit<decltype(kernels), T>(call, unit / units, first,
-                                              (std::min)(scan_channels, call.channels - first),
-                                              on.threads.rank())
-          .forward();
-    });
-  });
-}
-
-/// The derivative of selective_scan() from a call with `boundaries`. The states inside a block are
-/// computed again; sums over channels and sequences run in a fixed order.
-template <class T>
-void selective_scan_backward(const machine& on, const scan_call<T>& call,
-                             const scan_gradient<T>& grad) {
-  const index states = call.states, groups = scan_groups(call.channels);
-  const index block = call.length * 2 * states;
-  T* const d_bc = grad.partial;                                 // [batch, groups, length, 2 states]
-  T* const d_a_log = d_bc + call.batch * groups * block;        // [batch, channels, states]
-  T* const dd = d_a_log + call.batch * call.channels * states;  // [batch, channels]
-  on.threads.each(call.batch * groups, [&](index unit) {
-    const index s = unit / groups, begin = unit % groups * scan_group;
-    const index end = (std::min)(begin + scan_group, call.channels);
-    const index at = s * call.channels + begin;
-    std::fill_n(d_bc + unit * block, block, T(0));
-    std::fill_n(d_a_log + at * states, (end - begin) * states, T(0));
-    std::fill_n(dd + at, end - begin, T(0));
-    simd::dispatch(on.level, [&](auto kernels) {
-      for (index first = begin; first < end; first += scan_channels)
-        detail::scan_unit<decltype(kernels), T>(
-            call, s, first, (std::min)(scan_channels, end - first), on.threads.rank())
-            .backward(grad, d_bc + unit * block, d_a_log + (s * call.channels + first) * states,
-                      dd + s * call.channels + first);
-    });
-  });
-  on.threads.each(call.batch * call.length, [&](index row) {
-    const index s = row / call.length, t = row % call.length;
-    for (index n = 0; n < states; ++n) {
-      T db = 0, dc = 0;
-      for (index group = 0; group < groups; ++group) {
-        const T* const from = d_bc + (s * groups + group) * block + 2 * t * states;
-        db += from[n];
-        dc += from[states + n];
-      }
-      grad.db[row * call.bc_stride + n] = db;
-      grad.dc[row * call.bc_stride + n] = dc;
-    }
-  });
-  on.threads.each(call.channels, [&](index channel) {
-    for (index s = 0; s < call.batch; ++s) {
-      grad.dd[channel] += dd[s * call.channels + channel];
-      for (index n = 0; n < states; ++n)
-        grad.d_a_log[channel * states + n] += d_a_log[(s * call.channels + channel) * states + n];
-    }
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace mixer {
-
-/// Mamba (Gu and Dao 2023; zoo D11), S6: [x, z] = in_proj u, x = silu(causal depthwise convolution
-/// of x), [delta, B, C] = x_proj x, delta = softplus(dt_proj delta), a scan over the tokens with
-/// `State` numbers for each of the `Expand` d_model channels, y silu(z), out_proj. Time and memory
-/// are linear in the length; decoding keeps Expand d_model (State + Conv - 1) numbers, whatever the
-/// length. Causal, without heads and positions: a block of Mamba is decoder<shape, mixer::mamba<>,
-/// ffn::skip, position::none>.
-template <index State = 16, index Conv = 4, index Expand = 2>
-struct mamba : attention::policy {
-  static_assert(State > 0 && Conv > 0 && Expand > 0,
-                "linnet::mixer::mamba<State, Conv, Expand>: all three must be positive");
-  static constexpr index state = State, conv = Conv, expand = Expand;
-  static constexpr bool bidirectional = false;
-  static constexpr bool rewinds = false;  ///< the state cannot forget its last tokens
-  static std::string name() {
-    return "mamba<" + std::to_string(State) + ", " + std::to_string(Conv) + ", " +
-           std::to_string(Expand) + ">";
-  }
-
-  template <attention_shape A>
-  struct layer {
-    static_assert(A.causal, "linnet::mixer::mamba: sees earlier tokens only; it fits decoders");
-    static_assert(!A.cross, "linnet::mixer::mamba: mixes one sequence; it has no cross-attention");
-    static_assert(A.rope == rope_pairing::none,
-                  "linnet::mixer::mamba: has no rotary positions; add position::none (or learned, "
-                  "sinusoidal)");
-    static constexpr index in = A.d_model, out = A.d_model;
-    static constexpr index inner = Expand * in;       ///< channels
-    static constexpr index rank = (in + 15) / 16;     ///< of the map to delta
-    static constexpr index mixed = rank + 2 * State;  ///< delta, B and C side by side
-    using to_inner = linnet::linear<in, 2 * inner, A.bias>;
-    using to_mixed = linnet::linear<inner, mixed>;
-    using to_delta = linnet::linear<rank, inner, true>;
-    using to_output = linnet::linear<inner, out, A.bias>;
-
-    template <class Form>
-    struct params {
-      typename to_inner::template params<Form> in_proj{};
-      typename Form::vector conv_weight{}, conv_bias{};  ///< [inner, Conv], [inner]
-      typename to_mixed::template params<Form> x_proj{};
-      typename to_delta::template params<Form> dt_proj{};
-      typename Form::vector a_log{}, d{};  ///< [inner, State], [inner]
-      typename to_output::template params<Form> out_proj{};
-    };
-    template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
-      const auto timed = [&](const path& where, const tensor_info& info, auto&... leaf) {
-        tensor_info changed = info;
-        changed.start = info.kind == role::bias ? &initial_delta : &uniform<rank>;
-        f(where, changed, leaf...);
-      };
-      to_inner::visit(f, at / "in_proj", p.in_proj...);
-      const path filter = at / "conv";
-      // The filters are no linear map: a table that is stored in full and decays.
-      f(filter / "weight", tensor_info{inner, Conv, role::position, 0, &uniform<Conv>},
-        p.conv_weight...);
-      f(filter / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
-      to_mixed::visit(f, at / "x_proj", p.x_proj...);
-      to_delta::visit(timed, at / "dt_proj", p.dt_proj...);
-      // No weight decay on these two, as on biases.
-      f(at / "A_log", tensor_info{inner, State, role::bias, 0, &initial_a_log}, p.a_log...);
-      f(at / "D", tensor_info{1, inner, role::bias, 0, &one}, p.d...);
-      to_output::visit(f, at / "out_proj", p.out_proj...);
-    }
-
-    template <class T>
-    struct cache {
-      T* xz = nullptr;          ///< [rows, 2 inner]
-      T* filtered = nullptr;    ///< [rows, inner] before silu or softplus
-      T* x = nullptr;           ///< [rows, inner] after silu
-      T* dbc = nullptr;         ///< [rows, mixed]
-      T* low = nullptr;         ///< [rows, rank] the first columns of dbc
-      T* delta = nullptr;       ///< [rows, inner]
-      T* gated = nullptr;       ///< [rows, inner]
-      T* window = nullptr;      ///< [batch, Conv - 1, inner] while decoding
-      T* state = nullptr;       ///< [batch, inner, State] while decoding
-      T* boundaries = nullptr;  ///< [batch, blocks, inner, State] while training
-      T *d_xz = nullptr, *d_x = nullptr, *d_dbc = nullptr, *d_low = nullptr, *d_delta = nullptr,
-        *d_gated = nullptr, *d_filtered = nullptr, *partial = nullptr;
-      T* scratch = nullptr;  ///< per thread
-      index scratch_size = 0;
-    };
-    template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
-      cache<T> c;
-      const index rows = e.rows();
-      m.product(rows, in, 2 * inner, e);
-      m.product(rows, inner, mixed, e);
-      m.product(rows, rank, inner, e);
-      m.product(rows, inner, out, e);
-      if (e.capacity > 0) {
-        c.window = m.state.take<T>(e.batch * (Conv - 1) * inner);
-        c.state = m.state.take<T>(e.batch * inner * State);
-      }
-      c.xz = m.keep.take<T>(rows * 2 * inner);
-      c.x = m.keep.take<T>(rows * inner);
-      c.dbc = m.keep.take<T>(rows * mixed);
-      c.low = m.keep.take<T>(rows * rank);
-      c.delta = m.keep.take<T>(rows * inner);
-      c.gated = m.keep.take<T>(rows * inner);
-      const index mark = m.scratch.mark();
-      c.filtered = m.scratch.take<T>(rows * inner);
-      if (e.training) {
-        c.boundaries = m.keep.take<T>(e.batch * ops::scan_blocks(e.length) * inner * State);
-        c.d_xz = m.scratch.take<T>(rows * 2 * inner);
-        c.d_x = m.scratch.take<T>(rows * inner);
-        c.d_dbc = m.scratch.take<T>(rows * mixed);
-        c.d_low = m.scratch.take<T>(rows * rank);
-        c.d_delta = m.scratch.take<T>(rows * inner);
-        c.d_gated = m.scratch.take<T>(rows * inner);
-        c.d_filtered = m.scratch.take<T>(rows * inner);
-        c.partial = m.scratch.take<T>(ops::scan_partial(e.batch, e.length, inner, State));
-      }
-      c.scratch_size = ops::scan_scratch(e.length, State, e.training);
-      c.scratch = m.scratch.take<T>(e.threads * c.scratch_size);
-      m.scratch.release(mark);
-      return c;
-    }
-
-    template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> u, view<T, out> y,
-                        cache<T>& c, context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index rows = u.rows();
-      to_inner::template forward<T, S>(p.in_proj, u, {c.xz, rows}, none, ctx);
-      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
-      ops::activation<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.x);
-      to_mixed::template forward<T, S>(p.x_proj, {c.x, rows}, {c.dbc, rows}, none, ctx);
-      ctx.on.threads.each(
-          rows, [&](index row) { std::copy_n(c.dbc + row * mixed, rank, c.low + row * rank); });
-      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.delta, rows}, none, ctx);
-      ops::softplus(ctx.on, rows * inner, c.delta);
-      ops::selective_scan(ctx.on, scan(p, c, ctx));
-      to_output::template forward<T, S>(p.out_proj, {c.gated, rows}, y, none, ctx);
-    }
-
-    template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                         view<const T, in> u, view<const T, out> dy, view<T, in> du, cache<T>& c,
-                         context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index rows = u.rows();
-      const auto zero = [&](T* x, index width) { ops::fill(ctx.on, rows * width, T(0), x); };
-      zero(c.d_gated, inner);
-      to_output::template backward<T, S>(p.out_proj, dp.out_proj, {c.gated, rows}, dy,
-                                         {c.d_gated, rows}, none, ctx);
-      ops::selective_scan_backward(
-          ctx.on, scan(p, c, ctx),
-          ops::scan_gradient<T>{c.d_gated, c.d_x, c.d_delta, c.d_dbc + rank, c.d_dbc + rank + State,
-                                c.d_xz + inner, dp.a_log, dp.d, c.partial});
-      // What softplus was taken of is cheap to compute again.
-      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.filtered, rows}, none, ctx);
-      ops::softplus_backward(ctx.on, rows * inner, c.filtered, c.d_delta);
-      zero(c.d_low, rank);
-      to_delta::template backward<T, S>(p.dt_proj, dp.dt_proj, {c.low, rows}, {c.d_delta, rows},
-                                        {c.d_low, rows}, none, ctx);
-      ctx.on.threads.each(
-          rows, [&](index row) { std::copy_n(c.d_low + row * rank, rank, c.d_dbc + row * mixed); });
-      to_mixed::template backward<T, S>(p.x_proj, dp.x_proj, {c.x, rows}, {c.d_dbc, rows},
-                                        {c.d_x, rows}, none, ctx);
-      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
-      zero(c.d_filtered, inner);
-      ops::activation_backward<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.d_x,
-                                                      c.d_filtered);
-      ops::causal_convolution_backward(ctx.on, convolution(p, c, ctx), c.d_filtered, c.d_xz,
-                                       dp.conv_weight, dp.conv_bias);
-      to_inner::template backward<T, S>(p.in_proj, dp.in_proj, u, {c.d_xz, rows}, du, none, ctx);
-    }
-
-    /// Numbers of the state of one sequence; the same for any number of tokens.
-    static constexpr index state_values(index) { return inner * (State + Conv - 1); }
-
-    /// The state of one sequence becomes another's.
-    template <class T>
-    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
-      copy_sequence(c.window, (Conv - 1) * inner, from, to, part);
-      copy_sequence(c.state, inner * State, from, to, part);
-    }
-    /// The scan counts 9 for each token and number of the state (zoo D11).
-    static constexpr index flops(const extents& e) {
-      return to_inner::flops(e) + to_mixed::flops(e) + to_delta::flops(e) + to_output::flops(e) +
-             e.rows() * inner * (2 * Conv + 9 * State);
-    }
-
-   private:
-    template <index Width>
-    static double uniform(const path&, index, random_stream& random) {
-      return (2 * random.uniform() - 1) / linnet::detail::root(Width);
-    }
-    static double one(const path&, index, random_stream&) { return 1; }
-    static double initial_a_log(const path&, index i, random_stream&) {
-      return std::log(static_cast<double>(i % State + 1));
-    }
-    /// softplus^-1(dt) with dt log-uniform in [0.001, 0.1].
-    static double initial_delta(const path&, index, random_stream& random) {
-      const double dt = 0.001 * std::pow(100.0, random.uniform());
-      return dt + std::log(-std::expm1(-dt));
-    }
-
-    template <class T, class S>
-    static ops::causal_convolution_call<T> convolution(const params<form::kernel<T, S>>& p,
-                                                       const cache<T>& c, const context<T>& ctx) {
-      return {ctx.batch,     ctx.length,  inner,    Conv,        c.xz,    2 * inner,
-              p.conv_weight, p.conv_bias, c.window, ctx.lengths, ctx.past};
-    }
-    template <class T, class S>
-    static ops::scan_call<T> scan(const params<form::kernel<T, S>>& p, const cache<T>& c,
-                                  const context<T>& ctx) {
-      ops::scan_call<T> s{};
-      s.batch = ctx.batch;
-      s.length = ctx.length;
-      s.channels = inner;
-      s.states = State;
-      s.x = c.x;
-      s.delta = c.delta;
-      s.b = c.dbc + rank;
-      s.c = c.dbc + rank + State;
-      s.bc_stride = mixed;
-      s.z = c.xz + inner;
-      s.z_stride = 2 * inner;
-      s.a_log = p.a_log;
-      s.d = p.d;
-      s.out = c.gated;
-      s.state = c.state;
-      s.boundaries = c.boundaries;
-      s.lengths = ctx.lengths;
-      s.past = ctx.past;
-      s.scratch = c.scratch;
-      s.scratch_size = c.scratch_size;
-      return s;
-    }
-  };
-};
-
-}  // namespace mixer
-
-LINNET_NAMESPACE_END
-/// @file
 /// Linformer: softmax attention over K mixtures of the keys and values instead of over all of them.
 
 LINNET_NAMESPACE_BEGIN
@@ -17166,46 +17485,921 @@ struct routing : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Bytes as tokens: no vocabulary file, no unknown words.
+/// Fourier mixing as a layer: tokens are mixed by a transform without parameters (zoo D13).
+
+/// @file
+/// Discrete Fourier transforms of any length in O(n log n): mixed radix, and Bluestein's chirp for
+/// lengths with a large prime factor. Always several transforms side by side.
 
 LINNET_NAMESPACE_BEGIN
 
-/// One token per byte: id = byte + `offset`. Ids below the offset are special, and so are those
-/// from offset + 256 on; they decode to nothing.
-struct byte_tokenizer {
-  token offset = 0;    ///< special ids before the bytes
-  token specials = 0;  ///< special ids behind them
+namespace ops {
 
-  /// ByT5's numbering: 0 padding, 1 end, 2 unknown, then the bytes.
-  static constexpr byte_tokenizer byt5() { return {3, 0}; }
-  /// ByT5's special ids.
-  static constexpr token padding = 0, end = 1, unknown = 2;
+/// The largest prime factor that has a stage of its own; a constant in the cost.
+inline constexpr index fourier_radix = 31;
 
-  /// Number of ids.
-  constexpr index vocabulary() const { return offset + 256 + specials; }
-  /// The id of the `i`-th special token behind the bytes.
-  constexpr token special(token i) const { return offset + 256 + i; }
-  /// The ids of a text's bytes.
-  std::vector<token> encode(std::string_view text) const {
-    std::vector<token> ids;
-    ids.reserve(text.size());
-    for (const char c : text) ids.push_back(static_cast<unsigned char>(c) + offset);
-    return ids;
+/// The next factor of n to divide by: 4, then primes.
+constexpr index fourier_factor(index n) {
+  if (n % 4 == 0) return 4;
+  for (index r = 2; r * r <= n; ++r)
+    if (n % r == 0) return r;
+  return n;
+}
+/// Whether n > 0 has only small prime factors.
+constexpr bool fourier_direct(index n) {
+  for (index r = 2; r <= fourier_radix; ++r)
+    while (n % r == 0) n /= r;
+  return n == 1;
+}
+/// The power of two that holds the chirp's convolution for a transform of length n.
+constexpr index fourier_padded(index n) {
+  return static_cast<index>(std::bit_ceil(static_cast<std::size_t>(2 * n - 1)));
+}
+/// Points that transforms of any length up to n work on.
+constexpr index fourier_points(index n) { return fourier_padded(n); }
+/// Values of the table for any length up to n.
+constexpr index fourier_table_values(index n) { return 4 * fourier_padded(n) + 2 * n; }
+
+/// What transforms of one length share. Complex arrays are two real ones.
+template <class T>
+struct fourier_table {
+  index n = 0;                             ///< length of the transform
+  index points = 0;                        ///< length of the stages: n, or the chirp's power of two
+  T *cosines = nullptr, *sines = nullptr;  ///< [points] e^(-2 pi i k / points)
+  T *chirp_real = nullptr, *chirp_imaginary = nullptr;  ///< [n] e^(-pi i k^2 / n)
+  T *spectrum_real = nullptr,
+    *spectrum_imaginary = nullptr;  ///< [points] of its conjugate / points
+  /// Whether the length has stages of its own.
+  bool direct() const { return n == points; }
+};
+
+namespace detail {
+
+/// One radix-4 step of Stockham's transform on `points` = 4 m `stride` vectors.
+template <class T>
+void fourier_four(index m, index stride, index width, const fourier_table<T>& t, const T* xr,
+                  const T* xi, T* yr, T* yi) {
+  const index line = stride * width;
+  for (index p = 0; p < m; ++p) {
+    const T *const ar = xr + p * line, *const ai = xi + p * line;
+    T *const br = yr + 4 * p * line, *const bi = yi + 4 * p * line;
+    const index k = p * stride;
+    const T c1 = t.cosines[k], s1 = t.sines[k], c2 = t.cosines[2 * k], s2 = t.sines[2 * k],
+            c3 = t.cosines[3 * k], s3 = t.sines[3 * k];
+    for (index q = 0; q < line; ++q) {
+      const index q1 = q + m * line, q2 = q + 2 * m * line, q3 = q + 3 * m * line;
+      const T er = ar[q] + ar[q2], ei = ai[q] + ai[q2], fr = ar[q] - ar[q2], fi = ai[q] - ai[q2];
+      const T gr = ar[q1] + ar[q3], gi = ai[q1] + ai[q3], hr = ar[q1] - ar[q3],
+              hi = ai[q1] - ai[q3];
+      const T ur = fr + hi, ui = fi - hr, wr = fr - hi, wi = fi + hr;  // f - i h, f + i h
+      br[q] = er + gr;
+      bi[q] = ei + gi;
+      br[q + line] = c1 * ur - s1 * ui;
+      bi[q + line] = c1 * ui + s1 * ur;
+      br[q + 2 * line] = c2 * (er - gr) - s2 * (ei - gi);
+      bi[q + 2 * line] = c2 * (ei - gi) + s2 * (er - gr);
+      br[q + 3 * line] = c3 * wr - s3 * wi;
+      bi[q + 3 * line] = c3 * wi + s3 * wr;
+    }
   }
-  /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is
-  /// unused.
-  std::string decode([[maybe_unused]] token previous, token id) const {
-    return id >= offset && id < offset + 256 ? std::string(1, static_cast<char>(id - offset))
-                                             : std::string();
+}
+
+/// The same step for any radix.
+template <class T>
+void fourier_any(index radix, index m, index stride, index width, const fourier_table<T>& t,
+                 const T* xr, const T* xi, T* yr, T* yi) {
+  const index line = stride * width, turn = t.points / radix;
+  for (index p = 0; p < m; ++p)
+    for (index k = 0; k < radix; ++k) {
+      T *const br = yr + (radix * p + k) * line, *const bi = yi + (radix * p + k) * line;
+      for (index j = 0; j < radix; ++j) {
+        const index angle = (j * k % radix * turn + p * k * stride) % t.points;
+        const T c = t.cosines[angle], s = t.sines[angle];
+        const T *const ar = xr + (p + m * j) * line, *const ai = xi + (p + m * j) * line;
+        for (index q = 0; q < line; ++q) {
+          br[q] = (j > 0 ? br[q] : T(0)) + (c * ar[q] - s * ai[q]);
+          bi[q] = (j > 0 ? bi[q] : T(0)) + (c * ai[q] + s * ar[q]);
+        }
+      }
+    }
+}
+
+/// All stages over `points` vectors of `width` values, back and forth between x and y. Returns
+/// whether the result is in y.
+template <class T>
+bool fourier_stages(const fourier_table<T>& t, index width, T* xr, T* xi, T* yr, T* yi) {
+  bool other = false;
+  for (index left = t.points, stride = 1; left > 1; other = !other) {
+    const index radix = fourier_factor(left);
+    left /= radix;
+    if (radix == 4)
+      fourier_four(left, stride, width, t, xr, xi, yr, yi);
+    else
+      fourier_any(radix, left, stride, width, t, xr, xi, yr, yi);
+    stride *= radix;
+    std::swap(xr, yr);
+    std::swap(xi, yi);
   }
-  /// The bytes of several ids, special ones left out.
-  template <class Tokens>
-  std::string decode(const Tokens& ids) const {
-    std::string text;
-    for (const token id : ids) text += decode(0, id);
-    return text;
+  return other;
+}
+
+}  // namespace detail
+
+/// The buffers of transforms of `width` vectors side by side: four of [points, width].
+template <class T>
+struct fourier_buffers {
+  T *real, *imaginary, *other_real, *other_imaginary;
+
+  /// Places them in memory of values().
+  fourier_buffers(T* memory, index points, index width)
+      : real(memory),
+        imaginary(memory + apart(points, width)),
+        other_real(memory + 2 * apart(points, width)),
+        other_imaginary(memory + 3 * apart(points, width)) {}
+  /// Values that transforms of any length up to n need.
+  static constexpr index values(index n, index width) {
+    return 4 * apart(fourier_points(n), width);
+  }
+  /// A few cache lines more than needed, or buffers of a power of two share their cache sets.
+  static constexpr index apart(index points, index width) {
+    return points * width + 5 * 64 / static_cast<index>(sizeof(T));
+  }
+  /// Exchanges the pairs.
+  void swap() {
+    std::swap(real, other_real);
+    std::swap(imaginary, other_imaginary);
   }
 };
+
+/// Computes the table for length n in `memory` of fourier_table_values(); angles in double.
+/// `buffers` are for width 1.
+template <class T>
+fourier_table<T> make_fourier_table(index n, T* memory, fourier_buffers<T> buffers) {
+  constexpr double pi = 3.14159265358979323846;
+  fourier_table<T> t;
+  t.n = n;
+  t.points = fourier_direct(n) ? n : fourier_padded(n);
+  t.cosines = memory;
+  t.sines = t.cosines + t.points;
+  for (index k = 0; k < t.points; ++k) {
+    const double angle = -2 * pi * static_cast<double>(k) / static_cast<double>(t.points);
+    t.cosines[k] = static_cast<T>(std::cos(angle));
+    t.sines[k] = static_cast<T>(std::sin(angle));
+  }
+  if (t.direct()) return t;
+  t.chirp_real = t.sines + t.points;
+  t.chirp_imaginary = t.chirp_real + n;
+  t.spectrum_real = t.chirp_imaginary + n;
+  t.spectrum_imaginary = t.spectrum_real + t.points;
+  std::fill_n(buffers.real, t.points, T(0));
+  std::fill_n(buffers.imaginary, t.points, T(0));
+  for (index k = 0; k < n; ++k) {
+    // k^2 is reduced as a whole number, so that the angle stays exact.
+    const double angle = -pi * static_cast<double>(k * k % (2 * n)) / static_cast<double>(n);
+    t.chirp_real[k] = static_cast<T>(std::cos(angle));
+    t.chirp_imaginary[k] = static_cast<T>(std::sin(angle));
+    for (const index at : {k, (t.points - k) % t.points}) {
+      buffers.real[at] = t.chirp_real[k];
+      buffers.imaginary[at] = -t.chirp_imaginary[k];
+    }
+  }
+  if (detail::fourier_stages(t, 1, buffers.real, buffers.imaginary, buffers.other_real,
+                             buffers.other_imaginary))
+    buffers.swap();
+  for (index k = 0; k < t.points; ++k) {
+    t.spectrum_real[k] = buffers.real[k] / static_cast<T>(t.points);
+    t.spectrum_imaginary[k] = buffers.imaginary[k] / static_cast<T>(t.points);
+  }
+  return t;
+}
+
+/// buffers.real, buffers.imaginary[n, width] <- X_k = sum_j x_j e^(-2 pi i j k / n), one transform
+/// per column, serial. May exchange the pairs of buffers.
+template <class T>
+void fourier(const fourier_table<T>& t, index width, fourier_buffers<T>& buffers) {
+  const auto stages = [&] {
+    if (detail::fourier_stages(t, width, buffers.real, buffers.imaginary, buffers.other_real,
+                               buffers.other_imaginary))
+      buffers.swap();
+  };
+  if (t.direct()) return stages();
+  // Bluestein: j k = (j^2 + k^2 - (k - j)^2) / 2 makes of the sum a convolution with a chirp. The
+  // way back is the way there between two conjugations.
+  const auto times = [&](index rows, const T* cosines, const T* sines, T sign) {
+    for (index k = 0; k < rows; ++k)
+      for (index c = k * width; c < (k + 1) * width; ++c) {
+        const T re = buffers.real[c], im = sign * buffers.imaginary[c];
+        buffers.real[c] = re * cosines[k] - im * sines[k];
+        buffers.imaginary[c] = re * sines[k] + im * cosines[k];
+      }
+  };
+  times(t.n, t.chirp_real, t.chirp_imaginary, T(1));
+  std::fill(buffers.real + t.n * width, buffers.real + t.points * width, T(0));
+  std::fill(buffers.imaginary + t.n * width, buffers.imaginary + t.points * width, T(0));
+  stages();
+  times(t.points, t.spectrum_real, t.spectrum_imaginary, T(1));
+  for (index c = 0; c < t.points * width; ++c) buffers.imaginary[c] = -buffers.imaginary[c];
+  stages();
+  times(t.n, t.chirp_real, t.chirp_imaginary, T(-1));
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Policies that mix the tokens of a sequence by other means than attention. They take the place of
+/// an attention:: policy.
+namespace mixer {
+
+/// FNet (Lee-Thorp et al. 2021; zoo D13): y = Re(F_T x F_d), discrete Fourier transforms over the
+/// tokens and over the columns, not normalised. No parameters; bidirectional, so for encoders. Each
+/// sequence is transformed at its own length, so padding changes nothing, and every length works in
+/// O(T log T). The map is symmetric: its derivative is the same map.
+struct fnet : attention::policy {
+  static constexpr bool causal = false, continues = false;
+  static std::string name() { return "fnet"; }
+
+  template <attention_shape A>
+  struct layer : without_parameters {
+    static_assert(!A.causal,
+                  "linnet::mixer::fnet: a Fourier transform sees later tokens; it fits encoders");
+    static_assert(!A.cross, "linnet::mixer::fnet: mixes one sequence; it has no cross-attention");
+    static constexpr index in = A.d_model, out = A.d_model;
+    /// Columns of the spectrum of real rows that are not the conjugates of others.
+    static constexpr index half = in / 2 + 1;
+    /// Transforms side by side: a cache line of values.
+    template <class T>
+    static constexpr index width = 64 / static_cast<index>(sizeof(T));
+
+    template <class T>
+    struct cache {
+      /// [batch, (half + width - 1) / width, length, width] spectra of the rows, in blocks of
+      /// columns that the second transform reads in one piece; zeros fill the last one.
+      T *real = nullptr, *imaginary = nullptr;
+      T* tables = nullptr;                   ///< one per sequence, then the rows' own
+      ops::fourier_table<T>* all = nullptr;  ///< [batch + 1] what is in them
+      T* scratch = nullptr;                  ///< per thread
+      index table_size = 0, scratch_size = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index longest = (std::max)(e.length, in), mark = m.scratch.mark();
+      c.real = m.scratch.take<T>(e.rows() * round_up(half, width<T>));
+      c.imaginary = m.scratch.take<T>(e.rows() * round_up(half, width<T>));
+      c.table_size = ops::fourier_table_values(e.length);
+      c.tables = m.scratch.take<T>(e.batch * c.table_size + ops::fourier_table_values(in));
+      c.all = m.scratch.take<ops::fourier_table<T>>(e.batch + 1);
+      c.scratch_size = ops::fourier_buffers<T>::values(longest, width<T>);
+      c.scratch = m.scratch.take<T>(e.threads * c.scratch_size);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>&, view<const T, in> x, view<T, in> y,
+                        cache<T>& c, context<T>& ctx) {
+      transform<false>(x, y, c, ctx);
+    }
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>&, params<form::gradient<T>>&,
+                         view<const T, in>, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                         context<T>& ctx) {
+      transform<true>(dy, dx, c, ctx);
+    }
+
+    /// Does not decode.
+    static constexpr index state_values(index) { return 0; }
+
+    /// The usual count of a complex transform, 5 n log2 n, halved for real rows in one direction
+    /// and for conjugate columns in the other; logarithms rounded up.
+    static constexpr index flops(const extents& e) {
+      const auto log2 = [](index n) {
+        return static_cast<index>(std::bit_width(static_cast<std::size_t>(n - 1)));
+      };
+      return 5 * e.rows() * in * (log2(in) + log2(e.length)) / 2;
+    }
+
+   private:
+    /// y = Re(F_T x F_d), or y += ...; zero at padding.
+    template <bool Accumulate, class T>
+    static void transform(view<const T, in> x, view<T, in> y, cache<T>& c, context<T>& ctx) {
+      constexpr index w = width<T>, column_units = (half + w - 1) / w;
+      T* const own = c.scratch + ctx.on.threads.rank() * c.scratch_size;
+      ctx.on.threads.each(ctx.batch + 1, [&](index b) {
+        const index n = b < ctx.batch ? ctx.length_of(b) : in;
+        c.all[b] = ops::make_fourier_table(n, c.tables + b * c.table_size,
+                                           {own, ops::fourier_points(n), 1});
+      });
+      // Two real rows make one complex one: the sums and differences with its mirror are theirs.
+      const index row_units = (ctx.length + 2 * w - 1) / (2 * w);
+      ctx.on.threads.each(ctx.batch * row_units, [&](index unit) {
+        const index b = unit / row_units, first = unit % row_units * 2 * w;
+        const index count = (std::min)(2 * w, ctx.length_of(b) - first);
+        if (count <= 0) return;
+        const index at = b * ctx.length + first;
+        ops::fourier_buffers<T> z(own, ops::fourier_points(in), w);
+        for (index i = 0; i < w; ++i)
+          for (index j = 0; j < in; ++j) {
+            z.real[j * w + i] = i < count ? x(at + i, j) : T(0);
+            z.imaginary[j * w + i] = i + w < count ? x(at + i + w, j) : T(0);
+          }
+        ops::fourier(c.all[ctx.batch], w, z);
+        for (index j = 0; j < column_units * w; ++j) {
+          const index to = ((b * column_units + j / w) * ctx.length + first) * w + j % w;
+          const index k = j * w, mirror = (in - j) % in * w;
+          for (index i = 0; i < count; ++i) {
+            const index one = k + i % w, two = mirror + i % w;
+            const bool sums = i < w, real = j < half;
+            c.real[to + i * w] = !real  ? T(0)
+                                 : sums ? T(0.5) * (z.real[one] + z.real[two])
+                                        : T(0.5) * (z.imaginary[one] + z.imaginary[two]);
+            c.imaginary[to + i * w] = !real  ? T(0)
+                                      : sums ? T(0.5) * (z.imaginary[one] - z.imaginary[two])
+                                             : T(0.5) * (z.real[two] - z.real[one]);
+          }
+        }
+      });
+      // Column in - j is the conjugate of column j, with the tokens mirrored.
+      ctx.on.threads.each(ctx.batch * column_units, [&](index unit) {
+        const index b = unit / column_units, first = unit % column_units * w;
+        const index count = (std::min)(w, half - first), length = ctx.length_of(b);
+        const index at = b * ctx.length;
+        const auto put = [](T& to, T value) { to = Accumulate ? to + value : value; };
+        ops::fourier_buffers<T> z(own, ops::fourier_points(length), w);
+        std::copy_n(c.real + unit * ctx.length * w, length * w, z.real);
+        std::copy_n(c.imaginary + unit * ctx.length * w, length * w, z.imaginary);
+        ops::fourier(c.all[b], w, z);
+        for (index i = 0; i < ctx.length; ++i)
+          for (index j = first; j < first + count; ++j) {
+            const index mirror = in - j, row = at + (i > 0 && i < length ? length - i : i);
+            const T value = i < length ? z.real[i * w + j - first] : T(0);
+            put(y(at + i, j), value);
+            if (mirror >= half && mirror < in) put(y(row, mirror), value);
+          }
+      });
+    }
+  };
+};
+
+}  // namespace mixer
+
+LINNET_NAMESPACE_END
+/// @file
+/// Mamba's mixer as a layer: a gated selective state space instead of attention (zoo D11).
+
+/// @file
+/// Causal convolution of every channel with a filter of its own, forward and backward.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// One call: y_t = bias + sum_k weight_k x_(t - taps + 1 + k), per channel.
+template <class T>
+struct causal_convolution_call {
+  index batch, length, channels, taps;
+  const T* x;  ///< [batch, length, channels], rows `stride` apart
+  index stride;
+  const T* weight;      ///< [channels, taps], the last tap for the newest token
+  const T* bias;        ///< [channels]
+  T* window = nullptr;  ///< [batch, taps - 1, channels] the last inputs, from call to call
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
+  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
+
+  /// The inputs at token t of sequence b, which may be before this call; null before the first.
+  const T* input(index b, index t) const {
+    if (t >= 0) return x + (b * length + t) * stride;
+    return past && past[b] > 0 ? window + (b * (taps - 1) + taps - 1 + t) * channels : nullptr;
+  }
+};
+
+/// y[batch, length, channels] = the convolution; with `past`, then moves the window on.
+template <class T>
+void causal_convolution(const machine& on, const causal_convolution_call<T>& call, T* y) {
+  const index channels = call.channels, taps = call.taps;
+  on.threads.each(call.batch * call.length, [&](index row) {
+    T* const out = y + row * channels;
+    std::copy_n(call.bias, channels, out);
+    for (index k = 0; k < taps; ++k)
+      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
+        for (index c = 0; c < channels; ++c) out[c] += call.weight[c * taps + k] * in[c];
+  });
+  if (!call.past) return;
+  on.threads.each(call.batch, [&](index b) {
+    const index valid = call.lengths ? call.lengths[b] : call.length;
+    // Rows move towards the front, so none is overwritten before it is read.
+    for (index j = 0; j + 1 < taps; ++j) {
+      T* const to = call.window + (b * (taps - 1) + j) * channels;
+      if (const T* const from = call.input(b, valid - taps + 1 + j))
+        std::copy_n(from, channels, to);
+      else
+        std::fill_n(to, channels, T(0));
+    }
+  });
+}
+
+/// The derivative of a call without `past`: dx[batch, length, channels], rows `stride` apart, is
+/// overwritten; d_weight and d_bias are added to.
+template <class T>
+void causal_convolution_backward(const machine& on, const causal_convolution_call<T>& call,
+                                 const T* dy, T* dx, T* d_weight, T* d_bias) {
+  const index channels = call.channels, taps = call.taps, rows = call.batch * call.length;
+  on.threads.each(rows, [&](index row) {
+    T* const out = dx + row * call.stride;
+    std::fill_n(out, channels, T(0));
+    for (index ahead = 0; ahead < taps && row % call.length + ahead < call.length; ++ahead)
+      for (index c = 0; c < channels; ++c)
+        out[c] += call.weight[c * taps + taps - 1 - ahead] * dy[(row + ahead) * channels + c];
+  });
+  const auto [first, last] = on.threads.share(channels);
+  for (index row = 0; row < rows; ++row) {
+    const T* const d = dy + row * channels;
+    for (index c = first; c < last; ++c) d_bias[c] += d[c];
+    for (index k = 0; k < taps; ++k)
+      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
+        for (index c = first; c < last; ++c) d_weight[c * taps + k] += d[c] * in[c];
+  }
+  on.threads.wait();
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// The selective scan of Mamba (S6), forward and backward, in blocks of tokens with a state between
+/// them (zoo D11; Gu and Dao 2023).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Tokens between two states that are kept for the backward pass.
+inline constexpr index scan_tokens = 32;
+/// Channels that run side by side.
+inline constexpr index scan_channels = 16;
+/// Channels that add their gradients of B and C up before groups are added in order.
+inline constexpr index scan_group = 64;
+
+/// Blocks of tokens that `length` tokens make.
+constexpr index scan_blocks(index length) { return (length + scan_tokens - 1) / scan_tokens; }
+/// Groups of channels.
+constexpr index scan_groups(index channels) { return (channels + scan_group - 1) / scan_group; }
+/// Scratch values that one thread needs.
+constexpr index scan_scratch(index length, index states, bool training) {
+  const index wide = scan_channels * states;
+  const index tokens = (std::min)(length, scan_tokens);
+  const index backward = (2 * tokens + 3) * wide + (tokens + 3) * scan_channels;
+  return 3 * wide + scan_channels + (training ? backward : 0);
+}
+/// Values that the backward pass adds up in a fixed order.
+constexpr index scan_partial(index batch, index length, index channels, index states) {
+  return batch * (scan_groups(channels) * length * 2 * states + channels * (states + 1));
+}
+
+/// One call. Per channel, with A = -exp(a_log): h_t = exp(delta_t A) h_(t-1) + delta_t x_t B_t,
+/// y_t = h_t . C_t + D x_t, out_t = y_t silu(z_t).
+template <class T>
+struct scan_call {
+  index batch, length, channels, states;
+  const T *x, *delta;  ///< [batch, length, channels]; delta > 0
+  const T *b, *c;      ///< [batch, length, states], rows `bc_stride` apart
+  index bc_stride;
+  const T* z;  ///< [batch, length, channels], rows `z_stride` apart
+  index z_stride;
+  const T* a_log;           ///< [channels, states]
+  const T* d;               ///< [channels]
+  T* out;                   ///< [batch, length, channels]; zero at padding
+  T* state = nullptr;       ///< [batch, channels, states] from call to call, with `past`
+  T* boundaries = nullptr;  ///< [batch, blocks, channels, states] h before each block of tokens,
+                            ///< for the backward pass
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
+  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
+  T* scratch = nullptr;            ///< per thread, scan_scratch() values
+  index scratch_size = 0;
+
+  /// Valid tokens of sequence `i`.
+  index valid(index i) const { return lengths ? lengths[i] : length; }
+};
+
+/// Gradients of a call. Those of a_log and d are added to, the others overwritten, in the layouts
+/// of what they belong to.
+template <class T>
+struct scan_gradient {
+  const T* d_out;
+  T *dx, *d_delta, *db, *dc, *dz, *d_a_log, *dd;
+  T* partial;  ///< scan_partial() values
+};
+
+namespace detail {
+
+/// Some channels of one sequence.
+template <class Kernels, class T>
+struct scan_unit {
+  const scan_call<T>& call;
+  index s, first, count, states, wide;
+  T *next, *a, *own, *decay, *y;
+
+  scan_unit(const scan_call<T>& k, index sequence, index channel, index channels, int rank)
+      : call(k),
+        s(sequence),
+        first(channel),
+        count(channels),
+        states(k.states),
+        wide(channels * k.states),
+        next(k.scratch + rank * k.scratch_size) {
+    a = take(wide);
+    own = take(wide);
+    decay = take(wide);
+    y = take(count);
+    std::copy_n(call.a_log + first * states, wide, a);
+    (void)Kernels::template exp_sum<T>(wide, T(0), a);
+    for (index i = 0; i < wide; ++i) a[i] = -a[i];
+  }
+  T* take(index values) {
+    T* const here = next;
+    next += values;
+    return here;
+  }
+  index row(index t) const { return s * call.length + t; }
+  const T* x(index t) const { return call.x + row(t) * call.channels + first; }
+  const T* delta(index t) const { return call.delta + row(t) * call.channels + first; }
+  const T* b(index t) const { return call.b + row(t) * call.bc_stride; }
+  const T* c(index t) const { return call.c + row(t) * call.bc_stride; }
+  const T* z(index t) const { return call.z + row(t) * call.z_stride + first; }
+  T* boundary(index t) const {
+    const index block = s * scan_blocks(call.length) + t / scan_tokens;
+    return call.boundaries + (block * call.channels + first) * states;
+  }
+
+  /// e[wide] = exp(delta A), to = e h + delta x B, values = to . C + D x, for token t.
+  void step(index t, const T* h, T* e, T* to, T* values) const {
+    Kernels::template scan_step<T>(count, states, delta(t), x(t), a, b(t), c(t), h, e, to, values);
+    for (index i = 0; i < count; ++i) values[i] += call.d[first + i] * x(t)[i];
+  }
+
+  void forward() const {
+    T* const h = call.past ? call.state + (s * call.channels + first) * states : own;
+    if (!call.past || call.past[s] == 0) std::fill_n(h, wide, T(0));
+    for (index t = 0; t < call.valid(s); ++t) {
+      if (call.boundaries && t % scan_tokens == 0) std::copy_n(h, wide, boundary(t));
+      step(t, h, decay, h, y);
+      Kernels::template gated<activation_kind::silu, T>(count, z(t), y,
+                                                        call.out + row(t) * call.channels + first);
+    }
+    for (index t = call.valid(s); t < call.length; ++t)
+      std::fill_n(call.out + row(t) * call.channels + first, count, T(0));
+  }
+
+  /// Adds to d_bc[length, 2 states], d_a_log[wide] and dd[count]; overwrites the rest.
+  void backward(const scan_gradient<T>& grad, T* d_bc, T* d_a_log, T* dd) {
+    const index tokens = (std::min)(call.length, scan_tokens), valid = call.valid(s);
+    T* const h = take((tokens + 1) * wide);  // before each token of the block, and after the last
+    T* const e = take(tokens * wide);
+    T* const ys = take(tokens * count);
+    T* const carried = take(wide);  // exp(delta A) times the gradient of h, of the token after
+    T* const da = take(wide);
+    T *const dy = take(count), *const d_input = take(count), *const d_decay = take(count);
+    std::fill_n(da, wide, T(0));
+    std::fill_n(carried, wide, T(0));
+    for (index t = valid; t < call.length; ++t) {
+      std::fill_n(grad.dx + row(t) * call.channels + first, count, T(0));
+      std::fill_n(grad.d_delta + row(t) * call.channels + first, count, T(0));
+      std::fill_n(grad.dz + row(t) * call.z_stride + first, count, T(0));
+    }
+    for (index block = scan_blocks(valid); block-- > 0;) {
+      const index t0 = block * scan_tokens, rows = (std::min)(tokens, valid - t0);
+      std::copy_n(boundary(t0), wide, h);
+      for (index i = 0; i < rows; ++i)
+        step(t0 + i, h + i * wide, e + i * wide, h + (i + 1) * wide, ys + i * count);
+      for (index i = rows; i-- > 0;) {
+        const index t = t0 + i, at = row(t) * call.channels + first;
+        const T *const xt = x(t), *const dt = delta(t);
+        Kernels::template gated_backward<activation_kind::silu, T>(
+            count, z(t), ys + i * count, grad.d_out + at, grad.dz + row(t) * call.z_stride + first,
+            dy);
+        Kernels::template scan_step_backward<T>(
+            count, states, dt, xt, a, b(t), c(t), h + i * wide, e + i * wide, h + (i + 1) * wide,
+            dy, carried, da, d_bc + 2 * t * states, d_bc + (2 * t + 1) * states, d_input, d_decay);
+        for (index j = 0; j < count; ++j) {
+          grad.dx[at + j] = dt[j] * d_input[j] + call.d[first + j] * dy[j];
+          grad.d_delta[at + j] = xt[j] * d_input[j] + d_decay[j];
+          dd[j] += dy[j] * xt[j];
+        }
+      }
+    }
+    for (index j = 0; j < wide; ++j) d_a_log[j] += da[j] * a[j];
+  }
+};
+
+}  // namespace detail
+
+/// The scan, split over sequences and channels.
+template <class T>
+void selective_scan(const machine& on, const scan_call<T>& call) {
+  const index units = (call.channels + scan_channels - 1) / scan_channels;
+  on.threads.each(call.batch * units, [&](index unit) {
+    const index first = unit % units * scan_channels;
+    simd::dispatch(on.level, [&](auto kernels) {
+      detail::scan_unit<decltype(kernels), T>(call, unit / units, first,
+                                              (std::min)(scan_channels, call.channels - first),
+                                              on.threads.rank())
+          .forward();
+    });
+  });
+}
+
+/// The derivative of selective_scan() from a call with `boundaries`. The states inside a block are
+/// computed again; sums over channels and sequences run in a fixed order.
+template <class T>
+void selective_scan_backward(const machine& on, const scan_call<T>& call,
+                             const scan_gradient<T>& grad) {
+  const index states = call.states, groups = scan_groups(call.channels);
+  const index block = call.length * 2 * states;
+  T* const d_bc = grad.partial;                                 // [batch, groups, length, 2 states]
+  T* const d_a_log = d_bc + call.batch * groups * block;        // [batch, channels, states]
+  T* const dd = d_a_log + call.batch * call.channels * states;  // [batch, channels]
+  on.threads.each(call.batch * groups, [&](index unit) {
+    const index s = unit / groups, begin = unit % groups * scan_group;
+    const index end = (std::min)(begin + scan_group, call.channels);
+    const index at = s * call.channels + begin;
+    std::fill_n(d_bc + unit * block, block, T(0));
+    std::fill_n(d_a_log + at * states, (end - begin) * states, T(0));
+    std::fill_n(dd + at, end - begin, T(0));
+    simd::dispatch(on.level, [&](auto kernels) {
+      for (index first = begin; first < end; first += scan_channels)
+        detail::scan_unit<decltype(kernels), T>(
+            call, s, first, (std::min)(scan_channels, end - first), on.threads.rank())
+            .backward(grad, d_bc + unit * block, d_a_log + (s * call.channels + first) * states,
+                      dd + s * call.channels + first);
+    });
+  });
+  on.threads.each(call.batch * call.length, [&](index row) {
+    const index s = row / call.length, t = row % call.length;
+    for (index n = 0; n < states; ++n) {
+      T db = 0, dc = 0;
+      for (index group = 0; group < groups; ++group) {
+        const T* const from = d_bc + (s * groups + group) * block + 2 * t * states;
+        db += from[n];
+        dc += from[states + n];
+      }
+      grad.db[row * call.bc_stride + n] = db;
+      grad.dc[row * call.bc_stride + n] = dc;
+    }
+  });
+  on.threads.each(call.channels, [&](index channel) {
+    for (index s = 0; s < call.batch; ++s) {
+      grad.dd[channel] += dd[s * call.channels + channel];
+      for (index n = 0; n < states; ++n)
+        grad.d_a_log[channel * states + n] += d_a_log[(s * call.channels + channel) * states + n];
+    }
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace mixer {
+
+/// Mamba (Gu and Dao 2023; zoo D11), S6: [x, z] = in_proj u, x = silu(causal depthwise convolution
+/// of x), [delta, B, C] = x_proj x, delta = softplus(dt_proj delta), a scan over the tokens with
+/// `State` numbers for each of the `Expand` d_model channels, y silu(z), out_proj. Time and memory
+/// are linear in the length; decoding keeps Expand d_model (State + Conv - 1) numbers, whatever the
+/// length. Causal, without heads and positions: a block of Mamba is decoder<shape, mixer::mamba<>,
+/// ffn::skip, position::none>.
+template <index State = 16, index Conv = 4, index Expand = 2>
+struct mamba : attention::policy {
+  static_assert(State > 0 && Conv > 0 && Expand > 0,
+                "linnet::mixer::mamba<State, Conv, Expand>: all three must be positive");
+  static constexpr index state = State, conv = Conv, expand = Expand;
+  static constexpr bool bidirectional = false;
+  static constexpr bool rewinds = false;  ///< the state cannot forget its last tokens
+  static std::string name() {
+    return "mamba<" + std::to_string(State) + ", " + std::to_string(Conv) + ", " +
+           std::to_string(Expand) + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(A.causal, "linnet::mixer::mamba: sees earlier tokens only; it fits decoders");
+    static_assert(!A.cross, "linnet::mixer::mamba: mixes one sequence; it has no cross-attention");
+    static_assert(A.rope == rope_pairing::none,
+                  "linnet::mixer::mamba: has no rotary positions; add position::none (or learned, "
+                  "sinusoidal)");
+    static constexpr index in = A.d_model, out = A.d_model;
+    static constexpr index inner = Expand * in;       ///< channels
+    static constexpr index rank = (in + 15) / 16;     ///< of the map to delta
+    static constexpr index mixed = rank + 2 * State;  ///< delta, B and C side by side
+    using to_inner = linnet::linear<in, 2 * inner, A.bias>;
+    using to_mixed = linnet::linear<inner, mixed>;
+    using to_delta = linnet::linear<rank, inner, true>;
+    using to_output = linnet::linear<inner, out, A.bias>;
+
+    template <class Form>
+    struct params {
+      typename to_inner::template params<Form> in_proj{};
+      typename Form::vector conv_weight{}, conv_bias{};  ///< [inner, Conv], [inner]
+      typename to_mixed::template params<Form> x_proj{};
+      typename to_delta::template params<Form> dt_proj{};
+      typename Form::vector a_log{}, d{};  ///< [inner, State], [inner]
+      typename to_output::template params<Form> out_proj{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const path& at, P&... p) {
+      const auto timed = [&](const path& where, const tensor_info& info, auto&... leaf) {
+        tensor_info changed = info;
+        changed.start = info.kind == role::bias ? &initial_delta : &uniform<rank>;
+        f(where, changed, leaf...);
+      };
+      to_inner::visit(f, at / "in_proj", p.in_proj...);
+      const path filter = at / "conv";
+      // The filters are no linear map: a table that is stored in full and decays.
+      f(filter / "weight", tensor_info{inner, Conv, role::position, 0, &uniform<Conv>},
+        p.conv_weight...);
+      f(filter / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
+      to_mixed::visit(f, at / "x_proj", p.x_proj...);
+      to_delta::visit(timed, at / "dt_proj", p.dt_proj...);
+      // No weight decay on these two, as on biases.
+      f(at / "A_log", tensor_info{inner, State, role::bias, 0, &initial_a_log}, p.a_log...);
+      f(at / "D", tensor_info{1, inner, role::bias, 0, &one}, p.d...);
+      to_output::visit(f, at / "out_proj", p.out_proj...);
+    }
+
+    template <class T>
+    struct cache {
+      T* xz = nullptr;          ///< [rows, 2 inner]
+      T* filtered = nullptr;    ///< [rows, inner] before silu or softplus
+      T* x = nullptr;           ///< [rows, inner] after silu
+      T* dbc = nullptr;         ///< [rows, mixed]
+      T* low = nullptr;         ///< [rows, rank] the first columns of dbc
+      T* delta = nullptr;       ///< [rows, inner]
+      T* gated = nullptr;       ///< [rows, inner]
+      T* window = nullptr;      ///< [batch, Conv - 1, inner] while decoding
+      T* state = nullptr;       ///< [batch, inner, State] while decoding
+      T* boundaries = nullptr;  ///< [batch, blocks, inner, State] while training
+      T *d_xz = nullptr, *d_x = nullptr, *d_dbc = nullptr, *d_low = nullptr, *d_delta = nullptr,
+        *d_gated = nullptr, *d_filtered = nullptr, *partial = nullptr;
+      T* scratch = nullptr;  ///< per thread
+      index scratch_size = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const extents& e) {
+      cache<T> c;
+      const index rows = e.rows();
+      m.product(rows, in, 2 * inner, e);
+      m.product(rows, inner, mixed, e);
+      m.product(rows, rank, inner, e);
+      m.product(rows, inner, out, e);
+      if (e.capacity > 0) {
+        c.window = m.state.take<T>(e.batch * (Conv - 1) * inner);
+        c.state = m.state.take<T>(e.batch * inner * State);
+      }
+      c.xz = m.keep.take<T>(rows * 2 * inner);
+      c.x = m.keep.take<T>(rows * inner);
+      c.dbc = m.keep.take<T>(rows * mixed);
+      c.low = m.keep.take<T>(rows * rank);
+      c.delta = m.keep.take<T>(rows * inner);
+      c.gated = m.keep.take<T>(rows * inner);
+      const index mark = m.scratch.mark();
+      c.filtered = m.scratch.take<T>(rows * inner);
+      if (e.training) {
+        c.boundaries = m.keep.take<T>(e.batch * ops::scan_blocks(e.length) * inner * State);
+        c.d_xz = m.scratch.take<T>(rows * 2 * inner);
+        c.d_x = m.scratch.take<T>(rows * inner);
+        c.d_dbc = m.scratch.take<T>(rows * mixed);
+        c.d_low = m.scratch.take<T>(rows * rank);
+        c.d_delta = m.scratch.take<T>(rows * inner);
+        c.d_gated = m.scratch.take<T>(rows * inner);
+        c.d_filtered = m.scratch.take<T>(rows * inner);
+        c.partial = m.scratch.take<T>(ops::scan_partial(e.batch, e.length, inner, State));
+      }
+      c.scratch_size = ops::scan_scratch(e.length, State, e.training);
+      c.scratch = m.scratch.take<T>(e.threads * c.scratch_size);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> u, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = u.rows();
+      to_inner::template forward<T, S>(p.in_proj, u, {c.xz, rows}, none, ctx);
+      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
+      ops::activation<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.x);
+      to_mixed::template forward<T, S>(p.x_proj, {c.x, rows}, {c.dbc, rows}, none, ctx);
+      ctx.on.threads.each(
+          rows, [&](index row) { std::copy_n(c.dbc + row * mixed, rank, c.low + row * rank); });
+      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.delta, rows}, none, ctx);
+      ops::softplus(ctx.on, rows * inner, c.delta);
+      ops::selective_scan(ctx.on, scan(p, c, ctx));
+      to_output::template forward<T, S>(p.out_proj, {c.gated, rows}, y, none, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> u, view<const T, out> dy, view<T, in> du, cache<T>& c,
+                         context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = u.rows();
+      const auto zero = [&](T* x, index width) { ops::fill(ctx.on, rows * width, T(0), x); };
+      zero(c.d_gated, inner);
+      to_output::template backward<T, S>(p.out_proj, dp.out_proj, {c.gated, rows}, dy,
+                                         {c.d_gated, rows}, none, ctx);
+      ops::selective_scan_backward(
+          ctx.on, scan(p, c, ctx),
+          ops::scan_gradient<T>{c.d_gated, c.d_x, c.d_delta, c.d_dbc + rank, c.d_dbc + rank + State,
+                                c.d_xz + inner, dp.a_log, dp.d, c.partial});
+      // What softplus was taken of is cheap to compute again.
+      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.filtered, rows}, none, ctx);
+      ops::softplus_backward(ctx.on, rows * inner, c.filtered, c.d_delta);
+      zero(c.d_low, rank);
+      to_delta::template backward<T, S>(p.dt_proj, dp.dt_proj, {c.low, rows}, {c.d_delta, rows},
+                                        {c.d_low, rows}, none, ctx);
+      ctx.on.threads.each(
+          rows, [&](index row) { std::copy_n(c.d_low + row * rank, rank, c.d_dbc + row * mixed); });
+      to_mixed::template backward<T, S>(p.x_proj, dp.x_proj, {c.x, rows}, {c.d_dbc, rows},
+                                        {c.d_x, rows}, none, ctx);
+      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
+      zero(c.d_filtered, inner);
+      ops::activation_backward<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.d_x,
+                                                      c.d_filtered);
+      ops::causal_convolution_backward(ctx.on, convolution(p, c, ctx), c.d_filtered, c.d_xz,
+                                       dp.conv_weight, dp.conv_bias);
+      to_inner::template backward<T, S>(p.in_proj, dp.in_proj, u, {c.d_xz, rows}, du, none, ctx);
+    }
+
+    /// Numbers of the state of one sequence; the same for any number of tokens.
+    static constexpr index state_values(index) { return inner * (State + Conv - 1); }
+
+    /// The state of one sequence becomes another's.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      copy_sequence(c.window, (Conv - 1) * inner, from, to, part);
+      copy_sequence(c.state, inner * State, from, to, part);
+    }
+    /// The scan counts 9 for each token and number of the state (zoo D11).
+    static constexpr index flops(const extents& e) {
+      return to_inner::flops(e) + to_mixed::flops(e) + to_delta::flops(e) + to_output::flops(e) +
+             e.rows() * inner * (2 * Conv + 9 * State);
+    }
+
+   private:
+    template <index Width>
+    static double uniform(const path&, index, random_stream& random) {
+      return (2 * random.uniform() - 1) / linnet::detail::root(Width);
+    }
+    static double one(const path&, index, random_stream&) { return 1; }
+    static double initial_a_log(const path&, index i, random_stream&) {
+      return std::log(static_cast<double>(i % State + 1));
+    }
+    /// softplus^-1(dt) with dt log-uniform in [0.001, 0.1].
+    static double initial_delta(const path&, index, random_stream& random) {
+      const double dt = 0.001 * std::pow(100.0, random.uniform());
+      return dt + std::log(-std::expm1(-dt));
+    }
+
+    template <class T, class S>
+    static ops::causal_convolution_call<T> convolution(const params<form::kernel<T, S>>& p,
+                                                       const cache<T>& c, const context<T>& ctx) {
+      return {ctx.batch,     ctx.length,  inner,    Conv,        c.xz,    2 * inner,
+              p.conv_weight, p.conv_bias, c.window, ctx.lengths, ctx.past};
+    }
+    template <class T, class S>
+    static ops::scan_call<T> scan(const params<form::kernel<T, S>>& p, const cache<T>& c,
+                                  const context<T>& ctx) {
+      ops::scan_call<T> s{};
+      s.batch = ctx.batch;
+      s.length = ctx.length;
+      s.channels = inner;
+      s.states = State;
+      s.x = c.x;
+      s.delta = c.delta;
+      s.b = c.dbc + rank;
+      s.c = c.dbc + rank + State;
+      s.bc_stride = mixed;
+      s.z = c.xz + inner;
+      s.z_stride = 2 * inner;
+      s.a_log = p.a_log;
+      s.d = p.d;
+      s.out = c.gated;
+      s.state = c.state;
+      s.boundaries = c.boundaries;
+      s.lengths = ctx.lengths;
+      s.past = ctx.past;
+      s.scratch = c.scratch;
+      s.scratch_size = c.scratch_size;
+      return s;
+    }
+  };
+};
+
+}  // namespace mixer
 
 LINNET_NAMESPACE_END
 /// @file
@@ -17356,6 +18550,294 @@ class text_stream {
   std::size_t waiting_ = 0;   ///< the last of them, which may begin a stop string
   std::size_t complete_ = 0;  ///< bytes of the stop string that ended the text
   bool stopped_ = false;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Adafactor: an optimizer whose memory is one row and one column of each large matrix.
+
+/// @file
+/// Learning-rate schedules.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The learning rate of each step (zoo A10, C9); steps count from 1.
+struct schedule {
+  enum class kind { constant, cosine, inverse_sqrt, inverse_sqrt_linear };
+
+  kind form = kind::constant;
+  double peak = 1e-3;  ///< highest rate; for the inverse square roots the factor
+  double floor = 0;    ///< rate at the end of a cosine
+  index warmup = 0;    ///< steps of warm-up
+  index steps = 1;     ///< last step of a cosine
+
+  /// The same rate throughout.
+  static constexpr schedule constant(double rate) { return {kind::constant, rate, 0, 0, 1}; }
+  /// Linear warm-up to `peak`, then half a cosine down to `floor` at step `steps`.
+  static constexpr schedule cosine(double peak, index warmup, index steps, double floor = 0) {
+    return {kind::cosine, peak, floor, warmup, steps};
+  }
+  /// T5: factor / sqrt(max(t, warmup)), so constant during warm-up.
+  static constexpr schedule inverse_sqrt(index warmup = 10000, double factor = 1) {
+    return {kind::inverse_sqrt, factor, 0, warmup, 1};
+  }
+  /// t5x: factor * min(1, t / warmup) / sqrt(max(t, warmup)).
+  static constexpr schedule inverse_sqrt_linear(index warmup = 20000, double factor = 1) {
+    return {kind::inverse_sqrt_linear, factor, 0, warmup, 1};
+  }
+
+  /// The rate of step `t` >= 1.
+  double at(index t) const {
+    const auto now = static_cast<double>(t), w = static_cast<double>(warmup);
+    switch (form) {
+      case kind::constant:
+        return peak;
+      case kind::cosine: {
+        if (t < warmup) return peak * now / w;
+        if (t >= steps) return floor;
+        const double progress = (now - w) / (static_cast<double>(steps) - w);
+        return floor + 0.5 * (peak - floor) * (1 + std::cos(3.14159265358979323846 * progress));
+      }
+      case kind::inverse_sqrt:
+        return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
+      case kind::inverse_sqrt_linear:
+        return peak * (t < warmup ? now / w : 1) / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
+    }
+    return peak;
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Averages of the squared gradient of one tensor: of its rows and columns, or (without `columns`)
+/// of each value.
+template <class T>
+struct second_moment {
+  T* rows = nullptr;
+  T* columns = nullptr;
+
+  /// Whether a tensor is kept as rows and columns.
+  static constexpr bool factors(const tensor_info& info) {
+    return info.rows >= 128 && info.columns >= 128;
+  }
+};
+/// The form of a params tree that holds these.
+template <class T>
+struct second_moment_form {
+  using matrix = second_moment<T>;
+  using vector = second_moment<T>;
+};
+template <class T>
+constexpr void place(arena& memory, const tensor_info& info, second_moment<T>& leaf) {
+  if (info.kind == role::average) return;  // no gradient, see follow_averages()
+  const bool factored = second_moment<T>::factors(info);
+  leaf.rows = memory.take<T>(factored ? info.rows : info.size());
+  if (factored) leaf.columns = memory.take<T>(info.columns);
+}
+
+/// f(0) + ... + f(n - 1) in eight fixed lanes.
+template <class F>
+double sum_in_lanes(index n, F&& f) {
+  double lane[8] = {};
+  index i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (index k = 0; k < 8; ++k) lane[k] += f(i + k);
+  for (index k = 0; i + k < n; ++k) lane[k] += f(i + k);
+  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+}  // namespace detail
+
+/// Adafactor without momentum (Shazeer and Stern 2018, 1804.04235; zoo A11), as t5x sets it: steps
+/// are relative to the size of the weights, so rates are those of schedule::inverse_sqrt().
+struct adafactor {
+  schedule rate = schedule::inverse_sqrt();
+  double decay = 0.8;           ///< step t keeps 1 - t^-decay of the averages
+  double clip = 1;              ///< largest RMS of a tensor's update
+  double eps_gradient = 1e-30;  ///< added to squared gradients
+  double eps_weights = 1e-3;    ///< smallest size that the RMS of a tensor's weights counts as
+
+  /// What checkpoints call it.
+  static constexpr std::string_view name() { return "adafactor"; }
+
+  /// What it remembers: moving averages of the squared gradient; of a tensor with 128 rows and
+  /// columns or more those of its rows and of its columns alone.
+  template <class M, class T>
+  class state {
+   public:
+    static constexpr index bytes() { return moments::bytes() + sums(nullptr, 0).bytes; }
+    state() : memory_(sums(nullptr, 0).bytes) {}
+    bool valid() const { return moments_.valid() && memory_.data(); }
+    /// Calls f(name, bytes) for each block of memory that continuing needs.
+    template <class F>
+    void visit(F&& f) {
+      f("second", moments_.block());
+    }
+
+   private:
+    friend adafactor;
+    using moments = detail::tensor_block<M, detail::second_moment_form<T>>;
+
+    /// Temporary sums over one tensor: of the squares in each line (a row, or some values of a
+    /// tensor that is not factored) of its weights and of its update; and its columns.
+    struct sums {
+      double *weights = nullptr, *updates = nullptr, *columns = nullptr;
+      index bytes = 0;
+
+      constexpr sums(void* block, index size) {
+        index lines = 1, most = 1;
+        M::visit(
+            [&](const path&, const tensor_info& info) {
+              const bool factored = detail::second_moment<T>::factors(info);
+              lines = (std::max)(lines, factored ? info.rows : pieces(info.size()));
+              most = (std::max)(most, factored ? info.columns : 1);
+            },
+            path{});
+        arena all = block ? arena(block, size) : arena();
+        weights = all.template take<double>(lines);
+        updates = all.template take<double>(lines);
+        columns = all.template take<double>(most);
+        bytes = all.peak();
+      }
+    };
+
+    moments moments_;
+    memory_block memory_;
+  };
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team; sums
+  /// run in a fixed order, so any number of threads gives the same bits.
+  template <class M, class T>
+  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    const typename state<M, T>::sums sums(s.memory_.data(), s.memory_.size());
+    const double lr = rate.at(t), keep = 1 - std::pow(static_cast<double>(t), -decay);
+    M::visit(
+        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& v) {
+          if (info.kind == role::average) return;
+          T* data = nullptr;
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+            data = values;
+          else
+            data = values.data;
+          if (v.columns)
+            by_rows_and_columns(on, info, lr, keep, gradient_scale, gradient, v, data, sums);
+          else
+            by_values(on, info, lr, keep, gradient_scale, gradient, v.rows, data, sums);
+        },
+        path{}, w.tree(), g.tree(), s.moments_.tree());
+  }
+
+ private:
+  static constexpr index piece = 4096;  // values of a line, where a tensor is not factored
+  static constexpr index pieces(index n) { return (n + piece - 1) / piece; }
+
+  /// The average with another squared gradient.
+  double follow(double keep, double average, double square) const {
+    return keep * average + (1 - keep) * (square + eps_gradient);
+  }
+  /// Rate of a tensor, from the squares of its weights and of its update.
+  template <class Sums>
+  double step_of(const tensor_info& info, index lines, double lr, const Sums& sums) const {
+    double weights = 0, updates = 0;
+    for (index i = 0; i < lines; ++i) {
+      weights += sums.weights[i];
+      updates += sums.updates[i];
+    }
+    const auto n = static_cast<double>(info.size());
+    return lr * (std::max)(eps_weights, std::sqrt(weights / n)) /
+           (std::max)(1.0, std::sqrt(updates / n) / clip);
+  }
+
+  /// u = g / sqrt(v) for each value.
+  template <class T, class Sums>
+  void by_values(const ops::machine& on, const tensor_info& info, double lr, double keep,
+                 double scale, const T* g, T* v, T* w, const Sums& sums) const {
+    const index lines = pieces(info.size());
+    const auto count_at = [&](index at) { return (std::min)(piece, info.size() - at); };
+    on.threads.each(lines, [&](index line) {
+      const index at = line * piece, count = count_at(at);
+      for (index i = at; i < at + count; ++i) {
+        const double x = scale * static_cast<double>(g[i]);
+        v[i] = static_cast<T>(follow(keep, static_cast<double>(v[i]), x * x));
+      }
+      sums.updates[line] = detail::sum_in_lanes(count, [&](index i) {
+        const double x = scale * static_cast<double>(g[at + i]);
+        return x * x / static_cast<double>(v[at + i]);
+      });
+      sums.weights[line] = squares(count, w + at);
+    });
+    const double step = scale * step_of(info, lines, lr, sums);
+    on.threads.each(lines, [&](index line) {
+      const index at = line * piece, count = count_at(at);
+      for (index i = at; i < at + count; ++i)
+        w[i] = static_cast<T>(static_cast<double>(w[i]) - step * static_cast<double>(g[i]) /
+                                                              std::sqrt(static_cast<double>(v[i])));
+    });
+  }
+
+  /// u = g / sqrt(v) with v[i, j] = rows[i] columns[j] / mean(rows), so u is g times a factor of
+  /// its row and one of its column.
+  template <class T, class Sums>
+  void by_rows_and_columns(const ops::machine& on, const tensor_info& info, double lr, double keep,
+                           double scale, const T* g, const detail::second_moment<T>& v, T* w,
+                           const Sums& sums) const {
+    const index m = info.rows, n = info.columns;
+    const double square = scale * scale;
+    on.threads.each(m, [&](index i) {
+      v.rows[i] = static_cast<T>(follow(keep, static_cast<double>(v.rows[i]),
+                                        square * squares(n, g + i * n) / static_cast<double>(n)));
+      sums.weights[i] = squares(n, w + i * n);
+    });
+    ops::detail::in_slices<double>(on, n, [&](index at, index count) {
+      double* const factor = sums.columns + at;
+      T* const average = v.columns + at;
+      std::fill_n(factor, count, 0.0);
+      for (index i = 0; i < m; ++i)
+        for (index j = 0; j < count; ++j) {
+          const auto x = static_cast<double>(g[i * n + at + j]);
+          factor[j] += x * x;
+        }
+      for (index j = 0; j < count; ++j) {
+        average[j] = static_cast<T>(follow(keep, static_cast<double>(average[j]),
+                                           square * factor[j] / static_cast<double>(m)));
+        factor[j] = 1 / std::sqrt(static_cast<double>(average[j]));
+      }
+    });
+    double mean = 0;
+    for (index i = 0; i < m; ++i) mean += static_cast<double>(v.rows[i]);
+    mean /= static_cast<double>(m);
+    const auto row_factor = [&](index i) {
+      return scale * std::sqrt(mean / static_cast<double>(v.rows[i]));
+    };
+    on.threads.each(m, [&](index i) {
+      const T* const x = g + i * n;
+      const double factor = row_factor(i);
+      sums.updates[i] = detail::sum_in_lanes(n, [&](index j) {
+        const double u = factor * static_cast<double>(x[j]) * sums.columns[j];
+        return u * u;
+      });
+    });
+    const double step = step_of(info, m, lr, sums);
+    on.threads.each(m, [&](index i) {
+      const T* const x = g + i * n;
+      T* const y = w + i * n;
+      const double factor = step * row_factor(i);
+      for (index j = 0; j < n; ++j)
+        y[j] = static_cast<T>(static_cast<double>(y[j]) -
+                              factor * static_cast<double>(x[j]) * sums.columns[j]);
+    });
+  }
+
+  template <class T>
+  static double squares(index n, const T* x) {
+    return detail::sum_in_lanes(
+        n, [&](index i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); });
+  }
 };
 
 LINNET_NAMESPACE_END
@@ -17591,6 +19073,68 @@ LINNET_NAMESPACE_END
 /// in memory that is planned once.
 
 /// @file
+/// AdamW. Any class with its members is an optimizer that a trainer can use.
+
+LINNET_NAMESPACE_BEGIN
+
+/// AdamW (Loshchilov and Hutter 2019; zoo H): decay is decoupled and applies to tensors with two
+/// dimensions only.
+struct adamw {
+  schedule rate = schedule::constant(1e-3);
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double decay = 0.01;
+
+  /// What checkpoints call it.
+  static constexpr std::string_view name() { return "adamw"; }
+
+  /// What it remembers of each tensor: moving averages of the gradient and of its square.
+  template <class M, class T>
+  struct state {
+    gradients<M, T> first, second;
+
+    static constexpr index bytes() { return 2 * gradients<M, T>::bytes(); }
+    bool valid() const { return first.valid() && second.valid(); }
+    /// Calls f(name, bytes) for each block of memory that continuing needs.
+    template <class F>
+    void visit(F&& f) {
+      f("first", first.block());
+      f("second", second.block());
+    }
+  };
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
+  template <class M, class T>
+  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    const double lr = rate.at(t);
+    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
+    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
+    M::visit(
+        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& m,
+            auto& v) {
+          T* data = nullptr;
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+            data = values;
+          else
+            data = values.data;
+          ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
+            simd::dispatch(on.level, [&](auto k) {
+              // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
+              decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
+                                             T(lr * correct2 / correct1), T(eps * correct2),
+                                             info.decays() ? T(lr * decay) : T(0), gradient + at,
+                                             m + at, v + at, data + at);
+            });
+          });
+        },
+        path{}, w.tree(), g.tree(), s.first.tree(), s.second.tree());
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
 /// Tensors that follow running averages instead of a gradient, such as the centroids of
 /// attention::routing (zoo D7).
 
@@ -17632,107 +19176,14 @@ void follow_averages(const ops::machine& on, double keep, gradients<M, T>& g, we
 }
 
 LINNET_NAMESPACE_END
-/// @file
-/// Learning-rate schedules and optimizers.
 
 LINNET_NAMESPACE_BEGIN
 
-/// The learning rate of each step (zoo A10, C9); steps count from 1.
-struct schedule {
-  enum class kind { constant, cosine, inverse_sqrt, inverse_sqrt_linear };
-
-  kind form = kind::constant;
-  double peak = 1e-3;  ///< highest rate; for the inverse square roots the factor
-  double floor = 0;    ///< rate at the end of a cosine
-  index warmup = 0;    ///< steps of warm-up
-  index steps = 1;     ///< last step of a cosine
-
-  /// The same rate throughout.
-  static constexpr schedule constant(double rate) { return {kind::constant, rate, 0, 0, 1}; }
-  /// Linear warm-up to `peak`, then half a cosine down to `floor` at step `steps`.
-  static constexpr schedule cosine(double peak, index warmup, index steps, double floor = 0) {
-    return {kind::cosine, peak, floor, warmup, steps};
-  }
-  /// T5: factor / sqrt(max(t, warmup)), so constant during warm-up.
-  static constexpr schedule inverse_sqrt(index warmup = 10000, double factor = 1) {
-    return {kind::inverse_sqrt, factor, 0, warmup, 1};
-  }
-  /// t5x: factor * min(1, t / warmup) / sqrt(max(t, warmup)).
-  static constexpr schedule inverse_sqrt_linear(index warmup = 20000, double factor = 1) {
-    return {kind::inverse_sqrt_linear, factor, 0, warmup, 1};
-  }
-
-  /// The rate of step `t` >= 1.
-  double at(index t) const {
-    const auto now = static_cast<double>(t), w = static_cast<double>(warmup);
-    switch (form) {
-      case kind::constant:
-        return peak;
-      case kind::cosine: {
-        if (t < warmup) return peak * now / w;
-        if (t >= steps) return floor;
-        const double progress = (now - w) / (static_cast<double>(steps) - w);
-        return floor + 0.5 * (peak - floor) * (1 + std::cos(3.14159265358979323846 * progress));
-      }
-      case kind::inverse_sqrt:
-        return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
-      case kind::inverse_sqrt_linear:
-        return peak * (t < warmup ? now / w : 1) / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
-    }
-    return peak;
-  }
+/// What a trainer does after a loss or a gradient that is not finite. The weights stay in any case.
+enum class bad_step {
+  skip,  ///< leaves the step out and goes on
+  stop   ///< leaves it out and refuses all others, see trainer::stopped()
 };
-
-/// AdamW (Loshchilov and Hutter 2019; zoo H): decay is decoupled and applies to tensors with two
-/// dimensions only.
-struct adamw {
-  schedule rate = schedule::constant(1e-3);
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  double decay = 0.01;
-
-  /// What it remembers of each tensor: moving averages of the gradient and of its square.
-  template <class M, class T>
-  struct state {
-    gradients<M, T> first, second;
-
-    static constexpr index bytes() { return 2 * gradients<M, T>::bytes(); }
-    bool valid() const { return first.valid() && second.valid(); }
-  };
-
-  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
-  template <class M, class T>
-  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g,
-              state<M, T>& s, weights<M, T>& w) const {
-    const double lr = rate.at(t);
-    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
-    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
-    M::visit(
-        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& m,
-            auto& v) {
-          T* data = nullptr;
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-            data = values;
-          else
-            data = values.data;
-          ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
-            simd::dispatch(on.level, [&](auto k) {
-              // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
-              decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
-                                             T(lr * correct2 / correct1), T(eps * correct2),
-                                             info.decays() ? T(lr * decay) : T(0), gradient + at,
-                                             m + at, v + at, data + at);
-            });
-          });
-        },
-        path{}, w.tree(), g.tree(), s.first.tree(), s.second.tree());
-  }
-};
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
 
 /// How a trainer trains, besides its optimizer.
 struct training {
@@ -17741,6 +19192,21 @@ struct training {
   double z_loss = 0;       ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
   std::uint64_t seed = 0;  ///< of the dropout masks
   double average = 0.999;  ///< share of a running average that a step keeps (zoo D7)
+  bad_step if_not_finite = bad_step::skip;
+};
+
+/// How far a trainer is. With its blocks of memory, see trainer::visit_state(), all that a run
+/// consists of.
+struct training_progress {
+  index steps = 0;    ///< taken
+  index skipped = 0;  ///< left out because loss or gradient was not finite
+  index tokens = 0;   ///< accumulated since the last step
+  index samples = 0;  ///< likewise
+  double nats = 0;    ///< likewise: their loss
+  double norm = 0;    ///< global gradient norm of the last step, before clipping
+
+  /// Whether gradients have been accumulated that no step has used yet.
+  constexpr bool accumulating() const { return samples > 0; }
 };
 
 namespace detail {
@@ -17792,6 +19258,8 @@ class trainer {
 
  public:
   using model = M;
+  using scalar = T;
+  using optimizer_type = Optimizer;
   using batch = typename M::batch;
 
   /// Exact bytes that a trainer with these limits allocates.
@@ -17832,33 +19300,36 @@ class trainer {
   }
 
   /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
-  /// NaN for a batch that does not fit the limits or the vocabulary.
+  /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped().
   double step(const batch& b) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused().mean();
+    if (stopped_ || !M::accepts(b, limits_)) return loss_sum::refused().mean();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
       if (on.threads.rank() == 0) loss = sum;
-      apply(on, tokens_ + sum.tokens);
+      apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
     });
     finish();
     return loss.mean();
   }
   /// Adds the gradient of one part of a larger batch; update() then takes the step.
   loss_sum accumulate(const batch& b) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    if (stopped_ || !M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum = add_gradients(on, b);
       if (on.threads.rank() == 0) loss = sum;
     });
-    tokens_ += loss.tokens;
-    samples_ += b.batch;
+    progress_.tokens += loss.tokens;
+    progress_.samples += b.batch;
+    progress_.nats += loss.nats;
     return loss;
   }
   /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
   void update() {
-    run(limits_, work_.converted, [&](const ops::machine& on) { apply(on, tokens_); });
+    if (stopped_) return;
+    run(limits_, work_.converted,
+        [&](const ops::machine& on) { apply(on, progress_.tokens, progress_.nats); });
     finish();
   }
   /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
@@ -17884,11 +19355,42 @@ class trainer {
   /// The packed weights, current after each step.
   const packed<M, T, S>& current() const { return packed_; }
   /// Global gradient norm of the last step, before clipping.
-  double gradient_norm() const { return norm_; }
+  double gradient_norm() const { return progress_.norm; }
   /// Steps taken.
-  index steps() const { return step_; }
-  /// Steps left out because the gradient was not finite.
-  index skipped() const { return skipped_; }
+  index steps() const { return progress_.steps; }
+  /// Steps left out because loss or gradient was not finite, or no label counted.
+  index skipped() const { return progress_.skipped; }
+  /// Whether training::if_not_finite has stopped it. The weights are those of the last good step;
+  /// resume() starts it again.
+  bool stopped() const { return stopped_; }
+  /// All counters.
+  const training_progress& progress() const { return progress_; }
+  /// Calls f(name, bytes) for each block of memory that a run consists of: the weights, what the
+  /// optimizer remembers, and the accumulated gradients, which are zero unless
+  /// progress().accumulating(). Blocks and progress() that are written back into a trainer of the
+  /// same type continue with the same bits (on any number of threads, at the same
+  /// instruction-set level and settings).
+  template <class F>
+  void visit_state(F&& f) {
+    using state = typename Optimizer::template state<M, T>;
+    f("weights", weights_->block());
+    if constexpr (state::bytes() > 0) {
+      static_assert(
+          requires { state_.visit(f); },
+          "linnet::trainer: the optimizer's state needs a visit(f) that calls f(name, "
+          "bytes) for each block of memory that continuing needs, as adamw::state has");
+      state_.visit([&](std::string_view name, std::span<std::byte> bytes) {
+        f("optimizer." + std::string(name), bytes);
+      });
+    }
+    f("gradients", gradients_.block());
+  }
+  /// Goes on from `at`, after the blocks that visit_state() shows have been written.
+  void resume(const training_progress& at) {
+    progress_ = at;
+    stopped_ = false;
+    refresh();
+  }
   /// The optimizer, whose settings may be changed between steps.
   Optimizer& optimizer() { return optimizer_; }
 
@@ -17912,33 +19414,37 @@ class trainer {
     return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
   }
   loss_sum add_gradients(const ops::machine& on, const batch& b) {
-    const dropout_key key{how_.seed, static_cast<std::uint64_t>(step_), samples_, how_.dropout};
+    const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
+                          how_.dropout};
     return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
                                   nullptr, how_.z_loss);
   }
-  /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over.
-  void apply(const ops::machine& on, index tokens) {
+  /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
+  /// `nats` their loss.
+  void apply(const ops::machine& on, index tokens, double nats) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
     const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
-    const bool usable = is_finite(norm) && tokens > 0;
+    const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
     if (usable) {
       const double clip = how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
       follow_averages(on, how_.average, gradients_, *weights_);
-      optimizer_.update(on, step_ + 1, share * clip, gradients_, state_, *weights_);
+      optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
       detail::pack_into(on, *weights_, packed_);
     }
     M::visit([&](const path&, const tensor_info& info,
                  auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
              path{}, gradients_.tree());
     on.threads.once([&] {
-      norm_ = norm;
+      progress_.norm = norm;
       usable_ = usable;
+      stopped_ = !finite && how_.if_not_finite == bad_step::stop;
     });
   }
   void finish() {
-    step_ += usable_;
-    skipped_ += !usable_;
-    tokens_ = samples_ = 0;
+    progress_.steps += usable_;
+    progress_.skipped += !usable_;
+    progress_.tokens = progress_.samples = 0;
+    progress_.nats = 0;
   }
 
   weights<M, T>* weights_;
@@ -17951,9 +19457,8 @@ class trainer {
   typename Optimizer::template state<M, T> state_;
   detail::placed_workspace<M, T> work_{};
   double* partial_ = nullptr;
-  double norm_ = 0;
-  bool usable_ = true;
-  index step_ = 0, skipped_ = 0, tokens_ = 0, samples_ = 0;
+  training_progress progress_;
+  bool usable_ = true, stopped_ = false;
 };
 
 LINNET_NAMESPACE_END

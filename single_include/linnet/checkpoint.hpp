@@ -1,0 +1,475 @@
+// linnet 0.1.0: small language models in C++20.
+// Written by tools/amalgamate.py from include/linnet/checkpoint.hpp: do not edit.
+//
+// MIT License
+//
+// Copyright (c) 2026 linnet authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#pragma once
+/// @file
+/// Opt-in: checkpoints of training that can be continued without a difference. Needs xxhash (its
+/// header alone).
+
+/// @file
+/// Checkpoints: files from which training continues with the same bits. Opt-in, through
+/// linnet/checkpoint.hpp.
+
+/// @file
+/// Files of named sections with checksums: a strict reader that trusts nothing in the file, and a
+/// writer. Opt-in, through linnet/checkpoint.hpp; the one place that includes xxhash. Numbers are
+/// little-endian and not aligned:
+///
+///     8 bytes  "linnetCP"
+///     4        version; all versions have these 16 bytes, the table and its checksum
+///     4        size of the table
+///     table    number of facts, number of sections (4 bytes each); for each fact its key and
+///              value, for each section its name, size and XXH3 checksum (8 bytes each); a text
+///              is its size (4 bytes) and its bytes
+///     8        XXH3 checksum of all before
+///     ...      the sections' bytes, one after another, to the end of the file
+
+#include <algorithm>
+
+#ifndef XXH_INLINE_ALL
+#define XXH_INLINE_ALL
+#endif
+#include <xxhash.h>
+
+/// @file
+/// Files that outlive a loss of power, with the one before kept (POSIX).
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <linnet/linnet.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The name under which the file before is kept.
+inline std::string previous_of(const std::string& path) { return path + ".previous"; }
+
+/// Whether there is anything of that name.
+inline bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+
+/// A file_writer that waits for the disk. At every moment the old or the new file is there as a
+/// whole, under its name or as previous_of() it.
+class durable_writer : public file_writer {
+ public:
+  using file_writer::file_writer;
+
+  /// Writes everything to the disk, keeps what was there as previous_of(path), and then gives the
+  /// file its name.
+  result<void> commit() {
+    const std::string previous = previous_of(path_);
+    bool kept = false;
+    if (file_ && failure_ == 0) {
+      errno = 0;
+      if (std::fflush(file_.get()) != 0 || ::fsync(::fileno(file_.get())) != 0)
+        failure_ = errno != 0 ? errno : EIO;
+      struct stat old {};
+      if (failure_ == 0 && ::stat(path_.c_str(), &old) == 0) {
+        // A second name, so that the file is never without its own; not all file systems have them.
+        if (S_ISREG(old.st_mode)) std::remove(previous.c_str());
+        kept = S_ISREG(old.st_mode) && (::link(path_.c_str(), previous.c_str()) == 0 ||
+                                        std::rename(path_.c_str(), previous.c_str()) == 0);
+        if (!kept) failure_ = S_ISREG(old.st_mode) ? errno : EEXIST;
+      }
+    }
+    const result<void> done = file_writer::commit();
+    if (!done) {
+      if (kept) std::rename(previous.c_str(), path_.c_str());
+      return done;
+    }
+    return sync_folder();
+  }
+
+ private:
+  /// Makes the names last.
+  result<void> sync_folder() const {
+    const std::size_t slash = path_.rfind('/');
+    const std::string folder = slash == path_.npos ? "." : path_.substr(0, slash + 1);
+    const int number = ::open(folder.c_str(), O_RDONLY);
+    if (number < 0) return {};  // may be written but not read
+    // EINVAL: a file system that has no such thing
+    const int failure = ::fsync(number) == 0 || errno == EINVAL ? 0 : errno;
+    ::close(number);
+    return failure == 0 ? result<void>() : file_error(path_, "its name on the disk", failure);
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Some bytes under a name.
+struct section {
+  std::string name;
+  std::span<const std::byte> bytes{};
+};
+
+namespace detail {
+
+inline constexpr std::string_view sections_magic = "linnetCP";
+inline constexpr std::uint32_t sections_version = 1;
+inline constexpr std::size_t longest_sections_table = 1 << 20;
+
+inline std::uint64_t checksum(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
+/// What a file of sections says. The sections' bytes are the file's.
+struct section_file {
+  std::vector<fact> facts;
+  std::vector<section> sections;
+
+  const section* find(std::string_view name) const {
+    const auto at = std::ranges::find(sections, name, &section::name);
+    return at != sections.end() ? &*at : nullptr;
+  }
+};
+
+/// Takes values from the front of some bytes, as long as there are enough.
+struct section_reader {
+  std::span<const std::byte> rest;
+  bool good = true;
+
+  std::span<const std::byte> bytes(std::uint64_t n) {
+    good = good && n <= rest.size();
+    if (!good) return {};
+    const auto taken = rest.first(static_cast<std::size_t>(n));
+    rest = rest.subspan(taken.size());
+    return taken;
+  }
+  template <class T>
+  T number() {
+    const auto from = bytes(sizeof(T));
+    return good ? load_as<T>(from.data()) : T{};
+  }
+  std::string text() {
+    const auto from = bytes(number<std::uint32_t>());
+    return {reinterpret_cast<const char*>(from.data()), from.size()};
+  }
+};
+
+/// Reads a file of sections and verifies every byte of it. `where` names it in errors. Errors:
+/// errc::malformed, errc::unsupported (another version).
+inline result<section_file> parse_sections(std::span<const std::byte> bytes,
+                                           const std::string& where) {
+  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::malformed, where, printable(what), std::move(expected), std::move(got)};
+  };
+  section_reader file{bytes};
+  const auto magic = file.bytes(sections_magic.size());
+  if (!std::ranges::equal(magic, std::as_bytes(std::span(sections_magic))))
+    return wrong("", "a checkpoint, which begins with linnetCP", "another beginning");
+  const auto version = file.number<std::uint32_t>();
+  const std::uint64_t table_size = file.number<std::uint32_t>();
+  section_reader table{file.bytes(table_size)};
+  const auto head = bytes.first(bytes.size() - file.rest.size());
+  const auto sum = file.number<std::uint64_t>();
+  if (!file.good || table_size > longest_sections_table)
+    return wrong("header", "a table and its checksum", "another size or the end of the file");
+  if (sum != checksum(head)) return wrong("header", "bytes of its checksum", "others");
+  if (version != sections_version)
+    return error{errc::unsupported, where, "version", std::to_string(sections_version),
+                 std::to_string(version)};
+
+  // Every fact and section takes some bytes of the table, so these loops end.
+  section_file all;
+  const auto facts = table.number<std::uint32_t>(), sections = table.number<std::uint32_t>();
+  for (std::uint32_t i = 0; i < facts && table.good; ++i) {
+    std::string key = table.text();
+    all.facts.push_back({std::move(key), table.text()});
+  }
+  for (std::uint32_t i = 0; i < sections && table.good; ++i) {
+    section next{table.text()};
+    const auto size = table.number<std::uint64_t>(), expected = table.number<std::uint64_t>();
+    if (!table.good) break;
+    next.bytes = file.bytes(size);
+    if (!file.good)
+      return wrong(next.name, std::to_string(size) + " bytes",
+                   std::to_string(file.rest.size()) + " up to the end of the file");
+    if (checksum(next.bytes) != expected)
+      return wrong(next.name, "bytes of its checksum", "others");
+    all.sections.push_back(std::move(next));
+  }
+  if (!table.good || !table.rest.empty())
+    return wrong("header", "as many facts and sections as it says", "others");
+  if (!file.rest.empty())
+    return wrong("", "the end of the file after the last section",
+                 std::to_string(file.rest.size()) + " bytes more");
+  std::vector<std::string_view> names;
+  for (const section& one : all.sections) names.push_back(one.name);
+  std::ranges::sort(names);
+  if (const auto twice = std::ranges::adjacent_find(names); twice != names.end())
+    return wrong(std::string(*twice), "one section of this name", "two");
+  return all;
+}
+
+/// Everything before the sections' bytes.
+inline std::string sections_head(const std::vector<fact>& facts,
+                                 const std::vector<section>& sections) {
+  std::string head(sections_magic);
+  const auto number = [&](auto value) {
+    head.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  const auto text = [&](const std::string& value) {
+    number(static_cast<std::uint32_t>(value.size()));
+    head += value;
+  };
+  number(sections_version);
+  const std::size_t size_at = head.size();
+  number(std::uint32_t{0});
+  const std::size_t table_at = head.size();
+  number(static_cast<std::uint32_t>(facts.size()));
+  number(static_cast<std::uint32_t>(sections.size()));
+  for (const fact& one : facts) {
+    text(one.key);
+    text(one.value);
+  }
+  for (const section& one : sections) {
+    text(one.name);
+    number(std::uint64_t{one.bytes.size()});
+    number(checksum(one.bytes));
+  }
+  const auto size = static_cast<std::uint32_t>(head.size() - table_at);
+  __builtin_memcpy(head.data() + size_at, &size, sizeof size);
+  number(checksum(std::as_bytes(std::span(head))));
+  return head;
+}
+
+/// Writes a file of sections, the one before kept as previous_of(path). Errors: errc::io,
+/// errc::invalid (names that are too many or not unique).
+inline result<void> write_sections(const std::string& path, const std::vector<fact>& facts,
+                                   const std::vector<section>& sections) {
+  for (std::size_t i = 0; i < sections.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (sections[i].name == sections[j].name)
+        return error{errc::invalid, path, printable(sections[i].name), "one section of this name",
+                     "two"};
+  const std::string head = sections_head(facts, sections);
+  if (head.size() > longest_sections_table)
+    return error{errc::invalid, path, "names of sections",
+                 "at most " + std::to_string(longest_sections_table) + " bytes",
+                 std::to_string(head.size())};
+  durable_writer file(path);
+  file.write(std::as_bytes(std::span(head)));
+  for (const section& one : sections) file.write(one.bytes);
+  return file.commit();
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The bytes of `object`, which has to live as long, as a section of a checkpoint: a position in
+/// the data, a random_stream.
+template <class T>
+section as_section(std::string name, const T& object) {
+  static_assert(std::is_trivially_copyable_v<T>, "linnet::as_section: an object that is its bytes");
+  return {std::move(name), std::as_bytes(std::span(&object, 1))};
+}
+
+/// What a checkpoint held besides the trainer's state.
+struct checkpoint {
+  /// A section of your own.
+  struct entry {
+    std::string name;
+    std::vector<std::byte> bytes;
+  };
+  std::string path;          ///< the file that was read
+  std::string note;          ///< if that is the one before: what is wrong with the newest
+  std::vector<entry> own{};  ///< in the order in which they were saved
+
+  /// The bytes of the section of that name, or null.
+  const std::vector<std::byte>* find(std::string_view name) const {
+    const auto at = std::ranges::find(own, name, &entry::name);
+    return at != own.end() ? &at->bytes : nullptr;
+  }
+  /// Sets `object` to what as_section() wrote; false, and unchanged, without such a section.
+  template <class T>
+  bool read(std::string_view name, T& object) const {
+    static_assert(std::is_trivially_copyable_v<T>);
+    const std::vector<std::byte>* const bytes = find(name);
+    if (!bytes || bytes->size() != sizeof object) return false;
+    __builtin_memcpy(&object, bytes->data(), sizeof object);
+    return true;
+  }
+};
+
+namespace detail {
+
+/// Begins the names of the trainer's sections.
+inline constexpr std::string_view reserved = "linnet.";
+
+/// What a checkpoint says about the type of its trainer: the facts about the model, and a digest of
+/// the names and shapes of its tensors for what they do not say.
+template <class Trainer>
+std::vector<fact> trainer_facts() {
+  using M = typename Trainer::model;
+  using optimizer = typename Trainer::optimizer_type;
+  std::vector<fact> all = facts_of<M>();
+  std::string tensors;
+  M::visit(
+      [&](const path& at, const tensor_info& info) {
+        tensors += at.str() + ' ' + std::to_string(info.rows) + ' ' + std::to_string(info.columns);
+        tensors += '\n';
+      },
+      path{});
+  all.push_back({"tensors", std::to_string(checksum(std::as_bytes(std::span(tensors))))});
+  all.push_back({"scalar", std::is_same_v<typename Trainer::scalar, double> ? "f64" : "f32"});
+  if constexpr (requires { optimizer::name(); })
+    all.push_back({"optimizer", std::string(optimizer::name())});
+  else
+    all.push_back({"optimizer", "custom"});
+  return all;
+}
+
+/// Calls f(name, bytes) for each block of the trainer that a checkpoint at `progress` holds.
+template <class Trainer, class F>
+void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
+  train.visit_state([&](std::string_view name, std::span<std::byte> bytes) {
+    if (name != "gradients" || progress.accumulating())
+      f(std::string(reserved).append(name), bytes);
+  });
+}
+
+}  // namespace detail
+
+/// Writes all that a run consists of, and sections of your own (whose names must not begin with
+/// "linnet."), between any two calls of the trainer. The file is complete on the disk before it
+/// gets its name; the one before is kept as `path`.previous. Settings (of the optimizer, of the
+/// trainer, limits) belong to the program. Errors: errc::io; errc::invalid (a name; a trainer that
+/// stopped(), so that the last good checkpoint stays).
+template <class Trainer>
+result<void> save_checkpoint(const std::string& path, Trainer& train,
+                             const std::vector<section>& own = {}) {
+  const training_progress progress = train.progress();
+  if (train.stopped())
+    return error{errc::invalid, path, "trainer", "one that goes on",
+                 "one that a loss or gradient that was not finite stopped after step " +
+                     std::to_string(progress.steps)};
+  std::vector<section> sections{as_section(std::string(detail::reserved) + "progress", progress)};
+  detail::visit_blocks(train, progress, [&](std::string name, std::span<const std::byte> bytes) {
+    sections.push_back({std::move(name), bytes});
+  });
+  for (const section& one : own) {
+    if (one.name.starts_with(detail::reserved))
+      return error{errc::invalid, path, detail::printable(one.name),
+                   "a name that does not begin with linnet.", "this one"};
+    sections.push_back(one);
+  }
+  return detail::write_sections(path, detail::trainer_facts<Trainer>(), sections);
+}
+
+/// Puts the trainer where save_checkpoint() found one of the same type, from the bytes of a file
+/// that `where` names in errors. The trainer is untouched unless all of it fits. Errors:
+/// errc::malformed (damage), errc::unsupported (another version), errc::mismatch (another model,
+/// scalar type or optimizer), errc::missing.
+template <class Trainer>
+result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
+                                   const std::string& where = "checkpoint") {
+  const auto file = detail::parse_sections(bytes, where);
+  if (!file) return file.error();
+  for (const detail::fact& one : detail::trainer_facts<Trainer>()) {
+    const auto said = std::ranges::find(file->facts, one.key, &detail::fact::key);
+    const bool there = said != file->facts.end();
+    if (!there || said->value != one.value)
+      return error{errc::mismatch, where, one.key, one.value + " (the trainer's type)",
+                   there ? detail::printable(said->value) : "nothing"};
+  }
+
+  std::optional<error> failure;
+  std::size_t used = 0;
+  const auto look_up = [&](const std::string& name, std::size_t size) {
+    const section* const found = file->find(name);
+    if (found && found->bytes.size() == size) return ++used, found;
+    if (!failure)
+      failure = error{found ? errc::mismatch : errc::missing, where, name,
+                      std::to_string(size) + " bytes",
+                      found ? std::to_string(found->bytes.size()) : "no such section"};
+    return static_cast<const section*>(nullptr);
+  };
+  training_progress progress;
+  const section* const counters =
+      look_up(std::string(detail::reserved) + "progress", sizeof progress);
+  if (!counters) return *failure;
+  __builtin_memcpy(&progress, counters->bytes.data(), sizeof progress);
+  for (const index count : {progress.steps, progress.skipped, progress.tokens, progress.samples})
+    if (count < 0)
+      return error{errc::malformed, where, counters->name, "counts", std::to_string(count)};
+  struct block {
+    std::span<std::byte> to;
+    const section* from;
+  };
+  std::vector<block> blocks;
+  detail::visit_blocks(train, progress, [&](const std::string& name, std::span<std::byte> to) {
+    blocks.push_back({to, look_up(name, to.size())});
+  });
+  if (failure) return *failure;
+
+  checkpoint all{where, {}};
+  for (const section& one : file->sections)
+    if (!one.name.starts_with(detail::reserved))
+      all.own.push_back({one.name, {one.bytes.begin(), one.bytes.end()}});
+  if (used + all.own.size() != file->sections.size())
+    return error{errc::mismatch, where, "sections", std::to_string(used) + " of the trainer",
+                 std::to_string(file->sections.size() - all.own.size())};
+  train.visit_state([](std::string_view name, std::span<std::byte> to) {
+    if (name == "gradients") std::ranges::fill(to, std::byte{0});
+  });
+  for (const block& one : blocks) std::ranges::copy(one.from->bytes, one.to.begin());
+  train.resume(progress);
+  return all;
+}
+
+/// The same from a file. If it is absent or damaged, from `path`.previous; note then says what
+/// was wrong, and a damaged file is set aside as `path`.damaged. Errors also: errc::io,
+/// errc::out_of_memory; errc::missing if neither file is there.
+template <class Trainer>
+result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) {
+  const auto load = [&](const std::string& name) -> result<checkpoint> {
+    const auto file = read_file(name);
+    return file ? load_checkpoint(file->bytes(), train, name) : result<checkpoint>(file.error());
+  };
+  const std::string previous = detail::previous_of(path);
+  auto newest = load(path);
+  if (newest || !detail::exists(previous)) {
+    if (newest || detail::exists(path)) return newest;
+    return error{errc::missing, path, "", "a checkpoint", "none"};
+  }
+  const error why = newest.error();
+  if (why.code != errc::io && why.code != errc::malformed) return newest;
+  auto older = load(previous);
+  if (!older) return why;
+  older->note = why.message();
+  // Set aside, or the next save would keep it as the one before instead of the good one.
+  if (why.code == errc::malformed) std::rename(path.c_str(), (path + ".damaged").c_str());
+  return older;
+}
+
+LINNET_NAMESPACE_END
