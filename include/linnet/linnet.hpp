@@ -24,6 +24,7 @@
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
+#include <linnet/train/distillation.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/trainer.hpp>
 #include <linnet/transform/collapse.hpp>
