@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "linnet/linnet.hpp"
-ADAPTERS = ["linnet/json.hpp", "linnet/xtensor.hpp"]
+ADAPTERS = ["linnet/json.hpp", "linnet/recorded_teacher.hpp", "linnet/xtensor.hpp"]
 
 INCLUDE = re.compile(r"\s*#\s*include\s*<([^>]+)>")
 CONDITION = re.compile(r"\s*#\s*(if|endif)")

@@ -1,7 +1,8 @@
 #pragma once
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
-/// linnet/json.hpp (safetensors, Hugging Face) and linnet/xtensor.hpp.
+/// linnet/json.hpp (safetensors, Hugging Face), linnet/recorded_teacher.hpp (xxHash) and
+/// linnet/xtensor.hpp.
 
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/generate/beam_search.hpp>
@@ -14,13 +15,13 @@
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/zoo.hpp>
 #include <linnet/nn/attention/linear.hpp>
-#include <linnet/nn/mixer/fnet.hpp>
-#include <linnet/nn/mixer/mamba.hpp>
 #include <linnet/nn/attention/linformer.hpp>
 #include <linnet/nn/attention/longformer.hpp>
 #include <linnet/nn/attention/lsh.hpp>
 #include <linnet/nn/attention/nystrom.hpp>
 #include <linnet/nn/attention/routing.hpp>
+#include <linnet/nn/mixer/fnet.hpp>
+#include <linnet/nn/mixer/mamba.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
