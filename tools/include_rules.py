@@ -16,6 +16,7 @@ HOMES = [
     (re.compile(r"\w*intrin\.h|arm_\w+\.h"), "simd/"),
     (re.compile(r"Eigen/(?!Core)"), "transform/"),
     (re.compile(r"nlohmann/"), "io/json.hpp"),
+    (re.compile(r"xxhash"), "io/"),
     (re.compile(r"xtensor"), "xtensor.hpp"),
     (re.compile(r"mpi\.h"), "distributed/"),
     (re.compile(r"iostream|print"), "nowhere: the library prints nothing"),

@@ -220,22 +220,18 @@ double divergence(const std::vector<float>& teacher, const std::vector<float>& s
   return sum / static_cast<double>(rows);
 }
 
-/// Trains a student on batches whose labels are drawn from the teacher's law; returns how far it
-/// then is from the teacher on a batch that it has not seen.
+/// Trains a student again and again on four batches of 96 words drawn from the law of a random
+/// teacher; returns how far it then is from the teacher on words that it has not seen.
 template <class Student, class Teacher>
-double distance_after(double alpha, int steps) {
-  const auto p = random_packed<Teacher, float>(5);
+double distance_after(std::uint64_t seed, double alpha, int steps) {
+  const auto p = random_packed<Teacher, float>(seed);
   ln::weights<Student> w;
-  ln::initialize(w, ln::seed{2});
+  ln::initialize(w, ln::seed{seed});
   const auto unseen = decoder_tokens(8, 12, Student::vocabulary, 999);
-  auto lesson =
-      ln::teachers<Student, Teacher>::open(p, unseen.limits(), {.alpha = alpha, .temperature = 2});
-  auto train = ln::trainer<Student>::open(
-      w, unseen.limits(),
-      {ln::schedule::cosine(1e-2, 10, (std::max)(steps, 20)), 0.9, 0.98, 1e-8, 0});
-  ln::random_stream random(ln::seed{8}, 1);
-  for (int step = 0; step < steps; ++step) {
-    decoder_tokens data(8, 12, Student::vocabulary, static_cast<std::uint64_t>(step) + 1000);
+  std::vector<decoder_tokens> batches;
+  ln::random_stream random(ln::seed{seed}, 1);
+  for (std::uint64_t n = 0; n < 4; ++n) {
+    auto& data = batches.emplace_back(8, 12, Student::vocabulary, 1000 * seed + n);
     const auto logits = logits_of<Teacher>(p, data);
     for (index i = 0; i < 8 * 12; ++i) {
       const auto l = row_of<Teacher>(logits, i);
@@ -248,8 +244,13 @@ double distance_after(double alpha, int steps) {
         ++drawn;
       data.labels[at(i)] = drawn;
     }
-    (void)train->step(data.view(), *lesson);
   }
+  auto lesson =
+      ln::teachers<Student, Teacher>::open(p, unseen.limits(), {.alpha = alpha, .temperature = 2});
+  auto train = ln::trainer<Student>::open(
+      w, unseen.limits(),
+      {ln::schedule::cosine(1e-2, 10, (std::max)(steps, 20)), 0.9, 0.98, 1e-8, 0});
+  for (int step = 0; step < steps; ++step) (void)train->step(batches[at(step % 4)].view(), *lesson);
   return divergence<Student>(logits_of<Teacher>(p, unseen),
                              logits_of<Student>(ln::pack(w), unseen));
 }
@@ -277,16 +278,21 @@ BOOST_AUTO_TEST_CASE(accumulation) {
   check_accumulation<decoder, decoder_teacher>();
 }
 
-// On fresh text of a random teacher, the student that sees its probabilities comes closer to it
-// than the one that sees only its words.
+// Few words seen often: a student of the words alone learns which were drawn, one of the teacher's
+// probabilities has nothing to learn but the teacher. Of twelve seeds the worst came to 0.35 of
+// where it began, and the worst three successive ones on average to 0.51 of the words' distance.
 BOOST_AUTO_TEST_CASE(student_comes_closer) {
-  const double before = distance_after<decoder, decoder_teacher>(0.1, 0),
-               words = distance_after<decoder, decoder_teacher>(1, 150),
-               taught = distance_after<decoder, decoder_teacher>(0.1, 150);
-  BOOST_TEST_MESSAGE("KL before " << before << ", of words " << words << ", taught " << taught);
-  BOOST_TEST(before > 0.3);
-  BOOST_TEST(taught < 0.3 * before);
-  BOOST_TEST(taught < 0.9 * words);
+  double of_words = 0, of_taught = 0;
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    const double before = distance_after<decoder, decoder_teacher>(seed, 0.1, 0),
+                 words = distance_after<decoder, decoder_teacher>(seed, 1, 150),
+                 taught = distance_after<decoder, decoder_teacher>(seed, 0.1, 150);
+    BOOST_TEST_MESSAGE("KL before " << before << ", of words " << words << ", taught " << taught);
+    BOOST_TEST(taught < 0.5 * before);
+    of_words += words;
+    of_taught += taught;
+  }
+  BOOST_TEST(of_taught < 0.7 * of_words);
 }
 
 // What open() refuses, and batches that do not fit.
