@@ -219,7 +219,7 @@ BOOST_AUTO_TEST_CASE(some_of_the_vocabulary) {
 }
 
 // Neither the recorder's threads nor the student's change a bit.
-BOOST_AUTO_TEST_CASE(threads) {
+BOOST_AUTO_TEST_CASE(threads, *boost::unit_test::label("tsan")) {
   const auto batches = stream_of_batches<t5>();
   const auto p = random_packed<t5_teacher, float>(5);
   const ln::recording how{t5::vocabulary, 4};

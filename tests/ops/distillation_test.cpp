@@ -48,13 +48,21 @@ struct call {
   outcome run(ln::simd::level level, bool gradient = true, int threads = 1) const {
     outcome o{std::vector<double>(at(rows), 77.0), student};
     std::vector<T> scratch(at(ln::ops::distil_scratch<T>(vocabulary, threads)));
+    std::vector<std::vector<const T*>> given(at(threads));  // to each thread
     on_machine(threads, level, [&](const ln::ops::machine& on) {
       ln::ops::distil(on, rows, vocabulary, labels.data(), o.gradient.data(), o.losses.data(),
                       gradient, z_loss, how, static_cast<index>(teachers.size()), scratch.data(),
                       [&](index t, index i, T* to) {
+                        given[at(on.threads.rank())].push_back(to);
                         std::copy_n(teachers[at(t)].data() + i * vocabulary, vocabulary, to);
                       });
     });
+    // Seldom do threads meet in memory that they share by mistake, so it is looked at.
+    for (std::size_t a = 0; a < given.size(); ++a)
+      for (std::size_t b = 0; b < a; ++b)
+        for (const T* const mine : given[a])
+          for (const T* const other : given[b])
+            BOOST_REQUIRE(mine + vocabulary <= other || other + vocabulary <= mine);
     return o;
   }
   static row part(const std::vector<T>& from, index i, index n) {
