@@ -16,7 +16,7 @@ HOMES = [
     (re.compile(r"\w*intrin\.h|arm_\w+\.h"), "simd/"),
     (re.compile(r"Eigen/(?!Core)"), "transform/"),
     (re.compile(r"nlohmann/"), "io/json.hpp"),
-    (re.compile(r"xxhash"), "io/sections.hpp"),
+    (re.compile(r"xxhash"), "io/"),
     (re.compile(r"xtensor"), "xtensor.hpp"),
     (re.compile(r"sentencepiece"), "sentencepiece.hpp"),
     (re.compile(r"sys/|fcntl\.h|unistd\.h"), "io/"),

@@ -1,8 +1,8 @@
 #pragma once
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
-/// linnet/json.hpp (safetensors, Hugging Face, JSON lines), linnet/checkpoint.hpp,
-/// linnet/sentencepiece.hpp and linnet/xtensor.hpp.
+/// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/checkpoint.hpp,
+/// linnet/recorded_teacher.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
 
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>
@@ -31,6 +31,7 @@
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
 #include <linnet/train/adafactor.hpp>
+#include <linnet/train/distillation.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/trainer.hpp>
 #include <linnet/transform/collapse.hpp>

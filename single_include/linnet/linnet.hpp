@@ -25,8 +25,8 @@
 #pragma once
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
-/// linnet/json.hpp (safetensors, Hugging Face, JSON lines), linnet/checkpoint.hpp,
-/// linnet/sentencepiece.hpp and linnet/xtensor.hpp.
+/// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/checkpoint.hpp,
+/// linnet/recorded_teacher.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
 
 /// @file
 /// Pre-training examples of T5: windows of a text, denoised.
@@ -8601,6 +8601,22 @@ constexpr index head_rows(index vocabulary) {
   return rows < 8 ? 8 : rows > 128 ? 128 : rows;
 }
 
+namespace detail {
+/// One row of cross_entropy() by the kernels K.
+template <class K, class T>
+double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, double z_loss) {
+  const T target = row[label];
+  const T largest = K::template maximum<T>(vocabulary, row);
+  const T sum = K::template exp_sum<T>(vocabulary, largest, row);
+  const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+  if (gradient) {
+    K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
+    row[label] -= T(1);
+  }
+  return lse - static_cast<double>(target) + z_loss * lse * lse;
+}
+}  // namespace detail
+
 /// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l),
 /// and, in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
 /// z-loss (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
@@ -8614,17 +8630,9 @@ void cross_entropy(const machine& on, index rows, index vocabulary, const token*
       if (gradient) std::fill_n(row, vocabulary, T(0));
       return;
     }
-    const T target = row[labels[i]];
     simd::dispatch(on.level, [&](auto k) {
-      using K = decltype(k);
-      const T largest = K::template maximum<T>(vocabulary, row);
-      const T sum = K::template exp_sum<T>(vocabulary, largest, row);
-      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-      losses[i] = lse - static_cast<double>(target) + z_loss * lse * lse;
-      if (gradient) {
-        K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
-        row[labels[i]] -= T(1);
-      }
+      losses[i] =
+          detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
     });
   });
 }
@@ -8645,17 +8653,34 @@ struct head_call {
   double z_loss = 0;     ///< weight of the squared logsumexp
 };
 
-/// Summed cross-entropy of all rows and, where asked for, the gradients of that sum.
+/// logits[rows, vocabulary] of rows [first, first + rows) of a call.
 template <class T, class S>
-loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
+void head_logits(const machine& on, const head_call<T, S>& h, index first, index rows, T* logits) {
+  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits,
+         static_cast<const T*>(nullptr), false, h.alpha);
+}
+
+/// The criterion of plain training and scoring: cross_entropy() with the labels. A criterion is
+/// called by every thread for each chunk, rows [first, first + rows) of the call whose logits are
+/// in h.chunk; it sets h.losses of these rows and, where h.dy is given, puts the gradient of their
+/// sum in place of the logits.
+struct label_loss {
+  template <class T, class S>
+  void operator()(const machine& on, const head_call<T, S>& h, index first, index rows) const {
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                  h.dy != nullptr, h.z_loss);
+  }
+};
+
+/// Summed loss of all rows by a criterion and, where asked for, the gradients of that sum.
+template <class T, class S, class Criterion = label_loss>
+loss_sum head_loss(const machine& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
   const index step = head_rows(h.vocabulary);
   for (index first = 0; first < h.rows; first += step) {
     const index rows = (std::min)(step, h.rows - first);
-    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk,
-           static_cast<const T*>(nullptr), false, h.alpha);
+    head_logits(on, h, first, rows, h.chunk);
     if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
-    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
-                  h.dy != nullptr, h.z_loss);
+    criterion(on, h, first, rows);
     if constexpr (trainable<S>)
       if (h.dy)
         matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
@@ -8965,36 +8990,29 @@ struct t5_model {
            detail::tokens_fit(b.labels, b.batch * b.target_length, vocabulary, true);
   }
 
-  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * target_length, vocabulary] of them. `z_loss` is the weight of the
-  /// squared logsumexp. Called by every thread.
+  /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
+  /// and ops::head_logits() take. Called by every thread.
   template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, const ops::machine& on) {
+    context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
+    context<T> target = target_context<T>(b, w, ctx);
+    return read<T, S>(p, b, w, ctx, target);
+  }
+  /// Summed loss of a batch by a criterion (see ops::label_loss), the cross-entropy. With `dp`,
+  /// also adds the gradient of that sum. `logits`, if given, receives all [batch * target_length,
+  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_loss>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::machine& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const Criterion& criterion = {}) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     ctx.dropout = dropout;
-    encode<T, S>(p, b.source, w, ctx);
-
-    context<T> target = ctx;
-    target.length = b.target_length;
-    target.lengths = nullptr;
-    target.memory = w.memory;
-    target.d_memory = w.d_memory;
-    target.memory_length = b.source_length;
-    target.memory_lengths = b.source_lengths;
+    context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
-    on.threads.each(rows, [&](index i) {
-      const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
-      w.inputs[i] = before == ignored ? start : before;
-    });
-    ops::embed(on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
-    decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
-
+    ops::head_call<T, S> head = read<T, S>(p, b, w, ctx, target);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
-    ops::head_call<T, S> head{
-        rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
-        b.labels, w.chunk, w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (ops::trainable<S>)
@@ -9005,7 +9023,7 @@ struct t5_model {
         else
           head.d_table = dp->head;
       }
-    const loss_sum sum = ops::head_loss(on, head);
+    const loss_sum sum = ops::head_loss(on, head, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
@@ -9087,6 +9105,32 @@ struct t5_model {
     ctx.length = length;
     ctx.lengths = lengths;
     return ctx;
+  }
+  template <class T>
+  static context<T> target_context(const batch& b, const workspace<T>& w,
+                                   const context<T>& source) {
+    context<T> target = source;
+    target.length = b.target_length;
+    target.lengths = nullptr;
+    target.memory = w.memory;
+    target.d_memory = w.d_memory;
+    target.memory_length = b.source_length;
+    target.memory_lengths = b.source_lengths;
+    return target;
+  }
+  template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, context<T>& ctx, context<T>& target) {
+    encode<T, S>(p, b.source, w, ctx);
+    const index rows = target.rows();
+    target.on.threads.each(rows, [&](index i) {
+      const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
+      w.inputs[i] = before == ignored ? start : before;
+    });
+    ops::embed(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
+    decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
+    return {rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
+            b.labels, w.chunk, w.losses};
   }
   template <class T, class S>
   static void encode(const params<form::kernel<T, S>>& p, const token* source, workspace<T>& w,
@@ -11176,6 +11220,38 @@ LINNET_NAMESPACE_END
 /// @file
 /// Scoring: the loss of a packed model on given text, without gradients.
 
+/// @file
+/// What a model learns from besides the labels of its batches.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Something that trainers and evaluators of model `M` can be given with a batch: `teachers`,
+/// `recorded_teacher`, `teacher_recorder` or your own.
+/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
+///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `teach(machine, batch)` is then called by every thread and returns the criterion of the loss,
+///   see ops::label_loss.
+template <class L, class M>
+concept lesson = requires(L& l, const typename M::batch& b, const limits& m,
+                          const ops::machine& on) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+  l.teach(on, b);
+};
+
+/// The lesson of labels alone.
+struct labels_alone {
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  static ops::label_loss teach(const ops::machine&, const Batch&) {
+    return {};
+  }
+};
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// Computes losses of model `M` from packed weights in any storage type.
@@ -11207,11 +11283,18 @@ class evaluator {
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
   /// them.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    return loss(b, labels_alone{}, logits);
+  }
+  /// The same with a lesson's loss, such as that of distillation from `teachers`.
+  template <class Lesson>
+  requires lesson<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
+                                           std::span<T> logits = {}) {
+    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_))
+      return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
-      const loss_sum sum =
-          M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, logits.data());
+      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {},
+                                                  logits.data(), 0, from.teach(on, b));
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -12194,24 +12277,27 @@ struct decoder_model {
            detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true) && prefixes_fit(b);
   }
 
-  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the
-  /// squared logsumexp. Called by every thread.
+  /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
+  /// and ops::head_logits() take. Called by every thread.
   template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, const ops::machine& on) {
+    context<T> ctx = batch_context<T>(b, on);
+    return read<T, S>(p, b, w, ctx);
+  }
+  /// Summed loss of a batch by a criterion (see ops::label_loss), the cross-entropy. With `dp`,
+  /// also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
+  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_loss>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::machine& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = b.batch;
-    ctx.length = b.length;
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const Criterion& criterion = {}) {
+    context<T> ctx = batch_context<T>(b, on);
     ctx.dropout = dropout;
-    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     const index rows = ctx.rows();
-    forward<T, S>(p, b.tokens, w, ctx);
+    ops::head_call<T, S> head = read<T, S>(p, b, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
-    ops::head_call<T, S> head{rows, d,        vocabulary, w.normed, head_matrix<T, S>(p),
-                              T(1), b.labels, w.chunk,    w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (ops::trainable<S>)
@@ -12219,7 +12305,7 @@ struct decoder_model {
         head.dy = w.d_normed;
         head.d_table = head_gradient<T>(*dp);
       }
-    const loss_sum sum = ops::head_loss(on, head);
+    const loss_sum sum = ops::head_loss(on, head, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
@@ -12280,6 +12366,22 @@ struct decoder_model {
   }
 
  private:
+  template <class T>
+  static context<T> batch_context(const batch& b, const ops::machine& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
+    return ctx;
+  }
+  template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, context<T>& ctx) {
+    forward<T, S>(p, b.tokens, w, ctx);
+    return {ctx.rows(), d,        vocabulary, w.normed, head_matrix<T, S>(p),
+            T(1),       b.labels, w.chunk,    w.losses};
+  }
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
     if constexpr (tied)
@@ -18842,6 +18944,275 @@ struct adafactor {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Knowledge distillation from models in memory: one or more teachers, of other types than the
+/// student, whose logits are made chunk by chunk beside the student's.
+
+/// @file
+/// The loss of knowledge distillation (Hinton et al. 2015; equations 3.1 to 3.3 of Berkeley's
+/// UCB/EECS-2023-141, zoo B3): the student's cross-entropy with the labels and, at a temperature,
+/// with its teachers.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a student learns from teachers. With p_j(tau) = softmax(logits / tau)_j, a token's loss is
+///   alpha (cross-entropy with the label + z-loss) - (1 - alpha) tau^2 sum_k p_k^t log p_k^s,
+/// both at the temperature tau; p^t is the mixture of the teachers' probabilities. Like the hard
+/// loss it is summed over the tokens that are not `ignored`, and the trainer divides by their
+/// number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t), so it is not zero for a
+/// perfect student, but its gradient by the student's logits, (1 - alpha) tau (p^s - p^t), is.
+struct distillation {
+  double alpha = 0.1;      ///< weight of the hard loss, 0 to 1; at 1 no teacher is asked
+  double temperature = 3;  ///< tau, positive
+  std::array<double, 4> shares{1, 1, 1, 1};  ///< of the teachers in their mixture, relative
+};
+
+namespace ops {
+
+/// Numbers of scratch memory of distil() for a team of that size.
+template <class T>
+constexpr index distil_scratch(index vocabulary, index threads) {
+  return 2 * threads * round_up(vocabulary, 64 / static_cast<index>(sizeof(T)));
+}
+
+/// distillation's loss of rows of a student's logits and, in their place, its gradient.
+/// `teacher(t, i, to)` writes the logits of teacher t < `teachers` for row i to to[vocabulary];
+/// `how.shares` of these teachers add up to 1. Rows labelled `ignored` give 0.
+template <class T, class Teacher>
+void distil(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
+            double* losses, bool gradient, double z_loss, const distillation& how, index teachers,
+            T* scratch, const Teacher& teacher) {
+  const double soft = (1 - how.alpha) * how.temperature;
+  const T inverse = T(1 / how.temperature);
+  T* const target = scratch + on.threads.rank() * distil_scratch<T>(vocabulary, 1);
+  T* const other = target + distil_scratch<T>(vocabulary, 1) / 2;
+  on.threads.each(rows, [&](index i) {
+    T* const row = logits + i * vocabulary;
+    losses[i] = 0;
+    if (labels[i] == ignored) {
+      if (gradient) std::fill_n(row, vocabulary, T(0));
+      return;
+    }
+    simd::dispatch(on.level, [&](auto k) {
+      using K = decltype(k);
+      for (index t = 0; t < teachers; ++t) {
+        T* const p = t == 0 ? target : other;
+        teacher(t, i, p);
+        K::template scale<T>(vocabulary, inverse, p);
+        K::template softmax<T>(vocabulary, p);
+        if (teachers > 1)
+          K::template scale<T>(vocabulary, T(how.shares[static_cast<std::size_t>(t)]), p);
+        if (t > 0) K::template add<T>(vocabulary, target, p, target);
+      }
+      std::copy_n(row, vocabulary, other);
+      K::template scale<T>(vocabulary, inverse, other);
+      // -sum p^t log p^s = lse - sum p^t logits / tau
+      const T largest = K::template maximum<T>(vocabulary, other);
+      const double expected = static_cast<double>(K::template dot<T>(vocabulary, target, other));
+      const T sum = K::template exp_sum<T>(vocabulary, largest, other);
+      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+      losses[i] =
+          how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row, gradient, z_loss) +
+          soft * how.temperature * (lse - expected);
+      if (gradient) {
+        // Normalized as the teachers are, so that equal logits leave exactly nothing.
+        K::template scale<T>(vocabulary, T(1) / sum, other);
+        K::template scale<T>(vocabulary, T(-1), target);
+        K::template add<T>(vocabulary, other, target, other);
+        K::template scale<T>(vocabulary, T(soft), other);
+        K::template scale<T>(vocabulary, T(how.alpha), row);
+        K::template add<T>(vocabulary, row, other, row);
+      }
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// The packed weights that a student or a teacher is named by: a model's in f32, or themselves.
+template <class M>
+struct packed_form {
+  using type = packed<M>;
+};
+template <class M, class T, class S>
+struct packed_form<packed<M, T, S>> {
+  using type = packed<M, T, S>;
+};
+
+/// An error for settings of distillation that make no sense, or nothing.
+inline result<void> acceptable(const char* where, const distillation& how, index teachers) {
+  const auto refuse = [&](const char* field, const char* rule, double got) {
+    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
+  };
+  if (!(how.alpha >= 0 && how.alpha <= 1))
+    return refuse("distillation.alpha", "0 <= alpha <= 1", how.alpha);
+  if (!(how.temperature > 0 && is_finite(how.temperature)))
+    return refuse("distillation.temperature", "a positive number", how.temperature);
+  double sum = 0;
+  for (std::size_t t = 0; t < static_cast<std::size_t>(teachers); ++t) {
+    if (!(how.shares[t] >= 0 && is_finite(how.shares[t])))
+      return refuse("distillation.shares", "no negative share", how.shares[t]);
+    sum += how.shares[t];
+  }
+  if (!(sum > 0)) return refuse("distillation.shares", "a positive sum", sum);
+  return {};
+}
+}  // namespace detail
+
+/// The lesson (see model/lesson.hpp) of a `Student` with one to four `Teachers`: models of its
+/// family and vocabulary with any sizes and storage. Each is a model, computing in float, or
+/// packed<M, T> for another scalar. A call of a trainer or evaluator first runs the teachers on the
+/// batch; then, in the student's chunk loop, each teacher's head is multiplied for the same chunk,
+/// so logits of all tokens never exist. All memory is taken by open().
+template <class Student, class... Teachers>
+class teachers {
+  static constexpr index count = sizeof...(Teachers);
+  static_assert(count >= 1 && count <= 4, "linnet::teachers: one to four teachers");
+  template <class Name>
+  using form = typename detail::packed_form<Name>::type;
+  template <class Name>
+  using model_of = typename form<Name>::model;
+  using student = model_of<Student>;
+  using scalar = typename form<Student>::scalar;
+  static_assert(((student::family == model_of<Teachers>::family) && ...),
+                "linnet::teachers: a teacher and the student are of different families");
+  static_assert(((student::vocabulary == model_of<Teachers>::vocabulary) && ...),
+                "linnet::teachers: a teacher and the student have different vocabularies");
+
+ public:
+  using batch = typename student::batch;
+
+  /// Exact bytes that teachers with these limits allocate.
+  static constexpr index footprint(const limits& l) {
+    return (workspace_bytes<Teachers>(l) + ...) + scratch_bytes(l);
+  }
+
+  /// Lessons for batches up to these limits, whose threads are as many as the trainer's or more.
+  /// The packed weights must outlive them. Errors: errc::invalid (limits, weights, a setting out of
+  /// its range), errc::out_of_memory.
+  static result<teachers> open(const form<Teachers>&... p, const limits& l,
+                               const distillation& how = {}) {
+    for (const auto& fit : {detail::acceptable<model_of<Teachers>>("teachers::open", l)...})
+      if (!fit) return fit.error();
+    if (auto fit = detail::acceptable("teachers::open", how, count); !fit) return fit.error();
+    if (!(p.valid() && ...))
+      return linnet::error{errc::invalid, "teachers::open", "packed weights", "valid weights",
+                           "none"};
+    teachers made(l, how, p...);
+    auto* at = static_cast<std::byte*>(made.memory_.data());
+    if (!at) return detail::out_of_memory("teachers::open", footprint(l));
+    std::apply([&](auto&... each) { (each.place(l, at), ...); }, made.all_);
+    made.scratch_ = reinterpret_cast<scalar*>(at);
+    return made;
+  }
+
+  /// Whether the batch fits.
+  template <class M>
+  bool accepts(const batch& b, const limits& l) const {
+    static_assert(M::vocabulary == student::vocabulary,
+                  "linnet::teachers: these teach a student with another vocabulary");
+    return l.threads <= limits_.threads && (model_of<Teachers>::accepts(b, limits_) && ...);
+  }
+  /// Runs the teachers; returns the criterion.
+  auto teach(const ops::machine& on, const batch& b) const {
+    criterion made{this, {}};
+    if (how_.alpha < 1)
+      made.calls.emplace(
+          std::apply([&](const auto&... each) { return heads{each.read(on, b)...}; }, all_));
+    return made;
+  }
+  /// How the student learns; shares add up to 1.
+  const distillation& settings() const { return how_; }
+
+ private:
+  template <class Name>
+  struct one {
+    using M = model_of<Name>;
+    using T = typename form<Name>::scalar;
+    using S = typename form<Name>::storage;
+    using head = ops::head_call<T, S>;
+    const form<Name>* weights;
+    detail::placed_workspace<M, T> work{};
+
+    void place(const limits& l, std::byte*& at) {
+      work = detail::place_workspace<M, T, S>(l, purpose::scoring, at);
+      at += workspace_bytes<Name>(l);
+    }
+    ops::machine on(const ops::machine& caller) const {
+      return {caller.threads, caller.level, work.converted};
+    }
+    head read(const ops::machine& caller, const batch& b) const {
+      typename M::template workspace<T> w = work.work;
+      return M::template read<T, S>(weights->tree(), b, w, on(caller));
+    }
+  };
+  using heads = std::tuple<typename one<Teachers>::head...>;
+
+  struct criterion {
+    const teachers* from;
+    std::optional<heads> calls;  ///< none where alpha is 1
+
+    template <class T, class S>
+    void operator()(const ops::machine& on, const ops::head_call<T, S>& h, index first,
+                    index rows) const {
+      static_assert(std::is_same_v<T, scalar>,
+                    "linnet::teachers: the student computes in another scalar; name it as "
+                    "packed<Student, T>");
+      if (!calls) return ops::label_loss{}(on, h, first, rows);
+      each_head([&](index, const auto& teacher, const auto& head) {
+        ops::head_logits(teacher.on(on), head, first, rows, head.chunk);
+      });
+      ops::distil(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                  h.dy != nullptr, h.z_loss, from->how_, count, from->scratch_,
+                  [&](index t, index i, T* to) {
+                    each_head([&](index n, const auto&, const auto& head) {
+                      if (n != t) return;
+                      const auto* const logits = head.chunk + i * h.vocabulary;
+                      for (index j = 0; j < h.vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+                    });
+                  });
+    }
+    /// Calls f(number, teacher, head) for each.
+    template <class F>
+    void each_head(F&& f) const {
+      [&]<std::size_t... Number>(std::index_sequence<Number...>) {
+        (f(static_cast<index>(Number), std::get<Number>(from->all_), std::get<Number>(*calls)),
+         ...);
+      }
+      (std::make_index_sequence<sizeof...(Teachers)>{});
+    }
+  };
+
+  template <class Name>
+  static constexpr index workspace_bytes(const limits& l) {
+    return detail::plan_for<model_of<Name>, typename form<Name>::scalar,
+                            typename form<Name>::storage>(l, purpose::scoring)
+        .total();
+  }
+  static constexpr index scratch_bytes(const limits& l) {
+    return ops::distil_scratch<scalar>(student::vocabulary, l.threads) *
+           static_cast<index>(sizeof(scalar));
+  }
+  teachers(const limits& l, const distillation& how, const form<Teachers>&... p)
+      : limits_(l), how_(how), memory_(footprint(l)), all_{one<Teachers>{&p}...} {
+    double sum = 0;
+    for (std::size_t t = 0; t < sizeof...(Teachers); ++t) sum += how.shares[t];
+    for (double& share : how_.shares) share /= sum;
+  }
+
+  limits limits_;
+  distillation how_;
+  memory_block memory_;
+  std::tuple<one<Teachers>...> all_;
+  scalar* scratch_ = nullptr;
+};
+
+LINNET_NAMESPACE_END
+/// @file
 /// The gradient checker: compares backward with central differences of forward, in double, for
 /// every parameter and every input. Use it on your own layers and policies.
 
@@ -19034,11 +19405,13 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 }
 
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
-/// which should be random and tiny. `dropout` keeps its masks fixed; `z_loss` as in `training`.
-template <class M>
-gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b,
-                                      const limits& l, const dropout_key& dropout = {},
-                                      double step = 1e-5, double z_loss = 0) {
+/// which should be random and tiny, or of another loss that a lesson makes of it. `dropout` keeps
+/// its masks fixed; `z_loss` as in `training`.
+template <class M, class Lesson = labels_alone>
+requires lesson<Lesson, M> gradient_report
+check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
+                      const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0,
+                      const Lesson& from = {}) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -19049,7 +19422,8 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   detail::attach_rows<M>(w, p);
   const auto loss = [&] {
     detail::pack_into(on, w, p);
-    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss)
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss,
+                                       from.teach(on, b))
         .nats;
   };
   constexpr double start = 0.5;
@@ -19057,7 +19431,8 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
     std::fill_n(leaf, info.size(), start);
   });
   detail::pack_into(on, w, p);
-  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss);
+  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss,
+                                    from.teach(on, b));
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
@@ -19301,11 +19676,16 @@ class trainer {
 
   /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
   /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped().
-  double step(const batch& b) {
-    if (stopped_ || !M::accepts(b, limits_)) return loss_sum::refused().mean();
+  double step(const batch& b) { return step(b, labels_alone{}); }
+  /// The same with a lesson's loss, such as that of distillation from `teachers`; NaN also for a
+  /// batch that the lesson does not accept.
+  template <class Lesson>
+  requires lesson<Lesson, M>
+  double step(const batch& b, Lesson&& from) {
+    if (!takes(b, from)) return loss_sum::refused().mean();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
-      const loss_sum sum = add_gradients(on, b);
+      const loss_sum sum = add_gradients(on, b, from);
       if (on.threads.rank() == 0) loss = sum;
       apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
     });
@@ -19313,11 +19693,14 @@ class trainer {
     return loss.mean();
   }
   /// Adds the gradient of one part of a larger batch; update() then takes the step.
-  loss_sum accumulate(const batch& b) {
-    if (stopped_ || !M::accepts(b, limits_)) return loss_sum::refused();
+  loss_sum accumulate(const batch& b) { return accumulate(b, labels_alone{}); }
+  /// The same with a lesson's loss.
+  template <class Lesson>
+  requires lesson<Lesson, M> loss_sum accumulate(const batch& b, Lesson&& from) {
+    if (!takes(b, from)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
-      const loss_sum sum = add_gradients(on, b);
+      const loss_sum sum = add_gradients(on, b, from);
       if (on.threads.rank() == 0) loss = sum;
     });
     progress_.tokens += loss.tokens;
@@ -19413,11 +19796,16 @@ class trainer {
           path{});
     return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
   }
-  loss_sum add_gradients(const ops::machine& on, const batch& b) {
+  template <class Lesson>
+  bool takes(const batch& b, Lesson& from) const {
+    return !stopped_ && M::accepts(b, limits_) && from.template accepts<M>(b, limits_);
+  }
+  template <class Lesson>
+  loss_sum add_gradients(const ops::machine& on, const batch& b, Lesson& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
                           how_.dropout};
     return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
-                                  nullptr, how_.z_loss);
+                                  nullptr, how_.z_loss, from.teach(on, b));
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.

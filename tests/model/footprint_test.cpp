@@ -7,8 +7,13 @@
 #include <new>
 #include <optional>
 
+#include "support/data.hpp"
 #include "support/heap.hpp"
 #include "support/models.hpp"
+
+#if __has_include(<xxhash.h>)
+#include <linnet/recorded_teacher.hpp>
+#endif
 
 namespace test {
 
@@ -178,6 +183,56 @@ BOOST_AUTO_TEST_CASE(training_is_silent) {
   check_training<decoder, float>(2);
   check_training<ln::rwkv4<tiny_decoder_shape>, float>(2);
   check_training<rwkv7, float>(2);
+}
+
+// Lessons allocate their footprint, and steps with them nothing.
+BOOST_AUTO_TEST_CASE(distillation_is_silent) {
+  using lessons = ln::teachers<t5, t5_int8, ln::packed<t5, double>>;
+  constexpr ln::limits one{.batch = 3, .source = 13, .target = 9};
+  static_assert(lessons::footprint(one) >
+                ln::evaluator<t5_int8>::footprint(one) + ln::evaluator<t5, double>::footprint(one));
+  ln::weights<t5> w;
+  ln::initialize(w, ln::seed{1});
+  const auto small = ln::pack(ln::quantize<ln::storage::int8>(ln::collapse(w)));
+  ln::weights<t5, double> v;
+  ln::initialize(v, ln::seed{2});
+  const auto exact = ln::pack(v);
+  const ln::limits l = limits_of<t5>(2);
+  ln::parallel(2, {}, [](const ln::team&) {});
+  std::optional<ln::result<lessons>> live;
+  const heap_use use = heap_use_of([&] { live.emplace(lessons::open(small, exact, l)); });
+  BOOST_REQUIRE(static_cast<bool>(*live));
+  BOOST_TEST(use.calls == 1);
+  BOOST_TEST(use.bytes == lessons::footprint(l));
+
+  auto train = ln::trainer<t5>::open(w, l);
+  const auto data = whole_batch<t5>();
+  double sum = 0;
+  const auto learn = [&](auto&& lesson) {
+    check_silence("distillation", [&] {
+      sum += train->step(data.view(), lesson);
+      sum += train->accumulate(data.view(), lesson).nats;
+      train->update();
+    });
+  };
+  learn(**live);
+#if __has_include(<xxhash.h>)
+  const scratch_folder folder;
+  const ln::recording how{.vocabulary = t5::vocabulary, .k = 4};
+  auto book = ln::teacher_recorder::open(folder.path("teacher"), how, l);
+  auto score = ln::evaluator<t5, double>::open(exact, l);
+  (void)score->loss(data.view(), *book);
+  LINNET_REQUIRE_OK(book->commit());
+  const std::string file = contents(folder.path("teacher"));
+  std::optional<ln::result<ln::recorded_teacher<>>> read;
+  const heap_use reading =
+      heap_use_of([&] { read.emplace(ln::recorded_teacher<>::open(bytes(file), how, 0.1, l)); });
+  LINNET_REQUIRE_OK(*read);
+  BOOST_TEST(reading.calls == 1);
+  BOOST_TEST(reading.bytes == ln::recorded_teacher<>::footprint(how, l, 1));
+  learn((*read)->batch(0));
+#endif
+  BOOST_TEST(sum > 0);
 }
 
 BOOST_AUTO_TEST_CASE(decoding_is_silent) {

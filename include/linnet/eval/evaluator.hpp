@@ -3,7 +3,7 @@
 /// Scoring: the loss of a packed model on given text, without gradients.
 
 #include <linnet/model/buffers.hpp>
-#include <linnet/ops/language.hpp>
+#include <linnet/model/lesson.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -36,11 +36,18 @@ class evaluator {
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
   /// them.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    return loss(b, labels_alone{}, logits);
+  }
+  /// The same with a lesson's loss, such as that of distillation from `teachers`.
+  template <class Lesson>
+  requires lesson<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
+                                           std::span<T> logits = {}) {
+    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_))
+      return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
-      const loss_sum sum =
-          M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, logits.data());
+      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {},
+                                                  logits.data(), 0, from.teach(on, b));
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;

@@ -232,24 +232,27 @@ struct decoder_model {
            detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true) && prefixes_fit(b);
   }
 
-  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * length, vocabulary] of them. `z_loss` is the weight of the
-  /// squared logsumexp. Called by every thread.
+  /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
+  /// and ops::head_logits() take. Called by every thread.
   template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, const ops::machine& on) {
+    context<T> ctx = batch_context<T>(b, on);
+    return read<T, S>(p, b, w, ctx);
+  }
+  /// Summed loss of a batch by a criterion (see ops::label_loss), the cross-entropy. With `dp`,
+  /// also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
+  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_loss>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::machine& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = b.batch;
-    ctx.length = b.length;
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const Criterion& criterion = {}) {
+    context<T> ctx = batch_context<T>(b, on);
     ctx.dropout = dropout;
-    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     const index rows = ctx.rows();
-    forward<T, S>(p, b.tokens, w, ctx);
+    ops::head_call<T, S> head = read<T, S>(p, b, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
-    ops::head_call<T, S> head{rows, d,        vocabulary, w.normed, head_matrix<T, S>(p),
-                              T(1), b.labels, w.chunk,    w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (ops::trainable<S>)
@@ -257,7 +260,7 @@ struct decoder_model {
         head.dy = w.d_normed;
         head.d_table = head_gradient<T>(*dp);
       }
-    const loss_sum sum = ops::head_loss(on, head);
+    const loss_sum sum = ops::head_loss(on, head, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
@@ -318,6 +321,22 @@ struct decoder_model {
   }
 
  private:
+  template <class T>
+  static context<T> batch_context(const batch& b, const ops::machine& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
+    return ctx;
+  }
+  template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, context<T>& ctx) {
+    forward<T, S>(p, b.tokens, w, ctx);
+    return {ctx.rows(), d,        vocabulary, w.normed, head_matrix<T, S>(p),
+            T(1),       b.labels, w.chunk,    w.losses};
+  }
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
     if constexpr (tied)

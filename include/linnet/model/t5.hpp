@@ -300,36 +300,29 @@ struct t5_model {
            detail::tokens_fit(b.labels, b.batch * b.target_length, vocabulary, true);
   }
 
-  /// Summed cross-entropy of a batch. With `dp`, also adds the gradient of that sum. `logits`, if
-  /// given, receives all [batch * target_length, vocabulary] of them. `z_loss` is the weight of the
-  /// squared logsumexp. Called by every thread.
+  /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
+  /// and ops::head_logits() take. Called by every thread.
   template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, const ops::machine& on) {
+    context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
+    context<T> target = target_context<T>(b, w, ctx);
+    return read<T, S>(p, b, w, ctx, target);
+  }
+  /// Summed loss of a batch by a criterion (see ops::label_loss), the cross-entropy. With `dp`,
+  /// also adds the gradient of that sum. `logits`, if given, receives all [batch * target_length,
+  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_loss>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::machine& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0) {
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const Criterion& criterion = {}) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     ctx.dropout = dropout;
-    encode<T, S>(p, b.source, w, ctx);
-
-    context<T> target = ctx;
-    target.length = b.target_length;
-    target.lengths = nullptr;
-    target.memory = w.memory;
-    target.d_memory = w.d_memory;
-    target.memory_length = b.source_length;
-    target.memory_lengths = b.source_lengths;
+    context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
-    on.threads.each(rows, [&](index i) {
-      const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
-      w.inputs[i] = before == ignored ? start : before;
-    });
-    ops::embed(on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
-    decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
-
+    ops::head_call<T, S> head = read<T, S>(p, b, w, ctx, target);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
-    ops::head_call<T, S> head{
-        rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
-        b.labels, w.chunk, w.losses};
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (ops::trainable<S>)
@@ -340,7 +333,7 @@ struct t5_model {
         else
           head.d_table = dp->head;
       }
-    const loss_sum sum = ops::head_loss(on, head);
+    const loss_sum sum = ops::head_loss(on, head, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
@@ -422,6 +415,32 @@ struct t5_model {
     ctx.length = length;
     ctx.lengths = lengths;
     return ctx;
+  }
+  template <class T>
+  static context<T> target_context(const batch& b, const workspace<T>& w,
+                                   const context<T>& source) {
+    context<T> target = source;
+    target.length = b.target_length;
+    target.lengths = nullptr;
+    target.memory = w.memory;
+    target.d_memory = w.d_memory;
+    target.memory_length = b.source_length;
+    target.memory_lengths = b.source_lengths;
+    return target;
+  }
+  template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, context<T>& ctx, context<T>& target) {
+    encode<T, S>(p, b.source, w, ctx);
+    const index rows = target.rows();
+    target.on.threads.each(rows, [&](index i) {
+      const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
+      w.inputs[i] = before == ignored ? start : before;
+    });
+    ops::embed(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
+    decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
+    return {rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
+            b.labels, w.chunk, w.losses};
   }
   template <class T, class S>
   static void encode(const params<form::kernel<T, S>>& p, const token* source, workspace<T>& w,

@@ -58,6 +58,22 @@ constexpr index head_rows(index vocabulary) {
   return rows < 8 ? 8 : rows > 128 ? 128 : rows;
 }
 
+namespace detail {
+/// One row of cross_entropy() by the kernels K.
+template <class K, class T>
+double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, double z_loss) {
+  const T target = row[label];
+  const T largest = K::template maximum<T>(vocabulary, row);
+  const T sum = K::template exp_sum<T>(vocabulary, largest, row);
+  const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+  if (gradient) {
+    K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
+    row[label] -= T(1);
+  }
+  return lse - static_cast<double>(target) + z_loss * lse * lse;
+}
+}  // namespace detail
+
 /// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l),
 /// and, in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
 /// z-loss (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
@@ -71,17 +87,9 @@ void cross_entropy(const machine& on, index rows, index vocabulary, const token*
       if (gradient) std::fill_n(row, vocabulary, T(0));
       return;
     }
-    const T target = row[labels[i]];
     simd::dispatch(on.level, [&](auto k) {
-      using K = decltype(k);
-      const T largest = K::template maximum<T>(vocabulary, row);
-      const T sum = K::template exp_sum<T>(vocabulary, largest, row);
-      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-      losses[i] = lse - static_cast<double>(target) + z_loss * lse * lse;
-      if (gradient) {
-        K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
-        row[labels[i]] -= T(1);
-      }
+      losses[i] =
+          detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
     });
   });
 }
@@ -102,17 +110,34 @@ struct head_call {
   double z_loss = 0;     ///< weight of the squared logsumexp
 };
 
-/// Summed cross-entropy of all rows and, where asked for, the gradients of that sum.
+/// logits[rows, vocabulary] of rows [first, first + rows) of a call.
 template <class T, class S>
-loss_sum head_loss(const machine& on, const head_call<T, S>& h) {
+void head_logits(const machine& on, const head_call<T, S>& h, index first, index rows, T* logits) {
+  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits,
+         static_cast<const T*>(nullptr), false, h.alpha);
+}
+
+/// The criterion of plain training and scoring: cross_entropy() with the labels. A criterion is
+/// called by every thread for each chunk, rows [first, first + rows) of the call whose logits are
+/// in h.chunk; it sets h.losses of these rows and, where h.dy is given, puts the gradient of their
+/// sum in place of the logits.
+struct label_loss {
+  template <class T, class S>
+  void operator()(const machine& on, const head_call<T, S>& h, index first, index rows) const {
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                  h.dy != nullptr, h.z_loss);
+  }
+};
+
+/// Summed loss of all rows by a criterion and, where asked for, the gradients of that sum.
+template <class T, class S, class Criterion = label_loss>
+loss_sum head_loss(const machine& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
   const index step = head_rows(h.vocabulary);
   for (index first = 0; first < h.rows; first += step) {
     const index rows = (std::min)(step, h.rows - first);
-    matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, h.chunk,
-           static_cast<const T*>(nullptr), false, h.alpha);
+    head_logits(on, h, first, rows, h.chunk);
     if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
-    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
-                  h.dy != nullptr, h.z_loss);
+    criterion(on, h, first, rows);
     if constexpr (trainable<S>)
       if (h.dy)
         matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,

@@ -9,8 +9,8 @@
 
 #include <linnet/core/random.hpp>
 #include <linnet/model/buffers.hpp>
+#include <linnet/model/lesson.hpp>
 #include <linnet/nn/linear.hpp>
-#include <linnet/ops/language.hpp>
 #include <linnet/ops/position.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -202,11 +202,13 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 }
 
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
-/// which should be random and tiny. `dropout` keeps its masks fixed; `z_loss` as in `training`.
-template <class M>
-gradient_report check_model_gradients(weights<M, double>& w, const typename M::batch& b,
-                                      const limits& l, const dropout_key& dropout = {},
-                                      double step = 1e-5, double z_loss = 0) {
+/// which should be random and tiny, or of another loss that a lesson makes of it. `dropout` keeps
+/// its masks fixed; `z_loss` as in `training`.
+template <class M, class Lesson = labels_alone>
+requires lesson<Lesson, M> gradient_report
+check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
+                      const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0,
+                      const Lesson& from = {}) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -217,7 +219,8 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
   detail::attach_rows<M>(w, p);
   const auto loss = [&] {
     detail::pack_into(on, w, p);
-    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss)
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss,
+                                       from.teach(on, b))
         .nats;
   };
   constexpr double start = 0.5;
@@ -225,7 +228,8 @@ gradient_report check_model_gradients(weights<M, double>& w, const typename M::b
     std::fill_n(leaf, info.size(), start);
   });
   detail::pack_into(on, w, p);
-  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss);
+  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss,
+                                    from.teach(on, b));
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)

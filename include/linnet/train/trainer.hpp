@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include <linnet/model/buffers.hpp>
-#include <linnet/ops/language.hpp>
+#include <linnet/model/lesson.hpp>
 #include <linnet/train/adamw.hpp>
 #include <linnet/train/averages.hpp>
 
@@ -134,11 +134,16 @@ class trainer {
 
   /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
   /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped().
-  double step(const batch& b) {
-    if (stopped_ || !M::accepts(b, limits_)) return loss_sum::refused().mean();
+  double step(const batch& b) { return step(b, labels_alone{}); }
+  /// The same with a lesson's loss, such as that of distillation from `teachers`; NaN also for a
+  /// batch that the lesson does not accept.
+  template <class Lesson>
+  requires lesson<Lesson, M>
+  double step(const batch& b, Lesson&& from) {
+    if (!takes(b, from)) return loss_sum::refused().mean();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
-      const loss_sum sum = add_gradients(on, b);
+      const loss_sum sum = add_gradients(on, b, from);
       if (on.threads.rank() == 0) loss = sum;
       apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
     });
@@ -146,11 +151,14 @@ class trainer {
     return loss.mean();
   }
   /// Adds the gradient of one part of a larger batch; update() then takes the step.
-  loss_sum accumulate(const batch& b) {
-    if (stopped_ || !M::accepts(b, limits_)) return loss_sum::refused();
+  loss_sum accumulate(const batch& b) { return accumulate(b, labels_alone{}); }
+  /// The same with a lesson's loss.
+  template <class Lesson>
+  requires lesson<Lesson, M> loss_sum accumulate(const batch& b, Lesson&& from) {
+    if (!takes(b, from)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
-      const loss_sum sum = add_gradients(on, b);
+      const loss_sum sum = add_gradients(on, b, from);
       if (on.threads.rank() == 0) loss = sum;
     });
     progress_.tokens += loss.tokens;
@@ -246,11 +254,16 @@ class trainer {
           path{});
     return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
   }
-  loss_sum add_gradients(const ops::machine& on, const batch& b) {
+  template <class Lesson>
+  bool takes(const batch& b, Lesson& from) const {
+    return !stopped_ && M::accepts(b, limits_) && from.template accepts<M>(b, limits_);
+  }
+  template <class Lesson>
+  loss_sum add_gradients(const ops::machine& on, const batch& b, Lesson& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
                           how_.dropout};
     return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
-                                  nullptr, how_.z_loss);
+                                  nullptr, how_.z_loss, from.teach(on, b));
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.

@@ -1,0 +1,87 @@
+#pragma once
+/// @file
+/// The loss of knowledge distillation (Hinton et al. 2015; equations 3.1 to 3.3 of Berkeley's
+/// UCB/EECS-2023-141, zoo B3): the student's cross-entropy with the labels and, at a temperature,
+/// with its teachers.
+
+#include <array>
+
+#include <linnet/ops/language.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a student learns from teachers. With p_j(tau) = softmax(logits / tau)_j, a token's loss is
+///   alpha (cross-entropy with the label + z-loss) - (1 - alpha) tau^2 sum_k p_k^t log p_k^s,
+/// both at the temperature tau; p^t is the mixture of the teachers' probabilities. Like the hard
+/// loss it is summed over the tokens that are not `ignored`, and the trainer divides by their
+/// number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t), so it is not zero for a
+/// perfect student, but its gradient by the student's logits, (1 - alpha) tau (p^s - p^t), is.
+struct distillation {
+  double alpha = 0.1;      ///< weight of the hard loss, 0 to 1; at 1 no teacher is asked
+  double temperature = 3;  ///< tau, positive
+  std::array<double, 4> shares{1, 1, 1, 1};  ///< of the teachers in their mixture, relative
+};
+
+namespace ops {
+
+/// Numbers of scratch memory of distil() for a team of that size.
+template <class T>
+constexpr index distil_scratch(index vocabulary, index threads) {
+  return 2 * threads * round_up(vocabulary, 64 / static_cast<index>(sizeof(T)));
+}
+
+/// distillation's loss of rows of a student's logits and, in their place, its gradient.
+/// `teacher(t, i, to)` writes the logits of teacher t < `teachers` for row i to to[vocabulary];
+/// `how.shares` of these teachers add up to 1. Rows labelled `ignored` give 0.
+template <class T, class Teacher>
+void distil(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
+            double* losses, bool gradient, double z_loss, const distillation& how, index teachers,
+            T* scratch, const Teacher& teacher) {
+  const double soft = (1 - how.alpha) * how.temperature;
+  const T inverse = T(1 / how.temperature);
+  T* const target = scratch + on.threads.rank() * distil_scratch<T>(vocabulary, 1);
+  T* const other = target + distil_scratch<T>(vocabulary, 1) / 2;
+  on.threads.each(rows, [&](index i) {
+    T* const row = logits + i * vocabulary;
+    losses[i] = 0;
+    if (labels[i] == ignored) {
+      if (gradient) std::fill_n(row, vocabulary, T(0));
+      return;
+    }
+    simd::dispatch(on.level, [&](auto k) {
+      using K = decltype(k);
+      for (index t = 0; t < teachers; ++t) {
+        T* const p = t == 0 ? target : other;
+        teacher(t, i, p);
+        K::template scale<T>(vocabulary, inverse, p);
+        K::template softmax<T>(vocabulary, p);
+        if (teachers > 1)
+          K::template scale<T>(vocabulary, T(how.shares[static_cast<std::size_t>(t)]), p);
+        if (t > 0) K::template add<T>(vocabulary, target, p, target);
+      }
+      std::copy_n(row, vocabulary, other);
+      K::template scale<T>(vocabulary, inverse, other);
+      // -sum p^t log p^s = lse - sum p^t logits / tau
+      const T largest = K::template maximum<T>(vocabulary, other);
+      const double expected = static_cast<double>(K::template dot<T>(vocabulary, target, other));
+      const T sum = K::template exp_sum<T>(vocabulary, largest, other);
+      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+      losses[i] =
+          how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row, gradient, z_loss) +
+          soft * how.temperature * (lse - expected);
+      if (gradient) {
+        // Normalized as the teachers are, so that equal logits leave exactly nothing.
+        K::template scale<T>(vocabulary, T(1) / sum, other);
+        K::template scale<T>(vocabulary, T(-1), target);
+        K::template add<T>(vocabulary, other, target, other);
+        K::template scale<T>(vocabulary, T(soft), other);
+        K::template scale<T>(vocabulary, T(how.alpha), row);
+        K::template add<T>(vocabulary, row, other, row);
+      }
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END

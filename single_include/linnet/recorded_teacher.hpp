@@ -1,0 +1,468 @@
+// linnet 0.1.0: small language models in C++20.
+// Written by tools/amalgamate.py from include/linnet/recorded_teacher.hpp: do not edit.
+//
+// MIT License
+//
+// Copyright (c) 2026 linnet authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#pragma once
+/// @file
+/// Opt-in: a teacher's most probable tokens, written to a file once and learned from many times.
+/// Needs xxHash (Debian: libxxhash-dev), whose header checks the bytes.
+
+/// @file
+/// Students learn from a teacher's file. Opt-in, through linnet/recorded_teacher.hpp.
+
+#include <cstring>
+
+/// @file
+/// What a teacher's file is. Opt-in, through linnet/recorded_teacher.hpp. A file (little-endian,
+/// nothing aligned) is
+///   "linnetKD", u32 version 1, u32 vocabulary, u32 k, u16 bytes of a logit (2: f16, 4: f32),
+///   u16 bytes of an id (2 up to 65536 tokens, else 4), f64 temperature, u64 stream;
+///   for each batch: u64 XXH3 of its tokens, u64 rows, then for each row whose label counts:
+///   the logit of the rest, the k largest logits, in descending order, their k ids;
+///   u64 batches, u64 XXH3 of all bytes before.
+/// Logits are relative to the row's largest, where small floats are finest.
+
+#ifndef XXH_INLINE_ALL
+#define XXH_INLINE_ALL
+#endif
+#include <xxhash.h>
+
+#include <linnet/linnet.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// What a teacher's file holds. The k largest logits of a row are kept; the tokens of the rest
+/// share one logit, such that their probability together is the teacher's own at `temperature`,
+/// hence a file is learned from at this temperature only. The k probabilities are thus exact but
+/// for rounding (in f16 a share of 2^-12 |logit - largest| / temperature), and where the rest has
+/// the probability r, the total variation from the teacher's law is below r; to renormalize over
+/// the k instead would cost all of r and make the teacher surer than it is. k = vocabulary keeps
+/// all.
+struct recording {
+  index vocabulary = 0;      ///< of teacher and student
+  index k = 64;              ///< logits per row
+  double temperature = 3;    ///< of the distillation
+  bool half = true;          ///< logits in f16, else in f32
+  std::uint64_t stream = 0;  ///< your name for the data and the teacher, compared when reading
+
+  /// Bytes of a logit, of a token's id, of a row.
+  constexpr index logit_bytes() const { return half ? 2 : 4; }
+  /// @copydoc logit_bytes()
+  constexpr index id_bytes() const { return vocabulary <= 65536 ? 2 : 4; }
+  /// @copydoc logit_bytes()
+  constexpr index row_bytes() const { return (k + 1) * logit_bytes() + k * id_bytes(); }
+};
+
+namespace detail {
+
+inline constexpr char recording_magic[] = "linnetKD";
+inline constexpr index recording_head = 40, recording_batch = 16, recording_end = 16;
+
+/// The rows of a batch, and the hash of all that the model reads of it.
+struct batch_facts {
+  index rows = 0;  ///< whose label counts
+  std::uint64_t hash = 0;
+};
+inline batch_facts facts_of(const token* inputs, index sequences, index length,
+                            const index* lengths, const token* labels, index label_length) {
+  XXH3_state_t state;
+  XXH3_64bits_reset(&state);
+  const auto add = [&](const auto* values, index n) {
+    if (values) XXH3_64bits_update(&state, values, static_cast<std::size_t>(n) * sizeof *values);
+  };
+  const index sizes[] = {sequences, length, label_length, lengths != nullptr};
+  add(sizes, 4);
+  add(inputs, sequences * length);
+  add(lengths, sequences);
+  add(labels, sequences * label_length);
+  index rows = 0;
+  for (index i = 0; i < sequences * label_length; ++i) rows += labels[i] != ignored;
+  return {rows, XXH3_64bits_digest(&state)};
+}
+inline batch_facts facts_of(const t5_batch& b) {
+  return facts_of(b.source, b.batch, b.source_length, b.source_lengths, b.labels, b.target_length);
+}
+inline batch_facts facts_of(const decoder_batch& b) {
+  return facts_of(b.tokens, b.batch, b.length, b.prefixes, b.labels, b.length);
+}
+
+/// An error for a recording that makes no sense, or nothing.
+inline result<void> acceptable(const char* where, const recording& r, const limits& l) {
+  const auto refuse = [&](const char* field, const char* rule, const std::string& got) {
+    return linnet::error{errc::invalid, where, field, rule, got};
+  };
+  if (r.vocabulary < 1 || r.vocabulary > 0x7fffffff)
+    return refuse("recording.vocabulary", "1 to 2^31 - 1", std::to_string(r.vocabulary));
+  if (r.k < 1 || r.k > r.vocabulary)
+    return refuse("recording.k", "1 to the vocabulary", std::to_string(r.k));
+  if (!(r.temperature > 0 && is_finite(r.temperature)))
+    return refuse("recording.temperature", "a positive number", std::to_string(r.temperature));
+  if (l.threads < 1) return refuse("limits.threads", "at least 1", std::to_string(l.threads));
+  return {};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A teacher's file as a teacher of students that compute in `T`: batch(i) is the lesson of the
+/// batch that was recorded as number i, valid while this stays where it is. Reads from bytes in
+/// memory or in a memory map.
+template <class T = float>
+class recorded_teacher {
+  struct page {
+    std::uint64_t hash;
+    index rows;
+    const std::byte* records;
+  };
+
+ public:
+  /// Exact bytes that a recorded teacher allocates.
+  static constexpr index footprint(const recording& r, const limits& l, index batches) {
+    return round_up(batches * static_cast<index>(sizeof(page)), alignment) +
+           ops::distil_scratch<T>(r.vocabulary, l.threads) * static_cast<index>(sizeof(T));
+  }
+
+  /// Reads all of `bytes`, which must outlive it, for trainers with no more threads than `l` has.
+  /// `alpha` is distillation's. Errors: errc::malformed (no such file, a wrong checksum, counts or
+  /// ids out of bounds), errc::unsupported (version), errc::mismatch (recorded otherwise than
+  /// `expected`), errc::invalid, errc::out_of_memory.
+  static result<recorded_teacher> open(std::span<const std::byte> bytes, const recording& expected,
+                                       double alpha = 0.1, const limits& l = {}) {
+    const char* const where = "recorded_teacher::open";
+    if (auto fit = detail::acceptable(where, expected, l); !fit) return fit.error();
+    const distillation how{alpha, expected.temperature};
+    if (auto fit = detail::acceptable(where, how, 1); !fit) return fit.error();
+    if (auto fit = check_head(bytes, expected); !fit) return fit.error();
+
+    const std::byte* at = bytes.data() + detail::recording_head;
+    const std::byte* const end = bytes.data() + bytes.size() - detail::recording_end;
+    const auto malformed = [&](const std::string& what, const std::string& rule, auto got) {
+      return linnet::error{errc::malformed, where, what, rule, std::to_string(got)};
+    };
+    const auto of = [](index n) { return "batch " + std::to_string(n); };
+    const auto batches = detail::load_as<std::uint64_t>(end);
+    if (batches > static_cast<std::uint64_t>(end - at) / detail::recording_batch)
+      return malformed("batches", "no more than the bytes hold", batches);
+    recorded_teacher made(expected, how, l, static_cast<index>(batches));
+    if (!made.memory_.data())
+      return detail::out_of_memory(where, footprint(expected, l, made.batches_));
+    for (index n = 0; n < made.batches_; ++n) {
+      if (end - at < detail::recording_batch)
+        return malformed(of(n), std::to_string(detail::recording_batch) + " bytes", end - at);
+      const auto rows = detail::load_as<std::uint64_t>(at + 8);
+      page& p = made.pages()[n];
+      p = {detail::load_as<std::uint64_t>(at), static_cast<index>(rows),
+           at + detail::recording_batch};
+      at += detail::recording_batch;
+      if (rows > static_cast<std::uint64_t>((end - at) / expected.row_bytes()))
+        return malformed(of(n) + ": rows", "no more than the bytes hold", rows);
+      for (index i = 0; i < p.rows; ++i, at += expected.row_bytes()) {
+        for (index j = 0; j <= expected.k; ++j)
+          if (!is_finite(made.logit(at, j)))
+            return malformed(of(n) + ": logit", "a finite number", made.logit(at, j));
+        for (index j = 0; j < expected.k; ++j)
+          if (made.id(at, j) >= expected.vocabulary)
+            return malformed(of(n) + ": id", "less than " + std::to_string(expected.vocabulary),
+                             made.id(at, j));
+      }
+    }
+    if (at != end) return malformed("bytes behind the last batch", "0", end - at);
+    return made;
+  }
+
+  /// Batches in the file.
+  index batches() const { return batches_; }
+
+  /// The lesson of one batch.
+  class lesson_of_batch {
+   public:
+    /// Whether it was recorded from this very batch.
+    template <class M>
+    bool accepts(const typename M::batch& b, const limits& l) const {
+      if (!page_ || M::vocabulary != from_->record_.vocabulary || l.threads > from_->threads_)
+        return false;
+      const detail::batch_facts facts = detail::facts_of(b);
+      return facts.hash == page_->hash && facts.rows == page_->rows;
+    }
+    /// The criterion.
+    template <class Batch>
+    auto teach(const ops::machine&, const Batch&) const {
+      return [from = from_, page = page_](const ops::machine& on, const auto& h, index first,
+                                          index rows) {
+        if (from->how_.alpha == 1) return ops::label_loss{}(on, h, first, rows);
+        const auto recorded = [&](index begin, index end) {
+          index n = 0;
+          for (index i = begin; i < end; ++i) n += h.labels[i] != ignored;
+          return n;
+        };
+        const index before = recorded(0, first);
+        ops::distil(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                    h.dy != nullptr, h.z_loss, from->how_, 1, from->scratch(),
+                    [&](index, index i, T* to) {
+                      const index row = before + recorded(first, first + i);
+                      from->expand(page->records + row * from->record_.row_bytes(), to);
+                    });
+      };
+    }
+
+   private:
+    friend recorded_teacher;
+    lesson_of_batch(const recorded_teacher* from, const page* p) : from_(from), page_(p) {}
+    const recorded_teacher* from_;
+    const page* page_;
+  };
+  /// The lesson of batch i; it accepts none where i is not in [0, batches()).
+  lesson_of_batch batch(index i) const {
+    return {this, i >= 0 && i < batches_ ? pages() + i : nullptr};
+  }
+
+ private:
+  recorded_teacher(const recording& r, const distillation& how, const limits& l, index batches)
+      : record_(r),
+        how_(how),
+        threads_(l.threads),
+        batches_(batches),
+        memory_(footprint(r, l, batches)) {}
+
+  /// Everything but the batches.
+  static result<void> check_head(std::span<const std::byte> bytes, const recording& expected) {
+    const char* const where = "recorded_teacher::open";
+    const std::byte* const head = bytes.data();
+    constexpr auto least = static_cast<std::size_t>(detail::recording_head + detail::recording_end);
+    if (bytes.size() < least || std::memcmp(head, detail::recording_magic, 8) != 0)
+      return linnet::error{
+          errc::malformed, where, "file",
+          std::to_string(least) + " bytes or more that begin with linnetKD",
+          bytes.size() < least ? std::to_string(bytes.size()) + " bytes" : "another beginning"};
+    if (const auto version = detail::load_as<std::uint32_t>(head + 8); version != 1)
+      return linnet::error{errc::unsupported, where, "version", "1", std::to_string(version)};
+    const auto stated = detail::load_as<std::uint64_t>(head + bytes.size() - 8);
+    if (const std::uint64_t hash = XXH3_64bits(head, bytes.size() - 8); hash != stated)
+      return linnet::error{errc::malformed, where, "checksum", std::to_string(stated),
+                           std::to_string(hash)};
+    result<void> fits;
+    const auto same = [&](const char* field, auto want, auto got) {
+      if (fits && want != got)
+        fits =
+            linnet::error{errc::mismatch, where, field, std::to_string(want), std::to_string(got)};
+    };
+    same("vocabulary", expected.vocabulary, index{detail::load_as<std::uint32_t>(head + 12)});
+    same("k", expected.k, index{detail::load_as<std::uint32_t>(head + 16)});
+    same("bytes of a logit", expected.logit_bytes(),
+         index{detail::load_as<std::uint16_t>(head + 20)});
+    same("bytes of an id", expected.id_bytes(), index{detail::load_as<std::uint16_t>(head + 22)});
+    same("temperature", expected.temperature, detail::load_as<double>(head + 24));
+    same("stream", expected.stream, detail::load_as<std::uint64_t>(head + 32));
+    return fits;
+  }
+
+  page* pages() const { return static_cast<page*>(memory_.data()); }
+  T* scratch() const {
+    return reinterpret_cast<T*>(static_cast<std::byte*>(memory_.data()) +
+                                round_up(batches_ * static_cast<index>(sizeof(page)), alignment));
+  }
+  /// Logit j of a row, the rest's first.
+  double logit(const std::byte* row, index j) const {
+    return record_.half ? storage::f16::decode(detail::load_as<std::uint16_t>(row + 2 * j))
+                        : static_cast<double>(detail::load_as<float>(row + 4 * j));
+  }
+  index id(const std::byte* row, index j) const {
+    const std::byte* const ids = row + (record_.k + 1) * record_.logit_bytes();
+    return record_.id_bytes() == 2 ? index{detail::load_as<std::uint16_t>(ids + 2 * j)}
+                                   : index{detail::load_as<std::uint32_t>(ids + 4 * j)};
+  }
+  /// A row of the file as logits of the whole vocabulary.
+  void expand(const std::byte* row, T* to) const {
+    std::fill_n(to, record_.vocabulary, static_cast<T>(logit(row, 0)));
+    for (index j = 0; j < record_.k; ++j) to[id(row, j)] = static_cast<T>(logit(row, j + 1));
+  }
+
+  recording record_;
+  distillation how_;
+  int threads_;
+  index batches_;
+  memory_block memory_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Writes a teacher's most probable tokens to a file. Opt-in, through linnet/recorded_teacher.hpp.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Writes a teacher's file. It is a lesson (see model/lesson.hpp): give it to the teacher's
+/// evaluator with each batch, in the order in which students will see them; the losses are the
+/// teacher's own. commit() then gives the file its name.
+class teacher_recorder {
+ public:
+  /// Bytes of memory besides the file's own buffer.
+  static constexpr index footprint(const recording& r, const limits& l) {
+    return round_up(ops::head_rows(r.vocabulary) * r.row_bytes(), alignment) +
+           l.threads * round_up(r.k * static_cast<index>(sizeof(token)), alignment);
+  }
+  /// A recorder for evaluators with no more threads than `l` has. Errors: errc::invalid,
+  /// errc::out_of_memory; those of the file are commit()'s.
+  static result<teacher_recorder> open(const std::string& path, const recording& r,
+                                       const limits& l = {}) {
+    if (auto fit = detail::acceptable("teacher_recorder::open", r, l); !fit) return fit.error();
+    teacher_recorder made(path, r, l);
+    if (!made.memory_.data() || !made.file_)
+      return detail::out_of_memory("teacher_recorder::open", footprint(r, l));
+    std::byte head[detail::recording_head];
+    std::byte* at = head;
+    std::memcpy(at, detail::recording_magic, 8);
+    at += 8;
+    put(at, std::uint32_t{1});
+    put(at, static_cast<std::uint32_t>(r.vocabulary));
+    put(at, static_cast<std::uint32_t>(r.k));
+    put(at, static_cast<std::uint16_t>(r.logit_bytes()));
+    put(at, static_cast<std::uint16_t>(r.id_bytes()));
+    put(at, r.temperature);
+    put(at, r.stream);
+    made.write(head, detail::recording_head);
+    return made;
+  }
+
+  /// Whether the teacher has the recording's vocabulary and no more threads.
+  template <class M>
+  bool accepts(const typename M::batch&, const limits& l) const {
+    return M::vocabulary == how_.vocabulary && l.threads <= threads_;
+  }
+  /// Begins a batch; returns the criterion that records its rows.
+  template <class Batch>
+  auto teach(const ops::machine& on, const Batch& b) {
+    on.threads.once([&] {
+      const detail::batch_facts facts = detail::facts_of(b);
+      std::byte head[detail::recording_batch];
+      std::byte* at = head;
+      put(at, facts.hash);
+      put(at, static_cast<std::uint64_t>(facts.rows));
+      write(head, detail::recording_batch);
+      ++batches_;
+    });
+    return [this](const ops::machine& all, const auto& h, index first, index rows) {
+      all.threads.each(rows, [&](index i) {
+        if (h.labels[first + i] != ignored)
+          record(h.chunk + i * h.vocabulary, all.threads.rank(), rows_at(i));
+      });
+      ops::label_loss{}(all, h, first, rows);
+      all.threads.once([&] {
+        for (index i = 0; i < rows; ++i) {
+          if (h.labels[first + i] == ignored) continue;
+          finite_ = finite_ && is_finite(h.losses[first + i]);
+          write(rows_at(i), how_.row_bytes());
+        }
+      });
+    };
+  }
+  /// Batches so far.
+  index batches() const { return batches_; }
+  /// Ends the file. Errors: errc::io, errc::invalid (the teacher's logits were not finite).
+  result<void> commit() {
+    if (!finite_)
+      return linnet::error{errc::invalid, "teacher_recorder::commit", "the teacher's logits",
+                           "finite numbers", "others"};
+    std::byte end[detail::recording_end];
+    std::byte* at = end;
+    put(at, static_cast<std::uint64_t>(batches_));
+    write(end, 8);
+    put(at, static_cast<std::uint64_t>(XXH3_64bits_digest(&hash_)));
+    write(end + 8, 8);
+    return file_->commit();
+  }
+
+ private:
+  teacher_recorder(const std::string& path, const recording& r, const limits& l)
+      : how_(r),
+        threads_(l.threads),
+        memory_(footprint(r, l)),
+        file_(new (std::nothrow) detail::file_writer(path)) {
+    XXH3_64bits_reset(&hash_);
+  }
+  std::byte* rows_at(index i) const {
+    return static_cast<std::byte*>(memory_.data()) + i * how_.row_bytes();
+  }
+  void write(const std::byte* bytes, index n) {
+    XXH3_64bits_update(&hash_, bytes, static_cast<std::size_t>(n));
+    file_->write({bytes, static_cast<std::size_t>(n)});
+  }
+  template <class T>
+  static void put(std::byte*& at, T x) {
+    std::memcpy(at, &x, sizeof x);
+    at += sizeof x;
+  }
+  void put_logit(std::byte*& at, double x) const {
+    x = (std::max)(x, -60000.0);  // of no weight at all, and a number in f16
+    if (how_.half)
+      put(at, storage::f16::encode(x));
+    else
+      put(at, static_cast<float>(x));
+  }
+  /// One row of logits as it stands in the file.
+  template <class T>
+  void record(const T* logits, int rank, std::byte* at) const {
+    const index n = how_.vocabulary, k = how_.k;
+    auto* const best = reinterpret_cast<token*>(
+        rows_at(0) + round_up(ops::head_rows(n) * how_.row_bytes(), alignment) +
+        rank * round_up(k * static_cast<index>(sizeof(token)), alignment));
+    // The k best so far are a heap whose first is the least.
+    const auto better = [&](token a, token b) {
+      return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+    };
+    for (token v = 0; v < n; ++v) {
+      if (v >= k) {
+        if (!better(v, best[0])) continue;
+        std::pop_heap(best, best + k, better);
+      }
+      best[v < k ? v : k - 1] = v;
+      std::push_heap(best, best + (v < k ? v + 1 : k), better);
+    }
+    const token least = best[0];
+    std::sort_heap(best, best + k, better);
+    const auto largest = static_cast<double>(logits[best[0]]);
+    const auto relative = [&](token v) { return static_cast<double>(logits[v]) - largest; };
+    double rest = 0;
+    for (token v = 0; k < n && v < n; ++v)
+      if (better(least, v)) rest += std::exp(relative(v) / how_.temperature);
+    put_logit(at, rest > 0 ? how_.temperature * std::log(rest / static_cast<double>(n - k)) : -1e9);
+    for (index i = 0; i < k; ++i) put_logit(at, relative(best[i]));
+    for (index i = 0; i < k; ++i)
+      if (how_.id_bytes() == 2)
+        put(at, static_cast<std::uint16_t>(best[i]));
+      else
+        put(at, static_cast<std::uint32_t>(best[i]));
+  }
+
+  recording how_;
+  int threads_;
+  memory_block memory_;
+  std::unique_ptr<detail::file_writer> file_;
+  XXH3_state_t hash_{};
+  index batches_ = 0;
+  bool finite_ = true;
+};
+
+LINNET_NAMESPACE_END
