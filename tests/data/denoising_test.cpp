@@ -181,6 +181,21 @@ BOOST_AUTO_TEST_CASE(independent_masks_end_with_the_room_and_the_sentinels) {
   LINNET_REQUIRE_OK(whole);
   BOOST_TEST((*whole == text));
 
+  // Any room from a lone end on is kept to, wherever runs stand when it ends, and used up.
+  constexpr ln::denoising half{.mask = ln::masking::independent, .density = 0.5};
+  for (index room = 1; room < 24; ++room)
+    for (std::uint64_t key = 0; key < 20; ++key) {
+      std::vector<token> from(text.size() + 1), to(at(room + 1), -7);
+      const auto n =
+          ln::denoise(half, ids, text, ln::seed{key}, from, std::span(to).first(at(room)));
+      BOOST_TEST((n.target <= room && (room < 3 ? n.target == 1 : n.target >= room - 1)));
+      BOOST_TEST(to.back() == -7);
+      const auto joined =
+          ln::splice(ids, std::span(from).first(at(n.source)), std::span(to).first(at(n.target)));
+      LINNET_REQUIRE_OK(joined);
+      BOOST_TEST((*joined == text));
+    }
+
   constexpr ln::t5_ids few{384, 3};
   std::vector<token> source(at(independent.lengths(200).source)), target(401);
   const auto n = ln::denoise(independent, few, text, ln::seed{1}, source, target);
@@ -474,6 +489,11 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(opening(spans, {1, 3, 29}) == open + "source: expected at least 4 tokens, got 3");
   BOOST_TEST(opening(spans, {1, 128, 0}, ln::byte_tokenizer::t5(265)) ==
              open + "sentinels of the vocabulary: expected at least 7, got 6");
+  BOOST_TEST(opening(independent, {1, 128, 3}) == "success");
+  BOOST_TEST(opening(independent, {1, 128, 2}) ==
+             open + "target: expected at least 3 tokens, got 2");
+  BOOST_TEST(opening(independent, {1, 128, 0}, ln::byte_tokenizer::t5(259)) ==
+             open + "sentinels of the vocabulary: expected at least 1, got 0");
   BOOST_TEST(opening(spans, {1, 128, 0}, ln::byte_tokenizer::t5(), 1) ==
              open + "tokens of text: expected at least 2, got 1");
   for (const ln::denoising& bad :

@@ -36,7 +36,8 @@ BOOST_AUTO_TEST_SUITE(classifier)
 
 BOOST_AUTO_TEST_CASE(scores_are_the_losses_of_the_labels) {
   const auto p = random_packed<M, double>();
-  auto by_two = opened(p, three, {.batch = 2, .source = 6});
+  // A chunk, which would be shorter than the labels, is none of a classifier's.
+  auto by_two = opened(p, three, {.batch = 2, .source = 6, .chunk = 1});
   // Two sources of different lengths, padded; then another pair in the same classifier.
   for (const std::uint64_t stream : {1u, 2u, 3u}) {
     auto sources = tokens(12, M::vocabulary, stream);
@@ -134,6 +135,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(c.scores(source, 1, std::vector<index>{7}).empty());
   BOOST_TEST(c.scores(std::span(source).first(6), 2, std::vector<index>{3, 3}).empty());
   BOOST_TEST(c.scores(std::span(source).first(6), 0, {}).empty());
+  BOOST_TEST(c.scores(std::span(source).first(6), -1, {}).empty());
+  BOOST_TEST(!c.classify(std::span(source).first(6), 1, std::vector<index>{6}, {}));
 }
 
 BOOST_AUTO_TEST_CASE(how_good) {

@@ -29,6 +29,7 @@ BOOST_AUTO_TEST_CASE(fields) {
   BOOST_TEST(read("{\"b\": \"x\\n\\u00e9\", \"a\": 1}\r\n\n  \n{\"a\":\"\",\"b\":true}") ==
              "1:[1][x\n\xc3\xa9];4:[][true];");
   BOOST_TEST(read("{\"c\":{\"a\":[1,{\"b\":2}]},\"a\":null,\"b\":0.5}") == "1:[null][0.5];");
+  BOOST_TEST(read("{\"a\":1,\"c\":{\"a\":2},\"b\":3}") == "1:[1][3];");
   BOOST_TEST(read("{\"c\":[1,2],\"a\":3}\n", {"a"}) == "1:[3];");
   const auto t = ln::parse_json_lines("{\"a\":1,\"b\":2}", {"a", "b"});
   LINNET_REQUIRE_OK(t);

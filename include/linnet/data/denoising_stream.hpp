@@ -43,8 +43,9 @@ class denoising_stream {
     const index raw = how.raw_length(l.source);
     const index needs = how.lengths(raw).target;
     if (l.target == 0) l.target = needs;
-    if (l.target < (how.mask == masking::spans ? needs : 3))
-      return wrong("target", "at least " + std::to_string(needs) + " tokens", l.target);
+    const index least = how.mask == masking::spans ? needs : 3;
+    if (l.target < least)
+      return wrong("target", "at least " + std::to_string(least) + " tokens", l.target);
     const index runs = how.mask == masking::spans ? how.noise_of(raw).runs : 1;
     if (text.ids().sentinels < runs)
       return wrong("sentinels of the vocabulary", "at least " + std::to_string(runs),

@@ -86,7 +86,7 @@ class classifier {
   /// empty, and nothing done, for sources that session::encode refuses.
   std::span<const double> scores(std::span<const token> sources, index batch,
                                  std::span<const index> lengths) {
-    if (batch < 1 || batch > limits_.batch || !session_.encode(sources, batch, lengths)) return {};
+    if (!session_.encode(sources, batch, lengths)) return {};
     for (std::size_t c = 0; c < labels_.size(); ++c) {
       const std::vector<token>& label = labels_[c];
       const index n = std::ssize(label);
