@@ -21,7 +21,7 @@ double outcome::operator[](const std::string& figure) const {
   return at == figures.end() ? std::numeric_limits<double>::quiet_NaN() : at->second;
 }
 
-results results::read(const std::string& folder) {
+results results::read(const std::string& folder, std::string_view scale) {
   results r;
   std::error_code none;
   for (const auto& file : fs::directory_iterator(folder, none)) {
@@ -35,6 +35,9 @@ results results::read(const std::string& folder) {
       j.at("figures").get_to(o.figures);
       j.at("training").get_to(o.training);
       j.at("held_out").get_to(o.held_out);
+      if (j.at("scale") != scale)
+        throw support::failure(fmt::format("of scale {}, not {}: give another --out",
+                                           j.at("scale").get<std::string>(), scale));
       if (o.job != file.path().stem()) throw support::failure("names another job");
       r.all_[o.job] = std::move(o);
     } catch (const std::exception& e) {
@@ -50,9 +53,12 @@ const outcome* results::find(const std::string& job) const {
   return at == all_.end() ? nullptr : &at->second;
 }
 
-void results::write(const std::string& folder, const outcome& o) {
-  const json j{
-      {"job", o.job}, {"figures", o.figures}, {"training", o.training}, {"held_out", o.held_out}};
+void results::write(const std::string& folder, std::string_view scale, const outcome& o) {
+  const json j{{"job", o.job},
+               {"scale", scale},
+               {"figures", o.figures},
+               {"training", o.training},
+               {"held_out", o.held_out}};
   const std::string text = j.dump(1) + "\n", path = folder + "/" + o.job + ".json";
   support::take(linnet::write_file(path + ".part", std::as_bytes(std::span(text))));
   fs::rename(path + ".part", path);

@@ -6,6 +6,7 @@
 #include <linnet/config/platform.hpp>
 #include <linnet/io/file.hpp>
 
+#include "pool.hpp"
 #include "render.hpp"
 #include "support/basics.hpp"
 #include "tables.hpp"
@@ -42,7 +43,11 @@ void run_study(study_options o) {
   if (problem) throw support::failure(fmt::format("{}: {}", runs, problem.message()));
   support::check_writable(o.out + "/report.html");
 
-  const document d = report_of(o, results::read(runs));
+  if (!o.data.empty()) {
+    const workshop w{o.size, read_texts(o.data), runs};
+    run_jobs(jobs_of(o.size, o.tables), w, o.threads);
+  }
+  const document d = report_of(o, results::read(runs, o.size.name));
   write_text(o.out + "/report.html", html(d));
   write_text(o.out + "/report.csv", csv(d));
   write_text(o.out + "/report.md", markdown(d));
