@@ -12,7 +12,6 @@
 #include "../../benchmarks/machine.hpp"
 #include "commands.hpp"
 #include "course.hpp"
-#include "progress.hpp"
 #include "support.hpp"
 
 namespace zoo {

@@ -8,8 +8,6 @@
 #include <linnet/simd/levels.hpp>
 
 #include "attention.hpp"
-#include "html.hpp"
-#include "plot.hpp"
 #include "support.hpp"
 
 namespace zoo {

@@ -10,7 +10,6 @@
 #include <linnet/io/file.hpp>
 #include <numbers>
 
-#include "progress.hpp"
 #include "support.hpp"
 
 namespace zoo {

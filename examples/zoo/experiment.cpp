@@ -6,7 +6,6 @@
 #include <cmath>
 #include <linnet/eval/evaluator.hpp>
 
-#include "progress.hpp"
 #include "support.hpp"
 
 namespace zoo {

@@ -11,7 +11,6 @@
 #include "byte_models.hpp"
 #include "commands.hpp"
 #include "course.hpp"
-#include "progress.hpp"
 #include "running.hpp"
 #include "support.hpp"
 

@@ -8,7 +8,6 @@
 #include <linnet/train/trainer.hpp>
 
 #include "kinds.hpp"
-#include "progress.hpp"
 #include "support.hpp"
 
 namespace zoo {

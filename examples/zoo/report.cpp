@@ -8,8 +8,6 @@
 #include <linnet/io/file.hpp>
 #include <linnet/simd/levels.hpp>
 
-#include "html.hpp"
-#include "plot.hpp"
 #include "support.hpp"
 
 namespace zoo {

@@ -1,56 +1,11 @@
 #pragma once
-// Small things that every command needs: refusals, numbers as text, lists of names.
+// What this program shares with the other ones.
 
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <stdexcept>
-#include <string>
-#include <string_view>
-#include <type_traits>
-#include <utility>
-#include <vector>
-
-#include <linnet/core/result.hpp>
+#include "support/basics.hpp"
+#include "support/html.hpp"
+#include "support/plot.hpp"
+#include "support/progress.hpp"
 
 namespace zoo {
-
-namespace ln = linnet;
-
-/// What stops the program: main() prints it in one line and ends with status 2.
-struct failure : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-/// The value of a result, or its error as a failure.
-template <class T>
-T take(ln::result<T>&& r) {
-  if (!r) throw failure(r.error().message());
-  if constexpr (!std::is_void_v<T>) return std::move(r).value();
+using namespace support;
 }
-
-/// 1234567 as "1,234,567".
-std::string grouped(ln::index n);
-
-/// A size as "3.4 MB" or "812 kB" (powers of ten).
-std::string human_bytes(ln::index bytes);
-
-/// The text with all that is not valid UTF-8, and control characters but tabs and line ends,
-/// replaced by U+FFFD.
-std::string printable(std::string_view text);
-
-/// Refuses `name` if it is not in `known`, with the nearest one or all of them in the message.
-void check_name(std::string_view what, std::string_view name,
-                std::span<const std::string_view> known);
-
-/// Reads "1,2,3" as token ids in [0, vocabulary); `option` is named in refusals.
-std::vector<ln::token> parse_tokens(std::string_view text, std::string_view option,
-                                    ln::index vocabulary);
-
-/// Refuses a path that cannot be written to, before hours of work end there.
-void check_writable(const std::string& path);
-
-/// One thread per processor, eight at most: small models do not profit from more.
-int default_threads();
-
-}  // namespace zoo

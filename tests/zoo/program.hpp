@@ -1,47 +1,14 @@
 #pragma once
-// Runs the program zoo as a user would and keeps what it printed.
+// Runs the program zoo.
 
-#include <boost/test/unit_test.hpp>
-
-#include <sys/wait.h>
-#include <algorithm>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
 
-#include "support/data.hpp"
+#include "support/program.hpp"
 
 namespace test {
 
-struct outcome {
-  int status = -1;
-  std::string out, err;
-
-  long lines_of_error() const { return std::count(err.begin(), err.end(), '\n'); }
-};
-
-/// One argument for the shell.
-inline std::string quoted(const std::string& argument) {
-  std::string safe = "'";
-  for (const char c : argument) {
-    if (c == '\'')
-      safe += "'\\''";
-    else
-      safe += c;
-  }
-  return safe + "'";
-}
-
 inline outcome zoo(const std::vector<std::string>& arguments) {
-  const scratch_folder folder;
-  std::string command = quoted(ZOO_PROGRAM);
-  for (const std::string& argument : arguments) (command += ' ') += quoted(argument);
-  (command += " >") += folder.path("out");
-  (command += " 2>") += folder.path("err");
-  const int status = std::system(command.c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, contents(folder.path("out")),
-          contents(folder.path("err"))};
+  return run_program(ZOO_PROGRAM, arguments);
 }
 
 /// What the program prints when all is well.

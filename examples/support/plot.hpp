@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace zoo {
+namespace support {
 
 /// Text for HTML and SVG.
 std::string escaped(std::string_view text);
@@ -51,4 +51,4 @@ struct plot_point {
 std::string scatter_plot(const std::vector<plot_point>& points, std::string_view x_title,
                          std::string_view y_title);
 
-}  // namespace zoo
+}  // namespace support

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdio>
 
-namespace zoo {
+namespace support {
 
 namespace {
 
@@ -60,4 +60,4 @@ void progress::draw_bars(double fraction, double seconds_left,
   drawn_ = true;
 }
 
-}  // namespace zoo
+}  // namespace support

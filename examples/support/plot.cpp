@@ -6,9 +6,9 @@
 #include <cmath>
 #include <set>
 
-#include "support.hpp"
+#include "basics.hpp"
 
-namespace zoo {
+namespace support {
 
 namespace {
 
@@ -359,4 +359,4 @@ std::string scatter_plot(const std::vector<plot_point>& points, std::string_view
   return d.str();
 }
 
-}  // namespace zoo
+}  // namespace support

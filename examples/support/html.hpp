@@ -1,11 +1,11 @@
 #pragma once
-// What the HTML pages that this program writes have in common: their frame, look and building
+// What the HTML pages that the programs write have in common: their frame, look and building
 // blocks.
 
 #include <string>
 #include <string_view>
 
-namespace zoo {
+namespace support {
 
 /// A page with nothing outside it. `style` is CSS beside the common one, for series of its own.
 std::string html_page(std::string_view title, std::string_view style, std::string_view body);
@@ -17,4 +17,4 @@ std::string tile(std::string_view what, std::string_view number, std::string_vie
 /// A titled part of a page; the texts are HTML.
 std::string section(std::string_view title, std::string_view about, std::string_view content);
 
-}  // namespace zoo
+}  // namespace support

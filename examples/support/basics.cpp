@@ -1,4 +1,4 @@
-#include "support.hpp"
+#include "basics.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -9,7 +9,7 @@
 #include <numeric>
 #include <thread>
 
-namespace zoo {
+namespace support {
 
 std::string grouped(ln::index n) {
   std::string digits = std::to_string(n);
@@ -128,4 +128,4 @@ int default_threads() {
   return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
 }
 
-}  // namespace zoo
+}  // namespace support

@@ -4,7 +4,7 @@
 
 #include "plot.hpp"
 
-namespace zoo {
+namespace support {
 
 namespace {
 
@@ -97,4 +97,4 @@ std::string section(std::string_view title, std::string_view about, std::string_
                      content);
 }
 
-}  // namespace zoo
+}  // namespace support

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace zoo {
+namespace support {
 
 /// Seconds since some moment.
 inline double now() {
@@ -36,4 +36,4 @@ class progress {
   void draw_bars(double fraction, double seconds_left, const std::vector<progress_row>& rows);
 };
 
-}  // namespace zoo
+}  // namespace support

@@ -1,0 +1,110 @@
+#include "jobs.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace study {
+
+std::vector<model> models_of(std::string_view table) {
+  using enum model;
+  if (table == "4.1") return {mini, skip, skip_encoder};
+  if (table == "4.3") return {mini, heads, width, heads_width};
+  if (table == "4.4") return {mini, one, one_relu, two, three};
+  if (table == "4.5") return {mini, three, three_2, three_1_5, three_1_2};
+  return {};
+}
+
+std::string job_name(const series& s, std::uint64_t seed) {
+  return fmt::format("{}.s{}", s.name, seed);
+}
+
+std::vector<series> longer_trainings(const scale& s) {
+  std::vector<series> all{{"1x", "mini"}};
+  for (const int times : s.longer)
+    if (times > 0) all.push_back({fmt::format("{}x", times), fmt::format("mini.x{}", times)});
+  return all;
+}
+
+std::vector<series> distillations(const scale& s) {
+  std::vector<series> all;
+  const auto add = [&](model student, std::vector<std::pair<double, double>> small,
+                       std::vector<std::pair<double, double>> base) {
+    const std::string name(name_of(student));
+    all.push_back({name + " alone", name, student});
+    for (const model teacher : {model::small, model::base})
+      for (const auto& [alpha, temperature] : teacher == model::small ? small : base)
+        all.push_back(
+            {fmt::format("{} -> {}", name_of(teacher), name),
+             fmt::format("{}.from-{}.a{}.t{}", name, name_of(teacher), alpha, temperature), student,
+             alpha, temperature});
+  };
+  if (s.sweep) {
+    std::vector<std::pair<double, double>> grid;
+    for (const double alpha : {0.1, 0.5, 0.9})
+      for (const double temperature : {1.0, 2.0, 3.0, 4.0}) grid.emplace_back(alpha, temperature);
+    add(model::mini, grid, grid);
+  } else {
+    add(model::mini, {{0.1, 3}}, {{0.1, 3}, {0.9, 4}});
+  }
+  add(model::tiny, {{0.1, 2}}, {{0.9, 4}});
+  return all;
+}
+
+std::vector<series> curves() { return {{"constant", "mini.constant"}, {"linear", "mini.linear"}}; }
+
+std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables) {
+  std::vector<job> jobs;
+  const auto add = [&](job j) {
+    if (std::none_of(jobs.begin(), jobs.end(), [&](const job& k) { return k.name == j.name; }))
+      jobs.push_back(std::move(j));
+  };
+  const auto wanted = [&](std::string_view t) {
+    return std::find(tables.begin(), tables.end(), t) != tables.end();
+  };
+  const auto train = [&](const series& row, ln::index steps, const std::string& teacher = {}) {
+    for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(s.seeds); ++seed)
+      add({.name = job_name(row, seed),
+           .what = row.what,
+           .seed = seed,
+           .steps = steps,
+           .teacher = teacher,
+           .alpha = row.alpha,
+           .temperature = row.temperature});
+  };
+  for (const char* const t : {"4.1", "4.3", "4.4", "4.5"})
+    for (const model m : wanted(t) ? models_of(t) : std::vector<model>{}) {
+      // Speed first: nothing else runs then.
+      add({.name = fmt::format("cost.{}", name_of(m)), .kind = job_kind::cost, .what = m});
+    }
+  for (const char* const t : {"4.1", "4.3", "4.4", "4.5"})
+    for (const model m : wanted(t) ? models_of(t) : std::vector<model>{})
+      train({.label = {}, .name = std::string(name_of(m)), .what = m}, s.steps);
+  if (wanted("F4.1"))
+    for (const series& row : curves())
+      for (std::uint64_t seed = 1; seed <= curve_seeds; ++seed)
+        add({.name = job_name(row, seed),
+             .seed = seed,
+             .steps = s.curve_steps,
+             .start = row.label == "linear" ? warm_up::linear : warm_up::constant});
+  if (wanted("4.6")) {
+    for (const model m : {model::small, model::base})
+      add({.name = fmt::format("{}.s1", name_of(m)), .what = m, .steps = s.steps});
+    for (const series& row : distillations(s)) {
+      const auto from = row.name.find("from-");
+      const std::string teacher =
+          from == row.name.npos
+              ? ""
+              : row.name.substr(from + 5, row.name.find('.', from) - from - 5) + ".s1";
+      train(row, s.steps, teacher);
+    }
+  }
+  if (wanted("4.2")) {
+    const auto rows = longer_trainings(s);
+    train(rows[0], s.steps);
+    for (std::size_t i = 1; i < rows.size(); ++i) train(rows[i], s.steps * s.longer[i - 1]);
+  }
+  return jobs;
+}
+
+}  // namespace study

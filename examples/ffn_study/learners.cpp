@@ -1,0 +1,17 @@
+#include "learner_of.hpp"
+
+namespace study {
+
+std::unique_ptr<learner> make_learner(model m) {
+  for (const auto make : {make_plain_learner, make_product_learner, make_sized_learner})
+    if (auto made = make(m)) return made;
+  throw support::failure("no such model");
+}
+
+std::unique_ptr<subject> make_true_mini(model m) {
+  for (const auto make : {make_true_plain, make_true_product})
+    if (auto made = make(m)) return made;
+  throw support::failure("no such model");
+}
+
+}  // namespace study

@@ -1,0 +1,80 @@
+#include "results.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <linnet/io/file.hpp>
+#include <nlohmann/json.hpp>
+
+#include "support/basics.hpp"
+
+namespace study {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+double outcome::operator[](const std::string& figure) const {
+  const auto at = figures.find(figure);
+  return at == figures.end() ? std::numeric_limits<double>::quiet_NaN() : at->second;
+}
+
+results results::read(const std::string& folder, std::string_view scale) {
+  results r;
+  std::error_code none;
+  for (const auto& file : fs::directory_iterator(folder, none)) {
+    if (file.path().extension() != ".json") continue;
+    const auto bytes = support::take(linnet::read_file(file.path().string()));
+    try {
+      const json j =
+          json::parse(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+      outcome o;
+      j.at("job").get_to(o.job);
+      j.at("figures").get_to(o.figures);
+      j.at("training").get_to(o.training);
+      j.at("held_out").get_to(o.held_out);
+      if (j.at("scale") != scale)
+        throw support::failure(fmt::format("of scale {}, not {}: give another --out",
+                                           j.at("scale").get<std::string>(), scale));
+      if (o.job != file.path().stem()) throw support::failure("names another job");
+      r.all_[o.job] = std::move(o);
+    } catch (const std::exception& e) {
+      throw support::failure(
+          fmt::format("{}: not a result of ffn_study ({})", file.path().string(), e.what()));
+    }
+  }
+  return r;
+}
+
+const outcome* results::find(const std::string& job) const {
+  const auto at = all_.find(job);
+  return at == all_.end() ? nullptr : &at->second;
+}
+
+void results::write(const std::string& folder, std::string_view scale, const outcome& o) {
+  const json j{{"job", o.job},
+               {"scale", scale},
+               {"figures", o.figures},
+               {"training", o.training},
+               {"held_out", o.held_out}};
+  const std::string text = j.dump(1) + "\n", path = folder + "/" + o.job + ".json";
+  support::take(linnet::write_file(path + ".part", std::as_bytes(std::span(text))));
+  fs::rename(path + ".part", path);
+}
+
+std::optional<statistics> statistics_of(const std::vector<double>& values) {
+  if (values.empty()) return std::nullopt;
+  const auto n = static_cast<double>(values.size());
+  statistics s{.runs = static_cast<int>(values.size()),
+               .most = *std::max_element(values.begin(), values.end()),
+               .least = *std::min_element(values.begin(), values.end())};
+  for (const double v : values) s.mean += v / n;
+  for (const double v : values) s.deviation += (v - s.mean) * (v - s.mean);
+  s.deviation = values.size() > 1 ? std::sqrt(s.deviation / (n - 1))
+                                  : std::numeric_limits<double>::quiet_NaN();
+  return s;
+}
+
+}  // namespace study

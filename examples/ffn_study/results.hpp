@@ -1,0 +1,45 @@
+#pragma once
+// What finished jobs left behind: one small JSON file each.
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace study {
+
+/// What a job found out.
+struct outcome {
+  std::string job;
+  std::map<std::string, double> figures;            ///< such as "bits", "seconds", "sst2"
+  std::vector<std::pair<double, double>> training;  ///< step, bits per byte of batches
+  std::vector<std::pair<double, double>> held_out;  ///< step, bits per byte
+
+  /// A figure, or not a number.
+  double operator[](const std::string& figure) const;
+};
+
+/// The finished jobs of a folder, by name.
+class results {
+ public:
+  /// Reads FOLDER/*.json; refuses files that are not of this program or of another scale.
+  static results read(const std::string& folder, std::string_view scale);
+
+  const outcome* find(const std::string& job) const;
+  /// Writes FOLDER/JOB.json at once: a reader sees all of it or nothing.
+  static void write(const std::string& folder, std::string_view scale, const outcome& o);
+
+ private:
+  std::map<std::string, outcome> all_;
+};
+
+/// A figure over several seeds.
+struct statistics {
+  int runs = 0;
+  double most = 0, least = 0, mean = 0;
+  double deviation = 0;  ///< with n - 1; not a number for one run
+};
+std::optional<statistics> statistics_of(const std::vector<double>& values);
+
+}  // namespace study
