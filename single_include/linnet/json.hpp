@@ -1444,7 +1444,7 @@ struct line_reader {
   }
   bool scalar(const json_scalar& value) {
     if (depth == 0) return fail("the line", "a JSON object", value.text());
-    if (depth > 1 || wanted == names.size()) return true;
+    if (wanted == names.size()) return true;
     values[wanted] =
         value.kind == json_scalar::kinds::text ? std::string(value.string) : value.text();
     return found[wanted] = true;
@@ -1456,7 +1456,7 @@ struct line_reader {
 
  private:
   int depth = 0;
-  std::size_t wanted = 0;  ///< number of the name that came last; of depth 1
+  std::size_t wanted = 0;  ///< number of the name that came last at depth 1; deeper there is none
 };
 
 }  // namespace detail

@@ -9790,8 +9790,9 @@ class denoising_stream {
     const index raw = how.raw_length(l.source);
     const index needs = how.lengths(raw).target;
     if (l.target == 0) l.target = needs;
-    if (l.target < (how.mask == masking::spans ? needs : 3))
-      return wrong("target", "at least " + std::to_string(needs) + " tokens", l.target);
+    const index least = how.mask == masking::spans ? needs : 3;
+    if (l.target < least)
+      return wrong("target", "at least " + std::to_string(least) + " tokens", l.target);
     const index runs = how.mask == masking::spans ? how.noise_of(raw).runs : 1;
     if (text.ids().sentinels < runs)
       return wrong("sentinels of the vocabulary", "at least " + std::to_string(runs),
@@ -11143,7 +11144,7 @@ class classifier {
   /// empty, and nothing done, for sources that session::encode refuses.
   std::span<const double> scores(std::span<const token> sources, index batch,
                                  std::span<const index> lengths) {
-    if (batch < 1 || batch > limits_.batch || !session_.encode(sources, batch, lengths)) return {};
+    if (!session_.encode(sources, batch, lengths)) return {};
     for (std::size_t c = 0; c < labels_.size(); ++c) {
       const std::vector<token>& label = labels_[c];
       const index n = std::ssize(label);
