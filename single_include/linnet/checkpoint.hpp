@@ -33,8 +33,7 @@
 
 /// @file
 /// Files of named sections with checksums: a strict reader that trusts nothing in the file, and a
-/// writer. Opt-in, through linnet/checkpoint.hpp; the one place that includes xxhash. Numbers are
-/// little-endian and not aligned:
+/// writer. Opt-in, through linnet/checkpoint.hpp. Numbers are little-endian and not aligned:
 ///
 ///     8 bytes  "linnetCP"
 ///     4        version; all versions have these 16 bytes, the table and its checksum
