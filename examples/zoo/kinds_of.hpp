@@ -207,7 +207,7 @@ void add_kind(std::vector<kind>& all) {
                  .make = [](const layer_plan& p) -> std::unique_ptr<lone_layer> {
                    return std::make_unique<lone_layer_of<Kind, A>>(p);
                  },
-                 .continues = Kind::continues});
+                 .continues = Kind::continues && !Kind::foresees});
   if constexpr (Kind::causal)
     all.back().learn = learn_bytes<typename decoder_of_kind<Kind, Rope>::type>;
 }

@@ -11,12 +11,14 @@ using decoder = ln::decoder<tiny_decoder_shape>;
 using gpt2 = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned,
                          ln::ffn::gelu_tanh, ln::bias::all>;
 
-// States that are summaries, and a ring that is used again.
+// States that are summaries, groups of tokens, and a ring that is used again.
 using mamba =
     ln::decoder<tiny_decoder_shape, ln::mixer::mamba<3, 3>, ln::ffn::skip, ln::position::none>;
 using linear = ln::decoder<tiny_decoder_shape, ln::attention::linear<>>;
 using rwkv4 = ln::rwkv4<tiny_rwkv7_shape>;
 using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
+using hashed = ln::decoder<tiny_decoder_shape, ln::attention::lsh<2, 2>>;
+using routed = ln::decoder<tiny_decoder_shape, ln::attention::routing<3, 2>>;
 using window = ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<3>>;
 
 /// Random calls on a batch, each result compared with the same text read anew.
@@ -168,6 +170,10 @@ BOOST_AUTO_TEST_CASE(forks_of_states) {
   random_calls<linear>().run();
   random_calls<rwkv4>().run();
   random_calls<rwkv7>().run();
+}
+BOOST_AUTO_TEST_CASE(forks_of_groups) {
+  random_calls<hashed, 24>().run();
+  random_calls<routed, 24>().run();
 }
 BOOST_AUTO_TEST_CASE(forks_of_rings) { random_calls<window, 90, 3>().run(); }
 

@@ -9,6 +9,7 @@ namespace {
 
 using decoder = ln::decoder<tiny_decoder_shape>;
 using coded = decoder::with_cache<ln::kv::int8>;
+using hashed = decoder::with_attention<ln::attention::lsh<8, 2>>;
 using t5 = ln::t5<tiny_t5_shape>;
 constexpr index batch = 4, capacity = 120, blocks = 7, block = ln::simd::token_block;
 
@@ -112,6 +113,7 @@ BOOST_AUTO_TEST_SUITE(paged)
 
 BOOST_AUTO_TEST_CASE(equals_own_memory) { twins<decoder>().run(500); }
 BOOST_AUTO_TEST_CASE(equals_own_memory_of_codes) { twins<coded>().run(300); }
+BOOST_AUTO_TEST_CASE(equals_own_memory_of_groups) { twins<hashed>().run(300); }
 BOOST_AUTO_TEST_CASE(equals_own_memory_beside_sources) { twins<t5>().run(300); }
 
 // The memory is what the blocks are, however many sequences and however long.

@@ -25,6 +25,25 @@ using t5_window = ln::t5<tiny_t5_shape, ln::attention::sliding_window<4>>;
 using t5_sinks = ln::t5<tiny_t5_shape, ln::decoder_stack<ln::attention::sinks<1, 5>>>;
 constexpr index long_length = 150, chunk = 9;
 
+// Groups of tokens: with membership frozen, sessions and whole sequences agree.
+template <ln::decoder_shape Shape, class Kind>
+using grouped = ln::decoder<Shape, Kind, ln::tie::untied>;
+inline constexpr ln::decoder_shape one_layer = [] {
+  ln::decoder_shape s = tiny_decoder_shape;
+  s.layers = 1;
+  return s;
+}();
+using lsh = ln::attention::lsh<4, 3>;
+using routing = ln::attention::routing<5, 6>;
+using hashed = grouped<tiny_decoder_shape, lsh>;
+using hashed_frozen = grouped<tiny_decoder_shape, lsh::frozen>;
+using one_hashed = grouped<one_layer, lsh>;
+using one_hashed_frozen = grouped<one_layer, lsh::frozen>;
+using routed = grouped<tiny_decoder_shape, routing>;
+using routed_frozen = grouped<tiny_decoder_shape, routing::frozen>;
+using t5_hashed = ln::t5<tiny_t5_shape, ln::decoder_stack<lsh>>;
+using t5_hashed_frozen = ln::t5<tiny_t5_shape, ln::decoder_stack<lsh::frozen>>;
+
 /// Sequences with the logits of all their positions, computed without a cache. For T5 the inputs
 /// are the start token and the labels but the last; each sequence has a source of its own.
 template <class M, class T>
@@ -60,7 +79,8 @@ struct sequences {
     return row_of<M>(logits, b * length + position - 1);
   }
   /// Starts a session on sequence b alone, or on all of them (-1).
-  void start(ln::session<M, T>& s, index b) const {
+  template <class Session>
+  void start(Session& s, index b) const {
     if constexpr (encodes) {
       if (b < 0)
         BOOST_REQUIRE(s.encode(source, batch, lengths));
@@ -82,8 +102,8 @@ ln::session<M, T> open(const ln::packed<M, T>& p, index batch, index target = le
 }
 
 /// Feeds one sequence in pieces and compares the logits after each piece.
-template <class M, class T>
-void check_pieces(const sequences<M, T>& all, ln::session<M, T>& s, index b,
+template <class M, class T, class Session>
+void check_pieces(const sequences<M, T>& all, Session& s, index b,
                   const std::vector<index>& pieces) {
   all.start(s, b);
   index position = 0;
@@ -98,10 +118,11 @@ void check_pieces(const sequences<M, T>& all, ln::session<M, T>& s, index b,
   BOOST_TEST(worst <= same_result<T>);
 }
 
-template <class M, class T>
+/// `Whole` computes without a cache what M does with one.
+template <class M, class T, class Whole = M>
 void check_cache() {
   const auto p = random_packed<M, T>();
-  const sequences<M, T> all(p);
+  const sequences<Whole, T> all(random_packed<Whole, T>());
   auto s = open(p, 1);
   check_pieces(all, s, 0, std::vector<index>(length, 1));
   check_pieces(all, s, 1, {length});
@@ -177,6 +198,68 @@ BOOST_AUTO_TEST_CASE(rwkv4_double) { check_cache<rwkv4, double>(); }
 BOOST_AUTO_TEST_CASE(rwkv4_float) { check_cache<rwkv4, float>(); }
 BOOST_AUTO_TEST_CASE(rwkv7_double) { check_cache<rwkv7, double>(); }
 BOOST_AUTO_TEST_CASE(rwkv7_float) { check_cache<rwkv7, float>(); }
+
+// Who meets whom is decided as tokens come.
+BOOST_AUTO_TEST_CASE(frozen_groups) {
+  check_cache<hashed, double, hashed_frozen>();
+  check_cache<hashed, float, hashed_frozen>();
+  check_cache<routed, double, routed_frozen>();
+  check_cache<routed_frozen, double>();
+  check_cache<t5_hashed, double, t5_hashed_frozen>();
+}
+// Their keys and values can be codes.
+BOOST_AUTO_TEST_CASE(frozen_groups_of_codes) {
+  const auto check = []<class M, class Whole>(double error) {
+    const sequences<Whole, float> all(random_packed<Whole, float>());
+    const auto p = random_packed<M, float>();
+    auto s = open(p, 1);
+    for (const std::vector<index>& pieces :
+         {std::vector<index>(length, 1), {length}, {5, 3, 1, 1, 20, 28}}) {
+      s.reset();
+      index position = 0;
+      double worst = 0;
+      for (const index piece : pieces) {
+        const auto logits = s.feed(all.input(0, position, piece));
+        position += piece;
+        worst = (std::max)(worst, distance(logits, all.after(0, position)));
+      }
+      BOOST_TEST(worst <= error * magnitude(all.logits));
+      BOOST_TEST(worst >= error * magnitude(all.logits) / 1000);  // something was rounded
+    }
+  };
+  // Hashes of the second layer may differ, those of the first do not.
+  check.operator()<one_hashed::with_cache<ln::kv::bf16>, one_hashed_frozen>(8.0 / 512);
+  check.operator()<one_hashed::with_cache<ln::kv::int8>, one_hashed_frozen>(8.0 / 254);
+  check.operator()<one_hashed::with_cache<ln::kv::int4>, one_hashed_frozen>(8.0 / 14);
+}
+// A session hashes into the buckets of as many tokens as it is planned for, like training of texts
+// of that length.
+BOOST_AUTO_TEST_CASE(buckets_are_planned_for) {
+  const auto p = random_packed<hashed, double>();
+  const sequences<hashed_frozen, double> shorter(random_packed<hashed_frozen, double>(), 30),
+      longer(random_packed<hashed_frozen, double>());
+  auto s = open(p, 1, 30), other = open(p, 1);
+  const auto text = longer.input(0, 0, 30);
+  const auto more = other.feed(text);
+  BOOST_TEST(distance(s.feed(shorter.input(0, 0, 30)), shorter.after(0, 30)) <=
+             same_result<double>);
+  BOOST_TEST(distance(more, longer.after(0, 30)) <= same_result<double>);
+  s.reset();
+  BOOST_TEST(distance(s.feed(text), more) > 1e-3);
+}
+// What they keep, by hand: keys of each query head, values of each group, two numbers a round.
+BOOST_AUTO_TEST_CASE(memory_of_frozen_groups) {
+  const auto state = []<class M>(index batch) {
+    return ln::detail::plan_for<M, float>({.batch = batch, .target = 64}, ln::purpose::decoding)
+        .state;
+  };
+  const auto grows = [&]<class M>() {
+    return state.template operator()<M>(4) - state.template operator()<M>(2);
+  };
+  // Two layers of 4 heads of 2, in pairs; 3 rounds. Full attention keeps keys and values of pairs.
+  BOOST_TEST(grows.operator()<hashed>() - grows.operator()<llama>() ==
+             2 * 2 * 64 * 4 * (4 * 2 + 2 * 2 + 2 * 4 * 3 - 2 * 2 * 2));
+}
 
 BOOST_AUTO_TEST_CASE(rings_of_windows) {
   check_ring<window, double>();
@@ -381,8 +464,9 @@ BOOST_AUTO_TEST_CASE(sessions_start_anew) {
 }
 
 // A recurrent state cannot take back its last tokens, and its models say so.
-static_assert(llama::rewinds && t5::rewinds && !rwkv4::rewinds && !rwkv7::rewinds &&
-              !t5_channel_mix::rewinds && window::rewinds && window::forgets && !llama::forgets);
+static_assert(hashed::rewinds && routed::rewinds && llama::rewinds && t5::rewinds &&
+              !rwkv4::rewinds && !rwkv7::rewinds && !t5_channel_mix::rewinds && window::rewinds &&
+              window::forgets && !llama::forgets);
 
 BOOST_AUTO_TEST_SUITE_END()
 

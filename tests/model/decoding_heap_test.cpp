@@ -12,6 +12,8 @@ namespace {
 
 using t5 = ln::t5<tiny_t5_shape>;
 using decoder = ln::decoder<tiny_decoder_shape>;
+using hashed = ln::decoder<tiny_decoder_shape, ln::attention::lsh<4, 2>>;
+using routed = ln::decoder<tiny_decoder_shape, ln::attention::routing<3, 4>>;
 
 template <class M>
 void check_silence() {
@@ -57,6 +59,10 @@ void check_silence() {
 
 BOOST_AUTO_TEST_SUITE(decoding_heap)
 
+BOOST_AUTO_TEST_CASE(groups_decode_silently) {
+  check_silence<hashed>();
+  check_silence<routed>();
+}
 BOOST_AUTO_TEST_CASE(t5_decodes_silently) { check_silence<t5>(); }
 BOOST_AUTO_TEST_CASE(decoder_decodes_silently) { check_silence<decoder>(); }
 

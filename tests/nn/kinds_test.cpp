@@ -67,11 +67,19 @@ void check_kind(index parameters) {
       using layer = typename Kind::template layer<causal>;
       BOOST_TEST(ln::count_parameters<layer>() == parameters);
       check_threads<layer, float>(41, {41, 41});
-      if constexpr (Kind::continues) {  // otherwise who sees whom depends on later tokens
-        check_causality<layer>(40);
-        check_pieces<layer>(40, {{3, 1}, {1, 1}, {35, 2}, {1, 36}}, 1e-12);
-        const index values = layer::state_values(40),
-                    bytes = state_bytes_of<layer>({.batch = 1, .length = 40, .capacity = 40});
+      if constexpr (Kind::continues) {
+        const std::vector<std::vector<index>> pieces{{3, 1}, {1, 1}, {35, 2}, {1, 36}};
+        if constexpr (Kind::foresees) {  // who sees whom depends on later tokens, but in sessions
+          check_pieces<layer, double, typename Kind::frozen::template layer<causal>>(40, pieces,
+                                                                                     1e-12);
+        } else {
+          check_causality<layer>(40);
+          check_pieces<layer>(40, pieces, 1e-12);
+        }
+        const auto state = [](index batch) {
+          return state_bytes_of<layer>({.batch = batch, .length = 40, .capacity = 40});
+        };
+        const index values = layer::state_values(40), bytes = (state(32) - state(16)) / 16;
         BOOST_TEST(bytes >= values * 4);
         if (!Kind::forgets) BOOST_TEST(bytes <= values * 4 + 8 * ln::alignment);
       }
@@ -101,7 +109,9 @@ BOOST_AUTO_TEST_CASE(exact_and_near) {
 BOOST_AUTO_TEST_CASE(sparse) {
   check_kind<a::longformer<6, 2>>(all + 3 * 8 * 8);
   check_kind<a::lsh<4, 2>>(all - 8 * 8);
+  check_kind<a::lsh<4, 2>::frozen>(all - 8 * 8);
   check_kind<a::routing<3, 8>>(all - 8 * 8 + 3 * 8);
+  check_kind<a::routing<3, 8>::frozen>(all - 8 * 8 + 3 * 8);
 }
 BOOST_AUTO_TEST_CASE(low_rank) {
   check_kind<a::linformer<5, 64>>(all + 2 * 5 * 64);

@@ -12,6 +12,11 @@ constexpr shape plain{.d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 3};
 constexpr shape causal{.d_model = 6, .heads = 2, .kv_heads = 1, .d_kv = 3, .causal = true};
 constexpr shape t5{
     .d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 3, .scaled = false, .relative = true};
+constexpr shape relative = [] {
+  shape a = t5;
+  a.causal = true;
+  return a;
+}();
 constexpr shape rotary{.d_model = 6,
                        .heads = 2,
                        .kv_heads = 1,
@@ -19,17 +24,23 @@ constexpr shape rotary{.d_model = 6,
                        .causal = true,
                        .bias = true,
                        .rope = ln::rope_pairing::half};
-template <shape A, index Bucket, index Rounds, reach Reach = reach::chunks, std::uint64_t Seed = 0>
-using layer = typename lsh<Bucket, Rounds, Reach, Seed>::template layer<A>;
+using ln::attention::membership;
+template <shape A, index Bucket, index Rounds, reach Reach = reach::chunks, std::uint64_t Seed = 0,
+          membership Members = membership::whole>
+using layer = typename lsh<Bucket, Rounds, Reach, Seed, Members>::template layer<A>;
+template <shape A, index Bucket, index Rounds>
+using frozen = typename lsh<Bucket, Rounds>::frozen::template layer<A>;
 
 constexpr shape wide{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16};
 static_assert(ln::count_parameters<layer<wide, 64, 8>>() == 3 * 64 * 64);
 // Hashing into more buckets is the part that does not grow linearly.
 static_assert(grows_slowly<layer<wide, 64, 4>>(32));
-static_assert(lsh<>::causal && lsh<>::bidirectional && !lsh<>::continues);
+static_assert(lsh<>::causal && lsh<>::bidirectional && lsh<>::continues && lsh<>::foresees);
+static_assert(!lsh<>::frozen::bidirectional && !lsh<>::frozen::foresees);
 
 /// Whom each token of a sample sees in some round: [heads, valid, valid], with the token itself.
-template <shape A, index Bucket, index Rounds, reach Reach, std::uint64_t Seed>
+template <shape A, index Bucket, index Rounds, reach Reach, std::uint64_t Seed,
+          membership Members = membership::whole>
 std::vector<char> seen(const std::vector<double>& q, index valid) {
   constexpr index h = A.d_kv, heads = A.heads;
   std::vector<char> sees(at(heads * valid * valid));
@@ -53,6 +64,17 @@ std::vector<char> seen(const std::vector<double>& q, index valid) {
       std::stable_sort(order.begin(), order.end(),
                        [&](index a, index b) { return bucket[at(a)] < bucket[at(b)]; });
       for (index place = 0; place < valid; ++place) chunk[at(order[at(place)])] = place / Bucket;
+      if (Members == membership::frozen) {
+        for (index i = 0; i < valid; ++i) {
+          index earlier = 0;
+          for (index j = 0; j < i; ++j) earlier += bucket[at(j)] == bucket[at(i)];
+          chunk[at(i)] = earlier / Bucket;
+          for (index j = 0; j <= i; ++j)
+            if (bucket[at(j)] == bucket[at(i)] && chunk[at(j)] >= chunk[at(i)] - 1)
+              sees[at((head * valid + i) * valid + j)] = 1;
+        }
+        continue;
+      }
       for (index i = 0; i < valid; ++i)
         for (index j = 0; j < valid; ++j)
           if ((chunk[at(j)] == chunk[at(i)] || (chunk[at(j)] + 1) % chunks == chunk[at(i)]) &&
@@ -64,11 +86,12 @@ std::vector<char> seen(const std::vector<double>& q, index valid) {
 
 /// The layer in plain loops: one softmax over all that a token sees in any round, itself only if
 /// there is nothing else.
-template <shape A, index Bucket, index Rounds, reach Reach = reach::chunks, std::uint64_t Seed = 0>
+template <shape A, index Bucket, index Rounds, reach Reach = reach::chunks, std::uint64_t Seed = 0,
+          membership Members = membership::whole>
 void check_reference(index length, std::vector<index> lengths, double tolerance = 1e-12) {
   constexpr index h = A.d_kv, heads = A.heads;
-  attention_run<layer<A, Bucket, Rounds, Reach, Seed>> run(std::ssize(lengths), length, lengths,
-                                                           A.relative ? heads : 0);
+  attention_run<layer<A, Bucket, Rounds, Reach, Seed, Members>> run(
+      std::ssize(lengths), length, lengths, A.relative ? heads : 0);
   run.run();
   for (index b = 0; b < std::ssize(lengths); ++b) {
     const index valid = run.valid(b);
@@ -87,7 +110,7 @@ void check_reference(index length, std::vector<index> lengths, double tolerance 
         for (index c = 0; c < h; ++c)
           v[at((t * heads + head) * h + c)] =
               grouped[at((t * A.kv_heads + head * A.kv_heads / heads) * h + c)];
-    const auto sees = seen<A, Bucket, Rounds, Reach, Seed>(q, valid);
+    const auto sees = seen<A, Bucket, Rounds, Reach, Seed, Members>(q, valid);
     const auto visible = [&](index head, index i, index j) {
       const char* const row = sees.data() + (head * valid + i) * valid;
       return j == i ? std::count(row, row + valid, 1) == 1 : row[j] == 1;
@@ -155,6 +178,8 @@ BOOST_AUTO_TEST_CASE(gradients) {
   check_layer<layer<t5, 2, 2>>({.length = 7, .heads = 2, .lengths = {7, 3}});
   check_layer<layer<t5, 3, 2, reach::bucket>>({.length = 8, .heads = 2, .dropout = 0.1});
   check_layer<layer<rotary, 3, 1>>({.length = 8, .d_kv = 4});
+  check_layer<frozen<causal, 2, 3>>({.length = 9, .lengths = {9, 6}, .dropout = 0.2});
+  check_layer<frozen<rotary, 3, 1>>({.length = 8, .d_kv = 4});
   // Chunks longer than one block of queries.
   check_layer<layer<shape{.d_model = 2, .heads = 1, .kv_heads = 1, .d_kv = 2}, 50, 1>>(
       {.batch = 1, .length = 103});
@@ -167,6 +192,13 @@ BOOST_AUTO_TEST_CASE(union_of_the_rounds) {
   check_reference<t5, 4, 3, reach::bucket, 7>(41, {41, 33, 5, 1});
   check_reference<causal, 4, 2, reach::bucket>(41, {41, 33, 5, 1});
   check_reference<plain, 60, 2>(241, {241, 100});
+}
+BOOST_AUTO_TEST_CASE(union_of_frozen_rounds) {
+  constexpr auto members = membership::frozen;
+  check_reference<causal, 4, 3, reach::chunks, 0, members>(41, {41, 33, 5, 4, 1});
+  check_reference<causal, 1, 2, reach::chunks, 3, members>(41, {41, 8});
+  check_reference<relative, 4, 2, reach::bucket, 7, members>(41, {41, 33, 5});
+  check_reference<causal, 60, 2, reach::chunks, 0, members>(241, {241, 100});
 }
 
 // One chunk over the whole sequence: full attention with shared queries and keys. More rounds come
@@ -243,10 +275,12 @@ BOOST_AUTO_TEST_CASE(padding) {
 BOOST_AUTO_TEST_CASE(threads) {
   check_threads<layer<t5, 4, 2>, float>(70, {70, 1, 52}, 2);
   check_threads<layer<causal, 4, 2>, double>(70, {70, 3});
+  check_threads<frozen<causal, 4, 2>, float>(70, {70, 3});
 }
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 2>>(70, {70, 1, 52}, 2); }
 BOOST_AUTO_TEST_CASE(names) {
   BOOST_TEST(lsh<>::name() == "lsh<64, 8>");
+  BOOST_TEST(lsh<>::frozen::name() == "lsh<64, 8, frozen>");
   BOOST_TEST((lsh<32, 4, reach::bucket, 9>::name()) == "lsh<32, 4, bucket, seed 9>");
 }
 

@@ -20,15 +20,24 @@ constexpr shape rotary{.d_model = 6,
                        .causal = true,
                        .bias = true,
                        .rope = ln::rope_pairing::half};
+constexpr shape relative = [] {
+  shape a = t5;
+  a.causal = true;
+  return a;
+}();
+using ln::attention::membership;
+template <shape A, index Clusters, index Window, membership Members = membership::whole>
+using layer = typename routing<Clusters, Window, Members>::template layer<A>;
 template <shape A, index Clusters, index Window>
-using layer = typename routing<Clusters, Window>::template layer<A>;
+using frozen = layer<A, Clusters, Window, membership::frozen>;
 
 constexpr shape wide{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16};
 constexpr shape wide_causal{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16, .causal = true};
 static_assert(ln::count_parameters<layer<wide, 8, 32>>() == 4 * 64 * 64 + 8 * 64);
 static_assert(ln::count_parameters<layer<wide_causal, 8, 32>>() == 3 * 64 * 64 + 8 * 64);
 static_assert(grows_slowly<layer<wide, 8, 32>>());
-static_assert(routing<2, 2>::causal && routing<2, 2>::bidirectional && !routing<2, 2>::continues);
+static_assert(routing<2, 2>::causal && routing<2, 2>::bidirectional && routing<2, 2>::continues &&
+              routing<2, 2>::foresees && !routing<2, 2>::frozen::foresees);
 
 /// Heads of width h with unit length.
 std::vector<double> unit(std::vector<double> x, index h) {
@@ -51,11 +60,11 @@ std::vector<double> spread(const std::vector<double>& x, index heads, index kv_h
 }
 
 /// The layer in plain loops.
-template <shape A, index Clusters, index Window>
+template <shape A, index Clusters, index Window, membership Members = membership::whole>
 void check_reference(index length, std::vector<index> lengths) {
   constexpr index h = A.d_kv, heads = A.heads;
-  attention_run<layer<A, Clusters, Window>> run(std::ssize(lengths), length, lengths,
-                                                A.relative ? heads : 0);
+  attention_run<layer<A, Clusters, Window, Members>> run(std::ssize(lengths), length, lengths,
+                                                         A.relative ? heads : 0);
   run.run();
   const auto centroids = run.weight("centroids");
   for (index b = 0; b < std::ssize(lengths); ++b) {
@@ -81,14 +90,31 @@ void check_reference(index length, std::vector<index> lengths) {
           std::stable_sort(order.begin(), order.end(),
                            [&](index i, index j) { return along(i) > along(j); });
           std::vector<char> in(at(valid));
+          if (Members == membership::frozen) {  // those to which no centroid is nearer
+            for (index t = 0; t < valid; ++t) {
+              in[at(t)] = 1;
+              for (index other = 0; other < Clusters; ++other) {
+                double sum = 0;
+                for (index c = 0; c < h; ++c)
+                  sum += rows[at((t * heads + head) * h + c)] *
+                         centroids[at((head * Clusters + other) * h + c)];
+                if (sum > along(t)) in[at(t)] = 0;
+              }
+            }
+            return in;
+          }
           for (index i = 0; i < std::min(Window, valid); ++i) in[at(order[at(i)])] = 1;
           return in;
         };
         const auto queries = members(q), keys = members(k);
+        const auto chunk = [&](index t) {
+          return std::count(queries.begin(), queries.begin() + t, 1) / Window;
+        };
         const auto one = dense_attention(
             valid, valid, heads, h, v,
             [&](index other, index i, index j) {
-              return other == head && queries[at(i)] && keys[at(j)] && (!A.causal || j <= i);
+              return other == head && queries[at(i)] && keys[at(j)] && (!A.causal || j <= i) &&
+                     (Members == membership::whole || chunk(j) + 1 >= chunk(i));
             },
             [&](index, index i, index j) {
               return std::sqrt(double(h)) * dot(q, i, k, j, heads, head, h) +
@@ -113,6 +139,8 @@ BOOST_AUTO_TEST_CASE(gradients) {
   check_layer<layer<causal, 3, 3>>({.length = 7, .dropout = 0.2});
   check_layer<layer<t5, 2, 4>>({.length = 6, .heads = 4, .lengths = {6, 5}, .dropout = 0.1});
   check_layer<layer<rotary, 2, 4>>({.length = 7, .d_kv = 4});
+  check_layer<frozen<causal, 2, 2>>({.length = 9, .lengths = {9, 4}, .dropout = 0.2});
+  check_layer<frozen<rotary, 2, 3>>({.length = 8, .d_kv = 4});
   // Clusters longer than one block of queries.
   check_layer<
       layer<shape{.d_model = 2, .heads = 1, .kv_heads = 1, .d_kv = 2, .causal = true}, 2, 60>>(
@@ -124,6 +152,13 @@ BOOST_AUTO_TEST_CASE(dense_reference) {
   check_reference<causal, 3, 5>(20, {20, 11, 1});
   check_reference<t5, 4, 6>(20, {20, 11, 1});
   check_reference<plain, 2, 55>(120, {120, 60});
+}
+BOOST_AUTO_TEST_CASE(dense_reference_of_frozen_members) {
+  constexpr auto members = membership::frozen;
+  check_reference<causal, 3, 2, members>(20, {20, 11, 1});
+  check_reference<relative, 4, 1, members>(20, {20, 11});
+  check_reference<causal, 2, 55, members>(240, {240, 60});
+  check_reference<causal, 30, 2, members>(20, {20, 3});  // more clusters than tokens
 }
 
 // One cluster of all tokens: full attention of queries and keys of one length.
@@ -218,9 +253,13 @@ BOOST_AUTO_TEST_CASE(padding) {
 BOOST_AUTO_TEST_CASE(threads) {
   check_threads<layer<t5, 4, 6>, float>(40, {40, 1, 22}, 4);
   check_threads<layer<causal, 4, 6>, double>(40, {40, 3});
+  check_threads<frozen<causal, 4, 3>, float>(40, {40, 3});
 }
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 6>>(40, {40, 1, 22}, 4); }
-BOOST_AUTO_TEST_CASE(names) { BOOST_TEST((routing<8, 64>::name()) == "routing<8, 64>"); }
+BOOST_AUTO_TEST_CASE(names) {
+  BOOST_TEST((routing<8, 64>::name()) == "routing<8, 64>");
+  BOOST_TEST((routing<8, 64>::frozen::name()) == "routing<8, 64, frozen>");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -176,14 +176,14 @@ void check_threads(index length, const std::vector<index>& lengths, index d_kv =
   }
 }
 
-/// Sequences fed in pieces, padded, several at a time, give what they give at once. The state that
-/// an earlier sequence left behind does not matter.
-template <class Layer, class T = double>
+/// Sequences fed in pieces, padded, several at a time, give what they give at once, in `Whole`
+/// where that is another layer. The state that an earlier sequence left behind does not matter.
+template <class Layer, class T = double, class Whole = Layer>
 void check_pieces(index length, const std::vector<std::vector<index>>& pieces, double tolerance,
                   index d_kv = 0) {
   constexpr index d = Layer::in;
   const index batch = std::ssize(pieces.front());
-  mixing<Layer, T> whole({.batch = batch, .length = length}, d_kv);
+  mixing<Whole, T> whole({.batch = batch, .length = length}, d_kv);
   const auto x = normal<T>(batch * length * d, 1);
   const auto want = whole.forward(x, length);
   mixing<Layer, T> continued({.batch = batch, .length = length, .capacity = length}, d_kv);

@@ -65,6 +65,19 @@ inline void sort_by_bucket(index n, index buckets, const std::int32_t* bucket, s
   for (index i = 0; i < n; ++i) order[counts[bucket[i]]++] = static_cast<std::int32_t>(i);
 }
 
+/// Calls f(first, last, before) for the chunks of up to `size` rows that such an order makes where
+/// no chunk has rows of two buckets: rows [first, last) of the order, and in front of them the
+/// `before` ones of the same bucket that make the chunk before, a full one, or none.
+template <class F>
+void each_bucket_chunk(index n, index size, const std::int32_t* bucket, const std::int32_t* order,
+                       F&& f) {
+  for (index first = 0, last = 0; first < n; first = last) {
+    const auto here = bucket[order[first]];
+    for (last = first + 1; last < n && last - first < size && bucket[order[last]] == here;) ++last;
+    f(first, last, first > 0 && bucket[order[first - 1]] == here ? size : index{0});
+  }
+}
+
 }  // namespace ops
 
 LINNET_NAMESPACE_END

@@ -98,7 +98,8 @@ struct softmax_attention {
         ops::products<T, S, 2>(
             ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
             {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
-        if (cached) keep(c, ctx, ctx.memory_length);
+        if (cached)
+          linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory_length, true, c.k, c.v);
       }
     } else {
       ops::products<T, S, 3>(
@@ -114,7 +115,7 @@ struct softmax_attention {
           rotate_row(c.q, A.heads, row, ctx, false);
           rotate_row(c.k, A.kv_heads, row, ctx, false);
         });
-      if (cached) keep(c, ctx, ctx.length);
+      if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
     }
     if (cached) {
       ops::attention(ctx.on, call(c, ctx, c.keys.rows(ctx.tables, ctx.table_size),
@@ -184,31 +185,6 @@ struct softmax_attention {
   }
 
  private:
-  /// Moves the new keys and values, `length` rows of each sequence, into the cache.
-  template <class T>
-  static void keep(const cache<T>& c, const context<T>& ctx, index length) {
-    const auto keys = c.keys.rows(ctx.tables, ctx.table_size);
-    const auto values = c.values.rows(ctx.tables, ctx.table_size);
-    const auto kept = [&](index b, index t) { return A.cross || t < ctx.length_of(b); };
-    const auto at = [&](index b, index t) { return A.cross ? t : ctx.past[b] + t; };
-    if constexpr (requires { c.keys.open_block; }) {  // tokens have to come in order
-      ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index unit) {
-        const index b = unit / A.kv_heads, head = unit % A.kv_heads;
-        for (index t = 0; t < length && kept(b, t); ++t) {
-          const index x = (b * length + t) * kv + head * A.d_kv;
-          c.keys.put(keys, b, head, at(b, t), c.k + x);
-          c.values.put(values, b, head, at(b, t), c.v + x);
-        }
-      });
-    } else {
-      ctx.on.threads.each(ctx.batch * length, [&](index row) {
-        const index b = row / length, t = row % length;
-        if (!kept(b, t)) return;
-        c.keys.put(ctx.on, keys, b, at(b, t), c.k + row * kv);
-        c.values.put(ctx.on, values, b, at(b, t), c.v + row * kv);
-      });
-    }
-  }
   /// Keys or values of this call alone.
   template <class T>
   static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {

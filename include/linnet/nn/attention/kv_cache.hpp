@@ -50,6 +50,7 @@ struct kv_buffer {
   using code =
       std::conditional_t<exact, T,
                          std::conditional_t<Code == kv_code::bf16, simd::bf16_code, std::int8_t>>;
+  static constexpr index heads = Heads, width = H;
   static constexpr bool scaled = !exact && Code == kv_code::int8;
   // Kernels write whole words of codes.
   static constexpr index slot = round_up(H, exact ? 1 : 4 / static_cast<index>(sizeof(code)));
@@ -129,6 +130,38 @@ template <index Heads, index H, bool Keys>
 struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
   using type = kv_buffer4<Heads, H, Keys>;
 };
+
+/// Moves k[batch, length, heads of keys, h] and v[batch, length, heads of values, h] into a cache:
+/// the new tokens of this call, or with `all` those of another text, from its start. Several heads
+/// of keys may share one of values.
+template <class Keys, class Values, class T>
+void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, index length,
+                 bool all, const T* k, const T* v) {
+  constexpr index heads = Keys::heads, group = heads / Values::heads, h = Keys::width;
+  const auto key_rows = keys.rows(ctx.tables, ctx.table_size);
+  const auto value_rows = values.rows(ctx.tables, ctx.table_size);
+  const auto kept = [&](index b, index t) { return all || t < ctx.length_of(b); };
+  const auto at = [&](index b, index t) { return all ? t : ctx.past[b] + t; };
+  if constexpr (requires { keys.open_block; }) {  // tokens have to come in order
+    ctx.on.threads.each(ctx.batch * heads, [&](index unit) {
+      const index b = unit / heads, head = unit % heads;
+      for (index t = 0; t < length && kept(b, t); ++t) {
+        const index row = b * length + t;
+        keys.put(key_rows, b, head, at(b, t), k + (row * heads + head) * h);
+        if (head % group == 0)
+          values.put(value_rows, b, head / group, at(b, t),
+                     v + (row * Values::heads + head / group) * h);
+      }
+    });
+  } else {
+    ctx.on.threads.each(ctx.batch * length, [&](index row) {
+      const index b = row / length, t = row % length;
+      if (!kept(b, t)) return;
+      keys.put(ctx.on, key_rows, b, at(b, t), k + row * heads * h);
+      values.put(ctx.on, value_rows, b, at(b, t), v + row * Values::heads * h);
+    });
+  }
+}
 
 }  // namespace detail
 

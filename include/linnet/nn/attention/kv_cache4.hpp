@@ -33,6 +33,7 @@ template <index Heads, index H, bool Keys>
 struct kv_buffer4 {
   using code = ops::int4_code;
   static constexpr bool exact = false;
+  static constexpr index heads = Heads, width = H;
   static constexpr index block = simd::token_block, pairs = (H + 1) / 2;
 
   code* data = nullptr;

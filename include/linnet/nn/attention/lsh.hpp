@@ -2,7 +2,7 @@
 /// @file
 /// Reformer's attention: tokens of similar direction, found by hashing, attend to each other.
 
-#include <linnet/nn/attention/unit_rows.hpp>
+#include <linnet/nn/attention/frozen.hpp>
 #include <linnet/ops/attention_tile.hpp>
 #include <linnet/ops/buckets.hpp>
 
@@ -25,17 +25,28 @@ enum class reach {
 /// A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets and ceil(t / Bucket) chunks, of
 /// which the last may be short; up to Bucket tokens make one chunk, and no hash is needed. Padding
 /// is not sorted. A causal model sees no later token, but which earlier ones it sees depends on all
-/// tokens: outputs of a prefix differ from those of the prefix alone, so cached sequences cannot be
-/// continued and the model cannot be sampled from.
-template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0>
+/// tokens: outputs of a prefix differ from those of the prefix alone.
+///
+/// A session therefore goes by membership::frozen: in each round, a token sees those before it in
+/// its bucket, back to the start of the chunk of `Bucket` before its own. A session for t tokens
+/// has the buckets of a training sequence of t tokens. As long as a bucket has no more than Bucket
+/// tokens, these are the tokens that reach::bucket sees in training; reach::chunks sees neighbours
+/// of other buckets too: of the pairs that 1,024 random tokens make with 8 rounds of 64, a session
+/// has 64 % (of clustered ones 67 %) and hardly another; of those of reach::bucket 99 %. With
+/// membership::frozen a model trains as it decodes.
+template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0,
+          membership Members = membership::whole>
 struct lsh : policy {
   static_assert(Bucket > 0 && Rounds > 0,
                 "linnet::attention::lsh<Bucket, Rounds>: both must be positive");
-  static constexpr bool continues = false;
+  /// The kind whose training is this kind's decoding.
+  using frozen = lsh<Bucket, Rounds, Reach, Seed, membership::frozen>;
+  static constexpr bool freezes = Members == membership::frozen;
+  static constexpr bool bidirectional = !freezes, rewinds = true, foresees = !freezes;
   static std::string name() {
     return "lsh<" + std::to_string(Bucket) + ", " + std::to_string(Rounds) +
            (Reach == reach::bucket ? ", bucket" : "") +
-           (Seed != 0 ? ", seed " + std::to_string(Seed) : "") + ">";
+           (Seed != 0 ? ", seed " + std::to_string(Seed) : "") + (freezes ? ", frozen" : "") + ">";
   }
 
   template <attention_shape A>
@@ -43,6 +54,9 @@ struct lsh : policy {
     static_assert(!A.cross,
                   "linnet::attention::lsh: queries are keys, so it mixes the tokens of one "
                   "sequence; cross-attention is attention::full's");
+    static_assert(A.causal || !freezes,
+                  "linnet::attention::lsh: membership::frozen is for causal models");
+    using groups = linnet::detail::frozen_groups<A, Bucket, Rounds>;
     using maps = linnet::detail::attention_maps<A, true>;
     static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
     static constexpr index group = A.heads / A.kv_heads;
@@ -57,7 +71,8 @@ struct lsh : policy {
     template <class T>
     struct cache {
       typename maps::template buffers<T> b{};
-      T* lengths = nullptr;                  ///< [rows, heads] 1 / |q|
+      typename groups::template cache<T> past{};  ///< of a session
+      T* lengths = nullptr;                       ///< [rows, heads] 1 / |q|
       T *largest = nullptr, *sum = nullptr;  ///< [batch, heads, length] of each query's softmax
       std::int32_t* order = nullptr;         ///< [batch, heads, Rounds, length] tokens, sorted
       std::int32_t* chunk = nullptr;         ///< [batch, heads, length, Rounds]: each token's chunk
@@ -74,23 +89,29 @@ struct lsh : policy {
     static constexpr cache<T> plan(planner& m, const extents& e) {
       cache<T> c;
       const index mark = m.scratch.mark(), sorted = e.batch * A.heads * Rounds * e.length;
+      const bool cached = e.capacity > 0;
       c.site = m.sites++;
       c.training = e.training;
       c.most = (std::min)(2 * Bucket, e.length);
-      c.wide = round_up((ops::bucket_count(e.length, Bucket) + 1) / 2, ops::panel_width);
+      c.wide = round_up((ops::bucket_count((std::max)(e.length, e.capacity), Bucket) + 1) / 2,
+                        ops::panel_width);
       c.b = maps::template plan<T>(m, e);
       c.b.k = m.keep.take<T>(e.rows() * n);
       if (e.training) c.b.dk = m.scratch.take<T>(e.rows() * n);
       c.lengths = m.keep.take<T>(e.rows() * A.heads);
-      c.largest = m.keep.take<T>(e.rows() * A.heads);
-      c.sum = m.keep.take<T>(e.rows() * A.heads);
-      c.order = m.keep.take<std::int32_t>(sorted);
-      c.chunk = m.keep.take<std::int32_t>(sorted);
       c.bucket = m.keep.take<std::int32_t>(sorted);
+      if (cached) {
+        c.past = groups::template plan<T>(m, e);
+      } else {
+        c.largest = m.keep.take<T>(e.rows() * A.heads);
+        c.sum = m.keep.take<T>(e.rows() * A.heads);
+        c.order = m.keep.take<std::int32_t>(sorted);
+        c.chunk = m.keep.take<std::int32_t>(sorted);
+        c.counts = m.scratch.take<std::int32_t>(e.threads * 2 * c.wide);
+      }
       c.rotations = m.state.take<T>(A.heads * Rounds * h * c.wide);
       c.ready = m.state.take<index>(1);
-      c.counts = m.scratch.take<std::int32_t>(e.threads * 2 * c.wide);
-      c.scratch_size = (std::max)(ops::attention_tile<T>::size(c.most, h, e.training),
+      c.scratch_size = (std::max)(cached ? 0 : ops::attention_tile<T>::size(c.most, h, e.training),
                                   ops::attention_rows * c.wide);
       c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
       m.scratch.release(mark);
@@ -100,37 +121,15 @@ struct lsh : policy {
     template <class T, class S>
     static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
-      assert(ctx.past == nullptr && "linnet::attention::lsh: no cached decoding");
       maps::template project<T, S>(p, x, c.b, ctx);
       linnet::detail::unit_heads(ctx.on, x.rows(), A.heads, h, c.b.q, c.b.k, c.lengths);
-      sort(c, ctx);
-      ops::fill(ctx.on, x.rows() * n, T(0), c.b.mixed);
-      ops::fill(ctx.on, x.rows() * A.heads, ops::hidden_score<T>, c.largest);
-      ops::fill(ctx.on, x.rows() * A.heads, T(0), c.sum);
-      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
-        using K = decltype(kernels);
-        for (index i = 0; i < at.rows; ++i) {
-          const index query = at.statistics(i, ctx);
-          const T before = c.largest[query];
-          const T largest = (std::max)(before, K::template maximum<T>(tile.keys(), tile.row(i)));
-          const T shrink = std::exp(before - largest);
-          c.largest[query] = largest;
-          c.sum[query] =
-              shrink * c.sum[query] + K::template exp_sum<T>(tile.keys(), largest, tile.row(i));
-          K::template scale<T>(h, shrink, c.b.mixed + at.query(i, ctx));
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
-        }
-        tile.mix(kernels, at.rows);
-        for (index i = 0; i < at.rows; ++i) {
-          T* const to = c.b.mixed + at.query(i, ctx);
-          K::template add<T>(h, to, tile.out(i), to);
-        }
-      });
-      each_head(ctx, [&](index b, index t, index head) {
-        const T s = T(1) / c.sum[(b * A.heads + head) * ctx.length + t];
-        T* const to = c.b.mixed + (b * ctx.length + t) * n + head * h;
-        for (index i = 0; i < h; ++i) to[i] *= s;
-      });
+      rotations(c, ctx);
+      if (ctx.past)
+        groups::template run<false>(
+            c.past, ctx, c.b.q, c.b.k, c.b.v, maps::template scale<T>,
+            [&](index item) { return hash(c, ctx, item, c.past.capacity); }, c.b.mixed);
+      else
+        mix(c, ctx);
       maps::template finish<T, S>(p, y, c.b, ctx);
     }
 
@@ -183,8 +182,14 @@ struct lsh : policy {
       maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
-    /// Nothing is kept from token to token: whole sequences only.
-    static constexpr index state_values(index) { return 0; }
+    /// Numbers that a session keeps of each sequence of up to `tokens` tokens: keys, values, and
+    /// two for each head and round.
+    static constexpr index state_values(index tokens) { return groups::state_values(tokens); }
+    /// One sequence continues where another is.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      groups::copy_state(c.past, from, to, part);
+    }
     static constexpr index flops(const extents& e) {
       const index buckets = ops::bucket_count(e.length, Bucket);
       return maps::flops(e) + 4 * e.rows() * (std::min)(e.length, 2 * Bucket) * n * Rounds +
@@ -196,6 +201,40 @@ struct lsh : policy {
     template <class T>
     static constexpr T alone = T(-5e4);
 
+    /// mixed from q, k and v of whole sequences.
+    template <class T>
+    static void mix(cache<T>& c, const context<T>& ctx) {
+      sort(c, ctx);
+      const index rows = ctx.rows();
+      ops::fill(ctx.on, rows * n, T(0), c.b.mixed);
+      ops::fill(ctx.on, rows * A.heads, ops::hidden_score<T>, c.largest);
+      ops::fill(ctx.on, rows * A.heads, T(0), c.sum);
+      each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
+        using K = decltype(kernels);
+        for (index i = 0; i < at.rows; ++i) {
+          const index query = at.statistics(i, ctx);
+          const T before = c.largest[query];
+          const T largest = (std::max)(before, K::template maximum<T>(tile.keys(), tile.row(i)));
+          const T shrink = std::exp(before - largest);
+          c.largest[query] = largest;
+          c.sum[query] =
+              shrink * c.sum[query] + K::template exp_sum<T>(tile.keys(), largest, tile.row(i));
+          K::template scale<T>(h, shrink, c.b.mixed + at.query(i, ctx));
+          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+        }
+        tile.mix(kernels, at.rows);
+        for (index i = 0; i < at.rows; ++i) {
+          T* const to = c.b.mixed + at.query(i, ctx);
+          K::template add<T>(h, to, tile.out(i), to);
+        }
+      });
+      each_head(ctx, [&](index b, index t, index head) {
+        const T s = T(1) / c.sum[(b * A.heads + head) * ctx.length + t];
+        T* const to = c.b.mixed + (b * ctx.length + t) * n + head * h;
+        for (index i = 0; i < h; ++i) to[i] *= s;
+      });
+    }
+
     /// Some queries of one chunk of one head in one round, and its keys.
     template <class T>
     struct block {
@@ -203,7 +242,7 @@ struct lsh : policy {
       const std::int32_t *queries, *chunk, *previous;  ///< tokens
       bool last;  ///< no further queries meet these keys in this round
       index token(index i) const { return queries[i]; }
-      index key_token(index j) const { return j < own ? chunk[j] : previous[j - own]; }
+      index key_token(index j) const { return j < before ? previous[j] : chunk[j - before]; }
       /// Where query i starts in rows of n values.
       index query(index i, const context<T>& ctx) const {
         return (b * ctx.length + token(i)) * n + head * h;
@@ -225,32 +264,69 @@ struct lsh : policy {
         if (t < ctx.length_of(b)) f(b, t, i % A.heads);
       });
     }
-    /// Hashes and sorts the tokens of every sequence, head and round.
+    /// What `ready` says; memory that says so by chance is unlikely.
+    static constexpr index filled = 0x726f7461746564;
+    /// Fills in the rotations, once.
     template <class T>
-    static void sort(cache<T>& c, const context<T>& ctx) {
-      const int rank = ctx.on.threads.rank();
-      if (*c.ready == 0) {
-        ctx.on.threads.each(A.heads * Rounds, [&](index i) {
-          ops::fill_rotation(seed{Seed}, (ctx.layer * A.heads * Rounds + i), h, c.wide,
-                             c.rotations + i * h * c.wide);
-        });
-        ctx.on.threads.once([&] { *c.ready = 1; });
-      }
-      ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
-        const index b = item / (A.heads * Rounds), head = item / Rounds % A.heads,
-                    valid = ctx.length_of(b), at = item * ctx.length;
-        const index buckets = ops::bucket_count(valid, Bucket);
-        simd::dispatch(ctx.on.level, [&](auto kernels) {
-          ops::hash_rows(kernels, valid, h, c.b.q + b * ctx.length * n + head * h, n, buckets,
-                         c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
-                         c.scratch + rank * c.scratch_size, c.bucket + at);
-        });
-        ops::sort_by_bucket(valid, buckets, c.bucket + at, c.counts + rank * 2 * c.wide,
-                            c.order + at);
-        std::int32_t* const chunk = c.chunk + item / Rounds * Rounds * ctx.length + item % Rounds;
-        for (index i = 0; i < valid; ++i)
-          chunk[c.order[at + i] * Rounds] = static_cast<std::int32_t>(i / Bucket);
+    static void rotations(cache<T>& c, const context<T>& ctx) {
+      if (*c.ready == filled) return;
+      ctx.on.threads.each(A.heads * Rounds, [&](index i) {
+        ops::fill_rotation(seed{Seed}, (ctx.layer * A.heads * Rounds + i), h, c.wide,
+                           c.rotations + i * h * c.wide);
       });
+      ctx.on.threads.once([&] { *c.ready = filled; });
+    }
+    /// The buckets of the tokens of item = (sequence, head, round), among those for `tokens`.
+    template <class T>
+    static const std::int32_t* hash(const cache<T>& c, const context<T>& ctx, index item,
+                                    index tokens) {
+      const index b = item / (A.heads * Rounds), head = item / Rounds % A.heads;
+      std::int32_t* const bucket = c.bucket + item * ctx.length;
+      simd::dispatch(ctx.on.level, [&](auto kernels) {
+        ops::hash_rows(kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
+                       ops::bucket_count(tokens, Bucket),
+                       c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
+                       c.scratch + ctx.on.threads.rank() * c.scratch_size, bucket);
+      });
+      return bucket;
+    }
+    /// Hashes and sorts the tokens of every sequence, head and round, and numbers the chunks:
+    /// frozen ones so that the chunk before has the number before.
+    template <class T>
+    static void sort(const cache<T>& c, const context<T>& ctx) {
+      const int rank = ctx.on.threads.rank();
+      ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
+        const index valid = ctx.length_of(item / (A.heads * Rounds));
+        const std::int32_t* const bucket = hash(c, ctx, item, valid);
+        std::int32_t* const order = c.order + item * ctx.length;
+        std::int32_t* const chunk = c.chunk + item / Rounds * Rounds * ctx.length + item % Rounds;
+        ops::sort_by_bucket(valid, ops::bucket_count(valid, Bucket), bucket,
+                            c.counts + rank * 2 * c.wide, order);
+        std::int32_t number = -1;
+        each_chunk(valid, bucket, order, [&](index first, index own, index, index before) {
+          number += freezes && before == 0 ? 2 : 1;
+          for (index i = first; i < first + own; ++i) chunk[order[i] * Rounds] = number;
+        });
+      });
+    }
+    /// Calls f(first, own, previous, before) for the chunks of one head in one round: places
+    /// [first, first + own) of the order, and those of the chunk before.
+    template <class F>
+    static void each_chunk(index valid, [[maybe_unused]] const std::int32_t* bucket,
+                           [[maybe_unused]] const std::int32_t* order, F&& f) {
+      if constexpr (freezes) {
+        ops::each_bucket_chunk(valid, Bucket, bucket, order,
+                               [&](index first, index last, index before) {
+                                 f(first, last - first, first - before, before);
+                               });
+      } else {
+        const index chunks = (valid + Bucket - 1) / Bucket;
+        const auto count = [&](index u) { return (std::min)(Bucket, valid - u * Bucket); };
+        for (index u = 0; u < chunks; ++u) {
+          const index previous = ops::chunk_before(u, chunks);
+          f(u * Bucket, count(u), previous * Bucket, chunks > 1 ? count(previous) : index{0});
+        }
+      }
     }
     /// Calls f(kernels, tile, block) for all blocks of queries, with their scores in the tile.
     /// Heads that share values come after each other on one thread.
@@ -259,37 +335,37 @@ struct lsh : policy {
       T discount[Rounds + 1] = {};
       for (index r = 2; r <= Rounds; ++r) discount[r] = std::log(static_cast<T>(r));
       ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
-        const index b = item / A.kv_heads, valid = ctx.length_of(b),
-                    chunks = (valid + Bucket - 1) / Bucket;
+        const index b = item / A.kv_heads, valid = ctx.length_of(b);
         ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
                                     c.training);
         for (index head = item % A.kv_heads * group; head < (item % A.kv_heads + 1) * group; ++head)
-          for (index round = 0; round < Rounds; ++round)
-            for (index chunk = 0; chunk < chunks; ++chunk)
-              simd::dispatch(ctx.on.level, [&](auto kernels) {
-                run_chunk(kernels, c, ctx, tile, b, head, round, chunk, chunks, discount, f);
-              });
+          for (index round = 0; round < Rounds; ++round) {
+            const index sorted = ((b * A.heads + head) * Rounds + round) * ctx.length;
+            const std::int32_t* const order = c.order + sorted;
+            each_chunk(valid, c.bucket + sorted, order,
+                       [&](index first, index own, index previous, index before) {
+                         block<T> at{b,
+                                     head,
+                                     round,
+                                     0,
+                                     own,
+                                     before,
+                                     order + first,
+                                     order + first,
+                                     order + previous,
+                                     false};
+                         simd::dispatch(ctx.on.level, [&](auto kernels) {
+                           run_chunk(kernels, c, ctx, tile, at, discount, f);
+                         });
+                       });
+          }
       });
     }
     template <class Kernels, class T, class F>
     static void run_chunk(Kernels kernels, const cache<T>& c, const context<T>& ctx,
-                          ops::attention_tile<T>& tile, index b, index head, index round,
-                          index chunk, index chunks, const T* discount, F&& f) {
-      const index valid = ctx.length_of(b), all = (b * A.heads + head) * Rounds * ctx.length;
-      const std::int32_t* const order = c.order + all + round * ctx.length;
-      const auto first = [&](index u) { return order + u * Bucket; };
-      const auto count = [&](index u) { return (std::min)(Bucket, valid - u * Bucket); };
-      const index previous = ops::chunk_before(chunk, chunks);
-      block<T> at{b,
-                  head,
-                  round,
-                  0,
-                  count(chunk),
-                  chunks > 1 ? count(previous) : 0,
-                  first(chunk),
-                  first(chunk),
-                  first(previous),
-                  false};
+                          ops::attention_tile<T>& tile, block<T>& at, const T* discount, F&& f) {
+      const index b = at.b, head = at.head, valid = ctx.length_of(b),
+                  all = (b * A.heads + head) * Rounds * ctx.length;
       tile.load_keys(
           at.own + at.before,
           [&](index j) { return c.b.k + (b * ctx.length + at.key_token(j)) * n + head * h; },
@@ -297,20 +373,20 @@ struct lsh : policy {
             return c.b.v + (b * ctx.length + at.key_token(j)) * kv + head / group * h;
           });
       for (index i0 = 0; i0 < at.own; i0 += ops::attention_rows) {
-        at.queries = first(chunk) + i0;
+        at.queries = at.chunk + i0;
         at.rows = (std::min)(ops::attention_rows, at.own - i0);
         at.last = i0 + at.rows == at.own;
         tile.score(kernels, at.rows, maps::template scale<T>,
                    [&](index i) { return c.b.q + at.query(i, ctx); });
         for (index i = 0; i < at.rows; ++i) {
           const index t = at.token(i);
-          const sight visible(c, all, t, chunks);
+          const sight visible(c, all, t, (valid + Bucket - 1) / Bucket);
           for (index j = 0; j < tile.keys(); ++j) {
             T& score = tile.row(i)[j];
             const index key = at.key_token(j);
             if ((A.causal && key > t) ||
-                (Reach == reach::bucket &&
-                 order_bucket(c, ctx, all, round, key) != order_bucket(c, ctx, all, round, t)))
+                (Reach == reach::bucket && order_bucket(c, ctx, all, at.round, key) !=
+                                               order_bucket(c, ctx, all, at.round, t)))
               score = ops::hidden_score<T>;
             else if (key == t)
               score = alone<T>;
@@ -340,7 +416,8 @@ struct lsh : policy {
       sight(const cache<T>& c, index all, index t, index chunks) {
         for (index r = 0; r < Rounds; ++r) {
           mine[r] = c.chunk[all + t * Rounds + r];
-          before[r] = static_cast<std::int32_t>(ops::chunk_before(mine[r], chunks));
+          before[r] =
+              freezes ? mine[r] - 1 : static_cast<std::int32_t>(ops::chunk_before(mine[r], chunks));
         }
       }
     };

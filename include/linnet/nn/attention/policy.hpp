@@ -43,6 +43,8 @@ struct policy {
   static constexpr bool continues = true;        ///< can continue cached sequences
   static constexpr bool rewinds = false;         ///< cached tokens can be taken back again
   static constexpr bool forgets = false;         ///< a cache keeps only what later tokens will see
+  static constexpr bool foresees = false;        ///< later tokens decide which earlier ones meet,
+                                                 ///< but in sessions, where they are unknown
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
   static constexpr index slots = 0;              ///< positions that it needs whatever the length
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any

@@ -1,4 +1,4 @@
-// Which earlier tokens LSH attention sees depends on later ones: no decoding token by token.
+// A kind of attention that cannot continue cached sequences: no decoding token by token.
 // expect: linnet::session: this kind of attention cannot continue cached sequences
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
@@ -9,7 +9,10 @@ constexpr ln::decoder_shape shape{.d_model = 8,
                                   .layers = 1,
                                   .vocabulary = 10,
                                   .context = 8};
-using Model = ln::decoder<shape, ln::attention::lsh<4, 2>>;
+struct whole : ln::attention::full {
+  static constexpr bool continues = false;
+};
+using Model = ln::decoder<shape, whole>;
 #if defined(LINNET_FAIL)
 static_assert(ln::session<Model>::footprint({}) > 0);
 #else
