@@ -6,6 +6,7 @@
 
 #include <linnet/io/file.hpp>
 #include <linnet/io/recording.hpp>
+#include <linnet/model/buffers.hpp>
 #include <linnet/model/lesson.hpp>
 
 LINNET_NAMESPACE_BEGIN
