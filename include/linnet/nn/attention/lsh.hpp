@@ -143,7 +143,7 @@ struct lsh : policy {
         using K = decltype(kernels);
         for (index i = 0; i < at.rows; ++i) {
           const index query = at.statistics(i, ctx);
-          (void)K::template exp_sum<T>(tile.keys(), c.largest[query], tile.row(i));
+          (void)exponentials(kernels, tile, at, i, c.largest[query]);
           K::template scale<T>(tile.keys(), T(1) / c.sum[query], tile.row(i));
         }
         tile.begin_backward(
@@ -217,8 +217,7 @@ struct lsh : policy {
           const T largest = (std::max)(before, K::template maximum<T>(tile.keys(), tile.row(i)));
           const T shrink = std::exp(before - largest);
           c.largest[query] = largest;
-          c.sum[query] =
-              shrink * c.sum[query] + K::template exp_sum<T>(tile.keys(), largest, tile.row(i));
+          c.sum[query] = shrink * c.sum[query] + exponentials(kernels, tile, at, i, largest);
           K::template scale<T>(h, shrink, c.b.mixed + at.query(i, ctx));
           tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
         }
@@ -256,6 +255,16 @@ struct lsh : policy {
         return ((head * Rounds + round) * ctx.length + token(i)) * 2 * Bucket;
       }
     };
+    /// exp(score - shift) in place of query i's scores; returns their sum. Frozen keys stand in the
+    /// order of their tokens: what comes behind the query itself, and how much, changes no bit.
+    template <class Kernels, class T>
+    static T exponentials(Kernels, ops::attention_tile<T>& tile, const block<T>& at, index i,
+                          T shift) {
+      const index keys = tile.keys();
+      const index seen = freezes ? at.before + (at.queries - at.chunk) + i + 1 : keys;
+      std::fill(tile.row(i) + seen, tile.row(i) + keys, T(0));
+      return Kernels::template exp_sum<T>(seen, shift, tile.row(i));
+    }
     /// Calls f(b, token, head) for all heads of valid tokens.
     template <class T, class F>
     static void each_head(const context<T>& ctx, F&& f) {
