@@ -38,10 +38,10 @@ struct scale {
 inline constexpr double report_warm_up = 20'000 / 524'288.0;
 inline constexpr double report_rate = 0.0070710678;  // 20,000^(-1/2)
 inline constexpr std::array scales{
-    scale{"check", 3, 2, 64, 2, 0.01, 0.5, 4, 2, 32, 1, {2, 0, 0}, false, 1},
-    scale{"minutes", 2400, 16, 64, 1200, 0.03, 0.04, 256, 0, 0, 1, {2, 4, 0}, false, 9},
-    scale{"hour", 6000, 16, 64, 3000, 0.03, 0.04, 512, 1000, 160, 1, {2, 4, 0}, false, 15},
-    scale{"hours", 20'000, 32, 128, 6000, 0.03, 0.04, 512, 4000, 256, 3, {2, 4, 10}, true, 31},
+    scale{"check", 3, 2, 32, 2, 0.02, 0.5, 4, 2, 32, 1, {2, 0, 0}, false, 1},
+    scale{"minutes", 6000, 16, 32, 4400, 0.04, 1 / 6.0, 256, 0, 0, 1, {2, 4, 0}, false, 9},
+    scale{"hour", 16'000, 16, 32, 6000, 0.04, 1 / 16.0, 512, 2000, 160, 1, {2, 4, 0}, false, 15},
+    scale{"hours", 30'000, 32, 64, 10'000, 0.04, 1 / 16.0, 512, 8000, 256, 3, {2, 4, 10}, true, 31},
     scale{"paper",
           524'288,
           128,
