@@ -19,6 +19,10 @@ std::string job_name(const series& s, std::uint64_t seed) {
   return fmt::format("{}.s{}", s.name, seed);
 }
 
+std::string tuning_name(std::string_view task, std::string_view trained) {
+  return fmt::format("tune.{}.{}", task, trained);
+}
+
 std::vector<series> longer_trainings(const scale& s) {
   std::vector<series> all{{"1x", "mini"}};
   for (const int times : s.longer)
@@ -63,19 +67,33 @@ std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables)
     return std::find(tables.begin(), tables.end(), t) != tables.end();
   };
   const auto train = [&](const series& row, ln::index steps, const std::string& teacher = {}) {
-    for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(s.seeds); ++seed)
-      add({.name = job_name(row, seed),
+    for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(s.seeds); ++seed) {
+      const std::string name = job_name(row, seed);
+      add({.name = name,
            .what = row.what,
            .seed = seed,
            .steps = steps,
-           .teacher = teacher,
+           .needs = teacher,
            .alpha = row.alpha,
            .temperature = row.temperature});
+      for (const char* const task : {"sst2", "mnli"})
+        if (s.tuning_steps > 0) {
+          add({.name = fmt::format("baseline.{}", task), .kind = job_kind::baseline, .task = task});
+          add({.name = tuning_name(task, name),
+               .kind = job_kind::tuning,
+               .what = row.what,
+               .seed = seed,
+               .steps = s.tuning_steps,
+               .needs = name,
+               .task = task});
+        }
+    }
   };
   for (const char* const t : {"4.1", "4.3", "4.4", "4.5"})
     for (const model m : wanted(t) ? models_of(t) : std::vector<model>{}) {
       // Speed first: nothing else runs then.
-      add({.name = fmt::format("cost.{}", name_of(m)), .kind = job_kind::cost, .what = m});
+      if (has_measured_cost(m))
+        add({.name = fmt::format("cost.{}", name_of(m)), .kind = job_kind::cost, .what = m});
     }
   for (const char* const t : {"4.1", "4.3", "4.4", "4.5"})
     for (const model m : wanted(t) ? models_of(t) : std::vector<model>{})

@@ -22,23 +22,43 @@ struct scale {
   ln::index batch;            ///< examples of a step
   ln::index bytes;            ///< of text in an example
   ln::index curve_steps;      ///< of each run of Figure 4.1
+  double highest_rate;        ///< of Adafactor, at the end of the linear warm-up
+  double warm_up;             ///< share of the steps
   ln::index checked;          ///< held-out examples
   ln::index tuning_steps;     ///< of SST-2 and MNLI; 0 leaves them out
+  ln::index tuning_bytes;     ///< of an input; what is longer loses its end
   int seeds;                  ///< of each row
   std::array<int, 3> longer;  ///< multiples of the steps in Table 4.2, 0 for none
   bool sweep;                 ///< alpha and T over a grid, or the report's values only
   int timings;                ///< repetitions of each measured call
 };
 
+/// The report's warm-up: 20,000 linear or 10,000 constant of 524,288 steps, the rate 1 / sqrt(step)
+/// after it.
+inline constexpr double report_warm_up = 20'000 / 524'288.0;
+inline constexpr double report_rate = 0.0070710678;  // 20,000^(-1/2)
 inline constexpr std::array scales{
-    scale{"check", 3, 2, 64, 2, 4, 0, 1, {2, 0, 0}, false, 1},
-    scale{"minutes", 400, 16, 128, 200, 128, 0, 1, {2, 4, 0}, false, 9},
-    scale{"hour", 1000, 16, 128, 500, 256, 600, 1, {2, 4, 0}, false, 15},
-    scale{"hours", 4000, 32, 128, 2000, 512, 3000, 3, {2, 4, 10}, true, 31},
-    scale{"paper", 524'288, 128, 512, 524'288, 4096, 262'144, 5, {2, 4, 10}, true, 31},
+    scale{"check", 3, 2, 32, 2, 0.02, 0.5, 4, 2, 32, 1, {2, 0, 0}, false, 1},
+    scale{"minutes", 6000, 16, 32, 4400, 0.04, 1 / 6.0, 256, 0, 0, 1, {2, 4, 0}, false, 9},
+    scale{"hour", 16'000, 16, 32, 6000, 0.04, 1 / 16.0, 512, 2000, 160, 1, {2, 4, 0}, false, 15},
+    scale{"hours", 30'000, 32, 64, 10'000, 0.04, 1 / 16.0, 512, 8000, 256, 3, {2, 4, 10}, true, 31},
+    scale{"paper",
+          524'288,
+          128,
+          512,
+          524'288,
+          report_rate,
+          report_warm_up,
+          4096,
+          262'144,
+          512,
+          5,
+          {2, 4, 10},
+          true,
+          31},
 };
 
-enum class job_kind { cost, pretraining };
+enum class job_kind { cost, pretraining, tuning, baseline };
 /// Both fall with the inverse square root of the step; they differ while warming up.
 enum class warm_up { linear, constant };
 
@@ -50,8 +70,9 @@ struct job {
   std::uint64_t seed = 1;
   ln::index steps = 0;
   warm_up start = warm_up::linear;
-  std::string teacher{};  ///< the job that trained it, or none
-  double alpha = 1;       ///< share of the hard labels in the loss
+  std::string needs{};  ///< the job whose weights teach it or are tuned, or none
+  std::string task{};   ///< of a tuning or a baseline: "sst2", "mnli"
+  double alpha = 1;     ///< share of the hard labels in the loss
   double temperature = 1;
 };
 
@@ -64,6 +85,8 @@ struct series {
 };
 
 std::string job_name(const series& s, std::uint64_t seed);
+/// The job that tunes what another one has trained.
+std::string tuning_name(std::string_view task, std::string_view trained);
 
 /// The rows of tables 4.2 and 4.6; those of the others are models.
 std::vector<series> longer_trainings(const scale& s);
@@ -72,7 +95,8 @@ std::vector<series> distillations(const scale& s);
 std::vector<series> curves();
 inline constexpr int curve_seeds = 5;
 
-/// All jobs of these tables ("3.1" to "4.6", "F4.1"), teachers before their students, each once.
+/// All jobs of these tables ("3.1" to "4.6", "F4.1"), what is needed first before what needs it,
+/// each once.
 std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables);
 
 /// The models whose rows a table has; empty for tables of another kind.

@@ -8,10 +8,4 @@ std::unique_ptr<learner> make_learner(model m) {
   throw support::failure("no such model");
 }
 
-std::unique_ptr<subject> make_true_mini(model m) {
-  for (const auto make : {make_true_plain, make_true_product})
-    if (auto made = make(m)) return made;
-  throw support::failure("no such model");
-}
-
 }  // namespace study

@@ -32,6 +32,10 @@ void describe(CLI::App& app, study::study_options& o, std::string& scale) {
       ->check(CLI::Range(1, 256))
       ->capture_default_str()
       ->type_name("N");
+  app.add_option("--minutes", o.minutes,
+                 "time to work; what is not finished by then goes on in a later call")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
   app.add_option("--only", o.tables, "tables to fill: 3.1, 4.1 to 4.6, F4.1")
       ->check(
           CLI::IsMember(std::vector<std::string>(study::table_ids.begin(), study::table_ids.end())))

@@ -11,6 +11,9 @@ namespace study {
 
 namespace ln = linnet;
 
+/// Of the models that are run: ByT5's bytes and special ids, and sentinels.
+inline constexpr ln::index byte_vocabulary = 384;
+
 /// The feed-forwards of the report's Figure 3.1.
 enum class ffn_kind { standard, skip, one, one_relu, two, three };
 
@@ -47,8 +50,24 @@ inline constexpr std::array<std::string_view, 16> model_names{
     "1w",     "1w-relu", "2w",           "3w",        "3w-2",    "3w-1.5",
     "3w-1.2", "tiny",    "small",        "base"};
 constexpr std::string_view name_of(model m) { return model_names[static_cast<std::size_t>(m)]; }
+/// The model that a job's name begins with, as "small.s1" with small; the longest that fits.
+constexpr model model_of(std::string_view job) {
+  std::size_t found = 0, longest = 0;
+  for (std::size_t i = 0; i < model_names.size(); ++i)
+    if (job.starts_with(model_names[i]) && model_names[i].size() > longest) {
+      found = i;
+      longest = model_names[i].size();
+    }
+  return static_cast<model>(found);
+}
 /// The models of one shape, T5-Mini's; after them come other sizes.
 inline constexpr std::size_t ablations = 13;
+/// Whether a model's cost is measured: all of that shape but 3W's inner widths below 4, which
+/// deploy as 1W like the others and differ before as their exact figures do.
+constexpr bool has_measured_cost(model m) {
+  return m != model::three_2 && m != model::three_1_5 && m != model::three_1_2 &&
+         static_cast<std::size_t>(m) < ablations;
+}
 
 constexpr recipe recipe_of(model m) {
   const auto everywhere = [](ffn_kind kind, ln::expansion e = ln::expansion{4}) {

@@ -5,16 +5,38 @@
 #include <algorithm>
 #include <filesystem>
 #include <linnet/io/file.hpp>
-#include <span>
 
 #include "support/basics.hpp"
 
 namespace study {
 
 namespace {
-constexpr double masked_share = 0.15;
+
 constexpr std::uintmax_t shortest_text = 100'000;
 constexpr std::size_t stretches = 10;
+constexpr std::size_t most_asked = 2000;  // of an exam: 1% of standard error
+
+/// Text as in books from text as in treebanks: the training set has the one form, the mismatched
+/// sample the other.
+std::string untokenized(std::string text) {
+  static constexpr std::pair<std::string_view, std::string_view> rules[] = {
+      {" n't", "n't"}, {" 's", "'s"}, {" 're", "'re"}, {" 've", "'ve"}, {" 'll", "'ll"},
+      {" 'm", "'m"},   {" 'd", "'d"}, {" ,", ","},     {" .", "."},     {" ?", "?"},
+      {" !", "!"},     {" ;", ";"},   {" :", ":"},     {" )", ")"},     {"( ", "("}};
+  for (const auto& [from, to] : rules)
+    for (std::size_t at = 0; (at = text.find(from, at)) != text.npos; at += to.size())
+      text.replace(at, from.size(), to);
+  return text;
+}
+
+/// Evenly spread, as many as an exam needs.
+std::vector<ln::text_pair> spread(std::vector<ln::text_pair> all) {
+  if (all.size() <= most_asked) return all;
+  std::vector<ln::text_pair> some;
+  for (std::size_t i = 0; i < most_asked; ++i) some.push_back(all[i * all.size() / most_asked]);
+  return some;
+}
+
 }  // namespace
 
 texts read_texts(const std::string& folder) {
@@ -28,65 +50,57 @@ texts read_texts(const std::string& folder) {
     throw support::failure(fmt::format("{}: no .txt file of at least {} bytes in it", folder,
                                        support::grouped(shortest_text)));
   std::sort(paths.begin(), paths.end());
-  texts t;
-  for (const std::string& path : paths) {
-    const auto file = support::take(ln::read_file(path));
-    const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+  texts t{support::take(ln::corpus::open(paths)), {}, {}};
+  for (const std::string_view text : t.files.texts())
     for (std::size_t i = 0; i < stretches; ++i) {
       const auto at = [&](std::size_t tenth) { return text.size() * tenth / (stretches * 10); };
-      t.training += text.substr(at(10 * i), at(10 * i + 9) - at(10 * i));
-      t.held_out += text.substr(at(10 * i + 9), at(10 * i + 10) - at(10 * i + 9));
+      t.training.push_back(text.substr(at(10 * i), at(10 * i + 9) - at(10 * i)));
+      t.held_out.push_back(text.substr(at(10 * i + 9), at(10 * i + 10) - at(10 * i + 9)));
     }
-  }
   return t;
 }
 
-denoising_examples::denoising_examples(std::string_view text, ln::index batch, ln::index bytes,
-                                       std::uint64_t seed)
-    : text_(text),
-      batch_(batch),
-      bytes_(bytes),
-      target_(bytes / 2 + 1),
-      seed_(seed),
-      sources_(static_cast<std::size_t>(batch * (bytes + 1))),
-      labels_(static_cast<std::size_t>(batch * target_)),
-      lengths_(static_cast<std::size_t>(batch)) {
-  if (std::ssize(text) <= bytes) throw support::failure("too little text for one example");
-}
-
-ln::t5_batch denoising_examples::batch(std::uint64_t first) {
-  std::fill(sources_.begin(), sources_.end(), 0);
-  std::fill(labels_.begin(), labels_.end(), ln::ignored);
-  for (ln::index b = 0; b < batch_; ++b) {
-    ln::random_stream random(ln::seed{seed_}, first + static_cast<std::uint64_t>(b));
-    const auto places = static_cast<std::uint32_t>(std::ssize(text_) - bytes_);
-    const std::string_view window =
-        text_.substr(random.below(places), static_cast<std::size_t>(bytes_));
-    ln::token *source = &sources_[static_cast<std::size_t>(b * (bytes_ + 1))],
-              *label = &labels_[static_cast<std::size_t>(b * target_)];
-    const ln::token *const start = source, *const last = label + target_ - 3;
-    ln::token sentinel = first_sentinel;
-    bool inside = false;
-    for (const char c : window) {
-      const ln::token id = static_cast<unsigned char>(c) + first_byte;
-      const bool mask = random.uniform() < masked_share && label < last && sentinel > 258;
-      if (mask && !inside) *source++ = *label++ = sentinel--;
-      if (mask)
-        *label++ = id;
-      else
-        *source++ = id;
-      inside = mask;
-    }
-    *source++ = *label = end_id;
-    lengths_[static_cast<std::size_t>(b)] = source - start;
-  }
-  return {sources_.data(), lengths_.data(), labels_.data(), batch_, bytes_ + 1, target_};
+denoising_examples denoise(std::span<const std::string_view> text, ln::index batch, ln::index bytes,
+                           std::uint64_t seed) {
+  return support::take(denoising_examples::open(
+      ln::byte_source(text, {}, bytes_of_text), {.mask = ln::masking::independent},
+      {.batch = batch, .source = bytes + 1, .target = bytes / 2 + 1}, ln::seed{seed}));
 }
 
 ln::index masked_bytes(const ln::t5_batch& b) {
   const std::span labels(b.labels, static_cast<std::size_t>(b.batch * b.target_length));
-  return std::count_if(labels.begin(), labels.end(),
-                       [](ln::token t) { return t >= first_byte && t < first_byte + 256; });
+  return std::count_if(labels.begin(), labels.end(), [](ln::token t) {
+    return t >= bytes_of_text.offset && t < bytes_of_text.offset + 256;
+  });
+}
+
+std::string folder_of(const std::string& data, std::string_view name) {
+  return fmt::format("{}/{}", data, name == "mnli" ? "mnli_train10k" : name);
+}
+
+task read_task(const std::string& folder, std::string_view name) {
+  const auto read = [&](const char* file, auto&& parse) {
+    const std::string path = folder + "/" + file;
+    const auto bytes = support::take(ln::read_file(path));
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    return support::take(parse(text, path));
+  };
+  if (name == "sst2")
+    return {ln::glue::sst2,
+            read("sst2/train.tsv", ln::glue::read_sst2),
+            {{"sst2", read("sst2/test.tsv", ln::glue::read_sst2)}}};
+  const auto mnli = [&](const char* file, ln::glue::mnli_layout layout) {
+    auto pairs = read(file, [&](std::string_view text, const std::string& path) {
+      return ln::glue::read_mnli(text, layout, path);
+    });
+    for (ln::text_pair& p : pairs) p.input = untokenized(std::move(p.input));
+    return pairs;
+  };
+  using enum ln::glue::mnli_layout;
+  return {ln::glue::mnli,
+          mnli("mnli_train10k/mnli_train.csv", question),
+          {{"mnli-m", spread(mnli("mnli_m_dev/mnli_matched_dev.tsv", named))},
+           {"mnli-mm", mnli("mnli_mm_sample1000/mnli_mismatched.tsv", label_first)}}};
 }
 
 }  // namespace study

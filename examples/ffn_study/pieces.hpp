@@ -1,49 +1,55 @@
 #pragma once
-// The examples that models learn from, behind one small door: text with parts held out, and its
-// i.i.d. denoising (Raffel et al. 2020) on bytes.
+// What models learn from: text with parts held out, its i.i.d. denoising on bytes, and the tasks of
+// GLUE as text.
 
-#include <linnet/core/random.hpp>
-#include <linnet/model/t5.hpp>
+#include <array>
+#include <linnet/data/denoising_stream.hpp>
+#include <linnet/data/glue.hpp>
+#include <linnet/data/pair_stream.hpp>
+#include <linnet/io/corpus.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "models.hpp"
+
 namespace study {
 
-namespace ln = linnet;
+/// ByT5's ids with sentinels down from the last.
+inline constexpr ln::byte_tokenizer bytes_of_text = ln::byte_tokenizer::t5(byte_vocabulary);
 
-/// Ids of byte-level models: 0 padding, 1 end, 2 unknown, byte + 3, sentinels down from the last.
-inline constexpr ln::index byte_vocabulary = 384;
-inline constexpr ln::token end_id = 1, first_byte = 3, first_sentinel = byte_vocabulary - 1;
-
-/// The texts of a folder, nine tenths of each to learn from. Each is cut into ten stretches and the
-/// last tenth of every stretch is held out.
+/// The texts of a folder, mapped. Each is cut into ten stretches, the last tenth of each of which
+/// is held out.
 struct texts {
-  std::string training, held_out;
+  ln::corpus files;
+  std::vector<std::string_view> training, held_out;
 };
-/// Reads every .txt file of 100 kB or more in a folder and the folders in it, in order of names.
+/// Every .txt file of 100 kB or more in a folder and the folders in it, in order of names.
 texts read_texts(const std::string& folder);
 
-/// Denoising examples: number i is a function of (seed, i) and the text alone.
-class denoising_examples {
- public:
-  denoising_examples(std::string_view text, ln::index batch, ln::index bytes, std::uint64_t seed);
-
-  /// Longest source and target in tokens.
-  ln::index source() const { return bytes_ + 1; }
-  ln::index target() const { return target_; }
-  /// Examples first, first + 1, ...; valid until the next call.
-  ln::t5_batch batch(std::uint64_t first);
-
- private:
-  std::string_view text_;
-  ln::index batch_, bytes_, target_;
-  std::uint64_t seed_;
-  std::vector<ln::token> sources_, labels_;
-  std::vector<ln::index> lengths_;
-};
+/// I.i.d. denoising of 15% of windows of `bytes` bytes. A target has room for half of them, which
+/// one window in thousands would exceed.
+using denoising_examples = ln::denoising_stream<ln::byte_source>;
+denoising_examples denoise(std::span<const std::string_view> text, ln::index batch, ln::index bytes,
+                           std::uint64_t seed);
 
 /// Bytes of text that the labels of a batch ask for.
 ln::index masked_bytes(const ln::t5_batch& b);
+
+/// A task with what there is to learn it from and to be asked.
+struct task {
+  ln::text_task words;
+  std::vector<ln::text_pair> training;
+  struct exam {
+    std::string name;  ///< of the figure: "sst2", "mnli-m", "mnli-mm"
+    std::vector<ln::text_pair> pairs;
+  };
+  std::vector<exam> exams;
+};
+inline constexpr std::array<std::string_view, 2> task_names{"sst2", "mnli"};
+/// The folder of a task's training set in the data folder.
+std::string folder_of(const std::string& data, std::string_view name);
+/// Reads a task from sst2, or from mnli_train10k, mnli_m_dev and mnli_mm_sample1000.
+task read_task(const std::string& folder, std::string_view name);
 
 }  // namespace study

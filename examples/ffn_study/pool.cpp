@@ -28,21 +28,21 @@ class pool {
   }
 
  private:
-  /// The first job whose teacher is ready; of those that measure speed, the first alone.
+  /// The first job whose needs are met; of those that measure speed, the first alone.
   std::vector<job>::iterator next() {
     if (alone_) return waiting_.end();
     const auto at = std::find_if(waiting_.begin(), waiting_.end(), [&](const job& j) {
-      const auto teaches = [&](const std::string& name) { return name == j.teacher; };
+      const auto needed = [&](const std::string& name) { return name == j.needs; };
       return std::none_of(waiting_.begin(), waiting_.end(),
-                          [&](const job& k) { return teaches(k.name); }) &&
-             std::none_of(running_.begin(), running_.end(), teaches);
+                          [&](const job& k) { return needed(k.name); }) &&
+             std::none_of(running_.begin(), running_.end(), needed);
     });
     const bool alone = at != waiting_.end() && at->kind == job_kind::cost;
     return alone && !running_.empty() ? waiting_.end() : at;
   }
   void work() {
     std::unique_lock lock(mutex_);
-    while (!waiting_.empty() && !problem_) {
+    while (!waiting_.empty() && !problem_ && !put_off_) {
       const auto at = next();
       if (at == waiting_.end()) {
         changed_.wait(lock);
@@ -55,10 +55,16 @@ class pool {
       lock.unlock();
       std::exception_ptr problem;
       try {
-        const outcome o = run_job(j, workshop_);
-        results::write(workshop_.runs, workshop_.size.name, o);
+        const std::optional<outcome> o = run_job(j, workshop_);
+        if (o) {
+          results::write(workshop_.runs, workshop_.size.name, *o);
+          clear_job(j, workshop_);
+        }
         lock.lock();
-        say(o);
+        if (o)
+          say(*o);
+        else
+          put_off_ = true;
       } catch (...) {
         problem = std::current_exception();
         if (!lock.owns_lock()) lock.lock();
@@ -80,7 +86,8 @@ class pool {
   std::condition_variable changed_;
   std::vector<job> waiting_;
   std::vector<std::string> running_;
-  bool alone_ = false;  ///< whether a job that measures speed is running
+  bool put_off_ = false;  ///< no more jobs are begun
+  bool alone_ = false;    ///< whether a job that measures speed is running
   std::size_t total_, done_ = 0;
   std::exception_ptr problem_;
   const workshop& workshop_;

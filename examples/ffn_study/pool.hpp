@@ -6,8 +6,8 @@
 namespace study {
 
 /// Runs the jobs that have no result in w.runs yet; those that measure speed alone before all
-/// others, a student after its teacher. Says on standard error what is done. The first failure ends
-/// it; what is finished by then stays.
+/// others, what needs weights after what trains them. Says on standard error what is done. The
+/// first failure ends it, and so does the deadline; what is finished by then stays.
 void run_jobs(const std::vector<job>& jobs, const workshop& w, int threads);
 
 }  // namespace study

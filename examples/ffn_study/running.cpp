@@ -3,9 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <filesystem>
+#include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>
+#include <linnet/io/metrics_log.hpp>
 
+#include "baselines.hpp"
 #include "learner.hpp"
 #include "support/basics.hpp"
 #include "support/progress.hpp"
@@ -14,7 +19,9 @@ namespace study {
 
 namespace {
 
-constexpr ln::index curve_points = 20;      // of the held-out loss
+constexpr ln::index curve_points = 20;  // of the held-out loss, and the start
+constexpr ln::index log_lines = 1000;   // of a job's log
+constexpr double checkpoint_seconds = 30;
 constexpr std::uint64_t held_out_seed = 0;  // of the masks: the same for all
 
 /// Median of some repetitions.
@@ -28,7 +35,8 @@ struct comparison {
   double change = 0;
   ln::index equal = 0, compared = 0;
 };
-void compare(scorer& before, scorer& after, const ln::t5_batch& b, comparison& c) {
+template <class Model>
+void compare(Model& before, Model& after, const ln::t5_batch& b, comparison& c) {
   const auto vocabulary = static_cast<std::size_t>(byte_vocabulary);
   const auto rows = static_cast<std::size_t>(b.batch * b.target_length);
   std::vector<float> x(rows * vocabulary), y(x.size());
@@ -48,13 +56,12 @@ void compare(scorer& before, scorer& after, const ln::t5_batch& b, comparison& c
 outcome measure_cost(const job& j, const workshop& w) {
   outcome o{.job = j.name, .figures = {}, .training = {}, .held_out = {}};
   const ln::index n = 128;
-  std::vector<ln::token> tokens(static_cast<std::size_t>(n), first_byte + 'e');
+  std::vector<ln::token> tokens(static_cast<std::size_t>(n), 'e' + bytes_of_text.offset);
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] += static_cast<ln::token>(i % 20);
   const ln::t5_batch call{tokens.data(), nullptr, tokens.data(), 1, n, n};
   const ln::limits limits{.batch = 1, .source = n, .target = n};
 
   const auto m = make_true_mini(j.what);
-  m->initialize(1);
   const auto before = m->deploy(false, limits), after = m->deploy(true, limits);
   std::vector<double> times[2];
   for (int round = -1; round < w.size.timings; ++round)
@@ -77,80 +84,280 @@ outcome measure_cost(const job& j, const workshop& w) {
   return o;
 }
 
-/// The rates of the report (zoo A10), the warm-up scaled from its 524,288 steps to these.
-ln::schedule rate_of(const job& j) {
-  constexpr double report_steps = 524'288, highest = 4e-3;
-  const double share = (j.start == warm_up::linear ? 20'000 : 10'000) / report_steps;
-  const auto steps = std::max<ln::index>(1, std::lround(share * static_cast<double>(j.steps)));
-  const double factor = highest * std::sqrt(static_cast<double>(steps));
-  return j.start == warm_up::linear ? ln::schedule::inverse_sqrt_linear(steps, factor)
-                                    : ln::schedule::inverse_sqrt(steps, factor);
+/// The report's rates (zoo A10): factor / sqrt(step); while warming up linear, or constant for half
+/// as long.
+ln::schedule rate_of(const job& j, const scale& s) {
+  const double steps = std::max(2.0, s.warm_up * static_cast<double>(j.steps));
+  const double factor = s.highest_rate * std::sqrt(steps);
+  return j.start == warm_up::linear ? ln::schedule::inverse_sqrt_linear(std::lround(steps), factor)
+                                    : ln::schedule::inverse_sqrt(std::lround(steps / 2), factor);
 }
 
-/// Nats and masked bytes of the held-out examples.
-struct examination {
+/// Bits per masked byte of the held-out examples.
+double examine(learner& m, const workshop& w) {
+  auto held_out = denoise(w.text.held_out, w.size.batch, w.size.bytes, held_out_seed);
   double nats = 0;
   ln::index bytes = 0;
-  double bits() const { return ln::bits_per_byte(nats, bytes); }
-};
-template <class Model>
-examination examine(Model& m, const workshop& w) {
-  denoising_examples held_out(w.text.held_out, w.size.batch, w.size.bytes, held_out_seed);
-  examination e;
   for (ln::index i = 0; i < w.size.checked; i += w.size.batch) {
     const ln::t5_batch b = held_out.batch(static_cast<std::uint64_t>(i));
-    e.nats += m.nats(b);
-    e.bytes += masked_bytes(b);
+    nats += m.nats(b);
+    bytes += masked_bytes(b);
   }
-  return e;
+  return ln::bits_per_byte(nats, bytes);
 }
 
-outcome pretrain(const job& j, const workshop& w) {
-  if (!j.teacher.empty()) throw support::failure("distillation comes with linnet's own");
-  outcome o{.job = j.name, .figures = {}, .training = {}, .held_out = {}};
-  denoising_examples examples(w.text.training, w.size.batch, w.size.bytes, j.seed);
-  const ln::limits limits{
-      .batch = w.size.batch, .source = examples.source(), .target = examples.target()};
-  const auto m = make_learner(j.what);
-  m->weights().initialize(j.seed);
-  m->begin({.limits = limits, .rate = rate_of(j), .seed = j.seed});
-  double seconds = 0;
-  for (ln::index step = 0;; ++step) {
-    const bool last = step == j.steps;
-    if (last || step * curve_points / j.steps > (step - 1) * curve_points / j.steps)
-      o.held_out.emplace_back(static_cast<double>(step), examine(*m, w).bits());
-    if (last) break;
-    const ln::t5_batch b = examples.batch(static_cast<std::uint64_t>(step * w.size.batch));
-    const double start = support::now();
-    const double nats = m->step(b);
-    seconds += support::now() - start;
-    if (!ln::is_finite(nats)) throw support::failure(j.name + ": the loss is not finite");
+/// The teacher of a job, if it has one.
+class tutor {
+ public:
+  tutor() = default;
+  tutor(const job& j, const workshop& w, const ln::limits& l) {
+    if (j.needs.empty()) return;
+    model_ = make_learner(model_of(j.needs));
+    model_->load(w.runs + "/" + j.needs + ".safetensors");
+    model_->begin({.limits = l, .rate = {}});
+    logits_.resize(static_cast<std::size_t>(l.batch * l.target * byte_vocabulary));
+    lesson_ = taught({.alpha = j.alpha, .temperature = j.temperature}, byte_vocabulary);
+    lesson_.listen(logits_);
   }
-  m->finish();
-  const auto before = m->weights().deploy(false, limits);
-  o.figures = {{"bits", examine(*before, w).bits()},
-               {"seconds", seconds},
+  tutor(const tutor&) = delete;
+  taught& prepare(const ln::t5_batch& b) {
+    if (model_) model_->nats(b, logits_);
+    return lesson_;
+  }
+
+ private:
+  std::unique_ptr<learner> model_;
+  std::vector<float> logits_;
+  taught lesson_;
+};
+
+/// What a checkpoint keeps besides the trainer.
+struct record {
+  ln::index steps = 0, batch = 0, bytes = 0;  ///< the settings, which must be the same
+  double seconds = 0;                         ///< of training
+  ln::index points = 0;
+  std::array<std::array<double, 2>, curve_points + 1> held_out{};  ///< step, bits per byte
+};
+
+/// Takes the steps of a job, with checkpoints and a log, from where it stands; false if it was put
+/// off. `examples(step)` gives the batch of a step, `look(step, record)` is called before each step
+/// and after the last.
+template <class Examples, class Look>
+bool take_steps(const job& j, const workshop& w, learner& m, record& r, tutor& teacher,
+                Examples&& examples, Look&& look) {
+  const std::string base = w.runs + "/" + j.name, checkpoint = base + ".ckpt";
+  const record settings = r;
+  if (m.load_checkpoint(checkpoint, std::as_writable_bytes(std::span(&r, 1))) &&
+      (r.steps != settings.steps || r.batch != settings.batch || r.bytes != settings.bytes ||
+       r.points < 0 || r.points > curve_points + 1))
+    throw support::failure(checkpoint + ": of other settings: give another --out");
+  auto log = support::take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm"}, m.steps()));
+  const auto save = [&] { m.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1))); };
+  double saved = support::now();
+  for (;;) {
+    const ln::index step = m.steps();
+    look(step, r);
+    if (step == j.steps) return true;
+    const ln::t5_batch b = examples(static_cast<std::uint64_t>(step * w.size.batch));
+    const double start = support::now();
+    const double nats = m.step(b, teacher.prepare(b));
+    const double now = support::now();
+    r.seconds += now - start;
+    if (!ln::is_finite(nats) || m.steps() == step)
+      throw support::failure(j.name + ": the loss is not finite");
+    if (step % std::max<ln::index>(1, j.steps / log_lines) == 0)
+      support::take(log.write(m.steps(), std::array{nats, m.norm()}));
+    if (w.late() && m.steps() < j.steps) {
+      save();
+      return false;
+    }
+    if (now - saved > checkpoint_seconds) {
+      save();
+      saved = support::now();
+    }
+  }
+}
+std::optional<outcome> pretrain(const job& j, const workshop& w) {
+  auto examples = denoise(w.text.training, w.size.batch, w.size.bytes, j.seed);
+  const ln::example_limits most = examples.planned();
+  const ln::limits limits{.batch = most.batch, .source = most.source, .target = most.target};
+  const training_plan plan{.limits = limits, .rate = rate_of(j, w.size), .seed = j.seed};
+  tutor teacher(j, w, limits);
+  const auto m = make_learner(j.what);
+  m->initialize(j.seed);
+  m->begin(plan);
+  record r{.steps = j.steps, .batch = w.size.batch, .bytes = w.size.bytes};
+  const auto look = [&](ln::index step, record& to) {
+    if (step != j.steps && step * curve_points % j.steps >= curve_points) return;
+    if (to.points == std::ssize(to.held_out)) return;
+    to.held_out[static_cast<std::size_t>(to.points++)] = {static_cast<double>(step),
+                                                          examine(*m, w)};
+  };
+  if (!take_steps(
+          j, w, *m, r, teacher, [&](std::uint64_t i) { return examples.batch(i); }, look))
+    return std::nullopt;
+
+  outcome o{.job = j.name, .figures = {}, .training = {}, .held_out = {}};
+  for (ln::index i = 0; i < r.points; ++i) {
+    const auto& [step, bits] = r.held_out[static_cast<std::size_t>(i)];
+    o.held_out.emplace_back(step, bits);
+  }
+  o.figures = {{"bits", o.held_out.back().second},
+               {"seconds", r.seconds},
                {"steps", j.steps},
-               {"parameters", m->weights().parameters(false)}};
+               {"parameters", m->parameters()}};
   if (collapses(recipe_of(j.what))) {
-    const auto after = m->weights().deploy(true, limits);
-    denoising_examples held_out(w.text.held_out, w.size.batch, w.size.bytes, held_out_seed);
+    const auto after = make_learner(model::one);
+    m->collapse_into(*after);
+    after->begin(plan);
+    auto held_out = denoise(w.text.held_out, w.size.batch, w.size.bytes, held_out_seed);
     comparison c;
     for (ln::index i = 0; i < w.size.checked; i += w.size.batch)
-      compare(*before, *after, held_out.batch(static_cast<std::uint64_t>(i)), c);
-    o.figures.insert({{"collapsed.bits", examine(*after, w).bits()},
+      compare(*m, *after, held_out.batch(static_cast<std::uint64_t>(i)), c);
+    o.figures.insert({{"collapsed.bits", examine(*after, w)},
                       {"collapsed.change", c.change},
                       {"collapsed.equal", c.equal},
                       {"collapsed.compared", c.compared}});
   }
-  m->weights().save(w.runs + "/" + j.name + ".safetensors");
+  m->save(w.runs + "/" + j.name + ".safetensors");
+  return o;
+}
+
+/// Chooses among label texts, by the summed log-probability of all their tokens (zoo A12).
+class judge {
+ public:
+  judge(std::vector<std::vector<ln::token>> labels, const ln::limits& l)
+      : labels_(std::move(labels)),
+        asked_(static_cast<std::size_t>(l.batch * l.target)),
+        logits_(asked_.size() * static_cast<std::size_t>(byte_vocabulary)) {}
+
+  std::vector<ln::index> classify(learner& m, ln::t5_batch b) {
+    std::vector<ln::index> chosen(static_cast<std::size_t>(b.batch));
+    std::vector<double> best(chosen.size(), -HUGE_VAL);
+    for (std::size_t c = 0; c < labels_.size(); ++c) {
+      const std::size_t n = labels_[c].size();
+      for (std::size_t i = 0; i < chosen.size(); ++i)
+        std::copy(labels_[c].begin(), labels_[c].end(), asked_.begin() + std::ptrdiff_t(i * n));
+      b.labels = asked_.data();
+      b.target_length = std::ssize(labels_[c]);
+      if (!ln::is_finite(m.nats(b, logits_))) throw support::failure("answers are not finite");
+      for (std::size_t i = 0; i < chosen.size(); ++i) {
+        double score = 0;
+        for (std::size_t k = 0; k < n; ++k) score += log_probability(i * n + k, labels_[c][k]);
+        if (score > best[i]) best[i] = score, chosen[i] = static_cast<ln::index>(c);
+      }
+    }
+    return chosen;
+  }
+
+ private:
+  double log_probability(std::size_t row, ln::token t) const {
+    const float* const x = &logits_[row * static_cast<std::size_t>(byte_vocabulary)];
+    const double most = *std::max_element(x, x + byte_vocabulary);
+    double sum = 0;
+    for (ln::index k = 0; k < byte_vocabulary; ++k) sum += std::exp(x[k] - most);
+    return x[t] - most - std::log(sum);
+  }
+
+  std::vector<std::vector<ln::token>> labels_;
+  std::vector<ln::token> asked_;  ///< [batch, label]
+  std::vector<float> logits_;
+};
+
+/// Fine-tuning with the report's constant rate, then the exams, before and after collapsing.
+std::optional<outcome> tune(const job& j, const workshop& w) {
+  const task& t = w.tasks.at(j.task);
+  const auto encode = [](std::string_view text) { return bytes_of_text.encode(text); };
+  std::vector<std::vector<ln::token>> labels;
+  ln::index target = 1;
+  for (const std::string_view label : t.words.labels) {
+    labels.push_back(encode(label));
+    labels.back().push_back(ln::t5_ids::end);
+    target = std::max(target, std::ssize(labels.back()));
+  }
+  const ln::limits limits{
+      .batch = w.size.batch, .source = w.size.tuning_bytes + 1, .target = target};
+  const auto stream = [&](const std::vector<ln::text_pair>& pairs) {
+    return support::take(ln::pair_stream::open(
+        pairs, encode, {.batch = limits.batch, .source = limits.source, .target = target},
+        ln::seed{j.seed}));
+  };
+  const training_plan plan{
+      .limits = limits, .rate = ln::schedule::constant(1e-3), .dropout = 0.1, .seed = j.seed};
+  const auto m = make_learner(j.what);
+  m->load(w.runs + "/" + j.needs + ".safetensors");
+  m->begin(plan);
+  auto training = stream(t.training);
+  tutor nobody;
+  record r{.steps = j.steps, .batch = w.size.batch, .bytes = w.size.tuning_bytes};
+  if (!take_steps(
+          j, w, *m, r, nobody, [&](std::uint64_t i) { return training.batch(i); },
+          [](ln::index, record&) {}))
+    return std::nullopt;
+
+  outcome o{.job = j.name, .figures = {}, .training = {}, .held_out = {}};
+  o.figures["seconds"] = r.seconds;
+  std::unique_ptr<learner> after;
+  if (collapses(recipe_of(j.what))) {
+    after = make_learner(model::one);
+    m->collapse_into(*after);
+    after->begin(plan);
+  }
+  judge chooses(labels, limits);
+  ln::index equal = 0, compared = 0;
+  for (const task::exam& e : t.exams) {
+    auto asked = stream(e.pairs);
+    ln::accuracy right;
+    for (ln::index i = 0; i < asked.epoch(); i += w.size.batch) {
+      const ln::t5_batch b = asked.in_order(i);
+      const auto given = chooses.classify(*m, b);
+      const auto shipped = after ? chooses.classify(*after, b) : given;
+      for (std::size_t k = 0; k < given.size(); ++k) {
+        const ln::text_pair& pair = e.pairs[static_cast<std::size_t>(i) + k];
+        right.add(given[k] == t.words.class_of(pair.target));
+        equal += given[k] == shipped[k];
+        ++compared;
+      }
+    }
+    o.figures[e.name] = 100 * right.value();
+  }
+  if (after) o.figures.insert({{"equal", equal}, {"compared", compared}});
+  return o;
+}
+
+outcome ask_baselines(const job& j, const workshop& w) {
+  outcome o{.job = j.name, .figures = {}, .training = {}, .held_out = {}};
+  const task& t = w.tasks.at(j.task);
+  for (const task::exam& e : t.exams) {
+    const baselines found = baselines_of(t, e);
+    o.figures.insert({{e.name + ".majority", 100 * found.majority},
+                      {e.name + ".bag", 100 * found.bag_of_words},
+                      {e.name + ".chance", 100.0 / static_cast<double>(t.words.labels.size())},
+                      {e.name + ".asked", static_cast<double>(e.pairs.size())}});
+  }
   return o;
 }
 
 }  // namespace
 
-outcome run_job(const job& j, const workshop& w) {
-  return j.kind == job_kind::cost ? measure_cost(j, w) : pretrain(j, w);
+bool workshop::late() const { return support::now() > deadline; }
+
+std::optional<outcome> run_job(const job& j, const workshop& w) {
+  switch (j.kind) {
+    case job_kind::cost:
+      return measure_cost(j, w);
+    case job_kind::tuning:
+      return tune(j, w);
+    case job_kind::baseline:
+      return ask_baselines(j, w);
+    default:
+      return pretrain(j, w);
+  }
+}
+
+void clear_job(const job& j, const workshop& w) {
+  for (const char* const end : {".ckpt", ".ckpt.previous", ".ckpt.damaged"})
+    std::filesystem::remove(w.runs + "/" + j.name + end);
 }
 
 }  // namespace study

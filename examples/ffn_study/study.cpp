@@ -9,6 +9,7 @@
 #include "pool.hpp"
 #include "render.hpp"
 #include "support/basics.hpp"
+#include "support/progress.hpp"
 #include "tables.hpp"
 
 namespace study {
@@ -44,8 +45,17 @@ void run_study(study_options o) {
   support::check_writable(o.out + "/report.html");
 
   if (!o.data.empty()) {
-    const workshop w{o.size, read_texts(o.data), runs};
-    run_jobs(jobs_of(o.size, o.tables), w, o.threads);
+    workshop w{o.size, read_texts(o.data), {}, runs, support::now() + 60 * o.minutes};
+    for (const std::string_view name : task_names) {
+      if (o.size.tuning_steps == 0) break;
+      if (const std::string folder = folder_of(o.data, name); std::filesystem::exists(folder))
+        w.tasks.emplace(name, read_task(o.data, name));
+      else
+        fmt::print(stderr, "{} is not there: without {}\n", folder, name);
+    }
+    std::vector<job> jobs = jobs_of(o.size, o.tables);
+    std::erase_if(jobs, [&](const job& j) { return !j.task.empty() && !w.tasks.contains(j.task); });
+    run_jobs(jobs, w, o.threads);
   }
   const document d = report_of(o, results::read(runs, o.size.name));
   write_text(o.out + "/report.html", html(d));

@@ -28,6 +28,30 @@ test::report study(const std::string& data, const std::string& out, const char* 
   return test::report(test::contents(out + "/report.csv"));
 }
 
+/// SST-2 and MNLI of a few lines, in the layouts of the files that the program reads.
+void write_tasks(const std::string& folder) {
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::filesystem::create_directories(std::filesystem::path(folder + "/" + name).parent_path());
+    std::ofstream(folder + "/" + name) << text;
+  };
+  write("sst2/train.tsv",
+        "sentence\tlabel\nGood , good fun\t1\na joy\t1\ngood\t1\nbad\t0\nso bad\t0\n");
+  write("sst2/test.tsv", "sentence\tlabel\nvery good\t1\nbad\t0\nBAD\t0\ngood\t0\nunseen\t0\n");
+  const auto question = [](const char* p, const char* h, const char* label) {
+    return std::string("\"For the statement, \"\"") + p + "\"\", does the hypothesis \"\"" + h +
+           "\"\" represent entailment, contradiction, or neutrality?\"," + label + ",x\n";
+  };
+  write("mnli_train10k/mnli_train.csv", "Question,Answer,Origin\n" +
+                                            question("A cat", "An animal", "entailment") +
+                                            question("A cat", "A dog", "contradiction") +
+                                            question("A cat", "A red cat", "neutral") +
+                                            question("A dog", "An animal", "entailment"));
+  write("mnli_m_dev/mnli_matched_dev.tsv",
+        "index\tpremise\thypothesis\tgold_label\tnumber of correct responses (out of 100)\n"
+        "0\tA cow\tAn animal\tentailment\t90\n1\tA cow\tA dog\tcontradiction\t90\n");
+  write("mnli_mm_sample1000/mnli_mismatched.tsv", "neutral\tA cow .\tA red cow .\n");
+}
+
 nlohmann::json run_of(const std::string& out, const std::string& job) {
   nlohmann::json j = nlohmann::json::parse(test::contents(out + "/runs/" + job + ".json"));
   j["figures"].erase("seconds");  // the only figure that may differ
@@ -97,6 +121,69 @@ BOOST_AUTO_TEST_CASE(collapsing_keeps_predictions) {
   BOOST_CHECK_EQUAL(
       found.number("4.4", "Cost", "1W", "measured: bytes of weights, deployed"),
       found.number("4.4", "Cost", "3W, 4x expansion", "measured: bytes of weights, deployed"));
+}
+
+BOOST_AUTO_TEST_CASE(interrupted_jobs_go_on_with_the_same_bits) {
+  const test::scratch_folder folder;
+  const std::string data = folder.path("data"), whole = folder.path("whole"),
+                    parts = folder.path("parts");
+  write_text(data);
+  study(data, whole, "1", {"4.2"});  // 3 and 6 steps
+  int calls = 0;
+  for (; calls < 20 && !std::filesystem::exists(parts + "/runs/mini.x2.s1.json"); ++calls) {
+    const test::outcome o = test::ffn_study({"--scale", "check", "--data", data, "--out", parts,
+                                             "--threads", "1", "--minutes", "0", "--only", "4.2"});
+    BOOST_REQUIRE_MESSAGE(o.status == 0, o.err);
+  }
+  BOOST_CHECK_EQUAL(calls, 8);  // one step each, but for the two with which a job ends
+  for (const std::string job : {"mini.s1", "mini.x2.s1"}) {
+    BOOST_CHECK_EQUAL(run_of(parts, job), run_of(whole, job));
+    for (const char* const end : {".safetensors", ".jsonl"})
+      BOOST_CHECK_MESSAGE(test::contents(parts + "/runs/" + job + end) ==
+                              test::contents(whole + "/runs/" + job + end),
+                          job << end);
+    BOOST_CHECK(!std::filesystem::exists(parts + "/runs/" + job + ".ckpt"));
+    BOOST_CHECK(!std::filesystem::exists(parts + "/runs/" + job + ".ckpt.previous"));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(teachers_and_tasks) {
+  const test::scratch_folder folder;
+  const std::string data = folder.path("data"), out = folder.path("out");
+  write_text(data);
+  write_tasks(data);
+  const test::report found = study(data, out, "2", {"4.6", "4.5"});
+  const auto bits = [&](const std::string& job) {
+    return run_of(out, job)["figures"]["bits"].get<double>();
+  };
+  // From the same start with the same examples, what each teacher says makes a difference.
+  const double all[] = {bits("mini.s1"), bits("mini.from-small.a0.1.t3.s1"),
+                        bits("mini.from-base.a0.1.t3.s1"), bits("mini.from-base.a0.9.t4.s1")};
+  for (std::size_t i = 0; i < std::size(all); ++i)
+    for (std::size_t k = 0; k < i; ++k) BOOST_CHECK_NE(all[i], all[k]);
+  const auto start = [&](const char* job) { return run_of(out, job)["held_out"][0]; };
+  BOOST_CHECK_EQUAL(start("mini.s1"), start("mini.from-base.a0.9.t4.s1"));
+  BOOST_CHECK_NE(start("mini.s1"), start("tiny.s1"));
+
+  // Five sentences, two matched pairs, one mismatched.
+  for (const auto& [column, step] : {std::pair{"SST-2", 20}, {"MNLI-m", 50}, {"MNLI-mm", 100}}) {
+    const double score = found.number("4.6", "Quality", "small -> tiny, alpha 0.1, T 2",
+                                      std::string("measured: ") + column + ", best");
+    BOOST_CHECK_MESSAGE(score >= 0 && score <= 100 && std::fmod(score, step) == 0, score);
+  }
+  // Without a model: all positive; by words all but the two that no word tells.
+  const std::string part = "Tasks without";
+  BOOST_CHECK_EQUAL(found.number("4.5", part, "sst2", "measured: majority class"), 20);
+  BOOST_CHECK_EQUAL(found.number("4.5", part, "sst2", "measured: bag of words"), 60);
+  BOOST_CHECK_EQUAL(found.number("4.5", part, "mnli-m", "measured: majority class"), 50);
+  BOOST_CHECK_EQUAL(found.number("4.5", part, "sst2", "measured: examples"), 5);
+  // Collapsing keeps the answers.
+  for (const char* const row : {"3W, 4x expansion", "3W, 1.2x expansion"}) {
+    BOOST_CHECK_EQUAL(found.text("4.5", "Before and after", row, "measured: equal answers, SST-2"),
+                      "5 of 5");
+    BOOST_CHECK_EQUAL(found.text("4.5", "Before and after", row, "measured: equal answers, MNLI"),
+                      "3 of 3");
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()
