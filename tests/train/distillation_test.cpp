@@ -283,7 +283,7 @@ BOOST_AUTO_TEST_CASE(accumulation) {
 // where it began, and the worst three successive ones on average to 0.51 of the words' distance.
 BOOST_AUTO_TEST_CASE(student_comes_closer) {
   double of_words = 0, of_taught = 0;
-  for (const std::uint64_t seed : {1, 2, 3}) {
+  for (std::uint64_t seed = 1; seed <= 3; ++seed) {
     const double before = distance_after<decoder, decoder_teacher>(seed, 0.1, 0),
                  words = distance_after<decoder, decoder_teacher>(seed, 1, 150),
                  taught = distance_after<decoder, decoder_teacher>(seed, 0.1, 150);
