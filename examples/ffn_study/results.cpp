@@ -33,7 +33,6 @@ results results::read(const std::string& folder, std::string_view scale) {
       outcome o;
       j.at("job").get_to(o.job);
       j.at("figures").get_to(o.figures);
-      j.at("training").get_to(o.training);
       j.at("held_out").get_to(o.held_out);
       if (j.at("scale") != scale)
         throw support::failure(fmt::format("of scale {}, not {}: give another --out",
@@ -57,11 +56,9 @@ void results::write(const std::string& folder, std::string_view scale, const out
   const json j{{"job", o.job},
                {"scale", scale},
                {"figures", o.figures},
-               {"training", o.training},
                {"held_out", o.held_out}};
   const std::string text = j.dump(1) + "\n", path = folder + "/" + o.job + ".json";
-  support::take(linnet::write_file(path + ".part", std::as_bytes(std::span(text))));
-  fs::rename(path + ".part", path);
+  support::take(linnet::write_file(path, std::as_bytes(std::span(text))));
 }
 
 std::optional<statistics> statistics_of(const std::vector<double>& values) {

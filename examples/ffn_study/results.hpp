@@ -13,7 +13,6 @@ namespace study {
 struct outcome {
   std::string job;
   std::map<std::string, double> figures;            ///< such as "bits", "seconds", "sst2"
-  std::vector<std::pair<double, double>> training;  ///< step, bits per byte of batches
   std::vector<std::pair<double, double>> held_out;  ///< step, bits per byte
 
   /// A figure, or not a number.

@@ -54,7 +54,7 @@ void compare(Model& before, Model& after, const ln::t5_batch& b, comparison& c) 
 
 /// Time and memory of T5-Mini's blocks, trained and deployed, by turns.
 outcome measure_cost(const job& j, const workshop& w) {
-  outcome o{.job = j.name, .figures = {}, .training = {}, .held_out = {}};
+  outcome o{.job = j.name, .figures = {}, .held_out = {}};
   const ln::index n = 128;
   std::vector<ln::token> tokens(static_cast<std::size_t>(n), 'e' + bytes_of_text.offset);
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] += static_cast<ln::token>(i % 20);
@@ -197,7 +197,7 @@ std::optional<outcome> pretrain(const job& j, const workshop& w) {
           j, w, *m, r, teacher, [&](std::uint64_t i) { return examples.batch(i); }, look))
     return std::nullopt;
 
-  outcome o{.job = j.name, .figures = {}, .training = {}, .held_out = {}};
+  outcome o{.job = j.name, .figures = {}, .held_out = {}};
   for (ln::index i = 0; i < r.points; ++i) {
     const auto& [step, bits] = r.held_out[static_cast<std::size_t>(i)];
     o.held_out.emplace_back(step, bits);
@@ -295,7 +295,7 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
           [](ln::index, record&) {}))
     return std::nullopt;
 
-  outcome o{.job = j.name, .figures = {}, .training = {}, .held_out = {}};
+  outcome o{.job = j.name, .figures = {}, .held_out = {}};
   o.figures["seconds"] = r.seconds;
   std::unique_ptr<learner> after;
   if (collapses(recipe_of(j.what))) {
@@ -326,7 +326,7 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
 }
 
 outcome ask_baselines(const job& j, const workshop& w) {
-  outcome o{.job = j.name, .figures = {}, .training = {}, .held_out = {}};
+  outcome o{.job = j.name, .figures = {}, .held_out = {}};
   const task& t = w.tasks.at(j.task);
   for (const task::exam& e : t.exams) {
     const baselines found = baselines_of(t, e);
