@@ -8627,6 +8627,22 @@ double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, d
   }
   return lse - static_cast<double>(target) + z_loss * lse * lse;
 }
+/// losses[i] = f(kernels, i, row) for each row of logits that has a label; the others have no loss
+/// and no gradient.
+template <class T, class F>
+void each_labelled_row(const machine& on, index rows, index vocabulary, const token* labels,
+                       T* logits, double* losses, bool gradient, F&& f) {
+  on.threads.each(rows, [&](index i) {
+    T* const row = logits + i * vocabulary;
+    if (labels[i] == ignored) {
+      losses[i] = 0;
+      if (gradient) std::fill_n(row, vocabulary, T(0));
+      return;
+    }
+    simd::dispatch(on.level, [&](auto k) { losses[i] = f(k, i, row); });
+  });
+}
+
 }  // namespace detail
 
 /// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l),
@@ -8635,18 +8651,10 @@ double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, d
 template <class T>
 void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
                    double* losses, bool gradient, double z_loss = 0) {
-  on.threads.each(rows, [&](index i) {
-    T* const row = logits + i * vocabulary;
-    losses[i] = 0;
-    if (labels[i] == ignored) {
-      if (gradient) std::fill_n(row, vocabulary, T(0));
-      return;
-    }
-    simd::dispatch(on.level, [&](auto k) {
-      losses[i] =
-          detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
-    });
-  });
+  detail::each_labelled_row(
+      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
+        return detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
+      });
 }
 
 /// What the head works with: y[rows, d] against the table W[vocabulary, d], logits = alpha y W^T.
@@ -19342,45 +19350,39 @@ void distil(const machine& on, index rows, index vocabulary, const token* labels
   const T inverse = T(1 / how.temperature);
   T* const target = scratch + on.threads.rank() * distil_scratch<T>(vocabulary, 1);
   T* const other = target + distil_scratch<T>(vocabulary, 1) / 2;
-  on.threads.each(rows, [&](index i) {
-    T* const row = logits + i * vocabulary;
-    losses[i] = 0;
-    if (labels[i] == ignored) {
-      if (gradient) std::fill_n(row, vocabulary, T(0));
-      return;
-    }
-    simd::dispatch(on.level, [&](auto k) {
-      using K = decltype(k);
-      for (index t = 0; t < teachers; ++t) {
-        T* const p = t == 0 ? target : other;
-        teacher(t, i, p);
-        K::template scale<T>(vocabulary, inverse, p);
-        K::template softmax<T>(vocabulary, p);
-        if (teachers > 1)
-          K::template scale<T>(vocabulary, T(how.shares[static_cast<std::size_t>(t)]), p);
-        if (t > 0) K::template add<T>(vocabulary, target, p, target);
-      }
-      std::copy_n(row, vocabulary, other);
-      K::template scale<T>(vocabulary, inverse, other);
-      // -sum p^t log p^s = lse - sum p^t logits / tau
-      const T largest = K::template maximum<T>(vocabulary, other);
-      const double expected = static_cast<double>(K::template dot<T>(vocabulary, target, other));
-      const T sum = K::template exp_sum<T>(vocabulary, largest, other);
-      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-      losses[i] =
-          how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row, gradient, z_loss) +
-          soft * how.temperature * (lse - expected);
-      if (gradient) {
-        // Normalized as the teachers are, so that equal logits leave exactly nothing.
-        K::template scale<T>(vocabulary, T(1) / sum, other);
-        K::template scale<T>(vocabulary, T(-1), target);
-        K::template add<T>(vocabulary, other, target, other);
-        K::template scale<T>(vocabulary, T(soft), other);
-        K::template scale<T>(vocabulary, T(how.alpha), row);
-        K::template add<T>(vocabulary, row, other, row);
-      }
-    });
-  });
+  detail::each_labelled_row(
+      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
+        using K = decltype(k);
+        for (index t = 0; t < teachers; ++t) {
+          T* const p = t == 0 ? target : other;
+          teacher(t, i, p);
+          K::template scale<T>(vocabulary, inverse, p);
+          K::template softmax<T>(vocabulary, p);
+          if (teachers > 1)
+            K::template scale<T>(vocabulary, T(how.shares[static_cast<std::size_t>(t)]), p);
+          if (t > 0) K::template add<T>(vocabulary, target, p, target);
+        }
+        std::copy_n(row, vocabulary, other);
+        K::template scale<T>(vocabulary, inverse, other);
+        // -sum p^t log p^s = lse - sum p^t logits / tau
+        const T largest = K::template maximum<T>(vocabulary, other);
+        const double expected = static_cast<double>(K::template dot<T>(vocabulary, target, other));
+        const T sum = K::template exp_sum<T>(vocabulary, largest, other);
+        const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+        const double loss =
+            how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row, gradient, z_loss) +
+            soft * how.temperature * (lse - expected);
+        if (gradient) {
+          // Normalized as the teachers are, so that equal logits leave exactly nothing.
+          K::template scale<T>(vocabulary, T(1) / sum, other);
+          K::template scale<T>(vocabulary, T(-1), target);
+          K::template add<T>(vocabulary, other, target, other);
+          K::template scale<T>(vocabulary, T(soft), other);
+          K::template scale<T>(vocabulary, T(how.alpha), row);
+          K::template add<T>(vocabulary, row, other, row);
+        }
+        return loss;
+      });
 }
 
 }  // namespace ops

@@ -41,45 +41,39 @@ void distil(const machine& on, index rows, index vocabulary, const token* labels
   const T inverse = T(1 / how.temperature);
   T* const target = scratch + on.threads.rank() * distil_scratch<T>(vocabulary, 1);
   T* const other = target + distil_scratch<T>(vocabulary, 1) / 2;
-  on.threads.each(rows, [&](index i) {
-    T* const row = logits + i * vocabulary;
-    losses[i] = 0;
-    if (labels[i] == ignored) {
-      if (gradient) std::fill_n(row, vocabulary, T(0));
-      return;
-    }
-    simd::dispatch(on.level, [&](auto k) {
-      using K = decltype(k);
-      for (index t = 0; t < teachers; ++t) {
-        T* const p = t == 0 ? target : other;
-        teacher(t, i, p);
-        K::template scale<T>(vocabulary, inverse, p);
-        K::template softmax<T>(vocabulary, p);
-        if (teachers > 1)
-          K::template scale<T>(vocabulary, T(how.shares[static_cast<std::size_t>(t)]), p);
-        if (t > 0) K::template add<T>(vocabulary, target, p, target);
-      }
-      std::copy_n(row, vocabulary, other);
-      K::template scale<T>(vocabulary, inverse, other);
-      // -sum p^t log p^s = lse - sum p^t logits / tau
-      const T largest = K::template maximum<T>(vocabulary, other);
-      const double expected = static_cast<double>(K::template dot<T>(vocabulary, target, other));
-      const T sum = K::template exp_sum<T>(vocabulary, largest, other);
-      const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-      losses[i] =
-          how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row, gradient, z_loss) +
-          soft * how.temperature * (lse - expected);
-      if (gradient) {
-        // Normalized as the teachers are, so that equal logits leave exactly nothing.
-        K::template scale<T>(vocabulary, T(1) / sum, other);
-        K::template scale<T>(vocabulary, T(-1), target);
-        K::template add<T>(vocabulary, other, target, other);
-        K::template scale<T>(vocabulary, T(soft), other);
-        K::template scale<T>(vocabulary, T(how.alpha), row);
-        K::template add<T>(vocabulary, row, other, row);
-      }
-    });
-  });
+  detail::each_labelled_row(
+      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
+        using K = decltype(k);
+        for (index t = 0; t < teachers; ++t) {
+          T* const p = t == 0 ? target : other;
+          teacher(t, i, p);
+          K::template scale<T>(vocabulary, inverse, p);
+          K::template softmax<T>(vocabulary, p);
+          if (teachers > 1)
+            K::template scale<T>(vocabulary, T(how.shares[static_cast<std::size_t>(t)]), p);
+          if (t > 0) K::template add<T>(vocabulary, target, p, target);
+        }
+        std::copy_n(row, vocabulary, other);
+        K::template scale<T>(vocabulary, inverse, other);
+        // -sum p^t log p^s = lse - sum p^t logits / tau
+        const T largest = K::template maximum<T>(vocabulary, other);
+        const double expected = static_cast<double>(K::template dot<T>(vocabulary, target, other));
+        const T sum = K::template exp_sum<T>(vocabulary, largest, other);
+        const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+        const double loss =
+            how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row, gradient, z_loss) +
+            soft * how.temperature * (lse - expected);
+        if (gradient) {
+          // Normalized as the teachers are, so that equal logits leave exactly nothing.
+          K::template scale<T>(vocabulary, T(1) / sum, other);
+          K::template scale<T>(vocabulary, T(-1), target);
+          K::template add<T>(vocabulary, other, target, other);
+          K::template scale<T>(vocabulary, T(soft), other);
+          K::template scale<T>(vocabulary, T(how.alpha), row);
+          K::template add<T>(vocabulary, row, other, row);
+        }
+        return loss;
+      });
 }
 
 }  // namespace ops

@@ -72,6 +72,22 @@ double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, d
   }
   return lse - static_cast<double>(target) + z_loss * lse * lse;
 }
+/// losses[i] = f(kernels, i, row) for each row of logits that has a label; the others have no loss
+/// and no gradient.
+template <class T, class F>
+void each_labelled_row(const machine& on, index rows, index vocabulary, const token* labels,
+                       T* logits, double* losses, bool gradient, F&& f) {
+  on.threads.each(rows, [&](index i) {
+    T* const row = logits + i * vocabulary;
+    if (labels[i] == ignored) {
+      losses[i] = 0;
+      if (gradient) std::fill_n(row, vocabulary, T(0));
+      return;
+    }
+    simd::dispatch(on.level, [&](auto k) { losses[i] = f(k, i, row); });
+  });
+}
+
 }  // namespace detail
 
 /// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l),
@@ -80,18 +96,10 @@ double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, d
 template <class T>
 void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
                    double* losses, bool gradient, double z_loss = 0) {
-  on.threads.each(rows, [&](index i) {
-    T* const row = logits + i * vocabulary;
-    losses[i] = 0;
-    if (labels[i] == ignored) {
-      if (gradient) std::fill_n(row, vocabulary, T(0));
-      return;
-    }
-    simd::dispatch(on.level, [&](auto k) {
-      losses[i] =
-          detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
-    });
-  });
+  detail::each_labelled_row(
+      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
+        return detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
+      });
 }
 
 /// What the head works with: y[rows, d] against the table W[vocabulary, d], logits = alpha y W^T.
