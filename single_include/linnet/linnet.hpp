@@ -8212,6 +8212,17 @@ struct pick_policy<Slot, Default, P, Ps...> {
 template <class Slot, class Default, class... Ps>
 using pick = typename pick_policy<Slot, Default, Ps...>::type;
 
+/// One policy for each slot, in a fixed order, so that a model has one type however it is spelled.
+template <class... Ps>
+struct choices {
+  /// The policy of a slot.
+  template <class Slot>
+  using of = pick<Slot, void, Ps...>;
+  /// The same choices but for `Other`, which takes the place of what derives from `Slot`.
+  template <class Slot, class Other>
+  using with = choices<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
+};
+
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
@@ -12085,9 +12096,16 @@ struct decoder_batch {
 };
 
 /// A decoder-only model as a type; spelled decoder<shape, policies...>.
-template <decoder_shape Shape, class Ffn, class Attention, class Norm, class Position, class Tie,
-          class Bias, class Storage, class Cache>
+template <decoder_shape Shape, class Choices>
 struct decoder_model {
+ private:
+  using Ffn = typename Choices::template of<linnet::ffn::policy>;
+  using Attention = typename Choices::template of<linnet::attention::policy>;
+  using Norm = typename Choices::template of<linnet::norm::policy>;
+  using Position = typename Choices::template of<linnet::position::policy>;
+  using Bias = typename Choices::template of<linnet::bias::policy>;
+
+ public:
   static_assert(Shape.valid(),
                 "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
                 "positive, heads a "
@@ -12098,7 +12116,8 @@ struct decoder_model {
 
   static constexpr model_family family = model_family::decoder;
   static constexpr decoder_shape shape = Shape;
-  static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
+  static constexpr bool tied =
+      std::is_same_v<typename Choices::template of<linnet::tie::policy>, tie::tied>;
   static constexpr bool biased = std::is_same_v<Bias, bias::all>;
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
@@ -12110,25 +12129,24 @@ struct decoder_model {
   using attention = Attention;
   using norm = Norm;
   using position = Position;
-  using storage = Storage;
-  using cache = Cache;
+  using storage = typename Choices::template of<linnet::storage::policy>;
+  using cache = typename Choices::template of<linnet::kv::policy>;
   using batch = decoder_batch;
+  /// The same model with another choice for what derives from `Slot`.
+  template <class Slot, class Other>
+  using with = decoder_model<Shape, typename Choices::template with<Slot, Other>>;
   /// The same model with another feed-forward.
   template <class Other>
-  using with_ffn =
-      decoder_model<Shape, Other, Attention, Norm, Position, Tie, Bias, Storage, Cache>;
+  using with_ffn = with<linnet::ffn::policy, Other>;
   /// The same model with another kind of attention.
   template <class Other>
-  using with_attention =
-      decoder_model<Shape, Ffn, Other, Norm, Position, Tie, Bias, Storage, Cache>;
+  using with_attention = with<linnet::attention::policy, Other>;
   /// The same model with another key-value cache.
   template <class Other>
-  using with_cache =
-      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Storage, Other>;
+  using with_cache = with<linnet::kv::policy, Other>;
   /// The same model with another storage type.
   template <class Other>
-  using with_storage =
-      decoder_model<Shape, Ffn, Attention, Norm, Position, Tie, Bias, Other, Cache>;
+  using with_storage = with<linnet::storage::policy, Other>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
                          context_length = Shape.context;
@@ -12140,7 +12158,7 @@ struct decoder_model {
                                         .causal = true,
                                         .bias = biased,
                                         .rope = Position::pairing,
-                                        .cache = Cache::code};
+                                        .cache = cache::code};
   using norm_layer = typename Norm::template layer<d, eps>;
   /// The attention layer of the first block.
   static constexpr attention_shape self_first = [] {
@@ -12463,10 +12481,12 @@ struct make_decoder {
                 "attention::policy or norm::policy");
   static_assert(policies_fit<Ps...>());
   using type = decoder_model<
-      Shape, pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
-      pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
-      pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-      typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
+      Shape,
+      choices<pick<ffn::policy, ffn::swiglu, Ps...>,
+              pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
+              pick<position::policy, position::rope, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+              pick<bias::policy, bias::none, Ps...>, typename pick_storage<Ps...>::type,
+              pick<kv::policy, kv::exact, Ps...>>>;
 };
 }  // namespace detail
 

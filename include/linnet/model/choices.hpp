@@ -27,6 +27,17 @@ struct pick_policy<Slot, Default, P, Ps...> {
 template <class Slot, class Default, class... Ps>
 using pick = typename pick_policy<Slot, Default, Ps...>::type;
 
+/// One policy for each slot, in a fixed order, so that a model has one type however it is spelled.
+template <class... Ps>
+struct choices {
+  /// The policy of a slot.
+  template <class Slot>
+  using of = pick<Slot, void, Ps...>;
+  /// The same choices but for `Other`, which takes the place of what derives from `Slot`.
+  template <class Slot, class Other>
+  using with = choices<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
+};
+
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
