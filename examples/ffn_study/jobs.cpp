@@ -6,6 +6,14 @@
 
 namespace study {
 
+std::string settings_of(const scale& s) {
+  return fmt::format(
+      "{} steps of {} x {}, curves of {}, rate {} after {:.4g}, {} held out, tuned {} "
+      "x {}, {} timings",
+      s.steps, s.batch, s.bytes, s.curve_steps, s.highest_rate, s.warm_up, s.checked,
+      s.tuning_steps, s.tuning_bytes, s.timings);
+}
+
 std::vector<model> models_of(std::string_view table) {
   using enum model;
   if (table == "4.1") return {mini, skip, skip_encoder};

@@ -41,7 +41,8 @@ inline constexpr std::array scales{
     scale{"check", 3, 2, 32, 2, 0.02, 0.5, 4, 2, 32, 1, {2, 0, 0}, false, 1},
     scale{"minutes", 6000, 16, 32, 4400, 0.04, 1 / 6.0, 256, 0, 0, 1, {2, 4, 0}, false, 9},
     scale{"hour", 16'000, 16, 32, 6000, 0.04, 1 / 16.0, 512, 2000, 160, 1, {2, 4, 0}, false, 15},
-    scale{"hours", 30'000, 32, 64, 10'000, 0.04, 1 / 16.0, 512, 8000, 256, 3, {2, 4, 10}, true, 31},
+    // The jobs of scale hour and more of them: goes on where that one has ended.
+    scale{"hours", 16'000, 16, 32, 6000, 0.04, 1 / 16.0, 512, 2000, 160, 3, {2, 4, 10}, true, 15},
     scale{"paper",
           524'288,
           128,
@@ -57,6 +58,9 @@ inline constexpr std::array scales{
           true,
           31},
 };
+
+/// What a job's result depends on besides its name. Scales that agree in it share results.
+std::string settings_of(const scale& s);
 
 enum class job_kind { cost, pretraining, tuning, baseline };
 /// Both fall with the inverse square root of the step; they differ while warming up.

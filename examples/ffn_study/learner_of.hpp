@@ -81,19 +81,23 @@ std::unique_ptr<learner> make_one_of(model m) {
   return made;
 }
 
-/// T5-Tiny, -Mini, -Small and -Base with a vocabulary of bytes: heads of 16, a sixth of the widths
-/// or a little more, fewer layers.
-constexpr ln::t5_shape scaled(ln::index layers, ln::index d_model, ln::index heads) {
-  return {.d_model = d_model,
-          .d_ff = 4 * d_model,
-          .d_kv = 16,
-          .heads = heads,
-          .encoder_layers = layers,
-          .decoder_layers = layers,
-          .vocabulary = byte_vocabulary};
+/// One of T5-Tiny, -Mini, -Small and -Base with a vocabulary of bytes: the true shape, or heads of
+/// 16, a sixth of the widths or a little more, fewer layers.
+constexpr ln::t5_shape trained(ln::t5_shape s, ln::index layers, ln::index d_model,
+                               ln::index heads) {
+  s.vocabulary = byte_vocabulary;
+  if (true_shapes) return s;
+  s.d_model = d_model;
+  s.d_ff = 4 * d_model;
+  s.d_kv = 16;
+  s.heads = heads;
+  s.encoder_layers = s.decoder_layers = layers;
+  return s;
 }
-inline constexpr ln::t5_shape scaled_tiny = scaled(2, 48, 2), scaled_mini = scaled(2, 64, 4),
-                              scaled_small = scaled(3, 96, 6), scaled_base = scaled(4, 128, 8);
+inline constexpr ln::t5_shape trained_tiny = trained(ln::zoo::shapes::t5_tiny, 2, 48, 2),
+                              trained_mini = trained(ln::zoo::shapes::t5_mini, 2, 64, 4),
+                              trained_small = trained(ln::zoo::shapes::t5_small, 3, 96, 6),
+                              trained_base = trained(ln::zoo::shapes::t5_base, 4, 128, 8);
 
 // Null for a model that is not in that file.
 std::unique_ptr<learner> make_plain_learner(model m);

@@ -4,7 +4,7 @@ namespace study {
 
 std::unique_ptr<learner> make_plain_learner(model m) {
   using enum model;
-  return make_one_of<scaled_mini, mini, skip, skip_encoder, one, one_relu>(m);
+  return make_one_of<trained_mini, mini, skip, skip_encoder, one, one_relu>(m);
 }
 
 }  // namespace study

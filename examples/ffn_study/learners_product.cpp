@@ -4,7 +4,7 @@ namespace study {
 
 std::unique_ptr<learner> make_product_learner(model m) {
   using enum model;
-  return make_one_of<scaled_mini, two, three, three_2, three_1_5, three_1_2>(m);
+  return make_one_of<trained_mini, two, three, three_2, three_1_5, three_1_2>(m);
 }
 
 }  // namespace study

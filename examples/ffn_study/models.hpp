@@ -14,6 +14,13 @@ namespace ln = linnet;
 /// Of the models that are run: ByT5's bytes and special ids, and sentinels.
 inline constexpr ln::index byte_vocabulary = 384;
 
+/// Whether the program trains T5's true shapes (scale paper) or scaled-down ones (all others).
+#ifdef FFN_STUDY_TRUE_SHAPES
+inline constexpr bool true_shapes = true;
+#else
+inline constexpr bool true_shapes = false;
+#endif
+
 /// The feed-forwards of the report's Figure 3.1.
 enum class ffn_kind { standard, skip, one, one_relu, two, three };
 

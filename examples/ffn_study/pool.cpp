@@ -57,7 +57,7 @@ class pool {
       try {
         const std::optional<outcome> o = run_job(j, workshop_);
         if (o) {
-          results::write(workshop_.runs, workshop_.size.name, *o);
+          results::write(workshop_.runs, settings_of(workshop_.size), *o);
           clear_job(j, workshop_);
         }
         lock.lock();
@@ -97,7 +97,7 @@ class pool {
 }  // namespace
 
 void run_jobs(const std::vector<job>& jobs, const workshop& w, int threads) {
-  const results known = results::read(w.runs, w.size.name);
+  const results known = results::read(w.runs, settings_of(w.size));
   std::vector<job> waiting;
   for (const job& j : jobs)
     if (known.find(j.name) == nullptr) waiting.push_back(j);

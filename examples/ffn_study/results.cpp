@@ -21,7 +21,7 @@ double outcome::operator[](const std::string& figure) const {
   return at == figures.end() ? std::numeric_limits<double>::quiet_NaN() : at->second;
 }
 
-results results::read(const std::string& folder, std::string_view scale) {
+results results::read(const std::string& folder, std::string_view settings) {
   results r;
   std::error_code none;
   for (const auto& file : fs::directory_iterator(folder, none)) {
@@ -34,9 +34,9 @@ results results::read(const std::string& folder, std::string_view scale) {
       j.at("job").get_to(o.job);
       j.at("figures").get_to(o.figures);
       j.at("held_out").get_to(o.held_out);
-      if (j.at("scale") != scale)
-        throw support::failure(fmt::format("of scale {}, not {}: give another --out",
-                                           j.at("scale").get<std::string>(), scale));
+      if (j.at("settings") != settings)
+        throw support::failure(fmt::format("of \"{}\", not \"{}\": give another --out",
+                                           j.at("settings").get<std::string>(), settings));
       if (o.job != file.path().stem()) throw support::failure("names another job");
       r.all_[o.job] = std::move(o);
     } catch (const std::exception& e) {
@@ -52,11 +52,9 @@ const outcome* results::find(const std::string& job) const {
   return at == all_.end() ? nullptr : &at->second;
 }
 
-void results::write(const std::string& folder, std::string_view scale, const outcome& o) {
-  const json j{{"job", o.job},
-               {"scale", scale},
-               {"figures", o.figures},
-               {"held_out", o.held_out}};
+void results::write(const std::string& folder, std::string_view settings, const outcome& o) {
+  const json j{
+      {"job", o.job}, {"settings", settings}, {"figures", o.figures}, {"held_out", o.held_out}};
   const std::string text = j.dump(1) + "\n", path = folder + "/" + o.job + ".json";
   support::take(linnet::write_file(path, std::as_bytes(std::span(text))));
 }

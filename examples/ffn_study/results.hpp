@@ -22,12 +22,12 @@ struct outcome {
 /// The finished jobs of a folder, by name.
 class results {
  public:
-  /// Reads FOLDER/*.json; refuses files that are not of this program or of another scale.
-  static results read(const std::string& folder, std::string_view scale);
+  /// Reads FOLDER/*.json; refuses files that are not of this program or of other settings.
+  static results read(const std::string& folder, std::string_view settings);
 
   const outcome* find(const std::string& job) const;
   /// Writes FOLDER/JOB.json at once: a reader sees all of it or nothing.
-  static void write(const std::string& folder, std::string_view scale, const outcome& o);
+  static void write(const std::string& folder, std::string_view settings, const outcome& o);
 
  private:
   std::map<std::string, outcome> all_;

@@ -37,6 +37,10 @@ void write_text(const std::string& path, const std::string& text) {
 }  // namespace
 
 void run_study(study_options o) {
+  if (!o.data.empty() && true_shapes != (o.size.name == "paper"))
+    throw support::failure(fmt::format(
+        "scale {} trains {} shapes: configure CMake with -DLINNET_STUDY_TRUE_SHAPES={}",
+        o.size.name, true_shapes ? "scaled-down" : "T5's true", true_shapes ? "OFF" : "ON"));
   if (o.tables.empty()) o.tables.assign(table_ids.begin(), table_ids.end());
   const std::string runs = o.out + "/runs";
   std::error_code problem;
@@ -57,7 +61,7 @@ void run_study(study_options o) {
     std::erase_if(jobs, [&](const job& j) { return !j.task.empty() && !w.tasks.contains(j.task); });
     run_jobs(jobs, w, o.threads);
   }
-  const document d = report_of(o, results::read(runs, o.size.name));
+  const document d = report_of(o, results::read(runs, settings_of(o.size)));
   write_text(o.out + "/report.html", html(d));
   write_text(o.out + "/report.csv", csv(d));
   write_text(o.out + "/report.md", markdown(d));

@@ -177,6 +177,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
   refused({"--only", "4.7"}, "4.7");
   refused({"--data", folder.path("absent")}, "absent");
   refused({"--threads", "0"}, "--threads");
+  refused({"--scale", "paper", "--data", folder.path("")}, "LINNET_STUDY_TRUE_SHAPES=ON");
   std::filesystem::create_directories(folder.path("bad/runs"));
   std::ofstream(folder.path("bad/runs/mini.s1.json")) << "{}";
   refused({"--out", folder.path("bad"), "--only", "4.1"}, "mini.s1.json");

@@ -91,12 +91,11 @@ BOOST_AUTO_TEST_CASE(jobs_run_once_and_give_the_same_bits) {
   BOOST_CHECK(std::filesystem::last_write_time(kept) == time);
   BOOST_CHECK_EQUAL(run_of(out, "skip.s1"), before);
 
-  // Results of another scale are refused, not mixed.
+  // Results of other settings are refused, not mixed.
   const test::outcome other =
       test::ffn_study({"--scale", "minutes", "--out", out, "--only", "4.1"});
   BOOST_CHECK_EQUAL(other.status, 2);
-  BOOST_CHECK_MESSAGE(other.err.find("of scale check, not minutes") != std::string::npos,
-                      other.err);
+  BOOST_CHECK_MESSAGE(other.err.find("of \"3 steps of 2 x 32") != std::string::npos, other.err);
 }
 
 BOOST_AUTO_TEST_CASE(collapsing_keeps_predictions) {
