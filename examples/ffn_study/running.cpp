@@ -30,9 +30,9 @@ double median(std::vector<double> times) {
   return times[times.size() / 2];
 }
 
-/// Largest change of a logit from one scorer to another, and equal predictions.
+/// Largest logit and change of one from a scorer to another, and equal predictions.
 struct comparison {
-  double change = 0;
+  double largest = 0, change = 0;
   ln::index equal = 0, compared = 0;
 };
 template <class Model>
@@ -45,8 +45,10 @@ void compare(Model& before, Model& after, const ln::t5_batch& b, comparison& c) 
   for (std::size_t i = 0; i < rows; ++i) {
     if (b.labels[i] == ln::ignored) continue;
     const float *const p = &x[i * vocabulary], *const q = &y[i * vocabulary];
-    for (std::size_t k = 0; k < vocabulary; ++k)
+    for (std::size_t k = 0; k < vocabulary; ++k) {
+      c.largest = std::max(c.largest, std::abs(static_cast<double>(p[k])));
       c.change = std::max(c.change, std::abs(static_cast<double>(p[k] - q[k])));
+    }
     c.equal += std::max_element(p, p + vocabulary) - p == std::max_element(q, q + vocabulary) - q;
     ++c.compared;
   }
@@ -79,7 +81,7 @@ outcome measure_cost(const job& j, const workshop& w) {
   if (collapses(recipe_of(j.what))) {
     comparison c;
     compare(*before, *after, call, c);
-    o.figures["change"] = c.change;
+    o.figures["change"] = c.change / c.largest;
   }
   return o;
 }
@@ -215,7 +217,7 @@ std::optional<outcome> pretrain(const job& j, const workshop& w) {
     for (ln::index i = 0; i < w.size.checked; i += w.size.batch)
       compare(*m, *after, held_out.batch(static_cast<std::uint64_t>(i)), c);
     o.figures.insert({{"collapsed.bits", examine(*after, w)},
-                      {"collapsed.change", c.change},
+                      {"collapsed.change", c.change / c.largest},
                       {"collapsed.equal", c.equal},
                       {"collapsed.compared", c.compared}});
   }
