@@ -82,8 +82,8 @@ struct stream_tap {
   /// not shown.
   template <class F>
   static stream_tap of(const F& f) {
-    return {&f, [](const void* object, index layer, const T* x, T* dx) {
-              (*static_cast<const F*>(object))(layer, x, dx);
+    return {&f, [](const void* self, index layer, const T* x, T* dx) {
+              (*static_cast<const F*>(self))(layer, x, dx);
             }};
   }
   /// Tells it, if there is one, of the input of layer `next`.

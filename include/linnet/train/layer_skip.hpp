@@ -32,7 +32,8 @@ struct layer_dropout {
 /// e(l):
 /// e(l) = scale (0 + 1 + ... + l) before the last layer, e(L-1) = (L-1) + scale (0 + ... + (L-2)).
 /// The curriculum C enables exits step by step; the last one always is. The exit after the first
-/// layer has no weight (e(0) = 0). Trainers report J as their loss, evaluate() the last exit's.
+/// layer has no weight (e(0) = 0). With a lesson or z-loss each exit has its loss instead of the
+/// cross-entropy. Trainers report J as their loss, evaluate() the last exit's.
 struct early_exits {
   double scale = 0;    ///< e_s in [0, 1] (the paper .1 to .2, fine-tuning 1); 0 is plain training
   index rotation = 1;  ///< R: only every R-th exit in a step, the next ones in the next step
