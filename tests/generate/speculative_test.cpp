@@ -1,10 +1,8 @@
 // Speculative decoding: the law of its texts, by enumerating every outcome of every random choice,
 // is the target's; equal models accept everything; greedy texts are the target's.
 
-#include <map>
-
 #include "support/data.hpp"
-#include "support/decoding.hpp"
+#include "support/law.hpp"
 
 namespace test {
 
@@ -22,60 +20,6 @@ using draft4 = ln::decoder<smaller_four, ln::norm::layer_norm, ln::position::lea
 using target4_t5 = ln::t5<four_tokens_t5>;
 using draft4_t5 = ln::t5<four_tokens_t5, ln::ffn::skip>;
 
-/// Follows one outcome of each random choice; next() turns to the next path of the tree of all.
-class tree {
- public:
-  std::size_t decide(std::span<const double> weights) {
-    double mass = 0;
-    for (const double w : weights) mass += w;
-    if (depth_ == path_.size()) path_.push_back({after(weights, 0), 0});
-    choice& c = path_[depth_++];
-    c.next = after(weights, c.taken + 1);
-    probability_ *= weights[c.taken] / mass;
-    return c.taken;
-  }
-  double probability() const { return probability_; }
-  bool next() {
-    path_.resize(depth_);  // what a longer path before has left
-    depth_ = 0;
-    probability_ = 1;
-    while (!path_.empty() && path_.back().next == none) path_.pop_back();
-    if (path_.empty()) return false;
-    path_.back().taken = path_.back().next;
-    return true;
-  }
-
- private:
-  static constexpr std::size_t none = 1000;
-  struct choice {
-    std::size_t taken, next;
-  };
-  static std::size_t after(std::span<const double> weights, std::size_t from) {
-    for (std::size_t i = from; i < weights.size(); ++i)
-      if (weights[i] > 0) return i;
-    return none;
-  }
-  std::vector<choice> path_;
-  std::size_t depth_ = 0;
-  double probability_ = 1;
-};
-
-/// The law of ln::sampler; its choices are those of the tree.
-struct enumerating : tree {
-  ln::sampler law;
-  explicit enumerating(const ln::sampling& s) : law(s) {}
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
-                     std::span<double> out) {
-    law.probabilities(logits, scratch, so_far, out);
-  }
-  bool accept(double p) {
-    const double both[] = {p, 1 - p};
-    return decide(both) == 0;
-  }
-  token pick(std::span<const double> weights) { return static_cast<token>(decide(weights)); }
-};
-
 template <class M, class D>
 void check_law(const ln::sampling& how, index drafts, const ln::generation& g,
                index draft_capacity = 10) {
@@ -87,62 +31,17 @@ void check_law(const ln::sampling& how, index drafts, const ln::generation& g,
   BOOST_REQUIRE(static_cast<bool>(fast));
   const std::vector<token> prompt{3, 1, 2};
 
-  std::map<std::vector<token>, double> law;
-  enumerating choose(how);
-  double all = 0;
-  long paths = 0, accepted = 0, rejected = 0;
-  do {
-    std::vector<token> text;
-    const index n = fast->generate(
-        prompt, choose, [&](token t) { text.push_back(t); }, g);
-    BOOST_REQUIRE(n == std::ssize(text));
-    law[text] += choose.probability();
-    all += choose.probability();
+  long accepted = 0, rejected = 0;
+  check_law_of_generation(p, prompt, how, g, [&](auto& choose, const auto& emit) {
+    const index n = fast->generate(prompt, choose, emit, g);
     accepted += fast->counts().accepted;
     rejected += fast->counts().drafted - fast->counts().accepted;
-    BOOST_REQUIRE(++paths < 200'000);
-  } while (choose.next());
-  BOOST_TEST(std::abs(all - 1) <= 1e-13);
+    return n;
+  });
   if (draft_capacity == 10) {
     BOOST_TEST(accepted > 0);
     BOOST_TEST(rejected > 0);
   }
-
-  // The target's own law, text by text.
-  anew<M, double> read(p);
-  ln::sampler sampler(how);
-  double worst = 0, sum = 0;
-  std::vector<std::pair<std::vector<token>, double>> open{{{}, 1.0}};
-  std::size_t texts = 0;
-  while (!open.empty()) {
-    const auto [text, before] = open.back();
-    open.pop_back();
-    std::vector<token> so_far = prompt, scratch(4);
-    if (M::family == ln::model_family::t5) so_far = {0};
-    so_far.insert(so_far.end(), text.begin(), text.end());
-    std::vector<double> next(4);
-    sampler.probabilities(read(prompt, text), std::span(scratch), std::span<const token>(so_far),
-                          std::span(next));
-    for (token t = 0; t < 4; ++t) {
-      if (next[at(t)] == 0) continue;
-      std::vector<token> longer = text;
-      const bool stops = g.stops(t);
-      if (!stops) longer.push_back(t);
-      const double probability = before * next[at(t)];
-      if (!stops && std::ssize(longer) < g.tokens) {
-        open.push_back({longer, probability});
-        continue;
-      }
-      // A stop token is not in the text, so several ways can lead to it.
-      law[longer] -= probability;
-      sum += probability;
-      ++texts;
-    }
-  }
-  BOOST_TEST(std::abs(sum - 1) <= 1e-13);
-  BOOST_TEST(texts >= law.size());
-  for (const auto& [text, difference] : law) worst = (std::max)(worst, std::abs(difference));
-  BOOST_TEST(worst <= 1e-14);
 }
 
 /// Laws that depend on nothing: p for the target's double logits, q for the draft's float ones.
@@ -160,15 +59,6 @@ struct independent : tree {
   }
   token pick(std::span<const double> weights) { return static_cast<token>(decide(weights)); }
 };
-
-template <class M, class T, class Sampler>
-std::vector<token> text_of(ln::session<M, T>& s, std::span<const token> prompt, Sampler&& choose,
-                           const ln::generation& g = {}) {
-  std::vector<token> all;
-  s.generate(
-      prompt, choose, [&](token t) { all.push_back(t); }, g);
-  return all;
-}
 
 }  // namespace
 

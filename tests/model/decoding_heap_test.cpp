@@ -35,6 +35,18 @@ void check_silence() {
   BOOST_TEST(use.calls == 1);
   BOOST_TEST(use.bytes == fast_type::footprint(l, 3));
   BOOST_REQUIRE(static_cast<bool>(*search) && static_cast<bool>(*fast));
+  [[maybe_unused]] auto alone = [&] {
+    if constexpr (M::family == ln::model_family::decoder) {
+      using alone_type = ln::self_speculative<M>;
+      std::optional<ln::result<alone_type>> made;
+      use = heap_use_of([&] { made.emplace(alone_type::open(*other, 1, 3)); });
+      BOOST_TEST(use.calls == 1);
+      BOOST_TEST(use.bytes == alone_type::footprint(l, 3));
+      return made;
+    } else {
+      return nullptr;
+    }
+  }();
 
   const auto prompt = tokens(4, M::vocabulary, 1);
   const token stop[] = {5};
@@ -47,6 +59,10 @@ void check_silence() {
     emitted += std::ssize((**search)(prompt, {.stop = stop}, [](auto logits) { logits[1] = 0; }));
     (*fast)->generate(prompt, sample, emit);
     s->generate(prompt, sample, emit);
+    if constexpr (M::family == ln::model_family::decoder) {
+      BOOST_REQUIRE(static_cast<bool>(*alone));
+      (*alone)->generate(prompt, sample, emit);
+    }
     BOOST_REQUIRE(against.start(prompt));
     s->generate(prompt, ln::processed(ln::greedy{}, against), emit);
   };

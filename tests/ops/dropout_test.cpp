@@ -1,5 +1,7 @@
 // Dropout masks: the documented key, the right rate, independence of threads and of splitting.
 
+#include <algorithm>
+
 #include "support/test.hpp"
 
 namespace test {
@@ -73,6 +75,77 @@ BOOST_AUTO_TEST_CASE(mask_depends_on_its_key_alone) {
 // Rate 0 is the identity.
 BOOST_AUTO_TEST_CASE(no_dropout_changes_nothing) {
   BOOST_TEST(same_bits(mask({1, 2, 0, 0}, 3, 2, 5, 7), std::vector<double>(70, 1.0)));
+}
+
+// Layer dropout: D(l) = 2^(l / (L - 1)) - 1; the share of samples that skip a layer is D(l) rate
+// within five standard errors, and the fates of samples, layers, steps and stacks are independent.
+BOOST_AUTO_TEST_CASE(layers_skipped) {
+  BOOST_TEST(ln::ops::layer_depth(0, 3) == 0);
+  BOOST_TEST(distance_of(ln::ops::layer_depth(1, 3), std::sqrt(2.0) - 1) < 1e-15);
+  BOOST_TEST(ln::ops::layer_depth(2, 3) == 1);
+  BOOST_TEST(ln::ops::layer_depth(0, 1) == 0);
+  constexpr index n = 40'000, layers = 5;
+  const auto skipped = [](index layer, std::uint64_t step, int site, double rate = 0.5) {
+    const ln::ops::layer_mask mask({1, step, 3, 0.9, rate}, site, layer, layers);
+    std::vector<double> all(at(n));
+    for (index b = 0; b < n; ++b) all[at(b)] = mask.drops(b);
+    return all;
+  };
+  const auto share = [](const std::vector<double>& x) {
+    double sum = 0;
+    for (const double v : x) sum += v;
+    return sum / static_cast<double>(n);
+  };
+  for (index l = 0; l < layers; ++l) {
+    const double p = 0.5 * (std::exp(static_cast<double>(l) * std::log(2.0) / 4) - 1);
+    BOOST_TEST(std::abs(share(skipped(l, 2, 3)) - p) <= 5 * std::sqrt(p * (1 - p) / n));
+  }
+  BOOST_TEST(share(skipped(4, 2, 3, 0)) == 0);
+  // The correlation with another fate, or with the next sample's, is within five of its errors.
+  const auto one = skipped(4, 2, 3);
+  const auto correlation = [&](const std::vector<double>& a, const std::vector<double>& b) {
+    double sum = 0;
+    const double p = share(a), q = share(b);
+    for (std::size_t i = 0; i < a.size(); ++i) sum += (a[i] - p) * (b[i] - q);
+    return sum / static_cast<double>(n) / std::sqrt(p * (1 - p) * q * (1 - q));
+  };
+  auto next = one;
+  std::rotate(next.begin(), next.begin() + 1, next.end());
+  BOOST_TEST(correlation(one, one) > 0.99);
+  for (const auto& other : {skipped(3, 2, 3), skipped(4, 3, 3), skipped(4, 2, 4), next})
+    BOOST_TEST(std::abs(correlation(one, other)) < 5 / std::sqrt(n));
+  // The key's sample counts from the whole batch.
+  const ln::ops::layer_mask later({1, 2, 10, 0.9, 0.5}, 3, 4, layers);
+  for (index b = 0; b < 100; ++b) BOOST_TEST(later.drops(b) == (one[at(b + 7)] == 1));
+}
+
+// What a skipped layer does to values and gradients, on any number of threads.
+BOOST_AUTO_TEST_CASE(skipped_layers_pass_values) {
+  constexpr index batch = 7, length = 3, width = 5, sample = length * width;
+  const ln::ops::layer_mask mask({1, 2, 0, 0, 0.5}, 3, 1, 2);
+  index dropped = 0;
+  for (index b = 0; b < batch; ++b) dropped += mask.drops(b);
+  BOOST_TEST(dropped > 0);
+  BOOST_TEST(dropped < batch - 1);
+  BOOST_TEST(!mask.drops_all(batch));
+  const auto x = normal<double>(batch * sample, 1), dy = normal<double>(batch * sample, 2);
+  for (int threads = 1; threads <= 3; ++threads)
+    for (const bool in_place : {false, true}) {
+      std::vector<double> y(x.size(), 7), dx(x.size(), 1), rest(x.size(), 7);
+      if (in_place) rest = dy;
+      on_machine(threads, ln::simd::level::portable, [&](const ln::ops::machine& on) {
+        mask.pass(on.threads, batch, length, width, x.data(), y.data());
+        mask.pass_backward(on.threads, batch, length, width, in_place ? rest.data() : dy.data(),
+                           dx.data(), rest.data());
+      });
+      int wrong = 0;
+      for (std::size_t i = 0; i < x.size(); ++i) {
+        const bool drops = mask.drops(static_cast<index>(i) / sample);
+        wrong += y[i] != (drops ? x[i] : 7) || dx[i] != 1 + (drops ? dy[i] : 0) ||
+                 rest[i] != (drops ? 0 : dy[i]);
+      }
+      BOOST_TEST(wrong == 0);
+    }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -2,6 +2,8 @@
 /// @file
 /// Scoring: the loss of a packed model on given text, without gradients.
 
+#include <array>
+
 #include <linnet/model/buffers.hpp>
 #include <linnet/model/lesson.hpp>
 
@@ -51,6 +53,21 @@ class evaluator {
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
+  }
+
+  /// The loss of a batch at each exit of a decoder, losses[layers]: exit l reads the stream after
+  /// layer l with the final norm and head, the last is the model. One forward pass. False, and
+  /// nothing done, for a batch that does not fit or another number of losses.
+  bool exit_losses(const batch& b,
+                   std::span<loss_sum> losses) requires(M::family == model_family::decoder) {
+    std::array<double, static_cast<std::size_t>(M::shape.layers)> weights;
+    if (losses.size() != weights.size() || !M::accepts(b, limits_)) return false;
+    weights.fill(1);
+    run(limits_, work_.converted, [&](const ops::machine& on) {
+      (void)M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, nullptr, 0,
+                                   ops::label_loss{}, {weights.data(), losses.data()});
+    });
+    return true;
   }
 
  private:

@@ -38,6 +38,8 @@ bool goes_on(Emit& emit, token t) {
 /// afterwards nothing allocates. Not for use by two threads at once; open a second session instead.
 template <class M, class T = float>
 class session {
+  template <class Model, class Scalar>
+  friend class self_speculative;
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
   static constexpr bool continues() {
@@ -85,6 +87,15 @@ class session {
     std::fill_n(past_, limits_.batch, index{0});
     tables_.reset();
     cached_sources_ = 0;
+  }
+  /// Ends the model (of a decoder) after its first `layers` layers, whose output the final norm and
+  /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
+  /// False, and nothing done, for a number outside 1 to the model's layers.
+  bool exit_after(index layers) requires(!encodes) {
+    if (layers < 1 || layers > M::shape.layers) return false;
+    layers_ = {0, layers};
+    reset();
+    return true;
   }
   /// Number of tokens fed so far to sequence `b`.
   index position(index b = 0) const { return past_[b]; }
@@ -179,7 +190,7 @@ class session {
   /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
-    return advance(tokens, batch, lengths, false);
+    return advance(tokens, batch, lengths, false, layers_);
   }
   /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
   /// logits of what follows them, empty from the first part on that feed() refuses.
@@ -200,7 +211,7 @@ class session {
   /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
   std::span<T> feed_all(std::span<const token> tokens, index batch,
                         std::span<const index> lengths) {
-    return advance(tokens, batch, lengths, true);
+    return advance(tokens, batch, lengths, true, layers_);
   }
 
   /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
@@ -267,7 +278,7 @@ class session {
     reset();
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                       bool every) {
+                       bool every, [[maybe_unused]] const layer_range& part) {
     const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
     if (batch > limits_.batch || length < 1 || length > chunk() ||
         (every && length > limits_.logits) || !in_vocabulary(tokens) ||
@@ -294,7 +305,7 @@ class session {
                                work_.work, on, every);
       else
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on, every);
+                               work_.work, on, every, part);
     });
     cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {
@@ -319,6 +330,7 @@ class session {
 
   const packed<M, T>* packed_;
   limits limits_;
+  layer_range layers_{};  ///< that feed() runs
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};

@@ -21,6 +21,72 @@ struct draft_counts {
   }
 };
 
+namespace detail {
+
+/// What speculation works in: one text, and the laws of its drafts. Drafts are judged as zoo I5
+/// says.
+struct draft_buffers {
+  token* text = nullptr;     ///< [capacity + 1] what is known, then what is drafted
+  token* scratch = nullptr;  ///< [vocabulary] of the sampler
+  double* p = nullptr;       ///< [vocabulary]
+  double* q = nullptr;       ///< [drafts, vocabulary]
+
+  static constexpr draft_buffers place(arena& a, index capacity, index vocabulary, index drafts) {
+    draft_buffers made;
+    made.text = a.take<token>(capacity + 1);
+    made.scratch = a.take<token>(vocabulary);
+    made.p = a.take<double>(vocabulary);
+    made.q = a.take<double>(drafts * vocabulary);
+    return made;
+  }
+  /// The first `count` tokens.
+  std::span<const token> first(index count) const {
+    return {text, static_cast<std::size_t>(count)};
+  }
+  /// Draws draft number `i`, token `end` of the text, from logits.
+  template <class Sampler, class T>
+  void propose(Sampler& choose, std::span<T> logits, index i, index end) const {
+    const std::size_t size = logits.size();
+    const std::span<double> law(q + i * std::ssize(logits), size);
+    choose.probabilities(logits, {scratch, size}, first(end), law);
+    text[end] = choose.pick(law);
+  }
+  /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
+  /// vocabulary], and draws the token that follows those accepted; returns their number.
+  template <class Sampler, class T>
+  index judge(Sampler& choose, std::span<T> rows, index vocabulary, index known,
+              index drafted) const {
+    const auto size = static_cast<std::size_t>(vocabulary);
+    const std::span<double> law(p, size);
+    index accepted = 0;
+    for (;; ++accepted) {
+      const index end = known + accepted;
+      choose.probabilities(rows.subspan(static_cast<std::size_t>(accepted) * size, size),
+                           {scratch, size}, first(end), law);
+      if (accepted == drafted) break;  // one more, from p
+      const std::span<const double> by(q + accepted * vocabulary, size);
+      const std::size_t x = slot(text[end]);
+      if (!choose.accept((std::min)(1.0, law[x] / by[x]))) {
+        residual(law, by);
+        break;
+      }
+    }
+    text[known + accepted] = choose.pick(law);
+    return accepted;
+  }
+
+ private:
+  /// p becomes max(0, p - q), of any sum. Laws that differ by rounding alone leave nothing; then
+  /// p stays.
+  static void residual(std::span<double> p, std::span<const double> q) {
+    bool any = false;
+    for (std::size_t i = 0; i < p.size(); ++i) any = any || p[i] > q[i];
+    for (std::size_t i = 0; any && i < p.size(); ++i) p[i] = (std::max)(0.0, p[i] - q[i]);
+  }
+};
+
+}  // namespace detail
+
 /// Generates with a session of the model `M`, sped up by a session of a smaller model `D` of the
 /// same family with the same vocabulary. Both laws are warped by the same sampler. A drafted token
 /// x is accepted with probability min(1, p(x) / q(x)); the first that is not is drawn anew from
@@ -86,19 +152,9 @@ class speculative {
 
  private:
   static constexpr index vocabulary = M::vocabulary;
-  struct buffers {
-    token* text = nullptr;     ///< [capacity + 1] what is known, then what is drafted
-    token* scratch = nullptr;  ///< [vocabulary] of the sampler
-    double* p = nullptr;       ///< [vocabulary]
-    double* q = nullptr;       ///< [drafts, vocabulary]
-  };
+  using buffers = detail::draft_buffers;
   static constexpr buffers place(arena& a, const limits& l, index drafts) {
-    buffers made;
-    made.text = a.take<token>(session<M, T>::capacity_for(l) + 1);
-    made.scratch = a.take<token>(vocabulary);
-    made.p = a.take<double>(vocabulary);
-    made.q = a.take<double>(drafts * vocabulary);
-    return made;
+    return buffers::place(a, session<M, T>::capacity_for(l), vocabulary, drafts);
   }
   static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
 
@@ -128,42 +184,21 @@ class speculative {
   /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`; returns how many.
   template <class Sampler>
   index round(Sampler& choose, index most) {
-    const std::span<token> scratch(at_.scratch, at(vocabulary));
-    const auto so_far = [&](index count) { return std::span<const token>(at_.text, at(count)); };
-    const auto q = [&](index i) {
-      return std::span<double>(at_.q + i * vocabulary, at(vocabulary));
-    };
-    const std::span<double> p(at_.p, at(vocabulary));
-
     const index room = target_->capacity() - target_->position() - 1;
     const index wanted = (std::min)({drafts_, room, most - 1});
     index drafted = 0;
     for (; drafting_ && drafted < wanted; ++drafted) {
       const index end = known_ + drafted;
-      const auto logits = draft_->read(so_far(end).subspan(at(draft_->position())));
+      const auto logits = draft_->read(at_.first(end).subspan(at(draft_->position())));
       if (logits.empty()) {
         drafting_ = false;  // the text has outgrown it
         break;
       }
-      choose.probabilities(logits, scratch, so_far(end), q(drafted));
-      at_.text[end] = choose.pick(q(drafted));
+      at_.propose(choose, logits, drafted, end);
     }
 
-    const auto rows = target_->feed_all(so_far(known_ + drafted).subspan(at(known_ - 1)));
-    index accepted = 0;
-    for (;; ++accepted) {
-      const index end = known_ + accepted;
-      choose.probabilities(rows.subspan(at(accepted * vocabulary), at(vocabulary)), scratch,
-                           so_far(end), p);
-      if (accepted == drafted) break;  // one more, from p
-      const std::span<const double> by = q(accepted);
-      const std::size_t x = detail::slot(at_.text[end]);
-      if (!choose.accept((std::min)(1.0, p[x] / by[x]))) {
-        residual(p, by);
-        break;
-      }
-    }
-    at_.text[known_ + accepted] = choose.pick(p);
+    const auto rows = target_->feed_all(at_.first(known_ + drafted).subspan(at(known_ - 1)));
+    const index accepted = at_.judge(choose, rows, vocabulary, known_, drafted);
 
     // Both forget what was rejected; neither has read the last token.
     target_->truncate(known_ + accepted);
@@ -174,14 +209,6 @@ class speculative {
     counts_.accepted += accepted;
     counts_.tokens += accepted + 1;
     return accepted + 1;
-  }
-
-  /// p becomes max(0, p - q), of any sum. Laws that differ by rounding alone leave nothing; then
-  /// p stays.
-  static void residual(std::span<double> p, std::span<const double> q) {
-    bool any = false;
-    for (std::size_t i = 0; i < p.size(); ++i) any = any || p[i] > q[i];
-    for (std::size_t i = 0; any && i < p.size(); ++i) p[i] = (std::max)(0.0, p[i] - q[i]);
   }
 
   session<M, T>* target_;

@@ -3,7 +3,7 @@
 /// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
 
 #include <linnet/model/choices.hpp>
-#include <linnet/model/limits.hpp>
+#include <linnet/model/lesson.hpp>
 #include <linnet/model/weights.hpp>
 #include <linnet/ops/language.hpp>
 
@@ -245,35 +245,59 @@ struct decoder_model {
   static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
                                    workspace<T>& w, const ops::machine& on) {
     context<T> ctx = batch_context<T>(b, on);
-    return read<T, S>(p, b, w, ctx);
+    embed<T, S>(p, b.tokens, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+    final_norm<T, S>(p, w, ctx);
+    return head<T, S>(p, b, w, ctx);
   }
   /// Summed loss of a batch by a criterion (see ops::label_loss), the cross-entropy. With `dp`,
   /// also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
-  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by every thread.
+  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. With `exits`, the losses
+  /// of early exits are in the sum, by their weights. Called by every thread.
   template <class T, class S, class Criterion = ops::label_loss>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::machine& on,
                        const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
+                       const Criterion& criterion = {}, const exit_calls& exits = {}) {
     context<T> ctx = batch_context<T>(b, on);
     ctx.dropout = dropout;
     const index rows = ctx.rows();
-    ops::head_call<T, S> head = read<T, S>(p, b, w, ctx);
-    if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
-    head.logits = logits;
-    head.z_loss = z_loss;
+    loss_sum sum;
+    // Norm and head on the output x of a layer; the gradient of x is added to dx.
+    const auto take_exit = [&](index layer, const T* x, T* dx) {
+      const double weight = exits.weights ? exits.weights[layer] : layer + 1 == Shape.layers;
+      if (weight == 0) return;
+      norm_layer::template forward<T, S>(p.norm, {x, rows}, {w.normed, rows}, w.norm, ctx);
+      ops::head_call<T, S> h = head<T, S>(p, b, w, ctx);
+      h.z_loss = z_loss;
+      h.weight = weight;
+      if (layer + 1 == Shape.layers) h.logits = logits;
+      if constexpr (ops::trainable<S>)
+        if (dx) {
+          ops::fill(on, rows * d, T(0), w.d_normed);
+          h.dy = w.d_normed;
+          h.d_table = head_gradient<T>(*dp);
+        }
+      const loss_sum one = ops::head_loss(on, h, criterion);
+      if constexpr (ops::trainable<S>)
+        if (dx)
+          norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
+                                              {dx, rows}, w.norm, ctx);
+      if (exits.losses && on.threads.rank() == 0) exits.losses[layer] = one;
+      sum.nats += weight * one.nats;
+      sum.tokens = one.tokens;
+    };
+    embed<T, S>(p, b.tokens, w, ctx);
+    // Early exits follow the backward pass, so that their gradients need no memory.
+    const auto tap = stream_tap<T>::of(take_exit);
+    if (exits.weights && !dp) ctx.tap = tap;
+    run_layers<T, S>(p, w, ctx);
+    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
+    take_exit(Shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
-        head.dy = w.d_normed;
-        head.d_table = head_gradient<T>(*dp);
-      }
-    const loss_sum sum = ops::head_loss(on, head, criterion);
-    if constexpr (ops::trainable<S>)
-      if (dp) {
+        if (exits.weights) ctx.tap = tap;
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
-        ops::fill(on, d_out.size(), T(0), w.d_out);
-        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows},
-                                            d_out, w.norm, ctx);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
@@ -293,11 +317,14 @@ struct decoder_model {
 
   /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
   /// predicts what follows each sequence's last valid token, or with `every`
-  /// w.logits[batch * length, vocabulary] what follows each token. Called by every thread.
+  /// w.logits[batch * length, vocabulary] what follows each token. Only the layers of `part` run:
+  /// the norm and head read what the last of them puts out, which stays in w.out [batch * length,
+  /// d]; if the first is not the model's, it reads w.embedded of that size instead of tokens.
+  /// Called by every thread.
   template <class T, class S>
   static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
                    index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::machine& on, bool every = false) {
+                   const ops::machine& on, bool every = false, const layer_range& part = {}) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -306,13 +333,17 @@ struct decoder_model {
     ctx.past = past;
     ctx.tables = w.tables;
     ctx.table_size = w.table_size;
+    ctx.layers = part;
     if constexpr (Attention::takes_prefix) {
       on.threads.each(batch_size, [&](index i) {
         w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
       });
       ctx.prefix = w.prefix;
     }
-    forward<T, S>(p, tokens, w, ctx);
+    if (part.first == 0) embed<T, S>(p, tokens, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+    if (!part.head) return;
+    final_norm<T, S>(p, w, ctx);
     if (!every)
       on.threads.each(batch_size, [&](index i) {
         std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
@@ -337,10 +368,10 @@ struct decoder_model {
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     return ctx;
   }
+  /// The head on w.normed.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
-                                   workspace<T>& w, context<T>& ctx) {
-    forward<T, S>(p, b.tokens, w, ctx);
+  static ops::head_call<T, S> head(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, const context<T>& ctx) {
     return {ctx.rows(), d,        vocabulary, w.normed, head_matrix<T, S>(p),
             T(1),       b.labels, w.chunk,    w.losses};
   }
@@ -371,13 +402,12 @@ struct decoder_model {
           ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
       });
   }
-  /// tokens -> w.normed
+  /// tokens -> w.embedded
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
-                      context<T>& ctx) {
+  static void embed(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
+                    context<T>& ctx) {
     const index rows = ctx.rows();
     ops::embed(ctx.on, rows, d, tokens, p.embedding, w.looked_up);
-    if constexpr (rotary) rotary_angles(w, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.table;
@@ -390,8 +420,19 @@ struct decoder_model {
       norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
                                          w.embedding_norm, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
-    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
-    norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.normed, rows}, w.norm, ctx);
+  }
+  /// w.embedded -> w.out
+  template <class T, class S>
+  static void run_layers(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    if constexpr (rotary) rotary_angles(w, ctx);
+    blocks::template forward<T, S>(p.stack, {w.embedded, ctx.rows()}, {w.out, ctx.rows()}, w.stack,
+                                   ctx);
+  }
+  /// w.out -> w.normed
+  template <class T, class S>
+  static void final_norm(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    norm_layer::template forward<T, S>(p.norm, {w.out, ctx.rows()}, {w.normed, ctx.rows()}, w.norm,
+                                       ctx);
   }
 };
 

@@ -20,6 +20,14 @@ concept lesson = requires(L& l, const typename M::batch& b, const limits& m,
   l.teach(on, b);
 };
 
+/// Which exits of a decoder a loss is taken at: after layer l, the final norm and head read the
+/// stream.
+struct exit_calls {
+  const double* weights = nullptr;  ///< [layers] share of each exit in the loss, 0 for none; null
+                                    ///< for the last exit alone
+  loss_sum* losses = nullptr;       ///< [layers] receives the loss of each exit that has a share
+};
+
 /// The lesson of labels alone.
 struct labels_alone {
   template <class M>

@@ -237,7 +237,8 @@ struct residual {
 };
 
 /// `N` layers of one type after each other, each with its own parameters: one instantiation, one
-/// loop. They are numbered from `First`, as part of a stack of `All`.
+/// loop. They are numbered from `First`, as part of a stack of `All`. A sample may skip layers
+/// while training, see ops::layer_mask; outside training, forward runs those of ctx.layers.
 template <class Layer, index N, index First = 0, index All = First + N>
 struct repeat {
   static_assert(Layer::in == Layer::out,
@@ -260,11 +261,13 @@ struct repeat {
     std::array<typename Layer::template cache<T>, count> items{};
     std::array<T*, count> stream{};  ///< output of each layer but the last
     std::array<T*, 2> gradient{};    ///< of two neighbouring layers
+    int site = 0;                    ///< of its layer dropout
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
     const index size = e.rows() * in, mark = m.scratch.mark();
+    c.site = m.sites;
     if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
     for (std::size_t l = 0; l + 1 < count; ++l)
       c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
@@ -282,11 +285,19 @@ struct repeat {
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
     for (std::size_t l = 0; l < count; ++l) {
-      const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
-      ctx.layer = First + static_cast<index>(l);
-      Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
+      const index layer = First + static_cast<index>(l);
+      if (!ctx.layers.holds(layer)) continue;
+      ctx.layer = layer;
+      ctx.tap(layer, x.data(), nullptr);
+      const bool last = l + 1 == count || !ctx.layers.holds(layer + 1);
+      const view<T, in> next = last ? y : view<T, in>(c.stream[l], x.rows());
+      const ops::layer_mask mask(ctx.dropout, c.site, layer, All);
+      if (!mask || !mask.drops_all(ctx.batch))
+        Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
+      if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, in, x.data(), next.data());
       x = next;
     }
+    if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
@@ -296,8 +307,18 @@ struct repeat {
       const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
       const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      ctx.layer = First + static_cast<index>(l);
-      Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
+      const index layer = ctx.layer = First + static_cast<index>(l);
+      const ops::layer_mask mask(ctx.dropout, c.site, layer, All);
+      if (mask) {
+        T* const rest = c.gradient[(l + 1) % 2];  // dy itself, or free
+        mask.pass_backward(ctx.on.threads, ctx.batch, ctx.length, in, dy.data(), d_input.data(),
+                           rest);
+        dy = view<const T, in>(rest, x.rows());
+      }
+      if (!mask || !mask.drops_all(ctx.batch))
+        Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l],
+                                       ctx);
+      ctx.tap(layer, input.data(), d_input.data());
       dy = d_input;
     }
   }

@@ -61,6 +61,37 @@ struct planner {
   }
 };
 
+/// Layers [first, last) of a stack.
+struct layer_range {
+  index first = 0;
+  index last = index{1} << 48;
+  bool head = true;  ///< whether the model's final norm and head follow
+
+  /// Whether layer `l` is one of them.
+  constexpr bool holds(index l) const { return first <= l && l < last; }
+};
+
+/// Somebody who is shown the stream between the layers of a stack.
+template <class T>
+struct stream_tap {
+  const void* object = nullptr;
+  void (*call)(const void* object, index layer, const T* x, T* dx) = nullptr;
+
+  /// Calls f(layer, x, dx): x[rows, width] is what `layer` has put out and the next one reads; in
+  /// backward, dx is its gradient so far, which f may add to, else null. The last layer's output is
+  /// not shown.
+  template <class F>
+  static stream_tap of(const F& f) {
+    return {&f, [](const void* self, index layer, const T* x, T* dx) {
+              (*static_cast<const F*>(self))(layer, x, dx);
+            }};
+  }
+  /// Tells it, if there is one, of the input of layer `next`.
+  void operator()(index next, const T* x, T* dx) const {
+    if (call && next > 0) call(object, next - 1, x, dx);
+  }
+};
+
 /// What all layers of a call share.
 template <class T>
 struct context {
@@ -87,6 +118,8 @@ struct context {
   const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
   T* d_first_values = nullptr;      ///< their gradient, from all later layers
   dropout_key dropout{};            ///< masks of this step; rate 0 outside training
+  layer_range layers{};             ///< of the stack that run; all of them in training
+  stream_tap<T> tap{};              ///< is shown the stream between layers
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }

@@ -1,7 +1,11 @@
 #pragma once
 /// @file
 /// Dropout with masks that are computed, never stored: a value's fate depends only on the seed,
-/// the step, the sample's index in the whole batch, the site and the value's position.
+/// the step, the sample's index in the whole batch, the site and the value's position. And layer
+/// dropout, which takes a whole layer away from a sample.
+
+#include <algorithm>
+#include <cmath>
 
 #include <linnet/core/parallel.hpp>
 #include <linnet/core/random.hpp>
@@ -14,6 +18,8 @@ struct dropout_key {
   std::uint64_t step = 0;  ///< optimizer steps taken so far
   index sample = 0;        ///< index in the whole batch of this call's first row
   double rate = 0;         ///< probability of dropping; 0 turns dropout off
+  double layer_rate = 0;   ///< probability that a sample skips the last layer of a stack; earlier
+                           ///< ones less, see ops::layer_mask; 0 turns layer dropout off
 };
 
 namespace ops {
@@ -48,6 +54,71 @@ void dropout(const team& threads, const dropout_key& key, int site, index batch,
                            [&](index i, T multiplier) { values[i] *= multiplier; });
   });
 }
+
+/// How much likelier than the first a layer is dropped: D(l) = 2^(l / (L - 1)) - 1, from 0 to 1
+/// (LayerSkip, Elhoushi et al. 2024; zoo C7). A layer alone is never dropped.
+inline double layer_depth(index layer, index layers) {
+  return layers > 1 ? std::exp2(static_cast<double>(layer) / static_cast<double>(layers - 1)) - 1
+                    : 0;
+}
+
+/// Which samples skip one layer in a training step: each with probability
+/// key.layer_rate * layer_depth(), drawn once for all that the layer does. Nothing is rescaled.
+class layer_mask {
+ public:
+  /// Of layer `layer` of `layers`; `site` tells stacks apart.
+  layer_mask(const dropout_key& key, int site, index layer, index layers)
+      : key_(key), site_(site), layer_(layer) {
+    if (key.layer_rate > 0)
+      limit_ = static_cast<std::uint32_t>(key.layer_rate * layer_depth(layer, layers) * 0x1p32);
+  }
+  /// Whether a sample may skip the layer.
+  explicit operator bool() const { return limit_ > 0; }
+  /// Whether a sample of this call skips it.
+  bool drops(index sample) const {
+    if (limit_ == 0) return false;
+    const std::uint64_t stream = key_.seed ^ (key_.step * 0x9E3779B97F4A7C15ull);
+    const std::uint64_t where =
+        static_cast<std::uint64_t>(key_.sample + sample) << 24 ^ static_cast<std::uint64_t>(site_);
+    // Counters from the end: the values of the site count from the start.
+    return philox(stream, where, ~static_cast<std::uint64_t>(layer_))[0] < limit_;
+  }
+  /// Whether all samples [0, batch) skip it.
+  bool drops_all(index batch) const {
+    index b = 0;
+    while (b < batch && drops(b)) ++b;
+    return b == batch;
+  }
+  /// y = x for the samples that skip the layer; x, y [batch, length, width].
+  template <class T>
+  void pass(const team& threads, index batch, index length, index width, const T* x, T* y) const {
+    threads.each(batch * length, [&](index row) {
+      if (drops(row / length)) std::copy_n(x + row * width, width, y + row * width);
+    });
+  }
+  /// The derivative: dx += dy for the samples that skip the layer, rest = dy for the others and
+  /// 0 for them; `rest` may be dy.
+  template <class T>
+  void pass_backward(const team& threads, index batch, index length, index width, const T* dy,
+                     T* dx, T* rest) const {
+    threads.each(batch * length, [&](index row) {
+      const T* const from = dy + row * width;
+      T *const to = dx + row * width, *const kept = rest + row * width;
+      if (drops(row / length)) {
+        for (index j = 0; j < width; ++j) to[j] += from[j];
+        std::fill_n(kept, width, T(0));
+      } else if (kept != from) {
+        std::copy_n(from, width, kept);
+      }
+    });
+  }
+
+ private:
+  dropout_key key_;
+  int site_;
+  index layer_;
+  std::uint32_t limit_ = 0;
+};
 
 }  // namespace ops
 

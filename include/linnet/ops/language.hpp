@@ -116,6 +116,7 @@ struct head_call {
   T* d_table = nullptr;  ///< gradient of the table, added to
   T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
   double z_loss = 0;     ///< weight of the squared logsumexp
+  double weight = 1;     ///< of this loss in the gradients
 };
 
 /// logits[rows, vocabulary] of rows [first, first + rows) of a call.
@@ -137,7 +138,8 @@ struct label_loss {
   }
 };
 
-/// Summed loss of all rows by a criterion and, where asked for, the gradients of that sum.
+/// Summed loss of all rows by a criterion and, where asked for, the gradients of that sum times
+/// h.weight.
 template <class T, class S, class Criterion = label_loss>
 loss_sum head_loss(const machine& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
   const index step = head_rows(h.vocabulary);
@@ -149,7 +151,7 @@ loss_sum head_loss(const machine& on, const head_call<T, S>& h, const Criterion&
     if constexpr (trainable<S>)
       if (h.dy)
         matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
-                        h.dy + first * h.d, h.alpha);
+                        h.dy + first * h.d, h.alpha * static_cast<T>(h.weight));
   }
   loss_sum sum;
   for (index i = 0; i < h.rows; ++i) {

@@ -203,12 +203,12 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
 /// which should be random and tiny, or of another loss that a lesson makes of it. `dropout` keeps
-/// its masks fixed; `z_loss` as in `training`.
-template <class M, class Lesson = labels_alone>
+/// its masks fixed; `z_loss` as in `training`; `more` are further arguments of M::loss().
+template <class M, class Lesson = labels_alone, class... More>
 requires lesson<Lesson, M> gradient_report
 check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
                       const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0,
-                      const Lesson& from = {}) {
+                      const Lesson& from = {}, const More&... more) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -220,7 +220,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   const auto loss = [&] {
     detail::pack_into(on, w, p);
     return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss,
-                                       from.teach(on, b))
+                                       from.teach(on, b), more...)
         .nats;
   };
   constexpr double start = 0.5;
@@ -229,7 +229,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   });
   detail::pack_into(on, w, p);
   (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss,
-                                    from.teach(on, b));
+                                    from.teach(on, b), more...);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)

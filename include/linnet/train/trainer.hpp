@@ -3,12 +3,14 @@
 /// Training: forward, backward, clipping, optimizer and repacking in one parallel region per step,
 /// in memory that is planned once.
 
+#include <array>
 #include <cmath>
 
 #include <linnet/model/buffers.hpp>
 #include <linnet/model/lesson.hpp>
 #include <linnet/train/adamw.hpp>
 #include <linnet/train/averages.hpp>
+#include <linnet/train/layer_skip.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -26,6 +28,8 @@ struct training {
   std::uint64_t seed = 0;  ///< of the dropout masks
   double average = 0.999;  ///< share of a running average that a step keeps (zoo D7)
   bad_step if_not_finite = bad_step::skip;
+  linnet::layer_dropout layer_dropout{};  ///< off
+  linnet::early_exits early_exits{};      ///< none but the last; for decoders
 };
 
 /// How far a trainer is. With its blocks of memory, see trainer::visit_state(), all that a run
@@ -109,6 +113,11 @@ class trainer {
     if (!(how.dropout >= 0 && how.dropout < 1))
       return linnet::error{errc::invalid, "trainer::open", "training.dropout", "0 <= dropout < 1",
                            std::to_string(how.dropout)};
+    if (auto fit = detail::acceptable("trainer::open", how.layer_dropout, how.early_exits); !fit)
+      return fit.error();
+    if (M::family != model_family::decoder && how.early_exits.scale > 0)
+      return linnet::error{errc::invalid, "trainer::open", "training.early_exits.scale",
+                           "0 for an encoder-decoder", std::to_string(how.early_exits.scale)};
     if (!w.valid())
       return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
     trainer t(w, l, optimizer, how);
@@ -261,9 +270,18 @@ class trainer {
   template <class Lesson>
   loss_sum add_gradients(const ops::machine& on, const batch& b, Lesson& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
-                          how_.dropout};
-    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
-                                  nullptr, how_.z_loss, from.teach(on, b));
+                          how_.dropout, how_.layer_dropout.at(progress_.steps)};
+    const auto loss = [&](const auto&... exits) {
+      return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
+                                    nullptr, how_.z_loss, from.teach(on, b), exits...);
+    };
+    if constexpr (M::family == model_family::decoder) {
+      std::array<double, static_cast<std::size_t>(M::shape.layers)> weights;
+      how_.early_exits.weights(progress_.steps, weights);
+      return loss(exit_calls{how_.early_exits.scale > 0 ? weights.data() : nullptr});
+    } else {
+      return loss();
+    }
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.

@@ -1,0 +1,153 @@
+#pragma once
+/// @file
+/// Self-speculative decoding: the first layers of a model draft several tokens, its other layers
+/// check them in one call (LayerSkip, Elhoushi et al. 2024, zoo C7).
+
+#include <linnet/generate/speculative.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Generates with a session of the decoder `M` alone. In a round the layers before `exit` run on
+/// the last known token and up to `drafts` tokens that the final norm and head draft from their
+/// output; then the other layers run once over what they have put out for all of these, and the
+/// drafts are judged as in `speculative`. Both halves use the session's one cache, and nothing is
+/// computed twice. The text follows the whole model's law; a greedy sampler gives its greedy text.
+/// It helps a model that was trained with early exits (train/layer_skip.hpp). All memory is taken
+/// by open().
+template <class M, class T = float>
+class self_speculative {
+  static_assert(M::family == model_family::decoder,
+                "linnet::self_speculative: the model must be a decoder");
+  static_assert(M::rewinds,
+                "linnet::self_speculative: rejected tokens must be taken back, which the model's "
+                "kind of attention cannot do");
+
+ public:
+  /// Speculation in this session, which must outlive it, with drafts from the first `exit` layers,
+  /// `drafts` at a time. Errors: errc::invalid (exit outside 1 to the model's layers, drafts below
+  /// 1, or not below the session's limits.logits), errc::out_of_memory.
+  static result<self_speculative> open(session<M, T>& s, index exit, index drafts) {
+    const auto refuse = [](const char* field, const std::string& rule, index got) {
+      return linnet::error{errc::invalid, "self_speculative::open", field, rule,
+                           std::to_string(got)};
+    };
+    if (exit < 1 || exit > layers)
+      return refuse("exit", "1 to the model's layers, " + std::to_string(layers), exit);
+    const index most = s.planned().logits - 1;
+    if (drafts < 1 || drafts > most)
+      return refuse("drafts", "1 to the session's limits.logits - 1, " + std::to_string(most),
+                    drafts);
+    self_speculative made(s, exit, drafts);
+    const index bytes = footprint(s.planned(), drafts);
+    made.own_ = memory_block(bytes);
+    if (!made.own_.data()) return detail::out_of_memory("self_speculative::open", bytes);
+    arena a(made.own_.data(), bytes);
+    made.at_ = place(a, s.planned(), drafts);
+    return made;
+  }
+  /// Exact bytes that it allocates for a session with these limits.
+  static constexpr index footprint(const limits& l, index drafts) {
+    arena counter;
+    (void)place(counter, l, drafts);
+    return counter.peak();
+  }
+
+  /// Like session::generate(), with a sampler that tells its law (see `greedy`). The whole model
+  /// reads the prompt and gives the first token; rounds give the others. Also ends where a paged
+  /// cache has no block left.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
+    counts_ = {};
+    if (!begin(tokens, choose)) return 0;
+    for (index n = 0, next = known_ - 1;;) {
+      for (; next < known_; ++next) {
+        const token t = at_.drafts.text[next];
+        if (g.stops(t)) return n;
+        ++n;
+        if (!detail::goes_on(emit, t)) return n;
+      }
+      if (n == g.tokens || session_->position() >= session_->capacity()) return n;
+      if (!round(choose, g, g.tokens > 0 ? g.tokens - n : session_->capacity())) return n;
+    }
+  }
+  /// Of the text that is being or was generated last; its first token is not counted.
+  const draft_counts& counts() const { return counts_; }
+
+ private:
+  static constexpr index layers = M::shape.layers, vocabulary = M::vocabulary, d = M::d;
+  struct buffers {
+    detail::draft_buffers drafts{};
+    T* streams = nullptr;  ///< [drafts + 1, d] that enter layer `exit`
+  };
+  static constexpr buffers place(arena& a, const limits& l, index drafts) {
+    buffers made;
+    made.drafts =
+        detail::draft_buffers::place(a, session<M, T>::capacity_for(l), vocabulary, drafts);
+    made.streams = a.take<T>((drafts + 1) * d);
+    return made;
+  }
+
+  self_speculative(session<M, T>& s, index exit, index drafts)
+      : session_(&s), exit_(exit), drafts_(drafts) {}
+
+  /// Reads the prompt and chooses the first token: known, but not fed yet.
+  template <class Sampler>
+  bool begin(std::span<const token> tokens, Sampler& choose) {
+    session_->exit_after(layers);
+    const std::span<T> logits = session_->read(tokens);
+    if (logits.empty()) return false;
+    std::copy(tokens.begin(), tokens.end(), at_.drafts.text);
+    known_ = std::ssize(tokens) + 1;
+    at_.drafts.judge(choose, logits, vocabulary, known_ - 1, 0);
+    return true;
+  }
+
+  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`. False, and nothing
+  /// decided, where the cache has no room.
+  template <class Sampler>
+  bool round(Sampler& choose, const generation& g, index most) {
+    session<M, T>& s = *session_;
+    const index start = s.position(), room = s.capacity() - start - 1;
+    const index wanted = (std::min)({drafts_, room, most - 1});
+    const auto unread = [&](index i, index n) {  // tokens from number i of this round on
+      return at_.drafts.first(start + i + n).last(static_cast<std::size_t>(n));
+    };
+    index drafted = 0;
+    for (;; ++drafted) {
+      // The last draft needs no successor, but the other layers need its stream.
+      const bool more =
+          drafted < wanted && (drafted == 0 || !g.stops(at_.drafts.text[start + drafted]));
+      const auto logits = s.advance(unread(drafted, 1), 1, {}, false, {0, exit_, more});
+      if (logits.empty()) {
+        s.truncate(start);
+        return false;
+      }
+      std::copy_n(s.work_.work.out, d, at_.streams + drafted * d);
+      if (!more) break;
+      at_.drafts.propose(choose, logits, drafted, known_ + drafted);
+    }
+    // The other layers have not read these tokens yet, nor has anything been overwritten.
+    s.past_[0] = start;
+    std::copy_n(at_.streams, (drafted + 1) * d, s.work_.work.embedded);
+    const auto rows = s.advance(unread(0, drafted + 1), 1, {}, true, {exit_, layers});
+    const index accepted = at_.drafts.judge(choose, rows, vocabulary, known_, drafted);
+
+    s.truncate(known_ + accepted);
+    known_ += accepted + 1;
+    counts_.rounds += 1;
+    counts_.drafted += drafted;
+    counts_.accepted += accepted;
+    counts_.tokens += accepted + 1;
+    return true;
+  }
+
+  session<M, T>* session_;
+  index exit_, drafts_;
+  memory_block own_;
+  buffers at_{};
+  index known_ = 0;  ///< tokens of the text; the last is not fed yet
+  draft_counts counts_{};
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,83 @@
+#pragma once
+/// @file
+/// LayerSkip's training recipe (Elhoushi et al. 2024, zoo C7): layers are dropped, the later the
+/// likelier, and early exits learn to answer too, so that a model can stop early or draft for
+/// itself (generate/self_speculative.hpp).
+
+#include <cmath>
+#include <span>
+#include <string>
+
+#include <linnet/core/result.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Layer dropout in training: a sample skips layer l of L (attention and feed-forward together)
+/// with probability S(t) D(l) rate, D(l) = 2^(l / (L - 1)) - 1, drawn once per sample and layer.
+/// Nothing is rescaled.
+struct layer_dropout {
+  double rate = 0;  ///< of the last layer (p_max; the paper .1 to .2); 0 turns it off
+  index steps = 0;  ///< T of a training from scratch: S(t) = 2^(t / (T - 1)) - 1 rises from 0 to 1
+                    ///< over so many steps; 0 for continued training: S = 1
+
+  /// S(t) rate at optimizer step `t`, counted from 0.
+  double at(index t) const {
+    if (steps <= 1 || t >= steps - 1) return rate;
+    return rate * (std::exp2(static_cast<double>(t) / static_cast<double>(steps - 1)) - 1);
+  }
+};
+
+/// Losses of early exits in training: the loss becomes J = sum_l e~(l) CE(g(x_{l+1})), with x_{l+1}
+/// the stream after layer l, g the model's final norm and head, and e~(l) the normalised C(t, l)
+/// e(l):
+/// e(l) = scale (0 + 1 + ... + l) before the last layer, e(L-1) = (L-1) + scale (0 + ... + (L-2)).
+/// The curriculum C enables exits step by step; the last one always is. The exit after the first
+/// layer has no weight (e(0) = 0). With a lesson or z-loss each exit has its loss instead of the
+/// cross-entropy. Trainers report J as their loss, evaluate() the last exit's.
+struct early_exits {
+  double scale = 0;    ///< e_s in [0, 1] (the paper .1 to .2, fine-tuning 1); 0 is plain training
+  index rotation = 1;  ///< R: only every R-th exit in a step, the next ones in the next step
+  index steps = 0;     ///< T: exits are enabled from the last to the first, one more every
+                       ///< T / (2 L) steps; 0 for all from the start
+
+  /// Whether the curriculum enables exit `l` of `layers` at optimizer step `t`, counted from 0.
+  constexpr bool enabled(index t, index l, index layers) const {
+    if (l + 1 == layers) return true;
+    return l % rotation == t % rotation && 2 * layers * t >= steps * (layers - 1 - l);
+  }
+  /// The weights e~ of all exits [layers] at optimizer step `t`. They add up to 1.
+  void weights(index t, std::span<double> out) const {
+    const index layers = std::ssize(out);
+    double sum = 0;
+    for (index l = 0; l < layers; ++l) {
+      const bool last = l + 1 == layers;
+      const auto before = static_cast<double>(last ? (l - 1) * l / 2 : l * (l + 1) / 2);
+      const double raw = scale * before + (last ? static_cast<double>(l) : 0);
+      sum += out[static_cast<std::size_t>(l)] = enabled(t, l, layers) ? raw : 0;
+    }
+    for (double& e : out) e = layers == 1 ? 1 : e / sum;
+  }
+};
+
+namespace detail {
+/// An error for settings that make no sense, or nothing.
+inline result<void> acceptable(const char* where, const layer_dropout& drop,
+                               const early_exits& exits) {
+  const auto refuse = [&](const char* field, const char* rule, const std::string& got) {
+    return linnet::error{errc::invalid, where, field, rule, got};
+  };
+  if (!(drop.rate >= 0 && drop.rate < 1))
+    return refuse("training.layer_dropout.rate", "0 <= rate < 1", std::to_string(drop.rate));
+  if (drop.steps < 0)
+    return refuse("training.layer_dropout.steps", "0 or more", std::to_string(drop.steps));
+  if (!(exits.scale >= 0 && exits.scale <= 1))
+    return refuse("training.early_exits.scale", "0 <= scale <= 1", std::to_string(exits.scale));
+  if (exits.rotation < 1)
+    return refuse("training.early_exits.rotation", "at least 1", std::to_string(exits.rotation));
+  if (exits.steps < 0)
+    return refuse("training.early_exits.steps", "0 or more", std::to_string(exits.steps));
+  return {};
+}
+}  // namespace detail
+
+LINNET_NAMESPACE_END
