@@ -63,25 +63,29 @@ BOOST_AUTO_TEST_CASE(rows) {
   }
 }
 
-// Of 30 pauses among 131 tokens, 101 of which remain, each place but the first has one in 30/130 of
-// the rows, and neighbours do as independently as drawing without replacement allows.
+// Of `count` pauses among all places but the first, each place has one as often as any other, and
+// neighbours do as independently as drawing without replacement allows.
 BOOST_AUTO_TEST_CASE(places) {
-  constexpr index rows = 20000;
-  const auto text = counting(101);
-  std::vector<index> at_place(101), both(100);
-  for (index n = 0; n < rows; ++n) {
-    const row r = inserted({-7, 0.3}, text, 6, static_cast<std::uint64_t>(n));
-    for (index i = 0; i < 100; ++i) {
-      at_place[at(i + 1)] += r.labels[at(i)] == ln::ignored;
-      both[at(i)] += i > 0 && r.labels[at(i)] == ln::ignored && r.labels[at(i - 1)] == ln::ignored;
+  constexpr double rows = 20000;
+  for (const index length : {5, 100}) {
+    const ln::pausing how{-7, 0.4};
+    const auto text = counting(length + 1);
+    std::vector<index> at_place(at(length)), both(at(length));
+    for (std::uint64_t n = 0; n < rows; ++n) {
+      const row r = inserted(how, text, 6, n);
+      for (std::size_t i = 0; i < at(length); ++i) {
+        at_place[i] += r.labels[i] == ln::ignored;
+        both[i] += i > 0 && r.labels[i] == ln::ignored && r.labels[i - 1] == ln::ignored;
+      }
+    }
+    const auto count = double(how.count(length)), all = double(length) + count;
+    const double p = count / all, pair = p * (count - 1) / (all - 1);
+    for (std::size_t i = 0; i < at(length); ++i) {
+      BOOST_TEST(distance_of(at_place[i], rows * p) < 5 * std::sqrt(rows * p * (1 - p)), i);
+      if (i > 0)
+        BOOST_TEST(distance_of(both[i], rows * pair) < 5 * std::sqrt(rows * pair * (1 - pair)), i);
     }
   }
-  const double p = 30.0 / 130, pair = p * 29 / 129;
-  BOOST_TEST(at_place[0] == 0);
-  for (index i = 1; i <= 100; ++i)
-    BOOST_TEST(distance_of(at_place[at(i)], rows * p) < 5 * std::sqrt(rows * p * (1 - p)), i);
-  for (index i = 1; i < 100; ++i)
-    BOOST_TEST(distance_of(both[at(i)], rows * pair) < 5 * std::sqrt(rows * pair * (1 - pair)), i);
 }
 
 BOOST_AUTO_TEST_CASE(pure_function) {

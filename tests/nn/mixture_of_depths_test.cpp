@@ -34,7 +34,7 @@ static_assert(routed<0.125>::share(8) == 1 && routed<0.125>::share(9) == 2 &&
               routed<0.125>::share(0) == 0);
 static_assert(routed<0.07>::share(100) == 7 && routed<0.1>::share(10) == 1 &&
               routed<0.1>::share(11) == 2 && routed<1.0>::share(7) == 7 &&
-              routed<1e-6>::share(7) == 1);
+              routed<1e-12>::share(7) == 1);
 
 using numbers = std::vector<double>;
 

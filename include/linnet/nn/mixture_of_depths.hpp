@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <string>
 
 #include <linnet/config/shapes.hpp>
@@ -46,9 +47,11 @@ struct routed_block {
 
   /// How many of `tokens` tokens are chosen in training: the share, rounded up.
   static constexpr index share(index tokens) {
+    // A product such as 0.07 * 100 may come out a little above the whole number that it is.
     const double exact = Capacity.value * static_cast<double>(tokens) - 1e-9;
     const auto whole = static_cast<index>(exact);
-    return (std::min)(tokens, whole + (exact > static_cast<double>(whole)));
+    const index count = whole + (exact > static_cast<double>(whole));
+    return (std::min)(tokens, (std::max)(count, index{1}));
   }
 
   template <class Form>
@@ -226,6 +229,7 @@ struct routed_block {
     linnet::copy_state<Block, T>(c.block, from, to, chosen);
   }
 
+  /// Of a call in training; what enters by itself is expected to be as many.
   static constexpr index flops(const extents& e) {
     extents some = e;
     some.length = share(e.length);
@@ -326,7 +330,8 @@ struct all : policy {
 /// and on into x. Or By is a predictor, two linear maps with a SiLU between them, of hidden width
 /// d_model / 4, trained by the same cross-entropy on x as it is: then its gradient goes no further
 /// and the language model learns as if it were not there (but for clipping, which sees its
-/// gradient too). Losses that trainers and evaluators report are those of the language model alone.
+/// gradient too). Losses that trainers and evaluators report are those of the language model alone;
+/// so check_model_gradients() wants a Weight of 0.
 ///
 /// In a decoder's batch every token counts, those without a label too. A routed block keeps keys
 /// and values of its chosen tokens alone, so what a sequence has differs from block to block;
