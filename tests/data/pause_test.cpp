@@ -66,12 +66,13 @@ BOOST_AUTO_TEST_CASE(rows) {
 // Of `count` pauses among all places but the first, each place has one as often as any other, and
 // neighbours do as independently as drawing without replacement allows.
 BOOST_AUTO_TEST_CASE(places) {
-  constexpr double rows = 20000;
+  constexpr std::uint64_t draws = 20000;
+  constexpr double rows = draws;
   for (const index length : {5, 100}) {
     const ln::pausing how{-7, 0.4};
     const auto text = counting(length + 1);
     std::vector<index> at_place(at(length)), both(at(length));
-    for (std::uint64_t n = 0; n < rows; ++n) {
+    for (std::uint64_t n = 0; n < draws; ++n) {
       const row r = inserted(how, text, 6, n);
       for (std::size_t i = 0; i < at(length); ++i) {
         at_place[i] += r.labels[i] == ln::ignored;
