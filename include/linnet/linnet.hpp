@@ -6,6 +6,7 @@
 
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>
+#include <linnet/data/pause.hpp>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true

@@ -19,6 +19,7 @@ using rwkv4 = ln::rwkv4<tiny_rwkv7_shape>;
 using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
 using hashed = ln::decoder<tiny_decoder_shape, ln::attention::lsh<2, 2>>;
 using routed = ln::decoder<tiny_decoder_shape, ln::attention::routing<3, 2>>;
+using mixture = ln::decoder<tiny_decoder_shape, ln::depths::mixture<0.5>>;
 using window = ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<3>>;
 
 /// Random calls on a batch, each result compared with the same text read anew.
@@ -175,6 +176,7 @@ BOOST_AUTO_TEST_CASE(forks_of_groups) {
   random_calls<hashed, 24>().run();
   random_calls<routed, 24>().run();
 }
+BOOST_AUTO_TEST_CASE(forks_of_chosen_tokens) { random_calls<mixture, 24>().run(); }
 BOOST_AUTO_TEST_CASE(forks_of_rings) { random_calls<window, 90, 3>().run(); }
 
 BOOST_AUTO_TEST_CASE(logits_of_every_token) {

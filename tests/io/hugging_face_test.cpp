@@ -164,6 +164,7 @@ BOOST_AUTO_TEST_CASE(names_in_both_directions) {
                 ln::hf_kind::none);
   static_assert(ln::hf_kind_of<ln::zoo::gpt2_small>() == ln::hf_kind::gpt2);
   static_assert(ln::hf_kind_of<ln::zoo::stlm_50m>() == ln::hf_kind::llama);
+  static_assert(ln::hf_kind_of<ln::zoo::stlm_50m_mod>() == ln::hf_kind::none);
 }
 
 BOOST_AUTO_TEST_CASE(t5_aliases) {

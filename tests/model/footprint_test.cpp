@@ -22,6 +22,8 @@ namespace {
 using t5 = ln::t5<tiny_t5_shape, ln::ffn::reparam<2, 1.5>>;
 using decoder = ln::decoder<tiny_decoder_shape, ln::bias::all>;
 using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
+using mixture =
+    ln::decoder<tiny_decoder_shape, ln::depths::mixture<0.5, 2, ln::depths::decision::predictor>>;
 using t5_int8 = ln::quantized<ln::collapsed<t5>, ln::storage::int8>;
 
 template <class M>
@@ -148,6 +150,12 @@ BOOST_AUTO_TEST_CASE(allocations_are_the_footprint) {
   ln::initialize(recurrent, ln::seed{1});
   const auto r = ln::pack(recurrent);
   check_footprint<ln::session<rwkv7>>(r, 1);
+  ln::weights<mixture> routed;
+  ln::initialize(routed, ln::seed{1});
+  const auto m = ln::pack(routed);
+  check_footprint<ln::session<mixture>>(m, 1);
+  check_footprint<ln::evaluator<mixture>>(m, 1);
+  check_footprint<ln::trainer<mixture>>(routed, 5);
   BOOST_TEST(heap_use_of([] { ln::weights<t5>(); }).bytes ==
              ln::round_up(ln::weights<t5>::bytes(), 64));
   BOOST_TEST(heap_use_of([] { ln::packed<t5_int8>(); }).bytes ==
@@ -183,6 +191,7 @@ BOOST_AUTO_TEST_CASE(training_is_silent) {
   check_training<decoder, float>(2);
   check_training<ln::rwkv4<tiny_decoder_shape>, float>(2);
   check_training<rwkv7, float>(2);
+  check_training<mixture, float>(2);
 }
 
 // Lessons allocate their footprint, and steps with them nothing.
@@ -250,6 +259,10 @@ BOOST_AUTO_TEST_CASE(decoding_is_silent) {
   ln::initialize(recurrent, ln::seed{1});
   const auto r = ln::pack(recurrent);
   check_decoding<rwkv7>(r, 2);
+  ln::weights<mixture> routed;
+  ln::initialize(routed, ln::seed{1});
+  const auto m = ln::pack(routed);
+  check_decoding<mixture>(m, 2);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

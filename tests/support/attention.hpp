@@ -18,6 +18,7 @@ struct attention_run {
   std::vector<T> x, y, dy, dx, bias, d_bias, rope;
   ln::dropout_key dropout{};
   index layer = 0;  ///< number in a stack
+  bool training = true;
 
   /// `heads_` of a relative bias, `d_kv` of rotary positions, or 0.
   attention_run(index batch_, index length_, std::vector<index> lengths_ = {}, index heads_ = 0,
@@ -64,7 +65,7 @@ struct attention_run {
     e.batch = batch;
     e.length = length;
     e.threads = threads;
-    e.training = true;
+    e.training = training;
     ln::detail::lone_buffers<Layer, T> buffers(e);
     ln::detail::tensor_block<Layer, ln::form::kernel<T, S>> p;
     ln::detail::pack_tree<Layer>({}, weights, p);

@@ -145,6 +145,7 @@ std::vector<fact> facts_of() {
     if constexpr (M::rotary) number("rope_theta", shape.rope_theta);
     text("ffn", ffn_facts<typename M::ffn>::name());
     text("attention", M::attention::name());
+    if constexpr (M::depths::routes) text("depths", M::depths::name());
   }
   text("norm", norm_name<typename M::norm>());
   text("head", M::tied ? "tied" : "untied");

@@ -42,6 +42,7 @@ constexpr llama2c_shape llama2c_shape_of() {
     static_assert(std::is_same_v<typename M::norm, norm::rms> &&
                       std::is_same_v<typename M::ffn, ffn::swiglu> &&
                       std::is_same_v<typename M::attention, attention::full> && !M::biased &&
+                      !M::depths::routes &&
                       (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>),
                   "linnet: llama2.c checkpoints hold Llama models: norm::rms, ffn::swiglu, "
                   "attention::full, position::rope, "

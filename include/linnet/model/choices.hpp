@@ -7,6 +7,7 @@
 #include <linnet/nn/attention/window.hpp>
 #include <linnet/nn/combinators.hpp>
 #include <linnet/nn/ffn.hpp>
+#include <linnet/nn/mixture_of_depths.hpp>
 #include <linnet/nn/norm.hpp>
 #include <linnet/nn/policies.hpp>
 
@@ -71,7 +72,7 @@ inline constexpr bool known_policy =
     std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
     std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
     std::is_base_of_v<storage::policy, P> || std::is_base_of_v<activation::policy, P> ||
-    std::is_base_of_v<kv::policy, P>;
+    std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P>;
 
 /// Words for a wrong list; true when it is right.
 template <class... Ps>
@@ -86,6 +87,7 @@ constexpr bool policies_fit() {
   static_assert(times<bias::policy, Ps...> <= 1, "linnet: two bias:: policies; give one");
   static_assert(times<storage::policy, Ps...> <= 1, "linnet: two storage types; give one");
   static_assert(times<kv::policy, Ps...> <= 1, "linnet: two kv:: policies; give one");
+  static_assert(times<depths::policy, Ps...> <= 1, "linnet: two depths:: policies; give one");
   static_assert(times<activation::policy, Ps...> <= 1,
                 "linnet: two activation:: policies; give one");
   return true;

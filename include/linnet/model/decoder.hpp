@@ -27,6 +27,7 @@ struct decoder_model {
   using Norm = typename Choices::template of<linnet::norm::policy>;
   using Position = typename Choices::template of<linnet::position::policy>;
   using Bias = typename Choices::template of<linnet::bias::policy>;
+  using Depths = typename Choices::template of<linnet::depths::policy>;
 
  public:
   static_assert(Shape.valid(),
@@ -36,6 +37,10 @@ struct decoder_model {
 
   static_assert(Attention::causal,
                 "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
+
+  static_assert(!Depths::routes || (Attention::subsets && Ffn::rewinds),
+                "linnet::decoder: depths::mixture asks for attention and a feed-forward that work "
+                "on any subset of the tokens, such as attention::full");
 
   static constexpr model_family family = model_family::decoder;
   static constexpr decoder_shape shape = Shape;
@@ -52,6 +57,7 @@ struct decoder_model {
   using attention = Attention;
   using norm = Norm;
   using position = Position;
+  using depths = Depths;
   using storage = typename Choices::template of<linnet::storage::policy>;
   using cache = typename Choices::template of<linnet::kv::policy>;
   using batch = decoder_batch;
@@ -93,9 +99,10 @@ struct decoder_model {
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, Shape.d_ff, biased, eps>::type;
-  using blocks =
-      typename detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>,
-                                Shape.layers, Attention::first_differs>::type;
+  using blocks = typename Depths::template stack<
+      detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>, Shape.layers,
+                       Attention::first_differs>,
+      block_with<self>, Shape.layers, rotary ? self.d_kv : 0>;
 
   template <class Form>
   struct params {
@@ -450,7 +457,7 @@ struct make_decoder {
               pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
               pick<position::policy, position::rope, Ps...>, pick<tie::policy, tie::tied, Ps...>,
               pick<bias::policy, bias::none, Ps...>, typename pick_storage<Ps...>::type,
-              pick<kv::policy, kv::exact, Ps...>>>;
+              pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>>>;
 };
 }  // namespace detail
 

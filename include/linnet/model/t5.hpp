@@ -472,6 +472,9 @@ struct make_t5 {
       "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
   static_assert((!std::is_base_of_v<bias::all, Ps> && ...),
                 "linnet::t5: T5 has no biases; bias::all is for decoder<>");
+  static_assert((!std::is_base_of_v<depths::policy, Ps> && ...),
+                "linnet::t5: every token goes through every block; depths:: policies are for "
+                "decoder<>");
   static_assert(policies_fit<Ps...>());
   using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,

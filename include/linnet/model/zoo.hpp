@@ -127,6 +127,10 @@ using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    
 using stlm_10m = decoder<shapes::stlm_10m>;    ///< within 5% of 10M
 using stlm_50m = decoder<shapes::stlm_50m>;    ///< 55,888,896, the published baseline
 using stlm_100m = decoder<shapes::stlm_100m>;  ///< within 5% of 100M
+using stlm_10m_mod =
+    decoder<shapes::stlm_10m, depths::mixture<>>;  ///< 9,977,728, nine blocks routed
+using stlm_50m_mod =
+    decoder<shapes::stlm_50m, depths::mixture<>>;  ///< 55,891,456, five blocks routed
 using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh,
                            bias::all>;             ///< 124,439,808
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
@@ -147,6 +151,8 @@ static_assert(t5_small_kv32::parameters() == 51'069'440);
 static_assert(t5_v1_1_small::parameters() == 76'961'152);
 static_assert(t5_v1_1_base::parameters() == 247'577'856);
 static_assert(stlm_50m::parameters() == 55'888'896);
+static_assert(stlm_10m_mod::parameters() == 9'977'728);
+static_assert(stlm_50m_mod::parameters() == 55'891'456);
 static_assert(gpt2_small::parameters() == 124'439'808);
 static_assert(stories260k::parameters() == 260'032);
 static_assert(tinyllama_1_1b::parameters() == 1'100'048'384);

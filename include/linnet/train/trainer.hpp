@@ -183,7 +183,8 @@ class trainer {
     finish();
   }
   /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
-  /// [rows, vocabulary] of them.
+  /// [rows, vocabulary] of them. A mixture of depths looks ahead here as it does in training (see
+  /// depths::mixture); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;

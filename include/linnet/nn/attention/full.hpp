@@ -243,7 +243,7 @@ namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
-  static constexpr bool rewinds = true;
+  static constexpr bool rewinds = true, subsets = true;
   static std::string name() { return "full"; }
   template <attention_shape A>
   using layer =
@@ -255,7 +255,7 @@ struct full : policy {
 /// earlier ones too; behind it tokens see what came before (Raffel et al. 2020, "prefix LM").
 /// decoder_batch::prefixes tells its length; a session takes the tokens of the first feed() for it.
 struct prefix : full {
-  static constexpr bool takes_prefix = true;
+  static constexpr bool takes_prefix = true, subsets = false;
   static std::string name() { return "prefix"; }
 };
 

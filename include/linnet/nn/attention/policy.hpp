@@ -45,6 +45,8 @@ struct policy {
   static constexpr bool forgets = false;         ///< a cache keeps only what later tokens will see
   static constexpr bool foresees = false;        ///< later tokens decide which earlier ones meet,
                                                  ///< but in sessions, where they are unknown
+  static constexpr bool subsets = false;         ///< works on any subset of the tokens, with the
+                                                 ///< angles and the past that the context gives
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
   static constexpr index slots = 0;              ///< positions that it needs whatever the length
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any

@@ -1,0 +1,88 @@
+#pragma once
+/// @file
+/// Pause tokens (Goyal et al. 2023, arXiv:2310.02226; zoo C8): one token more, which gives a model
+/// time to compute before it has to answer.
+///
+/// The pause is an id behind those of the text, so the model's shape has a vocabulary of one more.
+/// It is learned as an input alone, never as a target. To generate, put pauses behind the prompt,
+/// and let none be chosen:
+///
+///     prompt.insert(prompt.end(), 10, pause);
+///     ln::processed choose(ln::greedy{}, [](std::span<float> l) { l[pause] = -1e30f; });
+///     session.generate(prompt, choose, emit);
+///
+/// What the model says before the last pause is never looked at. As many pauses as in fine-tuning:
+/// a model that was tuned with them does badly without.
+
+#include <algorithm>
+#include <span>
+
+#include <linnet/core/random.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Pauses in the texts of pre-training.
+struct pausing {
+  token pause = 0;     ///< the id
+  double share = 0.1;  ///< pauses to put among `length` tokens, as a part of `length`; 0 to 1
+
+  /// Pauses to put among `length` tokens, halves away from zero.
+  constexpr index count(index length) const {
+    return static_cast<index>(share * static_cast<double>(length) + 0.5);
+  }
+};
+
+/// One row of pre-training, as a pure function of (key, number). text[length + 1] gets
+/// how.count(length) pauses, at places of which every choice is as likely, but none in front of the
+/// first token, and is cut to length + 1 tokens again: the first `length` are the inputs tokens
+/// [length], and the ones that follow each are labels[length], a pause among them `ignored`. A
+/// pause whose next token is one of the text does have a label. Allocates nothing. Returns how many
+/// tokens of the text are inputs, so that the next row may go on there; 0, and nothing done, if
+/// sizes do not fit or the share is not between 0 and 1.
+inline index insert_pauses(const pausing& how, std::span<const token> text, seed key,
+                           std::uint64_t number, std::span<token> tokens, std::span<token> labels) {
+  const index length = std::ssize(tokens);
+  if (length < 1 || length > (index{1} << 30) || std::ssize(labels) != length ||
+      std::ssize(text) != length + 1 || !(how.share >= 0 && how.share <= 1))
+    return 0;
+  random_stream random(key, number);
+  index left = how.count(length), read = 1;  // pauses to place, tokens of the text placed
+  for (index i = 0; i < length; ++i) {
+    // Of the places behind this one, `left` are pauses, any of them.
+    const auto places = static_cast<std::uint32_t>(length + 1 - read + left);
+    const bool pause = left > 0 && static_cast<index>(random.below(places)) < left;
+    const token next = pause ? how.pause : text[static_cast<std::size_t>(read)];
+    left -= pause;
+    read += !pause;
+    const auto here = static_cast<std::size_t>(i);
+    labels[here] = next == how.pause ? ignored : next;
+    if (i + 1 < length)
+      tokens[here + 1] = next;
+    else
+      read -= !pause;  // the last label is not an input
+  }
+  tokens[0] = text[0];
+  return read;
+}
+
+/// One row of fine-tuning: a prompt, `pauses` pauses and an answer, each token with the one that
+/// follows it as its label if that is of the answer, else `ignored`; what is left of the row is
+/// filled with pauses without a label. Allocates nothing. Returns how many inputs the example
+/// takes, one less than its tokens; 0, and nothing done, if prompt or answer is empty, or the row
+/// too short.
+inline index pause_before(std::span<const token> prompt, index pauses,
+                          std::span<const token> answer, token pause, std::span<token> tokens,
+                          std::span<token> labels) {
+  const index room = std::ssize(tokens), before = std::ssize(prompt) + pauses;
+  if (prompt.empty() || answer.empty() || pauses < 0 || pauses > room ||
+      before + std::ssize(answer) - 1 > room || std::ssize(labels) != room)
+    return 0;
+  std::copy(prompt.begin(), prompt.end(), tokens.begin());
+  std::fill(tokens.begin() + std::ssize(prompt), tokens.end(), pause);
+  std::copy(answer.begin(), answer.end() - 1, tokens.begin() + before);
+  std::fill(labels.begin(), labels.end(), ignored);
+  std::copy(answer.begin(), answer.end(), labels.begin() + before - 1);
+  return before + std::ssize(answer) - 1;
+}
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,119 @@
+#pragma once
+/// @file
+/// A stack of two types of layers that take turns.
+
+#include <linnet/nn/combinators.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// `N` layers after each other like those of a repeat, every `Every`-th of which is an `Other`: of
+/// Every = 2 the second, the fourth, and so on. All are numbered by their place in the stack.
+template <class Layer, class Other, index N, index Every>
+struct alternate {
+  static_assert(Layer::in == Layer::out && Other::in == Layer::in && Other::out == Layer::in,
+                "linnet::alternate: the layers must keep the width of the stream");
+  static_assert(Every >= 1 && Every <= N,
+                "linnet::alternate: none of the layers would be the other one");
+  static constexpr index in = Layer::in, out = Layer::in;
+  static constexpr auto count = static_cast<std::size_t>(N),
+                        other_count = static_cast<std::size_t>(N / Every);
+
+  template <class Form>
+  struct params {
+    std::array<typename Layer::template params<Form>, count - other_count> layers{};
+    std::array<typename Other::template params<Form>, other_count> others{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    for (std::size_t l = 0; l < count; ++l)
+      take(
+          l,
+          [&](auto layer, auto&... item) {
+            decltype(layer)::type::visit(f, at.element(static_cast<index>(l), N), item...);
+          },
+          p...);
+  }
+
+  template <class T>
+  struct cache {
+    std::array<typename Layer::template cache<T>, count - other_count> layers{};
+    std::array<typename Other::template cache<T>, other_count> others{};
+    std::array<T*, count> stream{};  ///< output of each layer but the last
+    std::array<T*, 2> gradient{};    ///< of two neighbouring layers
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index size = e.rows() * in, mark = m.scratch.mark();
+    if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
+    for (std::size_t l = 0; l + 1 < count; ++l)
+      c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
+    for (std::size_t l = 0; l < count; ++l) {
+      const index kept = m.keep.mark();
+      take(
+          l, [&](auto layer, auto& item) { item = decltype(layer)::type::template plan<T>(m, e); },
+          c);
+      if (!e.training) m.keep.release(kept);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    for (std::size_t l = 0; l < count; ++l) {
+      const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
+      ctx.layer = static_cast<index>(l);
+      take(
+          l,
+          [&](auto layer, const auto& item, auto& buffers) {
+            decltype(layer)::type::template forward<T, S>(item, x, next, buffers, ctx);
+          },
+          p, c);
+      x = next;
+    }
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    for (std::size_t l = count; l-- > 0;) {
+      const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
+      const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
+      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
+      ctx.layer = static_cast<index>(l);
+      take(
+          l,
+          [&](auto layer, const auto& item, auto& gradient, auto& buffers) {
+            decltype(layer)::type::template backward<T, S>(item, gradient, input, dy, d_input,
+                                                           buffers, ctx);
+          },
+          p, dp, c);
+      dy = d_input;
+    }
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    for (auto& item : c.layers) linnet::copy_state<Layer, T>(item, from, to, part);
+    for (auto& item : c.others) linnet::copy_state<Other, T>(item, from, to, part);
+  }
+
+  static constexpr index flops(const extents& e) {
+    return (N - N / Every) * Layer::flops(e) + N / Every * Other::flops(e);
+  }
+
+ private:
+  /// f(type, items...) with the type of layer `l` and what each of `p` has for it.
+  template <class F, class... P>
+  static constexpr void take(std::size_t l, F&& f, P&... p) {
+    constexpr auto every = static_cast<std::size_t>(Every);
+    if (l % every == every - 1)
+      f(std::type_identity<Other>{}, p.others[l / every]...);
+    else
+      f(std::type_identity<Layer>{}, p.layers[l - l / every]...);
+  }
+};
+
+LINNET_NAMESPACE_END
