@@ -27,6 +27,8 @@ struct decoder_model {
   using Norm = typename Choices::template of<linnet::norm::policy>;
   using Position = typename Choices::template of<linnet::position::policy>;
   using Bias = typename Choices::template of<linnet::bias::policy>;
+  using Share = typename Choices::template of<linnet::share::policy>;
+  using Embedding = typename Choices::template of<linnet::embedding::policy>;
 
  public:
   static_assert(Shape.valid(),
@@ -36,6 +38,10 @@ struct decoder_model {
 
   static_assert(Attention::causal,
                 "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
+
+  static_assert(Share::maps.plain() || Attention::mappable,
+                "linnet::share::lora: this kind of attention's maps take no delta; those of full, "
+                "prefix, sliding_window and sinks do");
 
   static constexpr model_family family = model_family::decoder;
   static constexpr decoder_shape shape = Shape;
@@ -52,6 +58,8 @@ struct decoder_model {
   using attention = Attention;
   using norm = Norm;
   using position = Position;
+  using share = Share;
+  using embedding = Embedding;
   using storage = typename Choices::template of<linnet::storage::policy>;
   using cache = typename Choices::template of<linnet::kv::policy>;
   using batch = decoder_batch;
@@ -81,7 +89,8 @@ struct decoder_model {
                                         .causal = true,
                                         .bias = biased,
                                         .rope = Position::pairing,
-                                        .cache = cache::code};
+                                        .cache = cache::code,
+                                        .maps = Share::maps};
   using norm_layer = typename Norm::template layer<d, eps>;
   /// The attention layer of the first block.
   static constexpr attention_shape self_first = [] {
@@ -92,14 +101,21 @@ struct decoder_model {
   template <attention_shape A>
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
-      template make<d, Shape.d_ff, biased, eps>::type;
+      template make<d, Shape.d_ff, biased, eps, Share::maps>::type;
   using blocks =
       typename detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>,
-                                Shape.layers, Attention::first_differs>::type;
+                                Shape.layers, Attention::first_differs, Share>::type;
+  /// Width of the embedding's rows, and the map from there to the stream if they differ.
+  static constexpr index narrow = Embedding::width(d);
+  static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
+  using widening = linear<narrow, d>;
 
   template <class Form>
   struct params {
     typename Form::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<factorised, typename widening::template params<Form>,
+                                             std::nullptr_t>
+        projection{};
     [[no_unique_address]] std::conditional_t<
         embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
         embedding_norm{};
@@ -113,7 +129,9 @@ struct decoder_model {
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     f(at / "embedding" / "weight",
-      tensor_info{vocabulary, d, role::table, initial_deviation, embedding_start}, p.embedding...);
+      tensor_info{vocabulary, narrow, role::table, initial_deviation, embedding_start},
+      p.embedding...);
+    if constexpr (factorised) widening::visit(f, at / "embedding" / "projection", p.projection...);
     if constexpr (embedding_normed)
       norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
     if constexpr (learned)
@@ -130,6 +148,8 @@ struct decoder_model {
       f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
         p.head...);
   }
+  /// Width of what the head's matrix reads.
+  static constexpr index read_width = tied ? narrow : d;
   static constexpr double initial_deviation = 0.02;
   static constexpr double head_deviation =
       embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
@@ -141,14 +161,18 @@ struct decoder_model {
 
   /// Trainable parameters; shared ones count once.
   static constexpr index parameters() { return count_parameters<decoder_model>(); }
-  /// Parameters outside the embedding, the position table and an untied head.
+  /// Parameters outside the embedding (of a factorised one, outside both factors), the position
+  /// table and an untied head.
   static constexpr index non_embedding() {
-    return parameters() - vocabulary * d * (tied ? 1 : 2) - (learned ? context_length * d : 0);
+    return parameters() - vocabulary * narrow - (factorised ? narrow * d : 0) -
+           (tied ? 0 : vocabulary * d) - (learned ? context_length * d : 0);
   }
-  /// Floating-point operations of one forward call over [batch, length] tokens, head included.
+  /// Floating-point operations of one forward call over [batch, length] tokens, head included, and
+  /// the map of a factorised embedding.
   static constexpr index flops(index batch_size, index length) {
     const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
-    return blocks::flops(e) + norm_layer::flops(e) + 2 * e.rows() * d * vocabulary;
+    const index maps = factorised ? (tied ? 2 : 1) * widening::flops(e) : 0;
+    return blocks::flops(e) + norm_layer::flops(e) + maps + 2 * e.rows() * read_width * vocabulary;
   }
 
   /// Buffers of one session, evaluator or trainer.
@@ -158,6 +182,8 @@ struct decoder_model {
     typename norm_layer::template cache<T> norm{}, embedding_norm{};
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
+    T *narrow_in = nullptr, *narrow_out = nullptr;   ///< [rows, narrow] at the ends of a factorised
+    T* d_narrow = nullptr;                           ///< embedding
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
     T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
@@ -193,15 +219,22 @@ struct decoder_model {
     w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
     w.out = m.keep.take<T>(size);
     w.normed = m.keep.take<T>(size);
+    if constexpr (factorised) {
+      (void)widening::template plan<T>(m, e);
+      m.product(e.rows(), narrow, d, e);
+      w.narrow_in = m.keep.take<T>(e.rows() * narrow);
+      if (tied) w.narrow_out = m.keep.take<T>(e.rows() * narrow);
+      if (e.training) w.d_narrow = m.keep.take<T>(e.rows() * narrow);
+    }
     if (use == purpose::decoding) {
       if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
       w.last = m.keep.take<T>(e.batch * d);
-      m.product(e.batch * l.logits, d, vocabulary, e);
+      m.product(e.batch * l.logits, read_width, vocabulary, e);
       w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
     } else {
       w.losses = m.keep.take<double>(e.rows());
       w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
-      m.product(ops::head_rows(vocabulary), d, vocabulary, e);
+      m.product(ops::head_rows(vocabulary), read_width, vocabulary, e);
     }
     if (e.training) {
       w.d_embedded = m.keep.take<T>(size);
@@ -260,16 +293,23 @@ struct decoder_model {
     const index rows = ctx.rows();
     ops::head_call<T, S> head = read<T, S>(p, b, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
+    if (dp && narrow_head) ops::fill(on, rows * narrow, T(0), w.d_narrow);
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
-        head.dy = w.d_normed;
+        head.dy = narrow_head ? w.d_narrow : w.d_normed;
         head.d_table = head_gradient<T>(*dp);
       }
     const loss_sum sum = ops::head_loss(on, head, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
+        if constexpr (narrow_head) {
+          // z = P^T y: dy += P dz, dP += y dz^T.
+          ops::matmul(on, rows, d, narrow, w.d_narrow, p.projection.weight, w.d_normed,
+                      static_cast<const T*>(nullptr), true);
+          ops::matmul_dw(on, rows, d, narrow, w.normed, w.d_narrow, dp->projection.weight);
+        }
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_out.size(), T(0), w.d_out);
         norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows},
@@ -284,7 +324,14 @@ struct decoder_model {
                                               {w.looked_up, rows}, d_embedded,
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
-        ops::embed_backward(on, rows, d, b.tokens, w.d_looked_up, dp->embedding);
+        if constexpr (factorised) {
+          without_cache::cache<T> none;
+          ops::fill(on, rows * narrow, T(0), w.d_narrow);
+          widening::template backward<T, S>(p.projection, dp->projection, {w.narrow_in, rows},
+                                            {w.d_looked_up, rows}, {w.d_narrow, rows}, none, ctx);
+        }
+        ops::embed_backward(on, rows, narrow, b.tokens, factorised ? w.d_narrow : w.d_looked_up,
+                            dp->embedding);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
       }
@@ -317,7 +364,9 @@ struct decoder_model {
       on.threads.each(batch_size, [&](index i) {
         std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    ops::matmul(on, every ? ctx.rows() : batch_size, vocabulary, d, every ? w.normed : w.last,
+    const index read = every ? ctx.rows() : batch_size;
+    const T* const y = every ? w.normed : w.last;
+    ops::matmul(on, read, vocabulary, read_width, head_input<T, S>(p, read, y, w, on),
                 head_matrix<T, S>(p), w.logits);
   }
 
@@ -341,8 +390,24 @@ struct decoder_model {
   static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
                                    workspace<T>& w, context<T>& ctx) {
     forward<T, S>(p, b.tokens, w, ctx);
-    return {ctx.rows(), d,        vocabulary, w.normed, head_matrix<T, S>(p),
-            T(1),       b.labels, w.chunk,    w.losses};
+    const T* const y = head_input<T, S>(p, ctx.rows(), w.normed, w, ctx.on);
+    return {ctx.rows(), read_width, vocabulary, y,       head_matrix<T, S>(p),
+            T(1),       b.labels,   w.chunk,    w.losses};
+  }
+  /// Whether the head reads rows as narrow as the embedding's.
+  static constexpr bool narrow_head = factorised && tied;
+  /// What the head's matrix reads for rows y[rows, d].
+  template <class T, class S>
+  static const T* head_input([[maybe_unused]] const params<form::kernel<T, S>>& p,
+                             [[maybe_unused]] index rows, const T* y,
+                             [[maybe_unused]] workspace<T>& w,
+                             [[maybe_unused]] const ops::machine& on) {
+    if constexpr (narrow_head) {
+      ops::matmul_transposed(on, rows, d, narrow, y, p.projection.weight, w.narrow_out);
+      return w.narrow_out;
+    } else {
+      return y;
+    }
   }
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
@@ -376,7 +441,12 @@ struct decoder_model {
   static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
                       context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.looked_up);
+    ops::embed(ctx.on, rows, narrow, tokens, p.embedding, factorised ? w.narrow_in : w.looked_up);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      widening::template forward<T, S>(p.projection, {w.narrow_in, rows}, {w.looked_up, rows}, none,
+                                       ctx);
+    }
     if constexpr (rotary) rotary_angles(w, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
@@ -409,12 +479,14 @@ struct make_decoder {
               pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
               pick<position::policy, position::rope, Ps...>, pick<tie::policy, tie::tied, Ps...>,
               pick<bias::policy, bias::none, Ps...>, typename pick_storage<Ps...>::type,
-              pick<kv::policy, kv::exact, Ps...>>>;
+              pick<kv::policy, kv::exact, Ps...>, pick<share::policy, share::none, Ps...>,
+              pick<embedding::policy, embedding::full, Ps...>>>;
 };
 }  // namespace detail
 
 /// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
-/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
+/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, nothing shared,
+/// one embedding table, f32.
 template <decoder_shape Shape, class... Policies>
 using decoder = typename detail::make_decoder<Shape, Policies...>::type;
 

@@ -472,6 +472,9 @@ struct make_t5 {
       "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
   static_assert((!std::is_base_of_v<bias::all, Ps> && ...),
                 "linnet::t5: T5 has no biases; bias::all is for decoder<>");
+  static_assert(((!std::is_base_of_v<share::policy, Ps> &&
+                  !std::is_base_of_v<embedding::policy, Ps>)&&...),
+                "linnet::t5: share:: and embedding:: policies are for decoder<>");
   static_assert(policies_fit<Ps...>());
   using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,

@@ -236,15 +236,10 @@ struct residual {
   static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
 };
 
-/// `N` layers of one type after each other, each with its own parameters: one instantiation, one
-/// loop. They are numbered from `First`, as part of a stack of `All`.
-template <class Layer, index N, index First = 0, index All = First + N>
-struct repeat {
-  static_assert(Layer::in == Layer::out,
-                "linnet::repeat: the layer must keep the width of the stream");
-  static constexpr index in = Layer::in, out = Layer::out;
+/// The parameters of `N` layers that have nothing in common but their type.
+template <class Layer, index N, index First, index All>
+struct own_parameters {
   static constexpr auto count = static_cast<std::size_t>(N);
-
   template <class Form>
   struct params {
     std::array<typename Layer::template params<Form>, count> items{};
@@ -253,6 +248,29 @@ struct repeat {
   static constexpr void visit(F&& f, const path& at, P&... p) {
     for (std::size_t l = 0; l < count; ++l)
       Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
+  }
+  /// Those of layer `l`.
+  template <class P>
+  static auto& of(P& p, std::size_t l) {
+    return p.items[l];
+  }
+};
+
+/// `N` layers of one type after each other: one instantiation, one loop. They are numbered from
+/// `First`, as part of a stack of `All`. `Held` has their parameters: by default each its own.
+template <class Layer, index N, index First = 0, index All = First + N,
+          class Held = own_parameters<Layer, N, First, All>>
+struct repeat {
+  static_assert(Layer::in == Layer::out,
+                "linnet::repeat: the layer must keep the width of the stream");
+  static constexpr index in = Layer::in, out = Layer::out;
+  static constexpr auto count = static_cast<std::size_t>(N);
+
+  template <class Form>
+  using params = typename Held::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    Held::visit(f, at, p...);
   }
 
   template <class T>
@@ -284,7 +302,7 @@ struct repeat {
     for (std::size_t l = 0; l < count; ++l) {
       const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
       ctx.layer = First + static_cast<index>(l);
-      Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
+      Layer::template forward<T, S>(Held::of(p, l), x, next, c.items[l], ctx);
       x = next;
     }
   }
@@ -297,7 +315,9 @@ struct repeat {
       const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
       ctx.layer = First + static_cast<index>(l);
-      Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
+      auto&& gradients = Held::of(dp, l);
+      Layer::template backward<T, S>(Held::of(p, l), gradients, input, dy, d_input, c.items[l],
+                                     ctx);
       dy = d_input;
     }
   }
