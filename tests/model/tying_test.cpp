@@ -1,6 +1,8 @@
 // Parameters that blocks share, against the same model with nothing shared: the same function, and
 // gradients that are sums over the uses.
 
+#include <set>
+
 #include "support/scoring.hpp"
 
 namespace test {
@@ -31,7 +33,8 @@ template <class Block>
 tensor find(Block& block, const std::string& name) {
   tensor found;
   block.visit([&](const ln::path& at_path, const ln::tensor_info& info, auto& leaf) {
-    if (at_path.str() == name) found = {info.rows, info.columns, const_cast<double*>(values_of(leaf))};
+    if (at_path.str() == name)
+      found = {info.rows, info.columns, const_cast<double*>(values_of(leaf))};
   });
   return found;
 }
@@ -119,9 +122,8 @@ void check_against_apart() {
       BOOST_TEST(std::abs(got.x[i] - want.x[i]) <= 1e-12);
   }
   index entries = 0;
-  together.visit([&](const ln::path&, const ln::tensor_info& info, const auto&) {
-    entries += info.size();
-  });
+  together.visit(
+      [&](const ln::path&, const ln::tensor_info& info, const auto&) { entries += info.size(); });
   BOOST_TEST(entries == M::parameters());
 }
 
@@ -155,8 +157,8 @@ BOOST_AUTO_TEST_CASE(deltas) {
   ln::initialize(w, ln::seed{3});
   const tensor fresh = find(w, "blocks.1.ffn.up.lora_b.weight");
   BOOST_REQUIRE(fresh.x != nullptr);
-  BOOST_TEST(std::all_of(fresh.x, fresh.x + fresh.rows * fresh.columns,
-                         [](double b) { return b == 0; }));
+  BOOST_TEST(
+      std::all_of(fresh.x, fresh.x + fresh.rows * fresh.columns, [](double b) { return b == 0; }));
   BOOST_TEST(find(w, "blocks.1.ffn.up.lora_a.weight").x[1] != 0);
   const auto data = decoder_data<M>(3, 6);
 
@@ -176,6 +178,8 @@ BOOST_AUTO_TEST_CASE(deltas) {
   BOOST_TEST(distance(adapted, logits_of(ln::pack(same), data)) > 1e-2);
   BOOST_TEST(distance(adapted, logits_of(ln::pack(merged), data)) < 1e-12);
 
+  // The matrices of `merged` were rounded once more, which four layers enlarge.
+  constexpr double bound = 1e-11;
   const auto got = gradients_of(w);
   const auto g = gradients_of(merged);
   for (const std::string rest : {"attention.q.", "attention.k.", "attention.v.", "attention.o.",
@@ -186,7 +190,9 @@ BOOST_AUTO_TEST_CASE(deltas) {
       const tensor a = find(w, block + "lora_a.weight"), b = find(w, block + "lora_b.weight");
       const tensor da = find(got, block + "lora_a.weight"), db = find(got, block + "lora_b.weight");
       BOOST_REQUIRE((all.x && a.x && b.x && da.x && db.x));
-      double worst = 0;
+      double worst = 0, largest = 0;
+      for (index i = 0; i < all.rows * all.columns; ++i)
+        largest = (std::max)(largest, std::abs(all.x[i]));
       for (index r = 0; r < 2; ++r) {
         for (index i = 0; i < all.rows; ++i) {
           double sum = 0;
@@ -199,13 +205,13 @@ BOOST_AUTO_TEST_CASE(deltas) {
           worst = (std::max)(worst, std::abs(sum - da(r, j)));
         }
       }
-      BOOST_TEST(worst < 1e-12, block);
+      BOOST_TEST(worst <= bound * largest, block << worst / largest);
       // And the shared matrix has the sum.
       const tensor dw = find(got, "blocks.shared." + rest + "weight");
       double sum = 0;
       for (index use = 0; use < 4; ++use)
         sum += find(g, "blocks." + std::to_string(use) + '.' + rest + "weight").x[3];
-      BOOST_TEST(std::abs(dw.x[3] - sum) < 1e-12, block);
+      BOOST_TEST(std::abs(dw.x[3] - sum) <= bound * largest, block);
     }
 }
 

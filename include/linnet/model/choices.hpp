@@ -6,6 +6,7 @@
 
 #include <linnet/nn/attention/window.hpp>
 #include <linnet/nn/combinators.hpp>
+#include <linnet/nn/embedding.hpp>
 #include <linnet/nn/ffn.hpp>
 #include <linnet/nn/norm.hpp>
 #include <linnet/nn/policies.hpp>

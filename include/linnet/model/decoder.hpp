@@ -105,17 +105,14 @@ struct decoder_model {
   using blocks =
       typename detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>,
                                 Shape.layers, Attention::first_differs, Share>::type;
-  /// Width of the embedding's rows, and the map from there to the stream if they differ.
-  static constexpr index narrow = Embedding::width(d);
+  /// What lies between the embedding's table and the stream, at both ends.
+  using ends = typename Embedding::template ends<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
-  using widening = linear<narrow, d>;
 
   template <class Form>
   struct params {
     typename Form::matrix embedding{};
-    [[no_unique_address]] std::conditional_t<factorised, typename widening::template params<Form>,
-                                             std::nullptr_t>
-        projection{};
+    [[no_unique_address]] typename ends::template params<Form> ends_map{};
     [[no_unique_address]] std::conditional_t<
         embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
         embedding_norm{};
@@ -129,9 +126,9 @@ struct decoder_model {
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     f(at / "embedding" / "weight",
-      tensor_info{vocabulary, narrow, role::table, initial_deviation, embedding_start},
+      tensor_info{vocabulary, ends::table, role::table, initial_deviation, embedding_start},
       p.embedding...);
-    if constexpr (factorised) widening::visit(f, at / "embedding" / "projection", p.projection...);
+    ends::visit(f, at / "embedding", p.ends_map...);
     if constexpr (embedding_normed)
       norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
     if constexpr (learned)
@@ -148,8 +145,6 @@ struct decoder_model {
       f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
         p.head...);
   }
-  /// Width of what the head's matrix reads.
-  static constexpr index read_width = tied ? narrow : d;
   static constexpr double initial_deviation = 0.02;
   static constexpr double head_deviation =
       embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
@@ -164,15 +159,15 @@ struct decoder_model {
   /// Parameters outside the embedding (of a factorised one, outside both factors), the position
   /// table and an untied head.
   static constexpr index non_embedding() {
-    return parameters() - vocabulary * narrow - (factorised ? narrow * d : 0) -
+    return parameters() - vocabulary * ends::table - count_parameters<ends>() -
            (tied ? 0 : vocabulary * d) - (learned ? context_length * d : 0);
   }
   /// Floating-point operations of one forward call over [batch, length] tokens, head included, and
   /// the map of a factorised embedding.
   static constexpr index flops(index batch_size, index length) {
     const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
-    const index maps = factorised ? (tied ? 2 : 1) * widening::flops(e) : 0;
-    return blocks::flops(e) + norm_layer::flops(e) + maps + 2 * e.rows() * read_width * vocabulary;
+    return blocks::flops(e) + norm_layer::flops(e) + ends::flops(e) +
+           2 * e.rows() * ends::head * vocabulary;
   }
 
   /// Buffers of one session, evaluator or trainer.
@@ -182,8 +177,7 @@ struct decoder_model {
     typename norm_layer::template cache<T> norm{}, embedding_norm{};
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
-    T *narrow_in = nullptr, *narrow_out = nullptr;   ///< [rows, narrow] at the ends of a factorised
-    T* d_narrow = nullptr;                           ///< embedding
+    typename ends::template cache<T> at_ends{};
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
     T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
@@ -219,22 +213,16 @@ struct decoder_model {
     w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
     w.out = m.keep.take<T>(size);
     w.normed = m.keep.take<T>(size);
-    if constexpr (factorised) {
-      (void)widening::template plan<T>(m, e);
-      m.product(e.rows(), narrow, d, e);
-      w.narrow_in = m.keep.take<T>(e.rows() * narrow);
-      if (tied) w.narrow_out = m.keep.take<T>(e.rows() * narrow);
-      if (e.training) w.d_narrow = m.keep.take<T>(e.rows() * narrow);
-    }
+    w.at_ends = ends::template plan<T>(m, e);
     if (use == purpose::decoding) {
       if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
       w.last = m.keep.take<T>(e.batch * d);
-      m.product(e.batch * l.logits, read_width, vocabulary, e);
+      m.product(e.batch * l.logits, ends::head, vocabulary, e);
       w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
     } else {
       w.losses = m.keep.take<double>(e.rows());
       w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
-      m.product(ops::head_rows(vocabulary), read_width, vocabulary, e);
+      m.product(ops::head_rows(vocabulary), ends::head, vocabulary, e);
     }
     if (e.training) {
       w.d_embedded = m.keep.take<T>(size);
@@ -293,23 +281,18 @@ struct decoder_model {
     const index rows = ctx.rows();
     ops::head_call<T, S> head = read<T, S>(p, b, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
-    if (dp && narrow_head) ops::fill(on, rows * narrow, T(0), w.d_narrow);
     head.logits = logits;
     head.z_loss = z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
-        head.dy = narrow_head ? w.d_narrow : w.d_normed;
+        head.dy = ends::template read_gradient<T>(rows, w.d_normed, w.at_ends, on);
         head.d_table = head_gradient<T>(*dp);
       }
     const loss_sum sum = ops::head_loss(on, head, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
-        if constexpr (narrow_head) {
-          // z = P^T y: dy += P dz, dP += y dz^T.
-          ops::matmul(on, rows, d, narrow, w.d_narrow, p.projection.weight, w.d_normed,
-                      static_cast<const T*>(nullptr), true);
-          ops::matmul_dw(on, rows, d, narrow, w.normed, w.d_narrow, dp->projection.weight);
-        }
+        ends::template read_backward<T, S>(p.ends_map, dp->ends_map, rows, w.normed, w.d_normed,
+                                           w.at_ends, on);
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_out.size(), T(0), w.d_out);
         norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows},
@@ -324,13 +307,9 @@ struct decoder_model {
                                               {w.looked_up, rows}, d_embedded,
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
-        if constexpr (factorised) {
-          without_cache::cache<T> none;
-          ops::fill(on, rows * narrow, T(0), w.d_narrow);
-          widening::template backward<T, S>(p.projection, dp->projection, {w.narrow_in, rows},
-                                            {w.d_looked_up, rows}, {w.d_narrow, rows}, none, ctx);
-        }
-        ops::embed_backward(on, rows, narrow, b.tokens, factorised ? w.d_narrow : w.d_looked_up,
+        ops::embed_backward(on, rows, ends::table, b.tokens,
+                            ends::template widen_backward<T, S>(p.ends_map, dp->ends_map, rows,
+                                                                w.d_looked_up, w.at_ends, ctx),
                             dp->embedding);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
@@ -364,9 +343,10 @@ struct decoder_model {
       on.threads.each(batch_size, [&](index i) {
         std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    const index read = every ? ctx.rows() : batch_size;
+    const index read_rows = every ? ctx.rows() : batch_size;
     const T* const y = every ? w.normed : w.last;
-    ops::matmul(on, read, vocabulary, read_width, head_input<T, S>(p, read, y, w, on),
+    ops::matmul(on, read_rows, vocabulary, ends::head,
+                ends::template read<T, S>(p.ends_map, read_rows, y, w.at_ends, on),
                 head_matrix<T, S>(p), w.logits);
   }
 
@@ -390,24 +370,10 @@ struct decoder_model {
   static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
                                    workspace<T>& w, context<T>& ctx) {
     forward<T, S>(p, b.tokens, w, ctx);
-    const T* const y = head_input<T, S>(p, ctx.rows(), w.normed, w, ctx.on);
-    return {ctx.rows(), read_width, vocabulary, y,       head_matrix<T, S>(p),
+    const T* const y =
+        ends::template read<T, S>(p.ends_map, ctx.rows(), w.normed, w.at_ends, ctx.on);
+    return {ctx.rows(), ends::head, vocabulary, y,       head_matrix<T, S>(p),
             T(1),       b.labels,   w.chunk,    w.losses};
-  }
-  /// Whether the head reads rows as narrow as the embedding's.
-  static constexpr bool narrow_head = factorised && tied;
-  /// What the head's matrix reads for rows y[rows, d].
-  template <class T, class S>
-  static const T* head_input([[maybe_unused]] const params<form::kernel<T, S>>& p,
-                             [[maybe_unused]] index rows, const T* y,
-                             [[maybe_unused]] workspace<T>& w,
-                             [[maybe_unused]] const ops::machine& on) {
-    if constexpr (narrow_head) {
-      ops::matmul_transposed(on, rows, d, narrow, y, p.projection.weight, w.narrow_out);
-      return w.narrow_out;
-    } else {
-      return y;
-    }
   }
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
@@ -441,12 +407,9 @@ struct decoder_model {
   static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
                       context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, narrow, tokens, p.embedding, factorised ? w.narrow_in : w.looked_up);
-    if constexpr (factorised) {
-      without_cache::cache<T> none;
-      widening::template forward<T, S>(p.projection, {w.narrow_in, rows}, {w.looked_up, rows}, none,
-                                       ctx);
-    }
+    ops::embed(ctx.on, rows, ends::table, tokens, p.embedding,
+               ends::template rows<T>(w.at_ends, w.looked_up));
+    ends::template widen<T, S>(p.ends_map, rows, w.looked_up, w.at_ends, ctx);
     if constexpr (rotary) rotary_angles(w, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;

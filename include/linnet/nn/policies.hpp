@@ -3,8 +3,6 @@
 /// Policies without a layer of their own: positions, weight tying, biases, and the wrappers that
 /// address one stack of an encoder-decoder.
 
-#include <string>
-
 #include <linnet/ops/position.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -35,27 +33,6 @@ struct policy {};
 struct tied : policy {};    ///< one matrix [vocabulary, d_model] at both ends
 struct untied : policy {};  ///< a head of its own
 }  // namespace tie
-
-/// How tokens become rows of width d_model.
-namespace embedding {
-/// Base of the embedding policies.
-struct policy {};
-/// One table [vocabulary, d_model].
-struct full : policy {
-  static std::string name() { return "full"; }
-  static constexpr index width(index d) { return d; }
-};
-/// A table [vocabulary, Width] and a linear map from Width to d_model (ALBERT, Lan et al. 2019,
-/// arXiv:1909.11942; zoo C4). A tied head takes the same two the other way: first the transposed
-/// map, from d_model to Width, then the table. (ALBERT's own head has a second map of that shape,
-/// with a bias, a GELU and a norm.)
-template <index Width>
-struct factorised : policy {
-  static_assert(Width > 0, "linnet::embedding::factorised: the width must be positive");
-  static std::string name() { return "factorised " + std::to_string(Width); }
-  static constexpr index width(index) { return Width; }
-};
-}  // namespace embedding
 
 /// Whether linear maps have biases.
 namespace bias {
