@@ -12,8 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "linnet/linnet.hpp"
-ADAPTERS = ["linnet/checkpoint.hpp", "linnet/json.hpp", "linnet/recorded_teacher.hpp",
-            "linnet/sentencepiece.hpp", "linnet/xtensor.hpp"]
+ADAPTERS = ["linnet/checkpoint.hpp", "linnet/json.hpp", "linnet/low_rank.hpp",
+            "linnet/recorded_teacher.hpp", "linnet/sentencepiece.hpp", "linnet/xtensor.hpp"]
 
 INCLUDE = re.compile(r"\s*#\s*include\s*<([^>]+)>")
 CONDITION = re.compile(r"\s*#\s*(if|endif)")

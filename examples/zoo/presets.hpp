@@ -58,6 +58,8 @@ void each_decoder_preset(F&& f) {
   f(preset<ln::zoo::stlm_10m>{}, "stlm-10m");
   f(preset<ln::zoo::stlm_50m>{}, "stlm-50m");
   f(preset<ln::zoo::stlm_100m>{}, "stlm-100m");
+  f(preset<ln::zoo::stlm_50m_ffn_shared, false>{}, "stlm-50m-ffn-shared");
+  f(preset<ln::zoo::stlm_50m_albert, false>{}, "stlm-50m-albert");
   f(preset<ln::zoo::gpt2_small>{}, "gpt2-small");
   f(preset<ln::zoo::stories260k>{}, "stories260k");
   f(preset<ln::zoo::tinyllama_1_1b, false>{}, "tinyllama-1.1b");

@@ -2,7 +2,8 @@
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
 /// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/checkpoint.hpp,
-/// linnet/recorded_teacher.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
+/// linnet/low_rank.hpp, linnet/recorded_teacher.hpp, linnet/sentencepiece.hpp and
+/// linnet/xtensor.hpp.
 
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>
@@ -38,3 +39,4 @@
 #include <linnet/train/trainer.hpp>
 #include <linnet/transform/collapse.hpp>
 #include <linnet/transform/quantize.hpp>
+#include <linnet/transform/unshare.hpp>

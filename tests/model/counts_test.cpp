@@ -122,6 +122,28 @@ static_assert(ln::decoder<stlm_shape(10, 1536, 16)>::parameters() == 59'821'056)
 static_assert(ln::decoder<stlm_shape(10, 1536, 4), ln::tie::untied>::parameters() == 81'620'480);
 static_assert(ln::decoder<stlm_shape(8, 1320, 4)>::parameters() == 47'203'328);
 
+// Parameters that blocks share count once (zoo C4); operations are done by every block.
+namespace share = ln::share;
+constexpr ln::decoder_shape stlm = stlm_shape(10, 1536, 4);
+static_assert(ln::decoder<stlm, share::ffn>::parameters() == 34'655'232);
+static_assert(ln::decoder<stlm, share::all>::parameters() == 28'747'776);
+static_assert(ln::decoder<stlm, share::none>::parameters() == 55'888'896);
+static_assert(ln::decoder<stlm_shape(20, 1536, 4), share::repeat<2>>::parameters() == 55'888'896);
+// One block's matrices, and in each of ten layers its norms and rank 8 (in + out) for q, k, v, o
+// and the three of the feed-forward: 8 (2 * 1024 + 2 * 640 + 3 * 2048) = 75,776.
+static_assert(ln::decoder<stlm, share::lora<8>>::parameters() ==
+              25'731'584 + 655'360 + 2'359'296 + 10 * (1'024 + 75'776) + 512);
+static_assert(ln::decoder<stlm, ln::embedding::factorised<128>>::parameters() ==
+              55'888'896 - 50257 * (512 - 128) + 128 * 512);
+static_assert(ln::decoder<stlm, ln::embedding::factorised<128>>::non_embedding() == 30'157'312);
+static_assert(ln::decoder<stlm, ln::ffn::low_rank<128>>::parameters() ==
+              55'888'896 - 10 * 3 * (512 * 1536 - 128 * (512 + 1536)));
+static_assert(ln::decoder<stlm, share::all>::flops(2, 64) == ln::decoder<stlm>::flops(2, 64));
+static_assert(ln::decoder<stlm, share::lora<8>>::flops(2, 64) ==
+              ln::decoder<stlm>::flops(2, 64) + 2 * 128 * 10 * 75'776);
+static_assert(ln::decoder<stlm, ln::ffn::low_rank<128>>::flops(1, 1) ==
+              ln::decoder<stlm>::flops(1, 1) - 2 * 10 * 3 * (512 * 1536 - 128 * (512 + 1536)));
+
 /// Operations of a T5 forward call, one multiply-add counted as 2; `ffn` = products per token.
 template <class M>
 constexpr bool t5_operations(index batch, index source, index target, index ffn_products) {

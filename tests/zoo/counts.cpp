@@ -187,6 +187,8 @@ BOOST_AUTO_TEST_CASE(published_counts) {
                                                  {"t5-mini-kv32", 26'501'888},
                                                  {"t5-small-kv32", 51'069'440},
                                                  {"stlm-50m", 55'888'896},
+                                                 {"stlm-50m-ffn-shared", 34'655'232},
+                                                 {"stlm-50m-albert", 9'514'624},
                                                  {"gpt2-small", 124'439'808},
                                                  {"stories260k", 260'032},
                                                  {"tinyllama-1.1b", 1'100'048'384},

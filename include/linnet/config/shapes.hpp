@@ -50,6 +50,17 @@ struct decoder_shape {
   }
 };
 
+/// How the linear maps of a layer are made: of one matrix each, of two factors, or of one matrix
+/// and a low-rank delta. See linear_map.
+struct map_kind {
+  index rank = 0;      ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;  ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;     ///< of a delta
+
+  /// Whether a map is one matrix.
+  constexpr bool plain() const { return rank == 0; }
+};
+
 /// A real number usable as a template value (clang 14 does not take a plain double).
 struct real {
   double value;

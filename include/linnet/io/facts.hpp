@@ -78,6 +78,13 @@ struct ffn_facts<ffn::reparam<N, E>> : ffn_facts<void> {
   }
 };
 
+template <index Rank, class Of>
+struct ffn_facts<ffn::low_rank<Rank, Of>> : ffn_facts<void> {
+  static std::string name() {
+    return "low_rank " + std::to_string(Rank) + " " + ffn_facts<Of>::name();
+  }
+};
+
 template <class P>
 constexpr const char* norm_name() {
   if constexpr (std::is_same_v<P, norm::rms>)
@@ -146,6 +153,9 @@ std::vector<fact> facts_of() {
     text("ffn", ffn_facts<typename M::ffn>::name());
     text("attention", M::attention::name());
     if constexpr (M::depths::routes) text("depths", M::depths::name());
+    // Older files say nothing of these; the names of the tensors tell the two apart.
+    if constexpr (!std::is_same_v<typename M::share, share::none>) text("share", M::share::name());
+    if constexpr (M::factorised) text("embedding", M::embedding::name());
   }
   text("norm", norm_name<typename M::norm>());
   text("head", M::tied ? "tied" : "untied");

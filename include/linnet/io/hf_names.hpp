@@ -35,7 +35,8 @@ constexpr hf_kind hf_kind_of() {
     return rms && full ? hf_kind::t5 : hf_kind::none;
   } else {
     using P = typename M::position;
-    if (M::depths::routes) return hf_kind::none;
+    if (M::depths::routes || !std::is_same_v<typename M::share, share::none> || M::factorised)
+      return hf_kind::none;
     if (detail::is_mamba<typename M::attention>)
       return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
                                                                          : hf_kind::none;

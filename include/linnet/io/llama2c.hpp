@@ -42,11 +42,12 @@ constexpr llama2c_shape llama2c_shape_of() {
     static_assert(std::is_same_v<typename M::norm, norm::rms> &&
                       std::is_same_v<typename M::ffn, ffn::swiglu> &&
                       std::is_same_v<typename M::attention, attention::full> && !M::biased &&
-                      !M::depths::routes &&
+                      !M::depths::routes && std::is_same_v<typename M::share, share::none> &&
+                      !M::factorised &&
                       (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>),
                   "linnet: llama2.c checkpoints hold Llama models: norm::rms, ffn::swiglu, "
                   "attention::full, position::rope, "
-                  "no biases");
+                  "no biases, nothing shared, no factorised embedding");
     static_assert(s.heads * s.head_width() == s.d_model,
                   "linnet: in llama2.c checkpoints heads * head width is d_model");
     static_assert(!storage_of<M, T>::scaled,

@@ -81,7 +81,8 @@ constexpr rwkv_shape rwkv_shape_of() {
     constexpr bool seven = std::is_same_v<typename M::attention, mixer::rwkv7> &&
                            std::is_same_v<typename M::ffn, ffn::rwkv7_channel_mix>;
     static_assert((four || seven) && std::is_same_v<typename M::norm, norm::layer_norm> &&
-                      std::is_same_v<typename M::position, position::none> && !M::tied,
+                      std::is_same_v<typename M::position, position::none> && !M::tied &&
+                      std::is_same_v<typename M::share, share::none> && !M::factorised,
                   "linnet: rwkv.cpp files hold models of the types rwkv4<shape> and rwkv7<shape>");
     static_assert(!storage_of<M, T>::scaled,
                   "linnet: load rwkv.cpp files into the f32 model and quantize() it");

@@ -6,10 +6,12 @@
 
 #include <linnet/nn/attention/window.hpp>
 #include <linnet/nn/combinators.hpp>
+#include <linnet/nn/embedding.hpp>
 #include <linnet/nn/ffn.hpp>
 #include <linnet/nn/mixture_of_depths.hpp>
 #include <linnet/nn/norm.hpp>
 #include <linnet/nn/policies.hpp>
+#include <linnet/nn/sharing.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -72,7 +74,8 @@ inline constexpr bool known_policy =
     std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
     std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
     std::is_base_of_v<storage::policy, P> || std::is_base_of_v<activation::policy, P> ||
-    std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P>;
+    std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
+    std::is_base_of_v<share::policy, P> || std::is_base_of_v<embedding::policy, P>;
 
 /// Words for a wrong list; true when it is right.
 template <class... Ps>
@@ -88,24 +91,41 @@ constexpr bool policies_fit() {
   static_assert(times<storage::policy, Ps...> <= 1, "linnet: two storage types; give one");
   static_assert(times<kv::policy, Ps...> <= 1, "linnet: two kv:: policies; give one");
   static_assert(times<depths::policy, Ps...> <= 1, "linnet: two depths:: policies; give one");
+  static_assert(times<share::policy, Ps...> <= 1, "linnet: two share:: policies; give one");
+  static_assert(times<embedding::policy, Ps...> <= 1, "linnet: two embedding:: policies; give one");
   static_assert(times<activation::policy, Ps...> <= 1,
                 "linnet: two activation:: policies; give one");
   return true;
 }
 
+/// The layer of a feed-forward policy whose linear maps are of a kind.
+template <class Ffn, index D, index F, bool Bias, map_kind Maps>
+struct ffn_layer {
+  static_assert(
+      requires { typename Ffn::template layer<D, F, Bias, Maps>; },
+      "linnet::share::lora: this feed-forward's maps take no delta; its template layer<D, "
+      "F, Bias> would need a fourth parameter map_kind, as those of the standard and gated "
+      "ones, ffn::linear and ffn::linear_relu have");
+  using type = typename Ffn::template layer<D, F, Bias, Maps>;
+};
+template <class Ffn, index D, index F, bool Bias, map_kind Maps>
+requires(Maps.plain()) struct ffn_layer<Ffn, D, F, Bias, Maps> {
+  using type = typename Ffn::template layer<D, F, Bias>;
+};
+
 /// The residual block of a stack: the attention branches, then the feed-forward unless skipped.
 template <class Norm, class Ffn, class... Branches>
 struct block_of {
-  template <index D, index F, bool Bias, real Eps>
+  template <index D, index F, bool Bias, real Eps, map_kind Maps = map_kind{}>
   struct make {
-    using feed_forward =
-        residual<typename Norm::template layer<D, Eps>, typename Ffn::template layer<D, F, Bias>>;
+    using feed_forward = residual<typename Norm::template layer<D, Eps>,
+                                  typename ffn_layer<Ffn, D, F, Bias, Maps>::type>;
     using type = chain<Branches..., named<"ffn", feed_forward>>;
   };
 };
 template <class Norm, class Ffn, class... Branches>
 requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
-  template <index D, index F, bool Bias, real Eps>
+  template <index D, index F, bool Bias, real Eps, map_kind Maps = map_kind{}>
   struct make {
     using type = chain<Branches...>;
   };
@@ -114,17 +134,25 @@ requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
 /// `N` blocks, of which the first is a `First` if it differs; `Rest` holds the type of the others.
 /// The buffers of a first one that differs last as long as those of the others, which may read
 /// them.
-template <class First, class Rest, index N, bool Differs>
+template <class First, class Rest, index N, bool Differs, class Share = share::none>
 struct stack_of {
+  static_assert(!Differs,
+                "linnet: share:: policies need blocks of one type; the first block of this kind of "
+                "attention differs from the others");
+  using block = typename Rest::type;
+  using type = repeat<block, N, 0, N, shared_parameters<block, N, Share>>;
+};
+template <class First, class Rest, index N>
+struct stack_of<First, Rest, N, false, share::none> {
   using type = repeat<typename Rest::type, N>;
 };
 template <class First, class Rest, index N>
-struct stack_of<First, Rest, N, true> {
+struct stack_of<First, Rest, N, true, share::none> {
   using type =
       chain<named<"", repeat<First, 1, 0, N>>, named<"", repeat<typename Rest::type, N - 1, 1, N>>>;
 };
 template <class First, class Rest>
-struct stack_of<First, Rest, 1, true> {
+struct stack_of<First, Rest, 1, true, share::none> {
   using type = repeat<First, 1>;
 };
 

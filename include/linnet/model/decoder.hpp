@@ -28,6 +28,8 @@ struct decoder_model {
   using Position = typename Choices::template of<linnet::position::policy>;
   using Bias = typename Choices::template of<linnet::bias::policy>;
   using Depths = typename Choices::template of<linnet::depths::policy>;
+  using Share = typename Choices::template of<linnet::share::policy>;
+  using Embedding = typename Choices::template of<linnet::embedding::policy>;
 
  public:
   static_assert(Shape.valid(),
@@ -41,6 +43,12 @@ struct decoder_model {
   static_assert(!Depths::routes || (Attention::subsets && Ffn::rewinds),
                 "linnet::decoder: depths::mixture asks for attention and a feed-forward that work "
                 "on any subset of the tokens, such as attention::full");
+  static_assert(!Depths::routes || std::is_same_v<Share, linnet::share::none>,
+                "linnet::decoder: the blocks of depths::mixture have parameters of their own; it "
+                "does not go with a share:: policy");
+  static_assert(Share::maps.plain() || Attention::mappable,
+                "linnet::share::lora: this kind of attention's maps take no delta; those of full, "
+                "prefix, sliding_window and sinks do");
 
   static constexpr model_family family = model_family::decoder;
   static constexpr decoder_shape shape = Shape;
@@ -58,6 +66,8 @@ struct decoder_model {
   using norm = Norm;
   using position = Position;
   using depths = Depths;
+  using share = Share;
+  using embedding = Embedding;
   using storage = typename Choices::template of<linnet::storage::policy>;
   using cache = typename Choices::template of<linnet::kv::policy>;
   using batch = decoder_batch;
@@ -87,7 +97,8 @@ struct decoder_model {
                                         .causal = true,
                                         .bias = biased,
                                         .rope = Position::pairing,
-                                        .cache = cache::code};
+                                        .cache = cache::code,
+                                        .maps = Share::maps};
   using norm_layer = typename Norm::template layer<d, eps>;
   /// The attention layer of the first block.
   static constexpr attention_shape self_first = [] {
@@ -98,15 +109,19 @@ struct decoder_model {
   template <attention_shape A>
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
-      template make<d, Shape.d_ff, biased, eps>::type;
+      template make<d, Shape.d_ff, biased, eps, Share::maps>::type;
   using blocks = typename Depths::template stack<
       detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>, Shape.layers,
-                       Attention::first_differs>,
+                       Attention::first_differs, Share>,
       block_with<self>, Shape.layers, rotary ? self.d_kv : 0>;
+  /// What lies between the embedding's table and the stream, at both ends.
+  using ends = typename Embedding::template ends<d, tied>;
+  static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
 
   template <class Form>
   struct params {
     typename Form::matrix embedding{};
+    [[no_unique_address]] typename ends::template params<Form> ends_map{};
     [[no_unique_address]] std::conditional_t<
         embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
         embedding_norm{};
@@ -120,7 +135,9 @@ struct decoder_model {
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     f(at / "embedding" / "weight",
-      tensor_info{vocabulary, d, role::table, initial_deviation, embedding_start}, p.embedding...);
+      tensor_info{vocabulary, ends::table, role::table, initial_deviation, embedding_start},
+      p.embedding...);
+    ends::visit(f, at / "embedding", p.ends_map...);
     if constexpr (embedding_normed)
       norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
     if constexpr (learned)
@@ -148,14 +165,18 @@ struct decoder_model {
 
   /// Trainable parameters; shared ones count once.
   static constexpr index parameters() { return count_parameters<decoder_model>(); }
-  /// Parameters outside the embedding, the position table and an untied head.
+  /// Parameters outside the embedding (of a factorised one, outside both factors), the position
+  /// table and an untied head.
   static constexpr index non_embedding() {
-    return parameters() - vocabulary * d * (tied ? 1 : 2) - (learned ? context_length * d : 0);
+    return parameters() - vocabulary * ends::table - count_parameters<ends>() -
+           (tied ? 0 : vocabulary * d) - (learned ? context_length * d : 0);
   }
-  /// Floating-point operations of one forward call over [batch, length] tokens, head included.
+  /// Floating-point operations of one forward call over [batch, length] tokens, head included, and
+  /// the map of a factorised embedding.
   static constexpr index flops(index batch_size, index length) {
     const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
-    return blocks::flops(e) + norm_layer::flops(e) + 2 * e.rows() * d * vocabulary;
+    return blocks::flops(e) + norm_layer::flops(e) + ends::flops(e) +
+           2 * e.rows() * ends::head * vocabulary;
   }
 
   /// Buffers of one session, evaluator or trainer.
@@ -165,6 +186,7 @@ struct decoder_model {
     typename norm_layer::template cache<T> norm{}, embedding_norm{};
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
+    typename ends::template cache<T> at_ends{};
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
     T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
@@ -200,15 +222,16 @@ struct decoder_model {
     w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
     w.out = m.keep.take<T>(size);
     w.normed = m.keep.take<T>(size);
+    w.at_ends = ends::template plan<T>(m, e);
     if (use == purpose::decoding) {
       if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
       w.last = m.keep.take<T>(e.batch * d);
-      m.product(e.batch * l.logits, d, vocabulary, e);
+      m.product(e.batch * l.logits, ends::head, vocabulary, e);
       w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
     } else {
       w.losses = m.keep.take<double>(e.rows());
       w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
-      m.product(ops::head_rows(vocabulary), d, vocabulary, e);
+      m.product(ops::head_rows(vocabulary), ends::head, vocabulary, e);
     }
     if (e.training) {
       w.d_embedded = m.keep.take<T>(size);
@@ -282,14 +305,17 @@ struct decoder_model {
       if constexpr (ops::trainable<S>)
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
-          h.dy = w.d_normed;
+          h.dy = ends::template read_gradient<T>(rows, w.d_normed, w.at_ends, on);
           h.d_table = head_gradient<T>(*dp);
         }
       const loss_sum one = ops::head_loss(on, h, criterion);
       if constexpr (ops::trainable<S>)
-        if (dx)
+        if (dx) {
+          ends::template read_backward<T, S>(p.ends_map, dp->ends_map, rows, w.normed, w.d_normed,
+                                             w.at_ends, on);
           norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
                                               {dx, rows}, w.norm, ctx);
+        }
       if (exits.losses && on.threads.rank() == 0) exits.losses[layer] = one;
       sum.nats += weight * one.nats;
       sum.tokens = one.tokens;
@@ -315,7 +341,10 @@ struct decoder_model {
                                               {w.looked_up, rows}, d_embedded,
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
-        ops::embed_backward(on, rows, d, b.tokens, w.d_looked_up, dp->embedding);
+        ops::embed_backward(on, rows, ends::table, b.tokens,
+                            ends::template widen_backward<T, S>(p.ends_map, dp->ends_map, rows,
+                                                                w.d_looked_up, w.at_ends, ctx),
+                            dp->embedding);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
       }
@@ -355,7 +384,10 @@ struct decoder_model {
       on.threads.each(batch_size, [&](index i) {
         std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    ops::matmul(on, every ? ctx.rows() : batch_size, vocabulary, d, every ? w.normed : w.last,
+    const index read_rows = every ? ctx.rows() : batch_size;
+    const T* const y = every ? w.normed : w.last;
+    ops::matmul(on, read_rows, vocabulary, ends::head,
+                ends::template read<T, S>(p.ends_map, read_rows, y, w.at_ends, on),
                 head_matrix<T, S>(p), w.logits);
   }
 
@@ -379,8 +411,10 @@ struct decoder_model {
   template <class T, class S>
   static ops::head_call<T, S> head(const params<form::kernel<T, S>>& p, const batch& b,
                                    workspace<T>& w, const context<T>& ctx) {
-    return {ctx.rows(), d,        vocabulary, w.normed, head_matrix<T, S>(p),
-            T(1),       b.labels, w.chunk,    w.losses};
+    const T* const y =
+        ends::template read<T, S>(p.ends_map, ctx.rows(), w.normed, w.at_ends, ctx.on);
+    return {ctx.rows(), ends::head, vocabulary, y,       head_matrix<T, S>(p),
+            T(1),       b.labels,   w.chunk,    w.losses};
   }
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
@@ -414,7 +448,9 @@ struct decoder_model {
   static void embed(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.looked_up);
+    ops::embed(ctx.on, rows, ends::table, tokens, p.embedding,
+               ends::template rows<T>(w.at_ends, w.looked_up));
+    ends::template widen<T, S>(p.ends_map, rows, w.looked_up, w.at_ends, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.table;
@@ -457,12 +493,15 @@ struct make_decoder {
               pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
               pick<position::policy, position::rope, Ps...>, pick<tie::policy, tie::tied, Ps...>,
               pick<bias::policy, bias::none, Ps...>, typename pick_storage<Ps...>::type,
-              pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>>>;
+              pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
+              pick<share::policy, share::none, Ps...>,
+              pick<embedding::policy, embedding::full, Ps...>>>;
 };
 }  // namespace detail
 
 /// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
-/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
+/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, nothing shared,
+/// one embedding table, f32.
 template <decoder_shape Shape, class... Policies>
 using decoder = typename detail::make_decoder<Shape, Policies...>::type;
 

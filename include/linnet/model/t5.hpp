@@ -475,6 +475,9 @@ struct make_t5 {
   static_assert((!std::is_base_of_v<depths::policy, Ps> && ...),
                 "linnet::t5: every token goes through every block; depths:: policies are for "
                 "decoder<>");
+  static_assert(((!std::is_base_of_v<share::policy, Ps> &&
+                  !std::is_base_of_v<embedding::policy, Ps>)&&...),
+                "linnet::t5: share:: and embedding:: policies are for decoder<>");
   static_assert(policies_fit<Ps...>());
   using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,

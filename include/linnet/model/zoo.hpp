@@ -131,6 +131,17 @@ using stlm_10m_mod =
     decoder<shapes::stlm_10m, depths::mixture<>>;  ///< 9,977,728, nine blocks routed
 using stlm_50m_mod =
     decoder<shapes::stlm_50m, depths::mixture<>>;  ///< 55,891,456, five blocks routed
+// Sisters with fewer parameters of their own (zoo C4): one feed-forward for all blocks (MobiLlama),
+// and one block for all layers behind a narrow embedding (ALBERT), 128 wide or half the stream.
+using stlm_10m_ffn_shared = decoder<shapes::stlm_10m, share::ffn>;    ///< 7,469,824
+using stlm_50m_ffn_shared = decoder<shapes::stlm_50m, share::ffn>;    ///< 34,655,232
+using stlm_100m_ffn_shared = decoder<shapes::stlm_100m, share::ffn>;  ///< 44,500,992
+using stlm_10m_albert =
+    decoder<shapes::stlm_10m, share::all, embedding::factorised<64>>;  ///< 3,421,632
+using stlm_50m_albert =
+    decoder<shapes::stlm_50m, share::all, embedding::factorised<128>>;  ///< 9,514,624
+using stlm_100m_albert =
+    decoder<shapes::stlm_100m, share::all, embedding::factorised<128>>;  ///< 9,514,624, deeper
 using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh,
                            bias::all>;             ///< 124,439,808
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
@@ -153,6 +164,25 @@ static_assert(t5_v1_1_base::parameters() == 247'577'856);
 static_assert(stlm_50m::parameters() == 55'888'896);
 static_assert(stlm_10m_mod::parameters() == 9'977'728);
 static_assert(stlm_50m_mod::parameters() == 55'891'456);
+// A block of the 50M and 100M has d (d + 2 d / 4) + d^2 = 655,360 in its attention (4 of 16 heads
+// have keys), 3 d f = 2,359,296 in its feed-forward and 2 d = 1,024 in its norms; the table has V d
+// = 25,731,584, the last norm d = 512. One feed-forward:
+static_assert(stlm_50m_ffn_shared::parameters() ==
+              25'731'584 + 10 * (655'360 + 1'024) + 2'359'296 + 512);
+static_assert(stlm_50m_ffn_shared::parameters() == 34'655'232);
+static_assert(stlm_100m_ffn_shared::parameters() ==
+              25'731'584 + 25 * (655'360 + 1'024) + 2'359'296 + 512);
+static_assert(stlm_100m_ffn_shared::parameters() == 44'500'992);
+// One block, with the whole table 28,747,776, with V 128 + 128 d = 6,432,896 + 65,536 instead:
+static_assert(decoder<shapes::stlm_50m, share::all>::parameters() == 28'747'776);
+static_assert(stlm_50m_albert::parameters() == 28'747'776 - 25'731'584 + 6'432'896 + 65'536);
+static_assert(stlm_50m_albert::parameters() == 9'514'624);
+static_assert(stlm_100m_albert::parameters() == 9'514'624);
+// The 10M: attention 49,152, feed-forward 147,456, norms 256, table 6,432,896 or 3,216,448 + 8,192.
+static_assert(stlm_10m_ffn_shared::parameters() == 6'432'896 + 18 * (49'152 + 256) + 147'456 + 128);
+static_assert(stlm_10m_ffn_shared::parameters() == 7'469'824);
+static_assert(stlm_10m_albert::parameters() == 3'216'448 + 8'192 + 49'152 + 147'456 + 256 + 128);
+static_assert(stlm_10m_albert::parameters() == 3'421'632);
 static_assert(gpt2_small::parameters() == 124'439'808);
 static_assert(stories260k::parameters() == 260'032);
 static_assert(tinyllama_1_1b::parameters() == 1'100'048'384);

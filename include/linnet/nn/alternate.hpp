@@ -38,16 +38,13 @@ struct alternate {
   struct cache {
     std::array<typename Layer::template cache<T>, count - other_count> layers{};
     std::array<typename Other::template cache<T>, other_count> others{};
-    std::array<T*, count> stream{};  ///< output of each layer but the last
-    std::array<T*, 2> gradient{};    ///< of two neighbouring layers
+    linnet::detail::layer_stream<T, in, count> stream{};
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
-    const index size = e.rows() * in, mark = m.scratch.mark();
-    if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
-    for (std::size_t l = 0; l + 1 < count; ++l)
-      c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
+    const index mark = m.scratch.mark();
+    c.stream.plan(m, e);
     for (std::size_t l = 0; l < count; ++l) {
       const index kept = m.keep.mark();
       take(
@@ -62,36 +59,30 @@ struct alternate {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    for (std::size_t l = 0; l < count; ++l) {
-      const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
-      ctx.layer = static_cast<index>(l);
+    c.stream.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
       take(
           l,
           [&](auto layer, const auto& item, auto& buffers) {
-            decltype(layer)::type::template forward<T, S>(item, x, next, buffers, ctx);
+            decltype(layer)::type::template forward<T, S>(item, u, v, buffers, ctx);
           },
           p, c);
-      x = next;
-    }
+    });
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    for (std::size_t l = count; l-- > 0;) {
-      const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
-      const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
-      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      ctx.layer = static_cast<index>(l);
-      take(
-          l,
-          [&](auto layer, const auto& item, auto& gradient, auto& buffers) {
-            decltype(layer)::type::template backward<T, S>(item, gradient, input, dy, d_input,
-                                                           buffers, ctx);
-          },
-          p, dp, c);
-      dy = d_input;
-    }
+    c.stream.backward(
+        x, dy, dx, ctx, 0, N,
+        [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+          take(
+              l,
+              [&](auto layer, const auto& item, auto& gradient, auto& buffers) {
+                decltype(layer)::type::template backward<T, S>(item, gradient, u, dv, du, buffers,
+                                                               ctx);
+              },
+              p, dp, c);
+        });
   }
 
   template <class T>

@@ -236,16 +236,10 @@ struct residual {
   static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
 };
 
-/// `N` layers of one type after each other, each with its own parameters: one instantiation, one
-/// loop. They are numbered from `First`, as part of a stack of `All`. A sample may skip layers
-/// while training, see ops::layer_mask; outside training, forward runs those of ctx.layers.
-template <class Layer, index N, index First = 0, index All = First + N>
-struct repeat {
-  static_assert(Layer::in == Layer::out,
-                "linnet::repeat: the layer must keep the width of the stream");
-  static constexpr index in = Layer::in, out = Layer::out;
+/// The parameters of `N` layers that have nothing in common but their type.
+template <class Layer, index N, index First, index All>
+struct own_parameters {
   static constexpr auto count = static_cast<std::size_t>(N);
-
   template <class Form>
   struct params {
     std::array<typename Layer::template params<Form>, count> items{};
@@ -255,22 +249,101 @@ struct repeat {
     for (std::size_t l = 0; l < count; ++l)
       Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
   }
+  /// Those of layer `l`.
+  template <class P>
+  static auto& of(P& p, std::size_t l) {
+    return p.items[l];
+  }
+};
+
+namespace detail {
+
+/// What `Count` layers of width D after each other leave to the next one, and the loops over them.
+/// A sample may skip layers while training, see ops::layer_mask; outside training, those of
+/// ctx.layers run.
+template <class T, index D, std::size_t Count>
+struct layer_stream {
+  std::array<T*, Count> stream{};  ///< [rows, D] output of each layer but the last
+  std::array<T*, 2> gradient{};    ///< of two neighbouring layers
+  int site = 0;                    ///< of layer dropout
+
+  constexpr void plan(planner& m, const extents& e) {
+    const index size = e.rows() * D;
+    site = m.sites;
+    if (e.training) gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
+    for (std::size_t l = 0; l + 1 < Count; ++l)
+      stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : stream[l - 2];
+  }
+  /// Calls run(l, x, y) for the layers, numbered from `first` in a stack of `all`.
+  template <class Run>
+  void forward(view<const T, D> x, view<T, D> y, context<T>& ctx, index first, index all,
+               Run&& run) const {
+    for (std::size_t l = 0; l < Count; ++l) {
+      const index layer = first + static_cast<index>(l);
+      if (!ctx.layers.holds(layer)) continue;
+      ctx.layer = layer;
+      ctx.tap(layer, x.data(), nullptr);
+      const bool last = l + 1 == Count || !ctx.layers.holds(layer + 1);
+      const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
+      const ops::layer_mask mask(ctx.dropout, site, layer, all);
+      if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
+      if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
+      x = next;
+    }
+    if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
+  }
+  /// Calls run(l, x, dy, dx) for the layers, the last one first.
+  template <class Run>
+  void backward(view<const T, D> x, view<const T, D> dy, view<T, D> dx, context<T>& ctx,
+                index first, index all, Run&& run) const {
+    for (std::size_t l = Count; l-- > 0;) {
+      const view<const T, D> input = l > 0 ? view<const T, D>(stream[l - 1], x.rows()) : x;
+      const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
+      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
+      const index layer = ctx.layer = first + static_cast<index>(l);
+      const ops::layer_mask mask(ctx.dropout, site, layer, all);
+      if (mask) {
+        T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
+        mask.pass_backward(ctx.on.threads, ctx.batch, ctx.length, D, dy.data(), d_input.data(),
+                           rest);
+        dy = view<const T, D>(rest, x.rows());
+      }
+      if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
+      ctx.tap(layer, input.data(), d_input.data());
+      dy = d_input;
+    }
+  }
+};
+
+}  // namespace detail
+
+/// `N` layers of one type after each other: one instantiation, one loop. They are numbered from
+/// `First`, as part of a stack of `All`. `Held` has their parameters: by default each its own.
+template <class Layer, index N, index First = 0, index All = First + N,
+          class Held = own_parameters<Layer, N, First, All>>
+struct repeat {
+  static_assert(Layer::in == Layer::out,
+                "linnet::repeat: the layer must keep the width of the stream");
+  static constexpr index in = Layer::in, out = Layer::out;
+  static constexpr auto count = static_cast<std::size_t>(N);
+
+  template <class Form>
+  using params = typename Held::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    Held::visit(f, at, p...);
+  }
 
   template <class T>
   struct cache {
     std::array<typename Layer::template cache<T>, count> items{};
-    std::array<T*, count> stream{};  ///< output of each layer but the last
-    std::array<T*, 2> gradient{};    ///< of two neighbouring layers
-    int site = 0;                    ///< of its layer dropout
+    linnet::detail::layer_stream<T, in, count> stream{};
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
-    const index size = e.rows() * in, mark = m.scratch.mark();
-    c.site = m.sites;
-    if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
-    for (std::size_t l = 0; l + 1 < count; ++l)
-      c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
+    const index mark = m.scratch.mark();
+    c.stream.plan(m, e);
     for (auto& item : c.items) {
       const index kept = m.keep.mark();
       item = Layer::template plan<T>(m, e);
@@ -284,43 +357,20 @@ struct repeat {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    for (std::size_t l = 0; l < count; ++l) {
-      const index layer = First + static_cast<index>(l);
-      if (!ctx.layers.holds(layer)) continue;
-      ctx.layer = layer;
-      ctx.tap(layer, x.data(), nullptr);
-      const bool last = l + 1 == count || !ctx.layers.holds(layer + 1);
-      const view<T, in> next = last ? y : view<T, in>(c.stream[l], x.rows());
-      const ops::layer_mask mask(ctx.dropout, c.site, layer, All);
-      if (!mask || !mask.drops_all(ctx.batch))
-        Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
-      if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, in, x.data(), next.data());
-      x = next;
-    }
-    if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
+    c.stream.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
+    });
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    for (std::size_t l = count; l-- > 0;) {
-      const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
-      const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
-      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      const index layer = ctx.layer = First + static_cast<index>(l);
-      const ops::layer_mask mask(ctx.dropout, c.site, layer, All);
-      if (mask) {
-        T* const rest = c.gradient[(l + 1) % 2];  // dy itself, or free
-        mask.pass_backward(ctx.on.threads, ctx.batch, ctx.length, in, dy.data(), d_input.data(),
-                           rest);
-        dy = view<const T, in>(rest, x.rows());
-      }
-      if (!mask || !mask.drops_all(ctx.batch))
-        Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l],
-                                       ctx);
-      ctx.tap(layer, input.data(), d_input.data());
-      dy = d_input;
-    }
+    c.stream.backward(
+        x, dy, dx, ctx, First, All,
+        [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+          auto&& gradients = Held::of(dp, l);
+          Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du, c.items[l], ctx);
+        });
   }
 
   template <class T>

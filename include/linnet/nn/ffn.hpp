@@ -2,12 +2,13 @@
 /// @file
 /// Feed-forward policies: the usual ones, and the re-parameterised variants of the report
 /// "Exploring the Limits of Small Language Models" (zoo B1). A policy has a template `layer<D, F,
-/// Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have biases. A
+/// Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have biases;
+/// with a fourth parameter, a map_kind that says how its maps are made, it also fits share::lora. A
 /// policy of your own derives from ffn::policy; nothing in the library needs editing.
 
 #include <linnet/config/shapes.hpp>
 #include <linnet/nn/combinators.hpp>
-#include <linnet/nn/linear.hpp>
+#include <linnet/nn/linear_map.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -61,10 +62,10 @@ struct dropout_layer : without_parameters {
 
 /// y = Drop(f(W x (+ b))), without dropout unless `Drops`: a linear map and what follows it, which
 /// outside training is part of the product.
-template <index In, index Out, activation_kind A, bool Bias, bool Drops>
+template <index In, index Out, activation_kind A, bool Bias, bool Drops, map_kind Maps = map_kind{}>
 struct activated_linear {
   static constexpr index in = In, out = Out;
-  using map = linear<In, Out, Bias>;
+  using map = linear_map<In, Out, Bias, Maps>;
 
   template <class Form>
   using params = typename map::template params<Form>;
@@ -77,13 +78,13 @@ struct activated_linear {
   struct cache {
     T* inner = nullptr;  ///< [rows, Out] W x + b, kept while training
     T *d_inner = nullptr, *d_active = nullptr;
+    [[no_unique_address]] typename map::template cache<T> map_cache{};
     int site = 0;
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
     const index n = e.rows() * Out;
-    m.product(e.rows(), In, Out, e);
     if (Drops) c.site = m.sites++;
     const index mark = m.scratch.mark();
     if (e.training) {
@@ -91,6 +92,7 @@ struct activated_linear {
       c.d_inner = m.scratch.take<T>(n);
       if (Drops) c.d_active = m.scratch.take<T>(n);
     }
+    c.map_cache = map::template plan<T>(m, e);
     m.scratch.release(mark);
     return c;
   }
@@ -98,10 +100,15 @@ struct activated_linear {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
                       cache<T>& c, context<T>& ctx) {
-    auto one = map::template product<T, S>(p, c.inner ? c.inner : y.data());
-    if (c.inner == nullptr) one.finish = ops::activates<A, T>;
-    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
-    if (c.inner) ops::activation<A>(ctx.on, y.size(), c.inner, y.data());
+    T* const inner = c.inner ? c.inner : y.data();
+    if constexpr (Maps.plain()) {
+      auto one = map::template product<T, S>(p, inner);
+      if (c.inner == nullptr) one.finish = ops::activates<A, T>;
+      ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+    } else {
+      map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
+    }
+    if (c.inner || !Maps.plain()) ops::activation<A>(ctx.on, y.size(), inner, y.data());
     if constexpr (Drops)
       ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, y.data());
   }
@@ -109,7 +116,6 @@ struct activated_linear {
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx, cache<T>& c,
                        context<T>& ctx) {
-    without_cache::cache<T> none;
     const view<T, Out> d_inner(c.d_inner, x.rows());
     const T* d_active = dy.data();
     if constexpr (Drops) {
@@ -119,18 +125,18 @@ struct activated_linear {
     }
     ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
     ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
-    map::template backward<T, S>(p, dp, x, d_inner, dx, none, ctx);
+    map::template backward<T, S>(p, dp, x, d_inner, dx, c.map_cache, ctx);
   }
   static constexpr index flops(const extents& e) { return map::flops(e); }
 };
 
 /// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
-template <index D, index F, activation_kind A, bool Bias>
+template <index D, index F, activation_kind A, bool Bias, map_kind Maps = map_kind{}>
 struct gated_layer {
   static constexpr index in = D, out = D;
   static constexpr bool adds_residual = true;
-  using wide = linear<D, F, Bias>;
-  using narrow = linear<F, D, Bias>;
+  using wide = linear_map<D, F, Bias, Maps>;
+  using narrow = linear_map<F, D, Bias, Maps>;
 
   template <class Form>
   struct params {
@@ -149,6 +155,8 @@ struct gated_layer {
     T *gate = nullptr, *hidden = nullptr;  ///< [rows, F]
     T* up = nullptr;                       ///< [rows, F] kept while training
     T *d_gate = nullptr, *d_up = nullptr, *d_hidden = nullptr;
+    typename wide::template cache<T> gate_map{}, up_map{};
+    typename narrow::template cache<T> down_map{};
     int site = 0;
   };
   template <class T>
@@ -156,8 +164,6 @@ struct gated_layer {
     cache<T> c;
     const index n = e.rows() * F;
     c.site = m.sites++;
-    m.product(e.rows(), D, F, e);
-    m.product(e.rows(), F, D, e);
     c.gate = m.keep.take<T>(n);
     if (e.training) c.up = m.keep.take<T>(n);
     c.hidden = m.keep.take<T>(n);
@@ -167,6 +173,9 @@ struct gated_layer {
       c.d_up = m.scratch.take<T>(n);
       c.d_hidden = m.scratch.take<T>(n);
     }
+    c.gate_map = wide::template plan<T>(m, e);
+    c.up_map = wide::template plan<T>(m, e);
+    c.down_map = narrow::template plan<T>(m, e);
     m.scratch.release(mark);
     return c;
   }
@@ -175,35 +184,39 @@ struct gated_layer {
   static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
-    without_cache::cache<T> none;
     const view<T, F> hidden(c.hidden, rows);
-    auto up = wide::template product<T, S>(p.up, c.up ? c.up : c.hidden);
-    if (c.up == nullptr) {
-      up.finish = ops::gates<A, T>;
-      up.gate = c.gate;
+    T* const upward = c.up ? c.up : c.hidden;
+    if constexpr (Maps.plain()) {
+      auto up = wide::template product<T, S>(p.up, upward);
+      if (c.up == nullptr) {
+        up.finish = ops::gates<A, T>;
+        up.gate = c.gate;
+      }
+      ops::products<T, S, 2>(ctx.on, rows, D, x.data(),
+                             {wide::template product<T, S>(p.gate, c.gate), up});
+    } else {
+      wide::template forward<T, S>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
+      wide::template forward<T, S>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
-    ops::products<T, S, 2>(ctx.on, rows, D, x.data(),
-                           {wide::template product<T, S>(p.gate, c.gate), up});
-    if (c.up) ops::gated<A>(ctx.on, hidden.size(), c.gate, c.up, c.hidden);
+    if (c.up || !Maps.plain()) ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
-    narrow::template forward<T, S>(p.down, hidden, y, none, ctx, residual);
+    narrow::template forward<T, S>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
                        context<T>& ctx) {
     const index rows = x.rows();
-    without_cache::cache<T> none;
     const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows),
         d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
-    narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, none, ctx);
+    narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
-    wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, none, ctx);
-    wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, none, ctx);
+    wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
+    wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
   }
-  static constexpr index flops(const extents& e) { return 3 * 2 * e.rows() * D * F; }
+  static constexpr index flops(const extents& e) { return 2 * wide::flops(e) + narrow::flops(e); }
 };
 
 /// Feed-forward policies.
@@ -218,9 +231,9 @@ struct policy {
 /// wo(Drop(f(wi x))): the usual feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU).
 template <activation_kind A>
 struct standard : policy {
-  template <index D, index F, bool Bias>
-  using layer =
-      chain<named<"wi", activated_linear<D, F, A, Bias, true>>, named<"wo", linear<F, D, Bias>>>;
+  template <index D, index F, bool Bias, map_kind Maps = map_kind{}>
+  using layer = chain<named<"wi", activated_linear<D, F, A, Bias, true, Maps>>,
+                      named<"wo", linear_map<F, D, Bias, Maps>>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -229,8 +242,8 @@ using gelu_tanh = standard<activation_kind::gelu_tanh>;  ///< GPT-2
 /// down(Drop(f(gate x) * up x)).
 template <activation_kind A>
 struct gated : policy {
-  template <index D, index F, bool Bias>
-  using layer = gated_layer<D, F, A, Bias>;
+  template <index D, index F, bool Bias, map_kind Maps = map_kind{}>
+  using layer = gated_layer<D, F, A, Bias, Maps>;
 };
 using gated_gelu = gated<activation_kind::gelu_tanh>;  ///< T5 v1.1
 using swiglu = gated<activation_kind::silu>;           ///< Llama, STLM
@@ -242,14 +255,24 @@ struct skip : policy {
 
 /// 1W: one linear map W[D, D], no nonlinearity.
 struct linear : policy {
-  template <index D, index, bool Bias>
-  using layer = chain<named<"w", linnet::linear<D, D, Bias>>>;
+  template <index D, index, bool Bias, map_kind Maps = map_kind{}>
+  using layer = chain<named<"w", linear_map<D, D, Bias, Maps>>>;
 };
 
 /// 1W + ReLU: ReLU(W x), W[D, D].
 struct linear_relu : policy {
-  template <index D, index, bool Bias>
-  using layer = chain<named<"w", activated_linear<D, D, activation_kind::relu, Bias, false>>>;
+  template <index D, index, bool Bias, map_kind Maps = map_kind{}>
+  using layer = chain<named<"w", activated_linear<D, D, activation_kind::relu, Bias, false, Maps>>>;
+};
+
+/// `Of`, a standard or gated feed-forward, with every matrix factored through `Rank`: U (V x), of
+/// fewer numbers where Rank is less than D F / (D + F) (zoo C5). factorise() makes its weights from
+/// those of `Of`.
+template <index Rank, class Of = swiglu>
+struct low_rank : policy {
+  using dense = Of;  ///< what it factors
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template layer<D, F, Bias, map_kind{.rank = Rank}>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which

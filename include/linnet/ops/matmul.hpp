@@ -288,6 +288,29 @@ void matmul(const machine& on, index m, index n, index k, const T* x, const pack
   products<T, S, 1>(on, m, k, x, {{w, n, y, bias, accumulate, alpha}});
 }
 
+/// y[M, K] = x[M, N] W[N, K]: a product with W instead of its transpose, of any storage. For small
+/// matrices: it reads the panels value by value and keeps nothing in registers. Split over K.
+template <class T, class S>
+void matmul_transposed(const machine& on, index m, index n, index k, const T* x,
+                       const packed_matrix<T, S>& w, T* y) {
+  on.threads.each(k, [&](index j) {
+    for (index i = 0; i < m; ++i) y[i * k + j] = T(0);
+    for (index first = 0; first < n; first += panel_width) {
+      const index count = (std::min)(panel_width, n - first);
+      T decoded[panel_width];
+      const T* column = decoded;  // W(first ..., j)
+      if constexpr (std::is_same_v<typename S::word, T>)
+        column = w.panels + first * k + j * panel_width;
+      else
+        for (index r = 0; r < count; ++r) decoded[r] = w.at(first + r, j, k);
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index i = 0; i < m; ++i)
+          y[i * k + j] += decltype(kernels)::template dot<T>(count, x + i * n + first, column);
+      });
+    }
+  });
+}
+
 /// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
 template <class T, class S>
 void matmul_dx(const machine& on, index m, index n, index k, const T* dy,

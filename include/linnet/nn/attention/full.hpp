@@ -40,7 +40,8 @@ struct softmax_attention {
     T *q_first = nullptr, *dq_first = nullptr;   ///< [rows, n], rotated to their slots
     buffer<T, false> values{};
     buffer<T, true> keys{};  ///< what decoding keeps
-    T* mixed = nullptr;      ///< [rows, n] before the output map
+    typename maps::template map_caches<T> inner{};
+    T* mixed = nullptr;  ///< [rows, n] before the output map
     T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
     T* scratch = nullptr;  ///< per thread
     index scratch_size = 0;
@@ -52,9 +53,6 @@ struct softmax_attention {
     cache<T> c;
     const bool cached = e.capacity > 0;
     const index keys = A.cross ? e.memory : e.length;
-    m.product(e.rows(), in, n, e);
-    m.product(e.batch * keys, in, kv, e);
-    m.product(e.rows(), n, out, e);
     c.site = m.sites++;
     const index stored = A.cross ? e.memory : e.capacity;
     c.capacity = stored;
@@ -82,6 +80,7 @@ struct softmax_attention {
     c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
                                             e.training, cached && c.keys.gathered());
     c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+    c.inner = maps::template plan_maps<T>(m, e, keys);
     m.scratch.release(mark);
     return c;
   }
@@ -89,23 +88,34 @@ struct softmax_attention {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
-    without_cache::cache<T> none;
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
     if constexpr (A.cross) {
-      to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
+      to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
       if (!ctx.memory_cached) {
-        ops::products<T, S, 2>(
-            ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
-            {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+        const view<const T, in> memory(ctx.memory, ctx.batch * ctx.memory_length);
+        if constexpr (A.maps.plain()) {
+          ops::products<T, S, 2>(
+              ctx.on, memory.rows(), in, memory.data(),
+              {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+        } else {
+          to_key::template forward<T, S>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
+          to_key::template forward<T, S>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
+        }
         if (cached)
           linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory_length, true, c.k, c.v);
       }
     } else {
-      ops::products<T, S, 3>(
-          ctx.on, rows, in, x.data(),
-          {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
-           to_key::template product<T, S>(p.v, c.v)});
+      if constexpr (A.maps.plain()) {
+        ops::products<T, S, 3>(
+            ctx.on, rows, in, x.data(),
+            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
+             to_key::template product<T, S>(p.v, c.v)});
+      } else {
+        to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
+        to_key::template forward<T, S>(p.k, x, {c.k, rows}, c.inner.k, ctx);
+        to_key::template forward<T, S>(p.v, x, {c.v, rows}, c.inner.v, ctx);
+      }
       if constexpr (A.rope != rope_pairing::none)
         ctx.on.threads.each(rows, [&](index row) {
           if (two_queries) {
@@ -123,19 +133,18 @@ struct softmax_attention {
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
-    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx, residual);
+    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    without_cache::cache<T> none;
     const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
     const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
     const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
     ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
-    to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
+    to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
     ops::fill(ctx.on, dq.size(), T(0), dq.data());
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
     ops::fill(ctx.on, dk.size(), T(0), dk.data());
@@ -152,11 +161,11 @@ struct softmax_attention {
           for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
         }
       });
-    to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
+    to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
     const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
     const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
-    to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, none, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
+    to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
+    to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
   }
 
   /// Keys and values of one sequence become another's.
@@ -179,9 +188,12 @@ struct softmax_attention {
 
   static constexpr index flops(const extents& e) {
     const index queries = e.length, keys = A.cross ? e.memory : e.length;
+    extents key_rows = e;
+    key_rows.length = keys;
     const index near = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
     const index seen = window.bounded() ? (std::min)(keys, window.first + near) : keys;
-    return e.batch * (2 * queries * 2 * in * n + 2 * keys * 2 * in * kv + 4 * queries * seen * n);
+    return to_query::flops(e) + to_output::flops(e) + 2 * to_key::flops(key_rows) +
+           e.batch * 4 * queries * seen * n;
   }
 
  private:
@@ -243,12 +255,30 @@ namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
-  static constexpr bool rewinds = true, subsets = true;
+  static constexpr bool rewinds = true, subsets = true, mappable = true;
   static std::string name() { return "full"; }
   template <attention_shape A>
   using layer =
       linnet::detail::softmax_attention<A, ops::attention_window{
                                                .after = A.causal ? 0 : ops::any_distance}>;
+};
+
+/// `Kind` with its four linear maps factored through `Rank`: y = U (V x) (zoo C5).
+template <index Rank, class Kind = full>
+struct low_rank : Kind {
+  static_assert(
+      Kind::mappable,
+      "linnet::attention::low_rank: this kind's maps are not of its making; full, prefix, "
+      "sliding_window and sinks are");
+  static constexpr bool mappable = false;
+  using dense = Kind;  ///< what it factors
+  static std::string name() { return "low_rank<" + std::to_string(Rank) + "> " + Kind::name(); }
+  static constexpr attention_shape with_rank(attention_shape a) {
+    a.maps = {.rank = Rank};
+    return a;
+  }
+  template <attention_shape A>
+  using layer = typename Kind::template layer<with_rank(A)>;
 };
 
 /// Full attention in which a prefix, such as a question, is seen by all tokens and so by its own

@@ -4,7 +4,7 @@
 /// read whole sequences their buffers and rotary positions.
 
 #include <linnet/nn/attention/policy.hpp>
-#include <linnet/nn/linear.hpp>
+#include <linnet/nn/linear_map.hpp>
 #include <linnet/ops/attention.hpp>
 #include <linnet/ops/elementwise.hpp>
 
@@ -21,9 +21,9 @@ struct attention_maps {
   static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                 "linnet::attention: rotary positions need an even head width d_kv");
   static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
-  using to_query = linear<in, n, A.bias>;
-  using to_key = linear<in, kv, A.bias>;
-  using to_output = linear<n, out, A.bias>;
+  using to_query = linear_map<in, n, A.bias, A.maps>;
+  using to_key = linear_map<in, kv, A.bias, A.maps>;
+  using to_output = linear_map<n, out, A.bias, A.maps>;
 
   /// The factor of the scores.
   template <class T>
@@ -54,6 +54,26 @@ struct attention_maps {
       f(where, changed, leaf...);
     };
     to_query::visit(small, at, p...);
+  }
+
+  /// What the maps themselves keep; nothing where each is one matrix.
+  template <class T>
+  struct map_caches {
+    typename to_query::template cache<T> q{};
+    typename to_key::template cache<T> k{}, v{};
+    typename to_output::template cache<T> o{};
+  };
+  /// Plans the maps for calls `e`, keys and values of `key_rows` for each sequence.
+  template <class T>
+  static constexpr map_caches<T> plan_maps(planner& m, const extents& e, index key_rows) {
+    extents keys = e;
+    keys.length = key_rows;
+    map_caches<T> c;
+    c.q = to_query::template plan<T>(m, e);
+    c.k = to_key::template plan<T>(m, keys);
+    c.v = to_key::template plan<T>(m, keys);
+    c.o = to_output::template plan<T>(m, e);
+    return c;
   }
 
   /// Buffers around the mixing.

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include <linnet/config/shapes.hpp>
 #include <linnet/nn/attention/kv_cache.hpp>
 #include <linnet/ops/position.hpp>
 
@@ -23,6 +24,7 @@ struct attention_shape {
   bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
   kv_code cache = kv_code::exact;
+  map_kind maps{};  ///< how the linear maps are made, for policies that are `mappable`
 
   /// Width of all query heads.
   constexpr index n() const { return heads * d_kv; }
@@ -51,6 +53,7 @@ struct policy {
   static constexpr index slots = 0;              ///< positions that it needs whatever the length
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool mappable = false;        ///< its linear maps may be of any map_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
   /// What files call it; a kind that changes what weights compute has a name of its own.
   static std::string name() { return "custom"; }

@@ -13,7 +13,7 @@ namespace attention {
 template <index Width>
 struct sliding_window : policy {
   static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
-  static constexpr bool rewinds = true, forgets = true;
+  static constexpr bool rewinds = true, forgets = true, mappable = true;
   static std::string name() { return "sliding_window<" + std::to_string(Width) + ">"; }
   template <attention_shape A>
   struct layer : linnet::detail::softmax_attention<
@@ -35,7 +35,7 @@ template <index First, index Recent>
 struct sinks : policy {
   static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
   static constexpr bool bidirectional = false;
-  static constexpr bool rewinds = true, forgets = true;
+  static constexpr bool rewinds = true, forgets = true, mappable = true;
   static constexpr index slots = First + Recent;
   static std::string name() {
     return "sinks<" + std::to_string(First) + ", " + std::to_string(Recent) + ">";

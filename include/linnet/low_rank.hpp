@@ -1,0 +1,6 @@
+#pragma once
+/// @file
+/// Opt-in: low-rank models from dense ones. Takes Eigen's singular value decomposition, which is
+/// slow to compile.
+
+#include <linnet/transform/low_rank.hpp>

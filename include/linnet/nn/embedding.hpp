@@ -1,0 +1,147 @@
+#pragma once
+/// @file
+/// The width of the embedding's table: that of the stream, or less, with a linear map between the
+/// two at both ends of the model (zoo C4).
+
+#include <string>
+
+#include <linnet/nn/linear.hpp>
+#include <linnet/ops/elementwise.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The ends of a model whose table is as wide as its stream: nothing is between the two.
+template <index D>
+struct wide_ends : without_parameters, without_cache {
+  static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
+  template <class T>
+  static T* rows(const without_cache::cache<T>&, T* x) {
+    return x;
+  }
+  template <class T, class S, class P>
+  static void widen(const P&, index, T*, const without_cache::cache<T>&, context<T>&) {}
+  template <class T, class S, class P, class G>
+  static T* widen_backward(const P&, G&, index, T* dx, const without_cache::cache<T>&,
+                           context<T>&) {
+    return dx;
+  }
+  template <class T, class S, class P>
+  static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
+                       const ops::machine&) {
+    return y;
+  }
+  template <class T>
+  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::machine&) {
+    return dy;
+  }
+  template <class T, class S, class P, class G>
+  static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
+                            const ops::machine&) {}
+  static constexpr index flops(const extents&) { return 0; }
+};
+
+/// Those of a table [vocabulary, Width] with a map P[D, Width]: rows of the stream are x = P e, and
+/// a tied head reads z = P^T y.
+template <index Width, index D, bool Tied>
+struct narrow_ends {
+  using map = linear<Width, D>;
+  static constexpr index table = Width, head = Tied ? Width : D;
+
+  template <class Form>
+  using params = typename map::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    map::visit(f, at / "projection", p...);
+  }
+
+  template <class T>
+  struct cache {
+    T *in = nullptr, *out = nullptr;  ///< [rows, Width] e and z
+    T* gradient = nullptr;            ///< of one of them by turns, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    const index size = e.rows() * Width;
+    (void)map::template plan<T>(m, e);
+    cache<T> c{m.keep.take<T>(size)};
+    if (Tied) c.out = m.keep.take<T>(size);
+    if (e.training) c.gradient = m.keep.take<T>(size);
+    return c;
+  }
+
+  /// Where rows of the table go that are looked up for x[rows, D].
+  template <class T>
+  static T* rows(const cache<T>& c, T*) {
+    return c.in;
+  }
+  /// x = P e
+  template <class T, class S>
+  static void widen(const params<form::kernel<T, S>>& p, index n, T* x, const cache<T>& c,
+                    context<T>& ctx) {
+    without_cache::cache<T> none;
+    map::template forward<T, S>(p, {c.in, n}, {x, n}, none, ctx);
+  }
+  /// The derivative by the rows of the table; adds that by P.
+  template <class T, class S>
+  static T* widen_backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                           index n, T* dx, const cache<T>& c, context<T>& ctx) {
+    without_cache::cache<T> none;
+    ops::fill(ctx.on, n * Width, T(0), c.gradient);
+    map::template backward<T, S>(p, dp, {c.in, n}, {dx, n}, {c.gradient, n}, none, ctx);
+    return c.gradient;
+  }
+  /// What the head's matrix reads for y[rows, D].
+  template <class T, class S>
+  static const T* read(const params<form::kernel<T, S>>& p, index n, const T* y, const cache<T>& c,
+                       const ops::machine& on) {
+    if (!Tied) return y;
+    ops::matmul_transposed(on, n, D, Width, y, p.weight, c.out);
+    return c.out;
+  }
+  /// Where the head adds the derivative by what it reads.
+  template <class T>
+  static T* read_gradient(index n, T* dy, const cache<T>& c, const ops::machine& on) {
+    if (!Tied) return dy;
+    ops::fill(on, n * Width, T(0), c.gradient);
+    return c.gradient;
+  }
+  /// Adds to dy = P dz and dP = y dz^T.
+  template <class T, class S>
+  static void read_backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                            index n, const T* y, T* dy, const cache<T>& c, const ops::machine& on) {
+    if (!Tied) return;
+    const T* const no_bias = nullptr;
+    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, no_bias, true);
+    ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
+  }
+  static constexpr index flops(const extents& e) { return (Tied ? 2 : 1) * map::flops(e); }
+};
+
+}  // namespace detail
+
+/// How tokens become rows of width d_model.
+namespace embedding {
+/// Base of the embedding policies.
+struct policy {};
+/// One table [vocabulary, d_model].
+struct full : policy {
+  static std::string name() { return "full"; }
+  template <index D, bool Tied>
+  using ends = linnet::detail::wide_ends<D>;
+};
+/// A table [vocabulary, Width] and a linear map from Width to d_model (ALBERT, Lan et al. 2019,
+/// arXiv:1909.11942; zoo C4). A tied head takes the same two the other way: first the transposed
+/// map, from d_model to Width, then the table. (ALBERT's own head has a second map of that shape,
+/// with a bias, a GELU and a norm.) An untied head reads the stream itself.
+template <index Width>
+struct factorised : policy {
+  static_assert(Width > 0, "linnet::embedding::factorised: the width must be positive");
+  static std::string name() { return "factorised " + std::to_string(Width); }
+  template <index D, bool Tied>
+  using ends = linnet::detail::narrow_ends<Width, D, Tied>;
+};
+}  // namespace embedding
+
+LINNET_NAMESPACE_END

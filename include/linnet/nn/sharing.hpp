@@ -1,0 +1,122 @@
+#pragma once
+/// @file
+/// Which parameters the blocks of a stack have in common (zoo C4).
+
+#include <string>
+
+#include <linnet/config/shapes.hpp>
+#include <linnet/nn/combinators.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Sharing policies: which tensors of a block are the same in every block of the stack. A shared
+/// tensor exists, counts and is visited once; its gradient is the sum over the blocks. A policy of
+/// your own derives from share::policy and says `shares(path)` of the places of a block's tensors,
+/// such as ...attention.q.weight. Key-value caches are each block's own always.
+namespace share {
+
+/// Base of the sharing policies: nothing is shared.
+struct policy {
+  static constexpr index repeats = 1;  ///< times that a block runs in a row
+  static constexpr map_kind maps{};    ///< how the linear maps of the blocks are made
+  /// Whether the tensor at a place of the block is the same in all blocks.
+  static constexpr bool shares(const path&) { return false; }
+  /// What files call it.
+  static std::string name() { return "custom"; }
+};
+
+/// Every block has parameters of its own.
+struct none : policy {
+  static std::string name() { return "none"; }
+};
+
+/// One feed-forward for all blocks, which keep their attention and both norms (MobiLlama,
+/// Thawakar et al. 2024, arXiv:2402.16840).
+struct ffn : policy {
+  static std::string name() { return "ffn"; }
+  static constexpr bool shares(const path& at) {
+    const path* below = nullptr;
+    for (const path* p = &at; p; below = p, p = p->parent)
+      if (p->name == "ffn") return !below || below->name != "norm";
+    return false;
+  }
+};
+
+/// One block for all layers, norms included (ALBERT, Lan et al. 2019, arXiv:1909.11942).
+struct all : policy {
+  static std::string name() { return "all"; }
+  static constexpr bool shares(const path&) { return true; }
+};
+
+/// Each block runs `Times` times in a row before the next (MobileLLM-LS, Liu et al. 2024,
+/// arXiv:2402.14905). `layers` of the shape counts runs.
+template <index Times>
+struct repeat : policy {
+  static_assert(Times > 0, "linnet::share::repeat: a block runs at least once");
+  static constexpr index repeats = Times;
+  static std::string name() { return "repeat " + std::to_string(Times); }
+};
+
+/// One block for all layers, and in each layer a low-rank delta for every matrix:
+/// W + Alpha / Rank B A, and norms of its own (zoo C4e). unshare() adds the deltas up.
+template <index Rank, index Alpha = Rank>
+struct lora : policy {
+  static constexpr map_kind maps{.rank = Rank, .delta = true, .alpha = Alpha};
+  static std::string name() {
+    return "lora " + std::to_string(Rank) + " alpha " + std::to_string(Alpha);
+  }
+  static constexpr bool shares(const path& at) {
+    for (const path* p = &at; p; p = p->parent)
+      if (p->name == "norm" || p->name == "lora_a" || p->name == "lora_b") return false;
+    return true;
+  }
+};
+
+}  // namespace share
+
+namespace detail {
+
+/// The parameters of `N` layers of which some are shared: see share::policy. What a layer reads is
+/// put together for each call, a copy of a few pointers, so that every tensor has one place.
+template <class Layer, index N, class Share>
+struct shared_parameters {
+  static_assert(N % Share::repeats == 0,
+                "linnet::share::repeat<n>: the number of layers must be a multiple of n");
+  static constexpr auto times = static_cast<std::size_t>(Share::repeats);
+  static constexpr std::size_t count = static_cast<std::size_t>(N) / times;
+
+  template <class Form>
+  struct params {
+    /// What a layer has for itself; the places of shared tensors are empty.
+    std::array<typename Layer::template params<Form>, count> items{};
+    /// What all layers share; the places of their own tensors are empty.
+    typename Layer::template params<Form> shared{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    const auto only = [&f](bool shared) {
+      return [&f, shared](const path& where, const tensor_info& info, auto&... leaf) {
+        if (Share::shares(where) == shared) f(where, info, leaf...);
+      };
+    };
+    for (std::size_t l = 0; l < count; ++l)
+      Layer::visit(only(false), at.element(static_cast<index>(l), static_cast<index>(count)),
+                   p.items[l]...);
+    Layer::visit(only(true), at / "shared", p.shared...);
+  }
+  /// Those of layer `l`.
+  template <class P>
+  static auto of(P& p, std::size_t l) {
+    auto layer = p.items[l / times];
+    Layer::visit(
+        [](const path& where, const tensor_info&, auto& to, const auto& from) {
+          if (Share::shares(where)) to = from;
+        },
+        path{}, layer, p.shared);
+    return layer;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
