@@ -12,6 +12,7 @@
 #include <linnet/eval/answers.hpp>
 #include <linnet/eval/language.hpp>
 #include <linnet/io/file.hpp>
+#include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <mutex>
 #include <nlohmann/json.hpp>

@@ -45,16 +45,17 @@ void append(std::vector<ln::eval_item>& all, std::vector<ln::eval_item> more) {
 }
 
 /// The 67 sets of minimal pairs: those of the unpacked archive, or those that lie beside it.
-std::vector<ln::eval_item> read_blimp_folder(const std::string& folder) {
+std::vector<std::string> blimp_files(const std::string& folder) {
   std::vector<std::string> files = files_in(folder + "/data", "", ".jsonl");
-  if (files.empty()) files = files_in(folder, "", ".jsonl");
+  return files.empty() ? files_in(folder, "", ".jsonl") : files;
+}
+std::vector<ln::eval_item> read_blimp_folder(const std::string& folder) {
+  const std::vector<std::string> files = blimp_files(folder);
   if (files.empty())
     throw failure(
         fmt::format("{0}: no files *.jsonl; unpack the archive: unzip {0}/BLiMP.zip 'data/*'"
                     " -d {0}",
                     folder));
-  if (files.size() != 67)
-    fmt::print(stderr, "blimp: {} of 67 sets are in {}\n", files.size(), folder);
   std::vector<ln::eval_item> all;
   for (const std::string& file : files) append(all, items_in(file, ln::read_blimp));
   return all;
@@ -180,19 +181,30 @@ eval_test read_test(std::string_view name, const std::string& data, long limit) 
       std::find_if(table().begin(), table().end(), [&](const entry& e) { return e.name == name; });
   const std::string folder = data + "/" + std::string(name);
   if (!fs::is_directory(folder)) throw failure(folder + ": there is no such folder");
-  eval_test made{.name = std::string(name), .kind = at->kind, .items = {}, .documents = {}};
+  eval_test made{
+      .name = std::string(name), .kind = at->kind, .items = {}, .documents = {}, .note = {}};
   if (at->items != nullptr)
     made.items = at->items(folder);
   else
     made.documents = at->documents(folder);
-  return checked(std::move(made), folder, limit);
+  const std::size_t all = made.size();
+  made = checked(std::move(made), folder, limit);
+  if (name == "blimp")
+    if (const std::size_t sets = blimp_files(folder).size(); sets != 67)
+      made.note = fmt::format("{} of BLiMP's 67 sets", sets);
+  if (made.size() < all)
+    made.note += fmt::format("{}{} of {} items", made.note.empty() ? "" : ", ",
+                             grouped(std::ssize(made.items) + std::ssize(made.documents)),
+                             grouped(static_cast<ln::index>(all)));
+  return made;
 }
 
 eval_test read_text(const std::string& path, long limit) {
   return checked({.name = fs::path(path).filename().string(),
                   .kind = test_kind::text,
                   .items = {},
-                  .documents = stretches_of(contents(path))},
+                  .documents = stretches_of(contents(path)),
+                  .note = {}},
                  path, limit);
 }
 

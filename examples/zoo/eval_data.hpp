@@ -25,6 +25,7 @@ struct eval_test {
   test_kind kind = test_kind::choice;
   std::vector<ln::eval_item> items;
   std::vector<std::string> documents;
+  std::string note;  ///< what a reader of the results must know
 
   std::size_t size() const { return kind == test_kind::text ? documents.size() : items.size(); }
   /// All text of one item, as a measure of its work and to know it again.

@@ -225,6 +225,8 @@ std::string results_table(const eval_subject& who, const std::vector<eval_test>&
            "above, - below\n";
   if (writing.size() > 1) all += "\n" + aligned(writing);
   if (texts.size() > 1) all += "\n" + aligned(texts);
+  for (const eval_test& test : tests)
+    if (!test.note.empty()) all += fmt::format("{}: {}\n", test.name, test.note);
   return all;
 }
 
@@ -236,6 +238,7 @@ std::string results_json(const eval_subject& who, const std::vector<eval_test>& 
            {"context", who.context}};
   for (std::size_t t = 0; t < tests.size(); ++t) {
     json one{{"items", records[t].size()}};
+    if (!tests[t].note.empty()) one["note"] = tests[t].note;
     one.update(test_json(tests[t], records[t]));
     all["tests"][tests[t].name] = one;
   }
