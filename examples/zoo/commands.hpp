@@ -62,6 +62,19 @@ struct logits_options {
   bool json = false;
 };
 
+struct eval_options {
+  std::string model;
+  std::string weights;
+  std::string tokenizer;
+  std::vector<std::string> tasks;  ///< names of tests; none: all that the folder has
+  std::string data;                ///< folder of the tests' folders
+  std::vector<std::string> texts;  ///< files of text beside them
+  long limit = 0;                  ///< most items of each; 0: all
+  long context = 0;                ///< most tokens that the model reads at a time; 0: as it can
+  int threads = 1;
+  std::string out;  ///< results as JSON
+};
+
 /// What `train`, `sweep` and `quickstart` share.
 struct course_options {
   std::string text;
@@ -89,6 +102,7 @@ void bench(const bench_options& o);
 void bench_attention(const bench_options& o);
 void generate(const generate_options& o);
 void logits(const logits_options& o);
+void evaluate(const eval_options& o);
 void train(const train_options& o);
 void sweep(const report_options& o);
 void quickstart(const report_options& o);

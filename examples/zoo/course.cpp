@@ -8,6 +8,7 @@
 #include <linnet/core/random.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/io/file.hpp>
+#include <linnet/io/safetensors.hpp>
 #include <numbers>
 
 #include "support.hpp"
@@ -200,6 +201,23 @@ variant parse_trainable(std::string_view name) {
   check_name("feed-forward", name, names);
   return *std::find_if(trainable_variants.begin(), trainable_variants.end(),
                        [&](variant v) { return name_of(v) == name; });
+}
+
+std::unique_ptr<learner> load_learner(const std::string& path, std::string_view model) {
+  const auto file = take(ln::read_safetensors(path));
+  const auto note = [&](const char* key) {
+    const auto at = file.metadata().find(key);
+    if (at == file.metadata().end())
+      throw failure(path +
+                    ": not a checkpoint of zoo train (it does not say which model it is of)");
+    return at->second;
+  };
+  const std::string name = note("zoo.model");
+  if (!model.empty() && name != model)
+    throw failure(fmt::format("{}: is a {}, not a {}", path, printable(name), model));
+  auto made = make_learner(parse_byte_model(name), parse_trainable(note("zoo.ffn")));
+  made->load(path);
+  return made;
 }
 
 }  // namespace zoo

@@ -70,4 +70,8 @@ course_record train_together(std::vector<student>& students, const corpus& text,
 byte_model parse_byte_model(std::string_view name);
 variant parse_trainable(std::string_view name);
 
+/// The model in a checkpoint of zoo train, which says what it is; refused if that is not `model`,
+/// unless that is empty.
+std::unique_ptr<learner> load_learner(const std::string& path, std::string_view model);
+
 }  // namespace zoo

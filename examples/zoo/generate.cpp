@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <linnet/io/safetensors.hpp>
+#include <linnet/io/file.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
 #include <utility>
@@ -102,29 +102,9 @@ void generate_preset(const generate_options& o) {
   print_figures(std::ssize(prompt), written, now() - start);
 }
 
-/// What `zoo train` wrote beside the weights.
-struct checkpoint_notes {
-  std::string model, ffn;
-};
-checkpoint_notes read_notes(const std::string& path) {
-  const auto file = take(ln::read_safetensors(path));
-  const auto note = [&](const char* key) {
-    const auto at = file.metadata().find(key);
-    if (at == file.metadata().end())
-      throw failure(path +
-                    ": not a checkpoint of zoo train (it does not say which model it is of)");
-    return at->second;
-  };
-  return {note("zoo.model"), note("zoo.ffn")};
-}
-
 /// A byte-level model: a decoder continues the prompt, a T5 answers with what follows it.
 void generate_bytes(const generate_options& o) {
-  const checkpoint_notes notes = read_notes(o.weights);
-  if (!o.model.empty() && notes.model != o.model)
-    throw failure(fmt::format("{}: is a {}, not a {}", o.weights, printable(notes.model), o.model));
-  const auto learned = make_learner(parse_byte_model(notes.model), parse_trainable(notes.ffn));
-  learned->load(o.weights);
+  const auto learned = load_learner(o.weights, o.model);
   const reading how = learned->how_to_read();
   const ln::index all = positions(o.tokens, how.target);
 

@@ -182,6 +182,43 @@ void add_logits(CLI::App& app, logits_options& o) {
   c.callback([&] { logits(o); });
 }
 
+void add_eval(CLI::App& app, eval_options& o) {
+  CLI::App& c = *app.add_subcommand(
+      "eval", "Judge a decoder by tests: multiple choice, last words, numbers, bits per byte");
+  c.add_option("--model", o.model, "preset; a checkpoint of zoo train knows its own");
+  c.add_option(
+       "--weights", o.weights,
+       "llama2.c .bin, safetensors file, Hugging Face directory, or checkpoint of zoo train")
+      ->required()
+      ->check(CLI::ExistingPath);
+  c.add_option("--tokenizer", o.tokenizer, "llama2.c tokenizer .bin (byte-level models need none)")
+      ->check(CLI::ExistingFile);
+  auto* const data = c.add_option("--data", o.data, "folder with one folder for each test")
+                         ->check(CLI::ExistingDirectory)
+                         ->type_name("DIR");
+  c.add_option("--tasks", o.tasks,
+               "tests, separated by commas: arc_easy, winogrande, hellaswag, mmlu, blimp, lambada, "
+               "gsm8k, wikitext2, tinystories; without, all that DIR has")
+      ->delimiter(',')
+      ->needs(data);
+  c.add_option("--text", o.texts, "a text to predict; may be given several times")
+      ->allow_extra_args(false)
+      ->check(CLI::ExistingFile)
+      ->type_name("FILE");
+  c.add_option("--limit", o.limit, "most items of each test, evenly spread; 0: all")
+      ->check(CLI::Range(0L, 100'000'000L))
+      ->capture_default_str();
+  c.add_option("--context", o.context, "most tokens to read at a time; 0: the model's context")
+      ->check(CLI::Range(0L, 1'000'000L))
+      ->capture_default_str();
+  add_threads(c, o.threads);
+  c.add_option("--out", o.out,
+               "write the results here as JSON, and what is finished to FILE.items.jsonl, where an "
+               "interrupted run goes on")
+      ->type_name("FILE");
+  c.callback([&] { evaluate(o); });
+}
+
 /// The options that train, sweep and quickstart share.
 CLI::App& add_course(CLI::App& app, const char* name, const char* what, course_options& o) {
   CLI::App& c = *app.add_subcommand(name, what);
@@ -245,6 +282,7 @@ int main(int argc, char** argv) {
   bench_options benched;
   generate_options generated;
   logits_options asked;
+  eval_options judged;
   train_options trained;
   report_options swept, started;
   add_list(app);
@@ -252,6 +290,7 @@ int main(int argc, char** argv) {
   add_bench(app, benched);
   add_generate(app, generated);
   add_logits(app, asked);
+  add_eval(app, judged);
   add_train(app, trained);
   add_sweep(app, swept);
   add_quickstart(app, started);
@@ -259,7 +298,8 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     if (app.get_subcommands().empty())
       return refuse(
-          "a command is missing: list, count, bench, generate, logits, train, sweep or quickstart");
+          "a command is missing: list, count, bench, generate, logits, eval, train, sweep or "
+          "quickstart");
     if (std::fflush(stdout) != 0) return refuse("cannot write to standard output");
   } catch (const CLI::Success& e) {
     return app.exit(e);

@@ -30,6 +30,15 @@ class running {
   virtual void encode(std::span<const ln::token> source) = 0;
   /// Feeds tokens and returns the logits of what follows them; valid until the next call.
   virtual std::span<float> feed(std::span<const ln::token> tokens) = 0;
+  /// As members of ln::session of the same names; with them a model is what ln::session_paths runs.
+  virtual const ln::limits& planned() const = 0;
+  virtual ln::index capacity() const = 0;
+  virtual void reset() = 0;
+  virtual std::span<float> read(std::span<const ln::token> tokens) = 0;
+  virtual std::span<float> feed_all(std::span<const ln::token> tokens) = 0;
+  virtual bool fork(ln::index from, ln::index to) = 0;
+  /// One more session of this model with the same limits.
+  virtual std::unique_ptr<running> another() const = 0;
   /// The best text after a prompt, or for a source, that a beam search finds.
   virtual std::vector<ln::token> search(std::span<const ln::token> tokens, const ln::beams& how,
                                         const ln::generation& g) = 0;

@@ -24,6 +24,19 @@ class running_of final : public running {
   std::span<float> feed(std::span<const ln::token> tokens) override {
     return session_.feed(tokens);
   }
+  const ln::limits& planned() const override { return session_.planned(); }
+  ln::index capacity() const override { return session_.capacity(); }
+  void reset() override { session_.reset(); }
+  std::span<float> read(std::span<const ln::token> tokens) override {
+    return session_.read(tokens);
+  }
+  std::span<float> feed_all(std::span<const ln::token> tokens) override {
+    return session_.feed_all(tokens);
+  }
+  bool fork(ln::index from, ln::index to) override { return session_.fork(from, to); }
+  std::unique_ptr<running> another() const override {
+    return std::make_unique<running_of>(weights_, session_.planned());
+  }
   std::vector<ln::token> search(std::span<const ln::token> tokens, const ln::beams& how,
                                 const ln::generation& g) override {
     auto beam = take(ln::beam_search<M>::open(session_, how));

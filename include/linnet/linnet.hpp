@@ -8,13 +8,16 @@
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>
 #include <linnet/data/pause.hpp>
+#include <linnet/eval/answers.hpp>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>
+#include <linnet/eval/language.hpp>
+#include <linnet/eval/tasks.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>
 #include <linnet/generate/contrast.hpp>
-#include <linnet/generate/session.hpp>
 #include <linnet/generate/self_speculative.hpp>
+#include <linnet/generate/session.hpp>
 #include <linnet/generate/speculative.hpp>
 #include <linnet/io/corpus.hpp>
 #include <linnet/io/file.hpp>

@@ -34,6 +34,20 @@ void sound(const Pairs& pairs, const ln::text_task& task) {
     if (task.class_of(p.target) < 0 || !p.input.starts_with(task.name)) __builtin_trap();
 }
 
+/// Fails in words or gives items whose answer is one of their options.
+void sound(const ln::result<std::vector<ln::eval_item>>& items) {
+  if (!items) {
+    if (items.error().message().empty()) __builtin_trap();
+    return;
+  }
+  if (items->empty()) __builtin_trap();
+  for (const ln::eval_item& item : *items) {
+    if (item.answer < 0 || item.answer >= std::ssize(item.options)) __builtin_trap();
+    for (const std::string& option : item.options)
+      if (option.empty()) __builtin_trap();
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -46,5 +60,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using ln::glue::mnli_layout;
   for (const auto l : {mnli_layout::named, mnli_layout::label_first, mnli_layout::question})
     sound(ln::glue::read_mnli(text, l, "f"), ln::glue::mnli);
+  if (const auto t = ln::parse_json_array(text, {"a", "b"})) same_again(*t);
+  for (const auto read : {ln::read_blimp, ln::read_arc, ln::read_winogrande, ln::read_lambada,
+                          ln::read_gsm8k, ln::read_hellaswag})
+    sound(read(text, "f"));
+  sound(ln::read_mmlu(text, "", "f"));
+  (void)ln::last_number(text);
   return 0;
 }

@@ -157,6 +157,11 @@ BOOST_AUTO_TEST_CASE(greedy_texts) {
   check_greedy<windowed>({.target = 20, .chunk = 5, .logits = 4}, 1, 3);
   check_greedy<M::with_attention<ln::attention::prefix>>({.target = 20, .logits = 4}, 1, 3);
   check_greedy<M::with_cache<ln::kv::int8>>({.target = 20, .logits = 4}, 1, 3);
+  using routed = ln::decoder<with_layers(3), ln::depths::mixture<0.5>>;
+  check_greedy<routed>({.target = 20, .logits = 4}, 1, 3);
+  check_greedy<routed>({.target = 20, .logits = 4}, 2, 3);
+  check_greedy<ln::decoder<with_layers(3), ln::share::all, ln::embedding::factorised<4>>>(
+      {.target = 20, .logits = 4}, 2, 3);
 }
 
 BOOST_AUTO_TEST_CASE(law_of_the_model) {

@@ -3,34 +3,15 @@
 /// Classification with an encoder-decoder that answers in words (zoo A12), and how good it is.
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include <linnet/eval/estimates.hpp>
+#include <linnet/eval/paths.hpp>
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// A share of right answers.
-struct accuracy {
-  index right = 0;
-  index total = 0;
-
-  /// Counts one answer.
-  void add(bool is_right) {
-    right += is_right;
-    ++total;
-  }
-  /// The share; 0 without answers.
-  double value() const {
-    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : 0;
-  }
-  /// Its standard error over samples of this size: sqrt(p (1 - p) / n).
-  double standard_error() const {
-    return total > 0 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total)) : 0;
-  }
-};
 
 /// The baseline without a model: always the class that is the most frequent of `known` (the lowest
 /// of several), on `asked`.
@@ -102,10 +83,10 @@ class classifier {
       for (index b = 0; b < batch; ++b) {
         double sum = 0;
         for (index i = 0; i < n; ++i)
-          sum +=
-              log_probability(logits.subspan(static_cast<std::size_t>((b * n + i) * M::vocabulary),
-                                             static_cast<std::size_t>(M::vocabulary)),
-                              label[static_cast<std::size_t>(i)]);
+          sum += score_of(logits.subspan(static_cast<std::size_t>((b * n + i) * M::vocabulary),
+                                         static_cast<std::size_t>(M::vocabulary)),
+                          label[static_cast<std::size_t>(i)])
+                     .log_probability;
         scores_[static_cast<std::size_t>(b * classes()) + c] = sum;
       }
     }
@@ -144,13 +125,6 @@ class classifier {
         limits_(l),
         inputs_(static_cast<std::size_t>(l.batch * l.target)),
         scores_(static_cast<std::size_t>(l.batch) * labels_.size()) {}
-
-  static double log_probability(std::span<const T> logits, token t) {
-    const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-    double sum = 0;
-    for (const T x : logits) sum += std::exp(static_cast<double>(x) - largest);
-    return static_cast<double>(logits[static_cast<std::size_t>(t)]) - largest - std::log(sum);
-  }
 
   session<M, T> session_;
   std::vector<std::vector<token>> labels_;

@@ -1,6 +1,6 @@
 #pragma once
 /// @file
-/// Tables of JSON lines: one object per line.
+/// Tables of JSON: one object per line, or an array of objects.
 
 #include <algorithm>
 #include <utility>
@@ -57,6 +57,24 @@ struct line_reader {
   std::size_t wanted = 0;  ///< number of the name that came last at depth 1; deeper there is none
 };
 
+/// Adds the fields of one object, which begins at this line, to a table.
+inline result<void> append_object(table& to, std::string_view object,
+                                  std::span<const std::string> names, const std::string& where,
+                                  index line) {
+  const std::string place = where + ":" + std::to_string(line);
+  line_reader reader(names, place);
+  if (auto read = read_json({reinterpret_cast<const std::byte*>(object.data()), object.size()},
+                            longest_json_line, place, "the line", reader);
+      !read)
+    return read.error();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (!reader.found[i])
+      return error{errc::malformed, place, printable(names[i]), "a value", "none"};
+    to.append(reader.values[i]);
+  }
+  return to.end_row(line);
+}
+
 }  // namespace detail
 
 /// The table of the fields `names` of all lines; numbers, truth values and null as JSON writes
@@ -71,20 +89,62 @@ inline result<table> parse_json_lines(std::string_view text, std::vector<std::st
     const std::string_view object = text.substr(0, end);
     text.remove_prefix((std::min)(end + 1, text.size()));
     if (object.find_first_not_of(" \t\r") == object.npos) continue;
-    const std::string place = where + ":" + std::to_string(line);
-    detail::line_reader reader(names, place);
-    if (auto read =
-            detail::read_json({reinterpret_cast<const std::byte*>(object.data()), object.size()},
-                              detail::longest_json_line, place, "the line", reader);
-        !read)
-      return read.error();
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      if (!reader.found[i])
-        return error{errc::malformed, place, detail::printable(names[i]), "a value", "none"};
-      made.append(reader.values[i]);
-    }
-    if (auto row = made.end_row(line); !row) return row.error();
+    if (auto row = detail::append_object(made, object, names, where, line); !row)
+      return row.error();
   }
+  return made;
+}
+
+/// The same of a text that is one array of objects, [{…}, {…}]; each row's line is where its object
+/// begins. Errors: as above, and for what is no such array.
+inline result<table> parse_json_array(std::string_view text, std::vector<std::string> names,
+                                      const std::string& where = "JSON") {
+  table made(where, names);
+  index line = 1;
+  std::size_t at = 0;
+  const auto wrong = [&](const char* expected) {
+    return error{errc::malformed, where + ":" + std::to_string(line), "the array", expected,
+                 at < text.size() ? detail::printable(text.substr(at, 1)) : "the end of the file"};
+  };
+  const auto skip_blanks = [&] {
+    for (; at < text.size() && std::string_view(" \t\r\n").find(text[at]) != text.npos; ++at)
+      line += text[at] == '\n';
+  };
+  const auto next_is = [&](char c) {
+    skip_blanks();
+    const bool is = at < text.size() && text[at] == c;
+    at += is;
+    return is;
+  };
+  if (!next_is('[')) return wrong("[");
+  for (bool more = !next_is(']'); more;) {
+    skip_blanks();
+    if (at == text.size() || text[at] != '{') return wrong("{");
+    // The object's end: where as many braces closed as opened, strings aside.
+    const std::size_t first = at;
+    const index first_line = line;
+    int depth = 0;
+    bool inside = false;
+    do {
+      if (at == text.size()) return wrong("}");
+      const char c = text[at];
+      if (inside && c == '\\' && at + 1 < text.size())
+        ++at;
+      else if (c == '"')
+        inside = !inside;
+      else if (!inside)
+        depth += (c == '{') - (c == '}');
+      line += text[at++] == '\n';
+    } while (depth > 0);
+    if (auto row =
+            detail::append_object(made, text.substr(first, at - first), names, where, first_line);
+        !row)
+      return row.error();
+    more = next_is(',');
+    if (!more && !next_is(']')) return wrong(", or ]");
+  }
+  skip_blanks();
+  if (at < text.size()) return wrong("nothing behind it");
   return made;
 }
 

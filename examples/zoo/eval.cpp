@@ -1,0 +1,365 @@
+// zoo eval: judges a decoder by tests. Every item is computed by itself, in one thread, so that
+// results are the same bits for any number of threads and however often a run was interrupted.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <linnet/eval/answers.hpp>
+#include <linnet/eval/language.hpp>
+#include <linnet/io/file.hpp>
+#include <linnet/text/bytes.hpp>
+#include <linnet/text/llama2c_tokenizer.hpp>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+#include "commands.hpp"
+#include "course.hpp"
+#include "eval_results.hpp"
+#include "running.hpp"
+#include "support.hpp"
+
+namespace zoo {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr ln::index part = 64;                 // tokens whose logits exist at a time
+constexpr ln::index longest_unlimited = 1024;  // context of a model that has none of its own
+constexpr ln::index longest_answer = 256;      // tokens
+
+/// A model and how text becomes its tokens.
+struct judged {
+  eval_subject who;
+  std::unique_ptr<running> model;
+  std::function<std::vector<ln::token>(std::string_view)> encode;
+  std::function<std::string(ln::token previous, ln::token id)> decode;
+  ln::token opening = 0;  ///< stands before a text
+};
+
+void use_bytes(judged& j, ln::token offset) {
+  const ln::byte_tokenizer bytes{offset};
+  j.who.tokenizer = "bytes";
+  j.encode = [bytes](std::string_view text) { return bytes.encode(text); };
+  j.decode = [bytes](ln::token previous, ln::token id) { return bytes.decode(previous, id); };
+  j.opening = '\n' + offset;  // no byte begins a text, but a line's end comes before one
+}
+
+void use_llama2c(judged& j, const std::string& path, ln::index vocabulary) {
+  const ln::file_bytes file = take(ln::read_file(path));
+  const auto pieces = std::make_shared<const ln::llama2c_tokenizer>(
+      take(ln::llama2c_tokenizer::parse(file, vocabulary, path)));
+  j.who.tokenizer = path;
+  j.encode = [pieces](std::string_view text) { return pieces->encode(text, false); };
+  j.decode = [pieces](ln::token previous, ln::token id) {
+    return std::string(pieces->decode(previous, id));
+  };
+  j.opening = ln::llama2c_tokenizer::begin;
+}
+
+judged open_model(const eval_options& o) {
+  judged j;
+  j.who.weights = o.weights;
+  const auto limits = [&](ln::index context) {
+    if (context > 0 && o.context > context)
+      throw failure(fmt::format("--context: {} is more than the model's {}", o.context, context));
+    j.who.context = o.context > 0 ? o.context : context > 0 ? context : longest_unlimited;
+    return ln::limits{.batch = 2, .target = j.who.context, .logits = std::min(part, j.who.context)};
+  };
+  const auto t5 = [](std::string_view name) {
+    return failure(fmt::format("{} is an encoder-decoder; zoo eval judges decoders", name));
+  };
+  if (std::find(byte_model_names.begin(), byte_model_names.end(), o.model) !=
+          byte_model_names.end() ||
+      o.model.empty()) {
+    const auto learned = load_learner(o.weights, o.model);
+    const reading& how = learned->how_to_read();
+    j.who.model = o.model.empty() ? std::string(name_of(byte_model::decoder)) : o.model;
+    if (how.encodes) throw t5(name_of(byte_model::t5));
+    use_bytes(j, how.offset);
+    j.model = learned->deploy(form::collapsed)->open(limits(how.target));
+    return j;
+  }
+  const runnable_preset preset = find_runnable(o.model);
+  j.who.model = o.model;
+  if (preset.encodes) throw t5(o.model);
+  if (!o.tokenizer.empty())
+    use_llama2c(j, o.tokenizer, preset.vocabulary);
+  else if (preset.vocabulary == 256)
+    use_bytes(j, 0);
+  else
+    throw failure("--tokenizer is required with --model " + o.model);
+  j.model = preset.open(o.weights, limits(preset.context));
+  return j;
+}
+
+/// What one thread computes with: a session of its own.
+class judge {
+ public:
+  judge(const judged& j, std::unique_ptr<running> model)
+      : judged_(&j), model_(std::move(model)), paths_(*model_) {}
+
+  record operator()(const eval_test& test, std::size_t i) {
+    if (test.kind == test_kind::text) {
+      const auto s =
+          take(ln::score_text(paths_, judged_->encode, judged_->opening, test.documents[i]));
+      return record_of(s.nats, {s.tokens, s.bytes, s.characters});
+    }
+    if (test.kind == test_kind::number) return solve(test.items[i]);
+    return record_of(take(
+        ln::score_options(paths_, judged_->encode, test.items[i], {.opening = judged_->opening})));
+  }
+
+ private:
+  /// Lets the model write a solution, up to where it begins a new text or a new question.
+  record solve(const ln::eval_item& item) {
+    const std::vector<ln::token> text = judged_->encode("Question: " + item.context + "\nAnswer:");
+    const ln::index most = std::min(longest_answer, model_->capacity() / 2),
+                    room = std::max(model_->capacity() - most, ln::index{1});
+    std::vector<ln::token> prompt{judged_->opening};
+    prompt.insert(prompt.end(), text.end() - std::min(std::ssize(text), room - 1), text.end());
+    std::string answer;
+    ln::token previous = prompt.back();
+    const ln::index written =
+        ln::write_greedily(*model_, std::span<const ln::token>(prompt), most, [&](ln::token id) {
+          if (id == judged_->opening && id != '\n') return false;
+          answer += judged_->decode(std::exchange(previous, id), id);
+          return answer.find("\nQuestion:") == answer.npos;
+        });
+    answer = answer.substr(0, answer.find("\nQuestion:"));
+    return {ln::stated_number(answer) == item.options[0] ? 1.0 : 0.0,
+            ln::last_number(answer) == item.options[0] ? 1.0 : 0.0, static_cast<double>(written)};
+  }
+
+  const judged* judged_;
+  std::unique_ptr<running> model_;
+  ln::session_paths<running> paths_;
+};
+
+/// A number that is very likely another one for another text.
+std::string mark_of(std::string_view text) {
+  return fmt::format("{:016x}", std::hash<std::string_view>{}(text));
+}
+std::string mark_of_file(const std::string& path) {
+  if (!fs::is_directory(path)) {
+    const ln::file_bytes file = take(ln::read_file(path));
+    return mark_of({reinterpret_cast<const char*>(file.data()), file.size()});
+  }
+  std::vector<std::string> parts;
+  for (const auto& file : fs::directory_iterator(path))
+    if (file.is_regular_file())
+      parts.push_back(file.path().filename().string() + mark_of_file(file.path().string()));
+  std::sort(parts.begin(), parts.end());
+  return mark_of(fmt::format("{}", fmt::join(parts, " ")));
+}
+
+/// All items of all tests in one order.
+struct work_list {
+  struct item {
+    std::size_t test, number;
+    double cost;  ///< bytes of text
+  };
+  std::vector<item> items;
+  double cost = 0;
+
+  explicit work_list(const std::vector<eval_test>& tests) {
+    for (std::size_t t = 0; t < tests.size(); ++t)
+      for (std::size_t i = 0; i < tests[t].size(); ++i) {
+        items.push_back({t, i, static_cast<double>(tests[t].text_of(i).size())});
+        cost += items.back().cost;
+      }
+  }
+};
+
+/// What is finished, in a file: a line that says what of, then one line for each item in order.
+class journal {
+ public:
+  /// Reads what is there of this run, if anything, and goes on behind it. Refuses a file of another
+  /// run. An empty path keeps nothing.
+  journal(const std::string& path, const std::string& head, const std::vector<eval_test>& tests,
+          const work_list& work)
+      : path_(path), tests_(&tests), work_(&work) {
+    if (path.empty()) return;
+    std::string kept = head + "\n";
+    if (fs::exists(path)) {
+      const ln::file_bytes file = take(ln::read_file(path));
+      const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+      const std::size_t end = text.find('\n');
+      if (end != text.npos) {
+        if (text.substr(0, end) != head)
+          throw failure(path +
+                        ": is of another model, other weights, tests or options; remove it, "
+                        "or name another --out");
+        for (std::size_t at = end + 1; done_.size() < work.items.size();) {
+          const std::size_t stop = text.find('\n', at);
+          std::optional<record> r;
+          if (stop != text.npos) r = parse(text.substr(at, stop - at));
+          if (!r) break;  // cut in the middle, or nothing more
+          done_.push_back(*std::move(r));
+          kept += text.substr(at, stop + 1 - at);
+          at = stop + 1;
+        }
+      }
+    }
+    take(ln::write_file(path, std::as_bytes(std::span(kept))));
+    file_.open(path, std::ios::app | std::ios::binary);
+  }
+
+  /// The records so far, of the first items.
+  std::vector<record>& done() { return done_; }
+  /// Adds the next item's record.
+  void add(record r) {
+    if (!path_.empty()) {
+      file_ << line(done_.size(), r) << std::flush;
+      if (!file_) throw failure(path_ + ": cannot be written");
+    }
+    done_.push_back(std::move(r));
+  }
+
+ private:
+  std::string line(std::size_t i, const record& r) const {
+    const work_list::item& item = work_->items[i];
+    std::vector<std::string> numbers;
+    for (const double x : r) numbers.push_back(ln::is_finite(x) ? fmt::format("{}", x) : "null");
+    return fmt::format("{{\"test\":{},\"item\":{},\"figures\":[{}]}}\n",
+                       nlohmann::json((*tests_)[item.test].name).dump(), item.number,
+                       fmt::join(numbers, ","));
+  }
+  /// The record of the next item, or nothing if the line is none of it.
+  std::optional<record> parse(std::string_view text) const {
+    const work_list::item& item = work_->items[done_.size()];
+    const auto all = nlohmann::json::parse(text, nullptr, false);
+    if (!all.is_object() || all.value("test", nlohmann::json()) != (*tests_)[item.test].name ||
+        all.value("item", nlohmann::json()) != item.number || !all.contains("figures") ||
+        !all["figures"].is_array() ||
+        all["figures"].size() != record_size((*tests_)[item.test], item.number))
+      return {};
+    record r;
+    for (const auto& x : all["figures"]) {
+      if (!x.is_number() && !x.is_null()) return {};
+      r.push_back(x.is_null() ? std::nan("") : x.get<double>());
+    }
+    return r;
+  }
+
+  std::string path_;
+  const std::vector<eval_test>* tests_;
+  const work_list* work_;
+  std::vector<record> done_;
+  std::ofstream file_;
+};
+
+/// Computes what is not done yet, item by item on so many threads.
+void run(judged& j, const std::vector<eval_test>& tests, const work_list& work, journal& book,
+         int threads) {
+  const std::size_t first = book.done().size();
+  if (first == work.items.size()) return;
+  std::atomic<std::size_t> next{first};
+  std::mutex mutex;
+  std::vector<std::optional<record>> waiting(work.items.size() - first);  // not yet in order
+  std::exception_ptr problem;
+  double before = 0, finished = 0;
+  for (std::size_t i = 0; i < first; ++i) before += work.items[i].cost;
+  const double start = now();
+  progress shown;
+
+  const auto take_part = [&](judge& by) {
+    try {
+      for (;;) {
+        const std::size_t i = next++;
+        if (i >= work.items.size()) return;
+        const work_list::item& item = work.items[i];
+        record r = by(tests[item.test], item.number);
+        const std::lock_guard lock(mutex);
+        if (problem) return;
+        waiting[i - first] = std::move(r);
+        finished += item.cost;
+        for (std::size_t at = book.done().size(); at < work.items.size() && waiting[at - first];
+             at = book.done().size())
+          book.add(*std::exchange(waiting[at - first], std::nullopt));
+        if (!shown.due()) continue;
+        const double left = work.cost - before - finished;
+        shown.show((before + finished) / work.cost, (now() - start) * left / finished,
+                   {{tests[item.test].name,
+                     fmt::format("item {} of {}", grouped(static_cast<ln::index>(i) + 1),
+                                 grouped(std::ssize(work.items)))}});
+      }
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (!problem) problem = std::current_exception();
+      next = work.items.size();
+    }
+  };
+  std::vector<std::unique_ptr<judge>> judges;
+  const auto enough = std::min(static_cast<std::size_t>(threads), work.items.size() - first);
+  for (std::size_t t = 1; t < enough; ++t)
+    judges.push_back(std::make_unique<judge>(j, j.model->another()));
+  judges.push_back(std::make_unique<judge>(j, std::move(j.model)));
+  std::vector<std::thread> helpers;
+  for (std::size_t t = 1; t < judges.size(); ++t)
+    helpers.emplace_back([&, t] { take_part(*judges[t]); });
+  take_part(*judges[0]);
+  for (std::thread& t : helpers) t.join();
+  if (problem) std::rethrow_exception(problem);
+}
+
+/// What makes results comparable, for the first line of the journal.
+std::string head_of(const judged& j, const eval_options& o, const std::vector<eval_test>& tests) {
+  nlohmann::ordered_json head{
+      {"zoo.eval", 1},
+      {"model", j.who.model},
+      {"weights", mark_of_file(o.weights)},
+      {"tokenizer", o.tokenizer.empty() ? "bytes" : mark_of_file(o.tokenizer)},
+      {"context", j.who.context}};
+  for (const eval_test& test : tests) {
+    std::string all;
+    for (std::size_t i = 0; i < test.size(); ++i) all += test.text_of(i) + '\n';
+    head["tests"][test.name] = mark_of(all);
+  }
+  return head.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+std::vector<eval_test> read_tests(const eval_options& o) {
+  std::vector<eval_test> tests;
+  const auto add = [&](eval_test test) {
+    for (const eval_test& other : tests)
+      if (other.name == test.name) throw failure("'" + test.name + "' is there twice");
+    tests.push_back(std::move(test));
+  };
+  for (const std::string& name : o.tasks) add(read_test(name, o.data, o.limit));
+  if (o.tasks.empty() && !o.data.empty())
+    for (const std::string_view name : test_names())
+      if (fs::is_directory(o.data + "/" + std::string(name))) add(read_test(name, o.data, o.limit));
+  for (const std::string& path : o.texts) add(read_text(path, o.limit));
+  if (tests.empty())
+    throw failure("nothing to evaluate: give --data, a folder of tests, or --text");
+  return tests;
+}
+
+}  // namespace
+
+void evaluate(const eval_options& o) {
+  if (!o.out.empty()) check_writable(o.out);
+  judged j = open_model(o);
+  const std::vector<eval_test> tests = read_tests(o);
+  const work_list work(tests);
+  journal book(o.out.empty() ? "" : o.out + ".items.jsonl", head_of(j, o, tests), tests, work);
+  run(j, tests, work, book, o.threads);
+
+  std::vector<std::vector<record>> records(tests.size());
+  for (std::size_t i = 0; i < work.items.size(); ++i)
+    records[work.items[i].test].push_back(book.done()[i]);
+  fmt::print("{}", results_table(j.who, tests, records));
+  if (o.out.empty()) return;
+  const std::string text = results_json(j.who, tests, records);
+  take(ln::write_file(o.out, std::as_bytes(std::span(text))));
+}
+
+}  // namespace zoo

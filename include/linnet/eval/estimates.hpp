@@ -1,0 +1,87 @@
+#pragma once
+/// @file
+/// Figures with their standard errors: shares, means and ratios over samples that may come in
+/// clusters.
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include <linnet/core/types.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A share of right answers.
+struct accuracy {
+  index right = 0;
+  index total = 0;
+
+  /// Counts one answer.
+  void add(bool is_right) {
+    right += is_right;
+    ++total;
+  }
+  /// The share; 0 without answers.
+  double value() const {
+    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : 0;
+  }
+  /// Its standard error over samples of this size: sqrt(p (1 - p) / n).
+  double standard_error() const {
+    return total > 0 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total)) : 0;
+  }
+};
+
+/// A figure and its standard error, in the figure's unit.
+struct estimate {
+  double value = 0;
+  double error = 0;
+};
+
+/// The ratio sum(top) / sum(bottom) of samples [n] that are whole documents, such as bits over
+/// bytes: its error is the delta method's, sqrt(n / (n - 1) sum (top - ratio bottom)^2) /
+/// sum(bottom) (Cochran 1977, 6.4). 0 of both for no samples or a bottom of 0; no error for one.
+inline estimate ratio_estimate(std::span<const double> top, std::span<const double> bottom) {
+  double all_top = 0, all_bottom = 0, squares = 0;
+  for (const double x : top) all_top += x;
+  for (const double x : bottom) all_bottom += x;
+  if (top.size() != bottom.size() || !(all_bottom > 0)) return {};
+  const auto n = static_cast<double>(top.size());
+  const double ratio = all_top / all_bottom;
+  for (std::size_t i = 0; i < top.size(); ++i) {
+    const double rest = top[i] - ratio * bottom[i];
+    squares += rest * rest;
+  }
+  return {ratio, n > 1 ? std::sqrt(n / (n - 1) * squares) / all_bottom : 0};
+}
+
+/// The mean of samples [n], with the error of independent ones, sqrt(sum (x - mean)^2 / (n (n -
+/// 1))).
+inline estimate mean_estimate(std::span<const double> samples) {
+  const std::vector<double> ones(samples.size(), 1.0);
+  return ratio_estimate(samples, ones);
+}
+/// The same for samples that are alike within a cluster, such as the sentences of one template:
+/// `clusters` [n] numbers them from 0. The error is sqrt(g / (g - 1) sum over clusters of (sum
+/// within (x - mean))^2) / n for g clusters, which is larger where clusters agree in themselves
+/// (Cameron and Miller 2015). It is the error over clusters drawn anew, so of another test like
+/// this one.
+inline estimate mean_estimate(std::span<const double> samples, std::span<const index> clusters) {
+  if (samples.empty() || clusters.size() != samples.size()) return {};
+  const index most = *std::max_element(clusters.begin(), clusters.end());
+  std::vector<double> sums(static_cast<std::size_t>(most) + 1), sizes(sums.size());
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    sums[static_cast<std::size_t>(clusters[i])] += samples[i];
+    sizes[static_cast<std::size_t>(clusters[i])] += 1;
+  }
+  // Numbers that no sample has are no clusters.
+  std::size_t kept = 0;
+  for (std::size_t c = 0; c < sums.size(); ++c)
+    if (sizes[c] > 0) {
+      sums[kept] = sums[c];
+      sizes[kept++] = sizes[c];
+    }
+  return ratio_estimate(std::span(sums).first(kept), std::span(sizes).first(kept));
+}
+
+LINNET_NAMESPACE_END

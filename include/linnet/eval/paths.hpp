@@ -1,0 +1,207 @@
+#pragma once
+/// @file
+/// How probable a model finds given tokens: what all evaluation of language models is made of.
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <linnet/eval/evaluator.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a model saw a token coming.
+struct token_score {
+  double log_probability = 0;  ///< natural logarithm, given all tokens before it
+  bool best = false;           ///< whether greedy decoding would have chosen it
+};
+
+/// The score of token `t` under logits [vocabulary]; in double, whatever their type. Of several
+/// largest logits the first is the best.
+template <class T>
+token_score score_of(std::span<T> logits, token t) {
+  const auto largest = std::max_element(logits.begin(), logits.end());
+  const auto top = static_cast<double>(*largest);
+  double sum = 0;
+  for (const T x : logits) sum += std::exp(static_cast<double>(x) - top);
+  return {static_cast<double>(logits[static_cast<std::size_t>(t)]) - top - std::log(sum),
+          largest - logits.begin() == t};
+}
+
+/// What scores tokens: a model behind session_paths or evaluator_paths, or a class of your own.
+///  - `longest()`: tokens that a sequence may have. What follows them can still be scored.
+///  - `begin(given, scores)`: starts a sequence with at least one token. `scores`, unless empty,
+///    receives those of given[1], given[2], …: one less than there are tokens.
+///  - `follow(rest, scores)`: the scores of tokens behind the given ones. May be called any number
+///    of times after begin(): each goes on from the given tokens, not from another's.
+/// Both return false, with nothing promised of `scores`, for tokens that the model refuses.
+template <class P>
+concept path_scorer = requires(P& p, std::span<const token> tokens, std::span<token_score> scores) {
+  { p.longest() } -> std::convertible_to<index>;
+  { p.begin(tokens, scores) } -> std::same_as<bool>;
+  { p.follow(tokens, scores) } -> std::same_as<bool>;
+};
+
+/// Scores with a session, or any class with these of its members: planned, capacity, reset, read,
+/// feed_all and fork. What options share is computed once. Its limits need a batch of 2: the second
+/// sequence keeps the given tokens while the first goes on; `logits` tokens are fed at a time.
+template <class S>
+class session_paths {
+  using scalar = typename decltype(std::declval<S&>().read({}))::element_type;
+
+ public:
+  /// Scores with this session, which must outlive it and is its own meanwhile.
+  explicit session_paths(S& session) : session_(&session) {}
+
+  /// @copydoc path_scorer
+  index longest() const { return session_->capacity(); }
+  /// Starts a sequence.
+  bool begin(std::span<const token> given, std::span<token_score> scores) {
+    session_->reset();
+    kept_ = false;
+    next_.clear();
+    if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
+    if (!scores.empty()) {
+      if (!feed(given.first(given.size() - 1), given.subspan(1), scores)) return false;
+      given = given.subspan(given.size() - 1);
+    }
+    const auto last = session_->read(given);
+    next_.assign(last.begin(), last.end());
+    return !next_.empty();
+  }
+  /// Goes on behind the given tokens.
+  bool follow(std::span<const token> rest, std::span<token_score> scores) {
+    if (next_.empty() || scores.size() != rest.size()) return false;
+    if (rest.empty()) return true;
+    if (!known(rest[0])) return false;
+    scores[0] = score_of(std::span<const scalar>(next_), rest[0]);
+    if (rest.size() == 1) return true;
+    if (!(kept_ ? session_->fork(1, 0) : session_->fork(0, 1))) return false;
+    kept_ = true;
+    return feed(rest.first(rest.size() - 1), rest.subspan(1), scores.subspan(1));
+  }
+
+ private:
+  bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
+  /// Feeds tokens and scores what comes behind each.
+  bool feed(std::span<const token> tokens, std::span<const token> labels,
+            std::span<token_score> scores) {
+    const auto most = static_cast<std::size_t>(session_->planned().logits);
+    for (std::size_t at = 0; at < tokens.size();) {
+      const auto part = tokens.subspan(at, (std::min)(most, tokens.size() - at));
+      const auto logits = session_->feed_all(part);
+      if (logits.empty()) return false;
+      const std::size_t vocabulary = logits.size() / part.size();
+      for (std::size_t i = 0; i < part.size(); ++i) {
+        const token t = labels[at + i];
+        if (t < 0 || static_cast<std::size_t>(t) >= vocabulary) return false;
+        scores[at + i] = score_of(logits.subspan(i * vocabulary, vocabulary), t);
+      }
+      at += part.size();
+    }
+    return true;
+  }
+
+  S* session_;
+  std::vector<std::remove_const_t<scalar>> next_;  ///< logits behind the given tokens, or none
+  bool kept_ = false;                              ///< sequence 1 holds the given tokens
+};
+
+/// Scores with an evaluator: all tokens anew in each call, so for kinds of attention that a session
+/// cannot run. One pass over a sequence, which is filled up to a multiple of `multiple`.
+template <class M, class T = float>
+class evaluator_paths {
+  static_assert(M::family == model_family::decoder,
+                "linnet::evaluator_paths: the model must be a decoder");
+
+ public:
+  /// Scores sequences of up to `l.target` tokens (0: the model's context); its batch is 1. `p` must
+  /// outlive it. Errors: those of evaluator::open.
+  static result<evaluator_paths> open(const packed<M, T>& p, limits l, index multiple = 1) {
+    l.batch = 1;
+    auto e = evaluator<M, T>::open(p, l);
+    if (!e) return e.error();
+    return evaluator_paths(*std::move(e), M::longest(l), multiple);
+  }
+
+  /// @copydoc path_scorer
+  index longest() const { return longest_; }
+  /// Starts a sequence.
+  bool begin(std::span<const token> given, std::span<token_score> scores) {
+    given_.assign(given.begin(), given.end());
+    if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
+    return scores.empty() || run(given.subspan(1), 0, scores);
+  }
+  /// Goes on behind the given tokens.
+  bool follow(std::span<const token> rest, std::span<token_score> scores) {
+    if (given_.empty() || scores.size() != rest.size()) return false;
+    const std::size_t given = given_.size();
+    given_.insert(given_.end(), rest.begin(), rest.end());
+    const bool done = rest.empty() || run(rest, static_cast<index>(given) - 1, scores);
+    given_.resize(given);
+    return done;
+  }
+
+ private:
+  evaluator_paths(evaluator<M, T>&& e, index longest, index multiple)
+      : evaluator_(std::move(e)), longest_(longest), multiple_(multiple) {}
+
+  /// Scores the last tokens of given_; the first of them stands behind given_[first].
+  bool run(std::span<const token> labels, index first, std::span<token_score> scores) {
+    const index n = std::ssize(given_) - 1, length = (n + multiple_ - 1) / multiple_ * multiple_;
+    inputs_.assign(given_.begin(), given_.end() - 1);
+    inputs_.resize(static_cast<std::size_t>(length));
+    ignored_.assign(static_cast<std::size_t>(length), ignored);
+    logits_.resize(static_cast<std::size_t>(length * M::vocabulary));
+    if (n < 1 || n > longest_ ||
+        !linnet::detail::tokens_fit(labels.data(), std::ssize(labels), M::vocabulary, false))
+      return false;
+    // Only the logits are wanted; a loss that is not a number says that the tokens were refused.
+    if (!is_finite(evaluator_.loss({inputs_.data(), ignored_.data(), 1, length}, logits_).nats))
+      return false;
+    for (std::size_t i = 0; i < labels.size(); ++i)
+      scores[i] =
+          score_of(std::span<const T>(logits_).subspan((static_cast<std::size_t>(first) + i) *
+                                                           static_cast<std::size_t>(M::vocabulary),
+                                                       static_cast<std::size_t>(M::vocabulary)),
+                   labels[i]);
+    return true;
+  }
+
+  evaluator<M, T> evaluator_;
+  index longest_, multiple_;
+  std::vector<token> given_, inputs_, ignored_;
+  std::vector<T> logits_;
+};
+
+/// Scores all tokens of a sequence but the first, in windows where it is longer than `longest`
+/// allows. Windows begin `stride` tokens after each other (1 to longest; 0 means half of it); each
+/// token is scored in the first window that reaches it, so with at least longest - stride + 1
+/// tokens before it, or all there are. No window but the first begins with the sequence's first
+/// token. `scores` receives tokens.size() - 1 of them. False for tokens that are refused.
+template <path_scorer P>
+bool score_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                   index stride = 0) {
+  const auto n = std::ssize(tokens);
+  const index longest = paths.longest();
+  if (stride <= 0) stride = (std::max)(longest / 2, index{1});
+  if (n < 1 || longest < 1 || stride > longest || std::ssize(scores) != n - 1) return false;
+  const auto at = [](index i) { return static_cast<std::size_t>(i); };
+  std::vector<token_score> window;
+  for (index first = 0, done = 0; done < n - 1; first += stride) {
+    const index end = (std::min)(first + longest, n - 1);  // its last token only gets a score
+    window.resize(at(end - first));
+    const std::span<token_score> all(window);
+    if (!paths.begin(tokens.subspan(at(first), at(end - first)), all.first(all.size() - 1)) ||
+        !paths.follow(tokens.subspan(at(end), 1), all.last(1)))
+      return false;
+    for (; done < end; ++done) scores[at(done)] = window[at(done - first)];
+  }
+  return true;
+}
+
+LINNET_NAMESPACE_END

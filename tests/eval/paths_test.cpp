@@ -1,0 +1,242 @@
+// Scores of tokens by real models: sessions and evaluators against logits computed anew token by
+// token, shared beginnings against none, threads, refusals; and greedy writing.
+
+#include "support/data.hpp"
+#include "support/decoding.hpp"
+#include "support/heap.hpp"
+
+namespace test {
+
+namespace {
+
+using M = ln::decoder<tiny_decoder_shape>;
+using recurrent = ln::rwkv7<tiny_rwkv7_shape>;
+
+/// Log-probabilities of text[from], text[from + 1], … one token at a time.
+template <class Model>
+std::vector<double> naive(const ln::packed<Model, double>& p, std::span<const token> text,
+                          std::size_t from) {
+  std::vector<double> all;
+  anew<Model, double> logits(p);
+  for (std::size_t i = from; i < text.size(); ++i) {
+    const auto row = logits(text.first(i), {});
+    double sum = 0;
+    for (const double x : row) sum += std::exp(x);
+    all.push_back(row[at(text[i])] - std::log(sum));
+  }
+  return all;
+}
+
+/// Scores a beginning and two ways to go on, again and again.
+template <class Model, class Paths>
+void check_paths(const ln::packed<Model, double>& p, Paths& paths) {
+  for (const index given : {1, 2, 7, 9}) {
+    const auto text = tokens(given + 6, Model::vocabulary, 3),
+               other = tokens(4, Model::vocabulary, 4);
+    const std::span<const token> first(text.data(), at(given)),
+        rest = std::span(text).subspan(at(given));
+    std::vector<token> joined(first.begin(), first.end());
+    joined.insert(joined.end(), other.begin(), other.end());
+    std::vector<ln::token_score> before(at(given - 1)), a(6), b(4), again(6), none;
+    BOOST_REQUIRE(paths.begin(first, before));
+    BOOST_REQUIRE(paths.follow(rest, a));
+    BOOST_REQUIRE(paths.follow(other, b));
+    BOOST_REQUIRE(paths.follow(rest, again));
+    BOOST_REQUIRE(paths.follow({}, none));
+    const auto all = naive(p, text, 1), last = naive(p, joined, at(given));
+    for (std::size_t i = 0; i + 1 < text.size(); ++i) {
+      const double got =
+          i < before.size() ? before[i].log_probability : a[i - before.size()].log_probability;
+      BOOST_TEST(std::abs(got - all[i]) < 1e-10);
+    }
+    for (std::size_t i = 0; i < 4; ++i)
+      BOOST_TEST(std::abs(b[i].log_probability - last[i]) < 1e-10);
+    for (std::size_t i = 0; i < 6; ++i) {  // the same bits, whatever was asked before
+      BOOST_TEST(a[i].log_probability == again[i].log_probability);
+      BOOST_TEST(a[i].best == again[i].best);
+    }
+    // Not asking for the beginning changes nothing.
+    BOOST_REQUIRE(paths.begin(first, none));
+    BOOST_REQUIRE(paths.follow(rest, again));
+    for (std::size_t i = 0; i < 6; ++i)
+      BOOST_TEST(std::abs(a[i].log_probability - again[i].log_probability) < 1e-10);
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(paths)
+
+BOOST_AUTO_TEST_CASE(a_row_of_logits) {
+  const std::vector<float> logits{1, 3, 3, -1000};
+  const double norm = std::log(std::exp(-2.0) + 2);
+  BOOST_TEST(std::abs(ln::score_of(std::span(logits), 1).log_probability + norm) < 1e-12);
+  BOOST_TEST(std::abs(ln::score_of(std::span(logits), 0).log_probability + 2 + norm) < 1e-12);
+  BOOST_TEST(std::abs(ln::score_of(std::span(logits), 3).log_probability + 1003 + norm) < 1e-9);
+  BOOST_TEST(ln::score_of(std::span(logits), 1).best);
+  BOOST_TEST(!ln::score_of(std::span(logits), 2).best);  // the first of two
+}
+
+BOOST_AUTO_TEST_CASE(sessions_and_evaluators) {
+  const auto p = random_packed<M, double>();
+  for (const index part : {1, 3, 64}) {
+    auto session = opened(p, {.batch = 2, .target = 16, .logits = part});
+    ln::session_paths paths(session);
+    static_assert(ln::path_scorer<decltype(paths)>);
+    BOOST_TEST(paths.longest() == 16);
+    check_paths(p, paths);
+  }
+  for (const index multiple : {1, 4}) {
+    auto paths = ln::evaluator_paths<M, double>::open(p, {.target = 16}, multiple);
+    LINNET_REQUIRE_OK(paths);
+    BOOST_TEST(paths->longest() == 16);
+    check_paths(p, *paths);
+  }
+  const auto q = random_packed<recurrent, double>();
+  auto session = opened(q, {.batch = 2, .target = 16, .logits = 4});
+  ln::session_paths paths(session);
+  check_paths(q, paths);
+}
+
+BOOST_AUTO_TEST_CASE(threads_do_not_matter) {
+  const auto p = random_packed<M, float>();
+  const auto text = tokens(14, M::vocabulary, 3);
+  std::vector<std::vector<ln::token_score>> all;
+  for (const int threads : {1, 2, 3}) {
+    auto session =
+        opened(p, {.batch = 2, .target = 16, .threads = threads, .grain = 0, .logits = 5});
+    ln::session_paths paths(session);
+    all.emplace_back(13);
+    BOOST_REQUIRE(ln::score_windows(paths, std::span<const token>(text), std::span(all.back())));
+  }
+  for (std::size_t i = 0; i < 13; ++i)
+    BOOST_TEST((all[0][i].log_probability == all[1][i].log_probability &&
+                all[0][i].log_probability == all[2][i].log_probability));
+}
+
+// Windows of a real model: each score is that of the window's tokens alone.
+BOOST_AUTO_TEST_CASE(windows) {
+  const auto p = random_packed<M, double>();
+  const auto text = tokens(14, M::vocabulary, 5);
+  const auto run = [&](index room) {
+    auto session = opened(p, {.batch = 2, .target = room, .logits = 5});
+    ln::session_paths paths(session);
+    std::vector<ln::token_score> scores(13);
+    BOOST_REQUIRE(ln::score_windows(paths, std::span<const token>(text), std::span(scores), 2));
+    return scores;
+  };
+  const auto whole = run(13), parts = run(4);
+  const auto all = naive(p, text, 1);
+  for (std::size_t i = 0; i < 13; ++i)
+    BOOST_TEST(std::abs(whole[i].log_probability - all[i]) < 1e-10);
+  for (std::size_t i = 0; i < 13; ++i) {
+    const std::size_t first = i < 4 ? 0 : (i - 4) / 2 * 2 + 2;
+    const auto window = std::span(text).subspan(first, i + 2 - first);
+    BOOST_TEST(std::abs(parts[i].log_probability - naive(p, window, window.size() - 1)[0]) < 1e-10);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const auto p = random_packed<M, double>();
+  auto session = opened(p, {.batch = 2, .target = 6, .logits = 3});
+  ln::session_paths by_session(session);
+  auto by_evaluator = ln::evaluator_paths<M, double>::open(p, {.target = 6});
+  LINNET_REQUIRE_OK(by_evaluator);
+  const auto text = tokens(9, M::vocabulary, 3);
+  const std::span<const token> all(text);
+  const std::vector<token> strange{3, 11}, negative{3, -1};
+  std::vector<ln::token_score> scores(8);
+  const auto check = [&](auto& paths) {
+    const std::span<ln::token_score> room(scores);
+    BOOST_TEST(!paths.follow(all.first(1), room.first(1)));  // not begun
+    BOOST_TEST(!paths.begin({}, {}));
+    BOOST_TEST(!paths.begin(all.first(3), room.first(3)));  // one too many scores
+    BOOST_TEST(!paths.begin(all.first(8), room.first(7)));  // too long
+    BOOST_TEST(!paths.begin(strange, room.first(1)));
+    BOOST_TEST(!paths.begin(negative, room.first(1)));
+    BOOST_REQUIRE(paths.begin(all.first(4), {}));
+    BOOST_TEST(!paths.follow(strange, room.first(2)));
+    BOOST_TEST(!paths.follow(negative, room.first(2)));
+    BOOST_TEST(!paths.follow(all.first(2), room.first(1)));
+    BOOST_TEST(!paths.follow(all.first(4), room.first(4)));  // 4 + 4 - 1 > 6
+    BOOST_TEST(paths.follow(all.first(3), room.first(3)));   // as before
+  };
+  check(by_session);
+  check(*by_evaluator);
+  BOOST_TEST(message(ln::evaluator_paths<M, double>::open(p, {.target = -1}))
+                 .starts_with("evaluator::open: limits.target"));
+}
+
+BOOST_AUTO_TEST_CASE(scoring_allocates_nothing) {
+  const auto p = random_packed<M, double>();
+  auto session = opened(p, {.batch = 2, .target = 16, .logits = 5});
+  ln::session_paths paths(session);
+  const auto text = tokens(12, M::vocabulary, 3);
+  const std::span<const token> all(text);
+  std::vector<ln::token_score> scores(11);
+  const std::span<ln::token_score> room(scores);
+  const auto score = [&] {
+    (void)paths.begin(all.first(8), room.first(7));
+    (void)paths.follow(all.subspan(8), room.first(4));
+    (void)paths.follow(all.subspan(9), room.first(3));
+  };
+  score();
+  const auto use = heap_use_of(score);
+  BOOST_TEST(use.calls == 0);
+}
+
+BOOST_AUTO_TEST_CASE(greedy_text) {
+  const auto p = random_packed<M, double>(7);
+  const auto prompt = tokens(3, M::vocabulary, 2);
+  anew<M, double> logits(p);
+  std::vector<token> expected;
+  for (int i = 0; i < 6; ++i) {
+    const auto row = logits(prompt, expected);
+    expected.push_back(static_cast<token>(std::max_element(row.begin(), row.end()) - row.begin()));
+  }
+  auto session = opened(p, {.target = 8});
+  for (const index most : {0, 1, 4, 6, 100}) {
+    std::vector<token> got;
+    const index n = ln::write_greedily(session, std::span<const token>(prompt), most,
+                                       [&](token t) { return got.push_back(t), true; });
+    BOOST_TEST(n == (std::min)(most, index{6}));  // 3 + 6 - 1 tokens are fed
+    BOOST_TEST(got == std::vector<token>(expected.begin(), expected.begin() + n),
+               boost::test_tools::per_element());
+  }
+  index seen = 0;
+  BOOST_TEST(ln::write_greedily(session, std::span<const token>(prompt), 5,
+                                [&](token) { return ++seen < 2; }) == 2);
+  BOOST_TEST(ln::write_greedily(session, {}, 5, [](token) { return true; }) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(numbers_in_answers) {
+  const auto stated = [](std::string_view t) { return ln::stated_number(t); };
+  BOOST_TEST(stated("so 5.\n#### 18") == "18");
+  BOOST_TEST(stated("#### 1,234.50 dollars") == "1234.5");
+  BOOST_TEST(stated("####-$0012") == "-12");
+  BOOST_TEST(stated("#### $-3") == "-3");
+  BOOST_TEST(stated("#### 1000.0") == stated("#### $1,000"));
+  BOOST_TEST(stated("#### .5") == "0.5");
+  BOOST_TEST(stated("#### 007") == "7");
+  BOOST_TEST(stated("#### -0.00") == "0");
+  BOOST_TEST(stated("#### 5. And") == "5");
+  BOOST_TEST(stated("#### 5, 6") == "5");
+  BOOST_TEST(stated("#### 7 #### 8") == "7");
+  for (const char* none : {"", "18", "####", "#### ", "#### x 5", "### 5", "#### -", "#### $,5"})
+    BOOST_TEST(stated(none) == "");
+  const auto last = [](std::string_view t) { return ln::last_number(t); };
+  BOOST_TEST(last("2 and 3, so 1,005.") == "1005");
+  BOOST_TEST(last("it is $3.50!") == "3.5");
+  BOOST_TEST(last("5-3") == "3");
+  BOOST_TEST(last("it is -3") == "-3");
+  BOOST_TEST(last("-3") == "-3");
+  BOOST_TEST(last("-$3") == "-3");
+  BOOST_TEST(last("cost .5") == "0.5");
+  BOOST_TEST(last("a1") == "1");
+  BOOST_TEST(last("no number") == "");
+  BOOST_TEST(last("") == "");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test
