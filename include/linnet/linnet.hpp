@@ -4,8 +4,10 @@
 /// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/checkpoint.hpp,
 /// linnet/recorded_teacher.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
 
+#include <linnet/data/curriculum.hpp>
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>
+#include <linnet/data/window_stream.hpp>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
