@@ -17,6 +17,11 @@ struct token_table {
 
   std::vector<std::string> pieces;  ///< the bytes of each id
 
+  /// The bytes of an id; none beyond the vocabulary, which may be smaller than the models'.
+  std::string_view operator[](ln::token id) const {
+    return id >= 0 && id < std::ssize(pieces) ? pieces[static_cast<std::size_t>(id)]
+                                              : std::string_view();
+  }
   /// Bytes of the text that these tokens are; `ignored` ones have none.
   ln::index bytes_of(std::span<const ln::token> tokens) const;
 };

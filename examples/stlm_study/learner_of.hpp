@@ -24,9 +24,7 @@ struct tongue {
   std::string write(Session& s, std::span<const ln::token> prompt, Sampler& choose,
                     ln::index tokens) const {
     std::string text;
-    s.generate(prompt, choose,
-               [&](ln::token t) { text += table->pieces[static_cast<std::size_t>(t)]; },
-               {.tokens = tokens});
+    s.generate(prompt, choose, [&](ln::token t) { text += (*table)[t]; }, {.tokens = tokens});
     return text;
   }
 

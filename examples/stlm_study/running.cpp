@@ -15,8 +15,7 @@ using support::outcome;
 
 ln::index token_table::bytes_of(std::span<const ln::token> tokens) const {
   ln::index n = 0;
-  for (const ln::token t : tokens)
-    if (t != ln::ignored) n += std::ssize(pieces[static_cast<std::size_t>(t)]);
+  for (const ln::token t : tokens) n += std::ssize((*this)[t]);
   return n;
 }
 
@@ -107,7 +106,7 @@ void write_samples(learner& m, const workshop& w, outcome& o) {
     if (here == std::exchange(folder, here)) continue;
     const auto words = std::span(w.held_out[k]).first(static_cast<std::size_t>(prompt));
     std::string text;
-    for (const ln::token t : words) text += w.table.pieces[static_cast<std::size_t>(t)];
+    for (const ln::token t : words) text += w.table[t];
     text += " | " + m.write(words, std::min(most, w.size.length - prompt));
     o.texts[w.names[k]] = support::printable(text);
   }
