@@ -13,25 +13,26 @@ namespace study {
 /// How much is run. Steps are those of the baseline; the others take as many as cost the same.
 struct scale {
   std::string_view name;
-  bool full;          ///< Table 1's shape, or the small one
-  ln::index steps;    ///< of the baseline
-  ln::index batch;    ///< windows at a time
-  ln::index parts;    ///< batches of a step
-  ln::index length;   ///< tokens of a window
-  double rate;        ///< highest, of AdamW
-  double floor;       ///< at the end
-  double warm_up;     ///< share of the steps
-  double dropout;     ///< throughout
-  ln::index checked;  ///< held-out windows of each text
+  bool full;           ///< Table 1's shape, or the small one
+  ln::index steps;     ///< of the baseline
+  ln::index batch;     ///< windows at a time
+  ln::index parts;     ///< batches of a step
+  ln::index length;    ///< tokens of a window
+  double rate;         ///< highest, of AdamW
+  double floor;        ///< at the end
+  double warm_up;      ///< share of the steps
+  double dropout;      ///< throughout
+  ln::index checked;   ///< held-out windows of each text, while training
+  ln::index examined;  ///< at the end
   int seeds;
   int timings;  ///< repetitions of each measured step
 };
 
 inline constexpr std::array scales{
-    scale{"check", false, 4, 2, 2, 16, 3e-3, 3e-4, 0.25, 0.1, 4, 2, 1},
-    scale{"minutes", false, 1200, 8, 1, 128, 3e-3, 3e-4, 0.1, 0, 128, 3, 9},
+    scale{"check", false, 4, 2, 2, 16, 3e-3, 3e-4, 0.25, 0.1, 4, 4, 2, 1},
+    scale{"minutes", false, 1200, 8, 1, 128, 3e-3, 3e-4, 0.1, 0, 16, 256, 3, 9},
     // Table 1, with the repository's lowest rate.
-    scale{"paper", true, 25'000, 24, 20, 512, 6e-4, 6e-5, 0.2, 0.1, 4096, 3, 9}};
+    scale{"paper", true, 25'000, 24, 20, 512, 6e-4, 6e-5, 0.2, 0.1, 480, 4800, 3, 9}};
 
 /// The shape that a scale trains.
 constexpr const ln::decoder_shape& shape_of(const scale& s) { return s.full ? table_1 : small; }

@@ -43,11 +43,15 @@ struct score {
   ln::index bytes = 0;
 
   double bits() const { return ln::bits_per_byte(nats, bytes); }
+  void operator+=(const score& s) {
+    nats += s.nats;
+    bytes += s.bytes;
+  }
 };
 /// Windows spread evenly over the held-out part of a text.
-score examine(learner& m, const workshop& w, windows& held_out, ln::index text) {
+score examine(learner& m, const workshop& w, windows& held_out, ln::index text, ln::index most) {
   const ln::index all = held_out.epoch(text), batch = w.size.batch;
-  const ln::index calls = std::min((w.size.checked + batch - 1) / batch, (all + batch - 1) / batch);
+  const ln::index calls = (std::min(most, all) + batch - 1) / batch;
   score s;
   for (ln::index i = 0; i < calls; ++i) {
     const ln::index first = calls * batch >= all ? i * batch : i * all / calls;
@@ -58,13 +62,10 @@ score examine(learner& m, const workshop& w, windows& held_out, ln::index text) 
   return s;
 }
 /// All texts together.
-double examine(learner& m, const workshop& w, windows& held_out) {
+double examine_all(learner& m, const workshop& w, windows& held_out) {
   score sum;
-  for (ln::index k = 0; k < std::ssize(w.names); ++k) {
-    const score one = examine(m, w, held_out, k);
-    sum.nats += one.nats;
-    sum.bytes += one.bytes;
-  }
+  for (ln::index k = 0; k < std::ssize(w.names); ++k)
+    sum += examine(m, w, held_out, k, w.size.checked);
   return sum.bits();
 }
 
@@ -127,15 +128,20 @@ std::optional<outcome> train(const job& j, const workshop& w) {
     });
   };
   const auto look = [&](ln::index number, support::run_record& to) {
-    to.look(number, [&] { return examine(*m, w, held_out); });
+    to.look(number, [&] { return examine_all(*m, w, held_out); });
   };
   if (!support::take_steps(w.runs + "/" + j.name, *m, r, w.deadline, step, look))
     return std::nullopt;
 
   outcome o{.job = j.name, .figures = {}, .held_out = r.curve()};
-  o.figures = {{"bits", o.held_out.back().second}, {"seconds", r.seconds}};
-  for (std::size_t k = 0; k < w.names.size(); ++k)
-    o.figures["bits/" + w.names[k]] = examine(*m, w, held_out, static_cast<ln::index>(k)).bits();
+  o.figures["seconds"] = r.seconds;
+  score all;
+  for (std::size_t k = 0; k < w.names.size(); ++k) {
+    const score one = examine(*m, w, held_out, static_cast<ln::index>(k), s.examined);
+    all += one;
+    o.figures["bits/" + w.names[k]] = one.bits();
+  }
+  o.figures["bits"] = all.bits();
   if (j.seed == 1) write_samples(*m, w, o);
   m->save(w.runs + "/" + j.name + ".safetensors");
   return o;
