@@ -5,9 +5,11 @@
 /// linnet/low_rank.hpp, linnet/recorded_teacher.hpp, linnet/sentencepiece.hpp and
 /// linnet/xtensor.hpp.
 
+#include <linnet/data/curriculum.hpp>
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>
 #include <linnet/data/pause.hpp>
+#include <linnet/data/window_stream.hpp>
 #include <linnet/eval/answers.hpp>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>

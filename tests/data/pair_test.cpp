@@ -56,6 +56,21 @@ BOOST_AUTO_TEST_CASE(rows_are_padded_to_the_longest) {
   BOOST_TEST(shown(rest, 1) == "abcdefghijklmno| 16 yes|");
 }
 
+// Pairs in another order than that of the epochs: by their tokens, the shortest first.
+BOOST_AUTO_TEST_CASE(by_a_curriculum) {
+  auto stream = opened({.batch = 3, .source = 20, .target = 4});
+  std::vector<double> lengths;
+  for (index i = 0; i < stream.epoch(); ++i)
+    lengths.push_back(static_cast<double>(stream.tokens(i)));
+  BOOST_TEST((lengths == std::vector<double>{11, 4, 4, 6, 20}));
+  const auto order = ln::curriculum::open(lengths, {}, ln::seed{1});
+  const auto ranked =
+      stream.batch(1, [&](std::uint64_t i) { return order->by_rank(static_cast<index>(i)); });
+  BOOST_TEST(shown(ranked, 0) == "gh|____ 3 |...");
+  BOOST_TEST(shown(ranked, 1) == "ij|____ 3 no|.");
+  BOOST_TEST(shown(ranked, 2) == "abcdef| 7 yes|");
+}
+
 BOOST_AUTO_TEST_CASE(inputs_lose_their_end_and_targets_nothing) {
   auto stream = opened({.batch = 5, .source = 5, .target = 4});
   const auto all = stream.in_order(0);

@@ -149,6 +149,20 @@ BOOST_AUTO_TEST_CASE(cosine_schedule) {
   BOOST_TEST(std::abs(cold.at(5) - 0.5) < 1e-15);
 }
 
+// The repository's cosine divides by all steps: at the last one a share of the warm-up is left.
+BOOST_AUTO_TEST_CASE(cosine_of_the_repository) {
+  const auto s = ln::schedule::cosine_repo_compat(6e-4, 5000, 25'000, 6e-5);
+  const auto by_hand = [](double t) {
+    return 6e-5 + 0.5 * (6e-4 - 6e-5) * (1 + std::cos(pi * (t - 5000) / 25'000));
+  };
+  BOOST_TEST(std::abs(s.at(2500) - 3e-4) < 1e-18);
+  for (const index t : {5000, 5001, 17'500, 24'999, 25'000, 27'000})
+    BOOST_TEST(std::abs(s.at(t) - by_hand(static_cast<double>(t))) < 1e-18);
+  BOOST_TEST(s.at(25'000) > 1.1e-4);
+  for (index t = 5001; t <= 25'000; ++t) BOOST_TEST(s.at(t) < s.at(t - 1));
+  BOOST_TEST(s.at(30'000) == 6e-5);
+}
+
 // T5's inverse square roots: 0.01 until step 10^4, then 1 / sqrt(t); with linear warm-up up to
 // there.
 BOOST_AUTO_TEST_CASE(inverse_square_root_schedules) {

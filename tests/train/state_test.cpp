@@ -113,6 +113,62 @@ BOOST_AUTO_TEST_CASE(a_copy_continues_with_the_same_bits) {
   }
 }
 
+// The Super Tiny Language Models' batch: 20 parts of 24 windows are the batch of 480, and a run
+// that is copied between two parts, with one integer for its place in the data, goes on with the
+// same bits.
+BOOST_AUTO_TEST_CASE(parts_of_a_step_of_480) {
+  constexpr index part = 24, parts = 20, length = 4;
+  constexpr std::uint64_t whole = part * parts;
+  const auto text = tokens(4001, model::vocabulary, 3);
+  const auto windows = [&](index batch) {
+    return *ln::window_stream<>::open(ln::token_source(text, {}), batch, length, ln::seed{8});
+  };
+  const ln::adamw optimizer{.rate = ln::schedule::cosine(1e-2, 1, 4), .beta2 = 0.95, .decay = 0.1};
+  const ln::training how{.dropout = ln::dropout_schedule::linear(0.1, 0.3, 1, 3), .seed = 5};
+  using trainer = ln::trainer<model, ln::adamw, double>;
+  ln::weights<model, double> w, v, u;
+  randomize(w);
+  randomize(v);
+  randomize(u, 2);
+  auto one = trainer::open(w, {.batch = part * parts, .target = length}, optimizer, how);
+  auto two = trainer::open(v, {.batch = part, .target = length}, optimizer, how);
+  auto three = trainer::open(u, {.batch = part, .target = length}, optimizer, how);
+  auto large = windows(part * parts), small = windows(part);
+  for (std::uint64_t step = 0; step < 3; ++step) {
+    const double mean = one->step(large.batch(step * whole));
+    ln::loss_sum sum;
+    for (std::uint64_t at = step * whole; at < (step + 1) * whole; at += part) {
+      if (at == whole + 7 * part) copy_state(*two, *three);
+      const ln::loss_sum some = two->accumulate(small.batch(at));
+      sum.nats += some.nats;
+      sum.tokens += some.tokens;
+    }
+    two->update();
+    BOOST_TEST(sum.tokens == 480 * length);
+    BOOST_TEST(std::abs(sum.mean() - mean) < 1e-13 * mean);
+    BOOST_TEST(std::abs(two->gradient_norm() - one->gradient_norm()) <
+               1e-12 * one->gradient_norm());
+  }
+  double worst = 0;
+  model::visit(
+      [&](const ln::path&, const ln::tensor_info& info, const auto& a, const auto& b) {
+        for (index i = 0; i < info.size(); ++i)
+          worst = (std::max)(worst, distance_of(values_of(a)[i], values_of(b)[i]));
+      },
+      ln::path{}, w.tree(), v.tree());
+  BOOST_TEST(worst < 1e-11);
+
+  auto cursor = static_cast<std::uint64_t>(three->steps()) * whole +
+                static_cast<std::uint64_t>(three->progress().samples);
+  BOOST_TEST(cursor == whole + 7 * part);
+  auto resumed = windows(part);
+  for (; cursor < 3 * whole; cursor += part) {
+    (void)three->accumulate(resumed.batch(cursor));
+    if ((cursor + part) % whole == 0) three->update();
+  }
+  BOOST_TEST(same_bytes(u, v));
+}
+
 // With bad_step::stop a bad step leaves the weights, and nothing happens until resume().
 BOOST_AUTO_TEST_CASE(stopping) {
   const auto data = data_for<model>(2, 0, 5);

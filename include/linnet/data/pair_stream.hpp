@@ -50,12 +50,21 @@ class pair_stream {
   index epoch() const { return static_cast<index>(places_.size() / 2); }
   /// The pair that is example `i`.
   index pair(std::uint64_t i) const { return order_(i); }
+  /// Tokens of a pair, input and target, ends included: a measure of its difficulty.
+  index tokens(index pair) const {
+    return std::ssize(text(2 * pair)) + std::ssize(text(2 * pair + 1));
+  }
 
   /// Examples first, first + 1, … of the endless sequence. The rows are as long as the longest of
   /// the batch. Valid until the next call; allocates nothing.
   t5_batch batch(std::uint64_t first) {
+    return batch(first, [this](std::uint64_t i) { return pair(i); });
+  }
+  /// The same with pairs by a callable which(i), such as a curriculum.
+  template <class Which>
+  t5_batch batch(std::uint64_t first, Which&& which) {
     return fill(limits_.batch,
-                [&](index b) { return pair(first + static_cast<std::uint64_t>(b)); });
+                [&](index b) { return which(first + static_cast<std::uint64_t>(b)); });
   }
   /// Pairs first, first + 1, … as they were given, fewer at the end; for evaluation.
   t5_batch in_order(index first) {

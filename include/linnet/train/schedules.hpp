@@ -1,6 +1,6 @@
 #pragma once
 /// @file
-/// Learning-rate schedules.
+/// Learning rate and dropout as functions of the step.
 
 #include <cmath>
 
@@ -23,6 +23,13 @@ struct schedule {
   /// Linear warm-up to `peak`, then half a cosine down to `floor` at step `steps`.
   static constexpr schedule cosine(double peak, index warmup, index steps, double floor = 0) {
     return {kind::cosine, peak, floor, warmup, steps};
+  }
+  /// The cosine of the Super Tiny Language Models repository, to rerun its runs (zoo C9): it goes
+  /// by (t - warmup) / steps, so at step `steps` it is still above `floor`, and reaches it `warmup`
+  /// steps later.
+  static constexpr schedule cosine_repo_compat(double peak, index warmup, index steps,
+                                               double floor = 0) {
+    return cosine(peak, warmup, steps + warmup, floor);
   }
   /// T5: factor / sqrt(max(t, warmup)), so constant during warm-up.
   static constexpr schedule inverse_sqrt(index warmup = 10000, double factor = 1) {
@@ -52,6 +59,58 @@ struct schedule {
     }
     return peak;
   }
+};
+
+/// The dropout of each step (zoo C9); steps count from 1. A number is one, too: that rate
+/// throughout.
+class dropout_schedule {
+ public:
+  /// The same rate throughout.
+  constexpr dropout_schedule(double rate = 0) : start_(rate), end_(rate) {}
+  /// `start` up to step `first`, then in a straight line to `end` at step `last`, which stays.
+  static constexpr dropout_schedule linear(double start, double end, index first, index last) {
+    return {start, end, first, last, 0};
+  }
+  /// From `low` at step 0 up to `high` and back again, in straight lines, once in `steps / cycles`
+  /// steps, rounded down; `low` throughout if that is below 1.
+  static constexpr dropout_schedule triangle(double low, double high, index steps,
+                                             index cycles = 4) {
+    const index cycle = cycles > 0 ? steps / cycles : 0;
+    return cycle > 0 ? dropout_schedule(low, high, 0, 0, cycle) : dropout_schedule(low);
+  }
+  /// `rate` up to step `last`, none after it: against underfitting (Liu et al. 2023).
+  static constexpr dropout_schedule early(double rate, index last) {
+    return linear(rate, 0, last, last);
+  }
+  /// None up to step `last`, `rate` after it: against overfitting (Liu et al. 2023).
+  static constexpr dropout_schedule late(double rate, index last) {
+    return linear(0, rate, last, last);
+  }
+
+  /// The probability of dropping a value in step `t` >= 1.
+  constexpr double at(index t) const {
+    if (cycle_ > 0) {
+      const double up = 2 * static_cast<double>(t % cycle_) / static_cast<double>(cycle_);
+      return between(up < 1 ? up : 2 - up);
+    }
+    if (t <= first_) return start_;
+    if (t >= last_) return end_;
+    return between(static_cast<double>(t - first_) / static_cast<double>(last_ - first_));
+  }
+  /// Whether every rate is in [0, 1).
+  bool valid() const { return fits(start_) && fits(end_); }
+  /// A rate that is not in [0, 1), if there is one.
+  double unfit() const { return fits(start_) ? end_ : start_; }
+
+ private:
+  constexpr dropout_schedule(double start, double end, index first, index last, index cycle)
+      : start_(start), end_(end), first_(first), last_(last), cycle_(cycle) {}
+  static bool fits(double rate) { return is_finite(rate) && rate >= 0 && rate < 1; }
+  constexpr double between(double share) const { return start_ + (end_ - start_) * share; }
+
+  double start_, end_;          ///< of a triangle: lowest and highest
+  index first_ = 0, last_ = 0;  ///< steps at which the straight line begins and ends
+  index cycle_ = 0;             ///< steps of a triangle
 };
 
 LINNET_NAMESPACE_END

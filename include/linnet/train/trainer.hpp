@@ -22,11 +22,11 @@ enum class bad_step {
 
 /// How a trainer trains, besides its optimizer.
 struct training {
-  double clip = 1.0;       ///< largest global gradient norm (zoo H); 0 turns clipping off
-  double dropout = 0;      ///< probability of dropping a value
-  double z_loss = 0;       ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
-  std::uint64_t seed = 0;  ///< of the dropout masks
-  double average = 0.999;  ///< share of a running average that a step keeps (zoo D7)
+  double clip = 1.0;             ///< largest global gradient norm (zoo H); 0 turns clipping off
+  dropout_schedule dropout = 0;  ///< probability of dropping a value, in each step
+  double z_loss = 0;             ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
+  std::uint64_t seed = 0;        ///< of the dropout masks
+  double average = 0.999;        ///< share of a running average that a step keeps (zoo D7)
   bad_step if_not_finite = bad_step::skip;
   linnet::layer_dropout layer_dropout{};  ///< off
   linnet::early_exits early_exits{};      ///< none but the last; for decoders
@@ -110,9 +110,9 @@ class trainer {
   static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
                               const training& how = {}) {
     if (auto fit = detail::acceptable<M>("trainer::open", l); !fit) return fit.error();
-    if (!(how.dropout >= 0 && how.dropout < 1))
+    if (!how.dropout.valid())
       return linnet::error{errc::invalid, "trainer::open", "training.dropout", "0 <= dropout < 1",
-                           std::to_string(how.dropout)};
+                           std::to_string(how.dropout.unfit())};
     if (auto fit = detail::acceptable("trainer::open", how.layer_dropout, how.early_exits); !fit)
       return fit.error();
     if (M::family != model_family::decoder && how.early_exits.scale > 0)
@@ -271,7 +271,8 @@ class trainer {
   template <class Lesson>
   loss_sum add_gradients(const ops::machine& on, const batch& b, Lesson& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
-                          how_.dropout, how_.layer_dropout.at(progress_.steps)};
+                          how_.dropout.at(progress_.steps + 1),
+                          how_.layer_dropout.at(progress_.steps)};
     const auto loss = [&](const auto&... exits) {
       return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
                                     nullptr, how_.z_loss, from.teach(on, b), exits...);
