@@ -10,6 +10,7 @@
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>
+#include <linnet/generate/byte_text.hpp>
 #include <linnet/generate/contrast.hpp>
 #include <linnet/generate/session.hpp>
 #include <linnet/generate/speculative.hpp>
@@ -30,6 +31,7 @@
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
+#include <linnet/text/token_bytes.hpp>
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/distillation.hpp>
 #include <linnet/train/gradient_check.hpp>

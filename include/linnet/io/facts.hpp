@@ -136,7 +136,22 @@ std::vector<fact> facts_of() {
     text("encoder_attention", M::encoder_attention::name());
     text("decoder_attention", M::decoder_attention::name());
   } else {
-    text("family", "decoder");
+    if constexpr (M::family == model_family::byte_pooled) {
+      constexpr byte_pooling ends = M::pooling;
+      text("family", "byte_pooled");
+      text("byte_rules", ends.rules == byte_rules::corrected ? "corrected" : "repository");
+      number("byte_slots", ends.slots);
+      number("byte_width", ends.width);
+      number("byte_heads", ends.heads);
+      number("byte_expansion", ends.expansion);
+      number("byte_head_blocks", ends.head_blocks);
+      std::string between;
+      for (index k = 1; k < ends.blocks(); ++k)
+        between += (k > 1 ? " " : "") + std::to_string(ends.width_before(k));
+      text("byte_between", between);
+    } else {
+      text("family", "decoder");
+    }
     number("d_kv", shape.head_width());
     number("kv_heads", shape.kv_heads);
     number("layers", shape.layers);
