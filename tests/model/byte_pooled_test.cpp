@@ -321,6 +321,32 @@ BOOST_AUTO_TEST_CASE(random_models_know_nothing) {
   BOOST_TEST(loss.tokens == counted);
 }
 
+// More tokens than are worked on at a time: the sums of their parts.
+BOOST_AUTO_TEST_CASE(parts_add_up) {
+  byte_tokens data(9, 9, slots, ln::byte_pad, 70);
+  for (std::size_t i = 0; i < 70; ++i) data.inputs[i] = static_cast<token>((i * 3) % 70);
+  ln::weights<corrected, double> w;
+  randomize(w);
+  auto whole = ln::trainer<corrected, ln::adamw, double>::open(w, data.limits());
+  auto parts = ln::trainer<corrected, ln::adamw, double>::open(w, data.limits());
+  const ln::loss_sum all = whole->accumulate(data.view(), ln::reconstruction{0.5});
+  ln::loss_sum sum;
+  for (index b = 0; b < 9; ++b) {
+    const ln::loss_sum one = parts->accumulate(data.part(b, 1), ln::reconstruction{0.5});
+    sum.nats += one.nats;
+    sum.tokens += one.tokens;
+  }
+  BOOST_TEST(all.tokens == sum.tokens);
+  BOOST_TEST(std::abs(all.nats - sum.nats) <= 1e-11 * sum.nats);
+  corrected::visit(
+      [](const ln::path& where, const ln::tensor_info& info, const auto& a, const auto& b) {
+        const std::span<const double> x(a, at(info.size())), y(b, at(info.size()));
+        BOOST_TEST(magnitude(x) > 1e-6, where.str());
+        BOOST_TEST(distance(x, y) <= 1e-11 * magnitude(x), where.str());
+      },
+      ln::path{}, whole->gradient().tree(), parts->gradient().tree());
+}
+
 // Weighted reconstruction adds the loss of the head on the embedder's own output, once for each
 // occurrence of a token.
 BOOST_AUTO_TEST_CASE(reconstruction_is_the_heads_loss_of_the_inputs) {

@@ -118,15 +118,15 @@ struct decoder_tokens {
 /// the last one the end of a text; some occur twice. `behind` fills what stands behind the first
 /// padding of a token.
 struct byte_tokens {
-  index batch, length, slots;
-  static constexpr index vocabulary = 9;
+  index batch, length, slots, vocabulary;
   std::vector<token> inputs, labels, bytes;
 
   byte_tokens(index batch_, index length_, index slots_, token behind = ln::byte_pad,
-              std::uint64_t stream = 1)
+              index vocabulary_ = 9, std::uint64_t stream = 1)
       : batch(batch_),
         length(length_),
         slots(slots_),
+        vocabulary(vocabulary_),
         inputs(tokens(batch * length, vocabulary, stream)),
         labels(tokens(batch * length, vocabulary, stream + 100)),
         bytes(tokens(vocabulary * slots, 256, stream + 200)) {

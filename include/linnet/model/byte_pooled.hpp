@@ -92,12 +92,16 @@ struct byte_pooled_model {
   /// The same model with another choice for what derives from `Slot`.
   template <class Slot, class Other>
   using with = byte_pooled_model<typename Core::template with<Slot, Other>, Numbers>;
+  /// The same model with another feed-forward.
   template <class Other>
   using with_ffn = with<linnet::ffn::policy, Other>;
+  /// The same model with another kind of attention.
   template <class Other>
   using with_attention = with<linnet::attention::policy, Other>;
+  /// The same model with another key-value cache.
   template <class Other>
   using with_cache = with<linnet::kv::policy, Other>;
+  /// The same model with another storage type.
   template <class Other>
   using with_storage = with<linnet::storage::policy, Other>;
 
@@ -130,17 +134,18 @@ struct byte_pooled_model {
 
   /// Trainable parameters.
   static constexpr index parameters() { return count_parameters<byte_pooled_model>(); }
-  /// Those of the two ends: what stands for the embedding and the head of a decoder.
+  /// Those of the embedder, which stands for a table of tokens.
   static constexpr index embedder_parameters() { return count_parameters<reader>(); }
+  /// Those of the head, which stands for another.
   static constexpr index head_parameters() { return count_parameters<writer>(); }
-  /// Those between: the blocks. There is no final norm (zoo C3).
+  /// Those between, of the blocks. There is no final norm (zoo C3).
   static constexpr index non_embedding() { return count_parameters<blocks>(); }
-  /// The share of parameters that a table [tokens, d] at one end (tied) or at both would have on
-  /// top: of the embedding and head alone, which the paper's "90% to 95%" is about.
+  /// The share of parameters that are saved over tables [tokens, d] for embedding and head, one for
+  /// both where they are tied: of the ends alone, which is what the paper's "90% to 95%" is about.
   static constexpr double saved_at_ends(index tokens, bool tables_tied) {
     return 1 - ratio(embedder_parameters() + head_parameters(), tables(tokens, tables_tied));
   }
-  /// The same share of the whole model.
+  /// The same of the whole model.
   static constexpr double saved(index tokens, bool tables_tied) {
     return 1 - ratio(parameters(), non_embedding() + tables(tokens, tables_tied));
   }
