@@ -19,6 +19,7 @@
 #include <linnet/io/llama2c.hpp>
 #include <linnet/io/rwkv_file.hpp>
 #include <linnet/model/initialize.hpp>
+#include <linnet/model/next_thought.hpp>
 #include <linnet/model/zoo.hpp>
 #include <linnet/nn/attention/linear.hpp>
 #include <linnet/nn/attention/linformer.hpp>

@@ -135,6 +135,18 @@ std::vector<fact> facts_of() {
     text("decoder_ffn", ffn_facts<typename M::decoder_ffn>::name());
     text("encoder_attention", M::encoder_attention::name());
     text("decoder_attention", M::decoder_attention::name());
+  } else if constexpr (M::family == model_family::next_thought) {
+    text("family", "next_thought");
+    number("kv_heads", shape.kv_heads);
+    number("context", shape.context);
+    number("pooling_heads", shape.pooling_heads);
+    number("pseudo", shape.pseudo);
+    number("decoder_layers", shape.decoder_layers);
+    std::string shrinks;
+    for (index k = 0; k < shape.shrinks(); ++k)
+      shrinks += (k > 0 ? ", -" : "-") + number_text(shape.dropped[k]) + " to " +
+                 std::to_string(shape.widths[k]);
+    text("shrinks", shrinks);
   } else {
     if constexpr (M::family == model_family::byte_pooled) {
       constexpr byte_pooling ends = M::pooling;
