@@ -204,6 +204,19 @@ BOOST_AUTO_TEST_CASE(what_matters) {
   BOOST_TEST(!(ln::evaluator<model, double>::open(p, wide)));
 }
 
+// Weights that are no numbers any more give a loss that is none, and nothing worse.
+BOOST_AUTO_TEST_CASE(diverged_weights) {
+  ln::weights<model> w;
+  w.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+    for (index i = 0; i < info.size(); ++i)
+      values_of(leaf)[i] = i % 3 == 0 ? std::numeric_limits<float>::quiet_NaN() : 1e30f;
+  });
+  const auto p = ln::pack(w);
+  const thoughts data(3, 8, 5);
+  auto score = ln::evaluator<model>::open(p, data.limits());
+  BOOST_TEST(!ln::is_finite(score->loss(data.view()).nats));
+}
+
 BOOST_AUTO_TEST_CASE(threads_change_no_bit) {
   const auto run = [](int threads) {
     const thoughts data(3, 8, 5);

@@ -156,7 +156,10 @@ struct shrinking_attention {
         for (index j = 0; j < n; ++j) received[j] += weights[j] / sum;
       }
     index* const order = c.order + first;
-    for (index j = 0; j < n; ++j) order[j] = j;
+    for (index j = 0; j < n; ++j) {
+      order[j] = j;
+      if (!is_finite(received[j])) received[j] = T(0);  // what is no number has no order
+    }
     std::sort(order, order + n, [&](index i, index j) {
       return received[i] > received[j] || (received[i] == received[j] && i < j);
     });
