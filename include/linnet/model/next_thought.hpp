@@ -208,7 +208,8 @@ struct next_thought {
     typename writing::template params<Form> writer{};
     typename Form::matrix head{};
   };
-  /// Named visit of all parameters, once each, in canonical order.
+  /// Named visit of all parameters, once each, in canonical order. Tables and the usual blocks
+  /// start as those of decoders; layers between, which no residual bridges, by their inputs' width.
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
@@ -219,8 +220,8 @@ struct next_thought {
     normal(at / "position" / "weight", tensor_info{context_length, d, role::position, 1},
            p.positions...);
     reading::visit(normal, at / "encoder" / "block", p.reader...);
-    shrinking::visit(normal, at / "encoder" / "shrink", p.shrink...);
-    thinking::visit(normal, at / "core", p.core...);
+    shrinking::visit(f, at / "encoder" / "shrink", p.shrink...);
+    thinking::visit(f, at / "core", p.core...);
     writing::visit(normal, at / "decoder" / "blocks", p.writer...);
     normal(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
   }
