@@ -17,6 +17,7 @@
 #include <linnet/eval/tasks.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>
+#include <linnet/generate/byte_text.hpp>
 #include <linnet/generate/contrast.hpp>
 #include <linnet/generate/self_speculative.hpp>
 #include <linnet/generate/session.hpp>
@@ -26,6 +27,7 @@
 #include <linnet/io/llama2c.hpp>
 #include <linnet/io/rwkv_file.hpp>
 #include <linnet/model/initialize.hpp>
+#include <linnet/model/next_thought.hpp>
 #include <linnet/model/zoo.hpp>
 #include <linnet/nn/attention/linear.hpp>
 #include <linnet/nn/attention/linformer.hpp>
@@ -38,6 +40,7 @@
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
+#include <linnet/text/token_bytes.hpp>
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/distillation.hpp>
 #include <linnet/train/gradient_check.hpp>

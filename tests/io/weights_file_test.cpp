@@ -54,6 +54,18 @@ BOOST_AUTO_TEST_CASE(every_family_round_trips) {
       test::distinct<ln::decoder<test::mha_shape, own_ffn, ln::position::sinusoidal>>());
   (void)round_trip(test::distinct<ln::rwkv4<test::mha_shape>>());
   (void)round_trip(test::distinct<ln::rwkv7<test::mha_shape>>());
+  using between_bytes = ln::byte_pooled<test::mha_shape, ln::pooling::paper>;
+  const std::string bytes = round_trip(test::distinct<between_bytes>());
+  const auto pooled = ln::parse_safetensors(test::bytes(bytes));
+  LINNET_REQUIRE_OK(pooled);
+  BOOST_TEST(pooled->find("embedder.blocks.1.ffn.wo.weight")->description() == "F32 [16, 256]");
+  BOOST_TEST(pooled->find("head.blocks.1.attention.norm.weight")->description() == "F32 [64]");
+  BOOST_TEST(pooled->metadata().at("family") == "byte_pooled");
+  BOOST_TEST(pooled->metadata().at("byte_between") == "64");
+  ln::weights<ln::byte_pooled<test::mha_shape, ln::pooling::of<ln::byte_pooling::paper().under(
+                                                   ln::byte_rules::repository)>>>
+      other_rules;
+  BOOST_TEST(!ln::load_safetensors(other_rules, test::bytes(bytes)));
   const std::string file = round_trip(test::distinct<variant>());
   const auto parsed = ln::parse_safetensors(test::bytes(file));
   LINNET_REQUIRE_OK(parsed);

@@ -24,6 +24,7 @@ using decoder = ln::decoder<tiny_decoder_shape, ln::bias::all>;
 using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
 using mixture =
     ln::decoder<tiny_decoder_shape, ln::depths::mixture<0.5, 2, ln::depths::decision::predictor>>;
+using between_bytes = ln::byte_pooled<tiny_decoder_shape, ln::pooling::of<tiny_pooling>>;
 using t5_int8 = ln::quantized<ln::collapsed<t5>, ln::storage::int8>;
 
 template <class M>
@@ -89,13 +90,19 @@ void check_decoding(const P& p, int threads) {
   BOOST_REQUIRE(static_cast<bool>(s));
   BOOST_REQUIRE(static_cast<bool>(score));
   const auto data = whole_batch<M>();
-  const auto prompt = tokens(4, M::vocabulary, 1);
+  const auto prompt = tokens(4 * ln::session<M>::slots, M::vocabulary, 1);
   ln::sampler sample({.temperature = 0.8, .top_k = 7, .top_p = 0.9});
   const token stop[] = {5};
   int emitted = 0;
   check_silence("decoding", [&] {
-    s->generate(prompt, ln::greedy{}, [&](token) { ++emitted; });
-    s->generate(prompt, sample, [&](token) { return ++emitted > 0; }, {.tokens = 3, .stop = stop});
+    if constexpr (ln::session<M>::slots > 1) {
+      emitted += static_cast<int>(s->start(prompt).size());
+      ln::generate_bytes(*s, prompt, sample, [&](std::string_view) { ++emitted; }, {.stop = stop});
+    } else {
+      s->generate(prompt, ln::greedy{}, [&](token) { ++emitted; });
+      s->generate(prompt, sample, [&](token) { return ++emitted > 0; },
+                  {.tokens = 3, .stop = stop});
+    }
     (void)score->loss(data.view());
   });
   BOOST_TEST(emitted > 0);
@@ -156,6 +163,12 @@ BOOST_AUTO_TEST_CASE(allocations_are_the_footprint) {
   check_footprint<ln::session<mixture>>(m, 1);
   check_footprint<ln::evaluator<mixture>>(m, 1);
   check_footprint<ln::trainer<mixture>>(routed, 5);
+  ln::weights<between_bytes> of_bytes;
+  ln::initialize(of_bytes, ln::seed{1});
+  const auto b = ln::pack(of_bytes);
+  check_footprint<ln::session<between_bytes>>(b, 1);
+  check_footprint<ln::evaluator<between_bytes>>(b, 1);
+  check_footprint<ln::trainer<between_bytes>>(of_bytes, 5);
   BOOST_TEST(heap_use_of([] { ln::weights<t5>(); }).bytes ==
              ln::round_up(ln::weights<t5>::bytes(), 64));
   BOOST_TEST(heap_use_of([] { ln::packed<t5_int8>(); }).bytes ==
@@ -192,6 +205,7 @@ BOOST_AUTO_TEST_CASE(training_is_silent) {
   check_training<ln::rwkv4<tiny_decoder_shape>, float>(2);
   check_training<rwkv7, float>(2);
   check_training<mixture, float>(2);
+  check_training<between_bytes, float>(2);
 }
 
 // Lessons allocate their footprint, and steps with them nothing.
@@ -263,6 +277,10 @@ BOOST_AUTO_TEST_CASE(decoding_is_silent) {
   ln::initialize(routed, ln::seed{1});
   const auto m = ln::pack(routed);
   check_decoding<mixture>(m, 2);
+  ln::weights<between_bytes> of_bytes;
+  ln::initialize(of_bytes, ln::seed{1});
+  const auto b = ln::pack(of_bytes);
+  check_decoding<between_bytes>(b, 2);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

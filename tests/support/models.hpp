@@ -27,6 +27,9 @@ inline constexpr ln::decoder_shape tiny_decoder_shape{.d_model = 8,
                                                       .vocabulary = 11,
                                                       .context = 64,
                                                       .eps = 1e-3};
+/// Ends for models between bytes: three blocks, one of which keeps its width.
+inline constexpr ln::byte_pooling tiny_pooling{
+    .slots = 4, .width = 4, .between = {6, 6}, .head_blocks = 2, .heads = 2, .expansion = 2};
 /// Two heads, and a first layer of another type than the second.
 inline constexpr ln::decoder_shape tiny_rwkv7_shape{.d_model = 6,
                                                     .d_ff = 7,
@@ -111,6 +114,53 @@ struct decoder_tokens {
   }
 };
 
+/// A batch of a byte_pooled model that owns its tokens and their table: tokens of 1 to slots bytes,
+/// the last one the end of a text; some occur twice. `behind` fills what stands behind the first
+/// padding of a token.
+struct byte_tokens {
+  index batch, length, slots, vocabulary;
+  std::vector<token> inputs, labels, bytes;
+
+  byte_tokens(index batch_, index length_, index slots_, token behind = ln::byte_pad,
+              index vocabulary_ = 9, std::uint64_t stream = 1)
+      : batch(batch_),
+        length(length_),
+        slots(slots_),
+        vocabulary(vocabulary_),
+        inputs(tokens(batch * length, vocabulary, stream)),
+        labels(tokens(batch * length, vocabulary, stream + 100)),
+        bytes(tokens(vocabulary * slots, 256, stream + 200)) {
+    for (index t = 0; t < vocabulary; ++t) {
+      const index size = t + 1 < vocabulary ? t % slots + 1 : 1;
+      for (index i = size; i < slots; ++i)
+        bytes[at(t * slots + i)] = i == size ? ln::byte_pad : behind;
+    }
+    bytes[at((vocabulary - 1) * slots)] = ln::byte_end;
+    for (index b = 1; b < batch; b += 2)
+      labels[at(b * length)] = labels[at(b * length + length - 1)] = ln::ignored;
+  }
+  ln::byte_batch part(index first, index count) const {
+    return {inputs.data() + first * length,
+            labels.data() + first * length,
+            count,
+            length,
+            bytes.data(),
+            vocabulary};
+  }
+  ln::byte_batch view() const { return part(0, batch); }
+  ln::limits limits(int threads = 1) const {
+    return {.batch = batch, .target = length, .threads = threads, .grain = 0};
+  }
+  /// The slots of inputs [first, first + count) of a sequence.
+  std::vector<token> input(index b, index first, index count) const {
+    std::vector<token> all;
+    for (index i = b * length + first; i < b * length + first + count; ++i)
+      all.insert(all.end(), bytes.begin() + inputs[at(i)] * slots,
+                 bytes.begin() + (inputs[at(i)] + 1) * slots);
+    return all;
+  }
+};
+
 template <class M>
 t5_tokens t5_data(index batch = 2, index source = 5, index target = 4) {
   return {batch, source, target, M::vocabulary};
@@ -119,11 +169,13 @@ template <class M>
 decoder_tokens decoder_data(index batch = 2, index length = 5) {
   return {batch, length, M::vocabulary};
 }
-/// The data of either family.
+/// The data of any family.
 template <class M>
 auto data_for(index batch = 2, index source = 5, index target = 4) {
   if constexpr (M::family == ln::model_family::t5)
     return t5_tokens(batch, source, target, M::vocabulary);
+  else if constexpr (M::family == ln::model_family::byte_pooled)
+    return byte_tokens(batch, target, M::slots);
   else
     return decoder_tokens(batch, target, M::vocabulary);
 }

@@ -61,6 +61,60 @@ struct map_kind {
   constexpr bool plain() const { return rank == 0; }
 };
 
+/// Values of a byte slot: the bytes 0 to 255, what fills the slots behind a token's bytes, and the
+/// end of a text, which is a token of its own (zoo C3).
+inline constexpr token byte_pad = 256, byte_end = 257;
+inline constexpr index byte_values = 258;  ///< how many there are
+
+/// What a model of bytes makes of padding, and how its blocks are wired (zoo C3).
+enum class byte_rules {
+  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
+              ///< mark in the loss and the others have none; feed-forwards that keep the width have
+              ///< a residual, and the head adds its positions once
+  repository  ///< as the published code computes: padding is a byte like others, is averaged and
+              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
+};
+
+/// Numbers of the two ends of a byte_pooled model: the embedder that makes one vector of a token's
+/// bytes, and the head that predicts the bytes of the next token.
+struct byte_pooling {
+  index slots = 12;   ///< bytes of a token that are kept; shorter ones are padded
+  index width = 128;  ///< of a byte's vector: in front of the embedder's blocks and in the head
+  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
+                                       ///< the last block goes to d_model
+  index head_blocks = 7;               ///< blocks of the head, all `width` wide
+  index heads = 8;                     ///< of every block's attention
+  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
+  byte_rules rules = byte_rules::corrected;
+
+  /// Blocks of the embedder.
+  constexpr index blocks() const {
+    index n = 1;
+    while (n <= 7 && between[n - 1] > 0) ++n;
+    return n;
+  }
+  /// Width of what the embedder's block `k` reads.
+  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    for (index k = 0; k < blocks(); ++k)
+      if (heads <= 0 || width_before(k) % heads != 0) return false;
+    for (index k = blocks() - 1; k < 7; ++k)
+      if (between[k] != 0) return false;
+    return slots > 0 && width > 0 && head_blocks > 0 && expansion > 0;
+  }
+  /// The same numbers under other rules.
+  constexpr byte_pooling under(byte_rules other) const {
+    byte_pooling same = *this;
+    same.rules = other;
+    return same;
+  }
+  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
+  static constexpr byte_pooling repository() { return {}; }
+  /// The paper: bytes of width 64 and two blocks; what it leaves open is taken from the code.
+  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
+};
+
 /// A real number usable as a template value (clang 14 does not take a plain double).
 struct real {
   double value;

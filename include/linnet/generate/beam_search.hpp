@@ -30,6 +30,10 @@ struct hypothesis {
 /// greedy generation. All memory is taken by open(); a search allocates nothing.
 template <class M, class T = float>
 class beam_search {
+  static_assert(
+      session<M, T>::slots == 1,
+      "linnet::beam_search: this model's tokens consist of bytes; generate_bytes() runs it");
+
  public:
   /// Exact bytes that a search with a session of these limits allocates.
   static constexpr index footprint(const limits& l, const beams& b) {

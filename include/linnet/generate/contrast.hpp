@@ -24,6 +24,9 @@ struct contrasting {
 ///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
 template <class M, class T = float>
 class contrast {
+  static_assert(session<M, T>::slots == 1,
+                "linnet::contrast: this model's tokens consist of bytes; generate_bytes() runs it");
+
  public:
   /// Contrasts with an amateur's session, which must outlive it.
   explicit contrast(session<M, T>& amateur, const contrasting& how = {})

@@ -23,14 +23,23 @@ struct generation {
 
 namespace detail {
 /// Calls emit(t); false if it asks to end.
-template <class Emit>
-bool goes_on(Emit& emit, token t) {
+template <class Emit, class Value>
+bool goes_on(Emit& emit, const Value& t) {
   if constexpr (std::is_void_v<decltype(emit(t))>) {
     emit(t);
     return true;
   } else {
     return static_cast<bool>(emit(t));
   }
+}
+/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
+/// bytes.
+template <class M>
+constexpr index slots_of() {
+  if constexpr (requires { M::slots; })
+    return M::slots;
+  else
+    return 1;
 }
 }  // namespace detail
 
@@ -54,6 +63,9 @@ class session {
 
  public:
   using model = M;
+  /// Numbers that a token consists of: spans of tokens hold [tokens, slots], spans of logits
+  /// [rows, slots, vocabulary].
+  static constexpr index slots = detail::slots_of<M>();
 
   /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
   static constexpr index footprint(const limits& l) {
@@ -91,7 +103,7 @@ class session {
   /// Ends the model (of a decoder) after its first `layers` layers, whose output the final norm and
   /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
   /// False, and nothing done, for a number outside 1 to the model's layers.
-  bool exit_after(index layers) requires(!encodes) {
+  bool exit_after(index layers) requires(M::family == model_family::decoder) {
     if (layers < 1 || layers > M::shape.layers) return false;
     layers_ = {0, layers};
     reset();
@@ -101,7 +113,7 @@ class session {
   index position(index b = 0) const { return past_[b]; }
   /// The tokens fed so far to sequence `b`.
   std::span<const token> fed(index b = 0) const {
-    return {fed_ + b * capacity(), static_cast<std::size_t>(past_[b])};
+    return {fed_ + b * capacity() * slots, static_cast<std::size_t>(past_[b] * slots)};
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return capacity_for(limits_); }
@@ -142,10 +154,11 @@ class session {
     const auto a = fed(from), b = fed(to);
     state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
     if (same_source)
-      part.first = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
+      part.first =
+          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / slots;
     M::copy_state(work_.work, from, to, part);
     if (limits_.blocks > 0) tables_.share(from, to);
-    std::copy(a.begin(), a.end(), fed_ + to * capacity());
+    std::copy(a.begin(), a.end(), fed_ + to * capacity() * slots);
     past_[to] = past_[from];
     source_of_[to] = source_of_[from];
     memory_lengths_[to] = memory_lengths_[from];
@@ -197,7 +210,8 @@ class session {
   std::span<T> read(std::span<const token> tokens) {
     std::span<T> logits;
     while (!tokens.empty()) {
-      const auto part = tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk())));
+      const auto part =
+          tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk() * slots)));
       logits = feed(part);
       if (logits.empty()) break;
       tokens = tokens.subspan(part.size());
@@ -233,7 +247,7 @@ class session {
   /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
-                 const generation& g = {}) {
+                 const generation& g = {}) requires(slots == 1) {
     std::span<T> logits = start(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
@@ -253,7 +267,7 @@ class session {
     (void)counter.take<index>(l.batch);
     (void)counter.take<index>(l.batch);
     (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(l.batch * capacity_for(l));
+    (void)counter.take<token>(l.batch * capacity_for(l) * slots);
     (void)counter.take<token>(M::vocabulary);
     if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
     return counter.peak();
@@ -268,7 +282,7 @@ class session {
     past_ = extra.take<index>(l.batch);
     memory_lengths_ = extra.take<index>(l.batch);
     source_of_ = extra.take<index>(l.batch);
-    fed_ = extra.take<token>(l.batch * capacity_for(l));
+    fed_ = extra.take<token>(l.batch * capacity_for(l) * slots);
     order_ = extra.take<token>(M::vocabulary);
     if (l.blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
@@ -279,10 +293,10 @@ class session {
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
                        bool every, [[maybe_unused]] const layer_range& part) {
-    const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
+    const index length = batch > 0 ? std::ssize(tokens) / slots / batch : 0;
     if (batch > limits_.batch || length < 1 || length > chunk() ||
-        (every && length > limits_.logits) || !in_vocabulary(tokens) ||
-        (encodes && memory_length_ == 0) ||
+        std::ssize(tokens) % slots != 0 || (every && length > limits_.logits) ||
+        !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
     for (index b = 0; b < batch; ++b) {
@@ -303,18 +317,22 @@ class session {
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
                                memory_length_, memory_lengths_, batch <= cached_sources_,
                                work_.work, on, every);
-      else
+      else if constexpr (M::family == model_family::decoder)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
                                work_.work, on, every, part);
+      else
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
+                               work_.work, on, every);
     });
     cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {
       const index count = valid ? valid[b] : length;
-      std::copy_n(tokens.data() + b * length, count, fed_ + b * capacity() + past_[b]);
+      std::copy_n(tokens.data() + b * length * slots, count * slots,
+                  fed_ + (b * capacity() + past_[b]) * slots);
       past_[b] += count;
     }
     return {work_.work.logits,
-            static_cast<std::size_t>(batch * (every ? length : 1) * M::vocabulary)};
+            static_cast<std::size_t>(batch * (every ? length : 1) * slots * M::vocabulary)};
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -337,7 +355,7 @@ class session {
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* fed_ = nullptr;             ///< [batch, capacity]
+  token* fed_ = nullptr;             ///< [batch, capacity, slots]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
   index memory_length_ = 0;
   index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source

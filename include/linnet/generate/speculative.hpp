@@ -98,6 +98,9 @@ class speculative {
                 "linnet::speculative: the models are of different families");
   static_assert(M::vocabulary == D::vocabulary,
                 "linnet::speculative: the models have different vocabularies");
+  static_assert(detail::slots_of<M>() == 1,
+                "linnet::speculative: this model's tokens consist of bytes; generate_bytes() runs "
+                "it");
   static_assert(M::rewinds && D::rewinds,
                 "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
                 "attention cannot do");

@@ -142,8 +142,35 @@ std::vector<fact> facts_of() {
     text("decoder_ffn", ffn_facts<typename M::decoder_ffn>::name());
     text("encoder_attention", M::encoder_attention::name());
     text("decoder_attention", M::decoder_attention::name());
+  } else if constexpr (M::family == model_family::next_thought) {
+    text("family", "next_thought");
+    number("kv_heads", shape.kv_heads);
+    number("context", shape.context);
+    number("pooling_heads", shape.pooling_heads);
+    number("pseudo", shape.pseudo);
+    number("decoder_layers", shape.decoder_layers);
+    std::string shrinks;
+    for (index k = 0; k < shape.shrinks(); ++k)
+      shrinks += (k > 0 ? ", -" : "-") + number_text(shape.dropped[k]) + " to " +
+                 std::to_string(shape.widths[k]);
+    text("shrinks", shrinks);
   } else {
-    text("family", "decoder");
+    if constexpr (M::family == model_family::byte_pooled) {
+      constexpr byte_pooling ends = M::pooling;
+      text("family", "byte_pooled");
+      text("byte_rules", ends.rules == byte_rules::corrected ? "corrected" : "repository");
+      number("byte_slots", ends.slots);
+      number("byte_width", ends.width);
+      number("byte_heads", ends.heads);
+      number("byte_expansion", ends.expansion);
+      number("byte_head_blocks", ends.head_blocks);
+      std::string between;
+      for (index k = 1; k < ends.blocks(); ++k)
+        between += (k > 1 ? " " : "") + std::to_string(ends.width_before(k));
+      text("byte_between", between);
+    } else {
+      text("family", "decoder");
+    }
     number("d_kv", shape.head_width());
     number("kv_heads", shape.kv_heads);
     number("layers", shape.layers);

@@ -33,6 +33,8 @@ constexpr hf_kind hf_kind_of() {
     const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
                       std::is_same_v<typename M::decoder_attention, attention::full>;
     return rms && full ? hf_kind::t5 : hf_kind::none;
+  } else if constexpr (M::family != model_family::decoder) {
+    return hf_kind::none;
   } else {
     using P = typename M::position;
     if (M::depths::routes || !std::is_same_v<typename M::share, share::none> || M::factorised)

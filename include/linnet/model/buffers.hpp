@@ -116,10 +116,14 @@ result<void> acceptable(const char* where, const limits& l) {
   } else {
     if (l.target < 0)
       return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
-    if (l.blocks > 0 && M::depths::routes)
-      return refuse("limits.blocks", "0, as a mixture of depths is not paged", l.blocks);
+    if constexpr (requires { typename M::depths; })
+      if (l.blocks > 0 && M::depths::routes)
+        return refuse("limits.blocks", "0, as a mixture of depths is not paged", l.blocks);
     if (M::longest(l) > M::context_length && M::learned)
       return refuse("limits.target", "no more than the model's context", l.target);
+    if constexpr (M::family == model_family::next_thought)
+      if (l.source < 1 || l.source > M::context_length)
+        return refuse("limits.source", "1 to the model's context", l.source);
   }
   return {};
 }

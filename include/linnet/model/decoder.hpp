@@ -255,6 +255,19 @@ struct decoder_model {
       for (index t = 0; t < longest(l); ++t)
         for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
   }
+  /// Tells the layers the angles of this call.
+  template <class Workspace, class T>
+  static void rotary_angles(Workspace& w, context<T>& ctx) {
+    ctx.rope = w.table;
+    ctx.rope_positions = w.positions;
+    ctx.rope_beyond = w.beyond;
+    if (w.beyond)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        if (position >= w.positions)
+          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
+      });
+  }
 
   /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
   static bool prefixes_fit(const batch& b) {
@@ -429,19 +442,6 @@ struct decoder_model {
       return dp.embedding;
     else
       return dp.head;
-  }
-  /// Tells the layers the angles of this call.
-  template <class T>
-  static void rotary_angles(workspace<T>& w, context<T>& ctx) {
-    ctx.rope = w.table;
-    ctx.rope_positions = w.positions;
-    ctx.rope_beyond = w.beyond;
-    if (w.beyond)
-      ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-        if (position >= w.positions)
-          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
-      });
   }
   /// tokens -> w.embedded
   template <class T, class S>

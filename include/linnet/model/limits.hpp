@@ -8,8 +8,10 @@ LINNET_NAMESPACE_BEGIN
 
 /// The families of models, for code that treats them differently.
 enum class model_family {
-  t5,      ///< encoder-decoder
-  decoder  ///< decoder only
+  t5,           ///< encoder-decoder
+  decoder,      ///< decoder only
+  byte_pooled,  ///< decoder only, between bytes that are pooled to tokens
+  next_thought  ///< an encoder to one vector, and a decoder behind it
 };
 
 /// The largest call, the threads and the instruction-set level. Memory is planned for these numbers

@@ -1,0 +1,50 @@
+#pragma once
+/// @file
+/// Text from byte_pooled models: the bytes of one token after the other.
+
+#include <array>
+#include <string_view>
+
+#include <linnet/generate/session.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Generates after a prompt of tokens [length, slots] (see token_bytes::slots_of). In each step the
+/// bytes of the next token are chosen by `choose(logits, scratch)`, slot by slot and each for
+/// itself, up to the first that is byte_pad, byte_end or a stop byte; they are passed to
+/// `emit(std::string_view)`, which may return false to end, and fed back as the next token. Ends
+/// with a token without bytes or with a stop byte, or after `g.tokens` tokens. Returns the number
+/// of tokens passed to `emit`; 0 if the prompt does not fit. Tokens may be cut anywhere, also
+/// within a character: text_stream puts them together. Bytes so far are not shown to the sampler,
+/// so a repetition penalty changes nothing.
+template <class M, class T, class Sampler, class Emit>
+index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& choose, Emit&& emit,
+                     const generation& g = {}) {
+  constexpr auto width = static_cast<std::size_t>(M::vocabulary);
+  constexpr auto slots = static_cast<std::size_t>(M::slots);
+  std::array<token, slots> next;
+  std::array<token, width> scratch;
+  std::array<char, slots> text;
+  index n = 0;
+  for (std::span<T> logits = s.start(prompt); !logits.empty(); logits = s.feed(next)) {
+    next.fill(byte_pad);
+    std::size_t count = 0;
+    bool stopped = false;
+    while (count < slots) {
+      const token byte = detail::choose_token(choose, logits.subspan(count * width, width),
+                                              std::span<token>(scratch), {});
+      stopped = g.stops(byte);
+      if (stopped || byte >= byte_pad) break;
+      next[count] = byte;
+      text[count++] = static_cast<char>(byte);
+    }
+    if (count == 0) break;
+    ++n;
+    if (!detail::goes_on(emit, std::string_view(text.data(), count)) || stopped || n == g.tokens ||
+        s.position() >= s.capacity())
+      break;
+  }
+  return n;
+}
+
+LINNET_NAMESPACE_END

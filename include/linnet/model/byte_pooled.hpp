@@ -1,0 +1,440 @@
+#pragma once
+/// @file
+/// Language models between bytes: a decoder's blocks on tokens that are pooled from their bytes,
+/// and a head that predicts the bytes of the next token (Hillier et al. 2024, "Super Tiny Language
+/// Models", section 5.2; zoo C3). No table of tokens: any tokenizer only says where tokens end.
+
+#include <linnet/model/decoder.hpp>
+#include <linnet/nn/byte_pooling.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Tokens of a byte_pooled model's training or scoring call, [batch, length] row-major, and what
+/// they consist of (see token_bytes).
+struct byte_batch {
+  const token* tokens = nullptr;  ///< inputs, rows of `bytes`
+  const token* labels = nullptr;  ///< the token that follows each input, or `ignored`
+  index batch = 0;                ///< sequences
+  index length = 0;               ///< tokens per sequence
+  const token* bytes = nullptr;   ///< [vocabulary, slots] the bytes of each token, padded
+  index vocabulary = 0;           ///< rows of `bytes`
+};
+
+/// The criterion of `reconstruction`.
+struct reconstruction_loss : ops::label_loss {
+  double reconstruction = 1;  ///< weight of the auxiliary loss
+};
+
+/// A lesson for byte_pooled models, the auxiliary loss of the published code: the head, applied to
+/// what the embedder makes of a token, must return that token's bytes. The loss becomes that of the
+/// labels plus `weight` times the sum of this one over all tokens, both divided by the counted
+/// slots of the labels.
+struct reconstruction {
+  double weight = 1;
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    static_assert(M::family == model_family::byte_pooled,
+                  "linnet::reconstruction: only byte_pooled models read and write bytes");
+    return true;
+  }
+  template <class Batch>
+  reconstruction_loss teach(const ops::machine&, const Batch&) const {
+    return {{}, weight};
+  }
+};
+
+namespace detail {
+/// The criterion of labels, each token's rows weighted by how often it occurs.
+struct repeated_loss : ops::label_loss {
+  const index* counts = nullptr;  ///< [tokens]
+  index slots = 1;
+  double weight = 1;
+  template <class T, class S>
+  void operator()(const ops::machine& on, const ops::head_call<T, S>& h, index first,
+                  index rows) const {
+    ops::label_loss::operator()(on, h, first, rows);
+    on.threads.each(rows, [&](index i) {
+      const double by = weight * static_cast<double>(counts[(first + i) / slots]);
+      h.losses[first + i] *= by;
+      for (index j = 0; h.dy && j < h.vocabulary; ++j)
+        h.chunk[i * h.vocabulary + j] *= static_cast<T>(by);
+    });
+  }
+};
+}  // namespace detail
+
+/// A byte_pooled model as a type; spelled byte_pooled<shape, policies...>. `Core` is the decoder
+/// whose blocks it has.
+template <class Core, byte_pooling Numbers>
+struct byte_pooled_model {
+  static_assert(Core::tied,
+                "linnet::byte_pooled: there is no table of tokens that a head could share; leave "
+                "tie:: policies out");
+  static_assert(!Core::learned && !Core::sinusoidal && !Core::embedding_normed,
+                "linnet::byte_pooled: tokens take rotary positions or none, and no norm of the "
+                "embedding");
+  static_assert(!Core::factorised,
+                "linnet::byte_pooled: there is no table of tokens to factorise; leave embedding:: "
+                "policies out");
+  static_assert(!Core::attention::takes_prefix,
+                "linnet::byte_pooled: attention::prefix is not supported");
+
+  static constexpr model_family family = model_family::byte_pooled;
+  using core = Core;
+  static constexpr byte_pooling pooling = Numbers;
+  static constexpr decoder_shape shape = Core::shape;
+  static constexpr bool tied = false, biased = Core::biased, learned = false, sinusoidal = false,
+                        factorised = false, rotary = Core::rotary, rewinds = Core::rewinds,
+                        forgets = Core::forgets;
+  using ffn = typename Core::ffn;
+  using attention = typename Core::attention;
+  using norm = typename Core::norm;
+  using position = typename Core::position;
+  using depths = typename Core::depths;
+  using share = typename Core::share;
+  using storage = typename Core::storage;
+  using cache = typename Core::cache;
+  using batch = byte_batch;
+  /// The same model with another choice for what derives from `Slot`.
+  template <class Slot, class Other>
+  using with = byte_pooled_model<typename Core::template with<Slot, Other>, Numbers>;
+  /// The same model with another feed-forward.
+  template <class Other>
+  using with_ffn = with<linnet::ffn::policy, Other>;
+  /// The same model with another kind of attention.
+  template <class Other>
+  using with_attention = with<linnet::attention::policy, Other>;
+  /// The same model with another key-value cache.
+  template <class Other>
+  using with_cache = with<linnet::kv::policy, Other>;
+  /// The same model with another storage type.
+  template <class Other>
+  using with_storage = with<linnet::storage::policy, Other>;
+
+  static constexpr index d = Core::d, context_length = Core::context_length;
+  static constexpr index vocabulary = byte_values;  ///< values of a slot
+  static constexpr index slots = Numbers.slots;     ///< numbers that a token consists of
+  /// Tokens whose bytes are worked on at a time: the ends keep nothing of the others.
+  static constexpr index tokens_at_once = 32;
+  using reader = byte_embedder<Numbers, d, norm, Core::eps>;
+  using writer = byte_head<Numbers, d, norm, Core::eps>;
+  using blocks = typename Core::blocks;
+
+  template <class Form>
+  struct params {
+    typename reader::template params<Form> embedder{};
+    typename blocks::template params<Form> stack{};
+    typename writer::template params<Form> head{};
+  };
+  /// Named visit of all parameters, once each, in canonical order. Initial values are decoders'.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = Core::initial_deviation;
+      f(where, info, leaf...);
+    };
+    reader::visit(normal, at / "embedder", p.embedder...);
+    blocks::visit(normal, at / "blocks", p.stack...);
+    writer::visit(normal, at / "head", p.head...);
+  }
+
+  /// Trainable parameters.
+  static constexpr index parameters() { return count_parameters<byte_pooled_model>(); }
+  /// Those of the embedder, which stands for a table of tokens.
+  static constexpr index embedder_parameters() { return count_parameters<reader>(); }
+  /// Those of the head, which stands for another.
+  static constexpr index head_parameters() { return count_parameters<writer>(); }
+  /// Those between, of the blocks. There is no final norm (zoo C3).
+  static constexpr index non_embedding() { return count_parameters<blocks>(); }
+  /// The share of parameters that are saved over tables [tokens, d] for embedding and head, one for
+  /// both where they are tied: of the ends alone, which is what the paper's "90% to 95%" is about.
+  static constexpr double saved_at_ends(index tokens, bool tables_tied) {
+    return 1 - ratio(embedder_parameters() + head_parameters(), tables(tokens, tables_tied));
+  }
+  /// The same of the whole model.
+  static constexpr double saved(index tokens, bool tables_tied) {
+    return 1 - ratio(parameters(), non_embedding() + tables(tokens, tables_tied));
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens at most; tokens that
+  /// repeat are embedded once.
+  static constexpr index flops(index batch_size, index length) {
+    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
+    return reader::flops(e.rows()) + blocks::flops(e) + writer::flops(e.rows());
+  }
+
+  /// Buffers of one session, evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename reader::template cache<T> embedder{};
+    typename writer::template cache<T> head{};
+    T *embedded = nullptr, *out = nullptr;      ///< [rows, d]
+    T *d_embedded = nullptr, *d_out = nullptr;  ///< [rows, d]
+    T *pooled = nullptr, *d_pooled = nullptr;   ///< [distinct, d]
+    index distinct = 0;                         ///< tokens of the call
+    token *tokens = nullptr, *place = nullptr;  ///< see find_distinct()
+    index *order = nullptr, *counts = nullptr;  ///< likewise
+    token* bytes = nullptr;                     ///< [tokens_at_once, slots]
+    T* table = nullptr;                         ///< rotary [positions, d_kv]
+    T* beyond = nullptr;                        ///< [rows, d_kv] rotary, of later positions
+    index positions = 0;                        ///< of the rotary table
+    T* last = nullptr;                          ///< [batch, d] last valid rows
+    T* logits = nullptr;                        ///< [batch * limits.logits, slots, vocabulary]
+    const std::int32_t* tables = nullptr;       ///< [batch, table_size] of a session's paged cache
+    index table_size = 0;
+    int site = 0;
+  };
+  /// The longest sequence for these limits in tokens: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) { return Core::longest(l); }
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const extents e = detail::stack_extents(l, use, longest(l), 0);
+    const bool decodes = use == purpose::decoding;
+    const index rows = e.rows(), size = rows * d;
+    workspace<T> w;
+    w.site = m.sites++;
+    if (rotary) w.table = m.state.take<T>(Core::rotary_positions(l) * Core::self.d_kv);
+    if (rotary && longest(l) > Core::rotary_positions(l))
+      w.beyond = m.keep.take<T>(rows * Core::self.d_kv);
+    w.embedded = m.keep.take<T>(size);
+    w.out = m.keep.take<T>(size);
+    if (decodes) {
+      w.last = m.keep.take<T>(e.batch * d);
+      w.logits = m.state.take<T>(e.batch * l.logits * slots * vocabulary);
+    } else {
+      w.pooled = m.keep.take<T>(size);
+      w.tokens = m.keep.take<token>(rows);
+      w.place = m.keep.take<token>(rows);
+      w.order = m.keep.take<index>(rows);
+      w.counts = m.keep.take<index>(rows);
+      w.bytes = m.keep.take<token>(tokens_at_once * slots);
+    }
+    if (e.training) {
+      w.d_pooled = m.keep.take<T>(size);
+      w.d_embedded = m.keep.take<T>(size);
+      w.d_out = m.keep.take<T>(size);
+    }
+    w.stack = blocks::template plan<T>(m, e);
+    // The ends work by turns, and on some tokens at a time.
+    const index kept = m.keep.mark(), some = (std::min)(tokens_at_once, rows);
+    w.embedder = reader::template plan<T>(m, e, some);
+    m.keep.release(kept);
+    w.head = writer::template plan<T>(m, e, (std::min)(some, decodes ? e.batch * l.logits : rows),
+                                      !decodes);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    if constexpr (rotary) {
+      w.positions = Core::rotary_positions(l);
+      ops::rope_table(w.positions, Core::self.d_kv, shape.rope_theta, w.table);
+    }
+  }
+
+  /// Whether a batch fits the limits and holds only tokens of its table, and those only values of
+  /// bytes.
+  static bool accepts(const batch& b, const limits& l) {
+    const index rows = b.batch * b.length;
+    const auto known = [&](const token* tokens, bool labels) {
+      if (!detail::tokens_fit(tokens, rows, b.vocabulary, labels)) return false;
+      for (index i = 0; i < rows; ++i)
+        if (tokens[i] != ignored &&
+            !detail::tokens_fit(b.bytes + tokens[i] * slots, slots, vocabulary, false))
+          return false;
+      return true;
+    };
+    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
+           b.bytes != nullptr && known(b.tokens, false) && known(b.labels, true);
+  }
+
+  /// Summed loss of a batch over the counted slots of its labels, by `ops::label_loss` or
+  /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `logits`, if given,
+  /// receives all [batch * length, slots, vocabulary] of them. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_loss>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::machine& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const Criterion& criterion = {}) {
+    static_assert(std::is_base_of_v<ops::label_loss, Criterion>,
+                  "linnet::byte_pooled: it learns from labels, alone or with `reconstruction`");
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.dropout = dropout;
+    const index rows = ctx.rows();
+    find_distinct(on, rows, b.tokens, w);
+    each_part(w.distinct, [&](index first, index count) {
+      reader::template forward<T, S>(p.embedder, on, count, gather(on, b, first, count, w),
+                                     w.pooled + first * d, w.embedder);
+    });
+    on.threads.each(
+        rows, [&](index i) { std::copy_n(w.pooled + w.place[i] * d, d, w.embedded + i * d); });
+    forward<T, S>(p, w, ctx);
+    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
+    loss_sum sum;
+    auto* const d_head = dp ? &dp->head : nullptr;
+    each_part(rows, [&](index first, index count) {
+      const auto label = [&](index i) {
+        const token t = b.labels[first + i];
+        return t == ignored ? nullptr : b.bytes + t * slots;
+      };
+      const loss_sum part = writer::template loss<T, S>(
+          p.head, d_head, on, count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
+          logits ? logits + first * slots * vocabulary : nullptr, z_loss, label, criterion, w.head);
+      sum.nats += part.nats;
+      sum.tokens += part.tokens;
+    });
+    if (dp) ops::fill(on, w.distinct * d, T(0), w.d_pooled);
+    if constexpr (requires { criterion.reconstruction; })
+      each_part(w.distinct, [&](index first, index count) {
+        const detail::repeated_loss repeated{{}, w.counts + first, slots, criterion.reconstruction};
+        const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * slots; };
+        sum.nats += writer::template loss<T, S>(p.head, d_head, on, count, w.pooled + first * d,
+                                                dp ? w.d_pooled + first * d : nullptr, nullptr,
+                                                z_loss, own, repeated, w.head)
+                        .nats;
+      });
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
+        ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
+        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
+                                        w.stack, ctx);
+        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
+        each_part(w.distinct, [&](index first, index count) {
+          const token* const bytes = gather(on, b, first, count, w);
+          // What the embedder kept of these tokens was overwritten by the next: once more.
+          reader::template forward<T, S>(p.embedder, on, count, bytes, w.pooled + first * d,
+                                         w.embedder);
+          reader::template backward<T, S>(p.embedder, dp->embedder, on, count, bytes,
+                                          w.d_pooled + first * d, w.embedder);
+        });
+      }
+    return sum;
+  }
+
+  /// Feeds bytes[batch, length, slots] of tokens after `past` cached ones;
+  /// w.logits[batch, slots, vocabulary] then predicts the bytes of what follows each sequence's
+  /// last valid token, or with `every` w.logits[batch * length, slots, vocabulary] of what follows
+  /// each. Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::kernel<T, S>>& p, const token* bytes, index batch_size,
+                   index length, const index* lengths, const index* past, workspace<T>& w,
+                   const ops::machine& on, bool every = false) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = batch_size;
+    ctx.length = length;
+    ctx.lengths = lengths;
+    ctx.past = past;
+    ctx.tables = w.tables;
+    ctx.table_size = w.table_size;
+    each_part(ctx.rows(), [&](index first, index count) {
+      reader::template forward<T, S>(p.embedder, on, count, bytes + first * slots,
+                                     w.embedded + first * d, w.embedder);
+    });
+    forward<T, S>(p, w, ctx);
+    if (!every)
+      on.threads.each(batch_size, [&](index i) {
+        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    const T* const states = every ? w.out : w.last;
+    each_part(every ? ctx.rows() : batch_size, [&](index first, index count) {
+      writer::template logits<T, S>(p.head, on, count, states + first * d,
+                                    w.logits + first * slots * vocabulary, w.head);
+    });
+  }
+
+  /// Lets cached sequence `to` continue where `from` is.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    linnet::copy_state<blocks, T>(w.stack, from, to, part);
+  }
+
+ private:
+  static constexpr index tables(index tokens, bool tables_tied) {
+    return tokens * d * (tables_tied ? 1 : 2);
+  }
+  static constexpr double ratio(index a, index b) {
+    return static_cast<double>(a) / static_cast<double>(b);
+  }
+  /// Calls f(first, count) for [0, n) in parts of tokens_at_once.
+  template <class F>
+  static void each_part(index n, F&& f) {
+    for (index first = 0; first < n; first += tokens_at_once)
+      f(first, (std::min)(tokens_at_once, n - first));
+  }
+  /// w.tokens[w.distinct] in ascending order, w.counts of each, and w.place[rows] of each token in
+  /// them. A token's vector depends on its bytes alone, so each is computed once.
+  template <class T>
+  static void find_distinct(const ops::machine& on, index rows, const token* tokens,
+                            workspace<T>& w) {
+    on.threads.once([&] {
+      for (index i = 0; i < rows; ++i) w.order[i] = i;
+      std::sort(w.order, w.order + rows, [&](index a, index b) { return tokens[a] < tokens[b]; });
+      index n = 0;
+      for (index i = 0; i < rows; ++i) {
+        const token t = tokens[w.order[i]];
+        if (n == 0 || w.tokens[n - 1] != t) {
+          w.tokens[n] = t;
+          w.counts[n++] = 0;
+        }
+        ++w.counts[n - 1];
+        w.place[w.order[i]] = static_cast<token>(n - 1);
+      }
+      w.distinct = n;
+    });
+  }
+  /// The bytes of distinct tokens [first, first + count).
+  template <class T>
+  static const token* gather(const ops::machine& on, const batch& b, index first, index count,
+                             workspace<T>& w) {
+    on.threads.each(count, [&](index i) {
+      std::copy_n(b.bytes + w.tokens[first + i] * slots, slots, w.bytes + i * slots);
+    });
+    return w.bytes;
+  }
+  /// w.embedded -> w.out
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    if constexpr (rotary) Core::rotary_angles(w, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+  }
+};
+
+namespace detail {
+/// The shape of the blocks: the tokens of no tokenizer, so that equal models are equal types.
+constexpr decoder_shape between_bytes(decoder_shape s) {
+  if (s.vocabulary > 0) s.vocabulary = byte_values;
+  return s;
+}
+/// The decoder of a list of policies without those of pooling.
+template <decoder_shape Shape, class... Kept>
+struct byte_core {
+  template <class... Ps>
+  struct of : make_decoder<Shape, Kept...> {};
+  template <class P, class... Ps>
+  struct of<P, Ps...>
+      : std::conditional_t<std::is_base_of_v<pooling::policy, P>, byte_core<Shape, Kept...>,
+                           byte_core<Shape, Kept..., P>>::template of<Ps...> {};
+};
+template <decoder_shape Shape, class... Ps>
+struct make_byte_pooled {
+  static_assert(times<pooling::policy, Ps...> <= 1, "linnet: two pooling:: policies; give one");
+  using type = byte_pooled_model<typename byte_core<between_bytes(Shape)>::template of<Ps...>::type,
+                                 pick<pooling::policy, pooling::repository, Ps...>::numbers>;
+};
+}  // namespace detail
+
+/// A model between bytes: the blocks of decoder<Shape, Policies...>, whose vocabulary plays no
+/// part, and ends by a pooling:: policy, pooling::repository by default.
+template <decoder_shape Shape, class... Policies>
+using byte_pooled = typename detail::make_byte_pooled<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,76 @@
+#pragma once
+/// @file
+/// What byte_pooled models take for a vocabulary: the bytes of each token of any tokenizer.
+
+#include <algorithm>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include <linnet/config/shapes.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A table [vocabulary, slots] of the bytes of each token, cut to `slots` and padded with byte_pad.
+/// A token without bytes, such as one that ends a text, is byte_end.
+///
+///     const token_bytes table(tokenizer.vocabulary(),
+///                             [&](token id) { return tokenizer.decode(-1, id); });
+///     trainer.step({inputs, labels, batch, length, table.data(), table.vocabulary()});
+///     session.feed(table.slots_of(tokenizer.encode(text)));
+class token_bytes {
+ public:
+  /// From `decode(id)`, the bytes of each id below `vocabulary` as something that a string_view can
+  /// be made of.
+  template <class Decode>
+  token_bytes(index vocabulary, Decode&& decode, index slots = byte_pooling().slots)
+      : slots_(slots), values_(static_cast<std::size_t>(vocabulary * slots), byte_pad) {
+    auto to = values_.begin();
+    for (token id = 0; id < vocabulary; ++id, to += slots) {
+      const auto& text = decode(id);
+      const std::string_view bytes(text);
+      if (bytes.empty()) *to = byte_end;
+      const auto kept = bytes.substr(0, static_cast<std::size_t>(slots));
+      std::transform(kept.begin(), kept.end(), to,
+                     [](char c) { return static_cast<token>(static_cast<unsigned char>(c)); });
+      longer_ += std::ssize(bytes) > slots;
+    }
+  }
+
+  /// The table, for byte_batch::bytes.
+  const token* data() const { return values_.data(); }
+  /// Its rows, for byte_batch::vocabulary.
+  index vocabulary() const { return std::ssize(values_) / slots_; }
+  /// Numbers that a token consists of.
+  index slots() const { return slots_; }
+  /// Tokens that lost bytes.
+  index longer() const { return longer_; }
+  /// The slots of a token of the vocabulary.
+  std::span<const token> operator[](token id) const {
+    return std::span(values_).subspan(static_cast<std::size_t>(id * slots_),
+                                      static_cast<std::size_t>(slots_));
+  }
+  /// The slots of tokens of the vocabulary one after the other, for sessions.
+  std::vector<token> slots_of(std::span<const token> ids) const {
+    std::vector<token> all;
+    all.reserve(ids.size() * static_cast<std::size_t>(slots_));
+    for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
+    return all;
+  }
+  /// Bytes of text in tokens, such as labels: what a loss is to be divided by for bits_per_byte().
+  /// Ids outside the vocabulary have none.
+  index bytes_in(std::span<const token> ids) const {
+    index n = 0;
+    for (const token id : ids)
+      if (id >= 0 && id < vocabulary())
+        n += std::count_if((*this)[id].begin(), (*this)[id].end(),
+                           [](token t) { return t < byte_pad; });
+    return n;
+  }
+
+ private:
+  index slots_, longer_ = 0;
+  std::vector<token> values_;
+};
+
+LINNET_NAMESPACE_END
