@@ -11,8 +11,8 @@
 #include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>
 #include <linnet/generate/contrast.hpp>
-#include <linnet/generate/session.hpp>
 #include <linnet/generate/self_speculative.hpp>
+#include <linnet/generate/session.hpp>
 #include <linnet/generate/speculative.hpp>
 #include <linnet/io/corpus.hpp>
 #include <linnet/io/file.hpp>
