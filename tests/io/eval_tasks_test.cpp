@@ -244,6 +244,25 @@ BOOST_AUTO_TEST_CASE(counts_of_the_real_files) {
   } else {
     std::cout << "SKIPPED: HellaSwag needs bzip2\n";
   }
+  if (std::system(("unzip -qo '" + data_file("blimp/BLiMP.zip") + "' 'data/*.jsonl' -d '" +
+                   folder.path() + "'")
+                      .c_str()) == 0) {
+    std::size_t pairs = 0, sets = 0;
+    std::map<std::string, int> phenomena;
+    for (const auto& file : std::filesystem::directory_iterator(folder.path("data"))) {
+      const auto read = ln::read_blimp(contents(file.path().string()), file.path().string());
+      LINNET_REQUIRE_OK(read);
+      pairs += read->size();
+      ++sets;
+      for (const auto& item : *read) ++phenomena[item.group];
+    }
+    BOOST_TEST(pairs == 67000u);
+    BOOST_TEST(sets == 67u);
+    BOOST_TEST(phenomena.size() == 13u);
+    BOOST_TEST(phenomena["binding"] == 7000);
+  } else {
+    std::cout << "SKIPPED: BLiMP needs unzip\n";
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()
