@@ -104,8 +104,9 @@ BOOST_AUTO_TEST_CASE(settings) {
   p.vocabulary += R"(, "<s> \u00e9": 259)";  // there as it is, not in letters
   BOOST_TEST((good(p).encode("ab<s> \xc3\xa9", true) == token_list{256, 259}));
   // What post-processing says does not matter, not even twice.
-  BOOST_TEST(parsed(test::replaced(parts{}.text(), R"("post_processor": {"type": "ByteLevel"})",
-                                   R"("post_processor": {"a": 1, "a": [[2]]})")));
+  LINNET_REQUIRE_OK(
+      parsed(test::replaced(parts{}.text(), R"("post_processor": {"type": "ByteLevel"})",
+                            R"("post_processor": {"a": 1, "a": [[2]]})")));
   // A later merge of the same piece and one that no text leads to.
   p = {};
   p.vocabulary += R"(, "bc": 259)";
