@@ -26,6 +26,7 @@
 #include <linnet/io/file.hpp>
 #include <linnet/io/llama2c.hpp>
 #include <linnet/io/rwkv_file.hpp>
+#include <linnet/io/vocab_bpe.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/next_thought.hpp>
 #include <linnet/model/zoo.hpp>
@@ -37,6 +38,7 @@
 #include <linnet/nn/attention/routing.hpp>
 #include <linnet/nn/mixer/fnet.hpp>
 #include <linnet/nn/mixer/mamba.hpp>
+#include <linnet/text/bpe_trainer.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>

@@ -1,0 +1,349 @@
+#pragma once
+/// @file
+/// Byte-pair encoding of bytes, GPT-2's way: no unknown words, and every text comes back exactly.
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <linnet/core/result.hpp>
+#include <linnet/text/bpe_tables.hpp>
+#include <linnet/text/byte_letters.hpp>
+#include <linnet/text/words.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// What a vocab.bpe does not say.
+struct bpe_rules {
+  /// Special texts, which have the ids behind the merges.
+  std::vector<std::string> added = {"<|endoftext|>"};
+  /// Every number is a word of its own (SmolLM).
+  bool single_digits = false;
+};
+
+namespace detail {
+
+/// A tokenizer as its file has it, before what it says is checked.
+struct bpe_parts {
+  struct merge {
+    token left, right, merged;
+  };
+  struct added_piece {
+    token id;
+    bool special;  ///< decodes to nothing, unless merges make it too
+  };
+  piece_table pieces;              ///< all, those that merges know indexed
+  std::vector<merge> merges;       ///< by rank
+  std::vector<added_piece> added;  ///< texts that can be cut out first
+  bool single_digits = false;
+  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
+  std::string name_before, name_behind;  ///< of a merge in messages, around its number
+  index first_number = 0;                ///< of the merge of rank 0
+
+  std::string name_of(std::size_t rank) const {
+    return name_before + std::to_string(static_cast<index>(rank) + first_number) + name_behind;
+  }
+};
+
+}  // namespace detail
+
+/// Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019; zoo C2, L4): a text is cut into
+/// words, a word's bytes are its first pieces, and the neighbours whose merge has the lowest rank
+/// merge, leftmost first, until none is left. Made from GPT-2's vocab.bpe, from what `bpe_trainer`
+/// learned, or from a tokenizer.json (linnet/json.hpp). Movable and copyable; const calls may run
+/// in any threads.
+class bpe_tokenizer {
+ public:
+  static constexpr index most_pieces = 1 << 21;  ///< largest vocabulary that is read
+  static constexpr std::size_t longest_file = std::size_t{1} << 26;  ///< longest file, in bytes
+
+  /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line, two pieces in
+  /// letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
+  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. `where` names the file in
+  /// errors. Errors, with the line: errc::malformed, errc::unsupported (too large), errc::invalid
+  /// (added texts that are empty or there twice).
+  static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules = {},
+                                     const std::string& where = "vocab.bpe");
+
+  /// Number of ids.
+  index vocabulary() const { return parts_.pieces.size(); }
+  /// The bytes of an id, of an added one its text; "" for an id outside the vocabulary.
+  std::string_view piece(token id) const {
+    return id >= 0 && id < vocabulary() ? parts_.pieces[id] : std::string_view();
+  }
+  /// The id of a piece, of an added text if no other piece is equal, or -1.
+  token find(std::string_view piece) const {
+    const token id = parts_.pieces.find(piece);
+    return id >= 0 ? id : find_added(piece);
+  }
+  /// The id of an added text such as "<|endoftext|>", or -1.
+  token find_added(std::string_view text) const {
+    for (const auto& a : parts_.added)
+      if (parts_.pieces[a.id] == text) return a.id;
+    return -1;
+  }
+
+  /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
+  /// `match_added`: then they are cut out first, from left to right and of several at the same
+  /// place the longest, and become their ids. Takes n log n steps for a word of n bytes, which only
+  /// one above 64 bytes takes memory for (16 times its size).
+  void encode(std::string_view text, std::vector<token>& to, bool match_added = false) const;
+  /// The ids of a text, as above.
+  std::vector<token> encode(std::string_view text, bool match_added = false) const {
+    std::vector<token> ids;
+    ids.reserve(text.size() / 3);
+    encode(text, ids, match_added);
+    return ids;
+  }
+
+  /// The bytes that `id` adds to a text, none for special ids; they may be part of a character (see
+  /// text_stream). `previous`, which other tokenizers need, is unused.
+  std::string_view decode([[maybe_unused]] token previous, token id) const {
+    const std::string_view text = piece(id);
+    return !text.empty() && special_[static_cast<std::size_t>(id)] ? std::string_view() : text;
+  }
+  /// The bytes of several ids, special ones left out: decode(encode(text)) is `text`.
+  template <class Tokens>
+  std::string decode(const Tokens& ids) const {
+    std::string text;
+    for (const token id : ids) text += decode(0, id);
+    return text;
+  }
+
+  /// A tokenizer of its parts, checked, for readers of other formats. Errors: errc::malformed (a
+  /// byte without a piece, a merge twice or of other than its pieces), errc::unsupported.
+  static result<bpe_tokenizer> assemble(detail::bpe_parts&& parts, const std::string& where);
+
+ private:
+  static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
+  static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
+  /// What encoding a long word needs.
+  struct workspace {
+    std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
+    std::vector<std::uint32_t> sizes;   ///< of the piece that ends with a byte
+    std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
+  };
+
+  detail::bpe_parts parts_;
+  detail::merge_table merges_;
+  std::vector<bool> special_;  ///< by id
+  token byte_ids_[256] = {};
+  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
+  std::string added_first_;  ///< bytes that added texts begin with
+
+  void append_words(std::string_view text, std::vector<token>& to, workspace& space) const {
+    each_word(text, parts_.single_digits, [&](std::string_view word) {
+      const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
+      if (id >= 0)
+        to.push_back(id);
+      else
+        merge(word, to, space);
+    });
+  }
+  void merge(std::string_view word, std::vector<token>& to, workspace& space) const {
+    if (word.size() <= short_word)
+      merge_short(word, to);
+    else
+      merge_long(word, to, space);
+  }
+  void merge_short(std::string_view word, std::vector<token>& to) const;
+  void merge_long(std::string_view word, std::vector<token>& to, workspace& space) const;
+};
+
+inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
+                                                  const std::string& where) {
+  if (file.size() > longest_file)
+    return error{errc::unsupported, where, "file size",
+                 "at most " + std::to_string(longest_file) + " bytes", std::to_string(file.size())};
+  detail::bpe_parts parts;
+  parts.single_digits = rules.single_digits;
+  parts.name_before = "line ";
+  parts.first_number = 2;
+  for (const unsigned char b : detail::byte_order)
+    parts.pieces.insert(parts.pieces.append({reinterpret_cast<const char*>(&b), 1}));
+
+  index line = 0;
+  std::string left, right;
+  while (!file.empty() || line == 0) {
+    const std::size_t end = (std::min)(file.find('\n'), file.size());
+    const std::string_view text = file.substr(0, end);
+    file.remove_prefix((std::min)(end + 1, file.size()));
+    const auto wrong = [&](std::string expected) {
+      return error{errc::malformed, where, "line " + std::to_string(line), std::move(expected),
+                   text.empty() ? "an empty line" : detail::printable(text)};
+    };
+    if (++line == 1) {
+      if (!text.starts_with("#version: 0.2")) return wrong("#version: 0.2");
+      continue;
+    }
+    const std::size_t space = text.find(' ');
+    left.clear();
+    right.clear();
+    if (space == text.npos || !append_bytes_of(text.substr(0, space), left) ||
+        !append_bytes_of(text.substr(space + 1), right))
+      return wrong("two pieces in GPT-2's letters with a space between");
+    const token a = parts.pieces.find(left), b = parts.pieces.find(right);
+    if (a < 0 || b < 0) return wrong("two pieces that are bytes or merged in lines before");
+    if (const token twice = parts.pieces.find(left + right); twice >= 0)
+      return wrong("a piece that is new, unlike line " + std::to_string(twice - 254));
+    if (parts.pieces.size() == most_pieces)
+      return error{errc::unsupported, where, "line " + std::to_string(line),
+                   "at most " + std::to_string(most_pieces) + " pieces", "more"};
+    parts.merges.push_back({a, b, parts.pieces.append(left + right)});
+    parts.pieces.insert(parts.merges.back().merged);
+  }
+  for (std::size_t i = 0; i < rules.added.size(); ++i) {
+    const std::string& text = rules.added[i];
+    if (text.empty() || std::find(rules.added.begin(), rules.added.begin() + static_cast<index>(i),
+                                  text) != rules.added.begin() + static_cast<index>(i))
+      return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
+                   text.empty() ? "an empty one" : detail::printable(text)};
+    parts.added.push_back({parts.pieces.append(text), true});
+  }
+  return assemble(std::move(parts), where);
+}
+
+inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
+                                                     const std::string& where) {
+  bpe_tokenizer made;
+  made.parts_ = std::move(parts);
+  detail::bpe_parts& p = made.parts_;
+  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  if (p.pieces.size() > most_pieces)
+    return error{errc::unsupported, where, "vocabulary",
+                 "at most " + std::to_string(most_pieces) + " pieces",
+                 std::to_string(p.pieces.size())};
+  for (unsigned b = 0; b < 256; ++b) {
+    const char byte = static_cast<char>(b);
+    made.byte_ids_[b] = p.pieces.find({&byte, 1});
+    if (made.byte_ids_[b] < 0)
+      return wrong("vocabulary", "a piece for each byte", "none for byte " + std::to_string(b));
+  }
+  made.merges_ = detail::merge_table(p.merges.size());
+  for (std::size_t rank = 0; rank < p.merges.size(); ++rank) {
+    const auto& m = p.merges[rank];
+    if (!made.merges_.insert(m.left, m.right, static_cast<std::uint32_t>(rank)))
+      return wrong(p.name_of(rank), "a merge that is new", "one that is there already");
+    made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(m.merged)});
+  }
+  made.longest_ = (std::max)(made.longest_, std::size_t{1});
+
+  // Longest first, so that the first match is the longest.
+  std::stable_sort(p.added.begin(), p.added.end(), [&](const auto& a, const auto& b) {
+    return p.pieces.size_of(a.id) > p.pieces.size_of(b.id);
+  });
+  for (const auto& a : p.added)
+    if (const char first = p.pieces[a.id][0]; made.added_first_.find(first) == std::string::npos)
+      made.added_first_ += first;
+  // What plain text can become has to decode to it.
+  const auto at = [](token id) { return static_cast<std::size_t>(id); };
+  made.special_.resize(at(static_cast<token>(p.pieces.size())));
+  for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
+  for (const token id : made.byte_ids_) made.special_[at(id)] = false;
+  for (const auto& m : p.merges) made.special_[at(m.merged)] = false;
+
+  // Which words are pieces as a whole. Merges need not lead to a piece that is there.
+  workspace space;
+  std::vector<token> ids;
+  for (token id = 0; id < p.pieces.size(); ++id) {
+    if (made.special_[at(id)] || p.pieces.find(p.pieces[id]) != id) continue;
+    ids.clear();
+    if (p.whole_words_first)
+      made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(id)});
+    else
+      made.merge(p.pieces[id], ids, space);
+    if (p.whole_words_first || (ids.size() == 1 && ids[0] == id)) p.pieces.mark_whole(id);
+  }
+  return made;
+}
+
+inline void bpe_tokenizer::encode(std::string_view text, std::vector<token>& to,
+                                  bool match_added) const {
+  workspace space;
+  for (std::size_t at = 0; match_added && at < text.size();) {
+    at = text.find_first_of(added_first_, at);
+    if (at == text.npos) break;
+    const auto match = std::find_if(parts_.added.begin(), parts_.added.end(), [&](const auto& a) {
+      return text.substr(at).starts_with(parts_.pieces[a.id]);
+    });
+    if (match == parts_.added.end()) {
+      ++at;
+      continue;
+    }
+    append_words(text.substr(0, at), to, space);
+    to.push_back(match->id);
+    text.remove_prefix(at + parts_.pieces.size_of(match->id));
+    at = 0;
+  }
+  append_words(text, to, space);
+}
+
+inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>& to) const {
+  token ids[short_word];
+  std::uint32_t ranks[short_word];  // of a piece with the next one
+  std::size_t n = word.size();
+  for (std::size_t i = 0; i < n; ++i) ids[i] = byte_ids_[static_cast<unsigned char>(word[i])];
+  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = merges_.find(ids[i], ids[i + 1]);
+  while (n > 1) {
+    const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
+    if (*best == merges_.none) break;
+    const auto i = static_cast<std::size_t>(best - ranks);
+    ids[i] = parts_.merges[*best].merged;
+    std::copy(ids + i + 2, ids + n, ids + i + 1);
+    std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
+    --n;
+    if (i > 0) ranks[i - 1] = merges_.find(ids[i - 1], ids[i]);
+    if (i + 1 < n) ranks[i] = merges_.find(ids[i], ids[i + 1]);
+  }
+  to.insert(to.end(), ids, ids + n);
+}
+
+inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>& to,
+                                      workspace& space) const {
+  std::vector<token>& ids = space.ids;
+  std::vector<std::uint32_t>& sizes = space.sizes;
+  std::vector<std::uint64_t>& merges = space.merges;
+  ids.resize(word.size());
+  sizes.assign(word.size(), 1);
+  merges.clear();
+  for (std::size_t i = 0; i < word.size(); ++i)
+    ids[i] = byte_ids_[static_cast<unsigned char>(word[i])];
+  // The rank of the piece at a place with the next one.
+  const auto rank_at = [&](std::size_t at) {
+    const std::size_t next = at + parts_.pieces.size_of(ids[at]);
+    return next < word.size() ? merges_.find(ids[at], ids[next]) : merges_.none;
+  };
+  const auto consider = [&](std::size_t at) {
+    const std::uint32_t rank = rank_at(at);
+    if (rank == merges_.none) return false;
+    merges.push_back(std::uint64_t{rank} << place_bits | at);
+    return true;
+  };
+  const std::greater<std::uint64_t> later;
+  for (std::size_t i = 0; i < word.size(); ++i) consider(i);
+  std::make_heap(merges.begin(), merges.end(), later);
+  const auto push = [&](std::size_t at) {
+    if (consider(at)) std::push_heap(merges.begin(), merges.end(), later);
+  };
+  while (!merges.empty()) {
+    std::pop_heap(merges.begin(), merges.end(), later);
+    const std::uint64_t best = merges.back();
+    merges.pop_back();
+    const auto at = static_cast<std::size_t>(best & ((std::uint64_t{1} << place_bits) - 1));
+    const auto rank = static_cast<std::uint32_t>(best >> place_bits);
+    if (ids[at] < 0 || rank_at(at) != rank) continue;  // merged with others since
+    ids[at + parts_.pieces.size_of(ids[at])] = -1;
+    ids[at] = parts_.merges[rank].merged;
+    const std::uint32_t size = parts_.pieces.size_of(ids[at]);
+    sizes[at + size - 1] = size;
+    if (at > 0) push(at - sizes[at - 1]);
+    push(at);
+  }
+  for (std::size_t i = 0; i < word.size(); i += parts_.pieces.size_of(ids[i])) to.push_back(ids[i]);
+}
+
+LINNET_NAMESPACE_END
