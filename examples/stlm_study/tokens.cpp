@@ -1,11 +1,9 @@
 #include "tokens.hpp"
 
 #include <linnet/io/file.hpp>
+#include <linnet/text/bpe_trainer.hpp>
 
 #include "support/basics.hpp"
-
-#if __has_include(<linnet/text/bpe_trainer.hpp>)
-#include <linnet/text/bpe_trainer.hpp>
 
 namespace study {
 
@@ -45,24 +43,3 @@ tokenized tokenize(std::span<const std::string_view> training, ln::index size,
 }
 
 }  // namespace study
-
-#else
-
-namespace study {
-
-/// Bytes.
-tokenized tokenize(std::span<const std::string_view>, ln::index, const std::string&,
-                   std::span<const std::span<const std::string_view>> groups) {
-  tokenized made;
-  for (int b = 0; b < 256; ++b) made.table.pieces.emplace_back(1, static_cast<char>(b));
-  for (const auto& group : groups) {
-    made.texts.emplace_back();
-    for (const std::string_view text : group)
-      for (const char c : text) made.texts.back().push_back(static_cast<unsigned char>(c));
-  }
-  return made;
-}
-
-}  // namespace study
-
-#endif

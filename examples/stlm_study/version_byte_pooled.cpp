@@ -1,6 +1,5 @@
 #include "learner_of.hpp"
 
-#if __has_include(<linnet/model/byte_pooled.hpp>)
 #include <linnet/generate/byte_text.hpp>
 #include <linnet/text/token_bytes.hpp>
 
@@ -41,4 +40,3 @@ std::unique_ptr<learner> make_byte_pooled(bool full, const token_table& tokens) 
 }
 
 }  // namespace study
-#endif

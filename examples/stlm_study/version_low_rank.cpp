@@ -1,6 +1,5 @@
 #include "learner_of.hpp"
 
-#if __has_include(<linnet/nn/sharing.hpp>)
 namespace study {
 
 std::unique_ptr<learner> make_low_rank(bool full, const token_table& tokens) {
@@ -9,4 +8,3 @@ std::unique_ptr<learner> make_low_rank(bool full, const token_table& tokens) {
 }
 
 }  // namespace study
-#endif

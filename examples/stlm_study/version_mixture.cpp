@@ -1,6 +1,5 @@
 #include "learner_of.hpp"
 
-#if __has_include(<linnet/nn/mixture_of_depths.hpp>)
 namespace study {
 
 std::unique_ptr<learner> make_mixture(bool full, const token_table& tokens) {
@@ -9,4 +8,3 @@ std::unique_ptr<learner> make_mixture(bool full, const token_table& tokens) {
 }
 
 }  // namespace study
-#endif

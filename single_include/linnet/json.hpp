@@ -24,16 +24,888 @@
 // SOFTWARE.
 #pragma once
 /// @file
-/// Opt-in: safetensors files, Hugging Face directories, tables of JSON lines and logs of metrics.
-/// Needs nlohmann/json, whose streaming parser reads all JSON.
+/// Opt-in: safetensors files, Hugging Face directories and tokenizers, tables of JSON lines, tests
+/// of language models and logs of metrics. Needs nlohmann/json, whose streaming parser reads all
+/// JSON.
 
+/// @file
+/// GPT-2's encoder.json, which says again what follows from vocab.bpe.
+
+#include <algorithm>
+
+/// @file
+/// The one place that includes nlohmann/json (opt-in, through linnet/json.hpp): JSON as a stream of
+/// events. Nothing is kept but what the reader of the events keeps, so memory stays bounded and
+/// duplicate keys can be seen.
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <linnet/linnet.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// `text` between quotes as JSON (UTF-8 is left as it is).
+inline std::string json_quoted(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      (quoted += '\\') += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      constexpr std::string_view hex = "0123456789abcdef";
+      ((quoted += "\\u00") += hex[static_cast<unsigned char>(c) >> 4]) += hex[c & 15];
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted += '"';
+}
+
+/// A value that is neither object nor array.
+struct json_scalar {
+  enum class kinds { null, boolean, number, text };
+  kinds kind = kinds::null;
+  bool truth = false;  ///< of a boolean
+  double number = 0;   ///< of a number
+  bool whole = false;  ///< whether the number is a whole one from 0 to 2^64-1, held in `count`
+  std::uint64_t count = 0;
+  std::string_view string{};  ///< of a text, valid during the event
+
+  /// As JSON, for comparisons and messages; numbers by value, so 1e-6 and 0.000001 are equal.
+  std::string text() const {
+    if (kind == kinds::null) return "null";
+    if (kind == kinds::boolean) return truth ? "true" : "false";
+    return kind == kinds::number ? number_text(number) : json_quoted(printable(string));
+  }
+};
+
+/// Hands nlohmann's events to a reader with
+///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const
+///   json_scalar&)
+/// that returns false to stop, having said why in its member `failure`.
+template <class Reader>
+struct json_events {
+  using json = nlohmann::json;
+  using kinds = json_scalar::kinds;
+  Reader& reader;
+  bool broken = false;  ///< the text is not JSON
+  std::string problem{};
+
+  bool null() { return reader.scalar({}); }
+  bool boolean(bool x) { return reader.scalar({.kind = kinds::boolean, .truth = x}); }
+  bool number_integer(json::number_integer_t x) {
+    return reader.scalar({.kind = kinds::number, .number = static_cast<double>(x)});
+  }
+  bool number_unsigned(json::number_unsigned_t x) {
+    return reader.scalar(
+        {.kind = kinds::number, .number = static_cast<double>(x), .whole = true, .count = x});
+  }
+  bool number_float(json::number_float_t x, const std::string&) {
+    return is_finite(x) ? reader.scalar({.kind = kinds::number, .number = x}) : too_large();
+  }
+  bool string(std::string& x) { return reader.scalar({.kind = kinds::text, .string = x}); }
+  bool binary(json::binary_t&) { return false; }
+  bool start_object(std::size_t) { return reader.open(false); }
+  bool end_object() { return reader.close(); }
+  bool start_array(std::size_t) { return reader.open(true); }
+  bool end_array() { return reader.close(); }
+  bool key(std::string& x) { return reader.key(x); }
+  bool parse_error(std::size_t at, const std::string& last, const nlohmann::detail::exception& e) {
+    if (e.id == 406) return too_large();
+    broken = true;
+    problem = "an error at byte " + std::to_string(at);
+    if (!last.empty())
+      problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
+    return false;
+  }
+  /// nlohmann sees such numbers too, but not under -ffast-math.
+  bool too_large() {
+    broken = true;
+    problem = "a number too large for a double";
+    return false;
+  }
+};
+
+/// Longest stretch of white space in accepted JSON. nlohmann collects it, at several times its
+/// size.
+inline constexpr index longest_white_space = 1024;
+
+/// Parses `text` of at most `limit` bytes as one JSON value and nothing behind it; `what` names it
+/// in messages.
+template <class Reader>
+result<void> read_json(std::span<const std::byte> text, std::size_t limit, const std::string& where,
+                       const std::string& what, Reader& reader) {
+  if (text.size() > limit)
+    return error{errc::unsupported, where, what, "at most " + std::to_string(limit) + " bytes",
+                 std::to_string(text.size())};
+  const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size());
+  index blanks = 0;
+  for (const char c : characters) {
+    blanks = c == ' ' || c == '\n' || c == '\t' || c == '\r' ? blanks + 1 : 0;
+    if (blanks > longest_white_space)
+      return error{errc::unsupported, where, what,
+                   "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
+  }
+  json_events<Reader> events{reader};
+  if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events))
+    return {};
+  if (!events.broken) return reader.failure;
+  return error{errc::malformed, where, what, "JSON", events.problem};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Compares the events of an encoder.json with a tokenizer.
+struct encoder_reader {
+  const bpe_tokenizer& tokenizer;
+  std::string where;
+  std::vector<bool> seen{};
+  error failure{};
+  std::string name{}, bytes{};
+  bool inside = false;
+
+  bool open(bool array) {
+    if (inside || array) return fail("content", "an object of ids", array ? "an array" : "more");
+    return inside = true;
+  }
+  bool close() { return true; }
+  bool key(std::string_view text) {
+    name = text;
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    if (!inside) return fail("content", "an object of ids", value.text());
+    token id = tokenizer.find_added(name);
+    bytes.clear();
+    if (id < 0 && append_bytes_of(name, bytes)) id = tokenizer.find(bytes);
+    const std::string what = json_quoted(printable(name));
+    if (id < 0) return fail(what, "a piece of the tokenizer", "another", errc::mismatch);
+    if (!value.whole || value.count != static_cast<std::uint64_t>(id))
+      return fail(what, std::to_string(id) + " (the tokenizer)", value.text(), errc::mismatch);
+    if (seen[static_cast<std::size_t>(id)]) return fail(what, "it once", "it twice");
+    return seen[static_cast<std::size_t>(id)] = true;
+  }
+  bool fail(std::string what, std::string expected, std::string got, errc code = errc::malformed) {
+    failure = {code, where, std::move(what), std::move(expected), std::move(got)};
+    return false;
+  }
+};
+
+}  // namespace detail
+
+/// Checks that an encoder.json (vocab.json at Hugging Face) gives every piece of a tokenizer the id
+/// that it has, and no other pieces. Errors: errc::mismatch, errc::malformed, errc::unsupported.
+inline result<void> check_encoder_json(const bpe_tokenizer& tokenizer,
+                                       std::span<const std::byte> text,
+                                       const std::string& where = "encoder.json") {
+  detail::encoder_reader reader{tokenizer, where};
+  reader.seen.resize(static_cast<std::size_t>(tokenizer.vocabulary()));
+  if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", reader);
+      !read)
+    return read.error();
+  const auto lacking = std::find(reader.seen.begin(), reader.seen.end(), false);
+  if (lacking == reader.seen.end()) return {};
+  const auto id = static_cast<token>(lacking - reader.seen.begin());
+  return error{errc::mismatch, where, "content", "an entry with the id " + std::to_string(id),
+               "none"};
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Tests of language models whose files are JSON: BLiMP, ARC, WinoGrande, LAMBADA and GSM8K.
+/// Opt-in, through linnet/json.hpp.
+
+/// @file
+/// Tables of JSON: one object per line, or an array of objects.
+
+#include <utility>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Longest line of JSON that is read, in bytes.
+inline constexpr std::size_t longest_json_line = 1 << 20;
+
+/// Takes the wanted fields out of one object.
+struct line_reader {
+  std::span<const std::string> names;
+  std::string where;
+  std::vector<std::string> values;
+  std::vector<bool> found;
+  error failure{};
+
+  line_reader(std::span<const std::string> wanted_fields, const std::string& place)
+      : names(wanted_fields), where(place), values(names.size()), found(names.size()) {}
+
+  bool open(bool array) {
+    if (depth == 0 && array) return fail("the line", "a JSON object", "an array");
+    if (depth == 1 && wanted < names.size()) return fail(names[wanted], "one value", "several");
+    return ++depth <= 32 || fail("the line", "at most 32 levels", "more");
+  }
+  bool close() {
+    --depth;
+    return true;
+  }
+  bool key(std::string_view name) {
+    if (depth != 1) return true;
+    wanted = static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin());
+    return wanted == names.size() || !found[wanted] || fail(names[wanted], "it once", "twice");
+  }
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("the line", "a JSON object", value.text());
+    if (wanted == names.size()) return true;
+    values[wanted] =
+        value.kind == json_scalar::kinds::text ? std::string(value.string) : value.text();
+    return found[wanted] = true;
+  }
+  bool fail(const std::string& what, const char* expected, std::string got) {
+    failure = {errc::malformed, where, what, expected, std::move(got)};
+    return false;
+  }
+
+ private:
+  int depth = 0;
+  std::size_t wanted = 0;  ///< number of the name that came last at depth 1; deeper there is none
+};
+
+/// Adds the fields of one object, which begins at this line, to a table.
+inline result<void> append_object(table& to, std::string_view object,
+                                  std::span<const std::string> names, const std::string& where,
+                                  index line) {
+  const std::string place = where + ":" + std::to_string(line);
+  line_reader reader(names, place);
+  if (auto read = read_json({reinterpret_cast<const std::byte*>(object.data()), object.size()},
+                            longest_json_line, place, "the line", reader);
+      !read)
+    return read.error();
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (!reader.found[i])
+      return error{errc::malformed, place, printable(names[i]), "a value", "none"};
+    to.append(reader.values[i]);
+  }
+  return to.end_row(line);
+}
+
+}  // namespace detail
+
+/// The table of the fields `names` of all lines; numbers, truth values and null as JSON writes
+/// them, other fields left out. Lines of white space count as none. Errors: errc::malformed or
+/// errc::unsupported (a line above 1 MiB), naming file and line, for a line that is no object, a
+/// field that is absent, there twice, an object or an array.
+inline result<table> parse_json_lines(std::string_view text, std::vector<std::string> names,
+                                      const std::string& where = "JSON lines") {
+  table made(where, names);
+  for (index line = 1; !text.empty(); ++line) {
+    const std::size_t end = (std::min)(text.find('\n'), text.size());
+    const std::string_view object = text.substr(0, end);
+    text.remove_prefix((std::min)(end + 1, text.size()));
+    if (object.find_first_not_of(" \t\r") == object.npos) continue;
+    if (auto row = detail::append_object(made, object, names, where, line); !row)
+      return row.error();
+  }
+  return made;
+}
+
+/// The same of a text that is one array of objects, [{…}, {…}]; each row's line is where its object
+/// begins. Errors: as above, and for what is no such array.
+inline result<table> parse_json_array(std::string_view text, std::vector<std::string> names,
+                                      const std::string& where = "JSON") {
+  table made(where, names);
+  index line = 1;
+  std::size_t at = 0;
+  const auto wrong = [&](const char* expected) {
+    return error{errc::malformed, where + ":" + std::to_string(line), "the array", expected,
+                 at < text.size() ? detail::printable(text.substr(at, 1)) : "the end of the file"};
+  };
+  const auto skip_blanks = [&] {
+    for (; at < text.size() && std::string_view(" \t\r\n").find(text[at]) != text.npos; ++at)
+      line += text[at] == '\n';
+  };
+  const auto next_is = [&](char c) {
+    skip_blanks();
+    const bool is = at < text.size() && text[at] == c;
+    at += is;
+    return is;
+  };
+  if (!next_is('[')) return wrong("[");
+  for (bool more = !next_is(']'); more;) {
+    skip_blanks();
+    if (at == text.size() || text[at] != '{') return wrong("{");
+    // The object's end: where as many braces closed as opened, strings aside.
+    const std::size_t first = at;
+    const index first_line = line;
+    int depth = 0;
+    bool inside = false;
+    do {
+      if (at == text.size()) return wrong("}");
+      const char c = text[at];
+      if (inside && c == '\\' && at + 1 < text.size())
+        ++at;
+      else if (c == '"')
+        inside = !inside;
+      else if (!inside)
+        depth += (c == '{') - (c == '}');
+      line += text[at++] == '\n';
+    } while (depth > 0);
+    if (auto row =
+            detail::append_object(made, text.substr(first, at - first), names, where, first_line);
+        !row)
+      return row.error();
+    more = next_is(',');
+    if (!more && !next_is(']')) return wrong(", or ]");
+  }
+  skip_blanks();
+  if (at < text.size()) return wrong("nothing behind it");
+  return made;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Items of a table's rows: read(row, place) gives a result<eval_item>. All fields are checked.
+template <class Read>
+result<std::vector<eval_item>> items_of(const result<table>& rows, const std::string& where,
+                                        const std::vector<std::string>& names, Read&& read) {
+  if (!rows) return rows.error();
+  std::vector<eval_item> items;
+  for (index row = 0; row < rows->rows(); ++row) {
+    const std::string place = where + ":" + std::to_string(rows->line(row));
+    for (std::size_t i = 0; i < names.size(); ++i)
+      if (auto sound = check_text(place, names[i], rows->at(row, static_cast<index>(i))); !sound)
+        return sound.error();
+    result<eval_item> item = read(row, place);
+    if (!item) return item.error();
+    items.push_back(*std::move(item));
+  }
+  return some_items(std::move(items), where);
+}
+
+/// A question in the words of LLM-Adapters (Hu et al. 2023): `intro`, the question, an empty line,
+/// "<Word>1: … <Word>2: …" and, behind `gap`, "Answer format: <word>1/<word>2". `answer` is
+/// "<word>1". The options' texts must not hold the next option's "<Word>k: ".
+inline result<eval_item> instructed_item(const table& rows, index row, std::string_view intro,
+                                         std::string_view word, std::string_view gap) {
+  const std::string_view text = rows.at(row, 0), answer = rows.at(row, 1);
+  const auto wrong = [&](std::string expected, std::string_view got) {
+    return rows.wrong(row, "instruction", std::move(expected), got);
+  };
+  std::string capital(word);
+  capital[0] = static_cast<char>(capital[0] - 'a' + 'A');
+  if (!text.starts_with(intro)) return wrong("\"" + std::string(intro) + "…\"", text);
+  const std::string format = std::string(gap) + "Answer format: ";
+  const std::size_t end = text.rfind(format), first = text.find("\n\n" + capital + "1: ");
+  if (end == text.npos || first == text.npos || first > end)
+    return wrong("a question, \"" + capital + "1: …\" and \"Answer format: …\"",
+                 text.substr(text.size() - (std::min)(text.size(), std::size_t{60})));
+  eval_item item{.context =
+                     std::string(without_blanks(text.substr(intro.size(), first - intro.size())))};
+  std::string named;
+  std::string_view rest = text.substr(first + 1, end - first - 1);
+  for (int k = 1; !rest.empty(); ++k) {
+    rest.remove_prefix(capital.size() + 4);  // the character before the word, the number, ": "
+    const std::string next = " " + capital + std::to_string(k + 1) + ": ";
+    const std::size_t stop = (std::min)(rest.find(next), rest.size());
+    item.options.emplace_back(without_blanks(rest.substr(0, stop)));
+    if (item.options.back().empty()) return wrong("a text of option " + std::to_string(k), "none");
+    rest.remove_prefix(stop);
+    named += (k == 1 ? "" : "/") + std::string(word) + std::to_string(k);
+    if (k == 9 && !rest.empty()) return wrong("at most 9 options", "more");
+  }
+  if (text.substr(end + format.size()) != named)
+    return wrong("\"Answer format: " + named + "\" for these options",
+                 text.substr(end + format.size()));
+  item.answer = answer.size() == word.size() + 1 && answer.starts_with(word) ? answer.back() - '1'
+                                                                             : index{-1};
+  if (item.answer < 0 || item.answer >= std::ssize(item.options))
+    return rows.wrong(row, "answer", "one of " + named, answer);
+  if (item.options.size() < 2) return wrong("at least two options", "one");
+  return item;
+}
+
+}  // namespace detail
+
+/// BLiMP (Warstadt et al. 2020) as JSON lines with sentence_good, sentence_bad and
+/// linguistics_term, the group: the paper's 12 phenomena and "s-selection". The good sentence comes
+/// first in every other pair: ties go to the first option, and must not be worth anything. Seven of
+/// the 67,000 published pairs are twice the same sentence; they stay, as everywhere. Errors, of all
+/// readers here: errc::malformed, naming file, line and field.
+inline result<std::vector<eval_item>> read_blimp(std::string_view text, const std::string& where) {
+  const std::vector<std::string> names{"sentence_good", "sentence_bad", "linguistics_term"};
+  const auto rows = parse_json_lines(text, names, where);
+  return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
+    const std::string good(rows->at(row, 0)), bad(rows->at(row, 1));
+    eval_item item{.answer = row % 2, .group = std::string(rows->at(row, 2))};
+    item.options = item.answer == 0 ? std::vector{good, bad} : std::vector{bad, good};
+    return item;
+  });
+}
+
+/// ARC (Clark et al. 2018) in the form of LLM-Adapters: an array of objects with instruction
+/// ("Please choose the correct answer to the question: … Answer1: … Answer format: …") and answer
+/// ("answer1"). The context is the question alone.
+inline result<std::vector<eval_item>> read_arc(std::string_view text, const std::string& where) {
+  const std::vector<std::string> names{"instruction", "answer"};
+  const auto rows = parse_json_array(text, names, where);
+  return detail::items_of(rows, where, names, [&](index row, const auto&) {
+    return detail::instructed_item(
+        *rows, row, "Please choose the correct answer to the question: ", "answer", "\n\n");
+  });
+}
+
+/// WinoGrande (Sakaguchi et al. 2020) in the form of LLM-Adapters. The context is what stands
+/// before the blank "_", the ending what stands behind it: choice_by::whole compares the filled-in
+/// sentences, choice_by::continuation how well each filler explains what follows ("partial
+/// scoring", Trinh and Le 2018).
+inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
+                                                      const std::string& where) {
+  const std::vector<std::string> names{"instruction", "answer"};
+  const auto rows = parse_json_array(text, names, where);
+  return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
+    auto item = detail::instructed_item(
+        *rows, row,
+        "Please choose the correct answer to fill in the blank to complete the given sentence: ",
+        "option", " ");
+    if (!item) return item;
+    const std::string sentence = item->context;
+    const std::size_t blank = sentence.find('_');
+    if (blank == sentence.npos || sentence.find('_', blank + 1) != sentence.npos)
+      return rows->wrong(row, "instruction", "one blank _ in the sentence", sentence);
+    item->context = detail::without_blanks(std::string_view(sentence).substr(0, blank));
+    item->ending = sentence.substr(blank + 1);
+    if (detail::without_blanks(item->ending).empty()) item->ending.clear();
+    return item;
+  });
+}
+
+/// LAMBADA (Paperno et al. 2016) as JSON lines with text: the only option is the last word, the
+/// context all before it.
+inline result<std::vector<eval_item>> read_lambada(std::string_view text,
+                                                   const std::string& where) {
+  const std::vector<std::string> names{"text"};
+  const auto rows = parse_json_lines(text, names, where);
+  return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
+    const std::string_view all = detail::without_blanks(rows->at(row, 0));
+    const std::size_t space = all.find_last_of(" \n\t");
+    if (space == all.npos) return rows->wrong(row, "text", "at least two words", all);
+    return eval_item{.context = std::string(detail::without_blanks(all.substr(0, space))),
+                     .options = {std::string(all.substr(space + 1))}};
+  });
+}
+
+/// GSM8K (Cobbe et al. 2021) as JSON lines with question and answer: the only option is the number
+/// that the answer states, in the spelling of stated_number().
+inline result<std::vector<eval_item>> read_gsm8k(std::string_view text, const std::string& where) {
+  const std::vector<std::string> names{"question", "answer"};
+  const auto rows = parse_json_lines(text, names, where);
+  return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
+    const std::string number = stated_number(rows->at(row, 1));
+    if (number.empty())
+      return rows->wrong(row, "answer", "a number behind \"####\"", rows->at(row, 1));
+    return eval_item{.context = std::string(detail::without_blanks(rows->at(row, 0))),
+                     .options = {number}};
+  });
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Hugging Face's tokenizer.json for byte-level BPE.
+
+#include <unordered_map>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Collects the events of a tokenizer.json. Its three long lists are kept as they are, settings as
+/// facts under names such as "pre_tokenizer.pretokenizers[1].type".
+struct hf_tokenizer_reader {
+  explicit hf_tokenizer_reader(const std::string& file) : where(file) {}
+
+  struct numbered {
+    std::string text;
+    std::uint64_t id;
+  };
+  struct added_token {
+    std::string text{};
+    std::uint64_t id = 0;
+    bool special = false, has_text = false, has_id = false;
+  };
+
+  std::string where;
+  std::vector<numbered> vocabulary{};
+  std::vector<std::pair<std::string, std::string>> merges{};
+  std::vector<added_token> added{};
+  std::vector<fact> facts{};
+  bool has_vocabulary = false, has_merges = false, has_added = false;
+  error failure{};
+
+  bool open(bool array) {
+    if (stack.empty()) return array ? fail("content", "a JSON object", "an array") : enter(top);
+    if (stack.size() == deepest)
+      return fail("content", "at most " + std::to_string(deepest) + " levels", "more");
+    const places at = stack.back().place;
+    name_element();
+    if (at == top && name == "model" && !array) return enter(other);
+    if (name == "model.vocab" && at == other)
+      return array ? fail(name, "an object", "an array") : once(has_vocabulary) && enter(vocab);
+    if (name == "model.merges" && at == other)
+      return array ? once(has_merges) && enter(merge_list) : fail(name, "an array", "an object");
+    if (at == top && name == "added_tokens")
+      return array ? once(has_added) && enter(added_list) : fail(name, "an array", "an object");
+    if (at == vocab) return fail(name, "an id", array ? "an array" : "an object");
+    if (at == merge_list) {
+      if (!array) return fail(name, "a pair of pieces", "an object");
+      pair.clear();
+      return enter(merge_pair);
+    }
+    if (at == merge_pair) return fail(name, "a piece", array ? "an array" : "an object");
+    if (at == added_list) {
+      if (array) return fail(name, "an object", "an array");
+      added.emplace_back();
+      return enter(added_entry);
+    }
+    if (at == added_entry) return fail(name, "a value", array ? "an array" : "an object");
+    return enter(other, array);
+  }
+  bool close() {
+    const frame done = stack.back();
+    stack.pop_back();
+    name = done.name;
+    if (done.place == merge_pair) {
+      if (pair.size() != 2) return fail(name, "two pieces", std::to_string(pair.size()));
+      return add_merge(std::move(pair[0]), std::move(pair[1]));
+    }
+    if (done.place == added_entry && !(added.back().has_text && added.back().has_id))
+      return fail(name, "an id and a content", "an object without");
+    return true;
+  }
+  bool key(std::string_view text) {
+    const frame& in = stack.back();
+    if (in.place == vocab)
+      piece = text;
+    else
+      name = in.name.empty() ? printable(text) : in.name + "." + printable(text);
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    using kinds = json_scalar::kinds;
+    if (stack.empty()) return fail("content", "a JSON object", value.text());
+    name_element();
+    switch (stack.back().place) {
+      case vocab:
+        if (!value.whole)
+          return fail("model.vocab: " + json_quoted(printable(piece)), "an id", value.text());
+        if (vocabulary.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
+          return too_many("model.vocab", bpe_tokenizer::most_pieces);
+        vocabulary.push_back({std::move(piece), value.count});
+        return true;
+      case merge_list: {
+        const std::size_t space =
+            value.kind == kinds::text ? value.string.find(' ') : std::string_view::npos;
+        if (space == std::string_view::npos)
+          return fail(name, "two pieces with a space between", value.text());
+        return add_merge(std::string(value.string.substr(0, space)),
+                         std::string(value.string.substr(space + 1)));
+      }
+      case merge_pair:
+        if (value.kind != kinds::text || pair.size() == 2)
+          return fail(name, "two pieces", value.kind == kinds::text ? "more" : value.text());
+        pair.emplace_back(value.string);
+        return true;
+      case added_list:
+        return fail(name, "an object", value.text());
+      case added_entry:
+        return add_field(value);
+      default:
+        if (!is_setting()) return true;
+        if (facts.size() == most_facts) return too_many("settings", most_facts);
+        facts.push_back({name, value.text()});
+        return true;
+    }
+  }
+  bool fail(std::string what, std::string expected, std::string got) {
+    failure = {errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
+    return false;
+  }
+
+ private:
+  enum places { top, other, vocab, merge_list, merge_pair, added_list, added_entry };
+  struct frame {
+    places place;
+    bool array;
+    index elements;
+    std::string name;
+  };
+  static constexpr std::size_t deepest = 16, most_facts = 4096;
+
+  std::vector<frame> stack{};
+  std::string name{}, piece{};  ///< of the value that is next; a key of the vocabulary
+  std::vector<std::string> pair{};
+
+  bool enter(places place, bool array = false) {
+    stack.push_back({place,
+                     array || place == merge_list || place == merge_pair || place == added_list, 0,
+                     place == top ? std::string() : name});
+    return true;
+  }
+  /// Names the next element of an array.
+  void name_element() {
+    frame& in = stack.back();
+    if (in.array) name = in.name + "[" + std::to_string(in.elements++) + "]";
+  }
+  /// Whether what is next has a meaning for linnet.
+  bool is_setting() const {
+    for (const char* part : {"model", "normalizer", "pre_tokenizer", "decoder"})
+      if (name.starts_with(part)) return true;
+    return false;
+  }
+  bool once(bool& there) {
+    return std::exchange(there, true) ? fail(name, "it once", "it twice") : true;
+  }
+  bool too_many(const char* what, auto most) {
+    failure = {errc::unsupported, where, what, "at most " + std::to_string(most), "more"};
+    return false;
+  }
+  bool add_merge(std::string left, std::string right) {
+    if (merges.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
+      return too_many("model.merges", bpe_tokenizer::most_pieces);
+    merges.emplace_back(std::move(left), std::move(right));
+    return true;
+  }
+  bool add_field(const json_scalar& value) {
+    using kinds = json_scalar::kinds;
+    added_token& token = added.back();
+    const std::string field = name.substr(name.rfind('.') + 1);
+    if (field == "id") {
+      if (!value.whole) return fail(name, "an id", value.text());
+      token.id = value.count;
+      return once(token.has_id);
+    }
+    if (field == "content") {
+      if (value.kind != kinds::text || value.string.empty())
+        return fail(name, "a text", value.text());
+      token.text = value.string;
+      return once(token.has_text);
+    }
+    if (value.kind != kinds::boolean) return fail(name, "true or false", value.text());
+    if (field == "special") token.special = value.truth;
+    if (!value.truth || field == "special" || field == "normalized") return true;
+    failure = {errc::unsupported, where, name, "false", "true"};
+    return false;
+  }
+};
+
+/// What the settings of a tokenizer.json say, or the first one that linnet does not follow.
+inline result<void> apply_hf_settings(const hf_tokenizer_reader& file, bpe_parts& parts) {
+  const auto is = [](const std::string& text, auto... names) { return ((text == names) || ...); };
+  const auto refuse = [&](const fact& f, std::string expected) {
+    return error{errc::unsupported, file.where, f.key, std::move(expected), f.value};
+  };
+  bool bytes = false, decoded = false, no_prefix = false, single = false;
+  for (const fact& f : file.facts) {
+    const std::string& value = f.value;
+    std::string_view key = f.key;
+    const auto within = [&](std::string_view prefix) {
+      if (!key.starts_with(prefix)) return false;
+      key.remove_prefix(prefix.size());
+      return true;
+    };
+    if (within("model.")) {
+      if (key == "type" && value != "\"BPE\"") return refuse(f, "\"BPE\"");
+      if (key == "dropout" && !is(value, "null", "0")) return refuse(f, "null");
+      if (is(std::string(key), "continuing_subword_prefix", "end_of_word_suffix") &&
+          !is(value, "null", "\"\""))
+        return refuse(f, "null");
+      if (key == "byte_fallback" && value != "false")
+        return refuse(f, "false (byte-level BPE, not SentencePiece's)");
+      if (key == "ignore_merges") {
+        if (!is(value, "true", "false")) return refuse(f, "true or false");
+        parts.whole_words_first = value == "true";
+      }
+    } else if (within("normalizer")) {
+      if (!key.empty() || value != "null") return refuse(f, "no normalizer");
+    } else if (within("pre_tokenizer.")) {
+      const bool in_list = within("pretokenizers[");
+      if (in_list) key.remove_prefix((std::min)(key.find('.') + 1, key.size()));
+      if (key == "type") {
+        if (!in_list && value == "\"Sequence\"") continue;
+        if (bytes || !is(value, "\"ByteLevel\"", "\"Digits\""))
+          return refuse(f, "\"ByteLevel\", or a sequence of \"Digits\" and it");
+        (value == "\"Digits\"" ? parts.single_digits : bytes) = true;
+      } else if (is(std::string(key), "use_regex", "individual_digits")) {
+        if (value != "true") return refuse(f, "true");
+        single |= key == "individual_digits";
+      } else if (key == "add_prefix_space") {
+        if (value != "false") return refuse(f, "false");
+        no_prefix = true;
+      } else if (key != "trim_offsets") {
+        return refuse(f, "no such setting");
+      }
+    } else if (within("decoder.")) {
+      if (key == "type" && value != "\"ByteLevel\"") return refuse(f, "\"ByteLevel\"");
+      decoded |= key == "type";
+    }
+  }
+  const auto lacks = [&](const char* what, const char* expected) {
+    return error{errc::unsupported, file.where, what, expected, "none"};
+  };
+  if (!bytes) return lacks("pre_tokenizer", "\"ByteLevel\"");
+  if (!no_prefix) return lacks("pre_tokenizer.add_prefix_space", "false");
+  if (parts.single_digits && !single) return lacks("pre_tokenizer: individual_digits", "true");
+  if (!decoded) return lacks("decoder", "\"ByteLevel\"");
+
+  std::vector<std::string_view> names;
+  for (const fact& f : file.facts) names.push_back(f.key);
+  std::sort(names.begin(), names.end());
+  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
+    return error{errc::malformed, file.where, std::string(*twice), "it once", "it twice"};
+  return {};
+}
+
+/// The pieces of a tokenizer.json in the order of their ids.
+inline result<void> take_hf_pieces(const hf_tokenizer_reader& file, bpe_parts& parts) {
+  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::malformed, file.where, std::move(what), std::move(expected), std::move(got)};
+  };
+  const auto name_of = [&](std::size_t i) {
+    return "model.vocab: " + json_quoted(printable(file.vocabulary[i].text));
+  };
+  const auto name_of_added = [](std::size_t i) {
+    return "added_tokens[" + std::to_string(i) + "]";
+  };
+  // Added texts may stand in the vocabulary too, as they are and not in letters.
+  std::unordered_map<std::string_view, std::size_t> added;
+  for (std::size_t i = 0; i < file.added.size(); ++i)
+    if (!added.emplace(file.added[i].text, i).second)
+      return wrong(name_of_added(i) + ".content", "a text that is new",
+                   printable(file.added[i].text));
+  std::vector<bool> known(file.added.size());
+  std::size_t extra = file.added.size();
+  for (std::size_t i = 0; i < file.vocabulary.size(); ++i)
+    if (const auto a = added.find(file.vocabulary[i].text); a != added.end()) {
+      if (known[a->second]) return wrong(name_of(i), "it once", "it twice");
+      known[a->second] = true;
+      --extra;
+      if (const auto id = file.added[a->second].id; id != file.vocabulary[i].id)
+        return wrong(name_of_added(a->second) + ".id",
+                     std::to_string(file.vocabulary[i].id) + " as in model.vocab",
+                     std::to_string(id));
+    }
+
+  constexpr auto none = static_cast<std::size_t>(-1);
+  const std::size_t total = file.vocabulary.size() + extra;
+  std::vector<std::size_t> by_id(total, none);  // below total: an entry; above: an added text
+  const auto put = [&](std::uint64_t id, std::size_t entry,
+                       const std::string& what) -> result<void> {
+    if (id >= total)
+      return wrong(what, "an id below " + std::to_string(total) + ", the number of pieces",
+                   std::to_string(id));
+    if (by_id[id] != none)
+      return wrong(what, "an id of its own", std::to_string(id) + ", which another piece has");
+    by_id[id] = entry;
+    return {};
+  };
+  for (std::size_t i = 0; i < file.vocabulary.size(); ++i)
+    if (auto done = put(file.vocabulary[i].id, i, name_of(i)); !done) return done;
+  for (std::size_t i = 0; i < file.added.size(); ++i) {
+    if (known[i])
+      by_id[file.added[i].id] = total + i;
+    else if (auto done = put(file.added[i].id, total + i, name_of_added(i) + ".id"); !done)
+      return done;
+  }
+
+  std::string bytes;
+  for (const std::size_t entry : by_id) {  // every id has one: there are as many
+    bytes.clear();
+    if (entry < total) {
+      if (!append_bytes_of(file.vocabulary[entry].text, bytes) || bytes.empty())
+        return wrong(name_of(entry), "a piece in GPT-2's letters, or an added token", "neither");
+      if (parts.pieces.find(bytes) >= 0) return wrong(name_of(entry), "it once", "it twice");
+      parts.pieces.insert(parts.pieces.append(bytes));
+    } else {
+      const auto& a = file.added[entry - total];
+      const token id = parts.pieces.append(a.text);
+      parts.added.push_back({id, a.special});
+      // Merges may make it too.
+      if (known[entry - total] && append_bytes_of(a.text, bytes) && bytes == a.text)
+        parts.pieces.insert(id);
+    }
+  }
+  return {};
+}
+
+/// The merges of a tokenizer.json, by its pieces.
+inline result<void> take_hf_merges(const hf_tokenizer_reader& file, bpe_parts& parts) {
+  parts.name_before = "model.merges[";
+  parts.name_behind = "]";
+  std::string left, right;
+  for (std::size_t i = 0; i < file.merges.size(); ++i) {
+    const auto& [a, b] = file.merges[i];
+    left.clear();
+    right.clear();
+    const bool spelled = append_bytes_of(a, left) && append_bytes_of(b, right);
+    const token l = parts.pieces.find(left), r = parts.pieces.find(right);
+    const token merged = parts.pieces.find(left + right);
+    if (!spelled || l < 0 || r < 0 || merged < 0)
+      return error{errc::malformed, file.where, parts.name_of(i),
+                   "two pieces of model.vocab that together are a third",
+                   json_quoted(printable(a)) + " and " + json_quoted(printable(b))};
+    parts.merges.push_back({l, r, merged});
+  }
+  return {};
+}
+
+}  // namespace detail
+
+/// Parses a tokenizer.json held in memory, of at most 64 MiB: a byte-level BPE model with GPT-2's
+/// pre-tokenizer ("ByteLevel"; SmolLM's "Digits" before it), no normalizer and the ids 0 to n - 1.
+/// Added tokens become added texts. Truncation, padding and post-processing (begin and end tokens)
+/// are left to the caller. `where` names the file in errors. Errors, with the field:
+/// errc::unsupported (another model, or a setting that linnet does not follow), errc::malformed.
+inline result<bpe_tokenizer> parse_hf_tokenizer(std::span<const std::byte> text,
+                                                const std::string& where = "tokenizer.json") {
+  detail::hf_tokenizer_reader file(where);
+  if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", file);
+      !read)
+    return read.error();
+  detail::bpe_parts parts;
+  if (auto done = detail::apply_hf_settings(file, parts); !done) return done.error();
+  for (const auto& [there, name] :
+       {std::pair(file.has_vocabulary, "model.vocab"), std::pair(file.has_merges, "model.merges")})
+    if (!there) return error{errc::malformed, where, name, "a list", "none"};
+  if (auto done = detail::take_hf_pieces(file, parts); !done) return done.error();
+  if (auto done = detail::take_hf_merges(file, parts); !done) return done.error();
+  return bpe_tokenizer::assemble(std::move(parts), where);
+}
+
+/// Reads a tokenizer.json. Errors: those of read_file() and parse_hf_tokenizer().
+inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) {
+  const auto file = read_file(path);
+  return file ? parse_hf_tokenizer(*file, path) : result<bpe_tokenizer>(file.error());
+}
+
+LINNET_NAMESPACE_END
 /// @file
 /// Directories as Hugging Face Transformers saves them: config.json and model.safetensors.
 
 /// @file
 /// Hugging Face's config.json: read, compared with a model type field by field, and written.
 
-#include <linnet/linnet.hpp>
 /// @file
 /// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba (zoo A7, C1, D11).
 
@@ -64,8 +936,12 @@ constexpr hf_kind hf_kind_of() {
     const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
                       std::is_same_v<typename M::decoder_attention, attention::full>;
     return rms && full ? hf_kind::t5 : hf_kind::none;
+  } else if constexpr (M::family != model_family::decoder) {
+    return hf_kind::none;
   } else {
     using P = typename M::position;
+    if (M::depths::routes || !std::is_same_v<typename M::share, share::none> || M::factorised)
+      return hf_kind::none;
     if (detail::is_mamba<typename M::attention>)
       return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
                                                                          : hf_kind::none;
@@ -291,132 +1167,6 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
     if (layout.tied) part.aliases.push_back("lm_head.weight");
   }
   return part;
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The one place that includes nlohmann/json (opt-in, through linnet/json.hpp): JSON as a stream of
-/// events. Nothing is kept but what the reader of the events keeps, so memory stays bounded and
-/// duplicate keys can be seen.
-
-#include <cstdint>
-#include <nlohmann/json.hpp>
-#include <span>
-#include <string>
-#include <string_view>
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// `text` between quotes as JSON (UTF-8 is left as it is).
-inline std::string json_quoted(std::string_view text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      (quoted += '\\') += c;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      constexpr std::string_view hex = "0123456789abcdef";
-      ((quoted += "\\u00") += hex[static_cast<unsigned char>(c) >> 4]) += hex[c & 15];
-    } else {
-      quoted += c;
-    }
-  }
-  return quoted += '"';
-}
-
-/// A value that is neither object nor array.
-struct json_scalar {
-  enum class kinds { null, boolean, number, text };
-  kinds kind = kinds::null;
-  bool truth = false;  ///< of a boolean
-  double number = 0;   ///< of a number
-  bool whole = false;  ///< whether the number is a whole one from 0 to 2^64-1, held in `count`
-  std::uint64_t count = 0;
-  std::string_view string{};  ///< of a text, valid during the event
-
-  /// As JSON, for comparisons and messages; numbers by value, so 1e-6 and 0.000001 are equal.
-  std::string text() const {
-    if (kind == kinds::null) return "null";
-    if (kind == kinds::boolean) return truth ? "true" : "false";
-    return kind == kinds::number ? number_text(number) : json_quoted(printable(string));
-  }
-};
-
-/// Hands nlohmann's events to a reader with
-///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const
-///   json_scalar&)
-/// that returns false to stop, having said why in its member `failure`.
-template <class Reader>
-struct json_events {
-  using json = nlohmann::json;
-  using kinds = json_scalar::kinds;
-  Reader& reader;
-  bool broken = false;  ///< the text is not JSON
-  std::string problem{};
-
-  bool null() { return reader.scalar({}); }
-  bool boolean(bool x) { return reader.scalar({.kind = kinds::boolean, .truth = x}); }
-  bool number_integer(json::number_integer_t x) {
-    return reader.scalar({.kind = kinds::number, .number = static_cast<double>(x)});
-  }
-  bool number_unsigned(json::number_unsigned_t x) {
-    return reader.scalar(
-        {.kind = kinds::number, .number = static_cast<double>(x), .whole = true, .count = x});
-  }
-  bool number_float(json::number_float_t x, const std::string&) {
-    return is_finite(x) ? reader.scalar({.kind = kinds::number, .number = x}) : too_large();
-  }
-  bool string(std::string& x) { return reader.scalar({.kind = kinds::text, .string = x}); }
-  bool binary(json::binary_t&) { return false; }
-  bool start_object(std::size_t) { return reader.open(false); }
-  bool end_object() { return reader.close(); }
-  bool start_array(std::size_t) { return reader.open(true); }
-  bool end_array() { return reader.close(); }
-  bool key(std::string& x) { return reader.key(x); }
-  bool parse_error(std::size_t at, const std::string& last, const nlohmann::detail::exception& e) {
-    if (e.id == 406) return too_large();
-    broken = true;
-    problem = "an error at byte " + std::to_string(at);
-    if (!last.empty())
-      problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
-    return false;
-  }
-  /// nlohmann sees such numbers too, but not under -ffast-math.
-  bool too_large() {
-    broken = true;
-    problem = "a number too large for a double";
-    return false;
-  }
-};
-
-/// Longest stretch of white space in accepted JSON. nlohmann collects it, at several times its
-/// size.
-inline constexpr index longest_white_space = 1024;
-
-/// Parses `text` of at most `limit` bytes as one JSON value and nothing behind it; `what` names it
-/// in messages.
-template <class Reader>
-result<void> read_json(std::span<const std::byte> text, std::size_t limit, const std::string& where,
-                       const std::string& what, Reader& reader) {
-  if (text.size() > limit)
-    return error{errc::unsupported, where, what, "at most " + std::to_string(limit) + " bytes",
-                 std::to_string(text.size())};
-  const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size());
-  index blanks = 0;
-  for (const char c : characters) {
-    blanks = c == ' ' || c == '\n' || c == '\t' || c == '\r' ? blanks + 1 : 0;
-    if (blanks > longest_white_space)
-      return error{errc::unsupported, where, what,
-                   "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
-  }
-  json_events<Reader> events{reader};
-  if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events))
-    return {};
-  if (!events.broken) return reader.failure;
-  return error{errc::malformed, where, what, "JSON", events.problem};
 }
 
 }  // namespace detail
@@ -1401,93 +2151,6 @@ result<void> save_hugging_face(const weights<M, T>& w, const std::string& direct
       !saved)
     return saved;
   return write_file(directory + "/config.json", detail::bytes_of(config));
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// Tables of JSON lines: one object per line.
-
-#include <algorithm>
-#include <utility>
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Longest line of JSON that is read, in bytes.
-inline constexpr std::size_t longest_json_line = 1 << 20;
-
-/// Takes the wanted fields out of one object.
-struct line_reader {
-  std::span<const std::string> names;
-  std::string where;
-  std::vector<std::string> values;
-  std::vector<bool> found;
-  error failure{};
-
-  line_reader(std::span<const std::string> wanted_fields, const std::string& place)
-      : names(wanted_fields), where(place), values(names.size()), found(names.size()) {}
-
-  bool open(bool array) {
-    if (depth == 0 && array) return fail("the line", "a JSON object", "an array");
-    if (depth == 1 && wanted < names.size()) return fail(names[wanted], "one value", "several");
-    return ++depth <= 32 || fail("the line", "at most 32 levels", "more");
-  }
-  bool close() {
-    --depth;
-    return true;
-  }
-  bool key(std::string_view name) {
-    if (depth != 1) return true;
-    wanted = static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin());
-    return wanted == names.size() || !found[wanted] || fail(names[wanted], "it once", "twice");
-  }
-  bool scalar(const json_scalar& value) {
-    if (depth == 0) return fail("the line", "a JSON object", value.text());
-    if (wanted == names.size()) return true;
-    values[wanted] =
-        value.kind == json_scalar::kinds::text ? std::string(value.string) : value.text();
-    return found[wanted] = true;
-  }
-  bool fail(const std::string& what, const char* expected, std::string got) {
-    failure = {errc::malformed, where, what, expected, std::move(got)};
-    return false;
-  }
-
- private:
-  int depth = 0;
-  std::size_t wanted = 0;  ///< number of the name that came last at depth 1; deeper there is none
-};
-
-}  // namespace detail
-
-/// The table of the fields `names` of all lines; numbers, truth values and null as JSON writes
-/// them, other fields left out. Lines of white space count as none. Errors: errc::malformed or
-/// errc::unsupported (a line above 1 MiB), naming file and line, for a line that is no object, a
-/// field that is absent, there twice, an object or an array.
-inline result<table> parse_json_lines(std::string_view text, std::vector<std::string> names,
-                                      const std::string& where = "JSON lines") {
-  table made(where, names);
-  for (index line = 1; !text.empty(); ++line) {
-    const std::size_t end = (std::min)(text.find('\n'), text.size());
-    const std::string_view object = text.substr(0, end);
-    text.remove_prefix((std::min)(end + 1, text.size()));
-    if (object.find_first_not_of(" \t\r") == object.npos) continue;
-    const std::string place = where + ":" + std::to_string(line);
-    detail::line_reader reader(names, place);
-    if (auto read =
-            detail::read_json({reinterpret_cast<const std::byte*>(object.data()), object.size()},
-                              detail::longest_json_line, place, "the line", reader);
-        !read)
-      return read.error();
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      if (!reader.found[i])
-        return error{errc::malformed, place, detail::printable(names[i]), "a value", "none"};
-      made.append(reader.values[i]);
-    }
-    if (auto row = made.end_row(line); !row) return row.error();
-  }
-  return made;
 }
 
 LINNET_NAMESPACE_END

@@ -26,80 +26,27 @@
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
 /// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/checkpoint.hpp,
-/// linnet/recorded_teacher.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
+/// linnet/low_rank.hpp, linnet/recorded_teacher.hpp, linnet/sentencepiece.hpp and
+/// linnet/xtensor.hpp.
 
 /// @file
-/// Pre-training examples of T5: windows of a text, denoised.
-
-#include <string>
-#include <utility>
-
-/// @file
-/// The arrays behind a t5_batch.
+/// Examples in an order of difficulty: from a few easy ones to all of them.
 
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <span>
+#include <string>
 #include <vector>
 
 /// @file
-/// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
-/// variants (zoo A1 to A8, B1).
-
-/// @file
-/// Turns a list of policies in any order into one choice per slot, with worded refusals.
-
-#include <type_traits>
-
-/// @file
-/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
-
-/// @file
-/// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
-/// or multi-query, with rotary or relative positions and a key-value cache.
-
-/// @file
-/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
-/// read whole sequences their buffers and rotary positions.
-
-/// @file
-/// What every kind of attention is built from: its numbers, and what it says of itself.
-
-/// @file
-/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
-
-/// @file
-/// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
-
-#include <cmath>
-
-/// @file
-/// The contract of a layer.
-///
-/// A layer is a stateless type with
-///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
-///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
-///    number of parameter structs in lockstep (also none, to count);
-///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
-///  continues
-///    cached sequences: the same code serves training, prefill and one-token steps;
-///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
-///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
-///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
-///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
-///  continues where another is;
-///  - `flops(extents)`: floating-point operations of the products in a forward call, one
-///    multiply-add counted as 2; elementwise work is not counted (zoo A8).
-///
-/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
-/// finished it.
-
-/// @file
-/// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
+/// Errors as values: what went wrong, where, what was expected and what was found.
 
 #include <cassert>
-#include <cstdlib>
-#include <memory>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <variant>
 
 /// @file
 /// Indices and tokens, and a test for finite values that survives -ffast-math.
@@ -240,6 +187,511 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+/// The kind of a failure, for programs that branch on it.
+enum class errc {
+  io,             ///< a file could not be opened, read or written
+  malformed,      ///< bytes that do not follow the format
+  unsupported,    ///< well-formed, but a version or type linnet does not read
+  mismatch,       ///< valid, but it does not fit the compile-time model
+  missing,        ///< a tensor or field that the model needs is absent
+  out_of_memory,  ///< an allocation failed
+  invalid         ///< an argument outside its range
+};
+
+/// One failure: where it happened, what it concerns, what was expected and what was found.
+struct error {
+  errc code = errc::invalid;
+  std::string where;     ///< file or function
+  std::string what;      ///< tensor, field or argument
+  std::string expected;  ///< the value or rule that would have been right
+  std::string got;       ///< the value that was found
+
+  /// One line for people: `where: what: expected …, got …`.
+  std::string message() const {
+    std::string line = where;
+    if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
+    if (!expected.empty()) line += ": expected " + expected;
+    if (!got.empty()) line += (expected.empty() ? ": got " : ", got ") + got;
+    return line;
+  }
+};
+
+namespace detail {
+/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
+inline std::string printable(std::string_view text) {
+  std::string shown(text.substr(0, 60));
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return text.size() > 60 ? shown + "..." : shown;
+}
+}  // namespace detail
+
+/// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
+/// value of a failed result is a programming error (an assertion).
+template <class T>
+class [[nodiscard]] result {
+ public:
+  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
+  result(linnet::error failure) : state_(std::in_place_index<1>, std::move(failure)) {}
+
+  /// Whether a value is there.
+  explicit operator bool() const { return state_.index() == 0; }
+  /// The value; asserts that there is one.
+  T& value() & { return *operator->(); }
+  /// @copydoc value()
+  const T& value() const& { return *operator->(); }
+  /// Moves the value out.
+  T value() && { return std::move(*operator->()); }
+  /// The value; asserts that there is one.
+  T& operator*() & { return *operator->(); }
+  /// @copydoc operator*()
+  const T& operator*() const& { return *operator->(); }
+  /// Moves the value out.
+  T operator*() && { return std::move(*operator->()); }
+  /// Access to the value's members.
+  T* operator->() {
+    T* const held = std::get_if<0>(&state_);
+    assert(held && "linnet::result: value() of a failed result; test it first");
+    return held;
+  }
+  /// @copydoc operator->()
+  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
+  /// The failure; only when there is no value.
+  const linnet::error& error() const {
+    const linnet::error* const failure = std::get_if<1>(&state_);
+    assert(failure && "linnet::result: error() of a successful result");
+    return *failure;
+  }
+
+ private:
+  std::variant<T, linnet::error> state_;
+};
+
+/// Success without a value, or an error: the result of functions that only do something.
+template <>
+class [[nodiscard]] result<void> {
+ public:
+  result() = default;
+  result(linnet::error failure) : failure_(std::move(failure)) {}
+  /// Whether it succeeded.
+  explicit operator bool() const { return !failure_; }
+  /// The failure; only when there is one.
+  const linnet::error& error() const {
+    assert(failure_ && "linnet::result: error() of a successful result");
+    return *failure_;
+  }
+
+ private:
+  std::optional<linnet::error> failure_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// The order in which training sees its examples, as arithmetic: nothing is shuffled or kept, so
+/// one number says where a run stands, and a run resumes or splits exactly.
+
+/// @file
+/// Counter-based random numbers: the same key and counter give the same bits on every compiler,
+/// in every thread and in any order, so a dropout mask can be recomputed instead of stored.
+
+#include <array>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Names the stream of random numbers a call starts from.
+struct seed {
+  std::uint64_t value = 0;
+};
+
+/// Philox4x32-10 (Salmon et al., SC 2011): ten rounds of multiply-and-xor over a 128-bit counter.
+/// @return four independent 32-bit words for this key and counter.
+constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high,
+                                              std::uint64_t counter_low) {
+  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+  std::array<std::uint32_t, 4> x{
+      static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
+      static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = 0xD2511F53ull * x[0], b = 0xCD9E8D57ull * x[2];
+    x = {static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ k0, static_cast<std::uint32_t>(b),
+         static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ k1, static_cast<std::uint32_t>(a)};
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return x;
+}
+
+/// A sequence of random numbers that starts at a key; copying it forks the sequence.
+class random_stream {
+ public:
+  /// The stream number `stream` of a seed; streams of one seed are independent.
+  constexpr explicit random_stream(seed s, std::uint64_t stream = 0)
+      : key_(s.value), stream_(stream) {}
+
+  /// The next 32 random bits.
+  constexpr std::uint32_t bits() {
+    if (left_ == 0) {
+      words_ = philox(key_, stream_, counter_++);
+      left_ = 4;
+    }
+    return words_[static_cast<std::size_t>(4 - left_--)];
+  }
+  /// Uniform in [0, 1), 24 random bits, so every value is exact in float too.
+  constexpr double uniform() { return bits() / 256u * 0x1p-24; }
+  /// Uniform integer in [0, n), without bias; n > 0.
+  constexpr std::uint32_t below(std::uint32_t n) {
+    const std::uint32_t reject = (0u - n) % n;
+    std::uint32_t x = bits();
+    while (x < reject) x = bits();
+    return x % n;
+  }
+  /// Standard normal (Box and Muller), two words per value.
+  double normal() {
+    const double u = 1.0 - uniform(), v = uniform();
+    return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v);
+  }
+
+ private:
+  std::uint64_t key_, stream_, counter_ = 0;
+  std::array<std::uint32_t, 4> words_{};
+  int left_ = 0;
+};
+
+/// A stream number from a name (64-bit FNV-1a), so a tensor's initial values depend on its name
+/// and not on the order in which tensors are visited.
+constexpr std::uint64_t stream_of(std::string_view name) {
+  std::uint64_t h = 0xcbf29ce484222325ull;
+  for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+  return h;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A pseudo-random permutation of [0, size) without memory: a Feistel network of eight rounds with
+/// philox as its round function (Luby and Rackoff 1988), on the smallest power of four that holds
+/// the numbers; results outside are permuted again until they fall inside (cycle walking, fewer
+/// than four times on average).
+class permutation {
+ public:
+  /// The permutation number `stream` of a seed.
+  constexpr permutation(std::uint64_t size, seed key, std::uint64_t stream)
+      : size_(size), key_(key.value), stream_(stream) {
+    while (half_ < 32 && (std::uint64_t{1} << 2 * half_) < size) ++half_;
+  }
+  /// Where `i` < size goes.
+  constexpr std::uint64_t operator()(std::uint64_t i) const {
+    assert(i < size_ && "linnet::permutation: a number outside of [0, size)");
+    do i = once(i);
+    while (i >= size_);
+    return i;
+  }
+
+ private:
+  constexpr std::uint64_t once(std::uint64_t x) const {
+    const std::uint64_t mask = (std::uint64_t{1} << half_) - 1;
+    std::uint64_t left = x >> half_, right = x & mask;
+    for (std::uint64_t round = 0; round < 8; ++round) {
+      const std::uint64_t mixed = left ^ (philox(key_, stream_, round << 32 | right)[0] & mask);
+      left = right;
+      right = mixed;
+    }
+    return left << half_ | right;
+  }
+
+  std::uint64_t size_, key_, stream_;
+  int half_ = 1;  ///< bits of each half
+};
+
+/// The endless sequence of examples of a training run: epochs, each of which visits all of `size`
+/// items once, in an order of its own.
+class epochs {
+ public:
+  constexpr epochs(index size, seed key)
+      : size_(static_cast<std::uint64_t>(size)), key_{key.value ^ stream_of("linnet::epochs")} {}
+  /// The item of example number `i`.
+  constexpr index operator()(std::uint64_t i) const {
+    return static_cast<index>(permutation(size_, key_, i / size_)(i % size_));
+  }
+
+ private:
+  std::uint64_t size_;
+  seed key_;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the share of examples that training draws from grows, in the number of examples seen
+/// (Platanios et al. 2019, who call it competence).
+struct pacing {
+  double start = 0.1;      ///< share at the beginning, above 0
+  std::uint64_t full = 0;  ///< examples after which it is 1
+  double power = 1;        ///< 1: a straight line; 2: their square root, faster at the beginning
+
+  /// The share that example `i` is drawn from.
+  double share(std::uint64_t i) const {
+    if (i >= full) return 1;
+    const double first = std::pow(start, power);
+    return std::pow(first + (1 - first) * (static_cast<double>(i) / static_cast<double>(full)),
+                    1 / power);
+  }
+};
+
+/// The item of example i, for every i: a pure function of (seed, i). At first it is drawn from the
+/// easiest items, more and more of them, with replacement; once all are there, each epoch visits
+/// all of them in an order of its own. The difficulties are the caller's: lengths, or the losses of
+/// a smaller model.
+class curriculum {
+ public:
+  /// Items with these difficulties; equal ones stay in their order. Errors: errc::invalid for no
+  /// items, a difficulty that is not finite, or a pacing outside of its bounds.
+  static result<curriculum> open(std::span<const double> difficulty, const pacing& pace, seed key) {
+    const auto wrong = [](std::string what, std::string expected, double got) {
+      return error{errc::invalid, "curriculum::open", std::move(what), std::move(expected),
+                   std::to_string(got)};
+    };
+    if (difficulty.empty()) return wrong("items", "at least 1", 0);
+    for (const double x : difficulty)
+      if (!is_finite(x)) return wrong("difficulty", "a finite number", x);
+    if (!is_finite(pace.start) || !(pace.start > 0 && pace.start <= 1))
+      return wrong("pacing.start", "above 0, at most 1", pace.start);
+    if (!is_finite(pace.power) || !(pace.power > 0))
+      return wrong("pacing.power", "above 0", pace.power);
+    return curriculum(difficulty, pace, key);
+  }
+
+  /// Number of items.
+  index size() const { return std::ssize(ranked_); }
+  /// The item of a rank; that of rank 0 is the easiest.
+  index by_rank(index rank) const { return ranked_[static_cast<std::size_t>(rank)]; }
+  /// How many of the easiest items example `i` is drawn from.
+  index available(std::uint64_t i) const {
+    const double share = pace_.share(i) * static_cast<double>(size());
+    return std::clamp(static_cast<index>(share + 0.5), index{1}, size());
+  }
+  /// The item of example `i`.
+  index operator()(std::uint64_t i) const {
+    if (i >= pace_.full) return by_rank(all_(i - pace_.full));
+    const auto words = philox(key_.value, stream_of("linnet::curriculum"), i);
+    const std::uint64_t bits = std::uint64_t{words[1]} << 32 | words[0];
+    return by_rank(static_cast<index>(bits % static_cast<std::uint64_t>(available(i))));
+  }
+
+ private:
+  curriculum(std::span<const double> difficulty, const pacing& pace, seed key)
+      : ranked_(difficulty.size()), pace_(pace), key_(key), all_(size(), key) {
+    std::iota(ranked_.begin(), ranked_.end(), index{0});
+    std::stable_sort(ranked_.begin(), ranked_.end(), [&](index a, index b) {
+      return difficulty[static_cast<std::size_t>(a)] < difficulty[static_cast<std::size_t>(b)];
+    });
+  }
+
+  std::vector<index> ranked_;
+  pacing pace_;
+  seed key_;
+  epochs all_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Pre-training examples of T5: windows of a text, denoised.
+
+/// @file
+/// The arrays behind a t5_batch.
+
+/// @file
+/// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
+/// variants (zoo A1 to A8, B1).
+
+/// @file
+/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+
+#include <type_traits>
+
+/// @file
+/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
+
+/// @file
+/// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
+/// or multi-query, with rotary or relative positions and a key-value cache.
+
+/// @file
+/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
+/// read whole sequences their buffers and rotary positions.
+
+/// @file
+/// What every kind of attention is built from: its numbers, and what it says of itself.
+
+/// @file
+/// Shapes: the numbers of a model, as aggregates that serve as template values.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
+struct t5_shape {
+  index d_model = 0;         ///< width of the residual stream
+  index d_ff = 0;            ///< hidden width of the feed-forward
+  index d_kv = 0;            ///< width of one attention head
+  index heads = 0;           ///< attention heads
+  index encoder_layers = 0;  ///< encoder blocks
+  index decoder_layers = 0;  ///< decoder blocks
+  index vocabulary = 0;      ///< rows of the embedding
+  index buckets = 32;        ///< relative position buckets
+  index max_distance = 128;  ///< distance from which all positions share the last bucket
+  double eps = 1e-6;         ///< added under the root of the norm
+
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
+           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
+           max_distance > buckets / 2 && eps > 0;
+  }
+};
+
+/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
+struct decoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< query heads
+  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-5;          ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
+           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  }
+};
+
+/// How the linear maps of a layer are made: of one matrix each, of two factors, or of one matrix
+/// and a low-rank delta. See linear_map.
+struct map_kind {
+  index rank = 0;      ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;  ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;     ///< of a delta
+
+  /// Whether a map is one matrix.
+  constexpr bool plain() const { return rank == 0; }
+};
+
+/// Values of a byte slot: the bytes 0 to 255, what fills the slots behind a token's bytes, and the
+/// end of a text, which is a token of its own (zoo C3).
+inline constexpr token byte_pad = 256, byte_end = 257;
+inline constexpr index byte_values = 258;  ///< how many there are
+
+/// What a model of bytes makes of padding, and how its blocks are wired (zoo C3).
+enum class byte_rules {
+  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
+              ///< mark in the loss and the others have none; feed-forwards that keep the width have
+              ///< a residual, and the head adds its positions once
+  repository  ///< as the published code computes: padding is a byte like others, is averaged and
+              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
+};
+
+/// Numbers of the two ends of a byte_pooled model: the embedder that makes one vector of a token's
+/// bytes, and the head that predicts the bytes of the next token.
+struct byte_pooling {
+  index slots = 12;   ///< bytes of a token that are kept; shorter ones are padded
+  index width = 128;  ///< of a byte's vector: in front of the embedder's blocks and in the head
+  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
+                                       ///< the last block goes to d_model
+  index head_blocks = 7;               ///< blocks of the head, all `width` wide
+  index heads = 8;                     ///< of every block's attention
+  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
+  byte_rules rules = byte_rules::corrected;
+
+  /// Blocks of the embedder.
+  constexpr index blocks() const {
+    index n = 1;
+    while (n <= 7 && between[n - 1] > 0) ++n;
+    return n;
+  }
+  /// Width of what the embedder's block `k` reads.
+  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    for (index k = 0; k < blocks(); ++k)
+      if (heads <= 0 || width_before(k) % heads != 0) return false;
+    for (index k = blocks() - 1; k < 7; ++k)
+      if (between[k] != 0) return false;
+    return slots > 0 && width > 0 && head_blocks > 0 && expansion > 0;
+  }
+  /// The same numbers under other rules.
+  constexpr byte_pooling under(byte_rules other) const {
+    byte_pooling same = *this;
+    same.rules = other;
+    return same;
+  }
+  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
+  static constexpr byte_pooling repository() { return {}; }
+  /// The paper: bytes of width 64 and two blocks; what it leaves open is taken from the code.
+  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
+};
+
+/// A real number usable as a template value (clang 14 does not take a plain double).
+struct real {
+  double value;
+  /// From a plain number.
+  constexpr real(double x) : value(x) {}
+};
+
+/// A positive factor usable as a template value, such as `expansion{1.5}`; kept to 1/1000.
+struct expansion {
+  index thousandths;
+  /// From a plain number.
+  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
+  /// `width` times the factor, rounded to the nearest whole number.
+  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
+
+/// @file
+/// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
+
+/// @file
+/// The contract of a layer.
+///
+/// A layer is a stateless type with
+///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
+///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
+///    number of parameter structs in lockstep (also none, to count);
+///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
+///  continues
+///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
+///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
+///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
+///  continues where another is;
+///  - `flops(extents)`: floating-point operations of the products in a forward call, one
+///    multiply-add counted as 2; elementwise work is not counted (zoo A8).
+///
+/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
+/// finished it.
+
+/// @file
+/// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
+
+#include <cstdlib>
+#include <memory>
+
+LINNET_NAMESPACE_BEGIN
+
 /// Alignment of every planned buffer, in bytes: one cache line and one AVX-512 register.
 inline constexpr index alignment = 64;
 
@@ -350,84 +802,7 @@ LINNET_NAMESPACE_END
 /// gradients, and the packed form that kernels read.
 
 #include <charconv>
-#include <string_view>
 
-/// @file
-/// Counter-based random numbers: the same key and counter give the same bits on every compiler,
-/// in every thread and in any order, so a dropout mask can be recomputed instead of stored.
-
-#include <array>
-
-LINNET_NAMESPACE_BEGIN
-
-/// Names the stream of random numbers a call starts from.
-struct seed {
-  std::uint64_t value = 0;
-};
-
-/// Philox4x32-10 (Salmon et al., SC 2011): ten rounds of multiply-and-xor over a 128-bit counter.
-/// @return four independent 32-bit words for this key and counter.
-constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t counter_high,
-                                              std::uint64_t counter_low) {
-  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-  std::array<std::uint32_t, 4> x{
-      static_cast<std::uint32_t>(counter_low), static_cast<std::uint32_t>(counter_low >> 32),
-      static_cast<std::uint32_t>(counter_high), static_cast<std::uint32_t>(counter_high >> 32)};
-  for (int round = 0; round < 10; ++round) {
-    const std::uint64_t a = 0xD2511F53ull * x[0], b = 0xCD9E8D57ull * x[2];
-    x = {static_cast<std::uint32_t>(b >> 32) ^ x[1] ^ k0, static_cast<std::uint32_t>(b),
-         static_cast<std::uint32_t>(a >> 32) ^ x[3] ^ k1, static_cast<std::uint32_t>(a)};
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return x;
-}
-
-/// A sequence of random numbers that starts at a key; copying it forks the sequence.
-class random_stream {
- public:
-  /// The stream number `stream` of a seed; streams of one seed are independent.
-  constexpr explicit random_stream(seed s, std::uint64_t stream = 0)
-      : key_(s.value), stream_(stream) {}
-
-  /// The next 32 random bits.
-  constexpr std::uint32_t bits() {
-    if (left_ == 0) {
-      words_ = philox(key_, stream_, counter_++);
-      left_ = 4;
-    }
-    return words_[static_cast<std::size_t>(4 - left_--)];
-  }
-  /// Uniform in [0, 1), 24 random bits, so every value is exact in float too.
-  constexpr double uniform() { return bits() / 256u * 0x1p-24; }
-  /// Uniform integer in [0, n), without bias; n > 0.
-  constexpr std::uint32_t below(std::uint32_t n) {
-    const std::uint32_t reject = (0u - n) % n;
-    std::uint32_t x = bits();
-    while (x < reject) x = bits();
-    return x % n;
-  }
-  /// Standard normal (Box and Muller), two words per value.
-  double normal() {
-    const double u = 1.0 - uniform(), v = uniform();
-    return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v);
-  }
-
- private:
-  std::uint64_t key_, stream_, counter_ = 0;
-  std::array<std::uint32_t, 4> words_{};
-  int left_ = 0;
-};
-
-/// A stream number from a name (64-bit FNV-1a), so a tensor's initial values depend on its name
-/// and not on the order in which tensors are visited.
-constexpr std::uint64_t stream_of(std::string_view name) {
-  std::uint64_t h = 0xcbf29ce484222325ull;
-  for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
-  return h;
-}
-
-LINNET_NAMESPACE_END
 /// @file
 /// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
 /// numbers, only the scalar and the storage type are part of the code.
@@ -5486,6 +5861,29 @@ void matmul(const machine& on, index m, index n, index k, const T* x, const pack
   products<T, S, 1>(on, m, k, x, {{w, n, y, bias, accumulate, alpha}});
 }
 
+/// y[M, K] = x[M, N] W[N, K]: a product with W instead of its transpose, of any storage. For small
+/// matrices: it reads the panels value by value and keeps nothing in registers. Split over K.
+template <class T, class S>
+void matmul_transposed(const machine& on, index m, index n, index k, const T* x,
+                       const packed_matrix<T, S>& w, T* y) {
+  on.threads.each(k, [&](index j) {
+    for (index i = 0; i < m; ++i) y[i * k + j] = T(0);
+    for (index first = 0; first < n; first += panel_width) {
+      const index count = (std::min)(panel_width, n - first);
+      T decoded[panel_width];
+      const T* column = decoded;  // W(first ..., j)
+      if constexpr (std::is_same_v<typename S::word, T>)
+        column = w.panels + first * k + j * panel_width;
+      else
+        for (index r = 0; r < count; ++r) decoded[r] = w.at(first + r, j, k);
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index i = 0; i < m; ++i)
+          y[i * k + j] += decltype(kernels)::template dot<T>(count, x + i * n + first, column);
+      });
+    }
+  });
+}
+
 /// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
 template <class T, class S>
 void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
@@ -5666,7 +6064,8 @@ struct kernel {
 LINNET_NAMESPACE_END
 /// @file
 /// Dropout with masks that are computed, never stored: a value's fate depends only on the seed,
-/// the step, the sample's index in the whole batch, the site and the value's position.
+/// the step, the sample's index in the whole batch, the site and the value's position. And layer
+/// dropout, which takes a whole layer away from a sample.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -5676,6 +6075,8 @@ struct dropout_key {
   std::uint64_t step = 0;  ///< optimizer steps taken so far
   index sample = 0;        ///< index in the whole batch of this call's first row
   double rate = 0;         ///< probability of dropping; 0 turns dropout off
+  double layer_rate = 0;   ///< probability that a sample skips the last layer of a stack; earlier
+                           ///< ones less, see ops::layer_mask; 0 turns layer dropout off
 };
 
 namespace ops {
@@ -5710,6 +6111,71 @@ void dropout(const team& threads, const dropout_key& key, int site, index batch,
                            [&](index i, T multiplier) { values[i] *= multiplier; });
   });
 }
+
+/// How much likelier than the first a layer is dropped: D(l) = 2^(l / (L - 1)) - 1, from 0 to 1
+/// (LayerSkip, Elhoushi et al. 2024; zoo C7). A layer alone is never dropped.
+inline double layer_depth(index layer, index layers) {
+  return layers > 1 ? std::exp2(static_cast<double>(layer) / static_cast<double>(layers - 1)) - 1
+                    : 0;
+}
+
+/// Which samples skip one layer in a training step: each with probability
+/// key.layer_rate * layer_depth(), drawn once for all that the layer does. Nothing is rescaled.
+class layer_mask {
+ public:
+  /// Of layer `layer` of `layers`; `site` tells stacks apart.
+  layer_mask(const dropout_key& key, int site, index layer, index layers)
+      : key_(key), site_(site), layer_(layer) {
+    if (key.layer_rate > 0)
+      limit_ = static_cast<std::uint32_t>(key.layer_rate * layer_depth(layer, layers) * 0x1p32);
+  }
+  /// Whether a sample may skip the layer.
+  explicit operator bool() const { return limit_ > 0; }
+  /// Whether a sample of this call skips it.
+  bool drops(index sample) const {
+    if (limit_ == 0) return false;
+    const std::uint64_t stream = key_.seed ^ (key_.step * 0x9E3779B97F4A7C15ull);
+    const std::uint64_t where =
+        static_cast<std::uint64_t>(key_.sample + sample) << 24 ^ static_cast<std::uint64_t>(site_);
+    // Counters from the end: the values of the site count from the start.
+    return philox(stream, where, ~static_cast<std::uint64_t>(layer_))[0] < limit_;
+  }
+  /// Whether all samples [0, batch) skip it.
+  bool drops_all(index batch) const {
+    index b = 0;
+    while (b < batch && drops(b)) ++b;
+    return b == batch;
+  }
+  /// y = x for the samples that skip the layer; x, y [batch, length, width].
+  template <class T>
+  void pass(const team& threads, index batch, index length, index width, const T* x, T* y) const {
+    threads.each(batch * length, [&](index row) {
+      if (drops(row / length)) std::copy_n(x + row * width, width, y + row * width);
+    });
+  }
+  /// The derivative: dx += dy for the samples that skip the layer, rest = dy for the others and
+  /// 0 for them; `rest` may be dy.
+  template <class T>
+  void pass_backward(const team& threads, index batch, index length, index width, const T* dy,
+                     T* dx, T* rest) const {
+    threads.each(batch * length, [&](index row) {
+      const T* const from = dy + row * width;
+      T *const to = dx + row * width, *const kept = rest + row * width;
+      if (drops(row / length)) {
+        for (index j = 0; j < width; ++j) to[j] += from[j];
+        std::fill_n(kept, width, T(0));
+      } else if (kept != from) {
+        std::copy_n(from, width, kept);
+      }
+    });
+  }
+
+ private:
+  dropout_key key_;
+  int site_;
+  index layer_;
+  std::uint32_t limit_ = 0;
+};
 
 }  // namespace ops
 
@@ -5750,6 +6216,37 @@ struct planner {
   }
 };
 
+/// Layers [first, last) of a stack.
+struct layer_range {
+  index first = 0;
+  index last = index{1} << 48;
+  bool head = true;  ///< whether the model's final norm and head follow
+
+  /// Whether layer `l` is one of them.
+  constexpr bool holds(index l) const { return first <= l && l < last; }
+};
+
+/// Somebody who is shown the stream between the layers of a stack.
+template <class T>
+struct stream_tap {
+  const void* object = nullptr;
+  void (*call)(const void* object, index layer, const T* x, T* dx) = nullptr;
+
+  /// Calls f(layer, x, dx): x[rows, width] is what `layer` has put out and the next one reads; in
+  /// backward, dx is its gradient so far, which f may add to, else null. The last layer's output is
+  /// not shown.
+  template <class F>
+  static stream_tap of(const F& f) {
+    return {&f, [](const void* self, index layer, const T* x, T* dx) {
+              (*static_cast<const F*>(self))(layer, x, dx);
+            }};
+  }
+  /// Tells it, if there is one, of the input of layer `next`.
+  void operator()(index next, const T* x, T* dx) const {
+    if (call && next > 0) call(object, next - 1, x, dx);
+  }
+};
+
 /// What all layers of a call share.
 template <class T>
 struct context {
@@ -5776,6 +6273,8 @@ struct context {
   const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
   T* d_first_values = nullptr;      ///< their gradient, from all later layers
   dropout_key dropout{};            ///< masks of this step; rate 0 outside training
+  layer_range layers{};             ///< of the stack that run; all of them in training
+  stream_tap<T> tap{};              ///< is shown the stream between layers
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }
@@ -6696,6 +7195,7 @@ struct attention_shape {
   bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
   kv_code cache = kv_code::exact;
+  map_kind maps{};  ///< how the linear maps are made, for policies that are `mappable`
 
   /// Width of all query heads.
   constexpr index n() const { return heads * d_kv; }
@@ -6718,10 +7218,13 @@ struct policy {
   static constexpr bool forgets = false;         ///< a cache keeps only what later tokens will see
   static constexpr bool foresees = false;        ///< later tokens decide which earlier ones meet,
                                                  ///< but in sessions, where they are unknown
+  static constexpr bool subsets = false;         ///< works on any subset of the tokens, with the
+                                                 ///< angles and the past that the context gives
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
   static constexpr index slots = 0;              ///< positions that it needs whatever the length
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool mappable = false;        ///< its linear maps may be of any map_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
   /// What files call it; a kind that changes what weights compute has a name of its own.
   static std::string name() { return "custom"; }
@@ -6731,77 +7234,14 @@ struct policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// The linear map and its building blocks: y = x W^T + b.
+/// Linear maps of fewer numbers: of two thin factors, and of a matrix that layers share plus a thin
+/// delta of each layer's own.
 
-LINNET_NAMESPACE_BEGIN
+/// @file
+/// Layers made of layers: a named chain, and the pre-norm residual branch.
 
-namespace detail {
-/// Square root for constant expressions (Newton), x >= 0.
-constexpr double root(double x) {
-  if (x <= 0) return 0;
-  double r = x > 1 ? x : 1;
-  for (int i = 0; i < 64; ++i) r = 0.5 * (r + x / r);
-  return r;
-}
-}  // namespace detail
+#include <tuple>
 
-/// y[rows, Out] = x[rows, In] W^T (+ b), W[Out, In]. Initial weights: normal with deviation
-/// In^-1/2.
-template <index In, index Out, bool Bias = false>
-struct linear : without_cache {
-  static_assert(In > 0 && Out > 0, "linnet::linear: both widths must be positive");
-  static constexpr index in = In, out = Out;
-  static constexpr bool adds_residual = true;
-
-  template <class Form>
-  struct params {
-    typename Form::matrix weight{};
-    [[no_unique_address]] std::conditional_t<Bias, typename Form::vector, std::nullptr_t> bias{};
-  };
-
-  static constexpr tensor_info weight_info{Out, In, role::matrix, 1 / detail::root(In)};
-
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "weight", weight_info, p.weight...);
-    if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
-  }
-
-  template <class T>
-  static constexpr without_cache::cache<T> plan(planner& m, const extents& e) {
-    m.product(e.rows(), In, Out, e);
-    return {};
-  }
-  /// The product into `y`, to be computed alone or together with others of the same inputs.
-  template <class T, class S>
-  static ops::product<T, S> product(const params<form::kernel<T, S>>& p, T* y) {
-    if constexpr (Bias)
-      return {p.weight, Out, y, p.bias};
-    else
-      return {p.weight, Out, y};
-  }
-
-  template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
-                      without_cache::cache<T>&, context<T>& ctx, const T* residual = nullptr) {
-    auto one = product<T, S>(p, y.data());
-    one.residual = residual;
-    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
-  }
-
-  template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                       view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
-                       without_cache::cache<T>&, context<T>& ctx) {
-    if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
-    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight, dp.weight,
-                         dx.data());
-  }
-
-  static constexpr index flops(const extents& e) { return 2 * e.rows() * In * Out; }
-};
-
-LINNET_NAMESPACE_END
 /// @file
 /// Copies, sums and activations of whole arrays, split over the team.
 
@@ -6896,479 +7336,6 @@ void gated_backward(const machine& on, index n, const T* gate, const T* up, cons
 }  // namespace ops
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The maps x -> q, k, v and mixed -> y, and what self-attention over whole sequences does around
-/// its mixing. With `SharedKey` there are no keys here: the kind makes them from the queries.
-template <attention_shape A, bool SharedKey = false>
-struct attention_maps {
-  static_assert(A.heads % A.kv_heads == 0,
-                "linnet::attention: heads must be a multiple of kv_heads");
-  static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
-                "linnet::attention: rotary positions need an even head width d_kv");
-  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
-  using to_query = linear<in, n, A.bias>;
-  using to_key = linear<in, kv, A.bias>;
-  using to_output = linear<n, out, A.bias>;
-
-  /// The factor of the scores.
-  template <class T>
-  static constexpr T scale = T(A.scaled ? 1 / root(h) : 1);
-
-  template <class Form>
-  struct params {
-    typename to_query::template params<Form> q{};
-    [[no_unique_address]] std::conditional_t<SharedKey, std::nullptr_t,
-                                             typename to_key::template params<Form>>
-        k{};
-    typename to_key::template params<Form> v{};
-    typename to_output::template params<Form> o{};
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    visit_query(f, at / "q", p.q...);
-    if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
-    to_key::visit(f, at / "v", p.v...);
-    to_output::visit(f, at / "o", p.o...);
-  }
-  /// A map of queries: T5's small initial values replace the missing 1/sqrt(d_kv) (zoo A6).
-  template <class F, class... P>
-  static constexpr void visit_query(F&& f, const path& at, P&... p) {
-    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
-      tensor_info changed = info;
-      if (!A.scaled) changed.deviation /= root(h);
-      f(where, changed, leaf...);
-    };
-    to_query::visit(small, at, p...);
-  }
-
-  /// Buffers around the mixing.
-  template <class T>
-  struct buffers {
-    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
-    T* mixed = nullptr;                          ///< [rows, n] before the output map
-    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
-  };
-  /// The gradients lie in scratch, which the caller releases.
-  template <class T>
-  static constexpr buffers<T> plan(planner& m, const extents& e) {
-    buffers<T> b;
-    m.product(e.rows(), in, n, e);
-    m.product(e.rows(), in, kv, e);
-    m.product(e.rows(), n, out, e);
-    b.q = m.keep.take<T>(e.rows() * n);
-    if (!SharedKey) b.k = m.keep.take<T>(e.rows() * kv);
-    b.v = m.keep.take<T>(e.rows() * kv);
-    b.mixed = m.keep.take<T>(e.rows() * n);
-    if (e.training) {
-      b.dq = m.scratch.take<T>(e.rows() * n);
-      if (!SharedKey) b.dk = m.scratch.take<T>(e.rows() * kv);
-      b.dv = m.scratch.take<T>(e.rows() * kv);
-      b.d_mixed = m.scratch.take<T>(e.rows() * n);
-    }
-    return b;
-  }
-
-  /// x -> q, k (unless shared) and v; queries and keys rotated where the model has such positions.
-  template <class T, class S, class P>
-  static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
-    if constexpr (SharedKey)
-      ops::products<T, S, 2>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.v, b.v)});
-    else
-      ops::products<T, S, 3>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.k, b.k),
-           to_key::template product<T, S>(p.v, b.v)});
-    rotate(b.q, b.k, ctx, false);
-  }
-  /// mixed -> y
-  template <class T, class S, class P>
-  static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
-    without_cache::cache<T> none;
-    to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
-  }
-  /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
-  template <class T, class S, class P, class D>
-  static void finish_backward(const P& p, D& dp, view<const T, out> dy, const buffers<T>& b,
-                              context<T>& ctx) {
-    without_cache::cache<T> none;
-    const index rows = dy.rows();
-    ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
-    to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
-                                       ctx);
-    ops::fill(ctx.on, rows * n, T(0), b.dq);
-    if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
-    ops::fill(ctx.on, rows * kv, T(0), b.dv);
-  }
-  /// dq, dk (unless shared) and dv -> dx
-  template <class T, class S, class P, class D>
-  static void project_backward(const P& p, D& dp, view<const T, in> x, view<T, in> dx,
-                               const buffers<T>& b, context<T>& ctx) {
-    without_cache::cache<T> none;
-    const index rows = x.rows();
-    rotate(b.dq, b.dk, ctx, true);
-    to_query::template backward<T, S>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
-    if constexpr (!SharedKey)
-      to_key::template backward<T, S>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
-  }
-
-  /// Floating-point operations of the maps.
-  static constexpr index flops(const extents& e) {
-    return 2 * e.rows() * in * (2 * n + (SharedKey ? 1 : 2) * kv);
-  }
-
-  /// Softmax attention of these queries over some keys, [batch, keys], of the same heads.
-  template <class T>
-  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
-                                     const T* k, const T* v, T* to) {
-    ops::attention_call<T> a{};
-    a.batch = batch;
-    a.queries = queries;
-    a.keys = keys_;
-    a.heads = A.heads;
-    a.kv_heads = A.kv_heads;
-    a.h = h;
-    a.scale = scale<T>;
-    a.q = q;
-    a.k = {k, keys_, kv, h};
-    a.v = {v, keys_, kv, h};
-    a.out = to;
-    return a;
-  }
-
-  /// Rotary positions on queries and on keys that have a map of their own, or their derivative.
-  template <class T>
-  static void rotate(T* q, T* k, const context<T>& ctx, bool inverse) {
-    if constexpr (A.rope != rope_pairing::none)
-      ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const T* const table = ctx.rope_of(row, h);
-        ops::rope_row(A.rope, A.heads, h, table, q + row * n, inverse);
-        if constexpr (!SharedKey)
-          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
-      });
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The layer of softmax attention in which a query sees the keys of its window. With `Slots`, a
-/// query's distance to the window's `first` keys is counted in kept tokens (zoo D4).
-template <attention_shape A, ops::attention_window Window, bool Slots = false>
-struct softmax_attention {
-  using maps = attention_maps<A>;
-  static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv;
-  static constexpr bool adds_residual = true;
-  static constexpr ops::attention_window window = Window;
-  /// Tokens that are kept at most, and so the largest distance to the first ones.
-  static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
-  static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
-  template <class T, bool Keys>
-  using buffer =
-      typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
-  using to_query = typename maps::to_query;
-  using to_key = typename maps::to_key;
-  using to_output = typename maps::to_output;
-
-  template <class Form>
-  using params = typename maps::template params<Form>;
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    maps::visit(f, at, p...);
-  }
-
-  template <class T>
-  struct cache {
-    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
-    T *q_first = nullptr, *dq_first = nullptr;   ///< [rows, n], rotated to their slots
-    buffer<T, false> values{};
-    buffer<T, true> keys{};  ///< what decoding keeps
-    T* mixed = nullptr;      ///< [rows, n] before the output map
-    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
-    T* scratch = nullptr;  ///< per thread
-    index scratch_size = 0;
-    index capacity = 0;  ///< tokens that a sequence may have in decoding
-    int site = 0;
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
-    cache<T> c;
-    const bool cached = e.capacity > 0;
-    const index keys = A.cross ? e.memory : e.length;
-    m.product(e.rows(), in, n, e);
-    m.product(e.batch * keys, in, kv, e);
-    m.product(e.rows(), n, out, e);
-    c.site = m.sites++;
-    const index stored = A.cross ? e.memory : e.capacity;
-    c.capacity = stored;
-    if (cached) {
-      const index blocks = A.cross ? 0 : e.blocks;
-      const index near = window.before + e.length;  // that a call may look at
-      c.keys.plan(m.state, e.batch, stored, window.first, near, blocks);
-      c.values.plan(m.state, e.batch, stored, window.first, near, blocks);
-    }
-    c.q = m.keep.take<T>(e.rows() * n);
-    if (two_queries) c.q_first = m.keep.take<T>(e.rows() * n);
-    c.mixed = m.keep.take<T>(e.rows() * n);
-    const index key_values = e.batch * keys * kv;
-    arena& passing = cached ? m.scratch : m.keep;
-    const index mark = m.scratch.mark();
-    c.k = passing.take<T>(key_values);
-    c.v = passing.take<T>(key_values);
-    if (e.training) {
-      c.dq = m.scratch.take<T>(e.rows() * n);
-      if (two_queries) c.dq_first = m.scratch.take<T>(e.rows() * n);
-      c.dk = m.scratch.take<T>(key_values);
-      c.dv = m.scratch.take<T>(key_values);
-      c.d_mixed = m.scratch.take<T>(e.rows() * n);
-    }
-    c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
-                                            e.training, cached && c.keys.gathered());
-    c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
-    m.scratch.release(mark);
-    return c;
-  }
-
-  template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
-                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
-    without_cache::cache<T> none;
-    const index rows = x.rows();
-    const bool cached = ctx.past != nullptr;
-    if constexpr (A.cross) {
-      to_query::template forward<T, S>(p.q, x, {c.q, rows}, none, ctx);
-      if (!ctx.memory_cached) {
-        ops::products<T, S, 2>(
-            ctx.on, ctx.batch * ctx.memory_length, in, ctx.memory,
-            {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
-        if (cached)
-          linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory_length, true, c.k, c.v);
-      }
-    } else {
-      ops::products<T, S, 3>(
-          ctx.on, rows, in, x.data(),
-          {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
-           to_key::template product<T, S>(p.v, c.v)});
-      if constexpr (A.rope != rope_pairing::none)
-        ctx.on.threads.each(rows, [&](index row) {
-          if (two_queries) {
-            std::copy_n(c.q + row * n, n, c.q_first + row * n);
-            rotate_row(c.q_first, A.heads, row, ctx, false, slots);
-          }
-          rotate_row(c.q, A.heads, row, ctx, false);
-          rotate_row(c.k, A.kv_heads, row, ctx, false);
-        });
-      if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
-    }
-    if (cached) {
-      ops::attention(ctx.on, call(c, ctx, c.keys.rows(ctx.tables, ctx.table_size),
-                                  c.values.rows(ctx.tables, ctx.table_size)));
-    } else {
-      ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
-    }
-    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx, residual);
-  }
-
-  template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
-                       context<T>& ctx) {
-    without_cache::cache<T> none;
-    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
-    const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
-    const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
-    ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
-    to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
-    ops::fill(ctx.on, dq.size(), T(0), dq.data());
-    if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
-    ops::fill(ctx.on, dk.size(), T(0), dk.data());
-    ops::fill(ctx.on, dv.size(), T(0), dv.data());
-    ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
-                            {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
-                             A.relative ? ctx.d_bias : nullptr});
-    if constexpr (!A.cross && A.rope != rope_pairing::none)
-      ctx.on.threads.each(rows, [&](index row) {
-        rotate_row(c.dq, A.heads, row, ctx, true);
-        rotate_row(c.dk, A.kv_heads, row, ctx, true);
-        if (two_queries) {
-          rotate_row(c.dq_first, A.heads, row, ctx, true, slots);
-          for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
-        }
-      });
-    to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
-    const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
-    const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
-    to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, none, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, none, ctx);
-  }
-
-  /// Keys and values of one sequence become another's.
-  template <class T>
-  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
-    if (part.block) {
-      c.keys.copy_block(from, to);
-      c.values.copy_block(from, to);
-      return;
-    }
-    const index first = A.cross ? 0 : part.first, last = A.cross ? part.memory : part.tokens;
-    c.keys.copy(from, to, first, last);
-    c.values.copy(from, to, first, last);
-  }
-
-  /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
-  static constexpr index state_values(index tokens) {
-    return 2 * kv * (std::min)(tokens, window.first + (std::min)(window.before, tokens) + 1);
-  }
-
-  static constexpr index flops(const extents& e) {
-    const index queries = e.length, keys = A.cross ? e.memory : e.length;
-    const index near = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
-    const index seen = window.bounded() ? (std::min)(keys, window.first + near) : keys;
-    return e.batch * (2 * queries * 2 * in * n + 2 * keys * 2 * in * kv + 4 * queries * seen * n);
-  }
-
- private:
-  /// Keys or values of this call alone.
-  template <class T>
-  static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
-    return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
-  }
-  /// The call that both directions describe.
-  template <class T, class Code>
-  static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx,
-                                           const ops::kv_rows<Code>& keys,
-                                           const ops::kv_rows<Code>& values) {
-    ops::attention_call<T, Code> a{};
-    a.batch = ctx.batch;
-    a.queries = ctx.length;
-    a.keys = A.cross ? ctx.memory_length : ctx.past ? c.capacity : ctx.length;
-    a.heads = A.heads;
-    a.kv_heads = A.kv_heads;
-    a.h = A.d_kv;
-    a.window = window;
-    a.scale = maps::template scale<T>;
-    a.q = c.q;
-    a.q_first = c.q_first;
-    a.slots = slots;
-    a.k = keys;
-    a.v = values;
-    a.out = c.mixed;
-    a.past = A.cross ? nullptr : ctx.past;
-    if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
-    // A causal query sees only earlier keys, which are valid as long as the query is.
-    a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
-    if constexpr (A.relative) {
-      a.bias = ctx.bias;
-      a.bias_origin = ctx.bias_origin;
-    }
-    a.scratch = c.scratch;
-    a.scratch_size = c.scratch_size;
-    a.dropout = ctx.dropout;
-    a.site = c.site;
-    return a;
-  }
-  /// Rotary positions on one row of x[rows, heads * d_kv], in place; `limit` keeps them below it.
-  template <class T>
-  static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse,
-                         index limit = ops::any_distance) {
-    if constexpr (A.rope != rope_pairing::none) {
-      const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-      const T* const angles =
-          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope + (limit - 1) * A.d_kv;
-      ops::rope_row(A.rope, heads, A.d_kv, angles, x + row * heads * A.d_kv, inverse);
-    }
-  }
-};
-
-}  // namespace detail
-
-namespace attention {
-
-/// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
-struct full : policy {
-  static constexpr bool rewinds = true;
-  static std::string name() { return "full"; }
-  template <attention_shape A>
-  using layer =
-      linnet::detail::softmax_attention<A, ops::attention_window{
-                                               .after = A.causal ? 0 : ops::any_distance}>;
-};
-
-/// Full attention in which a prefix, such as a question, is seen by all tokens and so by its own
-/// earlier ones too; behind it tokens see what came before (Raffel et al. 2020, "prefix LM").
-/// decoder_batch::prefixes tells its length; a session takes the tokens of the first feed() for it.
-struct prefix : full {
-  static constexpr bool takes_prefix = true;
-  static std::string name() { return "prefix"; }
-};
-
-}  // namespace attention
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace attention {
-
-/// Each token sees the last `Width` tokens, itself included; in an encoder `Width` to either side
-/// (zoo D3). Time and cache grow with Width instead of the length: the cache is a ring.
-template <index Width>
-struct sliding_window : policy {
-  static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
-  static constexpr bool rewinds = true, forgets = true;
-  static std::string name() { return "sliding_window<" + std::to_string(Width) + ">"; }
-  template <attention_shape A>
-  struct layer : linnet::detail::softmax_attention<
-                     A, A.causal ? ops::attention_window{.before = Width - 1, .after = 0}
-                                 : ops::attention_window{.before = Width, .after = Width}> {
-    static_assert(!A.cross,
-                  "linnet::attention::sliding_window: cross-attention has no near tokens");
-  };
-};
-
-/// Each token sees the first `First` tokens, the sinks, and the last `Recent` ones, itself included
-/// (Xiao et al. 2023, zoo D4). Positions count kept tokens: however long the text, a sink is no
-/// further away than First + Recent - 1. Time and memory per token stay constant.
-///
-/// Keys are cached rotated to their places in the text. Rotary scores depend on distances alone, so
-/// comparing them with a query at its place, and the sinks with one at its slot, gives what the
-/// paper gets by rotating all cached keys to their slots in each step.
-template <index First, index Recent>
-struct sinks : policy {
-  static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
-  static constexpr bool bidirectional = false;
-  static constexpr bool rewinds = true, forgets = true;
-  static constexpr index slots = First + Recent;
-  static std::string name() {
-    return "sinks<" + std::to_string(First) + ", " + std::to_string(Recent) + ">";
-  }
-  template <attention_shape A>
-  struct layer
-      : linnet::detail::softmax_attention<
-            A, ops::attention_window{.before = Recent - 1, .after = 0, .first = First}, true> {
-    static_assert(A.causal && !A.cross,
-                  "linnet::attention::sinks: for causal self-attention: decoders");
-  };
-};
-
-}  // namespace attention
-
-LINNET_NAMESPACE_END
-/// @file
-/// Layers made of layers: a named chain, and the pre-norm residual branch.
-
-#include <tuple>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -7598,15 +7565,10 @@ struct residual {
   static constexpr index flops(const extents& e) { return Norm::flops(e) + Sub::flops(e); }
 };
 
-/// `N` layers of one type after each other, each with its own parameters: one instantiation, one
-/// loop. They are numbered from `First`, as part of a stack of `All`.
-template <class Layer, index N, index First = 0, index All = First + N>
-struct repeat {
-  static_assert(Layer::in == Layer::out,
-                "linnet::repeat: the layer must keep the width of the stream");
-  static constexpr index in = Layer::in, out = Layer::out;
+/// The parameters of `N` layers that have nothing in common but their type.
+template <class Layer, index N, index First, index All>
+struct own_parameters {
   static constexpr auto count = static_cast<std::size_t>(N);
-
   template <class Form>
   struct params {
     std::array<typename Layer::template params<Form>, count> items{};
@@ -7616,20 +7578,101 @@ struct repeat {
     for (std::size_t l = 0; l < count; ++l)
       Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
   }
+  /// Those of layer `l`.
+  template <class P>
+  static auto& of(P& p, std::size_t l) {
+    return p.items[l];
+  }
+};
+
+namespace detail {
+
+/// What `Count` layers of width D after each other leave to the next one, and the loops over them.
+/// A sample may skip layers while training, see ops::layer_mask; outside training, those of
+/// ctx.layers run.
+template <class T, index D, std::size_t Count>
+struct layer_stream {
+  std::array<T*, Count> stream{};  ///< [rows, D] output of each layer but the last
+  std::array<T*, 2> gradient{};    ///< of two neighbouring layers
+  int site = 0;                    ///< of layer dropout
+
+  constexpr void plan(planner& m, const extents& e) {
+    const index size = e.rows() * D;
+    site = m.sites;
+    if (e.training) gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
+    for (std::size_t l = 0; l + 1 < Count; ++l)
+      stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : stream[l - 2];
+  }
+  /// Calls run(l, x, y) for the layers, numbered from `first` in a stack of `all`.
+  template <class Run>
+  void forward(view<const T, D> x, view<T, D> y, context<T>& ctx, index first, index all,
+               Run&& run) const {
+    for (std::size_t l = 0; l < Count; ++l) {
+      const index layer = first + static_cast<index>(l);
+      if (!ctx.layers.holds(layer)) continue;
+      ctx.layer = layer;
+      ctx.tap(layer, x.data(), nullptr);
+      const bool last = l + 1 == Count || !ctx.layers.holds(layer + 1);
+      const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
+      const ops::layer_mask mask(ctx.dropout, site, layer, all);
+      if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
+      if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
+      x = next;
+    }
+    if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
+  }
+  /// Calls run(l, x, dy, dx) for the layers, the last one first.
+  template <class Run>
+  void backward(view<const T, D> x, view<const T, D> dy, view<T, D> dx, context<T>& ctx,
+                index first, index all, Run&& run) const {
+    for (std::size_t l = Count; l-- > 0;) {
+      const view<const T, D> input = l > 0 ? view<const T, D>(stream[l - 1], x.rows()) : x;
+      const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
+      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
+      const index layer = ctx.layer = first + static_cast<index>(l);
+      const ops::layer_mask mask(ctx.dropout, site, layer, all);
+      if (mask) {
+        T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
+        mask.pass_backward(ctx.on.threads, ctx.batch, ctx.length, D, dy.data(), d_input.data(),
+                           rest);
+        dy = view<const T, D>(rest, x.rows());
+      }
+      if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
+      ctx.tap(layer, input.data(), d_input.data());
+      dy = d_input;
+    }
+  }
+};
+
+}  // namespace detail
+
+/// `N` layers of one type after each other: one instantiation, one loop. They are numbered from
+/// `First`, as part of a stack of `All`. `Held` has their parameters: by default each its own.
+template <class Layer, index N, index First = 0, index All = First + N,
+          class Held = own_parameters<Layer, N, First, All>>
+struct repeat {
+  static_assert(Layer::in == Layer::out,
+                "linnet::repeat: the layer must keep the width of the stream");
+  static constexpr index in = Layer::in, out = Layer::out;
+  static constexpr auto count = static_cast<std::size_t>(N);
+
+  template <class Form>
+  using params = typename Held::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    Held::visit(f, at, p...);
+  }
 
   template <class T>
   struct cache {
     std::array<typename Layer::template cache<T>, count> items{};
-    std::array<T*, count> stream{};  ///< output of each layer but the last
-    std::array<T*, 2> gradient{};    ///< of two neighbouring layers
+    linnet::detail::layer_stream<T, in, count> stream{};
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
-    const index size = e.rows() * in, mark = m.scratch.mark();
-    if (e.training) c.gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
-    for (std::size_t l = 0; l + 1 < count; ++l)
-      c.stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : c.stream[l - 2];
+    const index mark = m.scratch.mark();
+    c.stream.plan(m, e);
     for (auto& item : c.items) {
       const index kept = m.keep.mark();
       item = Layer::template plan<T>(m, e);
@@ -7643,25 +7686,20 @@ struct repeat {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    for (std::size_t l = 0; l < count; ++l) {
-      const view<T, in> next = l + 1 < count ? view<T, in>(c.stream[l], x.rows()) : y;
-      ctx.layer = First + static_cast<index>(l);
-      Layer::template forward<T, S>(p.items[l], x, next, c.items[l], ctx);
-      x = next;
-    }
+    c.stream.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
+    });
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    for (std::size_t l = count; l-- > 0;) {
-      const view<const T, in> input = l > 0 ? view<const T, in>(c.stream[l - 1], x.rows()) : x;
-      const view<T, in> d_input = l > 0 ? view<T, in>(c.gradient[l % 2], x.rows()) : dx;
-      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      ctx.layer = First + static_cast<index>(l);
-      Layer::template backward<T, S>(p.items[l], dp.items[l], input, dy, d_input, c.items[l], ctx);
-      dy = d_input;
-    }
+    c.stream.backward(
+        x, dy, dx, ctx, First, All,
+        [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+          auto&& gradients = Held::of(dp, l);
+          Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du, c.items[l], ctx);
+        });
   }
 
   template <class T>
@@ -7674,77 +7712,876 @@ struct repeat {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Feed-forward policies: the usual ones, and the re-parameterised variants of the report
-/// "Exploring the Limits of Small Language Models" (zoo B1). A policy has a template `layer<D, F,
-/// Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have biases. A
-/// policy of your own derives from ffn::policy; nothing in the library needs editing.
-
-/// @file
-/// Shapes: the numbers of a model, as aggregates that serve as template values.
+/// The linear map and its building blocks: y = x W^T + b.
 
 LINNET_NAMESPACE_BEGIN
 
-/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
-struct t5_shape {
-  index d_model = 0;         ///< width of the residual stream
-  index d_ff = 0;            ///< hidden width of the feed-forward
-  index d_kv = 0;            ///< width of one attention head
-  index heads = 0;           ///< attention heads
-  index encoder_layers = 0;  ///< encoder blocks
-  index decoder_layers = 0;  ///< decoder blocks
-  index vocabulary = 0;      ///< rows of the embedding
-  index buckets = 32;        ///< relative position buckets
-  index max_distance = 128;  ///< distance from which all positions share the last bucket
-  double eps = 1e-6;         ///< added under the root of the norm
+namespace detail {
+/// Square root for constant expressions (Newton), x >= 0.
+constexpr double root(double x) {
+  if (x <= 0) return 0;
+  double r = x > 1 ? x : 1;
+  for (int i = 0; i < 64; ++i) r = 0.5 * (r + x / r);
+  return r;
+}
+}  // namespace detail
 
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
-           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
-           max_distance > buckets / 2 && eps > 0;
+/// y[rows, Out] = x[rows, In] W^T (+ b), W[Out, In]. Initial weights: normal with deviation
+/// In^-1/2.
+template <index In, index Out, bool Bias = false>
+struct linear : without_cache {
+  static_assert(In > 0 && Out > 0, "linnet::linear: both widths must be positive");
+  static constexpr index in = In, out = Out;
+  static constexpr bool adds_residual = true;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix weight{};
+    [[no_unique_address]] std::conditional_t<Bias, typename Form::vector, std::nullptr_t> bias{};
+  };
+
+  static constexpr tensor_info weight_info{Out, In, role::matrix, 1 / detail::root(In)};
+
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "weight", weight_info, p.weight...);
+    if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
   }
-};
 
-/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
-struct decoder_shape {
-  index d_model = 0;          ///< width of the residual stream
-  index d_ff = 0;             ///< hidden width of the feed-forward
-  index heads = 0;            ///< query heads
-  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
-  index layers = 0;           ///< blocks
-  index vocabulary = 0;       ///< rows of the embedding
-  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
-  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
-  double eps = 1e-5;          ///< added under the root of the norm
-  double rope_theta = 10000;  ///< base of the rotary frequencies
-
-  /// Width of one head.
-  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
-           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
-           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  template <class T>
+  static constexpr without_cache::cache<T> plan(planner& m, const extents& e) {
+    m.product(e.rows(), In, Out, e);
+    return {};
   }
-};
+  /// The product into `y`, to be computed alone or together with others of the same inputs.
+  template <class T, class S>
+  static ops::product<T, S> product(const params<form::kernel<T, S>>& p, T* y) {
+    if constexpr (Bias)
+      return {p.weight, Out, y, p.bias};
+    else
+      return {p.weight, Out, y};
+  }
 
-/// A real number usable as a template value (clang 14 does not take a plain double).
-struct real {
-  double value;
-  /// From a plain number.
-  constexpr real(double x) : value(x) {}
-};
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+                      without_cache::cache<T>&, context<T>& ctx, const T* residual = nullptr) {
+    auto one = product<T, S>(p, y.data());
+    one.residual = residual;
+    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+  }
 
-/// A positive factor usable as a template value, such as `expansion{1.5}`; kept to 1/1000.
-struct expansion {
-  index thousandths;
-  /// From a plain number.
-  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
-  /// `width` times the factor, rounded to the nearest whole number.
-  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
+                       without_cache::cache<T>&, context<T>& ctx) {
+    if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
+    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight, dp.weight,
+                         dx.data());
+  }
+
+  static constexpr index flops(const extents& e) { return 2 * e.rows() * In * Out; }
 };
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// The second factor of a product: starts with deviation Rank^-1/2, whatever the model says of its
+/// other matrices, so that entries of the product deviate as those of the first factor do.
+template <index Rank, index Out, bool Bias>
+struct second_factor : linear<Rank, Out, Bias> {
+  static double start(const path&, index, random_stream& random) {
+    return random.normal() / root(Rank);
+  }
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    linear<Rank, Out, Bias>::visit(
+        [&](const path& where, tensor_info info, auto&... leaf) {
+          if (info.kind == role::matrix) info.start = start;
+          f(where, info, leaf...);
+        },
+        at, p...);
+  }
+};
+/// Two thin factors; see low_rank_linear.
+template <index In, index Out, index Rank, bool Bias>
+struct factors {
+  static_assert(Rank > 0 && Rank <= In && Rank <= Out,
+                "linnet::low_rank_linear: the rank must be positive and at most the smaller width");
+  using type = chain<named<"v", linear<In, Rank>>, named<"u", second_factor<Rank, Out, Bias>>>;
+};
+}  // namespace detail
+
+/// y[rows, Out] = U (V x) (+ b), U[Out, Rank], V[Rank, In]: Rank (In + Out) numbers instead of
+/// In Out (zoo C5).
+template <index In, index Out, index Rank, bool Bias = false>
+using low_rank_linear = typename detail::factors<In, Out, Rank, Bias>::type;
+
+/// y[rows, Out] = W x (+ b) + Alpha / Rank B (A x), W[Out, In], A[Rank, In], B[Out, Rank] (LoRA,
+/// Hu et al. 2021, arXiv:2106.09685; zoo C4, H). B starts at zero.
+template <index In, index Out, index Rank, index Alpha = Rank, bool Bias = false>
+struct lora_linear {
+  static_assert(Rank > 0 && Alpha > 0, "linnet::lora_linear: the rank and alpha must be positive");
+  static constexpr index in = In, out = Out;
+  static constexpr bool adds_residual = true;
+  using whole = linear<In, Out, Bias>;
+  using first = linear<In, Rank>;
+  using second = linear<Rank, Out>;
+  /// The factor of the delta.
+  static constexpr double scale = static_cast<double>(Alpha) / static_cast<double>(Rank);
+
+  template <class Form>
+  struct params {
+    typename whole::template params<Form> whole_matrix{};
+    typename first::template params<Form> lora_a{};
+    typename second::template params<Form> lora_b{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    whole::visit(f, at, p.whole_matrix...);
+    first::visit(f, at / "lora_a", p.lora_a...);
+    const auto zero = [&](const path& where, tensor_info info, auto&... leaf) {
+      info.start = start_zero;
+      f(where, info, leaf...);
+    };
+    second::visit(zero, at / "lora_b", p.lora_b...);
+  }
+
+  template <class T>
+  struct cache {
+    T* inner = nullptr;    ///< [rows, Rank] A x
+    T* d_inner = nullptr;  ///< its gradient, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    (void)whole::template plan<T>(m, e);
+    (void)first::template plan<T>(m, e);
+    (void)second::template plan<T>(m, e);
+    const index mark = m.scratch.mark();
+    const cache<T> c{m.keep.take<T>(e.rows() * Rank),
+                     e.training ? m.scratch.take<T>(e.rows() * Rank) : nullptr};
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    without_cache::cache<T> none;
+    first::template forward<T, S>(p.lora_a, x, {c.inner, x.rows()}, none, ctx);
+    auto delta = second::template product<T, S>(p.lora_b, y.data());
+    delta.alpha = T(scale);
+    ops::products<T, S, 1>(ctx.on, x.rows(), Rank, c.inner, {delta});
+    auto rest = whole::template product<T, S>(p.whole_matrix, y.data());
+    rest.accumulate = true;
+    rest.residual = residual;
+    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {rest});
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, In> x, view<const T, Out> dy, view<T, In> dx, cache<T>& c,
+                       context<T>& ctx) {
+    without_cache::cache<T> none;
+    const view<T, Rank> d_inner(c.d_inner, x.rows());
+    whole::template backward<T, S>(p.whole_matrix, dp.whole_matrix, x, dy, dx, none, ctx);
+    ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
+    ops::matmul_backward(ctx.on, x.rows(), Out, Rank, dy.data(), c.inner, p.lora_b.weight,
+                         dp.lora_b.weight, c.d_inner, T(scale));
+    first::template backward<T, S>(p.lora_a, dp.lora_a, x, d_inner, dx, none, ctx);
+  }
+
+  static constexpr index flops(const extents& e) {
+    return whole::flops(e) + first::flops(e) + second::flops(e);
+  }
+};
+
+namespace detail {
+template <index In, index Out, bool Bias, map_kind Kind>
+struct linear_map_of {
+  using type = low_rank_linear<In, Out, Kind.rank, Bias>;
+};
+template <index In, index Out, bool Bias, map_kind Kind>
+requires(Kind.plain()) struct linear_map_of<In, Out, Bias, Kind> {
+  using type = linear<In, Out, Bias>;
+};
+template <index In, index Out, bool Bias, map_kind Kind>
+requires(Kind.rank > 0 && Kind.delta) struct linear_map_of<In, Out, Bias, Kind> {
+  using type = lora_linear<In, Out, Kind.rank, Kind.alpha, Bias>;
+};
+}  // namespace detail
+
+/// The linear map of a kind.
+template <index In, index Out, bool Bias = false, map_kind Kind = map_kind{}>
+using linear_map = typename detail::linear_map_of<In, Out, Bias, Kind>::type;
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The maps x -> q, k, v and mixed -> y, and what self-attention over whole sequences does around
+/// its mixing. With `SharedKey` there are no keys here: the kind makes them from the queries.
+template <attention_shape A, bool SharedKey = false>
+struct attention_maps {
+  static_assert(A.heads % A.kv_heads == 0,
+                "linnet::attention: heads must be a multiple of kv_heads");
+  static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
+                "linnet::attention: rotary positions need an even head width d_kv");
+  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
+  using to_query = linear_map<in, n, A.bias, A.maps>;
+  using to_key = linear_map<in, kv, A.bias, A.maps>;
+  using to_output = linear_map<n, out, A.bias, A.maps>;
+
+  /// The factor of the scores.
+  template <class T>
+  static constexpr T scale = T(A.scaled ? 1 / root(h) : 1);
+
+  template <class Form>
+  struct params {
+    typename to_query::template params<Form> q{};
+    [[no_unique_address]] std::conditional_t<SharedKey, std::nullptr_t,
+                                             typename to_key::template params<Form>>
+        k{};
+    typename to_key::template params<Form> v{};
+    typename to_output::template params<Form> o{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    visit_query(f, at / "q", p.q...);
+    if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
+    to_key::visit(f, at / "v", p.v...);
+    to_output::visit(f, at / "o", p.o...);
+  }
+  /// A map of queries: T5's small initial values replace the missing 1/sqrt(d_kv) (zoo A6).
+  template <class F, class... P>
+  static constexpr void visit_query(F&& f, const path& at, P&... p) {
+    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
+      tensor_info changed = info;
+      if (!A.scaled) changed.deviation /= root(h);
+      f(where, changed, leaf...);
+    };
+    to_query::visit(small, at, p...);
+  }
+
+  /// What the maps themselves keep; nothing where each is one matrix.
+  template <class T>
+  struct map_caches {
+    typename to_query::template cache<T> q{};
+    typename to_key::template cache<T> k{}, v{};
+    typename to_output::template cache<T> o{};
+  };
+  /// Plans the maps for calls `e`, keys and values of `key_rows` for each sequence.
+  template <class T>
+  static constexpr map_caches<T> plan_maps(planner& m, const extents& e, index key_rows) {
+    extents keys = e;
+    keys.length = key_rows;
+    map_caches<T> c;
+    c.q = to_query::template plan<T>(m, e);
+    c.k = to_key::template plan<T>(m, keys);
+    c.v = to_key::template plan<T>(m, keys);
+    c.o = to_output::template plan<T>(m, e);
+    return c;
+  }
+
+  /// Buffers around the mixing.
+  template <class T>
+  struct buffers {
+    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
+    T* mixed = nullptr;                          ///< [rows, n] before the output map
+    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+  };
+  /// The gradients lie in scratch, which the caller releases.
+  template <class T>
+  static constexpr buffers<T> plan(planner& m, const extents& e) {
+    buffers<T> b;
+    m.product(e.rows(), in, n, e);
+    m.product(e.rows(), in, kv, e);
+    m.product(e.rows(), n, out, e);
+    b.q = m.keep.take<T>(e.rows() * n);
+    if (!SharedKey) b.k = m.keep.take<T>(e.rows() * kv);
+    b.v = m.keep.take<T>(e.rows() * kv);
+    b.mixed = m.keep.take<T>(e.rows() * n);
+    if (e.training) {
+      b.dq = m.scratch.take<T>(e.rows() * n);
+      if (!SharedKey) b.dk = m.scratch.take<T>(e.rows() * kv);
+      b.dv = m.scratch.take<T>(e.rows() * kv);
+      b.d_mixed = m.scratch.take<T>(e.rows() * n);
+    }
+    return b;
+  }
+
+  /// x -> q, k (unless shared) and v; queries and keys rotated where the model has such positions.
+  template <class T, class S, class P>
+  static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
+    if constexpr (SharedKey)
+      ops::products<T, S, 2>(
+          ctx.on, x.rows(), in, x.data(),
+          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.v, b.v)});
+    else
+      ops::products<T, S, 3>(
+          ctx.on, x.rows(), in, x.data(),
+          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.k, b.k),
+           to_key::template product<T, S>(p.v, b.v)});
+    rotate(b.q, b.k, ctx, false);
+  }
+  /// mixed -> y
+  template <class T, class S, class P>
+  static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
+    without_cache::cache<T> none;
+    to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
+  }
+  /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
+  template <class T, class S, class P, class D>
+  static void finish_backward(const P& p, D& dp, view<const T, out> dy, const buffers<T>& b,
+                              context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = dy.rows();
+    ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
+    to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
+                                       ctx);
+    ops::fill(ctx.on, rows * n, T(0), b.dq);
+    if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
+    ops::fill(ctx.on, rows * kv, T(0), b.dv);
+  }
+  /// dq, dk (unless shared) and dv -> dx
+  template <class T, class S, class P, class D>
+  static void project_backward(const P& p, D& dp, view<const T, in> x, view<T, in> dx,
+                               const buffers<T>& b, context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows();
+    rotate(b.dq, b.dk, ctx, true);
+    to_query::template backward<T, S>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
+    if constexpr (!SharedKey)
+      to_key::template backward<T, S>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
+    to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
+  }
+
+  /// Floating-point operations of the maps.
+  static constexpr index flops(const extents& e) {
+    return 2 * e.rows() * in * (2 * n + (SharedKey ? 1 : 2) * kv);
+  }
+
+  /// Softmax attention of these queries over some keys, [batch, keys], of the same heads.
+  template <class T>
+  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
+                                     const T* k, const T* v, T* to) {
+    ops::attention_call<T> a{};
+    a.batch = batch;
+    a.queries = queries;
+    a.keys = keys_;
+    a.heads = A.heads;
+    a.kv_heads = A.kv_heads;
+    a.h = h;
+    a.scale = scale<T>;
+    a.q = q;
+    a.k = {k, keys_, kv, h};
+    a.v = {v, keys_, kv, h};
+    a.out = to;
+    return a;
+  }
+
+  /// Rotary positions on queries and on keys that have a map of their own, or their derivative.
+  template <class T>
+  static void rotate(T* q, T* k, const context<T>& ctx, bool inverse) {
+    if constexpr (A.rope != rope_pairing::none)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const T* const table = ctx.rope_of(row, h);
+        ops::rope_row(A.rope, A.heads, h, table, q + row * n, inverse);
+        if constexpr (!SharedKey)
+          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
+      });
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The layer of softmax attention in which a query sees the keys of its window. With `Slots`, a
+/// query's distance to the window's `first` keys is counted in kept tokens (zoo D4).
+template <attention_shape A, ops::attention_window Window, bool Slots = false>
+struct softmax_attention {
+  using maps = attention_maps<A>;
+  static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv;
+  static constexpr bool adds_residual = true;
+  static constexpr ops::attention_window window = Window;
+  /// Tokens that are kept at most, and so the largest distance to the first ones.
+  static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
+  static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
+  template <class T, bool Keys>
+  using buffer =
+      typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
+  using to_query = typename maps::to_query;
+  using to_key = typename maps::to_key;
+  using to_output = typename maps::to_output;
+
+  template <class Form>
+  using params = typename maps::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    maps::visit(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [key rows, kv]
+    T *q_first = nullptr, *dq_first = nullptr;   ///< [rows, n], rotated to their slots
+    buffer<T, false> values{};
+    buffer<T, true> keys{};  ///< what decoding keeps
+    typename maps::template map_caches<T> inner{};
+    T* mixed = nullptr;  ///< [rows, n] before the output map
+    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+    T* scratch = nullptr;  ///< per thread
+    index scratch_size = 0;
+    index capacity = 0;  ///< tokens that a sequence may have in decoding
+    int site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const bool cached = e.capacity > 0;
+    const index keys = A.cross ? e.memory : e.length;
+    c.site = m.sites++;
+    const index stored = A.cross ? e.memory : e.capacity;
+    c.capacity = stored;
+    if (cached) {
+      const index blocks = A.cross ? 0 : e.blocks;
+      const index near = window.before + e.length;  // that a call may look at
+      c.keys.plan(m.state, e.batch, stored, window.first, near, blocks);
+      c.values.plan(m.state, e.batch, stored, window.first, near, blocks);
+    }
+    c.q = m.keep.take<T>(e.rows() * n);
+    if (two_queries) c.q_first = m.keep.take<T>(e.rows() * n);
+    c.mixed = m.keep.take<T>(e.rows() * n);
+    const index key_values = e.batch * keys * kv;
+    arena& passing = cached ? m.scratch : m.keep;
+    const index mark = m.scratch.mark();
+    c.k = passing.take<T>(key_values);
+    c.v = passing.take<T>(key_values);
+    if (e.training) {
+      c.dq = m.scratch.take<T>(e.rows() * n);
+      if (two_queries) c.dq_first = m.scratch.take<T>(e.rows() * n);
+      c.dk = m.scratch.take<T>(key_values);
+      c.dv = m.scratch.take<T>(key_values);
+      c.d_mixed = m.scratch.take<T>(e.rows() * n);
+    }
+    c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
+                                            e.training, cached && c.keys.gathered());
+    c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+    c.inner = maps::template plan_maps<T>(m, e, keys);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    const index rows = x.rows();
+    const bool cached = ctx.past != nullptr;
+    if constexpr (A.cross) {
+      to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
+      if (!ctx.memory_cached) {
+        const view<const T, in> memory(ctx.memory, ctx.batch * ctx.memory_length);
+        if constexpr (A.maps.plain()) {
+          ops::products<T, S, 2>(
+              ctx.on, memory.rows(), in, memory.data(),
+              {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+        } else {
+          to_key::template forward<T, S>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
+          to_key::template forward<T, S>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
+        }
+        if (cached)
+          linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory_length, true, c.k, c.v);
+      }
+    } else {
+      if constexpr (A.maps.plain()) {
+        ops::products<T, S, 3>(
+            ctx.on, rows, in, x.data(),
+            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
+             to_key::template product<T, S>(p.v, c.v)});
+      } else {
+        to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
+        to_key::template forward<T, S>(p.k, x, {c.k, rows}, c.inner.k, ctx);
+        to_key::template forward<T, S>(p.v, x, {c.v, rows}, c.inner.v, ctx);
+      }
+      if constexpr (A.rope != rope_pairing::none)
+        ctx.on.threads.each(rows, [&](index row) {
+          if (two_queries) {
+            std::copy_n(c.q + row * n, n, c.q_first + row * n);
+            rotate_row(c.q_first, A.heads, row, ctx, false, slots);
+          }
+          rotate_row(c.q, A.heads, row, ctx, false);
+          rotate_row(c.k, A.kv_heads, row, ctx, false);
+        });
+      if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
+    }
+    if (cached) {
+      ops::attention(ctx.on, call(c, ctx, c.keys.rows(ctx.tables, ctx.table_size),
+                                  c.values.rows(ctx.tables, ctx.table_size)));
+    } else {
+      ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
+    }
+    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
+  }
+
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
+    const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
+    const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
+    ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
+    to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
+    ops::fill(ctx.on, dq.size(), T(0), dq.data());
+    if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
+    ops::fill(ctx.on, dk.size(), T(0), dk.data());
+    ops::fill(ctx.on, dv.size(), T(0), dv.data());
+    ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
+                            {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
+                             A.relative ? ctx.d_bias : nullptr});
+    if constexpr (!A.cross && A.rope != rope_pairing::none)
+      ctx.on.threads.each(rows, [&](index row) {
+        rotate_row(c.dq, A.heads, row, ctx, true);
+        rotate_row(c.dk, A.kv_heads, row, ctx, true);
+        if (two_queries) {
+          rotate_row(c.dq_first, A.heads, row, ctx, true, slots);
+          for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
+        }
+      });
+    to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
+    const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
+    const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
+    to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
+    to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
+  }
+
+  /// Keys and values of one sequence become another's.
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    if (part.block) {
+      c.keys.copy_block(from, to);
+      c.values.copy_block(from, to);
+      return;
+    }
+    const index first = A.cross ? 0 : part.first, last = A.cross ? part.memory : part.tokens;
+    c.keys.copy(from, to, first, last);
+    c.values.copy(from, to, first, last);
+  }
+
+  /// Numbers that the key-value cache holds for each sequence of up to `tokens` tokens.
+  static constexpr index state_values(index tokens) {
+    return 2 * kv * (std::min)(tokens, window.first + (std::min)(window.before, tokens) + 1);
+  }
+
+  static constexpr index flops(const extents& e) {
+    const index queries = e.length, keys = A.cross ? e.memory : e.length;
+    extents key_rows = e;
+    key_rows.length = keys;
+    const index near = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
+    const index seen = window.bounded() ? (std::min)(keys, window.first + near) : keys;
+    return to_query::flops(e) + to_output::flops(e) + 2 * to_key::flops(key_rows) +
+           e.batch * 4 * queries * seen * n;
+  }
+
+ private:
+  /// Keys or values of this call alone.
+  template <class T>
+  static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
+    return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
+  }
+  /// The call that both directions describe.
+  template <class T, class Code>
+  static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx,
+                                           const ops::kv_rows<Code>& keys,
+                                           const ops::kv_rows<Code>& values) {
+    ops::attention_call<T, Code> a{};
+    a.batch = ctx.batch;
+    a.queries = ctx.length;
+    a.keys = A.cross ? ctx.memory_length : ctx.past ? c.capacity : ctx.length;
+    a.heads = A.heads;
+    a.kv_heads = A.kv_heads;
+    a.h = A.d_kv;
+    a.window = window;
+    a.scale = maps::template scale<T>;
+    a.q = c.q;
+    a.q_first = c.q_first;
+    a.slots = slots;
+    a.k = keys;
+    a.v = values;
+    a.out = c.mixed;
+    a.past = A.cross ? nullptr : ctx.past;
+    if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
+    // A causal query sees only earlier keys, which are valid as long as the query is.
+    a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
+    if constexpr (A.relative) {
+      a.bias = ctx.bias;
+      a.bias_origin = ctx.bias_origin;
+    }
+    a.scratch = c.scratch;
+    a.scratch_size = c.scratch_size;
+    a.dropout = ctx.dropout;
+    a.site = c.site;
+    return a;
+  }
+  /// Rotary positions on one row of x[rows, heads * d_kv], in place; `limit` keeps them below it.
+  template <class T>
+  static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse,
+                         index limit = ops::any_distance) {
+    if constexpr (A.rope != rope_pairing::none) {
+      const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+      const T* const angles =
+          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope + (limit - 1) * A.d_kv;
+      ops::rope_row(A.rope, heads, A.d_kv, angles, x + row * heads * A.d_kv, inverse);
+    }
+  }
+};
+
+}  // namespace detail
+
+namespace attention {
+
+/// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
+struct full : policy {
+  static constexpr bool rewinds = true, subsets = true, mappable = true;
+  static std::string name() { return "full"; }
+  template <attention_shape A>
+  using layer =
+      linnet::detail::softmax_attention<A, ops::attention_window{
+                                               .after = A.causal ? 0 : ops::any_distance}>;
+};
+
+/// `Kind` with its four linear maps factored through `Rank`: y = U (V x) (zoo C5).
+template <index Rank, class Kind = full>
+struct low_rank : Kind {
+  static_assert(
+      Kind::mappable,
+      "linnet::attention::low_rank: this kind's maps are not of its making; full, prefix, "
+      "sliding_window and sinks are");
+  static constexpr bool mappable = false;
+  using dense = Kind;  ///< what it factors
+  static std::string name() { return "low_rank<" + std::to_string(Rank) + "> " + Kind::name(); }
+  static constexpr attention_shape with_rank(attention_shape a) {
+    a.maps = {.rank = Rank};
+    return a;
+  }
+  template <attention_shape A>
+  using layer = typename Kind::template layer<with_rank(A)>;
+};
+
+/// Full attention in which a prefix, such as a question, is seen by all tokens and so by its own
+/// earlier ones too; behind it tokens see what came before (Raffel et al. 2020, "prefix LM").
+/// decoder_batch::prefixes tells its length; a session takes the tokens of the first feed() for it.
+struct prefix : full {
+  static constexpr bool takes_prefix = true, subsets = false;
+  static std::string name() { return "prefix"; }
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Each token sees the last `Width` tokens, itself included; in an encoder `Width` to either side
+/// (zoo D3). Time and cache grow with Width instead of the length: the cache is a ring.
+template <index Width>
+struct sliding_window : policy {
+  static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
+  static constexpr bool rewinds = true, forgets = true, mappable = true;
+  static std::string name() { return "sliding_window<" + std::to_string(Width) + ">"; }
+  template <attention_shape A>
+  struct layer : linnet::detail::softmax_attention<
+                     A, A.causal ? ops::attention_window{.before = Width - 1, .after = 0}
+                                 : ops::attention_window{.before = Width, .after = Width}> {
+    static_assert(!A.cross,
+                  "linnet::attention::sliding_window: cross-attention has no near tokens");
+  };
+};
+
+/// Each token sees the first `First` tokens, the sinks, and the last `Recent` ones, itself included
+/// (Xiao et al. 2023, zoo D4). Positions count kept tokens: however long the text, a sink is no
+/// further away than First + Recent - 1. Time and memory per token stay constant.
+///
+/// Keys are cached rotated to their places in the text. Rotary scores depend on distances alone, so
+/// comparing them with a query at its place, and the sinks with one at its slot, gives what the
+/// paper gets by rotating all cached keys to their slots in each step.
+template <index First, index Recent>
+struct sinks : policy {
+  static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
+  static constexpr bool bidirectional = false;
+  static constexpr bool rewinds = true, forgets = true, mappable = true;
+  static constexpr index slots = First + Recent;
+  static std::string name() {
+    return "sinks<" + std::to_string(First) + ", " + std::to_string(Recent) + ">";
+  }
+  template <attention_shape A>
+  struct layer
+      : linnet::detail::softmax_attention<
+            A, ops::attention_window{.before = Recent - 1, .after = 0, .first = First}, true> {
+    static_assert(A.causal && !A.cross,
+                  "linnet::attention::sinks: for causal self-attention: decoders");
+  };
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+/// @file
+/// The width of the embedding's table: that of the stream, or less, with a linear map between the
+/// two at both ends of the model (zoo C4).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The ends of a model whose table is as wide as its stream: nothing is between the two.
+template <index D>
+struct wide_ends : without_parameters, without_cache {
+  static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
+  template <class T>
+  static T* rows(const without_cache::cache<T>&, T* x) {
+    return x;
+  }
+  template <class T, class S, class P>
+  static void widen(const P&, index, T*, const without_cache::cache<T>&, context<T>&) {}
+  template <class T, class S, class P, class G>
+  static T* widen_backward(const P&, G&, index, T* dx, const without_cache::cache<T>&,
+                           context<T>&) {
+    return dx;
+  }
+  template <class T, class S, class P>
+  static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
+                       const ops::machine&) {
+    return y;
+  }
+  template <class T>
+  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::machine&) {
+    return dy;
+  }
+  template <class T, class S, class P, class G>
+  static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
+                            const ops::machine&) {}
+  static constexpr index flops(const extents&) { return 0; }
+};
+
+/// Those of a table [vocabulary, Width] with a map P[D, Width]: rows of the stream are x = P e, and
+/// a tied head reads z = P^T y.
+template <index Width, index D, bool Tied>
+struct narrow_ends {
+  using map = linear<Width, D>;
+  static constexpr index table = Width, head = Tied ? Width : D;
+
+  template <class Form>
+  using params = typename map::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    map::visit(f, at / "projection", p...);
+  }
+
+  template <class T>
+  struct cache {
+    T *in = nullptr, *out = nullptr;  ///< [rows, Width] e and z
+    T* gradient = nullptr;            ///< of one of them by turns, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    const index size = e.rows() * Width;
+    (void)map::template plan<T>(m, e);
+    cache<T> c{m.keep.take<T>(size)};
+    if (Tied) c.out = m.keep.take<T>(size);
+    if (e.training) c.gradient = m.keep.take<T>(size);
+    return c;
+  }
+
+  /// Where rows of the table go that are looked up for x[rows, D].
+  template <class T>
+  static T* rows(const cache<T>& c, T*) {
+    return c.in;
+  }
+  /// x = P e
+  template <class T, class S>
+  static void widen(const params<form::kernel<T, S>>& p, index n, T* x, const cache<T>& c,
+                    context<T>& ctx) {
+    without_cache::cache<T> none;
+    map::template forward<T, S>(p, {c.in, n}, {x, n}, none, ctx);
+  }
+  /// The derivative by the rows of the table; adds that by P.
+  template <class T, class S>
+  static T* widen_backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                           index n, T* dx, const cache<T>& c, context<T>& ctx) {
+    without_cache::cache<T> none;
+    ops::fill(ctx.on, n * Width, T(0), c.gradient);
+    map::template backward<T, S>(p, dp, {c.in, n}, {dx, n}, {c.gradient, n}, none, ctx);
+    return c.gradient;
+  }
+  /// What the head's matrix reads for y[rows, D].
+  template <class T, class S>
+  static const T* read(const params<form::kernel<T, S>>& p, index n, const T* y, const cache<T>& c,
+                       const ops::machine& on) {
+    if (!Tied) return y;
+    ops::matmul_transposed(on, n, D, Width, y, p.weight, c.out);
+    return c.out;
+  }
+  /// Where the head adds the derivative by what it reads.
+  template <class T>
+  static T* read_gradient(index n, T* dy, const cache<T>& c, const ops::machine& on) {
+    if (!Tied) return dy;
+    ops::fill(on, n * Width, T(0), c.gradient);
+    return c.gradient;
+  }
+  /// Adds to dy = P dz and dP = y dz^T.
+  template <class T, class S>
+  static void read_backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                            index n, const T* y, T* dy, const cache<T>& c, const ops::machine& on) {
+    if (!Tied) return;
+    const T* const no_bias = nullptr;
+    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, no_bias, true);
+    ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
+  }
+  static constexpr index flops(const extents& e) { return (Tied ? 2 : 1) * map::flops(e); }
+};
+
+}  // namespace detail
+
+/// How tokens become rows of width d_model.
+namespace embedding {
+/// Base of the embedding policies.
+struct policy {};
+/// One table [vocabulary, d_model].
+struct full : policy {
+  static std::string name() { return "full"; }
+  template <index D, bool Tied>
+  using ends = linnet::detail::wide_ends<D>;
+};
+/// A table [vocabulary, Width] and a linear map from Width to d_model (ALBERT, Lan et al. 2019,
+/// arXiv:1909.11942; zoo C4). A tied head takes the same two the other way: first the transposed
+/// map, from d_model to Width, then the table. (ALBERT's own head has a second map of that shape,
+/// with a bias, a GELU and a norm.) An untied head reads the stream itself.
+template <index Width>
+struct factorised : policy {
+  static_assert(Width > 0, "linnet::embedding::factorised: the width must be positive");
+  static std::string name() { return "factorised " + std::to_string(Width); }
+  template <index D, bool Tied>
+  using ends = linnet::detail::narrow_ends<Width, D, Tied>;
+};
+}  // namespace embedding
+
+LINNET_NAMESPACE_END
+/// @file
+/// Feed-forward policies: the usual ones, and the re-parameterised variants of the report
+/// "Exploring the Limits of Small Language Models" (zoo B1). A policy has a template `layer<D, F,
+/// Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have biases;
+/// with a fourth parameter, a map_kind that says how its maps are made, it also fits share::lora. A
+/// policy of your own derives from ffn::policy; nothing in the library needs editing.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -7798,10 +8635,10 @@ struct dropout_layer : without_parameters {
 
 /// y = Drop(f(W x (+ b))), without dropout unless `Drops`: a linear map and what follows it, which
 /// outside training is part of the product.
-template <index In, index Out, activation_kind A, bool Bias, bool Drops>
+template <index In, index Out, activation_kind A, bool Bias, bool Drops, map_kind Maps = map_kind{}>
 struct activated_linear {
   static constexpr index in = In, out = Out;
-  using map = linear<In, Out, Bias>;
+  using map = linear_map<In, Out, Bias, Maps>;
 
   template <class Form>
   using params = typename map::template params<Form>;
@@ -7814,13 +8651,13 @@ struct activated_linear {
   struct cache {
     T* inner = nullptr;  ///< [rows, Out] W x + b, kept while training
     T *d_inner = nullptr, *d_active = nullptr;
+    [[no_unique_address]] typename map::template cache<T> map_cache{};
     int site = 0;
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
     const index n = e.rows() * Out;
-    m.product(e.rows(), In, Out, e);
     if (Drops) c.site = m.sites++;
     const index mark = m.scratch.mark();
     if (e.training) {
@@ -7828,6 +8665,7 @@ struct activated_linear {
       c.d_inner = m.scratch.take<T>(n);
       if (Drops) c.d_active = m.scratch.take<T>(n);
     }
+    c.map_cache = map::template plan<T>(m, e);
     m.scratch.release(mark);
     return c;
   }
@@ -7835,10 +8673,15 @@ struct activated_linear {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
                       cache<T>& c, context<T>& ctx) {
-    auto one = map::template product<T, S>(p, c.inner ? c.inner : y.data());
-    if (c.inner == nullptr) one.finish = ops::activates<A, T>;
-    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
-    if (c.inner) ops::activation<A>(ctx.on, y.size(), c.inner, y.data());
+    T* const inner = c.inner ? c.inner : y.data();
+    if constexpr (Maps.plain()) {
+      auto one = map::template product<T, S>(p, inner);
+      if (c.inner == nullptr) one.finish = ops::activates<A, T>;
+      ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+    } else {
+      map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
+    }
+    if (c.inner || !Maps.plain()) ops::activation<A>(ctx.on, y.size(), inner, y.data());
     if constexpr (Drops)
       ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, y.data());
   }
@@ -7846,7 +8689,6 @@ struct activated_linear {
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx, cache<T>& c,
                        context<T>& ctx) {
-    without_cache::cache<T> none;
     const view<T, Out> d_inner(c.d_inner, x.rows());
     const T* d_active = dy.data();
     if constexpr (Drops) {
@@ -7856,18 +8698,18 @@ struct activated_linear {
     }
     ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
     ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
-    map::template backward<T, S>(p, dp, x, d_inner, dx, none, ctx);
+    map::template backward<T, S>(p, dp, x, d_inner, dx, c.map_cache, ctx);
   }
   static constexpr index flops(const extents& e) { return map::flops(e); }
 };
 
 /// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
-template <index D, index F, activation_kind A, bool Bias>
+template <index D, index F, activation_kind A, bool Bias, map_kind Maps = map_kind{}>
 struct gated_layer {
   static constexpr index in = D, out = D;
   static constexpr bool adds_residual = true;
-  using wide = linear<D, F, Bias>;
-  using narrow = linear<F, D, Bias>;
+  using wide = linear_map<D, F, Bias, Maps>;
+  using narrow = linear_map<F, D, Bias, Maps>;
 
   template <class Form>
   struct params {
@@ -7886,6 +8728,8 @@ struct gated_layer {
     T *gate = nullptr, *hidden = nullptr;  ///< [rows, F]
     T* up = nullptr;                       ///< [rows, F] kept while training
     T *d_gate = nullptr, *d_up = nullptr, *d_hidden = nullptr;
+    typename wide::template cache<T> gate_map{}, up_map{};
+    typename narrow::template cache<T> down_map{};
     int site = 0;
   };
   template <class T>
@@ -7893,8 +8737,6 @@ struct gated_layer {
     cache<T> c;
     const index n = e.rows() * F;
     c.site = m.sites++;
-    m.product(e.rows(), D, F, e);
-    m.product(e.rows(), F, D, e);
     c.gate = m.keep.take<T>(n);
     if (e.training) c.up = m.keep.take<T>(n);
     c.hidden = m.keep.take<T>(n);
@@ -7904,6 +8746,9 @@ struct gated_layer {
       c.d_up = m.scratch.take<T>(n);
       c.d_hidden = m.scratch.take<T>(n);
     }
+    c.gate_map = wide::template plan<T>(m, e);
+    c.up_map = wide::template plan<T>(m, e);
+    c.down_map = narrow::template plan<T>(m, e);
     m.scratch.release(mark);
     return c;
   }
@@ -7912,35 +8757,39 @@ struct gated_layer {
   static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
-    without_cache::cache<T> none;
     const view<T, F> hidden(c.hidden, rows);
-    auto up = wide::template product<T, S>(p.up, c.up ? c.up : c.hidden);
-    if (c.up == nullptr) {
-      up.finish = ops::gates<A, T>;
-      up.gate = c.gate;
+    T* const upward = c.up ? c.up : c.hidden;
+    if constexpr (Maps.plain()) {
+      auto up = wide::template product<T, S>(p.up, upward);
+      if (c.up == nullptr) {
+        up.finish = ops::gates<A, T>;
+        up.gate = c.gate;
+      }
+      ops::products<T, S, 2>(ctx.on, rows, D, x.data(),
+                             {wide::template product<T, S>(p.gate, c.gate), up});
+    } else {
+      wide::template forward<T, S>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
+      wide::template forward<T, S>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
-    ops::products<T, S, 2>(ctx.on, rows, D, x.data(),
-                           {wide::template product<T, S>(p.gate, c.gate), up});
-    if (c.up) ops::gated<A>(ctx.on, hidden.size(), c.gate, c.up, c.hidden);
+    if (c.up || !Maps.plain()) ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
-    narrow::template forward<T, S>(p.down, hidden, y, none, ctx, residual);
+    narrow::template forward<T, S>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
                        context<T>& ctx) {
     const index rows = x.rows();
-    without_cache::cache<T> none;
     const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows),
         d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
-    narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, none, ctx);
+    narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
-    wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, none, ctx);
-    wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, none, ctx);
+    wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
+    wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
   }
-  static constexpr index flops(const extents& e) { return 3 * 2 * e.rows() * D * F; }
+  static constexpr index flops(const extents& e) { return 2 * wide::flops(e) + narrow::flops(e); }
 };
 
 /// Feed-forward policies.
@@ -7955,9 +8804,9 @@ struct policy {
 /// wo(Drop(f(wi x))): the usual feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU).
 template <activation_kind A>
 struct standard : policy {
-  template <index D, index F, bool Bias>
-  using layer =
-      chain<named<"wi", activated_linear<D, F, A, Bias, true>>, named<"wo", linear<F, D, Bias>>>;
+  template <index D, index F, bool Bias, map_kind Maps = map_kind{}>
+  using layer = chain<named<"wi", activated_linear<D, F, A, Bias, true, Maps>>,
+                      named<"wo", linear_map<F, D, Bias, Maps>>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -7966,8 +8815,8 @@ using gelu_tanh = standard<activation_kind::gelu_tanh>;  ///< GPT-2
 /// down(Drop(f(gate x) * up x)).
 template <activation_kind A>
 struct gated : policy {
-  template <index D, index F, bool Bias>
-  using layer = gated_layer<D, F, A, Bias>;
+  template <index D, index F, bool Bias, map_kind Maps = map_kind{}>
+  using layer = gated_layer<D, F, A, Bias, Maps>;
 };
 using gated_gelu = gated<activation_kind::gelu_tanh>;  ///< T5 v1.1
 using swiglu = gated<activation_kind::silu>;           ///< Llama, STLM
@@ -7979,14 +8828,24 @@ struct skip : policy {
 
 /// 1W: one linear map W[D, D], no nonlinearity.
 struct linear : policy {
-  template <index D, index, bool Bias>
-  using layer = chain<named<"w", linnet::linear<D, D, Bias>>>;
+  template <index D, index, bool Bias, map_kind Maps = map_kind{}>
+  using layer = chain<named<"w", linear_map<D, D, Bias, Maps>>>;
 };
 
 /// 1W + ReLU: ReLU(W x), W[D, D].
 struct linear_relu : policy {
-  template <index D, index, bool Bias>
-  using layer = chain<named<"w", activated_linear<D, D, activation_kind::relu, Bias, false>>>;
+  template <index D, index, bool Bias, map_kind Maps = map_kind{}>
+  using layer = chain<named<"w", activated_linear<D, D, activation_kind::relu, Bias, false, Maps>>>;
+};
+
+/// `Of`, a standard or gated feed-forward, with every matrix factored through `Rank`: U (V x), of
+/// fewer numbers where Rank is less than D F / (D + F) (zoo C5). factorise() makes its weights from
+/// those of `Of`.
+template <index Rank, class Of = swiglu>
+struct low_rank : policy {
+  using dense = Of;  ///< what it factors
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template layer<D, F, Bias, map_kind{.rank = Rank}>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which
@@ -8014,6 +8873,507 @@ struct reparam : policy {
 };
 
 }  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
+/// Mixture of depths: blocks that only some tokens go through (Raposo et al. 2024,
+/// arXiv:2404.02258; zoo C6).
+
+/// @file
+/// A stack of two types of layers that take turns.
+
+LINNET_NAMESPACE_BEGIN
+
+/// `N` layers after each other like those of a repeat, every `Every`-th of which is an `Other`: of
+/// Every = 2 the second, the fourth, and so on. All are numbered by their place in the stack.
+template <class Layer, class Other, index N, index Every>
+struct alternate {
+  static_assert(Layer::in == Layer::out && Other::in == Layer::in && Other::out == Layer::in,
+                "linnet::alternate: the layers must keep the width of the stream");
+  static_assert(Every >= 1 && Every <= N,
+                "linnet::alternate: none of the layers would be the other one");
+  static constexpr index in = Layer::in, out = Layer::in;
+  static constexpr auto count = static_cast<std::size_t>(N),
+                        other_count = static_cast<std::size_t>(N / Every);
+
+  template <class Form>
+  struct params {
+    std::array<typename Layer::template params<Form>, count - other_count> layers{};
+    std::array<typename Other::template params<Form>, other_count> others{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    for (std::size_t l = 0; l < count; ++l)
+      take(
+          l,
+          [&](auto layer, auto&... item) {
+            decltype(layer)::type::visit(f, at.element(static_cast<index>(l), N), item...);
+          },
+          p...);
+  }
+
+  template <class T>
+  struct cache {
+    std::array<typename Layer::template cache<T>, count - other_count> layers{};
+    std::array<typename Other::template cache<T>, other_count> others{};
+    linnet::detail::layer_stream<T, in, count> stream{};
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    const index mark = m.scratch.mark();
+    c.stream.plan(m, e);
+    for (std::size_t l = 0; l < count; ++l) {
+      const index kept = m.keep.mark();
+      take(
+          l, [&](auto layer, auto& item) { item = decltype(layer)::type::template plan<T>(m, e); },
+          c);
+      if (!e.training) m.keep.release(kept);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    c.stream.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      take(
+          l,
+          [&](auto layer, const auto& item, auto& buffers) {
+            decltype(layer)::type::template forward<T, S>(item, u, v, buffers, ctx);
+          },
+          p, c);
+    });
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    c.stream.backward(
+        x, dy, dx, ctx, 0, N,
+        [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+          take(
+              l,
+              [&](auto layer, const auto& item, auto& gradient, auto& buffers) {
+                decltype(layer)::type::template backward<T, S>(item, gradient, u, dv, du, buffers,
+                                                               ctx);
+              },
+              p, dp, c);
+        });
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    for (auto& item : c.layers) linnet::copy_state<Layer, T>(item, from, to, part);
+    for (auto& item : c.others) linnet::copy_state<Other, T>(item, from, to, part);
+  }
+
+  static constexpr index flops(const extents& e) {
+    return (N - N / Every) * Layer::flops(e) + N / Every * Other::flops(e);
+  }
+
+ private:
+  /// f(type, items...) with the type of layer `l` and what each of `p` has for it.
+  template <class F, class... P>
+  static constexpr void take(std::size_t l, F&& f, P&... p) {
+    constexpr auto every = static_cast<std::size_t>(Every);
+    if (l % every == every - 1)
+      f(std::type_identity<Other>{}, p.others[l / every]...);
+    else
+      f(std::type_identity<Layer>{}, p.layers[l - l / every]...);
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// The sigmoid gate of RWKV, "receptance": z = sigmoid(r) y.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// 1 / (1 + e^-x) without overflow.
+template <class T>
+T sigmoid(T x) {
+  const T e = std::exp(-std::abs(x));
+  return (x < T(0) ? e : T(1)) / (T(1) + e);
+}
+
+/// z[n] = sigmoid(r[n]) y[n]; r becomes its sigmoid, which gate_backward() takes. z may be y.
+template <class T>
+void gate(const ops::machine& on, index n, T* r, const T* y, T* z) {
+  ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+    for (index i = at; i < at + count; ++i) {
+      r[i] = sigmoid(r[i]);
+      z[i] = r[i] * y[i];
+    }
+  });
+}
+/// dr[n], dy[n] = the derivatives of gate() (overwritten); dy may be dz.
+template <class T>
+void gate_backward(const ops::machine& on, index n, const T* sigmoid_r, const T* y, const T* dz,
+                   T* dr, T* dy) {
+  ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+    for (index i = at; i < at + count; ++i) {
+      const T s = sigmoid_r[i], d = dz[i];
+      dr[i] = d * y[i] * s * (T(1) - s);
+      dy[i] = d * s;
+    }
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace depths {
+
+/// What tells, without a look at later tokens, whether a token goes through a routed block.
+enum class decision {
+  router,    ///< the sign of the router's own number, trained for it beside its main task
+  predictor  ///< a small network beside it, whose training changes nothing else
+};
+
+}  // namespace depths
+
+namespace detail {
+
+/// A block that some tokens go through: those with the largest r_i = w.x_i while training, those
+/// that enter by themselves otherwise. x_i + r_i f(x~)_i for them, where f is the block without
+/// its residual and x~ the chosen tokens alone, in order and with the positions that they have in
+/// the text; the others stay as they are, to the bit.
+///
+/// Rotary is the width of the rotary angles that the block reads, 0 for none. The auxiliary loss
+/// Weight * sum_i BCE(sigmoid(r_i), chosen_i), of the predictor's s_i in place of r_i where there
+/// is one, is part of backward alone.
+template <class Block, real Capacity, depths::decision By, real Weight, index Rotary>
+struct routed_block {
+  static constexpr index in = Block::in, out = Block::in;
+  static constexpr bool predicts = By == depths::decision::predictor;
+  /// Hidden width of the predictor.
+  static constexpr index hidden = in < 4 ? 1 : in / 4;
+  using predictor_layer = chain<named<"wi", linear<in, hidden, true>>,
+                                named<"act", activation_layer<hidden, activation_kind::silu>>,
+                                named<"wo", linear<hidden, 1, true>>>;
+
+  /// How many of `tokens` tokens are chosen in training: the share, rounded up.
+  static constexpr index share(index tokens) {
+    // A product such as 0.07 * 100 may come out a little above the whole number that it is.
+    const double exact = Capacity.value * static_cast<double>(tokens) - 1e-9;
+    const auto whole = static_cast<index>(exact);
+    const index count = whole + (exact > static_cast<double>(whole));
+    return (std::min)(tokens, (std::max)(count, index{1}));
+  }
+
+  template <class Form>
+  struct params {
+    typename Block::template params<Form> block{};
+    typename Form::vector router{};  ///< w [in]; always in full, as a rounded one chooses others
+    [[no_unique_address]] std::conditional_t<
+        predicts, typename predictor_layer::template params<Form>, std::nullptr_t>
+        predictor{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    Block::visit(f, at, p.block...);
+    f(at / "router" / "weight",
+      tensor_info{1, in, role::position, 1 / root(static_cast<double>(in))}, p.router...);
+    if constexpr (predicts) predictor_layer::visit(f, at / "predictor", p.predictor...);
+  }
+
+  template <class T>
+  struct cache {
+    typename Block::template cache<T> block{};
+    [[no_unique_address]] std::conditional_t<predicts, typename predictor_layer::template cache<T>,
+                                             std::nullptr_t>
+        predictor{};
+    T* r = nullptr;                        ///< [rows] of the router
+    T* s = nullptr;                        ///< [rows] of the predictor
+    T *x = nullptr, *f = nullptr;          ///< [batch, most, in] the chosen tokens, and f of them
+    T *d_x = nullptr, *d_y = nullptr;      ///< while training: their gradient, that of the block
+    T *slope = nullptr, *guess = nullptr;  ///< [rows] the gradients of r and s
+    T* unused = nullptr;  ///< [rows, in] what the predictor would do to its input; never read
+    T* angles = nullptr;  ///< [batch, most, Rotary]
+    std::int32_t* chosen = nullptr;  ///< [batch, most] tokens of this call
+    index* counts = nullptr;         ///< [batch] how many
+    index* past = nullptr;           ///< [batch] chosen ones before this call
+    std::int32_t* before = nullptr;  ///< [batch, capacity + 1] of a session: chosen among so many
+    std::int32_t* order = nullptr;   ///< [length] per thread
+    index most = 0, capacity = 0, length = 0;
+    bool training = false;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    c.training = e.training;
+    c.length = e.length;
+    c.capacity = e.capacity;
+    c.most = e.training ? share(e.length) : e.length;
+    const index chosen = e.batch * c.most, mark = m.scratch.mark();
+    c.r = m.keep.take<T>(e.rows());
+    if (predicts) c.s = m.keep.take<T>(e.rows());
+    c.x = m.keep.take<T>(chosen * in);
+    c.f = m.keep.take<T>(chosen * in);
+    if (Rotary > 0) c.angles = m.keep.take<T>(chosen * Rotary);
+    c.chosen = m.keep.take<std::int32_t>(chosen);
+    c.counts = m.keep.take<index>(e.batch);
+    if (e.capacity > 0) {
+      c.past = m.keep.take<index>(e.batch);
+      c.before = m.state.take<std::int32_t>(e.batch * (e.capacity + 1));
+    }
+    if (e.training) {
+      c.order = m.scratch.take<std::int32_t>(e.length * e.threads);
+      c.slope = m.scratch.take<T>(e.rows());
+      c.d_x = m.scratch.take<T>(chosen * in);
+      c.d_y = m.scratch.take<T>(chosen * in);
+      if (predicts) c.guess = m.scratch.take<T>(e.rows());
+      if (predicts) c.unused = m.scratch.take<T>(e.rows() * in);
+    }
+    if constexpr (predicts) c.predictor = predictor_layer::template plan<T>(m, e);
+    extents some = e;
+    some.length = c.most;
+    some.blocks = 0;
+    c.block = Block::template plan<T>(m, some);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    ctx.on.threads.each(x.rows(), [&](index row) { c.r[row] = dot(ctx, x.row(row), p.router); });
+    if constexpr (predicts)
+      predictor_layer::template forward<T, S>(p.predictor, x, {c.s, x.rows()}, c.predictor, ctx);
+    ctx.on.threads.each(ctx.batch, [&](index b) {
+      if (c.training)
+        choose_best(b, c, ctx);
+      else
+        choose_by_themselves(b, c, ctx);
+    });
+    context<T> inner = among_chosen(c, ctx);  // before the barrier, as the next layer may follow
+    const index rows = inner.rows();
+    ops::copy(ctx.on, x.size(), x.data(), y.data());
+    if (rows == 0) return;
+    ctx.on.threads.each(rows, [&](index i) {
+      const index row = row_of(i, c, inner, ctx);
+      T *const to = c.x + i * in, *const angles = c.angles + i * Rotary;
+      if (row < 0) {
+        std::fill_n(to, in, T(0));
+        std::fill_n(angles, Rotary, T(0));
+      } else {
+        std::copy_n(x.row(row), in, to);
+        if constexpr (Rotary > 0) std::copy_n(ctx.rope_of(row, Rotary), Rotary, angles);
+      }
+    });
+    Block::template forward<T, S>(p.block, {c.x, rows}, {c.f, rows}, c.block, inner);
+    ctx.on.threads.each(rows, [&](index i) {
+      const index row = row_of(i, c, inner, ctx);
+      if (row < 0) return;
+      T* const f = c.f + i * in;
+      for (index j = 0; j < in; ++j) {
+        f[j] -= x(row, j);
+        y(row, j) = x(row, j) + c.r[row] * f[j];
+      }
+    });
+  }
+
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    constexpr T weight = static_cast<T>(Weight.value);
+    context<T> inner = among_chosen(c, ctx);
+    const index rows = inner.rows();
+    ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
+    ctx.on.threads.each(x.rows(), [&](index row) {
+      const bool valid = row % ctx.length < ctx.length_of(row / ctx.length);
+      c.slope[row] = valid && !predicts ? weight * sigmoid(c.r[row]) : T(0);
+      if constexpr (predicts) c.guess[row] = valid ? weight * sigmoid(c.s[row]) : T(0);
+    });
+    ctx.on.threads.each(rows, [&](index i) {
+      const index row = row_of(i, c, inner, ctx);
+      T *const d_x = c.d_x + i * in, *const d_y = c.d_y + i * in;
+      if (row < 0) {
+        std::fill_n(d_x, in, T(0));
+        std::fill_n(d_y, in, T(0));
+        return;
+      }
+      (predicts ? c.guess : c.slope)[row] -= weight;
+      c.slope[row] += dot(ctx, dy.row(row), c.f + i * in);
+      for (index j = 0; j < in; ++j) {
+        d_y[j] = c.r[row] * dy(row, j);
+        d_x[j] = -d_y[j];  // the residual that the block adds, and f does not have
+      }
+    });
+    if (rows > 0) {
+      Block::template backward<T, S>(p.block, dp.block, {c.x, rows}, {c.d_y, rows}, {c.d_x, rows},
+                                     c.block, inner);
+      ctx.on.threads.each(rows, [&](index i) {
+        const index row = row_of(i, c, inner, ctx);
+        for (index j = 0; row >= 0 && j < in; ++j) dx(row, j) += c.d_x[i * in + j];
+      });
+    }
+    const auto [first, last] = ctx.on.threads.share(in);
+    for (index row = 0; row < x.rows(); ++row)
+      for (index j = first; j < last; ++j) dp.router[j] += c.slope[row] * x(row, j);
+    ctx.on.threads.each(x.rows(), [&](index row) {
+      for (index j = 0; j < in; ++j) dx(row, j) += c.slope[row] * p.router[j];
+    });
+    // The gradient stops at the predictor's input.
+    if constexpr (predicts)
+      predictor_layer::template backward<T, S>(p.predictor, dp.predictor, x, {c.guess, x.rows()},
+                                               {c.unused, x.rows()}, c.predictor, ctx);
+  }
+
+  /// Which tokens were chosen, and what the block kept of them. A token fed in other parts may have
+  /// been rounded to the other side, so that what both read may begin to differ earlier.
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    const std::int32_t* const source = c.before + from * (c.capacity + 1);
+    std::int32_t* const target = c.before + to * (c.capacity + 1);
+    index first = 0;
+    while (first < part.first && source[first + 1] == target[first + 1]) ++first;
+    std::copy(source + first, source + part.tokens + 1, target + first);
+    state_part chosen = part;
+    chosen.first = source[first];
+    chosen.tokens = source[part.tokens];
+    linnet::copy_state<Block, T>(c.block, from, to, chosen);
+  }
+
+  /// Of a call in training; what enters by itself is expected to be as many.
+  static constexpr index flops(const extents& e) {
+    extents some = e;
+    some.length = share(e.length);
+    return Block::flops(some) + 2 * e.rows() * in + (predicts ? predictor_layer::flops(e) : 0);
+  }
+
+ private:
+  template <class T>
+  static T dot(const context<T>& ctx, const T* a, const T* b) {
+    T sum{};
+    simd::dispatch(ctx.on.level, [&](auto k) { sum = decltype(k)::template dot<T>(in, a, b); });
+    return sum;
+  }
+  /// The tokens of sequence `b` with the largest r, the earlier of equals, in order.
+  template <class T>
+  static void choose_best(index b, cache<T>& c, const context<T>& ctx) {
+    const index valid = ctx.length_of(b), count = share(valid);
+    c.counts[b] = count;
+    if (count == 0) return;
+    std::int32_t* const order = c.order + ctx.on.threads.rank() * c.length;
+    // What is not finite comes last, as no order holds it.
+    const auto key = [&](std::int32_t t) {
+      const T r = c.r[b * ctx.length + t];
+      return is_finite(r) ? r : std::numeric_limits<T>::lowest();
+    };
+    for (index t = 0; t < valid; ++t) order[t] = static_cast<std::int32_t>(t);
+    std::nth_element(order, order + count - 1, order + valid, [&](std::int32_t i, std::int32_t j) {
+      return key(i) != key(j) ? key(i) > key(j) : i < j;
+    });
+    std::sort(order, order + count);
+    std::copy_n(order, count, c.chosen + b * c.most);
+  }
+  /// The tokens of sequence `b` that enter by themselves.
+  template <class T>
+  static void choose_by_themselves(index b, cache<T>& c, const context<T>& ctx) {
+    std::int32_t* const before = ctx.past ? c.before + b * (c.capacity + 1) + ctx.past[b] : nullptr;
+    const T* const say = (predicts ? c.s : c.r) + b * ctx.length;
+    index count = 0;
+    for (index t = 0; t < ctx.length_of(b); ++t) {
+      if (say[t] > T(0)) c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
+      if (before) before[t + 1] = before[0] + static_cast<std::int32_t>(count);
+    }
+    c.counts[b] = count;
+    if (before) c.past[b] = before[0];
+  }
+  /// The call of the block on the chosen tokens, [batch, most of a sequence].
+  template <class T>
+  static context<T> among_chosen(const cache<T>& c, const context<T>& ctx) {
+    context<T> inner = ctx;
+    inner.length = *std::max_element(c.counts, c.counts + ctx.batch);
+    inner.lengths = c.counts;
+    inner.past = ctx.past ? c.past : nullptr;
+    inner.tables = nullptr;
+    // Every row brings the angles of its own position.
+    inner.rope_positions = 0;
+    inner.rope_beyond = c.angles;
+    return inner;
+  }
+  /// The row of x that row `i` of the inner call is, or -1 for padding.
+  template <class T>
+  static index row_of(index i, const cache<T>& c, const context<T>& inner, const context<T>& ctx) {
+    const index b = i / inner.length, j = i % inner.length;
+    return j < c.counts[b] ? b * ctx.length + c.chosen[b * c.most + j] : -1;
+  }
+};
+
+}  // namespace detail
+
+/// Which blocks a token goes through.
+namespace depths {
+
+/// Base of the policies of depth.
+struct policy {
+  static constexpr bool routes = false;  ///< some tokens pass some blocks by
+};
+
+/// Every token goes through every block.
+struct all : policy {
+  template <class Stack, class Block, index Layers, index Rotary>
+  using stack = typename Stack::type;
+};
+
+/// Mixture of depths (Raposo et al. 2024, arXiv:2404.02258; zoo C6). In every `Every`-th block
+/// (the second, the fourth, and so on), a router r_i = w.x_i, without bias and not squashed,
+/// chooses the ceil(Capacity T) tokens of a sequence of T with the largest r_i, the earlier of
+/// equals. They alone meet in the block: queries, keys and values are theirs, with the positions
+/// that they have in the text. x_i becomes x_i + r_i f(x~)_i for them, f without its residual; the
+/// others pass by unchanged. r_i is how the gradient reaches the router; the choice is a constant.
+/// The published best is the default: every other block, one token in eight.
+///
+/// Which tokens are the best of a sequence depends on later ones, which nobody knows while a text
+/// is written. Training looks ahead, all else does not: in a session or an evaluator a token enters
+/// a block if `By` says so, which is a function of the token and those before it, and there may be
+/// any number of them. So an evaluator scores what a session would write; only
+/// trainer::evaluate() looks ahead as training does. By says so if r_i > 0, that is sigmoid(r_i) >
+/// 1/2, for which training adds to the loss Weight times the binary cross-entropy of sigmoid(r_i)
+/// with what was chosen, summed over tokens and routed blocks; its gradient goes through the router
+/// and on into x. Or By is a predictor, two linear maps with a SiLU between them, of hidden width
+/// d_model / 4, trained by the same cross-entropy on x as it is: then its gradient goes no further
+/// and the language model learns as if it were not there (but for clipping, which sees its
+/// gradient too). Losses that trainers and evaluators report are those of the language model alone;
+/// so check_model_gradients() wants a Weight of 0.
+///
+/// In a decoder's batch every token counts, those without a label too. A routed block keeps keys
+/// and values of its chosen tokens alone, so what a sequence has differs from block to block;
+/// memory is planned for the case that all of them enter. Taking tokens back and forks work; paged
+/// caches do not. The policy asks for attention that works on any subset of the tokens: full.
+template <real Capacity = 0.125, index Every = 2, decision By = decision::router,
+          real Weight = 0.01>
+struct mixture : policy {
+  static_assert(Capacity.value > 0 && Capacity.value <= 1,
+                "linnet::depths::mixture: the capacity is a share of the tokens, above 0 and at "
+                "most 1");
+  static_assert(Every >= 1, "linnet::depths::mixture: every how many blocks one is routed");
+  static_assert(Weight.value >= 0, "linnet::depths::mixture: the weight of a loss is not negative");
+  static constexpr bool routes = true;
+  template <class Stack, class Block, index Layers, index Rotary>
+  using stack = alternate<Block, linnet::detail::routed_block<Block, Capacity, By, Weight, Rotary>,
+                          Layers, Every>;
+  /// What files call it; the weight of the auxiliary loss changes nothing that weights compute.
+  static std::string name() {
+    char digits[32];
+    return "mixture<" +
+           std::string(digits, std::to_chars(digits, digits + sizeof digits, Capacity.value).ptr) +
+           ", " + std::to_string(Every) +
+           (By == decision::predictor ? ", predictor>" : ", router>");
+  }
+};
+
+}  // namespace depths
 
 LINNET_NAMESPACE_END
 /// @file
@@ -8194,6 +9554,122 @@ template <class Policy>
 struct decoder_stack {};
 
 LINNET_NAMESPACE_END
+/// @file
+/// Which parameters the blocks of a stack have in common (zoo C4).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Sharing policies: which tensors of a block are the same in every block of the stack. A shared
+/// tensor exists, counts and is visited once; its gradient is the sum over the blocks. A policy of
+/// your own derives from share::policy and says `shares(path)` of the places of a block's tensors,
+/// such as ...attention.q.weight. Key-value caches are each block's own always.
+namespace share {
+
+/// Base of the sharing policies: nothing is shared.
+struct policy {
+  static constexpr index repeats = 1;  ///< times that a block runs in a row
+  static constexpr map_kind maps{};    ///< how the linear maps of the blocks are made
+  /// Whether the tensor at a place of the block is the same in all blocks.
+  static constexpr bool shares(const path&) { return false; }
+  /// What files call it.
+  static std::string name() { return "custom"; }
+};
+
+/// Every block has parameters of its own.
+struct none : policy {
+  static std::string name() { return "none"; }
+};
+
+/// One feed-forward for all blocks, which keep their attention and both norms (MobiLlama,
+/// Thawakar et al. 2024, arXiv:2402.16840).
+struct ffn : policy {
+  static std::string name() { return "ffn"; }
+  static constexpr bool shares(const path& at) {
+    const path* below = nullptr;
+    for (const path* p = &at; p; below = p, p = p->parent)
+      if (p->name == "ffn") return !below || below->name != "norm";
+    return false;
+  }
+};
+
+/// One block for all layers, norms included (ALBERT, Lan et al. 2019, arXiv:1909.11942).
+struct all : policy {
+  static std::string name() { return "all"; }
+  static constexpr bool shares(const path&) { return true; }
+};
+
+/// Each block runs `Times` times in a row before the next (MobileLLM-LS, Liu et al. 2024,
+/// arXiv:2402.14905). `layers` of the shape counts runs.
+template <index Times>
+struct repeat : policy {
+  static_assert(Times > 0, "linnet::share::repeat: a block runs at least once");
+  static constexpr index repeats = Times;
+  static std::string name() { return "repeat " + std::to_string(Times); }
+};
+
+/// One block for all layers, and in each layer a low-rank delta for every matrix:
+/// W + Alpha / Rank B A, and norms of its own (zoo C4e). unshare() adds the deltas up.
+template <index Rank, index Alpha = Rank>
+struct lora : policy {
+  static constexpr map_kind maps{.rank = Rank, .delta = true, .alpha = Alpha};
+  static std::string name() {
+    return "lora " + std::to_string(Rank) + " alpha " + std::to_string(Alpha);
+  }
+  static constexpr bool shares(const path& at) {
+    for (const path* p = &at; p; p = p->parent)
+      if (p->name == "norm" || p->name == "lora_a" || p->name == "lora_b") return false;
+    return true;
+  }
+};
+
+}  // namespace share
+
+namespace detail {
+
+/// The parameters of `N` layers of which some are shared: see share::policy. What a layer reads is
+/// put together for each call, a copy of a few pointers, so that every tensor has one place.
+template <class Layer, index N, class Share>
+struct shared_parameters {
+  static_assert(N % Share::repeats == 0,
+                "linnet::share::repeat<n>: the number of layers must be a multiple of n");
+  static constexpr auto times = static_cast<std::size_t>(Share::repeats);
+  static constexpr std::size_t count = static_cast<std::size_t>(N) / times;
+
+  template <class Form>
+  struct params {
+    /// What a layer has for itself; the places of shared tensors are empty.
+    std::array<typename Layer::template params<Form>, count> items{};
+    /// What all layers share; the places of their own tensors are empty.
+    typename Layer::template params<Form> shared{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    const auto only = [&f](bool shared) {
+      return [&f, shared](const path& where, const tensor_info& info, auto&... leaf) {
+        if (Share::shares(where) == shared) f(where, info, leaf...);
+      };
+    };
+    for (std::size_t l = 0; l < count; ++l)
+      Layer::visit(only(false), at.element(static_cast<index>(l), static_cast<index>(count)),
+                   p.items[l]...);
+    Layer::visit(only(true), at / "shared", p.shared...);
+  }
+  /// Those of layer `l`.
+  template <class P>
+  static auto of(P& p, std::size_t l) {
+    auto layer = p.items[l / times];
+    Layer::visit(
+        [](const path& where, const tensor_info&, auto& to, const auto& from) {
+          if (Share::shares(where)) to = from;
+        },
+        path{}, layer, p.shared);
+    return layer;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -8256,7 +9732,8 @@ inline constexpr bool known_policy =
     std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
     std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
     std::is_base_of_v<storage::policy, P> || std::is_base_of_v<activation::policy, P> ||
-    std::is_base_of_v<kv::policy, P>;
+    std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
+    std::is_base_of_v<share::policy, P> || std::is_base_of_v<embedding::policy, P>;
 
 /// Words for a wrong list; true when it is right.
 template <class... Ps>
@@ -8271,24 +9748,42 @@ constexpr bool policies_fit() {
   static_assert(times<bias::policy, Ps...> <= 1, "linnet: two bias:: policies; give one");
   static_assert(times<storage::policy, Ps...> <= 1, "linnet: two storage types; give one");
   static_assert(times<kv::policy, Ps...> <= 1, "linnet: two kv:: policies; give one");
+  static_assert(times<depths::policy, Ps...> <= 1, "linnet: two depths:: policies; give one");
+  static_assert(times<share::policy, Ps...> <= 1, "linnet: two share:: policies; give one");
+  static_assert(times<embedding::policy, Ps...> <= 1, "linnet: two embedding:: policies; give one");
   static_assert(times<activation::policy, Ps...> <= 1,
                 "linnet: two activation:: policies; give one");
   return true;
 }
 
+/// The layer of a feed-forward policy whose linear maps are of a kind.
+template <class Ffn, index D, index F, bool Bias, map_kind Maps>
+struct ffn_layer {
+  static_assert(
+      requires { typename Ffn::template layer<D, F, Bias, Maps>; },
+      "linnet::share::lora: this feed-forward's maps take no delta; its template layer<D, "
+      "F, Bias> would need a fourth parameter map_kind, as those of the standard and gated "
+      "ones, ffn::linear and ffn::linear_relu have");
+  using type = typename Ffn::template layer<D, F, Bias, Maps>;
+};
+template <class Ffn, index D, index F, bool Bias, map_kind Maps>
+requires(Maps.plain()) struct ffn_layer<Ffn, D, F, Bias, Maps> {
+  using type = typename Ffn::template layer<D, F, Bias>;
+};
+
 /// The residual block of a stack: the attention branches, then the feed-forward unless skipped.
 template <class Norm, class Ffn, class... Branches>
 struct block_of {
-  template <index D, index F, bool Bias, real Eps>
+  template <index D, index F, bool Bias, real Eps, map_kind Maps = map_kind{}>
   struct make {
-    using feed_forward =
-        residual<typename Norm::template layer<D, Eps>, typename Ffn::template layer<D, F, Bias>>;
+    using feed_forward = residual<typename Norm::template layer<D, Eps>,
+                                  typename ffn_layer<Ffn, D, F, Bias, Maps>::type>;
     using type = chain<Branches..., named<"ffn", feed_forward>>;
   };
 };
 template <class Norm, class Ffn, class... Branches>
 requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
-  template <index D, index F, bool Bias, real Eps>
+  template <index D, index F, bool Bias, real Eps, map_kind Maps = map_kind{}>
   struct make {
     using type = chain<Branches...>;
   };
@@ -8297,17 +9792,25 @@ requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
 /// `N` blocks, of which the first is a `First` if it differs; `Rest` holds the type of the others.
 /// The buffers of a first one that differs last as long as those of the others, which may read
 /// them.
-template <class First, class Rest, index N, bool Differs>
+template <class First, class Rest, index N, bool Differs, class Share = share::none>
 struct stack_of {
+  static_assert(!Differs,
+                "linnet: share:: policies need blocks of one type; the first block of this kind of "
+                "attention differs from the others");
+  using block = typename Rest::type;
+  using type = repeat<block, N, 0, N, shared_parameters<block, N, Share>>;
+};
+template <class First, class Rest, index N>
+struct stack_of<First, Rest, N, false, share::none> {
   using type = repeat<typename Rest::type, N>;
 };
 template <class First, class Rest, index N>
-struct stack_of<First, Rest, N, true> {
+struct stack_of<First, Rest, N, true, share::none> {
   using type =
       chain<named<"", repeat<First, 1, 0, N>>, named<"", repeat<typename Rest::type, N - 1, 1, N>>>;
 };
 template <class First, class Rest>
-struct stack_of<First, Rest, 1, true> {
+struct stack_of<First, Rest, 1, true, share::none> {
   using type = repeat<First, 1>;
 };
 
@@ -8321,8 +9824,10 @@ LINNET_NAMESPACE_BEGIN
 
 /// The families of models, for code that treats them differently.
 enum class model_family {
-  t5,      ///< encoder-decoder
-  decoder  ///< decoder only
+  t5,           ///< encoder-decoder
+  decoder,      ///< decoder only
+  byte_pooled,  ///< decoder only, between bytes that are pooled to tokens
+  next_thought  ///< an encoder to one vector, and a decoder behind it
 };
 
 /// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
@@ -8682,6 +10187,7 @@ struct head_call {
   T* d_table = nullptr;  ///< gradient of the table, added to
   T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
   double z_loss = 0;     ///< weight of the squared logsumexp
+  double weight = 1;     ///< of this loss in the gradients
 };
 
 /// logits[rows, vocabulary] of rows [first, first + rows) of a call.
@@ -8703,7 +10209,8 @@ struct label_loss {
   }
 };
 
-/// Summed loss of all rows by a criterion and, where asked for, the gradients of that sum.
+/// Summed loss of all rows by a criterion and, where asked for, the gradients of that sum times
+/// h.weight.
 template <class T, class S, class Criterion = label_loss>
 loss_sum head_loss(const machine& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
   const index step = head_rows(h.vocabulary);
@@ -8715,7 +10222,7 @@ loss_sum head_loss(const machine& on, const head_call<T, S>& h, const Criterion&
     if constexpr (trainable<S>)
       if (h.dy)
         matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
-                        h.dy + first * h.d, h.alpha);
+                        h.dy + first * h.d, h.alpha * static_cast<T>(h.weight));
   }
   loss_sum sum;
   for (index i = 0; i < h.rows; ++i) {
@@ -9193,6 +10700,12 @@ struct make_t5 {
       "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
   static_assert((!std::is_base_of_v<bias::all, Ps> && ...),
                 "linnet::t5: T5 has no biases; bias::all is for decoder<>");
+  static_assert((!std::is_base_of_v<depths::policy, Ps> && ...),
+                "linnet::t5: every token goes through every block; depths:: policies are for "
+                "decoder<>");
+  static_assert(((!std::is_base_of_v<share::policy, Ps> &&
+                  !std::is_base_of_v<embedding::policy, Ps>)&&...),
+                "linnet::t5: share:: and embedding:: policies are for decoder<>");
   static_assert(policies_fit<Ps...>());
   using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
@@ -9291,114 +10804,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// T5's unsupervised objectives (Raffel et al. 2020; zoo A9) on token ids: masked runs of a text
 /// become sentinels in the source, and the target says what stood there.
-
-/// @file
-/// Errors as values: what went wrong, where, what was expected and what was found.
-
-#include <optional>
-#include <variant>
-
-LINNET_NAMESPACE_BEGIN
-
-/// The kind of a failure, for programs that branch on it.
-enum class errc {
-  io,             ///< a file could not be opened, read or written
-  malformed,      ///< bytes that do not follow the format
-  unsupported,    ///< well-formed, but a version or type linnet does not read
-  mismatch,       ///< valid, but it does not fit the compile-time model
-  missing,        ///< a tensor or field that the model needs is absent
-  out_of_memory,  ///< an allocation failed
-  invalid         ///< an argument outside its range
-};
-
-/// One failure: where it happened, what it concerns, what was expected and what was found.
-struct error {
-  errc code = errc::invalid;
-  std::string where;     ///< file or function
-  std::string what;      ///< tensor, field or argument
-  std::string expected;  ///< the value or rule that would have been right
-  std::string got;       ///< the value that was found
-
-  /// One line for people: `where: what: expected …, got …`.
-  std::string message() const {
-    std::string line = where;
-    if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
-    if (!expected.empty()) line += ": expected " + expected;
-    if (!got.empty()) line += (expected.empty() ? ": got " : ", got ") + got;
-    return line;
-  }
-};
-
-namespace detail {
-/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
-inline std::string printable(std::string_view text) {
-  std::string shown(text.substr(0, 60));
-  for (char& c : shown)
-    if (c < ' ' || c > '~') c = '?';
-  return text.size() > 60 ? shown + "..." : shown;
-}
-}  // namespace detail
-
-/// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
-/// value of a failed result is a programming error (an assertion).
-template <class T>
-class [[nodiscard]] result {
- public:
-  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-  result(linnet::error failure) : state_(std::in_place_index<1>, std::move(failure)) {}
-
-  /// Whether a value is there.
-  explicit operator bool() const { return state_.index() == 0; }
-  /// The value; asserts that there is one.
-  T& value() & { return *operator->(); }
-  /// @copydoc value()
-  const T& value() const& { return *operator->(); }
-  /// Moves the value out.
-  T value() && { return std::move(*operator->()); }
-  /// The value; asserts that there is one.
-  T& operator*() & { return *operator->(); }
-  /// @copydoc operator*()
-  const T& operator*() const& { return *operator->(); }
-  /// Moves the value out.
-  T operator*() && { return std::move(*operator->()); }
-  /// Access to the value's members.
-  T* operator->() {
-    T* const held = std::get_if<0>(&state_);
-    assert(held && "linnet::result: value() of a failed result; test it first");
-    return held;
-  }
-  /// @copydoc operator->()
-  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
-  /// The failure; only when there is no value.
-  const linnet::error& error() const {
-    const linnet::error* const failure = std::get_if<1>(&state_);
-    assert(failure && "linnet::result: error() of a successful result");
-    return *failure;
-  }
-
- private:
-  std::variant<T, linnet::error> state_;
-};
-
-/// Success without a value, or an error: the result of functions that only do something.
-template <>
-class [[nodiscard]] result<void> {
- public:
-  result() = default;
-  result(linnet::error failure) : failure_(std::move(failure)) {}
-  /// Whether it succeeded.
-  explicit operator bool() const { return !failure_; }
-  /// The failure; only when there is one.
-  const linnet::error& error() const {
-    assert(failure_ && "linnet::result: error() of a successful result");
-    return *failure_;
-  }
-
- private:
-  std::optional<linnet::error> failure_;
-};
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -9580,64 +10985,6 @@ inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const toke
     return wrong("the target behind the last run", t5_ids::end, std::to_string(target[from]));
   return text;
 }
-
-LINNET_NAMESPACE_END
-/// @file
-/// The order in which training sees its examples, as arithmetic: nothing is shuffled or kept, so
-/// one number says where a run stands, and a run resumes or splits exactly.
-
-LINNET_NAMESPACE_BEGIN
-
-/// A pseudo-random permutation of [0, size) without memory: a Feistel network of eight rounds with
-/// philox as its round function (Luby and Rackoff 1988), on the smallest power of four that holds
-/// the numbers; results outside are permuted again until they fall inside (cycle walking, fewer
-/// than four times on average).
-class permutation {
- public:
-  /// The permutation number `stream` of a seed.
-  constexpr permutation(std::uint64_t size, seed key, std::uint64_t stream)
-      : size_(size), key_(key.value), stream_(stream) {
-    while (half_ < 32 && (std::uint64_t{1} << 2 * half_) < size) ++half_;
-  }
-  /// Where `i` < size goes.
-  constexpr std::uint64_t operator()(std::uint64_t i) const {
-    assert(i < size_ && "linnet::permutation: a number outside of [0, size)");
-    do i = once(i);
-    while (i >= size_);
-    return i;
-  }
-
- private:
-  constexpr std::uint64_t once(std::uint64_t x) const {
-    const std::uint64_t mask = (std::uint64_t{1} << half_) - 1;
-    std::uint64_t left = x >> half_, right = x & mask;
-    for (std::uint64_t round = 0; round < 8; ++round) {
-      const std::uint64_t mixed = left ^ (philox(key_, stream_, round << 32 | right)[0] & mask);
-      left = right;
-      right = mixed;
-    }
-    return left << half_ | right;
-  }
-
-  std::uint64_t size_, key_, stream_;
-  int half_ = 1;  ///< bits of each half
-};
-
-/// The endless sequence of examples of a training run: epochs, each of which visits all of `size`
-/// items once, in an order of its own.
-class epochs {
- public:
-  constexpr epochs(index size, seed key)
-      : size_(static_cast<std::uint64_t>(size)), key_{key.value ^ stream_of("linnet::epochs")} {}
-  /// The item of example number `i`.
-  constexpr index operator()(std::uint64_t i) const {
-    return static_cast<index>(permutation(size_, key_, i / size_)(i % size_));
-  }
-
- private:
-  std::uint64_t size_;
-  seed key_;
-};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -9928,12 +11275,21 @@ class pair_stream {
   index epoch() const { return static_cast<index>(places_.size() / 2); }
   /// The pair that is example `i`.
   index pair(std::uint64_t i) const { return order_(i); }
+  /// Tokens of a pair, input and target, ends included: a measure of its difficulty.
+  index tokens(index pair) const {
+    return std::ssize(text(2 * pair)) + std::ssize(text(2 * pair + 1));
+  }
 
   /// Examples first, first + 1, … of the endless sequence. The rows are as long as the longest of
   /// the batch. Valid until the next call; allocates nothing.
   t5_batch batch(std::uint64_t first) {
+    return batch(first, [this](std::uint64_t i) { return pair(i); });
+  }
+  /// The same with pairs by a callable which(i), such as a curriculum.
+  template <class Which>
+  t5_batch batch(std::uint64_t first, Which&& which) {
     return fill(limits_.batch,
-                [&](index b) { return pair(first + static_cast<std::uint64_t>(b)); });
+                [&](index b) { return which(first + static_cast<std::uint64_t>(b)); });
   }
   /// Pairs first, first + 1, … as they were given, fewer at the end; for evaluation.
   t5_batch in_order(index first) {
@@ -10274,8 +11630,1413 @@ inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layo
 
 LINNET_NAMESPACE_END
 /// @file
+/// Pause tokens (Goyal et al. 2023, arXiv:2310.02226; zoo C8): one token more, which gives a model
+/// time to compute before it has to answer.
+///
+/// The pause is an id behind those of the text, so the model's shape has a vocabulary of one more.
+/// It is learned as an input alone, never as a target. To generate, put pauses behind the prompt,
+/// and let none be chosen:
+///
+///     prompt.insert(prompt.end(), 10, pause);
+///     ln::processed choose(ln::greedy{}, [](std::span<float> l) { l[pause] = -1e30f; });
+///     session.generate(prompt, choose, emit);
+///
+/// What the model says before the last pause is never looked at. As many pauses as in fine-tuning:
+/// a model that was tuned with them does badly without.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Pauses in the texts of pre-training.
+struct pausing {
+  token pause = 0;     ///< the id
+  double share = 0.1;  ///< pauses to put among `length` tokens, as a part of `length`; 0 to 1
+
+  /// Pauses to put among `length` tokens, halves away from zero.
+  constexpr index count(index length) const {
+    return static_cast<index>(share * static_cast<double>(length) + 0.5);
+  }
+};
+
+/// One row of pre-training, as a pure function of (key, number). text[length + 1] gets
+/// how.count(length) pauses, at places of which every choice is as likely, but none in front of the
+/// first token, and is cut to length + 1 tokens again: the first `length` are the inputs tokens
+/// [length], and the ones that follow each are labels[length], a pause among them `ignored`. A
+/// pause whose next token is one of the text does have a label. Allocates nothing. Returns how many
+/// tokens of the text are inputs, so that the next row may go on there; 0, and nothing done, if
+/// sizes do not fit or the share is not between 0 and 1.
+inline index insert_pauses(const pausing& how, std::span<const token> text, seed key,
+                           std::uint64_t number, std::span<token> tokens, std::span<token> labels) {
+  const index length = std::ssize(tokens);
+  if (length < 1 || length > (index{1} << 30) || std::ssize(labels) != length ||
+      std::ssize(text) != length + 1 || !(how.share >= 0 && how.share <= 1))
+    return 0;
+  random_stream random(key, number);
+  index left = how.count(length), read = 1;  // pauses to place, tokens of the text placed
+  for (index i = 0; i < length; ++i) {
+    // Of the places behind this one, `left` are pauses, any of them.
+    const auto places = static_cast<std::uint32_t>(length + 1 - read + left);
+    const bool pause = left > 0 && static_cast<index>(random.below(places)) < left;
+    const token next = pause ? how.pause : text[static_cast<std::size_t>(read)];
+    left -= pause;
+    read += !pause;
+    const auto here = static_cast<std::size_t>(i);
+    labels[here] = next == how.pause ? ignored : next;
+    if (i + 1 < length)
+      tokens[here + 1] = next;
+    else
+      read -= !pause;  // the last label is not an input
+  }
+  tokens[0] = text[0];
+  return read;
+}
+
+/// One row of fine-tuning: a prompt, `pauses` pauses and an answer, each token with the one that
+/// follows it as its label if that is of the answer, else `ignored`; what is left of the row is
+/// filled with pauses without a label. Allocates nothing. Returns how many inputs the example
+/// takes, one less than its tokens; 0, and nothing done, if prompt or answer is empty, or the row
+/// too short.
+inline index pause_before(std::span<const token> prompt, index pauses,
+                          std::span<const token> answer, token pause, std::span<token> tokens,
+                          std::span<token> labels) {
+  const index room = std::ssize(tokens), before = std::ssize(prompt) + pauses;
+  if (prompt.empty() || answer.empty() || pauses < 0 || pauses > room ||
+      before + std::ssize(answer) - 1 > room || std::ssize(labels) != room)
+    return 0;
+  std::copy(prompt.begin(), prompt.end(), tokens.begin());
+  std::fill(tokens.begin() + std::ssize(prompt), tokens.end(), pause);
+  std::copy(answer.begin(), answer.end() - 1, tokens.begin() + before);
+  std::fill(labels.begin(), labels.end(), ignored);
+  std::copy(answer.begin(), answer.end(), labels.begin() + before - 1);
+  return before + std::ssize(answer) - 1;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Next-token examples of decoders: windows of one or more texts.
+
+/// @file
+/// Several streams of examples as one: which of them each example comes from.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Weights of streams of these sizes, proportional to size^tau with a sum of 1: tau 1 takes each
+/// example equally often, 0 each stream; T5's mixing temperature is 1 / tau (zoo C10). An empty
+/// stream has weight 0.
+inline std::vector<double> mixing_weights(std::span<const index> sizes, double tau) {
+  std::vector<double> weights;
+  double sum = 0;
+  for (const index n : sizes) {
+    weights.push_back(n > 0 ? std::pow(static_cast<double>(n), tau) : 0);
+    sum += weights.back();
+  }
+  for (double& w : weights) w /= sum > 0 ? sum : 1;
+  return weights;
+}
+
+/// The stream of example i, drawn by weights, for every i: a pure function of (seed, i). Nothing is
+/// kept, so a cursor is one integer and a run resumes or splits exactly. The example has the number
+/// i in its stream, too: each stream goes through its epochs, and those of its examples that other
+/// streams take the place of are left out.
+class mixture {
+ public:
+  /// One stream alone.
+  mixture() : from_{1}, to_{1} {}
+  /// Streams with these weights, which need not have a sum of 1. Errors: errc::invalid for no
+  /// weights, one that is negative or not finite, or a sum of 0.
+  static result<mixture> open(std::span<const double> weights, seed key) {
+    return open(weights, weights, 0, 0, key);
+  }
+  /// Weights, each list scaled to a sum of 1, that are `weights` up to example `first`, then move
+  /// in straight lines to `later` at example `last`, and stay. Errors: as above; errc::invalid for
+  /// lists of different lengths.
+  static result<mixture> open(std::span<const double> weights, std::span<const double> later,
+                              std::uint64_t first, std::uint64_t last, seed key) {
+    const auto wrong = [](std::string what, std::string expected, std::string got) {
+      return error{errc::invalid, "mixture::open", std::move(what), std::move(expected),
+                   std::move(got)};
+    };
+    if (later.size() != weights.size())
+      return wrong("later weights", std::to_string(weights.size()), std::to_string(later.size()));
+    mixture made;
+    made.from_.assign(weights.begin(), weights.end());
+    made.to_.assign(later.begin(), later.end());
+    for (std::vector<double>* list : {&made.from_, &made.to_}) {
+      double sum = 0;
+      for (const double w : *list) {
+        if (!is_finite(w) || w < 0)
+          return wrong("weight", "a finite number, at least 0", std::to_string(w));
+        sum += w;
+      }
+      if (!is_finite(sum) || !(sum > 0))
+        return wrong("sum of the weights", "a finite number above 0", std::to_string(sum));
+      for (double& w : *list) w /= sum;
+    }
+    made.first_ = first;
+    made.last_ = last;
+    made.key_ = key;
+    return made;
+  }
+
+  /// How many streams there are.
+  index streams() const { return std::ssize(from_); }
+  /// The probability that example `i` is from `stream`.
+  double probability(index stream, std::uint64_t i) const {
+    const auto k = static_cast<std::size_t>(stream);
+    if (i <= first_) return from_[k];
+    if (i >= last_) return to_[k];
+    return from_[k] + (to_[k] - from_[k]) *
+                          (static_cast<double>(i - first_) / static_cast<double>(last_ - first_));
+  }
+  /// The stream of example `i`.
+  index operator()(std::uint64_t i) const {
+    const auto words = philox(key_.value, stream_of("linnet::mixture"), i);
+    double left = static_cast<double>((std::uint64_t{words[1]} << 32 | words[0]) >> 11) * 0x1p-53;
+    index chosen = 0;
+    for (index k = 0; k < streams(); ++k) {
+      const double p = probability(k, i);
+      if (p <= 0) continue;
+      chosen = k;  // stays with the last where rounding leaves the sum below 1
+      if ((left -= p) < 0) break;
+    }
+    return chosen;
+  }
+
+ private:
+  std::vector<double> from_, to_;
+  std::uint64_t first_ = 0, last_ = 0;
+  seed key_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
+
+/// @file
+/// What a model learns from besides the labels of its batches.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Something that trainers and evaluators of model `M` can be given with a batch: `teachers`,
+/// `recorded_teacher`, `teacher_recorder` or your own.
+/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
+///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `teach(machine, batch)` is then called by every thread and returns the criterion of the loss,
+///   see ops::label_loss.
+template <class L, class M>
+concept lesson = requires(L& l, const typename M::batch& b, const limits& m,
+                          const ops::machine& on) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+  l.teach(on, b);
+};
+
+/// Which exits of a decoder a loss is taken at: after layer l, the final norm and head read the
+/// stream.
+struct exit_calls {
+  const double* weights = nullptr;  ///< [layers] share of each exit in the loss, 0 for none; null
+                                    ///< for the last exit alone
+  loss_sum* losses = nullptr;       ///< [layers] receives the loss of each exit that has a share
+};
+
+/// The lesson of labels alone.
+struct labels_alone {
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  static ops::label_loss teach(const ops::machine&, const Batch&) {
+    return {};
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
+struct decoder_batch {
+  const token* tokens = nullptr;    ///< inputs
+  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
+  index batch = 0;                  ///< sequences
+  index length = 0;                 ///< tokens per sequence
+  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
+};
+
+/// A decoder-only model as a type; spelled decoder<shape, policies...>.
+template <decoder_shape Shape, class Choices>
+struct decoder_model {
+ private:
+  using Ffn = typename Choices::template of<linnet::ffn::policy>;
+  using Attention = typename Choices::template of<linnet::attention::policy>;
+  using Norm = typename Choices::template of<linnet::norm::policy>;
+  using Position = typename Choices::template of<linnet::position::policy>;
+  using Bias = typename Choices::template of<linnet::bias::policy>;
+  using Depths = typename Choices::template of<linnet::depths::policy>;
+  using Share = typename Choices::template of<linnet::share::policy>;
+  using Embedding = typename Choices::template of<linnet::embedding::policy>;
+
+ public:
+  static_assert(Shape.valid(),
+                "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
+                "positive, heads a "
+                "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
+
+  static_assert(Attention::causal,
+                "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
+
+  static_assert(!Depths::routes || (Attention::subsets && Ffn::rewinds),
+                "linnet::decoder: depths::mixture asks for attention and a feed-forward that work "
+                "on any subset of the tokens, such as attention::full");
+  static_assert(!Depths::routes || std::is_same_v<Share, linnet::share::none>,
+                "linnet::decoder: the blocks of depths::mixture have parameters of their own; it "
+                "does not go with a share:: policy");
+  static_assert(Share::maps.plain() || Attention::mappable,
+                "linnet::share::lora: this kind of attention's maps take no delta; those of full, "
+                "prefix, sliding_window and sinks do");
+
+  static constexpr model_family family = model_family::decoder;
+  static constexpr decoder_shape shape = Shape;
+  static constexpr bool tied =
+      std::is_same_v<typename Choices::template of<linnet::tie::policy>, tie::tied>;
+  static constexpr bool biased = std::is_same_v<Bias, bias::all>;
+  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
+  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
+  static constexpr bool rotary = Position::pairing != rope_pairing::none;
+  static constexpr bool embedding_normed = Attention::embedding_norm;
+  /// Whether decoding can take tokens back, and whether it forgets old ones.
+  static constexpr bool rewinds = Attention::rewinds && Ffn::rewinds, forgets = Attention::forgets;
+  using ffn = Ffn;
+  using attention = Attention;
+  using norm = Norm;
+  using position = Position;
+  using depths = Depths;
+  using share = Share;
+  using embedding = Embedding;
+  using storage = typename Choices::template of<linnet::storage::policy>;
+  using cache = typename Choices::template of<linnet::kv::policy>;
+  using batch = decoder_batch;
+  /// The same model with another choice for what derives from `Slot`.
+  template <class Slot, class Other>
+  using with = decoder_model<Shape, typename Choices::template with<Slot, Other>>;
+  /// The same model with another feed-forward.
+  template <class Other>
+  using with_ffn = with<linnet::ffn::policy, Other>;
+  /// The same model with another kind of attention.
+  template <class Other>
+  using with_attention = with<linnet::attention::policy, Other>;
+  /// The same model with another key-value cache.
+  template <class Other>
+  using with_cache = with<linnet::kv::policy, Other>;
+  /// The same model with another storage type.
+  template <class Other>
+  using with_storage = with<linnet::storage::policy, Other>;
+
+  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
+                         context_length = Shape.context;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = Shape.heads,
+                                        .kv_heads = Shape.kv_heads,
+                                        .d_kv = Shape.head_width(),
+                                        .causal = true,
+                                        .bias = biased,
+                                        .rope = Position::pairing,
+                                        .cache = cache::code,
+                                        .maps = Share::maps};
+  using norm_layer = typename Norm::template layer<d, eps>;
+  /// The attention layer of the first block.
+  static constexpr attention_shape self_first = [] {
+    attention_shape a = self;
+    a.first = Attention::first_differs;
+    return a;
+  }();
+  template <attention_shape A>
+  using block_with = typename detail::block_of<
+      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
+      template make<d, Shape.d_ff, biased, eps, Share::maps>::type;
+  using blocks = typename Depths::template stack<
+      detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>, Shape.layers,
+                       Attention::first_differs, Share>,
+      block_with<self>, Shape.layers, rotary ? self.d_kv : 0>;
+  /// What lies between the embedding's table and the stream, at both ends.
+  using ends = typename Embedding::template ends<d, tied>;
+  static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix embedding{};
+    [[no_unique_address]] typename ends::template params<Form> ends_map{};
+    [[no_unique_address]] std::conditional_t<
+        embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
+        embedding_norm{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
+        positions{};
+    typename blocks::template params<Form> stack{};
+    typename norm_layer::template params<Form> norm{};
+    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "embedding" / "weight",
+      tensor_info{vocabulary, ends::table, role::table, initial_deviation, embedding_start},
+      p.embedding...);
+    ends::visit(f, at / "embedding", p.ends_map...);
+    if constexpr (embedding_normed)
+      norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
+    if constexpr (learned)
+      f(at / "position" / "weight",
+        tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
+    // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
+    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = initial_deviation;
+      f(where, info, leaf...);
+    };
+    blocks::visit(normal, at / "blocks", p.stack...);
+    norm_layer::visit(f, at / "norm", p.norm...);
+    if constexpr (!tied)
+      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
+        p.head...);
+  }
+  static constexpr double initial_deviation = 0.02;
+  static constexpr double head_deviation =
+      embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
+  /// A normalised embedding starts so small that its norm's epsilon outweighs it (RWKV).
+  static constexpr decltype(tensor_info::start) embedding_start =
+      embedding_normed ? +[](const path&, index,
+                             random_stream& random) { return 1e-4 * (2 * random.uniform() - 1); }
+                       : nullptr;
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<decoder_model>(); }
+  /// Parameters outside the embedding (of a factorised one, outside both factors), the position
+  /// table and an untied head.
+  static constexpr index non_embedding() {
+    return parameters() - vocabulary * ends::table - count_parameters<ends>() -
+           (tied ? 0 : vocabulary * d) - (learned ? context_length * d : 0);
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens, head included, and
+  /// the map of a factorised embedding.
+  static constexpr index flops(index batch_size, index length) {
+    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
+    return blocks::flops(e) + norm_layer::flops(e) + ends::flops(e) +
+           2 * e.rows() * ends::head * vocabulary;
+  }
+
+  /// Buffers of one session, evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{}, embedding_norm{};
+    T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
+    T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
+    typename ends::template cache<T> at_ends{};
+    T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
+    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
+    T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
+    index positions = 0;      ///< of the rotary table
+    index* prefix = nullptr;  ///< [batch] tokens of each sequence's first call
+    T* chunk = nullptr;       ///< logits of some rows
+    T* last = nullptr;        ///< [batch, d] last valid rows
+    T* logits = nullptr;      ///< [batch * limits.logits, vocabulary]
+    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
+    index table_size = 0;
+    double* losses = nullptr;  ///< [rows]
+    int site = 0;
+  };
+  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : context_length;
+  }
+  /// Positions of the rotary table; those of longer texts are computed as they come.
+  static constexpr index rotary_positions(const limits& l) {
+    return (std::min)(longest(l), (std::max)(context_length, Attention::slots));
+  }
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const extents e = detail::stack_extents(l, use, longest(l), 0);
+    const index size = e.rows() * d;
+    workspace<T> w;
+    w.site = m.sites++;
+    if (rotary) w.table = m.state.take<T>(rotary_positions(l) * self.d_kv);
+    if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
+    if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
+    w.embedded = m.keep.take<T>(size);
+    w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
+    w.out = m.keep.take<T>(size);
+    w.normed = m.keep.take<T>(size);
+    w.at_ends = ends::template plan<T>(m, e);
+    if (use == purpose::decoding) {
+      if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
+      w.last = m.keep.take<T>(e.batch * d);
+      m.product(e.batch * l.logits, ends::head, vocabulary, e);
+      w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
+    } else {
+      w.losses = m.keep.take<double>(e.rows());
+      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), ends::head, vocabulary, e);
+    }
+    if (e.training) {
+      w.d_embedded = m.keep.take<T>(size);
+      w.d_out = m.keep.take<T>(size);
+      w.d_normed = m.keep.take<T>(size);
+      w.d_looked_up = embedding_normed ? m.keep.take<T>(size) : w.d_embedded;
+    }
+    if (embedding_normed) w.embedding_norm = norm_layer::template plan<T>(m, e);
+    w.norm = norm_layer::template plan<T>(m, e);
+    w.stack = blocks::template plan<T>(m, e);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    if constexpr (rotary) {
+      w.positions = rotary_positions(l);
+      ops::rope_table(w.positions, self.d_kv, Shape.rope_theta, w.table);
+    }
+    if constexpr (sinusoidal)
+      for (index t = 0; t < longest(l); ++t)
+        for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
+  }
+  /// Tells the layers the angles of this call.
+  template <class Workspace, class T>
+  static void rotary_angles(Workspace& w, context<T>& ctx) {
+    ctx.rope = w.table;
+    ctx.rope_positions = w.positions;
+    ctx.rope_beyond = w.beyond;
+    if (w.beyond)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        if (position >= w.positions)
+          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
+      });
+  }
+
+  /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
+  static bool prefixes_fit(const batch& b) {
+    for (index i = 0; b.prefixes && i < b.batch; ++i)
+      if (!Attention::takes_prefix || b.prefixes[i] < 0 || b.prefixes[i] > b.length) return false;
+    return true;
+  }
+  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
+  static bool accepts(const batch& b, const limits& l) {
+    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
+           detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
+           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true) && prefixes_fit(b);
+  }
+
+  /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
+  /// and ops::head_logits() take. Called by every thread.
+  template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, const ops::machine& on) {
+    context<T> ctx = batch_context<T>(b, on);
+    embed<T, S>(p, b.tokens, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+    final_norm<T, S>(p, w, ctx);
+    return head<T, S>(p, b, w, ctx);
+  }
+  /// Summed loss of a batch by a criterion (see ops::label_loss), the cross-entropy. With `dp`,
+  /// also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
+  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. With `exits`, the losses
+  /// of early exits are in the sum, by their weights. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_loss>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::machine& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const Criterion& criterion = {}, const exit_calls& exits = {}) {
+    context<T> ctx = batch_context<T>(b, on);
+    ctx.dropout = dropout;
+    const index rows = ctx.rows();
+    loss_sum sum;
+    // Norm and head on the output x of a layer; the gradient of x is added to dx.
+    const auto take_exit = [&](index layer, const T* x, T* dx) {
+      const double weight = exits.weights ? exits.weights[layer] : layer + 1 == Shape.layers;
+      if (weight == 0) return;
+      norm_layer::template forward<T, S>(p.norm, {x, rows}, {w.normed, rows}, w.norm, ctx);
+      ops::head_call<T, S> h = head<T, S>(p, b, w, ctx);
+      h.z_loss = z_loss;
+      h.weight = weight;
+      if (layer + 1 == Shape.layers) h.logits = logits;
+      if constexpr (ops::trainable<S>)
+        if (dx) {
+          ops::fill(on, rows * d, T(0), w.d_normed);
+          h.dy = ends::template read_gradient<T>(rows, w.d_normed, w.at_ends, on);
+          h.d_table = head_gradient<T>(*dp);
+        }
+      const loss_sum one = ops::head_loss(on, h, criterion);
+      if constexpr (ops::trainable<S>)
+        if (dx) {
+          ends::template read_backward<T, S>(p.ends_map, dp->ends_map, rows, w.normed, w.d_normed,
+                                             w.at_ends, on);
+          norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
+                                              {dx, rows}, w.norm, ctx);
+        }
+      if (exits.losses && on.threads.rank() == 0) exits.losses[layer] = one;
+      sum.nats += weight * one.nats;
+      sum.tokens = one.tokens;
+    };
+    embed<T, S>(p, b.tokens, w, ctx);
+    // Early exits follow the backward pass, so that their gradients need no memory.
+    const auto tap = stream_tap<T>::of(take_exit);
+    if (exits.weights && !dp) ctx.tap = tap;
+    run_layers<T, S>(p, w, ctx);
+    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
+    take_exit(Shape.layers - 1, w.out, dp ? w.d_out : nullptr);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        if (exits.weights) ctx.tap = tap;
+        const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
+        ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
+        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
+                                        w.stack, ctx);
+        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        if constexpr (embedding_normed) {
+          ops::fill(on, rows * d, T(0), w.d_looked_up);
+          norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
+                                              {w.looked_up, rows}, d_embedded,
+                                              {w.d_looked_up, rows}, w.embedding_norm, ctx);
+        }
+        ops::embed_backward(on, rows, ends::table, b.tokens,
+                            ends::template widen_backward<T, S>(p.ends_map, dp->ends_map, rows,
+                                                                w.d_looked_up, w.at_ends, ctx),
+                            dp->embedding);
+        if constexpr (learned)
+          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
+      }
+    return sum;
+  }
+
+  /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
+  /// predicts what follows each sequence's last valid token, or with `every`
+  /// w.logits[batch * length, vocabulary] what follows each token. Only the layers of `part` run:
+  /// the norm and head read what the last of them puts out, which stays in w.out [batch * length,
+  /// d]; if the first is not the model's, it reads w.embedded of that size instead of tokens.
+  /// Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
+                   index length, const index* lengths, const index* past, workspace<T>& w,
+                   const ops::machine& on, bool every = false, const layer_range& part = {}) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = batch_size;
+    ctx.length = length;
+    ctx.lengths = lengths;
+    ctx.past = past;
+    ctx.tables = w.tables;
+    ctx.table_size = w.table_size;
+    ctx.layers = part;
+    if constexpr (Attention::takes_prefix) {
+      on.threads.each(batch_size, [&](index i) {
+        w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
+      });
+      ctx.prefix = w.prefix;
+    }
+    if (part.first == 0) embed<T, S>(p, tokens, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+    if (!part.head) return;
+    final_norm<T, S>(p, w, ctx);
+    if (!every)
+      on.threads.each(batch_size, [&](index i) {
+        std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    const index read_rows = every ? ctx.rows() : batch_size;
+    const T* const y = every ? w.normed : w.last;
+    ops::matmul(on, read_rows, vocabulary, ends::head,
+                ends::template read<T, S>(p.ends_map, read_rows, y, w.at_ends, on),
+                head_matrix<T, S>(p), w.logits);
+  }
+
+  /// Lets cached sequence `to` continue where `from` is.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    linnet::copy_state<blocks, T>(w.stack, from, to, part);
+  }
+
+ private:
+  template <class T>
+  static context<T> batch_context(const batch& b, const ops::machine& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
+    return ctx;
+  }
+  /// The head on w.normed.
+  template <class T, class S>
+  static ops::head_call<T, S> head(const params<form::kernel<T, S>>& p, const batch& b,
+                                   workspace<T>& w, const context<T>& ctx) {
+    const T* const y =
+        ends::template read<T, S>(p.ends_map, ctx.rows(), w.normed, w.at_ends, ctx.on);
+    return {ctx.rows(), ends::head, vocabulary, y,       head_matrix<T, S>(p),
+            T(1),       b.labels,   w.chunk,    w.losses};
+  }
+  template <class T, class S>
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
+    if constexpr (tied)
+      return p.embedding;
+    else
+      return p.head;
+  }
+  template <class T>
+  static T* head_gradient(params<form::gradient<T>>& dp) {
+    if constexpr (tied)
+      return dp.embedding;
+    else
+      return dp.head;
+  }
+  /// tokens -> w.embedded
+  template <class T, class S>
+  static void embed(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
+                    context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, ends::table, tokens, p.embedding,
+               ends::template rows<T>(w.at_ends, w.looked_up));
+    ends::template widen<T, S>(p.ends_map, rows, w.looked_up, w.at_ends, ctx);
+    const T* table = nullptr;
+    if constexpr (learned) table = p.positions;
+    if constexpr (sinusoidal) table = w.table;
+    if (table)
+      ctx.on.threads.each(rows, [&](index i) {
+        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
+        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
+      });
+    if constexpr (embedding_normed)
+      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
+                                         w.embedding_norm, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+  }
+  /// w.embedded -> w.out
+  template <class T, class S>
+  static void run_layers(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    if constexpr (rotary) rotary_angles(w, ctx);
+    blocks::template forward<T, S>(p.stack, {w.embedded, ctx.rows()}, {w.out, ctx.rows()}, w.stack,
+                                   ctx);
+  }
+  /// w.out -> w.normed
+  template <class T, class S>
+  static void final_norm(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    norm_layer::template forward<T, S>(p.norm, {w.out, ctx.rows()}, {w.normed, ctx.rows()}, w.norm,
+                                       ctx);
+  }
+};
+
+namespace detail {
+template <decoder_shape Shape, class... Ps>
+struct make_decoder {
+  static_assert((known_policy<Ps> && ...),
+                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own "
+                "from ffn::policy, "
+                "attention::policy or norm::policy");
+  static_assert(policies_fit<Ps...>());
+  using type = decoder_model<
+      Shape,
+      choices<pick<ffn::policy, ffn::swiglu, Ps...>,
+              pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
+              pick<position::policy, position::rope, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+              pick<bias::policy, bias::none, Ps...>, typename pick_storage<Ps...>::type,
+              pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
+              pick<share::policy, share::none, Ps...>,
+              pick<embedding::policy, embedding::full, Ps...>>>;
+};
+}  // namespace detail
+
+/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
+/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, nothing shared,
+/// one embedding table, f32.
+template <decoder_shape Shape, class... Policies>
+using decoder = typename detail::make_decoder<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A window of one of several texts.
+struct text_window {
+  index text = 0, number = 0;
+};
+
+/// Example i of some texts, for every i: a pure function of (seed, i), as in denoising_stream, so a
+/// cursor is one integer, and worker r of n trains on examples n B t + r B + [0, B) in step t.
+///
+/// A text is cut into windows of `length` tokens, packed: they run over the ends of documents. The
+/// last one begins earlier, so that it is as long as the others, and what the one before it asked
+/// for is `ignored`: the windows of a text ask for each of its tokens but the first exactly once.
+/// An epoch visits all windows of a text, in an order of its own; among several texts a mixture
+/// chooses.
+///
+/// `Source` has `size()` and `read(first, span<token>)`: byte_source, token_source or your own.
+/// What it views must outlive the stream.
+template <class Source = token_source>
+class window_stream {
+ public:
+  /// A stream of one text with memory for its batches. Errors: errc::invalid for limits below 1 or
+  /// a text that is not longer than a window.
+  static result<window_stream> open(Source text, index batch, index length, seed key) {
+    std::vector<Source> texts;
+    texts.push_back(std::move(text));
+    return open(std::move(texts), mixture(), batch, length, key);
+  }
+  /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
+  /// them.
+  static result<window_stream> open(std::vector<Source> texts, mixture which, index batch,
+                                    index length, seed key) {
+    const auto wrong = [](std::string what, std::string expected, index got) {
+      return error{errc::invalid, "window_stream::open", std::move(what), std::move(expected),
+                   std::to_string(got)};
+    };
+    if (batch < 1) return wrong("batch", "at least 1", batch);
+    if (length < 1) return wrong("length", "at least 1 token", length);
+    if (which.streams() != std::ssize(texts))
+      return wrong("texts", std::to_string(which.streams()) + " as the mixture has",
+                   std::ssize(texts));
+    for (const Source& text : texts)
+      if (text.size() <= length)
+        return wrong("tokens of text", "at least " + std::to_string(length + 1), text.size());
+    return window_stream(std::move(texts), std::move(which), batch, length, key);
+  }
+
+  /// Windows of a text.
+  index epoch(index text = 0) const { return (at(text).size() - 2) / length_ + 1; }
+  /// The window of example `i`.
+  text_window window(std::uint64_t i) const {
+    const index text = which_(i);
+    return {text, orders_[static_cast<std::size_t>(text)](i)};
+  }
+
+  /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
+  /// nothing.
+  decoder_batch batch(std::uint64_t first) {
+    return batch(first, [this](std::uint64_t i) { return window(i); });
+  }
+  /// The same with windows by a callable where(i) -> text_window, such as a curriculum's.
+  template <class Where>
+  decoder_batch batch(std::uint64_t first, Where&& where) {
+    for (index b = 0; b < batch_; ++b) fill(b, where(first + static_cast<std::uint64_t>(b)));
+    return view(batch_);
+  }
+  /// Windows first, first + 1, … of a text, fewer at its end; for evaluation.
+  decoder_batch in_order(index first, index text = 0) {
+    const index count = (std::min)(batch_, epoch(text) - first);
+    for (index b = 0; b < count; ++b) fill(b, {text, first + b});
+    return view(count);
+  }
+
+ private:
+  window_stream(std::vector<Source> texts, mixture which, index batch, index length, seed key)
+      : texts_(std::move(texts)),
+        which_(std::move(which)),
+        batch_(batch),
+        length_(length),
+        inputs_(static_cast<std::size_t>(batch * length)),
+        labels_(inputs_.size()) {
+    for (index k = 0; k < std::ssize(texts_); ++k)
+      orders_.emplace_back(epoch(k), seed{key.value + static_cast<std::uint64_t>(k)});
+  }
+  const Source& at(index text) const { return texts_[static_cast<std::size_t>(text)]; }
+  std::span<token> row(std::vector<token>& of, index b) {
+    return std::span(of).subspan(static_cast<std::size_t>(b * length_),
+                                 static_cast<std::size_t>(length_));
+  }
+  void fill(index b, const text_window& w) {
+    const Source& text = at(w.text);
+    const index wanted = w.number * length_, first = (std::min)(wanted, text.size() - 1 - length_);
+    const auto labels = row(labels_, b);
+    text.read(first, row(inputs_, b));
+    text.read(first + 1, labels);
+    std::fill_n(labels.begin(), wanted - first, ignored);
+  }
+  decoder_batch view(index count) const { return {inputs_.data(), labels_.data(), count, length_}; }
+
+  std::vector<Source> texts_;
+  mixture which_;
+  index batch_, length_;
+  std::vector<token> inputs_, labels_;  ///< [batch, length]
+  std::vector<epochs> orders_;          ///< of each text
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Answers that a model writes: greedy text, and the number in it (zoo C11).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Continues a prompt greedily by up to `most` tokens or as many as fit, handing each to
+/// `emit(token)`, which returns false to end. `S` is a session of a decoder or a class with its
+/// members reset, read, capacity. Returns how many were chosen; 0 for a prompt that is refused.
+template <class S, class Emit>
+index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& emit) {
+  session.reset();
+  auto logits = session.read(prompt);
+  index n = 0;
+  while (!logits.empty() && n < most) {
+    const auto next =
+        static_cast<token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    ++n;
+    if (!emit(next) || std::ssize(prompt) + n > session.capacity()) break;
+    logits = session.read({&next, 1});
+  }
+  return n;
+}
+
+namespace detail {
+
+inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/// The number that `text` begins with, in one spelling: no sign but a minus, no separators of
+/// thousands, no needless zeros. "" if there is none.
+inline std::string leading_number(std::string_view text) {
+  std::string sign, whole, fraction;
+  for (const char c : {'-', '$', '-'})  // -5, $5, -$5 and $-5
+    if (text.starts_with(c)) {
+      if (c == '-') sign = "-";
+      text.remove_prefix(1);
+    }
+  while (!text.empty() && (is_digit(text[0]) || (text[0] == ',' && !whole.empty() &&
+                                                 text.size() > 1 && is_digit(text[1])))) {
+    if (text[0] != ',') whole += text[0];
+    text.remove_prefix(1);
+  }
+  if (text.size() > 1 && text[0] == '.' && is_digit(text[1]))
+    for (text.remove_prefix(1); !text.empty() && is_digit(text[0]); text.remove_prefix(1))
+      fraction += text[0];
+  if (whole.empty() && fraction.empty()) return "";
+  whole.erase(0, (std::min)(whole.find_first_not_of('0'), whole.size()));
+  fraction.erase(fraction.find_last_not_of('0') + 1);
+  if (whole.empty()) whole = "0";
+  const std::string number = fraction.empty() ? whole : whole + "." + fraction;
+  return number == "0" ? number : sign + number;
+}
+
+}  // namespace detail
+
+/// The answer that a solution of GSM8K states: the number behind its first "####" (Cobbe et al.
+/// 2021), in one spelling, so that "1,000", "$1000" and "1000.0" are equal. "" if there is none.
+inline std::string stated_number(std::string_view text) {
+  const std::size_t mark = text.find("####");
+  if (mark == text.npos) return "";
+  text.remove_prefix(mark + 4);
+  text.remove_prefix((std::min)(text.find_first_not_of(' '), text.size()));
+  return detail::leading_number(text);
+}
+
+/// The last number of a text, in the same spelling: a milder reading of a solution. "" if there is
+/// none.
+inline std::string last_number(std::string_view text) {
+  const auto digit = [&](std::size_t i) { return detail::is_digit(text[i]); };
+  std::size_t end = text.size();
+  while (end > 0 && !digit(end - 1)) --end;
+  if (end == 0) return "";
+  std::size_t begin = end - 1;
+  while (begin > 0 && (digit(begin - 1) || (begin > 1 && digit(begin - 2) &&
+                                            (text[begin - 1] == ',' || text[begin - 1] == '.'))))
+    --begin;
+  if (begin > 0 && text[begin - 1] == '.') --begin;
+  if (begin > 0 && text[begin - 1] == '$') --begin;
+  // A minus counts where nothing but white space stands before it: not in 5-3.
+  if (begin > 0 && text[begin - 1] == '-' &&
+      (begin == 1 || text[begin - 2] == ' ' || text[begin - 2] == '\n'))
+    --begin;
+  return detail::leading_number(text.substr(begin, end - begin));
+}
+
+LINNET_NAMESPACE_END
+/// @file
 /// Classification with an encoder-decoder that answers in words (zoo A12), and how good it is.
 
+/// @file
+/// Figures with their standard errors: shares, means and ratios over samples that may come in
+/// clusters.
+
+LINNET_NAMESPACE_BEGIN
+
+/// A share of right answers.
+struct accuracy {
+  index right = 0;
+  index total = 0;
+
+  /// Counts one answer.
+  void add(bool is_right) {
+    right += is_right;
+    ++total;
+  }
+  /// The share; 0 without answers.
+  double value() const {
+    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : 0;
+  }
+  /// Its standard error over samples of this size: sqrt(p (1 - p) / n).
+  double standard_error() const {
+    return total > 0 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total)) : 0;
+  }
+};
+
+/// A figure and its standard error, in the figure's unit.
+struct estimate {
+  double value = 0;
+  double error = 0;
+};
+
+/// The ratio sum(top) / sum(bottom) of samples [n] that are whole documents, such as bits over
+/// bytes: its error is the delta method's, sqrt(n / (n - 1) sum (top - ratio bottom)^2) /
+/// sum(bottom) (Cochran 1977, 6.4). 0 of both for no samples or a bottom of 0; no error for one.
+inline estimate ratio_estimate(std::span<const double> top, std::span<const double> bottom) {
+  double all_top = 0, all_bottom = 0, squares = 0;
+  for (const double x : top) all_top += x;
+  for (const double x : bottom) all_bottom += x;
+  if (top.size() != bottom.size() || !(all_bottom > 0)) return {};
+  const auto n = static_cast<double>(top.size());
+  const double ratio = all_top / all_bottom;
+  for (std::size_t i = 0; i < top.size(); ++i) {
+    const double rest = top[i] - ratio * bottom[i];
+    squares += rest * rest;
+  }
+  return {ratio, n > 1 ? std::sqrt(n / (n - 1) * squares) / all_bottom : 0};
+}
+
+/// The mean of samples [n], with the error of independent ones, sqrt(sum (x - mean)^2 / (n (n -
+/// 1))).
+inline estimate mean_estimate(std::span<const double> samples) {
+  const std::vector<double> ones(samples.size(), 1.0);
+  return ratio_estimate(samples, ones);
+}
+/// The same for samples that are alike within a cluster, such as the sentences of one template:
+/// `clusters` [n] numbers them from 0. The error is sqrt(g / (g - 1) sum over clusters of (sum
+/// within (x - mean))^2) / n for g clusters, which is larger where clusters agree in themselves
+/// (Cameron and Miller 2015). It is the error over clusters drawn anew, so of another test like
+/// this one.
+inline estimate mean_estimate(std::span<const double> samples, std::span<const index> clusters) {
+  if (samples.empty() || clusters.size() != samples.size()) return {};
+  const index most = *std::max_element(clusters.begin(), clusters.end());
+  std::vector<double> sums(static_cast<std::size_t>(most) + 1), sizes(sums.size());
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    sums[static_cast<std::size_t>(clusters[i])] += samples[i];
+    sizes[static_cast<std::size_t>(clusters[i])] += 1;
+  }
+  // Numbers that no sample has are no clusters.
+  std::size_t kept = 0;
+  for (std::size_t c = 0; c < sums.size(); ++c)
+    if (sizes[c] > 0) {
+      sums[kept] = sums[c];
+      sizes[kept++] = sizes[c];
+    }
+  return ratio_estimate(std::span(sums).first(kept), std::span(sizes).first(kept));
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// How probable a model finds given tokens: what all evaluation of language models is made of.
+
+#include <concepts>
+
+/// @file
+/// Scoring: the loss of a packed model on given text, without gradients.
+
+/// @file
+/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
+/// limits are constants.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, keep = 0, scratch = 0, converted = 0;
+  constexpr index total() const { return state + keep + scratch + converted; }
+};
+template <class S>
+constexpr planner planner_for() {
+  planner m;
+  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.keep.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
+}
+
+/// The buffers of one layer, in memory of its own: for checks and benchmarks of layers alone.
+/// Zeros.
+template <class Layer, class T>
+struct lone_buffers {
+  memory_block state, keep, scratch;
+  typename Layer::template cache<T> cache{};
+
+  explicit lone_buffers(const extents& e) : lone_buffers(e, sizes_for(e)) {}
+  /// Whether memory was there for what the layer needs.
+  bool valid() const { return enough; }
+  /// Bytes that a layer needs.
+  static constexpr index bytes(const extents& e) {
+    const planner sizes = sizes_for(e);
+    return sizes.state.peak() + sizes.keep.peak() + sizes.scratch.peak();
+  }
+
+ private:
+  static constexpr planner sizes_for(const extents& e) {
+    planner sizes;
+    (void)Layer::template plan<T>(sizes, e);
+    return sizes;
+  }
+  lone_buffers(const extents& e, const planner& sizes)
+      : state(sizes.state.peak()), keep(sizes.keep.peak()), scratch(sizes.scratch.peak()) {
+    const auto short_of = [](const arena& a, const memory_block& b) {
+      return a.peak() > 0 && b.data() == nullptr;
+    };
+    enough = !short_of(sizes.state, state) && !short_of(sizes.keep, keep) &&
+             !short_of(sizes.scratch, scratch);
+    if (!enough) return;
+    planner m;
+    m.state = arena(state.data(), state.size());
+    m.keep = arena(keep.data(), keep.size());
+    m.scratch = arena(scratch.data(), scratch.size());
+    cache = Layer::template plan<T>(m, e);
+  }
+  bool enough = false;
+};
+
+/// The workspace of model M inside memory, and where its products round their inputs.
+template <class M, class T>
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m = planner_for<S>();
+  m.state = arena(at, sizes.state);
+  m.keep = arena(at + sizes.state, sizes.keep);
+  m.scratch = arena(at + sizes.state + sizes.keep, sizes.scratch);
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.keep + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
+}
+
+/// An error for limits that make no sense for model M, or nothing.
+template <class M>
+result<void> acceptable(const char* where, const limits& l) {
+  const auto refuse = [&](const char* field, const char* rule, index got) {
+    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
+  };
+  if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
+  if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
+  if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
+  if (l.blocks > 0 && M::cache::code == kv_code::int4)
+    return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
+  if (l.chunk > 0 && l.logits > l.chunk)
+    return refuse("limits.logits", "no more than limits.chunk", l.logits);
+  if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
+  if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
+  if constexpr (M::family == model_family::t5) {
+    if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
+    if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
+    constexpr index longest = M::encoder_attention::longest;
+    if (longest > 0 && l.source > longest)
+      return refuse("limits.source", "no more tokens than the encoder's attention reads", l.source);
+  } else {
+    if (l.target < 0)
+      return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
+    if constexpr (requires { typename M::depths; })
+      if (l.blocks > 0 && M::depths::routes)
+        return refuse("limits.blocks", "0, as a mixture of depths is not paged", l.blocks);
+    if (M::longest(l) > M::context_length && M::learned)
+      return refuse("limits.target", "no more than the model's context", l.target);
+    if constexpr (M::family == model_family::next_thought)
+      if (l.source < 1 || l.source > M::context_length)
+        return refuse("limits.source", "1 to the model's context", l.source);
+  }
+  return {};
+}
+
+inline linnet::error out_of_memory(const char* where, index bytes) {
+  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+          "a failed allocation"};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Computes losses of model `M` from packed weights in any storage type.
+template <class M, class T = float>
+class evaluator {
+  using S = storage_of<M, T>;
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+
+  /// Exact bytes that an evaluator with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    return detail::plan_for<M, T>(l, purpose::scoring).total();
+  }
+
+  /// An evaluator for batches up to these limits. `p` must outlive it.
+  static result<evaluator> open(const packed<M, T>& p, const limits& l) {
+    if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
+    if (!p.valid())
+      return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights",
+                           "none"};
+    evaluator e(p, l);
+    if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
+    e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
+    return e;
+  }
+
+  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
+  /// them.
+  loss_sum loss(const batch& b, std::span<T> logits = {}) {
+    return loss(b, labels_alone{}, logits);
+  }
+  /// The same with a lesson's loss, such as that of distillation from `teachers`.
+  template <class Lesson>
+  requires lesson<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
+                                           std::span<T> logits = {}) {
+    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_))
+      return loss_sum::refused();
+    loss_sum loss;
+    run(limits_, work_.converted, [&](const ops::machine& on) {
+      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {},
+                                                  logits.data(), 0, from.teach(on, b));
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    return loss;
+  }
+
+  /// The loss of a batch at each exit of a decoder, losses[layers]: exit l reads the stream after
+  /// layer l with the final norm and head, the last is the model. One forward pass. False, and
+  /// nothing done, for a batch that does not fit or another number of losses.
+  bool exit_losses(const batch& b,
+                   std::span<loss_sum> losses) requires(M::family == model_family::decoder) {
+    std::array<double, static_cast<std::size_t>(M::shape.layers)> weights;
+    if (losses.size() != weights.size() || !M::accepts(b, limits_)) return false;
+    weights.fill(1);
+    run(limits_, work_.converted, [&](const ops::machine& on) {
+      (void)M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, nullptr, 0,
+                                   ops::label_loss{}, {weights.data(), losses.data()});
+    });
+    return true;
+  }
+
+ private:
+  evaluator(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
+
+  const packed<M, T>* packed_;
+  limits limits_;
+  memory_block memory_;
+  detail::placed_workspace<M, T> work_{};
+};
+
+/// Nats as bits per byte of text (zoo C11).
+inline double bits_per_byte(double nats, index bytes) {
+  return nats / (0.69314718055994531 * static_cast<double>(bytes));
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a model saw a token coming.
+struct token_score {
+  double log_probability = 0;  ///< natural logarithm, given all tokens before it
+  bool best = false;           ///< whether greedy decoding would have chosen it
+};
+
+/// The score of token `t` under logits [vocabulary]; in double, whatever their type. Of several
+/// largest logits the first is the best.
+template <class T>
+token_score score_of(std::span<T> logits, token t) {
+  const auto largest = std::max_element(logits.begin(), logits.end());
+  const auto top = static_cast<double>(*largest);
+  double sum = 0;
+  for (const T x : logits) sum += std::exp(static_cast<double>(x) - top);
+  return {static_cast<double>(logits[static_cast<std::size_t>(t)]) - top - std::log(sum),
+          largest - logits.begin() == t};
+}
+
+/// What scores tokens: a model behind session_paths or evaluator_paths, or a class of your own.
+///  - `longest()`: tokens that a sequence may have. What follows them can still be scored.
+///  - `begin(given, scores)`: starts a sequence with at least one token. `scores`, unless empty,
+///    receives those of given[1], given[2], …: one less than there are tokens.
+///  - `follow(rest, scores)`: the scores of tokens behind the given ones. May be called any number
+///    of times after begin(): each goes on from the given tokens, not from another's.
+/// Both return false, with nothing promised of `scores`, for tokens that the model refuses.
+template <class P>
+concept path_scorer = requires(P& p, std::span<const token> tokens, std::span<token_score> scores) {
+  { p.longest() } -> std::convertible_to<index>;
+  { p.begin(tokens, scores) } -> std::same_as<bool>;
+  { p.follow(tokens, scores) } -> std::same_as<bool>;
+};
+
+/// Scores with a session, or any class with these of its members: planned, capacity, reset, read,
+/// feed_all and fork. What options share is computed once. Its limits need a batch of 2: the second
+/// sequence keeps the given tokens while the first goes on; `logits` tokens are fed at a time.
+template <class S>
+class session_paths {
+  using scalar = typename decltype(std::declval<S&>().read({}))::element_type;
+
+ public:
+  /// Scores with this session, which must outlive it and is its own meanwhile.
+  explicit session_paths(S& session) : session_(&session) {}
+
+  /// @copydoc path_scorer
+  index longest() const { return session_->capacity(); }
+  /// Starts a sequence.
+  bool begin(std::span<const token> given, std::span<token_score> scores) {
+    session_->reset();
+    kept_ = false;
+    next_.clear();
+    if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
+    if (!scores.empty()) {
+      if (!feed(given.first(given.size() - 1), given.subspan(1), scores)) return false;
+      given = given.subspan(given.size() - 1);
+    }
+    const auto last = session_->read(given);
+    next_.assign(last.begin(), last.end());
+    return !next_.empty();
+  }
+  /// Goes on behind the given tokens.
+  bool follow(std::span<const token> rest, std::span<token_score> scores) {
+    if (next_.empty() || scores.size() != rest.size()) return false;
+    if (rest.empty()) return true;
+    if (!known(rest[0])) return false;
+    scores[0] = score_of(std::span<const scalar>(next_), rest[0]);
+    if (rest.size() == 1) return true;
+    if (!(kept_ ? session_->fork(1, 0) : session_->fork(0, 1))) return false;
+    kept_ = true;
+    return feed(rest.first(rest.size() - 1), rest.subspan(1), scores.subspan(1));
+  }
+
+ private:
+  bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
+  /// Feeds tokens and scores what comes behind each.
+  bool feed(std::span<const token> tokens, std::span<const token> labels,
+            std::span<token_score> scores) {
+    const auto most = static_cast<std::size_t>(session_->planned().logits);
+    for (std::size_t at = 0; at < tokens.size();) {
+      const auto part = tokens.subspan(at, (std::min)(most, tokens.size() - at));
+      const auto logits = session_->feed_all(part);
+      if (logits.empty()) return false;
+      const std::size_t vocabulary = logits.size() / part.size();
+      for (std::size_t i = 0; i < part.size(); ++i) {
+        const token t = labels[at + i];
+        if (t < 0 || static_cast<std::size_t>(t) >= vocabulary) return false;
+        scores[at + i] = score_of(logits.subspan(i * vocabulary, vocabulary), t);
+      }
+      at += part.size();
+    }
+    return true;
+  }
+
+  S* session_;
+  std::vector<std::remove_const_t<scalar>> next_;  ///< logits behind the given tokens, or none
+  bool kept_ = false;                              ///< sequence 1 holds the given tokens
+};
+
+/// Scores with an evaluator: all tokens anew in each call, so for kinds of attention that a session
+/// cannot run. One pass over a sequence, which is filled up to a multiple of `multiple`.
+template <class M, class T = float>
+class evaluator_paths {
+  static_assert(M::family == model_family::decoder,
+                "linnet::evaluator_paths: the model must be a decoder");
+
+ public:
+  /// Scores sequences of up to `l.target` tokens (0: the model's context); its batch is 1. `p` must
+  /// outlive it. Errors: those of evaluator::open.
+  static result<evaluator_paths> open(const packed<M, T>& p, limits l, index multiple = 1) {
+    l.batch = 1;
+    auto e = evaluator<M, T>::open(p, l);
+    if (!e) return e.error();
+    return evaluator_paths(*std::move(e), M::longest(l), multiple);
+  }
+
+  /// @copydoc path_scorer
+  index longest() const { return longest_; }
+  /// Starts a sequence.
+  bool begin(std::span<const token> given, std::span<token_score> scores) {
+    given_.assign(given.begin(), given.end());
+    if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
+    return scores.empty() || run(given.subspan(1), 0, scores);
+  }
+  /// Goes on behind the given tokens.
+  bool follow(std::span<const token> rest, std::span<token_score> scores) {
+    if (given_.empty() || scores.size() != rest.size()) return false;
+    const std::size_t given = given_.size();
+    given_.insert(given_.end(), rest.begin(), rest.end());
+    const bool done = rest.empty() || run(rest, static_cast<index>(given) - 1, scores);
+    given_.resize(given);
+    return done;
+  }
+
+ private:
+  evaluator_paths(evaluator<M, T>&& e, index longest, index multiple)
+      : evaluator_(std::move(e)), longest_(longest), multiple_(multiple) {}
+
+  /// Scores the last tokens of given_; the first of them stands behind given_[first].
+  bool run(std::span<const token> labels, index first, std::span<token_score> scores) {
+    const index n = std::ssize(given_) - 1, length = (n + multiple_ - 1) / multiple_ * multiple_;
+    inputs_.assign(given_.begin(), given_.end() - 1);
+    inputs_.resize(static_cast<std::size_t>(length));
+    ignored_.assign(static_cast<std::size_t>(length), ignored);
+    logits_.resize(static_cast<std::size_t>(length * M::vocabulary));
+    if (n < 1 || n > longest_ ||
+        !linnet::detail::tokens_fit(labels.data(), std::ssize(labels), M::vocabulary, false))
+      return false;
+    // Only the logits are wanted; a loss that is not a number says that the tokens were refused.
+    if (!is_finite(evaluator_.loss({inputs_.data(), ignored_.data(), 1, length}, logits_).nats))
+      return false;
+    for (std::size_t i = 0; i < labels.size(); ++i)
+      scores[i] =
+          score_of(std::span<const T>(logits_).subspan((static_cast<std::size_t>(first) + i) *
+                                                           static_cast<std::size_t>(M::vocabulary),
+                                                       static_cast<std::size_t>(M::vocabulary)),
+                   labels[i]);
+    return true;
+  }
+
+  evaluator<M, T> evaluator_;
+  index longest_, multiple_;
+  std::vector<token> given_, inputs_, ignored_;
+  std::vector<T> logits_;
+};
+
+/// Scores all tokens of a sequence but the first, in windows where it is longer than `longest`
+/// allows. Windows begin `stride` tokens after each other (1 to longest; 0 means half of it); each
+/// token is scored in the first window that reaches it, so with at least longest - stride + 1
+/// tokens before it, or all there are. No window but the first begins with the sequence's first
+/// token. `scores` receives tokens.size() - 1 of them. False for tokens that are refused.
+template <path_scorer P>
+bool score_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                   index stride = 0) {
+  const auto n = std::ssize(tokens);
+  const index longest = paths.longest();
+  if (stride <= 0) stride = (std::max)(longest / 2, index{1});
+  if (n < 1 || longest < 1 || stride > longest || std::ssize(scores) != n - 1) return false;
+  const auto at = [](index i) { return static_cast<std::size_t>(i); };
+  std::vector<token_score> window;
+  for (index first = 0, done = 0; done < n - 1; first += stride) {
+    const index end = (std::min)(first + longest, n - 1);  // its last token only gets a score
+    window.resize(at(end - first));
+    const std::span<token_score> all(window);
+    if (!paths.begin(tokens.subspan(at(first), at(end - first)), all.first(all.size() - 1)) ||
+        !paths.follow(tokens.subspan(at(end), 1), all.last(1)))
+      return false;
+    for (; done < end; ++done) scores[at(done)] = window[at(done - first)];
+  }
+  return true;
+}
+
+LINNET_NAMESPACE_END
 /// @file
 /// Inference: a session owns all mutable state of one running model and shares the constant packed
 /// weights with any number of others.
@@ -10383,8 +13144,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Choosing the next token from logits: greedy; temperature with top-k, top-p, min-p and a
 /// repetition penalty; and a caller's own changes of the logits before either.
-
-#include <numeric>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -10651,130 +13410,6 @@ template <class Sampler, class... Hooks>
 processed(Sampler&&, Hooks&&...) -> processed<Sampler, Hooks...>;
 
 LINNET_NAMESPACE_END
-/// @file
-/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
-/// limits are constants.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Bytes of each kind of memory that model M plans for a purpose.
-struct plan_sizes {
-  index state = 0, keep = 0, scratch = 0, converted = 0;
-  constexpr index total() const { return state + keep + scratch + converted; }
-};
-template <class S>
-constexpr planner planner_for() {
-  planner m;
-  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
-  return m;
-}
-template <class M, class T, class S = storage_of<M, T>>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
-  planner m = planner_for<S>();
-  (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.keep.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
-}
-
-/// The buffers of one layer, in memory of its own: for checks and benchmarks of layers alone.
-/// Zeros.
-template <class Layer, class T>
-struct lone_buffers {
-  memory_block state, keep, scratch;
-  typename Layer::template cache<T> cache{};
-
-  explicit lone_buffers(const extents& e) : lone_buffers(e, sizes_for(e)) {}
-  /// Whether memory was there for what the layer needs.
-  bool valid() const { return enough; }
-  /// Bytes that a layer needs.
-  static constexpr index bytes(const extents& e) {
-    const planner sizes = sizes_for(e);
-    return sizes.state.peak() + sizes.keep.peak() + sizes.scratch.peak();
-  }
-
- private:
-  static constexpr planner sizes_for(const extents& e) {
-    planner sizes;
-    (void)Layer::template plan<T>(sizes, e);
-    return sizes;
-  }
-  lone_buffers(const extents& e, const planner& sizes)
-      : state(sizes.state.peak()), keep(sizes.keep.peak()), scratch(sizes.scratch.peak()) {
-    const auto short_of = [](const arena& a, const memory_block& b) {
-      return a.peak() > 0 && b.data() == nullptr;
-    };
-    enough = !short_of(sizes.state, state) && !short_of(sizes.keep, keep) &&
-             !short_of(sizes.scratch, scratch);
-    if (!enough) return;
-    planner m;
-    m.state = arena(state.data(), state.size());
-    m.keep = arena(keep.data(), keep.size());
-    m.scratch = arena(scratch.data(), scratch.size());
-    cache = Layer::template plan<T>(m, e);
-  }
-  bool enough = false;
-};
-
-/// The workspace of model M inside memory, and where its products round their inputs.
-template <class M, class T>
-struct placed_workspace {
-  typename M::template workspace<T> work{};
-  void* converted = nullptr;
-};
-/// Places the workspace in `memory`, which is zeroed and large enough.
-template <class M, class T, class S = storage_of<M, T>>
-placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T, S>(l, use);
-  auto* const at = static_cast<std::byte*>(memory);
-  planner m = planner_for<S>();
-  m.state = arena(at, sizes.state);
-  m.keep = arena(at + sizes.state, sizes.keep);
-  m.scratch = arena(at + sizes.state + sizes.keep, sizes.scratch);
-  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
-                                at + sizes.state + sizes.keep + sizes.scratch};
-  M::prepare(placed.work, l);
-  return placed;
-}
-
-/// An error for limits that make no sense for model M, or nothing.
-template <class M>
-result<void> acceptable(const char* where, const limits& l) {
-  const auto refuse = [&](const char* field, const char* rule, index got) {
-    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
-  };
-  if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
-  if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
-  if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
-  if (l.blocks > 0 && M::cache::code == kv_code::int4)
-    return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
-  if (l.chunk > 0 && l.logits > l.chunk)
-    return refuse("limits.logits", "no more than limits.chunk", l.logits);
-  if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
-  if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
-  if constexpr (M::family == model_family::t5) {
-    if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
-    if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
-    constexpr index longest = M::encoder_attention::longest;
-    if (longest > 0 && l.source > longest)
-      return refuse("limits.source", "no more tokens than the encoder's attention reads", l.source);
-  } else {
-    if (l.target < 0)
-      return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
-    if (M::longest(l) > M::context_length && M::learned)
-      return refuse("limits.target", "no more than the model's context", l.target);
-  }
-  return {};
-}
-
-inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
-          "a failed allocation"};
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -10789,8 +13424,8 @@ struct generation {
 
 namespace detail {
 /// Calls emit(t); false if it asks to end.
-template <class Emit>
-bool goes_on(Emit& emit, token t) {
+template <class Emit, class Value>
+bool goes_on(Emit& emit, const Value& t) {
   if constexpr (std::is_void_v<decltype(emit(t))>) {
     emit(t);
     return true;
@@ -10798,12 +13433,23 @@ bool goes_on(Emit& emit, token t) {
     return static_cast<bool>(emit(t));
   }
 }
+/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
+/// bytes.
+template <class M>
+constexpr index slots_of() {
+  if constexpr (requires { M::slots; })
+    return M::slots;
+  else
+    return 1;
+}
 }  // namespace detail
 
 /// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
 /// afterwards nothing allocates. Not for use by two threads at once; open a second session instead.
 template <class M, class T = float>
 class session {
+  template <class Model, class Scalar>
+  friend class self_speculative;
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
   static constexpr bool continues() {
@@ -10818,6 +13464,9 @@ class session {
 
  public:
   using model = M;
+  /// Numbers that a token consists of: spans of tokens hold [tokens, slots], spans of logits
+  /// [rows, slots, vocabulary].
+  static constexpr index slots = detail::slots_of<M>();
 
   /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
   static constexpr index footprint(const limits& l) {
@@ -10852,11 +13501,20 @@ class session {
     tables_.reset();
     cached_sources_ = 0;
   }
+  /// Ends the model (of a decoder) after its first `layers` layers, whose output the final norm and
+  /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
+  /// False, and nothing done, for a number outside 1 to the model's layers.
+  bool exit_after(index layers) requires(M::family == model_family::decoder) {
+    if (layers < 1 || layers > M::shape.layers) return false;
+    layers_ = {0, layers};
+    reset();
+    return true;
+  }
   /// Number of tokens fed so far to sequence `b`.
   index position(index b = 0) const { return past_[b]; }
   /// The tokens fed so far to sequence `b`.
   std::span<const token> fed(index b = 0) const {
-    return {fed_ + b * capacity(), static_cast<std::size_t>(past_[b])};
+    return {fed_ + b * capacity() * slots, static_cast<std::size_t>(past_[b] * slots)};
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return capacity_for(limits_); }
@@ -10897,10 +13555,11 @@ class session {
     const auto a = fed(from), b = fed(to);
     state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
     if (same_source)
-      part.first = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin();
+      part.first =
+          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / slots;
     M::copy_state(work_.work, from, to, part);
     if (limits_.blocks > 0) tables_.share(from, to);
-    std::copy(a.begin(), a.end(), fed_ + to * capacity());
+    std::copy(a.begin(), a.end(), fed_ + to * capacity() * slots);
     past_[to] = past_[from];
     source_of_[to] = source_of_[from];
     memory_lengths_[to] = memory_lengths_[from];
@@ -10945,14 +13604,15 @@ class session {
   /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
   std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
-    return advance(tokens, batch, lengths, false);
+    return advance(tokens, batch, lengths, false, layers_);
   }
   /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
   /// logits of what follows them, empty from the first part on that feed() refuses.
   std::span<T> read(std::span<const token> tokens) {
     std::span<T> logits;
     while (!tokens.empty()) {
-      const auto part = tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk())));
+      const auto part =
+          tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk() * slots)));
       logits = feed(part);
       if (logits.empty()) break;
       tokens = tokens.subspan(part.size());
@@ -10966,7 +13626,7 @@ class session {
   /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
   std::span<T> feed_all(std::span<const token> tokens, index batch,
                         std::span<const index> lengths) {
-    return advance(tokens, batch, lengths, true);
+    return advance(tokens, batch, lengths, true, layers_);
   }
 
   /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
@@ -10988,7 +13648,7 @@ class session {
   /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
-                 const generation& g = {}) {
+                 const generation& g = {}) requires(slots == 1) {
     std::span<T> logits = start(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
@@ -11008,7 +13668,7 @@ class session {
     (void)counter.take<index>(l.batch);
     (void)counter.take<index>(l.batch);
     (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(l.batch * capacity_for(l));
+    (void)counter.take<token>(l.batch * capacity_for(l) * slots);
     (void)counter.take<token>(M::vocabulary);
     if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
     return counter.peak();
@@ -11023,7 +13683,7 @@ class session {
     past_ = extra.take<index>(l.batch);
     memory_lengths_ = extra.take<index>(l.batch);
     source_of_ = extra.take<index>(l.batch);
-    fed_ = extra.take<token>(l.batch * capacity_for(l));
+    fed_ = extra.take<token>(l.batch * capacity_for(l) * slots);
     order_ = extra.take<token>(M::vocabulary);
     if (l.blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
@@ -11033,11 +13693,11 @@ class session {
     reset();
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                       bool every) {
-    const index length = batch > 0 ? static_cast<index>(tokens.size()) / batch : 0;
+                       bool every, [[maybe_unused]] const layer_range& part) {
+    const index length = batch > 0 ? std::ssize(tokens) / slots / batch : 0;
     if (batch > limits_.batch || length < 1 || length > chunk() ||
-        (every && length > limits_.logits) || !in_vocabulary(tokens) ||
-        (encodes && memory_length_ == 0) ||
+        std::ssize(tokens) % slots != 0 || (every && length > limits_.logits) ||
+        !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
     for (index b = 0; b < batch; ++b) {
@@ -11058,6 +13718,9 @@ class session {
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
                                memory_length_, memory_lengths_, batch <= cached_sources_,
                                work_.work, on, every);
+      else if constexpr (M::family == model_family::decoder)
+        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
+                               work_.work, on, every, part);
       else
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
                                work_.work, on, every);
@@ -11065,11 +13728,12 @@ class session {
     cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {
       const index count = valid ? valid[b] : length;
-      std::copy_n(tokens.data() + b * length, count, fed_ + b * capacity() + past_[b]);
+      std::copy_n(tokens.data() + b * length * slots, count * slots,
+                  fed_ + (b * capacity() + past_[b]) * slots);
       past_[b] += count;
     }
     return {work_.work.logits,
-            static_cast<std::size_t>(batch * (every ? length : 1) * M::vocabulary)};
+            static_cast<std::size_t>(batch * (every ? length : 1) * slots * M::vocabulary)};
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -11085,13 +13749,14 @@ class session {
 
   const packed<M, T>* packed_;
   limits limits_;
+  layer_range layers_{};  ///< that feed() runs
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* fed_ = nullptr;             ///< [batch, capacity]
+  token* fed_ = nullptr;             ///< [batch, capacity, slots]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
   index memory_length_ = 0;
   index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
@@ -11100,26 +13765,6 @@ class session {
 LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
-
-/// A share of right answers.
-struct accuracy {
-  index right = 0;
-  index total = 0;
-
-  /// Counts one answer.
-  void add(bool is_right) {
-    right += is_right;
-    ++total;
-  }
-  /// The share; 0 without answers.
-  double value() const {
-    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : 0;
-  }
-  /// Its standard error over samples of this size: sqrt(p (1 - p) / n).
-  double standard_error() const {
-    return total > 0 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total)) : 0;
-  }
-};
 
 /// The baseline without a model: always the class that is the most frequent of `known` (the lowest
 /// of several), on `asked`.
@@ -11191,10 +13836,10 @@ class classifier {
       for (index b = 0; b < batch; ++b) {
         double sum = 0;
         for (index i = 0; i < n; ++i)
-          sum +=
-              log_probability(logits.subspan(static_cast<std::size_t>((b * n + i) * M::vocabulary),
-                                             static_cast<std::size_t>(M::vocabulary)),
-                              label[static_cast<std::size_t>(i)]);
+          sum += score_of(logits.subspan(static_cast<std::size_t>((b * n + i) * M::vocabulary),
+                                         static_cast<std::size_t>(M::vocabulary)),
+                          label[static_cast<std::size_t>(i)])
+                     .log_probability;
         scores_[static_cast<std::size_t>(b * classes()) + c] = sum;
       }
     }
@@ -11234,13 +13879,6 @@ class classifier {
         inputs_(static_cast<std::size_t>(l.batch * l.target)),
         scores_(static_cast<std::size_t>(l.batch) * labels_.size()) {}
 
-  static double log_probability(std::span<const T> logits, token t) {
-    const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-    double sum = 0;
-    for (const T x : logits) sum += std::exp(static_cast<double>(x) - largest);
-    return static_cast<double>(logits[static_cast<std::size_t>(t)]) - largest - std::log(sum);
-  }
-
   session<M, T> session_;
   std::vector<std::vector<token>> labels_;
   limits limits_;
@@ -11250,101 +13888,619 @@ class classifier {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Scoring: the loss of a packed model on given text, without gradients.
-
-/// @file
-/// What a model learns from besides the labels of its batches.
+/// How well a model predicts texts, whatever its tokenizer: bits per byte and per character, and
+/// the perplexities that papers print (zoo C11).
 
 LINNET_NAMESPACE_BEGIN
 
-/// Something that trainers and evaluators of model `M` can be given with a batch: `teachers`,
-/// `recorded_teacher`, `teacher_recorder` or your own.
-/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
-///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
-/// - `teach(machine, batch)` is then called by every thread and returns the criterion of the loss,
-///   see ops::label_loss.
-template <class L, class M>
-concept lesson = requires(L& l, const typename M::batch& b, const limits& m,
-                          const ops::machine& on) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
-  l.teach(on, b);
+/// What texts cost a model.
+struct text_score {
+  double nats = 0;       ///< minus the summed log-probability of all tokens
+  index tokens = 0;      ///< that were predicted: all of the text
+  index bytes = 0;       ///< of the text
+  index characters = 0;  ///< of the text: code points of its UTF-8
 };
 
-/// The lesson of labels alone.
-struct labels_alone {
-  template <class M>
-  static bool accepts(const typename M::batch&, const limits&) {
-    return true;
+/// Code points of a UTF-8 text: bytes that do not continue one.
+constexpr index characters_in(std::string_view text) {
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
+}
+
+/// Scores a whole text. `encode(text)` gives its tokens, without special ones; `opening` is the
+/// token that stands before a text, such as begin or end of text: nothing predicts it, so every
+/// token of the text is predicted, from it at least. Longer texts go in windows, see
+/// score_windows. Errors: errc::invalid for tokens that the model refuses.
+template <path_scorer P, class Encode>
+result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
+                              index stride = 0) {
+  std::vector<token> tokens{opening};
+  for (const token t : encode(text)) tokens.push_back(t);
+  std::vector<token_score> scores(tokens.size() - 1);
+  if (!score_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
+    return error{
+        errc::invalid, "score_text", "tokens and stride",
+        "tokens of the model's vocabulary, a stride up to " + std::to_string(paths.longest()),
+        "others"};
+  text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
+  for (const token_score& s : scores) total.nats -= s.log_probability;
+  return total;
+}
+
+/// Figures over documents. The ratios are of sums over all documents (corpus level), with errors
+/// over documents, since the tokens of one are not independent (see ratio_estimate). A perplexity
+/// of any unit is 2 to the power of its bits.
+struct language_figures {
+  index documents = 0;
+  text_score total;
+  estimate bits_per_byte;       ///< what models with different tokenizers compare by
+  estimate bits_per_character;  ///< "original string length" (arXiv 2405.14159, 4.1.2)
+  estimate bits_per_token;      ///< only for models with one tokenizer
+  /// Mean over documents of exp(nats / characters): what the code of that paper averages. Short
+  /// documents weigh as much as long ones, and exp() favours the worst: prefer a power of the
+  /// corpus-level bits.
+  estimate mean_perplexity;
+};
+
+/// Sums up documents; those without text are left out.
+inline language_figures summarize(std::span<const text_score> documents) {
+  language_figures f;
+  std::vector<double> bits, bytes, characters, tokens, perplexities;
+  for (const text_score& d : documents) {
+    if (d.bytes <= 0 || d.characters <= 0) continue;
+    bits.push_back(d.nats / 0.69314718055994531);
+    bytes.push_back(static_cast<double>(d.bytes));
+    characters.push_back(static_cast<double>(d.characters));
+    tokens.push_back(static_cast<double>(d.tokens));
+    perplexities.push_back(std::exp(d.nats / static_cast<double>(d.characters)));
+    f.total.nats += d.nats;
+    f.total.tokens += d.tokens;
+    f.total.bytes += d.bytes;
+    f.total.characters += d.characters;
   }
-  template <class Batch>
-  static ops::label_loss teach(const ops::machine&, const Batch&) {
-    return {};
+  f.documents = std::ssize(bits);
+  f.bits_per_byte = ratio_estimate(bits, bytes);
+  f.bits_per_character = ratio_estimate(bits, characters);
+  f.bits_per_token = ratio_estimate(bits, tokens);
+  f.mean_perplexity = mean_estimate(perplexities);
+  return f;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Tests of language models as files have them: MMLU and HellaSwag. Those in JSON are read by
+/// linnet/json.hpp.
+
+/// @file
+/// Multiple choice by the probability of the path: which of several texts a model expects (zoo
+/// C11).
+
+LINNET_NAMESPACE_BEGIN
+
+/// A question of a test. Its texts are context + " " + option + ending; no space without a context.
+struct eval_item {
+  std::string context{};               ///< what comes first; may be empty
+  std::vector<std::string> options{};  ///< of a word to guess or a number to find: only that
+  index answer = 0;                    ///< the right option
+  std::string group{};                 ///< such as a phenomenon or a subject
+  std::string ending{};                ///< what comes behind an option, its space included
+};
+
+/// What decides between options.
+enum class choice_by {
+  whole,         ///< the probability of the whole text
+  continuation,  ///< that of the option given the context; with an ending, of the ending given both
+  per_byte       ///< the latter's logarithm per byte, so that long options are not worse for that
+};
+
+/// What a model thinks of one option. Logarithms are natural.
+struct option_score {
+  double whole = 0;         ///< log-probability of the text, from where the options' tokens differ
+  double continuation = 0;  ///< of what choice_by::continuation says
+  index bytes = 0;          ///< of that, without the space that may come first
+  index tokens = 0;         ///< of that
+  bool best = true;         ///< whether greedy decoding would have written it
+
+  /// The number that decides.
+  double by(choice_by how) const {
+    return how == choice_by::whole          ? whole
+           : how == choice_by::continuation ? continuation
+                                            : continuation / static_cast<double>(bytes);
   }
+};
+
+/// The options of one item, scored.
+struct item_score {
+  std::vector<option_score> options;
+  bool cut = false;  ///< the text was too long: the beginning of the context was left out
+
+  /// The best option, the first of several; -1 if no score is finite.
+  index chosen(choice_by how) const {
+    index best = -1;
+    for (std::size_t i = 0; i < options.size(); ++i)
+      if (is_finite(options[i].by(how)) &&
+          (best < 0 || options[i].by(how) > options[static_cast<std::size_t>(best)].by(how)))
+        best = static_cast<index>(i);
+    return best;
+  }
+  /// Whether another option is as good as the best.
+  bool tied(choice_by how) const {
+    const index best = chosen(how);
+    return best >= 0 && std::count_if(options.begin(), options.end(), [&](const auto& o) {
+                          return o.by(how) == options[static_cast<std::size_t>(best)].by(how);
+                        }) > 1;
+  }
+  /// The share of one option in the softmax over all of them: how sure the model is. 0 if no score
+  /// is finite.
+  double confidence(choice_by how, index option) const {
+    const index best = chosen(how);
+    if (best < 0 || !is_finite(options[static_cast<std::size_t>(option)].by(how))) return 0;
+    const double top = options[static_cast<std::size_t>(best)].by(how);
+    double sum = 0;
+    for (const option_score& o : options)
+      if (is_finite(o.by(how))) sum += std::exp(o.by(how) - top);
+    return std::exp(options[static_cast<std::size_t>(option)].by(how) - top) / sum;
+  }
+};
+
+/// How options become tokens.
+struct choice_options {
+  token opening = 0;  ///< the token that stands before a text
+  bool joined =
+      true;  ///< text is encoded as a whole; or the continuation apart from what is before
+};
+
+namespace detail {
+
+inline std::size_t common_prefix(std::span<const token> a, std::span<const token> b) {
+  return static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first -
+                                  a.begin());
+}
+
+/// The texts of an item as tokens.
+struct choice_paths {
+  std::vector<std::vector<token>> tokens;  ///< of each option, the opening token first
+  std::vector<std::size_t> borders;        ///< where each continuation begins
+  std::size_t shared = 0;                  ///< first tokens that all have in common
+};
+
+template <class Encode>
+choice_paths paths_of(const eval_item& item, const Encode& encode, const choice_options& how) {
+  choice_paths p;
+  const auto add = [&](std::vector<token>& to, std::string_view text) {
+    for (const token t : encode(text)) to.push_back(t);
+  };
+  const std::string between = item.context.empty() ? "" : " ";
+  for (const std::string& option : item.options) {
+    const std::string given = item.ending.empty() ? item.context : item.context + between + option;
+    const std::string rest = item.ending.empty() ? between + option : item.ending;
+    std::vector<token> before{how.opening}, all{how.opening};
+    add(before, given);
+    if (how.joined) {
+      add(all, given + rest);
+    } else {
+      all = before;
+      add(all, rest);
+    }
+    p.borders.push_back(common_prefix(all, before));
+    p.tokens.push_back(std::move(all));
+  }
+  // One border for all options behind one context: the same tokens must be given to each.
+  const std::size_t first = *std::min_element(p.borders.begin(), p.borders.end());
+  if (item.ending.empty()) std::fill(p.borders.begin(), p.borders.end(), first);
+  p.shared = first;
+  for (const auto& t : p.tokens) p.shared = (std::min)(p.shared, common_prefix(p.tokens[0], t));
+  return p;
+}
+
+}  // namespace detail
+
+/// Scores the options of an item. `encode(text)` gives a text's tokens without special ones.
+///
+/// The border: a tokenizer may merge what stands on both sides of it into one token. Joined, that
+/// token cannot be divided; it and all behind it belong to the continuation, and if it happens to
+/// one option, the continuations of all begin there. So "whole" and "continuation" choose the same
+/// where there is no ending, and every option is a path from the same given tokens. Apart, the
+/// space is the continuation's first character, and a text may get tokens that its encoding as a
+/// whole would not have.
+///
+/// What all options begin with is computed once and not scored: it cancels. Texts beyond the
+/// model's context lose the beginning of the context, all options the same (`cut`); an option that
+/// is too long by itself is scored in windows.
+///
+/// Errors: errc::invalid for an item without options, an empty option, an answer that is none of
+/// them, or tokens that the model refuses.
+template <path_scorer P, class Encode>
+result<item_score> score_options(P& paths, const Encode& encode, const eval_item& item,
+                                 const choice_options& how) {
+  const auto wrong = [](std::string what, std::string expected, std::string got) {
+    return error{errc::invalid, "score_options", std::move(what), std::move(expected),
+                 std::move(got)};
+  };
+  if (item.options.empty()) return wrong("options", "at least one", "none");
+  for (std::size_t i = 0; i < item.options.size(); ++i)
+    if (item.options[i].empty()) return wrong("option " + std::to_string(i), "a text", "none");
+  if (item.answer < 0 || item.answer >= std::ssize(item.options))
+    return wrong("answer", "0 to " + std::to_string(std::ssize(item.options) - 1),
+                 std::to_string(item.answer));
+
+  const detail::choice_paths p = detail::paths_of(item, encode, how);
+  item_score made;
+  std::size_t longest = 0;
+  for (const auto& tokens : p.tokens) longest = (std::max)(longest, tokens.size());
+  const auto room = static_cast<std::size_t>(paths.longest()) + 1;  // the last is only scored
+  const std::size_t drop = longest > room ? longest - room : 0;
+  made.cut = drop > 0;
+  std::vector<token> given{how.opening};
+  const auto& first = p.tokens[0];
+  const auto keep_from = 1 + (std::min)(drop, p.shared - 1);
+  given.insert(given.end(), first.begin() + static_cast<index>(keep_from),
+               first.begin() + static_cast<index>(p.shared));
+  const bool windows = drop > p.shared - 1;
+  const auto refused = [&] {
+    return wrong("tokens", "tokens of the model's vocabulary", "others");
+  };
+  if (!windows && !paths.begin(std::span<const token>(given), {})) return refused();
+
+  std::vector<token_score> scores;
+  std::vector<token> alone;
+  for (std::size_t i = 0; i < p.tokens.size(); ++i) {
+    const std::span<const token> rest = std::span(p.tokens[i]).subspan(p.shared);
+    scores.resize(rest.size());
+    if (windows) {
+      alone = given;
+      alone.insert(alone.end(), rest.begin(), rest.end());
+      if (!score_windows(paths, std::span<const token>(alone), std::span(scores))) return refused();
+    } else if (!paths.follow(rest, std::span(scores))) {
+      return refused();
+    }
+    const std::string& text = item.ending.empty() ? item.options[i] : item.ending;
+    option_score o{.bytes = std::ssize(text) - (text[0] == ' ' && text.size() > 1)};
+    for (std::size_t j = 0; j < scores.size(); ++j) {
+      o.whole += scores[j].log_probability;
+      if (p.shared + j < p.borders[i]) continue;
+      o.continuation += scores[j].log_probability;
+      o.best = o.best && scores[j].best;
+      ++o.tokens;
+    }
+    made.options.push_back(o);
+  }
+  return made;
+}
+
+/// What guessing gets: the mean of one over the number of options. 0 for no items, and of items
+/// with only one option, which are texts to write.
+inline double chance_level(std::span<const eval_item> items) {
+  double sum = 0;
+  for (const eval_item& item : items)
+    if (item.options.size() > 1) sum += 1 / static_cast<double>(item.options.size());
+  return items.empty() ? 0 : sum / static_cast<double>(items.size());
+}
+
+/// Figures of a test.
+struct choice_figures {
+  accuracy answers;     ///< with the error of independent items
+  estimate clustered;   ///< the same share with the error over groups; of one group, over items
+  estimate confidence;  ///< mean share of the right option in the softmax
+  index ties = 0;       ///< items with more than one best option; the first was chosen
+  index cut = 0;        ///< items that lost the beginning of their context
+};
+
+/// Sums up the first scored items.
+inline choice_figures summarize(std::span<const eval_item> items,
+                                std::span<const item_score> scored, choice_by how) {
+  choice_figures f;
+  std::vector<double> right, sure;
+  std::vector<index> groups;
+  std::vector<std::string_view> names;
+  for (std::size_t i = 0; i < (std::min)(items.size(), scored.size()); ++i) {
+    const bool is_right = scored[i].chosen(how) == items[i].answer;
+    f.answers.add(is_right);
+    f.ties += scored[i].tied(how);
+    f.cut += scored[i].cut;
+    right.push_back(is_right);
+    sure.push_back(scored[i].confidence(how, items[i].answer));
+    const auto at = std::find(names.begin(), names.end(), items[i].group);
+    groups.push_back(at - names.begin());
+    if (at == names.end()) names.push_back(items[i].group);
+  }
+  f.clustered = names.size() > 1 ? mean_estimate(right, groups) : mean_estimate(right);
+  f.confidence = names.size() > 1 ? mean_estimate(sure, groups) : mean_estimate(sure);
+  return f;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Text as it is generated: whole characters only, and nothing that may turn out to be a stop
+/// string.
+
+#include <initializer_list>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Takes a text in pieces of bytes, cut anywhere, and hands on what is certain as soon as it is:
+///  - A UTF-8 sequence is handed on whole. Bytes that belong to no well-formed sequence (Unicode
+///    15, table 3-7) are handed on as they are, once it is certain that they belong to none.
+///  - What may be the beginning of a stop string waits until that is decided. The text ends before
+///    the first stop string to be complete, of several complete at the same byte before the
+///    longest; that string and all behind it are dropped.
+///
+/// Memory is taken by the constructor; nothing allocates afterwards.
+class text_stream {
+ public:
+  /// Ends at any of these strings; empty ones are left out.
+  template <class Strings>
+  explicit text_stream(const Strings& stops) {
+    std::size_t longest = 4;
+    for (const auto& s : stops) {
+      const std::string_view text(s);
+      if (text.empty()) continue;
+      stops_.push_back({std::string(text), prefixes_of(text), 0});
+      longest = (std::max)(longest, text.size());
+    }
+    held_.resize(longest + chunk);
+  }
+  /// @copydoc text_stream(const Strings&)
+  text_stream(std::initializer_list<std::string_view> stops = {})
+      : text_stream(std::span(stops.begin(), stops.size())) {}
+
+  /// The next bytes. Calls emit(std::string_view) for what has become certain, no or more times,
+  /// never with nothing. Returns whether the text goes on: false from the first stop string on.
+  template <class Emit>
+  bool push(std::string_view bytes, Emit&& emit) {
+    for (const char c : bytes) {
+      if (stopped_) return false;
+      held_[size_++] = c;
+      std::size_t possible = 0;  // of the last bytes, those that may begin a stop string
+      for (needle& n : stops_) {
+        n.advance(c);
+        if (n.matched == n.text.size()) {
+          stopped_ = true;
+          complete_ = (std::max)(complete_, n.matched);
+        }
+        possible = (std::max)(possible, n.matched);
+      }
+      if (stopped_) {
+        size_ -= complete_;
+        release(size_, emit);
+        waiting_ = 0;
+        return false;
+      }
+      waiting_ = possible;
+      if (size_ == held_.size()) release(certain(), emit);
+    }
+    release(certain(), emit);
+    return !stopped_;
+  }
+  /// The end of the text: hands on what has waited, and begins a new text.
+  template <class Emit>
+  void flush(Emit&& emit) {
+    if (!stopped_) release(size_, emit);
+    reset();
+  }
+  /// Forgets the text and begins a new one.
+  void reset() {
+    size_ = waiting_ = complete_ = 0;
+    stopped_ = false;
+    for (needle& n : stops_) n.matched = 0;
+  }
+  /// Whether a stop string has ended the text.
+  bool stopped() const { return stopped_; }
+
+  /// Bytes of the well-formed UTF-8 sequence that `text` begins with; 1 for a byte that begins
+  /// none, 0 if more bytes are needed to tell. `text` must not be empty.
+  static constexpr std::size_t sequence(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned lead = byte(0);
+    const std::size_t length = lead < 0xc2 || lead > 0xf4 ? 1
+                               : lead < 0xe0              ? 2
+                               : lead < 0xf0              ? 3
+                                                          : 4;
+    if (length == 1) return 1;
+    for (std::size_t i = 1; i < length; ++i) {
+      if (i == text.size()) return 0;
+      // The second byte has a narrower range behind some leads: no overlong forms, surrogates or
+      // numbers above U+10FFFF.
+      const unsigned low = i > 1 ? 0x80 : lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+      const unsigned high = i > 1 ? 0xbf : lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+      if (byte(i) < low || byte(i) > high) return 1;
+    }
+    return length;
+  }
+
+ private:
+  static constexpr std::size_t chunk = 256;  ///< bytes that are gathered before they are handed on
+
+  /// A stop string and how much of it the text ends with (Knuth, Morris and Pratt 1977).
+  struct needle {
+    std::string text;
+    std::vector<std::size_t> prefixes;  ///< [i]: longest proper prefix that text[0, i] ends with
+    std::size_t matched;
+
+    void advance(char c) {
+      while (matched > 0 && text[matched] != c) matched = prefixes[matched - 1];
+      if (text[matched] == c) ++matched;
+    }
+  };
+  static std::vector<std::size_t> prefixes_of(std::string_view text) {
+    std::vector<std::size_t> all(text.size(), 0);
+    for (std::size_t i = 1; i < text.size(); ++i) {
+      std::size_t k = all[i - 1];
+      while (k > 0 && text[k] != text[i]) k = all[k - 1];
+      all[i] = text[k] == text[i] ? k + 1 : 0;
+    }
+    return all;
+  }
+
+  /// Bytes held that can be handed on: whole sequences before what may begin a stop string.
+  std::size_t certain() const {
+    const std::string_view held(held_.data(), size_);
+    std::size_t end = 0;
+    while (end < size_ - waiting_) {
+      const std::size_t n = sequence(held.substr(end));
+      if (n == 0 || end + n > size_ - waiting_) break;
+      end += n;
+    }
+    return end;
+  }
+  template <class Emit>
+  void release(std::size_t count, Emit& emit) {
+    if (count == 0) return;
+    emit(std::string_view(held_.data(), count));
+    std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
+              held_.begin());
+    size_ -= count;
+  }
+
+  std::vector<needle> stops_;
+  std::string held_;          ///< the last bytes, not handed on yet
+  std::size_t size_ = 0;      ///< how many
+  std::size_t waiting_ = 0;   ///< the last of them, which may begin a stop string
+  std::size_t complete_ = 0;  ///< bytes of the stop string that ended the text
+  bool stopped_ = false;
 };
 
 LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Computes losses of model `M` from packed weights in any storage type.
-template <class M, class T = float>
-class evaluator {
-  using S = storage_of<M, T>;
+namespace detail {
 
- public:
-  using model = M;
-  using batch = typename M::batch;
-
-  /// Exact bytes that an evaluator with these limits allocates.
-  static constexpr index footprint(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::scoring).total();
+/// Why a text is none, or "".
+inline std::string text_problem(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    if (text[i] == '\0') return "a zero byte";
+    const std::size_t n = text_stream::sequence(text.substr(i));
+    if (n == 0 || (n == 1 && static_cast<unsigned char>(text[i]) >= 0x80))
+      return "a byte that begins no UTF-8 sequence";
+    i += n;
   }
+  return "";
+}
 
-  /// An evaluator for batches up to these limits. `p` must outlive it.
-  static result<evaluator> open(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
-    if (!p.valid())
-      return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights",
-                           "none"};
-    evaluator e(p, l);
-    if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
-    e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
-    return e;
+/// Refuses a text without anything to read in it; `where` is its file and line.
+inline result<void> check_text(const std::string& where, std::string_view what,
+                               std::string_view text) {
+  if (const std::string problem = text_problem(text); !problem.empty())
+    return error{errc::malformed, where, std::string(what), "UTF-8 text", problem};
+  if (text.find_first_not_of(" \t\r\n") == text.npos)
+    return error{errc::malformed, where, std::string(what), "a text", "none"};
+  return {};
+}
+
+/// The items, or an error if there are none.
+inline result<std::vector<eval_item>> some_items(std::vector<eval_item> items,
+                                                 const std::string& where) {
+  if (items.empty()) return error{errc::malformed, where, "items", "at least one", "none"};
+  return items;
+}
+
+inline std::string_view without_blanks(std::string_view text) {
+  constexpr std::string_view blanks = " \t\r\n";
+  const std::size_t first = (std::min)(text.find_first_not_of(blanks), text.size());
+  return text.substr(first, text.find_last_not_of(blanks) + 1 - first);
+}
+
+inline void replace_all(std::string& text, std::string_view from, std::string_view to) {
+  for (std::size_t at = 0; (at = text.find(from, at)) != text.npos; at += to.size())
+    text.replace(at, from.size(), to);
+}
+
+}  // namespace detail
+
+/// MMLU (Hendrycks et al. 2021) as CSV with the columns question, choice0 to choice3 and answer (0
+/// to 3); `subject` becomes the group. The item is the question and the texts of the choices, not
+/// the usual prompt with letters and five examples. Errors: errc::malformed, errc::missing, naming
+/// file, line and field.
+inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::string_view subject,
+                                                const std::string& where) {
+  const auto rows = table::parse(text, table_format::csv(), where);
+  if (!rows) return rows.error();
+  constexpr std::string_view names[] = {"question", "choice0", "choice1",
+                                        "choice2",  "choice3", "answer"};
+  index columns[6];
+  for (std::size_t i = 0; i < 6; ++i) {
+    const auto column = rows->column(names[i]);
+    if (!column) return column.error();
+    columns[i] = *column;
   }
-
-  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
-  /// them.
-  loss_sum loss(const batch& b, std::span<T> logits = {}) {
-    return loss(b, labels_alone{}, logits);
+  std::vector<eval_item> items;
+  for (index row = 0; row < rows->rows(); ++row) {
+    const std::string place = where + ":" + std::to_string(rows->line(row));
+    eval_item item{.group = std::string(subject)};
+    for (std::size_t i = 0; i < 5; ++i) {
+      const std::string_view field = detail::without_blanks(rows->at(row, columns[i]));
+      if (auto sound = detail::check_text(place, names[i], field); !sound) return sound.error();
+      if (i == 0)
+        item.context = field;
+      else
+        item.options.emplace_back(field);
+    }
+    const std::string_view answer = rows->at(row, columns[5]);
+    if (answer.size() != 1 || answer[0] < '0' || answer[0] > '3')
+      return rows->wrong(row, "answer", "0, 1, 2 or 3", answer);
+    item.answer = answer[0] - '0';
+    items.push_back(std::move(item));
   }
-  /// The same with a lesson's loss, such as that of distillation from `teachers`.
-  template <class Lesson>
-  requires lesson<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
-                                           std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_))
-      return loss_sum::refused();
-    loss_sum loss;
-    run(limits_, work_.converted, [&](const ops::machine& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {},
-                                                  logits.data(), 0, from.teach(on, b));
-      if (on.threads.rank() == 0) loss = sum;
-    });
-    return loss;
+  return detail::some_items(std::move(items), where);
+}
+
+/// HellaSwag's texts as the usual harness (EleutherAI's) cleans them: white space at both ends
+/// goes, " [title]" becomes ". ", what stands in brackets goes ("[header]", "[step]"), and of two
+/// spaces that are left one.
+inline std::string clean_hellaswag(std::string_view text) {
+  std::string clean(detail::without_blanks(text));
+  detail::replace_all(clean, " [title]", ". ");
+  for (std::size_t open = 0; (open = clean.find('[', open)) != clean.npos;) {
+    const std::size_t close = clean.find(']', open);
+    if (close == clean.npos || clean.substr(open, close - open).find('\n') != std::string::npos)
+      ++open;  // no pair within the line
+    else
+      clean.erase(open, close + 1 - open);
   }
+  for (std::size_t at = 0; (at = clean.find("  ", at)) != clean.npos; ++at) clean.erase(at, 1);
+  return clean;
+}
 
- private:
-  evaluator(const packed<M, T>& p, const limits& l)
-      : packed_(&p), limits_(l), memory_(footprint(l)) {}
-
-  const packed<M, T>* packed_;
-  limits limits_;
-  memory_block memory_;
-  detail::placed_workspace<M, T> work_{};
-};
-
-/// Nats as bits per byte of text (zoo C11).
-inline double bits_per_byte(double nats, index bytes) {
-  return nats / (0.69314718055994531 * static_cast<double>(bytes));
+/// HellaSwag (Zellers et al. 2019) as text, six lines for each item: "activity: context", the
+/// number of the right ending (0 to 3), four endings. The group is the activity. Texts are cleaned;
+/// an ending of which nothing is left stays as it was. Errors: errc::malformed, naming file and
+/// line.
+inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
+                                                     const std::string& where) {
+  std::vector<eval_item> items;
+  index line = 0;
+  while (!text.empty()) {
+    eval_item item;
+    for (int part = 0; part < 6; ++part) {
+      const std::string place = where + ":" + std::to_string(++line);
+      const std::string what = part == 0   ? "context"
+                               : part == 1 ? "answer"
+                                           : "ending " + std::to_string(part - 2);
+      if (text.empty())
+        return error{errc::malformed, place, what, "six lines for each item",
+                     "the end of the file"};
+      const std::size_t end = (std::min)(text.find('\n'), text.size());
+      std::string_view field = text.substr(0, end);
+      if (field.ends_with('\r')) field.remove_suffix(1);
+      text.remove_prefix((std::min)(end + 1, text.size()));
+      if (auto sound = detail::check_text(place, what, field); !sound) return sound.error();
+      if (part == 0) {
+        item.context = clean_hellaswag(field);
+        item.group = field.substr(0, (std::min)(field.find(": "), field.size()));
+      } else if (part == 1) {
+        if (field.size() != 1 || field[0] < '0' || field[0] > '3')
+          return error{errc::malformed, place, what, "0, 1, 2 or 3", detail::printable(field)};
+        item.answer = field[0] - '0';
+      } else {
+        std::string option = clean_hellaswag(field);
+        if (option.empty()) option = field;
+        item.options.push_back(std::move(option));
+      }
+    }
+    items.push_back(std::move(item));
+  }
+  return detail::some_items(std::move(items), where);
 }
 
 LINNET_NAMESPACE_END
@@ -11398,6 +14554,10 @@ struct hypothesis {
 /// greedy generation. All memory is taken by open(); a search allocates nothing.
 template <class M, class T = float>
 class beam_search {
+  static_assert(
+      session<M, T>::slots == 1,
+      "linnet::beam_search: this model's tokens consist of bytes; generate_bytes() runs it");
+
  public:
   /// Exact bytes that a search with a session of these limits allocates.
   static constexpr index footprint(const limits& l, const beams& b) {
@@ -11589,6 +14749,50 @@ class beam_search {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Text from byte_pooled models: the bytes of one token after the other.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Generates after a prompt of tokens [length, slots] (see token_bytes::slots_of). In each step the
+/// bytes of the next token are chosen by `choose(logits, scratch)`, slot by slot and each for
+/// itself, up to the first that is byte_pad, byte_end or a stop byte; they are passed to
+/// `emit(std::string_view)`, which may return false to end, and fed back as the next token. Ends
+/// with a token without bytes or with a stop byte, or after `g.tokens` tokens. Returns the number
+/// of tokens passed to `emit`; 0 if the prompt does not fit. Tokens may be cut anywhere, also
+/// within a character: text_stream puts them together. Bytes so far are not shown to the sampler,
+/// so a repetition penalty changes nothing.
+template <class M, class T, class Sampler, class Emit>
+index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& choose, Emit&& emit,
+                     const generation& g = {}) {
+  constexpr auto width = static_cast<std::size_t>(M::vocabulary);
+  constexpr auto slots = static_cast<std::size_t>(M::slots);
+  std::array<token, slots> next;
+  std::array<token, width> scratch;
+  std::array<char, slots> text;
+  index n = 0;
+  for (std::span<T> logits = s.start(prompt); !logits.empty(); logits = s.feed(next)) {
+    next.fill(byte_pad);
+    std::size_t count = 0;
+    bool stopped = false;
+    while (count < slots) {
+      const token byte = detail::choose_token(choose, logits.subspan(count * width, width),
+                                              std::span<token>(scratch), {});
+      stopped = g.stops(byte);
+      if (stopped || byte >= byte_pad) break;
+      next[count] = byte;
+      text[count++] = static_cast<char>(byte);
+    }
+    if (count == 0) break;
+    ++n;
+    if (!detail::goes_on(emit, std::string_view(text.data(), count)) || stopped || n == g.tokens ||
+        s.position() >= s.capacity())
+      break;
+  }
+  return n;
+}
+
+LINNET_NAMESPACE_END
+/// @file
 /// Contrastive decoding: prefer what one reading of a text makes likelier than another (zoo I4).
 
 LINNET_NAMESPACE_BEGIN
@@ -11611,6 +14815,9 @@ struct contrasting {
 ///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
 template <class M, class T = float>
 class contrast {
+  static_assert(session<M, T>::slots == 1,
+                "linnet::contrast: this model's tokens consist of bytes; generate_bytes() runs it");
+
  public:
   /// Contrasts with an amateur's session, which must outlive it.
   explicit contrast(session<M, T>& amateur, const contrasting& how = {})
@@ -11655,6 +14862,10 @@ class contrast {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Self-speculative decoding: the first layers of a model draft several tokens, its other layers
+/// check them in one call (LayerSkip, Elhoushi et al. 2024, zoo C7).
+
+/// @file
 /// Speculative decoding: a small model drafts several tokens, the large one checks them in one
 /// call, and the text follows the large model's law exactly (Leviathan et al. 2023, zoo I5).
 
@@ -11674,6 +14885,72 @@ struct draft_counts {
   }
 };
 
+namespace detail {
+
+/// What speculation works in: one text, and the laws of its drafts. Drafts are judged as zoo I5
+/// says.
+struct draft_buffers {
+  token* text = nullptr;     ///< [capacity + 1] what is known, then what is drafted
+  token* scratch = nullptr;  ///< [vocabulary] of the sampler
+  double* p = nullptr;       ///< [vocabulary]
+  double* q = nullptr;       ///< [drafts, vocabulary]
+
+  static constexpr draft_buffers place(arena& a, index capacity, index vocabulary, index drafts) {
+    draft_buffers made;
+    made.text = a.take<token>(capacity + 1);
+    made.scratch = a.take<token>(vocabulary);
+    made.p = a.take<double>(vocabulary);
+    made.q = a.take<double>(drafts * vocabulary);
+    return made;
+  }
+  /// The first `count` tokens.
+  std::span<const token> first(index count) const {
+    return {text, static_cast<std::size_t>(count)};
+  }
+  /// Draws draft number `i`, token `end` of the text, from logits.
+  template <class Sampler, class T>
+  void propose(Sampler& choose, std::span<T> logits, index i, index end) const {
+    const std::size_t size = logits.size();
+    const std::span<double> law(q + i * std::ssize(logits), size);
+    choose.probabilities(logits, {scratch, size}, first(end), law);
+    text[end] = choose.pick(law);
+  }
+  /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
+  /// vocabulary], and draws the token that follows those accepted; returns their number.
+  template <class Sampler, class T>
+  index judge(Sampler& choose, std::span<T> rows, index vocabulary, index known,
+              index drafted) const {
+    const auto size = static_cast<std::size_t>(vocabulary);
+    const std::span<double> law(p, size);
+    index accepted = 0;
+    for (;; ++accepted) {
+      const index end = known + accepted;
+      choose.probabilities(rows.subspan(static_cast<std::size_t>(accepted) * size, size),
+                           {scratch, size}, first(end), law);
+      if (accepted == drafted) break;  // one more, from p
+      const std::span<const double> by(q + accepted * vocabulary, size);
+      const std::size_t x = slot(text[end]);
+      if (!choose.accept((std::min)(1.0, law[x] / by[x]))) {
+        residual(law, by);
+        break;
+      }
+    }
+    text[known + accepted] = choose.pick(law);
+    return accepted;
+  }
+
+ private:
+  /// p becomes max(0, p - q), of any sum. Laws that differ by rounding alone leave nothing; then
+  /// p stays.
+  static void residual(std::span<double> p, std::span<const double> q) {
+    bool any = false;
+    for (std::size_t i = 0; i < p.size(); ++i) any = any || p[i] > q[i];
+    for (std::size_t i = 0; any && i < p.size(); ++i) p[i] = (std::max)(0.0, p[i] - q[i]);
+  }
+};
+
+}  // namespace detail
+
 /// Generates with a session of the model `M`, sped up by a session of a smaller model `D` of the
 /// same family with the same vocabulary. Both laws are warped by the same sampler. A drafted token
 /// x is accepted with probability min(1, p(x) / q(x)); the first that is not is drawn anew from
@@ -11685,6 +14962,9 @@ class speculative {
                 "linnet::speculative: the models are of different families");
   static_assert(M::vocabulary == D::vocabulary,
                 "linnet::speculative: the models have different vocabularies");
+  static_assert(detail::slots_of<M>() == 1,
+                "linnet::speculative: this model's tokens consist of bytes; generate_bytes() runs "
+                "it");
   static_assert(M::rewinds && D::rewinds,
                 "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
                 "attention cannot do");
@@ -11739,19 +15019,9 @@ class speculative {
 
  private:
   static constexpr index vocabulary = M::vocabulary;
-  struct buffers {
-    token* text = nullptr;     ///< [capacity + 1] what is known, then what is drafted
-    token* scratch = nullptr;  ///< [vocabulary] of the sampler
-    double* p = nullptr;       ///< [vocabulary]
-    double* q = nullptr;       ///< [drafts, vocabulary]
-  };
+  using buffers = detail::draft_buffers;
   static constexpr buffers place(arena& a, const limits& l, index drafts) {
-    buffers made;
-    made.text = a.take<token>(session<M, T>::capacity_for(l) + 1);
-    made.scratch = a.take<token>(vocabulary);
-    made.p = a.take<double>(vocabulary);
-    made.q = a.take<double>(drafts * vocabulary);
-    return made;
+    return buffers::place(a, session<M, T>::capacity_for(l), vocabulary, drafts);
   }
   static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
 
@@ -11781,42 +15051,21 @@ class speculative {
   /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`; returns how many.
   template <class Sampler>
   index round(Sampler& choose, index most) {
-    const std::span<token> scratch(at_.scratch, at(vocabulary));
-    const auto so_far = [&](index count) { return std::span<const token>(at_.text, at(count)); };
-    const auto q = [&](index i) {
-      return std::span<double>(at_.q + i * vocabulary, at(vocabulary));
-    };
-    const std::span<double> p(at_.p, at(vocabulary));
-
     const index room = target_->capacity() - target_->position() - 1;
     const index wanted = (std::min)({drafts_, room, most - 1});
     index drafted = 0;
     for (; drafting_ && drafted < wanted; ++drafted) {
       const index end = known_ + drafted;
-      const auto logits = draft_->read(so_far(end).subspan(at(draft_->position())));
+      const auto logits = draft_->read(at_.first(end).subspan(at(draft_->position())));
       if (logits.empty()) {
         drafting_ = false;  // the text has outgrown it
         break;
       }
-      choose.probabilities(logits, scratch, so_far(end), q(drafted));
-      at_.text[end] = choose.pick(q(drafted));
+      at_.propose(choose, logits, drafted, end);
     }
 
-    const auto rows = target_->feed_all(so_far(known_ + drafted).subspan(at(known_ - 1)));
-    index accepted = 0;
-    for (;; ++accepted) {
-      const index end = known_ + accepted;
-      choose.probabilities(rows.subspan(at(accepted * vocabulary), at(vocabulary)), scratch,
-                           so_far(end), p);
-      if (accepted == drafted) break;  // one more, from p
-      const std::span<const double> by = q(accepted);
-      const std::size_t x = detail::slot(at_.text[end]);
-      if (!choose.accept((std::min)(1.0, p[x] / by[x]))) {
-        residual(p, by);
-        break;
-      }
-    }
-    at_.text[known_ + accepted] = choose.pick(p);
+    const auto rows = target_->feed_all(at_.first(known_ + drafted).subspan(at(known_ - 1)));
+    const index accepted = at_.judge(choose, rows, vocabulary, known_, drafted);
 
     // Both forget what was rejected; neither has read the last token.
     target_->truncate(known_ + accepted);
@@ -11829,14 +15078,6 @@ class speculative {
     return accepted + 1;
   }
 
-  /// p becomes max(0, p - q), of any sum. Laws that differ by rounding alone leave nothing; then
-  /// p stays.
-  static void residual(std::span<double> p, std::span<const double> q) {
-    bool any = false;
-    for (std::size_t i = 0; i < p.size(); ++i) any = any || p[i] > q[i];
-    for (std::size_t i = 0; any && i < p.size(); ++i) p[i] = (std::max)(0.0, p[i] - q[i]);
-  }
-
   session<M, T>* target_;
   session<D, U>* draft_;
   index drafts_;
@@ -11844,6 +15085,153 @@ class speculative {
   buffers at_{};
   index known_ = 0;
   bool drafting_ = false;  ///< the draft can still follow the text
+  draft_counts counts_{};
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Generates with a session of the decoder `M` alone. In a round the layers before `exit` run on
+/// the last known token and up to `drafts` tokens that the final norm and head draft from their
+/// output; then the other layers run once over what they have put out for all of these, and the
+/// drafts are judged as in `speculative`. Both halves use the session's one cache, and nothing is
+/// computed twice. The text follows the whole model's law; a greedy sampler gives its greedy text.
+/// It helps a model that was trained with early exits (train/layer_skip.hpp). All memory is taken
+/// by open().
+template <class M, class T = float>
+class self_speculative {
+  static_assert(M::family == model_family::decoder,
+                "linnet::self_speculative: the model must be a decoder");
+  static_assert(M::rewinds,
+                "linnet::self_speculative: rejected tokens must be taken back, which the model's "
+                "kind of attention cannot do");
+
+ public:
+  /// Speculation in this session, which must outlive it, with drafts from the first `exit` layers,
+  /// `drafts` at a time. Errors: errc::invalid (exit outside 1 to the model's layers, drafts below
+  /// 1, or not below the session's limits.logits), errc::out_of_memory.
+  static result<self_speculative> open(session<M, T>& s, index exit, index drafts) {
+    const auto refuse = [](const char* field, const std::string& rule, index got) {
+      return linnet::error{errc::invalid, "self_speculative::open", field, rule,
+                           std::to_string(got)};
+    };
+    if (exit < 1 || exit > layers)
+      return refuse("exit", "1 to the model's layers, " + std::to_string(layers), exit);
+    const index most = s.planned().logits - 1;
+    if (drafts < 1 || drafts > most)
+      return refuse("drafts", "1 to the session's limits.logits - 1, " + std::to_string(most),
+                    drafts);
+    self_speculative made(s, exit, drafts);
+    const index bytes = footprint(s.planned(), drafts);
+    made.own_ = memory_block(bytes);
+    if (!made.own_.data()) return detail::out_of_memory("self_speculative::open", bytes);
+    arena a(made.own_.data(), bytes);
+    made.at_ = place(a, s.planned(), drafts);
+    return made;
+  }
+  /// Exact bytes that it allocates for a session with these limits.
+  static constexpr index footprint(const limits& l, index drafts) {
+    arena counter;
+    (void)place(counter, l, drafts);
+    return counter.peak();
+  }
+
+  /// Like session::generate(), with a sampler that tells its law (see `greedy`). The whole model
+  /// reads the prompt and gives the first token; rounds give the others. Also ends where a paged
+  /// cache has no block left.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+                 const generation& g = {}) {
+    counts_ = {};
+    if (!begin(tokens, choose)) return 0;
+    for (index n = 0, next = known_ - 1;;) {
+      for (; next < known_; ++next) {
+        const token t = at_.drafts.text[next];
+        if (g.stops(t)) return n;
+        ++n;
+        if (!detail::goes_on(emit, t)) return n;
+      }
+      if (n == g.tokens || session_->position() >= session_->capacity()) return n;
+      if (!round(choose, g, g.tokens > 0 ? g.tokens - n : session_->capacity())) return n;
+    }
+  }
+  /// Of the text that is being or was generated last; its first token is not counted.
+  const draft_counts& counts() const { return counts_; }
+
+ private:
+  static constexpr index layers = M::shape.layers, vocabulary = M::vocabulary, d = M::d;
+  struct buffers {
+    detail::draft_buffers drafts{};
+    T* streams = nullptr;  ///< [drafts + 1, d] that enter layer `exit`
+  };
+  static constexpr buffers place(arena& a, const limits& l, index drafts) {
+    buffers made;
+    made.drafts =
+        detail::draft_buffers::place(a, session<M, T>::capacity_for(l), vocabulary, drafts);
+    made.streams = a.take<T>((drafts + 1) * d);
+    return made;
+  }
+
+  self_speculative(session<M, T>& s, index exit, index drafts)
+      : session_(&s), exit_(exit), drafts_(drafts) {}
+
+  /// Reads the prompt and chooses the first token: known, but not fed yet.
+  template <class Sampler>
+  bool begin(std::span<const token> tokens, Sampler& choose) {
+    session_->exit_after(layers);
+    const std::span<T> logits = session_->read(tokens);
+    if (logits.empty()) return false;
+    std::copy(tokens.begin(), tokens.end(), at_.drafts.text);
+    known_ = std::ssize(tokens) + 1;
+    at_.drafts.judge(choose, logits, vocabulary, known_ - 1, 0);
+    return true;
+  }
+
+  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`. False, and nothing
+  /// decided, where the cache has no room.
+  template <class Sampler>
+  bool round(Sampler& choose, const generation& g, index most) {
+    session<M, T>& s = *session_;
+    const index start = s.position(), room = s.capacity() - start - 1;
+    const index wanted = (std::min)({drafts_, room, most - 1});
+    const auto unread = [&](index i, index n) {  // tokens from number i of this round on
+      return at_.drafts.first(start + i + n).last(static_cast<std::size_t>(n));
+    };
+    index drafted = 0;
+    for (;; ++drafted) {
+      // The last draft needs no successor, but the other layers need its stream.
+      const bool more =
+          drafted < wanted && (drafted == 0 || !g.stops(at_.drafts.text[start + drafted]));
+      const auto logits = s.advance(unread(drafted, 1), 1, {}, false, {0, exit_, more});
+      if (logits.empty()) {
+        s.truncate(start);
+        return false;
+      }
+      std::copy_n(s.work_.work.out, d, at_.streams + drafted * d);
+      if (!more) break;
+      at_.drafts.propose(choose, logits, drafted, known_ + drafted);
+    }
+    // The other layers have not read these tokens yet, nor has anything been overwritten.
+    s.past_[0] = start;
+    std::copy_n(at_.streams, (drafted + 1) * d, s.work_.work.embedded);
+    const auto rows = s.advance(unread(0, drafted + 1), 1, {}, true, {exit_, layers});
+    const index accepted = at_.drafts.judge(choose, rows, vocabulary, known_, drafted);
+
+    s.truncate(known_ + accepted);
+    known_ += accepted + 1;
+    counts_.rounds += 1;
+    counts_.drafted += drafted;
+    counts_.accepted += accepted;
+    counts_.tokens += accepted + 1;
+    return true;
+  }
+
+  session<M, T>* session_;
+  index exit_, drafts_;
+  memory_block own_;
+  buffers at_{};
+  index known_ = 0;  ///< tokens of the text; the last is not fed yet
   draft_counts counts_{};
 };
 
@@ -12081,422 +15469,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// What a model's type says, as texts: stored beside the weights and compared when they are loaded.
 
-/// @file
-/// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
-struct decoder_batch {
-  const token* tokens = nullptr;    ///< inputs
-  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
-  index batch = 0;                  ///< sequences
-  index length = 0;                 ///< tokens per sequence
-  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
-};
-
-/// A decoder-only model as a type; spelled decoder<shape, policies...>.
-template <decoder_shape Shape, class Choices>
-struct decoder_model {
- private:
-  using Ffn = typename Choices::template of<linnet::ffn::policy>;
-  using Attention = typename Choices::template of<linnet::attention::policy>;
-  using Norm = typename Choices::template of<linnet::norm::policy>;
-  using Position = typename Choices::template of<linnet::position::policy>;
-  using Bias = typename Choices::template of<linnet::bias::policy>;
-
- public:
-  static_assert(Shape.valid(),
-                "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
-                "positive, heads a "
-                "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
-
-  static_assert(Attention::causal,
-                "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
-
-  static constexpr model_family family = model_family::decoder;
-  static constexpr decoder_shape shape = Shape;
-  static constexpr bool tied =
-      std::is_same_v<typename Choices::template of<linnet::tie::policy>, tie::tied>;
-  static constexpr bool biased = std::is_same_v<Bias, bias::all>;
-  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
-  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
-  static constexpr bool rotary = Position::pairing != rope_pairing::none;
-  static constexpr bool embedding_normed = Attention::embedding_norm;
-  /// Whether decoding can take tokens back, and whether it forgets old ones.
-  static constexpr bool rewinds = Attention::rewinds && Ffn::rewinds, forgets = Attention::forgets;
-  using ffn = Ffn;
-  using attention = Attention;
-  using norm = Norm;
-  using position = Position;
-  using storage = typename Choices::template of<linnet::storage::policy>;
-  using cache = typename Choices::template of<linnet::kv::policy>;
-  using batch = decoder_batch;
-  /// The same model with another choice for what derives from `Slot`.
-  template <class Slot, class Other>
-  using with = decoder_model<Shape, typename Choices::template with<Slot, Other>>;
-  /// The same model with another feed-forward.
-  template <class Other>
-  using with_ffn = with<linnet::ffn::policy, Other>;
-  /// The same model with another kind of attention.
-  template <class Other>
-  using with_attention = with<linnet::attention::policy, Other>;
-  /// The same model with another key-value cache.
-  template <class Other>
-  using with_cache = with<linnet::kv::policy, Other>;
-  /// The same model with another storage type.
-  template <class Other>
-  using with_storage = with<linnet::storage::policy, Other>;
-
-  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
-                         context_length = Shape.context;
-  static constexpr real eps{Shape.eps};
-  static constexpr attention_shape self{.d_model = d,
-                                        .heads = Shape.heads,
-                                        .kv_heads = Shape.kv_heads,
-                                        .d_kv = Shape.head_width(),
-                                        .causal = true,
-                                        .bias = biased,
-                                        .rope = Position::pairing,
-                                        .cache = cache::code};
-  using norm_layer = typename Norm::template layer<d, eps>;
-  /// The attention layer of the first block.
-  static constexpr attention_shape self_first = [] {
-    attention_shape a = self;
-    a.first = Attention::first_differs;
-    return a;
-  }();
-  template <attention_shape A>
-  using block_with = typename detail::block_of<
-      Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
-      template make<d, Shape.d_ff, biased, eps>::type;
-  using blocks =
-      typename detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>,
-                                Shape.layers, Attention::first_differs>::type;
-
-  template <class Form>
-  struct params {
-    typename Form::matrix embedding{};
-    [[no_unique_address]] std::conditional_t<
-        embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
-        embedding_norm{};
-    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
-        positions{};
-    typename blocks::template params<Form> stack{};
-    typename norm_layer::template params<Form> norm{};
-    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
-  };
-  /// Named visit of all parameters, once each, in canonical order.
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "embedding" / "weight",
-      tensor_info{vocabulary, d, role::table, initial_deviation, embedding_start}, p.embedding...);
-    if constexpr (embedding_normed)
-      norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
-    if constexpr (learned)
-      f(at / "position" / "weight",
-        tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
-    // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
-    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = initial_deviation;
-      f(where, info, leaf...);
-    };
-    blocks::visit(normal, at / "blocks", p.stack...);
-    norm_layer::visit(f, at / "norm", p.norm...);
-    if constexpr (!tied)
-      f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
-        p.head...);
-  }
-  static constexpr double initial_deviation = 0.02;
-  static constexpr double head_deviation =
-      embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
-  /// A normalised embedding starts so small that its norm's epsilon outweighs it (RWKV).
-  static constexpr decltype(tensor_info::start) embedding_start =
-      embedding_normed ? +[](const path&, index,
-                             random_stream& random) { return 1e-4 * (2 * random.uniform() - 1); }
-                       : nullptr;
-
-  /// Trainable parameters; shared ones count once.
-  static constexpr index parameters() { return count_parameters<decoder_model>(); }
-  /// Parameters outside the embedding, the position table and an untied head.
-  static constexpr index non_embedding() {
-    return parameters() - vocabulary * d * (tied ? 1 : 2) - (learned ? context_length * d : 0);
-  }
-  /// Floating-point operations of one forward call over [batch, length] tokens, head included.
-  static constexpr index flops(index batch_size, index length) {
-    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
-    return blocks::flops(e) + norm_layer::flops(e) + 2 * e.rows() * d * vocabulary;
-  }
-
-  /// Buffers of one session, evaluator or trainer.
-  template <class T>
-  struct workspace {
-    typename blocks::template cache<T> stack{};
-    typename norm_layer::template cache<T> norm{}, embedding_norm{};
-    T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
-    T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
-    T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
-    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
-    T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
-    index positions = 0;      ///< of the rotary table
-    index* prefix = nullptr;  ///< [batch] tokens of each sequence's first call
-    T* chunk = nullptr;       ///< logits of some rows
-    T* last = nullptr;        ///< [batch, d] last valid rows
-    T* logits = nullptr;      ///< [batch * limits.logits, vocabulary]
-    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
-    double* losses = nullptr;  ///< [rows]
-    int site = 0;
-  };
-  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
-  static constexpr index longest(const limits& l) {
-    return l.target > 0 ? l.target : context_length;
-  }
-  /// Positions of the rotary table; those of longer texts are computed as they come.
-  static constexpr index rotary_positions(const limits& l) {
-    return (std::min)(longest(l), (std::max)(context_length, Attention::slots));
-  }
-  /// Plans the buffers for calls up to these limits.
-  template <class T>
-  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const extents e = detail::stack_extents(l, use, longest(l), 0);
-    const index size = e.rows() * d;
-    workspace<T> w;
-    w.site = m.sites++;
-    if (rotary) w.table = m.state.take<T>(rotary_positions(l) * self.d_kv);
-    if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
-    if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
-    w.embedded = m.keep.take<T>(size);
-    w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
-    w.out = m.keep.take<T>(size);
-    w.normed = m.keep.take<T>(size);
-    if (use == purpose::decoding) {
-      if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
-      w.last = m.keep.take<T>(e.batch * d);
-      m.product(e.batch * l.logits, d, vocabulary, e);
-      w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
-    } else {
-      w.losses = m.keep.take<double>(e.rows());
-      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
-      m.product(ops::head_rows(vocabulary), d, vocabulary, e);
-    }
-    if (e.training) {
-      w.d_embedded = m.keep.take<T>(size);
-      w.d_out = m.keep.take<T>(size);
-      w.d_normed = m.keep.take<T>(size);
-      w.d_looked_up = embedding_normed ? m.keep.take<T>(size) : w.d_embedded;
-    }
-    if (embedding_normed) w.embedding_norm = norm_layer::template plan<T>(m, e);
-    w.norm = norm_layer::template plan<T>(m, e);
-    w.stack = blocks::template plan<T>(m, e);
-    return w;
-  }
-  /// Fills the constant tables of a fresh workspace.
-  template <class T>
-  static void prepare(workspace<T>& w, const limits& l) {
-    if constexpr (rotary) {
-      w.positions = rotary_positions(l);
-      ops::rope_table(w.positions, self.d_kv, Shape.rope_theta, w.table);
-    }
-    if constexpr (sinusoidal)
-      for (index t = 0; t < longest(l); ++t)
-        for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
-  }
-
-  /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
-  static bool prefixes_fit(const batch& b) {
-    for (index i = 0; b.prefixes && i < b.batch; ++i)
-      if (!Attention::takes_prefix || b.prefixes[i] < 0 || b.prefixes[i] > b.length) return false;
-    return true;
-  }
-  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
-  static bool accepts(const batch& b, const limits& l) {
-    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
-           detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
-           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true) && prefixes_fit(b);
-  }
-
-  /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
-  /// and ops::head_logits() take. Called by every thread.
-  template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const ops::machine& on) {
-    context<T> ctx = batch_context<T>(b, on);
-    return read<T, S>(p, b, w, ctx);
-  }
-  /// Summed loss of a batch by a criterion (see ops::label_loss), the cross-entropy. With `dp`,
-  /// also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
-  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by every thread.
-  template <class T, class S, class Criterion = ops::label_loss>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::machine& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
-    context<T> ctx = batch_context<T>(b, on);
-    ctx.dropout = dropout;
-    const index rows = ctx.rows();
-    ops::head_call<T, S> head = read<T, S>(p, b, w, ctx);
-    if (dp) ops::fill(on, rows * d, T(0), w.d_normed);
-    head.logits = logits;
-    head.z_loss = z_loss;
-    if constexpr (ops::trainable<S>)
-      if (dp) {
-        head.dy = w.d_normed;
-        head.d_table = head_gradient<T>(*dp);
-      }
-    const loss_sum sum = ops::head_loss(on, head, criterion);
-    if constexpr (ops::trainable<S>)
-      if (dp) {
-        const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
-        ops::fill(on, d_out.size(), T(0), w.d_out);
-        norm_layer::template backward<T, S>(p.norm, dp->norm, {w.out, rows}, {w.d_normed, rows},
-                                            d_out, w.norm, ctx);
-        ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
-        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
-                                        w.stack, ctx);
-        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
-        if constexpr (embedding_normed) {
-          ops::fill(on, rows * d, T(0), w.d_looked_up);
-          norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
-                                              {w.looked_up, rows}, d_embedded,
-                                              {w.d_looked_up, rows}, w.embedding_norm, ctx);
-        }
-        ops::embed_backward(on, rows, d, b.tokens, w.d_looked_up, dp->embedding);
-        if constexpr (learned)
-          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
-      }
-    return sum;
-  }
-
-  /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token, or with `every`
-  /// w.logits[batch * length, vocabulary] what follows each token. Called by every thread.
-  template <class T, class S>
-  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
-                   index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::machine& on, bool every = false) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = batch_size;
-    ctx.length = length;
-    ctx.lengths = lengths;
-    ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
-    if constexpr (Attention::takes_prefix) {
-      on.threads.each(batch_size, [&](index i) {
-        w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
-      });
-      ctx.prefix = w.prefix;
-    }
-    forward<T, S>(p, tokens, w, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
-      });
-    ops::matmul(on, every ? ctx.rows() : batch_size, vocabulary, d, every ? w.normed : w.last,
-                head_matrix<T, S>(p), w.logits);
-  }
-
-  /// Lets cached sequence `to` continue where `from` is.
-  template <class T>
-  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
-    linnet::copy_state<blocks, T>(w.stack, from, to, part);
-  }
-
- private:
-  template <class T>
-  static context<T> batch_context(const batch& b, const ops::machine& on) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = b.batch;
-    ctx.length = b.length;
-    if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
-    return ctx;
-  }
-  template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
-                                   workspace<T>& w, context<T>& ctx) {
-    forward<T, S>(p, b.tokens, w, ctx);
-    return {ctx.rows(), d,        vocabulary, w.normed, head_matrix<T, S>(p),
-            T(1),       b.labels, w.chunk,    w.losses};
-  }
-  template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
-    if constexpr (tied)
-      return p.embedding;
-    else
-      return p.head;
-  }
-  template <class T>
-  static T* head_gradient(params<form::gradient<T>>& dp) {
-    if constexpr (tied)
-      return dp.embedding;
-    else
-      return dp.head;
-  }
-  /// Tells the layers the angles of this call.
-  template <class T>
-  static void rotary_angles(workspace<T>& w, context<T>& ctx) {
-    ctx.rope = w.table;
-    ctx.rope_positions = w.positions;
-    ctx.rope_beyond = w.beyond;
-    if (w.beyond)
-      ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-        if (position >= w.positions)
-          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
-      });
-  }
-  /// tokens -> w.normed
-  template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
-                      context<T>& ctx) {
-    const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, d, tokens, p.embedding, w.looked_up);
-    if constexpr (rotary) rotary_angles(w, ctx);
-    const T* table = nullptr;
-    if constexpr (learned) table = p.positions;
-    if constexpr (sinusoidal) table = w.table;
-    if (table)
-      ctx.on.threads.each(rows, [&](index i) {
-        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
-      });
-    if constexpr (embedding_normed)
-      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
-                                         w.embedding_norm, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
-    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
-    norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.normed, rows}, w.norm, ctx);
-  }
-};
-
-namespace detail {
-template <decoder_shape Shape, class... Ps>
-struct make_decoder {
-  static_assert((known_policy<Ps> && ...),
-                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own "
-                "from ffn::policy, "
-                "attention::policy or norm::policy");
-  static_assert(policies_fit<Ps...>());
-  using type = decoder_model<
-      Shape,
-      choices<pick<ffn::policy, ffn::swiglu, Ps...>,
-              pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
-              pick<position::policy, position::rope, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-              pick<bias::policy, bias::none, Ps...>, typename pick_storage<Ps...>::type,
-              pick<kv::policy, kv::exact, Ps...>>>;
-};
-}  // namespace detail
-
-/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
-/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, f32.
-template <decoder_shape Shape, class... Policies>
-using decoder = typename detail::make_decoder<Shape, Policies...>::type;
-
-LINNET_NAMESPACE_END
-
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -12566,6 +15538,13 @@ struct ffn_facts<ffn::reparam<N, E>> : ffn_facts<void> {
   }
 };
 
+template <index Rank, class Of>
+struct ffn_facts<ffn::low_rank<Rank, Of>> : ffn_facts<void> {
+  static std::string name() {
+    return "low_rank " + std::to_string(Rank) + " " + ffn_facts<Of>::name();
+  }
+};
+
 template <class P>
 constexpr const char* norm_name() {
   if constexpr (std::is_same_v<P, norm::rms>)
@@ -12623,8 +15602,35 @@ std::vector<fact> facts_of() {
     text("decoder_ffn", ffn_facts<typename M::decoder_ffn>::name());
     text("encoder_attention", M::encoder_attention::name());
     text("decoder_attention", M::decoder_attention::name());
+  } else if constexpr (M::family == model_family::next_thought) {
+    text("family", "next_thought");
+    number("kv_heads", shape.kv_heads);
+    number("context", shape.context);
+    number("pooling_heads", shape.pooling_heads);
+    number("pseudo", shape.pseudo);
+    number("decoder_layers", shape.decoder_layers);
+    std::string shrinks;
+    for (index k = 0; k < shape.shrinks(); ++k)
+      shrinks += (k > 0 ? ", -" : "-") + number_text(shape.dropped[k]) + " to " +
+                 std::to_string(shape.widths[k]);
+    text("shrinks", shrinks);
   } else {
-    text("family", "decoder");
+    if constexpr (M::family == model_family::byte_pooled) {
+      constexpr byte_pooling ends = M::pooling;
+      text("family", "byte_pooled");
+      text("byte_rules", ends.rules == byte_rules::corrected ? "corrected" : "repository");
+      number("byte_slots", ends.slots);
+      number("byte_width", ends.width);
+      number("byte_heads", ends.heads);
+      number("byte_expansion", ends.expansion);
+      number("byte_head_blocks", ends.head_blocks);
+      std::string between;
+      for (index k = 1; k < ends.blocks(); ++k)
+        between += (k > 1 ? " " : "") + std::to_string(ends.width_before(k));
+      text("byte_between", between);
+    } else {
+      text("family", "decoder");
+    }
     number("d_kv", shape.head_width());
     number("kv_heads", shape.kv_heads);
     number("layers", shape.layers);
@@ -12633,6 +15639,10 @@ std::vector<fact> facts_of() {
     if constexpr (M::rotary) number("rope_theta", shape.rope_theta);
     text("ffn", ffn_facts<typename M::ffn>::name());
     text("attention", M::attention::name());
+    if constexpr (M::depths::routes) text("depths", M::depths::name());
+    // Older files say nothing of these; the names of the tensors tell the two apart.
+    if constexpr (!std::is_same_v<typename M::share, share::none>) text("share", M::share::name());
+    if constexpr (M::factorised) text("embedding", M::embedding::name());
   }
   text("norm", norm_name<typename M::norm>());
   text("head", M::tied ? "tied" : "untied");
@@ -13168,10 +16178,12 @@ constexpr llama2c_shape llama2c_shape_of() {
     static_assert(std::is_same_v<typename M::norm, norm::rms> &&
                       std::is_same_v<typename M::ffn, ffn::swiglu> &&
                       std::is_same_v<typename M::attention, attention::full> && !M::biased &&
+                      !M::depths::routes && std::is_same_v<typename M::share, share::none> &&
+                      !M::factorised &&
                       (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>),
                   "linnet: llama2.c checkpoints hold Llama models: norm::rms, ffn::swiglu, "
                   "attention::full, position::rope, "
-                  "no biases");
+                  "no biases, nothing shared, no factorised embedding");
     static_assert(s.heads * s.head_width() == s.d_model,
                   "linnet: in llama2.c checkpoints heads * head width is d_model");
     static_assert(!storage_of<M, T>::scaled,
@@ -13435,46 +16447,6 @@ LINNET_NAMESPACE_END
 /// Channel mixing of RWKV-4 and RWKV-7 (zoo D12, D12b), in the place of the feed-forward: a squared
 /// ReLU that also reads the token before.
 
-/// @file
-/// The sigmoid gate of RWKV, "receptance": z = sigmoid(r) y.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// 1 / (1 + e^-x) without overflow.
-template <class T>
-T sigmoid(T x) {
-  const T e = std::exp(-std::abs(x));
-  return (x < T(0) ? e : T(1)) / (T(1) + e);
-}
-
-/// z[n] = sigmoid(r[n]) y[n]; r becomes its sigmoid, which gate_backward() takes. z may be y.
-template <class T>
-void gate(const ops::machine& on, index n, T* r, const T* y, T* z) {
-  ops::detail::in_slices<T>(on, n, [&](index at, index count) {
-    for (index i = at; i < at + count; ++i) {
-      r[i] = sigmoid(r[i]);
-      z[i] = r[i] * y[i];
-    }
-  });
-}
-/// dr[n], dy[n] = the derivatives of gate() (overwritten); dy may be dz.
-template <class T>
-void gate_backward(const ops::machine& on, index n, const T* sigmoid_r, const T* y, const T* dz,
-                   T* dr, T* dy) {
-  ops::detail::in_slices<T>(on, n, [&](index at, index count) {
-    for (index i = at; i < at + count; ++i) {
-      const T s = sigmoid_r[i], d = dz[i];
-      dr[i] = d * y[i] * s * (T(1) - s);
-      dy[i] = d * s;
-    }
-  });
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 /// @file
 /// The token shift of RWKV: every channel reads a mixture of this token and the one before it.
 
@@ -14883,7 +17855,8 @@ constexpr rwkv_shape rwkv_shape_of() {
     constexpr bool seven = std::is_same_v<typename M::attention, mixer::rwkv7> &&
                            std::is_same_v<typename M::ffn, ffn::rwkv7_channel_mix>;
     static_assert((four || seven) && std::is_same_v<typename M::norm, norm::layer_norm> &&
-                      std::is_same_v<typename M::position, position::none> && !M::tied,
+                      std::is_same_v<typename M::position, position::none> && !M::tied &&
+                      std::is_same_v<typename M::share, share::none> && !M::factorised,
                   "linnet: rwkv.cpp files hold models of the types rwkv4<shape> and rwkv7<shape>");
     static_assert(!storage_of<M, T>::scaled,
                   "linnet: load rwkv.cpp files into the f32 model and quantize() it");
@@ -15112,6 +18085,853 @@ result<void> load_rwkv(weights<M, T>& w, const std::string& path) {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Files of GPT-2's vocab.bpe.
+
+/// @file
+/// Byte-pair encoding of bytes, GPT-2's way: no unknown words, and every text comes back exactly.
+
+#include <functional>
+
+/// @file
+/// What byte-pair encoding looks up: pieces by their bytes, merges by their pair. Flat tables with
+/// open addressing, at most half full.
+
+#include <cstring>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::uint64_t hash_factor = 0x9e3779b97f4a7c15u;  ///< 2^64 / the golden ratio
+
+/// A hash of bytes whose high and low bits are equally good.
+inline std::uint64_t hash_of(std::string_view bytes) {
+  const auto mixed = [](std::uint64_t x) { return (x ^= x >> 32) *= hash_factor, x ^ x >> 29; };
+  const char* at = bytes.data();
+  std::size_t left = bytes.size();
+  std::uint64_t hash = left * hash_factor, eight = 0;
+  for (; left > 8; at += 8, left -= 8) {
+    std::memcpy(&eight, at, 8);
+    hash = mixed(hash ^ eight);
+  }
+  if (left >= 4) {  // two words that overlap
+    std::uint32_t first = 0, second = 0;
+    std::memcpy(&first, at, 4);
+    std::memcpy(&second, at + left - 4, 4);
+    eight = std::uint64_t{first} << 32 | second;
+  } else if (left > 0) {
+    const auto byte = [at](std::size_t i) {
+      return std::uint64_t{static_cast<unsigned char>(at[i])};
+    };
+    eight = byte(0) << 16 | byte(left / 2) << 8 | byte(left - 1);
+  }
+  return mixed(hash ^ eight);
+}
+
+/// Pieces by id, together below 4 GiB, and the ids of those that were indexed, by piece.
+class piece_table {
+ public:
+  /// Number of pieces.
+  index size() const { return std::ssize(ends_) - 1; }
+  /// Bytes of piece `id`, which must exist.
+  std::uint32_t size_of(token id) const {
+    const auto i = static_cast<std::size_t>(id);
+    return ends_[i + 1] - ends_[i];
+  }
+  /// Piece `id`, which must exist.
+  std::string_view operator[](token id) const {
+    return {bytes_.data() + ends_[static_cast<std::size_t>(id)], size_of(id)};
+  }
+  /// A piece with the next id, not indexed.
+  token append(std::string_view piece) {
+    bytes_ += piece;
+    ends_.push_back(static_cast<std::uint32_t>(bytes_.size()));
+    return static_cast<token>(size() - 1);
+  }
+  /// Indexes a piece that find() does not find.
+  void insert(token id) {
+    if (2 * ++used_ > slots_.size()) grow();
+    const std::uint64_t hash = hash_of((*this)[id]);
+    place({tag(hash), id}, hash);
+  }
+  /// The id of an indexed piece, or -1.
+  token find(std::string_view piece) const {
+    const slot* const found = look_up(piece);
+    return found ? found->id : -1;
+  }
+  /// Lets find_whole() find a piece that find() finds.
+  void mark_whole(token id) { const_cast<slot*>(look_up((*this)[id]))->tag |= 1; }
+  /// The id of a piece that is marked, or -1.
+  token find_whole(std::string_view piece) const {
+    const slot* const found = look_up(piece);
+    return found && (found->tag & 1) == 1 ? found->id : -1;
+  }
+
+ private:
+  struct slot {
+    std::uint32_t tag = 0;  ///< of the hash; the last bit: whole
+    token id = -1;          ///< or none
+  };
+  std::string bytes_;
+  std::vector<std::uint32_t> ends_{0};  ///< one more than pieces
+  std::vector<slot> slots_ = std::vector<slot>(16);
+  std::size_t used_ = 0;
+  int shift_ = 64 - 4;  ///< of a hash, to a slot's number
+
+  static std::uint32_t tag(std::uint64_t hash) { return static_cast<std::uint32_t>(hash) & ~1u; }
+  void place(slot s, std::uint64_t hash) {
+    std::size_t i = hash >> shift_;
+    while (slots_[i].id >= 0) i = (i + 1) & (slots_.size() - 1);
+    slots_[i] = s;
+  }
+  void grow() {
+    const std::vector<slot> old = std::exchange(slots_, std::vector<slot>(2 * slots_.size()));
+    --shift_;
+    for (const slot& s : old)
+      if (s.id >= 0) place(s, hash_of((*this)[s.id]));
+  }
+  const slot* look_up(std::string_view piece) const {
+    const std::uint64_t hash = hash_of(piece);
+    for (std::size_t i = hash >> shift_; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
+      if ((slots_[i].tag & ~1u) == tag(hash) && (*this)[slots_[i].id] == piece) return &slots_[i];
+    return nullptr;
+  }
+};
+
+/// The ranks of merges by their pair of ids.
+class merge_table {
+ public:
+  static constexpr std::uint32_t none = UINT32_MAX;
+
+  /// Room for `merges` of them.
+  explicit merge_table(std::size_t merges = 0) {
+    int bits = 1;
+    while ((std::size_t{1} << bits) < 2 * merges) ++bits;
+    slots_.resize(std::size_t{1} << bits);
+    shift_ = 64 - bits;
+  }
+  /// The rank of a pair, or `none`.
+  std::uint32_t find(token left, token right) const {
+    const std::uint64_t pair = pair_of(left, right);
+    std::size_t i = first_slot(pair);
+    while (slots_[i].rank != none && slots_[i].pair != pair) i = (i + 1) & (slots_.size() - 1);
+    return slots_[i].rank;
+  }
+  /// Adds a pair. False if it is there.
+  bool insert(token left, token right, std::uint32_t rank) {
+    const std::uint64_t pair = pair_of(left, right);
+    std::size_t i = first_slot(pair);
+    for (; slots_[i].rank != none; i = (i + 1) & (slots_.size() - 1))
+      if (slots_[i].pair == pair) return false;
+    slots_[i] = {pair, rank};
+    return true;
+  }
+
+ private:
+  struct slot {
+    std::uint64_t pair = 0;
+    std::uint32_t rank = none;
+  };
+  std::vector<slot> slots_;
+  int shift_ = 0;
+
+  static std::uint64_t pair_of(token left, token right) {
+    return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 |
+           static_cast<std::uint32_t>(right);
+  }
+  std::size_t first_slot(std::uint64_t pair) const { return pair * hash_factor >> shift_; }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// GPT-2's way of writing bytes as printable characters, in which vocab.bpe, encoder.json and
+/// tokenizer.json spell their pieces (zoo L4).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes that stand for themselves: printable in Latin-1.
+constexpr bool is_own_letter(unsigned b) {
+  return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+}
+/// The bytes in the order of GPT-2's ids 0 to 255: those that are their own letter, then the
+/// others, whose letters are U+0100 on.
+inline constexpr std::array<unsigned char, 256> byte_order = [] {
+  std::array<unsigned char, 256> order{};
+  std::size_t i = 0;
+  for (const bool own : {true, false})
+    for (unsigned b = 0; b < 256; ++b)
+      if (is_own_letter(b) == own) order[i++] = static_cast<unsigned char>(b);
+  return order;
+}();
+inline constexpr unsigned own_letters = 188;  ///< how many are their own letter
+
+/// The code point of each byte's letter.
+inline constexpr std::array<std::uint16_t, 256> letter_codes = [] {
+  std::array<std::uint16_t, 256> codes{};
+  for (unsigned i = 0; i < 256; ++i)
+    codes[byte_order[i]] =
+        static_cast<std::uint16_t>(i < own_letters ? byte_order[i] : 256 + i - own_letters);
+  return codes;
+}();
+
+}  // namespace detail
+
+/// Bytes as letters, in UTF-8: a space is "Ġ", a newline "Ċ", and ASCII letters are themselves.
+inline std::string letters_of(std::string_view bytes) {
+  std::string letters;
+  for (const char c : bytes) {
+    const unsigned code = detail::letter_codes[static_cast<unsigned char>(c)];
+    if (code < 0x80) {
+      letters += static_cast<char>(code);
+    } else {
+      letters += static_cast<char>(0xc0 | code >> 6);
+      letters += static_cast<char>(0x80 | (code & 0x3f));
+    }
+  }
+  return letters;
+}
+
+/// Appends the bytes that letters stand for. False if there is another character among them; some
+/// bytes may have been appended then.
+inline bool append_bytes_of(std::string_view letters, std::string& bytes) {
+  for (std::size_t i = 0; i < letters.size(); ++i) {
+    unsigned code = static_cast<unsigned char>(letters[i]);
+    if (code >= 0x80) {
+      const unsigned next =
+          i + 1 < letters.size() ? static_cast<unsigned char>(letters[i + 1]) : 0u;
+      if (code < 0xc2 || code > 0xc5 || (next & 0xc0) != 0x80) return false;
+      code = (code & 0x1f) << 6 | (next & 0x3f);
+      ++i;
+    }
+    if (code >= 256) {
+      if (code >= 256 + 256 - detail::own_letters) return false;
+      code = detail::byte_order[code - 256 + detail::own_letters];
+    } else if (!detail::is_own_letter(code)) {
+      return false;
+    }
+    bytes += static_cast<char>(code);
+  }
+  return true;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Texts cut into words as GPT-2 does it: tokens never reach across the end of a word.
+
+/// @file
+/// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_classes.py.
+
+#include <iterator>
+
+LINNET_NAMESPACE_BEGIN
+
+/// What a tokenizer's patterns know of a character: whether it is a letter (general category L*), a
+/// number (N*), white space (White_Space), or another one, such as marks and what is unassigned.
+enum class character_class : std::uint8_t { other, letter, number, space };
+
+namespace detail {
+
+/// Where runs of code points of one class begin: 4 x the first code point + the class.
+inline constexpr std::uint32_t class_starts[] = {
+    // clang-format off
+    0x0, 0x27, 0x38, 0x83, 0x84, 0xc2, 0xe8, 0x105, 0x16c, 0x185, 0x1ec, 0x217, 0x218, 0x283, 0x284,
+    0x2a9, 0x2ac, 0x2ca, 0x2d0, 0x2d5, 0x2d8, 0x2e6, 0x2e9, 0x2ec, 0x2f2, 0x2fc, 0x301, 0x35c,
+    0x361, 0x3dc, 0x3e1, 0xb08, 0xb19, 0xb48, 0xb81, 0xb94, 0xbb1, 0xbb4, 0xbb9, 0xbbc, 0xdc1,
+    0xdd4, 0xdd9, 0xde0, 0xde9, 0xdf8, 0xdfd, 0xe00, 0xe19, 0xe1c, 0xe21, 0xe2c, 0xe31, 0xe34,
+    0xe39, 0xe88, 0xe8d, 0xfd8, 0xfdd, 0x1208, 0x1229, 0x14c0, 0x14c5, 0x155c, 0x1565, 0x1568,
+    0x1581, 0x1624, 0x1741, 0x17ac, 0x17bd, 0x17cc, 0x1881, 0x192c, 0x1982, 0x19a8, 0x19b9, 0x19c0,
+    0x19c5, 0x1b50, 0x1b55, 0x1b58, 0x1b95, 0x1b9c, 0x1bb9, 0x1bc2, 0x1be9, 0x1bf4, 0x1bfd, 0x1c00,
+    0x1c41, 0x1c44, 0x1c49, 0x1cc0, 0x1d35, 0x1e98, 0x1ec5, 0x1ec8, 0x1f02, 0x1f29, 0x1fac, 0x1fd1,
+    0x1fd8, 0x1fe9, 0x1fec, 0x2001, 0x2058, 0x2069, 0x206c, 0x2091, 0x2094, 0x20a1, 0x20a4, 0x2101,
+    0x2164, 0x2181, 0x21ac, 0x21c1, 0x2220, 0x2225, 0x223c, 0x2281, 0x2328, 0x2411, 0x24e8, 0x24f5,
+    0x24f8, 0x2541, 0x2544, 0x2561, 0x2588, 0x259a, 0x25c0, 0x25c5, 0x2604, 0x2615, 0x2634, 0x263d,
+    0x2644, 0x264d, 0x26a4, 0x26a9, 0x26c4, 0x26c9, 0x26cc, 0x26d9, 0x26e8, 0x26f5, 0x26f8, 0x2739,
+    0x273c, 0x2771, 0x2778, 0x277d, 0x2788, 0x279a, 0x27c1, 0x27c8, 0x27d2, 0x27e8, 0x27f1, 0x27f4,
+    0x2815, 0x282c, 0x283d, 0x2844, 0x284d, 0x28a4, 0x28a9, 0x28c4, 0x28c9, 0x28d0, 0x28d5, 0x28dc,
+    0x28e1, 0x28e8, 0x2965, 0x2974, 0x2979, 0x297c, 0x299a, 0x29c0, 0x29c9, 0x29d4, 0x2a15, 0x2a38,
+    0x2a3d, 0x2a48, 0x2a4d, 0x2aa4, 0x2aa9, 0x2ac4, 0x2ac9, 0x2ad0, 0x2ad5, 0x2ae8, 0x2af5, 0x2af8,
+    0x2b41, 0x2b44, 0x2b81, 0x2b88, 0x2b9a, 0x2bc0, 0x2be5, 0x2be8, 0x2c15, 0x2c34, 0x2c3d, 0x2c44,
+    0x2c4d, 0x2ca4, 0x2ca9, 0x2cc4, 0x2cc9, 0x2cd0, 0x2cd5, 0x2ce8, 0x2cf5, 0x2cf8, 0x2d71, 0x2d78,
+    0x2d7d, 0x2d88, 0x2d9a, 0x2dc0, 0x2dc5, 0x2dca, 0x2de0, 0x2e0d, 0x2e10, 0x2e15, 0x2e2c, 0x2e39,
+    0x2e44, 0x2e49, 0x2e58, 0x2e65, 0x2e6c, 0x2e71, 0x2e74, 0x2e79, 0x2e80, 0x2e8d, 0x2e94, 0x2ea1,
+    0x2eac, 0x2eb9, 0x2ee8, 0x2f41, 0x2f44, 0x2f9a, 0x2fcc, 0x3015, 0x3034, 0x3039, 0x3044, 0x3049,
+    0x30a4, 0x30a9, 0x30e8, 0x30f5, 0x30f8, 0x3161, 0x316c, 0x3175, 0x3178, 0x3181, 0x3188, 0x319a,
+    0x31c0, 0x31e2, 0x31fc, 0x3201, 0x3204, 0x3215, 0x3234, 0x3239, 0x3244, 0x3249, 0x32a4, 0x32a9,
+    0x32d0, 0x32d5, 0x32e8, 0x32f5, 0x32f8, 0x3375, 0x337c, 0x3381, 0x3388, 0x339a, 0x33c0, 0x33c5,
+    0x33cc, 0x3411, 0x3434, 0x3439, 0x3444, 0x3449, 0x34ec, 0x34f5, 0x34f8, 0x3539, 0x353c, 0x3551,
+    0x355c, 0x3562, 0x357d, 0x3588, 0x359a, 0x35e4, 0x35e9, 0x3600, 0x3615, 0x365c, 0x3669, 0x36c8,
+    0x36cd, 0x36f0, 0x36f5, 0x36f8, 0x3701, 0x371c, 0x379a, 0x37c0, 0x3805, 0x38c4, 0x38c9, 0x38d0,
+    0x3901, 0x391c, 0x3942, 0x3968, 0x3a05, 0x3a0c, 0x3a11, 0x3a14, 0x3a19, 0x3a2c, 0x3a31, 0x3a90,
+    0x3a95, 0x3a98, 0x3a9d, 0x3ac4, 0x3ac9, 0x3ad0, 0x3af5, 0x3af8, 0x3b01, 0x3b14, 0x3b19, 0x3b1c,
+    0x3b42, 0x3b68, 0x3b71, 0x3b80, 0x3c01, 0x3c04, 0x3c82, 0x3cd0, 0x3d01, 0x3d20, 0x3d25, 0x3db4,
+    0x3e21, 0x3e34, 0x4001, 0x40ac, 0x40fd, 0x4102, 0x4128, 0x4141, 0x4158, 0x4169, 0x4178, 0x4185,
+    0x4188, 0x4195, 0x419c, 0x41b9, 0x41c4, 0x41d5, 0x4208, 0x4239, 0x423c, 0x4242, 0x4268, 0x4281,
+    0x4318, 0x431d, 0x4320, 0x4335, 0x4338, 0x4341, 0x43ec, 0x43f1, 0x4924, 0x4929, 0x4938, 0x4941,
+    0x495c, 0x4961, 0x4964, 0x4969, 0x4978, 0x4981, 0x4a24, 0x4a29, 0x4a38, 0x4a41, 0x4ac4, 0x4ac9,
+    0x4ad8, 0x4ae1, 0x4afc, 0x4b01, 0x4b04, 0x4b09, 0x4b18, 0x4b21, 0x4b5c, 0x4b61, 0x4c44, 0x4c49,
+    0x4c58, 0x4c61, 0x4d6c, 0x4da6, 0x4df4, 0x4e01, 0x4e40, 0x4e81, 0x4fd8, 0x4fe1, 0x4ff8, 0x5005,
+    0x59b4, 0x59bd, 0x5a03, 0x5a05, 0x5a6c, 0x5a81, 0x5bac, 0x5bba, 0x5bc5, 0x5be4, 0x5c01, 0x5c48,
+    0x5c7d, 0x5cc8, 0x5d01, 0x5d48, 0x5d81, 0x5db4, 0x5db9, 0x5dc4, 0x5e01, 0x5ed0, 0x5f5d, 0x5f60,
+    0x5f71, 0x5f74, 0x5f82, 0x5fa8, 0x5fc2, 0x5fe8, 0x6042, 0x6068, 0x6081, 0x61e4, 0x6201, 0x6214,
+    0x621d, 0x62a4, 0x62a9, 0x62ac, 0x62c1, 0x63d8, 0x6401, 0x647c, 0x651a, 0x6541, 0x65b8, 0x65c1,
+    0x65d4, 0x6601, 0x66b0, 0x66c1, 0x6728, 0x6742, 0x676c, 0x6801, 0x685c, 0x6881, 0x6954, 0x6a02,
+    0x6a28, 0x6a42, 0x6a68, 0x6a9d, 0x6aa0, 0x6c15, 0x6cd0, 0x6d15, 0x6d34, 0x6d42, 0x6d68, 0x6e0d,
+    0x6e84, 0x6eb9, 0x6ec2, 0x6ee9, 0x6f98, 0x7001, 0x7090, 0x7102, 0x7128, 0x7135, 0x7142, 0x7169,
+    0x71f8, 0x7201, 0x7224, 0x7241, 0x72ec, 0x72f5, 0x7300, 0x73a5, 0x73b4, 0x73b9, 0x73d0, 0x73d5,
+    0x73dc, 0x73e9, 0x73ec, 0x7401, 0x7700, 0x7801, 0x7c58, 0x7c61, 0x7c78, 0x7c81, 0x7d18, 0x7d21,
+    0x7d38, 0x7d41, 0x7d60, 0x7d65, 0x7d68, 0x7d6d, 0x7d70, 0x7d75, 0x7d78, 0x7d7d, 0x7df8, 0x7e01,
+    0x7ed4, 0x7ed9, 0x7ef4, 0x7ef9, 0x7efc, 0x7f09, 0x7f14, 0x7f19, 0x7f34, 0x7f41, 0x7f50, 0x7f59,
+    0x7f70, 0x7f81, 0x7fb4, 0x7fc9, 0x7fd4, 0x7fd9, 0x7ff4, 0x8003, 0x802c, 0x80a3, 0x80a8, 0x80bf,
+    0x80c0, 0x817f, 0x8180, 0x81c2, 0x81c5, 0x81c8, 0x81d2, 0x81e8, 0x81fd, 0x8202, 0x8228, 0x8241,
+    0x8274, 0x8409, 0x840c, 0x841d, 0x8420, 0x8429, 0x8450, 0x8455, 0x8458, 0x8465, 0x8478, 0x8491,
+    0x8494, 0x8499, 0x849c, 0x84a1, 0x84a4, 0x84a9, 0x84b8, 0x84bd, 0x84e8, 0x84f1, 0x8500, 0x8515,
+    0x8528, 0x8539, 0x853c, 0x8542, 0x860d, 0x8616, 0x8628, 0x9182, 0x9270, 0x93aa, 0x9400, 0x9dda,
+    0x9e50, 0xb001, 0xb394, 0xb3ad, 0xb3bc, 0xb3c9, 0xb3d0, 0xb3f6, 0xb3f8, 0xb401, 0xb498, 0xb49d,
+    0xb4a0, 0xb4b5, 0xb4b8, 0xb4c1, 0xb5a0, 0xb5bd, 0xb5c0, 0xb601, 0xb65c, 0xb681, 0xb69c, 0xb6a1,
+    0xb6bc, 0xb6c1, 0xb6dc, 0xb6e1, 0xb6fc, 0xb701, 0xb71c, 0xb721, 0xb73c, 0xb741, 0xb75c, 0xb761,
+    0xb77c, 0xb8bd, 0xb8c0, 0xc003, 0xc004, 0xc015, 0xc01e, 0xc020, 0xc086, 0xc0a8, 0xc0c5, 0xc0d8,
+    0xc0e2, 0xc0ed, 0xc0f4, 0xc105, 0xc25c, 0xc275, 0xc280, 0xc285, 0xc3ec, 0xc3f1, 0xc400, 0xc415,
+    0xc4c0, 0xc4c5, 0xc63c, 0xc64a, 0xc658, 0xc681, 0xc700, 0xc7c1, 0xc800, 0xc882, 0xc8a8, 0xc922,
+    0xc940, 0xc946, 0xc980, 0xca02, 0xca28, 0xcac6, 0xcb00, 0xd001, 0x13700, 0x13801, 0x29234,
+    0x29341, 0x293f8, 0x29401, 0x29834, 0x29841, 0x29882, 0x298a9, 0x298b0, 0x29901, 0x299bc,
+    0x299fd, 0x29a78, 0x29a81, 0x29b9a, 0x29bc0, 0x29c5d, 0x29c80, 0x29c89, 0x29e24, 0x29e2d,
+    0x29f2c, 0x29f41, 0x29f48, 0x29f4d, 0x29f50, 0x29f55, 0x29f68, 0x29fc9, 0x2a008, 0x2a00d,
+    0x2a018, 0x2a01d, 0x2a02c, 0x2a031, 0x2a08c, 0x2a0c2, 0x2a0d8, 0x2a101, 0x2a1d0, 0x2a209,
+    0x2a2d0, 0x2a342, 0x2a368, 0x2a3c9, 0x2a3e0, 0x2a3ed, 0x2a3f0, 0x2a3f5, 0x2a3fc, 0x2a402,
+    0x2a429, 0x2a498, 0x2a4c1, 0x2a51c, 0x2a581, 0x2a5f4, 0x2a611, 0x2a6cc, 0x2a73d, 0x2a742,
+    0x2a768, 0x2a781, 0x2a794, 0x2a799, 0x2a7c2, 0x2a7e9, 0x2a7fc, 0x2a801, 0x2a8a4, 0x2a901,
+    0x2a90c, 0x2a911, 0x2a930, 0x2a942, 0x2a968, 0x2a981, 0x2a9dc, 0x2a9e9, 0x2a9ec, 0x2a9f9,
+    0x2aac0, 0x2aac5, 0x2aac8, 0x2aad5, 0x2aadc, 0x2aae5, 0x2aaf8, 0x2ab01, 0x2ab04, 0x2ab09,
+    0x2ab0c, 0x2ab6d, 0x2ab78, 0x2ab81, 0x2abac, 0x2abc9, 0x2abd4, 0x2ac05, 0x2ac1c, 0x2ac25,
+    0x2ac3c, 0x2ac45, 0x2ac5c, 0x2ac81, 0x2ac9c, 0x2aca1, 0x2acbc, 0x2acc1, 0x2ad6c, 0x2ad71,
+    0x2ada8, 0x2adc1, 0x2af8c, 0x2afc2, 0x2afe8, 0x2b001, 0x35e90, 0x35ec1, 0x35f1c, 0x35f2d,
+    0x35ff0, 0x3e401, 0x3e9b8, 0x3e9c1, 0x3eb68, 0x3ec01, 0x3ec1c, 0x3ec4d, 0x3ec60, 0x3ec75,
+    0x3ec78, 0x3ec7d, 0x3eca4, 0x3eca9, 0x3ecdc, 0x3ece1, 0x3ecf4, 0x3ecf9, 0x3ecfc, 0x3ed01,
+    0x3ed08, 0x3ed0d, 0x3ed14, 0x3ed19, 0x3eec8, 0x3ef4d, 0x3f4f8, 0x3f541, 0x3f640, 0x3f649,
+    0x3f720, 0x3f7c1, 0x3f7f0, 0x3f9c1, 0x3f9d4, 0x3f9d9, 0x3fbf4, 0x3fc42, 0x3fc68, 0x3fc85,
+    0x3fcec, 0x3fd05, 0x3fd6c, 0x3fd99, 0x3fefc, 0x3ff09, 0x3ff20, 0x3ff29, 0x3ff40, 0x3ff49,
+    0x3ff60, 0x3ff69, 0x3ff74, 0x40001, 0x40030, 0x40035, 0x4009c, 0x400a1, 0x400ec, 0x400f1,
+    0x400f8, 0x400fd, 0x40138, 0x40141, 0x40178, 0x40201, 0x403ec, 0x4041e, 0x404d0, 0x40502,
+    0x405e4, 0x4062a, 0x40630, 0x40a01, 0x40a74, 0x40a81, 0x40b44, 0x40b86, 0x40bf0, 0x40c01,
+    0x40c82, 0x40c90, 0x40cb5, 0x40d06, 0x40d09, 0x40d2a, 0x40d2c, 0x40d41, 0x40dd8, 0x40e01,
+    0x40e78, 0x40e81, 0x40f10, 0x40f21, 0x40f40, 0x40f46, 0x40f58, 0x41001, 0x41278, 0x41282,
+    0x412a8, 0x412c1, 0x41350, 0x41361, 0x413f0, 0x41401, 0x414a0, 0x414c1, 0x41590, 0x415c1,
+    0x415ec, 0x415f1, 0x4162c, 0x41631, 0x4164c, 0x41651, 0x41658, 0x4165d, 0x41688, 0x4168d,
+    0x416c8, 0x416cd, 0x416e8, 0x416ed, 0x416f4, 0x41801, 0x41cdc, 0x41d01, 0x41d58, 0x41d81,
+    0x41da0, 0x41e01, 0x41e18, 0x41e1d, 0x41ec4, 0x41ec9, 0x41eec, 0x42001, 0x42018, 0x42021,
+    0x42024, 0x42029, 0x420d8, 0x420dd, 0x420e4, 0x420f1, 0x420f4, 0x420fd, 0x42158, 0x42162,
+    0x42181, 0x421dc, 0x421e6, 0x42201, 0x4227c, 0x4229e, 0x422c0, 0x42381, 0x423cc, 0x423d1,
+    0x423d8, 0x423ee, 0x42401, 0x4245a, 0x42470, 0x42481, 0x424e8, 0x42601, 0x426e0, 0x426f2,
+    0x426f9, 0x42702, 0x42740, 0x4274a, 0x42801, 0x42804, 0x42841, 0x42850, 0x42855, 0x42860,
+    0x42865, 0x428d8, 0x42902, 0x42924, 0x42981, 0x429f6, 0x429fc, 0x42a01, 0x42a76, 0x42a80,
+    0x42b01, 0x42b20, 0x42b25, 0x42b94, 0x42bae, 0x42bc0, 0x42c01, 0x42cd8, 0x42d01, 0x42d58,
+    0x42d62, 0x42d81, 0x42dcc, 0x42de2, 0x42e01, 0x42e48, 0x42ea6, 0x42ec0, 0x43001, 0x43124,
+    0x43201, 0x432cc, 0x43301, 0x433cc, 0x433ea, 0x43401, 0x43490, 0x434c2, 0x434e8, 0x43982,
+    0x439fc, 0x43a01, 0x43aa8, 0x43ac1, 0x43ac8, 0x43c01, 0x43c76, 0x43c9d, 0x43ca0, 0x43cc1,
+    0x43d18, 0x43d46, 0x43d54, 0x43dc1, 0x43e08, 0x43ec1, 0x43f16, 0x43f30, 0x43f81, 0x43fdc,
+    0x4400d, 0x440e0, 0x4414a, 0x441c0, 0x441c5, 0x441cc, 0x441d5, 0x441d8, 0x4420d, 0x442c0,
+    0x44341, 0x443a4, 0x443c2, 0x443e8, 0x4440d, 0x4449c, 0x444da, 0x44500, 0x44511, 0x44514,
+    0x4451d, 0x44520, 0x44541, 0x445cc, 0x445d9, 0x445dc, 0x4460d, 0x446cc, 0x44705, 0x44714,
+    0x44742, 0x44769, 0x4476c, 0x44771, 0x44774, 0x44786, 0x447d4, 0x44801, 0x44848, 0x4484d,
+    0x448b0, 0x44a01, 0x44a1c, 0x44a21, 0x44a24, 0x44a29, 0x44a38, 0x44a3d, 0x44a78, 0x44a7d,
+    0x44aa4, 0x44ac1, 0x44b7c, 0x44bc2, 0x44be8, 0x44c15, 0x44c34, 0x44c3d, 0x44c44, 0x44c4d,
+    0x44ca4, 0x44ca9, 0x44cc4, 0x44cc9, 0x44cd0, 0x44cd5, 0x44ce8, 0x44cf5, 0x44cf8, 0x44d41,
+    0x44d44, 0x44d75, 0x44d88, 0x45001, 0x450d4, 0x4511d, 0x4512c, 0x45142, 0x45168, 0x4517d,
+    0x45188, 0x45201, 0x452c0, 0x45311, 0x45318, 0x4531d, 0x45320, 0x45342, 0x45368, 0x45601,
+    0x456bc, 0x45761, 0x45770, 0x45801, 0x458c0, 0x45911, 0x45914, 0x45942, 0x45968, 0x45a01,
+    0x45aac, 0x45ae1, 0x45ae4, 0x45b02, 0x45b28, 0x45c01, 0x45c6c, 0x45cc2, 0x45cf0, 0x45d01,
+    0x45d1c, 0x46001, 0x460b0, 0x46281, 0x46382, 0x463cc, 0x463fd, 0x4641c, 0x46425, 0x46428,
+    0x46431, 0x46450, 0x46455, 0x4645c, 0x46461, 0x464c0, 0x464fd, 0x46500, 0x46505, 0x46508,
+    0x46542, 0x46568, 0x46681, 0x466a0, 0x466a9, 0x46744, 0x46785, 0x46788, 0x4678d, 0x46790,
+    0x46801, 0x46804, 0x4682d, 0x468cc, 0x468e9, 0x468ec, 0x46941, 0x46944, 0x46971, 0x46a28,
+    0x46a75, 0x46a78, 0x46ac1, 0x46be4, 0x47001, 0x47024, 0x47029, 0x470bc, 0x47101, 0x47104,
+    0x47142, 0x471b4, 0x471c9, 0x47240, 0x47401, 0x4741c, 0x47421, 0x47428, 0x4742d, 0x474c4,
+    0x47519, 0x4751c, 0x47542, 0x47568, 0x47581, 0x47598, 0x4759d, 0x475a4, 0x475a9, 0x47628,
+    0x47661, 0x47664, 0x47682, 0x476a8, 0x47b81, 0x47bcc, 0x47ec1, 0x47ec4, 0x47f02, 0x47f54,
+    0x48001, 0x48e68, 0x49002, 0x491bc, 0x49201, 0x49510, 0x4be41, 0x4bfc4, 0x4c001, 0x4d0bc,
+    0x51001, 0x5191c, 0x5a001, 0x5a8e4, 0x5a901, 0x5a97c, 0x5a982, 0x5a9a8, 0x5a9c1, 0x5aafc,
+    0x5ab02, 0x5ab28, 0x5ab41, 0x5abb8, 0x5ac01, 0x5acc0, 0x5ad01, 0x5ad10, 0x5ad42, 0x5ad68,
+    0x5ad6e, 0x5ad88, 0x5ad8d, 0x5ade0, 0x5adf5, 0x5ae40, 0x5b901, 0x5ba02, 0x5ba5c, 0x5bc01,
+    0x5bd2c, 0x5bd41, 0x5bd44, 0x5be4d, 0x5be80, 0x5bf81, 0x5bf88, 0x5bf8d, 0x5bf90, 0x5c001,
+    0x61fe0, 0x62001, 0x63358, 0x63401, 0x63424, 0x6bfc1, 0x6bfd0, 0x6bfd5, 0x6bff0, 0x6bff5,
+    0x6bffc, 0x6c001, 0x6c48c, 0x6c541, 0x6c54c, 0x6c591, 0x6c5a0, 0x6c5c1, 0x6cbf0, 0x6f001,
+    0x6f1ac, 0x6f1c1, 0x6f1f4, 0x6f201, 0x6f224, 0x6f241, 0x6f268, 0x74b82, 0x74bd0, 0x74d82,
+    0x74de4, 0x75001, 0x75154, 0x75159, 0x75274, 0x75279, 0x75280, 0x75289, 0x7528c, 0x75295,
+    0x7529c, 0x752a5, 0x752b4, 0x752b9, 0x752e8, 0x752ed, 0x752f0, 0x752f5, 0x75310, 0x75315,
+    0x75418, 0x7541d, 0x7542c, 0x75435, 0x75454, 0x75459, 0x75474, 0x75479, 0x754e8, 0x754ed,
+    0x754fc, 0x75501, 0x75514, 0x75519, 0x7551c, 0x75529, 0x75544, 0x75549, 0x75a98, 0x75aa1,
+    0x75b04, 0x75b09, 0x75b6c, 0x75b71, 0x75bec, 0x75bf1, 0x75c54, 0x75c59, 0x75cd4, 0x75cd9,
+    0x75d3c, 0x75d41, 0x75dbc, 0x75dc1, 0x75e24, 0x75e29, 0x75ea4, 0x75ea9, 0x75f0c, 0x75f11,
+    0x75f30, 0x75f3a, 0x76000, 0x77c01, 0x77c7c, 0x78401, 0x784b4, 0x784dd, 0x784f8, 0x78502,
+    0x78528, 0x78539, 0x7853c, 0x78a41, 0x78ab8, 0x78b01, 0x78bb0, 0x78bc2, 0x78be8, 0x79f81,
+    0x79f9c, 0x79fa1, 0x79fb0, 0x79fb5, 0x79fbc, 0x79fc1, 0x79ffc, 0x7a001, 0x7a314, 0x7a31e,
+    0x7a340, 0x7a401, 0x7a510, 0x7a52d, 0x7a530, 0x7a542, 0x7a568, 0x7b1c6, 0x7b2b0, 0x7b2b6,
+    0x7b2c0, 0x7b2c6, 0x7b2d4, 0x7b406, 0x7b4b8, 0x7b4be, 0x7b4f8, 0x7b801, 0x7b810, 0x7b815,
+    0x7b880, 0x7b885, 0x7b88c, 0x7b891, 0x7b894, 0x7b89d, 0x7b8a0, 0x7b8a5, 0x7b8cc, 0x7b8d1,
+    0x7b8e0, 0x7b8e5, 0x7b8e8, 0x7b8ed, 0x7b8f0, 0x7b909, 0x7b90c, 0x7b91d, 0x7b920, 0x7b925,
+    0x7b928, 0x7b92d, 0x7b930, 0x7b935, 0x7b940, 0x7b945, 0x7b94c, 0x7b951, 0x7b954, 0x7b95d,
+    0x7b960, 0x7b965, 0x7b968, 0x7b96d, 0x7b970, 0x7b975, 0x7b978, 0x7b97d, 0x7b980, 0x7b985,
+    0x7b98c, 0x7b991, 0x7b994, 0x7b99d, 0x7b9ac, 0x7b9b1, 0x7b9cc, 0x7b9d1, 0x7b9e0, 0x7b9e5,
+    0x7b9f4, 0x7b9f9, 0x7b9fc, 0x7ba01, 0x7ba28, 0x7ba2d, 0x7ba70, 0x7ba85, 0x7ba90, 0x7ba95,
+    0x7baa8, 0x7baad, 0x7baf0, 0x7c402, 0x7c434, 0x7efc2, 0x7efe8, 0x80001, 0xa9b80, 0xa9c01,
+    0xadce4, 0xadd01, 0xae078, 0xae081, 0xb3a88, 0xb3ac1, 0xbaf84, 0xbe001, 0xbe878, 0xc0001,
+    0xc4d2c,
+    // clang-format on
+};
+
+}  // namespace detail
+
+/// The class of a code point; other for numbers that are none.
+constexpr character_class class_of(char32_t c) {
+  if (c > 0x10ffff) return character_class::other;
+  const auto code = static_cast<std::uint32_t>(c);
+  const auto next = std::upper_bound(std::begin(detail::class_starts),
+                                     std::end(detail::class_starts), 4 * code + 3);
+  return static_cast<character_class>(*std::prev(next) & 3);
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A character at the front of a text, and its bytes. A byte that belongs to no well-formed UTF-8
+/// sequence is one of class other.
+struct front_character {
+  character_class kind;
+  std::size_t size;
+};
+
+inline constexpr std::array<character_class, 128> ascii_classes = [] {
+  std::array<character_class, 128> all{};
+  for (std::size_t c = 0; c < all.size(); ++c) all[c] = class_of(static_cast<char32_t>(c));
+  return all;
+}();
+
+/// The character at the front of a text that is not empty.
+inline front_character front_of(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return {ascii_classes[byte(0)], 1};
+  const std::size_t n = text_stream::sequence(text.substr(0, 4));
+  if (n < 2) return {character_class::other, 1};
+  char32_t c = byte(0) & (0xffu >> (n + 1));
+  for (std::size_t i = 1; i < n; ++i) c = c << 6 | (byte(i) & 0x3fu);
+  return {class_of(c), n};
+}
+
+/// Bytes before the first character of a class that is not `kind`, or whose class is, if `until`.
+inline std::size_t run_of(std::string_view text, character_class kind, bool until = false) {
+  std::size_t end = 0;
+  while (end < text.size()) {
+    const front_character c = front_of(text.substr(end));
+    if ((c.kind == kind) == until) break;
+    end += c.size;
+  }
+  return end;
+}
+
+}  // namespace detail
+
+/// Bytes of the word that a text begins with; 0 for an empty one. This is GPT-2's pattern
+///
+///     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+///
+/// (Radford et al. 2019; zoo L4): a contraction, or a run of letters, numbers or other characters
+/// with at most one space before it, or white space. White space leaves its last character to what
+/// follows. A byte that is not UTF-8 counts as another character.
+inline std::size_t gpt2_word(std::string_view text) {
+  using detail::run_of;
+  if (text.empty()) return 0;
+  if (text[0] == '\'' && text.size() > 1) {
+    const char a = text[1], b = text.size() > 2 ? text[2] : '\0';
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
+  }
+  const std::size_t first = text[0] == ' ' ? 1 : 0;
+  if (first < text.size()) {
+    const detail::front_character c = detail::front_of(text.substr(first));
+    if (c.kind != character_class::space)
+      return first + c.size + run_of(text.substr(first + c.size), c.kind);
+  }
+  const std::size_t end = run_of(text, character_class::space);
+  if (end == text.size()) return end;
+  std::size_t last = end - 1;  // the first byte of the last character
+  while ((static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
+  return last > 0 ? last : end;
+}
+
+/// Calls f(word) for the words of a text, which together are the text. With `single_digits`, every
+/// number is first cut out as a word of its own, and the rest is cut by itself.
+template <class F>
+void each_word(std::string_view text, bool single_digits, F&& f) {
+  while (!text.empty()) {
+    std::size_t part = text.size();
+    if (single_digits) part = detail::run_of(text, character_class::number, true);
+    const std::size_t whole = part > 0 ? part : detail::front_of(text).size;
+    for (std::string_view rest = text.substr(0, whole); !rest.empty();) {
+      const std::size_t n = gpt2_word(rest);
+      f(rest.substr(0, n));
+      rest.remove_prefix(n);
+    }
+    text.remove_prefix(whole);
+  }
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// What a vocab.bpe does not say.
+struct bpe_rules {
+  /// Special texts, which have the ids behind the merges.
+  std::vector<std::string> added = {"<|endoftext|>"};
+  /// Every number is a word of its own (SmolLM).
+  bool single_digits = false;
+};
+
+namespace detail {
+
+/// A tokenizer as its file has it, before what it says is checked.
+struct bpe_parts {
+  struct merge {
+    token left, right, merged;
+  };
+  struct added_piece {
+    token id;
+    bool special;  ///< decodes to nothing, unless merges make it too
+  };
+  piece_table pieces;              ///< all, those that merges know indexed
+  std::vector<merge> merges;       ///< by rank
+  std::vector<added_piece> added;  ///< texts that can be cut out first
+  bool single_digits = false;
+  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
+  std::string name_before, name_behind;  ///< of a merge in messages, around its number
+  index first_number = 0;                ///< of the merge of rank 0
+
+  std::string name_of(std::size_t rank) const {
+    return name_before + std::to_string(static_cast<index>(rank) + first_number) + name_behind;
+  }
+};
+
+}  // namespace detail
+
+/// Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019; zoo C2, L4): a text is cut into
+/// words, a word's bytes are its first pieces, and the neighbours whose merge has the lowest rank
+/// merge, leftmost first, until none is left. Made from GPT-2's vocab.bpe, from what `bpe_trainer`
+/// learned, or from a tokenizer.json (linnet/json.hpp). Movable and copyable; const calls may run
+/// in any threads.
+class bpe_tokenizer {
+ public:
+  static constexpr index most_pieces = 1 << 21;  ///< largest vocabulary that is read
+  static constexpr std::size_t longest_file = std::size_t{1} << 26;  ///< longest file, in bytes
+
+  /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line, two pieces in
+  /// letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
+  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. `where` names the file in
+  /// errors. Errors, with the line: errc::malformed, errc::unsupported (too large), errc::invalid
+  /// (added texts that are empty or there twice).
+  static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules = {},
+                                     const std::string& where = "vocab.bpe");
+
+  /// Number of ids.
+  index vocabulary() const { return parts_.pieces.size(); }
+  /// The bytes of an id, of an added one its text; "" for an id outside the vocabulary.
+  std::string_view piece(token id) const {
+    return id >= 0 && id < vocabulary() ? parts_.pieces[id] : std::string_view();
+  }
+  /// The id of a piece, of an added text if no other piece is equal, or -1.
+  token find(std::string_view piece) const {
+    const token id = parts_.pieces.find(piece);
+    return id >= 0 ? id : find_added(piece);
+  }
+  /// The id of an added text such as "<|endoftext|>", or -1.
+  token find_added(std::string_view text) const {
+    for (const auto& a : parts_.added)
+      if (parts_.pieces[a.id] == text) return a.id;
+    return -1;
+  }
+
+  /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
+  /// `match_added`: then they are cut out first, from left to right and of several at the same
+  /// place the longest, and become their ids. Takes n log n steps for a word of n bytes, which only
+  /// one above 64 bytes takes memory for (16 times its size).
+  void encode(std::string_view text, std::vector<token>& to, bool match_added = false) const;
+  /// The ids of a text, as above.
+  std::vector<token> encode(std::string_view text, bool match_added = false) const {
+    std::vector<token> ids;
+    ids.reserve(text.size() / 3);
+    encode(text, ids, match_added);
+    return ids;
+  }
+
+  /// The bytes that `id` adds to a text, none for special ids; they may be part of a character (see
+  /// text_stream). `previous`, which other tokenizers need, is unused.
+  std::string_view decode([[maybe_unused]] token previous, token id) const {
+    const std::string_view text = piece(id);
+    return !text.empty() && special_[static_cast<std::size_t>(id)] ? std::string_view() : text;
+  }
+  /// The bytes of several ids, special ones left out: decode(encode(text)) is `text`.
+  template <class Tokens>
+  std::string decode(const Tokens& ids) const {
+    std::string text;
+    for (const token id : ids) text += decode(0, id);
+    return text;
+  }
+
+  /// A tokenizer of its parts, checked, for readers of other formats. Errors: errc::malformed (a
+  /// byte without a piece, a merge twice or of other than its pieces), errc::unsupported.
+  static result<bpe_tokenizer> assemble(detail::bpe_parts&& parts, const std::string& where);
+
+ private:
+  static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
+  static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
+  /// What encoding a long word needs.
+  struct workspace {
+    std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
+    std::vector<std::uint32_t> sizes;   ///< of the piece that ends with a byte
+    std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
+  };
+
+  detail::bpe_parts parts_;
+  detail::merge_table merges_;
+  std::vector<bool> special_;  ///< by id
+  token byte_ids_[256] = {};
+  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
+  std::string added_first_;  ///< bytes that added texts begin with
+
+  void append_words(std::string_view text, std::vector<token>& to, workspace& space) const {
+    each_word(text, parts_.single_digits, [&](std::string_view word) {
+      const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
+      if (id >= 0)
+        to.push_back(id);
+      else
+        merge(word, to, space);
+    });
+  }
+  void merge(std::string_view word, std::vector<token>& to, workspace& space) const {
+    if (word.size() <= short_word)
+      merge_short(word, to);
+    else
+      merge_long(word, to, space);
+  }
+  void merge_short(std::string_view word, std::vector<token>& to) const;
+  void merge_long(std::string_view word, std::vector<token>& to, workspace& space) const;
+};
+
+inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
+                                                  const std::string& where) {
+  if (file.size() > longest_file)
+    return error{errc::unsupported, where, "file size",
+                 "at most " + std::to_string(longest_file) + " bytes", std::to_string(file.size())};
+  detail::bpe_parts parts;
+  parts.single_digits = rules.single_digits;
+  parts.name_before = "line ";
+  parts.first_number = 2;
+  for (const unsigned char b : detail::byte_order)
+    parts.pieces.insert(parts.pieces.append({reinterpret_cast<const char*>(&b), 1}));
+
+  index line = 0;
+  std::string left, right;
+  while (!file.empty() || line == 0) {
+    const std::size_t end = (std::min)(file.find('\n'), file.size());
+    const std::string_view text = file.substr(0, end);
+    file.remove_prefix((std::min)(end + 1, file.size()));
+    const auto wrong = [&](std::string expected) {
+      return error{errc::malformed, where, "line " + std::to_string(line), std::move(expected),
+                   text.empty() ? "an empty line" : detail::printable(text)};
+    };
+    if (++line == 1) {
+      if (!text.starts_with("#version: 0.2")) return wrong("#version: 0.2");
+      continue;
+    }
+    const std::size_t space = text.find(' ');
+    left.clear();
+    right.clear();
+    if (space == text.npos || !append_bytes_of(text.substr(0, space), left) ||
+        !append_bytes_of(text.substr(space + 1), right))
+      return wrong("two pieces in GPT-2's letters with a space between");
+    const token a = parts.pieces.find(left), b = parts.pieces.find(right);
+    if (a < 0 || b < 0) return wrong("two pieces that are bytes or merged in lines before");
+    if (const token twice = parts.pieces.find(left + right); twice >= 0)
+      return wrong("a piece that is new, unlike line " + std::to_string(twice - 254));
+    if (parts.pieces.size() == most_pieces)
+      return error{errc::unsupported, where, "line " + std::to_string(line),
+                   "at most " + std::to_string(most_pieces) + " pieces", "more"};
+    parts.merges.push_back({a, b, parts.pieces.append(left + right)});
+    parts.pieces.insert(parts.merges.back().merged);
+  }
+  for (std::size_t i = 0; i < rules.added.size(); ++i) {
+    const std::string& text = rules.added[i];
+    if (text.empty() || std::find(rules.added.begin(), rules.added.begin() + static_cast<index>(i),
+                                  text) != rules.added.begin() + static_cast<index>(i))
+      return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
+                   text.empty() ? "an empty one" : detail::printable(text)};
+    parts.added.push_back({parts.pieces.append(text), true});
+  }
+  return assemble(std::move(parts), where);
+}
+
+inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
+                                                     const std::string& where) {
+  bpe_tokenizer made;
+  made.parts_ = std::move(parts);
+  detail::bpe_parts& p = made.parts_;
+  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  if (p.pieces.size() > most_pieces)
+    return error{errc::unsupported, where, "vocabulary",
+                 "at most " + std::to_string(most_pieces) + " pieces",
+                 std::to_string(p.pieces.size())};
+  for (unsigned b = 0; b < 256; ++b) {
+    const char byte = static_cast<char>(b);
+    made.byte_ids_[b] = p.pieces.find({&byte, 1});
+    if (made.byte_ids_[b] < 0)
+      return wrong("vocabulary", "a piece for each byte", "none for byte " + std::to_string(b));
+  }
+  made.merges_ = detail::merge_table(p.merges.size());
+  for (std::size_t rank = 0; rank < p.merges.size(); ++rank) {
+    const auto& m = p.merges[rank];
+    if (!made.merges_.insert(m.left, m.right, static_cast<std::uint32_t>(rank)))
+      return wrong(p.name_of(rank), "a merge that is new", "one that is there already");
+    made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(m.merged)});
+  }
+  made.longest_ = (std::max)(made.longest_, std::size_t{1});
+
+  // Longest first, so that the first match is the longest.
+  std::stable_sort(p.added.begin(), p.added.end(), [&](const auto& a, const auto& b) {
+    return p.pieces.size_of(a.id) > p.pieces.size_of(b.id);
+  });
+  for (const auto& a : p.added)
+    if (const char first = p.pieces[a.id][0]; made.added_first_.find(first) == std::string::npos)
+      made.added_first_ += first;
+  // What plain text can become has to decode to it.
+  const auto at = [](token id) { return static_cast<std::size_t>(id); };
+  made.special_.resize(at(static_cast<token>(p.pieces.size())));
+  for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
+  for (const token id : made.byte_ids_) made.special_[at(id)] = false;
+  for (const auto& m : p.merges) made.special_[at(m.merged)] = false;
+
+  // Which words are pieces as a whole. Merges need not lead to a piece that is there.
+  workspace space;
+  std::vector<token> ids;
+  for (token id = 0; id < p.pieces.size(); ++id) {
+    if (made.special_[at(id)] || p.pieces.find(p.pieces[id]) != id) continue;
+    ids.clear();
+    if (p.whole_words_first)
+      made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(id)});
+    else
+      made.merge(p.pieces[id], ids, space);
+    if (p.whole_words_first || (ids.size() == 1 && ids[0] == id)) p.pieces.mark_whole(id);
+  }
+  return made;
+}
+
+inline void bpe_tokenizer::encode(std::string_view text, std::vector<token>& to,
+                                  bool match_added) const {
+  workspace space;
+  for (std::size_t at = 0; match_added && at < text.size();) {
+    at = text.find_first_of(added_first_, at);
+    if (at == text.npos) break;
+    const auto match = std::find_if(parts_.added.begin(), parts_.added.end(), [&](const auto& a) {
+      return text.substr(at).starts_with(parts_.pieces[a.id]);
+    });
+    if (match == parts_.added.end()) {
+      ++at;
+      continue;
+    }
+    append_words(text.substr(0, at), to, space);
+    to.push_back(match->id);
+    text.remove_prefix(at + parts_.pieces.size_of(match->id));
+    at = 0;
+  }
+  append_words(text, to, space);
+}
+
+inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>& to) const {
+  token ids[short_word];
+  std::uint32_t ranks[short_word];  // of a piece with the next one
+  std::size_t n = word.size();
+  for (std::size_t i = 0; i < n; ++i) ids[i] = byte_ids_[static_cast<unsigned char>(word[i])];
+  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = merges_.find(ids[i], ids[i + 1]);
+  while (n > 1) {
+    const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
+    if (*best == merges_.none) break;
+    const auto i = static_cast<std::size_t>(best - ranks);
+    ids[i] = parts_.merges[*best].merged;
+    std::copy(ids + i + 2, ids + n, ids + i + 1);
+    std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
+    --n;
+    if (i > 0) ranks[i - 1] = merges_.find(ids[i - 1], ids[i]);
+    if (i + 1 < n) ranks[i] = merges_.find(ids[i], ids[i + 1]);
+  }
+  to.insert(to.end(), ids, ids + n);
+}
+
+inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>& to,
+                                      workspace& space) const {
+  std::vector<token>& ids = space.ids;
+  std::vector<std::uint32_t>& sizes = space.sizes;
+  std::vector<std::uint64_t>& merges = space.merges;
+  ids.resize(word.size());
+  sizes.assign(word.size(), 1);
+  merges.clear();
+  for (std::size_t i = 0; i < word.size(); ++i)
+    ids[i] = byte_ids_[static_cast<unsigned char>(word[i])];
+  // The rank of the piece at a place with the next one.
+  const auto rank_at = [&](std::size_t at) {
+    const std::size_t next = at + parts_.pieces.size_of(ids[at]);
+    return next < word.size() ? merges_.find(ids[at], ids[next]) : merges_.none;
+  };
+  const auto consider = [&](std::size_t at) {
+    const std::uint32_t rank = rank_at(at);
+    if (rank == merges_.none) return false;
+    merges.push_back(std::uint64_t{rank} << place_bits | at);
+    return true;
+  };
+  const std::greater<std::uint64_t> later;
+  for (std::size_t i = 0; i < word.size(); ++i) consider(i);
+  std::make_heap(merges.begin(), merges.end(), later);
+  const auto push = [&](std::size_t at) {
+    if (consider(at)) std::push_heap(merges.begin(), merges.end(), later);
+  };
+  while (!merges.empty()) {
+    std::pop_heap(merges.begin(), merges.end(), later);
+    const std::uint64_t best = merges.back();
+    merges.pop_back();
+    const auto at = static_cast<std::size_t>(best & ((std::uint64_t{1} << place_bits) - 1));
+    const auto rank = static_cast<std::uint32_t>(best >> place_bits);
+    if (ids[at] < 0 || rank_at(at) != rank) continue;  // merged with others since
+    ids[at + parts_.pieces.size_of(ids[at])] = -1;
+    ids[at] = parts_.merges[rank].merged;
+    const std::uint32_t size = parts_.pieces.size_of(ids[at]);
+    sizes[at + size - 1] = size;
+    if (at > 0) push(at - sizes[at - 1]);
+    push(at);
+  }
+  for (std::size_t i = 0; i < word.size(); i += parts_.pieces.size_of(ids[i])) to.push_back(ids[i]);
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Reads a vocab.bpe (merges.txt at Hugging Face). Errors: those of read_file() and of
+/// bpe_tokenizer::parse().
+inline result<bpe_tokenizer> read_vocab_bpe(const std::string& path, const bpe_rules& rules = {}) {
+  const auto file = read_file(path);
+  if (!file) return file.error();
+  return bpe_tokenizer::parse({reinterpret_cast<const char*>(file->data()), file->size()}, rules,
+                              path);
+}
+
+LINNET_NAMESPACE_END
+/// @file
 /// Initial values of a model's weights.
 
 LINNET_NAMESPACE_BEGIN
@@ -15140,8 +18960,1359 @@ void initialize(weights<M, T>& w, seed s) {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Next-thought prediction (Hillier et al. 2024, "Super Tiny Language Models"; zoo C8): a text
+/// becomes one vector, a small network makes of it the vector of what follows, and a small causal
+/// decoder puts that into words. The paper gives the idea alone; the parts are those of its
+/// published code, smaller.
+
+/// @file
+/// Attention that shortens a sequence: the tokens that the others look at least are left out
+/// (zoo C8, the encoder of "next thought" in the published code of Super Tiny Language Models).
+
+LINNET_NAMESPACE_BEGIN
+
+/// From x[batch * length, In] to y[batch * kept(length), Out]:
+///   u = norm1(x + attention(x)), bidirectional, with biases;
+///   of each sequence the kept(length) tokens with the largest attention received, summed over
+///   heads and queries, stay, in their order; ties go to the earlier token;
+///   y = norm2(W2 gelu(W1 u)), hidden width 4 In, no residual, as the width changes.
+/// LayerNorm both times. No gradient flows through the choice of tokens.
+template <index In, index Out, index Heads, real Dropped, real Eps>
+struct shrinking_attention {
+  static_assert(Dropped.value >= 0 && Dropped.value < 1,
+                "linnet::shrinking_attention: 0 <= dropped share < 1");
+  static constexpr index in = In, out = Out, hidden = 4 * In, h = In / Heads;
+  using mixer = attention::full::layer<attention_shape{
+      .d_model = In, .heads = Heads, .kv_heads = Heads, .d_kv = h, .bias = true}>;
+  using first_norm = norm::layer_norm::layer<In, Eps>;
+  using last_norm = norm::layer_norm::layer<Out, Eps>;
+  using feed_forward =
+      chain<named<"wi", activated_linear<In, hidden, activation_kind::gelu, true, false>>,
+            named<"wo", linear<hidden, Out, true>>>;
+
+  /// Tokens that are left of `length`, at least one.
+  static constexpr index kept(index length) {
+    const auto n = static_cast<index>(static_cast<double>(length) * (1 - Dropped.value) + 1e-9);
+    return n > 1 ? n : 1;
+  }
+
+  template <class Form>
+  struct params {
+    typename mixer::template params<Form> attention{};
+    typename first_norm::template params<Form> norm1{};
+    typename feed_forward::template params<Form> ffn{};
+    typename last_norm::template params<Form> norm2{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    mixer::visit(f, at / "attention", p.attention...);
+    first_norm::visit(f, at / "norm1", p.norm1...);
+    feed_forward::visit(f, at / "ffn", p.ffn...);
+    last_norm::visit(f, at / "norm2", p.norm2...);
+  }
+
+  template <class T>
+  struct cache {
+    typename mixer::template cache<T> attention{};
+    typename first_norm::template cache<T> norm1{};
+    typename feed_forward::template cache<T> ffn{};
+    typename last_norm::template cache<T> norm2{};
+    T *sum = nullptr, *normed = nullptr;   ///< [rows, In] x + attention(x), u
+    T *chosen = nullptr, *made = nullptr;  ///< [kept rows, In], [kept rows, Out] of u, of W2 gelu
+    T *d_sum = nullptr, *d_normed = nullptr, *d_chosen = nullptr, *d_made = nullptr;
+    T *received = nullptr, *weights = nullptr;  ///< [rows] attention received; of one query
+    index *order = nullptr, *from = nullptr;    ///< [rows]; [kept rows] their tokens, or -1
+    index* lengths = nullptr;                   ///< [batch] valid tokens that are left
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    const index rows = e.rows();
+    extents after = e;
+    after.length = kept(e.length);
+    cache<T> c;
+    c.sum = m.keep.take<T>(rows * In);
+    c.normed = m.keep.take<T>(rows * In);
+    c.chosen = m.keep.take<T>(after.rows() * In);
+    c.made = m.keep.take<T>(after.rows() * Out);
+    if (e.training) {
+      c.d_sum = m.keep.take<T>(rows * In);
+      c.d_normed = m.keep.take<T>(rows * In);
+      c.d_chosen = m.keep.take<T>(after.rows() * In);
+      c.d_made = m.keep.take<T>(after.rows() * Out);
+    }
+    c.received = m.keep.take<T>(rows);
+    c.weights = m.keep.take<T>(rows);
+    c.order = m.keep.take<index>(rows);
+    c.from = m.keep.take<index>(after.rows());
+    c.lengths = m.keep.take<index>(e.batch);
+    c.attention = mixer::template plan<T>(m, e);
+    c.norm1 = first_norm::template plan<T>(m, e);
+    c.ffn = feed_forward::template plan<T>(m, after);
+    c.norm2 = last_norm::template plan<T>(m, after);
+    return c;
+  }
+
+  /// Afterwards c.lengths are those of y's sequences.
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+                      cache<T>& c, context<T>& ctx) {
+    const index rows = ctx.rows(), left = kept(ctx.length), made = ctx.batch * left;
+    mixer::template forward<T, S>(p.attention, x, {c.normed, rows}, c.attention, ctx);
+    ops::add(ctx.on, rows * In, x.data(), c.normed, c.sum);
+    first_norm::template forward<T, S>(p.norm1, {c.sum, rows}, {c.normed, rows}, c.norm1, ctx);
+    ctx.on.threads.each(ctx.batch, [&](index b) { choose(b, left, c, ctx); });
+    ctx.on.threads.each(made, [&](index i) {
+      T* const to = c.chosen + i * In;
+      if (c.from[i] < 0)
+        std::fill_n(to, In, T(0));
+      else
+        std::copy_n(c.normed + c.from[i] * In, In, to);
+    });
+    feed_forward::template forward<T, S>(p.ffn, {c.chosen, made}, {c.made, made}, c.ffn, ctx);
+    last_norm::template forward<T, S>(p.norm2, {c.made, made}, y, c.norm2, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, In> x, view<const T, Out> dy, view<T, In> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const index rows = ctx.rows(), made = ctx.batch * kept(ctx.length);
+    ops::fill(ctx.on, made * Out, T(0), c.d_made);
+    last_norm::template backward<T, S>(p.norm2, dp.norm2, {c.made, made}, dy, {c.d_made, made},
+                                       c.norm2, ctx);
+    ops::fill(ctx.on, made * In, T(0), c.d_chosen);
+    feed_forward::template backward<T, S>(p.ffn, dp.ffn, {c.chosen, made}, {c.d_made, made},
+                                          {c.d_chosen, made}, c.ffn, ctx);
+    ops::fill(ctx.on, rows * In, T(0), c.d_normed);
+    ctx.on.threads.each(made, [&](index i) {
+      if (c.from[i] >= 0) std::copy_n(c.d_chosen + i * In, In, c.d_normed + c.from[i] * In);
+    });
+    ops::fill(ctx.on, rows * In, T(0), c.d_sum);
+    first_norm::template backward<T, S>(p.norm1, dp.norm1, {c.sum, rows}, {c.d_normed, rows},
+                                        {c.d_sum, rows}, c.norm1, ctx);
+    ops::add(ctx.on, rows * In, dx.data(), c.d_sum, dx.data());
+    mixer::template backward<T, S>(p.attention, dp.attention, x, {c.d_sum, rows}, dx, c.attention,
+                                   ctx);
+  }
+
+ private:
+  /// c.from and c.lengths of sequence b.
+  template <class T>
+  static void choose(index b, index left, cache<T>& c, const context<T>& ctx) {
+    const index n = ctx.length_of(b), first = b * ctx.length, stay = kept(n);
+    T *const received = c.received + first, *const weights = c.weights + first;
+    std::fill_n(received, n, T(0));
+    for (index head = 0; head < Heads; ++head)
+      for (index i = 0; i < n; ++i) {
+        const T* const q = c.attention.q + (first + i) * In + head * h;
+        T largest = 0, sum = 0;
+        for (index j = 0; j < n; ++j) {
+          const T* const k = c.attention.k + (first + j) * In + head * h;
+          T score = 0;
+          for (index l = 0; l < h; ++l) score += q[l] * k[l];
+          weights[j] = score * mixer::maps::template scale<T>;
+          largest = j == 0 || weights[j] > largest ? weights[j] : largest;
+        }
+        for (index j = 0; j < n; ++j) sum += weights[j] = std::exp(weights[j] - largest);
+        for (index j = 0; j < n; ++j) received[j] += weights[j] / sum;
+      }
+    index* const order = c.order + first;
+    for (index j = 0; j < n; ++j) {
+      order[j] = j;
+      if (!is_finite(received[j])) received[j] = T(0);  // what is no number has no order
+    }
+    std::sort(order, order + n, [&](index i, index j) {
+      return received[i] > received[j] || (received[i] == received[j] && i < j);
+    });
+    std::sort(order, order + stay);
+    for (index i = 0; i < left; ++i) c.from[b * left + i] = i < stay ? first + order[i] : -1;
+    c.lengths[b] = stay;
+  }
+};
+
+/// latent[batch, Width] = the mean over the valid tokens of x[batch * length, Width].
+template <index Width>
+struct mean_pooling {
+  /// latent
+  template <class T>
+  static void forward(const T* x, T* latent, const context<T>& ctx) {
+    ctx.on.threads.each(ctx.batch, [&](index b) {
+      const index n = ctx.length_of(b);
+      std::fill_n(latent + b * Width, Width, T(0));
+      for (index t = 0; t < n; ++t)
+        for (index j = 0; j < Width; ++j)
+          latent[b * Width + j] += x[(b * ctx.length + t) * Width + j] / static_cast<T>(n);
+    });
+  }
+  /// dx += the gradient
+  template <class T>
+  static void backward(const T* d_latent, T* dx, const context<T>& ctx) {
+    ctx.on.threads.each(ctx.batch, [&](index b) {
+      const index n = ctx.length_of(b);
+      for (index t = 0; t < n; ++t)
+        for (index j = 0; j < Width; ++j)
+          dx[(b * ctx.length + t) * Width + j] += d_latent[b * Width + j] / static_cast<T>(n);
+    });
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Numbers of a next_thought model. The published code: d_model 768, d_ff 1536, 16 heads of 4,
+/// widths {1920, 1920, 1920, 4800}, dropped {.3, .5, .6, .6}, 12 pooling heads, 16 pseudo-tokens,
+/// 4 decoder layers.
+struct thought_shape {
+  index d_model = 64;              ///< width of tokens at both ends
+  index d_ff = 128;                ///< of the usual blocks
+  index heads = 4;                 ///< of the usual blocks
+  index kv_heads = 1;              ///< likewise
+  index widths[6] = {96, 128};     ///< behind each shrinking layer, up to the first 0; the last
+                                   ///< is the width of a thought
+  double dropped[6] = {0.3, 0.5};  ///< share of the tokens that each leaves out
+  index pooling_heads = 4;         ///< of shrinking layers; divides their widths
+  index pseudo = 4;                ///< tokens that a thought becomes in front of the decoder
+  index decoder_layers = 2;        ///< causal blocks
+  index vocabulary = 0;            ///< rows of the embedding, which both ends share
+  index context = 0;               ///< longest source and longest target in tokens
+  double eps = 1e-6;               ///< of RMSNorms; LayerNorms have 1e-5
+
+  /// Shrinking layers.
+  constexpr index shrinks() const {
+    index n = 0;
+    while (n < 6 && widths[n] > 0) ++n;
+    return n;
+  }
+  /// Width of what shrinking layer `k` reads; of a thought for k = shrinks().
+  constexpr index width(index k) const { return k == 0 ? d_model : widths[k - 1]; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    for (index k = 0; k < shrinks(); ++k)
+      if (pooling_heads <= 0 || width(k) % pooling_heads != 0 || !(dropped[k] >= 0) ||
+          !(dropped[k] < 1))
+        return false;
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
+           d_model % heads == 0 && shrinks() > 0 && pseudo > 0 && decoder_layers > 0 &&
+           vocabulary > 0 && context > 0 && eps > 0;
+  }
+};
+
+/// Texts and what follows them.
+struct thought_batch {
+  const token* source = nullptr;          ///< [batch, source_length], padded on the right
+  const index* source_lengths = nullptr;  ///< [batch] valid tokens of each, at least 1
+  const token* tokens = nullptr;          ///< [batch, length] the continuation, shifted: inputs
+  const token* labels = nullptr;          ///< [batch, length] the token that follows, or `ignored`
+  index batch = 0;                        ///< samples
+  index source_length = 0;                ///< padded length of the sources
+  index length = 0;                       ///< tokens per continuation
+};
+
+namespace detail {
+
+/// The shrinking layers from number `K` on and the mean behind the last.
+template <thought_shape Shape, index K>
+struct thought_layers {
+  static constexpr bool last = K + 1 == Shape.shrinks();
+  static constexpr index in = Shape.width(K), out = Shape.width(K + 1);
+  static constexpr index thought = Shape.width(Shape.shrinks());
+  using layer =
+      shrinking_attention<in, out, Shape.pooling_heads, real{Shape.dropped[K]}, real{1e-5}>;
+  using pool = mean_pooling<out>;
+  /// Stands behind the last layer.
+  struct nothing : without_parameters, without_cache {
+    template <class T>
+    static constexpr without_cache::cache<T> plan(planner&, const extents&) {
+      return {};
+    }
+  };
+  template <bool Last, class = void>
+  struct following {
+    using type = thought_layers<Shape, K + 1>;
+  };
+  template <class Nothing>
+  struct following<true, Nothing> {
+    using type = nothing;
+  };
+  using rest = typename following<last>::type;
+
+  template <class Form>
+  struct params {
+    typename layer::template params<Form> first{};
+    [[no_unique_address]] typename rest::template params<Form> others{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    layer::visit(f, at.element(K, Shape.shrinks()), p.first...);
+    rest::visit(f, at, p.others...);
+  }
+  template <class T>
+  struct cache {
+    typename layer::template cache<T> first{};
+    [[no_unique_address]] typename rest::template cache<T> others{};
+    T *y = nullptr, *dy = nullptr;  ///< [batch * kept, out]
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    extents after = e;
+    after.length = layer::kept(e.length);
+    cache<T> c;
+    c.y = m.keep.take<T>(after.rows() * out);
+    if (e.training) c.dy = m.keep.take<T>(after.rows() * out);
+    c.first = layer::template plan<T>(m, e);
+    c.others = rest::template plan<T>(m, after);
+    return c;
+  }
+  /// The context of what reads c.y.
+  template <class T>
+  static context<T> behind(const context<T>& ctx, const cache<T>& c) {
+    context<T> next = ctx;
+    next.length = layer::kept(ctx.length);
+    next.lengths = c.first.lengths;
+    return next;
+  }
+  /// x[batch * length, in] -> latent[batch, thought]
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, const T* x, T* latent, cache<T>& c,
+                      context<T>& ctx) {
+    context<T> next = behind(ctx, c);
+    layer::template forward<T, S>(p.first, {x, ctx.rows()}, {c.y, next.rows()}, c.first, ctx);
+    if constexpr (last)
+      pool::forward(c.y, latent, next);
+    else
+      rest::template forward<T, S>(p.others, c.y, latent, c.others, next);
+  }
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       const T* x, const T* d_latent, T* dx, cache<T>& c, context<T>& ctx) {
+    context<T> next = behind(ctx, c);
+    ops::fill(ctx.on, next.rows() * out, T(0), c.dy);
+    if constexpr (last)
+      pool::backward(d_latent, c.dy, next);
+    else
+      rest::template backward<T, S>(p.others, dp.others, c.y, d_latent, c.dy, c.others, next);
+    layer::template backward<T, S>(p.first, dp.first, {x, ctx.rows()}, {c.dy, next.rows()},
+                                   {dx, ctx.rows()}, c.first, ctx);
+  }
+};
+
+}  // namespace detail
+
+/// A next-thought model as a type. Source: token and position vectors, one bidirectional block,
+/// shrinking layers, their mean: a latent vector. Core: linear, ReLU, linear. Target: a linear map
+/// of the latent to `pseudo` vectors, in front of token and position vectors of the continuation;
+/// causal blocks; an untied output matrix without a norm before it. Blocks have RMSNorm, grouped
+/// queries and SwiGLU without biases. Trained by plain cross-entropy end to end; evaluators score
+/// continuations. No sessions.
+template <thought_shape Shape, class Storage = linnet::storage::f32>
+struct next_thought {
+  static_assert(Shape.valid(),
+                "linnet::next_thought: the shape is incomplete or inconsistent: every number must "
+                "be positive, heads a multiple of kv_heads, widths multiples of their heads, and "
+                "0 <= dropped < 1");
+  static constexpr model_family family = model_family::next_thought;
+  static constexpr thought_shape shape = Shape;
+  static constexpr bool learned = true, tied = false, biased = false;
+  using storage = Storage;
+  using cache = kv::exact;
+  using norm = linnet::norm::rms;
+  using batch = thought_batch;
+  /// The same model with another storage type.
+  template <class Other>
+  using with_storage = next_thought<Shape, Other>;
+
+  static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
+                         context_length = Shape.context, pseudo = Shape.pseudo;
+  static constexpr index thought = Shape.width(Shape.shrinks());
+  static constexpr real eps{Shape.eps};
+  template <bool Causal>
+  using mixer = attention::full::layer<attention_shape{.d_model = d,
+                                                       .heads = Shape.heads,
+                                                       .kv_heads = Shape.kv_heads,
+                                                       .d_kv = d / Shape.heads,
+                                                       .causal = Causal}>;
+  template <bool Causal>
+  using block = typename detail::block_of<
+      linnet::norm::rms, ffn::swiglu,
+      named<"attention", residual<linnet::norm::rms::layer<d, eps>, mixer<Causal>>>>::
+      template make<d, Shape.d_ff, false, eps>::type;
+  using reading = block<false>;
+  using shrinking = detail::thought_layers<Shape, 0>;
+  using thinking =
+      chain<named<"wi", activated_linear<thought, thought, activation_kind::relu, true, false>>,
+            named<"wo", linear<thought, thought, true>>,
+            named<"pseudo", linear<thought, pseudo * d>>>;
+  using writing = repeat<block<true>, Shape.decoder_layers>;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix embedding{};
+    typename Form::vector positions{};
+    typename reading::template params<Form> reader{};
+    typename shrinking::template params<Form> shrink{};
+    typename thinking::template params<Form> core{};
+    typename writing::template params<Form> writer{};
+    typename Form::matrix head{};
+  };
+  /// Named visit of all parameters, once each, in canonical order. Tables and the usual blocks
+  /// start as those of decoders; layers between, which no residual bridges, by their inputs' width.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = initial_deviation;
+      f(where, info, leaf...);
+    };
+    normal(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, 1}, p.embedding...);
+    normal(at / "position" / "weight", tensor_info{context_length, d, role::position, 1},
+           p.positions...);
+    reading::visit(normal, at / "encoder" / "block", p.reader...);
+    shrinking::visit(f, at / "encoder" / "shrink", p.shrink...);
+    thinking::visit(f, at / "core", p.core...);
+    writing::visit(normal, at / "decoder" / "blocks", p.writer...);
+    normal(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
+  }
+  static constexpr double initial_deviation = 0.02;
+
+  /// Trainable parameters.
+  static constexpr index parameters() { return count_parameters<next_thought>(); }
+
+  /// Buffers of one evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename reading::template cache<T> reader{};
+    typename shrinking::template cache<T> shrink{};
+    typename thinking::template cache<T> core{};
+    typename writing::template cache<T> writer{};
+    T *source = nullptr, *read = nullptr;   ///< [batch * source, d]
+    T *latent = nullptr, *made = nullptr;   ///< [batch, thought], [batch, pseudo * d]
+    T* target = nullptr;                    ///< [batch * length, d] tokens, then states
+    T *line = nullptr, *written = nullptr;  ///< [batch * (pseudo + length), d]
+    T *d_source = nullptr, *d_read = nullptr, *d_latent = nullptr, *d_made = nullptr;
+    T *d_target = nullptr, *d_line = nullptr, *d_written = nullptr;
+    T* chunk = nullptr;        ///< logits of some rows
+    double* losses = nullptr;  ///< [batch * length]
+    int source_site = 0, target_site = 0;
+  };
+  /// The longest continuation for these limits: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : context_length;
+  }
+  /// Plans the buffers for calls up to these limits. There is no decoding.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const bool trains = use == purpose::training;
+    const auto of = [&](index length) {
+      return extents{.batch = l.batch, .length = length, .threads = l.threads, .training = trains};
+    };
+    const extents e = of(l.source), one = of(1), y = of(longest(l)), z = of(pseudo + longest(l));
+    workspace<T> w;
+    w.source_site = m.sites++;
+    w.target_site = m.sites++;
+    const auto take = [&](index n, T*& x, T*& dx) {
+      x = m.keep.take<T>(n);
+      if (trains) dx = m.keep.take<T>(n);
+    };
+    take(e.rows() * d, w.source, w.d_source);
+    take(e.rows() * d, w.read, w.d_read);
+    take(l.batch * thought, w.latent, w.d_latent);
+    take(l.batch * pseudo * d, w.made, w.d_made);
+    take(y.rows() * d, w.target, w.d_target);
+    take(z.rows() * d, w.line, w.d_line);
+    take(z.rows() * d, w.written, w.d_written);
+    w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+    w.losses = m.keep.take<double>(y.rows());
+    m.product(ops::head_rows(vocabulary), d, vocabulary, y);
+    w.reader = reading::template plan<T>(m, e);
+    w.shrink = shrinking::template plan<T>(m, e);
+    w.core = thinking::template plan<T>(m, one);
+    w.writer = writing::template plan<T>(m, z);
+    return w;
+  }
+  /// There are no constant tables.
+  template <class T>
+  static void prepare(workspace<T>&, const limits&) {}
+
+  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
+  static bool accepts(const batch& b, const limits& l) {
+    if (b.batch < 1 || b.batch > l.batch || b.length < 1 || b.length > longest(l) ||
+        b.source_length < 1 || b.source_length > l.source || b.source_lengths == nullptr)
+      return false;
+    for (index i = 0; i < b.batch; ++i)
+      if (b.source_lengths[i] < 1 || b.source_lengths[i] > b.source_length) return false;
+    return detail::tokens_fit(b.source, b.batch * b.source_length, vocabulary, false) &&
+           detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
+           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true);
+  }
+
+  /// Summed loss of a batch by a criterion (see ops::label_loss). With `dp`, also adds the gradient
+  /// of that sum. `logits`, if given, receives all [batch * length, vocabulary] of them. Called by
+  /// every thread.
+  template <class T, class S, class Criterion = ops::label_loss>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::machine& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const Criterion& criterion = {}) {
+    context<T> from, one, to;
+    from.on = one.on = to.on = on;
+    from.batch = one.batch = to.batch = b.batch;
+    from.dropout = one.dropout = to.dropout = dropout;
+    from.length = b.source_length;
+    from.lengths = b.source_lengths;
+    one.length = 1;
+    to.length = pseudo + b.length;
+    const index rows = b.batch * b.length, ahead = pseudo * d;
+    const auto embed = [&](index length, const token* tokens, int site, T* x) {
+      ops::embed(on, b.batch * length, d, tokens, p.embedding, x);
+      on.threads.each(b.batch * length, [&](index i) {
+        for (index j = 0; j < d; ++j) x[i * d + j] += p.positions[i % length * d + j];
+      });
+      ops::dropout(on.threads, dropout, site, b.batch, length, d, x);
+    };
+    embed(b.source_length, b.source, w.source_site, w.source);
+    reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
+                                    w.reader, from);
+    shrinking::template forward<T, S>(p.shrink, w.read, w.latent, w.shrink, from);
+    thinking::template forward<T, S>(p.core, {w.latent, b.batch}, {w.made, b.batch}, w.core, one);
+    embed(b.length, b.tokens, w.target_site, w.target);
+    on.threads.each(b.batch, [&](index i) {
+      T* const line = w.line + i * to.length * d;
+      std::copy_n(w.made + i * ahead, ahead, line);
+      std::copy_n(w.target + i * b.length * d, b.length * d, line + ahead);
+    });
+    writing::template forward<T, S>(p.writer, {w.line, to.rows()}, {w.written, to.rows()}, w.writer,
+                                    to);
+    on.threads.each(b.batch, [&](index i) {
+      std::copy_n(w.written + i * to.length * d + ahead, b.length * d, w.target + i * b.length * d);
+    });
+    ops::head_call<T, S> head{rows, d,        vocabulary, w.target, p.head,
+                              T(1), b.labels, w.chunk,    w.losses};
+    head.logits = logits;
+    head.z_loss = z_loss;
+    if (dp) {
+      ops::fill(on, rows * d, T(0), w.d_target);
+      head.dy = w.d_target;
+      head.d_table = dp->head;
+    }
+    const loss_sum sum = ops::head_loss(on, head, criterion);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        on.threads.each(b.batch, [&](index i) {
+          T* const line = w.d_written + i * to.length * d;
+          std::fill_n(line, ahead, T(0));
+          std::copy_n(w.d_target + i * b.length * d, b.length * d, line + ahead);
+        });
+        ops::fill(on, to.rows() * d, T(0), w.d_line);
+        writing::template backward<T, S>(p.writer, dp->writer, {w.line, to.rows()},
+                                         {w.d_written, to.rows()}, {w.d_line, to.rows()}, w.writer,
+                                         to);
+        on.threads.each(b.batch, [&](index i) {
+          const T* const line = w.d_line + i * to.length * d;
+          std::copy_n(line, ahead, w.d_made + i * ahead);
+          std::copy_n(line + ahead, b.length * d, w.d_target + i * b.length * d);
+        });
+        const auto embed_backward = [&](index length, const token* tokens, int site, T* dx) {
+          ops::dropout(on.threads, dropout, site, b.batch, length, d, dx);
+          ops::embed_backward(on, b.batch * length, d, tokens, dx, dp->embedding);
+          ops::position_backward(on, b.batch, length, d, dx, dp->positions);
+        };
+        embed_backward(b.length, b.tokens, w.target_site, w.d_target);
+        ops::fill(on, b.batch * thought, T(0), w.d_latent);
+        thinking::template backward<T, S>(p.core, dp->core, {w.latent, b.batch},
+                                          {w.d_made, b.batch}, {w.d_latent, b.batch}, w.core, one);
+        ops::fill(on, from.rows() * d, T(0), w.d_read);
+        shrinking::template backward<T, S>(p.shrink, dp->shrink, w.read, w.d_latent, w.d_read,
+                                           w.shrink, from);
+        ops::fill(on, from.rows() * d, T(0), w.d_source);
+        reading::template backward<T, S>(p.reader, dp->reader, {w.source, from.rows()},
+                                         {w.d_read, from.rows()}, {w.d_source, from.rows()},
+                                         w.reader, from);
+        embed_backward(b.source_length, b.source, w.source_site, w.d_source);
+      }
+    return sum;
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
 /// Presets: the models of the literature as types, with their parameter counts proven at compile
 /// time (zoo A8, C1).
+
+/// @file
+/// Language models between bytes: a decoder's blocks on tokens that are pooled from their bytes,
+/// and a head that predicts the bytes of the next token (Hillier et al. 2024, "Super Tiny Language
+/// Models", section 5.2; zoo C3). No table of tokens: any tokenizer only says where tokens end.
+
+/// @file
+/// Tokens as their bytes (Hillier et al. 2024, "Super Tiny Language Models", section 5.2; zoo C3):
+/// the embedder that pools a token's bytes into one vector, and the head that predicts the bytes of
+/// the next token all at once. Neither knows a tokenizer.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a byte_pooled model reads and writes tokens.
+namespace pooling {
+/// Base of every pooling policy.
+struct policy {};
+/// Ends of these numbers.
+template <byte_pooling Numbers>
+struct of : policy {
+  static_assert(Numbers.valid(),
+                "linnet::pooling: every number must be positive, and each width a multiple of the "
+                "heads");
+  static constexpr byte_pooling numbers = Numbers;
+};
+using repository = of<byte_pooling::repository()>;  ///< the code's numbers, corrected; the default
+using paper = of<byte_pooling::paper()>;            ///< the paper's numbers, corrected
+/// Exactly what the published code computes.
+using repo_compat = of<byte_pooling::repository().under(byte_rules::repository)>;
+}  // namespace pooling
+
+namespace detail {
+
+/// Slots of a token that count as read: its bytes, at least one slot.
+inline index bytes_read(const token* bytes, index slots) {
+  const index n = std::find(bytes, bytes + slots, byte_pad) - bytes;
+  return n > 0 ? n : 1;
+}
+/// The labels of a token's slots.
+inline void byte_labels(byte_rules rules, const token* bytes, index slots, token* labels) {
+  bool open = true;
+  for (index t = 0; t < slots; ++t) {
+    if (rules == byte_rules::repository)
+      labels[t] = bytes[t] == byte_end ? ignored : bytes[t];
+    else
+      labels[t] = open ? bytes[t] : ignored;
+    open = open && bytes[t] != byte_pad;
+  }
+}
+
+/// A name of one digit.
+template <std::size_t K>
+constexpr fixed_string<2> digit() {
+  static_assert(K < 10);
+  const char text[2] = {static_cast<char>('0' + K), '\0'};
+  return text;
+}
+
+/// A block over the bytes of a token, which all see each other: x + attention(norm x), then a
+/// feed-forward with exact GELU, with a residual only if `Residual` and In is Out. No biases.
+template <index In, index Out, byte_pooling N, class Norm, real Eps>
+struct byte_block {
+  static constexpr index hidden = N.expansion * In;
+  static constexpr bool residual = N.rules == byte_rules::corrected && In == Out;
+  using norm = typename Norm::template layer<In, Eps>;
+  using mixer = attention::full::layer<attention_shape{
+      .d_model = In, .heads = N.heads, .kv_heads = N.heads, .d_kv = In / N.heads}>;
+  using first = activated_linear<In, hidden, activation_kind::gelu, false, false>;
+  using second = linear<hidden, Out>;
+  template <bool Residual, class = void>
+  struct feed_forward {
+    using type = chain<named<"norm", norm>, named<"wi", first>, named<"wo", second>>;
+  };
+  template <class Nothing>
+  struct feed_forward<true, Nothing> {
+    using type = linnet::residual<norm, chain<named<"wi", first>, named<"wo", second>>>;
+  };
+  using type = chain<named<"attention", linnet::residual<norm, mixer>>,
+                     named<"ffn", typename feed_forward<residual>::type>>;
+};
+
+/// The embedder's blocks, one after the other.
+template <index D, byte_pooling N, class Norm, real Eps, class Blocks>
+struct byte_blocks;
+template <index D, byte_pooling N, class Norm, real Eps, std::size_t... K>
+struct byte_blocks<D, N, Norm, Eps, std::index_sequence<K...>> {
+  static constexpr index after(std::size_t k) { return k + 1 == sizeof...(K) ? D : N.between[k]; }
+  using type = chain<named<digit<K>(), typename byte_block<N.width_before(static_cast<index>(K)),
+                                                           after(K), N, Norm, Eps>::type>...>;
+};
+
+/// What both ends of a call share: `tokens` tokens of N.slots rows each. No dropout: tokens that
+/// repeat share one computation, and so would share their masks.
+template <byte_pooling N, class T>
+context<T> byte_context(const ops::machine& on, index tokens, const index* lengths) {
+  context<T> ctx;
+  ctx.on = on;
+  ctx.batch = tokens;
+  ctx.length = N.slots;
+  ctx.lengths = lengths;
+  return ctx;
+}
+/// Room for `tokens` tokens at a time in a model planned for `e`.
+template <byte_pooling N>
+constexpr extents byte_extents(const extents& e, index tokens) {
+  return {.batch = tokens, .length = N.slots, .threads = e.threads, .training = e.training};
+}
+
+}  // namespace detail
+
+/// pooled[tokens, D] from bytes[tokens, N.slots]: byte vectors and positions, blocks, then the mean
+/// over the bytes of each token. A token's vector depends on its own bytes alone.
+template <byte_pooling N, index D, class Norm, real Eps>
+struct byte_embedder {
+  static constexpr index slots = N.slots, width = N.width;
+  static constexpr bool masked = N.rules == byte_rules::corrected;
+  using blocks = typename detail::byte_blocks<
+      D, N, Norm, Eps, std::make_index_sequence<static_cast<std::size_t>(N.blocks())>>::type;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix bytes{};
+    typename Form::vector positions{};
+    typename blocks::template params<Form> stack{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "byte" / "weight", tensor_info{byte_values, width, role::table, 1}, p.bytes...);
+    f(at / "position" / "weight", tensor_info{slots, width, role::position, 1}, p.positions...);
+    blocks::visit(f, at / "blocks", p.stack...);
+  }
+
+  template <class T>
+  struct cache {
+    T *x = nullptr, *y = nullptr;  ///< [tokens * slots, width], [tokens * slots, D]
+    T *dx = nullptr, *dy = nullptr;
+    index* lengths = nullptr;  ///< [tokens] slots that are read
+    typename blocks::template cache<T> stack{};
+  };
+  /// Buffers for `tokens` tokens at a time.
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& of, index tokens) {
+    const extents e = detail::byte_extents<N>(of, tokens);
+    cache<T> c;
+    c.x = m.keep.take<T>(e.rows() * width);
+    c.y = m.keep.take<T>(e.rows() * D);
+    c.lengths = m.keep.take<index>(tokens);
+    if (e.training) {
+      c.dx = m.keep.take<T>(e.rows() * width);
+      c.dy = m.keep.take<T>(e.rows() * D);
+    }
+    c.stack = blocks::template plan<T>(m, e);
+    return c;
+  }
+
+  /// pooled[tokens, D] of some tokens.
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
+                      const token* bytes, T* pooled, cache<T>& c) {
+    const index rows = tokens * slots;
+    context<T> ctx = context_of(on, tokens, bytes, c);
+    ops::embed(on, rows, width, bytes, p.bytes, c.x);
+    on.threads.each(rows, [&](index row) {
+      for (index j = 0; j < width; ++j)
+        c.x[row * width + j] += p.positions[row % slots * width + j];
+    });
+    blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
+    on.threads.each(tokens, [&](index i) {
+      const index n = ctx.length_of(i);
+      T* const mean = pooled + i * D;
+      std::fill_n(mean, D, T(0));
+      for (index t = 0; t < n; ++t)
+        for (index j = 0; j < D; ++j) mean[j] += c.y[(i * slots + t) * D + j];
+      for (index j = 0; j < D; ++j) mean[j] /= static_cast<T>(n);
+    });
+  }
+  /// Adds the gradients of what forward() has just computed, given that of pooled[tokens, D].
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       const ops::machine& on, index tokens, const token* bytes, const T* d_pooled,
+                       cache<T>& c) {
+    const index rows = tokens * slots;
+    context<T> ctx = context_of(on, tokens, bytes, c);
+    on.threads.each(tokens, [&](index i) {
+      const index n = ctx.length_of(i);
+      for (index t = 0; t < slots; ++t)
+        for (index j = 0; j < D; ++j)
+          c.dy[(i * slots + t) * D + j] = t < n ? d_pooled[i * D + j] / static_cast<T>(n) : T(0);
+    });
+    ops::fill(on, rows * width, T(0), c.dx);
+    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
+                                    c.stack, ctx);
+    ops::embed_backward(on, rows, width, bytes, c.dx, dp.bytes);
+    ops::position_backward(on, tokens, slots, width, c.dx, dp.positions);
+  }
+
+  /// Operations for `tokens` distinct tokens.
+  static constexpr index flops(index tokens) {
+    return blocks::flops({.batch = tokens, .length = slots});
+  }
+
+ private:
+  template <class T>
+  static context<T> context_of(const ops::machine& on, index tokens, const token* bytes,
+                               const cache<T>& c) {
+    if (masked)
+      on.threads.each(
+          tokens, [&](index i) { c.lengths[i] = detail::bytes_read(bytes + i * slots, slots); });
+    return detail::byte_context<N, T>(on, tokens, masked ? c.lengths : nullptr);
+  }
+};
+
+/// Logits [tokens * N.slots, byte_values] of the bytes of the next tokens from states[tokens, D]: a
+/// linear map to one vector for each slot, positions, blocks, a linear map to the byte values. The
+/// slots of a token see each other's vectors but not each other's bytes.
+template <byte_pooling N, index D, class Norm, real Eps>
+struct byte_head {
+  static constexpr index slots = N.slots, width = N.width;
+  static constexpr bool doubled = N.rules == byte_rules::repository;
+  using to_slots = linear<D, slots * width>;
+  using blocks =
+      repeat<typename detail::byte_block<width, width, N, Norm, Eps>::type, N.head_blocks>;
+  static constexpr index chunk_rows = ops::head_rows(byte_values);
+
+  template <class Form>
+  struct params {
+    typename to_slots::template params<Form> expand{};
+    typename Form::vector positions{};
+    typename blocks::template params<Form> stack{};
+    typename Form::matrix bytes{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    to_slots::visit(f, at / "expand", p.expand...);
+    f(at / "position" / "weight", tensor_info{slots, width, role::position, 1}, p.positions...);
+    blocks::visit(f, at / "blocks", p.stack...);
+    f(at / "byte" / "weight",
+      tensor_info{byte_values, width, role::matrix, 1 / detail::root(static_cast<double>(width))},
+      p.bytes...);
+  }
+
+  template <class T>
+  struct cache {
+    T *x = nullptr, *y = nullptr;  ///< [tokens * slots, width]
+    T *dx = nullptr, *dy = nullptr;
+    T* chunk = nullptr;        ///< logits of some rows
+    token* labels = nullptr;   ///< [tokens * slots]
+    double* losses = nullptr;  ///< [tokens * slots]
+    typename blocks::template cache<T> stack{};
+    without_cache::cache<T> none{};
+  };
+  /// Buffers for `tokens` tokens at a time; labels and logits only where a loss is computed.
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& of, index tokens, bool loss) {
+    const extents e = detail::byte_extents<N>(of, tokens);
+    cache<T> c;
+    m.product(tokens, D, slots * width, e);
+    m.product(loss ? chunk_rows : e.rows(), width, byte_values, e);
+    c.x = m.keep.take<T>(e.rows() * width);
+    c.y = m.keep.take<T>(e.rows() * width);
+    if (loss) {
+      c.chunk = m.keep.take<T>(chunk_rows * byte_values);
+      c.labels = m.keep.take<token>(e.rows());
+      c.losses = m.keep.take<double>(e.rows());
+    }
+    if (e.training) {
+      c.dx = m.keep.take<T>(e.rows() * width);
+      c.dy = m.keep.take<T>(e.rows() * width);
+    }
+    c.stack = blocks::template plan<T>(m, e);
+    return c;
+  }
+
+  /// logits[tokens * slots, byte_values] of some tokens.
+  template <class T, class S>
+  static void logits(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
+                     const T* states, T* logits, cache<T>& c) {
+    forward<T, S>(p, on, tokens, states, c);
+    ops::matmul(on, tokens * slots, byte_values, width, c.y, p.bytes, logits);
+  }
+  /// Summed loss of some tokens by a criterion, whose labels [tokens, slots] `label(i)` gives as
+  /// the bytes of token i, or null for none. With `dp`, adds the gradients of that sum there and to
+  /// d_states[tokens, D]. `logits`, if given, receives all [tokens * slots, byte_values] of them.
+  template <class T, class S, class Label, class Criterion>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const ops::machine& on, index tokens, const T* states, T* d_states,
+                       T* logits, double z_loss, const Label& label, const Criterion& criterion,
+                       cache<T>& c) {
+    const index rows = tokens * slots;
+    on.threads.each(tokens, [&](index i) {
+      if (const token* const bytes = label(i))
+        detail::byte_labels(N.rules, bytes, slots, c.labels + i * slots);
+      else
+        std::fill_n(c.labels + i * slots, slots, ignored);
+    });
+    forward<T, S>(p, on, tokens, states, c);
+    ops::head_call<T, S> head{rows, width,    byte_values, c.y,     p.bytes,
+                              T(1), c.labels, c.chunk,     c.losses};
+    head.logits = logits;
+    head.z_loss = z_loss;
+    if (dp) {
+      ops::fill(on, rows * width, T(0), c.dy);
+      head.dy = c.dy;
+      head.d_table = dp->bytes;
+    }
+    const loss_sum sum = ops::head_loss(on, head, criterion);
+    on.threads.wait();  // everybody has read the losses before they are overwritten
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        context<T> ctx = detail::byte_context<N, T>(on, tokens, nullptr);
+        ops::fill(on, rows * width, T(0), c.dx);
+        blocks::template backward<T, S>(p.stack, dp->stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
+                                        c.stack, ctx);
+        ops::position_backward(on, tokens, slots, width, c.dx, dp->positions);
+        if (doubled) ops::add(on, rows * width, c.dx, c.dx, c.dx);
+        to_slots::template backward<T, S>(p.expand, dp->expand, {states, tokens}, {c.dx, tokens},
+                                          {d_states, tokens}, c.none, ctx);
+      }
+    return sum;
+  }
+
+  /// Operations for `tokens` tokens.
+  static constexpr index flops(index tokens) {
+    return 2 * tokens * D * slots * width + blocks::flops({.batch = tokens, .length = slots}) +
+           2 * tokens * slots * width * byte_values;
+  }
+
+ private:
+  /// states -> c.y
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
+                      const T* states, cache<T>& c) {
+    const index rows = tokens * slots;
+    context<T> ctx = detail::byte_context<N, T>(on, tokens, nullptr);
+    to_slots::template forward<T, S>(p.expand, {states, tokens}, {c.x, tokens}, c.none, ctx);
+    on.threads.each(rows, [&](index row) {
+      T* const x = c.x + row * width;
+      const T* const position = p.positions + row % slots * width;
+      for (index j = 0; j < width; ++j) x[j] = (doubled ? x[j] + x[j] : x[j]) + position[j];
+    });
+    blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Tokens of a byte_pooled model's training or scoring call, [batch, length] row-major, and what
+/// they consist of (see token_bytes).
+struct byte_batch {
+  const token* tokens = nullptr;  ///< inputs, rows of `bytes`
+  const token* labels = nullptr;  ///< the token that follows each input, or `ignored`
+  index batch = 0;                ///< sequences
+  index length = 0;               ///< tokens per sequence
+  const token* bytes = nullptr;   ///< [vocabulary, slots] the bytes of each token, padded
+  index vocabulary = 0;           ///< rows of `bytes`
+};
+
+/// The criterion of `reconstruction`.
+struct reconstruction_loss : ops::label_loss {
+  double reconstruction = 1;  ///< weight of the auxiliary loss
+};
+
+/// A lesson for byte_pooled models, the auxiliary loss of the published code: the head, applied to
+/// what the embedder makes of a token, must return that token's bytes. The loss becomes that of the
+/// labels plus `weight` times the sum of this one over all tokens, both divided by the counted
+/// slots of the labels.
+struct reconstruction {
+  double weight = 1;
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    static_assert(M::family == model_family::byte_pooled,
+                  "linnet::reconstruction: only byte_pooled models read and write bytes");
+    return true;
+  }
+  template <class Batch>
+  reconstruction_loss teach(const ops::machine&, const Batch&) const {
+    return {{}, weight};
+  }
+};
+
+namespace detail {
+/// The criterion of labels, each token's rows weighted by how often it occurs.
+struct repeated_loss : ops::label_loss {
+  const index* counts = nullptr;  ///< [tokens]
+  index slots = 1;
+  double weight = 1;
+  template <class T, class S>
+  void operator()(const ops::machine& on, const ops::head_call<T, S>& h, index first,
+                  index rows) const {
+    ops::label_loss::operator()(on, h, first, rows);
+    on.threads.each(rows, [&](index i) {
+      const double by = weight * static_cast<double>(counts[(first + i) / slots]);
+      h.losses[first + i] *= by;
+      for (index j = 0; h.dy && j < h.vocabulary; ++j)
+        h.chunk[i * h.vocabulary + j] *= static_cast<T>(by);
+    });
+  }
+};
+}  // namespace detail
+
+/// A byte_pooled model as a type; spelled byte_pooled<shape, policies...>. `Core` is the decoder
+/// whose blocks it has.
+template <class Core, byte_pooling Numbers>
+struct byte_pooled_model {
+  static_assert(Core::tied,
+                "linnet::byte_pooled: there is no table of tokens that a head could share; leave "
+                "tie:: policies out");
+  static_assert(!Core::learned && !Core::sinusoidal && !Core::embedding_normed,
+                "linnet::byte_pooled: tokens take rotary positions or none, and no norm of the "
+                "embedding");
+  static_assert(!Core::factorised,
+                "linnet::byte_pooled: there is no table of tokens to factorise; leave embedding:: "
+                "policies out");
+  static_assert(!Core::attention::takes_prefix,
+                "linnet::byte_pooled: attention::prefix is not supported");
+
+  static constexpr model_family family = model_family::byte_pooled;
+  using core = Core;
+  static constexpr byte_pooling pooling = Numbers;
+  static constexpr decoder_shape shape = Core::shape;
+  static constexpr bool tied = false, biased = Core::biased, learned = false, sinusoidal = false,
+                        factorised = false, rotary = Core::rotary, rewinds = Core::rewinds,
+                        forgets = Core::forgets;
+  using ffn = typename Core::ffn;
+  using attention = typename Core::attention;
+  using norm = typename Core::norm;
+  using position = typename Core::position;
+  using depths = typename Core::depths;
+  using share = typename Core::share;
+  using storage = typename Core::storage;
+  using cache = typename Core::cache;
+  using batch = byte_batch;
+  /// The same model with another choice for what derives from `Slot`.
+  template <class Slot, class Other>
+  using with = byte_pooled_model<typename Core::template with<Slot, Other>, Numbers>;
+  /// The same model with another feed-forward.
+  template <class Other>
+  using with_ffn = with<linnet::ffn::policy, Other>;
+  /// The same model with another kind of attention.
+  template <class Other>
+  using with_attention = with<linnet::attention::policy, Other>;
+  /// The same model with another key-value cache.
+  template <class Other>
+  using with_cache = with<linnet::kv::policy, Other>;
+  /// The same model with another storage type.
+  template <class Other>
+  using with_storage = with<linnet::storage::policy, Other>;
+
+  static constexpr index d = Core::d, context_length = Core::context_length;
+  static constexpr index vocabulary = byte_values;  ///< values of a slot
+  static constexpr index slots = Numbers.slots;     ///< numbers that a token consists of
+  /// Tokens whose bytes are worked on at a time: the ends keep nothing of the others.
+  static constexpr index tokens_at_once = 32;
+  using reader = byte_embedder<Numbers, d, norm, Core::eps>;
+  using writer = byte_head<Numbers, d, norm, Core::eps>;
+  using blocks = typename Core::blocks;
+
+  template <class Form>
+  struct params {
+    typename reader::template params<Form> embedder{};
+    typename blocks::template params<Form> stack{};
+    typename writer::template params<Form> head{};
+  };
+  /// Named visit of all parameters, once each, in canonical order. Initial values are decoders'.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = Core::initial_deviation;
+      f(where, info, leaf...);
+    };
+    reader::visit(normal, at / "embedder", p.embedder...);
+    blocks::visit(normal, at / "blocks", p.stack...);
+    writer::visit(normal, at / "head", p.head...);
+  }
+
+  /// Trainable parameters.
+  static constexpr index parameters() { return count_parameters<byte_pooled_model>(); }
+  /// Those of the embedder, which stands for a table of tokens.
+  static constexpr index embedder_parameters() { return count_parameters<reader>(); }
+  /// Those of the head, which stands for another.
+  static constexpr index head_parameters() { return count_parameters<writer>(); }
+  /// Those between, of the blocks. There is no final norm (zoo C3).
+  static constexpr index non_embedding() { return count_parameters<blocks>(); }
+  /// The share of parameters that are saved over tables [tokens, d] for embedding and head, one for
+  /// both where they are tied: of the ends alone, which is what the paper's "90% to 95%" is about.
+  static constexpr double saved_at_ends(index tokens, bool tables_tied) {
+    return 1 - ratio(embedder_parameters() + head_parameters(), tables(tokens, tables_tied));
+  }
+  /// The same of the whole model.
+  static constexpr double saved(index tokens, bool tables_tied) {
+    return 1 - ratio(parameters(), non_embedding() + tables(tokens, tables_tied));
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens at most; tokens that
+  /// repeat are embedded once.
+  static constexpr index flops(index batch_size, index length) {
+    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
+    return reader::flops(e.rows()) + blocks::flops(e) + writer::flops(e.rows());
+  }
+
+  /// Buffers of one session, evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename reader::template cache<T> embedder{};
+    typename writer::template cache<T> head{};
+    T *embedded = nullptr, *out = nullptr;      ///< [rows, d]
+    T *d_embedded = nullptr, *d_out = nullptr;  ///< [rows, d]
+    T *pooled = nullptr, *d_pooled = nullptr;   ///< [distinct, d]
+    index distinct = 0;                         ///< tokens of the call
+    token *tokens = nullptr, *place = nullptr;  ///< see find_distinct()
+    index *order = nullptr, *counts = nullptr;  ///< likewise
+    token* bytes = nullptr;                     ///< [tokens_at_once, slots]
+    T* table = nullptr;                         ///< rotary [positions, d_kv]
+    T* beyond = nullptr;                        ///< [rows, d_kv] rotary, of later positions
+    index positions = 0;                        ///< of the rotary table
+    T* last = nullptr;                          ///< [batch, d] last valid rows
+    T* logits = nullptr;                        ///< [batch * limits.logits, slots, vocabulary]
+    const std::int32_t* tables = nullptr;       ///< [batch, table_size] of a session's paged cache
+    index table_size = 0;
+    int site = 0;
+  };
+  /// The longest sequence for these limits in tokens: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) { return Core::longest(l); }
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const extents e = detail::stack_extents(l, use, longest(l), 0);
+    const bool decodes = use == purpose::decoding;
+    const index rows = e.rows(), size = rows * d;
+    workspace<T> w;
+    w.site = m.sites++;
+    if (rotary) w.table = m.state.take<T>(Core::rotary_positions(l) * Core::self.d_kv);
+    if (rotary && longest(l) > Core::rotary_positions(l))
+      w.beyond = m.keep.take<T>(rows * Core::self.d_kv);
+    w.embedded = m.keep.take<T>(size);
+    w.out = m.keep.take<T>(size);
+    if (decodes) {
+      w.last = m.keep.take<T>(e.batch * d);
+      w.logits = m.state.take<T>(e.batch * l.logits * slots * vocabulary);
+    } else {
+      w.pooled = m.keep.take<T>(size);
+      w.tokens = m.keep.take<token>(rows);
+      w.place = m.keep.take<token>(rows);
+      w.order = m.keep.take<index>(rows);
+      w.counts = m.keep.take<index>(rows);
+      w.bytes = m.keep.take<token>(tokens_at_once * slots);
+    }
+    if (e.training) {
+      w.d_pooled = m.keep.take<T>(size);
+      w.d_embedded = m.keep.take<T>(size);
+      w.d_out = m.keep.take<T>(size);
+    }
+    w.stack = blocks::template plan<T>(m, e);
+    // The ends work by turns, and on some tokens at a time.
+    const index kept = m.keep.mark(), some = (std::min)(tokens_at_once, rows);
+    w.embedder = reader::template plan<T>(m, e, some);
+    m.keep.release(kept);
+    w.head = writer::template plan<T>(m, e, (std::min)(some, decodes ? e.batch * l.logits : rows),
+                                      !decodes);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    if constexpr (rotary) {
+      w.positions = Core::rotary_positions(l);
+      ops::rope_table(w.positions, Core::self.d_kv, shape.rope_theta, w.table);
+    }
+  }
+
+  /// Whether a batch fits the limits and holds only tokens of its table, and those only values of
+  /// bytes.
+  static bool accepts(const batch& b, const limits& l) {
+    const index rows = b.batch * b.length;
+    const auto known = [&](const token* tokens, bool labels) {
+      if (!detail::tokens_fit(tokens, rows, b.vocabulary, labels)) return false;
+      for (index i = 0; i < rows; ++i)
+        if (tokens[i] != ignored &&
+            !detail::tokens_fit(b.bytes + tokens[i] * slots, slots, vocabulary, false))
+          return false;
+      return true;
+    };
+    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
+           b.bytes != nullptr && known(b.tokens, false) && known(b.labels, true);
+  }
+
+  /// Summed loss of a batch over the counted slots of its labels, by `ops::label_loss` or
+  /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `logits`, if given,
+  /// receives all [batch * length, slots, vocabulary] of them. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_loss>
+  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::machine& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const Criterion& criterion = {}) {
+    static_assert(std::is_base_of_v<ops::label_loss, Criterion>,
+                  "linnet::byte_pooled: it learns from labels, alone or with `reconstruction`");
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.dropout = dropout;
+    const index rows = ctx.rows();
+    find_distinct(on, rows, b.tokens, w);
+    each_part(w.distinct, [&](index first, index count) {
+      reader::template forward<T, S>(p.embedder, on, count, gather(on, b, first, count, w),
+                                     w.pooled + first * d, w.embedder);
+    });
+    on.threads.each(
+        rows, [&](index i) { std::copy_n(w.pooled + w.place[i] * d, d, w.embedded + i * d); });
+    forward<T, S>(p, w, ctx);
+    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
+    loss_sum sum;
+    auto* const d_head = dp ? &dp->head : nullptr;
+    each_part(rows, [&](index first, index count) {
+      const auto label = [&](index i) {
+        const token t = b.labels[first + i];
+        return t == ignored ? nullptr : b.bytes + t * slots;
+      };
+      const loss_sum part = writer::template loss<T, S>(
+          p.head, d_head, on, count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
+          logits ? logits + first * slots * vocabulary : nullptr, z_loss, label, criterion, w.head);
+      sum.nats += part.nats;
+      sum.tokens += part.tokens;
+    });
+    if (dp) ops::fill(on, w.distinct * d, T(0), w.d_pooled);
+    if constexpr (requires { criterion.reconstruction; })
+      each_part(w.distinct, [&](index first, index count) {
+        const detail::repeated_loss repeated{{}, w.counts + first, slots, criterion.reconstruction};
+        const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * slots; };
+        sum.nats += writer::template loss<T, S>(p.head, d_head, on, count, w.pooled + first * d,
+                                                dp ? w.d_pooled + first * d : nullptr, nullptr,
+                                                z_loss, own, repeated, w.head)
+                        .nats;
+      });
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
+        ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
+        blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
+                                        w.stack, ctx);
+        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
+        each_part(w.distinct, [&](index first, index count) {
+          const token* const bytes = gather(on, b, first, count, w);
+          // What the embedder kept of these tokens was overwritten by the next: once more.
+          reader::template forward<T, S>(p.embedder, on, count, bytes, w.pooled + first * d,
+                                         w.embedder);
+          reader::template backward<T, S>(p.embedder, dp->embedder, on, count, bytes,
+                                          w.d_pooled + first * d, w.embedder);
+        });
+      }
+    return sum;
+  }
+
+  /// Feeds bytes[batch, length, slots] of tokens after `past` cached ones;
+  /// w.logits[batch, slots, vocabulary] then predicts the bytes of what follows each sequence's
+  /// last valid token, or with `every` w.logits[batch * length, slots, vocabulary] of what follows
+  /// each. Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::kernel<T, S>>& p, const token* bytes, index batch_size,
+                   index length, const index* lengths, const index* past, workspace<T>& w,
+                   const ops::machine& on, bool every = false) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = batch_size;
+    ctx.length = length;
+    ctx.lengths = lengths;
+    ctx.past = past;
+    ctx.tables = w.tables;
+    ctx.table_size = w.table_size;
+    each_part(ctx.rows(), [&](index first, index count) {
+      reader::template forward<T, S>(p.embedder, on, count, bytes + first * slots,
+                                     w.embedded + first * d, w.embedder);
+    });
+    forward<T, S>(p, w, ctx);
+    if (!every)
+      on.threads.each(batch_size, [&](index i) {
+        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    const T* const states = every ? w.out : w.last;
+    each_part(every ? ctx.rows() : batch_size, [&](index first, index count) {
+      writer::template logits<T, S>(p.head, on, count, states + first * d,
+                                    w.logits + first * slots * vocabulary, w.head);
+    });
+  }
+
+  /// Lets cached sequence `to` continue where `from` is.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    linnet::copy_state<blocks, T>(w.stack, from, to, part);
+  }
+
+ private:
+  static constexpr index tables(index tokens, bool tables_tied) {
+    return tokens * d * (tables_tied ? 1 : 2);
+  }
+  static constexpr double ratio(index a, index b) {
+    return static_cast<double>(a) / static_cast<double>(b);
+  }
+  /// Calls f(first, count) for [0, n) in parts of tokens_at_once.
+  template <class F>
+  static void each_part(index n, F&& f) {
+    for (index first = 0; first < n; first += tokens_at_once)
+      f(first, (std::min)(tokens_at_once, n - first));
+  }
+  /// w.tokens[w.distinct] in ascending order, w.counts of each, and w.place[rows] of each token in
+  /// them. A token's vector depends on its bytes alone, so each is computed once.
+  template <class T>
+  static void find_distinct(const ops::machine& on, index rows, const token* tokens,
+                            workspace<T>& w) {
+    on.threads.once([&] {
+      for (index i = 0; i < rows; ++i) w.order[i] = i;
+      std::sort(w.order, w.order + rows, [&](index a, index b) { return tokens[a] < tokens[b]; });
+      index n = 0;
+      for (index i = 0; i < rows; ++i) {
+        const token t = tokens[w.order[i]];
+        if (n == 0 || w.tokens[n - 1] != t) {
+          w.tokens[n] = t;
+          w.counts[n++] = 0;
+        }
+        ++w.counts[n - 1];
+        w.place[w.order[i]] = static_cast<token>(n - 1);
+      }
+      w.distinct = n;
+    });
+  }
+  /// The bytes of distinct tokens [first, first + count).
+  template <class T>
+  static const token* gather(const ops::machine& on, const batch& b, index first, index count,
+                             workspace<T>& w) {
+    on.threads.each(count, [&](index i) {
+      std::copy_n(b.bytes + w.tokens[first + i] * slots, slots, w.bytes + i * slots);
+    });
+    return w.bytes;
+  }
+  /// w.embedded -> w.out
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    if constexpr (rotary) Core::rotary_angles(w, ctx);
+    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+  }
+};
+
+namespace detail {
+/// The shape of the blocks: the tokens of no tokenizer, so that equal models are equal types.
+constexpr decoder_shape between_bytes(decoder_shape s) {
+  if (s.vocabulary > 0) s.vocabulary = byte_values;
+  return s;
+}
+/// The decoder of a list of policies without those of pooling.
+template <decoder_shape Shape, class... Kept>
+struct byte_core {
+  template <class... Ps>
+  struct of : make_decoder<Shape, Kept...> {};
+  template <class P, class... Ps>
+  struct of<P, Ps...>
+      : std::conditional_t<std::is_base_of_v<pooling::policy, P>, byte_core<Shape, Kept...>,
+                           byte_core<Shape, Kept..., P>>::template of<Ps...> {};
+};
+template <decoder_shape Shape, class... Ps>
+struct make_byte_pooled {
+  static_assert(times<pooling::policy, Ps...> <= 1, "linnet: two pooling:: policies; give one");
+  using type = byte_pooled_model<typename byte_core<between_bytes(Shape)>::template of<Ps...>::type,
+                                 pick<pooling::policy, pooling::repository, Ps...>::numbers>;
+};
+}  // namespace detail
+
+/// A model between bytes: the blocks of decoder<Shape, Policies...>, whose vocabulary plays no
+/// part, and ends by a pooling:: policy, pooling::repository by default.
+template <decoder_shape Shape, class... Policies>
+using byte_pooled = typename detail::make_byte_pooled<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -15200,6 +20371,33 @@ inline constexpr decoder_shape stlm_100m{.d_model = 512,
                                          .vocabulary = 50257,
                                          .context = 512,
                                          .eps = 1e-6};
+// The same budgets between bytes: without a table of tokens more of them is left for the blocks.
+// The 50M is the published configuration, as wide as the budget of the baseline allows; the 100M is
+// deeper. At 10M the published ends would take half, so it has the paper's smaller ones.
+inline constexpr decoder_shape stlm_10m_bytes{.d_model = 256,
+                                              .d_ff = 768,
+                                              .heads = 8,
+                                              .kv_heads = 2,
+                                              .layers = 12,
+                                              .vocabulary = 50257,
+                                              .context = 512,
+                                              .eps = 1e-6};
+inline constexpr decoder_shape stlm_50m_bytes{.d_model = 768,
+                                              .d_ff = 1536,
+                                              .heads = 16,
+                                              .kv_heads = 4,
+                                              .layers = 10,
+                                              .vocabulary = 50257,
+                                              .context = 512,
+                                              .eps = 1e-6};
+inline constexpr decoder_shape stlm_100m_bytes{.d_model = 768,
+                                               .d_ff = 1536,
+                                               .heads = 16,
+                                               .kv_heads = 4,
+                                               .layers = 19,
+                                               .vocabulary = 50257,
+                                               .context = 512,
+                                               .eps = 1e-6};
 inline constexpr decoder_shape gpt2_small{.d_model = 768,
                                           .d_ff = 3072,
                                           .heads = 12,
@@ -15263,6 +20461,24 @@ using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    
 using stlm_10m = decoder<shapes::stlm_10m>;    ///< within 5% of 10M
 using stlm_50m = decoder<shapes::stlm_50m>;    ///< 55,888,896, the published baseline
 using stlm_100m = decoder<shapes::stlm_100m>;  ///< within 5% of 100M
+using stlm_10m_mod =
+    decoder<shapes::stlm_10m, depths::mixture<>>;  ///< 9,977,728, nine blocks routed
+using stlm_50m_mod =
+    decoder<shapes::stlm_50m, depths::mixture<>>;  ///< 55,891,456, five blocks routed
+// Sisters with fewer parameters of their own (zoo C4): one feed-forward for all blocks (MobiLlama),
+// and one block for all layers behind a narrow embedding (ALBERT), 128 wide or half the stream.
+using stlm_10m_ffn_shared = decoder<shapes::stlm_10m, share::ffn>;    ///< 7,469,824
+using stlm_50m_ffn_shared = decoder<shapes::stlm_50m, share::ffn>;    ///< 34,655,232
+using stlm_100m_ffn_shared = decoder<shapes::stlm_100m, share::ffn>;  ///< 44,500,992
+using stlm_10m_albert =
+    decoder<shapes::stlm_10m, share::all, embedding::factorised<64>>;  ///< 3,421,632
+using stlm_50m_albert =
+    decoder<shapes::stlm_50m, share::all, embedding::factorised<128>>;  ///< 9,514,624
+using stlm_100m_albert =
+    decoder<shapes::stlm_100m, share::all, embedding::factorised<128>>;      ///< 9,514,624, deeper
+using stlm_10m_bytes = byte_pooled<shapes::stlm_10m_bytes, pooling::paper>;  ///< within 5% of 10M
+using stlm_50m_bytes = byte_pooled<shapes::stlm_50m_bytes>;    ///< 55,924,736, as published
+using stlm_100m_bytes = byte_pooled<shapes::stlm_100m_bytes>;  ///< within 5% of 100M
 using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh,
                            bias::all>;             ///< 124,439,808
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
@@ -15283,6 +20499,28 @@ static_assert(t5_small_kv32::parameters() == 51'069'440);
 static_assert(t5_v1_1_small::parameters() == 76'961'152);
 static_assert(t5_v1_1_base::parameters() == 247'577'856);
 static_assert(stlm_50m::parameters() == 55'888'896);
+static_assert(stlm_10m_mod::parameters() == 9'977'728);
+static_assert(stlm_50m_mod::parameters() == 55'891'456);
+// A block of the 50M and 100M has d (d + 2 d / 4) + d^2 = 655,360 in its attention (4 of 16 heads
+// have keys), 3 d f = 2,359,296 in its feed-forward and 2 d = 1,024 in its norms; the table has V d
+// = 25,731,584, the last norm d = 512. One feed-forward:
+static_assert(stlm_50m_ffn_shared::parameters() ==
+              25'731'584 + 10 * (655'360 + 1'024) + 2'359'296 + 512);
+static_assert(stlm_50m_ffn_shared::parameters() == 34'655'232);
+static_assert(stlm_100m_ffn_shared::parameters() ==
+              25'731'584 + 25 * (655'360 + 1'024) + 2'359'296 + 512);
+static_assert(stlm_100m_ffn_shared::parameters() == 44'500'992);
+// One block, with the whole table 28,747,776, with V 128 + 128 d = 6,432,896 + 65,536 instead:
+static_assert(decoder<shapes::stlm_50m, share::all>::parameters() == 28'747'776);
+static_assert(stlm_50m_albert::parameters() == 28'747'776 - 25'731'584 + 6'432'896 + 65'536);
+static_assert(stlm_50m_albert::parameters() == 9'514'624);
+static_assert(stlm_100m_albert::parameters() == 9'514'624);
+// The 10M: attention 49,152, feed-forward 147,456, norms 256, table 6,432,896 or 3,216,448 + 8,192.
+static_assert(stlm_10m_ffn_shared::parameters() == 6'432'896 + 18 * (49'152 + 256) + 147'456 + 128);
+static_assert(stlm_10m_ffn_shared::parameters() == 7'469'824);
+static_assert(stlm_10m_albert::parameters() == 3'216'448 + 8'192 + 49'152 + 147'456 + 256 + 128);
+static_assert(stlm_10m_albert::parameters() == 3'421'632);
+static_assert(stlm_50m_bytes::parameters() == 55'924'736);
 static_assert(gpt2_small::parameters() == 124'439'808);
 static_assert(stories260k::parameters() == 260'032);
 static_assert(tinyllama_1_1b::parameters() == 1'100'048'384);
@@ -18890,153 +24128,288 @@ struct mamba : attention::policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Text as it is generated: whole characters only, and nothing that may turn out to be a stop
-/// string.
+/// Learning the merges of byte-pair encoding from texts.
 
-#include <initializer_list>
+#include <unordered_map>
 
 LINNET_NAMESPACE_BEGIN
 
-/// Takes a text in pieces of bytes, cut anywhere, and hands on what is certain as soon as it is:
-///  - A UTF-8 sequence is handed on whole. Bytes that belong to no well-formed sequence (Unicode
-///    15, table 3-7) are handed on as they are, once it is certain that they belong to none.
-///  - What may be the beginning of a stop string waits until that is decided. The text ends before
-///    the first stop string to be complete, of several complete at the same byte before the
-///    longest; that string and all behind it are dropped.
-///
-/// Memory is taken by the constructor; nothing allocates afterwards.
-class text_stream {
+/// One merge that was learned.
+struct bpe_merge {
+  std::string_view left, right;  ///< the two pieces, valid during the call
+  std::uint64_t count;           ///< how often they stood together
+  index number;                  ///< 0 for the first merge
+};
+
+/// Learns a vocabulary (Sennrich et al. 2016; zoo C2): among all words of the texts, the pair of
+/// neighbours that is most frequent becomes a piece, again and again; of several as frequent the
+/// one whose left piece, then right piece, is less as a string of bytes. What is learned depends on
+/// nothing but the words and their counts. Takes memory for the distinct words, about 40 times
+/// their bytes.
+class bpe_trainer {
  public:
-  /// Ends at any of these strings; empty ones are left out.
-  template <class Strings>
-  explicit text_stream(const Strings& stops) {
-    std::size_t longest = 4;
-    for (const auto& s : stops) {
-      const std::string_view text(s);
-      if (text.empty()) continue;
-      stops_.push_back({std::string(text), prefixes_of(text), 0});
-      longest = (std::max)(longest, text.size());
-    }
-    held_.resize(longest + chunk);
-  }
-  /// @copydoc text_stream(const Strings&)
-  text_stream(std::initializer_list<std::string_view> stops = {})
-      : text_stream(std::span(stops.begin(), stops.size())) {}
+  /// With `single_digits` as in bpe_rules.
+  explicit bpe_trainer(bool single_digits = false) : single_digits_(single_digits) {}
 
-  /// The next bytes. Calls emit(std::string_view) for what has become certain, no or more times,
-  /// never with nothing. Returns whether the text goes on: false from the first stop string on.
-  template <class Emit>
-  bool push(std::string_view bytes, Emit&& emit) {
-    for (const char c : bytes) {
-      if (stopped_) return false;
-      held_[size_++] = c;
-      std::size_t possible = 0;  // of the last bytes, those that may begin a stop string
-      for (needle& n : stops_) {
-        n.advance(c);
-        if (n.matched == n.text.size()) {
-          stopped_ = true;
-          complete_ = (std::max)(complete_, n.matched);
-        }
-        possible = (std::max)(possible, n.matched);
-      }
-      if (stopped_) {
-        size_ -= complete_;
-        release(size_, emit);
-        waiting_ = 0;
-        return false;
-      }
-      waiting_ = possible;
-      if (size_ == held_.size()) release(certain(), emit);
-    }
-    release(certain(), emit);
-    return !stopped_;
+  /// Counts the words of one more text; no word reaches from one text into the next.
+  void add(std::string_view text) {
+    each_word(text, single_digits_, [&](std::string_view word) {
+      if (const auto known = counts_.find(word); known != counts_.end())
+        ++known->second;
+      else
+        counts_.emplace(word, 1);
+    });
   }
-  /// The end of the text: hands on what has waited, and begins a new text.
-  template <class Emit>
-  void flush(Emit&& emit) {
-    if (!stopped_) release(size_, emit);
-    reset();
-  }
-  /// Forgets the text and begins a new one.
-  void reset() {
-    size_ = waiting_ = complete_ = 0;
-    stopped_ = false;
-    for (needle& n : stops_) n.matched = 0;
-  }
-  /// Whether a stop string has ended the text.
-  bool stopped() const { return stopped_; }
-
-  /// Bytes of the well-formed UTF-8 sequence that `text` begins with; 1 for a byte that begins
-  /// none, 0 if more bytes are needed to tell. `text` must not be empty.
-  static constexpr std::size_t sequence(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned lead = byte(0);
-    const std::size_t length = lead < 0xc2 || lead > 0xf4 ? 1
-                               : lead < 0xe0              ? 2
-                               : lead < 0xf0              ? 3
-                                                          : 4;
-    if (length == 1) return 1;
-    for (std::size_t i = 1; i < length; ++i) {
-      if (i == text.size()) return 0;
-      // The second byte has a narrower range behind some leads: no overlong forms, surrogates or
-      // numbers above U+10FFFF.
-      const unsigned low = i > 1 ? 0x80 : lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-      const unsigned high = i > 1 ? 0xbf : lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-      if (byte(i) < low || byte(i) > high) return 1;
-    }
-    return length;
+  /// Learns up to `merges` merges of pairs that occur at least `least` times, and returns them as a
+  /// vocab.bpe for bpe_tokenizer::parse(). Calls progress(const bpe_merge&) after each, which
+  /// returns whether to go on. Errors: errc::invalid (merges or least out of range),
+  /// errc::unsupported (4 GiB of distinct words).
+  template <class Progress>
+  result<std::string> train(index merges, std::uint64_t least, Progress&& progress) const;
+  /// @copydoc train(index, std::uint64_t, Progress&&) const
+  result<std::string> train(index merges, std::uint64_t least = 2) const {
+    return train(merges, least, [](const bpe_merge&) { return true; });
   }
 
  private:
-  static constexpr std::size_t chunk = 256;  ///< bytes that are gathered before they are handed on
+  struct hash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view word) const { return detail::hash_of(word); }
+  };
+  std::unordered_map<std::string, std::uint64_t, hash, std::equal_to<>> counts_;
+  bool single_digits_;
+};
 
-  /// A stop string and how much of it the text ends with (Knuth, Morris and Pratt 1977).
-  struct needle {
-    std::string text;
-    std::vector<std::size_t> prefixes;  ///< [i]: longest proper prefix that text[0, i] ends with
-    std::size_t matched;
+namespace detail {
 
-    void advance(char c) {
-      while (matched > 0 && text[matched] != c) matched = prefixes[matched - 1];
-      if (text[matched] == c) ++matched;
+/// The words while they are merged. A piece's place is that of its first byte.
+class bpe_words {
+ public:
+  using place = std::uint32_t;
+  struct candidate {
+    std::uint64_t count;
+    token left, right;
+  };
+
+  template <class Counts>
+  explicit bpe_words(const Counts& counts) {
+    for (unsigned b = 0; b < 256; ++b) {
+      const char byte = static_cast<char>(b);
+      pieces.append({&byte, 1});
+    }
+    std::size_t bytes = 0;
+    for (const auto& [word, count] : counts) bytes += word.size();
+    ids_.reserve(bytes);
+    sizes_.reserve(bytes);
+    words_.reserve(bytes);
+    for (const auto& [word, count] : counts) {
+      const auto first = static_cast<place>(ids_.size());
+      for (const char c : word) {
+        ids_.push_back(static_cast<unsigned char>(c));
+        sizes_.push_back(1);
+        words_.push_back(static_cast<place>(ends_.size()));
+      }
+      ends_.push_back(static_cast<place>(ids_.size()));
+      weights_.push_back(count);
+      for (place at = first; at + 1 < ends_.back(); ++at) add(at);
+    }
+    for (auto& [key, p] : pairs_) {
+      p.queued = false;
+      queue_.push_back({p.count, static_cast<token>(key >> 32), static_cast<token>(key)});
+    }
+    changed_.clear();
+    std::make_heap(queue_.begin(), queue_.end(), later{pieces});
+  }
+
+  piece_table pieces;  ///< the bytes, then what was merged
+
+  /// The next pair to merge; count 0 if there is none.
+  candidate best() {
+    while (!queue_.empty()) {
+      const candidate top = queue_.front();
+      const std::uint64_t count = pairs_.find(key_of(top.left, top.right))->second.count;
+      if (count == top.count) return top;
+      // It occurs less often by now: back into the queue.
+      std::pop_heap(queue_.begin(), queue_.end(), later{pieces});
+      queue_.pop_back();
+      push({count, top.left, top.right});
+    }
+    return {0, 0, 0};
+  }
+  /// Merges a pair everywhere, in each word from left to right.
+  void merge(token left, token right) {
+    const token merged = pieces.append(std::string(pieces[left]) += pieces[right]);
+    std::vector<place> places = std::move(pairs_.find(key_of(left, right))->second.places);
+    std::sort(places.begin(), places.end());
+    for (const place at : places) {
+      if (ids_[at] != left) continue;  // merged with others since
+      const place next = behind(at), end = end_of(at);
+      if (next >= end || ids_[next] != right) continue;
+      const place first = words_[at] > 0 ? ends_[words_[at] - 1] : 0;
+      const place before = at > first ? at - sizes_[at - 1] : at;
+      const place after_next = behind(next);
+      remove(at);
+      if (before < at) remove(before);
+      if (after_next < end) remove(next);
+      ids_[at] = merged;
+      ids_[next] = -1;
+      sizes_[after_next - 1] = after_next - at;
+      if (before < at) add(before);
+      if (after_next < end) add(at);
+    }
+    for (const std::uint64_t key : changed_) {
+      auto& p = pairs_.find(key)->second;
+      p.queued = false;
+      push({p.count, static_cast<token>(key >> 32), static_cast<token>(key)});
+    }
+    changed_.clear();
+  }
+
+ private:
+  /// Whether a candidate's turn is after another's.
+  struct later {
+    const piece_table& pieces;
+    bool operator()(const candidate& a, const candidate& b) const {
+      if (a.count != b.count) return a.count < b.count;
+      if (const int order = pieces[a.left].compare(pieces[b.left]); order != 0) return order > 0;
+      return pieces[a.right] > pieces[b.right];
     }
   };
-  static std::vector<std::size_t> prefixes_of(std::string_view text) {
-    std::vector<std::size_t> all(text.size(), 0);
-    for (std::size_t i = 1; i < text.size(); ++i) {
-      std::size_t k = all[i - 1];
-      while (k > 0 && text[k] != text[i]) k = all[k - 1];
-      all[i] = text[k] == text[i] ? k + 1 : 0;
+  struct pair {
+    std::uint64_t count = 0;
+    std::vector<place> places{};  ///< of left pieces; some may have changed since
+    bool queued = false;          ///< stands in changed_
+  };
+  std::vector<token> ids_;              ///< of the piece that begins at a place, or -1
+  std::vector<place> sizes_;            ///< of the piece that ends with a byte
+  std::vector<place> words_;            ///< number of the word of a place
+  std::vector<place> ends_;             ///< of words
+  std::vector<std::uint64_t> weights_;  ///< of words: how often they occur
+  std::unordered_map<std::uint64_t, pair> pairs_;
+  std::vector<candidate> queue_;        ///< a heap; counts may be too high, never too low
+  std::vector<std::uint64_t> changed_;  ///< pairs that occur more often than their queue entry says
+
+  static std::uint64_t key_of(token left, token right) {
+    return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
+  }
+  place behind(place at) const { return at + pieces.size_of(ids_[at]); }
+  place end_of(place at) const { return ends_[words_[at]]; }
+
+  /// Counts the pair of the piece at a place and the next one.
+  void add(place at) {
+    const std::uint64_t key = key_of(ids_[at], ids_[behind(at)]);
+    pair& p = pairs_[key];
+    p.count += weights_[words_[at]];
+    p.places.push_back(at);
+    if (!std::exchange(p.queued, true)) changed_.push_back(key);
+  }
+  void remove(place at) {
+    pairs_.find(key_of(ids_[at], ids_[behind(at)]))->second.count -= weights_[words_[at]];
+  }
+  void push(const candidate& c) {
+    if (c.count == 0) return;
+    queue_.push_back(c);
+    std::push_heap(queue_.begin(), queue_.end(), later{pieces});
+  }
+};
+
+}  // namespace detail
+
+template <class Progress>
+result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
+                                       Progress&& progress) const {
+  const auto wrong = [](errc code, const char* what, std::string expected, std::string got) {
+    return error{code, "bpe_trainer", what, std::move(expected), std::move(got)};
+  };
+  const index most = bpe_tokenizer::most_pieces - 256;
+  if (merges < 0 || merges > most)
+    return wrong(errc::invalid, "merges", "0 to " + std::to_string(most), std::to_string(merges));
+  if (least < 1) return wrong(errc::invalid, "least", "at least 1", "0");
+  std::size_t bytes = 0;
+  for (const auto& [word, count] : counts_) bytes += word.size();
+  if (bytes > UINT32_MAX)
+    return wrong(errc::unsupported, "words", "less than 4 GiB of distinct ones",
+                 std::to_string(bytes) + " bytes");
+
+  detail::bpe_words words(counts_);
+  std::string file = "#version: 0.2\n";
+  for (index i = 0; i < merges; ++i) {
+    const auto [count, left, right] = words.best();
+    if (count < least) break;
+    words.merge(left, right);
+    const std::string_view a = words.pieces[left], b = words.pieces[right];
+    ((file += letters_of(a)) += ' ') += letters_of(b) + '\n';
+    if (!progress(bpe_merge{a, b, count, i})) break;
+  }
+  return file;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// What byte_pooled models take for a vocabulary: the bytes of each token of any tokenizer.
+
+LINNET_NAMESPACE_BEGIN
+
+/// A table [vocabulary, slots] of the bytes of each token, cut to `slots` and padded with byte_pad.
+/// A token without bytes, such as one that ends a text, is byte_end.
+///
+///     const token_bytes table(tokenizer.vocabulary(),
+///                             [&](token id) { return tokenizer.decode(-1, id); });
+///     trainer.step({inputs, labels, batch, length, table.data(), table.vocabulary()});
+///     session.feed(table.slots_of(tokenizer.encode(text)));
+class token_bytes {
+ public:
+  /// From `decode(id)`, the bytes of each id below `vocabulary` as something that a string_view can
+  /// be made of.
+  template <class Decode>
+  token_bytes(index vocabulary, Decode&& decode, index slots = byte_pooling().slots)
+      : slots_(slots), values_(static_cast<std::size_t>(vocabulary * slots), byte_pad) {
+    auto to = values_.begin();
+    for (token id = 0; id < vocabulary; ++id, to += slots) {
+      const auto& text = decode(id);
+      const std::string_view bytes(text);
+      if (bytes.empty()) *to = byte_end;
+      const auto kept = bytes.substr(0, static_cast<std::size_t>(slots));
+      std::transform(kept.begin(), kept.end(), to,
+                     [](char c) { return static_cast<token>(static_cast<unsigned char>(c)); });
+      longer_ += std::ssize(bytes) > slots;
     }
+  }
+
+  /// The table, for byte_batch::bytes.
+  const token* data() const { return values_.data(); }
+  /// Its rows, for byte_batch::vocabulary.
+  index vocabulary() const { return std::ssize(values_) / slots_; }
+  /// Numbers that a token consists of.
+  index slots() const { return slots_; }
+  /// Tokens that lost bytes.
+  index longer() const { return longer_; }
+  /// The slots of a token of the vocabulary.
+  std::span<const token> operator[](token id) const {
+    return std::span(values_).subspan(static_cast<std::size_t>(id * slots_),
+                                      static_cast<std::size_t>(slots_));
+  }
+  /// The slots of tokens of the vocabulary one after the other, for sessions.
+  std::vector<token> slots_of(std::span<const token> ids) const {
+    std::vector<token> all;
+    all.reserve(ids.size() * static_cast<std::size_t>(slots_));
+    for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
     return all;
   }
-
-  /// Bytes held that can be handed on: whole sequences before what may begin a stop string.
-  std::size_t certain() const {
-    const std::string_view held(held_.data(), size_);
-    std::size_t end = 0;
-    while (end < size_ - waiting_) {
-      const std::size_t n = sequence(held.substr(end));
-      if (n == 0 || end + n > size_ - waiting_) break;
-      end += n;
-    }
-    return end;
-  }
-  template <class Emit>
-  void release(std::size_t count, Emit& emit) {
-    if (count == 0) return;
-    emit(std::string_view(held_.data(), count));
-    std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
-              held_.begin());
-    size_ -= count;
+  /// Bytes of text in tokens, such as labels: what a loss is to be divided by for bits_per_byte().
+  /// Ids outside the vocabulary have none.
+  index bytes_in(std::span<const token> ids) const {
+    index n = 0;
+    for (const token id : ids)
+      if (id >= 0 && id < vocabulary())
+        n += std::count_if((*this)[id].begin(), (*this)[id].end(),
+                           [](token t) { return t < byte_pad; });
+    return n;
   }
 
-  std::vector<needle> stops_;
-  std::string held_;          ///< the last bytes, not handed on yet
-  std::size_t size_ = 0;      ///< how many
-  std::size_t waiting_ = 0;   ///< the last of them, which may begin a stop string
-  std::size_t complete_ = 0;  ///< bytes of the stop string that ended the text
-  bool stopped_ = false;
+ private:
+  index slots_, longer_ = 0;
+  std::vector<token> values_;
 };
 
 LINNET_NAMESPACE_END
@@ -19044,7 +24417,7 @@ LINNET_NAMESPACE_END
 /// Adafactor: an optimizer whose memory is one row and one column of each large matrix.
 
 /// @file
-/// Learning-rate schedules.
+/// Learning rate and dropout as functions of the step.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -19063,6 +24436,13 @@ struct schedule {
   /// Linear warm-up to `peak`, then half a cosine down to `floor` at step `steps`.
   static constexpr schedule cosine(double peak, index warmup, index steps, double floor = 0) {
     return {kind::cosine, peak, floor, warmup, steps};
+  }
+  /// The cosine of the Super Tiny Language Models repository, to rerun its runs (zoo C9): it goes
+  /// by (t - warmup) / steps, so at step `steps` it is still above `floor`, and reaches it `warmup`
+  /// steps later.
+  static constexpr schedule cosine_repo_compat(double peak, index warmup, index steps,
+                                               double floor = 0) {
+    return cosine(peak, warmup, steps + warmup, floor);
   }
   /// T5: factor / sqrt(max(t, warmup)), so constant during warm-up.
   static constexpr schedule inverse_sqrt(index warmup = 10000, double factor = 1) {
@@ -19092,6 +24472,58 @@ struct schedule {
     }
     return peak;
   }
+};
+
+/// The dropout of each step (zoo C9); steps count from 1. A number is one, too: that rate
+/// throughout.
+class dropout_schedule {
+ public:
+  /// The same rate throughout.
+  constexpr dropout_schedule(double rate = 0) : start_(rate), end_(rate) {}
+  /// `start` up to step `first`, then in a straight line to `end` at step `last`, which stays.
+  static constexpr dropout_schedule linear(double start, double end, index first, index last) {
+    return {start, end, first, last, 0};
+  }
+  /// From `low` at step 0 up to `high` and back again, in straight lines, once in `steps / cycles`
+  /// steps, rounded down; `low` throughout if that is below 1.
+  static constexpr dropout_schedule triangle(double low, double high, index steps,
+                                             index cycles = 4) {
+    const index cycle = cycles > 0 ? steps / cycles : 0;
+    return cycle > 0 ? dropout_schedule(low, high, 0, 0, cycle) : dropout_schedule(low);
+  }
+  /// `rate` up to step `last`, none after it: against underfitting (Liu et al. 2023).
+  static constexpr dropout_schedule early(double rate, index last) {
+    return linear(rate, 0, last, last);
+  }
+  /// None up to step `last`, `rate` after it: against overfitting (Liu et al. 2023).
+  static constexpr dropout_schedule late(double rate, index last) {
+    return linear(0, rate, last, last);
+  }
+
+  /// The probability of dropping a value in step `t` >= 1.
+  constexpr double at(index t) const {
+    if (cycle_ > 0) {
+      const double up = 2 * static_cast<double>(t % cycle_) / static_cast<double>(cycle_);
+      return between(up < 1 ? up : 2 - up);
+    }
+    if (t <= first_) return start_;
+    if (t >= last_) return end_;
+    return between(static_cast<double>(t - first_) / static_cast<double>(last_ - first_));
+  }
+  /// Whether every rate is in [0, 1).
+  bool valid() const { return fits(start_) && fits(end_); }
+  /// A rate that is not in [0, 1), if there is one.
+  double unfit() const { return fits(start_) ? end_ : start_; }
+
+ private:
+  constexpr dropout_schedule(double start, double end, index first, index last, index cycle)
+      : start_(start), end_(end), first_(first), last_(last), cycle_(cycle) {}
+  static bool fits(double rate) { return is_finite(rate) && rate >= 0 && rate < 1; }
+  constexpr double between(double share) const { return start_ + (end_ - start_) * share; }
+
+  double start_, end_;          ///< of a triangle: lowest and highest
+  index first_ = 0, last_ = 0;  ///< steps at which the straight line begins and ends
+  index cycle_ = 0;             ///< steps of a triangle
 };
 
 LINNET_NAMESPACE_END
@@ -19785,12 +25217,12 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
 /// which should be random and tiny, or of another loss that a lesson makes of it. `dropout` keeps
-/// its masks fixed; `z_loss` as in `training`.
-template <class M, class Lesson = labels_alone>
+/// its masks fixed; `z_loss` as in `training`; `more` are further arguments of M::loss().
+template <class M, class Lesson = labels_alone, class... More>
 requires lesson<Lesson, M> gradient_report
 check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
                       const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0,
-                      const Lesson& from = {}) {
+                      const Lesson& from = {}, const More&... more) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -19802,7 +25234,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   const auto loss = [&] {
     detail::pack_into(on, w, p);
     return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss,
-                                       from.teach(on, b))
+                                       from.teach(on, b), more...)
         .nats;
   };
   constexpr double start = 0.5;
@@ -19811,7 +25243,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   });
   detail::pack_into(on, w, p);
   (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss,
-                                    from.teach(on, b));
+                                    from.teach(on, b), more...);
   g.visit([&](const path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
@@ -19930,6 +25362,82 @@ void follow_averages(const ops::machine& on, double keep, gradients<M, T>& g, we
 }
 
 LINNET_NAMESPACE_END
+/// @file
+/// LayerSkip's training recipe (Elhoushi et al. 2024, zoo C7): layers are dropped, the later the
+/// likelier, and early exits learn to answer too, so that a model can stop early or draft for
+/// itself (generate/self_speculative.hpp).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Layer dropout in training: a sample skips layer l of L (attention and feed-forward together)
+/// with probability S(t) D(l) rate, D(l) = 2^(l / (L - 1)) - 1, drawn once per sample and layer.
+/// Nothing is rescaled.
+struct layer_dropout {
+  double rate = 0;  ///< of the last layer (p_max; the paper .1 to .2); 0 turns it off
+  index steps = 0;  ///< T of a training from scratch: S(t) = 2^(t / (T - 1)) - 1 rises from 0 to 1
+                    ///< over so many steps; 0 for continued training: S = 1
+
+  /// S(t) rate at optimizer step `t`, counted from 0.
+  double at(index t) const {
+    if (steps <= 1 || t >= steps - 1) return rate;
+    return rate * (std::exp2(static_cast<double>(t) / static_cast<double>(steps - 1)) - 1);
+  }
+};
+
+/// Losses of early exits in training: the loss becomes J = sum_l e~(l) CE(g(x_{l+1})), with x_{l+1}
+/// the stream after layer l, g the model's final norm and head, and e~(l) the normalised C(t, l)
+/// e(l):
+/// e(l) = scale (0 + 1 + ... + l) before the last layer, e(L-1) = (L-1) + scale (0 + ... + (L-2)).
+/// The curriculum C enables exits step by step; the last one always is. The exit after the first
+/// layer has no weight (e(0) = 0). With a lesson or z-loss each exit has its loss instead of the
+/// cross-entropy. Trainers report J as their loss, evaluate() the last exit's.
+struct early_exits {
+  double scale = 0;    ///< e_s in [0, 1] (the paper .1 to .2, fine-tuning 1); 0 is plain training
+  index rotation = 1;  ///< R: only every R-th exit in a step, the next ones in the next step
+  index steps = 0;     ///< T: exits are enabled from the last to the first, one more every
+                       ///< T / (2 L) steps; 0 for all from the start
+
+  /// Whether the curriculum enables exit `l` of `layers` at optimizer step `t`, counted from 0.
+  constexpr bool enabled(index t, index l, index layers) const {
+    if (l + 1 == layers) return true;
+    return l % rotation == t % rotation && 2 * layers * t >= steps * (layers - 1 - l);
+  }
+  /// The weights e~ of all exits [layers] at optimizer step `t`. They add up to 1.
+  void weights(index t, std::span<double> out) const {
+    const index layers = std::ssize(out);
+    double sum = 0;
+    for (index l = 0; l < layers; ++l) {
+      const bool last = l + 1 == layers;
+      const auto before = static_cast<double>(last ? (l - 1) * l / 2 : l * (l + 1) / 2);
+      const double raw = scale * before + (last ? static_cast<double>(l) : 0);
+      sum += out[static_cast<std::size_t>(l)] = enabled(t, l, layers) ? raw : 0;
+    }
+    for (double& e : out) e = layers == 1 ? 1 : e / sum;
+  }
+};
+
+namespace detail {
+/// An error for settings that make no sense, or nothing.
+inline result<void> acceptable(const char* where, const layer_dropout& drop,
+                               const early_exits& exits) {
+  const auto refuse = [&](const char* field, const char* rule, const std::string& got) {
+    return linnet::error{errc::invalid, where, field, rule, got};
+  };
+  if (!(drop.rate >= 0 && drop.rate < 1))
+    return refuse("training.layer_dropout.rate", "0 <= rate < 1", std::to_string(drop.rate));
+  if (drop.steps < 0)
+    return refuse("training.layer_dropout.steps", "0 or more", std::to_string(drop.steps));
+  if (!(exits.scale >= 0 && exits.scale <= 1))
+    return refuse("training.early_exits.scale", "0 <= scale <= 1", std::to_string(exits.scale));
+  if (exits.rotation < 1)
+    return refuse("training.early_exits.rotation", "at least 1", std::to_string(exits.rotation));
+  if (exits.steps < 0)
+    return refuse("training.early_exits.steps", "0 or more", std::to_string(exits.steps));
+  return {};
+}
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -19941,12 +25449,14 @@ enum class bad_step {
 
 /// How a trainer trains, besides its optimizer.
 struct training {
-  double clip = 1.0;       ///< largest global gradient norm (zoo H); 0 turns clipping off
-  double dropout = 0;      ///< probability of dropping a value
-  double z_loss = 0;       ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
-  std::uint64_t seed = 0;  ///< of the dropout masks
-  double average = 0.999;  ///< share of a running average that a step keeps (zoo D7)
+  double clip = 1.0;             ///< largest global gradient norm (zoo H); 0 turns clipping off
+  dropout_schedule dropout = 0;  ///< probability of dropping a value, in each step
+  double z_loss = 0;             ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
+  std::uint64_t seed = 0;        ///< of the dropout masks
+  double average = 0.999;        ///< share of a running average that a step keeps (zoo D7)
   bad_step if_not_finite = bad_step::skip;
+  linnet::layer_dropout layer_dropout{};  ///< off
+  linnet::early_exits early_exits{};      ///< none but the last; for decoders
 };
 
 /// How far a trainer is. With its blocks of memory, see trainer::visit_state(), all that a run
@@ -20027,9 +25537,14 @@ class trainer {
   static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
                               const training& how = {}) {
     if (auto fit = detail::acceptable<M>("trainer::open", l); !fit) return fit.error();
-    if (!(how.dropout >= 0 && how.dropout < 1))
+    if (!how.dropout.valid())
       return linnet::error{errc::invalid, "trainer::open", "training.dropout", "0 <= dropout < 1",
-                           std::to_string(how.dropout)};
+                           std::to_string(how.dropout.unfit())};
+    if (auto fit = detail::acceptable("trainer::open", how.layer_dropout, how.early_exits); !fit)
+      return fit.error();
+    if (M::family != model_family::decoder && how.early_exits.scale > 0)
+      return linnet::error{errc::invalid, "trainer::open", "training.early_exits.scale",
+                           "0 for an encoder-decoder", std::to_string(how.early_exits.scale)};
     if (!w.valid())
       return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
     trainer t(w, l, optimizer, how);
@@ -20095,7 +25610,8 @@ class trainer {
     finish();
   }
   /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
-  /// [rows, vocabulary] of them.
+  /// [rows, vocabulary] of them. A mixture of depths looks ahead here as it does in training (see
+  /// depths::mixture); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
     if (!M::accepts(b, limits_)) return loss_sum::refused();
     loss_sum loss;
@@ -20182,9 +25698,19 @@ class trainer {
   template <class Lesson>
   loss_sum add_gradients(const ops::machine& on, const batch& b, Lesson& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
-                          how_.dropout};
-    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
-                                  nullptr, how_.z_loss, from.teach(on, b));
+                          how_.dropout.at(progress_.steps + 1),
+                          how_.layer_dropout.at(progress_.steps)};
+    const auto loss = [&](const auto&... exits) {
+      return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
+                                    nullptr, how_.z_loss, from.teach(on, b), exits...);
+    };
+    if constexpr (M::family == model_family::decoder) {
+      std::array<double, static_cast<std::size_t>(M::shape.layers)> weights;
+      how_.early_exits.weights(progress_.steps, weights);
+      return loss(exit_calls{how_.early_exits.scale > 0 ? weights.data() : nullptr});
+    } else {
+      return loss();
+    }
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.
@@ -20382,6 +25908,92 @@ constexpr index weight_bytes() {
       },
       path{});
   return bytes;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Unshare: every block gets parameters of its own, and low-rank deltas are added to what they
+/// change (zoo C4, H).
+
+LINNET_NAMESPACE_BEGIN
+
+/// The model type that unshare() makes: M with nothing shared between its blocks.
+template <class M>
+using unshared = typename M::template with<share::policy, share::none>;
+
+namespace detail {
+
+/// A tensor of plain numbers, or none.
+template <class T>
+struct number_tensor {
+  T* data = nullptr;
+  tensor_info info{};
+};
+/// The tensor of that name.
+template <class W>
+auto find_tensor(const W& w, std::string_view name) {
+  number_tensor<const typename W::scalar> found;
+  w.visit([&](const path& at, const tensor_info& info, const auto& leaf) {
+    if (at.str() != name) return;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      found = {leaf, info};
+    else
+      found = {leaf.data, info};
+  });
+  return found;
+}
+
+/// to[out, in] += scale B[out, rank] A[rank, in], in double, each number rounded once.
+template <class T>
+void add_product(T* to, double scale, const number_tensor<const T>& b,
+                 const number_tensor<const T>& a) {
+  const index out = b.info.rows, rank = b.info.columns, in = a.info.columns;
+  for (index i = 0; i < out; ++i)
+    for (index j = 0; j < in; ++j) {
+      double sum = 0;
+      for (index r = 0; r < rank; ++r)
+        sum += static_cast<double>(b.data[i * rank + r]) * static_cast<double>(a.data[r * in + j]);
+      to[i * in + j] = static_cast<T>(static_cast<double>(to[i * in + j]) + scale * sum);
+    }
+}
+
+}  // namespace detail
+
+/// Copies shared parameters to every block that uses them, and adds the deltas of share::lora to
+/// their matrices: the same function, with the parameters of all blocks apart.
+template <class M, class T>
+weights<unshared<M>, T> unshare(const weights<M, T>& w) {
+  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                "linnet::unshare: unshare first, quantize afterwards");
+  weights<unshared<M>, T> apart;
+  if (!apart.valid() || !w.valid()) return apart;
+  apart.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+    T* to = nullptr;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      to = leaf;
+    else
+      to = leaf.data;
+    const std::string name = at.str();
+    const index layer = at.enclosing_element().number;
+    if (layer < 0) {
+      std::copy_n(detail::find_tensor(w, name).data, info.size(), to);
+      return;
+    }
+    const std::string rest = name.substr(at.enclosing_element().str().size());
+    const std::string own = "blocks." + std::to_string(layer / M::share::repeats);
+    auto from = detail::find_tensor(w, own + rest);
+    if (!from.data) from = detail::find_tensor(w, "blocks.shared" + rest);
+    std::copy_n(from.data, info.size(), to);
+    if constexpr (M::share::maps.delta) {
+      const std::string stem = own + rest.substr(0, rest.rfind('.'));
+      const auto a = detail::find_tensor(w, stem + ".lora_a.weight");
+      const auto b = detail::find_tensor(w, stem + ".lora_b.weight");
+      constexpr double scale =
+          static_cast<double>(M::share::maps.alpha) / static_cast<double>(M::share::maps.rank);
+      if (a.data && b.data && rest.ends_with(".weight")) detail::add_product(to, scale, b, a);
+    }
+  });
+  return apart;
 }
 
 LINNET_NAMESPACE_END

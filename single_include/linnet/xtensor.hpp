@@ -24,10 +24,11 @@
 // SOFTWARE.
 #pragma once
 /// @file
-/// Opt-in: parameters, logits and other arrays of linnet as xtensor expressions, without a copy.
-/// Needs xtensor 0.24 or newer.
+/// Opt-in: parameters, logits and other arrays of linnet as xtensor expressions, without a copy;
+/// results of evaluation as arrays. Needs xtensor 0.24 or newer.
 
 #include <array>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -68,6 +69,30 @@ bool with_xtensor(weights<M, T>& w, std::string_view name, F&& f) {
       f(as_xtensor(leaf.data, info.rows, info.columns));
   });
   return found;
+}
+
+/// The options' scores of items as an array [items, most options]; minus infinity where an item has
+/// fewer. xt::argmax over axis 1 is what each item's chosen() says.
+inline xt::xtensor<double, 2> as_xtensor(std::span<const item_score> scored, choice_by how) {
+  std::size_t most = 0;
+  for (const item_score& s : scored) most = s.options.size() > most ? s.options.size() : most;
+  xt::xtensor<double, 2> all(std::array<std::size_t, 2>{scored.size(), most});
+  all.fill(-std::numeric_limits<double>::infinity());
+  for (std::size_t i = 0; i < scored.size(); ++i)
+    for (std::size_t o = 0; o < scored[i].options.size(); ++o)
+      all(i, o) = scored[i].options[o].by(how);
+  return all;
+}
+/// Documents as an array [documents, 4]: nats, tokens, bytes, characters.
+inline xt::xtensor<double, 2> as_xtensor(std::span<const text_score> documents) {
+  xt::xtensor<double, 2> all(std::array<std::size_t, 2>{documents.size(), 4});
+  for (std::size_t i = 0; i < documents.size(); ++i) {
+    all(i, 0) = documents[i].nats;
+    all(i, 1) = static_cast<double>(documents[i].tokens);
+    all(i, 2) = static_cast<double>(documents[i].bytes);
+    all(i, 3) = static_cast<double>(documents[i].characters);
+  }
+  return all;
 }
 
 LINNET_NAMESPACE_END
