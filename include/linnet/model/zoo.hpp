@@ -154,9 +154,9 @@ using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    
 using stlm_10m = decoder<shapes::stlm_10m>;    ///< within 5% of 10M
 using stlm_50m = decoder<shapes::stlm_50m>;    ///< 55,888,896, the published baseline
 using stlm_100m = decoder<shapes::stlm_100m>;  ///< within 5% of 100M
-using stlm_10m_bytes = byte_pooled<shapes::stlm_10m_bytes, pooling::paper>;  ///< within 5% of 10M
+using stlm_10m_bytes = byte_pooled<shapes::stlm_10m_bytes, pooling::paper>;  ///< 9,527,552
 using stlm_50m_bytes = byte_pooled<shapes::stlm_50m_bytes>;    ///< 55,924,736, as published
-using stlm_100m_bytes = byte_pooled<shapes::stlm_100m_bytes>;  ///< within 5% of 100M
+using stlm_100m_bytes = byte_pooled<shapes::stlm_100m_bytes>;  ///< 101,060,096
 using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh,
                            bias::all>;             ///< 124,439,808
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
@@ -177,7 +177,9 @@ static_assert(t5_small_kv32::parameters() == 51'069'440);
 static_assert(t5_v1_1_small::parameters() == 76'961'152);
 static_assert(t5_v1_1_base::parameters() == 247'577'856);
 static_assert(stlm_50m::parameters() == 55'888'896);
+static_assert(stlm_10m_bytes::parameters() == 9'527'552);
 static_assert(stlm_50m_bytes::parameters() == 55'924'736);
+static_assert(stlm_100m_bytes::parameters() == 101'060'096);
 static_assert(gpt2_small::parameters() == 124'439'808);
 static_assert(stories260k::parameters() == 260'032);
 static_assert(tinyllama_1_1b::parameters() == 1'100'048'384);
