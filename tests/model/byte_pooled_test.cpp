@@ -416,6 +416,9 @@ BOOST_AUTO_TEST_CASE(cached_is_uncached) {
     for (index b = 0; b < 3; ++b)
       BOOST_TEST(distance(fed.subspan(at(b * slots * values), at(slots * values)),
                           after(b, lengths[at(b)])) <= 1e-12);
+    s.reset();  // now both begin with the same token
+    std::copy_n(padded.begin() + 2 * 5 * slots, slots, padded.begin());
+    BOOST_TEST(!s.feed(padded, 3, lengths).empty());
     BOOST_TEST(s.fork(2, 0));
     BOOST_TEST(s.truncate(3));
     const auto more = s.feed_all(data.input(2, 3, 3));

@@ -204,6 +204,26 @@ BOOST_AUTO_TEST_CASE(what_matters) {
   BOOST_TEST(!(ln::evaluator<model, double>::open(p, wide)));
 }
 
+// Nothing of an earlier batch of another shape is left in the buffers.
+BOOST_AUTO_TEST_CASE(batches_of_any_shape_after_each_other) {
+  ln::weights<model, double> w;
+  randomize(w);
+  const thoughts large(3, 8, 5), small(2, 6, 3);
+  const auto gradient = [&](std::initializer_list<const thoughts*> all) {
+    auto train = ln::trainer<model, ln::adamw, double>::open(w, large.limits());
+    for (const thoughts* one : all) (void)train->accumulate(one->view());
+    std::vector<double> values;
+    train->gradient().visit([&](const ln::path&, const ln::tensor_info& info, const auto& leaf) {
+      values.insert(values.end(), leaf, leaf + info.size());
+    });
+    return values;
+  };
+  auto sum = gradient({&large});
+  const auto other = gradient({&small});
+  for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += other[i];
+  BOOST_TEST(distance(gradient({&large, &small}), sum) <= 1e-12 * magnitude(sum));
+}
+
 // Weights that are no numbers any more give a loss that is none, and nothing worse.
 BOOST_AUTO_TEST_CASE(diverged_weights) {
   ln::weights<model> w;
