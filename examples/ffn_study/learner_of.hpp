@@ -3,7 +3,6 @@
 // files learners_*.cpp. Scoring goes through the trainer, so that each type costs one compilation
 // of its computations.
 
-#include <linnet/checkpoint.hpp>
 #include <linnet/io/weights_file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/adafactor.hpp>
@@ -12,7 +11,7 @@
 #include <optional>
 
 #include "learner.hpp"
-#include "support/basics.hpp"
+#include "support/training.hpp"
 
 namespace study {
 
@@ -49,17 +48,10 @@ class learner_of final : public learner {
   ln::index steps() const override { return trainer_->steps(); }
   double norm() const override { return trainer_->gradient_norm(); }
   void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
-    support::take(ln::save_checkpoint(path, *trainer_, {{"study", own}}));
+    support::save_run(path, *trainer_, own);
   }
   bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
-    auto found = ln::load_checkpoint(path, *trainer_);
-    if (!found && found.error().code == ln::errc::missing) return false;
-    const auto all = support::take(std::move(found));
-    const auto* const bytes = all.find("study");
-    if (bytes == nullptr || bytes->size() != own.size())
-      throw support::failure(path + ": not a checkpoint of ffn_study");
-    std::copy(bytes->begin(), bytes->end(), own.begin());
-    return true;
+    return support::load_run(path, *trainer_, own);
   }
   double nats(const ln::t5_batch& b, std::span<float> logits) override {
     return trainer_->evaluate(b, logits).nats;

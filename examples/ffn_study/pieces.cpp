@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <linnet/io/file.hpp>
 
 #include "support/basics.hpp"
@@ -12,8 +11,6 @@ namespace study {
 
 namespace {
 
-constexpr std::uintmax_t shortest_text = 100'000;
-constexpr std::size_t stretches = 10;
 constexpr std::size_t most_asked = 2000;  // of an exam: 1% of standard error
 
 /// Text as in books from text as in treebanks: the training set has the one form, the mismatched
@@ -38,27 +35,6 @@ std::vector<ln::text_pair> spread(std::vector<ln::text_pair> all) {
 }
 
 }  // namespace
-
-texts read_texts(const std::string& folder) {
-  namespace fs = std::filesystem;
-  std::vector<std::string> paths;
-  for (const auto& entry : fs::recursive_directory_iterator(folder))
-    if (entry.is_regular_file() && entry.path().extension() == ".txt" &&
-        entry.file_size() >= shortest_text)
-      paths.push_back(entry.path().string());
-  if (paths.empty())
-    throw support::failure(fmt::format("{}: no .txt file of at least {} bytes in it", folder,
-                                       support::grouped(shortest_text)));
-  std::sort(paths.begin(), paths.end());
-  texts t{support::take(ln::corpus::open(paths)), {}, {}};
-  for (const std::string_view text : t.files.texts())
-    for (std::size_t i = 0; i < stretches; ++i) {
-      const auto at = [&](std::size_t tenth) { return text.size() * tenth / (stretches * 10); };
-      t.training.push_back(text.substr(at(10 * i), at(10 * i + 9) - at(10 * i)));
-      t.held_out.push_back(text.substr(at(10 * i + 9), at(10 * i + 10) - at(10 * i + 9)));
-    }
-  return t;
-}
 
 denoising_examples denoise(std::span<const std::string_view> text, ln::index batch, ln::index bytes,
                            std::uint64_t seed) {

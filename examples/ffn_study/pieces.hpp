@@ -1,12 +1,11 @@
 #pragma once
-// What models learn from: text with parts held out, its i.i.d. denoising on bytes, and the tasks of
+// What models learn from: i.i.d. denoising of text on bytes, and the tasks of
 // GLUE as text.
 
 #include <array>
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>
 #include <linnet/data/pair_stream.hpp>
-#include <linnet/io/corpus.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,15 +16,6 @@ namespace study {
 
 /// ByT5's ids with sentinels down from the last.
 inline constexpr ln::byte_tokenizer bytes_of_text = ln::byte_tokenizer::t5(byte_vocabulary);
-
-/// The texts of a folder, mapped. Each is cut into ten stretches, the last tenth of each of which
-/// is held out.
-struct texts {
-  ln::corpus files;
-  std::vector<std::string_view> training, held_out;
-};
-/// Every .txt file of 100 kB or more in a folder and the folders in it, in order of names.
-texts read_texts(const std::string& folder);
 
 /// I.i.d. denoising of 15% of windows of `bytes` bytes. A target has room for half of them, which
 /// one window in thousands would exceed.

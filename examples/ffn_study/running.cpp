@@ -5,30 +5,18 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <filesystem>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>
-#include <linnet/io/metrics_log.hpp>
 
 #include "baselines.hpp"
 #include "learner.hpp"
-#include "support/basics.hpp"
-#include "support/progress.hpp"
+#include "support/training.hpp"
 
 namespace study {
 
 namespace {
 
-constexpr ln::index curve_points = 20;  // of the held-out loss, and the start
-constexpr ln::index log_lines = 1000;   // of a job's log
-constexpr double checkpoint_seconds = 30;
 constexpr std::uint64_t held_out_seed = 0;  // of the masks: the same for all
-
-/// Median of some repetitions.
-double median(std::vector<double> times) {
-  std::nth_element(times.begin(), times.begin() + std::ssize(times) / 2, times.end());
-  return times[times.size() / 2];
-}
 
 /// Largest change of a logit from one scorer to another, and equal predictions.
 struct comparison {
@@ -73,7 +61,7 @@ outcome measure_cost(const job& j, const workshop& w) {
       if (round >= 0) times[collapsed].push_back(1e3 * (support::now() - start));
     }
   o.figures = {
-      {"ms.trained", median(times[0])},           {"ms.deployed", median(times[1])},
+      {"ms.trained", support::median(times[0])},  {"ms.deployed", support::median(times[1])},
       {"bytes.trained", before->weight_bytes()},  {"bytes.deployed", after->weight_bytes()},
       {"memory.trained", before->memory_bytes()}, {"memory.deployed", after->memory_bytes()}};
   if (collapses(recipe_of(j.what))) {
@@ -131,52 +119,20 @@ class tutor {
   taught lesson_;
 };
 
-/// What a checkpoint keeps besides the trainer.
-struct record {
-  ln::index steps = 0, batch = 0, bytes = 0;  ///< the settings, which must be the same
-  double seconds = 0;                         ///< of training
-  ln::index points = 0;
-  std::array<std::array<double, 2>, curve_points + 1> held_out{};  ///< step, bits per byte
-};
-
-/// Takes the steps of a job, with checkpoints and a log, from where it stands; false if it was put
-/// off. `examples(step)` gives the batch of a step, `look(step, record)` is called before each step
-/// and after the last.
+/// Takes the steps of a job from where it stands; false if it was put off. `examples(i)` gives the
+/// batch that begins with example i.
 template <class Examples, class Look>
-bool take_steps(const job& j, const workshop& w, learner& m, record& r, tutor& teacher,
+bool take_steps(const job& j, const workshop& w, learner& m, support::run_record& r, tutor& teacher,
                 Examples&& examples, Look&& look) {
-  const std::string base = w.runs + "/" + j.name, checkpoint = base + ".ckpt";
-  const record settings = r;
-  if (m.load_checkpoint(checkpoint, std::as_writable_bytes(std::span(&r, 1))) &&
-      (r.steps != settings.steps || r.batch != settings.batch || r.bytes != settings.bytes ||
-       r.points < 0 || r.points > curve_points + 1))
-    throw support::failure(checkpoint + ": of other settings: give another --out");
-  auto log = support::take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm"}, m.steps()));
-  const auto save = [&] { m.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1))); };
-  double saved = support::now();
-  for (;;) {
-    const ln::index step = m.steps();
-    look(step, r);
-    if (step == j.steps) return true;
-    const ln::t5_batch b = examples(static_cast<std::uint64_t>(step * w.size.batch));
-    const double start = support::now();
-    const double nats = m.step(b, teacher.prepare(b));
-    const double now = support::now();
-    r.seconds += now - start;
-    if (!ln::is_finite(nats) || m.steps() == step)
-      throw support::failure(j.name + ": the loss is not finite");
-    if (step % std::max<ln::index>(1, j.steps / log_lines) == 0)
-      support::take(log.write(m.steps(), std::array{nats, m.norm()}));
-    if (w.late() && m.steps() < j.steps) {
-      save();
-      return false;
-    }
-    if (now - saved > checkpoint_seconds) {
-      save();
-      saved = support::now();
-    }
-  }
+  return support::take_steps(
+      w.runs + "/" + j.name, m, r, w.deadline,
+      [&](ln::index step) {
+        const ln::t5_batch b = examples(static_cast<std::uint64_t>(step * w.size.batch));
+        return m.step(b, teacher.prepare(b));
+      },
+      look);
 }
+
 std::optional<outcome> pretrain(const job& j, const workshop& w) {
   auto examples = denoise(w.text.training, w.size.batch, w.size.bytes, j.seed);
   const ln::example_limits most = examples.planned();
@@ -186,22 +142,15 @@ std::optional<outcome> pretrain(const job& j, const workshop& w) {
   const auto m = make_learner(j.what);
   m->initialize(j.seed);
   m->begin(plan);
-  record r{.steps = j.steps, .batch = w.size.batch, .bytes = w.size.bytes};
-  const auto look = [&](ln::index step, record& to) {
-    if (step != j.steps && step * curve_points % j.steps >= curve_points) return;
-    if (to.points == std::ssize(to.held_out)) return;
-    to.held_out[static_cast<std::size_t>(to.points++)] = {static_cast<double>(step),
-                                                          examine(*m, w)};
+  support::run_record r{.steps = j.steps, .batch = w.size.batch, .length = w.size.bytes};
+  const auto look = [&](ln::index step, support::run_record& to) {
+    to.look(step, [&] { return examine(*m, w); });
   };
   if (!take_steps(
           j, w, *m, r, teacher, [&](std::uint64_t i) { return examples.batch(i); }, look))
     return std::nullopt;
 
-  outcome o{.job = j.name, .figures = {}, .held_out = {}};
-  for (ln::index i = 0; i < r.points; ++i) {
-    const auto& [step, bits] = r.held_out[static_cast<std::size_t>(i)];
-    o.held_out.emplace_back(step, bits);
-  }
+  outcome o{.job = j.name, .figures = {}, .held_out = r.curve()};
   o.figures = {{"bits", o.held_out.back().second},
                {"seconds", r.seconds},
                {"steps", j.steps},
@@ -289,10 +238,10 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
   m->begin(plan);
   auto training = stream(t.training);
   tutor nobody;
-  record r{.steps = j.steps, .batch = w.size.batch, .bytes = w.size.tuning_bytes};
+  support::run_record r{.steps = j.steps, .batch = w.size.batch, .length = w.size.tuning_bytes};
   if (!take_steps(
           j, w, *m, r, nobody, [&](std::uint64_t i) { return training.batch(i); },
-          [](ln::index, record&) {}))
+          [](ln::index, support::run_record&) {}))
     return std::nullopt;
 
   outcome o{.job = j.name, .figures = {}, .held_out = {}};
@@ -340,8 +289,6 @@ outcome ask_baselines(const job& j, const workshop& w) {
 
 }  // namespace
 
-bool workshop::late() const { return support::now() > deadline; }
-
 std::optional<outcome> run_job(const job& j, const workshop& w) {
   switch (j.kind) {
     case job_kind::cost:
@@ -353,11 +300,6 @@ std::optional<outcome> run_job(const job& j, const workshop& w) {
     default:
       return pretrain(j, w);
   }
-}
-
-void clear_job(const job& j, const workshop& w) {
-  for (const char* const end : {".ckpt", ".ckpt.previous", ".ckpt.damaged"})
-    std::filesystem::remove(w.runs + "/" + j.name + end);
 }
 
 }  // namespace study

@@ -13,7 +13,9 @@ namespace study {
 
 namespace {
 
-using enum source;
+using support::block, support::cell, support::outcome, support::results, support::row,
+    support::statistics_of, support::table;
+using enum support::source;
 constexpr double none = std::numeric_limits<double>::quiet_NaN();
 
 double millions(ln::index n) { return static_cast<double>(n) / 1e6; }

@@ -4,12 +4,12 @@
 #include <string_view>
 
 #include "jobs.hpp"
-#include "results.hpp"
-#include "table.hpp"
+#include "support/results.hpp"
+#include "support/table.hpp"
 
 namespace study {
 
 /// A table with what is known so far.
-table make_table(std::string_view id, const scale& s, const results& known);
+support::table make_table(std::string_view id, const scale& s, const support::results& known);
 
 }  // namespace study

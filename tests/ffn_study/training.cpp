@@ -8,15 +8,6 @@
 
 namespace {
 
-/// A folder with a text of 200 kB: a few words in a random order.
-void write_text(const std::string& folder) {
-  static constexpr const char* words[] = {"the ", "cat ", "sat ", "on ", "a ", "mat.\n"};
-  std::filesystem::create_directories(folder);
-  std::ofstream file(folder + "/text.txt");
-  linnet::random_stream random(linnet::seed{5});
-  for (int i = 0; i < 60'000; ++i) file << words[random.below(6)];
-}
-
 /// Runs the check of some tables; returns what it wrote.
 test::report study(const std::string& data, const std::string& out, const char* threads,
                    const std::vector<std::string>& tables) {
@@ -65,7 +56,7 @@ BOOST_AUTO_TEST_SUITE(ffn_study_training)
 BOOST_AUTO_TEST_CASE(jobs_run_once_and_give_the_same_bits) {
   const test::scratch_folder folder;
   const std::string data = folder.path("data"), out = folder.path("out");
-  write_text(data);
+  test::write_text(data);
   const test::report found = study(data, out, "2", {"4.1", "F4.1"});
 
   const char* const quality = "Quality";
@@ -102,7 +93,7 @@ BOOST_AUTO_TEST_CASE(jobs_run_once_and_give_the_same_bits) {
 BOOST_AUTO_TEST_CASE(collapsing_keeps_predictions) {
   const test::scratch_folder folder;
   const std::string data = folder.path("data"), out = folder.path("out");
-  write_text(data);
+  test::write_text(data);
   const test::report found = study(data, out, "2", {"4.4"});
   for (const char* const row : {"2W", "3W, 4x expansion"}) {
     const auto number = [&](const char* column) {
@@ -127,7 +118,7 @@ BOOST_AUTO_TEST_CASE(interrupted_jobs_go_on_with_the_same_bits) {
   const test::scratch_folder folder;
   const std::string data = folder.path("data"), whole = folder.path("whole"),
                     parts = folder.path("parts");
-  write_text(data);
+  test::write_text(data);
   study(data, whole, "1", {"4.2"});  // 3 and 6 steps
   int calls = 0;
   for (; calls < 20 && !std::filesystem::exists(parts + "/runs/mini.x2.s1.json"); ++calls) {
@@ -150,7 +141,7 @@ BOOST_AUTO_TEST_CASE(interrupted_jobs_go_on_with_the_same_bits) {
 BOOST_AUTO_TEST_CASE(teachers_and_tasks) {
   const test::scratch_folder folder;
   const std::string data = folder.path("data"), out = folder.path("out");
-  write_text(data);
+  test::write_text(data);
   write_tasks(data);
   const test::report found = study(data, out, "2", {"4.6", "4.5"});
   const auto bits = [&](const std::string& job) {

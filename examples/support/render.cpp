@@ -5,14 +5,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "support/basics.hpp"
-#include "support/html.hpp"
+#include "basics.hpp"
+#include "html.hpp"
 
-namespace study {
+namespace support {
 
 namespace {
-
-using support::escaped;
 
 bool empty(const cell& c) { return c.words.empty() && std::isnan(c.value); }
 
@@ -27,13 +25,13 @@ std::string quoted(std::string_view text) {
 constexpr const char* series[] = {"standard", "skip", "v-1w", "v-1w-relu", "v-2w", "v-3w"};
 
 std::string bars_of(const block& b) {
-  std::vector<support::plot_bar> bars;
+  std::vector<plot_bar> bars;
   const auto at = static_cast<std::size_t>(b.bars);
   for (std::size_t i = 0; i < b.rows.size(); ++i)
     if (const cell& c = b.rows[i].cells[at]; !std::isnan(c.value))
       bars.push_back({b.rows[i].label, series[i % std::size(series)], c.value,
                       text_of(c, b.columns[at].decimals)});
-  return bars.empty() ? "" : support::bar_plot(bars);
+  return bars.empty() ? "" : bar_plot(bars);
 }
 
 /// The heading: where figures come from above what they are.
@@ -79,8 +77,7 @@ td.published { color: var(--soft); } section > svg, section .scroll + svg { max-
 std::string text_of(const cell& c, int decimals) {
   if (!c.words.empty()) return c.words;
   if (std::isnan(c.value)) return "–";
-  return decimals == 0 ? support::grouped(std::llround(c.value))
-                       : fmt::format("{:.{}f}", c.value, decimals);
+  return decimals == 0 ? grouped(std::llround(c.value)) : fmt::format("{:.{}f}", c.value, decimals);
 }
 
 std::string markdown(const document& d) {
@@ -103,6 +100,8 @@ std::string markdown(const document& d) {
       }
       if (!b.note.empty()) all += "\n" + b.note + "\n";
     }
+    for (const sample& s : t.samples)
+      all += fmt::format("\n**{}**\n\n```\n{}\n```\n", s.label, s.text);
   }
   for (const std::string& note : d.notes) all += "\n" + note + "\n";
   return all;
@@ -131,13 +130,19 @@ std::string html(const document& d) {
     std::string content;
     if (!t.curves.empty())
       content += "<div class=\"scroll wide\">" +
-                 support::line_plot(t.curves, t.top, "optimizer steps", "bits per byte") + "</div>";
+                 line_plot(t.curves, t.top, t.over, "bits per byte") + "</div>";
     for (const block& b : t.blocks) content += html_of(b);
-    body += support::section(escaped(t.id + " " + t.title), escaped(t.about), content);
+    if (!t.samples.empty()) content += "<div class=\"samples\">";
+    for (std::size_t i = 0; i < t.samples.size(); ++i)
+      content += fmt::format("<figure class=\"{}\"><figcaption>{}</figcaption><p>{}</p></figure>",
+                             series[i % std::size(series)], escaped(t.samples[i].label),
+                             escaped(t.samples[i].text));
+    if (!t.samples.empty()) content += "</div>";
+    body += section(escaped(t.id + " " + t.title), escaped(t.about), content);
   }
   body += "<footer>\n";
   for (const std::string& note : d.notes) body += fmt::format("<p>{}</p>\n", escaped(note));
-  return support::html_page(d.title, style, body + "</footer>\n");
+  return html_page(d.title, style, body + "</footer>\n");
 }
 
-}  // namespace study
+}  // namespace support

@@ -1,5 +1,5 @@
 #pragma once
-// What finished jobs left behind: one small JSON file each.
+// What finished jobs of a study left behind: one small JSON file each.
 
 #include <map>
 #include <optional>
@@ -7,13 +7,14 @@
 #include <utility>
 #include <vector>
 
-namespace study {
+namespace support {
 
 /// What a job found out.
 struct outcome {
   std::string job;
   std::map<std::string, double> figures;            ///< such as "bits", "seconds", "sst2"
   std::vector<std::pair<double, double>> held_out;  ///< step, bits per byte
+  std::map<std::string, std::string> texts{};       ///< such as what a model wrote
 
   /// A figure, or not a number.
   double operator[](const std::string& figure) const;
@@ -22,7 +23,7 @@ struct outcome {
 /// The finished jobs of a folder, by name.
 class results {
  public:
-  /// Reads FOLDER/*.json; refuses files that are not of this program or of another scale.
+  /// Reads FOLDER/*.json; refuses files that are not results or of another scale.
   static results read(const std::string& folder, std::string_view scale);
 
   const outcome* find(const std::string& job) const;
@@ -40,5 +41,7 @@ struct statistics {
   double deviation = 0;  ///< with n - 1; not a number for one run
 };
 std::optional<statistics> statistics_of(const std::vector<double>& values);
+/// The upper one for an even number.
+double median(std::vector<double> values);
 
-}  // namespace study
+}  // namespace support

@@ -6,9 +6,9 @@
 #include <utility>
 #include <vector>
 
-#include "support/plot.hpp"
+#include "plot.hpp"
 
-namespace study {
+namespace support {
 
 /// A number, words, or nothing yet.
 struct cell {
@@ -47,14 +47,22 @@ struct block {
   int bars = -1;  ///< a column to be drawn, too
 };
 
-/// One table or figure of the report.
+/// A piece of text to be shown as it is.
+struct sample {
+  std::string label;
+  std::string text;
+};
+
+/// One table or figure of a report.
 struct table {
-  std::string id;  ///< as in the report, such as "4.1"
+  std::string id;  ///< such as "4.1"
   std::string title;
   std::string about;
   std::vector<block> blocks;
-  std::vector<support::plot_line> curves;  ///< of a figure, over training steps
-  double top = 0;                          ///< of the curves
+  std::vector<plot_line> curves{};  ///< bits per byte
+  double top = 0;                   ///< of the curves
+  std::string over = "optimizer steps";
+  std::vector<sample> samples{};
 };
 
-}  // namespace study
+}  // namespace support

@@ -1,12 +1,12 @@
 #pragma once
-// Writes tables as Markdown, CSV and HTML.
+// Writes the tables of a study as Markdown, CSV and HTML.
 
 #include <string>
 #include <vector>
 
 #include "table.hpp"
 
-namespace study {
+namespace support {
 
 /// A report: tables with what is said above and below them.
 struct document {
@@ -25,4 +25,4 @@ std::string csv(const document& d);
 /// One page without anything outside it.
 std::string html(const document& d);
 
-}  // namespace study
+}  // namespace support

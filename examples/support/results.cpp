@@ -9,9 +9,9 @@
 #include <linnet/io/file.hpp>
 #include <nlohmann/json.hpp>
 
-#include "support/basics.hpp"
+#include "basics.hpp"
 
-namespace study {
+namespace support {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -26,7 +26,7 @@ results results::read(const std::string& folder, std::string_view scale) {
   std::error_code none;
   for (const auto& file : fs::directory_iterator(folder, none)) {
     if (file.path().extension() != ".json") continue;
-    const auto bytes = support::take(linnet::read_file(file.path().string()));
+    const auto bytes = take(linnet::read_file(file.path().string()));
     try {
       const json j =
           json::parse(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
@@ -34,14 +34,15 @@ results results::read(const std::string& folder, std::string_view scale) {
       j.at("job").get_to(o.job);
       j.at("figures").get_to(o.figures);
       j.at("held_out").get_to(o.held_out);
+      j.at("texts").get_to(o.texts);
       if (j.at("scale") != scale)
-        throw support::failure(fmt::format("of scale {}, not {}: give another --out",
-                                           j.at("scale").get<std::string>(), scale));
-      if (o.job != file.path().stem()) throw support::failure("names another job");
+        throw failure(fmt::format("of scale {}, not {}: give another --out",
+                                  j.at("scale").get<std::string>(), scale));
+      if (o.job != file.path().stem()) throw failure("names another job");
       r.all_[o.job] = std::move(o);
     } catch (const std::exception& e) {
-      throw support::failure(
-          fmt::format("{}: not a result of ffn_study ({})", file.path().string(), e.what()));
+      throw failure(
+          fmt::format("{}: not a result of this study ({})", file.path().string(), e.what()));
     }
   }
   return r;
@@ -56,9 +57,10 @@ void results::write(const std::string& folder, std::string_view scale, const out
   const json j{{"job", o.job},
                {"scale", scale},
                {"figures", o.figures},
-               {"held_out", o.held_out}};
+               {"held_out", o.held_out},
+               {"texts", o.texts}};
   const std::string text = j.dump(1) + "\n", path = folder + "/" + o.job + ".json";
-  support::take(linnet::write_file(path, std::as_bytes(std::span(text))));
+  take(linnet::write_file(path, std::as_bytes(std::span(text))));
 }
 
 std::optional<statistics> statistics_of(const std::vector<double>& values) {
@@ -74,4 +76,10 @@ std::optional<statistics> statistics_of(const std::vector<double>& values) {
   return s;
 }
 
-}  // namespace study
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + std::ssize(values) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+}  // namespace support

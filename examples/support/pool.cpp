@@ -6,41 +6,42 @@
 #include <cmath>
 #include <condition_variable>
 #include <exception>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 
-#include "support/progress.hpp"
+#include "progress.hpp"
 
-namespace study {
+namespace support {
 
 namespace {
 
 class pool {
  public:
-  pool(std::vector<job> waiting, const workshop& w)
-      : waiting_(std::move(waiting)), total_(waiting_.size()), workshop_(w) {}
+  pool(std::vector<work> waiting, const std::string& folder, std::string_view scale)
+      : waiting_(std::move(waiting)), total_(waiting_.size()), folder_(folder), scale_(scale) {}
 
   void run(int threads) {
     std::vector<std::thread> workers;
-    for (int i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
+    for (int i = 0; i < threads; ++i) workers.emplace_back([this] { take_jobs(); });
     for (std::thread& t : workers) t.join();
     if (problem_) std::rethrow_exception(problem_);
   }
 
  private:
-  /// The first job whose needs are met; of those that measure speed, the first alone.
-  std::vector<job>::iterator next() {
+  /// The first job whose needs are met; of those that measure time, the first alone.
+  std::vector<work>::iterator next() {
     if (alone_) return waiting_.end();
-    const auto at = std::find_if(waiting_.begin(), waiting_.end(), [&](const job& j) {
+    const auto at = std::find_if(waiting_.begin(), waiting_.end(), [&](const work& j) {
       const auto needed = [&](const std::string& name) { return name == j.needs; };
       return std::none_of(waiting_.begin(), waiting_.end(),
-                          [&](const job& k) { return needed(k.name); }) &&
+                          [&](const work& k) { return needed(k.name); }) &&
              std::none_of(running_.begin(), running_.end(), needed);
     });
-    const bool alone = at != waiting_.end() && at->kind == job_kind::cost;
+    const bool alone = at != waiting_.end() && at->alone;
     return alone && !running_.empty() ? waiting_.end() : at;
   }
-  void work() {
+  void take_jobs() {
     std::unique_lock lock(mutex_);
     while (!waiting_.empty() && !problem_ && !put_off_) {
       const auto at = next();
@@ -48,17 +49,18 @@ class pool {
         changed_.wait(lock);
         continue;
       }
-      const job j = *at;
+      const work j = std::move(*at);
       waiting_.erase(at);
       running_.push_back(j.name);
-      alone_ = j.kind == job_kind::cost;
+      alone_ = j.alone;
       lock.unlock();
       std::exception_ptr problem;
       try {
-        const std::optional<outcome> o = run_job(j, workshop_);
+        const std::optional<outcome> o = j.run();
         if (o) {
-          results::write(workshop_.runs, workshop_.size.name, *o);
-          clear_job(j, workshop_);
+          results::write(folder_, scale_, *o);
+          for (const char* const end : {".ckpt", ".ckpt.previous", ".ckpt.damaged"})
+            std::filesystem::remove(folder_ + "/" + j.name + end);
         }
         lock.lock();
         if (o)
@@ -78,32 +80,31 @@ class pool {
   void say(const outcome& o) {
     ++done_;
     const double bits = o["bits"];
-    fmt::print(stderr, "{:>5.0f} s  {:>3}/{}  {}{}\n", support::now() - start_, done_, total_,
-               o.job, std::isnan(bits) ? "" : fmt::format("  {:.3f} bits/byte", bits));
+    fmt::print(stderr, "{:>5.0f} s  {:>3}/{}  {}{}\n", now() - start_, done_, total_, o.job,
+               std::isnan(bits) ? "" : fmt::format("  {:.3f} bits/byte", bits));
   }
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<job> waiting_;
+  std::vector<work> waiting_;
   std::vector<std::string> running_;
   bool put_off_ = false;  ///< no more jobs are begun
-  bool alone_ = false;    ///< whether a job that measures speed is running
+  bool alone_ = false;    ///< whether a job that measures time is running
   std::size_t total_, done_ = 0;
   std::exception_ptr problem_;
-  const workshop& workshop_;
-  double start_ = support::now();
+  const std::string& folder_;
+  std::string_view scale_;
+  double start_ = now();
 };
 
 }  // namespace
 
-void run_jobs(const std::vector<job>& jobs, const workshop& w, int threads) {
-  const results known = results::read(w.runs, w.size.name);
-  std::vector<job> waiting;
-  for (const job& j : jobs)
-    if (known.find(j.name) == nullptr) waiting.push_back(j);
-  std::stable_partition(waiting.begin(), waiting.end(),
-                        [](const job& j) { return j.kind == job_kind::cost; });
-  pool(std::move(waiting), w).run(threads);
+void run_all(std::vector<work> all, const std::string& folder, std::string_view scale,
+             int threads) {
+  const results known = results::read(folder, scale);
+  std::erase_if(all, [&](const work& j) { return known.find(j.name) != nullptr; });
+  std::stable_partition(all.begin(), all.end(), [](const work& j) { return j.alone; });
+  pool(std::move(all), folder, scale).run(threads);
 }
 
-}  // namespace study
+}  // namespace support

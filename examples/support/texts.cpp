@@ -1,0 +1,36 @@
+#include "texts.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "basics.hpp"
+
+namespace support {
+
+texts read_texts(const std::string& folder) {
+  namespace fs = std::filesystem;
+  constexpr std::uintmax_t shortest = 100'000;
+  std::vector<std::string> paths, names;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file() && entry.path().extension() == ".txt" &&
+        entry.file_size() >= shortest)
+      paths.push_back(entry.path().string());
+  if (paths.empty())
+    throw failure(
+        fmt::format("{}: no .txt file of at least {} bytes in it", folder, grouped(shortest)));
+  std::sort(paths.begin(), paths.end());
+  for (const std::string& path : paths)
+    names.push_back(fs::path(path).lexically_relative(folder).generic_string());
+  texts t{take(linnet::corpus::open(paths)), std::move(names), {}, {}};
+  for (const std::string_view text : t.files.texts())
+    for (std::size_t i = 0; i < t.stretches; ++i) {
+      const auto at = [&](std::size_t tenth) { return text.size() * tenth / (t.stretches * 10); };
+      t.training.push_back(text.substr(at(10 * i), at(10 * i + 9) - at(10 * i)));
+      t.held_out.push_back(text.substr(at(10 * i + 9), at(10 * i + 10) - at(10 * i + 9)));
+    }
+  return t;
+}
+
+}  // namespace support

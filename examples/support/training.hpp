@@ -1,0 +1,106 @@
+#pragma once
+// Trainings that can be interrupted: checkpoints, a log, a deadline.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <linnet/checkpoint.hpp>
+#include <linnet/io/metrics_log.hpp>
+
+#include "basics.hpp"
+#include "progress.hpp"
+
+namespace support {
+
+/// Writes a checkpoint of a trainer with some bytes of the caller's.
+template <class Trainer>
+void save_run(const std::string& path, Trainer& train, std::span<const std::byte> own) {
+  take(ln::save_checkpoint(path, train, {{"study", own}}));
+}
+/// Continues where a checkpoint stands, if there is one.
+template <class Trainer>
+bool load_run(const std::string& path, Trainer& train, std::span<std::byte> own) {
+  auto found = ln::load_checkpoint(path, train);
+  if (!found && found.error().code == ln::errc::missing) return false;
+  const auto all = take(std::move(found));
+  const auto* const bytes = all.find("study");
+  if (bytes == nullptr || bytes->size() != own.size())
+    throw failure(path + ": not a checkpoint of this study");
+  std::copy(bytes->begin(), bytes->end(), own.begin());
+  return true;
+}
+
+/// Points of a curve of the held-out loss besides the start.
+inline constexpr ln::index curve_points = 20;
+
+/// What a checkpoint keeps besides the trainer.
+struct run_record {
+  ln::index steps = 0, batch = 0, length = 0;  ///< the settings, which must be the same
+  double seconds = 0;                          ///< of training
+  ln::index points = 0;
+  std::array<std::array<double, 2>, curve_points + 1> held_out{};  ///< step, bits per byte
+
+  bool continues(const run_record& r) const {
+    return steps == r.steps && batch == r.batch && length == r.length && points >= 0 &&
+           points <= curve_points + 1;
+  }
+  /// Adds a point of the curve where one is due before `step`; bits() finds it.
+  template <class Bits>
+  void look(ln::index step, Bits&& bits) {
+    if (step != steps && step * curve_points % steps >= curve_points) return;
+    if (points == std::ssize(held_out)) return;
+    held_out[static_cast<std::size_t>(points++)] = {static_cast<double>(step), bits()};
+  }
+  std::vector<std::pair<double, double>> curve() const {
+    std::vector<std::pair<double, double>> all;
+    for (ln::index i = 0; i < points; ++i) {
+      const auto& [step, bits] = held_out[static_cast<std::size_t>(i)];
+      all.emplace_back(step, bits);
+    }
+    return all;
+  }
+};
+
+/// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt every half
+/// minute and a log BASE.jsonl; false if `deadline` (see now()) put it off, after one step at
+/// least. `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes), steps() and
+/// norm(); `take_step(step)` takes a step and returns its loss; `look(step, record)` is called
+/// before each step and after the last.
+template <class Model, class Step, class Look>
+bool take_steps(const std::string& base, Model& model, run_record& r, double deadline,
+                Step&& take_step, Look&& look) {
+  constexpr ln::index log_lines = 1000;
+  constexpr double checkpoint_seconds = 30;
+  const std::string checkpoint = base + ".ckpt";
+  const run_record settings = r;
+  if (model.load_checkpoint(checkpoint, std::as_writable_bytes(std::span(&r, 1))) &&
+      !r.continues(settings))
+    throw failure(checkpoint + ": of other settings: give another --out");
+  auto log = take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm"}, model.steps()));
+  const auto save = [&] { model.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1))); };
+  double saved = now();
+  for (;;) {
+    const ln::index step = model.steps();
+    look(step, r);
+    if (step == r.steps) return true;
+    const double start = now();
+    const double nats = take_step(step);
+    const double end = now();
+    r.seconds += end - start;
+    if (!ln::is_finite(nats) || model.steps() == step)
+      throw failure(base + ": the loss is not finite");
+    if (step % std::max<ln::index>(1, r.steps / log_lines) == 0)
+      take(log.write(model.steps(), std::array{nats, model.norm()}));
+    if (end >= deadline && model.steps() < r.steps) {
+      save();
+      return false;
+    }
+    if (end - saved > checkpoint_seconds) {
+      save();
+      saved = end;
+    }
+  }
+}
+
+}  // namespace support
