@@ -1,0 +1,68 @@
+#include "tokens.hpp"
+
+#include <linnet/io/file.hpp>
+
+#include "support/basics.hpp"
+
+#if __has_include(<linnet/text/bpe_trainer.hpp>)
+#include <linnet/text/bpe_trainer.hpp>
+
+namespace study {
+
+namespace {
+
+ln::bpe_tokenizer vocabulary_of(std::span<const std::string_view> training, ln::index size,
+                                const std::string& merges) {
+  if (!merges.empty()) {
+    const auto file = support::take(ln::read_file(merges));
+    const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+    auto read = support::take(ln::bpe_tokenizer::parse(text, {}, merges));
+    if (read.vocabulary() > size)
+      throw support::failure(merges + ": more ids than the models have");
+    return read;
+  }
+  ln::bpe_trainer learner;
+  for (const std::string_view text : training) learner.add(text);
+  constexpr ln::index bytes_and_end = 257;
+  return support::take(
+      ln::bpe_tokenizer::parse(support::take(learner.train(size - bytes_and_end))));
+}
+
+}  // namespace
+
+tokenized tokenize(std::span<const std::string_view> training, ln::index size,
+                   const std::string& merges,
+                   std::span<const std::span<const std::string_view>> groups) {
+  const ln::bpe_tokenizer by = vocabulary_of(training, size, merges);
+  tokenized made;
+  for (ln::token id = 0; id < by.vocabulary(); ++id)
+    made.table.pieces.emplace_back(by.decode(-1, id));
+  for (const auto& group : groups) {
+    made.texts.emplace_back();
+    for (const std::string_view text : group) by.encode(text, made.texts.back());
+  }
+  return made;
+}
+
+}  // namespace study
+
+#else
+
+namespace study {
+
+/// Bytes.
+tokenized tokenize(std::span<const std::string_view>, ln::index, const std::string&,
+                   std::span<const std::span<const std::string_view>> groups) {
+  tokenized made;
+  for (int b = 0; b < 256; ++b) made.table.pieces.emplace_back(1, static_cast<char>(b));
+  for (const auto& group : groups) {
+    made.texts.emplace_back();
+    for (const std::string_view text : group)
+      for (const char c : text) made.texts.back().push_back(static_cast<unsigned char>(c));
+  }
+  return made;
+}
+
+}  // namespace study
+
+#endif

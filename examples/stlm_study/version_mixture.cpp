@@ -1,0 +1,12 @@
+#include "learner_of.hpp"
+
+#if __has_include(<linnet/nn/mixture_of_depths.hpp>)
+namespace study {
+
+std::unique_ptr<learner> make_mixture(bool full, const token_table& tokens) {
+  return make_learner<ln::decoder<small, ln::depths::mixture<0.125, 2>>,
+                      ln::decoder<table_1, ln::depths::mixture<0.125, 2>>>(full, tokens);
+}
+
+}  // namespace study
+#endif
