@@ -20476,9 +20476,9 @@ using stlm_50m_albert =
     decoder<shapes::stlm_50m, share::all, embedding::factorised<128>>;  ///< 9,514,624
 using stlm_100m_albert =
     decoder<shapes::stlm_100m, share::all, embedding::factorised<128>>;      ///< 9,514,624, deeper
-using stlm_10m_bytes = byte_pooled<shapes::stlm_10m_bytes, pooling::paper>;  ///< within 5% of 10M
+using stlm_10m_bytes = byte_pooled<shapes::stlm_10m_bytes, pooling::paper>;  ///< 9,527,552
 using stlm_50m_bytes = byte_pooled<shapes::stlm_50m_bytes>;    ///< 55,924,736, as published
-using stlm_100m_bytes = byte_pooled<shapes::stlm_100m_bytes>;  ///< within 5% of 100M
+using stlm_100m_bytes = byte_pooled<shapes::stlm_100m_bytes>;  ///< 101,060,096
 using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh,
                            bias::all>;             ///< 124,439,808
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
@@ -20520,7 +20520,9 @@ static_assert(stlm_10m_ffn_shared::parameters() == 6'432'896 + 18 * (49'152 + 25
 static_assert(stlm_10m_ffn_shared::parameters() == 7'469'824);
 static_assert(stlm_10m_albert::parameters() == 3'216'448 + 8'192 + 49'152 + 147'456 + 256 + 128);
 static_assert(stlm_10m_albert::parameters() == 3'421'632);
+static_assert(stlm_10m_bytes::parameters() == 9'527'552);
 static_assert(stlm_50m_bytes::parameters() == 55'924'736);
+static_assert(stlm_100m_bytes::parameters() == 101'060'096);
 static_assert(gpt2_small::parameters() == 124'439'808);
 static_assert(stories260k::parameters() == 260'032);
 static_assert(tinyllama_1_1b::parameters() == 1'100'048'384);
