@@ -175,12 +175,10 @@ struct byte_pooled_model {
     token *tokens = nullptr, *place = nullptr;  ///< see find_distinct()
     index *order = nullptr, *counts = nullptr;  ///< likewise
     token* bytes = nullptr;                     ///< [tokens_at_once, slots]
-    T* table = nullptr;                         ///< rotary [positions, d_kv]
-    T* beyond = nullptr;                        ///< [rows, d_kv] rotary, of later positions
-    index positions = 0;                        ///< of the rotary table
-    T* last = nullptr;                          ///< [batch, d] last valid rows
-    T* logits = nullptr;                        ///< [batch * limits.logits, slots, vocabulary]
-    const std::int32_t* tables = nullptr;       ///< [batch, table_size] of a session's paged cache
+    typename Core::places::template cache<T> positions{};
+    T* last = nullptr;                     ///< [batch, d] last valid rows
+    T* logits = nullptr;                   ///< [batch * limits.logits, slots, vocabulary]
+    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
     index table_size = 0;
     int site = 0;
   };
@@ -194,9 +192,7 @@ struct byte_pooled_model {
     const index rows = e.rows(), size = rows * d;
     workspace<T> w;
     w.site = m.sites++;
-    if (rotary) w.table = m.state.take<T>(Core::rotary_positions(l) * Core::self.d_kv);
-    if (rotary && longest(l) > Core::rotary_positions(l))
-      w.beyond = m.keep.take<T>(rows * Core::self.d_kv);
+    w.positions = Core::places::template plan<T>(m, e, longest(l));
     w.embedded = m.keep.take<T>(size);
     w.out = m.keep.take<T>(size);
     if (decodes) {
@@ -227,10 +223,7 @@ struct byte_pooled_model {
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
-    if constexpr (rotary) {
-      w.positions = Core::rotary_positions(l);
-      ops::rope_table(w.positions, Core::self.d_kv, shape.rope_theta, w.table);
-    }
+    Core::places::prepare(w.positions, longest(l));
   }
 
   /// Whether a batch fits the limits and holds only tokens of its table, and those only values of
@@ -402,7 +395,7 @@ struct byte_pooled_model {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
     const index rows = ctx.rows();
-    if constexpr (rotary) Core::rotary_angles(w, ctx);
+    Core::places::angles(w.positions, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
   }

@@ -5,6 +5,7 @@
 #include <linnet/model/choices.hpp>
 #include <linnet/model/lesson.hpp>
 #include <linnet/model/weights.hpp>
+#include <linnet/nn/position_tables.hpp>
 #include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -117,6 +118,9 @@ struct decoder_model {
   /// What lies between the embedding's table and the stream, at both ends.
   using ends = typename Embedding::template ends<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
+  using places =
+      detail::position_tables<Position, d, self.d_kv, (std::max)(context_length, Attention::slots),
+                              real{Shape.rope_theta}>;
 
   template <class Form>
   struct params {
@@ -188,13 +192,11 @@ struct decoder_model {
     T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
     typename ends::template cache<T> at_ends{};
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
-    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
-    T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
-    index positions = 0;      ///< of the rotary table
-    index* prefix = nullptr;  ///< [batch] tokens of each sequence's first call
-    T* chunk = nullptr;       ///< logits of some rows
-    T* last = nullptr;        ///< [batch, d] last valid rows
-    T* logits = nullptr;      ///< [batch * limits.logits, vocabulary]
+    typename places::template cache<T> positions{};
+    index* prefix = nullptr;               ///< [batch] tokens of each sequence's first call
+    T* chunk = nullptr;                    ///< logits of some rows
+    T* last = nullptr;                     ///< [batch, d] last valid rows
+    T* logits = nullptr;                   ///< [batch * limits.logits, vocabulary]
     const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
     index table_size = 0;
     double* losses = nullptr;  ///< [rows]
@@ -204,10 +206,6 @@ struct decoder_model {
   static constexpr index longest(const limits& l) {
     return l.target > 0 ? l.target : context_length;
   }
-  /// Positions of the rotary table; those of longer texts are computed as they come.
-  static constexpr index rotary_positions(const limits& l) {
-    return (std::min)(longest(l), (std::max)(context_length, Attention::slots));
-  }
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
@@ -215,9 +213,7 @@ struct decoder_model {
     const index size = e.rows() * d;
     workspace<T> w;
     w.site = m.sites++;
-    if (rotary) w.table = m.state.take<T>(rotary_positions(l) * self.d_kv);
-    if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
-    if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
+    w.positions = places::template plan<T>(m, e, longest(l));
     w.embedded = m.keep.take<T>(size);
     w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
     w.out = m.keep.take<T>(size);
@@ -247,26 +243,7 @@ struct decoder_model {
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
-    if constexpr (rotary) {
-      w.positions = rotary_positions(l);
-      ops::rope_table(w.positions, self.d_kv, Shape.rope_theta, w.table);
-    }
-    if constexpr (sinusoidal)
-      for (index t = 0; t < longest(l); ++t)
-        for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
-  }
-  /// Tells the layers the angles of this call.
-  template <class Workspace, class T>
-  static void rotary_angles(Workspace& w, context<T>& ctx) {
-    ctx.rope = w.table;
-    ctx.rope_positions = w.positions;
-    ctx.rope_beyond = w.beyond;
-    if (w.beyond)
-      ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-        if (position >= w.positions)
-          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
-      });
+    places::prepare(w.positions, longest(l));
   }
 
   /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
@@ -453,7 +430,7 @@ struct decoder_model {
     ends::template widen<T, S>(p.ends_map, rows, w.looked_up, w.at_ends, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
-    if constexpr (sinusoidal) table = w.table;
+    if constexpr (sinusoidal) table = w.positions.table;
     if (table)
       ctx.on.threads.each(rows, [&](index i) {
         const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
@@ -467,7 +444,7 @@ struct decoder_model {
   /// w.embedded -> w.out
   template <class T, class S>
   static void run_layers(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
-    if constexpr (rotary) rotary_angles(w, ctx);
+    places::angles(w.positions, ctx);
     blocks::template forward<T, S>(p.stack, {w.embedded, ctx.rows()}, {w.out, ctx.rows()}, w.stack,
                                    ctx);
   }
