@@ -11850,6 +11850,65 @@ struct labels_alone {
 };
 
 LINNET_NAMESPACE_END
+/// @file
+/// The constant tables of a decoder's positions: rotary angles, or sinusoids.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Those of `Position` for a stream of width D with heads of width `Head`. `Kept` positions at most
+/// have rotary angles in a table; those of later ones are computed as they come.
+template <class Position, index D, index Head, index Kept, real Theta>
+struct position_tables {
+  static constexpr bool rotary = Position::pairing != rope_pairing::none;
+  static constexpr bool sinusoidal = std::is_base_of_v<position::sinusoidal, Position>;
+
+  template <class T>
+  struct cache {
+    T* table = nullptr;   ///< rotary [count, Head] or sinusoidal [longest, D]
+    T* beyond = nullptr;  ///< [rows, Head] rotary, of later positions
+    index count = 0;      ///< of the rotary table
+  };
+  static constexpr index count(index longest) { return (std::min)(longest, Kept); }
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e, index longest) {
+    cache<T> c;
+    if (rotary) c.table = m.state.take<T>(count(longest) * Head);
+    if (rotary && longest > Kept) c.beyond = m.keep.take<T>(e.rows() * Head);
+    if (sinusoidal) c.table = m.state.take<T>(longest * D);
+    return c;
+  }
+  /// Fills a fresh table.
+  template <class T>
+  static void prepare(cache<T>& c, index longest) {
+    if constexpr (rotary) {
+      c.count = count(longest);
+      ops::rope_table(c.count, Head, Theta.value, c.table);
+    }
+    if constexpr (sinusoidal)
+      for (index t = 0; t < longest; ++t)
+        for (index i = 0; i < D; ++i) c.table[t * D + i] = static_cast<T>(ops::sinusoid(t, i, D));
+  }
+  /// Tells the layers the angles of this call.
+  template <class T>
+  static void angles(const cache<T>& c, context<T>& ctx) {
+    if constexpr (!rotary) return;
+    ctx.rope = c.table;
+    ctx.rope_positions = c.count;
+    ctx.rope_beyond = c.beyond;
+    if (c.beyond)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        if (position >= c.count)
+          ops::rope_angles(position, Head, Theta.value, c.beyond + row * Head);
+      });
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -11961,6 +12020,9 @@ struct decoder_model {
   /// What lies between the embedding's table and the stream, at both ends.
   using ends = typename Embedding::template ends<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
+  using places =
+      detail::position_tables<Position, d, self.d_kv, (std::max)(context_length, Attention::slots),
+                              real{Shape.rope_theta}>;
 
   template <class Form>
   struct params {
@@ -12032,13 +12094,11 @@ struct decoder_model {
     T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
     typename ends::template cache<T> at_ends{};
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
-    T* table = nullptr;       ///< rotary [positions, d_kv] or sinusoidal [positions, d]
-    T* beyond = nullptr;      ///< [rows, d_kv] rotary, of later positions
-    index positions = 0;      ///< of the rotary table
-    index* prefix = nullptr;  ///< [batch] tokens of each sequence's first call
-    T* chunk = nullptr;       ///< logits of some rows
-    T* last = nullptr;        ///< [batch, d] last valid rows
-    T* logits = nullptr;      ///< [batch * limits.logits, vocabulary]
+    typename places::template cache<T> positions{};
+    index* prefix = nullptr;               ///< [batch] tokens of each sequence's first call
+    T* chunk = nullptr;                    ///< logits of some rows
+    T* last = nullptr;                     ///< [batch, d] last valid rows
+    T* logits = nullptr;                   ///< [batch * limits.logits, vocabulary]
     const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
     index table_size = 0;
     double* losses = nullptr;  ///< [rows]
@@ -12048,10 +12108,6 @@ struct decoder_model {
   static constexpr index longest(const limits& l) {
     return l.target > 0 ? l.target : context_length;
   }
-  /// Positions of the rotary table; those of longer texts are computed as they come.
-  static constexpr index rotary_positions(const limits& l) {
-    return (std::min)(longest(l), (std::max)(context_length, Attention::slots));
-  }
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
@@ -12059,9 +12115,7 @@ struct decoder_model {
     const index size = e.rows() * d;
     workspace<T> w;
     w.site = m.sites++;
-    if (rotary) w.table = m.state.take<T>(rotary_positions(l) * self.d_kv);
-    if (rotary && longest(l) > rotary_positions(l)) w.beyond = m.keep.take<T>(e.rows() * self.d_kv);
-    if (sinusoidal) w.table = m.state.take<T>(longest(l) * d);
+    w.positions = places::template plan<T>(m, e, longest(l));
     w.embedded = m.keep.take<T>(size);
     w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
     w.out = m.keep.take<T>(size);
@@ -12091,26 +12145,7 @@ struct decoder_model {
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
-    if constexpr (rotary) {
-      w.positions = rotary_positions(l);
-      ops::rope_table(w.positions, self.d_kv, Shape.rope_theta, w.table);
-    }
-    if constexpr (sinusoidal)
-      for (index t = 0; t < longest(l); ++t)
-        for (index i = 0; i < d; ++i) w.table[t * d + i] = static_cast<T>(ops::sinusoid(t, i, d));
-  }
-  /// Tells the layers the angles of this call.
-  template <class Workspace, class T>
-  static void rotary_angles(Workspace& w, context<T>& ctx) {
-    ctx.rope = w.table;
-    ctx.rope_positions = w.positions;
-    ctx.rope_beyond = w.beyond;
-    if (w.beyond)
-      ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
-        if (position >= w.positions)
-          ops::rope_angles(position, self.d_kv, Shape.rope_theta, w.beyond + row * self.d_kv);
-      });
+    places::prepare(w.positions, longest(l));
   }
 
   /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
@@ -12297,7 +12332,7 @@ struct decoder_model {
     ends::template widen<T, S>(p.ends_map, rows, w.looked_up, w.at_ends, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
-    if constexpr (sinusoidal) table = w.table;
+    if constexpr (sinusoidal) table = w.positions.table;
     if (table)
       ctx.on.threads.each(rows, [&](index i) {
         const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
@@ -12311,7 +12346,7 @@ struct decoder_model {
   /// w.embedded -> w.out
   template <class T, class S>
   static void run_layers(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
-    if constexpr (rotary) rotary_angles(w, ctx);
+    places::angles(w.positions, ctx);
     blocks::template forward<T, S>(p.stack, {w.embedded, ctx.rows()}, {w.out, ctx.rows()}, w.stack,
                                    ctx);
   }
@@ -20050,12 +20085,10 @@ struct byte_pooled_model {
     token *tokens = nullptr, *place = nullptr;  ///< see find_distinct()
     index *order = nullptr, *counts = nullptr;  ///< likewise
     token* bytes = nullptr;                     ///< [tokens_at_once, slots]
-    T* table = nullptr;                         ///< rotary [positions, d_kv]
-    T* beyond = nullptr;                        ///< [rows, d_kv] rotary, of later positions
-    index positions = 0;                        ///< of the rotary table
-    T* last = nullptr;                          ///< [batch, d] last valid rows
-    T* logits = nullptr;                        ///< [batch * limits.logits, slots, vocabulary]
-    const std::int32_t* tables = nullptr;       ///< [batch, table_size] of a session's paged cache
+    typename Core::places::template cache<T> positions{};
+    T* last = nullptr;                     ///< [batch, d] last valid rows
+    T* logits = nullptr;                   ///< [batch * limits.logits, slots, vocabulary]
+    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
     index table_size = 0;
     int site = 0;
   };
@@ -20069,9 +20102,7 @@ struct byte_pooled_model {
     const index rows = e.rows(), size = rows * d;
     workspace<T> w;
     w.site = m.sites++;
-    if (rotary) w.table = m.state.take<T>(Core::rotary_positions(l) * Core::self.d_kv);
-    if (rotary && longest(l) > Core::rotary_positions(l))
-      w.beyond = m.keep.take<T>(rows * Core::self.d_kv);
+    w.positions = Core::places::template plan<T>(m, e, longest(l));
     w.embedded = m.keep.take<T>(size);
     w.out = m.keep.take<T>(size);
     if (decodes) {
@@ -20102,10 +20133,7 @@ struct byte_pooled_model {
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
-    if constexpr (rotary) {
-      w.positions = Core::rotary_positions(l);
-      ops::rope_table(w.positions, Core::self.d_kv, shape.rope_theta, w.table);
-    }
+    Core::places::prepare(w.positions, longest(l));
   }
 
   /// Whether a batch fits the limits and holds only tokens of its table, and those only values of
@@ -20277,7 +20305,7 @@ struct byte_pooled_model {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
     const index rows = ctx.rows();
-    if constexpr (rotary) Core::rotary_angles(w, ctx);
+    Core::places::angles(w.positions, ctx);
     ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
   }
