@@ -30,7 +30,7 @@ struct scale {
 
 inline constexpr std::array scales{
     scale{"check", false, 4, 2, 2, 16, 3e-3, 3e-4, 0.25, 0.1, 4, 4, 2, 1},
-    scale{"minutes", false, 1200, 8, 1, 128, 3e-3, 3e-4, 0.1, 0, 16, 256, 3, 9},
+    scale{"minutes", false, 1200, 8, 1, 128, 8e-3, 8e-4, 0.1, 0, 16, 256, 3, 9},
     // Table 1, with the repository's lowest rate.
     scale{"paper", true, 25'000, 24, 20, 512, 6e-4, 6e-5, 0.2, 0.1, 480, 4800, 3, 9}};
 

@@ -97,7 +97,8 @@ BOOST_AUTO_TEST_CASE(a_pure_function) {
 
 BOOST_AUTO_TEST_CASE(moving_weights) {
   const std::vector<double> easy{3, 1, 0}, hard{0, 10, 10};
-  const auto mix = opened<ln::mixture>(easy, hard, 10'000, 20'000, ln::seed{4});
+  const auto mix =
+      opened<ln::mixture>(easy, hard, std::uint64_t{10'000}, std::uint64_t{20'000}, ln::seed{4});
   const auto is = [&](std::uint64_t i, double a, double b, double c) {
     BOOST_TEST(std::abs(mix.probability(0, i) - a) < 1e-15);
     BOOST_TEST(std::abs(mix.probability(1, i) - b) < 1e-15);
