@@ -7591,7 +7591,7 @@ namespace detail {
 /// A sample may skip layers while training, see ops::layer_mask; outside training, those of
 /// ctx.layers run.
 template <class T, index D, std::size_t Count>
-struct layer_stream {
+struct layer_loop {
   std::array<T*, Count> stream{};  ///< [rows, D] output of each layer but the last
   std::array<T*, 2> gradient{};    ///< of two neighbouring layers
   int site = 0;                    ///< of layer dropout
@@ -7666,13 +7666,13 @@ struct repeat {
   template <class T>
   struct cache {
     std::array<typename Layer::template cache<T>, count> items{};
-    linnet::detail::layer_stream<T, in, count> stream{};
+    linnet::detail::layer_loop<T, in, count> loop{};
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
     const index mark = m.scratch.mark();
-    c.stream.plan(m, e);
+    c.loop.plan(m, e);
     for (auto& item : c.items) {
       const index kept = m.keep.mark();
       item = Layer::template plan<T>(m, e);
@@ -7686,7 +7686,7 @@ struct repeat {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.stream.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+    c.loop.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
       Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
     });
   }
@@ -7694,12 +7694,12 @@ struct repeat {
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.stream.backward(
-        x, dy, dx, ctx, First, All,
-        [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
-          auto&& gradients = Held::of(dp, l);
-          Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du, c.items[l], ctx);
-        });
+    c.loop.backward(x, dy, dx, ctx, First, All,
+                    [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+                      auto&& gradients = Held::of(dp, l);
+                      Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du,
+                                                     c.items[l], ctx);
+                    });
   }
 
   template <class T>
@@ -8916,13 +8916,13 @@ struct alternate {
   struct cache {
     std::array<typename Layer::template cache<T>, count - other_count> layers{};
     std::array<typename Other::template cache<T>, other_count> others{};
-    linnet::detail::layer_stream<T, in, count> stream{};
+    linnet::detail::layer_loop<T, in, count> loop{};
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
     const index mark = m.scratch.mark();
-    c.stream.plan(m, e);
+    c.loop.plan(m, e);
     for (std::size_t l = 0; l < count; ++l) {
       const index kept = m.keep.mark();
       take(
@@ -8937,7 +8937,7 @@ struct alternate {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.stream.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+    c.loop.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
       take(
           l,
           [&](auto layer, const auto& item, auto& buffers) {
@@ -8950,17 +8950,16 @@ struct alternate {
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.stream.backward(
-        x, dy, dx, ctx, 0, N,
-        [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
-          take(
-              l,
-              [&](auto layer, const auto& item, auto& gradient, auto& buffers) {
-                decltype(layer)::type::template backward<T, S>(item, gradient, u, dv, du, buffers,
-                                                               ctx);
-              },
-              p, dp, c);
-        });
+    c.loop.backward(x, dy, dx, ctx, 0, N,
+                    [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+                      take(
+                          l,
+                          [&](auto layer, const auto& item, auto& gradient, auto& buffers) {
+                            decltype(layer)::type::template backward<T, S>(item, gradient, u, dv,
+                                                                           du, buffers, ctx);
+                          },
+                          p, dp, c);
+                    });
   }
 
   template <class T>

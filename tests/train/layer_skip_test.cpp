@@ -292,9 +292,10 @@ BOOST_AUTO_TEST_CASE(skipped_samples_pass_unchanged) {
   const auto x = normal<double>(rows * 6, 1), dy = normal<double>(rows * 6, 2);
   std::vector<double> y(x.size()), dx(x.size());
   stack::forward<double, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, buffers.cache, ctx);
-  const double* streams[] = {x.data(), buffers.cache.stream[0], buffers.cache.stream[1], y.data()};
+  const double* streams[] = {x.data(), buffers.cache.loop.stream[0], buffers.cache.loop.stream[1],
+                             y.data()};
   const auto drops = [&](index l, index b) {
-    return ln::ops::layer_mask(ctx.dropout, buffers.cache.site, 1 + l, 4).drops(b);
+    return ln::ops::layer_mask(ctx.dropout, buffers.cache.loop.site, 1 + l, 4).drops(b);
   };
   const auto same = [](const double* a, const double* b, index from) {
     return std::memcmp(a + from * sample, b + from * sample, at(sample) * sizeof(double)) == 0;

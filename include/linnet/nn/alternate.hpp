@@ -38,13 +38,13 @@ struct alternate {
   struct cache {
     std::array<typename Layer::template cache<T>, count - other_count> layers{};
     std::array<typename Other::template cache<T>, other_count> others{};
-    linnet::detail::layer_stream<T, in, count> stream{};
+    linnet::detail::layer_loop<T, in, count> loop{};
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
     const index mark = m.scratch.mark();
-    c.stream.plan(m, e);
+    c.loop.plan(m, e);
     for (std::size_t l = 0; l < count; ++l) {
       const index kept = m.keep.mark();
       take(
@@ -59,7 +59,7 @@ struct alternate {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.stream.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+    c.loop.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
       take(
           l,
           [&](auto layer, const auto& item, auto& buffers) {
@@ -72,17 +72,16 @@ struct alternate {
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.stream.backward(
-        x, dy, dx, ctx, 0, N,
-        [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
-          take(
-              l,
-              [&](auto layer, const auto& item, auto& gradient, auto& buffers) {
-                decltype(layer)::type::template backward<T, S>(item, gradient, u, dv, du, buffers,
-                                                               ctx);
-              },
-              p, dp, c);
-        });
+    c.loop.backward(x, dy, dx, ctx, 0, N,
+                    [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+                      take(
+                          l,
+                          [&](auto layer, const auto& item, auto& gradient, auto& buffers) {
+                            decltype(layer)::type::template backward<T, S>(item, gradient, u, dv,
+                                                                           du, buffers, ctx);
+                          },
+                          p, dp, c);
+                    });
   }
 
   template <class T>

@@ -262,7 +262,7 @@ namespace detail {
 /// A sample may skip layers while training, see ops::layer_mask; outside training, those of
 /// ctx.layers run.
 template <class T, index D, std::size_t Count>
-struct layer_stream {
+struct layer_loop {
   std::array<T*, Count> stream{};  ///< [rows, D] output of each layer but the last
   std::array<T*, 2> gradient{};    ///< of two neighbouring layers
   int site = 0;                    ///< of layer dropout
@@ -337,13 +337,13 @@ struct repeat {
   template <class T>
   struct cache {
     std::array<typename Layer::template cache<T>, count> items{};
-    linnet::detail::layer_stream<T, in, count> stream{};
+    linnet::detail::layer_loop<T, in, count> loop{};
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
     cache<T> c;
     const index mark = m.scratch.mark();
-    c.stream.plan(m, e);
+    c.loop.plan(m, e);
     for (auto& item : c.items) {
       const index kept = m.keep.mark();
       item = Layer::template plan<T>(m, e);
@@ -357,7 +357,7 @@ struct repeat {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.stream.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+    c.loop.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
       Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
     });
   }
@@ -365,12 +365,12 @@ struct repeat {
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.stream.backward(
-        x, dy, dx, ctx, First, All,
-        [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
-          auto&& gradients = Held::of(dp, l);
-          Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du, c.items[l], ctx);
-        });
+    c.loop.backward(x, dy, dx, ctx, First, All,
+                    [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+                      auto&& gradients = Held::of(dp, l);
+                      Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du,
+                                                     c.items[l], ctx);
+                    });
   }
 
   template <class T>
