@@ -85,7 +85,7 @@ std::string random_text(ln::random_stream& random, std::uint32_t longest) {
                                "\xc3", "\xa9", " ", "ab", "x", std::string(1, '\0')};
   std::string text;
   for (std::uint32_t n = random.below(longest); n > 0; --n)
-    text += parts[random.below(longest > 40 ? 8 : std::size(parts))];
+    text += parts[random.below(longest > 40 ? 8u : static_cast<std::uint32_t>(std::size(parts)))];
   return text;
 }
 
