@@ -5,6 +5,7 @@
 #include <array>
 #include <string_view>
 
+#include <linnet/config/shapes.hpp>
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
