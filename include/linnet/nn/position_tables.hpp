@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include <linnet/config/shapes.hpp>
 #include <linnet/nn/layer.hpp>
 #include <linnet/nn/policies.hpp>
 
