@@ -43,7 +43,7 @@ inline index insert_pauses(const pausing& how, std::span<const token> text, seed
                            std::uint64_t number, std::span<token> tokens, std::span<token> labels) {
   const index length = std::ssize(tokens);
   if (length < 1 || length > (index{1} << 30) || std::ssize(labels) != length ||
-      std::ssize(text) != length + 1 || !(how.share >= 0 && how.share <= 1))
+      std::ssize(text) != length + 1 || !is_finite(how.share) || how.share < 0 || how.share > 1)
     return 0;
   random_stream random(key, number);
   index left = how.count(length), read = 1;  // pauses to place, tokens of the text placed

@@ -66,11 +66,11 @@ inline result<void> acceptable(const char* where, const layer_dropout& drop,
   const auto refuse = [&](const char* field, const char* rule, const std::string& got) {
     return linnet::error{errc::invalid, where, field, rule, got};
   };
-  if (!(drop.rate >= 0 && drop.rate < 1))
+  if (!is_finite(drop.rate) || drop.rate < 0 || drop.rate >= 1)
     return refuse("training.layer_dropout.rate", "0 <= rate < 1", std::to_string(drop.rate));
   if (drop.steps < 0)
     return refuse("training.layer_dropout.steps", "0 or more", std::to_string(drop.steps));
-  if (!(exits.scale >= 0 && exits.scale <= 1))
+  if (!is_finite(exits.scale) || exits.scale < 0 || exits.scale > 1)
     return refuse("training.early_exits.scale", "0 <= scale <= 1", std::to_string(exits.scale));
   if (exits.rotation < 1)
     return refuse("training.early_exits.rotation", "at least 1", std::to_string(exits.rotation));
