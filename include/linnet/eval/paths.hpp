@@ -57,7 +57,7 @@ class session_paths {
   /// Scores with this session, which must outlive it and is its own meanwhile.
   explicit session_paths(S& session) : session_(&session) {}
 
-  /// @copydoc path_scorer
+  /// Tokens that a sequence may have, see path_scorer.
   index longest() const { return session_->capacity(); }
   /// Starts a sequence.
   bool begin(std::span<const token> given, std::span<token_score> scores) {
@@ -128,7 +128,7 @@ class evaluator_paths {
     return evaluator_paths(*std::move(e), M::longest(l), multiple);
   }
 
-  /// @copydoc path_scorer
+  /// Tokens that a sequence may have, see path_scorer.
   index longest() const { return longest_; }
   /// Starts a sequence.
   bool begin(std::span<const token> given, std::span<token_score> scores) {
