@@ -60,15 +60,6 @@ void split_matrix(index out, index in, index rank, const T* w, T* u, T* v) {
   }
 }
 
-/// A weights tensor as numbers that can be written.
-template <class T, class Leaf>
-T* writable(Leaf& leaf) {
-  if constexpr (std::is_pointer_v<Leaf>)
-    return leaf;
-  else
-    return leaf.data;
-}
-
 }  // namespace detail
 
 /// The decoder that a low-rank one approximates: its ffn::low_rank and attention::low_rank replaced
@@ -91,7 +82,7 @@ weights<Low, T> factorise(const weights<dense_of<Low>, T>& w) {
   if (!low.valid() || !w.valid()) return low;
   T* v = nullptr;  // the first factor of a matrix is met right before the second
   low.visit([&](const path& at, const tensor_info& info, auto& leaf) {
-    T* const to = detail::writable<T>(leaf);
+    T* const to = detail::numbers_of(leaf);
     const std::string name = at.str();
     if (const auto same = detail::find_tensor(w, name); same.data) {
       std::copy_n(same.data, info.size(), to);

@@ -21,16 +21,20 @@ struct number_tensor {
   T* data = nullptr;
   tensor_info info{};
 };
+/// The numbers of a tensor of weights.
+template <class Leaf>
+auto* numbers_of(Leaf& leaf) {
+  if constexpr (std::is_pointer_v<std::remove_cvref_t<Leaf>>)
+    return leaf;
+  else
+    return leaf.data;
+}
 /// The tensor of that name.
 template <class W>
 auto find_tensor(const W& w, std::string_view name) {
   number_tensor<const typename W::scalar> found;
   w.visit([&](const path& at, const tensor_info& info, const auto& leaf) {
-    if (at.str() != name) return;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      found = {leaf, info};
-    else
-      found = {leaf.data, info};
+    if (at.str() == name) found = {numbers_of(leaf), info};
   });
   return found;
 }
@@ -60,11 +64,7 @@ weights<unshared<M>, T> unshare(const weights<M, T>& w) {
   weights<unshared<M>, T> apart;
   if (!apart.valid() || !w.valid()) return apart;
   apart.visit([&](const path& at, const tensor_info& info, auto& leaf) {
-    T* to = nullptr;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      to = leaf;
-    else
-      to = leaf.data;
+    T* const to = detail::numbers_of(leaf);
     const std::string name = at.str();
     const index layer = at.enclosing_element().number;
     if (layer < 0) {
