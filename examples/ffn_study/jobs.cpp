@@ -9,9 +9,9 @@ namespace study {
 std::string settings_of(const scale& s) {
   return fmt::format(
       "{} steps of {} x {}, curves of {}, rate {} after {:.4g}, {} held out, tuned {} "
-      "x {}, {} timings",
+      "x {} at {} with dropout {}, {} timings",
       s.steps, s.batch, s.bytes, s.curve_steps, s.highest_rate, s.warm_up, s.checked,
-      s.tuning_steps, s.tuning_bytes, s.timings);
+      s.tuning_steps, s.tuning_bytes, s.tuning_rate, s.tuning_dropout, s.timings);
 }
 
 std::vector<model> models_of(std::string_view table) {
@@ -39,27 +39,27 @@ std::vector<series> longer_trainings(const scale& s) {
 }
 
 std::vector<series> distillations(const scale& s) {
+  using points = std::vector<std::pair<double, double>>;
+  points grid;
+  for (const double alpha : {0.1, 0.5, 0.9})
+    for (const double temperature : {1.0, 2.0, 3.0, 4.0}) grid.emplace_back(alpha, temperature);
   std::vector<series> all;
-  const auto add = [&](model student, std::vector<std::pair<double, double>> small,
-                       std::vector<std::pair<double, double>> base) {
+  const auto add = [&](model student, const points& small, const points& base, bool sweep) {
     const std::string name(name_of(student));
     all.push_back({name + " alone", name, student});
-    for (const model teacher : {model::small, model::base})
-      for (const auto& [alpha, temperature] : teacher == model::small ? small : base)
-        all.push_back(
-            {fmt::format("{} -> {}", name_of(teacher), name),
-             fmt::format("{}.from-{}.a{}.t{}", name, name_of(teacher), alpha, temperature), student,
-             alpha, temperature});
+    for (const model teacher : {model::small, model::base}) {
+      const points& report = teacher == model::small ? small : base;
+      const auto in_report = [&](const auto& p) {
+        return std::find(report.begin(), report.end(), p) != report.end();
+      };
+      for (const auto& p : sweep ? grid : report)
+        all.push_back({fmt::format("{} -> {}", name_of(teacher), name),
+                       fmt::format("{}.from-{}.a{}.t{}", name, name_of(teacher), p.first, p.second),
+                       student, p.first, p.second, in_report(p)});
+    }
   };
-  if (s.sweep) {
-    std::vector<std::pair<double, double>> grid;
-    for (const double alpha : {0.1, 0.5, 0.9})
-      for (const double temperature : {1.0, 2.0, 3.0, 4.0}) grid.emplace_back(alpha, temperature);
-    add(model::mini, grid, grid);
-  } else {
-    add(model::mini, {{0.1, 3}}, {{0.1, 3}, {0.9, 4}});
-  }
-  add(model::tiny, {{0.1, 2}}, {{0.9, 4}});
+  add(model::mini, {{0.1, 3}}, {{0.1, 3}, {0.9, 4}}, s.sweep);
+  add(model::tiny, {{0.1, 2}}, {{0.9, 4}}, false);
   return all;
 }
 
@@ -75,7 +75,8 @@ std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables)
     return std::find(tables.begin(), tables.end(), t) != tables.end();
   };
   const auto train = [&](const series& row, ln::index steps, const std::string& teacher = {}) {
-    for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(s.seeds); ++seed) {
+    const auto seeds = static_cast<std::uint64_t>(row.in_full ? s.seeds : 1);
+    for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
       const std::string name = job_name(row, seed);
       add({.name = name,
            .what = row.what,
@@ -85,7 +86,7 @@ std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables)
            .alpha = row.alpha,
            .temperature = row.temperature});
       for (const char* const task : {"sst2", "mnli"})
-        if (s.tuning_steps > 0) {
+        if (s.tuning_steps > 0 && row.in_full) {
           add({.name = fmt::format("baseline.{}", task), .kind = job_kind::baseline, .task = task});
           add({.name = tuning_name(task, name),
                .kind = job_kind::tuning,

@@ -18,18 +18,20 @@ inline constexpr std::array<std::string_view, 8> table_ids{"3.1", "4.1", "4.2", 
 /// How much is run. Steps are those of a baseline.
 struct scale {
   std::string_view name;
-  ln::index steps;            ///< of pre-training
-  ln::index batch;            ///< examples of a step
-  ln::index bytes;            ///< of text in an example
-  ln::index curve_steps;      ///< of each run of Figure 4.1
-  double highest_rate;        ///< of Adafactor, at the end of the linear warm-up
-  double warm_up;             ///< share of the steps
-  ln::index checked;          ///< held-out examples
-  ln::index tuning_steps;     ///< of SST-2 and MNLI; 0 leaves them out
-  ln::index tuning_bytes;     ///< of an input; what is longer loses its end
+  ln::index steps;         ///< of pre-training
+  ln::index batch;         ///< examples of a step
+  ln::index bytes;         ///< of text in an example
+  ln::index curve_steps;   ///< of each run of Figure 4.1
+  double highest_rate;     ///< of Adafactor, at the end of the linear warm-up
+  double warm_up;          ///< share of the steps
+  ln::index checked;       ///< held-out examples
+  ln::index tuning_steps;  ///< of SST-2 and MNLI; 0 leaves them out
+  ln::index tuning_bytes;  ///< of an input; what is longer loses its end
+  double tuning_rate;      ///< constant
+  double tuning_dropout;
   int seeds;                  ///< of each row
   std::array<int, 3> longer;  ///< multiples of the steps in Table 4.2, 0 for none
-  bool sweep;                 ///< alpha and T over a grid, or the report's values only
+  bool sweep;                 ///< alpha and T over a grid, too, or the report's values only
   int timings;                ///< repetitions of each measured call
 };
 
@@ -38,11 +40,41 @@ struct scale {
 inline constexpr double report_warm_up = 20'000 / 524'288.0;
 inline constexpr double report_rate = 0.0070710678;  // 20,000^(-1/2)
 inline constexpr std::array scales{
-    scale{"check", 3, 2, 32, 2, 0.02, 0.5, 4, 2, 32, 1, {2, 0, 0}, false, 1},
-    scale{"minutes", 6000, 16, 32, 4400, 0.04, 1 / 6.0, 256, 0, 0, 1, {2, 4, 0}, false, 9},
-    scale{"hour", 16'000, 16, 32, 6000, 0.04, 1 / 16.0, 512, 2000, 160, 1, {2, 4, 0}, false, 15},
+    scale{"check", 3, 2, 32, 2, 0.02, 0.5, 4, 2, 32, 0.005, 0, 1, {2, 0, 0}, false, 1},
+    scale{"minutes", 6000, 16, 32, 4400, 0.04, 1 / 6.0, 256, 0, 0, 0, 0, 1, {2, 4, 0}, false, 9},
+    scale{"hour",
+          16'000,
+          16,
+          32,
+          6000,
+          0.04,
+          1 / 16.0,
+          512,
+          2000,
+          160,
+          0.005,
+          0,
+          1,
+          {2, 4, 0},
+          false,
+          15},
     // The jobs of scale hour and more of them: goes on where that one has ended.
-    scale{"hours", 16'000, 16, 32, 6000, 0.04, 1 / 16.0, 512, 2000, 160, 3, {2, 4, 10}, true, 15},
+    scale{"hours",
+          16'000,
+          16,
+          32,
+          6000,
+          0.04,
+          1 / 16.0,
+          512,
+          2000,
+          160,
+          0.005,
+          0,
+          3,
+          {2, 4, 10},
+          true,
+          15},
     scale{"paper",
           524'288,
           128,
@@ -53,6 +85,8 @@ inline constexpr std::array scales{
           4096,
           262'144,
           512,
+          1e-3,
+          0.1,
           5,
           {2, 4, 10},
           true,
@@ -86,6 +120,7 @@ struct series {
   std::string name;  ///< of the jobs, without their seeds
   model what = model::mini;
   double alpha = 1, temperature = 1;
+  bool in_full = true;  ///< with all seeds and tasks; or with seed 1 and none
 };
 
 std::string job_name(const series& s, std::uint64_t seed);

@@ -215,7 +215,7 @@ class judge {
   std::vector<float> logits_;
 };
 
-/// Fine-tuning with the report's constant rate, then the exams, before and after collapsing.
+/// Fine-tuning with a constant rate, as the report, then the exams, before and after collapsing.
 std::optional<outcome> tune(const job& j, const workshop& w) {
   const task& t = w.tasks.at(j.task);
   const auto encode = [](std::string_view text) { return bytes_of_text.encode(text); };
@@ -233,8 +233,10 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
         pairs, encode, {.batch = limits.batch, .source = limits.source, .target = target},
         ln::seed{j.seed}));
   };
-  const training_plan plan{
-      .limits = limits, .rate = ln::schedule::constant(1e-3), .dropout = 0.1, .seed = j.seed};
+  const training_plan plan{.limits = limits,
+                           .rate = ln::schedule::constant(w.size.tuning_rate),
+                           .dropout = w.size.tuning_dropout,
+                           .seed = j.seed};
   const auto m = make_learner(j.what);
   m->load(w.runs + "/" + j.needs + ".safetensors");
   m->begin(plan);

@@ -1,4 +1,5 @@
-// zoo eval: judges a decoder by tests. Every item is computed by itself, in one thread, so that
+// zoo eval: judges a decoder by tests. What is computed together (the options of an item, or some
+// answers that are written) depends on the tests and --batch alone and runs in one thread, so that
 // results are the same bits for any number of threads and however often a run was interrupted.
 
 #include <fmt/format.h>
@@ -71,7 +72,9 @@ judged open_model(const eval_options& o) {
     if (context > 0 && o.context > context)
       throw failure(fmt::format("--context: {} is more than the model's {}", o.context, context));
     j.who.context = o.context > 0 ? o.context : context > 0 ? context : longest_unlimited;
-    return ln::limits{.batch = 2, .target = j.who.context, .logits = std::min(part, j.who.context)};
+    const ln::index most = std::min(part, j.who.context);
+    // One sequence more: it keeps what options begin with.
+    return ln::limits{.batch = o.batch + 1, .target = j.who.context, .chunk = most, .logits = most};
   };
   const auto t5 = [](std::string_view name) {
     return failure(fmt::format("{} is an encoder-decoder; zoo eval judges decoders", name));
@@ -106,36 +109,64 @@ class judge {
   judge(const judged& j, std::unique_ptr<running> model)
       : judged_(&j), model_(std::move(model)), paths_(*model_) {}
 
-  record operator()(const eval_test& test, std::size_t i) {
+  /// Items that are computed together.
+  std::vector<record> operator()(const eval_test& test, std::span<const std::size_t> numbers) {
+    if (test.kind == test_kind::number) return solve(test, numbers);
+    std::vector<record> made;
+    for (const std::size_t i : numbers) made.push_back(score(test, i));
+    return made;
+  }
+
+ private:
+  record score(const eval_test& test, std::size_t i) {
     if (test.kind == test_kind::text) {
       const auto s =
           take(ln::score_text(paths_, judged_->encode, judged_->opening, test.documents[i]));
       return record_of(s.nats, {s.tokens, s.bytes, s.characters});
     }
-    if (test.kind == test_kind::number) return solve(test.items[i]);
     return record_of(take(
         ln::score_options(paths_, judged_->encode, test.items[i], {.opening = judged_->opening})));
   }
 
- private:
-  /// Lets the model write a solution, up to where it begins a new text or a new question.
-  record solve(const ln::eval_item& item) {
-    const std::vector<ln::token> text = judged_->encode("Question: " + item.context + "\nAnswer:");
+  /// Lets the model write solutions, each up to where it begins a new text or a new question.
+  std::vector<record> solve(const eval_test& test, std::span<const std::size_t> numbers) {
+    struct solution {
+      std::vector<ln::token> prompt;
+      std::string text;
+      ln::token previous = 0;
+      double written = 0;
+    };
     const ln::index most = std::min(longest_answer, model_->capacity() / 2),
                     room = std::max(model_->capacity() - most, ln::index{1});
-    std::vector<ln::token> prompt{judged_->opening};
-    prompt.insert(prompt.end(), text.end() - std::min(std::ssize(text), room - 1), text.end());
-    std::string answer;
-    ln::token previous = prompt.back();
-    const ln::index written =
-        ln::write_greedily(*model_, std::span<const ln::token>(prompt), most, [&](ln::token id) {
-          if (id == judged_->opening && id != '\n') return false;
-          answer += judged_->decode(std::exchange(previous, id), id);
-          return answer.find("\nQuestion:") == answer.npos;
-        });
-    answer = answer.substr(0, answer.find("\nQuestion:"));
-    return {ln::stated_number(answer) == item.options[0] ? 1.0 : 0.0,
-            ln::last_number(answer) == item.options[0] ? 1.0 : 0.0, static_cast<double>(written)};
+    std::vector<solution> all(numbers.size());
+    std::vector<std::span<const ln::token>> prompts;
+    for (std::size_t k = 0; k < all.size(); ++k) {
+      auto& [prompt, text, previous, written] = all[k];
+      const std::vector<ln::token> asked =
+          judged_->encode("Question: " + test.items[numbers[k]].context + "\nAnswer:");
+      prompt = {judged_->opening};
+      prompt.insert(prompt.end(), asked.end() - std::min(std::ssize(asked), room - 1), asked.end());
+      previous = prompt.back();
+      prompts.push_back(prompt);
+    }
+    const bool done =
+        ln::write_greedily(*model_, std::span<const std::span<const ln::token>>(prompts), most,
+                           [&](std::size_t k, ln::token id) {
+                             solution& s = all[k];
+                             ++s.written;
+                             if (id == judged_->opening && id != '\n') return false;
+                             s.text += judged_->decode(std::exchange(s.previous, id), id);
+                             return s.text.find("\nQuestion:") == s.text.npos;
+                           });
+    if (!done) throw failure(test.name + ": a question has tokens that the model refuses");
+    std::vector<record> made;
+    for (std::size_t k = 0; k < all.size(); ++k) {
+      const std::string text = all[k].text.substr(0, all[k].text.find("\nQuestion:"));
+      const std::string& right = test.items[numbers[k]].options[0];
+      made.push_back({ln::stated_number(text) == right ? 1.0 : 0.0,
+                      ln::last_number(text) == right ? 1.0 : 0.0, all[k].written});
+    }
+    return made;
   }
 
   const judged* judged_;
@@ -167,11 +198,14 @@ struct work_list {
     double cost;  ///< bytes of text
   };
   std::vector<item> items;
+  std::vector<std::size_t> units;  ///< where each begins; its items are computed together
   double cost = 0;
 
-  explicit work_list(const std::vector<eval_test>& tests) {
+  work_list(const std::vector<eval_test>& tests, long batch) {
     for (std::size_t t = 0; t < tests.size(); ++t)
       for (std::size_t i = 0; i < tests[t].size(); ++i) {
+        const bool together = tests[t].kind == test_kind::number;
+        if (!together || i % static_cast<std::size_t>(batch) == 0) units.push_back(items.size());
         items.push_back({t, i, static_cast<double>(tests[t].text_of(i).size())});
         cost += items.back().cost;
       }
@@ -256,49 +290,57 @@ class journal {
   std::ofstream file_;
 };
 
-/// Computes what is not done yet, item by item on so many threads.
+/// Computes what is not done yet, unit by unit on so many threads.
 void run(judged& j, const std::vector<eval_test>& tests, const work_list& work, journal& book,
          int threads) {
   const std::size_t first = book.done().size();
   if (first == work.items.size()) return;
-  std::atomic<std::size_t> next{first};
+  // The unit of the first item that is missing; some of that unit's may be there.
+  const auto begun = std::upper_bound(work.units.begin(), work.units.end(), first) - 1;
+  std::atomic<std::size_t> next{static_cast<std::size_t>(begun - work.units.begin())};
   std::mutex mutex;
-  std::vector<std::optional<record>> waiting(work.items.size() - first);  // not yet in order
+  std::vector<std::optional<record>> waiting(work.items.size());  // not yet in order
   std::exception_ptr problem;
   double before = 0, finished = 0;
-  for (std::size_t i = 0; i < first; ++i) before += work.items[i].cost;
+  for (std::size_t i = 0; i < *begun; ++i) before += work.items[i].cost;
   const double start = now();
   progress shown;
 
   const auto take_part = [&](judge& by) {
     try {
       for (;;) {
-        const std::size_t i = next++;
-        if (i >= work.items.size()) return;
-        const work_list::item& item = work.items[i];
-        record r = by(tests[item.test], item.number);
+        const std::size_t unit = next++;
+        if (unit >= work.units.size()) return;
+        const std::size_t from = work.units[unit], to = unit + 1 < work.units.size()
+                                                            ? work.units[unit + 1]
+                                                            : work.items.size();
+        const eval_test& test = tests[work.items[from].test];
+        std::vector<std::size_t> numbers;
+        for (std::size_t i = from; i < to; ++i) numbers.push_back(work.items[i].number);
+        std::vector<record> made = by(test, numbers);
         const std::lock_guard lock(mutex);
         if (problem) return;
-        waiting[i - first] = std::move(r);
-        finished += item.cost;
-        for (std::size_t at = book.done().size(); at < work.items.size() && waiting[at - first];
+        for (std::size_t i = from; i < to; ++i) {
+          waiting[i] = std::move(made[i - from]);
+          finished += work.items[i].cost;
+        }
+        for (std::size_t at = book.done().size(); at < work.items.size() && waiting[at];
              at = book.done().size())
-          book.add(*std::exchange(waiting[at - first], std::nullopt));
+          book.add(*std::exchange(waiting[at], std::nullopt));
         if (!shown.due()) continue;
         const double left = work.cost - before - finished;
         shown.show((before + finished) / work.cost, (now() - start) * left / finished,
-                   {{tests[item.test].name,
-                     fmt::format("item {} of {}", grouped(static_cast<ln::index>(i) + 1),
-                                 grouped(std::ssize(work.items)))}});
+                   {{test.name, fmt::format("item {} of {}", grouped(static_cast<ln::index>(to)),
+                                            grouped(std::ssize(work.items)))}});
       }
     } catch (...) {
       const std::lock_guard lock(mutex);
       if (!problem) problem = std::current_exception();
-      next = work.items.size();
+      next = work.units.size();
     }
   };
   std::vector<std::unique_ptr<judge>> judges;
-  const auto enough = std::min(static_cast<std::size_t>(threads), work.items.size() - first);
+  const auto enough = std::min(static_cast<std::size_t>(threads), work.units.size() - next);
   for (std::size_t t = 1; t < enough; ++t)
     judges.push_back(std::make_unique<judge>(j, j.model->another()));
   judges.push_back(std::make_unique<judge>(j, std::move(j.model)));
@@ -317,7 +359,8 @@ std::string head_of(const judged& j, const eval_options& o, const std::vector<ev
       {"model", j.who.model},
       {"weights", mark_of_file(o.weights)},
       {"tokenizer", o.tokenizer.empty() ? "bytes" : mark_of_file(o.tokenizer)},
-      {"context", j.who.context}};
+      {"context", j.who.context},
+      {"batch", o.batch}};
   for (const eval_test& test : tests) {
     std::string all;
     for (std::size_t i = 0; i < test.size(); ++i) all += test.text_of(i) + '\n';
@@ -349,7 +392,7 @@ void evaluate(const eval_options& o) {
   if (!o.out.empty()) check_writable(o.out);
   judged j = open_model(o);
   const std::vector<eval_test> tests = read_tests(o);
-  const work_list work(tests);
+  const work_list work(tests, o.batch);
   journal book(o.out.empty() ? "" : o.out + ".items.jsonl", head_of(j, o, tests), tests, work);
   run(j, tests, work, book, o.threads);
 

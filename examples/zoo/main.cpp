@@ -211,6 +211,10 @@ void add_eval(CLI::App& app, eval_options& o) {
   c.add_option("--context", o.context, "most tokens to read at a time; 0: the model's context")
       ->check(CLI::Range(0L, 1'000'000L))
       ->capture_default_str();
+  c.add_option("--batch", o.batch,
+               "texts that are computed together: options of a question, answers to write")
+      ->check(CLI::Range(1L, 1024L))
+      ->capture_default_str();
   add_threads(c, o.threads);
   c.add_option("--out", o.out,
                "write the results here as JSON, and what is finished to FILE.items.jsonl, where an "

@@ -28,14 +28,18 @@ class running {
   virtual ln::index vocabulary() const = 0;
   /// Encodes a source and starts a new target; encoder-decoders only.
   virtual void encode(std::span<const ln::token> source) = 0;
-  /// Feeds tokens and returns the logits of what follows them; valid until the next call.
-  virtual std::span<float> feed(std::span<const ln::token> tokens) = 0;
-  /// As members of ln::session of the same names; with them a model is what ln::session_paths runs.
+  /// As members of ln::session of the same names; with them a model is what ln::session_paths and
+  /// ln::write_greedily run.
   virtual const ln::limits& planned() const = 0;
   virtual ln::index capacity() const = 0;
+  virtual ln::index chunk() const = 0;
   virtual void reset() = 0;
   virtual std::span<float> read(std::span<const ln::token> tokens) = 0;
-  virtual std::span<float> feed_all(std::span<const ln::token> tokens) = 0;
+  std::span<float> feed(std::span<const ln::token> tokens) { return feed(tokens, 1, {}); }
+  virtual std::span<float> feed(std::span<const ln::token> tokens, ln::index batch,
+                                std::span<const ln::index> lengths) = 0;
+  virtual std::span<float> feed_all(std::span<const ln::token> tokens, ln::index batch,
+                                    std::span<const ln::index> lengths) = 0;
   virtual bool fork(ln::index from, ln::index to) = 0;
   /// One more session of this model with the same limits.
   virtual std::unique_ptr<running> another() const = 0;

@@ -21,17 +21,20 @@ class running_of final : public running {
   void encode(std::span<const ln::token> source) override {
     if constexpr (t5) session_.encode(source);
   }
-  std::span<float> feed(std::span<const ln::token> tokens) override {
-    return session_.feed(tokens);
-  }
   const ln::limits& planned() const override { return session_.planned(); }
   ln::index capacity() const override { return session_.capacity(); }
+  ln::index chunk() const override { return session_.chunk(); }
   void reset() override { session_.reset(); }
   std::span<float> read(std::span<const ln::token> tokens) override {
     return session_.read(tokens);
   }
-  std::span<float> feed_all(std::span<const ln::token> tokens) override {
-    return session_.feed_all(tokens);
+  std::span<float> feed(std::span<const ln::token> tokens, ln::index batch,
+                        std::span<const ln::index> lengths) override {
+    return session_.feed(tokens, batch, lengths);
+  }
+  std::span<float> feed_all(std::span<const ln::token> tokens, ln::index batch,
+                            std::span<const ln::index> lengths) override {
+    return session_.feed_all(tokens, batch, lengths);
   }
   bool fork(ln::index from, ln::index to) override { return session_.fork(from, to); }
   std::unique_ptr<running> another() const override {

@@ -12497,21 +12497,81 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Continues a prompt greedily by up to `most` tokens or as many as fit, handing each to
-/// `emit(token)`, which returns false to end. `S` is a session of a decoder or a class with its
-/// members reset, read, capacity. Returns how many were chosen; 0 for a prompt that is refused.
+/// Continues several prompts greedily and together, each by up to `most` tokens or as many as fit.
+/// Hands each token to `emit(number, token)`, `number` being that of its prompt, which returns
+/// false to end that text. `S` is a session of a decoder, or a class with its members planned,
+/// capacity, chunk, reset, feed and fork; its limits' batch is the most prompts. False if they are
+/// more, or one of them is empty, too long or of tokens that the model refuses.
+template <class S, class Emit>
+bool write_greedily(S& session, std::span<const std::span<const token>> prompts, index most,
+                    Emit&& emit) {
+  struct text {
+    std::size_t number;  ///< of its prompt
+    index length;        ///< of that
+    token next;
+  };
+  std::vector<text> texts;  // those that go on, each in the sequence of its place
+  for (const auto& prompt : prompts) texts.push_back({texts.size(), std::ssize(prompt), 0});
+  // The longest first: prompts that have tokens left are always the first of the batch.
+  std::stable_sort(texts.begin(), texts.end(),
+                   [](const text& a, const text& b) { return a.length > b.length; });
+  if (std::ssize(texts) > session.planned().batch) return false;
+  for (const text& t : texts)
+    if (t.length < 1 || t.length > session.capacity()) return false;
+
+  std::vector<token> inputs;
+  std::vector<index> lengths;
+  const auto feed = [&] {  // of the first lengths.size() texts
+    const auto logits = session.feed(inputs, std::ssize(lengths), lengths);
+    const std::size_t vocabulary = logits.size() / lengths.size();
+    for (std::size_t b = 0; !logits.empty() && b < lengths.size(); ++b) {
+      const auto row = logits.subspan(b * vocabulary, vocabulary);
+      texts[b].next = static_cast<token>(std::max_element(row.begin(), row.end()) - row.begin());
+    }
+    return !logits.empty();
+  };
+  session.reset();
+  for (index at = 0; !texts.empty() && at < texts[0].length; at += session.chunk()) {
+    inputs.clear();
+    lengths.clear();
+    const index length = (std::min)(session.chunk(), texts[0].length - at);
+    for (const text& t : texts) {
+      if (t.length <= at) break;
+      lengths.push_back((std::min)(length, t.length - at));
+      const auto part = prompts[t.number].subspan(static_cast<std::size_t>(at),
+                                                  static_cast<std::size_t>(lengths.back()));
+      inputs.insert(inputs.end(), part.begin(), part.end());
+      inputs.resize(lengths.size() * static_cast<std::size_t>(length));
+    }
+    if (!feed()) return false;
+  }
+  for (index n = 1; n <= most && !texts.empty(); ++n) {
+    for (std::size_t b = 0; b < texts.size();) {
+      if (emit(texts[b].number, texts[b].next) && texts[b].length + n <= session.capacity()) {
+        ++b;
+      } else {  // the last one takes its place
+        if (!session.fork(std::ssize(texts) - 1, static_cast<index>(b))) return false;
+        texts[b] = texts.back();
+        texts.pop_back();
+      }
+    }
+    inputs.clear();
+    for (const text& t : texts) inputs.push_back(t.next);
+    lengths.assign(texts.size(), 1);
+    if (n < most && !texts.empty() && !feed()) return false;
+  }
+  return true;
+}
+
+/// The same for one prompt and `emit(token)`. Returns how many tokens were chosen; 0 for a prompt
+/// that is refused.
 template <class S, class Emit>
 index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& emit) {
-  session.reset();
-  auto logits = session.read(prompt);
   index n = 0;
-  while (!logits.empty() && n < most) {
-    const auto next =
-        static_cast<token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  (void)write_greedily(session, std::span(&prompt, 1), most, [&](std::size_t, token t) {
     ++n;
-    if (!emit(next) || std::ssize(prompt) + n > session.capacity()) break;
-    logits = session.read({&next, 1});
-  }
+    return emit(t);
+  });
   return n;
 }
 
@@ -12912,9 +12972,28 @@ concept path_scorer = requires(P& p, std::span<const token> tokens, std::span<to
   { p.follow(tokens, scores) } -> std::same_as<bool>;
 };
 
+/// Tokens behind the given ones, and where their scores go: one for each.
+struct continuation {
+  std::span<const token> tokens;
+  std::span<token_score> scores;
+};
+
+/// Scores several continuations, each behind the given tokens: together where `P` has a member
+/// follow_all(span of continuations), else one after another. False as soon as follow() is.
+template <path_scorer P>
+bool follow_all(P& paths, std::span<const continuation> all) {
+  if constexpr (requires { paths.follow_all(all); })
+    return paths.follow_all(all);
+  else
+    return std::all_of(all.begin(), all.end(),
+                       [&](const continuation& c) { return paths.follow(c.tokens, c.scores); });
+}
+
 /// Scores with a session, or any class with these of its members: planned, capacity, reset, read,
-/// feed_all and fork. What options share is computed once. Its limits need a batch of 2: the second
-/// sequence keeps the given tokens while the first goes on; `logits` tokens are fed at a time.
+/// feed_all and fork. What continuations share is computed once, and `batch - 1` of them (of the
+/// session's limits; at least 1) run together: the last sequence keeps the given tokens while the
+/// others go on from them. `logits` tokens of each are fed at a time. The sums of a row may be
+/// rounded differently beside others; the same calls with the same limits give the same bits.
 template <class S>
 class session_paths {
   using scalar = typename decltype(std::declval<S&>().read({}))::element_type;
@@ -12932,7 +13011,8 @@ class session_paths {
     next_.clear();
     if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
     if (!scores.empty()) {
-      if (!feed(given.first(given.size() - 1), given.subspan(1), scores)) return false;
+      const continuation all{given, scores};
+      if (!feed({&all, 1})) return false;
       given = given.subspan(given.size() - 1);
     }
     const auto last = session_->read(given);
@@ -12941,40 +13021,73 @@ class session_paths {
   }
   /// Goes on behind the given tokens.
   bool follow(std::span<const token> rest, std::span<token_score> scores) {
-    if (next_.empty() || scores.size() != rest.size()) return false;
-    if (rest.empty()) return true;
-    if (!known(rest[0])) return false;
-    scores[0] = score_of(std::span<const scalar>(next_), rest[0]);
-    if (rest.size() == 1) return true;
-    if (!(kept_ ? session_->fork(1, 0) : session_->fork(0, 1))) return false;
-    kept_ = true;
-    return feed(rest.first(rest.size() - 1), rest.subspan(1), scores.subspan(1));
+    const continuation one{rest, scores};
+    return follow_all({&one, 1});
+  }
+  /// Goes on behind the given tokens with each of several continuations.
+  bool follow_all(std::span<const continuation> all) {
+    if (next_.empty()) return false;
+    waiting_.clear();
+    for (const auto& [rest, scores] : all) {
+      if (scores.size() != rest.size()) return false;
+      if (rest.empty()) continue;
+      if (!known(rest[0])) return false;
+      scores[0] = score_of(std::span<const scalar>(next_), rest[0]);
+      if (rest.size() > 1) waiting_.push_back({rest, scores.subspan(1)});
+    }
+    // The longest first: those that have tokens left are always the first of their batch.
+    std::sort(waiting_.begin(), waiting_.end(),
+              [](const auto& a, const auto& b) { return a.tokens.size() > b.tokens.size(); });
+    const index keeper = session_->planned().batch - 1;
+    for (std::span<const continuation> rest = waiting_; !rest.empty();) {
+      if (keeper < 1 || !(kept_ || session_->fork(0, keeper))) return false;
+      kept_ = true;
+      const auto together = rest.first((std::min)(rest.size(), static_cast<std::size_t>(keeper)));
+      for (index b = 0; b < std::ssize(together); ++b)
+        if (!session_->fork(keeper, b)) return false;
+      if (!feed(together)) return false;
+      rest = rest.subspan(together.size());
+    }
+    return true;
   }
 
  private:
   bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
-  /// Feeds tokens and scores what comes behind each.
-  bool feed(std::span<const token> tokens, std::span<const token> labels,
-            std::span<token_score> scores) {
+  /// Feeds the tokens of a batch, the longest first, and scores what comes behind each: the next.
+  bool feed(std::span<const continuation> batch) {
     const auto most = static_cast<std::size_t>(session_->planned().logits);
-    for (std::size_t at = 0; at < tokens.size();) {
-      const auto part = tokens.subspan(at, (std::min)(most, tokens.size() - at));
-      const auto logits = session_->feed_all(part);
-      if (logits.empty()) return false;
-      const std::size_t vocabulary = logits.size() / part.size();
-      for (std::size_t i = 0; i < part.size(); ++i) {
-        const token t = labels[at + i];
-        if (t < 0 || static_cast<std::size_t>(t) >= vocabulary) return false;
-        scores[at + i] = score_of(logits.subspan(i * vocabulary, vocabulary), t);
+    for (std::size_t at = 0; at + 1 < batch[0].tokens.size();) {
+      while (batch.back().tokens.size() <= at + 1) batch = batch.first(batch.size() - 1);
+      const std::size_t length = (std::min)(most, batch[0].tokens.size() - 1 - at);
+      inputs_.assign(batch.size() * length, 0);
+      lengths_.clear();
+      for (const continuation& c : batch) {
+        const auto part = c.tokens.subspan(at, (std::min)(length, c.tokens.size() - 1 - at));
+        std::copy(part.begin(), part.end(),
+                  inputs_.begin() + static_cast<index>(lengths_.size() * length));
+        lengths_.push_back(std::ssize(part));
       }
-      at += part.size();
+      const auto logits = session_->feed_all(inputs_, std::ssize(batch), lengths_);
+      if (logits.empty()) return false;
+      const std::size_t vocabulary = logits.size() / inputs_.size();
+      for (std::size_t b = 0; b < batch.size(); ++b)
+        for (std::size_t i = 0; i < static_cast<std::size_t>(lengths_[b]); ++i) {
+          const token t = batch[b].tokens[at + i + 1];
+          if (t < 0 || static_cast<std::size_t>(t) >= vocabulary) return false;
+          batch[b].scores[at + i] =
+              score_of(logits.subspan((b * length + i) * vocabulary, vocabulary), t);
+        }
+      at += length;
     }
     return true;
   }
 
   S* session_;
   std::vector<std::remove_const_t<scalar>> next_;  ///< logits behind the given tokens, or none
-  bool kept_ = false;                              ///< sequence 1 holds the given tokens
+  bool kept_ = false;                              ///< the last sequence holds the given tokens
+  std::vector<continuation> waiting_;  ///< tokens from the given's last on; scores behind each
+  std::vector<token> inputs_;          ///< [batch, length]
+  std::vector<index> lengths_;         ///< [batch]
 };
 
 /// Scores with an evaluator: all tokens anew in each call, so for kinds of attention that a session
@@ -14138,9 +14251,10 @@ choice_paths paths_of(const eval_item& item, const Encode& encode, const choice_
 /// space is the continuation's first character, and a text may get tokens that its encoding as a
 /// whole would not have.
 ///
-/// What all options begin with is computed once and not scored: it cancels. Texts beyond the
-/// model's context lose the beginning of the context, all options the same (`cut`); an option that
-/// is too long by itself is scored in windows.
+/// What all options begin with is computed once and not scored: it cancels. The options run
+/// together where the scorer can (follow_all). Texts beyond the model's context lose the beginning
+/// of the context, all options the same (`cut`); an option that is too long by itself is scored in
+/// windows.
 ///
 /// Errors: errc::invalid for an item without options, an empty option, an answer that is none of
 /// them, or tokens that the model refuses.
@@ -14176,25 +14290,26 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
   };
   if (!windows && !paths.begin(std::span<const token>(given), {})) return refused();
 
-  std::vector<token_score> scores;
-  std::vector<token> alone;
-  for (std::size_t i = 0; i < p.tokens.size(); ++i) {
+  std::vector<std::vector<token_score>> scores(p.tokens.size());
+  std::vector<continuation> rests;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
     const std::span<const token> rest = std::span(p.tokens[i]).subspan(p.shared);
-    scores.resize(rest.size());
-    if (windows) {
-      alone = given;
-      alone.insert(alone.end(), rest.begin(), rest.end());
-      if (!score_windows(paths, std::span<const token>(alone), std::span(scores))) return refused();
-    } else if (!paths.follow(rest, std::span(scores))) {
-      return refused();
-    }
+    scores[i].resize(rest.size());
+    rests.push_back({rest, scores[i]});
+    if (!windows) continue;
+    std::vector<token> alone = given;
+    alone.insert(alone.end(), rest.begin(), rest.end());
+    if (!score_windows(paths, std::span<const token>(alone), rests[i].scores)) return refused();
+  }
+  if (!windows && !follow_all(paths, std::span<const continuation>(rests))) return refused();
+  for (std::size_t i = 0; i < rests.size(); ++i) {
     const std::string& text = item.ending.empty() ? item.options[i] : item.ending;
     option_score o{.bytes = std::ssize(text) - (text[0] == ' ' && text.size() > 1)};
-    for (std::size_t j = 0; j < scores.size(); ++j) {
-      o.whole += scores[j].log_probability;
+    for (std::size_t j = 0; j < scores[i].size(); ++j) {
+      o.whole += scores[i][j].log_probability;
       if (p.shared + j < p.borders[i]) continue;
-      o.continuation += scores[j].log_probability;
-      o.best = o.best && scores[j].best;
+      o.continuation += scores[i][j].log_probability;
+      o.best = o.best && scores[i][j].best;
       ++o.tokens;
     }
     made.options.push_back(o);

@@ -1,5 +1,6 @@
 // Scores of tokens by real models: sessions and evaluators against logits computed anew token by
-// token, shared beginnings against none, threads, refusals; and greedy writing.
+// token, shared beginnings against none, several ways
+// to go on together, threads, refusals; and greedy writing.
 
 #include "support/data.hpp"
 #include "support/decoding.hpp"
@@ -63,6 +64,31 @@ void check_paths(const ln::packed<Model, double>& p, Paths& paths) {
   }
 }
 
+/// Scores several ways to go on together, of all lengths and in no order.
+template <class Model, class Paths>
+void check_together(const ln::packed<Model, double>& p, Paths& paths) {
+  const auto given = tokens(3, Model::vocabulary, 3);
+  std::vector<std::vector<token>> rests;
+  for (const index n : {4, 0, 7, 1, 2, 7, 12}) rests.push_back(tokens(n, Model::vocabulary, 5 + n));
+  std::vector<std::vector<ln::token_score>> first, again;
+  for (auto* const scores : {&first, &again}) {
+    std::vector<ln::continuation> all;
+    for (const auto& rest : rests) scores->emplace_back(rest.size());
+    for (std::size_t i = 0; i < rests.size(); ++i) all.push_back({rests[i], (*scores)[i]});
+    BOOST_REQUIRE(paths.begin(given, {}));
+    BOOST_REQUIRE(ln::follow_all(paths, std::span<const ln::continuation>(all)));
+  }
+  for (std::size_t i = 0; i < rests.size(); ++i) {
+    std::vector<token> joined = given;
+    joined.insert(joined.end(), rests[i].begin(), rests[i].end());
+    const auto expected = naive(p, joined, given.size());
+    for (std::size_t k = 0; k < rests[i].size(); ++k) {
+      BOOST_TEST(std::abs(first[i][k].log_probability - expected[k]) < 1e-10);
+      BOOST_TEST(first[i][k].log_probability == again[i][k].log_probability);
+    }
+  }
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(paths)
@@ -96,6 +122,24 @@ BOOST_AUTO_TEST_CASE(sessions_and_evaluators) {
   auto session = opened(q, {.batch = 2, .target = 16, .logits = 4});
   ln::session_paths paths(session);
   check_paths(q, paths);
+}
+
+BOOST_AUTO_TEST_CASE(several_continuations_together) {
+  const auto p = random_packed<M, double>();
+  const auto q = random_packed<recurrent, double>();
+  for (const index batch : {2, 3, 4, 10})
+    for (const index part : {1, 3, 64}) {
+      const ln::limits l{.batch = batch, .target = 15, .logits = part};
+      auto attentive = opened(p, l);
+      ln::session_paths paths(attentive);
+      check_together(p, paths);
+      auto stateful = opened(q, l);
+      ln::session_paths others(stateful);
+      check_together(q, others);
+    }
+  auto paths = ln::evaluator_paths<M, double>::open(p, {.target = 15});
+  LINNET_REQUIRE_OK(paths);
+  check_together(p, *paths);  // one after another
 }
 
 BOOST_AUTO_TEST_CASE(threads_do_not_matter) {
@@ -159,7 +203,13 @@ BOOST_AUTO_TEST_CASE(refusals) {
     BOOST_TEST(!paths.follow(negative, room.first(2)));
     BOOST_TEST(!paths.follow(all.first(2), room.first(1)));
     BOOST_TEST(!paths.follow(all.first(4), room.first(4)));  // 4 + 4 - 1 > 6
-    BOOST_TEST(paths.follow(all.first(3), room.first(3)));   // as before
+    const ln::continuation good{all.first(2), room.first(2)}, bad{strange, room.first(2)},
+        cut{all.first(2), room.first(1)};
+    for (const ln::continuation& wrong : {bad, cut}) {
+      const std::vector<ln::continuation> both{good, wrong};
+      BOOST_TEST(!ln::follow_all(paths, std::span<const ln::continuation>(both)));
+    }
+    BOOST_TEST(paths.follow(all.first(3), room.first(3)));  // as before
   };
   check(by_session);
   check(*by_evaluator);
@@ -169,7 +219,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_CASE(scoring_allocates_nothing) {
   const auto p = random_packed<M, double>();
-  auto session = opened(p, {.batch = 2, .target = 16, .logits = 5});
+  auto session = opened(p, {.batch = 3, .target = 16, .logits = 5});
   ln::session_paths paths(session);
   const auto text = tokens(12, M::vocabulary, 3);
   const std::span<const token> all(text);
@@ -179,6 +229,9 @@ BOOST_AUTO_TEST_CASE(scoring_allocates_nothing) {
     (void)paths.begin(all.first(8), room.first(7));
     (void)paths.follow(all.subspan(8), room.first(4));
     (void)paths.follow(all.subspan(9), room.first(3));
+    const std::array<ln::continuation, 2> both{
+        {{all.subspan(9), room.first(3)}, {all.subspan(8), room.last(4)}}};
+    (void)paths.follow_all(both);
   };
   score();
   const auto use = heap_use_of(score);
@@ -206,7 +259,52 @@ BOOST_AUTO_TEST_CASE(greedy_text) {
   index seen = 0;
   BOOST_TEST(ln::write_greedily(session, std::span<const token>(prompt), 5,
                                 [&](token) { return ++seen < 2; }) == 2);
-  BOOST_TEST(ln::write_greedily(session, {}, 5, [](token) { return true; }) == 0);
+  BOOST_TEST(ln::write_greedily(session, std::span<const token>(), 5, [](token) { return true; }) ==
+             0);
+}
+
+// Each text is what it would be alone, wherever it and the others begin and end.
+template <class Model>
+void check_greedy_texts(index chunk) {
+  const auto p = random_packed<Model, double>(7);
+  std::vector<std::vector<token>> prompts;
+  for (const index n : {3, 1, 7, 10, 2}) prompts.push_back(tokens(n, Model::vocabulary, 20 + n));
+  const std::vector<std::span<const token>> all(prompts.begin(), prompts.end());
+  const std::size_t ends[] = {4, 100, 1, 100, 2};
+  auto session = opened(p, {.batch = 5, .target = 10, .chunk = chunk});
+  auto alone = opened(p, {.target = 10});
+  for (const index most : {0, 1, 3, 100}) {
+    std::vector<std::vector<token>> got(all.size());
+    BOOST_REQUIRE(ln::write_greedily(session, std::span(all), most, [&](std::size_t k, token t) {
+      got[k].push_back(t);
+      return got[k].size() < ends[k];
+    }));
+    for (std::size_t k = 0; k < all.size(); ++k) {
+      std::vector<token> expected;
+      ln::write_greedily(alone, all[k], most, [&](token t) {
+        expected.push_back(t);
+        return expected.size() < ends[k];
+      });
+      BOOST_TEST(got[k] == expected, boost::test_tools::per_element());
+    }
+  }
+  const auto refused = [&](std::vector<std::span<const token>> some) {
+    return !ln::write_greedily(session, std::span<const std::span<const token>>(some), 3,
+                               [](std::size_t, token) { return true; });
+  };
+  const std::vector<token> strange{1, 99}, long_one(11, 1);
+  BOOST_TEST(refused({all[0], strange}));
+  BOOST_TEST(refused({all[0], long_one}));
+  BOOST_TEST(refused({all[0], {}}));
+  BOOST_TEST(refused({all[0], all[1], all[0], all[1], all[0], all[1]}));
+  BOOST_TEST(!refused({}));
+}
+
+BOOST_AUTO_TEST_CASE(greedy_texts_together) {
+  for (const index chunk : {0, 1, 4}) {
+    check_greedy_texts<M>(chunk);
+    check_greedy_texts<recurrent>(chunk);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(numbers_in_answers) {

@@ -78,9 +78,18 @@ BOOST_AUTO_TEST_CASE(all_tests_on_a_byte_model) {
   BOOST_CHECK(run("three", "3") == said);
   BOOST_CHECK(test::contents(results.path("three")) == json);
   BOOST_CHECK(test::contents(results.path("three.items.jsonl")) == items);
+  // The same answers one at a time.
+  run("alone", "1", {"--batch", "1"});
+  const auto alone = nlohmann::json::parse(test::contents(results.path("alone")))["tests"];
+  for (const char* const name : {"arc_easy", "hellaswag", "mmlu", "blimp"})
+    BOOST_CHECK_SMALL(alone[name]["continuation"]["confidence"]["value"].get<double>() -
+                          tests[name]["continuation"]["confidence"]["value"].get<double>(),
+                      1e-5);
+  BOOST_CHECK_EQUAL(alone["gsm8k"], tests["gsm8k"]);
   // A run that was interrupted anywhere, in the middle of a line too, ends as if it had not been.
-  for (const std::size_t end : {items.find('\n') + 1, items.size() / 3, items.size() / 2 + 7,
-                                items.size() - 1, std::size_t{5}}) {
+  for (const std::size_t end :
+       {items.find('\n') + 1, items.size() / 3, items.size() / 2 + 7, items.size() - 1,
+        std::size_t{5}, items.find("{\"test\":\"gsm8k\",\"item\":1")}) {
     std::ofstream(results.path("cut.items.jsonl"), std::ios::binary) << items.substr(0, end);
     BOOST_CHECK(run("cut", "2") == said);
     BOOST_CHECK(test::contents(results.path("cut")) == json);
@@ -102,6 +111,7 @@ BOOST_AUTO_TEST_CASE(all_tests_on_a_byte_model) {
   };
   refused({"--limit", "1"});
   refused({"--context", "64"});
+  refused({"--batch", "7"});
   refused({"--tasks", "blimp"});
   std::ofstream(folder.path("lambada/lambada_test.jsonl")) << "{\"text\":\"two words\"}\n";
   refused({});
@@ -176,6 +186,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
   refused({"--data", results.path()}, "nothing to evaluate");
   refused({"--data", folder.path(), "--context", "257"}, "more than the model's 256");
   refused({"--data", folder.path(), "--limit", "-1"}, "--limit");
+  refused({"--data", folder.path(), "--batch", "0"}, "--batch");
   refused({"--data", folder.path(), "--out", folder.path("none/out")}, "no directory");
   refused({"--data", folder.path(), "--model", "gpt2-small"}, "--tokenizer is required");
   refused({"--data", folder.path(), "--model", "t5-mini"}, "encoder-decoder");

@@ -12,21 +12,81 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Continues a prompt greedily by up to `most` tokens or as many as fit, handing each to
-/// `emit(token)`, which returns false to end. `S` is a session of a decoder or a class with its
-/// members reset, read, capacity. Returns how many were chosen; 0 for a prompt that is refused.
+/// Continues several prompts greedily and together, each by up to `most` tokens or as many as fit.
+/// Hands each token to `emit(number, token)`, `number` being that of its prompt, which returns
+/// false to end that text. `S` is a session of a decoder, or a class with its members planned,
+/// capacity, chunk, reset, feed and fork; its limits' batch is the most prompts. False if they are
+/// more, or one of them is empty, too long or of tokens that the model refuses.
+template <class S, class Emit>
+bool write_greedily(S& session, std::span<const std::span<const token>> prompts, index most,
+                    Emit&& emit) {
+  struct text {
+    std::size_t number;  ///< of its prompt
+    index length;        ///< of that
+    token next;
+  };
+  std::vector<text> texts;  // those that go on, each in the sequence of its place
+  for (const auto& prompt : prompts) texts.push_back({texts.size(), std::ssize(prompt), 0});
+  // The longest first: prompts that have tokens left are always the first of the batch.
+  std::stable_sort(texts.begin(), texts.end(),
+                   [](const text& a, const text& b) { return a.length > b.length; });
+  if (std::ssize(texts) > session.planned().batch) return false;
+  for (const text& t : texts)
+    if (t.length < 1 || t.length > session.capacity()) return false;
+
+  std::vector<token> inputs;
+  std::vector<index> lengths;
+  const auto feed = [&] {  // of the first lengths.size() texts
+    const auto logits = session.feed(inputs, std::ssize(lengths), lengths);
+    const std::size_t vocabulary = logits.size() / lengths.size();
+    for (std::size_t b = 0; !logits.empty() && b < lengths.size(); ++b) {
+      const auto row = logits.subspan(b * vocabulary, vocabulary);
+      texts[b].next = static_cast<token>(std::max_element(row.begin(), row.end()) - row.begin());
+    }
+    return !logits.empty();
+  };
+  session.reset();
+  for (index at = 0; !texts.empty() && at < texts[0].length; at += session.chunk()) {
+    inputs.clear();
+    lengths.clear();
+    const index length = (std::min)(session.chunk(), texts[0].length - at);
+    for (const text& t : texts) {
+      if (t.length <= at) break;
+      lengths.push_back((std::min)(length, t.length - at));
+      const auto part = prompts[t.number].subspan(static_cast<std::size_t>(at),
+                                                  static_cast<std::size_t>(lengths.back()));
+      inputs.insert(inputs.end(), part.begin(), part.end());
+      inputs.resize(lengths.size() * static_cast<std::size_t>(length));
+    }
+    if (!feed()) return false;
+  }
+  for (index n = 1; n <= most && !texts.empty(); ++n) {
+    for (std::size_t b = 0; b < texts.size();) {
+      if (emit(texts[b].number, texts[b].next) && texts[b].length + n <= session.capacity()) {
+        ++b;
+      } else {  // the last one takes its place
+        if (!session.fork(std::ssize(texts) - 1, static_cast<index>(b))) return false;
+        texts[b] = texts.back();
+        texts.pop_back();
+      }
+    }
+    inputs.clear();
+    for (const text& t : texts) inputs.push_back(t.next);
+    lengths.assign(texts.size(), 1);
+    if (n < most && !texts.empty() && !feed()) return false;
+  }
+  return true;
+}
+
+/// The same for one prompt and `emit(token)`. Returns how many tokens were chosen; 0 for a prompt
+/// that is refused.
 template <class S, class Emit>
 index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& emit) {
-  session.reset();
-  auto logits = session.read(prompt);
   index n = 0;
-  while (!logits.empty() && n < most) {
-    const auto next =
-        static_cast<token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  (void)write_greedily(session, std::span(&prompt, 1), most, [&](std::size_t, token t) {
     ++n;
-    if (!emit(next) || std::ssize(prompt) + n > session.capacity()) break;
-    logits = session.read({&next, 1});
-  }
+    return emit(t);
+  });
   return n;
 }
 

@@ -137,9 +137,10 @@ choice_paths paths_of(const eval_item& item, const Encode& encode, const choice_
 /// space is the continuation's first character, and a text may get tokens that its encoding as a
 /// whole would not have.
 ///
-/// What all options begin with is computed once and not scored: it cancels. Texts beyond the
-/// model's context lose the beginning of the context, all options the same (`cut`); an option that
-/// is too long by itself is scored in windows.
+/// What all options begin with is computed once and not scored: it cancels. The options run
+/// together where the scorer can (follow_all). Texts beyond the model's context lose the beginning
+/// of the context, all options the same (`cut`); an option that is too long by itself is scored in
+/// windows.
 ///
 /// Errors: errc::invalid for an item without options, an empty option, an answer that is none of
 /// them, or tokens that the model refuses.
@@ -175,25 +176,26 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
   };
   if (!windows && !paths.begin(std::span<const token>(given), {})) return refused();
 
-  std::vector<token_score> scores;
-  std::vector<token> alone;
-  for (std::size_t i = 0; i < p.tokens.size(); ++i) {
+  std::vector<std::vector<token_score>> scores(p.tokens.size());
+  std::vector<continuation> rests;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
     const std::span<const token> rest = std::span(p.tokens[i]).subspan(p.shared);
-    scores.resize(rest.size());
-    if (windows) {
-      alone = given;
-      alone.insert(alone.end(), rest.begin(), rest.end());
-      if (!score_windows(paths, std::span<const token>(alone), std::span(scores))) return refused();
-    } else if (!paths.follow(rest, std::span(scores))) {
-      return refused();
-    }
+    scores[i].resize(rest.size());
+    rests.push_back({rest, scores[i]});
+    if (!windows) continue;
+    std::vector<token> alone = given;
+    alone.insert(alone.end(), rest.begin(), rest.end());
+    if (!score_windows(paths, std::span<const token>(alone), rests[i].scores)) return refused();
+  }
+  if (!windows && !follow_all(paths, std::span<const continuation>(rests))) return refused();
+  for (std::size_t i = 0; i < rests.size(); ++i) {
     const std::string& text = item.ending.empty() ? item.options[i] : item.ending;
     option_score o{.bytes = std::ssize(text) - (text[0] == ' ' && text.size() > 1)};
-    for (std::size_t j = 0; j < scores.size(); ++j) {
-      o.whole += scores[j].log_probability;
+    for (std::size_t j = 0; j < scores[i].size(); ++j) {
+      o.whole += scores[i][j].log_probability;
       if (p.shared + j < p.borders[i]) continue;
-      o.continuation += scores[j].log_probability;
-      o.best = o.best && scores[j].best;
+      o.continuation += scores[i][j].log_probability;
+      o.best = o.best && scores[i][j].best;
       ++o.tokens;
     }
     made.options.push_back(o);

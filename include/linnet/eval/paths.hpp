@@ -46,9 +46,28 @@ concept path_scorer = requires(P& p, std::span<const token> tokens, std::span<to
   { p.follow(tokens, scores) } -> std::same_as<bool>;
 };
 
+/// Tokens behind the given ones, and where their scores go: one for each.
+struct continuation {
+  std::span<const token> tokens;
+  std::span<token_score> scores;
+};
+
+/// Scores several continuations, each behind the given tokens: together where `P` has a member
+/// follow_all(span of continuations), else one after another. False as soon as follow() is.
+template <path_scorer P>
+bool follow_all(P& paths, std::span<const continuation> all) {
+  if constexpr (requires { paths.follow_all(all); })
+    return paths.follow_all(all);
+  else
+    return std::all_of(all.begin(), all.end(),
+                       [&](const continuation& c) { return paths.follow(c.tokens, c.scores); });
+}
+
 /// Scores with a session, or any class with these of its members: planned, capacity, reset, read,
-/// feed_all and fork. What options share is computed once. Its limits need a batch of 2: the second
-/// sequence keeps the given tokens while the first goes on; `logits` tokens are fed at a time.
+/// feed_all and fork. What continuations share is computed once, and `batch - 1` of them (of the
+/// session's limits; at least 1) run together: the last sequence keeps the given tokens while the
+/// others go on from them. `logits` tokens of each are fed at a time. The sums of a row may be
+/// rounded differently beside others; the same calls with the same limits give the same bits.
 template <class S>
 class session_paths {
   using scalar = typename decltype(std::declval<S&>().read({}))::element_type;
@@ -66,7 +85,8 @@ class session_paths {
     next_.clear();
     if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
     if (!scores.empty()) {
-      if (!feed(given.first(given.size() - 1), given.subspan(1), scores)) return false;
+      const continuation all{given, scores};
+      if (!feed({&all, 1})) return false;
       given = given.subspan(given.size() - 1);
     }
     const auto last = session_->read(given);
@@ -75,40 +95,73 @@ class session_paths {
   }
   /// Goes on behind the given tokens.
   bool follow(std::span<const token> rest, std::span<token_score> scores) {
-    if (next_.empty() || scores.size() != rest.size()) return false;
-    if (rest.empty()) return true;
-    if (!known(rest[0])) return false;
-    scores[0] = score_of(std::span<const scalar>(next_), rest[0]);
-    if (rest.size() == 1) return true;
-    if (!(kept_ ? session_->fork(1, 0) : session_->fork(0, 1))) return false;
-    kept_ = true;
-    return feed(rest.first(rest.size() - 1), rest.subspan(1), scores.subspan(1));
+    const continuation one{rest, scores};
+    return follow_all({&one, 1});
+  }
+  /// Goes on behind the given tokens with each of several continuations.
+  bool follow_all(std::span<const continuation> all) {
+    if (next_.empty()) return false;
+    waiting_.clear();
+    for (const auto& [rest, scores] : all) {
+      if (scores.size() != rest.size()) return false;
+      if (rest.empty()) continue;
+      if (!known(rest[0])) return false;
+      scores[0] = score_of(std::span<const scalar>(next_), rest[0]);
+      if (rest.size() > 1) waiting_.push_back({rest, scores.subspan(1)});
+    }
+    // The longest first: those that have tokens left are always the first of their batch.
+    std::sort(waiting_.begin(), waiting_.end(),
+              [](const auto& a, const auto& b) { return a.tokens.size() > b.tokens.size(); });
+    const index keeper = session_->planned().batch - 1;
+    for (std::span<const continuation> rest = waiting_; !rest.empty();) {
+      if (keeper < 1 || !(kept_ || session_->fork(0, keeper))) return false;
+      kept_ = true;
+      const auto together = rest.first((std::min)(rest.size(), static_cast<std::size_t>(keeper)));
+      for (index b = 0; b < std::ssize(together); ++b)
+        if (!session_->fork(keeper, b)) return false;
+      if (!feed(together)) return false;
+      rest = rest.subspan(together.size());
+    }
+    return true;
   }
 
  private:
   bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
-  /// Feeds tokens and scores what comes behind each.
-  bool feed(std::span<const token> tokens, std::span<const token> labels,
-            std::span<token_score> scores) {
+  /// Feeds the tokens of a batch, the longest first, and scores what comes behind each: the next.
+  bool feed(std::span<const continuation> batch) {
     const auto most = static_cast<std::size_t>(session_->planned().logits);
-    for (std::size_t at = 0; at < tokens.size();) {
-      const auto part = tokens.subspan(at, (std::min)(most, tokens.size() - at));
-      const auto logits = session_->feed_all(part);
-      if (logits.empty()) return false;
-      const std::size_t vocabulary = logits.size() / part.size();
-      for (std::size_t i = 0; i < part.size(); ++i) {
-        const token t = labels[at + i];
-        if (t < 0 || static_cast<std::size_t>(t) >= vocabulary) return false;
-        scores[at + i] = score_of(logits.subspan(i * vocabulary, vocabulary), t);
+    for (std::size_t at = 0; at + 1 < batch[0].tokens.size();) {
+      while (batch.back().tokens.size() <= at + 1) batch = batch.first(batch.size() - 1);
+      const std::size_t length = (std::min)(most, batch[0].tokens.size() - 1 - at);
+      inputs_.assign(batch.size() * length, 0);
+      lengths_.clear();
+      for (const continuation& c : batch) {
+        const auto part = c.tokens.subspan(at, (std::min)(length, c.tokens.size() - 1 - at));
+        std::copy(part.begin(), part.end(),
+                  inputs_.begin() + static_cast<index>(lengths_.size() * length));
+        lengths_.push_back(std::ssize(part));
       }
-      at += part.size();
+      const auto logits = session_->feed_all(inputs_, std::ssize(batch), lengths_);
+      if (logits.empty()) return false;
+      const std::size_t vocabulary = logits.size() / inputs_.size();
+      for (std::size_t b = 0; b < batch.size(); ++b)
+        for (std::size_t i = 0; i < static_cast<std::size_t>(lengths_[b]); ++i) {
+          const token t = batch[b].tokens[at + i + 1];
+          if (t < 0 || static_cast<std::size_t>(t) >= vocabulary) return false;
+          batch[b].scores[at + i] =
+              score_of(logits.subspan((b * length + i) * vocabulary, vocabulary), t);
+        }
+      at += length;
     }
     return true;
   }
 
   S* session_;
   std::vector<std::remove_const_t<scalar>> next_;  ///< logits behind the given tokens, or none
-  bool kept_ = false;                              ///< sequence 1 holds the given tokens
+  bool kept_ = false;                              ///< the last sequence holds the given tokens
+  std::vector<continuation> waiting_;  ///< tokens from the given's last on; scores behind each
+  std::vector<token> inputs_;          ///< [batch, length]
+  std::vector<index> lengths_;         ///< [batch]
 };
 
 /// Scores with an evaluator: all tokens anew in each call, so for kinds of attention that a session
