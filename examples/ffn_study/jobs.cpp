@@ -117,7 +117,9 @@ std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables)
   if (wanted("4.6")) {
     for (const model m : {model::small, model::base})
       add({.name = fmt::format("{}.s1", name_of(m)), .what = m, .steps = s.steps});
-    for (const series& row : distillations(s)) {
+    std::vector<series> rows = distillations(s);
+    std::stable_partition(rows.begin(), rows.end(), [](const series& r) { return r.in_full; });
+    for (const series& row : rows) {
       const auto from = row.name.find("from-");
       const std::string teacher =
           from == row.name.npos
