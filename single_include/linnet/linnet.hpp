@@ -43,10 +43,11 @@
 /// Errors as values: what went wrong, where, what was expected and what was found.
 
 #include <cassert>
+#include <new>
 #include <optional>
 #include <string_view>
+#include <type_traits>
 #include <utility>
-#include <variant>
 
 /// @file
 /// Indices and tokens, and a test for finite values that survives -ffast-math.
@@ -231,11 +232,27 @@ inline std::string printable(std::string_view text) {
 template <class T>
 class [[nodiscard]] result {
  public:
-  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-  result(linnet::error failure) : state_(std::in_place_index<1>, std::move(failure)) {}
+  result(T value) : value_(std::move(value)), succeeded_(true) {}
+  result(linnet::error failure) : failure_(std::move(failure)), succeeded_(false) {}
+  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>)
+      : succeeded_(other.succeeded_) {
+    assume(std::move(other));
+  }
+  result(const result& other) requires std::is_copy_constructible_v<T>
+      : succeeded_(other.succeeded_) {
+    assume(other);
+  }
+  /// Takes the other's value or failure.
+  result& operator=(result other) noexcept(std::is_nothrow_move_constructible_v<T>) {
+    end();
+    succeeded_ = other.succeeded_;
+    assume(std::move(other));
+    return *this;
+  }
+  ~result() { end(); }
 
   /// Whether a value is there.
-  explicit operator bool() const { return state_.index() == 0; }
+  explicit operator bool() const { return succeeded_; }
   /// The value; asserts that there is one.
   T& value() & { return *operator->(); }
   /// @copydoc value()
@@ -250,21 +267,38 @@ class [[nodiscard]] result {
   T operator*() && { return std::move(*operator->()); }
   /// Access to the value's members.
   T* operator->() {
-    T* const held = std::get_if<0>(&state_);
-    assert(held && "linnet::result: value() of a failed result; test it first");
-    return held;
+    assert(succeeded_ && "linnet::result: value() of a failed result; test it first");
+    return &value_;
   }
   /// @copydoc operator->()
   const T* operator->() const { return const_cast<result*>(this)->operator->(); }
   /// The failure; only when there is no value.
   const linnet::error& error() const {
-    const linnet::error* const failure = std::get_if<1>(&state_);
-    assert(failure && "linnet::result: error() of a successful result");
-    return *failure;
+    assert(!succeeded_ && "linnet::result: error() of a successful result");
+    return failure_;
   }
 
  private:
-  std::variant<T, linnet::error> state_;
+  template <class Other>
+  void assume(Other&& other) {
+    if (succeeded_)
+      new (&value_) T(std::forward<Other>(other).value_);
+    else
+      new (&failure_) linnet::error(std::forward<Other>(other).failure_);
+  }
+  void end() {
+    if (succeeded_)
+      value_.~T();
+    else
+      failure_.~error();
+  }
+
+  // A std::variant would be forty functions to compile for each T; this is eight.
+  union {
+    T value_;
+    linnet::error failure_;
+  };
+  bool succeeded_;
 };
 
 /// Success without a value, or an error: the result of functions that only do something.
@@ -508,8 +542,6 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Turns a list of policies in any order into one choice per slot, with worded refusals.
-
-#include <type_traits>
 
 /// @file
 /// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
@@ -1102,6 +1134,9 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
+#if defined(__SSE2__)
+#define LINNET_LOW_PRODUCTS(a, b) _mm_mul_epu32((__m128i)(a), (__m128i)(b))
+#endif
 #define LINNET_TARGET
 #define LINNET_WIDTH 16
 #if defined(__aarch64__)
@@ -2214,10 +2249,81 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
   }
 }
 #undef LINNET_FOR_VECTORS
+
+// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+
+/// Products of the lower halves of 64-bit lanes.
+LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
+                                                            const vec<std::uint64_t>& b) {
+#if defined(LINNET_LOW_PRODUCTS)
+  return (vec<std::uint64_t>)LINNET_LOW_PRODUCTS(a, b);
+#else
+  return (a & 0xFFFFFFFFu) * b;
+#endif
+}
+/// The lanes of a and b by turns: of their lower halves (High = 0) or upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline Vector by_turns(const Vector& a, const Vector& b,
+                                            std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, ((all * High + Lane) / 2 + Lane % 2 * all)...);
+}
+/// Counters of Philox that fill a register.
+static constexpr index philox_lanes = lanes<std::uint64_t>;
+/// The words philox(key, high, counter), of that many counters from the first on: [counters, 4].
+/// What the upper halves of lanes hold on the way means nothing.
+LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t high,
+                                              std::uint64_t first, word* words) {
+  using wide = vec<std::uint64_t>;
+  wide x0 = wide{} + first, x2 = wide{} + high;
+  for (index i = 0; i < philox_lanes; ++i) x0[i] += static_cast<std::uint64_t>(i);
+  wide x1 = x0 >> 32, x3 = x2 >> 32;
+  auto k0 = static_cast<word>(key), k1 = static_cast<word>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const wide a = low_products(x0, wide{} + 0xD2511F53u),
+               b = low_products(x2, wide{} + 0xCD9E8D57u);
+    x0 = (b >> 32) ^ x1 ^ (wide{} + k0);
+    x1 = b;
+    x2 = (a >> 32) ^ x3 ^ (wide{} + k1);
+    x3 = a;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  x0 = (x0 & 0xFFFFFFFFu) | x1 << 32;
+  x2 = (x2 & 0xFFFFFFFFu) | x3 << 32;
+  constexpr std::make_integer_sequence<int, lanes<std::uint64_t>> all{};
+  const wide low = by_turns<0>(x0, x2, all), upper = by_turns<1>(x0, x2, all);
+  __builtin_memcpy(words, &low, sizeof low);
+  __builtin_memcpy(words + 2 * philox_lanes, &upper, sizeof upper);
+}
+/// x *= 0 or keep, and y too unless it is null: 0 where the word of Philox that belongs to the
+/// value is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
+template <class T>
+LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+                               index first, index n, T* x, T* y) {
+  using some_words = typename vector_of<word, lanes<T>>::type;
+  word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
+  for (index done = 0; done < n;) {
+    const index skip = (first + done) % 4, left = 4 * philox_lanes - skip,
+                here = n - done < left ? n - done : left;
+    philox_words(key, high, static_cast<std::uint64_t>((first + done) / 4), words);
+    for (index i = 0; i < here; i += lanes<T>) {
+      const index count = here - i < lanes<T> ? here - i : lanes<T>;
+      some_words w;
+      __builtin_memcpy(&w, words + skip + i, sizeof w);
+      const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
+      const auto multiplier = (vec<T>)((vec_int<T>)(vec<T>{} + keep) & ~dropped);
+      put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
+      if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
+    }
+    done += here;
+  }
+}
 };
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
+#undef LINNET_LOW_PRODUCTS
 
 #if defined(__x86_64__)
 // Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
@@ -2237,6 +2343,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 #define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
 #define LINNET_BYTES(p) \
   (vec_int<float>)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_LOW_PRODUCTS(a, b) _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -3345,6 +3452,76 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
   }
 }
 #undef LINNET_FOR_VECTORS
+
+// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+
+/// Products of the lower halves of 64-bit lanes.
+LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
+                                                            const vec<std::uint64_t>& b) {
+#if defined(LINNET_LOW_PRODUCTS)
+  return (vec<std::uint64_t>)LINNET_LOW_PRODUCTS(a, b);
+#else
+  return (a & 0xFFFFFFFFu) * b;
+#endif
+}
+/// The lanes of a and b by turns: of their lower halves (High = 0) or upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline Vector by_turns(const Vector& a, const Vector& b,
+                                            std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, ((all * High + Lane) / 2 + Lane % 2 * all)...);
+}
+/// Counters of Philox that fill a register.
+static constexpr index philox_lanes = lanes<std::uint64_t>;
+/// The words philox(key, high, counter), of that many counters from the first on: [counters, 4].
+/// What the upper halves of lanes hold on the way means nothing.
+LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t high,
+                                              std::uint64_t first, word* words) {
+  using wide = vec<std::uint64_t>;
+  wide x0 = wide{} + first, x2 = wide{} + high;
+  for (index i = 0; i < philox_lanes; ++i) x0[i] += static_cast<std::uint64_t>(i);
+  wide x1 = x0 >> 32, x3 = x2 >> 32;
+  auto k0 = static_cast<word>(key), k1 = static_cast<word>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const wide a = low_products(x0, wide{} + 0xD2511F53u),
+               b = low_products(x2, wide{} + 0xCD9E8D57u);
+    x0 = (b >> 32) ^ x1 ^ (wide{} + k0);
+    x1 = b;
+    x2 = (a >> 32) ^ x3 ^ (wide{} + k1);
+    x3 = a;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  x0 = (x0 & 0xFFFFFFFFu) | x1 << 32;
+  x2 = (x2 & 0xFFFFFFFFu) | x3 << 32;
+  constexpr std::make_integer_sequence<int, lanes<std::uint64_t>> all{};
+  const wide low = by_turns<0>(x0, x2, all), upper = by_turns<1>(x0, x2, all);
+  __builtin_memcpy(words, &low, sizeof low);
+  __builtin_memcpy(words + 2 * philox_lanes, &upper, sizeof upper);
+}
+/// x *= 0 or keep, and y too unless it is null: 0 where the word of Philox that belongs to the
+/// value is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
+template <class T>
+LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+                               index first, index n, T* x, T* y) {
+  using some_words = typename vector_of<word, lanes<T>>::type;
+  word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
+  for (index done = 0; done < n;) {
+    const index skip = (first + done) % 4, left = 4 * philox_lanes - skip,
+                here = n - done < left ? n - done : left;
+    philox_words(key, high, static_cast<std::uint64_t>((first + done) / 4), words);
+    for (index i = 0; i < here; i += lanes<T>) {
+      const index count = here - i < lanes<T> ? here - i : lanes<T>;
+      some_words w;
+      __builtin_memcpy(&w, words + skip + i, sizeof w);
+      const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
+      const auto multiplier = (vec<T>)((vec_int<T>)(vec<T>{} + keep) & ~dropped);
+      put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
+      if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
+    }
+    done += here;
+  }
+}
 };
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
@@ -3357,6 +3534,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 #undef LINNET_LOOK_UP
 #undef LINNET_DOT_PAIRS
 #undef LINNET_BYTES
+#undef LINNET_LOW_PRODUCTS
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) (vec<T>)_mm512_maskz_loadu_ps(LINNET_FIRST(n), p)
@@ -3370,6 +3548,8 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 #define LINNET_BYTES(p)                                                  \
   (vec_int<float>)_mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
                                              _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_LOW_PRODUCTS(a, b) \
+  _mm512_maskz_mul_epu32(static_cast<__mmask8>(-1), (__m512i)(a), (__m512i)(b))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -4478,6 +4658,76 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
   }
 }
 #undef LINNET_FOR_VECTORS
+
+// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+
+/// Products of the lower halves of 64-bit lanes.
+LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
+                                                            const vec<std::uint64_t>& b) {
+#if defined(LINNET_LOW_PRODUCTS)
+  return (vec<std::uint64_t>)LINNET_LOW_PRODUCTS(a, b);
+#else
+  return (a & 0xFFFFFFFFu) * b;
+#endif
+}
+/// The lanes of a and b by turns: of their lower halves (High = 0) or upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline Vector by_turns(const Vector& a, const Vector& b,
+                                            std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, ((all * High + Lane) / 2 + Lane % 2 * all)...);
+}
+/// Counters of Philox that fill a register.
+static constexpr index philox_lanes = lanes<std::uint64_t>;
+/// The words philox(key, high, counter), of that many counters from the first on: [counters, 4].
+/// What the upper halves of lanes hold on the way means nothing.
+LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t high,
+                                              std::uint64_t first, word* words) {
+  using wide = vec<std::uint64_t>;
+  wide x0 = wide{} + first, x2 = wide{} + high;
+  for (index i = 0; i < philox_lanes; ++i) x0[i] += static_cast<std::uint64_t>(i);
+  wide x1 = x0 >> 32, x3 = x2 >> 32;
+  auto k0 = static_cast<word>(key), k1 = static_cast<word>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const wide a = low_products(x0, wide{} + 0xD2511F53u),
+               b = low_products(x2, wide{} + 0xCD9E8D57u);
+    x0 = (b >> 32) ^ x1 ^ (wide{} + k0);
+    x1 = b;
+    x2 = (a >> 32) ^ x3 ^ (wide{} + k1);
+    x3 = a;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  x0 = (x0 & 0xFFFFFFFFu) | x1 << 32;
+  x2 = (x2 & 0xFFFFFFFFu) | x3 << 32;
+  constexpr std::make_integer_sequence<int, lanes<std::uint64_t>> all{};
+  const wide low = by_turns<0>(x0, x2, all), upper = by_turns<1>(x0, x2, all);
+  __builtin_memcpy(words, &low, sizeof low);
+  __builtin_memcpy(words + 2 * philox_lanes, &upper, sizeof upper);
+}
+/// x *= 0 or keep, and y too unless it is null: 0 where the word of Philox that belongs to the
+/// value is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
+template <class T>
+LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+                               index first, index n, T* x, T* y) {
+  using some_words = typename vector_of<word, lanes<T>>::type;
+  word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
+  for (index done = 0; done < n;) {
+    const index skip = (first + done) % 4, left = 4 * philox_lanes - skip,
+                here = n - done < left ? n - done : left;
+    philox_words(key, high, static_cast<std::uint64_t>((first + done) / 4), words);
+    for (index i = 0; i < here; i += lanes<T>) {
+      const index count = here - i < lanes<T> ? here - i : lanes<T>;
+      some_words w;
+      __builtin_memcpy(&w, words + skip + i, sizeof w);
+      const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
+      const auto multiplier = (vec<T>)((vec_int<T>)(vec<T>{} + keep) & ~dropped);
+      put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
+      if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
+    }
+    done += here;
+  }
+}
 };
 #undef LINNET_TARGET
 #undef LINNET_DOT_PAIRS
@@ -4901,6 +5151,7 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
 #undef LINNET_BYTES
+#undef LINNET_LOW_PRODUCTS
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #endif
@@ -5035,6 +5286,8 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::layer_norm<T>(index, T, const T*, const T*, const T*, T*, T*);    \
   LINNET_EXTERN void detail::L::layer_norm_backward<T>(index, const T*, const T*, const T*,       \
                                                        const T*, T*);                             \
+  LINNET_EXTERN void detail::L::drop<T>(std::uint64_t, std::uint64_t, word, T, index, index, T*,  \
+                                        T*);                                                      \
   LINNET_EXTERN void detail::L::adamw<T>(index, T, T, T, T, T, T, const T*, T*, T*, T*);          \
   LINNET_ACTIVATION(L, relu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
@@ -6081,34 +6334,29 @@ struct dropout_key {
 
 namespace ops {
 
-/// The multiplier, 0 or 1 / (1 - rate), of each of `n` values from position `first` on, of one
-/// sample at one site; calls f(i, multiplier).
-template <class T, class F>
-void dropout_multipliers(const dropout_key& key, index sample, int site, index first, index n,
-                         F&& f) {
-  const auto limit = static_cast<std::uint32_t>(key.rate * 4294967296.0);
-  const T keep = static_cast<T>(1.0 / (1.0 - key.rate));
-  const std::uint64_t stream = key.seed ^ (key.step * 0x9E3779B97F4A7C15ull);
-  const std::uint64_t where =
-      static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site);
-  for (index i = 0; i < n;) {
-    const index at = first + i;
-    const auto words = philox(stream, where, static_cast<std::uint64_t>(at / 4));
-    for (auto lane = static_cast<std::size_t>(at % 4); lane < 4 && i < n; ++lane, ++i)
-      f(i, words[lane] < limit ? T(0) : keep);
-  }
+/// Multiplies `n` values of one sample at one site, those from position `first` on, with 0 or
+/// 1 / (1 - rate); the same values of `other`, too, unless it is null.
+template <class Kernels, class T>
+void drop(Kernels, const dropout_key& key, index sample, int site, index first, index n, T* x,
+          T* other = nullptr) {
+  if (key.rate <= 0) return;
+  Kernels::template drop<T>(
+      key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
+      static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site),
+      static_cast<std::uint32_t>(key.rate * 4294967296.0), static_cast<T>(1.0 / (1.0 - key.rate)),
+      first, n, x, other);
 }
 
 /// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or
 /// double.
 template <class T>
-void dropout(const team& threads, const dropout_key& key, int site, index batch, index length,
+void dropout(const machine& on, const dropout_key& key, int site, index batch, index length,
              index width, T* x) {
   if (key.rate <= 0) return;
-  threads.each(batch * length, [&](index row) {
-    T* const values = x + row * width;
-    dropout_multipliers<T>(key, row / length, site, row % length * width, width,
-                           [&](index i, T multiplier) { values[i] *= multiplier; });
+  on.threads.each(batch * length, [&](index row) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      drop(kernels, key, row / length, site, row % length * width, width, x + row * width);
+    });
   });
 }
 
@@ -6689,14 +6937,13 @@ struct attention_unit {
            (&s == some.part ? (std::min)(position, call.slots - 1) : position);
   }
   /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
-  void drop(index head, const block& some, T* x) const {
-    if (call.dropout.rate <= 0) return;
+  template <class Kernels>
+  void drop(Kernels kernels, index head, const block& some, T* x) const {
     for (index i = 0; i < some.rows; ++i)
       for (const stretch& s : some)
-        dropout_multipliers<T>(
-            call.dropout, b, call.site, (head * call.queries + some.row + i) * call.keys + s.first,
-            s.last - s.first,
-            [&](index j, T multiplier) { x[i * wide + s.column + j] *= multiplier; });
+        ops::drop(kernels, call.dropout, b, call.site,
+                  (head * call.queries + some.row + i) * call.keys + s.first, s.last - s.first,
+                  x + i * wide + s.column);
   }
 };
 
@@ -6716,7 +6963,7 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
         u.prepare(some, nullptr);
         for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
           const T sum = u.template probabilities<false>(kernels, head, some);
-          u.drop(head, some, u.scores);
+          u.drop(kernels, head, some, u.scores);
           T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
           bool more = false;
           for (const auto& s : some) {
@@ -6768,7 +7015,7 @@ void attention_backward(const machine& on, const attention_call<T>& call,
           const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
           const T* const d_out = grad.d_out + at;
           std::copy_n(u.scores, rows * wide, dropped);
-          u.drop(head, some, dropped);
+          u.drop(kernels, head, some, dropped);
           // dv += P^T d_out, dP = d_out v^T
           std::fill_n(d_scores, rows * wide, T(0));
           for (const auto& s : some) {
@@ -6780,7 +7027,7 @@ void attention_backward(const machine& on, const attention_call<T>& call,
                                     {value_columns + s.column, wide, panel_width},
                                     d_scores + s.column, wide, {});
           }
-          u.drop(head, some, d_scores);
+          u.drop(kernels, head, some, d_scores);
           for (index i = 0; i < rows; ++i) {
             T* const d_row = d_scores + i * wide;
             // Where the row sees nothing its probabilities are zero, and so is this.
@@ -7358,6 +7605,33 @@ struct named {
   static constexpr std::string_view name = Name;
 };
 
+namespace detail {
+
+/// Value number K of a pack, which compiles to a fraction of the functions of a std::tuple.
+template <std::size_t K, class T>
+struct numbered {
+  T value{};
+};
+template <class Numbers, class... T>
+struct pack_of;
+template <std::size_t... K, class... T>
+struct pack_of<std::index_sequence<K...>, T...> : numbered<K, T>... {};
+/// One value of each type.
+template <class... T>
+using pack = pack_of<std::index_sequence_for<T...>, T...>;
+/// Value number K of a pack.
+template <std::size_t K, class T>
+constexpr T& member(numbered<K, T>& s) {
+  return s.value;
+}
+/// @copydoc member()
+template <std::size_t K, class T>
+constexpr const T& member(const numbered<K, T>& s) {
+  return s.value;
+}
+
+}  // namespace detail
+
 /// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
 /// ...>. Every intermediate result has a buffer of its own while training. An empty name adds
 /// nothing to the path.
@@ -7376,8 +7650,8 @@ struct chain {
 
   template <class Form>
   struct params {
-    std::tuple<typename First::layer::template params<Form>,
-               typename Rest::layer::template params<Form>...>
+    linnet::detail::pack<typename First::layer::template params<Form>,
+                         typename Rest::layer::template params<Form>...>
         items{};
   };
   template <class F, class... P>
@@ -7387,10 +7661,11 @@ struct chain {
 
   template <class T>
   struct cache {
-    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...>
+    linnet::detail::pack<typename First::layer::template cache<T>,
+                         typename Rest::layer::template cache<T>...>
         items{};
-    std::array<T*, count> between{};   ///< output of each member but the last
-    std::array<T*, count> gradient{};  ///< its gradient, while training
+    T* between[count]{};   ///< output of each member but the last
+    T* gradient[count]{};  ///< its gradient, while training
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
@@ -7427,14 +7702,14 @@ struct chain {
   template <std::size_t K, class F, class... P>
   static constexpr void visit_from(F&& f, const path& at, P&... p) {
     if constexpr (item<K>::name.empty())
-      at_layer<K>::visit(f, at, std::get<K>(p.items)...);
+      at_layer<K>::visit(f, at, linnet::detail::member<K>(p.items)...);
     else
-      at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
+      at_layer<K>::visit(f, at / item<K>::name, linnet::detail::member<K>(p.items)...);
     if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
   }
   template <std::size_t K, class T>
   static constexpr void plan_from(planner& m, const extents& e, cache<T>& c) {
-    std::get<K>(c.items) = at_layer<K>::template plan<T>(m, e);
+    linnet::detail::member<K>(c.items) = at_layer<K>::template plan<T>(m, e);
     if constexpr (K + 1 < count) {
       c.between[K] = m.keep.take<T>(e.rows() * at_layer<K>::out);
       plan_from<K + 1>(m, e, c);
@@ -7449,22 +7724,24 @@ struct chain {
   }
   template <std::size_t K, class T>
   static void copy_from(cache<T>& c, index from, index to, const state_part& part) {
-    linnet::copy_state<at_layer<K>, T>(std::get<K>(c.items), from, to, part);
+    linnet::copy_state<at_layer<K>, T>(linnet::detail::member<K>(c.items), from, to, part);
     if constexpr (K + 1 < count) copy_from<K + 1>(c, from, to, part);
   }
   template <std::size_t K, class S, class T, class P>
   static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
                            cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
-      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx,
-                                          residual);
+      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
+                                          linnet::detail::member<K>(c.items), ctx, residual);
     } else if constexpr (K + 1 == count) {
-      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
+      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
+                                          linnet::detail::member<K>(c.items), ctx);
     } else {
       static_assert(at_layer<K>::out == at_layer<K + 1>::in,
                     "linnet::chain: neighbouring members differ in width");
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
+      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, z,
+                                          linnet::detail::member<K>(c.items), ctx);
       forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
@@ -7473,14 +7750,16 @@ struct chain {
                             view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
                             context<T>& ctx) {
     if constexpr (K + 1 == count) {
-      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dy, dx,
-                                           std::get<K>(c.items), ctx);
+      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
+                                           linnet::detail::member<K>(dp.items), x, dy, dx,
+                                           linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
       ops::fill(ctx.on, dz.size(), T(0), dz.data());
       backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
-      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dz, dx,
-                                           std::get<K>(c.items), ctx);
+      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
+                                           linnet::detail::member<K>(dp.items), x, dz, dx,
+                                           linnet::detail::member<K>(c.items), ctx);
     }
   }
 };
@@ -7540,7 +7819,7 @@ struct residual {
         return;
       }
     Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
     ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
   }
   template <class T, class S>
@@ -7550,7 +7829,7 @@ struct residual {
     const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
         d_normed(c.d_normed, x.rows());
     ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
     ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
     Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
     ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
@@ -7571,7 +7850,7 @@ struct own_parameters {
   static constexpr auto count = static_cast<std::size_t>(N);
   template <class Form>
   struct params {
-    std::array<typename Layer::template params<Form>, count> items{};
+    typename Layer::template params<Form> items[count]{};
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
@@ -7592,14 +7871,15 @@ namespace detail {
 /// ctx.layers run.
 template <class T, index D, std::size_t Count>
 struct layer_loop {
-  std::array<T*, Count> stream{};  ///< [rows, D] output of each layer but the last
-  std::array<T*, 2> gradient{};    ///< of two neighbouring layers
-  int site = 0;                    ///< of layer dropout
+  T* stream[Count]{};  ///< [rows, D] output of each layer but the last
+  T* gradient[2]{};    ///< of two neighbouring layers
+  int site = 0;        ///< of layer dropout
 
   constexpr void plan(planner& m, const extents& e) {
     const index size = e.rows() * D;
     site = m.sites;
-    if (e.training) gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
+    if (e.training)
+      for (T*& g : gradient) g = m.scratch.take<T>(size);
     for (std::size_t l = 0; l + 1 < Count; ++l)
       stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : stream[l - 2];
   }
@@ -7665,7 +7945,7 @@ struct repeat {
 
   template <class T>
   struct cache {
-    std::array<typename Layer::template cache<T>, count> items{};
+    typename Layer::template cache<T> items[count]{};
     linnet::detail::layer_loop<T, in, count> loop{};
   };
   template <class T>
@@ -8621,13 +8901,13 @@ struct dropout_layer : without_parameters {
   template <class T, class S, class P>
   static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>& c, context<T>& ctx) {
     ops::copy(ctx.on, x.size(), x.data(), y.data());
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, y.data());
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, D, y.data());
   }
   template <class T, class S, class P, class G>
   static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx,
                        cache<T>& c, context<T>& ctx) {
     ops::copy(ctx.on, dy.size(), dy.data(), c.scratch);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, c.scratch);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, D, c.scratch);
     ops::add(ctx.on, dx.size(), dx.data(), c.scratch, dx.data());
   }
   static constexpr index flops(const extents&) { return 0; }
@@ -8683,7 +8963,7 @@ struct activated_linear {
     }
     if (c.inner || !Maps.plain()) ops::activation<A>(ctx.on, y.size(), inner, y.data());
     if constexpr (Drops)
-      ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, y.data());
+      ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, Out, y.data());
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
@@ -8693,7 +8973,7 @@ struct activated_linear {
     const T* d_active = dy.data();
     if constexpr (Drops) {
       ops::copy(ctx.on, dy.size(), dy.data(), c.d_active);
-      ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, c.d_active);
+      ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, Out, c.d_active);
       d_active = c.d_active;
     }
     ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
@@ -8772,7 +9052,7 @@ struct gated_layer {
       wide::template forward<T, S>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
     if (c.up || !Maps.plain()) ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
     narrow::template forward<T, S>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
@@ -8784,7 +9064,7 @@ struct gated_layer {
         d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
     narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
     wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
     wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
@@ -9637,7 +9917,7 @@ struct shared_parameters {
   template <class Form>
   struct params {
     /// What a layer has for itself; the places of shared tensors are empty.
-    std::array<typename Layer::template params<Form>, count> items{};
+    typename Layer::template params<Form> items[count]{};
     /// What all layers share; the places of their own tensors are empty.
     typename Layer::template params<Form> shared{};
   };
@@ -9938,8 +10218,7 @@ class tensor_block {
   static constexpr index bytes() {
     arena counter;
     tree_type tree{};
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); },
-             path{}, tree);
+    place_all(counter, tree);
     return counter.peak();
   }
 
@@ -9947,8 +10226,7 @@ class tensor_block {
   tensor_block() : memory_(bytes()) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); },
-             path{}, tree_);
+    place_all(all, tree_);
   }
   /// Whether the allocation succeeded.
   bool valid() const { return memory_.data() != nullptr; }
@@ -9974,6 +10252,11 @@ class tensor_block {
   }
 
  private:
+  static constexpr void place_all(arena& memory, tree_type& tree) {
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(memory, info, leaf); },
+             path{}, tree);
+  }
+
   memory_block memory_;
   tree_type tree_{};
 };
@@ -10345,10 +10628,10 @@ struct t5_stack {
     });
     ctx.bias = c.bias;
     ctx.bias_origin = c.origin;
-    ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
+    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
     norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
+    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
   }
   /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
   template <class T, class S>
@@ -10359,14 +10642,14 @@ struct t5_stack {
     ctx.bias_origin = c.origin;
     ctx.d_bias = c.d_bias;
     ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
+    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
     ops::fill(ctx.on, rows * d, T(0), c.dy);
     norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm,
                                         ctx);
     ops::fill(ctx.on, rows * d, T(0), c.dx);
     blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
                                     c.stack, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
+    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
     ctx.on.threads.each(heads, [&](index head) {
       for (index b = 0; b < ctx.batch; ++b)
         for (index r = 0; r < line; ++r)
@@ -12225,7 +12508,7 @@ struct decoder_model {
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
         if constexpr (embedding_normed) {
           ops::fill(on, rows * d, T(0), w.d_looked_up);
           norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
@@ -12340,7 +12623,7 @@ struct decoder_model {
     if constexpr (embedding_normed)
       norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
                                          w.embedding_norm, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    ops::dropout(ctx.on, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
   }
   /// w.embedded -> w.out
   template <class T, class S>
@@ -15401,7 +15684,6 @@ LINNET_NAMESPACE_END
 
 #include <cerrno>
 #include <cstdio>
-#include <new>
 #include <system_error>
 
 LINNET_NAMESPACE_BEGIN
@@ -16803,7 +17085,7 @@ struct channel_mix {
       shift::forward({p.time_mix_k}, x.data(), c.shifted, ctx);
     wide::template forward<T, S>(p.key, {mixed[0], rows}, {c.hidden, rows}, none, ctx);
     relu_squared(ctx.on, rows * F, c.hidden, c.squared);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.squared);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.squared);
     const view<T, D> value(Gated ? c.value : y.data(), rows);
     narrow::template forward<T, S>(p.value, {c.squared, rows}, value, none, ctx);
     if constexpr (Gated) {
@@ -16831,7 +17113,7 @@ struct channel_mix {
     ops::fill(ctx.on, rows * F, T(0), c.d_hidden);
     narrow::template backward<T, S>(p.value, dp.value, {c.squared, rows}, d_value,
                                     {c.d_hidden, rows}, none, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
     relu_squared_backward(ctx.on, rows * F, c.hidden, c.d_hidden, c.d_hidden);
     ops::fill(ctx.on, size, T(0), d_mixed.data());
     wide::template backward<T, S>(p.key, dp.key, {mixed[0], rows}, {c.d_hidden, rows}, d_mixed,
@@ -19615,7 +19897,7 @@ struct next_thought {
       on.threads.each(b.batch * length, [&](index i) {
         for (index j = 0; j < d; ++j) x[i * d + j] += p.positions[i % length * d + j];
       });
-      ops::dropout(on.threads, dropout, site, b.batch, length, d, x);
+      ops::dropout(on, dropout, site, b.batch, length, d, x);
     };
     embed(b.source_length, b.source, w.source_site, w.source);
     reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
@@ -19660,7 +19942,7 @@ struct next_thought {
           std::copy_n(line + ahead, b.length * d, w.d_target + i * b.length * d);
         });
         const auto embed_backward = [&](index length, const token* tokens, int site, T* dx) {
-          ops::dropout(on.threads, dropout, site, b.batch, length, d, dx);
+          ops::dropout(on, dropout, site, b.batch, length, d, dx);
           ops::embed_backward(on, b.batch * length, d, tokens, dx, dp->embedding);
           ops::position_backward(on, b.batch, length, d, dx, dp->positions);
         };
@@ -20320,7 +20602,7 @@ struct byte_pooled_model {
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
         ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
         each_part(w.distinct, [&](index first, index count) {
           const token* const bytes = gather(on, b, first, count, w);
@@ -20420,7 +20702,7 @@ struct byte_pooled_model {
   static void forward(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
     const index rows = ctx.rows();
     Core::places::angles(w.positions, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    ops::dropout(ctx.on, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
   }
 };
@@ -21488,13 +21770,11 @@ class attention_tile {
   }
   /// Dropout of query i's probabilities (before mix()), or of those that dv is made of and their
   /// slopes (between begin_backward() and end_backward()); `first` numbers its scores.
-  void drop(const dropout_key& key, index sample, int site, index i, index first, bool backward) {
-    if (key.rate <= 0) return;
-    T* const p = backward ? dropped_ + i * wide_ : row(i);
-    dropout_multipliers<T>(key, sample, site, first, count_, [&](index j, T multiplier) {
-      p[j] *= multiplier;
-      if (backward) slopes(i)[j] *= multiplier;
-    });
+  template <class Kernels>
+  void drop(Kernels kernels, const dropout_key& key, index sample, int site, index i, index first,
+            bool backward) {
+    ops::drop(kernels, key, sample, site, first, count_, backward ? dropped_ + i * wide_ : row(i),
+              backward ? slopes(i) : nullptr);
   }
 
  private:
@@ -21641,7 +21921,7 @@ struct longformer : policy {
       });
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         for (index i = 0; i < at.rows; ++i)
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i)
           std::copy_n(tile.out(i), h, c.b.mixed + at.query(i, ctx));
@@ -21660,7 +21940,7 @@ struct longformer : policy {
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
             [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
           if constexpr (A.relative) {
             T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
@@ -22236,7 +22516,7 @@ struct lsh : policy {
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
             [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
           // The sum over all rounds of probability times slope is the output times its slope.
           const index query = at.query(i, ctx), t = at.token(i);
           const T all = K::template dot<T>(h, c.b.mixed + query, c.b.d_mixed + query);
@@ -22305,7 +22585,7 @@ struct lsh : policy {
           c.largest[query] = largest;
           c.sum[query] = shrink * c.sum[query] + exponentials(kernels, tile, at, i, largest);
           K::template scale<T>(h, shrink, c.b.mixed + at.query(i, ctx));
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
         }
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i) {
@@ -23104,7 +23384,7 @@ struct routing : policy {
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
             [&](index i) { return at.share(i, c, ctx); });
         for (index i = 0; i < at.rows; ++i) {
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, c), true);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, c), true);
           T* const slopes = tile.slopes(i);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), slopes, slopes);
           if constexpr (A.relative) {
@@ -23161,7 +23441,7 @@ struct routing : policy {
       ops::fill(ctx.on, ctx.rows() * n, T(0), c.b.mixed);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         for (index i = 0; i < at.rows; ++i)
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, c), false);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, c), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i) {
           const T share = at.share(i, c, ctx);

@@ -25,6 +25,20 @@ BOOST_AUTO_TEST_CASE(result_holds_one) {
   BOOST_TEST(bad.error().message() == "config.json: d_model: expected 384, got 512");
   BOOST_TEST(std::string(ln::result<std::string>("abc")->c_str()) == "abc");
 
+  // Copies and assignments, of values and failures to each other.
+  ln::result<std::string> a("a value too long for the string itself"), b = a, c = bad;
+  BOOST_TEST(*b == *a);
+  BOOST_TEST(c.error().what == "d_model");
+  c = std::move(b);
+  BOOST_TEST(*c == *a);
+  a = bad;
+  BOOST_TEST(!static_cast<bool>(a));
+  BOOST_TEST(a.error().got == "512");
+  a = *&a;
+  BOOST_TEST(a.error().got == "512");
+  static_assert(!std::is_copy_constructible_v<ln::result<std::unique_ptr<int>>>);
+  static_assert(std::is_nothrow_move_constructible_v<ln::result<std::unique_ptr<int>>>);
+
   const ln::result<void> done;
   BOOST_TEST(static_cast<bool>(done));
   const ln::result<void> failed(

@@ -69,7 +69,8 @@ template <class Model, class Paths>
 void check_together(const ln::packed<Model, double>& p, Paths& paths) {
   const auto given = tokens(3, Model::vocabulary, 3);
   std::vector<std::vector<token>> rests;
-  for (const index n : {4, 0, 7, 1, 2, 7, 12}) rests.push_back(tokens(n, Model::vocabulary, 5 + n));
+  for (const index n : {4, 0, 7, 1, 2, 7, 12})
+    rests.push_back(tokens(n, Model::vocabulary, 5 + at(n)));
   std::vector<std::vector<ln::token_score>> first, again;
   for (auto* const scores : {&first, &again}) {
     std::vector<ln::continuation> all;
@@ -268,7 +269,8 @@ template <class Model>
 void check_greedy_texts(index chunk) {
   const auto p = random_packed<Model, double>(7);
   std::vector<std::vector<token>> prompts;
-  for (const index n : {3, 1, 7, 10, 2}) prompts.push_back(tokens(n, Model::vocabulary, 20 + n));
+  for (const index n : {3, 1, 7, 10, 2})
+    prompts.push_back(tokens(n, Model::vocabulary, 20 + at(n)));
   const std::vector<std::span<const token>> all(prompts.begin(), prompts.end());
   const std::size_t ends[] = {4, 100, 1, 100, 2};
   auto session = opened(p, {.batch = 5, .target = 10, .chunk = chunk});

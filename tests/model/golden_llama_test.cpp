@@ -20,8 +20,8 @@ BOOST_AUTO_TEST_CASE(with_interleaved_pairs) {
   const auto& q = w.tree().stack.items[0].items;
   const auto other = half.weights<double>();
   const auto& r = other.tree().stack.items[0].items;
-  BOOST_TEST(!same_bits(std::span(std::get<0>(q).sub.q.weight.data, 24 * 24),
-                        std::span(std::get<0>(r).sub.q.weight.data, 24 * 24)));
+  BOOST_TEST(!same_bits(std::span(ln::detail::member<0>(q).sub.q.weight.data, 24 * 24),
+                        std::span(ln::detail::member<0>(r).sub.q.weight.data, 24 * 24)));
   const auto logits = logits_of(ln::pack(w), c.view(), c.limits());
   BOOST_TEST(c.difference("logits", logits, c.target_length, false) <= 1e-11);
 }

@@ -153,7 +153,7 @@ BOOST_AUTO_TEST_CASE(initial_values_depend_on_seed_and_name) {
   const auto& one = a.tree().decoder_stack.stack.items[1].items;
   const auto& other = skipped.tree().decoder_stack.stack.items[1].items;
   const auto keys = [](const auto& blocks) {
-    return std::span(std::get<1>(blocks).sub.k.weight.data, 6 * 4);
+    return std::span(ln::detail::member<1>(blocks).sub.k.weight.data, 6 * 4);
   };
   BOOST_TEST(same_bits(keys(one), keys(other)));
 }

@@ -11,7 +11,7 @@ std::vector<double> mask(const ln::dropout_key& key, int site, index batch, inde
                          index width, int threads = 1) {
   std::vector<double> x(at(batch * length * width), 1.0);
   on_machine(threads, ln::simd::level::portable, [&](const ln::ops::machine& on) {
-    ln::ops::dropout(on.threads, key, site, batch, length, width, x.data());
+    ln::ops::dropout(on, key, site, batch, length, width, x.data());
   });
   return x;
 }
@@ -20,22 +20,35 @@ std::vector<double> mask(const ln::dropout_key& key, int site, index batch, inde
 BOOST_AUTO_TEST_SUITE(dropout)
 
 // Each value's fate is one word of Philox: key seed ^ step * golden ratio, counter (sample, site),
-// position. Kept values are scaled by 1 / (1 - rate).
-BOOST_AUTO_TEST_CASE(mask_is_the_documented_one) {
+// position. Kept values are scaled by 1 / (1 - rate). At every level, wherever a row begins.
+template <class T>
+void check_mask(ln::simd::level level, index first, index n) {
   const ln::dropout_key key{123, 4, 7, 0.3};
-  constexpr index batch = 3, length = 5, width = 7;
   constexpr int site = 9;
-  const auto x = mask(key, site, batch, length, width);
+  std::vector<T> x(at(n + 1), 2), other(at(n + 1), 3);
+  ln::simd::dispatch(level, [&](auto kernels) {
+    ln::ops::drop(kernels, key, 5, site, first, n, x.data(), other.data());
+    ln::ops::drop(kernels, {1, 2, 3, 0}, 5, site, first, n, x.data());
+  });
   int wrong = 0;
-  for (index b = 0; b < batch; ++b)
-    for (index i = 0; i < length * width; ++i) {
-      const auto words = ln::philox(123 ^ (4 * 0x9E3779B97F4A7C15ull),
-                                    static_cast<std::uint64_t>(7 + b) << 24 ^ site,
-                                    static_cast<std::uint64_t>(i / 4));
-      const double want = words[at(i % 4)] / 4294967296.0 < 0.3 ? 0 : 1 / 0.7;
-      wrong += distance_of(x[at(b * length * width + i)], want) > 1e-15;
-    }
+  for (index i = 0; i < n; ++i) {
+    const auto words = ln::philox(123 ^ (4 * 0x9E3779B97F4A7C15ull), std::uint64_t{12} << 24 ^ site,
+                                  static_cast<std::uint64_t>((first + i) / 4));
+    const T want = words[at((first + i) % 4)] / 4294967296.0 < 0.3 ? T(0) : static_cast<T>(1 / 0.7);
+    wrong += x[at(i)] != 2 * want || other[at(i)] != 3 * want;
+  }
   BOOST_TEST(wrong == 0);
+  BOOST_TEST(x.back() == 2);
+  BOOST_TEST(other.back() == 3);
+}
+
+BOOST_AUTO_TEST_CASE(mask_is_the_documented_one) {
+  for (const ln::simd::level level : ln::simd::levels)
+    for (const index first : {index{0}, index{1}, index{6}, (index{1} << 34) - 5})
+      for (const index n : {0, 1, 3, 15, 16, 17, 31, 100}) {
+        check_mask<float>(ln::simd::resolve(level), first, n);
+        check_mask<double>(ln::simd::resolve(level), first, n);
+      }
 }
 
 // The share of dropped values and the mean of the multipliers, within five standard errors.

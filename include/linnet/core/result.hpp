@@ -3,11 +3,12 @@
 /// Errors as values: what went wrong, where, what was expected and what was found.
 
 #include <cassert>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
-#include <variant>
 
 #include <linnet/core/types.hpp>
 
@@ -57,11 +58,27 @@ inline std::string printable(std::string_view text) {
 template <class T>
 class [[nodiscard]] result {
  public:
-  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
-  result(linnet::error failure) : state_(std::in_place_index<1>, std::move(failure)) {}
+  result(T value) : value_(std::move(value)), succeeded_(true) {}
+  result(linnet::error failure) : failure_(std::move(failure)), succeeded_(false) {}
+  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>)
+      : succeeded_(other.succeeded_) {
+    assume(std::move(other));
+  }
+  result(const result& other) requires std::is_copy_constructible_v<T>
+      : succeeded_(other.succeeded_) {
+    assume(other);
+  }
+  /// Takes the other's value or failure.
+  result& operator=(result other) noexcept(std::is_nothrow_move_constructible_v<T>) {
+    end();
+    succeeded_ = other.succeeded_;
+    assume(std::move(other));
+    return *this;
+  }
+  ~result() { end(); }
 
   /// Whether a value is there.
-  explicit operator bool() const { return state_.index() == 0; }
+  explicit operator bool() const { return succeeded_; }
   /// The value; asserts that there is one.
   T& value() & { return *operator->(); }
   /// @copydoc value()
@@ -76,21 +93,38 @@ class [[nodiscard]] result {
   T operator*() && { return std::move(*operator->()); }
   /// Access to the value's members.
   T* operator->() {
-    T* const held = std::get_if<0>(&state_);
-    assert(held && "linnet::result: value() of a failed result; test it first");
-    return held;
+    assert(succeeded_ && "linnet::result: value() of a failed result; test it first");
+    return &value_;
   }
   /// @copydoc operator->()
   const T* operator->() const { return const_cast<result*>(this)->operator->(); }
   /// The failure; only when there is no value.
   const linnet::error& error() const {
-    const linnet::error* const failure = std::get_if<1>(&state_);
-    assert(failure && "linnet::result: error() of a successful result");
-    return *failure;
+    assert(!succeeded_ && "linnet::result: error() of a successful result");
+    return failure_;
   }
 
  private:
-  std::variant<T, linnet::error> state_;
+  template <class Other>
+  void assume(Other&& other) {
+    if (succeeded_)
+      new (&value_) T(std::forward<Other>(other).value_);
+    else
+      new (&failure_) linnet::error(std::forward<Other>(other).failure_);
+  }
+  void end() {
+    if (succeeded_)
+      value_.~T();
+    else
+      failure_.~error();
+  }
+
+  // A std::variant would be forty functions to compile for each T; this is eight.
+  union {
+    T value_;
+    linnet::error failure_;
+  };
+  bool succeeded_;
 };
 
 /// Success without a value, or an error: the result of functions that only do something.

@@ -296,7 +296,7 @@ struct byte_pooled_model {
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
         ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
         each_part(w.distinct, [&](index first, index count) {
           const token* const bytes = gather(on, b, first, count, w);
@@ -396,7 +396,7 @@ struct byte_pooled_model {
   static void forward(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
     const index rows = ctx.rows();
     Core::places::angles(w.positions, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    ops::dropout(ctx.on, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
   }
 };

@@ -324,7 +324,7 @@ struct decoder_model {
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on.threads, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
         if constexpr (embedding_normed) {
           ops::fill(on, rows * d, T(0), w.d_looked_up);
           norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
@@ -439,7 +439,7 @@ struct decoder_model {
     if constexpr (embedding_normed)
       norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
                                          w.embedding_norm, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    ops::dropout(ctx.on, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
   }
   /// w.embedded -> w.out
   template <class T, class S>

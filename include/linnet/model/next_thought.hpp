@@ -320,7 +320,7 @@ struct next_thought {
       on.threads.each(b.batch * length, [&](index i) {
         for (index j = 0; j < d; ++j) x[i * d + j] += p.positions[i % length * d + j];
       });
-      ops::dropout(on.threads, dropout, site, b.batch, length, d, x);
+      ops::dropout(on, dropout, site, b.batch, length, d, x);
     };
     embed(b.source_length, b.source, w.source_site, w.source);
     reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
@@ -365,7 +365,7 @@ struct next_thought {
           std::copy_n(line + ahead, b.length * d, w.d_target + i * b.length * d);
         });
         const auto embed_backward = [&](index length, const token* tokens, int site, T* dx) {
-          ops::dropout(on.threads, dropout, site, b.batch, length, d, dx);
+          ops::dropout(on, dropout, site, b.batch, length, d, dx);
           ops::embed_backward(on, b.batch * length, d, tokens, dx, dp->embedding);
           ops::position_backward(on, b.batch, length, d, dx, dp->positions);
         };

@@ -118,10 +118,10 @@ struct t5_stack {
     });
     ctx.bias = c.bias;
     ctx.bias_origin = c.origin;
-    ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
+    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
     norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
+    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
   }
   /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
   template <class T, class S>
@@ -132,14 +132,14 @@ struct t5_stack {
     ctx.bias_origin = c.origin;
     ctx.d_bias = c.d_bias;
     ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
+    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
     ops::fill(ctx.on, rows * d, T(0), c.dy);
     norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm,
                                         ctx);
     ops::fill(ctx.on, rows * d, T(0), c.dx);
     blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
                                     c.stack, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
+    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
     ctx.on.threads.each(heads, [&](index head) {
       for (index b = 0; b < ctx.batch; ++b)
         for (index r = 0; r < line; ++r)

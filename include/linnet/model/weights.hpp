@@ -49,8 +49,7 @@ class tensor_block {
   static constexpr index bytes() {
     arena counter;
     tree_type tree{};
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(counter, info, leaf); },
-             path{}, tree);
+    place_all(counter, tree);
     return counter.peak();
   }
 
@@ -58,8 +57,7 @@ class tensor_block {
   tensor_block() : memory_(bytes()) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(all, info, leaf); },
-             path{}, tree_);
+    place_all(all, tree_);
   }
   /// Whether the allocation succeeded.
   bool valid() const { return memory_.data() != nullptr; }
@@ -85,6 +83,11 @@ class tensor_block {
   }
 
  private:
+  static constexpr void place_all(arena& memory, tree_type& tree) {
+    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(memory, info, leaf); },
+             path{}, tree);
+  }
+
   memory_block memory_;
   tree_type tree_{};
 };

@@ -2,8 +2,9 @@
 /// @file
 /// Layers made of layers: a named chain, and the pre-norm residual branch.
 
-#include <array>
+#include <string_view>
 #include <tuple>
+#include <utility>
 
 #include <linnet/nn/layer.hpp>
 #include <linnet/ops/elementwise.hpp>
@@ -29,6 +30,33 @@ struct named {
   static constexpr std::string_view name = Name;
 };
 
+namespace detail {
+
+/// Value number K of a pack, which compiles to a fraction of the functions of a std::tuple.
+template <std::size_t K, class T>
+struct numbered {
+  T value{};
+};
+template <class Numbers, class... T>
+struct pack_of;
+template <std::size_t... K, class... T>
+struct pack_of<std::index_sequence<K...>, T...> : numbered<K, T>... {};
+/// One value of each type.
+template <class... T>
+using pack = pack_of<std::index_sequence_for<T...>, T...>;
+/// Value number K of a pack.
+template <std::size_t K, class T>
+constexpr T& member(numbered<K, T>& s) {
+  return s.value;
+}
+/// @copydoc member()
+template <std::size_t K, class T>
+constexpr const T& member(const numbered<K, T>& s) {
+  return s.value;
+}
+
+}  // namespace detail
+
 /// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
 /// ...>. Every intermediate result has a buffer of its own while training. An empty name adds
 /// nothing to the path.
@@ -47,8 +75,8 @@ struct chain {
 
   template <class Form>
   struct params {
-    std::tuple<typename First::layer::template params<Form>,
-               typename Rest::layer::template params<Form>...>
+    linnet::detail::pack<typename First::layer::template params<Form>,
+                         typename Rest::layer::template params<Form>...>
         items{};
   };
   template <class F, class... P>
@@ -58,10 +86,11 @@ struct chain {
 
   template <class T>
   struct cache {
-    std::tuple<typename First::layer::template cache<T>, typename Rest::layer::template cache<T>...>
+    linnet::detail::pack<typename First::layer::template cache<T>,
+                         typename Rest::layer::template cache<T>...>
         items{};
-    std::array<T*, count> between{};   ///< output of each member but the last
-    std::array<T*, count> gradient{};  ///< its gradient, while training
+    T* between[count]{};   ///< output of each member but the last
+    T* gradient[count]{};  ///< its gradient, while training
   };
   template <class T>
   static constexpr cache<T> plan(planner& m, const extents& e) {
@@ -98,14 +127,14 @@ struct chain {
   template <std::size_t K, class F, class... P>
   static constexpr void visit_from(F&& f, const path& at, P&... p) {
     if constexpr (item<K>::name.empty())
-      at_layer<K>::visit(f, at, std::get<K>(p.items)...);
+      at_layer<K>::visit(f, at, linnet::detail::member<K>(p.items)...);
     else
-      at_layer<K>::visit(f, at / item<K>::name, std::get<K>(p.items)...);
+      at_layer<K>::visit(f, at / item<K>::name, linnet::detail::member<K>(p.items)...);
     if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
   }
   template <std::size_t K, class T>
   static constexpr void plan_from(planner& m, const extents& e, cache<T>& c) {
-    std::get<K>(c.items) = at_layer<K>::template plan<T>(m, e);
+    linnet::detail::member<K>(c.items) = at_layer<K>::template plan<T>(m, e);
     if constexpr (K + 1 < count) {
       c.between[K] = m.keep.take<T>(e.rows() * at_layer<K>::out);
       plan_from<K + 1>(m, e, c);
@@ -120,22 +149,24 @@ struct chain {
   }
   template <std::size_t K, class T>
   static void copy_from(cache<T>& c, index from, index to, const state_part& part) {
-    linnet::copy_state<at_layer<K>, T>(std::get<K>(c.items), from, to, part);
+    linnet::copy_state<at_layer<K>, T>(linnet::detail::member<K>(c.items), from, to, part);
     if constexpr (K + 1 < count) copy_from<K + 1>(c, from, to, part);
   }
   template <std::size_t K, class S, class T, class P>
   static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
                            cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
-      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx,
-                                          residual);
+      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
+                                          linnet::detail::member<K>(c.items), ctx, residual);
     } else if constexpr (K + 1 == count) {
-      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, y, std::get<K>(c.items), ctx);
+      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
+                                          linnet::detail::member<K>(c.items), ctx);
     } else {
       static_assert(at_layer<K>::out == at_layer<K + 1>::in,
                     "linnet::chain: neighbouring members differ in width");
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      at_layer<K>::template forward<T, S>(std::get<K>(p.items), x, z, std::get<K>(c.items), ctx);
+      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, z,
+                                          linnet::detail::member<K>(c.items), ctx);
       forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
@@ -144,14 +175,16 @@ struct chain {
                             view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
                             context<T>& ctx) {
     if constexpr (K + 1 == count) {
-      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dy, dx,
-                                           std::get<K>(c.items), ctx);
+      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
+                                           linnet::detail::member<K>(dp.items), x, dy, dx,
+                                           linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
       ops::fill(ctx.on, dz.size(), T(0), dz.data());
       backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
-      at_layer<K>::template backward<T, S>(std::get<K>(p.items), std::get<K>(dp.items), x, dz, dx,
-                                           std::get<K>(c.items), ctx);
+      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
+                                           linnet::detail::member<K>(dp.items), x, dz, dx,
+                                           linnet::detail::member<K>(c.items), ctx);
     }
   }
 };
@@ -211,7 +244,7 @@ struct residual {
         return;
       }
     Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, in, branch.data());
     ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
   }
   template <class T, class S>
@@ -221,7 +254,7 @@ struct residual {
     const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
         d_normed(c.d_normed, x.rows());
     ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, in, d_branch.data());
     ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
     Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
     ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
@@ -242,7 +275,7 @@ struct own_parameters {
   static constexpr auto count = static_cast<std::size_t>(N);
   template <class Form>
   struct params {
-    std::array<typename Layer::template params<Form>, count> items{};
+    typename Layer::template params<Form> items[count]{};
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
@@ -263,14 +296,15 @@ namespace detail {
 /// ctx.layers run.
 template <class T, index D, std::size_t Count>
 struct layer_loop {
-  std::array<T*, Count> stream{};  ///< [rows, D] output of each layer but the last
-  std::array<T*, 2> gradient{};    ///< of two neighbouring layers
-  int site = 0;                    ///< of layer dropout
+  T* stream[Count]{};  ///< [rows, D] output of each layer but the last
+  T* gradient[2]{};    ///< of two neighbouring layers
+  int site = 0;        ///< of layer dropout
 
   constexpr void plan(planner& m, const extents& e) {
     const index size = e.rows() * D;
     site = m.sites;
-    if (e.training) gradient = {m.scratch.take<T>(size), m.scratch.take<T>(size)};
+    if (e.training)
+      for (T*& g : gradient) g = m.scratch.take<T>(size);
     for (std::size_t l = 0; l + 1 < Count; ++l)
       stream[l] = e.training || l < 2 ? m.keep.take<T>(size) : stream[l - 2];
   }
@@ -336,7 +370,7 @@ struct repeat {
 
   template <class T>
   struct cache {
-    std::array<typename Layer::template cache<T>, count> items{};
+    typename Layer::template cache<T> items[count]{};
     linnet::detail::layer_loop<T, in, count> loop{};
   };
   template <class T>

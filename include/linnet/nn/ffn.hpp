@@ -48,13 +48,13 @@ struct dropout_layer : without_parameters {
   template <class T, class S, class P>
   static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>& c, context<T>& ctx) {
     ops::copy(ctx.on, x.size(), x.data(), y.data());
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, y.data());
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, D, y.data());
   }
   template <class T, class S, class P, class G>
   static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx,
                        cache<T>& c, context<T>& ctx) {
     ops::copy(ctx.on, dy.size(), dy.data(), c.scratch);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, D, c.scratch);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, D, c.scratch);
     ops::add(ctx.on, dx.size(), dx.data(), c.scratch, dx.data());
   }
   static constexpr index flops(const extents&) { return 0; }
@@ -110,7 +110,7 @@ struct activated_linear {
     }
     if (c.inner || !Maps.plain()) ops::activation<A>(ctx.on, y.size(), inner, y.data());
     if constexpr (Drops)
-      ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, y.data());
+      ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, Out, y.data());
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
@@ -120,7 +120,7 @@ struct activated_linear {
     const T* d_active = dy.data();
     if constexpr (Drops) {
       ops::copy(ctx.on, dy.size(), dy.data(), c.d_active);
-      ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, Out, c.d_active);
+      ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, Out, c.d_active);
       d_active = c.d_active;
     }
     ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
@@ -199,7 +199,7 @@ struct gated_layer {
       wide::template forward<T, S>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
     if (c.up || !Maps.plain()) ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
     narrow::template forward<T, S>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
@@ -211,7 +211,7 @@ struct gated_layer {
         d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
     narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
     wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
     wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);

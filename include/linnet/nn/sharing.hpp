@@ -88,7 +88,7 @@ struct shared_parameters {
   template <class Form>
   struct params {
     /// What a layer has for itself; the places of shared tensors are empty.
-    std::array<typename Layer::template params<Form>, count> items{};
+    typename Layer::template params<Form> items[count]{};
     /// What all layers share; the places of their own tensors are empty.
     typename Layer::template params<Form> shared{};
   };

@@ -224,14 +224,13 @@ struct attention_unit {
            (&s == some.part ? (std::min)(position, call.slots - 1) : position);
   }
   /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
-  void drop(index head, const block& some, T* x) const {
-    if (call.dropout.rate <= 0) return;
+  template <class Kernels>
+  void drop(Kernels kernels, index head, const block& some, T* x) const {
     for (index i = 0; i < some.rows; ++i)
       for (const stretch& s : some)
-        dropout_multipliers<T>(
-            call.dropout, b, call.site, (head * call.queries + some.row + i) * call.keys + s.first,
-            s.last - s.first,
-            [&](index j, T multiplier) { x[i * wide + s.column + j] *= multiplier; });
+        ops::drop(kernels, call.dropout, b, call.site,
+                  (head * call.queries + some.row + i) * call.keys + s.first, s.last - s.first,
+                  x + i * wide + s.column);
   }
 };
 
@@ -251,7 +250,7 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
         u.prepare(some, nullptr);
         for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
           const T sum = u.template probabilities<false>(kernels, head, some);
-          u.drop(head, some, u.scores);
+          u.drop(kernels, head, some, u.scores);
           T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
           bool more = false;
           for (const auto& s : some) {
@@ -303,7 +302,7 @@ void attention_backward(const machine& on, const attention_call<T>& call,
           const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
           const T* const d_out = grad.d_out + at;
           std::copy_n(u.scores, rows * wide, dropped);
-          u.drop(head, some, dropped);
+          u.drop(kernels, head, some, dropped);
           // dv += P^T d_out, dP = d_out v^T
           std::fill_n(d_scores, rows * wide, T(0));
           for (const auto& s : some) {
@@ -315,7 +314,7 @@ void attention_backward(const machine& on, const attention_call<T>& call,
                                     {value_columns + s.column, wide, panel_width},
                                     d_scores + s.column, wide, {});
           }
-          u.drop(head, some, d_scores);
+          u.drop(kernels, head, some, d_scores);
           for (index i = 0; i < rows; ++i) {
             T* const d_row = d_scores + i * wide;
             // Where the row sees nothing its probabilities are zero, and so is this.

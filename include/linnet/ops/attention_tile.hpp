@@ -116,13 +116,11 @@ class attention_tile {
   }
   /// Dropout of query i's probabilities (before mix()), or of those that dv is made of and their
   /// slopes (between begin_backward() and end_backward()); `first` numbers its scores.
-  void drop(const dropout_key& key, index sample, int site, index i, index first, bool backward) {
-    if (key.rate <= 0) return;
-    T* const p = backward ? dropped_ + i * wide_ : row(i);
-    dropout_multipliers<T>(key, sample, site, first, count_, [&](index j, T multiplier) {
-      p[j] *= multiplier;
-      if (backward) slopes(i)[j] *= multiplier;
-    });
+  template <class Kernels>
+  void drop(Kernels kernels, const dropout_key& key, index sample, int site, index i, index first,
+            bool backward) {
+    ops::drop(kernels, key, sample, site, first, count_, backward ? dropped_ + i * wide_ : row(i),
+              backward ? slopes(i) : nullptr);
   }
 
  private:

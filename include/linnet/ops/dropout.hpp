@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include <linnet/core/parallel.hpp>
 #include <linnet/core/random.hpp>
+#include <linnet/ops/packed.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -24,34 +24,29 @@ struct dropout_key {
 
 namespace ops {
 
-/// The multiplier, 0 or 1 / (1 - rate), of each of `n` values from position `first` on, of one
-/// sample at one site; calls f(i, multiplier).
-template <class T, class F>
-void dropout_multipliers(const dropout_key& key, index sample, int site, index first, index n,
-                         F&& f) {
-  const auto limit = static_cast<std::uint32_t>(key.rate * 4294967296.0);
-  const T keep = static_cast<T>(1.0 / (1.0 - key.rate));
-  const std::uint64_t stream = key.seed ^ (key.step * 0x9E3779B97F4A7C15ull);
-  const std::uint64_t where =
-      static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site);
-  for (index i = 0; i < n;) {
-    const index at = first + i;
-    const auto words = philox(stream, where, static_cast<std::uint64_t>(at / 4));
-    for (auto lane = static_cast<std::size_t>(at % 4); lane < 4 && i < n; ++lane, ++i)
-      f(i, words[lane] < limit ? T(0) : keep);
-  }
+/// Multiplies `n` values of one sample at one site, those from position `first` on, with 0 or
+/// 1 / (1 - rate); the same values of `other`, too, unless it is null.
+template <class Kernels, class T>
+void drop(Kernels, const dropout_key& key, index sample, int site, index first, index n, T* x,
+          T* other = nullptr) {
+  if (key.rate <= 0) return;
+  Kernels::template drop<T>(
+      key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
+      static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site),
+      static_cast<std::uint32_t>(key.rate * 4294967296.0), static_cast<T>(1.0 / (1.0 - key.rate)),
+      first, n, x, other);
 }
 
 /// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or
 /// double.
 template <class T>
-void dropout(const team& threads, const dropout_key& key, int site, index batch, index length,
+void dropout(const machine& on, const dropout_key& key, int site, index batch, index length,
              index width, T* x) {
   if (key.rate <= 0) return;
-  threads.each(batch * length, [&](index row) {
-    T* const values = x + row * width;
-    dropout_multipliers<T>(key, row / length, site, row % length * width, width,
-                           [&](index i, T multiplier) { values[i] *= multiplier; });
+  on.threads.each(batch * length, [&](index row) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      drop(kernels, key, row / length, site, row % length * width, width, x + row * width);
+    });
   });
 }
 

@@ -67,6 +67,8 @@
   LINNET_EXTERN void detail::L::layer_norm<T>(index, T, const T*, const T*, const T*, T*, T*);    \
   LINNET_EXTERN void detail::L::layer_norm_backward<T>(index, const T*, const T*, const T*,       \
                                                        const T*, T*);                             \
+  LINNET_EXTERN void detail::L::drop<T>(std::uint64_t, std::uint64_t, word, T, index, index, T*,  \
+                                        T*);                                                      \
   LINNET_EXTERN void detail::L::adamw<T>(index, T, T, T, T, T, T, const T*, T*, T*, T*);          \
   LINNET_ACTIVATION(L, relu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu, T)                                                                   \

@@ -49,6 +49,9 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
+#if defined(__SSE2__)
+#define LINNET_LOW_PRODUCTS(a, b) _mm_mul_epu32((__m128i)(a), (__m128i)(b))
+#endif
 #define LINNET_TARGET
 #define LINNET_WIDTH 16
 #if defined(__aarch64__)
@@ -64,10 +67,13 @@ struct portable {
 
 #include <linnet/simd/codes.inl>
 #include <linnet/simd/rows.inl>
+
+#include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
+#undef LINNET_LOW_PRODUCTS
 
 #if defined(__x86_64__)
 // Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
@@ -87,6 +93,7 @@ struct portable {
 #define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
 #define LINNET_BYTES(p) \
   (vec_int<float>)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_LOW_PRODUCTS(a, b) _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -98,6 +105,8 @@ struct avx2 {
 
 #include <linnet/simd/codes.inl>
 #include <linnet/simd/rows.inl>
+
+#include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
@@ -110,6 +119,7 @@ struct avx2 {
 #undef LINNET_LOOK_UP
 #undef LINNET_DOT_PAIRS
 #undef LINNET_BYTES
+#undef LINNET_LOW_PRODUCTS
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) (vec<T>)_mm512_maskz_loadu_ps(LINNET_FIRST(n), p)
@@ -123,6 +133,8 @@ struct avx2 {
 #define LINNET_BYTES(p)                                                  \
   (vec_int<float>)_mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
                                              _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
+#define LINNET_LOW_PRODUCTS(a, b) \
+  _mm512_maskz_mul_epu32(static_cast<__mmask8>(-1), (__m512i)(a), (__m512i)(b))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -134,6 +146,8 @@ struct avx512 {
 
 #include <linnet/simd/codes.inl>
 #include <linnet/simd/rows.inl>
+
+#include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
 #undef LINNET_DOT_PAIRS
@@ -160,6 +174,7 @@ struct avx512dot : avx512 {
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
 #undef LINNET_BYTES
+#undef LINNET_LOW_PRODUCTS
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #endif

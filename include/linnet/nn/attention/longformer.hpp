@@ -131,7 +131,7 @@ struct longformer : policy {
       });
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         for (index i = 0; i < at.rows; ++i)
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i)
           std::copy_n(tile.out(i), h, c.b.mixed + at.query(i, ctx));
@@ -150,7 +150,7 @@ struct longformer : policy {
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
             [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
           if constexpr (A.relative) {
             T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +

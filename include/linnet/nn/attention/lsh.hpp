@@ -150,7 +150,7 @@ struct lsh : policy {
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
             [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
           // The sum over all rounds of probability times slope is the output times its slope.
           const index query = at.query(i, ctx), t = at.token(i);
           const T all = K::template dot<T>(h, c.b.mixed + query, c.b.d_mixed + query);
@@ -219,7 +219,7 @@ struct lsh : policy {
           c.largest[query] = largest;
           c.sum[query] = shrink * c.sum[query] + exponentials(kernels, tile, at, i, largest);
           K::template scale<T>(h, shrink, c.b.mixed + at.query(i, ctx));
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
         }
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i) {

@@ -157,7 +157,7 @@ struct routing : policy {
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
             [&](index i) { return at.share(i, c, ctx); });
         for (index i = 0; i < at.rows; ++i) {
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, c), true);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, c), true);
           T* const slopes = tile.slopes(i);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), slopes, slopes);
           if constexpr (A.relative) {
@@ -214,7 +214,7 @@ struct routing : policy {
       ops::fill(ctx.on, ctx.rows() * n, T(0), c.b.mixed);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         for (index i = 0; i < at.rows; ++i)
-          tile.drop(ctx.dropout, at.b, c.site, i, at.first_score(i, c), false);
+          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, c), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i) {
           const T share = at.share(i, c, ctx);

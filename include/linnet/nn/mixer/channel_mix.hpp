@@ -117,7 +117,7 @@ struct channel_mix {
       shift::forward({p.time_mix_k}, x.data(), c.shifted, ctx);
     wide::template forward<T, S>(p.key, {mixed[0], rows}, {c.hidden, rows}, none, ctx);
     relu_squared(ctx.on, rows * F, c.hidden, c.squared);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.squared);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.squared);
     const view<T, D> value(Gated ? c.value : y.data(), rows);
     narrow::template forward<T, S>(p.value, {c.squared, rows}, value, none, ctx);
     if constexpr (Gated) {
@@ -145,7 +145,7 @@ struct channel_mix {
     ops::fill(ctx.on, rows * F, T(0), c.d_hidden);
     narrow::template backward<T, S>(p.value, dp.value, {c.squared, rows}, d_value,
                                     {c.d_hidden, rows}, none, ctx);
-    ops::dropout(ctx.on.threads, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
+    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
     relu_squared_backward(ctx.on, rows * F, c.hidden, c.d_hidden, c.d_hidden);
     ops::fill(ctx.on, size, T(0), d_mixed.data());
     wide::template backward<T, S>(p.key, dp.key, {mixed[0], rows}, {c.d_hidden, rows}, d_mixed,
