@@ -7931,6 +7931,7 @@ struct layer_loop {
 template <class Layer, index N, index First = 0, index All = First + N,
           class Held = own_parameters<Layer, N, First, All>>
 struct repeat {
+  static_assert(N > 0, "linnet::repeat: at least one layer");
   static_assert(Layer::in == Layer::out,
                 "linnet::repeat: the layer must keep the width of the stream");
   static constexpr index in = Layer::in, out = Layer::out;
