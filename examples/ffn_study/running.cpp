@@ -100,24 +100,31 @@ double examine(learner& m, const workshop& w) {
 class tutor {
  public:
   tutor() = default;
-  tutor(const job& j, const workshop& w, const ln::limits& l) {
+  tutor(const job& j, const workshop& w, const ln::limits& l)
+      : lectures_(&w.heard), course_(fmt::format("{} {}", j.needs, j.seed)) {
     if (j.needs.empty()) return;
     model_ = make_learner(model_of(j.needs));
     model_->load(w.runs + "/" + j.needs + ".safetensors");
     model_->begin({.limits = l, .rate = {}});
-    logits_.resize(static_cast<std::size_t>(l.batch * l.target * byte_vocabulary));
     lesson_ = taught({.alpha = j.alpha, .temperature = j.temperature}, byte_vocabulary);
-    lesson_.listen(logits_);
   }
-  tutor(const tutor&) = delete;
-  taught& prepare(const ln::t5_batch& b) {
-    if (model_) model_->nats(b, logits_);
+  taught& prepare(const ln::t5_batch& b, ln::index step) {
+    if (!model_) return lesson_;
+    said_ = lectures_->hear(course_, step, [&] {
+      std::vector<float> logits(
+          static_cast<std::size_t>(b.batch * b.target_length * byte_vocabulary));
+      model_->nats(b, logits);
+      return std::make_shared<const std::vector<float>>(std::move(logits));
+    });
+    lesson_.listen(*said_);
     return lesson_;
   }
 
  private:
   std::unique_ptr<learner> model_;
-  std::vector<float> logits_;
+  lectures* lectures_ = nullptr;
+  std::string course_;  ///< the teacher and the order of the batches
+  lectures::logits said_;
   taught lesson_;
 };
 
@@ -130,7 +137,7 @@ bool take_steps(const job& j, const workshop& w, learner& m, support::run_record
       w.runs + "/" + j.name, m, r, w.deadline,
       [&](ln::index step) {
         const ln::t5_batch b = examples(static_cast<std::uint64_t>(step * w.size.batch));
-        return m.step(b, teacher.prepare(b));
+        return m.step(b, teacher.prepare(b, step));
       },
       look);
 }

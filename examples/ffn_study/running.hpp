@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "jobs.hpp"
+#include "lectures.hpp"
 #include "pieces.hpp"
 #include "support/results.hpp"
 #include "support/texts.hpp"
@@ -20,6 +21,7 @@ struct workshop {
   std::map<std::string, task> tasks;  ///< by name
   std::string runs;                   ///< folder of results, weights, checkpoints and logs
   double deadline;                    ///< support::now() after which jobs are put off
+  lectures& heard;                    ///< by jobs that run at the same time
 };
 
 /// What a job found; nothing if it was put off, which leaves a checkpoint. A training takes at

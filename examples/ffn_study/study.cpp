@@ -40,7 +40,9 @@ void run_study(options o) {
   support::prepare_folder(o);
 
   if (!o.data.empty()) {
-    workshop w{o.size, support::read_texts(o.data), {}, o.runs(), support::now() + 60 * o.minutes};
+    lectures heard;
+    workshop w{o.size,   support::read_texts(o.data),     {},
+               o.runs(), support::now() + 60 * o.minutes, heard};
     for (const std::string_view name : task_names) {
       if (o.size.tuning_steps == 0) break;
       if (const std::string folder = folder_of(o.data, name); std::filesystem::exists(folder))

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 
 namespace support {
 
@@ -26,6 +27,12 @@ std::size_t terminal_columns() {
 }
 
 }  // namespace
+
+double processor_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
 
 progress::progress() : terminal_(isatty(STDERR_FILENO) == 1) {}
 

@@ -13,6 +13,9 @@ inline double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+/// Processor time of this thread.
+double processor_seconds();
+
 /// One row per model that is being trained.
 struct progress_row {
   std::string name;

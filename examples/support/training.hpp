@@ -37,7 +37,7 @@ inline constexpr ln::index curve_points = 20;
 /// What a checkpoint keeps besides the trainer.
 struct run_record {
   ln::index steps = 0, batch = 0, length = 0;  ///< the settings, which must be the same
-  double seconds = 0;                          ///< of training
+  double seconds = 0;                          ///< of processor time, of training
   ln::index points = 0;
   std::array<std::array<double, 2>, curve_points + 1> held_out{};  ///< step, bits per byte
 
@@ -84,10 +84,10 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
     const ln::index step = model.steps();
     look(step, r);
     if (step == r.steps) return true;
-    const double start = now();
+    const double start = processor_seconds();
     const double nats = take_step(step);
+    r.seconds += processor_seconds() - start;
     const double end = now();
-    r.seconds += end - start;
     if (!ln::is_finite(nats) || model.steps() == step)
       throw failure(base + ": the loss is not finite");
     if (step % std::max<ln::index>(1, r.steps / log_lines) == 0)

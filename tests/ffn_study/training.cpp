@@ -139,10 +139,11 @@ BOOST_AUTO_TEST_CASE(interrupted_jobs_go_on_with_the_same_bits) {
 
 BOOST_AUTO_TEST_CASE(teachers_and_tasks) {
   const test::scratch_folder folder;
-  const std::string data = folder.path("data"), out = folder.path("out");
+  const std::string data = folder.path("data"), out = folder.path("out"),
+                    together = folder.path("together");
   test::write_text(data);
   write_tasks(data);
-  const test::report found = study(data, out, "2", {"4.6", "4.5"});
+  const test::report found = study(data, out, "1", {"4.6", "4.5"});
   const auto bits = [&](const std::string& job) {
     return run_of(out, job)["figures"]["bits"].get<double>();
   };
@@ -154,6 +155,14 @@ BOOST_AUTO_TEST_CASE(teachers_and_tasks) {
   const auto start = [&](const char* job) { return run_of(out, job)["held_out"][0]; };
   BOOST_CHECK_EQUAL(start("mini.s1"), start("mini.from-base.a0.9.t4.s1"));
   BOOST_CHECK_NE(start("mini.s1"), start("tiny.s1"));
+
+  // Those that listen to a teacher at the same time learn what they learn alone.
+  study(data, together, "8", {"4.6"});
+  for (const char* const taught : {"mini.from-small.a0.1.t3", "mini.from-base.a0.1.t3",
+                                   "mini.from-base.a0.9.t4", "tiny.from-base.a0.9.t4"}) {
+    const std::string job = std::string(taught) + ".s1";
+    BOOST_CHECK_EQUAL(run_of(together, job), run_of(out, job));
+  }
 
   // Five sentences, two matched pairs, one mismatched.
   for (const auto& [column, step] : {std::pair{"SST-2", 20}, {"MNLI-m", 50}, {"MNLI-mm", 100}}) {
