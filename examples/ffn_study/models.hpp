@@ -20,6 +20,7 @@ inline constexpr bool true_shapes = true;
 #else
 inline constexpr bool true_shapes = false;
 #endif
+inline constexpr std::string_view sizes_trained = true_shapes ? "full-size" : "scaled-down";
 
 /// The feed-forwards of the report's Figure 3.1.
 enum class ffn_kind { standard, skip, one, one_relu, two, three };

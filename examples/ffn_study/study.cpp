@@ -17,11 +17,12 @@ namespace {
 support::document report_of(const options& o, const support::results& known) {
   support::document d{
       .title = "T5's feed-forwards: published, derived, measured",
-      .lead =
+      .lead = fmt::format(
           "The tables of \"Exploring the Limits of Small Language Models\" (UC Berkeley, "
           "EECS-2023-141). Published: as printed there. Derived: computed from model types "
-          "or by a stated formula. Measured: run by this program on this machine, with "
-          "scaled-down byte-level models, so that only differences compare.",
+          "or by a stated formula. Measured: run by this program on this machine, with {} "
+          "byte-level models, so that only differences compare.",
+          sizes_trained),
       .notes = {},
       .tables = {}};
   for (const std::string& id : o.tables) d.tables.push_back(make_table(id, o.size, known));

@@ -147,7 +147,7 @@ constexpr shown_figure qualities[] = {{"", "bits", "bits/byte", false, 3},
 
 /// One row per series, statistics over its seeds; only of figures that some run has.
 block quality(const std::vector<series>& rows, const scale& s, const results& known) {
-  block b{.title = "Quality of scaled-down models, trained by this program"};
+  block b{.title = fmt::format("Quality of {} models, trained by this program", sizes_trained)};
   const auto values = [&](const series& one, std::string_view task, const char* figure) {
     std::vector<double> found;
     for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(s.seeds); ++seed)
