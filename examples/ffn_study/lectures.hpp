@@ -1,7 +1,6 @@
 #pragma once
 // What teachers said: for jobs that learn side by side from the same teacher and batches.
 
-#include <cstdint>
 #include <deque>
 #include <functional>
 #include <future>
