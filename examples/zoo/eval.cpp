@@ -109,11 +109,11 @@ class judge {
   judge(const judged& j, std::unique_ptr<running> model)
       : judged_(&j), model_(std::move(model)), paths_(*model_) {}
 
-  /// Items that are computed together.
-  std::vector<record> operator()(const eval_test& test, std::span<const std::size_t> numbers) {
-    if (test.kind == test_kind::number) return solve(test, numbers);
+  /// `count` items from `first` on, which are computed together.
+  std::vector<record> operator()(const eval_test& test, std::size_t first, std::size_t count) {
+    if (test.kind == test_kind::number) return solve(test, first, count);
     std::vector<record> made;
-    for (const std::size_t i : numbers) made.push_back(score(test, i));
+    for (std::size_t i = first; i < first + count; ++i) made.push_back(score(test, i));
     return made;
   }
 
@@ -129,7 +129,7 @@ class judge {
   }
 
   /// Lets the model write solutions, each up to where it begins a new text or a new question.
-  std::vector<record> solve(const eval_test& test, std::span<const std::size_t> numbers) {
+  std::vector<record> solve(const eval_test& test, std::size_t first, std::size_t count) {
     struct solution {
       std::vector<ln::token> prompt;
       std::string text;
@@ -138,12 +138,12 @@ class judge {
     };
     const ln::index most = std::min(longest_answer, model_->capacity() / 2),
                     room = std::max(model_->capacity() - most, ln::index{1});
-    std::vector<solution> all(numbers.size());
+    std::vector<solution> all(count);
     std::vector<std::span<const ln::token>> prompts;
-    for (std::size_t k = 0; k < all.size(); ++k) {
+    for (std::size_t k = 0; k < count; ++k) {
       auto& [prompt, text, previous, written] = all[k];
       const std::vector<ln::token> asked =
-          judged_->encode("Question: " + test.items[numbers[k]].context + "\nAnswer:");
+          judged_->encode("Question: " + test.items[first + k].context + "\nAnswer:");
       prompt = {judged_->opening};
       prompt.insert(prompt.end(), asked.end() - std::min(std::ssize(asked), room - 1), asked.end());
       previous = prompt.back();
@@ -160,9 +160,9 @@ class judge {
                            });
     if (!done) throw failure(test.name + ": a question has tokens that the model refuses");
     std::vector<record> made;
-    for (std::size_t k = 0; k < all.size(); ++k) {
+    for (std::size_t k = 0; k < count; ++k) {
       const std::string text = all[k].text.substr(0, all[k].text.find("\nQuestion:"));
-      const std::string& right = test.items[numbers[k]].options[0];
+      const std::string& right = test.items[first + k].options[0];
       made.push_back({ln::stated_number(text) == right ? 1.0 : 0.0,
                       ln::last_number(text) == right ? 1.0 : 0.0, all[k].written});
     }
@@ -315,9 +315,7 @@ void run(judged& j, const std::vector<eval_test>& tests, const work_list& work, 
                                                             ? work.units[unit + 1]
                                                             : work.items.size();
         const eval_test& test = tests[work.items[from].test];
-        std::vector<std::size_t> numbers;
-        for (std::size_t i = from; i < to; ++i) numbers.push_back(work.items[i].number);
-        std::vector<record> made = by(test, numbers);
+        std::vector<record> made = by(test, work.items[from].number, to - from);
         const std::lock_guard lock(mutex);
         if (problem) return;
         for (std::size_t i = from; i < to; ++i) {

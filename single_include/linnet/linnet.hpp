@@ -541,158 +541,7 @@ LINNET_NAMESPACE_END
 /// variants (zoo A1 to A8, B1).
 
 /// @file
-/// Turns a list of policies in any order into one choice per slot, with worded refusals.
-
-/// @file
-/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
-
-/// @file
-/// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
-/// or multi-query, with rotary or relative positions and a key-value cache.
-
-/// @file
-/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
-/// read whole sequences their buffers and rotary positions.
-
-/// @file
-/// What every kind of attention is built from: its numbers, and what it says of itself.
-
-/// @file
-/// Shapes: the numbers of a model, as aggregates that serve as template values.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
-struct t5_shape {
-  index d_model = 0;         ///< width of the residual stream
-  index d_ff = 0;            ///< hidden width of the feed-forward
-  index d_kv = 0;            ///< width of one attention head
-  index heads = 0;           ///< attention heads
-  index encoder_layers = 0;  ///< encoder blocks
-  index decoder_layers = 0;  ///< decoder blocks
-  index vocabulary = 0;      ///< rows of the embedding
-  index buckets = 32;        ///< relative position buckets
-  index max_distance = 128;  ///< distance from which all positions share the last bucket
-  double eps = 1e-6;         ///< added under the root of the norm
-
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
-           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
-           max_distance > buckets / 2 && eps > 0;
-  }
-};
-
-/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
-struct decoder_shape {
-  index d_model = 0;          ///< width of the residual stream
-  index d_ff = 0;             ///< hidden width of the feed-forward
-  index heads = 0;            ///< query heads
-  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
-  index layers = 0;           ///< blocks
-  index vocabulary = 0;       ///< rows of the embedding
-  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
-  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
-  double eps = 1e-5;          ///< added under the root of the norm
-  double rope_theta = 10000;  ///< base of the rotary frequencies
-
-  /// Width of one head.
-  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
-           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
-           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
-  }
-};
-
-/// How the linear maps of a layer are made: of one matrix each, of two factors, or of one matrix
-/// and a low-rank delta. See linear_map.
-struct map_kind {
-  index rank = 0;      ///< width between the two factors; 0 for a plain matrix
-  bool delta = false;  ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
-  index alpha = 0;     ///< of a delta
-
-  /// Whether a map is one matrix.
-  constexpr bool plain() const { return rank == 0; }
-};
-
-/// Values of a byte slot: the bytes 0 to 255, what fills the slots behind a token's bytes, and the
-/// end of a text, which is a token of its own (zoo C3).
-inline constexpr token byte_pad = 256, byte_end = 257;
-inline constexpr index byte_values = 258;  ///< how many there are
-
-/// What a model of bytes makes of padding, and how its blocks are wired (zoo C3).
-enum class byte_rules {
-  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
-              ///< mark in the loss and the others have none; feed-forwards that keep the width have
-              ///< a residual, and the head adds its positions once
-  repository  ///< as the published code computes: padding is a byte like others, is averaged and
-              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
-};
-
-/// Numbers of the two ends of a byte_pooled model: the embedder that makes one vector of a token's
-/// bytes, and the head that predicts the bytes of the next token.
-struct byte_pooling {
-  index slots = 12;   ///< bytes of a token that are kept; shorter ones are padded
-  index width = 128;  ///< of a byte's vector: in front of the embedder's blocks and in the head
-  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
-                                       ///< the last block goes to d_model
-  index head_blocks = 7;               ///< blocks of the head, all `width` wide
-  index heads = 8;                     ///< of every block's attention
-  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
-  byte_rules rules = byte_rules::corrected;
-
-  /// Blocks of the embedder.
-  constexpr index blocks() const {
-    index n = 1;
-    while (n <= 7 && between[n - 1] > 0) ++n;
-    return n;
-  }
-  /// Width of what the embedder's block `k` reads.
-  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    for (index k = 0; k < blocks(); ++k)
-      if (heads <= 0 || width_before(k) % heads != 0) return false;
-    for (index k = blocks() - 1; k < 7; ++k)
-      if (between[k] != 0) return false;
-    return slots > 0 && width > 0 && head_blocks > 0 && expansion > 0;
-  }
-  /// The same numbers under other rules.
-  constexpr byte_pooling under(byte_rules other) const {
-    byte_pooling same = *this;
-    same.rules = other;
-    return same;
-  }
-  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
-  static constexpr byte_pooling repository() { return {}; }
-  /// The paper: bytes of width 64 and two blocks; what it leaves open is taken from the code.
-  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
-};
-
-/// A real number usable as a template value (clang 14 does not take a plain double).
-struct real {
-  double value;
-  /// From a plain number.
-  constexpr real(double x) : value(x) {}
-};
-
-/// A positive factor usable as a template value, such as `expansion{1.5}`; kept to 1/1000.
-struct expansion {
-  index thousandths;
-  /// From a plain number.
-  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
-  /// `width` times the factor, rounded to the nearest whole number.
-  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
-
-/// @file
-/// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
+/// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
 
 /// @file
 /// The contract of a layer.
@@ -6611,6 +6460,242 @@ constexpr index count_parameters() {
 }
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The families of models, for code that treats them differently.
+enum class model_family {
+  t5,           ///< encoder-decoder
+  decoder,      ///< decoder only
+  byte_pooled,  ///< decoder only, between bytes that are pooled to tokens
+  next_thought  ///< an encoder to one vector, and a decoder behind it
+};
+
+/// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
+/// once and never grows.
+struct limits {
+  index batch = 1;   ///< sequences at a time
+  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
+  index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
+  index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
+                     ///< parts; 0 for `target`. Smaller chunks need less memory
+  index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
+                     ///< share as they need them; 0 gives each sequence its whole `target`
+  int threads = 1;   ///< threads that share the work of one call
+  index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
+                            ///< inference call; 0 always takes all threads
+  simd::level level =
+      simd::level::automatic;  ///< pin it for results that are equal across machines
+  executor run_on{};           ///< your own threads instead of OpenMP's
+  index logits = 1;            ///< tokens per sequence whose logits session::feed_all returns; for
+                               ///< speculative decoding one more than are drafted
+};
+
+/// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
+template <class F>
+void run(const limits& l, void* converted, F&& f) {
+  parallel(l.threads, l.run_on, [&](const team& threads) {
+    f(ops::machine{threads, simd::resolve(l.level), converted});
+  });
+}
+/// The same with only as many threads as `flops` floating-point operations are worth.
+template <class F>
+void run(const limits& l, void* converted, index flops, F&& f) {
+  limits fitting = l;
+  if (l.grain > 0)
+    fitting.threads = static_cast<int>((std::clamp)(flops / l.grain, index{1}, index{l.threads}));
+  run(fitting, converted, f);
+}
+
+/// What buffers are planned for.
+enum class purpose {
+  training,  ///< loss and gradients
+  scoring,   ///< loss alone
+  decoding   ///< token by token, with a key-value cache
+};
+
+namespace detail {
+/// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
+inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
+  if (tokens == nullptr) return false;
+  for (index i = 0; i < n; ++i)
+    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored))
+      return false;
+  return true;
+}
+
+/// Layer extents of one stack.
+constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
+  extents e;
+  e.batch = l.batch;
+  e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
+  e.memory = memory;
+  e.capacity = use == purpose::decoding ? length : 0;
+  e.blocks = use == purpose::decoding ? l.blocks : 0;
+  e.threads = l.threads;
+  e.training = use == purpose::training;
+  return e;
+}
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// One of T5's two stacks: blocks behind relative-position biases (zoo A2 to A4).
+
+/// @file
+/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+
+/// @file
+/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
+
+/// @file
+/// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
+/// or multi-query, with rotary or relative positions and a key-value cache.
+
+/// @file
+/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
+/// read whole sequences their buffers and rotary positions.
+
+/// @file
+/// What every kind of attention is built from: its numbers, and what it says of itself.
+
+/// @file
+/// Shapes: the numbers of a model, as aggregates that serve as template values.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
+struct t5_shape {
+  index d_model = 0;         ///< width of the residual stream
+  index d_ff = 0;            ///< hidden width of the feed-forward
+  index d_kv = 0;            ///< width of one attention head
+  index heads = 0;           ///< attention heads
+  index encoder_layers = 0;  ///< encoder blocks
+  index decoder_layers = 0;  ///< decoder blocks
+  index vocabulary = 0;      ///< rows of the embedding
+  index buckets = 32;        ///< relative position buckets
+  index max_distance = 128;  ///< distance from which all positions share the last bucket
+  double eps = 1e-6;         ///< added under the root of the norm
+
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
+           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
+           max_distance > buckets / 2 && eps > 0;
+  }
+};
+
+/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
+struct decoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< query heads
+  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-5;          ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
+           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  }
+};
+
+/// How the linear maps of a layer are made: of one matrix each, of two factors, or of one matrix
+/// and a low-rank delta. See linear_map.
+struct map_kind {
+  index rank = 0;      ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;  ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;     ///< of a delta
+
+  /// Whether a map is one matrix.
+  constexpr bool plain() const { return rank == 0; }
+};
+
+/// Values of a byte slot: the bytes 0 to 255, what fills the slots behind a token's bytes, and the
+/// end of a text, which is a token of its own (zoo C3).
+inline constexpr token byte_pad = 256, byte_end = 257;
+inline constexpr index byte_values = 258;  ///< how many there are
+
+/// What a model of bytes makes of padding, and how its blocks are wired (zoo C3).
+enum class byte_rules {
+  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
+              ///< mark in the loss and the others have none; feed-forwards that keep the width have
+              ///< a residual, and the head adds its positions once
+  repository  ///< as the published code computes: padding is a byte like others, is averaged and
+              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
+};
+
+/// Numbers of the two ends of a byte_pooled model: the embedder that makes one vector of a token's
+/// bytes, and the head that predicts the bytes of the next token.
+struct byte_pooling {
+  index slots = 12;   ///< bytes of a token that are kept; shorter ones are padded
+  index width = 128;  ///< of a byte's vector: in front of the embedder's blocks and in the head
+  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
+                                       ///< the last block goes to d_model
+  index head_blocks = 7;               ///< blocks of the head, all `width` wide
+  index heads = 8;                     ///< of every block's attention
+  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
+  byte_rules rules = byte_rules::corrected;
+
+  /// Blocks of the embedder.
+  constexpr index blocks() const {
+    index n = 1;
+    while (n <= 7 && between[n - 1] > 0) ++n;
+    return n;
+  }
+  /// Width of what the embedder's block `k` reads.
+  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    for (index k = 0; k < blocks(); ++k)
+      if (heads <= 0 || width_before(k) % heads != 0) return false;
+    for (index k = blocks() - 1; k < 7; ++k)
+      if (between[k] != 0) return false;
+    return slots > 0 && width > 0 && head_blocks > 0 && expansion > 0;
+  }
+  /// The same numbers under other rules.
+  constexpr byte_pooling under(byte_rules other) const {
+    byte_pooling same = *this;
+    same.rules = other;
+    return same;
+  }
+  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
+  static constexpr byte_pooling repository() { return {}; }
+  /// The paper: bytes of width 64 and two blocks; what it leaves open is taken from the code.
+  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
+};
+
+/// A real number usable as a template value (clang 14 does not take a plain double).
+struct real {
+  double value;
+  /// From a plain number.
+  constexpr real(double x) : value(x) {}
+};
+
+/// A positive factor usable as a template value, such as `expansion{1.5}`; kept to 1/1000.
+struct expansion {
+  index thousandths;
+  /// From a plain number.
+  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
+  /// `width` times the factor, rounded to the nearest whole number.
+  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
+
+/// @file
+/// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
+
 /// @file
 /// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
 /// queries by all keys is ever held. Keys and values are read as they are stored.
@@ -10097,85 +10182,149 @@ struct stack_of<First, Rest, 1, true, share::none> {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
-/// @file
-/// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
 
 LINNET_NAMESPACE_BEGIN
 
-/// The families of models, for code that treats them differently.
-enum class model_family {
-  t5,           ///< encoder-decoder
-  decoder,      ///< decoder only
-  byte_pooled,  ///< decoder only, between bytes that are pooled to tokens
-  next_thought  ///< an encoder to one vector, and a decoder behind it
+/// One stack of a T5 model: relative-position bias, blocks, final norm.
+template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm,
+          class Cache>
+struct t5_stack {
+  static constexpr index d = Shape.d_model, heads = Shape.heads;
+  static constexpr index in = d, out = d;
+  static constexpr real eps{Shape.eps};
+  static_assert(
+      IsDecoder ? Attention::causal && Attention::continues : Attention::bidirectional,
+      "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
+      "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
+      "in encoder<> or decoder_stack<>");
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = heads,
+                                        .kv_heads = heads,
+                                        .d_kv = Shape.d_kv,
+                                        .causal = IsDecoder,
+                                        .scaled = false,
+                                        .relative = true,
+                                        .cache = Cache::code};
+  static constexpr attention_shape across{.d_model = d,
+                                          .heads = heads,
+                                          .kv_heads = heads,
+                                          .d_kv = Shape.d_kv,
+                                          .cross = true,
+                                          .scaled = false,
+                                          .cache = Cache::code};
+  using norm_layer = typename Norm::template layer<d, eps>;
+  using self_attention =
+      named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
+  using cross_attention = named<"cross", residual<norm_layer, attention::full::layer<across>>>;
+  template <class... Branches>
+  using block_with =
+      typename detail::block_of<Norm, Ffn, Branches...>::template make<d, Shape.d_ff, false,
+                                                                       eps>::type;
+  using block =
+      typename std::conditional_t<IsDecoder,
+                                  std::type_identity<block_with<self_attention, cross_attention>>,
+                                  std::type_identity<block_with<self_attention>>>::type;
+  using blocks = repeat<block, Layers>;
+
+  template <class Form>
+  struct params {
+    typename Form::vector relative_bias{};
+    typename blocks::template params<Form> stack{};
+    typename norm_layer::template params<Form> norm{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const path& at, P&... p) {
+    f(at / "relative_bias" / "weight",
+      tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)}, p.relative_bias...);
+    blocks::visit(f, at / "blocks", p.stack...);
+    norm_layer::visit(f, at / "norm", p.norm...);
+  }
+
+  template <class T>
+  struct cache {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    T *x = nullptr, *y = nullptr;    ///< [rows, d] embedded input, output of the blocks
+    T *dx = nullptr, *dy = nullptr;  ///< their gradients
+    T* bias = nullptr;               ///< [heads, 2 origin + 1] bias lines
+    T* d_bias = nullptr;             ///< [batch, heads, 2 origin + 1]
+    index origin = 0;
+    int input_site = 0, output_site = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const extents& e) {
+    cache<T> c;
+    c.input_site = m.sites++;
+    c.output_site = m.sites++;
+    c.origin = (std::max)(e.length, e.capacity) - 1;
+    const index lines = heads * (2 * c.origin + 1), size = e.rows() * d;
+    c.x = m.keep.take<T>(size);
+    c.y = m.keep.take<T>(size);
+    c.bias = m.keep.take<T>(lines);
+    if (e.training) {
+      c.dx = m.keep.take<T>(size);
+      c.dy = m.keep.take<T>(size);
+      c.d_bias = m.keep.take<T>(e.batch * lines);
+    }
+    c.norm = norm_layer::template plan<T>(m, e);
+    c.stack = blocks::template plan<T>(m, e);
+    return c;
+  }
+
+  /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (zoo A4).
+  template <class T, class S>
+  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c,
+                      context<T>& ctx) {
+    const index rows = ctx.rows(), line = 2 * c.origin + 1;
+    ctx.on.threads.each(heads, [&](index head) {
+      for (index r = 0; r < line; ++r)
+        c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
+    });
+    ctx.bias = c.bias;
+    ctx.bias_origin = c.origin;
+    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
+    blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
+    norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
+    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
+  }
+  /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
+  template <class T, class S>
+  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<T, d> dy, cache<T>& c, context<T>& ctx) {
+    const index rows = ctx.rows(), line = 2 * c.origin + 1;
+    ctx.bias = c.bias;
+    ctx.bias_origin = c.origin;
+    ctx.d_bias = c.d_bias;
+    ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
+    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
+    ops::fill(ctx.on, rows * d, T(0), c.dy);
+    norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm,
+                                        ctx);
+    ops::fill(ctx.on, rows * d, T(0), c.dx);
+    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
+                                    c.stack, ctx);
+    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
+    ctx.on.threads.each(heads, [&](index head) {
+      for (index b = 0; b < ctx.batch; ++b)
+        for (index r = 0; r < line; ++r)
+          dp.relative_bias[bucket(r - c.origin) * heads + head] +=
+              c.d_bias[(b * heads + head) * line + r];
+    });
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<blocks, T>(c.stack, from, to, part);
+  }
+
+  static constexpr index flops(const extents& e) { return blocks::flops(e) + norm_layer::flops(e); }
+
+ private:
+  /// The bucket of a key position minus query position.
+  static constexpr index bucket(index relative) {
+    return ops::relative_bucket(relative, !IsDecoder, Shape.buckets, Shape.max_distance);
+  }
 };
-
-/// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
-/// once and never grows.
-struct limits {
-  index batch = 1;   ///< sequences at a time
-  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
-  index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
-  index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
-                     ///< parts; 0 for `target`. Smaller chunks need less memory
-  index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
-                     ///< share as they need them; 0 gives each sequence its whole `target`
-  int threads = 1;   ///< threads that share the work of one call
-  index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
-                            ///< inference call; 0 always takes all threads
-  simd::level level =
-      simd::level::automatic;  ///< pin it for results that are equal across machines
-  executor run_on{};           ///< your own threads instead of OpenMP's
-  index logits = 1;            ///< tokens per sequence whose logits session::feed_all returns; for
-                               ///< speculative decoding one more than are drafted
-};
-
-/// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
-template <class F>
-void run(const limits& l, void* converted, F&& f) {
-  parallel(l.threads, l.run_on, [&](const team& threads) {
-    f(ops::machine{threads, simd::resolve(l.level), converted});
-  });
-}
-/// The same with only as many threads as `flops` floating-point operations are worth.
-template <class F>
-void run(const limits& l, void* converted, index flops, F&& f) {
-  limits fitting = l;
-  if (l.grain > 0)
-    fitting.threads = static_cast<int>((std::clamp)(flops / l.grain, index{1}, index{l.threads}));
-  run(fitting, converted, f);
-}
-
-/// What buffers are planned for.
-enum class purpose {
-  training,  ///< loss and gradients
-  scoring,   ///< loss alone
-  decoding   ///< token by token, with a key-value cache
-};
-
-namespace detail {
-/// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
-inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
-  if (tokens == nullptr) return false;
-  for (index i = 0; i < n; ++i)
-    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored))
-      return false;
-  return true;
-}
-
-/// Layer extents of one stack.
-constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
-  extents e;
-  e.batch = l.batch;
-  e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
-  e.memory = memory;
-  e.capacity = use == purpose::decoding ? length : 0;
-  e.blocks = use == purpose::decoding ? l.blocks : 0;
-  e.threads = l.threads;
-  e.training = use == purpose::training;
-  return e;
-}
-}  // namespace detail
 
 LINNET_NAMESPACE_END
 /// @file
@@ -10530,147 +10679,6 @@ struct t5_batch {
   index batch = 0;                ///< sequences
   index source_length = 0;        ///< padded source tokens
   index target_length = 0;        ///< padded target tokens
-};
-
-/// One stack of a T5 model: relative-position bias, blocks, final norm.
-template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm,
-          class Cache>
-struct t5_stack {
-  static constexpr index d = Shape.d_model, heads = Shape.heads;
-  static constexpr index in = d, out = d;
-  static constexpr real eps{Shape.eps};
-  static_assert(
-      IsDecoder ? Attention::causal && Attention::continues : Attention::bidirectional,
-      "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
-      "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
-      "in encoder<> or decoder_stack<>");
-  static constexpr attention_shape self{.d_model = d,
-                                        .heads = heads,
-                                        .kv_heads = heads,
-                                        .d_kv = Shape.d_kv,
-                                        .causal = IsDecoder,
-                                        .scaled = false,
-                                        .relative = true,
-                                        .cache = Cache::code};
-  static constexpr attention_shape across{.d_model = d,
-                                          .heads = heads,
-                                          .kv_heads = heads,
-                                          .d_kv = Shape.d_kv,
-                                          .cross = true,
-                                          .scaled = false,
-                                          .cache = Cache::code};
-  using norm_layer = typename Norm::template layer<d, eps>;
-  using self_attention =
-      named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
-  using cross_attention = named<"cross", residual<norm_layer, attention::full::layer<across>>>;
-  template <class... Branches>
-  using block_with =
-      typename detail::block_of<Norm, Ffn, Branches...>::template make<d, Shape.d_ff, false,
-                                                                       eps>::type;
-  using block =
-      typename std::conditional_t<IsDecoder,
-                                  std::type_identity<block_with<self_attention, cross_attention>>,
-                                  std::type_identity<block_with<self_attention>>>::type;
-  using blocks = repeat<block, Layers>;
-
-  template <class Form>
-  struct params {
-    typename Form::vector relative_bias{};
-    typename blocks::template params<Form> stack{};
-    typename norm_layer::template params<Form> norm{};
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "relative_bias" / "weight",
-      tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)}, p.relative_bias...);
-    blocks::visit(f, at / "blocks", p.stack...);
-    norm_layer::visit(f, at / "norm", p.norm...);
-  }
-
-  template <class T>
-  struct cache {
-    typename blocks::template cache<T> stack{};
-    typename norm_layer::template cache<T> norm{};
-    T *x = nullptr, *y = nullptr;    ///< [rows, d] embedded input, output of the blocks
-    T *dx = nullptr, *dy = nullptr;  ///< their gradients
-    T* bias = nullptr;               ///< [heads, 2 origin + 1] bias lines
-    T* d_bias = nullptr;             ///< [batch, heads, 2 origin + 1]
-    index origin = 0;
-    int input_site = 0, output_site = 0;
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
-    cache<T> c;
-    c.input_site = m.sites++;
-    c.output_site = m.sites++;
-    c.origin = (std::max)(e.length, e.capacity) - 1;
-    const index lines = heads * (2 * c.origin + 1), size = e.rows() * d;
-    c.x = m.keep.take<T>(size);
-    c.y = m.keep.take<T>(size);
-    c.bias = m.keep.take<T>(lines);
-    if (e.training) {
-      c.dx = m.keep.take<T>(size);
-      c.dy = m.keep.take<T>(size);
-      c.d_bias = m.keep.take<T>(e.batch * lines);
-    }
-    c.norm = norm_layer::template plan<T>(m, e);
-    c.stack = blocks::template plan<T>(m, e);
-    return c;
-  }
-
-  /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (zoo A4).
-  template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c,
-                      context<T>& ctx) {
-    const index rows = ctx.rows(), line = 2 * c.origin + 1;
-    ctx.on.threads.each(heads, [&](index head) {
-      for (index r = 0; r < line; ++r)
-        c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
-    });
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
-    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
-    blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
-    norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
-  }
-  /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
-  template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                       view<T, d> dy, cache<T>& c, context<T>& ctx) {
-    const index rows = ctx.rows(), line = 2 * c.origin + 1;
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
-    ctx.d_bias = c.d_bias;
-    ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
-    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
-    ops::fill(ctx.on, rows * d, T(0), c.dy);
-    norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm,
-                                        ctx);
-    ops::fill(ctx.on, rows * d, T(0), c.dx);
-    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
-                                    c.stack, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
-    ctx.on.threads.each(heads, [&](index head) {
-      for (index b = 0; b < ctx.batch; ++b)
-        for (index r = 0; r < line; ++r)
-          dp.relative_bias[bucket(r - c.origin) * heads + head] +=
-              c.d_bias[(b * heads + head) * line + r];
-    });
-  }
-
-  template <class T>
-  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
-    linnet::copy_state<blocks, T>(c.stack, from, to, part);
-  }
-
-  static constexpr index flops(const extents& e) { return blocks::flops(e) + norm_layer::flops(e); }
-
- private:
-  /// The bucket of a key position minus query position.
-  static constexpr index bucket(index relative) {
-    return ops::relative_bucket(relative, !IsDecoder, Shape.buckets, Shape.max_distance);
-  }
 };
 
 /// A T5 model as a type; spelled t5<shape, policies...>.

@@ -3,8 +3,8 @@
 /// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
 /// variants (zoo A1 to A8, B1).
 
-#include <linnet/model/choices.hpp>
 #include <linnet/model/limits.hpp>
+#include <linnet/model/t5_stack.hpp>
 #include <linnet/model/weights.hpp>
 #include <linnet/ops/language.hpp>
 
@@ -19,147 +19,6 @@ struct t5_batch {
   index batch = 0;                ///< sequences
   index source_length = 0;        ///< padded source tokens
   index target_length = 0;        ///< padded target tokens
-};
-
-/// One stack of a T5 model: relative-position bias, blocks, final norm.
-template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm,
-          class Cache>
-struct t5_stack {
-  static constexpr index d = Shape.d_model, heads = Shape.heads;
-  static constexpr index in = d, out = d;
-  static constexpr real eps{Shape.eps};
-  static_assert(
-      IsDecoder ? Attention::causal && Attention::continues : Attention::bidirectional,
-      "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
-      "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
-      "in encoder<> or decoder_stack<>");
-  static constexpr attention_shape self{.d_model = d,
-                                        .heads = heads,
-                                        .kv_heads = heads,
-                                        .d_kv = Shape.d_kv,
-                                        .causal = IsDecoder,
-                                        .scaled = false,
-                                        .relative = true,
-                                        .cache = Cache::code};
-  static constexpr attention_shape across{.d_model = d,
-                                          .heads = heads,
-                                          .kv_heads = heads,
-                                          .d_kv = Shape.d_kv,
-                                          .cross = true,
-                                          .scaled = false,
-                                          .cache = Cache::code};
-  using norm_layer = typename Norm::template layer<d, eps>;
-  using self_attention =
-      named<"attention", residual<norm_layer, typename Attention::template layer<self>>>;
-  using cross_attention = named<"cross", residual<norm_layer, attention::full::layer<across>>>;
-  template <class... Branches>
-  using block_with =
-      typename detail::block_of<Norm, Ffn, Branches...>::template make<d, Shape.d_ff, false,
-                                                                       eps>::type;
-  using block =
-      typename std::conditional_t<IsDecoder,
-                                  std::type_identity<block_with<self_attention, cross_attention>>,
-                                  std::type_identity<block_with<self_attention>>>::type;
-  using blocks = repeat<block, Layers>;
-
-  template <class Form>
-  struct params {
-    typename Form::vector relative_bias{};
-    typename blocks::template params<Form> stack{};
-    typename norm_layer::template params<Form> norm{};
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    f(at / "relative_bias" / "weight",
-      tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)}, p.relative_bias...);
-    blocks::visit(f, at / "blocks", p.stack...);
-    norm_layer::visit(f, at / "norm", p.norm...);
-  }
-
-  template <class T>
-  struct cache {
-    typename blocks::template cache<T> stack{};
-    typename norm_layer::template cache<T> norm{};
-    T *x = nullptr, *y = nullptr;    ///< [rows, d] embedded input, output of the blocks
-    T *dx = nullptr, *dy = nullptr;  ///< their gradients
-    T* bias = nullptr;               ///< [heads, 2 origin + 1] bias lines
-    T* d_bias = nullptr;             ///< [batch, heads, 2 origin + 1]
-    index origin = 0;
-    int input_site = 0, output_site = 0;
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
-    cache<T> c;
-    c.input_site = m.sites++;
-    c.output_site = m.sites++;
-    c.origin = (std::max)(e.length, e.capacity) - 1;
-    const index lines = heads * (2 * c.origin + 1), size = e.rows() * d;
-    c.x = m.keep.take<T>(size);
-    c.y = m.keep.take<T>(size);
-    c.bias = m.keep.take<T>(lines);
-    if (e.training) {
-      c.dx = m.keep.take<T>(size);
-      c.dy = m.keep.take<T>(size);
-      c.d_bias = m.keep.take<T>(e.batch * lines);
-    }
-    c.norm = norm_layer::template plan<T>(m, e);
-    c.stack = blocks::template plan<T>(m, e);
-    return c;
-  }
-
-  /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (zoo A4).
-  template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c,
-                      context<T>& ctx) {
-    const index rows = ctx.rows(), line = 2 * c.origin + 1;
-    ctx.on.threads.each(heads, [&](index head) {
-      for (index r = 0; r < line; ++r)
-        c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
-    });
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
-    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
-    blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
-    norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
-  }
-  /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
-  template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                       view<T, d> dy, cache<T>& c, context<T>& ctx) {
-    const index rows = ctx.rows(), line = 2 * c.origin + 1;
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
-    ctx.d_bias = c.d_bias;
-    ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
-    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
-    ops::fill(ctx.on, rows * d, T(0), c.dy);
-    norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm,
-                                        ctx);
-    ops::fill(ctx.on, rows * d, T(0), c.dx);
-    blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
-                                    c.stack, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
-    ctx.on.threads.each(heads, [&](index head) {
-      for (index b = 0; b < ctx.batch; ++b)
-        for (index r = 0; r < line; ++r)
-          dp.relative_bias[bucket(r - c.origin) * heads + head] +=
-              c.d_bias[(b * heads + head) * line + r];
-    });
-  }
-
-  template <class T>
-  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
-    linnet::copy_state<blocks, T>(c.stack, from, to, part);
-  }
-
-  static constexpr index flops(const extents& e) { return blocks::flops(e) + norm_layer::flops(e); }
-
- private:
-  /// The bucket of a key position minus query position.
-  static constexpr index bucket(index relative) {
-    return ops::relative_bucket(relative, !IsDecoder, Shape.buckets, Shape.max_distance);
-  }
 };
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
