@@ -11908,7 +11908,7 @@ inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layo
           p.find(between, middle + 1) != p.npos)
         return rows->wrong(
             i, "Question",
-            std::string(before) + "…" + std::string(between) + "…" + std::string(behind), p);
+            std::string(before).append("…").append(between).append("…").append(behind), p);
       h = p.substr(middle + between.size(), p.size() - behind.size() - middle - between.size());
       p = p.substr(before.size(), middle - before.size());
     }
