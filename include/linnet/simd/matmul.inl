@@ -36,6 +36,10 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[(R + 2) / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
   for (index k = 0; k < safe; ++k) {
     typename Steps::right r[W];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
@@ -46,10 +50,12 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
       // The difference spreads a number over a vector.
-      const typename Steps::right l = left[i * a.row + k * a.column] - typename Steps::right{};
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
       LINNET_UNROLL
       for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
     }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
   }
   if constexpr (Ragged)
     for (index k = safe; k < K; ++k) {
