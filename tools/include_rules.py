@@ -24,6 +24,48 @@ HOMES = [
     (re.compile(r"iostream|print"), "nowhere: the library prints nothing"),
 ]
 LONGEST = 400  # lines, about
+# The names of std that the library uses, by the standard header that has them. Compilers do not
+# check this: their standard headers include more of each other than they must.
+STANDARD = {
+    "algorithm": """adjacent_find all_of clamp copy copy_n count count_if fill fill_n find find_if
+        lower_bound make_heap max max_element min min_element mismatch none_of nth_element
+        partial_sort pop_heap push_heap ranges remove_if rotate sort sort_heap stable_sort transform
+        upper_bound""",
+    "array": "array",
+    "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
+    "bit": "bit_ceil bit_width endian",
+    "charconv": "from_chars to_chars",
+    "cmath": "abs cos erf exp exp2 expm1 ldexp log log1p nearbyint pow sin sqrt tanh",
+    "concepts": "convertible_to same_as",
+    "cstddef": "byte nullptr_t ptrdiff_t size_t to_integer",
+    "cstdint": "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t",
+    "cstdio": "ferror fclose fflush fgetc fopen fread fseek ftell fwrite remove rename",
+    "cstdlib": "aligned_alloc free getenv",
+    "cstring": "memcmp memcpy",
+    "functional": "equal_to greater less",
+    "initializer_list": "initializer_list",
+    "iterator": "prev",
+    "limits": "numeric_limits",
+    "map": "map",
+    "memory": "make_unique unique_ptr",
+    "new": "nothrow",
+    "numeric": "accumulate iota",
+    "optional": "optional",
+    "queue": "priority_queue",
+    "span": "as_bytes span",
+    "string": "string to_string",
+    "string_view": "string_view",
+    "system_error": "errc generic_category",
+    "tuple": "apply get tuple tuple_element_t",
+    "type_traits": """conditional_t is_base_of_v is_const_v is_copy_constructible_v
+        is_floating_point_v is_invocable_v is_nothrow_move_constructible_v is_pointer_v is_same_v
+        is_trivially_copyable_v is_void_v remove_const_t remove_cvref_t type_identity""",
+    "unordered_map": "unordered_map",
+    "utility": """as_const declval exchange forward index_sequence index_sequence_for
+        integer_sequence make_index_sequence make_integer_sequence move pair swap""",
+    "vector": "vector",
+    "iterator array map span string string_view unordered_map vector": "begin end ssize",  # any
+}
 
 
 def place(name):
@@ -58,6 +100,7 @@ def problems(files):
                 yield f"{name}: includes <{target}>, which stands further down"
     yield from cycles(files)
     yield from unreachable(files)
+    yield from missing(files)
 
 
 def cycles(files):
@@ -84,6 +127,33 @@ def unreachable(files):
             todo += includes(files[name])
     for name in sorted(files.keys() - reached):
         yield f"{name}: neither linnet.hpp nor an opt-in header beside it includes it"
+
+
+def reached(name, files):
+    """All headers that including `name` includes."""
+    found, todo = set(), [name]
+    while todo:
+        for target in includes(files.get(todo.pop(), "")):
+            if target not in found:
+                found.add(target)
+                todo.append(target)
+    return found
+
+
+def missing(files):
+    """Names of std without the standard header that has them, here or in a header included."""
+    homes = {word: headers.split() for headers, words in STANDARD.items() for word in words.split()}
+    for name, text in files.items():
+        if not name.endswith(".hpp"):  # is text of the headers that include it
+            continue
+        inlined = [files.get(target, "") for target in includes(text) if target.endswith(".inl")]
+        code = re.sub(r"//.*", "", "".join([text, *inlined]))
+        have = reached(name, files)
+        for word in sorted(set(re.findall(r"\bstd::([a-z_0-9]+)", code))):
+            if word not in homes:
+                yield f"{name}: std::{word} is not in the table STANDARD of tools/include_rules.py"
+            elif have.isdisjoint(homes[word]):
+                yield f"{name}: uses std::{word} without <{homes[word][0]}>"
 
 
 def main():

@@ -549,7 +549,8 @@ LINNET_NAMESPACE_END
 /// A layer is a stateless type with
 ///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
 ///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
-///    number of parameter structs in lockstep (also none, to count);
+///    number of parameter structs in lockstep (also none, to count at compile time: it is
+///    constexpr);
 ///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
 ///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
 ///  continues
@@ -6477,7 +6478,7 @@ void copy_state(typename L::template cache<T>& c, index from, index to, const st
 
 /// Number of parameters of a layer or model; shared ones count once.
 template <class L>
-constexpr index count_parameters() {
+consteval index count_parameters() {
   index n = 0;
   L::visit([&](const path&, const tensor_info& info) { n += info.size(); }, path{});
   return n;
@@ -12129,6 +12130,8 @@ LINNET_NAMESPACE_END
 /// @file
 /// What a model learns from besides the labels of its batches.
 
+#include <concepts>
+
 LINNET_NAMESPACE_BEGIN
 
 /// Something that trainers and evaluators of model `M` can be given with a batch: `teachers`,
@@ -13037,8 +13040,6 @@ inline estimate mean_estimate(std::span<const double> samples, std::span<const i
 LINNET_NAMESPACE_END
 /// @file
 /// How probable a model finds given tokens: what all evaluation of language models is made of.
-
-#include <concepts>
 
 /// @file
 /// Scoring: the loss of a packed model on given text, without gradients.
@@ -25935,7 +25936,7 @@ namespace detail {
 /// the number of threads. `partial` has room for the chunks of the largest tensor.
 inline constexpr index norm_chunk = 4096;
 template <class M>
-constexpr index norm_chunks() {
+consteval index norm_chunks() {
   index n = 1;
   M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; },
            path{});
@@ -26356,7 +26357,7 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
 /// Bytes of the weights of model `M` stored as `S`, scales included, norms and position tables in
 /// f32.
 template <class M, class S = typename M::storage>
-constexpr index weight_bytes() {
+consteval index weight_bytes() {
   index bytes = 0;
   M::visit(
       [&](const path&, const tensor_info& info) {

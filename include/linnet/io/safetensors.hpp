@@ -3,6 +3,7 @@
 /// Safetensors files: a strict reader that trusts nothing in the file, and a deterministic writer.
 /// Opt-in, through linnet/json.hpp (needs nlohmann/json).
 
+#include <functional>
 #include <map>
 #include <optional>
 

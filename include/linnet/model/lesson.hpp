@@ -2,6 +2,8 @@
 /// @file
 /// What a model learns from besides the labels of its batches.
 
+#include <concepts>
+
 #include <linnet/model/limits.hpp>
 #include <linnet/ops/language.hpp>
 

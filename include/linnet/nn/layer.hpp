@@ -5,7 +5,8 @@
 /// A layer is a stateless type with
 ///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
 ///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
-///    number of parameter structs in lockstep (also none, to count);
+///    number of parameter structs in lockstep (also none, to count at compile time: it is
+///    constexpr);
 ///  - `cache<T>` and `plan<T>(planner&, extents)`: the buffers one instance needs;
 ///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
 ///  continues
@@ -201,7 +202,7 @@ void copy_state(typename L::template cache<T>& c, index from, index to, const st
 
 /// Number of parameters of a layer or model; shared ones count once.
 template <class L>
-constexpr index count_parameters() {
+consteval index count_parameters() {
   index n = 0;
   L::visit([&](const path&, const tensor_info& info) { n += info.size(); }, path{});
   return n;

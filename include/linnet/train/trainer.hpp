@@ -51,7 +51,7 @@ namespace detail {
 /// the number of threads. `partial` has room for the chunks of the largest tensor.
 inline constexpr index norm_chunk = 4096;
 template <class M>
-constexpr index norm_chunks() {
+consteval index norm_chunks() {
   index n = 1;
   M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; },
            path{});

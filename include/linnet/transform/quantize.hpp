@@ -35,7 +35,7 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
 /// Bytes of the weights of model `M` stored as `S`, scales included, norms and position tables in
 /// f32.
 template <class M, class S = typename M::storage>
-constexpr index weight_bytes() {
+consteval index weight_bytes() {
   index bytes = 0;
   M::visit(
       [&](const path&, const tensor_info& info) {
