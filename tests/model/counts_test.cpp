@@ -125,10 +125,29 @@ static_assert(ln::decoder<stlm_shape(8, 1320, 4)>::parameters() == 47'203'328);
 // Parameters that blocks share count once (zoo C4); operations are done by every block.
 namespace share = ln::share;
 constexpr ln::decoder_shape stlm = stlm_shape(10, 1536, 4);
-static_assert(ln::decoder<stlm, share::ffn>::parameters() == 34'655'232);
 static_assert(ln::decoder<stlm, share::all>::parameters() == 28'747'776);
 static_assert(ln::decoder<stlm, share::none>::parameters() == 55'888'896);
 static_assert(ln::decoder<stlm_shape(20, 1536, 4), share::repeat<2>>::parameters() == 55'888'896);
+// A block of the 50M and 100M has d (d + 2 d / 4) + d^2 = 655,360 in its attention (4 of 16 heads
+// have keys), 3 d f = 2,359,296 in its feed-forward and 2 d = 1,024 in its norms; the table has V d
+// = 25,731,584, the last norm d = 512. One feed-forward:
+static_assert(zoo::stlm_50m_ffn_shared::parameters() ==
+              25'731'584 + 10 * (655'360 + 1'024) + 2'359'296 + 512);
+static_assert(zoo::stlm_50m_ffn_shared::parameters() == 34'655'232);
+static_assert(zoo::stlm_100m_ffn_shared::parameters() ==
+              25'731'584 + 25 * (655'360 + 1'024) + 2'359'296 + 512);
+static_assert(zoo::stlm_100m_ffn_shared::parameters() == 44'500'992);
+// One block, with V 128 + 128 d = 6,432,896 + 65,536 instead of the whole table:
+static_assert(zoo::stlm_50m_albert::parameters() == 28'747'776 - 25'731'584 + 6'432'896 + 65'536);
+static_assert(zoo::stlm_50m_albert::parameters() == 9'514'624);
+static_assert(zoo::stlm_100m_albert::parameters() == 9'514'624);
+// The 10M: attention 49,152, feed-forward 147,456, norms 256, table 6,432,896 or 3,216,448 + 8,192.
+static_assert(zoo::stlm_10m_ffn_shared::parameters() ==
+              6'432'896 + 18 * (49'152 + 256) + 147'456 + 128);
+static_assert(zoo::stlm_10m_ffn_shared::parameters() == 7'469'824);
+static_assert(zoo::stlm_10m_albert::parameters() ==
+              3'216'448 + 8'192 + 49'152 + 147'456 + 256 + 128);
+static_assert(zoo::stlm_10m_albert::parameters() == 3'421'632);
 // One block's matrices, and in each of ten layers its norms and rank 8 (in + out) for q, k, v, o
 // and the three of the feed-forward: 8 (2 * 1024 + 2 * 640 + 3 * 2048) = 75,776.
 static_assert(ln::decoder<stlm, share::lora<8>>::parameters() ==

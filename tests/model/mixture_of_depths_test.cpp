@@ -34,8 +34,10 @@ using five = ln::decoder<[] {
                          depths::mixture<0.5>>;
 
 // Presets: a router of d_model numbers for every second block, and half of the blocks' work.
-static_assert(zoo::stlm_10m_mod::parameters() == zoo::stlm_10m::parameters() + 9 * 128);
-static_assert(zoo::stlm_50m_mod::parameters() == zoo::stlm_50m::parameters() + 5 * 512);
+static_assert(zoo::stlm_10m_mod::parameters() == zoo::stlm_10m::parameters() + 9 * 128 &&
+              zoo::stlm_10m_mod::parameters() == 9'977'728);
+static_assert(zoo::stlm_50m_mod::parameters() == zoo::stlm_50m::parameters() + 5 * 512 &&
+              zoo::stlm_50m_mod::parameters() == 55'891'456);
 constexpr index stlm_block(index tokens) {  // of stlm_50m
   return tokens * 2 * (2 * 512 * 512 + 2 * 512 * 128 + 3 * 512 * 1536) + 4 * tokens * tokens * 512;
 }

@@ -145,7 +145,7 @@ std::vector<double> plain_shrink(attention_run<shrink>& r, index b, index n,
 
 BOOST_AUTO_TEST_SUITE(next_thought)
 
-BOOST_AUTO_TEST_CASE(gradients) {
+BOOST_AUTO_TEST_CASE(gradients, *boost::unit_test::label("numbers")) {
   const thoughts data(2, 8, 3);
   check_model<model>(data);
   check_model<model>(data, 0.25, 0.1);

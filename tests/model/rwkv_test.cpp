@@ -18,9 +18,11 @@ constexpr index rwkv7_count(const ln::decoder_shape& s, index w, index a, index 
   return s.layers * (4 * d * d + 2 * d * f + 2 * d * (w + a + g) + 18 * d) +
          (s.layers - 1) * (2 * d * v + d) + 2 * s.vocabulary * d + 4 * d;
 }
-static_assert(zoo::rwkv4_660k::parameters() == rwkv4_count(zoo::shapes::rwkv4_660k));
+static_assert(zoo::rwkv4_660k::parameters() == rwkv4_count(zoo::shapes::rwkv4_660k) &&
+              zoo::rwkv4_660k::parameters() == 661'504);
 static_assert(zoo::rwkv7_834k::parameters() ==
-              rwkv7_count(zoo::shapes::rwkv7_834k, 32, 32, 32, 32));
+                  rwkv7_count(zoo::shapes::rwkv7_834k, 32, 32, 32, 32) &&
+              zoo::rwkv7_834k::parameters() == 829'888);
 // The published sizes of the Pile's RWKV-4 and the World's RWKV-7.
 constexpr ln::decoder_shape rwkv4_169m{.d_model = 768,
                                        .d_ff = 3072,

@@ -186,7 +186,7 @@ BOOST_AUTO_TEST_CASE(truncated_models) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(gradient_of_all_exits) {
+BOOST_AUTO_TEST_CASE(gradient_of_all_exits, *boost::unit_test::label("numbers")) {
   check_exits<M>({0.2, 0.3, 0.5}, 0, 0);
   check_exits<M>({0.7, 0, 0.3}, 0.2, 0.9);
   // Its stack is two chained ones.

@@ -1,7 +1,7 @@
 #pragma once
 /// @file
-/// Presets: the models of the literature as types, with their parameter counts proven at compile
-/// time (zoo A8, C1).
+/// Presets: the models of the literature as types, with their parameter counts (zoo A8, C1), which
+/// the tests assert.
 
 #include <linnet/model/byte_pooled.hpp>
 #include <linnet/model/rwkv.hpp>
@@ -181,46 +181,6 @@ using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
 using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;              ///< 661,504
 using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;              ///< 829,888
-
-static_assert(t5_tiny::parameters() == 15'570'688);
-static_assert(t5_mini::parameters() == 31'220'480);
-static_assert(t5_small::parameters() == 60'506'624);
-static_assert(t5_base::parameters() == 222'903'552);
-static_assert(t5_tiny_kv32::parameters() == 13'997'824);
-static_assert(t5_mini_kv32::parameters() == 26'501'888);
-static_assert(t5_small_kv32::parameters() == 51'069'440);
-static_assert(t5_v1_1_small::parameters() == 76'961'152);
-static_assert(t5_v1_1_base::parameters() == 247'577'856);
-static_assert(stlm_50m::parameters() == 55'888'896);
-static_assert(stlm_10m_mod::parameters() == 9'977'728);
-static_assert(stlm_50m_mod::parameters() == 55'891'456);
-// A block of the 50M and 100M has d (d + 2 d / 4) + d^2 = 655,360 in its attention (4 of 16 heads
-// have keys), 3 d f = 2,359,296 in its feed-forward and 2 d = 1,024 in its norms; the table has V d
-// = 25,731,584, the last norm d = 512. One feed-forward:
-static_assert(stlm_50m_ffn_shared::parameters() ==
-              25'731'584 + 10 * (655'360 + 1'024) + 2'359'296 + 512);
-static_assert(stlm_50m_ffn_shared::parameters() == 34'655'232);
-static_assert(stlm_100m_ffn_shared::parameters() ==
-              25'731'584 + 25 * (655'360 + 1'024) + 2'359'296 + 512);
-static_assert(stlm_100m_ffn_shared::parameters() == 44'500'992);
-// One block, with the whole table 28,747,776, with V 128 + 128 d = 6,432,896 + 65,536 instead:
-static_assert(decoder<shapes::stlm_50m, share::all>::parameters() == 28'747'776);
-static_assert(stlm_50m_albert::parameters() == 28'747'776 - 25'731'584 + 6'432'896 + 65'536);
-static_assert(stlm_50m_albert::parameters() == 9'514'624);
-static_assert(stlm_100m_albert::parameters() == 9'514'624);
-// The 10M: attention 49,152, feed-forward 147,456, norms 256, table 6,432,896 or 3,216,448 + 8,192.
-static_assert(stlm_10m_ffn_shared::parameters() == 6'432'896 + 18 * (49'152 + 256) + 147'456 + 128);
-static_assert(stlm_10m_ffn_shared::parameters() == 7'469'824);
-static_assert(stlm_10m_albert::parameters() == 3'216'448 + 8'192 + 49'152 + 147'456 + 256 + 128);
-static_assert(stlm_10m_albert::parameters() == 3'421'632);
-static_assert(stlm_10m_bytes::parameters() == 9'527'552);
-static_assert(stlm_50m_bytes::parameters() == 55'924'736);
-static_assert(stlm_100m_bytes::parameters() == 101'060'096);
-static_assert(gpt2_small::parameters() == 124'439'808);
-static_assert(stories260k::parameters() == 260'032);
-static_assert(tinyllama_1_1b::parameters() == 1'100'048'384);
-static_assert(rwkv4_660k::parameters() == 661'504);
-static_assert(rwkv7_834k::parameters() == 829'888);
 
 }  // namespace zoo
 
