@@ -5737,12 +5737,16 @@ constexpr index converted_bytes(index rows, index in, index out, index threads, 
 
 namespace detail {
 
+/// Rows of a product's outputs that are computed together, at most.
+inline constexpr index block_rows = 96;
+
 /// Calls f(i0, i1, p0, p1) for this thread's share of the outputs of an [M, N] product: rows
 /// [i0, i1) of panels [p0, p1). Each output is one sum, whatever block it falls into.
 template <class F>
 void each_block(const machine& on, index m, index n, F&& f) {
   const index panels = round_up(n, panel_width) / panel_width;
-  const index blocks = (m + 95) / 96, height = round_up((m + blocks - 1) / blocks, 12);
+  const index blocks = round_up(m, block_rows) / block_rows;
+  const index height = round_up((m + blocks - 1) / blocks, 12);
   const auto rows = [&](index block, index p0, index p1) {
     const index i0 = block * height, i1 = (std::min)(m, i0 + height);
     if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);
@@ -5768,33 +5772,83 @@ struct as_it_is {
   void operator()(index, index, index, index) const {}
 };
 
-/// Splits C = epilogue(A B) over the team: of numbers, of words of bf16 pairs, or, with an integer
-/// epilogue, of words of four int8. `k` counts what A and B hold. Each block is handed to `finish`.
+/// C = epilogue(A B) of numbers, of words of bf16 pairs, or, with an integer epilogue, of words of
+/// four int8, by this thread alone.
+template <class Value, class T, class Epilogue>
+void multiply(simd::level level, index m, index n, index k, const simd::rows_operand<Value>& a,
+              const simd::columns_operand<Value>& b, T* c, index ldc, const Epilogue& e,
+              index slack) {
+  const auto by = [&](auto kernels) {
+    using K = decltype(kernels);
+    if constexpr (std::is_same_v<Value, T>)
+      K::template multiply<T>(m, n, k, a, b, c, ldc, e, slack);
+    else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
+      K::template multiply_int8<T>(m, n, k, a, b, c, ldc, e, slack);
+    else
+      K::template multiply_bf16<T>(m, n, k, a, b, c, ldc, e, slack);
+  };
+  if constexpr (std::is_same_v<Value, T>)
+    simd::dispatch(level, by);
+  else
+    simd::dispatch_dot(level, by);
+}
+
+/// Splits C = epilogue(A B) over the team. `k` counts what A and B hold. Each block is handed to
+/// `finish`.
 template <class Value, class T, class Epilogue, class Finish = as_it_is>
 void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<Value>& a,
                    const simd::columns_operand<Value>& b, T* c, const Epilogue& e, index slack,
                    const Finish& finish = {}) {
   each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
-    const index rows = i1 - i0, columns = j1 - j0, readable = slack + n - j1;
     const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
     const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
-    const Epilogue part = e.from(i0, j0);
-    T* const out = c + i0 * n + j0;
-    const auto multiply = [&](auto kernels) {
-      using K = decltype(kernels);
-      if constexpr (std::is_same_v<Value, T>)
-        K::template multiply<T>(rows, columns, k, left, right, out, n, part, readable);
-      else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
-        K::template multiply_int8<T>(rows, columns, k, left, right, out, n, part, readable);
-      else
-        K::template multiply_bf16<T>(rows, columns, k, left, right, out, n, part, readable);
-    };
-    if constexpr (std::is_same_v<Value, T>)
-      simd::dispatch(on.level, multiply);
-    else
-      simd::dispatch_dot(on.level, multiply);
+    multiply(on.level, i1 - i0, j1 - j0, k, left, right, c + i0 * n + j0, n, e.from(i0, j0),
+             slack + n - j1);
     finish(i0, i1, j0, j1);
+  });
+}
+
+/// Steps of a sum whose operands are gathered at a time.
+inline constexpr index gathered_steps = 128;
+
+/// Splits C += alpha A B over the team, B[K, N] as it lies in memory, some steps of K at a time.
+/// What these steps read of B, and of A where it is a transpose, is copied side by side first:
+/// lines that are far apart displace each other from the first-level cache.
+template <class Value, class T>
+void split_sum(const machine& on, index m, index n, index k, const simd::rows_operand<Value>& a,
+               const Value* b, T* c, T alpha) {
+  const simd::epilogue<T> add{nullptr, alpha, true};
+  if (m < block_rows / 2)  // read once or twice, not worth a copy
+    return split_product(on, m, n, k, a, simd::columns_operand<Value>{b, n, panel_width}, c, add,
+                         0);
+  each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+    alignas(64) Value left[gathered_steps * block_rows];
+    alignas(64) Value right[gathered_steps * panel_width];
+    for (index k0 = 0; k0 < k; k0 += gathered_steps) {
+      const index steps = (std::min)(gathered_steps, k - k0);
+      simd::rows_operand<Value> rows{a.data + i0 * a.row + k0 * a.column, a.row, a.column};
+      if (a.row == 1) {
+        for (index s = 0; s < steps; ++s)
+          std::copy_n(rows.data + s * a.column, i1 - i0, left + s * block_rows);
+        rows = {left, 1, block_rows};
+      }
+      for (index p = p0; p < p1; ++p) {
+        const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+        for (index s = 0; s < steps; ++s) {
+          const Value* const from = b + (k0 + s) * n + j0;
+          Value* const to = right + s * panel_width;
+          if (columns == panel_width) {
+            std::copy_n(from, panel_width, to);  // without a call
+          } else {
+            std::copy_n(from, columns, to);
+            std::fill_n(to + columns, panel_width - columns, Value{});
+          }
+        }
+        multiply<Value>(on.level, i1 - i0, columns, steps, rows, {right, panel_width, 0},
+                        c + i0 * n + j0, n, add, panel_width - columns);
+      }
+    }
   });
 }
 
@@ -6018,8 +6072,7 @@ void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
   static_assert(
       S::per_word == 1,
       "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
-  detail::split_product<T>(on, m, k, n, {dy, n, 1}, {w.rows, k, panel_width}, dx,
-                           simd::epilogue<T>{nullptr, alpha, true}, 0);
+  detail::split_sum<T>(on, m, k, n, {dy, n, 1}, w.rows, dx, alpha);
   on.threads.wait();
 }
 
@@ -6027,8 +6080,7 @@ void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
 template <class T>
 void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw,
                T alpha = T(1)) {
-  detail::split_product<T>(on, n, k, m, {dy, 1, n}, {x, k, panel_width}, dw,
-                           simd::epilogue<T>{nullptr, alpha, true}, 0);
+  detail::split_sum<T>(on, n, k, m, {dy, 1, n}, x, dw, alpha);
   on.threads.wait();
 }
 
@@ -6061,11 +6113,8 @@ void matmul_backward(const machine& on, index m, index n, index k, const T* dy, 
                                  reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
-    const simd::epilogue<T> add{nullptr, alpha, true};
-    detail::split_product<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, {x_pairs, k, panel_width},
-                                      dw, add, 0);
-    detail::split_product<simd::word>(on, m, k, depth, {dy_rows, depth, 1},
-                                      {w.rows, k, panel_width}, dx, add, 0);
+    detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);
+    detail::split_sum<simd::word>(on, m, k, depth, {dy_rows, depth, 1}, w.rows, dx, alpha);
     on.threads.wait();
   }
 }

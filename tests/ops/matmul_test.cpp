@@ -61,6 +61,13 @@ void for_shapes(F&& f) {
   for (const index m : {1, 5, 13})
     for (const index k : {128, 129, 300}) f(m, 33, k, number++);
 }
+/// And of sums so long that a backward pass gathers their operands in parts, for blocks of rows.
+template <class F>
+void for_shapes_and_long_sums(F&& f) {
+  for_shapes(f);
+  f(230, 65, 33, 0);
+  f(131, 300, 40, 1);
+}
 
 /// What the products of storage S round x[m, k] to.
 template <class S, class T>
@@ -124,8 +131,8 @@ double active(ln::activation_kind kind, double x) {
 /// those of separate operations.
 template <ln::activation_kind A, class T, class S>
 void check_epilogues() {
-  constexpr index shapes[][3] = {{1, 33, 5},   {1, 300, 129}, {3, 31, 40},
-                                 {13, 300, 16}, {97, 33, 65}, {230, 65, 33}};
+  constexpr index shapes[][3] = {{1, 33, 5},    {1, 300, 129}, {3, 31, 40},
+                                 {13, 300, 16}, {97, 33, 65},  {230, 65, 33}};
   for (const auto& shape : shapes) {
     const index m = shape[0], n = shape[1], k = shape[2];
     const matrix<T, S> w(n, k, 1), v(n, k, 2);
@@ -189,7 +196,7 @@ void check_epilogues() {
 /// dx += alpha dy W and dw += alpha dy^T x.
 template <class T, class S>
 void check_backward() {
-  for_shapes([](index m, index n, index k, int number) {
+  for_shapes_and_long_sums([](index m, index n, index k, int number) {
     const matrix<T, S> w(n, k, 5);
     const auto x = normal<T>(m * k, 6), dy = normal<T>(m * n, 7);
     const auto dx_start = normal<T>(m * k, 8), dw_start = normal<T>(n * k, 9);
@@ -216,7 +223,7 @@ void check_backward() {
 /// Both derivatives in bf16, from f32 masters: those of the rounded dy, x and W.
 void check_backward_bf16() {
   using S = storage::with_activation<storage::bf16, ln::activation::bf16>;
-  for_shapes([](index m, index n, index k, int number) {
+  for_shapes_and_long_sums([](index m, index n, index k, int number) {
     const auto rounding = [](std::vector<float> x) {
       for (float& v : x)
         v = static_cast<float>(
