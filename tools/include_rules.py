@@ -118,26 +118,21 @@ def cycles(files):
         yield from visit(name, [])
 
 
-def unreachable(files):
-    reached, todo = set(), [name for name in files if place(name) == len(FOLDERS)]
+def reached(names, files):
+    """`names` and all headers that including them includes."""
+    found, todo = set(), list(names)
     while todo:
         name = todo.pop()
-        if name in files and name not in reached:
-            reached.add(name)
-            todo += includes(files[name])
-    for name in sorted(files.keys() - reached):
-        yield f"{name}: neither linnet.hpp nor an opt-in header beside it includes it"
-
-
-def reached(name, files):
-    """All headers that including `name` includes."""
-    found, todo = set(), [name]
-    while todo:
-        for target in includes(files.get(todo.pop(), "")):
-            if target not in found:
-                found.add(target)
-                todo.append(target)
+        if name not in found:
+            found.add(name)
+            todo += includes(files.get(name, ""))
     return found
+
+
+def unreachable(files):
+    found = reached((name for name in files if place(name) == len(FOLDERS)), files)
+    for name in sorted(files.keys() - found):
+        yield f"{name}: neither linnet.hpp nor an opt-in header beside it includes it"
 
 
 def missing(files):
@@ -148,7 +143,7 @@ def missing(files):
             continue
         inlined = [files.get(target, "") for target in includes(text) if target.endswith(".inl")]
         code = re.sub(r"//.*", "", "".join([text, *inlined]))
-        have = reached(name, files)
+        have = reached([name], files)
         for word in sorted(set(re.findall(r"\bstd::([a-z_0-9]+)", code))):
             if word not in homes:
                 yield f"{name}: std::{word} is not in the table STANDARD of tools/include_rules.py"

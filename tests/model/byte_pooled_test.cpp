@@ -239,9 +239,11 @@ BOOST_AUTO_TEST_SUITE(byte_pooled)
 
 BOOST_AUTO_TEST_CASE(gradients_corrected, *boost::unit_test::label("numbers")) {
   check_gradients<corrected>();
+  check_gradients<corrected>(ln::reconstruction{0.7});
   check_gradients<corrected>(ln::reconstruction{0.7}, 0.25, 0.1);
 }
 BOOST_AUTO_TEST_CASE(gradients_published, *boost::unit_test::label("numbers")) {
+  check_gradients<published>();
   check_gradients<published>(ln::reconstruction{0.7});
 }
 

@@ -37,8 +37,8 @@ constexpr index converted_bytes(index rows, index in, index out, index threads, 
 
 namespace detail {
 
-/// Rows of a product's outputs that are computed together, at most.
-inline constexpr index block_rows = 96;
+/// Rows of a product's outputs that are computed together, at most: whole tiles of every level.
+inline constexpr index block_rows = 8 * 12;
 
 /// Calls f(i0, i1, p0, p1) for this thread's share of the outputs of an [M, N] product: rows
 /// [i0, i1) of panels [p0, p1). Each output is one sum, whatever block it falls into.
