@@ -90,12 +90,12 @@ void check_decoding(const P& p, int threads) {
   BOOST_REQUIRE(static_cast<bool>(s));
   BOOST_REQUIRE(static_cast<bool>(score));
   const auto data = whole_batch<M>();
-  const auto prompt = tokens(4 * ln::session<M>::slots, M::vocabulary, 1);
+  const auto prompt = tokens(4 * ln::session<M>::ids_per_token, M::vocabulary, 1);
   ln::sampler sample({.temperature = 0.8, .top_k = 7, .top_p = 0.9});
   const token stop[] = {5};
   int emitted = 0;
   check_silence("decoding", [&] {
-    if constexpr (ln::session<M>::slots > 1) {
+    if constexpr (ln::session<M>::ids_per_token > 1) {
       emitted += static_cast<int>(s->start(prompt).size());
       ln::generate_bytes(*s, prompt, sample, [&](std::string_view) { ++emitted; }, {.stop = stop});
     } else {

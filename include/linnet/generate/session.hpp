@@ -22,22 +22,22 @@ struct generation {
 };
 
 namespace detail {
-/// Calls emit(t); false if it asks to end.
+/// Calls on_token(t); false if it asks to end.
 template <class Emit, class Value>
-bool goes_on(Emit& emit, const Value& t) {
-  if constexpr (std::is_void_v<decltype(emit(t))>) {
-    emit(t);
+bool goes_on(Emit& on_token, const Value& t) {
+  if constexpr (std::is_void_v<decltype(on_token(t))>) {
+    on_token(t);
     return true;
   } else {
-    return static_cast<bool>(emit(t));
+    return static_cast<bool>(on_token(t));
   }
 }
 /// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
 /// bytes.
 template <class M>
-constexpr index slots_of() {
-  if constexpr (requires { M::slots; })
-    return M::slots;
+constexpr index ids_per_token() {
+  if constexpr (requires { M::bytes_per_token; })
+    return M::bytes_per_token;
   else
     return 1;
 }
@@ -63,9 +63,9 @@ class session {
 
  public:
   using model = M;
-  /// Numbers that a token consists of: spans of tokens hold [tokens, slots], spans of logits
-  /// [rows, slots, vocabulary].
-  static constexpr index slots = detail::slots_of<M>();
+  /// Numbers that a token consists of: spans of tokens hold [tokens, ids_per_token], spans of
+  /// logits [rows, ids_per_token, vocabulary].
+  static constexpr index ids_per_token = detail::ids_per_token<M>();
 
   /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
   static constexpr index footprint(const limits& l) {
@@ -113,7 +113,8 @@ class session {
   index position(index b = 0) const { return past_[b]; }
   /// The tokens fed so far to sequence `b`.
   std::span<const token> fed(index b = 0) const {
-    return {fed_ + b * capacity() * slots, static_cast<std::size_t>(past_[b] * slots)};
+    return {fed_ + b * capacity() * ids_per_token,
+            static_cast<std::size_t>(past_[b] * ids_per_token)};
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return capacity_for(limits_); }
@@ -155,10 +156,10 @@ class session {
     state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
     if (same_source)
       part.first =
-          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / slots;
+          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_per_token;
     M::copy_state(work_.work, from, to, part);
     if (limits_.blocks > 0) tables_.share(from, to);
-    std::copy(a.begin(), a.end(), fed_ + to * capacity() * slots);
+    std::copy(a.begin(), a.end(), fed_ + to * capacity() * ids_per_token);
     past_[to] = past_[from];
     source_of_[to] = source_of_[from];
     memory_lengths_[to] = memory_lengths_[from];
@@ -210,8 +211,8 @@ class session {
   std::span<T> read(std::span<const token> tokens) {
     std::span<T> logits;
     while (!tokens.empty()) {
-      const auto part =
-          tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk() * slots)));
+      const auto part = tokens.first(
+          (std::min)(tokens.size(), static_cast<std::size_t>(chunk() * ids_per_token)));
       logits = feed(part);
       if (logits.empty()) break;
       tokens = tokens.subspan(part.size());
@@ -243,11 +244,11 @@ class session {
 
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
   /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
-  /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end. Returns
-  /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
+  /// and `on_token(token)` for each new token as it is chosen; `on_token` may return false to end.
+  /// Returns the number of tokens passed to `on_token`; 0 if `tokens` do not fit.
   template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
-                 const generation& g = {}) requires(slots == 1) {
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
+                 const generation& g = {}) requires(ids_per_token == 1) {
     std::span<T> logits = start(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
@@ -255,7 +256,7 @@ class session {
       if (g.tokens > 0 && n == g.tokens) return n;
       const token next = detail::choose_token(choose, logits, scratch, fed());
       if (g.stops(next)) return n;
-      if (!detail::goes_on(emit, next)) return n + 1;
+      if (!detail::goes_on(on_token, next)) return n + 1;
       if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
       logits = feed({&next, 1});
     }
@@ -267,7 +268,7 @@ class session {
     (void)counter.take<index>(l.batch);
     (void)counter.take<index>(l.batch);
     (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(l.batch * capacity_for(l) * slots);
+    (void)counter.take<token>(l.batch * capacity_for(l) * ids_per_token);
     (void)counter.take<token>(M::vocabulary);
     if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
     return counter.peak();
@@ -282,7 +283,7 @@ class session {
     past_ = extra.take<index>(l.batch);
     memory_lengths_ = extra.take<index>(l.batch);
     source_of_ = extra.take<index>(l.batch);
-    fed_ = extra.take<token>(l.batch * capacity_for(l) * slots);
+    fed_ = extra.take<token>(l.batch * capacity_for(l) * ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
     if (l.blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
@@ -293,9 +294,9 @@ class session {
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
                        bool every, [[maybe_unused]] const layer_range& part) {
-    const index length = batch > 0 ? std::ssize(tokens) / slots / batch : 0;
+    const index length = batch > 0 ? std::ssize(tokens) / ids_per_token / batch : 0;
     if (batch > limits_.batch || length < 1 || length > chunk() ||
-        std::ssize(tokens) % slots != 0 || (every && length > limits_.logits) ||
+        std::ssize(tokens) % ids_per_token != 0 || (every && length > limits_.logits) ||
         !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
@@ -327,12 +328,12 @@ class session {
     cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {
       const index count = valid ? valid[b] : length;
-      std::copy_n(tokens.data() + b * length * slots, count * slots,
-                  fed_ + (b * capacity() + past_[b]) * slots);
+      std::copy_n(tokens.data() + b * length * ids_per_token, count * ids_per_token,
+                  fed_ + (b * capacity() + past_[b]) * ids_per_token);
       past_[b] += count;
     }
     return {work_.work.logits,
-            static_cast<std::size_t>(batch * (every ? length : 1) * slots * M::vocabulary)};
+            static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -355,7 +356,7 @@ class session {
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* fed_ = nullptr;             ///< [batch, capacity, slots]
+  token* fed_ = nullptr;             ///< [batch, capacity, ids_per_token]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
   index memory_length_ = 0;
   index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
