@@ -74,24 +74,41 @@ class session {
 
   /// A session with memory of its own. `p` must outlive it.
   static result<session> open(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit.error();
-    if (!p.valid())
-      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
-                           "none"};
+    if (auto fit = acceptable(p, l); !fit) return fit.error();
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
     session s(p, l, memory.data(), private_tag{});
     s.own_ = std::move(memory);
     return s;
   }
-  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to
-  /// `alignment`. Cannot fail.
-  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)
-      : session(p, l, memory.data(), private_tag{}) {
-    assert(static_cast<index>(memory.size()) >= footprint(l) &&
-           "linnet::session: the span is smaller than footprint()");
+  /// A session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`. Both it
+  /// and `p` must outlive the session. Nothing is written to memory that is too small.
+  static result<session> open(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
+    if (auto fit = acceptable(p, l); !fit) return fit.error();
+    const auto refuse = [](std::string expected, std::string got) {
+      return linnet::error{errc::invalid, "session::open", "memory", std::move(expected),
+                           std::move(got)};
+    };
+    if (std::ssize(memory) < footprint(l))
+      return refuse("session::footprint(limits), " + std::to_string(footprint(l)) + " bytes",
+                    std::to_string(memory.size()));
+    if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignment != 0)
+      return refuse("memory that is declared alignas(linnet::alignment)", "another address");
+    __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
+    return session(p, l, memory.data(), private_tag{});
   }
+  /// open() over the caller's memory for programs without results: where open() would fail, the
+  /// session is not valid() and refuses every call.
+  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
+    if (auto s = open(p, l, memory)) *this = std::move(*s);
+  }
+  // Weights that would be gone before the session reads them.
+  static result<session> open(const packed<M, T>&&, const limits&) = delete;
+  static result<session> open(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
+  session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
 
+  /// Whether the constructor's weights, limits and memory fitted; always of an opened session.
+  bool valid() const { return packed_ != nullptr; }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
   /// Forgets everything fed so far.
@@ -109,10 +126,11 @@ class session {
     reset();
     return true;
   }
-  /// Number of tokens fed so far to sequence `b`.
-  index position(index b = 0) const { return past_[b]; }
-  /// The tokens fed so far to sequence `b`.
+  /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
+  index position(index b = 0) const { return has(b) ? past_[b] : 0; }
+  /// The tokens fed so far to sequence `b`; none for one outside the limits.
   std::span<const token> fed(index b = 0) const {
+    if (!has(b)) return {};
     return {fed_ + b * capacity() * ids_per_token,
             static_cast<std::size_t>(past_[b] * ids_per_token)};
   }
@@ -134,11 +152,12 @@ class session {
   }
 
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
-  /// where a model that forgets old tokens would have to take back more than chunk() of them.
+  /// for a sequence outside the limits or a length beyond its tokens, and where a model that
+  /// forgets old tokens would have to take back more than chunk() of them.
   bool truncate(index length, index b = 0) {
     static_assert(M::rewinds,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
+    if (!has(b) || length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
       return false;
     past_[b] = length;
     if (limits_.blocks > 0) tables_.truncate(b, length);
@@ -149,7 +168,7 @@ class session {
   /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
   /// False, and nothing done, for sequences outside the limits.
   bool fork(index from, index to) {
-    if (from < 0 || to < 0 || from >= limits_.batch || to >= limits_.batch) return false;
+    if (!has(from) || !has(to)) return false;
     if (from == to) return true;
     const bool same_source = source_of_[from] == source_of_[to];
     const auto a = fed(from), b = fed(to);
@@ -273,6 +292,15 @@ class session {
     if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
     return counter.peak();
   }
+  static result<void> acceptable(const packed<M, T>& p, const limits& l) {
+    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit;
+    if (!p.valid())
+      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
+                           "none"};
+    return {};
+  }
+  /// Whether the limits have a sequence `b`.
+  bool has(index b) const { return b >= 0 && b < limits_.batch; }
   static constexpr index none = -1;  ///< no source
   struct private_tag {};
   session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
@@ -347,9 +375,9 @@ class session {
                        [](token t) { return t >= 0 && t < M::vocabulary; });
   }
 
-  const packed<M, T>* packed_;
-  limits limits_;
-  layer_range layers_{};  ///< that feed() runs
+  const packed<M, T>* packed_ = nullptr;
+  limits limits_{.batch = 0};  ///< refuses everything
+  layer_range layers_{};       ///< that feed() runs
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
