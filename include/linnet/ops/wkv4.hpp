@@ -73,7 +73,7 @@ struct wkv4_state {
   /// Takes in one token.
   template <class Kernels>
   void step(Kernels, index count, const T* w, const T* k, const T* v) {
-    alignas(64) T e[2 * width] = {};
+    alignas(64) T e[std::size_t{2 * width}] = {};
     for (index c = 0; c < count; ++c) {
       const T decayed = o[c] + w[c], top = (std::max)(decayed, k[c]);
       e[c] = decayed - top;
@@ -123,7 +123,7 @@ void wkv4(const machine& on, const wkv4_call<T>& a) {
       if (a.starts && t % recurrent_chunk == 0)
         s.store(a.starts + (b * recurrent_chunks(a.length) + t / recurrent_chunk) * 3 * a.d + first,
                 a.d, count);
-      alignas(64) T e[2 * width] = {};
+      alignas(64) T e[std::size_t{2 * width}] = {};
       for (index c = 0; c < count; ++c) {
         const T now = a.bonus[first + c] + a.k[at + c], top = (std::max)(s.o[c], now);
         e[c] = s.o[c] - top;
@@ -162,7 +162,7 @@ void wkv4_backward(const machine& on, const wkv4_call<T>& a, const wkv4_gradient
         const auto& s = before[i];
         const index at = (b * a.length + t0 + i) * a.d + first;
         const T *const k = a.k + at, *const v = a.v + at, *const y = a.y + at;
-        alignas(64) T e[6 * width] = {};
+        alignas(64) T e[std::size_t{6 * width}] = {};
         T exponent[width];
         for (index c = 0; c < count; ++c) {
           const T now = a.bonus[first + c] + k[c], top = (std::max)(s.o[c], now);

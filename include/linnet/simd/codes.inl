@@ -85,7 +85,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[per_word] = {};
+    vec<float> acc[std::size_t{per_word}] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
       words u;

@@ -4,7 +4,7 @@
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
                                                             const vec<std::uint64_t>& b) {
 #if defined(LINNET_LOW_PRODUCTS)
-  return (vec<std::uint64_t>)LINNET_LOW_PRODUCTS(a, b);
+  return reinterpret_cast<vec<std::uint64_t>>(LINNET_LOW_PRODUCTS(a, b));
 #else
   return (a & 0xFFFFFFFFu) * b;
 #endif
@@ -60,7 +60,7 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
       some_words w;
       __builtin_memcpy(&w, words + skip + i, sizeof w);
       const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
-      const auto multiplier = (vec<T>)((vec_int<T>)(vec<T>{} + keep) & ~dropped);
+      const auto multiplier = reinterpret_cast<vec<T>>(reinterpret_cast<vec_int<T>>(vec<T>{} + keep) & ~dropped);
       put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
       if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
     }

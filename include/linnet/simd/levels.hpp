@@ -50,7 +50,8 @@ namespace detail {
 #endif
 
 #if defined(__SSE2__)
-#define LINNET_LOW_PRODUCTS(a, b) _mm_mul_epu32((__m128i)(a), (__m128i)(b))
+#define LINNET_LOW_PRODUCTS(a, b) \
+  _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
 #endif
 #define LINNET_TARGET
 #define LINNET_WIDTH 16
@@ -81,19 +82,24 @@ struct portable {
   _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), \
                      _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 #define LINNET_LOAD_FIRST(p, n) \
-  (vec<T>)_mm256_maskload_ps(reinterpret_cast<const float*>(p), LINNET_FIRST(n))
+  reinterpret_cast<vec<T>>(_mm256_maskload_ps(reinterpret_cast<const float*>(p), LINNET_FIRST(n)))
 #define LINNET_STORE_FIRST(p, v, n) \
-  _mm256_maskstore_ps(reinterpret_cast<float*>(p), LINNET_FIRST(n), (__m256)(v))
-#define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
-#define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
-#define LINNET_LOOK_UP(table, i)                                      \
-  (vec<float>)_mm256_blendv_ps(                                       \
-      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)(i)), \
-      _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), (__m256i)(i)), (__m256)((i) << 28))
-#define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
-#define LINNET_BYTES(p) \
-  (vec_int<float>)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
-#define LINNET_LOW_PRODUCTS(a, b) _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
+  _mm256_maskstore_ps(reinterpret_cast<float*>(p), LINNET_FIRST(n), reinterpret_cast<__m256>(v))
+#define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps(reinterpret_cast<__m256>(x))
+#define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd(reinterpret_cast<__m256d>(x))
+#define LINNET_LOOK_UP(table, i)                                                            \
+  reinterpret_cast<vec<float>>(_mm256_blendv_ps(                                            \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(i)),       \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), reinterpret_cast<__m256i>(i)), \
+      reinterpret_cast<__m256>((i) << 28)))
+#define LINNET_DOT_PAIRS(a, b)      \
+  reinterpret_cast<vec_int<float>>( \
+      _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
+#define LINNET_BYTES(p)             \
+  reinterpret_cast<vec_int<float>>( \
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_LOW_PRODUCTS(a, b) \
+  _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -122,19 +128,25 @@ struct avx2 {
 #undef LINNET_LOW_PRODUCTS
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
-#define LINNET_LOAD_FIRST(p, n) (vec<T>)_mm512_maskz_loadu_ps(LINNET_FIRST(n), p)
-#define LINNET_STORE_FIRST(p, v, n) _mm512_mask_storeu_ps(p, LINNET_FIRST(n), (__m512)(v))
-#define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
-#define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
-#define LINNET_LOOK_UP(table, i)                                                    \
-  (vec<float>)_mm512_maskz_permutexvar_ps(static_cast<__mmask16>(-1), (__m512i)(i), \
-                                          _mm512_loadu_ps(table))
-#define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm512_madd_epi16((__m512i)(a), (__m512i)(b))
-#define LINNET_BYTES(p)                                                  \
-  (vec_int<float>)_mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
-                                             _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
-#define LINNET_LOW_PRODUCTS(a, b) \
-  _mm512_maskz_mul_epu32(static_cast<__mmask8>(-1), (__m512i)(a), (__m512i)(b))
+#define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
+#define LINNET_STORE_FIRST(p, v, n) \
+  _mm512_mask_storeu_ps(p, LINNET_FIRST(n), reinterpret_cast<__m512>(v))
+#define LINNET_ROOT_FLOAT(x) \
+  _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x))
+#define LINNET_ROOT_DOUBLE(x) \
+  _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), reinterpret_cast<__m512d>(x))
+#define LINNET_LOOK_UP(table, i)                            \
+  reinterpret_cast<vec<float>>(_mm512_maskz_permutexvar_ps( \
+      static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(i), _mm512_loadu_ps(table)))
+#define LINNET_DOT_PAIRS(a, b)      \
+  reinterpret_cast<vec_int<float>>( \
+      _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
+#define LINNET_BYTES(p)                                        \
+  reinterpret_cast<vec_int<float>>(_mm512_maskz_cvtepi8_epi32( \
+      static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_LOW_PRODUCTS(a, b)                                                 \
+  _mm512_maskz_mul_epu32(static_cast<__mmask8>(-1), reinterpret_cast<__m512i>(a), \
+                         reinterpret_cast<__m512i>(b))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -152,10 +164,13 @@ struct avx512 {
 #undef LINNET_TARGET
 #undef LINNET_DOT_PAIRS
 
-#define LINNET_DOT_BF16(acc, a, b) \
-  acc = (sum)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(a), (__m512bh)(b))
-#define LINNET_DOT_INT8(acc, a, b) \
-  acc = (sum)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(b), (__m512i)(a))
+#define LINNET_DOT_BF16(acc, a, b)                                            \
+  acc = reinterpret_cast<sum>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(acc), \
+                                               reinterpret_cast<__m512bh>(a), \
+                                               reinterpret_cast<__m512bh>(b)))
+#define LINNET_DOT_INT8(acc, a, b)                 \
+  acc = reinterpret_cast<sum>(_mm512_dpbusd_epi32( \
+      reinterpret_cast<__m512i>(acc), reinterpret_cast<__m512i>(b), reinterpret_cast<__m512i>(a)))
 #define LINNET_TARGET \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
 /// Kernels for AVX-512 with dot products: those that multiply codes differ.

@@ -32,16 +32,16 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                                       index column, const E& e, const Value* ahead, index count = 0,
                                       index safe = 0) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[R][W] = {};
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   if constexpr (!Ragged) count = lanes<T>, safe = K;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[(R + 2) / 3];
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
   for (index k = 0; k < safe; ++k) {
-    typename Steps::right r[W];
+    typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)

@@ -101,19 +101,19 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, int Count>
+template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
-  for (int i = 0; i < Count / 4; ++i) {
+  for (std::size_t i = 0; i < Count / 4; ++i) {
     const vec<T>* const p = v + 4 * i;
     const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
     const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
     s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
   }
   LINNET_UNROLL
-  for (int i = 0; i < Count / 8; ++i)
+  for (std::size_t i = 0; i < Count / 8; ++i)
     s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
            every_other_block<1>(s[2 * i], s[2 * i + 1], all);
   if constexpr (Count == 16)

@@ -138,8 +138,8 @@ struct frozen_groups {
   /// Lists the tokens that token `t` meets in some round, each once, the newest first.
   template <bool Self, class T>
   static index meet(const cache<T>& c, index at, index t, std::int32_t* met) {
-    std::int32_t next[Rounds];
-    index left[Rounds], count = 0;
+    std::int32_t next[std::size_t{Rounds}];
+    index left[std::size_t{Rounds}], count = 0;
     for (index r = 0; r < Rounds; ++r) {
       next[r] = c.before[at + r * c.capacity + t];
       left[r] = c.member[at + r * c.capacity + t] % Size + Size;

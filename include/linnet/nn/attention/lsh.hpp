@@ -341,7 +341,7 @@ struct lsh : policy {
     /// Heads that share values come after each other on one thread.
     template <class T, class F>
     static void each_block(const cache<T>& c, const context<T>& ctx, F&& f) {
-      T discount[Rounds + 1] = {};
+      T discount[std::size_t{Rounds + 1}] = {};
       for (index r = 2; r <= Rounds; ++r) discount[r] = std::log(static_cast<T>(r));
       ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
         const index b = item / A.kv_heads, valid = ctx.length_of(b);
@@ -420,7 +420,7 @@ struct lsh : policy {
     }
     /// The chunks that a token sees in each round.
     struct sight {
-      std::int32_t mine[Rounds], before[Rounds];
+      std::int32_t mine[std::size_t{Rounds}], before[std::size_t{Rounds}];
       template <class T>
       sight(const cache<T>& c, index all, index t, index chunks) {
         for (index r = 0; r < Rounds; ++r) {
