@@ -93,7 +93,8 @@ MACHINE_PRODUCTS(f32_avx2, MACHINE_TARGET("avx2,fma"), __m256, _mm256_setzero_ps
 MACHINE_PRODUCTS(f32_avx512, MACHINE_TARGET("avx512f"), __m512, _mm512_setzero_ps(),
                  _mm512_fmadd_ps(a, a, s[i]))
 MACHINE_PRODUCTS(bf16_avx512, MACHINE_TARGET("avx512f,avx512bf16"), __m512, _mm512_setzero_ps(),
-                 _mm512_dpbf16_ps(s[i], (__m512bh)a, (__m512bh)a))
+                 _mm512_dpbf16_ps(s[i], reinterpret_cast<__m512bh>(a),
+                                  reinterpret_cast<__m512bh>(a)))
 MACHINE_PRODUCTS(int8_avx512, MACHINE_TARGET("avx512f,avx512vnni"), __m512i, _mm512_setzero_si512(),
                  _mm512_dpbusd_epi32(s[i], a, a))
 MACHINE_READ(read_avx2, MACHINE_TARGET("avx2"), 32)

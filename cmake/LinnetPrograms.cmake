@@ -10,7 +10,9 @@ function(linnet_own target)
   if(LINNET_OPENMP AND OpenMP_CXX_FOUND)
     target_link_libraries(${target} PRIVATE OpenMP::OpenMP_CXX)
   endif()
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wno-psabi)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow
+                                           -Wold-style-cast -Wno-psabi)
+  target_compile_definitions(${target} PRIVATE LINNET_OWN_WARNINGS) # see config/platform.hpp
   if(LINNET_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${LINNET_SANITIZE} -fno-omit-frame-pointer
                                              -fno-sanitize-recover=all)

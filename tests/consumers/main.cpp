@@ -18,6 +18,11 @@ constexpr ln::decoder_shape numbers{.d_model = 24,
 using student = ln::decoder<numbers, ln::ffn::reparam<3, ln::expansion{2}>>;
 using deployed = ln::quantized<ln::collapsed<student>, ln::storage::int8>;
 
+#if defined(WITH_GLOBALS)  // names that the library gives to parameters and variables, too
+int memory, tokens, n, i, j, logits, batch, lengths, on, p, x, y, b, at, rows, f;
+int how, choose, scratch, weights, limits, ctx, cache, info, leaf, from, to, l, c, e;
+#endif
+
 int main() {
 #if defined(EXPECTED_VERSION)
   if (std::strcmp(LINNET_VERSION, EXPECTED_VERSION) != 0) return 1;

@@ -17,6 +17,11 @@
 #error "linnet needs a 64-bit target: its indices and the bytes that it plans exceed 32 bits."
 #elif __cplusplus < 202002L
 #error "linnet needs C++20: compile with -std=c++20."
+#else
+#define LINNET_SUPPORTED
+#endif
+#if !defined(LINNET_SUPPORTED)
+#include <no such file: nothing follows the sentence above>
 #endif
 
 // Translation units of one program may be compiled with different flags. Everything that such a
