@@ -5,6 +5,17 @@ if(LINNET_OPENMP)
   find_package(OpenMP COMPONENTS CXX)
 endif()
 
+# linnet_find(PACKAGE [ARGUMENT...]): find_package of what linnet's own programs need; where it is
+# missing, says how to do without.
+macro(linnet_find package)
+  find_package(${package} ${ARGN} QUIET)
+  if(NOT ${package}_FOUND)
+    message(FATAL_ERROR "linnet's own programs need ${package}, the library does not: install it, or "
+                        "configure with -DLINNET_BUILD_TESTS=OFF -DLINNET_BUILD_EXAMPLES=OFF "
+                        "-DLINNET_BUILD_BENCHMARKS=OFF")
+  endif()
+endmacro()
+
 # linnet_own(TARGET): OpenMP, warnings and sanitizers.
 function(linnet_own target)
   if(LINNET_OPENMP AND OpenMP_CXX_FOUND)
@@ -12,7 +23,6 @@ function(linnet_own target)
   endif()
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow
                                            -Wold-style-cast -Wno-psabi)
-  target_compile_definitions(${target} PRIVATE LINNET_OWN_WARNINGS) # see config/platform.hpp
   if(LINNET_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${LINNET_SANITIZE} -fno-omit-frame-pointer
                                              -fno-sanitize-recover=all)
