@@ -31,7 +31,7 @@ struct hypothesis {
 template <class M, class T = float>
 class beam_search {
   static_assert(
-      session<M, T>::slots == 1,
+      session<M, T>::ids_per_token == 1,
       "linnet::beam_search: this model's tokens consist of bytes; generate_bytes() runs it");
 
  public:

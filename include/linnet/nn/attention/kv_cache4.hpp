@@ -18,13 +18,13 @@ struct kv_places {
   index fixed = 0, ring = 0;
 
   constexpr kv_places() = default;
-  /// For texts of `count` tokens of which the `first` and the last `near` ones are looked at: a
+  /// For texts of `count` tokens of which the `first` and the last `recent` ones are looked at: a
   /// ring where that is smaller.
-  constexpr kv_places(index count, index first, index near) : tokens(count) {
+  constexpr kv_places(index count, index first, index recent) : tokens(count) {
     const index block = simd::token_block;
-    if (near >= count || round_up(first, block) + round_up(near, block) >= count) return;
+    if (recent >= count || round_up(first, block) + round_up(recent, block) >= count) return;
     fixed = round_up(first, block);
-    ring = round_up(near, block);
+    ring = round_up(recent, block);
     tokens = fixed + ring;
   }
 };
@@ -44,8 +44,8 @@ struct kv_buffer4 {
   kv_places places{};
 
   /// Like kv_buffer's; never paged.
-  constexpr void plan(arena& state, index batch, index count, index first, index near, index) {
-    places = {count, first, near};
+  constexpr void plan(arena& state, index batch, index count, index first, index recent, index) {
+    places = {count, first, recent};
     places.tokens = round_up(places.tokens, block);
     data = state.take<code>(batch * codes());
     scales = state.take<float>(batch * factors());
