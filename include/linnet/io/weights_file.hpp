@@ -220,8 +220,7 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
                               file_metadata notes = {}) {
   if (!w.valid()) return w.error();
   if (weights<M, T>::storage::per_word > 1)  // compressed; masters may be saved to be looked at
-    if (auto name = first_nonfinite(w); !name.empty())
-      return error{errc::invalid, path, std::move(name), "finite numbers", "a NaN or an infinity"};
+    if (auto fit = check_finite(w, path); !fit) return fit;
   if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
     notes["format"] = "pt";
   } else {

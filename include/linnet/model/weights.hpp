@@ -197,6 +197,18 @@ std::string first_nonfinite(const weights<M, T>& w) {
   return found;
 }
 
+/// Refuses weights that are not finite by the name of first_nonfinite(), and weights that are not
+/// valid() by their own error. Loading does not ask: weights of a run that diverged can be looked
+/// at. `where`, such as the file's path, begins the message. Errors: errc::invalid.
+template <class M, class T>
+result<void> check_finite(const weights<M, T>& w, std::string where) {
+  if (!w.valid()) return w.error();
+  if (auto name = first_nonfinite(w); !name.empty())
+    return error{errc::invalid, std::move(where), std::move(name), "finite numbers",
+                 "a NaN or an infinity"};
+  return {};
+}
+
 /// Gradients of the trainable tensors of `M`, in full precision.
 template <class M, class T = float>
 class gradients : public detail::tensor_block<M, form::gradient<T>> {};

@@ -26,12 +26,8 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
                 "linnet::quantize: the source must be stored in f32");
   auto rounded = detail::made_of<weights<quantized<M, S, A>>>(w);
   if (!rounded.valid()) return rounded;
-  const auto refuse = [&](std::string tensor, std::string expected, std::string got) {
-    rounded.fail(
-        {errc::invalid, "quantize", std::move(tensor), std::move(expected), std::move(got)});
-  };
-  if (auto name = first_nonfinite(w); !name.empty()) {
-    refuse(std::move(name), "finite numbers", "a NaN or an infinity");
+  if (auto fit = check_finite(w, "quantize"); !fit) {
+    rounded.fail(fit.error());
     return rounded;
   }
   M::visit(
@@ -43,8 +39,8 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
       },
       path{}, rounded.tree(), w.tree());
   if (auto name = first_nonfinite(rounded); !name.empty())
-    refuse(std::move(name), std::string("numbers that storage::") + S::name + " holds",
-           "a larger one");
+    rounded.fail({errc::invalid, "quantize", std::move(name),
+                  std::string("numbers that storage::") + S::name + " holds", "a larger one"});
   return rounded;
 }
 
