@@ -49,6 +49,20 @@ class arena {
   index size_ = 0, used_ = 0, peak_ = 0;
 };
 
+namespace detail {
+#if defined(_WIN32)  // whose C library has no aligned_alloc()
+inline void* aligned_allocate(std::size_t bytes) {
+  return _aligned_malloc(bytes, static_cast<std::size_t>(alignment));
+}
+inline void aligned_free(void* p) { _aligned_free(p); }
+#else
+inline void* aligned_allocate(std::size_t bytes) {
+  return std::aligned_alloc(static_cast<std::size_t>(alignment), bytes);
+}
+inline void aligned_free(void* p) { std::free(p); }
+#endif
+}  // namespace detail
+
 /// Owns one aligned, zeroed block of memory. Movable; an empty block means that allocation failed,
 /// or that the block was moved from.
 class memory_block {
@@ -56,8 +70,7 @@ class memory_block {
   memory_block() = default;
   /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
   explicit memory_block(index bytes) : size_(round_up(bytes > 0 ? bytes : 1, alignment)) {
-    data_.reset(
-        std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size_)));
+    data_.reset(detail::aligned_allocate(static_cast<std::size_t>(size_)));
     if (data_)
       __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
     else
@@ -79,7 +92,7 @@ class memory_block {
 
  private:
   struct free_memory {
-    void operator()(void* p) const { std::free(p); }
+    void operator()(void* p) const { detail::aligned_free(p); }
   };
   std::unique_ptr<void, free_memory> data_;
   index size_ = 0;

@@ -32,6 +32,8 @@ class evaluator {
     e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
     return e;
   }
+  // Weights that would be gone before they are read.
+  static result<evaluator> open(const packed<M, T>&&, const limits&) = delete;
 
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
   /// them.

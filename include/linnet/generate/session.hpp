@@ -4,6 +4,7 @@
 /// weights with any number of others.
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
 
 #include <linnet/generate/block_tables.hpp>
@@ -14,8 +15,8 @@ LINNET_NAMESPACE_BEGIN
 
 /// When generation ends.
 struct generation {
-  index tokens = 0;                  ///< most tokens to generate; 0 means as many as fit
-  std::span<const token> stop = {};  ///< tokens that end it; they are not passed on
+  index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
+  lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
 
   /// Whether `t` is a stop token.
   bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
@@ -102,7 +103,7 @@ class session {
   session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
     if (auto s = open(p, l, memory)) *this = std::move(*s);
   }
-  // Weights that would be gone before the session reads them.
+  // Weights that would be gone before they are read.
   static result<session> open(const packed<M, T>&&, const limits&) = delete;
   static result<session> open(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
   session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include <linnet/core/view.hpp>
 #include <linnet/io/file.hpp>
 #include <linnet/io/json.hpp>
 #include <linnet/io/tensor.hpp>
@@ -90,7 +91,7 @@ class safetensors {
   }
 
  private:
-  friend result<safetensors> parse_safetensors(std::span<const std::byte>, const std::string&);
+  friend result<safetensors> parse_safetensors(lasting_span<const std::byte>, const std::string&);
   friend result<safetensors> read_safetensors(const std::string&);
   file_bytes owned_;
   std::string where_;
@@ -271,7 +272,7 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
 /// Parses a safetensors file held in memory, which must outlive the result. Checked: the length of
 /// the header, its JSON and types, duplicate names and keys, and that the tensors fill the file
 /// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
-inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
+inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
                                              const std::string& where = "safetensors") {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
