@@ -64,6 +64,7 @@ class beam_search {
   template <class... Hooks>
   std::span<const hypothesis> operator()(std::span<const token> tokens, const generation& g = {},
                                          Hooks&&... hooks) {
+    if (!own_.data()) return {};  // moved from
     session<M, T>& s = *session_;
     std::span<T> logits = s.start(tokens);
     finished_ = 0;

@@ -94,6 +94,7 @@ class self_speculative {
   /// Reads the prompt and chooses the first token: known, but not fed yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
+    if (!own_.data()) return false;  // moved from
     session_->exit_after(layers);
     const std::span<T> logits = session_->read(tokens);
     if (logits.empty()) return false;

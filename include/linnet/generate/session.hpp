@@ -108,12 +108,14 @@ class session {
   static result<session> open(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
   session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
 
-  /// Whether the constructor's weights, limits and memory fitted; always of an opened session.
-  bool valid() const { return packed_ != nullptr; }
+  /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,
+  /// and false of one that was moved from, which refuses every call.
+  bool valid() const { return limits_.batch > 0; }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
   /// Forgets everything fed so far.
   void reset() {
+    if (!valid()) return;
     std::fill_n(past_, limits_.batch, index{0});
     tables_.reset();
     cached_sources_ = 0;
@@ -295,9 +297,7 @@ class session {
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
     if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit;
-    if (!p.valid())
-      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
-                           "none"};
+    if (!p.valid()) return p.error();
     return {};
   }
   /// Whether the limits have a sequence `b`.
@@ -377,8 +377,8 @@ class session {
   }
 
   const packed<M, T>* packed_ = nullptr;
-  limits limits_{.batch = 0};  ///< refuses everything
-  layer_range layers_{};       ///< that feed() runs
+  detail::owned_limits limits_;  ///< refuses everything until it is opened
+  layer_range layers_{};         ///< that feed() runs
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};

@@ -166,6 +166,7 @@ class speculative {
 
   /// Starts a text: its last token is known but not fed yet.
   bool begin(std::span<const token> tokens) {
+    if (!own_.data()) return false;  // moved from
     if constexpr (encodes) {
       at_.text[0] = M::start;
       known_ = 1;

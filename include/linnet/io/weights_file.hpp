@@ -176,11 +176,6 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   return file.commit();
 }
 
-/// The error of weights whose own allocation failed.
-inline error no_memory(const std::string& where) {
-  return {errc::out_of_memory, where, "weights", "memory for the model", "none"};
-}
-
 }  // namespace detail
 
 /// Loads all weights from a parsed safetensors file, converting between F16, BF16, F32, F64 and the
@@ -191,7 +186,7 @@ inline error no_memory(const std::string& where) {
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
                               std::string_view prefix = {}) {
-  if (!w.valid()) return detail::no_memory(file.where());
+  if (!w.valid()) return w.error();
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
   if constexpr (!foreign)
     for (const detail::fact& fact : detail::facts_of<M>())
@@ -223,7 +218,9 @@ result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming 
 template <class M, class T, class Naming = naming::canonical>
 result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
                               file_metadata notes = {}) {
-  if (!w.valid()) return detail::no_memory(path);
+  if (!w.valid()) return w.error();
+  if (weights<M, T>::storage::per_word > 1)  // compressed; masters may be saved to be looked at
+    if (auto fit = check_finite(w, path); !fit) return fit;
   if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
     notes["format"] = "pt";
   } else {

@@ -80,9 +80,9 @@ class teachers {
     for (const auto& fit : {detail::acceptable<model_of<Teachers>>("teachers::open", l)...})
       if (!fit) return fit.error();
     if (auto fit = detail::acceptable("teachers::open", how, count); !fit) return fit.error();
-    if (!(p.get().valid() && ...))
-      return linnet::error{errc::invalid, "teachers::open", "packed weights", "valid weights",
-                           "none"};
+    if (std::optional<linnet::error> why;
+        ((p.get().valid() || (why = p.get().error(), false)) && ...), why)
+      return *why;
     teachers made(l, how, p.get()...);
     auto* at = static_cast<std::byte*>(made.memory_.data());
     if (!at) return detail::out_of_memory("teachers::open", footprint(l));
@@ -185,7 +185,7 @@ class teachers {
     for (double& share : how_.shares) share /= sum;
   }
 
-  limits limits_;
+  detail::owned_limits limits_;
   distillation how_;
   memory_block memory_;
   std::tuple<one<Teachers>...> all_;
