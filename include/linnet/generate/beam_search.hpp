@@ -26,8 +26,9 @@ struct hypothesis {
 /// Searches with a session of model `M`. In each step the `width` best continuations by log P of
 /// all open hypotheses are found. Those that end with a stop token leave the beam for the pool of
 /// results, and the best others keep the beam full. What is open at the last token joins the pool.
-/// Ties go to the earlier hypothesis, then to the lowest id. With width 1 and `early` this is
-/// greedy generation. All memory is taken by open(); a search allocates nothing.
+/// Ties go to the earlier hypothesis, then to the lowest id. A hypothesis whose logits leave
+/// nothing to choose from (see `no_token`) ends there. With width 1 and `early` this is greedy
+/// generation. All memory is taken by open(); a search allocates nothing.
 template <class M, class T = float>
 class beam_search {
   static_assert(
@@ -77,7 +78,7 @@ class beam_search {
       for (index b = 0; b < open; ++b) {
         const auto row = logits.subspan(at(b * M::vocabulary), at(M::vocabulary));
         (detail::apply_hook(hooks, row, s.fed(b)), ...);
-        consider(b, row, g);
+        consider(b, row, n, g);
       }
       std::sort(at_.any, at_.any + any_, better);
       std::sort(at_.stay, at_.stay + stay_, better);
@@ -145,9 +146,14 @@ class beam_search {
     heap[size++] = c;
     std::push_heap(heap, heap + size, better);
   }
-  /// Offers every continuation of open hypothesis `b`; not those of probability 0.
-  void consider(index b, std::span<const T> logits, const generation& g) {
-    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  /// Offers every continuation, by token `n`, of open hypothesis `b`; not those of probability 0.
+  void consider(index b, std::span<const T> logits, index n, const generation& g) {
+    const token best = detail::most_likely(logits);
+    if (best == no_token) {
+      if (n > 1) finish({at_.sums[b], 0, b, no_token}, n - 1, false);
+      return;
+    }
+    const auto largest = static_cast<double>(logits[at(best)]);
     double total = 0;
     for (const T l : logits) total += std::exp(static_cast<double>(l) - largest);
     const double log_total = largest + std::log(total);
@@ -176,8 +182,8 @@ class beam_search {
     std::rotate(at_.results + place, at_.results + finished_ - 1, at_.results + finished_);
     hypothesis& h = at_.results[place];
     token* const text = const_cast<token*>(h.tokens.data());
-    std::copy_n(at_.texts + c.parent * capacity_, n - 1, text);
-    if (!stopped) text[n - 1] = c.id;
+    std::copy_n(at_.texts + c.parent * capacity_, c.id == no_token ? n : n - 1, text);
+    if (!stopped && c.id != no_token) text[n - 1] = c.id;
     h = {{text, at(stopped ? n - 1 : n)}, c.sum, score, stopped};
   }
   /// Whether the full pool is final after token `n` of `most`.

@@ -125,7 +125,7 @@ class self_speculative {
       }
       std::copy_n(s.work_.work.out, d, at_.streams + drafted * d);
       if (!more) break;
-      at_.drafts.propose(choose, logits, drafted, known_ + drafted);
+      if (!at_.drafts.propose(choose, logits, drafted, known_ + drafted)) break;
     }
     // The other layers have not read these tokens yet, nor has anything been overwritten.
     s.past_[0] = start;

@@ -17,8 +17,10 @@ struct generation {
   index tokens = 0;                  ///< most tokens to generate; 0 means as many as fit
   std::span<const token> stop = {};  ///< tokens that end it; they are not passed on
 
-  /// Whether `t` is a stop token.
-  bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
+  /// Whether `t` ends generation: a stop token, or `no_token`.
+  bool stops(token t) const {
+    return t == no_token || std::find(stop.begin(), stop.end(), t) != stop.end();
+  }
 };
 
 namespace detail {
@@ -243,8 +245,8 @@ class session {
 
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
   /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
-  /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end. Returns
-  /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
+  /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end, `choose`
+  /// `no_token`. Returns the number of tokens passed to `emit`; 0 if `tokens` do not fit.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
                  const generation& g = {}) requires(slots == 1) {

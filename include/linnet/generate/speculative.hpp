@@ -43,13 +43,14 @@ struct draft_buffers {
   std::span<const token> first(index count) const {
     return {text, static_cast<std::size_t>(count)};
   }
-  /// Draws draft number `i`, token `end` of the text, from logits.
+  /// Draws draft number `i`, token `end` of the text, from logits. False if there is none.
   template <class Sampler, class T>
-  void propose(Sampler& choose, std::span<T> logits, index i, index end) const {
+  bool propose(Sampler& choose, std::span<T> logits, index i, index end) const {
     const std::size_t size = logits.size();
     const std::span<double> law(q + i * std::ssize(logits), size);
     choose.probabilities(logits, {scratch, size}, first(end), law);
     text[end] = choose.pick(law);
+    return text[end] != no_token;
   }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
   /// vocabulary], and draws the token that follows those accepted; returns their number.
@@ -197,7 +198,7 @@ class speculative {
         drafting_ = false;  // the text has outgrown it
         break;
       }
-      at_.propose(choose, logits, drafted, end);
+      if (!at_.propose(choose, logits, drafted, end)) break;
     }
 
     const auto rows = target_->feed_all(at_.first(known_ + drafted).subspan(at(known_ - 1)));

@@ -37,17 +37,6 @@ constexpr void place(arena& memory, const tensor_info& info, second_moment<T>& l
   if (factored) leaf.columns = memory.take<T>(info.columns);
 }
 
-/// f(0) + ... + f(n - 1) in eight fixed lanes.
-template <class F>
-double sum_in_lanes(index n, F&& f) {
-  double lane[8] = {};
-  index i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (index k = 0; k < 8; ++k) lane[k] += f(i + k);
-  for (index k = 0; i + k < n; ++k) lane[k] += f(i + k);
-  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-}
-
 }  // namespace detail
 
 /// Adafactor without momentum (Shazeer and Stern 2018, 1804.04235; zoo A11), as t5x sets it: steps
