@@ -13,6 +13,14 @@ struct beams {
                        ///< 0 favours short texts, larger values longer ones
   bool early = true;   ///< end as soon as `width` hypotheses have ended by themselves; false: go on
                        ///< while an open one could still score better than those
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("width", self.width, detail::count(1));
+    f("alpha", self.alpha, detail::between(-10, 10));
+    f("early", self.early, detail::one_of(detail::false_or_true));
+  }
 };
 
 /// One result of a beam search, valid until the next one.
@@ -51,6 +59,7 @@ class beam_search {
       return linnet::error{errc::invalid, "beam_search::open", "beams.width",
                            "1 to limits.batch, " + std::to_string(l.batch),
                            std::to_string(how.width)};
+    if (auto fit = detail::acceptable("beam_search::open", "beams", how); !fit) return fit.error();
     beam_search made(s, how);
     made.own_ = memory_block(footprint(l, how));
     if (!made.own_.data()) return detail::out_of_memory("beam_search::open", footprint(l, how));

@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <linnet/core/options.hpp>
 #include <linnet/core/random.hpp>
 #include <linnet/simd/kernels.hpp>
 
@@ -215,13 +216,32 @@ struct sampling {
   double repetition_penalty = 1;  ///< positive logits of tokens so far are divided by it, others
                                   ///< multiplied (Keskar et al. 2019); 1 changes none
   std::uint64_t seed = 0;         ///< of the random numbers
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("temperature", self.temperature, detail::at_least(0, "0 is greedy"));
+    f("top_k", self.top_k, detail::count(0, "0 keeps all"));
+    f("top_p", self.top_p, detail::between(0, 1, "1 keeps all"));
+    f("min_p", self.min_p, detail::between(0, 1, "0 keeps all"));
+    f("repetition_penalty", self.repetition_penalty, detail::above(0, "1 changes none"));
+  }
 };
 
 /// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
 class sampler {
  public:
-  explicit sampler(const sampling& settings)
-      : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
+  /// A sampler with options from outside. Errors: errc::invalid (one out of its range, see
+  /// docs/options.md).
+  static result<sampler> open(const sampling& how) {
+    if (auto fit = detail::acceptable("sampler::open", "sampling", how); !fit) return fit.error();
+    return sampler(how);
+  }
+  /// A sampler with options that are in their ranges; with others it finds nothing to choose from.
+  explicit sampler(const sampling& how)
+      : settings_(how),
+        random_(seed{how.seed}, stream_of("sampler")),
+        usable_(detail::in_range(how)) {}
 
   /// A token after the tokens `so_far`, which only the repetition penalty asks for; `no_token`
   /// where there is nothing to choose from.
@@ -229,7 +249,7 @@ class sampler {
   token operator()(std::span<T> logits, std::span<token> order,
                    std::span<const token> so_far = {}) {
     penalize(logits, order, so_far);
-    const token best = detail::most_likely(logits);
+    const token best = usable_ ? detail::most_likely(logits) : no_token;
     if (best == no_token || settings_.temperature <= 0) return best;
     const law<T> l = warp(logits, order, logits[detail::slot(best)]);
     const double u = random_.uniform() * l.mass;
@@ -254,9 +274,10 @@ class sampler {
   void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
                      std::span<double> out) const {
     penalize(logits, order, so_far);
-    if (settings_.temperature <= 0) return greedy{}.probabilities(logits, order, so_far, out);
+    if (usable_ && settings_.temperature <= 0)
+      return greedy{}.probabilities(logits, order, so_far, out);
     std::fill(out.begin(), out.end(), 0.0);
-    const token best = detail::most_likely(logits);
+    const token best = usable_ ? detail::most_likely(logits) : no_token;
     if (best == no_token) return;
     const law<T> l = warp(logits, order, logits[detail::slot(best)]);
     for (std::size_t i = 0; i < logits.size(); ++i)
@@ -292,7 +313,7 @@ class sampler {
   template <class T>
   void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
     const double by = settings_.repetition_penalty;
-    if (by == 1 || so_far.empty()) return;
+    if (by == 1 || so_far.empty() || !usable_) return;
     std::fill(mark.begin(), mark.end(), token{0});
     for (const token t : so_far) {
       if (detail::slot(t) >= logits.size() || mark[detail::slot(t)]++ != 0) continue;
@@ -352,6 +373,7 @@ class sampler {
 
   sampling settings_;
   random_stream random_;
+  bool usable_;
 };
 
 /// A sampler with hooks before it: each is called with the logits, which it may change, and, if it

@@ -21,6 +21,12 @@ struct generation {
   bool stops(token t) const {
     return t == no_token || std::find(stop.begin(), stop.end(), t) != stop.end();
   }
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("tokens", self.tokens, detail::count(0, "0: as many as fit"));
+  }
 };
 
 namespace detail {

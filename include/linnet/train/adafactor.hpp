@@ -48,6 +48,16 @@ struct adafactor {
   double eps_gradient = 1e-30;  ///< added to squared gradients
   double eps_weights = 1e-3;    ///< smallest size that the RMS of a tensor's weights counts as
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("decay", self.decay, detail::at_least(0));
+    f("clip", self.clip, detail::above(0, "a large number clips nothing"));
+    f("eps_gradient", self.eps_gradient, detail::at_least(1e-37));
+    f("eps_weights", self.eps_weights, detail::at_least(0));
+  }
+
   /// What checkpoints call it.
   static constexpr std::string_view name() { return "adafactor"; }
 
