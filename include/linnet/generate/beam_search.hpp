@@ -75,8 +75,9 @@ class beam_search {
   std::span<const hypothesis> operator()(std::span<const token> tokens, const generation& g = {},
                                          Hooks&&... hooks) {
     session<M, T>& s = *session_;
-    std::span<T> logits = s.start(tokens);
     finished_ = 0;
+    if (!detail::in_range(g)) return {};
+    std::span<T> logits = s.start(tokens);
     if (logits.empty()) return {};
     const index room = s.capacity() - s.position() + 1;
     const index most = g.tokens > 0 ? (std::min)(g.tokens, room) : room;

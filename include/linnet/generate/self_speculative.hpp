@@ -59,7 +59,7 @@ class self_speculative {
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
                  const generation& g = {}) {
     counts_ = {};
-    if (!begin(tokens, choose)) return 0;
+    if (!detail::in_range(g) || !begin(tokens, choose)) return 0;
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.drafts.text[next];

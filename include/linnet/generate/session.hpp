@@ -256,6 +256,7 @@ class session {
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
                  const generation& g = {}) requires(slots == 1) {
+    if (!detail::in_range(g)) return 0;
     std::span<T> logits = start(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));

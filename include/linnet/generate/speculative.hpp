@@ -138,7 +138,7 @@ class speculative {
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
                  const generation& g = {}) {
     counts_ = {};
-    if (!begin(tokens)) return 0;
+    if (!detail::in_range(g) || !begin(tokens)) return 0;
     for (index n = 0;;) {
       const index left = g.tokens > 0 ? g.tokens - n : target_->capacity();
       const index first = known_, decided = round(choose, left);

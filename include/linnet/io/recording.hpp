@@ -38,7 +38,7 @@ struct recording {
   template <class Self, class F>
   static constexpr void visit_options(Self& self, F&& f) {
     f("vocabulary", self.vocabulary, detail::between(1, 0x7fffffff));
-    f("k", self.k, detail::between(1, static_cast<double>(self.vocabulary)));
+    f("k", self.k, detail::count(1));
     f("temperature", self.temperature, detail::above(0));
     f("half", self.half, detail::one_of(detail::false_or_true));
   }
@@ -87,6 +87,9 @@ inline batch_facts facts_of(const decoder_batch& b) {
 /// An error for a recording that makes no sense, or nothing.
 inline result<void> acceptable(const char* where, const recording& r, const limits& l) {
   if (auto fit = acceptable(where, "recording", r); !fit) return fit;
+  if (r.k > r.vocabulary)
+    return linnet::error{errc::invalid, where, "recording.k", "1 to the vocabulary",
+                         std::to_string(r.k)};
   return acceptable(where, "limits", l);
 }
 

@@ -16,9 +16,8 @@ LINNET_NAMESPACE_BEGIN
 
 /// What a trainer does after a loss or a gradient that is not finite. The weights stay in any case.
 enum class bad_step {
-  skip,  ///< leaves the step out and goes on, training::patience times in a row
-  stop   ///< leaves it out and refuses all others, see trainer::stopped(); stops at the first
-         ///< refused batch, too
+  skip,  ///< leaves the step out and goes on
+  stop   ///< leaves it out and refuses all others, see trainer::stopped()
 };
 
 /// How a trainer trains, besides its optimizer.
@@ -29,8 +28,8 @@ struct training {
   std::uint64_t seed = 0;        ///< of the dropout masks
   double average = 0.999;        ///< share of a running average that a step keeps (zoo D7)
   bad_step if_not_finite = bad_step::skip;
-  index patience = 100;  ///< calls in a row that were refused or led to no step, after which a
-                         ///< trainer stops, so that no loop over its steps runs for ever
+  index patience = 10;  ///< calls in a row that were refused or led to no step, after which a
+                        ///< trainer stops, so that no loop over its steps runs for ever
   linnet::layer_dropout layer_dropout{};  ///< off
   linnet::early_exits early_exits{};      ///< none but the last; for decoders
 
@@ -206,7 +205,7 @@ class trainer {
     if (stopped_) return;
     if (!options_fit()) {
       reason_ = "the optimizer's options are out of their ranges";
-      in_vain(how_.if_not_finite == bad_step::stop);
+      in_vain();
       return;
     }
     run(limits_, work_.converted,
@@ -320,7 +319,7 @@ class trainer {
     else
       return true;
     ++refused_;
-    in_vain(how_.if_not_finite == bad_step::stop);
+    in_vain();
     return false;
   }
   /// The optimizer's options may have changed since open().
@@ -331,7 +330,7 @@ class trainer {
       return true;
   }
   /// Counts a call that led to no step; too many in a row stop the trainer.
-  void in_vain(bool stop) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
+  void in_vain(bool stop = false) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
   template <class Lesson>
   loss_sum add_gradients(const ops::machine& on, const batch& b, Lesson& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
