@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include <linnet/core/options.hpp>
 #include <linnet/model/t5.hpp>
 #include <linnet/text/t5_ids.hpp>
 
@@ -16,6 +17,14 @@ struct example_limits {
   index batch = 1;   ///< examples at a time
   index source = 0;  ///< longest source in tokens, end included
   index target = 0;  ///< longest target in tokens, end included
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("source", self.source, detail::count(0));
+    f("target", self.target, detail::count(0));
+  }
 };
 
 namespace detail {

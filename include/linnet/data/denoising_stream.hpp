@@ -34,10 +34,9 @@ class denoising_stream {
       return error{errc::invalid, "denoising_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
     };
-    if (!how.valid())
-      return wrong("noise density", "above 0, at most 0.95, and mean spans from 1 to 1e6",
-                   how.density);
-    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    for (const auto& fit : {detail::acceptable("denoising_stream::open", "denoising", how),
+                            detail::acceptable("denoising_stream::open", "", l)})
+      if (!fit) return fit.error();
     if (l.source < 4) return wrong("source", "at least 4 tokens", l.source);
     if (text.size() < 2) return wrong("tokens of text", "at least 2", text.size());
     const index raw = how.raw_length(l.source);

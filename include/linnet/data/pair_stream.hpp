@@ -32,7 +32,7 @@ class pair_stream {
       return error{errc::invalid, "pair_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
     };
-    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    if (auto fit = detail::acceptable("pair_stream::open", "", l); !fit) return fit.error();
     if (l.source < 2) return wrong("source", "at least 2 tokens", l.source);
     if (pairs.empty()) return wrong("pairs", "at least 1", 0);
     pair_stream made(std::ssize(pairs), l, key);

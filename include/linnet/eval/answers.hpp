@@ -8,15 +8,16 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/core/types.hpp>
+#include <linnet/generate/samplers.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 /// Continues several prompts greedily and together, each by up to `most` tokens or as many as fit.
 /// Hands each token to `emit(number, token)`, `number` being that of its prompt, which returns
-/// false to end that text. `S` is a session of a decoder, or a class with its members planned,
-/// capacity, chunk, reset, feed and fork; its limits' batch is the most prompts. False if they are
-/// more, or one of them is empty, too long or of tokens that the model refuses.
+/// false to end that text; `no_token` ends it, too, and is not handed on. `S` is a session of a
+/// decoder, or a class with its members planned, capacity, chunk, reset, feed and fork; its limits'
+/// batch is the most prompts. False if they are more, or one of them is empty, too long or of
+/// tokens that the model refuses.
 template <class S, class Emit>
 bool write_greedily(S& session, std::span<const std::span<const token>> prompts, index most,
                     Emit&& on_token) {
@@ -41,7 +42,7 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
     const std::size_t vocabulary = logits.size() / lengths.size();
     for (std::size_t b = 0; !logits.empty() && b < lengths.size(); ++b) {
       const auto row = logits.subspan(b * vocabulary, vocabulary);
-      texts[b].next = static_cast<token>(std::max_element(row.begin(), row.end()) - row.begin());
+      texts[b].next = detail::most_likely(row);
     }
     return !logits.empty();
   };
@@ -62,7 +63,8 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
   }
   for (index n = 1; n <= most && !texts.empty(); ++n) {
     for (std::size_t b = 0; b < texts.size();) {
-      if (on_token(texts[b].number, texts[b].next) && texts[b].length + n <= session.capacity()) {
+      if (texts[b].next != no_token && on_token(texts[b].number, texts[b].next) &&
+          texts[b].length + n <= session.capacity()) {
         ++b;
       } else {  // the last one takes its place
         if (!session.fork(std::ssize(texts) - 1, static_cast<index>(b))) return false;

@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <concepts>
+#include <limits>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include <linnet/eval/evaluator.hpp>
+#include <linnet/generate/samplers.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -21,15 +23,16 @@ struct token_score {
 };
 
 /// The score of token `t` under logits [vocabulary]; in double, whatever their type. Of several
-/// largest logits the first is the best.
+/// largest logits the first is the best. NaN where a sampler would find nothing to choose from.
 template <class T>
 token_score score_of(std::span<T> logits, token t) {
-  const auto largest = std::max_element(logits.begin(), logits.end());
-  const auto top = static_cast<double>(*largest);
+  const token best = detail::most_likely(logits);
+  if (best == no_token) return {std::numeric_limits<double>::quiet_NaN(), false};
+  const auto top = static_cast<double>(logits[static_cast<std::size_t>(best)]);
   double sum = 0;
   for (const T x : logits) sum += std::exp(static_cast<double>(x) - top);
   return {static_cast<double>(logits[static_cast<std::size_t>(t)]) - top - std::log(sum),
-          largest - logits.begin() == t};
+          best == t};
 }
 
 /// What scores tokens: a model behind session_paths or evaluator_paths, or a class of your own.

@@ -59,7 +59,7 @@ class self_speculative {
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
-    if (!begin(tokens, choose)) return 0;
+    if (!detail::in_range(g) || !begin(tokens, choose)) return 0;
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.drafts.text[next];
@@ -126,7 +126,7 @@ class self_speculative {
       }
       std::copy_n(s.work_.work.out, d, at_.streams + drafted * d);
       if (!more) break;
-      at_.drafts.propose(choose, logits, drafted, known_ + drafted);
+      if (!at_.drafts.propose(choose, logits, drafted, known_ + drafted)) break;
     }
     // The other layers have not read these tokens yet, nor has anything been overwritten.
     s.past_[0] = start;

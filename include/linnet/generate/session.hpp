@@ -18,8 +18,16 @@ struct generation {
   index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
   lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
 
-  /// Whether `t` is a stop token.
-  bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
+  /// Whether `t` ends generation: a stop token, or `no_token`.
+  bool stops(token t) const {
+    return t == no_token || std::find(stop.begin(), stop.end(), t) != stop.end();
+  }
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("tokens", self.tokens, detail::count(0, "0: as many as fit"));
+  }
 };
 
 namespace detail {
@@ -266,11 +274,13 @@ class session {
 
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
   /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
-  /// and `on_token(token)` for each new token as it is chosen; `on_token` may return false to end.
-  /// Returns the number of tokens passed to `on_token`; 0 if `tokens` do not fit.
+  /// and `on_token(token)` for each new token as it is chosen; `on_token` may return false to end,
+  /// `choose` `no_token`. Returns the number of tokens passed to `on_token`; 0 if `tokens` do not
+  /// fit.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) requires(ids_per_token == 1) {
+    if (!detail::in_range(g)) return 0;
     std::span<T> logits = start(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));

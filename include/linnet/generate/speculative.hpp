@@ -43,13 +43,14 @@ struct draft_buffers {
   std::span<const token> first(index count) const {
     return {text, static_cast<std::size_t>(count)};
   }
-  /// Draws draft number `i`, token `end` of the text, from logits.
+  /// Draws draft number `i`, token `end` of the text, from logits. False if there is none.
   template <class Sampler, class T>
-  void propose(Sampler& choose, std::span<T> logits, index i, index end) const {
+  bool propose(Sampler& choose, std::span<T> logits, index i, index end) const {
     const std::size_t size = logits.size();
     const std::span<double> law(q + i * std::ssize(logits), size);
     choose.probabilities(logits, {scratch, size}, first(end), law);
     text[end] = choose.pick(law);
+    return text[end] != no_token;
   }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
   /// vocabulary], and draws the token that follows those accepted; returns their number.
@@ -137,7 +138,7 @@ class speculative {
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
-    if (!begin(tokens)) return 0;
+    if (!detail::in_range(g) || !begin(tokens)) return 0;
     for (index n = 0;;) {
       const index left = g.tokens > 0 ? g.tokens - n : target_->capacity();
       const index first = known_, decided = round(choose, left);
@@ -198,7 +199,7 @@ class speculative {
         drafting_ = false;  // the text has outgrown it
         break;
       }
-      at_.propose(choose, logits, drafted, end);
+      if (!at_.propose(choose, logits, drafted, end)) break;
     }
 
     const auto rows = target_->feed_all(at_.first(known_ + drafted).subspan(at(known_ - 1)));

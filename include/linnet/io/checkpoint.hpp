@@ -93,8 +93,8 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
   const training_progress progress = train.progress();
   if (train.stopped())
     return error{errc::invalid, path, "trainer", "one that goes on",
-                 "one that a loss or gradient that was not finite stopped after step " +
-                     std::to_string(progress.steps)};
+                 "one that stopped after step " + std::to_string(progress.steps) + ": " +
+                     std::string(train.last_refusal())};
   std::vector<section> sections{as_section(std::string(detail::reserved) + "progress", progress)};
   detail::visit_blocks(train, progress, [&](std::string name, std::span<const std::byte> bytes) {
     sections.push_back({std::move(name), bytes});
@@ -141,9 +141,8 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
       look_up(std::string(detail::reserved) + "progress", sizeof progress);
   if (!counters) return *failure;
   __builtin_memcpy(&progress, counters->bytes.data(), sizeof progress);
-  for (const index count : {progress.steps, progress.skipped, progress.tokens, progress.samples})
-    if (count < 0)
-      return error{errc::malformed, where, counters->name, "counts", std::to_string(count)};
+  if (auto fit = detail::acceptable(where.c_str(), counters->name, progress); !fit)
+    return error{errc::malformed, where, fit.error().what, fit.error().expected, fit.error().got};
   struct block {
     std::span<std::byte> to;
     const section* from;

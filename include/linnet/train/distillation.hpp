@@ -24,23 +24,14 @@ struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
 
-/// An error for settings of distillation that make no sense, or nothing.
+/// An error for settings of distillation from so many teachers that make no sense, or nothing.
 inline result<void> acceptable(const char* where, const distillation& how, index teachers) {
-  const auto refuse = [&](const char* field, const char* rule, double got) {
-    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
-  };
-  if (!(how.alpha >= 0 && how.alpha <= 1))
-    return refuse("distillation.alpha", "0 <= alpha <= 1", how.alpha);
-  if (!(how.temperature > 0 && is_finite(how.temperature)))
-    return refuse("distillation.temperature", "a positive number", how.temperature);
+  if (auto fit = acceptable(where, "distillation", how); !fit) return fit;
   double sum = 0;
-  for (std::size_t t = 0; t < static_cast<std::size_t>(teachers); ++t) {
-    if (!(how.shares[t] >= 0 && is_finite(how.shares[t])))
-      return refuse("distillation.shares", "no negative share", how.shares[t]);
-    sum += how.shares[t];
-  }
-  if (!(sum > 0)) return refuse("distillation.shares", "a positive sum", sum);
-  return {};
+  for (std::size_t t = 0; t < static_cast<std::size_t>(teachers); ++t) sum += how.shares[t];
+  if (is_finite(sum) && sum > 0) return {};
+  return linnet::error{errc::invalid, where, "distillation.shares", "a positive sum",
+                       number_text(sum)};
 }
 }  // namespace detail
 
