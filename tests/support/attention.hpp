@@ -2,6 +2,8 @@
 /// @file
 /// One attention layer at a time: run it on given inputs, and compare it with plain loops.
 
+#include <functional>
+
 #include "support/gradients.hpp"
 
 namespace test {
@@ -19,6 +21,8 @@ struct attention_run {
   ln::dropout_key dropout{};
   index layer = 0;  ///< number in a stack
   bool training = true;
+  /// Called with the planned cache before forward.
+  std::function<void(typename Layer::template cache<T>&)> prepare;
 
   /// `heads_` of a relative bias, `d_kv` of rotary positions, or 0.
   attention_run(index batch_, index length_, std::vector<index> lengths_ = {}, index heads_ = 0,
@@ -67,6 +71,7 @@ struct attention_run {
     e.threads = threads;
     e.training = training;
     ln::detail::lone_buffers<Layer, T> buffers(e);
+    if (prepare) prepare(buffers.cache);
     ln::detail::tensor_block<Layer, ln::form::kernel<T, S>> p;
     ln::detail::pack_tree<Layer>({}, weights, p);
     ln::detail::attach_rows<Layer>(weights, p);
