@@ -17,14 +17,16 @@ enum class reach {
 };
 
 /// Locality-sensitive hashing attention with shared queries and keys (Kitaev et al. 2020; zoo D6),
-/// k = q / |q| and scores q.k without a further 1/sqrt(h). In each of `Rounds` rounds, tokens are sorted by bucket = argmax [q R; -q R], R
-/// normal and fixed by `Seed` and the layer, then by position, and cut into chunks of `Bucket`; a
-/// token sees its chunk and the one before (the last, for the first), itself only if nothing else.
-/// One softmax covers all rounds: exactly that of the rounds weighted by their normalizers, where a
-/// key met in several rounds counts once. Buckets and order are constants in backward.
-/// A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets and ceil(t / Bucket) chunks, of
-/// which the last may be short; up to Bucket tokens make one chunk, and no hash is needed. Padding
-/// is not sorted. A causal model sees no later token, but which earlier ones it sees depends on all
+/// k = q / |q| and scores q.k without a further 1/sqrt(h). In each of `Rounds` rounds, tokens are
+/// sorted by bucket = argmax [q R; -q R], R normal and fixed by `Seed` and the layer, then by
+/// position, and cut into chunks of `Bucket`; a token sees its chunk and the one before (the last,
+/// for the first), itself only if nothing else. One softmax covers all rounds: exactly that of the
+/// rounds weighted by their normalizers, where a key met in several rounds counts once. Buckets and
+/// order are constants in backward. A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets
+/// and ceil(t / Bucket) chunks, of which the last may be short; up to Bucket tokens make one chunk,
+/// and no hash is needed. Padding is not sorted. Each token is compared with all buckets, so that
+/// hashing costs T^2 n / Bucket operations in each round: full attention's, divided by 4 Bucket /
+/// Rounds. A causal model sees no later token, but which earlier ones it sees depends on all
 /// tokens: outputs of a prefix differ from those of the prefix alone.
 ///
 /// A session therefore goes by membership::frozen: in each round, a token sees those before it in
