@@ -19,7 +19,8 @@ HOMES = [
     (re.compile(r"xxhash"), "io/"),
     (re.compile(r"xtensor"), "xtensor.hpp"),
     (re.compile(r"sentencepiece"), "sentencepiece.hpp"),
-    (re.compile(r"sys/|fcntl\.h|unistd\.h"), "io/"),
+    (re.compile(r"sys/|fcntl\.h|unistd\.h"), ("io/", "core/processors.hpp")),
+    (re.compile(r"pthread\.h|sched\.h|time\.h"), "core/processors.hpp"),
     (re.compile(r"mpi\.h"), "distributed/"),
     (re.compile(r"iostream|print"), "nowhere: the library prints nothing"),
 ]
@@ -56,6 +57,7 @@ STANDARD = {
     "string": "string to_string",
     "string_view": "string_view",
     "system_error": "errc generic_category",
+    "thread": "thread",
     "tuple": "apply get tuple tuple_element_t",
     "type_traits": """conditional_t is_base_of_v is_const_v is_convertible_v is_copy_constructible_v
         is_floating_point_v is_invocable_v is_lvalue_reference_v is_nothrow_move_constructible_v
@@ -91,7 +93,8 @@ def problems(files):
             yield f"{name}: write {quoted} as <linnet/...>"
         for target in includes(text):
             for pattern, home in HOMES:
-                if pattern.match(target) and not name.startswith("linnet/" + home):
+                homes = tuple("linnet/" + h for h in ([home] if isinstance(home, str) else home))
+                if pattern.match(target) and not name.startswith(homes):
                     yield f"{name}: includes <{target}>, which belongs to {home}"
             if not target.startswith("linnet/"):
                 continue

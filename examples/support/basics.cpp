@@ -7,7 +7,6 @@
 #include <charconv>
 #include <filesystem>
 #include <numeric>
-#include <thread>
 
 namespace support {
 
@@ -125,7 +124,7 @@ void check_writable(const std::string& path) {
 }
 
 int default_threads() {
-  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
+  return (std::min)(ln::default_threads(), 8);
 }
 
 }  // namespace support
