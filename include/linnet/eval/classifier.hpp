@@ -16,11 +16,13 @@ LINNET_NAMESPACE_BEGIN
 /// The baseline without a model: always the class that is the most frequent of `known` (the lowest
 /// of several), on `asked`.
 inline accuracy majority_baseline(std::span<const index> known, std::span<const index> asked) {
+  std::vector<index> sorted(known.begin(), known.end());
+  std::sort(sorted.begin(), sorted.end());
   index best = -1, most = 0;
-  for (const index c : known)
-    if (const index n = std::count(known.begin(), known.end(), c);
-        n > most || (n == most && c < best))
-      best = c, most = n;
+  for (auto first = sorted.begin(), end = first; first != sorted.end(); first = end) {
+    end = std::upper_bound(first, sorted.end(), *first);
+    if (end - first > most) best = *first, most = end - first;
+  }
   return {std::count(asked.begin(), asked.end(), best), std::ssize(asked)};
 }
 

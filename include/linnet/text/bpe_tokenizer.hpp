@@ -4,13 +4,16 @@
 
 #include <algorithm>
 #include <functional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <linnet/core/result.hpp>
 #include <linnet/text/bpe_tables.hpp>
 #include <linnet/text/byte_letters.hpp>
+#include <linnet/text/text_matcher.hpp>
 #include <linnet/text/words.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -27,16 +30,13 @@ namespace detail {
 
 /// A tokenizer as its file has it, before what it says is checked.
 struct bpe_parts {
-  struct merge {
-    token left, right, merged;
-  };
   struct added_piece {
     token id;
     bool special;  ///< decodes to nothing, unless merges make it too
   };
-  piece_table pieces;              ///< all, those that merges know indexed
-  std::vector<merge> merges;       ///< by rank
-  std::vector<added_piece> added;  ///< texts that can be cut out first
+  piece_table pieces;                 ///< all, those that merges know indexed
+  std::vector<bpe_merge_ids> merges;  ///< by rank
+  std::vector<added_piece> added;     ///< texts that can be cut out first
   bool single_digits = false;
   bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
   std::string name_before, name_behind;  ///< of a merge in messages, around its number
@@ -80,15 +80,17 @@ class bpe_tokenizer {
   }
   /// The id of an added text such as "<|endoftext|>", or -1.
   token find_added(std::string_view text) const {
-    for (const auto& a : parts_.added)
-      if (parts_.pieces[a.id] == text) return a.id;
-    return -1;
+    token found = -1;
+    added_.each(text, [&](std::size_t place, std::uint32_t number) {
+      if (place == 0) found = parts_.added[number].id;
+    });
+    return found >= 0 && parts_.pieces[found] == text ? found : -1;
   }
 
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
   /// `match_added`: then they are cut out first, from left to right and of several at the same
-  /// place the longest, and become their ids. Takes n log n steps for a word of n bytes, which only
-  /// one above 64 bytes takes memory for (16 times its size).
+  /// place the longest, and become their ids. Takes n log n steps for a word of n bytes, and memory
+  /// for one above 64 bytes (16 times its size) and for added texts (16 bytes each).
   void encode(std::string_view text, std::vector<token>& to, bool match_added = false) const;
   /// The ids of a text, as above.
   std::vector<token> encode(std::string_view text, bool match_added = false) const {
@@ -130,8 +132,8 @@ class bpe_tokenizer {
   detail::merge_table merges_;
   std::vector<bool> special_;  ///< by id
   token byte_ids_[256] = {};
-  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
-  std::string added_first_;  ///< bytes that added texts begin with
+  std::size_t longest_ = 0;     ///< longest piece of the vocabulary
+  detail::text_matcher added_;  ///< of parts_.added
 
   void append_words(std::string_view text, std::vector<token>& to, workspace& space) const {
     each_word(text, parts_.single_digits, [&](std::string_view word) {
@@ -194,10 +196,10 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
     parts.merges.push_back({a, b, parts.pieces.append(left + right)});
     parts.pieces.insert(parts.merges.back().merged);
   }
+  std::set<std::string_view> added;
   for (std::size_t i = 0; i < rules.added.size(); ++i) {
     const std::string& text = rules.added[i];
-    if (text.empty() || std::find(rules.added.begin(), rules.added.begin() + static_cast<index>(i),
-                                  text) != rules.added.begin() + static_cast<index>(i))
+    if (text.empty() || !added.insert(text).second)
       return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
                    text.empty() ? "an empty one" : detail::printable(text)};
     parts.added.push_back({parts.pieces.append(text), true});
@@ -223,28 +225,28 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
     if (made.byte_ids_[b] < 0)
       return wrong("vocabulary", "a piece for each byte", "none for byte " + std::to_string(b));
   }
-  made.merges_ = detail::merge_table(p.merges.size());
-  for (std::size_t rank = 0; rank < p.merges.size(); ++rank) {
-    const auto& m = p.merges[rank];
-    if (!made.merges_.insert(m.left, m.right, static_cast<std::uint32_t>(rank)))
+  made.merges_ = detail::merge_table(std::move(p.merges));
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank) {
+    if (!made.merges_.insert(static_cast<std::uint32_t>(rank)))
       return wrong(p.name_of(rank), "a merge that is new", "one that is there already");
-    made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(m.merged)});
+    made.longest_ =
+        (std::max)(made.longest_, std::size_t{p.pieces.size_of(made.merges_[rank].merged)});
   }
   made.longest_ = (std::max)(made.longest_, std::size_t{1});
 
-  // Longest first, so that the first match is the longest.
-  std::stable_sort(p.added.begin(), p.added.end(), [&](const auto& a, const auto& b) {
-    return p.pieces.size_of(a.id) > p.pieces.size_of(b.id);
-  });
-  for (const auto& a : p.added)
-    if (const char first = p.pieces[a.id][0]; made.added_first_.find(first) == std::string::npos)
-      made.added_first_ += first;
+  const auto added_text = [&](std::uint32_t number) { return p.pieces[p.added[number].id]; };
+  if (!made.added_.assign(static_cast<std::uint32_t>(p.added.size()), added_text))
+    return error{
+        errc::unsupported, where, "added texts",
+        "at most " + std::to_string(detail::text_matcher::most_states) + " bytes of different ends",
+        "more"};
   // What plain text can become has to decode to it.
   const auto at = [](token id) { return static_cast<std::size_t>(id); };
   made.special_.resize(at(static_cast<token>(p.pieces.size())));
   for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
   for (const token id : made.byte_ids_) made.special_[at(id)] = false;
-  for (const auto& m : p.merges) made.special_[at(m.merged)] = false;
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
+    made.special_[at(made.merges_[rank].merged)] = false;
 
   // Which words are pieces as a whole. Merges need not lead to a piece that is there.
   workspace space;
@@ -264,22 +266,20 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
 inline void bpe_tokenizer::encode(std::string_view text, std::vector<token>& to,
                                   bool match_added) const {
   workspace space;
-  for (std::size_t at = 0; match_added && at < text.size();) {
-    at = text.find_first_of(added_first_, at);
-    if (at == text.npos) break;
-    const auto match = std::find_if(parts_.added.begin(), parts_.added.end(), [&](const auto& a) {
-      return text.substr(at).starts_with(parts_.pieces[a.id]);
+  std::vector<std::pair<std::size_t, token>> places;  // of added texts, the last first
+  if (match_added)
+    added_.each(text, [&](std::size_t place, std::uint32_t number) {
+      places.emplace_back(place, parts_.added[number].id);
     });
-    if (match == parts_.added.end()) {
-      ++at;
-      continue;
-    }
-    append_words(text.substr(0, at), to, space);
-    to.push_back(match->id);
-    text.remove_prefix(at + parts_.pieces.size_of(match->id));
-    at = 0;
+  std::size_t begin = 0;
+  for (; !places.empty(); places.pop_back()) {
+    const auto [place, id] = places.back();
+    if (place < begin) continue;  // inside the one before
+    append_words(text.substr(begin, place - begin), to, space);
+    to.push_back(id);
+    begin = place + parts_.pieces.size_of(id);
   }
-  append_words(text, to, space);
+  append_words(text.substr(begin), to, space);
 }
 
 inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>& to) const {
@@ -292,7 +292,7 @@ inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>
     const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
     if (*best == merges_.none) break;
     const auto i = static_cast<std::size_t>(best - ranks);
-    ids[i] = parts_.merges[*best].merged;
+    ids[i] = merges_[*best].merged;
     std::copy(ids + i + 2, ids + n, ids + i + 1);
     std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
     --n;
@@ -337,7 +337,7 @@ inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>&
     const auto rank = static_cast<std::uint32_t>(best >> place_bits);
     if (ids[at] < 0 || rank_at(at) != rank) continue;  // merged with others since
     ids[at + parts_.pieces.size_of(ids[at])] = -1;
-    ids[at] = parts_.merges[rank].merged;
+    ids[at] = merges_[rank].merged;
     const std::uint32_t size = parts_.pieces.size_of(ids[at]);
     sizes[at + size - 1] = size;
     if (at > 0) push(at - sizes[at - 1]);

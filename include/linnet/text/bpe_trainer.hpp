@@ -164,7 +164,12 @@ class bpe_words {
   std::vector<place> words_;            ///< number of the word of a place
   std::vector<place> ends_;             ///< of words
   std::vector<std::uint64_t> weights_;  ///< of words: how often they occur
-  std::unordered_map<std::uint64_t, pair> pairs_;
+  struct hash {
+    std::size_t operator()(std::uint64_t key) const {
+      return hash_of(static_cast<token>(key >> 32), static_cast<token>(key));
+    }
+  };
+  std::unordered_map<std::uint64_t, pair, hash> pairs_;
   std::vector<candidate> queue_;        ///< a heap; counts may be too high, never too low
   std::vector<std::uint64_t> changed_;  ///< pairs that occur more often than their queue entry says
 
