@@ -26,7 +26,7 @@ struct hf_tokenizer_reader {
   struct added_token {
     std::string text{};
     std::uint64_t id = 0;
-    bool special = false, has_text = false, has_id = false;
+    bool special = false, normalized = false, has_text = false, has_id = false;
   };
 
   std::string where;
@@ -187,6 +187,7 @@ struct hf_tokenizer_reader {
     }
     if (value.kind != kinds::boolean) return fail(name, "true or false", value.text());
     if (field == "special") token.special = value.truth;
+    if (field == "normalized") token.normalized = value.truth;
     if (!value.truth || field == "special" || field == "normalized") return true;
     failure = {errc::unsupported, where, name, "false", "true"};
     return false;
@@ -323,7 +324,7 @@ inline result<void> take_hf_pieces(const hf_tokenizer_reader& file, bpe_parts& p
     } else {
       const auto& a = file.added[entry - total];
       const token id = parts.pieces.append(a.text);
-      parts.added.push_back({id, a.special});
+      parts.added.push_back({id, a.special, a.normalized});
       // Merges may make it too.
       if (known[entry - total] && append_bytes_of(a.text, bytes) && bytes == a.text)
         parts.pieces.insert(id);

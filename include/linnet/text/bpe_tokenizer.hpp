@@ -32,7 +32,8 @@ struct bpe_parts {
   };
   struct added_piece {
     token id;
-    bool special;  ///< decodes to nothing, unless merges make it too
+    bool special;        ///< decodes to nothing, unless merges make it too
+    bool later = false;  ///< cut out of what the others leave (Hugging Face: "normalized")
   };
   piece_table pieces;              ///< all, those that merges know indexed
   std::vector<merge> merges;       ///< by rank
@@ -87,7 +88,8 @@ class bpe_tokenizer {
 
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
   /// `match_added`: then they are cut out first, from left to right and of several at the same
-  /// place the longest, and become their ids. Takes n log n steps for a word of n bytes, which only
+  /// place the longest, and become their ids. Those that a tokenizer.json calls "normalized" are
+  /// cut out of what the others leave. Takes n log n steps for a word of n bytes, which only
   /// one above 64 bytes takes memory for (16 times its size).
   void encode(std::string_view text, std::vector<token>& to, bool match_added = false) const;
   /// The ids of a text, as above.
@@ -133,6 +135,9 @@ class bpe_tokenizer {
   std::size_t longest_ = 0;  ///< longest piece of the vocabulary
   std::string added_first_;  ///< bytes that added texts begin with
 
+  /// Cuts out the added texts of this and of later phases; what is left becomes words.
+  void append_added(std::string_view text, std::vector<token>& to, workspace& space,
+                    bool later) const;
   void append_words(std::string_view text, std::vector<token>& to, workspace& space) const {
     each_word(text, parts_.single_digits, [&](std::string_view word) {
       const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
@@ -264,22 +269,36 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
 inline void bpe_tokenizer::encode(std::string_view text, std::vector<token>& to,
                                   bool match_added) const {
   workspace space;
-  for (std::size_t at = 0; match_added && at < text.size();) {
+  if (match_added)
+    append_added(text, to, space, false);
+  else
+    append_words(text, to, space);
+}
+
+inline void bpe_tokenizer::append_added(std::string_view text, std::vector<token>& to,
+                                        workspace& space, bool later) const {
+  const auto append_rest = [&](std::string_view rest) {
+    if (later)
+      append_words(rest, to, space);
+    else
+      append_added(rest, to, space, true);
+  };
+  for (std::size_t at = 0; at < text.size();) {
     at = text.find_first_of(added_first_, at);
     if (at == text.npos) break;
     const auto match = std::find_if(parts_.added.begin(), parts_.added.end(), [&](const auto& a) {
-      return text.substr(at).starts_with(parts_.pieces[a.id]);
+      return a.later == later && text.substr(at).starts_with(parts_.pieces[a.id]);
     });
     if (match == parts_.added.end()) {
       ++at;
       continue;
     }
-    append_words(text.substr(0, at), to, space);
+    append_rest(text.substr(0, at));
     to.push_back(match->id);
     text.remove_prefix(at + parts_.pieces.size_of(match->id));
     at = 0;
   }
-  append_words(text, to, space);
+  append_rest(text);
 }
 
 inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>& to) const {
