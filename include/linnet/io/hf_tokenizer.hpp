@@ -20,7 +20,7 @@ struct hf_tokenizer_reader {
 
   struct added_token {
     std::uint64_t id = 0;
-    bool special = false, has_text = false, has_id = false;
+    bool special = false, normalized = false, has_text = false, has_id = false;
   };
 
   std::string where;
@@ -188,6 +188,7 @@ struct hf_tokenizer_reader {
     }
     if (value.kind != kinds::boolean) return fail(name, "true or false", value.text());
     if (field == "special") token.special = value.truth;
+    if (field == "normalized") token.normalized = value.truth;
     if (!value.truth || field == "special" || field == "normalized") return true;
     failure = {errc::unsupported, where, name, "false", "true"};
     return false;
@@ -338,7 +339,8 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) 
     } else {
       const std::string_view text = file.added_texts[entry - total];
       const token id = parts.pieces.append(text);
-      parts.added.push_back({id, file.added[entry - total].special});
+      const auto& a = file.added[entry - total];
+      parts.added.push_back({id, a.special, a.normalized});
       // Merges may make it too.
       if (known[entry - total] && append_bytes_of(text, bytes) && bytes == text)
         parts.pieces.insert(id);

@@ -32,7 +32,8 @@ namespace detail {
 struct bpe_parts {
   struct added_piece {
     token id;
-    bool special;  ///< decodes to nothing, unless merges make it too
+    bool special;        ///< decodes to nothing, unless merges make it too
+    bool later = false;  ///< cut out of what the others leave (Hugging Face: "normalized")
   };
   piece_table pieces;                 ///< all, those that merges know indexed
   std::vector<bpe_merge_ids> merges;  ///< by rank
@@ -80,16 +81,20 @@ class bpe_tokenizer {
   }
   /// The id of an added text such as "<|endoftext|>", or -1.
   token find_added(std::string_view text) const {
-    token found = -1;
-    added_.each(text, [&](std::size_t place, std::uint32_t number) {
-      if (place == 0) found = parts_.added[number].id;
-    });
-    return found >= 0 && parts_.pieces[found] == text ? found : -1;
+    for (const bool later : {false, true}) {
+      token found = -1;
+      each_added(text, later, [&](std::size_t place, token id) {
+        if (place == 0) found = id;
+      });
+      if (found >= 0 && parts_.pieces[found] == text) return found;
+    }
+    return -1;
   }
 
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
   /// `match_added`: then they are cut out first, from left to right and of several at the same
-  /// place the longest, and become their ids. Takes n log n steps for a word of n bytes, and memory
+  /// place the longest, and become their ids. Those that a tokenizer.json calls "normalized" are
+  /// cut out of what the others leave. Takes n log n steps for a word of n bytes, and memory
   /// for one above 64 bytes (16 times its size) and for added texts (16 bytes each).
   void encode(std::string_view text, std::vector<token>& to, bool match_added = false) const;
   /// The ids of a text, as above.
@@ -132,8 +137,20 @@ class bpe_tokenizer {
   detail::merge_table merges_;
   std::vector<bool> special_;  ///< by id
   token byte_ids_[256] = {};
-  std::size_t longest_ = 0;     ///< longest piece of the vocabulary
-  detail::text_matcher added_;  ///< of parts_.added
+  std::size_t longest_ = 0;        ///< longest piece of the vocabulary
+  std::size_t first_later_ = 0;    ///< number of added texts before those that come later
+  detail::text_matcher added_[2];  ///< of the added texts before it, and from it on
+
+  /// Calls f(place, id) wherever an added text of a phase begins, the last place first.
+  template <class F>
+  void each_added(std::string_view text, bool later, F&& f) const {
+    added_[later].each(text, [&](std::size_t place, std::uint32_t number) {
+      f(place, parts_.added[(later ? first_later_ : 0) + number].id);
+    });
+  }
+  /// Cuts out the added texts of this and of later phases; what is left becomes words.
+  void append_added(std::string_view text, std::vector<token>& to, workspace& space,
+                    bool later) const;
 
   void append_words(std::string_view text, std::vector<token>& to, workspace& space) const {
     each_word(text, parts_.single_digits, [&](std::string_view word) {
@@ -234,12 +251,20 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   }
   made.longest_ = (std::max)(made.longest_, std::size_t{1});
 
-  const auto added_text = [&](std::uint32_t number) { return p.pieces[p.added[number].id]; };
-  if (!made.added_.assign(static_cast<std::uint32_t>(p.added.size()), added_text))
-    return error{
-        errc::unsupported, where, "added texts",
-        "at most " + std::to_string(detail::text_matcher::most_states) + " bytes of different ends",
-        "more"};
+  const auto behind =
+      std::stable_partition(p.added.begin(), p.added.end(), [](const auto& a) { return !a.later; });
+  made.first_later_ = static_cast<std::size_t>(behind - p.added.begin());
+  for (const bool later : {false, true}) {
+    const std::size_t first = later ? made.first_later_ : 0;
+    const std::size_t count = later ? p.added.size() - first : made.first_later_;
+    if (!made.added_[later].assign(static_cast<std::uint32_t>(count), [&](std::uint32_t number) {
+          return p.pieces[p.added[first + number].id];
+        }))
+      return error{errc::unsupported, where, "added texts",
+                   "at most " + std::to_string(detail::text_matcher::most_states) +
+                       " bytes of different ends",
+                   "more"};
+  }
   // What plain text can become has to decode to it.
   const auto at = [](token id) { return static_cast<std::size_t>(id); };
   made.special_.resize(at(static_cast<token>(p.pieces.size())));
@@ -266,20 +291,31 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
 inline void bpe_tokenizer::encode(std::string_view text, std::vector<token>& to,
                                   bool match_added) const {
   workspace space;
-  std::vector<std::pair<std::size_t, token>> places;  // of added texts, the last first
   if (match_added)
-    added_.each(text, [&](std::size_t place, std::uint32_t number) {
-      places.emplace_back(place, parts_.added[number].id);
-    });
+    append_added(text, to, space, false);
+  else
+    append_words(text, to, space);
+}
+
+inline void bpe_tokenizer::append_added(std::string_view text, std::vector<token>& to,
+                                        workspace& space, bool later) const {
+  const auto append_rest = [&](std::string_view rest) {
+    if (later)
+      append_words(rest, to, space);
+    else
+      append_added(rest, to, space, true);
+  };
+  std::vector<std::pair<std::size_t, token>> places;  // the last first
+  each_added(text, later, [&](std::size_t place, token id) { places.emplace_back(place, id); });
   std::size_t begin = 0;
   for (; !places.empty(); places.pop_back()) {
     const auto [place, id] = places.back();
     if (place < begin) continue;  // inside the one before
-    append_words(text.substr(begin, place - begin), to, space);
+    append_rest(text.substr(begin, place - begin));
     to.push_back(id);
     begin = place + parts_.pieces.size_of(id);
   }
-  append_words(text.substr(begin), to, space);
+  append_rest(text.substr(begin));
 }
 
 inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>& to) const {
