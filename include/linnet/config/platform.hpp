@@ -62,14 +62,20 @@
 #define LINNET_ABI_ONLY
 #define LINNET_ABI_LEVEL
 #endif
-#define LINNET_ABI_PASTE(a, b, c, d, e, f) v0_1_##a##b##c##d##e##f
-#define LINNET_ABI_NAME(a, b, c, d, e, f) LINNET_ABI_PASTE(a, b, c, d, e, f)
+#if defined(__cpp_exceptions)
+#define LINNET_ABI_EXCEPTIONS
+#else
+#define LINNET_ABI_EXCEPTIONS _noexcept
+#endif
+#define LINNET_ABI_PASTE(a, b, c, d, e, f, g) v0_1_##a##b##c##d##e##f##g
+#define LINNET_ABI_NAME(a, b, c, d, e, f, g) LINNET_ABI_PASTE(a, b, c, d, e, f, g)
 
 /// Opens namespace linnet and its keyed inline namespace.
-#define LINNET_NAMESPACE_BEGIN                                                           \
-  namespace linnet {                                                                     \
-  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, \
-                                   LINNET_ABI_MATH, LINNET_ABI_ONLY, LINNET_ABI_LEVEL) {
+#define LINNET_NAMESPACE_BEGIN                                                              \
+  namespace linnet {                                                                        \
+  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP,    \
+                                   LINNET_ABI_MATH, LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, \
+                                   LINNET_ABI_LEVEL) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \

@@ -39,7 +39,7 @@ class classifier {
   /// it. Errors: errc::invalid for no labels, an empty one, or tokens outside the vocabulary; those
   /// of session::open.
   static result<classifier> open(const packed<M, T>& p, std::vector<std::vector<token>> labels,
-                                 limits l) {
+                                 limits l) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, std::string got) {
       return error{errc::invalid, "classifier::open", std::move(what), std::move(expected),
                    std::move(got)};
@@ -59,6 +59,7 @@ class classifier {
     if (!session) return session.error();
     return classifier(*std::move(session), std::move(labels), l);
   }
+  LINNET_OR_OUT_OF_MEMORY("classifier::open")
 
   /// Number of labels.
   index classes() const { return std::ssize(labels_); }

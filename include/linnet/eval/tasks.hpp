@@ -64,7 +64,7 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 /// the usual prompt with letters and five examples. Errors: errc::malformed, errc::missing, naming
 /// file, line and field.
 inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::string_view subject,
-                                                const std::string& where) {
+                                                const std::string& where) LINNET_TRY {
   const auto rows = table::parse(text, table_format::csv(), where);
   if (!rows) return rows.error();
   constexpr std::string_view names[] = {"question", "choice0", "choice1",
@@ -95,6 +95,7 @@ inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::stri
   }
   return detail::some_items(std::move(items), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// HellaSwag's texts as the usual harness (EleutherAI's) cleans them: white space at both ends
 /// goes, " [title]" becomes ". ", what stands in brackets goes ("[header]", "[step]"), and of two
@@ -120,7 +121,7 @@ inline std::string clean_hellaswag(std::string_view text) {
 /// an ending of which nothing is left stays as it was. Errors: errc::malformed, naming file and
 /// line.
 inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
-                                                     const std::string& where) {
+                                                     const std::string& where) LINNET_TRY {
   std::vector<eval_item> items;
   index line = 0;
   while (!text.empty()) {
@@ -155,5 +156,6 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
   }
   return detail::some_items(std::move(items), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END

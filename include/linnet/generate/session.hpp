@@ -73,7 +73,7 @@ class session {
   }
 
   /// A session with memory of its own. `p` must outlive it.
-  static result<session> open(const packed<M, T>& p, const limits& l) {
+  static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit.error();
     if (!p.valid())
       return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
@@ -84,6 +84,7 @@ class session {
     s.own_ = std::move(memory);
     return s;
   }
+  LINNET_OR_OUT_OF_MEMORY("session::open")
   /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to
   /// `alignment`. Cannot fail.
   session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)

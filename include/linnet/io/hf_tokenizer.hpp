@@ -382,8 +382,9 @@ inline result<void> take_hf_merges(const hf_tokenizer_reader& file, bpe_parts& p
 /// Added tokens become added texts. Truncation, padding and post-processing (begin and end tokens)
 /// are left to the caller. `where` names the file in errors. Errors, with the field:
 /// errc::unsupported (another model, or a setting that linnet does not follow), errc::malformed.
-inline result<bpe_tokenizer> parse_hf_tokenizer(std::span<const std::byte> text,
-                                                const std::string& where = "tokenizer.json") {
+inline result<bpe_tokenizer> parse_hf_tokenizer(
+    std::span<const std::byte> text, const std::string& where = "tokenizer.json") LINNET_TRY {
+  if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);
   detail::hf_tokenizer_reader file(where);
   if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", file);
       !read)
@@ -397,6 +398,7 @@ inline result<bpe_tokenizer> parse_hf_tokenizer(std::span<const std::byte> text,
   if (auto done = detail::take_hf_merges(file, parts); !done) return done.error();
   return bpe_tokenizer::assemble(std::move(parts), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads a tokenizer.json. Errors: those of read_file() and parse_hf_tokenizer().
 inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) {

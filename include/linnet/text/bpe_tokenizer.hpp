@@ -172,10 +172,11 @@ class bpe_tokenizer {
 };
 
 inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
-                                                  const std::string& where) {
+                                                  const std::string& where) LINNET_TRY {
   if (file.size() > longest_file)
     return error{errc::unsupported, where, "file size",
                  "at most " + std::to_string(longest_file) + " bytes", std::to_string(file.size())};
+  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
   detail::bpe_parts parts;
   parts.single_digits = rules.single_digits;
   parts.name_before = "line ";
@@ -223,9 +224,10 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
   }
   return assemble(std::move(parts), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
-                                                     const std::string& where) {
+                                                     const std::string& where) LINNET_TRY {
   bpe_tokenizer made;
   made.parts_ = std::move(parts);
   detail::bpe_parts& p = made.parts_;
@@ -287,6 +289,7 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   }
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline void bpe_tokenizer::encode(std::string_view text, std::vector<token>& to,
                                   bool match_added) const {

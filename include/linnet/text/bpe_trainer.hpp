@@ -201,7 +201,7 @@ class bpe_words {
 
 template <class Progress>
 result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
-                                       Progress&& progress) const {
+                                       Progress&& progress) const LINNET_TRY {
   const auto wrong = [](errc code, const char* what, std::string expected, std::string got) {
     return error{code, "bpe_trainer", what, std::move(expected), std::move(got)};
   };
@@ -227,5 +227,6 @@ result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
   }
   return file;
 }
+LINNET_OR_OUT_OF_MEMORY("bpe_trainer")
 
 LINNET_NAMESPACE_END

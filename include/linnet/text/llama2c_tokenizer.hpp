@@ -112,7 +112,7 @@ class llama2c_tokenizer {
 
 inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file,
                                                           index vocabulary,
-                                                          const std::string& where) {
+                                                          const std::string& where) LINNET_TRY {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
   };
@@ -127,6 +127,7 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
                  std::to_string(file.size()) + " bytes");
   if (file.size() > UINT32_MAX)
     return wrong(errc::malformed, "file size", "below 4 GiB", std::to_string(file.size()));
+  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
 
   std::size_t at = 0;
   const auto take = [&](auto& value) {
@@ -184,6 +185,7 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
   });
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin,
                                                     bool with_end) const {
