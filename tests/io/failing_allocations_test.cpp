@@ -74,6 +74,21 @@ BOOST_AUTO_TEST_CASE(tokenizers) {
   check_failing_allocations("vocab.bpe", [&] { return ln::bpe_tokenizer::parse(merges, rules); });
   check_failing_allocations("tokenizer.bin",
                             [&] { return ln::llama2c_tokenizer::parse(bytes(bin), 260); });
+  // Encoding says it by what no text gives.
+  const std::string word(200, 'a'), text = "<0>" + word + " abc<1>";
+  const auto scored = ln::llama2c_tokenizer::parse(bytes(bin), 260);
+  const auto whole = [](std::vector<token> ids) {
+    return ids.empty() ? ln::result<std::vector<token>>(ln::detail::out_of_memory("encode"))
+                       : ln::result<std::vector<token>>(std::move(ids));
+  };
+  check_failing_allocations("encode", [&] { return whole(tokenizer->encode(text, true)); });
+  check_failing_allocations("encode by scores", [&] { return whole(scored->encode(text)); });
+  std::vector<token> ids{7};
+  fail_allocation(2, true);
+  BOOST_TEST(!tokenizer->encode(text, ids, true));
+  BOOST_TEST(stop_failing());
+  BOOST_TEST((ids == std::vector<token>{7}));
+
   ln::bpe_trainer trainer;
   trainer.add("the linnet that the other linnets are with");
   check_failing_allocations("bpe_trainer", [&] { return trainer.train(20); });

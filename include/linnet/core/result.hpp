@@ -95,21 +95,24 @@ inline bool has_memory_to_read(std::size_t bytes) {
 }
 }  // namespace detail
 
-// A function LINNET_TRY {...} LINNET_OR_OUT_OF_MEMORY(where) returns errc::out_of_memory where a
+// A function LINNET_TRY {...} LINNET_WITHOUT_MEMORY(statement) comes to the statement where a
 // container in it lacks memory. Programs without exceptions end there.
 #if defined(__cpp_exceptions)
 #define LINNET_TRY try
-#define LINNET_OR_OUT_OF_MEMORY(where)             \
-  catch (const std::bad_alloc&) {                  \
-    return ::linnet::detail::out_of_memory(where); \
-  }                                                \
-  catch (const std::length_error&) {               \
-    return ::linnet::detail::out_of_memory(where); \
+#define LINNET_WITHOUT_MEMORY(statement) \
+  catch (const std::bad_alloc&) {        \
+    statement;                           \
+  }                                      \
+  catch (const std::length_error&) {     \
+    statement;                           \
   }
 #else
 #define LINNET_TRY
-#define LINNET_OR_OUT_OF_MEMORY(where)
+#define LINNET_WITHOUT_MEMORY(statement)
 #endif
+/// The error of functions that give a result.
+#define LINNET_OR_OUT_OF_MEMORY(where) \
+  LINNET_WITHOUT_MEMORY(return ::linnet::detail::out_of_memory(where))
 
 /// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
 /// value of a failed result is a programming error (an assertion).

@@ -99,7 +99,7 @@ class table {
 
 inline result<table> table::parse(std::string_view text, const table_format& format,
                                   const std::string& where) LINNET_TRY {
-  if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
   table made(where);
   made.header_ = format.header;
   made.fields_.reserve(text.size() + 1);  // a field's delimiter takes a byte

@@ -83,7 +83,7 @@ inline result<void> append_object(table& to, std::string_view object,
 /// field that is absent, there twice, an object or an array.
 inline result<table> parse_json_lines(std::string_view text, std::vector<std::string> names,
                                       const std::string& where = "JSON lines") LINNET_TRY {
-  if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
   table made(where, names);
   for (index line = 1; !text.empty(); ++line) {
     const std::size_t end = (std::min)(text.find('\n'), text.size());
@@ -101,7 +101,7 @@ LINNET_OR_OUT_OF_MEMORY(where)
 /// begins. Errors: as above, and for what is no such array.
 inline result<table> parse_json_array(std::string_view text, std::vector<std::string> names,
                                       const std::string& where = "JSON") LINNET_TRY {
-  if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
   table made(where, names);
   index line = 1;
   std::size_t at = 0;

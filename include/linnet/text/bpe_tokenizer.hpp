@@ -96,11 +96,16 @@ class bpe_tokenizer {
   /// place the longest, and become their ids. Those that a tokenizer.json calls "normalized" are
   /// cut out of what the others leave. Takes n log n steps for a word of n bytes, and memory
   /// for one above 64 bytes (16 times its size) and for added texts (16 bytes each).
-  void encode(std::string_view text, std::vector<token>& to, bool match_added = false) const;
-  /// The ids of a text, as above.
+  /// False, and nothing appended, where memory lacks.
+  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
+    const std::size_t before = to.size();
+    if (append(text, to, match_added)) return true;
+    to.resize(before);
+    return false;
+  }
+  /// The ids of a text, as above; none where memory lacks.
   std::vector<token> encode(std::string_view text, bool match_added = false) const {
     std::vector<token> ids;
-    ids.reserve(text.size() / 3);
     encode(text, ids, match_added);
     return ids;
   }
@@ -131,6 +136,7 @@ class bpe_tokenizer {
     std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
     std::vector<std::uint32_t> sizes;   ///< of the piece that ends with a byte
     std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
+    bool lacks = false;                 ///< there is no memory for it
   };
 
   detail::bpe_parts parts_;
@@ -148,6 +154,7 @@ class bpe_tokenizer {
       f(place, parts_.added[(later ? first_later_ : 0) + number].id);
     });
   }
+  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
   /// Cuts out the added texts of this and of later phases; what is left becomes words.
   void append_added(std::string_view text, std::vector<token>& to, workspace& space,
                     bool later) const;
@@ -291,14 +298,18 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-inline void bpe_tokenizer::encode(std::string_view text, std::vector<token>& to,
-                                  bool match_added) const {
+inline bool bpe_tokenizer::append(std::string_view text, std::vector<token>& to,
+                                  bool match_added) const LINNET_TRY {
+  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
+  if (to.empty()) to.reserve(text.size() / 3);
   workspace space;
   if (match_added)
     append_added(text, to, space, false);
   else
     append_words(text, to, space);
+  return !space.lacks;
 }
+LINNET_WITHOUT_MEMORY(return false)
 
 inline void bpe_tokenizer::append_added(std::string_view text, std::vector<token>& to,
                                         workspace& space, bool later) const {
@@ -346,6 +357,10 @@ inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>&
   std::vector<token>& ids = space.ids;
   std::vector<std::uint32_t>& sizes = space.sizes;
   std::vector<std::uint64_t>& merges = space.merges;
+  if (space.lacks || !detail::has_memory(16 * word.size())) {
+    space.lacks = true;
+    return;
+  }
   ids.resize(word.size());
   sizes.assign(word.size(), 1);
   merges.clear();

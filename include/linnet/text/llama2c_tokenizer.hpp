@@ -43,7 +43,8 @@ class llama2c_tokenizer {
 
   /// The ids of a text: a space is put before it, its UTF-8 sequences become pieces or bytes, then
   /// the neighbours whose union has the best score merge, leftmost first, until none is left.
-  /// Optionally with the begin and end ids around. Takes n log n steps.
+  /// Optionally with the begin and end ids around. Takes n log n steps and 120 bytes of memory for
+  /// each byte of the text. Empty where memory lacks.
   std::vector<token> encode(std::string_view text, bool with_begin = true,
                             bool with_end = false) const;
 
@@ -188,12 +189,13 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
 LINNET_OR_OUT_OF_MEMORY(where)
 
 inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin,
-                                                    bool with_end) const {
+                                                    bool with_end) const LINNET_TRY {
   // The ids so far, as a list linked through the indices of its elements.
   struct link {
     token id;
     index previous, next;
   };
+  if (!detail::has_memory(120 * text.size())) return {};
   std::vector<link> list;
   list.reserve(text.size() + 1);
   const auto append = [&](token id) {
@@ -249,5 +251,6 @@ inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool 
   if (with_end) ids.push_back(end);
   return ids;
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END
