@@ -30,11 +30,11 @@ LONGEST = 400  # lines, about
 STANDARD = {
     "algorithm": """adjacent_find all_of clamp copy copy_n count count_if fill fill_n find find_if
         lower_bound make_heap max max_element min min_element mismatch none_of nth_element
-        partial_sort pop_heap push_heap ranges remove_if rotate sort sort_heap stable_sort transform
+        partial_sort pop_heap push_heap ranges remove_if rotate sort sort_heap stable_partition stable_sort transform
         upper_bound""",
     "array": "array",
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
-    "bit": "bit_ceil bit_width endian",
+    "bit": "bit_ceil bit_width countr_zero endian popcount",
     "charconv": "from_chars to_chars",
     "cmath": "abs cos erf exp exp2 expm1 ldexp log log1p nearbyint nextafter floor pow sin sqrt tanh",
     "concepts": "convertible_to same_as",
@@ -43,17 +43,20 @@ STANDARD = {
     "cstdio": "ferror fclose fflush fgetc fopen fread fseek ftell fwrite remove rename",
     "cstdlib": "aligned_alloc free getenv",
     "cstring": "memcmp memcpy",
+    "ctime": "clock time",
     "functional": "equal_to greater less reference_wrapper",
     "initializer_list": "initializer_list",
     "iterator": "prev",
     "limits": "numeric_limits",
     "map": "map",
     "memory": "make_unique unique_ptr",
-    "new": "nothrow",
+    "new": "bad_alloc nothrow",
     "numeric": "accumulate iota",
     "optional": "optional",
     "queue": "priority_queue",
+    "set": "set",
     "span": "as_bytes span",
+    "stdexcept": "length_error",
     "string": "string to_string",
     "string_view": "string_view",
     "system_error": "errc generic_category",

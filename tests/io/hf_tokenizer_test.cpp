@@ -115,6 +115,18 @@ BOOST_AUTO_TEST_CASE(settings) {
   BOOST_TEST((good(p).encode("abc bc") == token_list{257, ' ', 259}));
 }
 
+BOOST_AUTO_TEST_CASE(normalized_tokens_come_later) {
+  parts p;
+  const auto two = [&](const char* first, const char* second) {
+    p.added = std::string(R"({"id": 259, "content": "foobar", "normalized": )") + first +
+              R"(}, {"id": 260, "content": "barbaz", "normalized": )" + second + "}";
+    return good(p).encode("foobarbaz", true);
+  };
+  BOOST_TEST((two("true", "false") == token_list{'f', 'o', 'o', 260}));
+  BOOST_TEST((two("false", "true") == token_list{259, 'b', 'a', 'z'}));
+  BOOST_TEST((two("true", "true") == token_list{259, 'b', 'a', 'z'}));
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   const std::string whole = parts{}.text();
   const auto changed = [&](std::string_view from, std::string_view to) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <linnet/core/options.hpp>
+#include <linnet/core/result.hpp>
 #include <linnet/model/t5.hpp>
 #include <linnet/text/t5_ids.hpp>
 
@@ -32,6 +33,11 @@ namespace detail {
 /// Sources and labels of a batch, allocated once for the largest.
 class batch_arrays {
  public:
+  /// Bytes that it takes.
+  static std::size_t bytes(const example_limits& l) {
+    return array_bytes(l.batch, l.source, sizeof(token)) +
+           array_bytes(l.batch, l.target, sizeof(token)) + array_bytes(l.batch, 1, sizeof(index));
+  }
   explicit batch_arrays(const example_limits& l)
       : source_(static_cast<std::size_t>(l.batch * l.source)),
         labels_(static_cast<std::size_t>(l.batch * l.target)),

@@ -45,7 +45,8 @@ class curriculum {
  public:
   /// Items with these difficulties; equal ones stay in their order. Errors: errc::invalid for no
   /// items, a difficulty that is not finite, or a pacing outside of its bounds.
-  static result<curriculum> open(std::span<const double> difficulty, const pacing& pace, seed key) {
+  static result<curriculum> open(std::span<const double> difficulty, const pacing& pace,
+                                 seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, double got) {
       return error{errc::invalid, "curriculum::open", std::move(what), std::move(expected),
                    std::to_string(got)};
@@ -56,6 +57,7 @@ class curriculum {
     if (auto fit = detail::acceptable("curriculum::open", "pacing", pace); !fit) return fit.error();
     return curriculum(difficulty, pace, key);
   }
+  LINNET_OR_OUT_OF_MEMORY("curriculum::open")
 
   /// Number of items.
   index size() const { return std::ssize(ranked_); }

@@ -170,7 +170,7 @@ inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
 /// target also up to the first `ignored`. Errors: errc::mismatch for sentinels that do not stand in
 /// order in both, as in a model's own wrong prediction.
 inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const token> source,
-                                         std::span<const token> target) {
+                                         std::span<const token> target) LINNET_TRY {
   const auto wrong = [](const char* what, token expected, std::string got) {
     return error{errc::mismatch, "splice", what, std::to_string(expected), std::move(got)};
   };
@@ -197,5 +197,6 @@ inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const toke
     return wrong("the target behind the last run", t5_ids::end, std::to_string(target[from]));
   return text;
 }
+LINNET_OR_OUT_OF_MEMORY("splice")
 
 LINNET_NAMESPACE_END

@@ -24,7 +24,7 @@ class evaluator {
   }
 
   /// An evaluator for batches up to these limits. `p` must outlive it.
-  static result<evaluator> open(const packed<M, T>& p, const limits& l) {
+  static result<evaluator> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
     if (!p.valid()) return p.error();
     evaluator e(p, l);
@@ -32,6 +32,7 @@ class evaluator {
     e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
     return e;
   }
+  LINNET_OR_OUT_OF_MEMORY("evaluator::open")
   // Weights that would be gone before they are read.
   static result<evaluator> open(const packed<M, T>&&, const limits&) = delete;
 

@@ -177,12 +177,14 @@ class evaluator_paths {
  public:
   /// Scores sequences of up to `l.target` tokens (0: the model's context); its batch is 1. `p` must
   /// outlive it. Errors: those of evaluator::open.
-  static result<evaluator_paths> open(const packed<M, T>& p, limits l, index multiple = 1) {
+  static result<evaluator_paths> open(const packed<M, T>& p, limits l,
+                                      index multiple = 1) LINNET_TRY {
     l.batch = 1;
     auto e = evaluator<M, T>::open(p, l);
     if (!e) return e.error();
     return evaluator_paths(*std::move(e), M::longest(l), multiple);
   }
+  LINNET_OR_OUT_OF_MEMORY("evaluator_paths::open")
   // Weights that would be gone before they are read.
   static result<evaluator_paths> open(const packed<M, T>&&, limits, index = 1) = delete;
 

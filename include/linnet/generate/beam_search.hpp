@@ -53,7 +53,7 @@ class beam_search {
 
   /// A search in the sequences 0 to width - 1 of a session, which must outlive it. Errors:
   /// errc::invalid (a width below 1 or above limits.batch), errc::out_of_memory.
-  static result<beam_search> open(session<M, T>& s, const beams& how = {}) {
+  static result<beam_search> open(session<M, T>& s, const beams& how = {}) LINNET_TRY {
     const limits& l = s.planned();
     if (how.width < 1 || how.width > l.batch)
       return linnet::error{errc::invalid, "beam_search::open", "beams.width",
@@ -67,6 +67,7 @@ class beam_search {
     made.at_ = place(a, l, how);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("beam_search::open")
 
   /// The best continuations of a prompt (of a decoder) or answers to a source (of an
   /// encoder-decoder), best first. `hooks` change the logits of each hypothesis before they are

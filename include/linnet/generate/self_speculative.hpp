@@ -26,7 +26,7 @@ class self_speculative {
   /// Speculation in this session, which must outlive it, with drafts from the first `exit` layers,
   /// `drafts` at a time. Errors: errc::invalid (exit outside 1 to the model's layers, drafts below
   /// 1, or not below the session's limits.logits), errc::out_of_memory.
-  static result<self_speculative> open(session<M, T>& s, index exit, index drafts) {
+  static result<self_speculative> open(session<M, T>& s, index exit, index drafts) LINNET_TRY {
     const auto refuse = [](const char* field, const std::string& rule, index got) {
       return linnet::error{errc::invalid, "self_speculative::open", field, rule,
                            std::to_string(got)};
@@ -45,6 +45,7 @@ class self_speculative {
     made.at_ = place(a, s.planned(), drafts);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("self_speculative::open")
   /// Exact bytes that it allocates for a session with these limits.
   static constexpr index footprint(const limits& l, index drafts) {
     arena counter;

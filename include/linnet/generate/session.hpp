@@ -82,7 +82,7 @@ class session {
   }
 
   /// A session with memory of its own. `p` must outlive it.
-  static result<session> open(const packed<M, T>& p, const limits& l) {
+  static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
@@ -90,6 +90,7 @@ class session {
     s.own_ = std::move(memory);
     return s;
   }
+  LINNET_OR_OUT_OF_MEMORY("session::open")
   /// A session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`. Both it
   /// and `p` must outlive the session. Nothing is written to memory that is too small.
   static result<session> open(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {

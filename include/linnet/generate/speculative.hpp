@@ -111,7 +111,8 @@ class speculative {
   /// Speculation with these sessions, which must outlive it, and `drafts` tokens drafted at a time.
   /// Errors: errc::invalid (drafts below 1, or not below the target's limits.logits),
   /// errc::out_of_memory.
-  static result<speculative> open(session<M, T>& target, session<D, U>& draft, index drafts) {
+  static result<speculative> open(session<M, T>& target, session<D, U>& draft,
+                                  index drafts) LINNET_TRY {
     if (drafts < 1 || drafts >= target.planned().logits)
       return linnet::error{
           errc::invalid, "speculative::open", "drafts",
@@ -125,6 +126,7 @@ class speculative {
     made.at_ = place(a, target.planned(), drafts);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("speculative::open")
   /// Exact bytes that it allocates for a target with these limits.
   static constexpr index footprint(const limits& l, index drafts) {
     arena counter;

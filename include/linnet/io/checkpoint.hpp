@@ -89,7 +89,7 @@ void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
 /// stopped(), so that the last good checkpoint stays).
 template <class Trainer>
 result<void> save_checkpoint(const std::string& path, Trainer& train,
-                             const std::vector<section>& own = {}) {
+                             const std::vector<section>& own = {}) LINNET_TRY {
   const training_progress progress = train.progress();
   if (train.stopped())
     return error{errc::invalid, path, "trainer", "one that goes on",
@@ -107,6 +107,7 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
   }
   return detail::write_sections(path, detail::trainer_facts<Trainer>(), sections);
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Puts the trainer where save_checkpoint() found one of the same type, from the bytes of a file
 /// that `where` names in errors. The trainer is untouched unless all of it fits. Errors:
@@ -114,7 +115,7 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
 /// scalar type or optimizer), errc::missing.
 template <class Trainer>
 result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
-                                   const std::string& where = "checkpoint") {
+                                   const std::string& where = "checkpoint") LINNET_TRY {
   const auto file = detail::parse_sections(bytes, where);
   if (!file) return file.error();
   for (const detail::fact& one : detail::trainer_facts<Trainer>()) {
@@ -153,6 +154,10 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
   });
   if (failure) return *failure;
 
+  std::size_t room = 0;
+  for (const section& one : file->sections)
+    if (!one.name.starts_with(detail::reserved)) room += one.bytes.size();
+  if (!detail::has_memory(room)) return detail::out_of_memory(where);
   checkpoint all{where, {}};
   for (const section& one : file->sections)
     if (!one.name.starts_with(detail::reserved))
@@ -167,12 +172,13 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
   train.resume(progress);
   return all;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The same from a file. If it is absent or damaged, from `path`.previous; note then says what
 /// was wrong, and a damaged file is set aside as `path`.damaged. Errors also: errc::io,
 /// errc::out_of_memory; errc::missing if neither file is there.
 template <class Trainer>
-result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) {
+result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) LINNET_TRY {
   const auto load = [&](const std::string& name) -> result<checkpoint> {
     const auto file = read_file(name);
     return file ? load_checkpoint(file->bytes(), train, name) : result<checkpoint>(file.error());
@@ -192,5 +198,6 @@ result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) {
   if (why.code == errc::malformed) std::rename(path.c_str(), (path + ".damaged").c_str());
   return older;
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

@@ -75,7 +75,7 @@ class mapped_file {
 class corpus {
  public:
   /// Opens all files. Errors: those of mapped_file::open.
-  static result<corpus> open(std::span<const std::string> paths) {
+  static result<corpus> open(std::span<const std::string> paths) LINNET_TRY {
     corpus made;
     for (const std::string& path : paths) {
       auto file = mapped_file::open(path);
@@ -86,6 +86,7 @@ class corpus {
     }
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("corpus::open")
   /// @copydoc open
   static result<corpus> open(const std::string& path) { return open(std::span(&path, 1)); }
 

@@ -84,7 +84,7 @@ struct config_reader {
 /// Parses a config.json held in memory: at most 128 KiB, 32 levels, no field twice. `where` names
 /// it in errors. Errors: errc::malformed, errc::unsupported.
 inline result<hf_config> parse_hf_config(std::span<const std::byte> text,
-                                         const std::string& where = "config.json") {
+                                         const std::string& where = "config.json") LINNET_TRY {
   detail::config_reader reader(where);
   if (auto read = detail::read_json(text, detail::longest_config, where, "content", reader); !read)
     return read.error();
@@ -99,6 +99,7 @@ inline result<hf_config> parse_hf_config(std::span<const std::byte> text,
   config.fields_ = std::move(reader.fields);
   return config;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads a config.json. Errors: those of read_file() and parse_hf_config().
 inline result<hf_config> read_hf_config(const std::string& path) {
@@ -313,9 +314,10 @@ inline result<void> check_fields(const hf_config& config, const hf_fields& field
 /// (errc::mismatch, errc::missing), with the file's value and the type's. Fields that do not change
 /// what the weights compute, such as dropout rates, are not compared.
 template <class M>
-result<void> check_config(const hf_config& config) {
+result<void> check_config(const hf_config& config) LINNET_TRY {
   return detail::check_fields(config, detail::fields_of<M>(&config));
 }
+LINNET_OR_OUT_OF_MEMORY(config.where())
 
 /// The config.json of model type `M` that Transformers reads.
 template <class M>

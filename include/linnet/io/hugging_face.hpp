@@ -12,22 +12,24 @@ LINNET_NAMESPACE_BEGIN
 /// Llama's rotary pairs are reordered where the type uses position::rope. Errors: those of
 /// read_hf_config(), check_config() and load_safetensors().
 template <class M, class T>
-result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) {
+result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) LINNET_TRY {
   const auto config = read_hf_config(directory + "/config.json");
   if (!config) return config.error();
   if (auto fits = check_config<M>(*config); !fits) return fits;
   return load_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
 }
+LINNET_OR_OUT_OF_MEMORY(directory)
 
 /// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face()
 /// and for Transformers. Errors: errc::io.
 template <class M, class T>
-result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) {
+result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) LINNET_TRY {
   const std::string config = make_hf_config<M>();
   if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
       !saved)
     return saved;
   return write_file(directory + "/config.json", detail::bytes_of(config));
 }
+LINNET_OR_OUT_OF_MEMORY(directory)
 
 LINNET_NAMESPACE_END

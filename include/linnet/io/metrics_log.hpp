@@ -17,7 +17,7 @@ class metrics_log {
   /// Opens the log, with these columns after "step". Of what is there, the lines up to step `last`
   /// stay; 0 begins anew. Errors: errc::io; errc::mismatch (the file has other columns).
   static result<metrics_log> open(const std::string& path, std::vector<std::string> columns,
-                                  index last = 0) {
+                                  index last = 0) LINNET_TRY {
     metrics_log log;
     log.path_ = path;
     log.csv_ = path.ends_with(".csv");
@@ -51,6 +51,7 @@ class metrics_log {
     if (!log.file_) return detail::file_error(path, "a file that can be written");
     return log;
   }
+  LINNET_OR_OUT_OF_MEMORY(path)
 
   /// Adds a line: the figures of step `step` in the order of the columns. Numbers that are not
   /// finite are null in JSON, empty in CSV. Errors: errc::io, errc::invalid (another number of

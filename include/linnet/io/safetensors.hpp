@@ -59,7 +59,7 @@ class safetensors {
   /// All values of a tensor as `T`: float or double from F16, BF16, F32, F64; a 32- or 64-bit
   /// signed integer from I32 and, where the values fit, I64. Errors: errc::missing, errc::mismatch.
   template <class T>
-  result<std::vector<T>> values(std::string_view name) const {
+  result<std::vector<T>> values(std::string_view name) const LINNET_TRY {
     constexpr bool real = std::is_floating_point_v<T>;
     const tensor_record* const from = find(name);
     if (!from)
@@ -89,6 +89,7 @@ class safetensors {
     }
     return all;
   }
+  LINNET_OR_OUT_OF_MEMORY(where_)
 
  private:
   friend result<safetensors> parse_safetensors(lasting_span<const std::byte>, const std::string&);
@@ -273,7 +274,7 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
 /// the header, its JSON and types, duplicate names and keys, and that the tensors fill the file
 /// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
 inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
-                                             const std::string& where = "safetensors") {
+                                             const std::string& where = "safetensors") LINNET_TRY {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
   };
@@ -290,6 +291,7 @@ inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
     return wrong(errc::malformed, "header", "to begin with {",
                  text.empty() ? "nothing" : "another character");
 
+  if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);
   detail::safetensors_header header(where);
   if (auto read =
           detail::read_json(text, detail::longest_safetensors_header, where, "header", header);
@@ -304,6 +306,7 @@ inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
   for (auto& tensor : header.tensors) parsed.tensors_.push_back(std::move(tensor.record));
   return parsed;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads and parses a safetensors file. Errors: those of read_file() and parse_safetensors().
 inline result<safetensors> read_safetensors(const std::string& path) {
@@ -374,7 +377,7 @@ inline std::span<const std::byte> bytes_of(std::string_view text) {
 /// Writes a safetensors file with these tensors, in a fixed order whatever order they are given in.
 /// Errors: errc::invalid (a shape that does not fit its data, a name twice), errc::io.
 inline result<void> write_safetensors(const std::string& path, std::vector<named_tensor> tensors,
-                                      const file_metadata& metadata = {}) {
+                                      const file_metadata& metadata = {}) LINNET_TRY {
   std::vector<std::string_view> names;
   for (const named_tensor& tensor : tensors) {
     std::uint64_t size = static_cast<std::uint64_t>(size_of(tensor.type));
@@ -395,5 +398,6 @@ inline result<void> write_safetensors(const std::string& path, std::vector<named
   for (const named_tensor& tensor : tensors) file.write(tensor.data);
   return file.commit();
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

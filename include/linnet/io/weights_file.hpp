@@ -185,7 +185,7 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
 /// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory.
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
-                              std::string_view prefix = {}) {
+                              std::string_view prefix = {}) LINNET_TRY {
   if (!w.valid()) return w.error();
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
   if constexpr (!foreign)
@@ -198,6 +198,7 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
     return foreign && hugging_face_ignores(hf_kind_of<M>(), name);
   });
 }
+LINNET_OR_OUT_OF_MEMORY(file.where())
 /// The same from the bytes of a file, such as an array in the program; `where` names it in errors.
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
@@ -217,7 +218,7 @@ result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming 
 /// always give the same bytes. Errors: errc::io.
 template <class M, class T, class Naming = naming::canonical>
 result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
-                              file_metadata notes = {}) {
+                              file_metadata notes = {}) LINNET_TRY {
   if (!w.valid()) return w.error();
   if (weights<M, T>::storage::per_word > 1)  // compressed; masters may be saved to be looked at
     if (auto fit = check_finite(w, path); !fit) return fit;
@@ -230,5 +231,6 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
   }
   return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

@@ -67,7 +67,7 @@ class teachers {
   /// The packed weights must outlive them, so temporary ones do not convert. Errors: errc::invalid
   /// (limits, weights, a setting out of its range), errc::out_of_memory.
   static result<teachers> open(std::reference_wrapper<const form<Teachers>>... p, const limits& l,
-                               const distillation& how = {}) {
+                               const distillation& how = {}) LINNET_TRY {
     for (const auto& fit : {detail::acceptable<model_of<Teachers>>("teachers::open", l)...})
       if (!fit) return fit.error();
     if (auto fit = detail::acceptable("teachers::open", how, count); !fit) return fit.error();
@@ -81,6 +81,7 @@ class teachers {
     made.scratch_ = reinterpret_cast<scalar*>(at);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("teachers::open")
 
   /// Whether the batch fits.
   template <class M>

@@ -134,7 +134,7 @@ class trainer {
 
   /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
   static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
-                              const training& how = {}) {
+                              const training& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("trainer::open", l); !fit) return fit.error();
     if (auto fit = detail::acceptable("trainer::open", "training", how); !fit) return fit.error();
     if (auto fit = detail::acceptable("trainer::open", optimizer_name(), optimizer); !fit)
@@ -163,6 +163,7 @@ class trainer {
     run(l, nullptr, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
     return t;
   }
+  LINNET_OR_OUT_OF_MEMORY("trainer::open")
 
   /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
   /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped(). A refused
