@@ -37,8 +37,8 @@ struct tensor_record {
   }
 };
 
-/// A parsed safetensors file. It views the bytes it was parsed from, or owns them if it was read
-/// from a path. Movable.
+/// A parsed safetensors file, or several with one index. It views the bytes it was parsed from, or
+/// owns them if it was read from a path. Movable.
 class safetensors {
  public:
   /// The tensors, sorted by name.
@@ -92,7 +92,8 @@ class safetensors {
  private:
   friend result<safetensors> parse_safetensors(std::span<const std::byte>, const std::string&);
   friend result<safetensors> read_safetensors(const std::string&);
-  file_bytes owned_;
+  friend result<safetensors> read_safetensors_shards(const std::string&);
+  std::vector<file_bytes> owned_;  ///< one, of shards one for each
   std::string where_;
   std::vector<tensor_record> tensors_;
   std::map<std::string, std::string, std::less<>> metadata_;
@@ -315,7 +316,7 @@ inline result<safetensors> read_safetensors(const std::string& path) {
   auto bytes = read_file(path);
   if (!bytes) return bytes.error();
   auto parsed = parse_safetensors(*bytes, path);
-  if (parsed) parsed->owned_ = std::move(*bytes);
+  if (parsed) parsed->owned_.push_back(std::move(*bytes));
   return parsed;
 }
 

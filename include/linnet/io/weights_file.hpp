@@ -72,7 +72,7 @@ inline std::string shape_text(const placement& at) {
 /// or null. Asked before they are saved, and of what is loaded.
 inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
   if (tensor.type == dtype::i8)
-    return std::any_of(data, data + tensor.size(), [](std::byte b) { return b == std::byte{0x80}; })
+    return std::find(data, data + tensor.size(), std::byte{0x80}) != data + tensor.size()
                ? "codes from -127 to 127"
                : nullptr;
   const bool scales = tensor.name.ends_with(".scales");
