@@ -3,6 +3,7 @@
 
 #include "support/data.hpp"
 #include "support/models.hpp"
+#include "system_calls.hpp"
 
 #if __has_include(<xxhash.h>)
 
@@ -357,6 +358,57 @@ BOOST_AUTO_TEST_CASE(a_complete_partial_file_is_used) {
     BOOST_TEST((contents(previous) == contents(folder.path("b"))));
     BOOST_TEST(!std::filesystem::exists(path + ".partial"));
   }
+}
+
+// A save that fails or is killed at any of its system calls, with the newest file sound or rotten:
+// afterwards the state before or the new one loads, and the next save works.
+BOOST_AUTO_TEST_CASE(every_call_of_a_save) {
+  run<trainer> r, reader(2);
+  std::vector<std::string> files, states;
+  {
+    const scratch_folder folder;
+    for (int i = 0; i < 4; ++i) {
+      (void)r.call(0);
+      states.push_back(r.state());
+      LINNET_REQUIRE_OK(ln::save_checkpoint(folder.path("a"), *r.train));
+      files.push_back(contents(folder.path("a")));
+    }
+  }
+  LINNET_REQUIRE_OK(ln::load_checkpoint(bytes(files[2]), *r.train));
+  for (const bool killed : {false, true})
+    for (const bool rotten : {false, true})
+      for (int at = 0; at < 6; ++at) {
+        const scratch_folder folder;
+        const std::string path = folder.path("a"), previous = path + ".previous";
+        overwrite(path, rotten ? "rotten" : files[1]);
+        overwrite(previous, files[0]);
+        const int ended = in_child(
+            [&] {
+              system_calls calls;
+              (killed ? calls.leave_at : calls.fail_at) = at;
+              const bool saved = static_cast<bool>(ln::save_checkpoint(path, *r.train));
+              if (killed || calls.made.size() <= static_cast<std::size_t>(at))
+                _exit(calls.made == "FLRRf" ? 0 : 1);
+              _exit(saved ? 3 : 2);
+            },
+            [](pid_t) {});
+        // Without hard links, the file before is renamed.
+        const int wanted = at == 5 ? 0 : killed ? -SIGKILL : at == 1 ? 3 : 2;
+        BOOST_TEST(ended == wanted, "call " << at << ": " << ended);
+        const auto loaded = ln::load_checkpoint(path, *reader.train);
+        LINNET_REQUIRE_OK(loaded);
+        const std::string state = reader.state();
+        const bool saved = at > 2 || ended == 3;
+        BOOST_TEST((state == states[saved || (rotten && killed) ? 2
+                                    : rotten                    ? 0
+                                                                : 1]),
+                   "call " << at << ", killed " << killed << ", rotten " << rotten);
+        LINNET_REQUIRE_OK(ln::save_checkpoint(path, *reader.train));
+        LINNET_REQUIRE_OK(ln::load_checkpoint(path, *reader.train));
+        LINNET_REQUIRE_OK(ln::load_checkpoint(previous, *reader.train));
+        for (const auto& one : std::filesystem::directory_iterator(folder.path()))
+          BOOST_TEST(one.path().string().find(".partial") == std::string::npos);
+      }
 }
 
 // Two processes save to one path all the time: what is there is whole at every moment, both say

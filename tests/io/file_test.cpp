@@ -2,6 +2,7 @@
 // becomes of links, modes, pipes and of writers that are killed or many.
 
 #include "support/data.hpp"
+#include "system_calls.hpp"
 
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -332,6 +333,25 @@ BOOST_AUTO_TEST_CASE(killed_while_writing) {
     BOOST_REQUIRE((got == old || got == fresh));
     BOOST_REQUIRE(count(folder.path()) <= 2);
   }
+}
+
+// On the disk before it has its name, and the name after that; the old file stays if one fails.
+BOOST_AUTO_TEST_CASE(the_disk_comes_first) {
+  const test::scratch_folder folder;
+  const std::string path = folder.path("a");
+  const auto write = [&](const char* text, int fail_at) {
+    test::system_calls calls;
+    calls.fail_at = fail_at;
+    const auto done = ln::write_file(path, bytes(text));
+    return calls.made + (done ? "" : ' ' + done.error().got);
+  };
+  BOOST_TEST(write("old", -1) == "FRf");
+  const std::string failed = ' ' + std::generic_category().message(EIO);
+  BOOST_TEST(write("new", 0) == "F" + failed);
+  BOOST_TEST(write("new", 1) == "FR" + failed);
+  BOOST_TEST(contents(path) == "old");
+  BOOST_TEST(write("new", 2) == "FRf" + failed);  // it has the name, but not for sure
+  BOOST_TEST(count(folder.path()) == 1);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
