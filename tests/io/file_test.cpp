@@ -274,6 +274,7 @@ BOOST_AUTO_TEST_CASE(killed_writers_leave_no_heap) {
   const std::string path = folder.path("a");
   const auto begin = [&](bool live) {
     const pid_t child = start([&] {
+      alarm(60);  // outlives no failed test
       ln::detail::file_writer writer(path);
       writer.write(bytes("half"));
       if (!writer.flush()) return 1;
@@ -322,6 +323,7 @@ BOOST_AUTO_TEST_CASE(killed_while_writing) {
   ln::random_stream random(ln::seed{3});
   for (int i = 0; i < 40; ++i) {
     const pid_t child = start([&] {
+      alarm(60);
       for (;;)
         for (const std::string* text : {&fresh, &old})
           if (!ln::write_file(path, bytes(*text))) return 1;

@@ -3,6 +3,7 @@
 /// Checkpoints: files from which training continues with the same bits. Opt-in, through
 /// linnet/checkpoint.hpp.
 
+#include <linnet/io/file.hpp>
 #include <linnet/io/sections.hpp>
 #include <linnet/train/trainer.hpp>
 

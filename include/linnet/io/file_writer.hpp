@@ -196,19 +196,17 @@ class file_writer {
       file_ = descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
       return file_ ? 0 : errno;
     }
-    struct stat old {};
-    if (::stat(target_.c_str(), &old) != 0) return errno == ENOENT ? create(0666) : errno;
+    struct stat old {};  // by the given name, as the system may forbid to follow a link
+    if (::stat(path_.c_str(), &old) != 0) return errno == ENOENT ? create(0666) : errno;
     if (S_ISDIR(old.st_mode)) return EISDIR;
     if (::faccessat(AT_FDCWD, target_.c_str(), W_OK, AT_EACCESS) != 0) return errno;
     if (!S_ISREG(old.st_mode)) return open_special(S_ISFIFO(old.st_mode));
     if (const int failure = create(0600); failure != 0) return failure;
-    // Who may not give files away keeps what is allowed, and opens it to nobody new.
+    // Who may not give files away keeps the group, or gives the new one no right but everyone's.
     mode_t mode = old.st_mode & 07777;
-    if (::fchown(file_.get(), old.st_uid, old.st_gid) != 0) {
-      mode &= 01777;
-      if (::fchown(file_.get(), static_cast<uid_t>(-1), old.st_gid) != 0)
-        mode = (mode & ~mode_t{070}) | (mode & 07) << 3;
-    }
+    if (::fchown(file_.get(), old.st_uid, old.st_gid) != 0 &&
+        ::fchown(file_.get(), static_cast<uid_t>(-1), old.st_gid) != 0)
+      mode = (mode & ~mode_t{070}) | (mode & 07) << 3;
     (void)::fchmod(file_.get(), mode);
     return 0;
   }
