@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -147,6 +148,34 @@ BOOST_AUTO_TEST_CASE(pipes_and_devices_are_written) {
   BOOST_TEST(contents(out) == "abcd");
 }
 
+// A reader that takes its time, signals that interrupt, and an output that somebody made to refuse
+// what it cannot take at once.
+BOOST_AUTO_TEST_CASE(a_slow_pipe_gets_all) {
+  const std::string long_text(300'000, 'x');
+  int ends[2];
+  BOOST_REQUIRE(pipe(ends) == 0);
+  for (const bool refuses : {false, true}) {
+    const pid_t writer = start([&] {
+      struct sigaction nothing {};
+      nothing.sa_handler = [](int) {};
+      sigaction(SIGALRM, &nothing, nullptr);
+      const itimerval often{{0, 500}, {0, 500}};
+      setitimer(ITIMER_REAL, &often, nullptr);
+      if (dup2(ends[1], 1) != 1 || fcntl(1, F_SETFL, refuses ? O_NONBLOCK : 0) != 0) return 2;
+      return ln::write_file("/dev/stdout", bytes(long_text)) ? 0 : 1;
+    });
+    std::string got(long_text.size(), '\0');
+    for (std::size_t n = 0; n < got.size();) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      n += static_cast<std::size_t>(read(ends[0], got.data() + n, got.size() - n));
+    }
+    BOOST_TEST(end(writer) == 0);
+    BOOST_TEST((got == long_text));
+  }
+  close(ends[0]);
+  close(ends[1]);
+}
+
 BOOST_AUTO_TEST_CASE(links_lead_to_the_file) {
   const test::scratch_folder folder;
   fs::create_directory(folder.path("d"));
@@ -177,7 +206,7 @@ BOOST_AUTO_TEST_CASE(mode_and_owner_stay) {
   BOOST_TEST((facts(path)[2] & 07777) == 0640);
   const bool root = geteuid() == 0;
   if (root) BOOST_REQUIRE(chown(path.c_str(), 12345, 54321) == 0);
-  for (const mode_t mode : {0600, 0644, 0660, 0755}) {
+  for (const mode_t mode : {0600u, 0644u, 0660u, 0755u}) {
     BOOST_REQUIRE(chmod(path.c_str(), mode) == 0);
     const auto old = facts(path);
     LINNET_REQUIRE_OK(ln::write_file(path, bytes("new")));
@@ -209,7 +238,7 @@ BOOST_AUTO_TEST_CASE(a_full_disk_keeps_the_old_file) {
   const test::scratch_folder folder;
   const std::string path = folder.path("a"), long_text(10'000, 'x');
   LINNET_REQUIRE_OK(ln::write_file(path, bytes("old")));
-  for (const std::size_t most : {0, 1, 4095, 4096, 9'999, 10'000}) {
+  for (const std::size_t most : {0u, 1u, 4095u, 4096u, 9'999u, 10'000u}) {
     const int status = end(start([&] {
       std::signal(SIGXFSZ, SIG_IGN);
       const rlimit limit{most, most};
@@ -310,9 +339,10 @@ BOOST_AUTO_TEST_CASE(killed_writers_leave_no_heap) {
   // What is no file of a writer is not touched.
   fs::create_directory(path + ".partial");
   fs::create_symlink("/dev/full", path + ".1.partial");
+  BOOST_REQUIRE(mkfifo((path + ".2.partial").c_str(), 0666) == 0);
   LINNET_REQUIRE_OK(ln::write_file(path, bytes("and again")));
   BOOST_TEST(contents(path) == "and again");
-  BOOST_TEST(count(folder.path()) == 3);
+  BOOST_TEST(count(folder.path()) == 4);
 }
 
 // Killed at random moments: the old or the new, and at most one more file.

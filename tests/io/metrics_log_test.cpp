@@ -1,5 +1,8 @@
 // Logs of metrics: what a line looks like, and that a resumed run has every step once.
 
+#include <sys/resource.h>
+
+#include <csignal>
 #include <linnet/json.hpp>
 
 #include "support/data.hpp"
@@ -143,6 +146,30 @@ BOOST_AUTO_TEST_CASE(lost_lines_stop_no_run) {
     std::filesystem::create_directory(path);
     BOOST_TEST(!ln::metrics_log::open(path, {"loss"}, 3));
   }
+}
+
+// Half a line is written when the disk is full. Later lines are whole again.
+BOOST_AUTO_TEST_CASE(a_disk_that_is_full_for_a_while) {
+  const scratch_folder folder;
+  const std::string path = folder.path("log.jsonl");
+  auto log = ln::metrics_log::open(path, {"loss"});
+  LINNET_REQUIRE_OK(log);
+  write(*log, 1, {1});
+  rlimit before{};
+  BOOST_REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+  std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit full{contents(path).size() + 5, before.rlim_max};
+  BOOST_REQUIRE(setrlimit(RLIMIT_FSIZE, &full) == 0);
+  const bool written = static_cast<bool>(log->write(2, std::array{1.0}));
+  BOOST_REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
+  BOOST_TEST(!written);
+  write(*log, 3, {1});
+  const std::string one = "{\"step\":1,\"loss\":1}\n", three = "{\"step\":3,\"loss\":1}\n";
+  BOOST_TEST(contents(path) == one + "{\"ste\n" + three);
+  const auto again = ln::metrics_log::open(path, {"loss"}, 3);
+  LINNET_REQUIRE_OK(again);
+  BOOST_TEST(again->note() == path + ": expected lines of steps, got 1 damaged");
+  BOOST_TEST(contents(path) == one + three);
 }
 
 BOOST_AUTO_TEST_CASE(logs_on_devices) {

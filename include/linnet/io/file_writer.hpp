@@ -167,7 +167,6 @@ class file_writer {
   /// Waits for the disk and gives the file its name. What is written from then on is appended.
   result<void> publish() {
     if (sync() && !partial_.empty()) failure_ = take_name();
-    if (failure_ != 0) remove_partial();
     return state();
   }
   /// Ends the file: publishes and closes it.
