@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -114,6 +115,35 @@ class weights : public detail::tensor_block<M, form::canonical<T, storage_of<M, 
     return copy;
   }
 };
+
+/// The name of the first tensor of `w`, in canonical order, that holds an infinity or a NaN; empty
+/// if there is none. Scales and zero points count as `<name>.scales` and `<name>.zeros`, their
+/// names in files. Looks at bits, so it stays right under -ffast-math; allocates only a name.
+template <class M, class T>
+std::string first_nonfinite(const weights<M, T>& w) {
+  std::string found;
+  if (!w.valid()) return found;
+  const auto look = [&]<class S>(S, const auto* values, index count, const path& at,
+                                 const char* suffix) {
+    bool finite = true;  // no early end: the loop runs on vectors
+    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
+    if (!finite) found = at.str() + suffix;
+  };
+  w.visit([&](const path& at, const tensor_info& info, const auto& leaf) {
+    if (!found.empty()) return;
+    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
+      look(plain{}, leaf, info.size(), at, "");
+    } else {
+      using S = storage_of<M, T>;
+      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
+      const index scales = info.rows * row_scales<S>(info.columns);
+      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
+      if (S::centred && found.empty()) look(storage::f32{}, leaf.zeros, scales, at, ".zeros");
+    }
+  });
+  return found;
+}
 
 /// Gradients of the trainable tensors of `M`, in full precision.
 template <class M, class T = float>

@@ -55,6 +55,8 @@ struct real : policy {
   using value = Real;  ///< one stored number
   using word = Real;   ///< what packed panels are made of
   static constexpr index per_word = 1;
+  /// Whether a stored number is neither infinite nor NaN.
+  static bool finite(value x) { return is_finite(x); }
 };
 /// Storage of codes that kernels decode: packed panels are words of several codes.
 template <class Value, simd::code Code>
@@ -64,6 +66,8 @@ struct coded : policy {
   static constexpr simd::code code = Code;
   static constexpr int origin = 0;  ///< packed code of the canonical code 0
   static constexpr index per_word = 32 / simd::bits_of(Code);
+  /// Whether a code is neither infinite nor NaN: every integer and every table entry.
+  static constexpr bool finite(value) { return true; }
 };
 
 /// IEEE single precision: exact master weights.
@@ -111,6 +115,11 @@ struct small_float : coded<Value, Code> {
     return static_cast<value>(sign | (fits     ? static_cast<unsigned>(code)
                                       : Finite ? largest
                                                : infinity));
+  }
+  static constexpr bool finite(value x) {
+    constexpr unsigned all_ones = (1u << (Exponent + Fraction)) - 1;
+    constexpr unsigned infinity = ((1u << Exponent) - 1) << Fraction;
+    return (static_cast<unsigned>(x) & all_ones) < (Finite ? all_ones : infinity);
   }
   static double decode(value x) {
     constexpr int bias = (1 << (Exponent - 1)) - 1;
