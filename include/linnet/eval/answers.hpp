@@ -36,6 +36,8 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
   if (std::ssize(texts) > session.planned().batch) return false;
   for (const text& t : texts)
     if (t.length < 1 || t.length > session.capacity()) return false;
+  if constexpr (requires { S::takes_prefix; })
+    if (S::takes_prefix && texts[0].length > session.chunk()) return false;  // it has to be whole
 
   std::vector<token> inputs;
   std::vector<index> lengths;

@@ -81,7 +81,7 @@ class classifier {
         token* const row = inputs_.data() + b * n;
         row[0] = M::start;
         std::copy(label.begin(), label.end() - 1, row + 1);
-        session_.truncate(0, b);
+        (void)session_.truncate(0, b);
       }
       const auto logits = session_.feed_all(
           std::span(inputs_).first(static_cast<std::size_t>(batch * n)), batch, {});

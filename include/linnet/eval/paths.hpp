@@ -38,7 +38,8 @@ token_score score_of(std::span<T> logits, token t) {
 /// What scores tokens: a model behind session_paths or evaluator_paths, or a class of your own.
 ///  - `longest()`: tokens that a sequence may have. What follows them can still be scored.
 ///  - `begin(given, scores)`: starts a sequence with at least one token. `scores`, unless empty,
-///    receives those of given[1], given[2], …: one less than there are tokens.
+///    receives those of given[1], given[2], …: one less than there are tokens. Without `scores` the
+///    given tokens are a prompt: attention::prefix lets them see each other.
 ///  - `follow(rest, scores)`: the scores of tokens behind the given ones. May be called any number
 ///    of times after begin(): each goes on from the given tokens, not from another's.
 /// Both return false, with nothing promised of `scores`, for tokens that the model refuses.
@@ -173,6 +174,11 @@ template <class M, class T = float>
 class evaluator_paths {
   static_assert(M::family == model_family::decoder,
                 "linnet::evaluator_paths: the model must be a decoder");
+  static_assert(!M::attention::foresees,
+                "linnet::evaluator_paths: in whole sequences this kind of attention groups tokens "
+                "by later ones, so a score would know what it scores; session_paths, or the kind's "
+                "frozen form, know only what came before");
+  static constexpr bool prefixed = M::attention::takes_prefix;
 
  public:
   /// Scores sequences of up to `l.target` tokens (0: the model's context); its batch is 1. `p` must
@@ -193,6 +199,7 @@ class evaluator_paths {
   /// Starts a sequence.
   bool begin(std::span<const token> given, std::span<token_score> scores) {
     given_.assign(given.begin(), given.end());
+    prefix_ = scores.empty() ? std::ssize(given) : 0;
     if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
     return scores.empty() || run(given.subspan(1), 0, scores);
   }
@@ -221,7 +228,11 @@ class evaluator_paths {
         !linnet::detail::tokens_fit(labels.data(), std::ssize(labels), M::vocabulary, false))
       return false;
     // Only the logits are wanted; a loss that is not a number says that the tokens were refused.
-    if (!is_finite(evaluator_.loss({inputs_.data(), ignored_.data(), 1, length}, logits_).nats))
+    if (!is_finite(
+            evaluator_
+                .loss({inputs_.data(), ignored_.data(), 1, length, prefixed ? &prefix_ : nullptr},
+                      logits_)
+                .nats))
       return false;
     for (std::size_t i = 0; i < labels.size(); ++i)
       scores[i] =
@@ -234,6 +245,7 @@ class evaluator_paths {
 
   evaluator<M, T> evaluator_;
   index longest_, multiple_;
+  index prefix_ = 0;  ///< given tokens that see each other
   std::vector<token> given_, inputs_, ignored_;
   std::vector<T> logits_;
 };

@@ -104,6 +104,10 @@ class beam_search {
       open = stay_;
       move(n - 1);
       logits = s.feed({at_.next, at(open)}, open, {});
+      if (logits.empty()) {  // no block of a paged cache is left: they end here
+        for (index b = 0; b < open; ++b) finish({at_.sums[b], T(0), b, at_.next[b]}, n, false);
+        break;
+      }
     }
     return {at_.results, at(finished_)};
   }
@@ -223,7 +227,7 @@ class beam_search {
       const candidate& c = at_.stay[i];
       if (c.parent == nobody) continue;
       while (at_.placed[free].parent != nobody) ++free;
-      session_->fork(c.parent, free);
+      (void)session_->fork(c.parent, free);  // both are inside the limits
       std::copy_n(at_.texts + c.parent * capacity_, length, at_.texts + free * capacity_);
       at_.placed[free] = c;
     }
