@@ -119,9 +119,10 @@ inline result<file_bytes> read_file(const std::string& path) {
   return bytes;
 }
 
-/// Writes a whole file, so that `path` never holds half of one, whatever happens and whoever writes
-/// it too. It is on the disk when this returns. The file keeps its mode and owner; a symbolic link
-/// leads to it; devices, pipes and /dev/stdout are written directly. Errors: errc::io.
+/// Writes a whole file, which is on the disk when this returns. `path` never holds half a file, and
+/// of several writers' files always one. Mode and owner stay those of the file that was there, and
+/// a symbolic link stays a link to it. Devices, pipes and /dev/stdout are written directly; a pipe
+/// is refused if nobody reads it within a second. Errors: errc::io.
 inline result<void> write_file(const std::string& path, std::span<const std::byte> bytes) {
   detail::file_writer writer(path);
   writer.write(bytes);
