@@ -107,6 +107,17 @@ BOOST_AUTO_TEST_CASE(a_pipe_as_input) {
   BOOST_TEST(message(ln::read_file(link)) == link + ": expected a regular file, got a pipe");
   BOOST_TEST(message(ln::mapped_file::open(pipe)) ==
              pipe + ": expected a regular file, got a pipe");
+  // Somebody who writes into it goes on waiting.
+  const pid_t writer = start([&] {
+    alarm(60);
+    return open(pipe.c_str(), O_WRONLY) < 0;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  BOOST_TEST(!ln::read_file(pipe));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  BOOST_TEST(waitpid(writer, nullptr, WNOHANG) == 0);
+  kill(writer, SIGKILL);
+  (void)end(writer);
   BOOST_TEST(message(ln::corpus::open("/dev/null")) ==
              "/dev/null: expected a regular file, got a device");
 }

@@ -43,23 +43,28 @@ namespace detail {
 
 /// A regular file, open to be read.
 struct regular_file {
-  descriptor file;
+  descriptor file{};
   std::size_t size = 0;
 };
-/// Opens a file, and waits for nobody: a pipe or device is refused. Errors: errc::io.
+/// Opens a file to read it. A pipe or device is refused, without opening it first: a pipe's writer
+/// would take that for its reader. Errors: errc::io.
 inline result<regular_file> open_regular(const std::string& path) {
-  regular_file made{descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY)),
-                    0};
   struct stat facts {};
-  if (!made.file || ::fstat(made.file.get(), &facts) != 0)
-    return file_error(path, "a readable file");
+  regular_file made;
+  if (::stat(path.c_str(), &facts) != 0) return file_error(path, "a readable file");
+  if (S_ISREG(facts.st_mode) || S_ISDIR(facts.st_mode)) {
+    // Nobody waits even if it has become a pipe by now.
+    made.file = descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    if (!made.file || ::fstat(made.file.get(), &facts) != 0)
+      return file_error(path, "a readable file");
+  }
   if (S_ISDIR(facts.st_mode)) return file_error(path, "a readable file", EISDIR);
   if (!S_ISREG(facts.st_mode))
     return error{errc::io, path, "", "a regular file",
                  S_ISFIFO(facts.st_mode) ? "a pipe" : "a device"};
   made.size = static_cast<std::size_t>(facts.st_size);
   if (static_cast<decltype(facts.st_size)>(made.size) != facts.st_size)
-    return file_error(path, "a file of at most half the memory that can be addressed", EFBIG);
+    return file_error(path, "a file that fits into memory", EFBIG);
   return made;
 }
 /// Reads so many bytes, or to the end of the file; the number of bytes, or -1.
