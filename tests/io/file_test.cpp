@@ -362,7 +362,7 @@ BOOST_AUTO_TEST_CASE(killed_while_writing) {
   const std::string path = folder.path("a"), old(30'000, 'o'), fresh(40'000, 'f');
   LINNET_REQUIRE_OK(ln::write_file(path, bytes(old)));
   ln::random_stream random(ln::seed{3});
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 20; ++i) {
     const pid_t child = start([&] {
       alarm(60);
       for (;;)
@@ -384,7 +384,7 @@ BOOST_AUTO_TEST_CASE(the_disk_comes_first) {
   const std::string path = folder.path("a");
   const auto write = [&](const char* text, int fail_at) {
     test::system_calls calls;
-    calls.fail_at = fail_at;
+    calls.fail_at = {fail_at};
     const auto done = ln::write_file(path, bytes(text));
     return calls.made + (done ? "" : ' ' + done.error().got);
   };
