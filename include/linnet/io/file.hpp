@@ -8,6 +8,8 @@
 #include <new>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include <linnet/io/file_writer.hpp>
 
@@ -133,6 +135,42 @@ inline result<void> write_file(const std::string& path, std::span<const std::byt
   writer.write(bytes);
   return writer.commit();
 }
+
+/// A file of lines that grows: a journal, a log. Movable.
+class line_file {
+ public:
+  /// Replaces what `path` holds by `kept`, as write_file() does, and goes on behind it. Errors:
+  /// errc::io, errc::out_of_memory.
+  static result<line_file> open(const std::string& path, std::string_view kept) {
+    line_file made;
+    made.writer_.reset(new (std::nothrow) detail::file_writer(path));
+    if (!made.writer_) return error{errc::out_of_memory, path, "", "memory for a buffer", "none"};
+    made.writer_->write(std::as_bytes(std::span(kept)));
+    if (auto done = made.writer_->publish(); !done) return done.error();
+    return made;
+  }
+  /// Hands a line, which ends in \n, to the system at once: it outlives the program. Errors:
+  /// errc::io; what is there of a line that failed is a line of its own.
+  result<void> write(std::string_view line) {
+    if (std::exchange(torn_, false))
+      writer_->write(std::as_bytes(std::span(std::string_view("\n"))));
+    writer_->write(std::as_bytes(std::span(line)));
+    return done(writer_->flush());
+  }
+  /// Waits until all lines are on the disk: they outlive a loss of power. Errors: errc::io.
+  result<void> sync() { return done(writer_->sync()); }
+
+ private:
+  line_file() = default;
+  result<void> done(result<void> did) {
+    torn_ = torn_ || !did;
+    writer_->forget_failure();
+    return did;
+  }
+
+  std::unique_ptr<detail::file_writer> writer_;
+  bool torn_ = false;
+};
 
 /// Whether write_file() could begin to write `path`, so that long work is not lost; changes
 /// nothing. Errors: errc::io.
