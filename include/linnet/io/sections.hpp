@@ -19,8 +19,8 @@
 #endif
 #include <xxhash.h>
 
-#include <linnet/io/file_writer.hpp>
 #include <linnet/io/facts.hpp>
+#include <linnet/io/file_writer.hpp>
 #include <linnet/io/tensor.hpp>
 
 LINNET_NAMESPACE_BEGIN
