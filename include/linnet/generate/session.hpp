@@ -122,7 +122,7 @@ class session {
   /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
   /// False, and nothing done, for a number outside 1 to the model's layers.
   bool exit_after(index layers) requires(M::family == model_family::decoder) {
-    if (layers < 1 || layers > M::shape.layers) return false;
+    if (!valid() || layers < 1 || layers > M::shape.layers) return false;
     layers_ = {0, layers};
     reset();
     return true;
@@ -136,7 +136,7 @@ class session {
             static_cast<std::size_t>(past_[b] * ids_per_token)};
   }
   /// Most tokens that a sequence can be fed.
-  index capacity() const { return capacity_for(limits_); }
+  index capacity() const { return valid() ? capacity_for(limits_) : 0; }
   /// The same of a session with these limits.
   static constexpr index capacity_for(const limits& l) {
     if constexpr (encodes)
