@@ -19,7 +19,8 @@ HOMES = [
     (re.compile(r"xxhash"), "io/"),
     (re.compile(r"xtensor"), "xtensor.hpp"),
     (re.compile(r"sentencepiece"), "sentencepiece.hpp"),
-    (re.compile(r"sys/|fcntl\.h|unistd\.h"), "io/"),
+    (re.compile(r"sys/|fcntl\.h|unistd\.h"), ("io/", "core/processors.hpp")),
+    (re.compile(r"pthread\.h|sched\.h|time\.h"), "core/processors.hpp"),
     (re.compile(r"mpi\.h"), "distributed/"),
     (re.compile(r"iostream|print"), "nowhere: the library prints nothing"),
 ]
@@ -29,33 +30,37 @@ LONGEST = 400  # lines, about
 STANDARD = {
     "algorithm": """adjacent_find all_of clamp copy copy_n count count_if fill fill_n find find_if
         lower_bound make_heap max max_element min min_element mismatch none_of nth_element
-        partial_sort pop_heap push_heap ranges remove_if rotate sort sort_heap stable_sort transform
+        partial_sort pop_heap push_heap ranges remove_if rotate sort sort_heap stable_partition stable_sort transform
         upper_bound""",
     "array": "array",
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
-    "bit": "bit_ceil bit_width endian",
+    "bit": "bit_ceil bit_width countr_zero endian popcount",
     "charconv": "from_chars to_chars",
-    "cmath": "abs cos erf exp exp2 expm1 ldexp log log1p nearbyint pow sin sqrt tanh",
+    "cmath": "abs cos erf exp exp2 expm1 ldexp log log1p nearbyint nextafter floor pow sin sqrt tanh",
     "concepts": "convertible_to same_as",
     "cstddef": "byte nullptr_t ptrdiff_t size_t to_integer",
     "cstdint": "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t uintptr_t",
     "cstdio": "ferror fclose fflush fgetc fopen fread fseek ftell fwrite remove rename",
     "cstdlib": "aligned_alloc free getenv",
     "cstring": "memcmp memcpy",
+    "ctime": "clock time",
     "functional": "equal_to greater less reference_wrapper",
     "initializer_list": "initializer_list",
     "iterator": "prev",
     "limits": "numeric_limits",
     "map": "map",
     "memory": "make_unique unique_ptr",
-    "new": "nothrow",
+    "new": "bad_alloc nothrow",
     "numeric": "accumulate iota",
     "optional": "optional",
     "queue": "priority_queue",
+    "set": "set",
     "span": "as_bytes span",
+    "stdexcept": "length_error",
     "string": "string to_string",
     "string_view": "string_view",
     "system_error": "errc generic_category",
+    "thread": "thread",
     "tuple": "apply get tuple tuple_element_t",
     "type_traits": """conditional_t is_base_of_v is_const_v is_convertible_v is_copy_constructible_v
         is_floating_point_v is_invocable_v is_lvalue_reference_v is_nothrow_move_constructible_v
@@ -91,7 +96,8 @@ def problems(files):
             yield f"{name}: write {quoted} as <linnet/...>"
         for target in includes(text):
             for pattern, home in HOMES:
-                if pattern.match(target) and not name.startswith("linnet/" + home):
+                homes = tuple("linnet/" + h for h in ([home] if isinstance(home, str) else home))
+                if pattern.match(target) and not name.startswith(homes):
                     yield f"{name}: includes <{target}>, which belongs to {home}"
             if not target.startswith("linnet/"):
                 continue

@@ -8,7 +8,7 @@
 #include <linnet/checkpoint.hpp>
 #include <linnet/io/metrics_log.hpp>
 
-#include "basics.hpp"
+#include "console.hpp"
 #include "progress.hpp"
 
 namespace support {
@@ -63,8 +63,8 @@ struct run_record {
 };
 
 /// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt every half
-/// minute and a log BASE.jsonl; false if `deadline` (see now()) put it off, after one step at
-/// least. `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes), steps() and
+/// minute and a log BASE.jsonl; false if `deadline` (see now()) or a signal (see stop_requests) put
+/// it off, after one step at least. `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes), steps() and
 /// norm(); `take_step(step)` takes a step and returns its loss; `look(step, record)` is called
 /// before each step and after the last.
 template <class Model, class Step, class Look>
@@ -78,12 +78,19 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
       !r.continues(settings))
     throw failure(checkpoint + ": of other settings: give another --out");
   auto log = take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm"}, model.steps()));
-  const auto save = [&] { model.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1))); };
+  if (!log.note().empty()) fmt::print(stderr, "{}\n", printable(log.note()));
+  const auto save = [&] {
+    take(log.sync());
+    model.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1)));
+  };
   double saved = now();
   for (;;) {
     const ln::index step = model.steps();
     look(step, r);
-    if (step == r.steps) return true;
+    if (step == r.steps) {
+      take(log.sync());
+      return true;
+    }
     const double start = processor_seconds();
     const double nats = take_step(step);
     r.seconds += processor_seconds() - start;
@@ -92,7 +99,7 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
       throw failure(base + ": the loss is not finite");
     if (step % std::max<ln::index>(1, r.steps / log_lines) == 0)
       take(log.write(model.steps(), std::array{nats, model.norm()}));
-    if (end >= deadline && model.steps() < r.steps) {
+    if ((end >= deadline || stop_requests::received() != 0) && model.steps() < r.steps) {
       save();
       return false;
     }

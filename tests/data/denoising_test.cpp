@@ -501,7 +501,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
         ln::denoising{.mean_span = 0.5},
         ln::denoising{.density = std::numeric_limits<double>::quiet_NaN()},
         ln::denoising{.mean_span = std::numeric_limits<double>::infinity()}})
-    BOOST_TEST(opening(bad, {1, 128, 0}).starts_with(open + "noise density"));
+    BOOST_TEST(opening(bad, {1, 128, 0}).starts_with(open + "denoising."));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -187,6 +187,102 @@ BOOST_AUTO_TEST_CASE(picks) {
   for (const auto& [u, t] : cases) BOOST_TEST(ln::detail::draw(weights, u) == t);
 }
 
+// Equal logits at the boundary: the set is the smallest, of the lowest ids, and what is exactly
+// min_p times as likely stays.
+BOOST_AUTO_TEST_CASE(boundaries) {
+  const auto kept = [](const std::vector<double>& l, const ln::sampling& how) {
+    std::vector<token> ids;
+    const auto check = [&]<class T>(T) {
+      std::vector<T> copy(l.begin(), l.end());
+      std::vector<token> order(l.size());
+      std::vector<double> law(l.size());
+      ln::sampler(how).probabilities(std::span(copy), std::span(order), {}, std::span(law));
+      std::vector<token> now;
+      for (std::size_t i = 0; i < law.size(); ++i)
+        if (law[i] > 0) now.push_back(static_cast<token>(i));
+      BOOST_TEST((ids.empty() || ids == now));
+      ids = now;
+    };
+    check(0.0);
+    check(0.0f);
+    return ids;
+  };
+  const auto is = [](const std::vector<token>& got, std::vector<token> want) {
+    BOOST_TEST(got == want, boost::test_tools::per_element());
+  };
+  const std::vector<double> four{1.5, 1.5, 1.5, 1.5}, half{0, std::log(0.5)};
+  is(kept(four, {.top_p = 0.5}), {0, 1});
+  is(kept(four, {.top_p = 0.5 + 1e-12}), {0, 1, 2});
+  is(kept(four, {.top_p = 0.75}), {0, 1, 2});
+  is(kept(four, {.top_p = 0}), {0});
+  is(kept(four, {.top_k = 3}), {0, 1, 2});
+  is(kept(four, {.top_k = 3, .top_p = 0.5}), {0, 1});
+  is(kept(four, {.top_k = 2, .min_p = 1}), {0, 1});
+  is(kept(half, {.min_p = 0.5}), {0, 1});
+  is(kept(half, {.min_p = 0.5 + 1e-7}), {0});
+  is(kept({2, 1, 2, 0, 1}, {.top_k = 3}), {0, 1, 2});
+  is(kept({2, 1, 2, 0, 1}, {.top_k = 4}), {0, 1, 2, 4});
+}
+
+// Against a full sort: the set that is kept and each token that is drawn, over laws from flat to
+// steep, with many ties.
+BOOST_AUTO_TEST_CASE(as_a_full_sort) {
+  constexpr index vocabulary = 3001;
+  for (const double deviation : {0.0, 1e-9, 0.3, 3.0, 40.0})
+    for (const bool ties : {false, true}) {
+      auto all = normal<double>(vocabulary, 5, deviation);
+      if (ties)
+        for (double& l : all) l = std::round(l * 2) / 2;
+      const double largest = *std::max_element(all.begin(), all.end());
+      std::vector<double> w;
+      for (const double l : all) w.push_back(std::exp(l - largest));
+      std::vector<token> sorted(all.size()), order(all.size());
+      std::iota(sorted.begin(), sorted.end(), 0);
+      std::stable_sort(sorted.begin(), sorted.end(),
+                       [&](token a, token b) { return w[at(a)] > w[at(b)]; });
+      for (const ln::sampling& how :
+           {ln::sampling{.top_p = 0.1}, ln::sampling{.top_p = 0.9}, ln::sampling{.top_p = 0.999},
+            ln::sampling{.top_k = 100}, ln::sampling{.top_k = 3000}, ln::sampling{.top_k = 1},
+            ln::sampling{.top_k = 700, .top_p = 0.7},
+            ln::sampling{.top_k = 700, .top_p = 0.9, .min_p = 0.2}}) {
+        std::size_t kept = how.top_k > 0 ? at(how.top_k) : sorted.size();
+        const auto mass_of = [&](std::size_t n) {
+          double sum = 0;
+          for (std::size_t i = 0; i < n; ++i) sum += w[at(sorted[i])];
+          return sum;
+        };
+        if (how.top_p < 1) {
+          // Wherever the sum lies within rounding of the share, either is right.
+          const double enough = how.top_p * mass_of(kept);
+          std::size_t n = 1;
+          while (mass_of(n) < enough * (1 - 1e-13)) ++n;
+          kept = n;
+        }
+        while (w[at(sorted[kept - 1])] < how.min_p) --kept;
+        auto copy = all;
+        std::vector<double> law(all.size());
+        ln::sampler choose(how);
+        choose.probabilities(std::span(copy), std::span(order), {}, std::span(law));
+        const double mass = mass_of(kept);
+        std::size_t wrong = 0;
+        for (std::size_t i = 0; i < sorted.size(); ++i) {
+          const double want = i < kept ? w[at(sorted[i])] / mass : 0;
+          wrong += std::abs(law[at(sorted[i])] - want) > 1e-12 * want;
+        }
+        BOOST_TEST(wrong == 0u, deviation << " " << ties << " " << how.top_p << " " << how.top_k);
+        ln::random_stream random(ln::seed{how.seed}, ln::stream_of("sampler"));
+        for (int n = 0; n < 20; ++n) {
+          copy = all;
+          const double u = random.uniform() * mass;
+          double sum = 0;
+          std::size_t i = 0;
+          while (i + 1 < kept && (sum += w[at(sorted[i])]) <= u) ++i;
+          BOOST_TEST(choose(std::span(copy), std::span(order)) == sorted[i]);
+        }
+      }
+    }
+}
+
 // Hooks change the logits in their order, then the sampler chooses; it is referred to by name.
 BOOST_AUTO_TEST_CASE(hooks) {
   std::vector<int> calls;

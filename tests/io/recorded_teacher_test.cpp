@@ -304,12 +304,13 @@ BOOST_AUTO_TEST_CASE(wrong_files_are_refused) {
   r = right, r.k = 12;
   BOOST_TEST(why(file, r) == head + "recording.k: expected 1 to the vocabulary, got 12");
   r = right, r.temperature = -1;
-  BOOST_TEST(why(file, r) ==
-             head + "recording.temperature: expected a positive number, got -1.000000");
+  BOOST_TEST(why(file, r) == head + "recording.temperature: expected above 0, finite, got -1");
   r = right, r.vocabulary = 0;
-  BOOST_TEST(why(file, r) == head + "recording.vocabulary: expected 1 to 2^31 - 1, got 0");
+  BOOST_TEST(why(file, r) ==
+             head + "recording.vocabulary: expected 1 <= vocabulary <= 2147483647, got 0");
   BOOST_TEST(message(ln::recorded_teacher<>::open(bytes(file), right, 2)) ==
-             head + "distillation.alpha: expected 0 <= alpha <= 1, got 2.000000");
+             head +
+                 "distillation.alpha: expected 0 <= alpha <= 1 (at 1 no teacher is asked), got 2");
 
   for (std::size_t i = 0; i < file.size(); ++i) {
     for (const int bit : {0, 7}) {
@@ -355,7 +356,7 @@ BOOST_AUTO_TEST_CASE(recorder_refuses) {
   const scratch_folder folder;
   const auto path = folder.path("teacher");
   BOOST_TEST(message(ln::teacher_recorder::open(path, {.vocabulary = 11, .k = 0})) ==
-             "teacher_recorder::open: recording.k: expected 1 to the vocabulary, got 0");
+             "teacher_recorder::open: recording.k: expected at least 1, got 0");
   BOOST_TEST(
       message(ln::teacher_recorder::open(path, {.vocabulary = 11, .k = 1}, {.threads = 0})) ==
       "teacher_recorder::open: limits.threads: expected at least 1, got 0");

@@ -25,11 +25,11 @@ BOOST_AUTO_TEST_CASE(limits_that_make_no_sense) {
   BOOST_TEST(message(ln::session<t5>::open(p, {.source = 1, .target = 1, .threads = 0})) ==
              "session::open: limits.threads: expected at least 1, got 0");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .chunk = -1})) ==
-             "session::open: limits.chunk: expected 0 (no parts) or a positive length, got -1");
+             "session::open: limits.chunk: expected at least 0 (0: no parts), got -1");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .chunk = 2, .logits = 3})) ==
              "session::open: limits.logits: expected no more than limits.chunk, got 3");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .blocks = -1})) ==
-             "session::open: limits.blocks: expected 0 (none shared) or more, got -1");
+             "session::open: limits.blocks: expected at least 0 (0: none shared), got -1");
   BOOST_TEST(message(ln::evaluator<t5>::open(p, {.target = 1})) ==
              "evaluator::open: limits.source: expected at least 1 source token, got 0");
   BOOST_TEST(message(ln::evaluator<t5>::open(p, {.source = 1})) ==

@@ -1,7 +1,10 @@
 // Reformer's attention: hashing and sorting, gradients, the union of all rounds in plain loops, one
 // chunk as full attention, causality with frozen membership.
 
+#include <linnet/io/safetensors.hpp>
+
 #include "support/attention.hpp"
+#include "support/data.hpp"
 
 namespace test {
 
@@ -10,6 +13,7 @@ using ln::attention::lsh, ln::attention::reach;
 using shape = ln::attention_shape;
 constexpr shape plain{.d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 3};
 constexpr shape causal{.d_model = 6, .heads = 2, .kv_heads = 1, .d_kv = 3, .causal = true};
+constexpr shape pairs{.d_model = 6, .heads = 4, .kv_heads = 2, .d_kv = 3, .causal = true};
 constexpr shape t5{
     .d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 3, .scaled = false, .relative = true};
 constexpr shape relative = [] {
@@ -117,7 +121,7 @@ void check_reference(index length, std::vector<index> lengths, double tolerance 
     };
     const auto mixed =
         dense_attention(valid, valid, heads, h, v, visible, [&](index head, index i, index j) {
-          return dot(q, i, k, j, heads, head, h) * (A.scaled ? 1 / std::sqrt(double(h)) : 1) +
+          return dot(q, i, k, j, heads, head, h) +
                  (A.relative ? run.bias[at(head * (2 * length + 1) + length + j - i)] : 0);
         });
     const auto expected = mapped(mixed, heads * h, run.weight("o.weight"));
@@ -172,9 +176,25 @@ BOOST_AUTO_TEST_CASE(hashing) {
   BOOST_TEST(*std::min_element(used.begin(), used.end()) > 0);
 }
 
+// A tie goes to the first bucket: a row of zeros is alike to all.
+BOOST_AUTO_TEST_CASE(hash_ties) {
+  constexpr index h = 4, ld = 32;
+  std::vector<double> r(at(h * ld)), scratch(at(48 * ld)), zero(at(h));
+  ln::ops::fill_rotation(ln::seed{4}, 1, h, ld, r.data());
+  ln::simd::dispatch(ln::simd::best(), [&](auto kernels) {
+    for (const double sign : {0.0, -0.0}) {
+      zero.assign(at(h), sign);
+      std::int32_t bucket = 9;
+      ln::ops::hash_rows(kernels, 1, h, zero.data(), h, 10, r.data(), ld, scratch.data(), &bucket);
+      BOOST_TEST(bucket == 0);
+    }
+  });
+}
+
 BOOST_AUTO_TEST_CASE(gradients) {
   check_layer<layer<plain, 2, 2>>({.length = 9, .lengths = {9, 6}});
   check_layer<layer<causal, 2, 3>>({.length = 9, .dropout = 0.2});
+  check_layer<layer<pairs, 2, 2>>({.length = 9, .lengths = {9, 6}});
   check_layer<layer<t5, 2, 2>>({.length = 7, .heads = 2, .lengths = {7, 3}});
   check_layer<layer<t5, 3, 2, reach::bucket>>({.length = 8, .heads = 2, .dropout = 0.1});
   check_layer<layer<rotary, 3, 1>>({.length = 8, .d_kv = 4});
@@ -191,14 +211,52 @@ BOOST_AUTO_TEST_CASE(union_of_the_rounds) {
   check_reference<t5, 8, 4>(41, {41, 17, 16});
   check_reference<t5, 4, 3, reach::bucket, 7>(41, {41, 33, 5, 1});
   check_reference<causal, 4, 2, reach::bucket>(41, {41, 33, 5, 1});
+  check_reference<pairs, 4, 3>(41, {41, 33, 5, 1});
   check_reference<plain, 60, 2>(241, {241, 100});
 }
 BOOST_AUTO_TEST_CASE(union_of_frozen_rounds) {
   constexpr auto members = membership::frozen;
   check_reference<causal, 4, 3, reach::chunks, 0, members>(41, {41, 33, 5, 4, 1});
   check_reference<causal, 1, 2, reach::chunks, 3, members>(41, {41, 8});
+  check_reference<pairs, 4, 2, reach::chunks, 0, members>(41, {41, 8});
   check_reference<relative, 4, 2, reach::bucket, 7, members>(41, {41, 33, 5});
   check_reference<causal, 60, 2, reach::chunks, 0, members>(241, {241, 100});
+}
+
+/// One round of Transformers' layer with its own rotations: outputs and all gradients.
+template <shape A>
+void check_transformers(const std::string& name) {
+  using attention = layer<A, 4, 1>;
+  auto file = ln::read_safetensors(golden("reformer_lsh") + "/expected.safetensors");
+  LINNET_REQUIRE_OK(file);
+  const auto expected = [&](const std::string& tensor) {
+    auto values = file->values<double>(name + "." + tensor);
+    LINNET_REQUIRE_OK(values);
+    return *std::move(values);
+  };
+  attention_run<attention> run(2, 32);
+  run.x = expected("x");
+  run.dy = expected("dy");
+  for (const char* const w : {"q.weight", "v.weight", "o.weight"})
+    std::ranges::copy(expected(w), run.weight(w).begin());
+  run.prepare = [&](auto& cache) {
+    const auto rotations = expected("rotations");  // [heads, h, 4]
+    for (index row = 0; row < A.heads * A.d_kv; ++row)
+      std::copy_n(rotations.data() + row * 4, 4, cache.rotations + row * cache.wide);
+    *cache.ready = attention::filled;
+  };
+  run.run(true);
+  BOOST_TEST(distance(expected("y"), run.y) <= 1e-13, name);
+  BOOST_TEST(distance(expected("grad.x"), run.dx) <= 1e-12, name);
+  run.gradients.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+    const std::span<const double> got(leaf, at(info.size()));
+    BOOST_TEST(distance(expected("grad." + where.str()), got) <= 1e-12, name << where.str());
+  });
+}
+BOOST_AUTO_TEST_CASE(transformers) {
+  check_transformers<shape{.d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 4}>("whole");
+  check_transformers<shape{.d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 4, .causal = true}>(
+      "causal");
 }
 
 // One chunk over the whole sequence: full attention with shared queries and keys. More rounds come

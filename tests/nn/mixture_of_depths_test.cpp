@@ -356,6 +356,11 @@ BOOST_AUTO_TEST_CASE(predictor_loss) {
   BOOST_TEST(compared == 2 * d + 2 + 2 + 1);
 }
 
+BOOST_AUTO_TEST_CASE(layer_dropout) {
+  check_skipped<routed<0.4, depths::decision::router, 0.3>>(9, 0, h);
+  check_skipped<predicted<0.3>>(9, 0, h);
+}
+
 BOOST_AUTO_TEST_CASE(threads) {
   using some = routed<0.4, depths::decision::router, 0.3>;
   check_threads<some, float>(19, {19, 11, 3}, 0, h);

@@ -246,6 +246,12 @@ BOOST_AUTO_TEST_CASE(training_moves_centroids) {
   BOOST_TEST(rows > 4);
 }
 
+BOOST_AUTO_TEST_CASE(layer_dropout) {
+  check_skipped<layer<plain, 3, 4>>(9);
+  check_skipped<layer<causal, 3, 4>>(9);
+  check_skipped<frozen<causal, 3, 4>>(9);
+}
+
 BOOST_AUTO_TEST_CASE(padding) {
   check_padding<layer<t5, 4, 6>>(30, {30, 1, 22}, 4);
   check_padding<layer<rotary, 3, 5>>(30, {30, 3}, 0, 4);

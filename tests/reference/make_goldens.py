@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save, save_file
 from torch.overrides import TorchFunctionMode
 from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM,
-                          MambaConfig, MambaForCausalLM, RwkvConfig, RwkvForCausalLM, T5Config,
-                          T5ForConditionalGeneration)
+                          MambaConfig, MambaForCausalLM, ReformerConfig, RwkvConfig,
+                          RwkvForCausalLM, T5Config, T5ForConditionalGeneration)
+from transformers.models.reformer.modeling_reformer import LSHSelfAttention, ReformerSelfOutput
 from transformers.utils import logging
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -330,7 +331,50 @@ def in_linnet_names(tensors):
     return renamed
 
 
+# ---- layers ----
+
+def make_reformer_lsh(out):
+    """Reformer's attention alone, causal and not, one round of hashing."""
+    length, want = 32, {}
+    for name, causal in (("causal.", True), ("whole.", False)):
+        config = ReformerConfig(hidden_size=6, num_attention_heads=2, attention_head_size=4,
+                                lsh_attn_chunk_length=4, num_buckets=8, num_hashes=1, hash_seed=5,
+                                lsh_num_chunks_before=1, lsh_num_chunks_after=0, axial_pos_embds=False,
+                                is_decoder=causal, lsh_attention_probs_dropout_prob=0.0,
+                                hidden_dropout_prob=0.0)
+        attention, output = LSHSelfAttention(config).double(), ReformerSelfOutput(config).double()
+        gen = torch.Generator().manual_seed(7)
+        weights = {"q.weight": attention.query_key.weight, "v.weight": attention.value.weight,
+                   "o.weight": output.dense.weight}
+        for tensor in weights.values():
+            tensor.data = torch.randn(tensor.shape, generator=gen, dtype=torch.float64)
+        x, dy = torch.randn(2, 2, length, config.hidden_size, generator=gen, dtype=torch.float64)
+        x.requires_grad_()
+        mixed = attention(x)
+        y = output(mixed.hidden_states)
+        grads = torch.autograd.grad((y * dy).sum(), [x, *weights.values()])
+        torch.manual_seed(config.hash_seed)  # as the layer does: [heads, width, rounds, buckets / 2]
+        rotations = torch.randn(2, 4, 1, 4, dtype=torch.float64)[:, :, 0].contiguous()
+        scores = torch.einsum("bmtd,mdr->bmtr", attention._split_hidden_size_dim(
+            attention.query_key(x), 2, 4), rotations)
+        assert torch.equal(torch.cat([scores, -scores], -1).argmax(-1), mixed.buckets[:, :, 0])
+        want |= {name + k: v.detach().contiguous() for k, v in {
+            "x": x, "dy": dy, "y": y, "rotations": rotations, **weights,
+            **{"grad." + n: g for n, g in zip(["x", *weights], grads)}}.items()}
+    (out / "expected.safetensors").write_bytes(save(want))
+    print(f"{out.name}: {sum(f.stat().st_size for f in out.iterdir()) / 1024:.0f} KiB")
+
+
+LAYERS = {"reformer_lsh": make_reformer_lsh}
+
+
 # ---- main ----
+
+def make_layer(name, out_dir):
+    out = out_dir / name
+    out.mkdir(parents=True, exist_ok=True)
+    LAYERS[name](out)
+
 
 def make_case(name, out_dir):
     # With an unlucky seed the ten AdamW steps amplify rounding; check_float32 tells.
@@ -396,14 +440,14 @@ def check_versions():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=HERE.parent / "golden")
-    parser.add_argument("cases", nargs="*", default=list(CASES), help="default: all")
+    parser.add_argument("cases", nargs="*", default=[*CASES, *LAYERS], help="default: all")
     args = parser.parse_args()
     check_versions()
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     for name in args.cases:
-        make_case(name, args.out)
+        (make_layer if name in LAYERS else make_case)(name, args.out)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 /// @file
 /// One attention layer at a time: run it on given inputs, and compare it with plain loops.
 
+#include <functional>
+#include <map>
+
 #include "support/gradients.hpp"
 
 namespace test {
@@ -19,6 +22,8 @@ struct attention_run {
   ln::dropout_key dropout{};
   index layer = 0;  ///< number in a stack
   bool training = true;
+  /// Called with the planned cache before forward.
+  std::function<void(typename Layer::template cache<T>&)> prepare;
 
   /// `heads_` of a relative bias, `d_kv` of rotary positions, or 0.
   attention_run(index batch_, index length_, std::vector<index> lengths_ = {}, index heads_ = 0,
@@ -67,6 +72,7 @@ struct attention_run {
     e.threads = threads;
     e.training = training;
     ln::detail::lone_buffers<Layer, T> buffers(e);
+    if (prepare) prepare(buffers.cache);
     ln::detail::tensor_block<Layer, ln::form::kernel<T, S>> p;
     ln::detail::pack_tree<Layer>({}, weights, p);
     ln::detail::attach_rows<Layer>(weights, p);
@@ -183,6 +189,33 @@ void check_threads(index length, std::vector<index> lengths, index heads = 0, in
     BOOST_TEST(same_bits(one.dx, many.dx), threads << " threads, slopes of inputs");
     BOOST_TEST(same_bytes(one.gradients, many.gradients), threads << " threads, gradients");
     if (heads > 0) BOOST_TEST(same_bits(one.d_bias, many.d_bias), threads << " threads, bias");
+  }
+}
+
+/// No gradient of a layer feels the samples that layer dropout takes it away from.
+template <class Layer>
+void check_skipped(index length, index heads = 0, index d_kv = 0) {
+  constexpr index batch = 6;
+  attention_run<ln::repeat<Layer, 2>> run(batch, length, {}, heads, d_kv);
+  run.dropout = {3, 1, 2, 0, 0.5};
+  const ln::ops::layer_mask mask(run.dropout, 0, 1, 2);  // of the second layer
+  const auto last_layer = [&](bool skipped) {
+    for (index b = 0; b < batch; ++b)
+      for (index t = 0; t < length; ++t)
+        if (mask.drops(b) == skipped) run.input(b, t)[t % Layer::in] += 0.5;
+    run.run(true);
+    std::map<std::string, std::vector<double>> all;
+    run.gradients.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+      if (where.str().starts_with("1.")) all[where.str()].assign(leaf, leaf + info.size());
+    });
+    return all;
+  };
+  run.run();
+  const auto before = last_layer(true), after = last_layer(true), other = last_layer(false);
+  BOOST_TEST(!before.empty());
+  for (const auto& [name, values] : before) {
+    BOOST_TEST(same_bits(after.at(name), values), name);
+    BOOST_TEST(!same_bits(other.at(name), values), name);
   }
 }
 

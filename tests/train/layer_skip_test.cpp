@@ -336,21 +336,25 @@ BOOST_AUTO_TEST_CASE(refusals) {
     return t ? "opened" : t.error().message();
   };
   BOOST_TEST(message(w, {.layer_dropout = {1}}) ==
-             "trainer::open: training.layer_dropout.rate: expected 0 <= rate < 1, got 1.000000");
+             "trainer::open: training.layer_dropout.rate: expected 0 <= rate < 1 (0 turns it off), "
+             "got 1");
   BOOST_TEST(message(w, {.layer_dropout = {.rate = std::nan("")}}) ==
-             "trainer::open: training.layer_dropout.rate: expected 0 <= rate < 1, got nan");
+             "trainer::open: training.layer_dropout.rate: expected 0 <= rate < 1 (0 turns it off), "
+             "got nan");
   BOOST_TEST(message(w, {.layer_dropout = {0.1, -1}}) ==
-             "trainer::open: training.layer_dropout.steps: expected 0 or more, got -1");
+             "trainer::open: training.layer_dropout.steps: expected at least 0 (0 for continued "
+             "training), got -1");
   BOOST_TEST(message(w, {.early_exits = {.scale = 1.5}}) ==
-             "trainer::open: training.early_exits.scale: expected 0 <= scale <= 1, got 1.500000");
+             "trainer::open: training.early_exits.scale: expected 0 <= scale <= 1 (0 is plain "
+             "training), got 1.5");
   BOOST_TEST(message(w, {.early_exits = {.rotation = 0}}) ==
              "trainer::open: training.early_exits.rotation: expected at least 1, got 0");
   BOOST_TEST(message(w, {.early_exits = {.steps = -1}}) ==
-             "trainer::open: training.early_exits.steps: expected 0 or more, got -1");
+             "trainer::open: training.early_exits.steps: expected at least 0 (0: all from the "
+             "start), got -1");
   auto v = random_weights<ln::t5<tiny_t5_shape>>();
   BOOST_TEST(message(v, {.early_exits = {.scale = 1}}) ==
-             "trainer::open: training.early_exits.scale: expected 0 for an encoder-decoder, got "
-             "1.000000");
+             "trainer::open: training.early_exits.scale: expected 0 for an encoder-decoder, got 1");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

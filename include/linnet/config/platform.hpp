@@ -69,8 +69,13 @@
 #define LINNET_ABI_ONLY
 #define LINNET_ABI_LEVEL
 #endif
-#define LINNET_ABI_PASTE(a, b, c, d, e, f) v0_1_##a##b##c##d##e##f
-#define LINNET_ABI_NAME(a, b, c, d, e, f) LINNET_ABI_PASTE(a, b, c, d, e, f)
+#if defined(__cpp_exceptions)
+#define LINNET_ABI_EXCEPTIONS
+#else
+#define LINNET_ABI_EXCEPTIONS _noexcept
+#endif
+#define LINNET_ABI_PASTE(a, b, c, d, e, f, g) v0_1_##a##b##c##d##e##f##g
+#define LINNET_ABI_NAME(a, b, c, d, e, f, g) LINNET_ABI_PASTE(a, b, c, d, e, f, g)
 
 // A parameter may be called like a variable of the program that instantiates it: -Wshadow of g++
 // speaks only where linnet itself is built.
@@ -84,11 +89,12 @@
 #endif
 
 /// Opens namespace linnet and its keyed inline namespace.
-#define LINNET_NAMESPACE_BEGIN                                                           \
-  LINNET_WARNINGS_BEGIN                                                                  \
-  namespace linnet {                                                                     \
-  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, \
-                                   LINNET_ABI_MATH, LINNET_ABI_ONLY, LINNET_ABI_LEVEL) {
+#define LINNET_NAMESPACE_BEGIN                                                              \
+  LINNET_WARNINGS_BEGIN                                                                     \
+  namespace linnet {                                                                        \
+  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP,    \
+                                   LINNET_ABI_MATH, LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, \
+                                   LINNET_ABI_LEVEL) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \

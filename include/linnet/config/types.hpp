@@ -18,6 +18,10 @@ using token = std::int32_t;
 /// The label that contributes neither loss nor gradient (the value -100 of common data loaders).
 inline constexpr token ignored = -100;
 
+/// What a sampler returns where there is nothing to choose from: logits that are empty, hold a NaN
+/// or whose largest is infinite. It is no token of any vocabulary, and generation ends with it.
+inline constexpr token no_token = -1;
+
 /// The smallest multiple of `step` that is not below `n`; both positive.
 constexpr index round_up(index n, index step) { return (n + step - 1) / step * step; }
 

@@ -63,7 +63,8 @@ inline void aligned_free(void* p) { std::free(p); }
 #endif
 }  // namespace detail
 
-/// Owns one aligned, zeroed block of memory. Movable; an empty block means allocation failed.
+/// Owns one aligned, zeroed block of memory. Movable; an empty block means that allocation failed,
+/// or that the block was moved from.
 class memory_block {
  public:
   memory_block() = default;
@@ -74,6 +75,15 @@ class memory_block {
       __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
     else
       size_ = 0;
+  }
+  /// Takes the other's memory and leaves it empty.
+  memory_block(memory_block&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  /// @copydoc memory_block(memory_block&&)
+  memory_block& operator=(memory_block&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
   }
   /// First byte, or null.
   void* data() const { return data_.get(); }

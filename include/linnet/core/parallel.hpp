@@ -4,20 +4,23 @@
 /// training step or decode step; inside it every thread executes the same code (SPMD), takes its
 /// share of each operation's outputs and meets the others at a barrier.
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <utility>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/processors.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 /// A user's own way to run threads instead of OpenMP. `run(object, n, body, argument)` must call
 /// `body(argument, rank, size)` once for each rank in [0, size), all at the same time (they wait
-/// for each other), for one size <= n, and return when all have returned.
+/// for each other), for one size <= n, and return when all have returned. It is not called where
+/// one thread is enough.
 struct executor {
   void* object = nullptr;
   void (*run)(void* object, int threads, void (*body)(void*, int, int), void* argument) = nullptr;
@@ -25,10 +28,30 @@ struct executor {
 
 namespace detail {
 
+/// What meeting others has cost the calling thread, in looks whether they have come. Values that
+/// one thread writes and another reads cost about `looks_per_meeting` beside the wait itself.
+inline constinit thread_local std::int64_t looks = 0;
+inline constexpr int looks_per_meeting = 8;
+
+/// Looks up to `most` times whether `changed()`; the result of the last look.
+template <class F>
+bool spin(int most, F&& changed) {
+  for (int n = 1;; ++n) {
+    if (const bool found = changed(); found || n == most) {
+      looks += n;
+      return found;
+    }
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+}
+
 /// A reusable barrier: a short spin, then sleep, so a descheduled thread costs no processor time.
 class barrier {
  public:
   void wait(int size) {
+    looks += looks_per_meeting;
     const int phase = phase_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       arrived_.store(0, std::memory_order_relaxed);
@@ -36,19 +59,137 @@ class barrier {
       phase_.notify_all();
       return;
     }
-    for (int spin = 0; spin < 4096; ++spin) {
-      if (phase_.load(std::memory_order_acquire) != phase) return;
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
-    }
-    while (phase_.load(std::memory_order_acquire) == phase) phase_.wait(phase);
+    const auto ended = [&] { return phase_.load(std::memory_order_acquire) != phase; };
+    if (spin(4096, ended)) return;
+    const std::int64_t begun = nanoseconds::elapsed();
+    while (!ended()) phase_.wait(phase);
+    const std::int64_t time = nanoseconds::elapsed() - begun;
+    if (time > slept()) slept_.store(time, std::memory_order_relaxed);
   }
+  /// Nanoseconds of a thread's longest sleep here, nearly: the others may overwrite it.
+  std::int64_t slept() const { return slept_.load(std::memory_order_relaxed); }
 
  private:
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int> phase_{0};
+  alignas(64) std::atomic<std::int64_t> slept_{0};
 };
+
+/// What teams have saved of one thread's time, in nanoseconds; below 0 the team does without its
+/// other threads until that has paid for what they cost.
+///
+/// Threads that wait for each other need all of their processors at once. Where other programs, a
+/// quota or a virtual machine's host takes some away, a team may be many times slower than one
+/// thread. Results are the same for any number of threads, so the number may follow what pays: a
+/// team has to compute, in the time that it takes, at least what one undisturbed thread would.
+class team_savings {
+ public:
+  /// Whether a team is worth another try.
+  bool any() const { return balance_.load(std::memory_order_relaxed) >= 0; }
+  /// Whether the clocks of the next team's threads are read. After a short call that paid, those of
+  /// the next few are not: that takes microseconds.
+  bool due() {
+    const int left = unwatched_.load(std::memory_order_relaxed);
+    if (left > 0) unwatched_.store(left - 1, std::memory_order_relaxed);
+    return left == 0;
+  }
+  /// After a team computed for `computed` in `elapsed`. Every failure in a row makes the pause
+  /// until the next try twice as long, up to about a second: threads that OpenMP keeps waiting
+  /// cost, too.
+  void add(std::int64_t computed, std::int64_t elapsed) {
+    std::int64_t gain = computed - elapsed;
+    const bool brief = gain > 0 && elapsed < 1'000'000;
+    unwatched_.store(brief ? between : 0, std::memory_order_relaxed);
+    if (brief) gain *= between + 1;
+    std::int64_t left = (std::min)(most, balance_.load(std::memory_order_relaxed) + gain);
+    const std::int64_t pause = pause_.load(std::memory_order_relaxed);
+    if (left < 0) {
+      left -= pause;
+      pause_.store((std::min)(longest_pause, 2 * pause), std::memory_order_relaxed);
+    } else if (gain > 0) {
+      pause_.store(shortest_pause, std::memory_order_relaxed);
+    }
+    balance_.store(left, std::memory_order_relaxed);
+  }
+  /// After one thread took `elapsed` where a team was asked for: an eighth of it pays back.
+  void repay(std::int64_t elapsed) {
+    const std::int64_t before = balance_.load(std::memory_order_relaxed);
+    if (before < 0)
+      balance_.store((std::min)(std::int64_t{0}, before + elapsed / 8), std::memory_order_relaxed);
+  }
+
+ private:
+  // Threads that come here at the same time may overwrite each other's: an estimate is enough.
+  static constexpr std::int64_t most = 10'000'000, start = 1'000'000;
+  static constexpr std::int64_t shortest_pause = 1'000'000, longest_pause = 128'000'000;
+  static constexpr int between = 15;
+  std::atomic<std::int64_t> balance_{start}, pause_{shortest_pause};
+  std::atomic<int> unwatched_{0};
+};
+
+/// One call of parallel(): where its threads meet, and how long they compute.
+struct region {
+  team_savings& savings;
+  barrier meeting{};
+  std::atomic<std::int64_t> computed{0};
+  const bool limited;                             ///< by what the savings allow
+  const bool watched = limited && savings.due();  ///< whether its threads' clocks are read
+  const std::int64_t begun = watched ? nanoseconds::elapsed() : 0;
+
+  template <class F>
+  void run(F& f, int rank, int size);
+  void end() const {
+    if (watched)
+      savings.add(computed.load(), nanoseconds::elapsed() - begun);
+    else if (limited && meeting.slept() > 0)  // some thread came late
+      savings.add(0, meeting.slept());
+  }
+  /// Nanoseconds of a look at the barrier.
+  static double look() {
+    static const double best = [] {
+      const std::atomic<int> phase{0};
+      std::int64_t least = 1'000'000;
+      for (int i = 0; i < 8; ++i) {  // the shortest, as any may be interrupted
+        const std::int64_t start = nanoseconds::elapsed();
+        (void)spin(64, [&] { return phase.load(std::memory_order_acquire) != 0; });
+        least = (std::min)(least, nanoseconds::elapsed() - start);
+      }
+      return static_cast<double>(least) / 64;
+    }();
+    return best;
+  }
+};
+
+#if defined(_OPENMP)
+/// Processors for the calling thread's teams; asked for again from time to time, as it takes a
+/// while. Where OpenMP binds threads to processors, it alone knows those of the process.
+inline int openmp_processors() {
+  static thread_local int known = 0, calls = 0;
+  if (calls++ % 64 == 0) known = omp_get_num_procs();
+  return usable_processors(known);
+}
+/// How many of `n` threads OpenMP can run for the calling thread without ending the program, which
+/// it does where it cannot make one, or waiting for ever, as it does for threads that the parent of
+/// a forked process had.
+inline int openmp_threads(int n) {
+#if defined(__unix__) || defined(__APPLE__)
+  struct crew {
+    pid_t process = 0;
+    int asked = 1, given = 1;
+  };
+  static thread_local crew mine;
+  if (mine.process == 0) mine.process = getpid();
+  if (mine.process != getpid()) return 1;
+  if (n > mine.asked) {  // twice as many, as others make threads, too
+    mine.asked = n;
+    mine.given = 1 + (std::min)(n - 1, threads_to_be_had(2 * (n - 1)) / 2);
+  }
+  return (std::min)(n, mine.given);
+#else
+  return n;
+#endif
+}
+#endif
 
 }  // namespace detail
 
@@ -93,34 +234,67 @@ class team {
   detail::barrier* barrier_ = nullptr;
 };
 
-/// Runs `f(team)` on `threads` threads: through `custom` if it is given, else through OpenMP where
-/// the program is compiled with it, else on the calling thread alone. The caller's OpenMP settings
-/// are not touched. `f` must not throw.
+template <class F>
+void detail::region::run(F& f, int rank, int size) {
+  const team mine(rank, size, &meeting);
+  if (!watched) return f(mine);
+  const std::int64_t started = nanoseconds::computed(), looked = looks;
+  f(mine);
+  const double waited = static_cast<double>(looks - looked) * look();
+  computed.fetch_add(nanoseconds::computed() - started - static_cast<std::int64_t>(waited),
+                     std::memory_order_relaxed);
+}
+
+/// Runs `f(team)` on up to `threads` threads: through `custom` if it is given, else through OpenMP
+/// where the program is compiled with it, else on the calling thread alone. The caller's OpenMP
+/// settings are not touched. `f` must not throw.
+///
+/// There are no more threads than default_threads(), and for a while only one where other work
+/// keeps a team's threads from running at the same time. Where OpenMP can make fewer, there are
+/// fewer; a forked process whose parent's thread used OpenMP here has one.
 template <class F>
 void parallel(int threads, const executor& custom, F&& f) {
-  if (threads > 1 && custom.run != nullptr) {
+#if defined(_OPENMP)
+  const bool can = true;
+#else
+  const bool can = custom.run != nullptr;
+#endif
+  if (threads < 2 || !can) return f(team());
+  const bool limited = detail::nanoseconds::known && detail::assumed_processors.load() == 0;
+  static constinit detail::team_savings savings;  // those of this kind of call
+  if (limited && !savings.any()) {
+    const std::int64_t begun = detail::nanoseconds::elapsed();
+    f(team());
+    return savings.repay(detail::nanoseconds::elapsed() - begun);
+  }
+#if defined(_OPENMP)
+  threads = (std::min)(threads, detail::openmp_processors());
+  if (custom.run == nullptr) threads = detail::openmp_threads(threads);
+#else
+  threads = (std::min)(threads, default_threads());
+#endif
+  if (threads < 2) return f(team());
+  detail::region here{.savings = savings, .limited = limited};
+  if (custom.run != nullptr) {
     struct work {
       F& f;
-      detail::barrier meeting;
-    } shared{f, {}};
+      detail::region& here;
+    } shared{f, here};
     custom.run(
         custom.object, threads,
         [](void* argument, int rank, int size) {
           auto& w = *static_cast<work*>(argument);
-          w.f(team(rank, size, &w.meeting));
+          w.here.run(w.f, rank, size);
         },
         &shared);
-    return;
   }
 #if defined(_OPENMP)
-  if (threads > 1) {
-    detail::barrier meeting;
+  else {
 #pragma omp parallel num_threads(threads)
-    f(team(omp_get_thread_num(), omp_get_num_threads(), &meeting));
-    return;
+    here.run(f, omp_get_thread_num(), omp_get_num_threads());
   }
 #endif
-  f(team());
+  here.end();
 }
 
 LINNET_NAMESPACE_END

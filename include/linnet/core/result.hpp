@@ -2,9 +2,11 @@
 /// @file
 /// Errors as values: what went wrong, where, what was expected and what was found.
 
+#include <algorithm>
 #include <cassert>
 #include <new>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -51,7 +53,66 @@ inline std::string printable(std::string_view text) {
     if (c < ' ' || c > '~') c = '?';
   return text.size() > 60 ? shown + "..." : shown;
 }
+
+/// errc::out_of_memory, even where none is left for its words.
+inline error out_of_memory(std::string_view where) {
+  error failure{errc::out_of_memory, {}, {}, "enough memory", "less"};  // no text needs the heap
+#if defined(__cpp_exceptions)
+  try {
+    failure.where = where;
+  } catch (const std::bad_alloc&) {
+  }
+#else
+  failure.where = where;
+#endif
+  return failure;
+}
+
+/// Bytes of an array [a, b] of values of a size; more than there can be where they do not fit.
+inline std::size_t array_bytes(index a, index b, std::size_t size) {
+  index bytes = 0;
+  if (__builtin_mul_overflow(a, b, &bytes) ||
+      __builtin_mul_overflow(bytes, static_cast<index>(size), &bytes) || bytes > PTRDIFF_MAX / 8)
+    return SIZE_MAX / 4;
+  return static_cast<std::size_t>(bytes);
+}
+/// Whether the heap has room for some bytes. Containers can report that it has not by exceptions
+/// alone; without them, what allocates much asks first. With them only what no heap has is refused.
+inline bool has_memory(std::size_t bytes) {
+  if (bytes > std::size_t{PTRDIFF_MAX} / 8 * 3) return false;
+#if defined(__cpp_exceptions)
+  return true;
+#else
+  void* volatile const room = ::operator new(bytes, std::nothrow);
+  ::operator delete(room);
+  return room != nullptr;
+#endif
+}
+/// Whether it has room for what reading a file of some bytes takes at most (docs/files.md).
+inline bool has_memory_to_read(std::size_t bytes) {
+  constexpr std::size_t kilobyte = 1024;
+  return has_memory((std::min)(16 * bytes, 2 * bytes + 16 * kilobyte * kilobyte) + 64 * kilobyte);
+}
 }  // namespace detail
+
+// A function LINNET_TRY {...} LINNET_WITHOUT_MEMORY(statement) comes to the statement where a
+// container in it lacks memory. Programs without exceptions end there.
+#if defined(__cpp_exceptions)
+#define LINNET_TRY try
+#define LINNET_WITHOUT_MEMORY(statement) \
+  catch (const std::bad_alloc&) {        \
+    statement;                           \
+  }                                      \
+  catch (const std::length_error&) {     \
+    statement;                           \
+  }
+#else
+#define LINNET_TRY
+#define LINNET_WITHOUT_MEMORY(statement)
+#endif
+/// The error of functions that give a result.
+#define LINNET_OR_OUT_OF_MEMORY(where) \
+  LINNET_WITHOUT_MEMORY(return ::linnet::detail::out_of_memory(where))
 
 /// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
 /// value of a failed result is a programming error (an assertion).

@@ -6,6 +6,8 @@
 #include <span>
 #include <vector>
 
+#include <linnet/core/options.hpp>
+#include <linnet/core/result.hpp>
 #include <linnet/model/t5.hpp>
 #include <linnet/text/t5_ids.hpp>
 
@@ -16,6 +18,14 @@ struct example_limits {
   index batch = 1;   ///< examples at a time
   index source = 0;  ///< longest source in tokens, end included
   index target = 0;  ///< longest target in tokens, end included
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("source", self.source, detail::count(0));
+    f("target", self.target, detail::count(0));
+  }
 };
 
 namespace detail {
@@ -23,6 +33,11 @@ namespace detail {
 /// Sources and labels of a batch, allocated once for the largest.
 class batch_arrays {
  public:
+  /// Bytes that it takes.
+  static std::size_t bytes(const example_limits& l) {
+    return array_bytes(l.batch, l.source, sizeof(token)) +
+           array_bytes(l.batch, l.target, sizeof(token)) + array_bytes(l.batch, 1, sizeof(index));
+  }
   explicit batch_arrays(const example_limits& l)
       : source_(static_cast<std::size_t>(l.batch * l.source)),
         labels_(static_cast<std::size_t>(l.batch * l.target)),

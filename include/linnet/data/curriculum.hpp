@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include <linnet/core/result.hpp>
+#include <linnet/core/options.hpp>
 #include <linnet/data/order.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -20,6 +20,13 @@ struct pacing {
   double start = 0.1;      ///< share at the beginning, above 0
   std::uint64_t full = 0;  ///< examples after which it is 1
   double power = 1;        ///< 1: a straight line; 2: their square root, faster at the beginning
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("start", self.start, detail::option_range{.least = 0, .most = 1, .above = true});
+    f("power", self.power, detail::above(0));
+  }
 
   /// The share that example `i` is drawn from.
   double share(std::uint64_t i) const {
@@ -38,7 +45,8 @@ class curriculum {
  public:
   /// Items with these difficulties; equal ones stay in their order. Errors: errc::invalid for no
   /// items, a difficulty that is not finite, or a pacing outside of its bounds.
-  static result<curriculum> open(std::span<const double> difficulty, const pacing& pace, seed key) {
+  static result<curriculum> open(std::span<const double> difficulty, const pacing& pace,
+                                 seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, double got) {
       return error{errc::invalid, "curriculum::open", std::move(what), std::move(expected),
                    std::to_string(got)};
@@ -46,12 +54,10 @@ class curriculum {
     if (difficulty.empty()) return wrong("items", "at least 1", 0);
     for (const double x : difficulty)
       if (!is_finite(x)) return wrong("difficulty", "a finite number", x);
-    if (!is_finite(pace.start) || !(pace.start > 0 && pace.start <= 1))
-      return wrong("pacing.start", "above 0, at most 1", pace.start);
-    if (!is_finite(pace.power) || !(pace.power > 0))
-      return wrong("pacing.power", "above 0", pace.power);
+    if (auto fit = detail::acceptable("curriculum::open", "pacing", pace); !fit) return fit.error();
     return curriculum(difficulty, pace, key);
   }
+  LINNET_OR_OUT_OF_MEMORY("curriculum::open")
 
   /// Number of items.
   index size() const { return std::ssize(ranked_); }

@@ -8,8 +8,8 @@
 #include <span>
 #include <vector>
 
+#include <linnet/core/options.hpp>
 #include <linnet/core/random.hpp>
-#include <linnet/core/result.hpp>
 #include <linnet/text/t5_ids.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -64,12 +64,17 @@ struct denoising {
     return length;
   }
   /// Whether the numbers are in their ranges.
-  bool valid() const {
-    return is_finite(density) && is_finite(mean_span) && density > 0 && density <= 0.95 &&
-           mean_span >= 1 && mean_span <= 1e6;
+  bool valid() const { return detail::in_range(*this); }
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("mask", self.mask, detail::one_of(masks));
+    f("density", self.density, detail::option_range{.least = 0, .most = 0.95, .above = true});
+    f("mean_span", self.mean_span, detail::between(1, 1e6));
   }
 
  private:
+  static constexpr const char* masks[] = {"spans", "independent"};
   /// Products and quotients of floats, computed in double and made floats here: the same whether or
   /// not a compiler contracts them with what follows.
   static constexpr index round(double exact) {
@@ -110,14 +115,14 @@ class random_parts {
 /// The masks depend on `key` and the text's length only.
 ///
 /// i.i.d. denoising masks no more where the target has no room or the sentinels are used up.
-/// @return the tokens written; zeros, and nothing written, for a text below two tokens or spans
-/// without room for the lengths that `how` says or enough sentinels.
+/// @return the tokens written; zeros, and nothing written, for a text below two tokens, options out
+/// of their range, or spans without room for the lengths that `how` says or enough sentinels.
 inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
                                 std::span<const token> text, seed key, std::span<token> source,
                                 std::span<token> target) {
   const index length = std::ssize(text);
   const bool spans = how.mask == masking::spans;
-  if (length < 2) return {};
+  if (length < 2 || !detail::in_range(how)) return {};
   const denoising::noise noise = how.noise_of(length);
   const denoised_lengths room = spans ? how.lengths(length) : denoised_lengths{length + 1, 1};
   if (std::ssize(source) < room.source || std::ssize(target) < room.target ||
@@ -165,7 +170,7 @@ inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
 /// target also up to the first `ignored`. Errors: errc::mismatch for sentinels that do not stand in
 /// order in both, as in a model's own wrong prediction.
 inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const token> source,
-                                         std::span<const token> target) {
+                                         std::span<const token> target) LINNET_TRY {
   const auto wrong = [](const char* what, token expected, std::string got) {
     return error{errc::mismatch, "splice", what, std::to_string(expected), std::move(got)};
   };
@@ -192,5 +197,6 @@ inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const toke
     return wrong("the target behind the last run", t5_ids::end, std::to_string(target[from]));
   return text;
 }
+LINNET_OR_OUT_OF_MEMORY("splice")
 
 LINNET_NAMESPACE_END

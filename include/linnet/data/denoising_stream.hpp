@@ -29,17 +29,18 @@ class denoising_stream {
   /// Errors: errc::invalid, for an objective, lengths or sentinels that do not fit each other, or
   /// fewer than two tokens of text.
   static result<denoising_stream> open(Source text, const denoising& how, example_limits l,
-                                       seed key) {
+                                       seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, auto got) {
       return error{errc::invalid, "denoising_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
     };
-    if (!how.valid())
-      return wrong("noise density", "above 0, at most 0.95, and mean spans from 1 to 1e6",
-                   how.density);
-    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    for (const auto& fit : {detail::acceptable("denoising_stream::open", "denoising", how),
+                            detail::acceptable("denoising_stream::open", "", l)})
+      if (!fit) return fit.error();
     if (l.source < 4) return wrong("source", "at least 4 tokens", l.source);
     if (text.size() < 2) return wrong("tokens of text", "at least 2", text.size());
+    if (!detail::has_memory(detail::batch_arrays::bytes(l)))
+      return detail::out_of_memory("denoising_stream::open");
     const index raw = how.raw_length(l.source);
     const index needs = how.lengths(raw).target;
     if (l.target == 0) l.target = needs;
@@ -50,8 +51,11 @@ class denoising_stream {
     if (text.ids().sentinels < runs)
       return wrong("sentinels of the vocabulary", "at least " + std::to_string(runs),
                    text.ids().sentinels);
+    if (!detail::has_memory(detail::batch_arrays::bytes(l)))
+      return detail::out_of_memory("denoising_stream::open");
     return denoising_stream(std::move(text), how, l, key, raw);
   }
+  LINNET_OR_OUT_OF_MEMORY("denoising_stream::open")
 
   /// Tokens of a window: 568 for sources of 512.
   index raw_length() const { return std::ssize(raw_); }

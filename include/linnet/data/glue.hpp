@@ -84,7 +84,8 @@ inline result<std::vector<text_pair>> sentences(const table& rows, const text_ta
 
 /// SST-2: TSV with columns sentence and label (0 or 1). "sst2 sentence: …" -> "positive". White
 /// space around texts is left out, here and below. Errors: errc::malformed, errc::missing.
-inline result<std::vector<text_pair>> read_sst2(std::string_view text, const std::string& where) {
+inline result<std::vector<text_pair>> read_sst2(std::string_view text,
+                                                const std::string& where) LINNET_TRY {
   const auto rows = table::parse(text, table_format::tsv(), where);
   if (!rows) return rows.error();
   const auto sentence = rows->column("sentence"), label = rows->column("label");
@@ -92,20 +93,23 @@ inline result<std::vector<text_pair>> read_sst2(std::string_view text, const std
   if (!label) return label.error();
   return detail::sentences(*rows, sst2, *sentence, *label);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// CoLA: TSV without header: source, label (0 or 1), the author's mark, sentence.
 /// "cola sentence: …" -> "acceptable". Errors: errc::malformed.
-inline result<std::vector<text_pair>> read_cola(std::string_view text, const std::string& where) {
+inline result<std::vector<text_pair>> read_cola(std::string_view text,
+                                                const std::string& where) LINNET_TRY {
   const auto rows = table::parse(text, table_format::tsv(false), where);
   if (!rows) return rows.error();
   if (rows->rows() > 0 && rows->columns() != 4)
     return rows->wrong(0, "fields", "4", std::to_string(rows->columns()));
   return detail::sentences(*rows, cola, 3, 1);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// MNLI: "mnli hypothesis: … premise: …" -> "entailment". Errors: errc::malformed, errc::missing.
 inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layout layout,
-                                                const std::string& where) {
+                                                const std::string& where) LINNET_TRY {
   const bool question = layout == mnli_layout::question, plain = layout == mnli_layout::label_first;
   const auto rows =
       table::parse(text, question ? table_format::csv() : table_format::tsv(!plain), where);
@@ -140,6 +144,7 @@ inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layo
            " premise: " + std::string(detail::trimmed(p));
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 }  // namespace glue
 

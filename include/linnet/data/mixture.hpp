@@ -43,7 +43,7 @@ class mixture {
   /// in straight lines to `later` at example `last`, and stay. Errors: as above; errc::invalid for
   /// lists of different lengths.
   static result<mixture> open(std::span<const double> weights, std::span<const double> later,
-                              std::uint64_t first, std::uint64_t last, seed key) {
+                              std::uint64_t first, std::uint64_t last, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, std::string got) {
       return error{errc::invalid, "mixture::open", std::move(what), std::move(expected),
                    std::move(got)};
@@ -69,6 +69,7 @@ class mixture {
     made.key_ = key;
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("mixture::open")
 
   /// How many streams there are.
   index streams() const { return std::ssize(from_); }

@@ -27,14 +27,16 @@ class pair_stream {
   /// it is never cut.
   template <class Encode>
   static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
-                                  const example_limits& l, seed key) {
+                                  const example_limits& l, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, index got) {
       return error{errc::invalid, "pair_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
     };
-    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    if (auto fit = detail::acceptable("pair_stream::open", "", l); !fit) return fit.error();
     if (l.source < 2) return wrong("source", "at least 2 tokens", l.source);
     if (pairs.empty()) return wrong("pairs", "at least 1", 0);
+    if (!detail::has_memory(detail::batch_arrays::bytes(l)))
+      return detail::out_of_memory("pair_stream::open");
     pair_stream made(std::ssize(pairs), l, key);
     for (const text_pair& pair : pairs) {
       made.append(encode(std::string_view(pair.input)), l.source - 1);
@@ -45,6 +47,7 @@ class pair_stream {
     }
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("pair_stream::open")
 
   /// Pairs per epoch.
   index epoch() const { return static_cast<index>(places_.size() / 2); }

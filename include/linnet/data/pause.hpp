@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <span>
 
+#include <linnet/core/options.hpp>
 #include <linnet/core/random.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -25,6 +26,13 @@ LINNET_NAMESPACE_BEGIN
 struct pausing {
   token pause = 0;     ///< the id
   double share = 0.1;  ///< pauses to put among `length` tokens, as a part of `length`; 0 to 1
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("pause", self.pause, detail::count(0));
+    f("share", self.share, detail::between(0, 1));
+  }
 
   /// Pauses to put among `length` tokens, halves away from zero.
   constexpr index count(index length) const {
@@ -38,12 +46,12 @@ struct pausing {
 /// [length], and the ones that follow each are labels[length], a pause among them `ignored`. A
 /// pause whose next token is one of the text does have a label. Allocates nothing. Returns how many
 /// tokens of the text are inputs, so that the next row may go on there; 0, and nothing done, if
-/// sizes do not fit or the share is not between 0 and 1.
+/// sizes do not fit or `how` is out of its ranges.
 inline index insert_pauses(const pausing& how, std::span<const token> text, seed key,
                            std::uint64_t number, std::span<token> tokens, std::span<token> labels) {
   const index length = std::ssize(tokens);
   if (length < 1 || length > (index{1} << 30) || std::ssize(labels) != length ||
-      std::ssize(text) != length + 1 || !is_finite(how.share) || how.share < 0 || how.share > 1)
+      std::ssize(text) != length + 1 || !detail::in_range(how))
     return 0;
   random_stream random(key, number);
   index left = how.count(length), read = 1;  // pauses to place, tokens of the text placed

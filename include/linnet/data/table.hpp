@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <linnet/core/result.hpp>
+#include <linnet/core/text_list.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -28,7 +29,10 @@ class table {
  public:
   /// A table without rows. `where` names the file in errors.
   explicit table(std::string where, std::vector<std::string> names = {})
-      : where_(std::move(where)), names_(std::move(names)), columns_(std::ssize(names_)) {}
+      : where_(std::move(where)), columns_(std::ssize(names)), header_(!names.empty()) {
+    for (const std::string& name : names) append(name);
+    if (header_) lines_.push_back(0);
+  }
 
   /// Parses a file held in memory; a UTF-8 byte order mark is left out. Errors: errc::malformed,
   /// naming file and line, for rows of different lengths and misplaced quotes.
@@ -36,45 +40,43 @@ class table {
                              const std::string& where = "table");
 
   /// Number of rows, without a header.
-  index rows() const { return std::ssize(lines_); }
+  index rows() const { return (std::max)(static_cast<index>(lines_.size()) - header_, index{0}); }
   /// Number of columns.
   index columns() const { return columns_; }
   /// The field of a row and a column.
   std::string_view at(index row, index column) const {
-    const auto i = static_cast<std::size_t>(row * columns_ + column);
-    const std::size_t first = i == 0 ? 0 : ends_[i - 1];
-    return std::string_view(text_).substr(first, ends_[i] - first);
+    return fields_[static_cast<std::size_t>((row + header_) * columns_ + column)];
   }
   /// The line of the file where a row begins, from 1.
-  index line(index row) const { return lines_[static_cast<std::size_t>(row)]; }
+  index line(index row) const {
+    return static_cast<index>(lines_[static_cast<std::size_t>(row + header_)]);
+  }
   /// The number of the column of that name. Errors: errc::missing.
   result<index> column(std::string_view name) const {
-    const auto found = std::find(names_.begin(), names_.end(), name);
-    if (found != names_.end()) return static_cast<index>(found - names_.begin());
     std::string all;
-    for (const std::string& n : names_) all += (all.empty() ? "" : ", ") + n;
+    for (index i = 0; header_ && i < columns_; ++i) {
+      const std::string_view one = fields_[static_cast<std::size_t>(i)];
+      if (one == name) return i;
+      if (all.size() <= 60) (all += i == 0 ? "" : ", ") += one;
+    }
     return error{errc::missing, where_, "column " + std::string(name), "one of that name",
                  all.empty() ? "no header" : detail::printable(all)};
   }
   /// What is wrong with a field.
   error wrong(index row, std::string what, std::string expected, std::string_view got) const {
-    return wrong_at(lines_[static_cast<std::size_t>(row)], std::move(what), std::move(expected),
-                    detail::printable(got));
+    return wrong_at(line(row), std::move(what), std::move(expected), detail::printable(got));
   }
 
   /// Adds a field to the last, unfinished row.
-  void append(std::string_view field) {
-    text_ += field;
-    ends_.push_back(text_.size());
-  }
+  void append(std::string_view field) { fields_.push_back(field); }
   /// Finishes a row that began at this line. Errors: errc::malformed, for a row that is not as long
   /// as the others.
   result<void> end_row(index line) {
-    const auto fields = static_cast<index>(ends_.size()) - rows() * columns_;
+    const index fields = unfinished();
     if (columns_ == 0) columns_ = fields;
     if (fields != columns_)
       return wrong_at(line, "fields", std::to_string(columns_), std::to_string(fields));
-    lines_.push_back(line);
+    lines_.push_back(static_cast<std::uint64_t>(line));
     return {};
   }
 
@@ -83,35 +85,32 @@ class table {
     return {errc::malformed, where_ + ":" + std::to_string(line), std::move(what),
             std::move(expected), std::move(got)};
   }
-  /// Makes the first row the header.
-  void take_names() {
-    for (index i = 0; i < columns_; ++i) names_.emplace_back(at(0, i));
-    text_.clear();
-    ends_.clear();
-    lines_.clear();
+  /// Fields of the last row, which has no end yet.
+  index unfinished() const {
+    return static_cast<index>(fields_.size()) - static_cast<index>(lines_.size()) * columns_;
   }
 
   std::string where_;
-  std::vector<std::string> names_;
-  std::string text_;               ///< all fields, one behind the other
-  std::vector<std::size_t> ends_;  ///< of each field in the text
-  std::vector<index> lines_;       ///< of each row
-  index columns_;                  ///< 0 before the first row
+  detail::text_list fields_;      ///< row by row
+  detail::rising_numbers lines_;  ///< of each row
+  index columns_;                 ///< 0 before the first row
+  bool header_;                   ///< whether the first row is one
 };
 
 inline result<table> table::parse(std::string_view text, const table_format& format,
-                                  const std::string& where) {
+                                  const std::string& where) LINNET_TRY {
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
   table made(where);
+  made.header_ = format.header;
+  made.fields_.reserve(text.size() + 1);  // a field's delimiter takes a byte
   index line = 1;
   const char stops[] = {format.delimiter, '\n'};
   const auto drop = [&](std::size_t n) { text.remove_prefix((std::min)(n, text.size())); };
   if (text.starts_with("\xef\xbb\xbf")) drop(3);
-  for (bool first = true; !text.empty(); first = false) {
+  while (!text.empty()) {
     const index row_line = line;
     for (bool more = true; more;) {
-      const auto field = [&] {
-        return "field " + std::to_string(std::ssize(made.ends_) - made.rows() * made.columns_ + 1);
-      };
+      const auto field = [&] { return "field " + std::to_string(made.unfinished() + 1); };
       if (format.quoted && text.starts_with('"')) {
         const index opened = line;
         drop(1);
@@ -120,10 +119,10 @@ inline result<table> table::parse(std::string_view text, const table_format& for
           if (end == text.npos)
             return made.wrong_at(opened, field(), "a closing quote", "the end of the file");
           line += std::count(text.begin(), text.begin() + static_cast<index>(end), '\n');
-          made.text_ += text.substr(0, end);
+          made.fields_.extend(text.substr(0, end));
           drop(end + 1);
           if (!text.starts_with('"')) break;
-          made.text_ += '"';  // a doubled one
+          made.fields_.extend("\"");  // a doubled one
           drop(1);
         }
         if (!text.empty() && text[0] != format.delimiter && text[0] != '\n' &&
@@ -147,9 +146,9 @@ inline result<table> table::parse(std::string_view text, const table_format& for
     drop(text.starts_with('\r') ? 2 : 1);
     ++line;
     if (auto row = made.end_row(row_line); !row) return row.error();
-    if (first && format.header) made.take_names();
   }
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END

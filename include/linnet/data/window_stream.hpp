@@ -35,15 +35,16 @@ class window_stream {
  public:
   /// A stream of one text with memory for its batches. Errors: errc::invalid for limits below 1 or
   /// a text that is not longer than a window.
-  static result<window_stream> open(Source text, index batch, index length, seed key) {
+  static result<window_stream> open(Source text, index batch, index length, seed key) LINNET_TRY {
     std::vector<Source> texts;
     texts.push_back(std::move(text));
     return open(std::move(texts), mixture(), batch, length, key);
   }
+  LINNET_OR_OUT_OF_MEMORY("window_stream::open")
   /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
   /// them.
   static result<window_stream> open(std::vector<Source> texts, mixture which, index batch,
-                                    index length, seed key) {
+                                    index length, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, index got) {
       return error{errc::invalid, "window_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
@@ -56,8 +57,11 @@ class window_stream {
     for (const Source& text : texts)
       if (text.size() <= length)
         return wrong("tokens of text", "at least " + std::to_string(length + 1), text.size());
+    if (!detail::has_memory(2 * detail::array_bytes(batch, length, sizeof(token))))
+      return detail::out_of_memory("window_stream::open");
     return window_stream(std::move(texts), std::move(which), batch, length, key);
   }
+  LINNET_OR_OUT_OF_MEMORY("window_stream::open")
 
   /// Windows of a text.
   index epoch(index text = 0) const { return (at(text).size() - 2) / length_ + 1; }

@@ -146,7 +146,7 @@ choice_paths paths_of(const eval_item& item, const Encode& encode, const choice_
 /// them, or tokens that the model refuses.
 template <path_scorer P, class Encode>
 result<item_score> score_options(P& paths, const Encode& encode, const eval_item& item,
-                                 const choice_options& how) {
+                                 const choice_options& how) LINNET_TRY {
   const auto wrong = [](std::string what, std::string expected, std::string got) {
     return error{errc::invalid, "score_options", std::move(what), std::move(expected),
                  std::move(got)};
@@ -202,6 +202,7 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
   }
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY("score_options")
 
 /// What guessing gets: the mean of one over the number of options. 0 for no items, and of items
 /// with only one option, which are texts to write.

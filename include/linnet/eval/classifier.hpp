@@ -16,11 +16,13 @@ LINNET_NAMESPACE_BEGIN
 /// The baseline without a model: always the class that is the most frequent of `known` (the lowest
 /// of several), on `asked`.
 inline accuracy majority_baseline(std::span<const index> known, std::span<const index> asked) {
+  std::vector<index> sorted(known.begin(), known.end());
+  std::sort(sorted.begin(), sorted.end());
   index best = -1, most = 0;
-  for (const index c : known)
-    if (const index n = std::count(known.begin(), known.end(), c);
-        n > most || (n == most && c < best))
-      best = c, most = n;
+  for (auto first = sorted.begin(), end = first; first != sorted.end(); first = end) {
+    end = std::upper_bound(first, sorted.end(), *first);
+    if (end - first > most) best = *first, most = end - first;
+  }
   return {std::count(asked.begin(), asked.end(), best), std::ssize(asked)};
 }
 
@@ -37,7 +39,7 @@ class classifier {
   /// it. Errors: errc::invalid for no labels, an empty one, or tokens outside the vocabulary; those
   /// of session::open.
   static result<classifier> open(const packed<M, T>& p, std::vector<std::vector<token>> labels,
-                                 limits l) {
+                                 limits l) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, std::string got) {
       return error{errc::invalid, "classifier::open", std::move(what), std::move(expected),
                    std::move(got)};
@@ -57,6 +59,7 @@ class classifier {
     if (!session) return session.error();
     return classifier(*std::move(session), std::move(labels), l);
   }
+  LINNET_OR_OUT_OF_MEMORY("classifier::open")
   // Weights that would be gone before they are read.
   static result<classifier> open(const packed<M, T>&&, std::vector<std::vector<token>>,
                                  limits) = delete;
@@ -78,7 +81,7 @@ class classifier {
         token* const row = inputs_.data() + b * n;
         row[0] = M::start;
         std::copy(label.begin(), label.end() - 1, row + 1);
-        session_.truncate(0, b);
+        (void)session_.truncate(0, b);
       }
       const auto logits = session_.feed_all(
           std::span(inputs_).first(static_cast<std::size_t>(batch * n)), batch, {});

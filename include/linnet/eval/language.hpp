@@ -30,7 +30,7 @@ constexpr index characters_in(std::string_view text) {
 /// score_windows. Errors: errc::invalid for tokens that the model refuses.
 template <path_scorer P, class Encode>
 result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
-                              index stride = 0) {
+                              index stride = 0) LINNET_TRY {
   std::vector<token> tokens{opening};
   for (const token t : encode(text)) tokens.push_back(t);
   std::vector<token_score> scores(tokens.size() - 1);
@@ -43,6 +43,7 @@ result<text_score> score_text(P& paths, const Encode& encode, token opening, std
   for (const token_score& s : scores) total.nats -= s.log_probability;
   return total;
 }
+LINNET_OR_OUT_OF_MEMORY("score_text")
 
 /// Figures over documents. The ratios are of sums over all documents (corpus level), with errors
 /// over documents, since the tokens of one are not independent (see ratio_estimate). A perplexity

@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <concepts>
+#include <limits>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include <linnet/eval/evaluator.hpp>
+#include <linnet/generate/samplers.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -21,21 +23,23 @@ struct token_score {
 };
 
 /// The score of token `t` under logits [vocabulary]; in double, whatever their type. Of several
-/// largest logits the first is the best.
+/// largest logits the first is the best. NaN where a sampler would find nothing to choose from.
 template <class T>
 token_score score_of(std::span<T> logits, token t) {
-  const auto largest = std::max_element(logits.begin(), logits.end());
-  const auto top = static_cast<double>(*largest);
+  const token best = detail::most_likely(logits);
+  if (best == no_token) return {std::numeric_limits<double>::quiet_NaN(), false};
+  const auto top = static_cast<double>(logits[static_cast<std::size_t>(best)]);
   double sum = 0;
   for (const T x : logits) sum += std::exp(static_cast<double>(x) - top);
   return {static_cast<double>(logits[static_cast<std::size_t>(t)]) - top - std::log(sum),
-          largest - logits.begin() == t};
+          best == t};
 }
 
 /// What scores tokens: a model behind session_paths or evaluator_paths, or a class of your own.
 ///  - `longest()`: tokens that a sequence may have. What follows them can still be scored.
 ///  - `begin(given, scores)`: starts a sequence with at least one token. `scores`, unless empty,
-///    receives those of given[1], given[2], …: one less than there are tokens.
+///    receives those of given[1], given[2], …: one less than there are tokens. Without `scores` the
+///    given tokens are a prompt: attention::prefix lets them see each other.
 ///  - `follow(rest, scores)`: the scores of tokens behind the given ones. May be called any number
 ///    of times after begin(): each goes on from the given tokens, not from another's.
 /// Both return false, with nothing promised of `scores`, for tokens that the model refuses.
@@ -170,16 +174,23 @@ template <class M, class T = float>
 class evaluator_paths {
   static_assert(M::family == model_family::decoder,
                 "linnet::evaluator_paths: the model must be a decoder");
+  static_assert(!M::attention::foresees,
+                "linnet::evaluator_paths: in whole sequences this kind of attention groups tokens "
+                "by later ones, so a score would know what it scores; session_paths, or the kind's "
+                "frozen form, know only what came before");
+  static constexpr bool prefixed = M::attention::takes_prefix;
 
  public:
   /// Scores sequences of up to `l.target` tokens (0: the model's context); its batch is 1. `p` must
   /// outlive it. Errors: those of evaluator::open.
-  static result<evaluator_paths> open(const packed<M, T>& p, limits l, index multiple = 1) {
+  static result<evaluator_paths> open(const packed<M, T>& p, limits l,
+                                      index multiple = 1) LINNET_TRY {
     l.batch = 1;
     auto e = evaluator<M, T>::open(p, l);
     if (!e) return e.error();
     return evaluator_paths(*std::move(e), M::longest(l), multiple);
   }
+  LINNET_OR_OUT_OF_MEMORY("evaluator_paths::open")
   // Weights that would be gone before they are read.
   static result<evaluator_paths> open(const packed<M, T>&&, limits, index = 1) = delete;
 
@@ -188,6 +199,7 @@ class evaluator_paths {
   /// Starts a sequence.
   bool begin(std::span<const token> given, std::span<token_score> scores) {
     given_.assign(given.begin(), given.end());
+    prefix_ = scores.empty() ? std::ssize(given) : 0;
     if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
     return scores.empty() || run(given.subspan(1), 0, scores);
   }
@@ -216,7 +228,11 @@ class evaluator_paths {
         !linnet::detail::tokens_fit(labels.data(), std::ssize(labels), M::vocabulary, false))
       return false;
     // Only the logits are wanted; a loss that is not a number says that the tokens were refused.
-    if (!is_finite(evaluator_.loss({inputs_.data(), ignored_.data(), 1, length}, logits_).nats))
+    if (!is_finite(
+            evaluator_
+                .loss({inputs_.data(), ignored_.data(), 1, length, prefixed ? &prefix_ : nullptr},
+                      logits_)
+                .nats))
       return false;
     for (std::size_t i = 0; i < labels.size(); ++i)
       scores[i] =
@@ -229,6 +245,7 @@ class evaluator_paths {
 
   evaluator<M, T> evaluator_;
   index longest_, multiple_;
+  index prefix_ = 0;  ///< given tokens that see each other
   std::vector<token> given_, inputs_, ignored_;
   std::vector<T> logits_;
 };

@@ -46,9 +46,15 @@ inline std::string_view without_blanks(std::string_view text) {
   return text.substr(first, text.find_last_not_of(blanks) + 1 - first);
 }
 
-inline void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  for (std::size_t at = 0; (at = text.find(from, at)) != text.npos; at += to.size())
-    text.replace(at, from.size(), to);
+/// A text with each `from` in it, from left to right, replaced.
+inline std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+  std::string replaced;
+  replaced.reserve(text.size());
+  for (std::size_t at = 0; (at = text.find(from)) != text.npos;) {
+    (replaced += text.substr(0, at)) += to;
+    text.remove_prefix(at + from.size());
+  }
+  return replaced += text;
 }
 
 }  // namespace detail
@@ -58,7 +64,7 @@ inline void replace_all(std::string& text, std::string_view from, std::string_vi
 /// the usual prompt with letters and five examples. Errors: errc::malformed, errc::missing, naming
 /// file, line and field.
 inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::string_view subject,
-                                                const std::string& where) {
+                                                const std::string& where) LINNET_TRY {
   const auto rows = table::parse(text, table_format::csv(), where);
   if (!rows) return rows.error();
   constexpr std::string_view names[] = {"question", "choice0", "choice1",
@@ -89,22 +95,25 @@ inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::stri
   }
   return detail::some_items(std::move(items), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// HellaSwag's texts as the usual harness (EleutherAI's) cleans them: white space at both ends
 /// goes, " [title]" becomes ". ", what stands in brackets goes ("[header]", "[step]"), and of two
 /// spaces that are left one.
 inline std::string clean_hellaswag(std::string_view text) {
-  std::string clean(detail::without_blanks(text));
-  detail::replace_all(clean, " [title]", ". ");
-  for (std::size_t open = 0; (open = clean.find('[', open)) != clean.npos;) {
-    const std::size_t close = clean.find(']', open);
-    if (close == clean.npos || clean.substr(open, close - open).find('\n') != std::string::npos)
-      ++open;  // no pair within the line
-    else
-      clean.erase(open, close + 1 - open);
+  const std::string titled = detail::replace_all(detail::without_blanks(text), " [title]", ". ");
+  std::string clean;
+  clean.reserve(titled.size());
+  std::size_t close = 0, newline = 0;  // the first ones behind `open`
+  for (std::size_t at = 0, open = 0; at < titled.size();) {
+    open = (std::min)(titled.find('[', at), titled.size());
+    if (close <= open) close = titled.find(']', open);
+    if (newline <= open) newline = titled.find('\n', open);
+    const bool pair = open < titled.size() && close != titled.npos && newline > close;
+    clean.append(titled, at, open + !pair - at);
+    at = pair ? close + 1 : open + 1;
   }
-  for (std::size_t at = 0; (at = clean.find("  ", at)) != clean.npos; ++at) clean.erase(at, 1);
-  return clean;
+  return detail::replace_all(clean, "  ", " ");
 }
 
 /// HellaSwag (Zellers et al. 2019) as text, six lines for each item: "activity: context", the
@@ -112,7 +121,7 @@ inline std::string clean_hellaswag(std::string_view text) {
 /// an ending of which nothing is left stays as it was. Errors: errc::malformed, naming file and
 /// line.
 inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
-                                                     const std::string& where) {
+                                                     const std::string& where) LINNET_TRY {
   std::vector<eval_item> items;
   index line = 0;
   while (!text.empty()) {
@@ -147,5 +156,6 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
   }
   return detail::some_items(std::move(items), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END

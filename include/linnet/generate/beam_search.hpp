@@ -13,6 +13,14 @@ struct beams {
                        ///< 0 favours short texts, larger values longer ones
   bool early = true;   ///< end as soon as `width` hypotheses have ended by themselves; false: go on
                        ///< while an open one could still score better than those
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("width", self.width, detail::count(1));
+    f("alpha", self.alpha, detail::between(-10, 10));
+    f("early", self.early, detail::one_of(detail::false_or_true));
+  }
 };
 
 /// One result of a beam search, valid until the next one.
@@ -26,8 +34,9 @@ struct hypothesis {
 /// Searches with a session of model `M`. In each step the `width` best continuations by log P of
 /// all open hypotheses are found. Those that end with a stop token leave the beam for the pool of
 /// results, and the best others keep the beam full. What is open at the last token joins the pool.
-/// Ties go to the earlier hypothesis, then to the lowest id. With width 1 and `early` this is
-/// greedy generation. All memory is taken by open(); a search allocates nothing.
+/// Ties go to the earlier hypothesis, then to the lowest id. A hypothesis whose logits leave
+/// nothing to choose from (see `no_token`) ends there. With width 1 and `early` this is greedy
+/// generation. All memory is taken by open(); a search allocates nothing.
 template <class M, class T = float>
 class beam_search {
   static_assert(
@@ -44,12 +53,13 @@ class beam_search {
 
   /// A search in the sequences 0 to width - 1 of a session, which must outlive it. Errors:
   /// errc::invalid (a width below 1 or above limits.batch), errc::out_of_memory.
-  static result<beam_search> open(session<M, T>& s, const beams& how = {}) {
+  static result<beam_search> open(session<M, T>& s, const beams& how = {}) LINNET_TRY {
     const limits& l = s.planned();
     if (how.width < 1 || how.width > l.batch)
       return linnet::error{errc::invalid, "beam_search::open", "beams.width",
                            "1 to limits.batch, " + std::to_string(l.batch),
                            std::to_string(how.width)};
+    if (auto fit = detail::acceptable("beam_search::open", "beams", how); !fit) return fit.error();
     beam_search made(s, how);
     made.own_ = memory_block(footprint(l, how));
     if (!made.own_.data()) return detail::out_of_memory("beam_search::open", footprint(l, how));
@@ -57,6 +67,7 @@ class beam_search {
     made.at_ = place(a, l, how);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("beam_search::open")
 
   /// The best continuations of a prompt (of a decoder) or answers to a source (of an
   /// encoder-decoder), best first. `hooks` change the logits of each hypothesis before they are
@@ -64,9 +75,11 @@ class beam_search {
   template <class... Hooks>
   std::span<const hypothesis> operator()(std::span<const token> tokens, const generation& g = {},
                                          Hooks&&... hooks) {
+    if (!own_.data()) return {};  // moved from
     session<M, T>& s = *session_;
-    std::span<T> logits = s.start(tokens);
     finished_ = 0;
+    if (!detail::in_range(g)) return {};
+    std::span<T> logits = s.start(tokens);
     if (logits.empty()) return {};
     const index room = s.capacity() - s.position() + 1;
     const index most = g.tokens > 0 ? (std::min)(g.tokens, room) : room;
@@ -77,7 +90,7 @@ class beam_search {
       for (index b = 0; b < open; ++b) {
         const auto row = logits.subspan(at(b * M::vocabulary), at(M::vocabulary));
         (detail::apply_hook(hooks, row, s.fed(b)), ...);
-        consider(b, row, g);
+        consider(b, row, n, g);
       }
       std::sort(at_.any, at_.any + any_, better);
       std::sort(at_.stay, at_.stay + stay_, better);
@@ -91,6 +104,10 @@ class beam_search {
       open = stay_;
       move(n - 1);
       logits = s.feed({at_.next, at(open)}, open, {});
+      if (logits.empty()) {  // no block of a paged cache is left: they end here
+        for (index b = 0; b < open; ++b) finish({at_.sums[b], T(0), b, at_.next[b]}, n, false);
+        break;
+      }
     }
     return {at_.results, at(finished_)};
   }
@@ -145,9 +162,14 @@ class beam_search {
     heap[size++] = c;
     std::push_heap(heap, heap + size, better);
   }
-  /// Offers every continuation of open hypothesis `b`; not those of probability 0.
-  void consider(index b, std::span<const T> logits, const generation& g) {
-    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  /// Offers every continuation, by token `n`, of open hypothesis `b`; not those of probability 0.
+  void consider(index b, std::span<const T> logits, index n, const generation& g) {
+    const token best = detail::most_likely(logits);
+    if (best == no_token) {
+      if (n > 1) finish({at_.sums[b], 0, b, no_token}, n - 1, false);
+      return;
+    }
+    const auto largest = static_cast<double>(logits[at(best)]);
     double total = 0;
     for (const T l : logits) total += std::exp(static_cast<double>(l) - largest);
     const double log_total = largest + std::log(total);
@@ -176,8 +198,8 @@ class beam_search {
     std::rotate(at_.results + place, at_.results + finished_ - 1, at_.results + finished_);
     hypothesis& h = at_.results[place];
     token* const text = const_cast<token*>(h.tokens.data());
-    std::copy_n(at_.texts + c.parent * capacity_, n - 1, text);
-    if (!stopped) text[n - 1] = c.id;
+    std::copy_n(at_.texts + c.parent * capacity_, c.id == no_token ? n : n - 1, text);
+    if (!stopped && c.id != no_token) text[n - 1] = c.id;
     h = {{text, at(stopped ? n - 1 : n)}, c.sum, score, stopped};
   }
   /// Whether the full pool is final after token `n` of `most`.
@@ -205,7 +227,7 @@ class beam_search {
       const candidate& c = at_.stay[i];
       if (c.parent == nobody) continue;
       while (at_.placed[free].parent != nobody) ++free;
-      session_->fork(c.parent, free);
+      (void)session_->fork(c.parent, free);  // both are inside the limits
       std::copy_n(at_.texts + c.parent * capacity_, length, at_.texts + free * capacity_);
       at_.placed[free] = c;
     }

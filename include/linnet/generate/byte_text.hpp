@@ -27,6 +27,7 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
   std::array<token, width> scratch;
   std::array<char, most> text;
   index n = 0;
+  if (!detail::in_range(g)) return n;
   for (std::span<T> logits = s.start(prompt); !logits.empty(); logits = s.feed(next)) {
     next.fill(byte_pad);
     std::size_t count = 0;

@@ -11,6 +11,13 @@ struct contrasting {
   double weight = 1;        ///< of log P_expert - log P_amateur, added to log P_expert
   double plausibility = 0;  ///< only tokens at least this times as likely as the expert's most
                             ///< likely one (Li et al. 2023: 0.1); 0 leaves all
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("weight", self.weight, detail::option_range{});
+    f("plausibility", self.plausibility, detail::between(0, 1, "0 leaves all"));
+  }
 };
 
 /// A hook (see `processed`) that turns the logits of an expert into
@@ -28,13 +35,23 @@ class contrast {
                 "linnet::contrast: this model's tokens consist of bytes; generate_bytes() runs it");
 
  public:
-  /// Contrasts with an amateur's session, which must outlive it.
+  /// Contrasts with an amateur's session, which must outlive it. Errors: errc::invalid (an option
+  /// out of its range, see docs/options.md).
+  static result<contrast> open(session<M, T>& amateur, const contrasting& how = {}) {
+    if (auto fit = detail::acceptable("contrast::open", "contrasting", how); !fit)
+      return fit.error();
+    return contrast(amateur, how);
+  }
+  /// Contrasts with an amateur's session, which must outlive it. With options out of their ranges
+  /// start() fails.
   explicit contrast(session<M, T>& amateur, const contrasting& how = {})
       : amateur_(&amateur), how_(how) {}
 
   /// To be called before each text: what the amateur reads in place of the expert's prompt or
   /// source. False for tokens that do not fit; the expert's logits then stay as they are.
   bool start(std::span<const token> tokens) {
+    logits_ = {};
+    if (!detail::in_range(how_)) return false;
     logits_ = amateur_->start(tokens);
     read_ = unknown;
     return !logits_.empty();

@@ -4,6 +4,7 @@
 /// repetition penalty; and a caller's own changes of the logits before either.
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <span>
@@ -11,6 +12,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <linnet/core/options.hpp>
 #include <linnet/core/random.hpp>
 #include <linnet/simd/kernels.hpp>
 
@@ -41,47 +43,149 @@ void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) 
 /// Index of a token in logits.
 inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
 
-/// The token that the number `u` of [0, 1) draws from weights of any sum.
+/// The most likely token, of equals the lowest id; `no_token` where logits are empty, hold a NaN or
+/// have an infinite maximum.
+template <class T>
+token most_likely(std::span<T> logits) {
+  using scalar = std::remove_const_t<T>;
+  // The first stretch that holds the maximum, then the place in it.
+  constexpr std::size_t stretch = 1024;
+  std::span<T> best;
+  scalar most = 0;
+  bool usable = !logits.empty();
+  simd::dispatch(simd::best(), [&](auto kernels) {
+    using K = decltype(kernels);
+    for (std::size_t i = 0; i < logits.size(); i += stretch) {
+      const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
+      for (const scalar x : some) usable &= !is_nan(x);
+      const scalar m = K::template maximum<scalar>(std::ssize(some), some.data());
+      if (i == 0 || m > most) most = m, best = some;
+    }
+  });
+  if (!usable || !is_finite(most)) return no_token;
+  return static_cast<token>(std::find(best.begin(), best.end(), most) - logits.begin());
+}
+
+/// The token that the number `u` of [0, 1) draws from weights of any sum; `no_token` if there is
+/// no weight above 0.
 inline token draw(std::span<const double> weights, double u) {
   const double mass = std::accumulate(weights.begin(), weights.end(), 0.0);
   double sum = 0;
-  std::size_t last = 0;
+  token last = no_token;
   for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] <= 0) continue;
-    last = i;
+    if (!(weights[i] > 0)) continue;
+    last = static_cast<token>(i);
     sum += weights[i];
     if (u * mass < sum) break;
   }
-  return static_cast<token>(last);
+  return last;
+}
+
+/// Writes the ids of the weights in [least, most] into `room`, in their order, but of those equal
+/// to `least` only ids up to `last`; returns how many they are.
+template <class T>
+std::size_t gather(std::span<const T> weights, std::span<token> room, T least, T most,
+                   std::size_t last) {
+  constexpr std::size_t block = 64;  // most of them have none
+  std::size_t count = 0;
+  for (std::size_t at = 0; at < weights.size(); at += block) {
+    const std::size_t end = (std::min)(at + block, weights.size());
+    unsigned any = 0;
+    for (std::size_t i = at; i < end; ++i)
+      any |= static_cast<unsigned>(weights[i] >= least) & static_cast<unsigned>(weights[i] <= most);
+    for (std::size_t i = at; any != 0 && i < end; ++i)
+      if (const T w = weights[i]; w <= most && (w > least || (w == least && i <= last)))
+        room[count++] = static_cast<token>(i);
+  }
+  return count;
+}
+/// A token in the order from the heaviest to the lightest, equals by rising id, and the sum up to
+/// and with it.
+struct ranked {
+  token id;
+  double sum;
+};
+/// The first token of that order at which `reached(sum)` holds, where each token adds
+/// `measure(weight)`; at the latest the last one that adds anything. Weights are in [0, 1]. Looks
+/// at the first `count` ids in `room`, which it overwrites, or at all if they are as many as the
+/// weights. A radix select over the weights' bits: nothing is sorted.
+template <class T, class Measure, class Reached>
+ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, Measure&& measure,
+            Reached&& reached) {
+  using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  const auto key = [](T weight) {  // rises with the weight
+    bits b = 0;
+    __builtin_memcpy(&b, &weight, sizeof b);
+    return b;
+  };
+  const auto weight_of = [](bits b) {
+    T weight = 0;
+    __builtin_memcpy(&weight, &b, sizeof b);
+    return weight;
+  };
+  constexpr int digit = 10;
+  double sums[2][1 << digit];  // two chains of additions, for tokens in a row that add here
+  double sum = 0;
+  bool all = count == weights.size();
+  for (bits high = key(T(1)), low = 0;;) {  // of the ids that are left
+    const int shift = (std::max)(0, static_cast<int>(std::bit_width(high - low)) - digit);
+    const auto bucket = [&](T weight) { return (high - key(weight)) >> shift; };
+    const auto buckets = static_cast<std::size_t>((high - low) >> shift) + 1;
+    for (auto& chain : sums) std::fill_n(chain, buckets, 0.0);
+    for (std::size_t i = 0; i < count; ++i) {
+      const T weight = all ? weights[i] : weights[slot(room[i])];
+      sums[i % 2][bucket(weight)] += measure(weight);
+    }
+    bits chosen = 0;
+    double before = sum;
+    for (std::size_t b = 0; b < buckets; ++b) {
+      const double more = sums[0][b] + sums[1][b];
+      if (!(more > 0)) continue;
+      chosen = static_cast<bits>(b), before = sum;
+      if (reached(sum + more)) break;
+      sum += more;
+    }
+    sum = before;
+    high -= chosen << shift;
+    low = (std::max)(low, high - (std::min)(high, (bits{1} << shift) - 1));
+    const T least = weight_of(low), most = weight_of(high);
+    const auto end = room.begin() + static_cast<index>(count);
+    if (all)
+      count = gather(weights, room, least, most, weights.size());
+    else
+      count = static_cast<std::size_t>(std::remove_if(room.begin(), end,
+                                                      [&](token t) {
+                                                        const T w = weights[slot(t)];
+                                                        return w < least || w > most;
+                                                      }) -
+                                       room.begin());
+    if (low == high || count == 1) break;
+    all = false;
+  }
+  std::size_t i = 0;
+  for (;; ++i) {  // those that are left are equal
+    sum += measure(weights[slot(room[i])]);
+    if (i + 1 == count || reached(sum)) return {room[i], sum};
+  }
 }
 
 }  // namespace detail
 
 /// A sampler is called with the logits [vocabulary], which it may overwrite, a scratch list of
 /// token ids of the same size and, if it takes a third argument, the tokens so far, prompt
-/// included; it returns the chosen token. Write your own with the same call.
+/// included; it returns the chosen token, or `no_token`, which ends generation. Write your own with
+/// the same call.
 ///
 /// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
 /// so_far, out)`, the law that it draws from, and its random choices as `accept(probability)` and
-/// `pick(weights)`.
+/// `pick(weights)`. A law of zeros means that there is no token; `pick` then returns `no_token`.
 ///
-/// Greedy: the most likely token; ties go to the lowest id (zoo I1).
+/// Greedy: the most likely token; ties go to the lowest id (zoo I1). `no_token` where there is
+/// nothing to choose from.
 struct greedy {
   template <class T>
   token operator()(std::span<T> logits, std::span<token>) const {
-    // The first stretch that holds the maximum, then the place in it.
-    constexpr std::size_t stretch = 1024;
-    std::span<T> best = logits.first(1);
-    simd::dispatch(simd::best(), [&](auto kernels) {
-      using K = decltype(kernels);
-      T most = logits[0];
-      for (std::size_t i = 0; i < logits.size(); i += stretch) {
-        const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
-        const T m = K::template maximum<T>(std::ssize(some), some.data());
-        if (i == 0 || m > most) most = m, best = some;
-      }
-    });
-    return static_cast<token>(std::max_element(best.begin(), best.end()) - logits.begin());
+    return detail::most_likely(logits);
   }
 
   /// All on the most likely token.
@@ -89,13 +193,15 @@ struct greedy {
   void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token>,
                      std::span<double> out) const {
     std::fill(out.begin(), out.end(), 0.0);
-    out[detail::slot((*this)(logits, scratch))] = 1;
+    const token best = (*this)(logits, scratch);
+    if (best != no_token) out[detail::slot(best)] = 1;
   }
   /// Nothing is left to chance: only what is certain is accepted.
   bool accept(double probability) const { return probability >= 1; }
   /// The heaviest weight; ties go to the lowest id.
   token pick(std::span<const double> weights) const {
-    return static_cast<token>(std::max_element(weights.begin(), weights.end()) - weights.begin());
+    const token best = detail::most_likely(weights);
+    return best != no_token && weights[detail::slot(best)] > 0 ? best : no_token;
   }
 };
 
@@ -110,40 +216,72 @@ struct sampling {
   double repetition_penalty = 1;  ///< positive logits of tokens so far are divided by it, others
                                   ///< multiplied (Keskar et al. 2019); 1 changes none
   std::uint64_t seed = 0;         ///< of the random numbers
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("temperature", self.temperature, detail::at_least(0, "0 is greedy"));
+    f("top_k", self.top_k, detail::count(0, "0 keeps all"));
+    f("top_p", self.top_p, detail::between(0, 1, "1 keeps all"));
+    f("min_p", self.min_p, detail::between(0, 1, "0 keeps all"));
+    f("repetition_penalty", self.repetition_penalty, detail::above(0, "1 changes none"));
+  }
 };
 
 /// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
 class sampler {
  public:
-  explicit sampler(const sampling& settings)
-      : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
+  /// A sampler with options from outside. Errors: errc::invalid (one out of its range, see
+  /// docs/options.md).
+  static result<sampler> open(const sampling& how) {
+    if (auto fit = detail::acceptable("sampler::open", "sampling", how); !fit) return fit.error();
+    return sampler(how);
+  }
+  /// A sampler with options that are in their ranges; with others it finds nothing to choose from.
+  explicit sampler(const sampling& how)
+      : settings_(how),
+        random_(seed{how.seed}, stream_of("sampler")),
+        usable_(detail::in_range(how)) {}
 
-  /// A token after the tokens `so_far`, which only the repetition penalty asks for.
+  /// A token after the tokens `so_far`, which only the repetition penalty asks for; `no_token`
+  /// where there is nothing to choose from.
   template <class T>
   token operator()(std::span<T> logits, std::span<token> order,
                    std::span<const token> so_far = {}) {
     penalize(logits, order, so_far);
-    if (settings_.temperature <= 0) return greedy{}(logits, order);
-    const law l = warp(logits, order);
-    double u = random_.uniform() * l.mass, sum = 0;
-    for (index i = 0; i < l.kept; ++i) {
-      sum += weight(logits, order, i);
-      if (u < sum) return order[static_cast<std::size_t>(i)];
+    const token best = usable_ ? detail::most_likely(logits) : no_token;
+    if (best == no_token || settings_.temperature <= 0) return best;
+    const law<T> l = warp(logits, order, logits[detail::slot(best)]);
+    const double u = random_.uniform() * l.mass;
+    if (l.ranked > 0)
+      return detail::rank(std::span<const T>(logits), order, l.ranked, itself,
+                          [&](double sum) { return u < sum; })
+          .id;
+    double sum = 0;
+    token chosen = best;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      if (!l.keeps(logits[i], i) || logits[i] <= 0) continue;
+      chosen = static_cast<token>(i);
+      sum += static_cast<double>(logits[i]);
+      if (u < sum) break;
     }
-    return order[static_cast<std::size_t>(l.kept - 1)];
+    return chosen;
   }
 
-  /// The law that a token is drawn from: out[vocabulary], of sum 1, zero for what is not kept.
-  /// Overwrites the logits; draws nothing.
+  /// The law that a token is drawn from: out[vocabulary], of sum 1, zero for what is not kept; all
+  /// zero where there is nothing to choose from. Overwrites the logits; draws nothing.
   template <class T>
   void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
                      std::span<double> out) const {
     penalize(logits, order, so_far);
-    if (settings_.temperature <= 0) return greedy{}.probabilities(logits, order, so_far, out);
-    const law l = warp(logits, order);
+    if (usable_ && settings_.temperature <= 0)
+      return greedy{}.probabilities(logits, order, so_far, out);
     std::fill(out.begin(), out.end(), 0.0);
-    for (index i = 0; i < l.kept; ++i)
-      out[detail::slot(order[static_cast<std::size_t>(i)])] = weight(logits, order, i) / l.mass;
+    const token best = usable_ ? detail::most_likely(logits) : no_token;
+    if (best == no_token) return;
+    const law<T> l = warp(logits, order, logits[detail::slot(best)]);
+    for (std::size_t i = 0; i < logits.size(); ++i)
+      if (l.keeps(logits[i], i)) out[i] = static_cast<double>(logits[i]) / l.mass;
   }
   /// True with this probability.
   bool accept(double probability) { return fine_uniform() < probability; }
@@ -151,11 +289,20 @@ class sampler {
   token pick(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
 
  private:
-  /// The first `kept` tokens of the order have weights of this sum; the others are out.
+  /// Which tokens are kept, and the sum of their weights.
+  template <class T>
   struct law {
-    index kept;
     double mass;
+    T least = 0;             ///< heavier tokens are kept,
+    std::size_t last{};      ///< of those as heavy as `least` the ones up to this id
+    std::size_t ranked = 0;  ///< so many ids in `order`, among them those kept, are drawn in the
+                             ///< order by weight; 0: all by id
+
+    bool keeps(T weight, std::size_t id) const {
+      return weight > least || (weight == least && id <= last);
+    }
   };
+  static constexpr auto itself = [](auto weight) { return static_cast<double>(weight); };
 
   /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
   double fine_uniform() {
@@ -166,68 +313,67 @@ class sampler {
   template <class T>
   void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
     const double by = settings_.repetition_penalty;
-    if (by == 1 || so_far.empty()) return;
+    if (by == 1 || so_far.empty() || !usable_) return;
     std::fill(mark.begin(), mark.end(), token{0});
     for (const token t : so_far) {
-      if (mark[detail::slot(t)]++ != 0) continue;
+      if (detail::slot(t) >= logits.size() || mark[detail::slot(t)]++ != 0) continue;
       T& l = logits[detail::slot(t)];
       l = static_cast<T>(static_cast<double>(l) * (l > T(0) ? 1 / by : by));
     }
   }
 
-  /// Turns logits into weights, the largest 1, and `order` into a list that starts with the tokens
-  /// kept.
+  /// Turns logits into weights, the largest 1, and finds those that are kept. The weights' bits are
+  /// the same at every instruction-set level.
   template <class T>
-  law warp(std::span<T> logits, std::span<token> order) const {
-    const auto all = static_cast<index>(logits.size());
-    const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-    double total = 0;
-    for (T& l : logits) {
-      l = static_cast<T>(std::exp((static_cast<double>(l) - largest) / settings_.temperature));
-      total += static_cast<double>(l);
-    }
-    std::iota(order.begin(), order.end(), token{0});
-    law kept{all, total};
-    const bool cut_k = settings_.top_k > 0 && settings_.top_k < all, cut_p = settings_.top_p < 1;
-    if (cut_k || cut_p) {
-      const auto likelier = [&](token a, token b) {
-        const T x = logits[detail::slot(a)], y = logits[detail::slot(b)];
-        return x > y || (x == y && a < b);
-      };
-      if (cut_k) kept.kept = settings_.top_k;
-      std::partial_sort(order.begin(), order.begin() + kept.kept, order.begin() + all, likelier);
-      if (cut_k) kept.mass = sum_of(logits, order, kept.kept);
-    }
-    if (cut_p) {
-      double sum = 0;
-      index i = 0;
-      while (i < kept.kept && (i == 0 || sum < settings_.top_p * kept.mass))
-        sum += weight(logits, order, i++);
-      kept = {i, sum};
-    }
-    if (settings_.min_p > 0) {
-      const auto end = std::remove_if(order.begin(), order.begin() + kept.kept, [&](token t) {
-        const auto w = static_cast<double>(logits[detail::slot(t)]);
-        return w < 1 && w < settings_.min_p;
+  law<T> warp(std::span<T> logits, std::span<token> order, T largest) const {
+    const double by = 1 / (std::max)(settings_.temperature, 1e-300);
+    for (T& l : logits)
+      l = static_cast<T>((static_cast<double>(l) - static_cast<double>(largest)) * by);
+    simd::dispatch(simd::level::portable, [&](auto kernels) {
+      (void)decltype(kernels)::template exp_sum<T>(std::ssize(logits), T(0), logits.data());
+    });
+    const std::span<const T> weights = logits;
+    const auto mass_of = [&](auto&& weight_at, std::size_t count) {
+      return detail::sum_in_lanes(static_cast<index>(count), [&](index i) {
+        return static_cast<double>(weight_at(static_cast<std::size_t>(i)));
       });
-      kept.kept = end - order.begin();
-      kept.mass = sum_of(logits, order, kept.kept);
+    };
+    law<T> l{.mass = 0, .last = weights.size()};
+    std::size_t left = weights.size();
+    const auto cut = [&](token end) {  // the last that is kept
+      l.least = weights[detail::slot(end)];
+      l.last = detail::slot(end);
+      left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last);
+    };
+    if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights)) {
+      cut(detail::rank(
+              weights, order, left, [](T) { return 1.0; },
+              [&](double count) { return count >= static_cast<double>(k); })
+              .id);
+      l.mass = mass_of([&](std::size_t i) { return weights[detail::slot(order[i])]; }, left);
+    } else {
+      l.mass = mass_of([&](std::size_t i) { return weights[i]; }, left);
     }
-    return kept;
-  }
-  template <class T>
-  static double weight(std::span<T> weights, std::span<token> order, index i) {
-    return static_cast<double>(weights[detail::slot(order[static_cast<std::size_t>(i)])]);
-  }
-  template <class T>
-  static double sum_of(std::span<T> weights, std::span<token> order, index count) {
-    double sum = 0;
-    for (index i = 0; i < count; ++i) sum += weight(weights, order, i);
-    return sum;
+    if (settings_.top_p < 1) {
+      const double enough = settings_.top_p * l.mass;
+      const auto end =
+          detail::rank(weights, order, left, itself, [&](double sum) { return sum >= enough; });
+      cut(end.id);
+      l.mass = end.sum;
+    }
+    if (settings_.min_p > static_cast<double>(l.least)) {
+      l.least = static_cast<T>(settings_.min_p);
+      if (static_cast<double>(l.least) < settings_.min_p) l.least = std::nextafter(l.least, T(2));
+      l.last = weights.size();
+      l.mass = mass_of([&](std::size_t i) { return l.keeps(weights[i], i) ? weights[i] : T(0); },
+                       weights.size());
+    }
+    return l;
   }
 
   sampling settings_;
   random_stream random_;
+  bool usable_;
 };
 
 /// A sampler with hooks before it: each is called with the logits, which it may change, and, if it

@@ -25,18 +25,15 @@ class self_speculative {
  public:
   /// Speculation in this session, which must outlive it, with drafts from the first `exit` layers,
   /// `drafts` at a time. Errors: errc::invalid (exit outside 1 to the model's layers, drafts below
-  /// 1, or not below the session's limits.logits), errc::out_of_memory.
-  static result<self_speculative> open(session<M, T>& s, index exit, index drafts) {
-    const auto refuse = [](const char* field, const std::string& rule, index got) {
-      return linnet::error{errc::invalid, "self_speculative::open", field, rule,
-                           std::to_string(got)};
-    };
+  /// 1, not below the session's limits.logits, or more than its cache can take back, see
+  /// session::most_taken_back()), errc::out_of_memory.
+  static result<self_speculative> open(session<M, T>& s, index exit, index drafts) LINNET_TRY {
     if (exit < 1 || exit > layers)
-      return refuse("exit", "1 to the model's layers, " + std::to_string(layers), exit);
-    const index most = s.planned().logits - 1;
-    if (drafts < 1 || drafts > most)
-      return refuse("drafts", "1 to the session's limits.logits - 1, " + std::to_string(most),
-                    drafts);
+      return linnet::error{errc::invalid, "self_speculative::open", "exit",
+                           "1 to the model's layers, " + std::to_string(layers),
+                           std::to_string(exit)};
+    if (auto fit = detail::drafts_fit("self_speculative::open", s, drafts); !fit)
+      return fit.error();
     self_speculative made(s, exit, drafts);
     const index bytes = footprint(s.planned(), drafts);
     made.own_ = memory_block(bytes);
@@ -45,6 +42,7 @@ class self_speculative {
     made.at_ = place(a, s.planned(), drafts);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("self_speculative::open")
   /// Exact bytes that it allocates for a session with these limits.
   static constexpr index footprint(const limits& l, index drafts) {
     arena counter;
@@ -59,11 +57,11 @@ class self_speculative {
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
-    if (!begin(tokens, choose)) return 0;
+    if (!detail::in_range(g) || !begin(tokens, choose)) return 0;
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.drafts.text[next];
-        if (g.stops(t)) return n;
+        if (g.stops(t) || t < 0 || t >= vocabulary) return n;
         ++n;
         if (!detail::goes_on(on_token, t)) return n;
       }
@@ -94,7 +92,8 @@ class self_speculative {
   /// Reads the prompt and chooses the first token: known, but not fed yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
-    session_->exit_after(layers);
+    if (!own_.data()) return false;      // moved from
+    (void)session_->exit_after(layers);  // all of them
     const std::span<T> logits = session_->read(tokens);
     if (logits.empty()) return false;
     std::copy(tokens.begin(), tokens.end(), at_.drafts.text);
@@ -119,13 +118,14 @@ class self_speculative {
       const bool more =
           drafted < wanted && (drafted == 0 || !g.stops(at_.drafts.text[start + drafted]));
       const auto logits = s.advance(unread(drafted, 1), 1, {}, false, {0, exit_, more});
-      if (logits.empty()) {
-        s.truncate(start);
-        return false;
+      if (logits.empty()) {  // no block of a paged cache is left
+        if (drafted == 0) return false;
+        --drafted;  // the last draft cannot be checked
+        break;
       }
       std::copy_n(s.work_.work.out, d, at_.streams + drafted * d);
       if (!more) break;
-      at_.drafts.propose(choose, logits, drafted, known_ + drafted);
+      if (!at_.drafts.propose(choose, logits, drafted, known_ + drafted)) break;
     }
     // The other layers have not read these tokens yet, nor has anything been overwritten.
     s.past_[0] = start;
@@ -133,7 +133,7 @@ class self_speculative {
     const auto rows = s.advance(unread(0, drafted + 1), 1, {}, true, {exit_, layers});
     const index accepted = at_.drafts.judge(choose, rows, vocabulary, known_, drafted);
 
-    s.truncate(known_ + accepted);
+    if (!s.truncate(known_ + accepted)) return false;
     known_ += accepted + 1;
     counts_.rounds += 1;
     counts_.drafted += drafted;

@@ -18,8 +18,16 @@ struct generation {
   index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
   lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
 
-  /// Whether `t` is a stop token.
-  bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
+  /// Whether `t` ends generation: a stop token, or `no_token`.
+  bool stops(token t) const {
+    return t == no_token || std::find(stop.begin(), stop.end(), t) != stop.end();
+  }
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("tokens", self.tokens, detail::count(0, "0: as many as fit"));
+  }
 };
 
 namespace detail {
@@ -32,6 +40,12 @@ bool goes_on(Emit& on_token, const Value& t) {
   } else {
     return static_cast<bool>(on_token(t));
   }
+}
+/// Whether the first tokens of model `M` see each other both ways.
+template <class M>
+constexpr bool takes_prefix() {
+  if constexpr (requires { M::attention::takes_prefix; }) return M::attention::takes_prefix;
+  return false;
 }
 /// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
 /// bytes.
@@ -67,6 +81,8 @@ class session {
   /// Numbers that a token consists of: spans of tokens hold [tokens, ids_per_token], spans of
   /// logits [rows, ids_per_token, vocabulary].
   static constexpr index ids_per_token = detail::ids_per_token<M>();
+  /// Whether a prompt's tokens see each other, so that it has to come in one call.
+  static constexpr bool takes_prefix = detail::takes_prefix<M>();
 
   /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
   static constexpr index footprint(const limits& l) {
@@ -74,7 +90,7 @@ class session {
   }
 
   /// A session with memory of its own. `p` must outlive it.
-  static result<session> open(const packed<M, T>& p, const limits& l) {
+  static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
@@ -82,6 +98,7 @@ class session {
     s.own_ = std::move(memory);
     return s;
   }
+  LINNET_OR_OUT_OF_MEMORY("session::open")
   /// A session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`. Both it
   /// and `p` must outlive the session. Nothing is written to memory that is too small.
   static result<session> open(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
@@ -108,20 +125,23 @@ class session {
   static result<session> open(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
   session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
 
-  /// Whether the constructor's weights, limits and memory fitted; always of an opened session.
-  bool valid() const { return packed_ != nullptr; }
+  /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,
+  /// and false of one that was moved from, which refuses every call.
+  bool valid() const { return limits_.batch > 0; }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
   /// Forgets everything fed so far.
   void reset() {
+    if (!valid()) return;
     std::fill_n(past_, limits_.batch, index{0});
+    std::fill_n(floor_, limits_.batch, index{0});
     tables_.reset();
     cached_sources_ = 0;
   }
   /// Ends the model (of a decoder) after its first `layers` layers, whose output the final norm and
   /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
   /// False, and nothing done, for a number outside 1 to the model's layers.
-  bool exit_after(index layers) requires(M::family == model_family::decoder) {
+  [[nodiscard]] bool exit_after(index layers) requires(M::family == model_family::decoder) {
     if (!valid() || layers < 1 || layers > M::shape.layers) return false;
     layers_ = {0, layers};
     reset();
@@ -152,15 +172,24 @@ class session {
     return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
   }
 
+  /// Most tokens of a sequence that truncate() can take back, the prompt of attention::prefix
+  /// apart: chunk() where old tokens are forgotten, 32 with kv::int4, else all.
+  index most_taken_back() const {
+    const index kept = M::forgets ? chunk() : capacity();
+    return M::cache::code == kv_code::int4 ? (std::min)(kept, index{simd::token_block}) : kept;
+  }
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
-  /// for a sequence outside the limits or a length beyond its tokens, and where a model that
-  /// forgets old tokens would have to take back more than chunk() of them.
-  bool truncate(index length, index b = 0) {
+  /// for a sequence or length that is not there, or where the cache no longer has what it had at
+  /// that length: all tokens can be taken back (length 0), else at most most_taken_back() behind
+  /// the longest that the sequence has been, and none of the prompt of attention::prefix, whose
+  /// tokens have seen each other.
+  [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::rewinds,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (!has(b) || length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
-      return false;
+    if (!has(b) || length < 0 || length > past_[b]) return false;
+    if (length > 0 && length < floor_[b]) return false;
     past_[b] = length;
+    if (length == 0) floor_[b] = 0;
     if (limits_.blocks > 0) tables_.truncate(b, length);
     return true;
   }
@@ -168,19 +197,20 @@ class session {
   /// Lets sequence `to` continue where sequence `from` is, source included; `from` goes on as
   /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
   /// False, and nothing done, for sequences outside the limits.
-  bool fork(index from, index to) {
+  [[nodiscard]] bool fork(index from, index to) {
     if (!has(from) || !has(to)) return false;
     if (from == to) return true;
     const bool same_source = source_of_[from] == source_of_[to];
     const auto a = fed(from), b = fed(to);
     state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
-    if (same_source)
+    if (same_source && !takes_prefix)  // what a prefix holds depends on all of it
       part.first =
           (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_per_token;
     M::copy_state(work_.work, from, to, part);
     if (limits_.blocks > 0) tables_.share(from, to);
     std::copy(a.begin(), a.end(), fed_ + to * capacity() * ids_per_token);
     past_[to] = past_[from];
+    floor_[to] = floor_[from];
     source_of_[to] = source_of_[from];
     memory_lengths_[to] = memory_lengths_[from];
     if (!same_source && from >= cached_sources_)
@@ -192,13 +222,13 @@ class session {
 
   /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
   /// source that is empty, too long or holds tokens outside the vocabulary.
-  bool encode(std::span<const token> source) requires(encodes) {
+  [[nodiscard]] bool encode(std::span<const token> source) requires(encodes) {
     const auto length = static_cast<index>(source.size());
     return encode(source, 1, {&length, 1});
   }
   /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
-  bool encode(std::span<const token> source, index batch,
-              std::span<const index> lengths) requires(encodes) {
+  [[nodiscard]] bool encode(std::span<const token> source, index batch,
+                            std::span<const index> lengths) requires(encodes) {
     const index length = batch > 0 ? static_cast<index>(source.size()) / batch : 0;
     if (batch > limits_.batch || length < 1 || length > limits_.source || !in_vocabulary(source) ||
         static_cast<index>(lengths.size()) < batch)
@@ -219,17 +249,22 @@ class session {
 
   /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them, valid
   /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
-  /// fit the capacity, the free blocks or the vocabulary, or before a source is encoded.
-  std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
+  /// fit the capacity, the free blocks or the vocabulary, or before a source is encoded. With
+  /// attention::prefix the tokens of a sequence's first call are its prefix and see each other.
+  [[nodiscard]] std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
   /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
-  std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
+  [[nodiscard]] std::span<T> feed(std::span<const token> tokens, index batch,
+                                  std::span<const index> lengths) {
     return advance(tokens, batch, lengths, false, layers_);
   }
   /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
-  /// logits of what follows them, empty from the first part on that feed() refuses.
-  std::span<T> read(std::span<const token> tokens) {
+  /// logits of what follows them, empty from the first part on that feed() refuses. A prompt of
+  /// attention::prefix cannot come in parts: one longer than chunk() is refused.
+  [[nodiscard]] std::span<T> read(std::span<const token> tokens) {
     std::span<T> logits;
+    if (takes_prefix && position() == 0 && std::ssize(tokens) > chunk() * ids_per_token)
+      return logits;
     while (!tokens.empty()) {
       const auto part = tokens.first(
           (std::min)(tokens.size(), static_cast<std::size_t>(chunk() * ids_per_token)));
@@ -240,19 +275,22 @@ class session {
     return logits;
   }
   /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
-  /// [length, vocabulary] of what follows each.
-  std::span<T> feed_all(std::span<const token> tokens) { return feed_all(tokens, 1, {}); }
+  /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next
+  /// without having seen it.
+  [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens) {
+    return feed_all(tokens, 1, {});
+  }
   /// Feeds [batch, length] tokens like feed(), with length <= limits.logits; returns logits
   /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
-  std::span<T> feed_all(std::span<const token> tokens, index batch,
-                        std::span<const index> lengths) {
+  [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens, index batch,
+                                      std::span<const index> lengths) {
     return advance(tokens, batch, lengths, true, layers_);
   }
 
   /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
   /// start token; returns the logits [vocabulary] of the first new token, empty if `tokens` do not
   /// fit.
-  std::span<T> start(std::span<const token> tokens) {
+  [[nodiscard]] std::span<T> start(std::span<const token> tokens) {
     if constexpr (encodes) {
       const token first = M::start;
       return encode(tokens) ? feed({&first, 1}) : std::span<T>();
@@ -265,29 +303,31 @@ class session {
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
   /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
   /// and `on_token(token)` for each new token as it is chosen; `on_token` may return false to end.
-  /// Returns the number of tokens passed to `on_token`; 0 if `tokens` do not fit.
+  /// Ends where the capacity or a paged cache is full, or `choose` gives `no_token` or another that
+  /// is not in the vocabulary. Returns the number of tokens passed to `on_token`; 0 if `tokens` do
+  /// not fit.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) requires(ids_per_token == 1) {
+    if (!detail::in_range(g)) return 0;
     std::span<T> logits = start(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
     for (index n = 0;; ++n) {
       if (g.tokens > 0 && n == g.tokens) return n;
       const token next = detail::choose_token(choose, logits, scratch, fed());
-      if (g.stops(next)) return n;
+      if (g.stops(next) || next < 0 || next >= M::vocabulary) return n;
       if (!detail::goes_on(on_token, next)) return n + 1;
       if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
       logits = feed({&next, 1});
+      if (logits.empty()) return n + 1;
     }
   }
 
  private:
   static constexpr index extra_bytes(const limits& l) {
     arena counter;
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<index>(l.batch);
+    for (int i = 0; i < 4; ++i) (void)counter.take<index>(l.batch);
     (void)counter.take<token>(l.batch * capacity_for(l) * ids_per_token);
     (void)counter.take<token>(M::vocabulary);
     if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
@@ -295,9 +335,7 @@ class session {
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
     if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit;
-    if (!p.valid())
-      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
-                           "none"};
+    if (!p.valid()) return p.error();
     return {};
   }
   /// Whether the limits have a sequence `b`.
@@ -310,6 +348,7 @@ class session {
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
     past_ = extra.take<index>(l.batch);
+    floor_ = extra.take<index>(l.batch);
     memory_lengths_ = extra.take<index>(l.batch);
     source_of_ = extra.take<index>(l.batch);
     fed_ = extra.take<token>(l.batch * capacity_for(l) * ids_per_token);
@@ -359,7 +398,9 @@ class session {
       const index count = valid ? valid[b] : length;
       std::copy_n(tokens.data() + b * length * ids_per_token, count * ids_per_token,
                   fed_ + (b * capacity() + past_[b]) * ids_per_token);
+      if (takes_prefix && !every && past_[b] == 0) floor_[b] = count;
       past_[b] += count;
+      floor_[b] = (std::max)(floor_[b], past_[b] - most_taken_back());
     }
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
@@ -377,12 +418,13 @@ class session {
   }
 
   const packed<M, T>* packed_ = nullptr;
-  limits limits_{.batch = 0};  ///< refuses everything
-  layer_range layers_{};       ///< that feed() runs
+  detail::owned_limits limits_;  ///< refuses everything until it is opened
+  layer_range layers_{};         ///< that feed() runs
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   index* past_ = nullptr;            ///< [batch]
+  index* floor_ = nullptr;           ///< [batch] shortest length that truncate() can go back to
   index* memory_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
   token* fed_ = nullptr;             ///< [batch, capacity, ids_per_token]

@@ -43,13 +43,14 @@ struct draft_buffers {
   std::span<const token> first(index count) const {
     return {text, static_cast<std::size_t>(count)};
   }
-  /// Draws draft number `i`, token `end` of the text, from logits.
+  /// Draws draft number `i`, token `end` of the text, from logits. False if there is none.
   template <class Sampler, class T>
-  void propose(Sampler& choose, std::span<T> logits, index i, index end) const {
+  bool propose(Sampler& choose, std::span<T> logits, index i, index end) const {
     const std::size_t size = logits.size();
     const std::span<double> law(q + i * std::ssize(logits), size);
     choose.probabilities(logits, {scratch, size}, first(end), law);
     text[end] = choose.pick(law);
+    return text[end] != no_token;
   }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
   /// vocabulary], and draws the token that follows those accepted; returns their number.
@@ -85,6 +86,17 @@ struct draft_buffers {
   }
 };
 
+/// Whether a session can check so many drafts in one call and take all of them back.
+template <class Session>
+result<void> drafts_fit(const char* where, const Session& s, index drafts) {
+  const index checked = s.planned().logits - 1, most = (std::min)(checked, s.most_taken_back());
+  if (drafts >= 1 && drafts <= most) return {};
+  return linnet::error{errc::invalid, where, "drafts",
+                       "1 to " + std::to_string(most) +
+                           (most == checked ? " (limits.logits - 1)" : " (that can be taken back)"),
+                       std::to_string(drafts)};
+}
+
 }  // namespace detail
 
 /// Generates with a session of the model `M`, sped up by a session of a smaller model `D` of the
@@ -104,18 +116,15 @@ class speculative {
   static_assert(M::rewinds && D::rewinds,
                 "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
                 "attention cannot do");
-  static constexpr bool encodes = M::family == model_family::t5;
 
  public:
   /// Speculation with these sessions, which must outlive it, and `drafts` tokens drafted at a time.
-  /// Errors: errc::invalid (drafts below 1, or not below the target's limits.logits),
-  /// errc::out_of_memory.
-  static result<speculative> open(session<M, T>& target, session<D, U>& draft, index drafts) {
-    if (drafts < 1 || drafts >= target.planned().logits)
-      return linnet::error{
-          errc::invalid, "speculative::open", "drafts",
-          "1 to the target's limits.logits - 1, " + std::to_string(target.planned().logits - 1),
-          std::to_string(drafts)};
+  /// Errors: errc::invalid (drafts below 1, not below the target's limits.logits, or more than its
+  /// cache can take back, see session::most_taken_back()), errc::out_of_memory.
+  static result<speculative> open(session<M, T>& target, session<D, U>& draft,
+                                  index drafts) LINNET_TRY {
+    if (auto fit = detail::drafts_fit("speculative::open", target, drafts); !fit)
+      return fit.error();
     speculative made(target, draft, drafts);
     made.own_ = memory_block(footprint(target.planned(), drafts));
     if (!made.own_.data())
@@ -124,6 +133,7 @@ class speculative {
     made.at_ = place(a, target.planned(), drafts);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("speculative::open")
   /// Exact bytes that it allocates for a target with these limits.
   static constexpr index footprint(const limits& l, index drafts) {
     arena counter;
@@ -131,26 +141,26 @@ class speculative {
     return counter.peak();
   }
 
-  /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`).
-  /// Where the draft has no room for the text, the target goes on alone.
+  /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`). The
+  /// target reads the prompt and gives the first token; rounds give the others. Where the draft has
+  /// no room for the text, the target goes on alone.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
-    if (!begin(tokens)) return 0;
-    for (index n = 0;;) {
-      const index left = g.tokens > 0 ? g.tokens - n : target_->capacity();
-      const index first = known_, decided = round(choose, left);
-      for (index i = first; i < first + decided; ++i) {
-        const token next = at_.text[i];
-        if (g.stops(next)) return n;
+    if (!detail::in_range(g) || !begin(tokens, choose)) return 0;
+    for (index n = 0, next = known_ - 1;;) {
+      for (; next < known_; ++next) {
+        const token t = at_.text[next];
+        if (g.stops(t) || t < 0 || t >= vocabulary) return n;
         ++n;
-        if (!detail::goes_on(on_token, next)) return n;
+        if (!detail::goes_on(on_token, t)) return n;
       }
       if (n == g.tokens || target_->position() >= target_->capacity()) return n;
+      if (!round(choose, g.tokens > 0 ? g.tokens - n : target_->capacity())) return n;
     }
   }
-  /// Of the text that is being or was generated last.
+  /// Of the text that is being or was generated last; its first token is not counted.
   const draft_counts& counts() const { return counts_; }
 
  private:
@@ -164,29 +174,25 @@ class speculative {
   speculative(session<M, T>& target, session<D, U>& draft, index drafts)
       : target_(&target), draft_(&draft), drafts_(drafts) {}
 
-  /// Starts a text: its last token is known but not fed yet.
-  bool begin(std::span<const token> tokens) {
-    if constexpr (encodes) {
-      at_.text[0] = M::start;
-      known_ = 1;
-      drafting_ = draft_->encode(tokens);
-      return target_->encode(tokens);
-    } else {
-      target_->reset();
-      draft_->reset();
-      known_ = std::ssize(tokens);
-      drafting_ = true;
-      if (known_ < 1 || known_ > target_->capacity()) return false;
-      std::copy(tokens.begin(), tokens.end(), at_.text);
-      if (known_ == 1) return M::vocabulary > tokens[0] && tokens[0] >= 0;
-      return tokens[at(known_ - 1)] >= 0 && tokens[at(known_ - 1)] < vocabulary &&
-             !target_->read(tokens.first(at(known_ - 1))).empty();
-    }
+  /// Reads the prompt, whole as the plain way does, and chooses the first token: known, but not fed
+  /// yet.
+  template <class Sampler>
+  bool begin(std::span<const token> tokens, Sampler& choose) {
+    if (!own_.data()) return false;  // moved from
+    const std::span<T> logits = target_->start(tokens);
+    if (logits.empty()) return false;
+    drafting_ = !draft_->start(tokens).empty();
+    const auto before = target_->fed();
+    std::copy(before.begin(), before.end(), at_.text);
+    known_ = std::ssize(before) + 1;
+    at_.judge(choose, logits, vocabulary, known_ - 1, 0);
+    return true;
   }
 
-  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`; returns how many.
+  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`. False, and nothing
+  /// decided, where the cache has no room.
   template <class Sampler>
-  index round(Sampler& choose, index most) {
+  bool round(Sampler& choose, index most) {
     const index room = target_->capacity() - target_->position() - 1;
     const index wanted = (std::min)({drafts_, room, most - 1});
     index drafted = 0;
@@ -197,21 +203,30 @@ class speculative {
         drafting_ = false;  // the text has outgrown it
         break;
       }
-      at_.propose(choose, logits, drafted, end);
+      if (!at_.propose(choose, logits, drafted, end)) break;
     }
 
-    const auto rows = target_->feed_all(at_.first(known_ + drafted).subspan(at(known_ - 1)));
+    const auto check = [&] {
+      return target_->feed_all(at_.first(known_ + drafted).subspan(at(known_ - 1)));
+    };
+    auto rows = check();
+    if (rows.empty() && drafted > 0) {  // the last block of a paged cache may hold one token more
+      drafted = 0;
+      rows = check();
+    }
+    if (rows.empty()) return false;
     const index accepted = at_.judge(choose, rows, vocabulary, known_, drafted);
 
     // Both forget what was rejected; neither has read the last token.
-    target_->truncate(known_ + accepted);
-    draft_->truncate(known_ + accepted);
+    if (!target_->truncate(known_ + accepted)) return false;
+    if (draft_->position() > known_ + accepted)
+      drafting_ = drafting_ && draft_->truncate(known_ + accepted);
     known_ += accepted + 1;
     counts_.rounds += 1;
     counts_.drafted += drafted;
     counts_.accepted += accepted;
     counts_.tokens += accepted + 1;
-    return accepted + 1;
+    return true;
   }
 
   session<M, T>* target_;

@@ -3,6 +3,7 @@
 /// Checkpoints: files from which training continues with the same bits. Opt-in, through
 /// linnet/checkpoint.hpp.
 
+#include <linnet/io/file.hpp>
 #include <linnet/io/sections.hpp>
 #include <linnet/train/trainer.hpp>
 
@@ -84,17 +85,18 @@ void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
 
 /// Writes all that a run consists of, and sections of your own (whose names must not begin with
 /// "linnet."), between any two calls of the trainer. The file is complete on the disk before it
-/// gets its name; the one before is kept as `path`.previous. Settings (of the optimizer, of the
-/// trainer, limits) belong to the program. Errors: errc::io; errc::invalid (a name; a trainer that
+/// gets its name; the one before is kept as `path`.previous. A symbolic link is followed; what
+/// belongs to `path` then lies where it leads to. Settings (of the optimizer, of the trainer,
+/// limits) belong to the program. Errors: errc::io; errc::invalid (a name; a trainer that
 /// stopped(), so that the last good checkpoint stays).
 template <class Trainer>
 result<void> save_checkpoint(const std::string& path, Trainer& train,
-                             const std::vector<section>& own = {}) {
+                             const std::vector<section>& own = {}) LINNET_TRY {
   const training_progress progress = train.progress();
   if (train.stopped())
     return error{errc::invalid, path, "trainer", "one that goes on",
-                 "one that a loss or gradient that was not finite stopped after step " +
-                     std::to_string(progress.steps)};
+                 "one that stopped after step " + std::to_string(progress.steps) + ": " +
+                     std::string(train.last_refusal())};
   std::vector<section> sections{as_section(std::string(detail::reserved) + "progress", progress)};
   detail::visit_blocks(train, progress, [&](std::string name, std::span<const std::byte> bytes) {
     sections.push_back({std::move(name), bytes});
@@ -107,6 +109,7 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
   }
   return detail::write_sections(path, detail::trainer_facts<Trainer>(), sections);
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Puts the trainer where save_checkpoint() found one of the same type, from the bytes of a file
 /// that `where` names in errors. The trainer is untouched unless all of it fits. Errors:
@@ -114,7 +117,7 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
 /// scalar type or optimizer), errc::missing.
 template <class Trainer>
 result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
-                                   const std::string& where = "checkpoint") {
+                                   const std::string& where = "checkpoint") LINNET_TRY {
   const auto file = detail::parse_sections(bytes, where);
   if (!file) return file.error();
   for (const detail::fact& one : detail::trainer_facts<Trainer>()) {
@@ -141,9 +144,8 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
       look_up(std::string(detail::reserved) + "progress", sizeof progress);
   if (!counters) return *failure;
   __builtin_memcpy(&progress, counters->bytes.data(), sizeof progress);
-  for (const index count : {progress.steps, progress.skipped, progress.tokens, progress.samples})
-    if (count < 0)
-      return error{errc::malformed, where, counters->name, "counts", std::to_string(count)};
+  if (auto fit = detail::acceptable(where.c_str(), counters->name, progress); !fit)
+    return error{errc::malformed, where, fit.error().what, fit.error().expected, fit.error().got};
   struct block {
     std::span<std::byte> to;
     const section* from;
@@ -154,6 +156,10 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
   });
   if (failure) return *failure;
 
+  std::size_t room = 0;
+  for (const section& one : file->sections)
+    if (!one.name.starts_with(detail::reserved)) room += one.bytes.size();
+  if (!detail::has_memory(room)) return detail::out_of_memory(where);
   checkpoint all{where, {}};
   for (const section& one : file->sections)
     if (!one.name.starts_with(detail::reserved))
@@ -168,30 +174,47 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
   train.resume(progress);
   return all;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
-/// The same from a file. If it is absent or damaged, from `path`.previous; note then says what
-/// was wrong, and a damaged file is set aside as `path`.damaged. Errors also: errc::io,
-/// errc::out_of_memory; errc::missing if neither file is there.
+/// The same from a file. If it is absent or damaged, from the one that a killed process was about
+/// to give its name (`path`.partial, which then gets it) or from `path`.previous; note then says
+/// what was wrong, and a damaged file is set aside as `path`.damaged. Errors also: errc::io,
+/// errc::out_of_memory; errc::missing if there is neither `path` nor `path`.previous.
 template <class Trainer>
-result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) {
+result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) LINNET_TRY {
   const auto load = [&](const std::string& name) -> result<checkpoint> {
     const auto file = read_file(name);
     return file ? load_checkpoint(file->bytes(), train, name) : result<checkpoint>(file.error());
   };
-  const std::string previous = detail::previous_of(path);
   auto newest = load(path);
-  if (newest || !detail::exists(previous)) {
-    if (newest || detail::exists(path)) return newest;
+  if (newest) return newest;
+  const std::string target = detail::target_of(path), previous = detail::previous_of(target);
+  if (!detail::exists(target) && !detail::exists(previous))
     return error{errc::missing, path, "", "a checkpoint", "none"};
-  }
   const error why = newest.error();
   if (why.code != errc::io && why.code != errc::malformed) return newest;
+  // Set aside, or the next save would keep it as the one before instead of the good one.
+  const auto instead = [&](result<checkpoint>& loaded) {
+    loaded->note = why.message();
+    if (why.code == errc::malformed)
+      (void)std::rename(target.c_str(), detail::damaged_of(target).c_str());
+  };
+  for (int number = 0; number < detail::most_writers; ++number) {
+    const std::string partial = detail::partial_of(target, number);
+    if (!detail::exists(partial)) break;
+    const detail::descriptor locked = detail::abandoned(partial);
+    if (!locked) continue;
+    auto complete = load(partial);
+    if (!complete) continue;
+    instead(complete);
+    if (!detail::exists(target)) (void)std::rename(partial.c_str(), target.c_str());
+    return complete;
+  }
   auto older = load(previous);
   if (!older) return why;
-  older->note = why.message();
-  // Set aside, or the next save would keep it as the one before instead of the good one.
-  if (why.code == errc::malformed) std::rename(path.c_str(), (path + ".damaged").c_str());
+  instead(older);
   return older;
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

@@ -53,7 +53,7 @@ struct encoder_reader {
 /// that it has, and no other pieces. Errors: errc::mismatch, errc::malformed, errc::unsupported.
 inline result<void> check_encoder_json(const bpe_tokenizer& tokenizer,
                                        std::span<const std::byte> text,
-                                       const std::string& where = "encoder.json") {
+                                       const std::string& where = "encoder.json") LINNET_TRY {
   detail::encoder_reader reader{tokenizer, where};
   reader.seen.resize(static_cast<std::size_t>(tokenizer.vocabulary()));
   if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", reader);
@@ -65,5 +65,6 @@ inline result<void> check_encoder_json(const bpe_tokenizer& tokenizer,
   return error{errc::mismatch, where, "content", "an entry with the id " + std::to_string(id),
                "none"};
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END

@@ -43,7 +43,8 @@ inline result<eval_item> instructed_item(const table& rows, index row, std::stri
   if (!text.starts_with(intro)) return wrong("\"" + std::string(intro) + "…\"", text);
   const std::string format = std::string(gap) + "Answer format: ";
   const std::size_t end = text.rfind(format), first = text.find("\n\n" + capital + "1: ");
-  if (end == text.npos || first == text.npos || first > end)
+  // What stands between holds at least "\n<Word>1: ".
+  if (end == text.npos || first == text.npos || first + capital.size() + 5 > end)
     return wrong("a question, \"" + capital + "1: …\" and \"Answer format: …\"",
                  text.substr(text.size() - (std::min)(text.size(), std::size_t{60})));
   eval_item item{.context =
@@ -78,7 +79,8 @@ inline result<eval_item> instructed_item(const table& rows, index row, std::stri
 /// first in every other pair: ties go to the first option, and must not be worth anything. Seven of
 /// the 67,000 published pairs are twice the same sentence; they stay, as everywhere. Errors, of all
 /// readers here: errc::malformed, naming file, line and field.
-inline result<std::vector<eval_item>> read_blimp(std::string_view text, const std::string& where) {
+inline result<std::vector<eval_item>> read_blimp(std::string_view text,
+                                                 const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"sentence_good", "sentence_bad", "linguistics_term"};
   const auto rows = parse_json_lines(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
@@ -88,11 +90,13 @@ inline result<std::vector<eval_item>> read_blimp(std::string_view text, const st
     return item;
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// ARC (Clark et al. 2018) in the form of LLM-Adapters: an array of objects with instruction
 /// ("Please choose the correct answer to the question: … Answer1: … Answer format: …") and answer
 /// ("answer1"). The context is the question alone.
-inline result<std::vector<eval_item>> read_arc(std::string_view text, const std::string& where) {
+inline result<std::vector<eval_item>> read_arc(std::string_view text,
+                                               const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};
   const auto rows = parse_json_array(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) {
@@ -100,13 +104,14 @@ inline result<std::vector<eval_item>> read_arc(std::string_view text, const std:
         *rows, row, "Please choose the correct answer to the question: ", "answer", "\n\n");
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// WinoGrande (Sakaguchi et al. 2020) in the form of LLM-Adapters. The context is what stands
 /// before the blank "_", the ending what stands behind it: choice_by::whole compares the filled-in
 /// sentences, choice_by::continuation how well each filler explains what follows ("partial
 /// scoring", Trinh and Le 2018).
 inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
-                                                      const std::string& where) {
+                                                      const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};
   const auto rows = parse_json_array(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
@@ -125,11 +130,12 @@ inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
     return item;
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// LAMBADA (Paperno et al. 2016) as JSON lines with text: the only option is the last word, the
 /// context all before it.
 inline result<std::vector<eval_item>> read_lambada(std::string_view text,
-                                                   const std::string& where) {
+                                                   const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"text"};
   const auto rows = parse_json_lines(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
@@ -140,10 +146,12 @@ inline result<std::vector<eval_item>> read_lambada(std::string_view text,
                      .options = {std::string(all.substr(space + 1))}};
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// GSM8K (Cobbe et al. 2021) as JSON lines with question and answer: the only option is the number
 /// that the answer states, in the spelling of stated_number().
-inline result<std::vector<eval_item>> read_gsm8k(std::string_view text, const std::string& where) {
+inline result<std::vector<eval_item>> read_gsm8k(std::string_view text,
+                                                 const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"question", "answer"};
   const auto rows = parse_json_lines(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
@@ -154,5 +162,6 @@ inline result<std::vector<eval_item>> read_gsm8k(std::string_view text, const st
                      .options = {number}};
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END

@@ -2,7 +2,6 @@
 /// @file
 /// What a model's type says, as texts: stored beside the weights and compared when they are loaded.
 
-#include <charconv>
 #include <string>
 #include <vector>
 
@@ -12,15 +11,6 @@
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-
-/// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
-inline std::string number_text(double x) {
-  char digits[32];
-  if (const double limit = 9007199254740992;
-      x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
-    return std::to_string(static_cast<std::int64_t>(x));
-  return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
-}
 
 constexpr const char* name_of(activation_kind kind) {
   switch (kind) {

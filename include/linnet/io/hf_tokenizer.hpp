@@ -3,7 +3,6 @@
 /// Hugging Face's tokenizer.json for byte-level BPE.
 
 #include <algorithm>
-#include <unordered_map>
 #include <utility>
 
 #include <linnet/io/file.hpp>
@@ -14,24 +13,21 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Collects the events of a tokenizer.json. Its three long lists are kept as they are, settings as
-/// facts under names such as "pre_tokenizer.pretokenizers[1].type".
+/// Collects the events of a tokenizer.json. Its three long lists are kept in about their bytes,
+/// settings as facts under names such as "pre_tokenizer.pretokenizers[1].type".
 struct hf_tokenizer_reader {
   explicit hf_tokenizer_reader(const std::string& file) : where(file) {}
 
-  struct numbered {
-    std::string text;
-    std::uint64_t id;
-  };
   struct added_token {
-    std::string text{};
     std::uint64_t id = 0;
-    bool special = false, has_text = false, has_id = false;
+    bool special = false, normalized = false, has_text = false, has_id = false;
   };
 
   std::string where;
-  std::vector<numbered> vocabulary{};
-  std::vector<std::pair<std::string, std::string>> merges{};
+  text_list vocabulary{};
+  std::vector<std::uint64_t> ids{};  ///< of the vocabulary
+  text_list merges{};                ///< two pieces for each
+  text_list added_texts{};
   std::vector<added_token> added{};
   std::vector<fact> facts{};
   bool has_vocabulary = false, has_merges = false, has_added = false;
@@ -53,13 +49,16 @@ struct hf_tokenizer_reader {
     if (at == vocab) return fail(name, "an id", array ? "an array" : "an object");
     if (at == merge_list) {
       if (!array) return fail(name, "a pair of pieces", "an object");
-      pair.clear();
+      pair = 0;
       return enter(merge_pair);
     }
     if (at == merge_pair) return fail(name, "a piece", array ? "an array" : "an object");
     if (at == added_list) {
       if (array) return fail(name, "an object", "an array");
+      if (added.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
+        return too_many("added_tokens", bpe_tokenizer::most_pieces);
       added.emplace_back();
+      content.clear();
       return enter(added_entry);
     }
     if (at == added_entry) return fail(name, "a value", array ? "an array" : "an object");
@@ -69,12 +68,12 @@ struct hf_tokenizer_reader {
     const frame done = stack.back();
     stack.pop_back();
     name = done.name;
-    if (done.place == merge_pair) {
-      if (pair.size() != 2) return fail(name, "two pieces", std::to_string(pair.size()));
-      return add_merge(std::move(pair[0]), std::move(pair[1]));
-    }
-    if (done.place == added_entry && !(added.back().has_text && added.back().has_id))
+    if (done.place == merge_pair)
+      return pair == 2 || fail(name, "two pieces", std::to_string(pair));
+    if (done.place != added_entry) return true;
+    if (!(added.back().has_text && added.back().has_id))
       return fail(name, "an id and a content", "an object without");
+    added_texts.push_back(content);
     return true;
   }
   bool key(std::string_view text) {
@@ -95,21 +94,22 @@ struct hf_tokenizer_reader {
           return fail("model.vocab: " + json_quoted(printable(piece)), "an id", value.text());
         if (vocabulary.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
           return too_many("model.vocab", bpe_tokenizer::most_pieces);
-        vocabulary.push_back({std::move(piece), value.count});
+        ids.push_back(value.count);
+        vocabulary.push_back(piece);
         return true;
       case merge_list: {
         const std::size_t space =
             value.kind == kinds::text ? value.string.find(' ') : std::string_view::npos;
         if (space == std::string_view::npos)
           return fail(name, "two pieces with a space between", value.text());
-        return add_merge(std::string(value.string.substr(0, space)),
-                         std::string(value.string.substr(space + 1)));
+        return add_to_merge(value.string.substr(0, space)) &&
+               add_to_merge(value.string.substr(space + 1));
       }
       case merge_pair:
-        if (value.kind != kinds::text || pair.size() == 2)
+        if (value.kind != kinds::text || pair == 2)
           return fail(name, "two pieces", value.kind == kinds::text ? "more" : value.text());
-        pair.emplace_back(value.string);
-        return true;
+        ++pair;
+        return add_to_merge(value.string);
       case added_list:
         return fail(name, "an object", value.text());
       case added_entry:
@@ -138,7 +138,8 @@ struct hf_tokenizer_reader {
 
   std::vector<frame> stack{};
   std::string name{}, piece{};  ///< of the value that is next; a key of the vocabulary
-  std::vector<std::string> pair{};
+  std::string content{};        ///< of an added token
+  index pair = 0;               ///< pieces of a merge so far
 
   bool enter(places place, bool array = false) {
     stack.push_back({place,
@@ -164,10 +165,10 @@ struct hf_tokenizer_reader {
     failure = {errc::unsupported, where, what, "at most " + std::to_string(most), "more"};
     return false;
   }
-  bool add_merge(std::string left, std::string right) {
-    if (merges.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
+  bool add_to_merge(std::string_view text) {
+    if (merges.size() == 2 * static_cast<std::size_t>(bpe_tokenizer::most_pieces))
       return too_many("model.merges", bpe_tokenizer::most_pieces);
-    merges.emplace_back(std::move(left), std::move(right));
+    merges.push_back(text);
     return true;
   }
   bool add_field(const json_scalar& value) {
@@ -182,11 +183,12 @@ struct hf_tokenizer_reader {
     if (field == "content") {
       if (value.kind != kinds::text || value.string.empty())
         return fail(name, "a text", value.text());
-      token.text = value.string;
+      content = value.string;
       return once(token.has_text);
     }
     if (value.kind != kinds::boolean) return fail(name, "true or false", value.text());
     if (field == "special") token.special = value.truth;
+    if (field == "normalized") token.normalized = value.truth;
     if (!value.truth || field == "special" || field == "normalized") return true;
     failure = {errc::unsupported, where, name, "false", "true"};
     return false;
@@ -260,75 +262,96 @@ inline result<void> apply_hf_settings(const hf_tokenizer_reader& file, bpe_parts
   return {};
 }
 
-/// The pieces of a tokenizer.json in the order of their ids.
-inline result<void> take_hf_pieces(const hf_tokenizer_reader& file, bpe_parts& parts) {
+/// The pieces of a tokenizer.json in the order of their ids. What is taken from `file` is gone.
+inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) {
   const auto wrong = [&](std::string what, std::string expected, std::string got) {
     return error{errc::malformed, file.where, std::move(what), std::move(expected), std::move(got)};
   };
   const auto name_of = [&](std::size_t i) {
-    return "model.vocab: " + json_quoted(printable(file.vocabulary[i].text));
+    return "model.vocab: " + json_quoted(printable(file.vocabulary[i]));
   };
   const auto name_of_added = [](std::size_t i) {
     return "added_tokens[" + std::to_string(i) + "]";
   };
   // Added texts may stand in the vocabulary too, as they are and not in letters.
-  std::unordered_map<std::string_view, std::size_t> added;
-  for (std::size_t i = 0; i < file.added.size(); ++i)
-    if (!added.emplace(file.added[i].text, i).second)
-      return wrong(name_of_added(i) + ".content", "a text that is new",
-                   printable(file.added[i].text));
+  std::vector<std::uint32_t> by_text(file.added.size());
+  for (std::size_t i = 0; i < by_text.size(); ++i) by_text[i] = static_cast<std::uint32_t>(i);
+  std::sort(by_text.begin(), by_text.end(), [&](std::uint32_t a, std::uint32_t b) {
+    const int order = file.added_texts[a].compare(file.added_texts[b]);
+    return order != 0 ? order < 0 : a < b;
+  });
+  std::size_t twice = by_text.size();
+  for (std::size_t i = 1; i < by_text.size(); ++i)
+    if (file.added_texts[by_text[i]] == file.added_texts[by_text[i - 1]])
+      twice = (std::min)(twice, std::size_t{by_text[i]});
+  if (twice < by_text.size())
+    return wrong(name_of_added(twice) + ".content", "a text that is new",
+                 printable(file.added_texts[twice]));
   std::vector<bool> known(file.added.size());
   std::size_t extra = file.added.size();
-  for (std::size_t i = 0; i < file.vocabulary.size(); ++i)
-    if (const auto a = added.find(file.vocabulary[i].text); a != added.end()) {
-      if (known[a->second]) return wrong(name_of(i), "it once", "it twice");
-      known[a->second] = true;
-      --extra;
-      if (const auto id = file.added[a->second].id; id != file.vocabulary[i].id)
-        return wrong(name_of_added(a->second) + ".id",
-                     std::to_string(file.vocabulary[i].id) + " as in model.vocab",
-                     std::to_string(id));
-    }
+  for (std::size_t i = 0; i < file.vocabulary.size(); ++i) {
+    const std::string_view text = file.vocabulary[i];
+    const auto at = std::lower_bound(
+        by_text.begin(), by_text.end(), text,
+        [&](std::uint32_t a, std::string_view b) { return file.added_texts[a] < b; });
+    if (at == by_text.end() || file.added_texts[*at] != text) continue;
+    if (known[*at]) return wrong(name_of(i), "it once", "it twice");
+    known[*at] = true;
+    --extra;
+    if (const auto id = file.added[*at].id; id != file.ids[i])
+      return wrong(name_of_added(*at) + ".id", std::to_string(file.ids[i]) + " as in model.vocab",
+                   std::to_string(id));
+  }
+  by_text = {};
 
-  constexpr auto none = static_cast<std::size_t>(-1);
+  constexpr std::uint32_t none = UINT32_MAX;
   const std::size_t total = file.vocabulary.size() + extra;
-  std::vector<std::size_t> by_id(total, none);  // below total: an entry; above: an added text
-  const auto put = [&](std::uint64_t id, std::size_t entry,
-                       const std::string& what) -> result<void> {
+  std::vector<std::uint32_t> by_id(total, none);  // below total: an entry; above: an added text
+  const auto put = [&](std::uint64_t id, std::size_t entry, auto&& name) -> result<void> {
     if (id >= total)
-      return wrong(what, "an id below " + std::to_string(total) + ", the number of pieces",
+      return wrong(name(), "an id below " + std::to_string(total) + ", the number of pieces",
                    std::to_string(id));
     if (by_id[id] != none)
-      return wrong(what, "an id of its own", std::to_string(id) + ", which another piece has");
-    by_id[id] = entry;
+      return wrong(name(), "an id of its own", std::to_string(id) + ", which another piece has");
+    by_id[id] = static_cast<std::uint32_t>(entry);
     return {};
   };
   for (std::size_t i = 0; i < file.vocabulary.size(); ++i)
-    if (auto done = put(file.vocabulary[i].id, i, name_of(i)); !done) return done;
+    if (auto done = put(file.ids[i], i, [&] { return name_of(i); }); !done) return done;
   for (std::size_t i = 0; i < file.added.size(); ++i) {
     if (known[i])
-      by_id[file.added[i].id] = total + i;
-    else if (auto done = put(file.added[i].id, total + i, name_of_added(i) + ".id"); !done)
+      by_id[file.added[i].id] = static_cast<std::uint32_t>(total + i);
+    else if (auto done = put(file.added[i].id, total + i, [&] { return name_of_added(i) + ".id"; });
+             !done)
       return done;
   }
+  file.ids = {};
 
+  parts.pieces.reserve(total, file.vocabulary.bytes() + file.added_texts.bytes());
   std::string bytes;
-  for (const std::size_t entry : by_id) {  // every id has one: there are as many
+  for (const std::uint32_t entry : by_id) {  // every id has one: there are as many
     bytes.clear();
     if (entry < total) {
-      if (!append_bytes_of(file.vocabulary[entry].text, bytes) || bytes.empty())
+      if (!append_bytes_of(file.vocabulary[entry], bytes) || bytes.empty())
         return wrong(name_of(entry), "a piece in GPT-2's letters, or an added token", "neither");
       if (parts.pieces.find(bytes) >= 0) return wrong(name_of(entry), "it once", "it twice");
       parts.pieces.insert(parts.pieces.append(bytes));
     } else {
+      const std::string_view text = file.added_texts[entry - total];
+      const token id = parts.pieces.append(text);
       const auto& a = file.added[entry - total];
-      const token id = parts.pieces.append(a.text);
-      parts.added.push_back({id, a.special});
-      // Merges may make it too.
-      if (known[entry - total] && append_bytes_of(a.text, bytes) && bytes == a.text)
+      parts.added.push_back({id, a.special, a.normalized});
+      if (!known[entry - total] || !append_bytes_of(text, bytes)) continue;
+      if (bytes == text)  // merges may make it too
         parts.pieces.insert(id);
+      else if (bytes.size() == 1 || parts.whole_words_first)
+        return error{errc::unsupported, file.where, name_of_added(entry - total) + ".content",
+                     "a text that is not in GPT-2's letters another piece of model.vocab",
+                     json_quoted(printable(text))};
     }
   }
+  file.vocabulary = {};
+  file.added_texts = {};
   return {};
 }
 
@@ -336,16 +359,19 @@ inline result<void> take_hf_pieces(const hf_tokenizer_reader& file, bpe_parts& p
 inline result<void> take_hf_merges(const hf_tokenizer_reader& file, bpe_parts& parts) {
   parts.name_before = "model.merges[";
   parts.name_behind = "]";
-  std::string left, right;
-  for (std::size_t i = 0; i < file.merges.size(); ++i) {
-    const auto& [a, b] = file.merges[i];
-    left.clear();
-    right.clear();
-    const bool spelled = append_bytes_of(a, left) && append_bytes_of(b, right);
-    const token l = parts.pieces.find(left), r = parts.pieces.find(right);
-    const token merged = parts.pieces.find(left + right);
+  parts.merges.reserve(file.merges.size() / 2);
+  std::string both;
+  for (std::size_t i = 0; i < file.merges.size(); i += 2) {
+    const std::string_view a = file.merges[i], b = file.merges[i + 1];
+    both.clear();
+    const bool spelled_left = append_bytes_of(a, both);
+    const std::size_t middle = both.size();
+    const bool spelled = append_bytes_of(b, both) && spelled_left;
+    const token l = parts.pieces.find(std::string_view(both).substr(0, middle));
+    const token r = parts.pieces.find(std::string_view(both).substr(middle));
+    const token merged = parts.pieces.find(both);
     if (!spelled || l < 0 || r < 0 || merged < 0)
-      return error{errc::malformed, file.where, parts.name_of(i),
+      return error{errc::malformed, file.where, parts.name_of(i / 2),
                    "two pieces of model.vocab that together are a third",
                    json_quoted(printable(a)) + " and " + json_quoted(printable(b))};
     parts.merges.push_back({l, r, merged});
@@ -360,8 +386,9 @@ inline result<void> take_hf_merges(const hf_tokenizer_reader& file, bpe_parts& p
 /// Added tokens become added texts. Truncation, padding and post-processing (begin and end tokens)
 /// are left to the caller. `where` names the file in errors. Errors, with the field:
 /// errc::unsupported (another model, or a setting that linnet does not follow), errc::malformed.
-inline result<bpe_tokenizer> parse_hf_tokenizer(std::span<const std::byte> text,
-                                                const std::string& where = "tokenizer.json") {
+inline result<bpe_tokenizer> parse_hf_tokenizer(
+    std::span<const std::byte> text, const std::string& where = "tokenizer.json") LINNET_TRY {
+  if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);
   detail::hf_tokenizer_reader file(where);
   if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", file);
       !read)
@@ -375,6 +402,7 @@ inline result<bpe_tokenizer> parse_hf_tokenizer(std::span<const std::byte> text,
   if (auto done = detail::take_hf_merges(file, parts); !done) return done.error();
   return bpe_tokenizer::assemble(std::move(parts), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads a tokenizer.json. Errors: those of read_file() and parse_hf_tokenizer().
 inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) {

@@ -82,7 +82,8 @@ inline result<void> append_object(table& to, std::string_view object,
 /// errc::unsupported (a line above 1 MiB), naming file and line, for a line that is no object, a
 /// field that is absent, there twice, an object or an array.
 inline result<table> parse_json_lines(std::string_view text, std::vector<std::string> names,
-                                      const std::string& where = "JSON lines") {
+                                      const std::string& where = "JSON lines") LINNET_TRY {
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
   table made(where, names);
   for (index line = 1; !text.empty(); ++line) {
     const std::size_t end = (std::min)(text.find('\n'), text.size());
@@ -94,11 +95,13 @@ inline result<table> parse_json_lines(std::string_view text, std::vector<std::st
   }
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The same of a text that is one array of objects, [{…}, {…}]; each row's line is where its object
 /// begins. Errors: as above, and for what is no such array.
 inline result<table> parse_json_array(std::string_view text, std::vector<std::string> names,
-                                      const std::string& where = "JSON") {
+                                      const std::string& where = "JSON") LINNET_TRY {
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
   table made(where, names);
   index line = 1;
   std::size_t at = 0;
@@ -147,5 +150,6 @@ inline result<table> parse_json_array(std::string_view text, std::vector<std::st
   if (at < text.size()) return wrong("nothing behind it");
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END

@@ -134,7 +134,7 @@ class llama2c_layout {
 
 /// Compares a file with a model type; the value is the number of bytes before the first tensor.
 inline result<index> check_llama2c(std::span<const std::byte> file, const llama2c_shape& type,
-                                   const std::string& where, llama2c_version& version) {
+                                   const std::string& where, llama2c_version& version) LINNET_TRY {
   const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
     return error{code, where, what, std::move(expected), std::move(got)};
   };
@@ -192,6 +192,7 @@ inline result<index> check_llama2c(std::span<const std::byte> file, const llama2
                  std::to_string(file.size()));
   return before;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor) {
   placement at{tensor.name, tensor.rows, tensor.columns, tensor.vector};
@@ -207,10 +208,9 @@ inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor
 /// in errors. Errors: errc::malformed, errc::mismatch, errc::unsupported, errc::out_of_memory.
 template <class M, class T>
 result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
-                          const std::string& where = "llama2.c checkpoint") {
+                          const std::string& where = "llama2.c file") LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
-  if (!w.valid())
-    return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
+  if (!w.valid()) return w.error();
   llama2c_version version{};
   const auto begin = detail::check_llama2c(file, type, where, version);
   if (!begin) return begin.error();
@@ -220,6 +220,7 @@ result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
                     file.data() + *begin + 4 * layout.find(tensor.name));
   return {};
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The same from a file. Errors: also those of read_file().
 template <class M, class T>
@@ -240,10 +241,9 @@ inline result<llama2c_tokenizer> read_llama2c_tokenizer(const std::string& path,
 /// errc::mismatch (eps and theta that the format cannot express), errc::out_of_memory, errc::io.
 template <class M, class T>
 result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
-                          llama2c_version version = llama2c_version::v0) {
+                          llama2c_version version = llama2c_version::v0) LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
-  if (!w.valid())
-    return error{errc::out_of_memory, path, "weights", "memory for the model", "none"};
+  if (!w.valid()) return w.error();
   if (type.eps != 1e-5 || type.rope_theta != 10000)
     return error{errc::mismatch, path, "the model type",
                  "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others"};
@@ -294,5 +294,6 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
       }
   return write_file(path, file);
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

@@ -33,7 +33,7 @@ class recorded_teacher {
   /// `expected`), errc::invalid, errc::out_of_memory.
   static result<recorded_teacher> open(lasting_span<const std::byte> bytes,
                                        const recording& expected, double alpha = 0.1,
-                                       const limits& l = {}) {
+                                       const limits& l = {}) LINNET_TRY {
     const char* const where = "recorded_teacher::open";
     if (auto fit = detail::acceptable(where, expected, l); !fit) return fit.error();
     const distillation how{alpha, expected.temperature};
@@ -75,6 +75,7 @@ class recorded_teacher {
     if (at != end) return malformed("bytes behind the last batch", "0", end - at);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("recorded_teacher::open")
 
   /// Batches in the file.
   index batches() const { return batches_; }

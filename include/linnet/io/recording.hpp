@@ -34,6 +34,15 @@ struct recording {
   bool half = true;          ///< logits in f16, else in f32
   std::uint64_t stream = 0;  ///< your name for the data and the teacher, compared when reading
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("vocabulary", self.vocabulary, detail::between(1, 0x7fffffff));
+    f("k", self.k, detail::count(1));
+    f("temperature", self.temperature, detail::above(0));
+    f("half", self.half, detail::one_of(detail::false_or_true));
+  }
+
   /// Bytes of a logit, of a token's id, of a row.
   constexpr index logit_bytes() const { return half ? 2 : 4; }
   /// @copydoc logit_bytes()
@@ -77,17 +86,11 @@ inline batch_facts facts_of(const decoder_batch& b) {
 
 /// An error for a recording that makes no sense, or nothing.
 inline result<void> acceptable(const char* where, const recording& r, const limits& l) {
-  const auto refuse = [&](const char* field, const char* rule, const std::string& got) {
-    return linnet::error{errc::invalid, where, field, rule, got};
-  };
-  if (r.vocabulary < 1 || r.vocabulary > 0x7fffffff)
-    return refuse("recording.vocabulary", "1 to 2^31 - 1", std::to_string(r.vocabulary));
-  if (r.k < 1 || r.k > r.vocabulary)
-    return refuse("recording.k", "1 to the vocabulary", std::to_string(r.k));
-  if (!(r.temperature > 0 && is_finite(r.temperature)))
-    return refuse("recording.temperature", "a positive number", std::to_string(r.temperature));
-  if (l.threads < 1) return refuse("limits.threads", "at least 1", std::to_string(l.threads));
-  return {};
+  if (auto fit = acceptable(where, "recording", r); !fit) return fit;
+  if (r.k > r.vocabulary)
+    return linnet::error{errc::invalid, where, "recording.k", "1 to the vocabulary",
+                         std::to_string(r.k)};
+  return acceptable(where, "limits", l);
 }
 
 }  // namespace detail

@@ -261,10 +261,9 @@ void each_rwkv_values(const rwkv_tensor& from, const rwkv_place& at, index size,
 /// errc::malformed, errc::mismatch, errc::missing, errc::unsupported, errc::out_of_memory.
 template <class M, class T>
 result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
-                       const std::string& where = "rwkv.cpp file") {
+                       const std::string& where = "rwkv.cpp file") LINNET_TRY {
   constexpr detail::rwkv_shape shape = detail::rwkv_shape_of<M, T>();
-  if (!w.valid())
-    return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
+  if (!w.valid()) return w.error();
   const std::vector<detail::leaf> leaves = detail::leaves_of(w);
   std::vector<detail::rwkv_place> places;
   std::vector<detail::rwkv_tensor> tensors;
@@ -301,6 +300,7 @@ result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
   });
   return {};
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The same from a file. Errors: also those of read_file().
 template <class M, class T>

@@ -20,7 +20,7 @@
 #include <xxhash.h>
 
 #include <linnet/core/view.hpp>
-#include <linnet/io/durable_file.hpp>
+#include <linnet/io/file_writer.hpp>
 #include <linnet/io/facts.hpp>
 #include <linnet/io/tensor.hpp>
 
@@ -79,7 +79,7 @@ struct section_reader {
 /// Reads a file of sections and verifies every byte of it. `where` names it in errors. Errors:
 /// errc::malformed, errc::unsupported (another version).
 inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
-                                           const std::string& where) {
+                                           const std::string& where) LINNET_TRY {
   const auto wrong = [&](std::string what, std::string expected, std::string got) {
     return error{errc::malformed, where, printable(what), std::move(expected), std::move(got)};
   };
@@ -130,6 +130,7 @@ inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
     return wrong(std::string(*twice), "one section of this name", "two");
   return all;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Everything before the sections' bytes.
 inline std::string sections_head(const std::vector<fact>& facts,
@@ -166,7 +167,7 @@ inline std::string sections_head(const std::vector<fact>& facts,
 /// Writes a file of sections, the one before kept as previous_of(path). Errors: errc::io,
 /// errc::invalid (names that are too many or not unique).
 inline result<void> write_sections(const std::string& path, const std::vector<fact>& facts,
-                                   const std::vector<section>& sections) {
+                                   const std::vector<section>& sections) LINNET_TRY {
   for (std::size_t i = 0; i < sections.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (sections[i].name == sections[j].name)
@@ -177,11 +178,12 @@ inline result<void> write_sections(const std::string& path, const std::vector<fa
     return error{errc::invalid, path, "names of sections",
                  "at most " + std::to_string(longest_sections_table) + " bytes",
                  std::to_string(head.size())};
-  durable_writer file(path);
+  file_writer file(path, true);
   file.write(std::as_bytes(std::span(head)));
   for (const section& one : sections) file.write(one.bytes);
   return file.commit();
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 }  // namespace detail
 

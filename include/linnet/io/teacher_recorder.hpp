@@ -24,7 +24,7 @@ class teacher_recorder {
   /// A recorder for evaluators with no more threads than `l` has. Errors: errc::invalid,
   /// errc::out_of_memory; those of the file are commit()'s.
   static result<teacher_recorder> open(const std::string& path, const recording& r,
-                                       const limits& l = {}) {
+                                       const limits& l = {}) LINNET_TRY {
     if (auto fit = detail::acceptable("teacher_recorder::open", r, l); !fit) return fit.error();
     teacher_recorder made(path, r, l);
     if (!made.memory_.data() || !made.file_)
@@ -43,6 +43,7 @@ class teacher_recorder {
     made.write(head, detail::recording_head);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("teacher_recorder::open")
 
   /// Whether the teacher has the recording's vocabulary and no more threads.
   template <class M>

@@ -98,15 +98,11 @@ result<void> acceptable(const char* where, const limits& l) {
   const auto refuse = [&](const char* field, const char* rule, index got) {
     return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
   };
-  if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
-  if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
-  if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
+  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
   if (l.blocks > 0 && M::cache::code == kv_code::int4)
     return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
   if (l.chunk > 0 && l.logits > l.chunk)
     return refuse("limits.logits", "no more than limits.chunk", l.logits);
-  if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
-  if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
   if constexpr (M::family == model_family::t5) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
@@ -114,8 +110,6 @@ result<void> acceptable(const char* where, const limits& l) {
     if (longest > 0 && l.source > longest)
       return refuse("limits.source", "no more tokens than the encoder's attention reads", l.source);
   } else {
-    if (l.target < 0)
-      return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
     if constexpr (requires { typename M::depths; })
       if (l.blocks > 0 && M::depths::routes)
         return refuse("limits.blocks", "0, as a mixture of depths is not paged", l.blocks);
@@ -126,11 +120,6 @@ result<void> acceptable(const char* where, const limits& l) {
         return refuse("limits.source", "1 to the model's context", l.source);
   }
   return {};
-}
-
-inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
-          "a failed allocation"};
 }
 
 }  // namespace detail

@@ -362,7 +362,8 @@ struct decoder_model {
     ctx.layers = part;
     if constexpr (Attention::takes_prefix) {
       on.threads.each(batch_size, [&](index i) {
-        w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
+        // Later tokens see all before them; one that predicts the next must not have seen it.
+        w.prefix[i] = past[i] == 0 && !every ? ctx.length_of(i) : 0;
       });
       ctx.prefix = w.prefix;
     }

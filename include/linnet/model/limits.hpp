@@ -2,6 +2,9 @@
 /// @file
 /// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
 
+#include <utility>
+
+#include <linnet/core/options.hpp>
 #include <linnet/nn/layer.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -32,6 +35,24 @@ struct limits {
   executor run_on{};           ///< your own threads instead of OpenMP's
   index logits = 1;            ///< tokens per sequence whose logits session::feed_all returns; for
                                ///< speculative decoding one more than are drafted
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("source", self.source, detail::count(0, "0 for decoders"));
+    f("target", self.target, detail::count(0, "0: a decoder's whole context"));
+    f("chunk", self.chunk, detail::count(0, "0: no parts"));
+    f("blocks", self.blocks, detail::count(0, "0: none shared"));
+    f("threads", self.threads, detail::count(1));
+    f("grain", self.grain, detail::count(0, "0 always takes all threads"));
+    f("level", self.level, detail::one_of(level_names));
+    f("logits", self.logits, detail::count(1));
+  }
+
+ private:
+  static constexpr const char* level_names[] = {"automatic", "portable", "avx2", "avx512",
+                                                "avx512dot"};
 };
 
 /// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
@@ -58,6 +79,19 @@ enum class purpose {
 };
 
 namespace detail {
+/// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,
+/// so that the object refuses every call instead of using memory that is now another's.
+struct owned_limits : limits {
+  owned_limits() : owned_limits(limits{.batch = 0}) {}
+  owned_limits(const limits& l) : limits(l) {}
+  owned_limits(owned_limits&& other) noexcept
+      : limits(std::exchange(static_cast<limits&>(other), limits{.batch = 0})) {}
+  owned_limits& operator=(owned_limits&& other) noexcept {
+    static_cast<limits&>(*this) = std::exchange(static_cast<limits&>(other), limits{.batch = 0});
+    return *this;
+  }
+};
+
 /// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
 inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
   if (tokens == nullptr) return false;

@@ -320,7 +320,9 @@ struct layer_loop {
       const bool last = l + 1 == Count || !ctx.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, site, layer, all);
+      ctx.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
+      ctx.mask = nullptr;
       if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
       x = next;
     }
@@ -342,7 +344,9 @@ struct layer_loop {
                            rest);
         dy = view<const T, D>(rest, x.rows());
       }
+      ctx.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
+      ctx.mask = nullptr;
       ctx.tap(layer, input.data(), d_input.data());
       dy = d_input;
     }

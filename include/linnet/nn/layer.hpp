@@ -119,8 +119,9 @@ struct context {
   const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
   T* d_first_values = nullptr;      ///< their gradient, from all later layers
   dropout_key dropout{};            ///< masks of this step; rate 0 outside training
-  layer_range layers{};             ///< of the stack that run; all of them in training
-  stream_tap<T> tap{};              ///< is shown the stream between layers
+  const ops::layer_mask* mask = nullptr;  ///< samples that skip the running layer of a stack
+  layer_range layers{};                   ///< of the stack that run; all of them in training
+  stream_tap<T> tap{};                    ///< is shown the stream between layers
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }
@@ -131,6 +132,9 @@ struct context {
     const index position = past_of(row / length) + row % length;
     return position < rope_positions ? rope + position * d_kv : rope_beyond + row * d_kv;
   }
+  /// Whether sequence `b` skips the running layer. What the layer computes of it is thrown away and
+  /// its dy is 0; what training adds beside dy's own gradient must leave it out.
+  bool skips(index b) const { return mask && mask->drops(b); }
   /// Valid new tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
 };

@@ -34,7 +34,7 @@ namespace detail {
 ///
 /// Rotary is the width of the rotary angles that the block reads, 0 for none. The auxiliary loss
 /// Weight * sum_i BCE(sigmoid(r_i), chosen_i), of the predictor's s_i in place of r_i where there
-/// is one, is part of backward alone.
+/// is one, is part of backward alone; samples that skip the layer have no part in it.
 template <class Block, real Capacity, depths::decision By, real Weight, index Rotary>
 struct routed_block {
   static constexpr index in = Block::in, out = Block::in;
@@ -175,7 +175,8 @@ struct routed_block {
     const index rows = inner.rows();
     ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
     ctx.on.threads.each(x.rows(), [&](index row) {
-      const bool valid = row % ctx.length < ctx.length_of(row / ctx.length);
+      const index b = row / ctx.length;
+      const bool valid = row % ctx.length < ctx.length_of(b) && !ctx.skips(b);
       c.slope[row] = valid && !predicts ? weight * sigmoid(c.r[row]) : T(0);
       if constexpr (predicts) c.guess[row] = valid ? weight * sigmoid(c.s[row]) : T(0);
     });
@@ -187,7 +188,7 @@ struct routed_block {
         std::fill_n(d_y, in, T(0));
         return;
       }
-      (predicts ? c.guess : c.slope)[row] -= weight;
+      if (!ctx.skips(row / ctx.length)) (predicts ? c.guess : c.slope)[row] -= weight;
       c.slope[row] += dot(ctx, dy.row(row), c.f + i * in);
       for (index j = 0; j < in; ++j) {
         d_y[j] = c.r[row] * dy(row, j);

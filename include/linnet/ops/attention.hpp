@@ -86,6 +86,7 @@ struct attention_unit {
   /// Some query rows of a head and what they see.
   struct block {
     index row, rows;  ///< queries [row, row + rows)
+    index view;       ///< block of tokens that they see as given, where codes differ by that, or -1
     stretch part[2];  ///< the first keys and the near ones; without `first` only the latter
     index used;       ///< columns of scores
 
@@ -95,6 +96,7 @@ struct attention_unit {
 
   const attention_call<T, Code>& call;
   index b, g, n, valid, past, prefix, wide;
+  bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
@@ -107,6 +109,7 @@ struct attention_unit {
         past(c.past ? c.past[b] : 0),
         prefix(c.prefix ? c.prefix[b] : 0),
         wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
+        by_view(std::is_same_v<Code, int4_code> && c.past),
         key(c.k.of(b, g)),
         value(c.v.of(b, g)),
         scores(c.scratch + rank * c.scratch_size),
@@ -131,7 +134,11 @@ struct attention_unit {
   }
   block at(index row) const {
     const index first = call.window.first;
-    block some{row, (std::min)(attention_rows, call.queries - row), {}, 0};
+    block some{row, (std::min)(attention_rows, call.queries - row), -1, {}, 0};
+    if (by_view) {  // all of a block's queries have one view
+      some.view = (std::max)(past + row, prefix - 1) / simd::token_block;
+      some.rows = (std::min)(some.rows, (some.view + 1) * simd::token_block - past - row);
+    }
     const index step = direct(some) ? 1 : panel_width, last = end_of(row + some.rows - 1);
     some.part[0].last = (std::min)(first, last);
     some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
@@ -142,24 +149,33 @@ struct attention_unit {
 
   /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
   void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-                 T* columns) const {
+                 index view, T* columns) const {
     const index end = s.column + round_up(s.last - s.first, panel_width);
     for (index j = s.first; j < s.last; ++j)
-      all.load(b, g, j, rows.place(j), call.h, columns + s.column + j - s.first, wide);
+      all.load(b, g, j, rows.place(j), call.h, columns + s.column + j - s.first, wide, view);
     for (index c = 0; c < call.h; ++c)
       std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
   }
   /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
   void prepare(const block& some, T* value_columns) const {
     if (direct(some) && !value_columns) return;
-    if (!call.window.bounded() && some.row > 0) return;
+    const bool all = !call.window.bounded();
+    if (all && some.row > 0 && !by_view) return;
     for (stretch s : some) {
-      if (!call.window.bounded() && s.last > s.first) s.last = valid;
-      transpose(s, key, call.k, key_columns);
-      if (value_columns) transpose(s, value, call.v, value_columns);
+      if (s.first == s.last) continue;
+      if (all) s.last = valid;
+      if (all && some.row > 0) {  // the view has moved by a block
+        const index known = (some.view - 1) * simd::token_block - s.first;
+        const index skip = (std::max)(known, index{0}) / panel_width * panel_width;
+        transpose({s.first + skip, s.last, s.column + skip}, key, call.k, some.view, key_columns);
+        continue;
+      }
+      transpose(s, key, call.k, some.view, key_columns);
+      if (value_columns) transpose(s, value, call.v, -1, value_columns);
       if (call.v.plain() && std::is_same_v<T, Code>) continue;
       for (index j = s.first; j < s.last; ++j)
-        call.v.load(b, g, j, value.place(j), call.h, values + (s.column + j - s.first) * call.h, 1);
+        call.v.load(b, g, j, value.place(j), call.h, values + (s.column + j - s.first) * call.h, 1,
+                    -1);
     }
   }
   /// x[i] *= the scales of a stretch of codes.
@@ -246,8 +262,9 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
       using K = decltype(kernels);
       const detail::attention_unit<T, Code> u(call, item, on.threads.rank());
       const index group = call.heads / call.kv_heads, h = call.h;
-      for (index row = 0; row < call.queries; row += attention_rows) {
+      for (index row = 0, rows = 0; row < call.queries; row += rows) {
         const auto some = u.at(row);
+        rows = some.rows;
         u.prepare(some, nullptr);
         for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
           const T sum = u.template probabilities<false>(kernels, head, some);

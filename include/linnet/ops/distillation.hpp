@@ -6,6 +6,7 @@
 
 #include <array>
 
+#include <linnet/core/options.hpp>
 #include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -20,6 +21,14 @@ struct distillation {
   double alpha = 0.1;      ///< weight of the hard loss, 0 to 1; at 1 no teacher is asked
   double temperature = 3;  ///< tau, positive
   std::array<double, 4> shares{1, 1, 1, 1};  ///< of the teachers in their mixture, relative
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("alpha", self.alpha, detail::between(0, 1, "at 1 no teacher is asked"));
+    f("temperature", self.temperature, detail::above(0));
+    f("shares", self.shares, detail::at_least(0));
+  }
 };
 
 namespace ops {

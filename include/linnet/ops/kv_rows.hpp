@@ -33,9 +33,11 @@ struct kv_rows {
   constexpr const float& scale(index b, index place, index head) const {
     return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
   }
-  /// out[c * step] = number c of the head's h in row `place`, which holds token `j`.
+  /// out[c * step] = number c of the head's h in row `place`, which holds token `j`, as a query in
+  /// block `view` of tokens sees it.
   template <class T>
-  void load(index b, index head, index, index place, index h, T* out, index step) const {
+  void load(index b, index head, index /*j*/, index place, index h, T* out, index step,
+            index /*view*/) const {
     const Code* const row = data + ((tables ? 0 : b * tokens) + place) * stride + head * slot;
     const T factor = scales ? static_cast<T>(scale(b, place, head)) : T(1);
     for (index c = 0; c < h; ++c) out[c * step] = factor * number<T>(row[c]);
@@ -60,8 +62,8 @@ struct kv_rows {
 enum class int4_code : std::uint8_t {};
 
 /// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
-/// each channel of a block of tokens (zoo D15); of each sequence and head the newest block is open:
-/// its numbers are as they were given.
+/// each channel of a block of tokens (zoo D15). A query sees the keys of its own block as they were
+/// given and those of earlier blocks rounded, however the text was cut into calls.
 template <>
 struct kv_rows<int4_code> {
   const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],
@@ -71,8 +73,12 @@ struct kv_rows<int4_code> {
   bool keys = false;
   const float* scales = nullptr;  ///< values [batch, tokens, heads], keys [batch, blocks, heads, h]
   index fixed = 0, ring = 0;
-  const float* open = nullptr;        ///< keys: [batch, heads, token_block, h]
-  const index* open_block = nullptr;  ///< keys: [batch, heads] 1 + number of the open block, or 0
+  const float* newest = nullptr;  ///< keys: [batch, heads, newest_blocks, token_block, h] as given
+  const float* fresh = nullptr;   ///< keys of this call, [batch, fresh_length, heads, h], or null
+  index fresh_length = 0;
+  const index* past = nullptr;  ///< [batch] tokens before this call; null for none
+  /// Blocks that stay exact: the newest, and the one that tokens may be taken back into.
+  static constexpr index newest_blocks = 2;
 
   /// Where tokens are.
   constexpr simd::token_rows<int4_code> of(index, index) const { return {data, 0, fixed, ring}; }
@@ -86,17 +92,31 @@ struct kv_rows<int4_code> {
   constexpr index block_at(index b, index head, index place) const {
     return ((b * tokens + place) / simd::token_block * heads + head) * width;
   }
-  /// out[c * step] = number c of the head's in row `place`, which holds token `j`.
+  /// Where the newest keys of token `j`'s block begin.
+  constexpr index newest_at(index b, index head, index j) const {
+    const index block = (b * heads + head) * newest_blocks + j / simd::token_block % newest_blocks;
+    return block * simd::token_block * width;
+  }
+  /// The key of token `j` as it was given: in this call, or among the newest before.
+  const float* given(index b, index head, index j) const {
+    const index before = past ? past[b] : 0;
+    if (fresh && j >= before)
+      return fresh + ((b * fresh_length + j - before) * heads + head) * width;
+    return newest + newest_at(b, head, j) + j % simd::token_block * width;
+  }
+  /// out[c * step] = number c of the head's in row `place`, which holds token `j`, as a query in
+  /// block `view` of tokens sees it; in block -1 it sees rounded keys alone.
   template <class T>
-  void load(index b, index head, index j, index place, index h, T* out, index step) const {
+  void load(index b, index head, index j, index place, index h, T* out, index step,
+            index view) const {
     constexpr index half = simd::token_block / 2;
-    const index t = j % simd::token_block, unit = b * heads + head;
-    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
-    if (keys && open_block[unit] == j / simd::token_block + 1) {
-      const float* const row = open + (unit * simd::token_block + t) * h;
+    if (keys && j / simd::token_block == view) {
+      const float* const row = given(b, head, j);
       for (index c = 0; c < h; ++c) out[c * step] = static_cast<T>(row[c]);
       return;
     }
+    const index t = j % simd::token_block;
+    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
     for (index c = 0; c < h; ++c)
       out[c * step] =
           keys ? static_cast<T>(scales[at + c]) * static_cast<T>(code((at + c) * half, t))

@@ -4,13 +4,16 @@
 
 #include <algorithm>
 #include <functional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <linnet/core/result.hpp>
 #include <linnet/text/bpe_tables.hpp>
 #include <linnet/text/byte_letters.hpp>
+#include <linnet/text/text_matcher.hpp>
 #include <linnet/text/words.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -27,16 +30,14 @@ namespace detail {
 
 /// A tokenizer as its file has it, before what it says is checked.
 struct bpe_parts {
-  struct merge {
-    token left, right, merged;
-  };
   struct added_piece {
     token id;
-    bool special;  ///< decodes to nothing, unless merges make it too
+    bool special;        ///< decodes to nothing, unless merges make it too
+    bool later = false;  ///< cut out of what the others leave (Hugging Face: "normalized")
   };
-  piece_table pieces;              ///< all, those that merges know indexed
-  std::vector<merge> merges;       ///< by rank
-  std::vector<added_piece> added;  ///< texts that can be cut out first
+  piece_table pieces;                 ///< all, those that merges know indexed
+  std::vector<bpe_merge_ids> merges;  ///< by rank
+  std::vector<added_piece> added;     ///< texts that can be cut out first
   bool single_digits = false;
   bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
   std::string name_before, name_behind;  ///< of a merge in messages, around its number
@@ -61,9 +62,10 @@ class bpe_tokenizer {
 
   /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line, two pieces in
   /// letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
-  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. `where` names the file in
-  /// errors. Errors, with the line: errc::malformed, errc::unsupported (too large), errc::invalid
-  /// (added texts that are empty or there twice).
+  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. A byte order mark is passed
+  /// over, and so are carriage returns at the ends of lines if the first has one. `where` names the
+  /// file in errors. Errors, with the line: errc::malformed, errc::unsupported (too large),
+  /// errc::invalid (added texts that are empty or there twice).
   static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules = {},
                                      const std::string& where = "vocab.bpe");
 
@@ -80,20 +82,31 @@ class bpe_tokenizer {
   }
   /// The id of an added text such as "<|endoftext|>", or -1.
   token find_added(std::string_view text) const {
-    for (const auto& a : parts_.added)
-      if (parts_.pieces[a.id] == text) return a.id;
+    for (const bool later : {false, true}) {
+      token found = -1;
+      each_added(text, later, [&](std::size_t place, token id) {
+        if (place == 0) found = id;
+      });
+      if (found >= 0 && parts_.pieces[found] == text) return found;
+    }
     return -1;
   }
 
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
   /// `match_added`: then they are cut out first, from left to right and of several at the same
-  /// place the longest, and become their ids. Takes n log n steps for a word of n bytes, which only
-  /// one above 64 bytes takes memory for (16 times its size).
-  void encode(std::string_view text, std::vector<token>& to, bool match_added = false) const;
-  /// The ids of a text, as above.
+  /// place the longest, and become their ids. Those that a tokenizer.json calls "normalized" are
+  /// cut out of what the others leave. Takes n log n steps for a word of n bytes, and memory
+  /// for one above 64 bytes (16 times its size) and for added texts (16 bytes each).
+  /// False, and nothing appended, where memory lacks.
+  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
+    const std::size_t before = to.size();
+    if (append(text, to, match_added)) return true;
+    to.resize(before);
+    return false;
+  }
+  /// The ids of a text, as above; none where memory lacks.
   std::vector<token> encode(std::string_view text, bool match_added = false) const {
     std::vector<token> ids;
-    ids.reserve(text.size() / 3);
     encode(text, ids, match_added);
     return ids;
   }
@@ -124,14 +137,28 @@ class bpe_tokenizer {
     std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
     std::vector<std::uint32_t> sizes;   ///< of the piece that ends with a byte
     std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
+    bool lacks = false;                 ///< there is no memory for it
   };
 
   detail::bpe_parts parts_;
   detail::merge_table merges_;
   std::vector<bool> special_;  ///< by id
   token byte_ids_[256] = {};
-  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
-  std::string added_first_;  ///< bytes that added texts begin with
+  std::size_t longest_ = 0;        ///< longest piece of the vocabulary
+  std::size_t first_later_ = 0;    ///< number of added texts before those that come later
+  detail::text_matcher added_[2];  ///< of the added texts before it, and from it on
+
+  /// Calls f(place, id) wherever an added text of a phase begins, the last place first.
+  template <class F>
+  void each_added(std::string_view text, bool later, F&& f) const {
+    added_[later].each(text, [&](std::size_t place, std::uint32_t number) {
+      f(place, parts_.added[(later ? first_later_ : 0) + number].id);
+    });
+  }
+  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
+  /// Cuts out the added texts of this and of later phases; what is left becomes words.
+  void append_added(std::string_view text, std::vector<token>& to, workspace& space,
+                    bool later) const;
 
   void append_words(std::string_view text, std::vector<token>& to, workspace& space) const {
     each_word(text, parts_.single_digits, [&](std::string_view word) {
@@ -153,10 +180,11 @@ class bpe_tokenizer {
 };
 
 inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
-                                                  const std::string& where) {
+                                                  const std::string& where) LINNET_TRY {
   if (file.size() > longest_file)
     return error{errc::unsupported, where, "file size",
                  "at most " + std::to_string(longest_file) + " bytes", std::to_string(file.size())};
+  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
   detail::bpe_parts parts;
   parts.single_digits = rules.single_digits;
   parts.name_before = "line ";
@@ -166,9 +194,13 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
 
   index line = 0;
   std::string left, right;
+  bool returns = false;  // whether lines end with a carriage return, too
+  if (file.starts_with("\xef\xbb\xbf")) file.remove_prefix(3);  // a byte order mark
   while (!file.empty() || line == 0) {
     const std::size_t end = (std::min)(file.find('\n'), file.size());
-    const std::string_view text = file.substr(0, end);
+    std::string_view text = file.substr(0, end);
+    if (line == 0) returns = text.ends_with('\r');
+    if (returns && text.ends_with('\r')) text.remove_suffix(1);
     file.remove_prefix((std::min)(end + 1, file.size()));
     const auto wrong = [&](std::string expected) {
       return error{errc::malformed, where, "line " + std::to_string(line), std::move(expected),
@@ -194,19 +226,20 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
     parts.merges.push_back({a, b, parts.pieces.append(left + right)});
     parts.pieces.insert(parts.merges.back().merged);
   }
+  std::set<std::string_view> added;
   for (std::size_t i = 0; i < rules.added.size(); ++i) {
     const std::string& text = rules.added[i];
-    if (text.empty() || std::find(rules.added.begin(), rules.added.begin() + static_cast<index>(i),
-                                  text) != rules.added.begin() + static_cast<index>(i))
+    if (text.empty() || !added.insert(text).second)
       return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
                    text.empty() ? "an empty one" : detail::printable(text)};
     parts.added.push_back({parts.pieces.append(text), true});
   }
   return assemble(std::move(parts), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
-                                                     const std::string& where) {
+                                                     const std::string& where) LINNET_TRY {
   bpe_tokenizer made;
   made.parts_ = std::move(parts);
   detail::bpe_parts& p = made.parts_;
@@ -223,28 +256,36 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
     if (made.byte_ids_[b] < 0)
       return wrong("vocabulary", "a piece for each byte", "none for byte " + std::to_string(b));
   }
-  made.merges_ = detail::merge_table(p.merges.size());
-  for (std::size_t rank = 0; rank < p.merges.size(); ++rank) {
-    const auto& m = p.merges[rank];
-    if (!made.merges_.insert(m.left, m.right, static_cast<std::uint32_t>(rank)))
+  made.merges_ = detail::merge_table(std::move(p.merges));
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank) {
+    if (!made.merges_.insert(static_cast<std::uint32_t>(rank)))
       return wrong(p.name_of(rank), "a merge that is new", "one that is there already");
-    made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(m.merged)});
+    made.longest_ =
+        (std::max)(made.longest_, std::size_t{p.pieces.size_of(made.merges_[rank].merged)});
   }
   made.longest_ = (std::max)(made.longest_, std::size_t{1});
 
-  // Longest first, so that the first match is the longest.
-  std::stable_sort(p.added.begin(), p.added.end(), [&](const auto& a, const auto& b) {
-    return p.pieces.size_of(a.id) > p.pieces.size_of(b.id);
-  });
-  for (const auto& a : p.added)
-    if (const char first = p.pieces[a.id][0]; made.added_first_.find(first) == std::string::npos)
-      made.added_first_ += first;
+  const auto behind =
+      std::stable_partition(p.added.begin(), p.added.end(), [](const auto& a) { return !a.later; });
+  made.first_later_ = static_cast<std::size_t>(behind - p.added.begin());
+  for (const bool later : {false, true}) {
+    const std::size_t first = later ? made.first_later_ : 0;
+    const std::size_t count = later ? p.added.size() - first : made.first_later_;
+    if (!made.added_[later].assign(static_cast<std::uint32_t>(count), [&](std::uint32_t number) {
+          return p.pieces[p.added[first + number].id];
+        }))
+      return error{errc::unsupported, where, "added texts",
+                   "at most " + std::to_string(detail::text_matcher::most_states) +
+                       " bytes of different ends",
+                   "more"};
+  }
   // What plain text can become has to decode to it.
   const auto at = [](token id) { return static_cast<std::size_t>(id); };
   made.special_.resize(at(static_cast<token>(p.pieces.size())));
   for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
   for (const token id : made.byte_ids_) made.special_[at(id)] = false;
-  for (const auto& m : p.merges) made.special_[at(m.merged)] = false;
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
+    made.special_[at(made.merges_[rank].merged)] = false;
 
   // Which words are pieces as a whole. Merges need not lead to a piece that is there.
   workspace space;
@@ -260,26 +301,40 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   }
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
-inline void bpe_tokenizer::encode(std::string_view text, std::vector<token>& to,
-                                  bool match_added) const {
+inline bool bpe_tokenizer::append(std::string_view text, std::vector<token>& to,
+                                  bool match_added) const LINNET_TRY {
+  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
+  if (to.empty()) to.reserve(text.size() / 3);
   workspace space;
-  for (std::size_t at = 0; match_added && at < text.size();) {
-    at = text.find_first_of(added_first_, at);
-    if (at == text.npos) break;
-    const auto match = std::find_if(parts_.added.begin(), parts_.added.end(), [&](const auto& a) {
-      return text.substr(at).starts_with(parts_.pieces[a.id]);
-    });
-    if (match == parts_.added.end()) {
-      ++at;
-      continue;
-    }
-    append_words(text.substr(0, at), to, space);
-    to.push_back(match->id);
-    text.remove_prefix(at + parts_.pieces.size_of(match->id));
-    at = 0;
+  if (match_added)
+    append_added(text, to, space, false);
+  else
+    append_words(text, to, space);
+  return !space.lacks;
+}
+LINNET_WITHOUT_MEMORY(return false)
+
+inline void bpe_tokenizer::append_added(std::string_view text, std::vector<token>& to,
+                                        workspace& space, bool later) const {
+  const auto append_rest = [&](std::string_view rest) {
+    if (later)
+      append_words(rest, to, space);
+    else
+      append_added(rest, to, space, true);
+  };
+  std::vector<std::pair<std::size_t, token>> places;  // the last first
+  each_added(text, later, [&](std::size_t place, token id) { places.emplace_back(place, id); });
+  std::size_t begin = 0;
+  for (; !places.empty(); places.pop_back()) {
+    const auto [place, id] = places.back();
+    if (place < begin) continue;  // inside the one before
+    append_rest(text.substr(begin, place - begin));
+    to.push_back(id);
+    begin = place + parts_.pieces.size_of(id);
   }
-  append_words(text, to, space);
+  append_rest(text.substr(begin));
 }
 
 inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>& to) const {
@@ -292,7 +347,7 @@ inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>
     const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
     if (*best == merges_.none) break;
     const auto i = static_cast<std::size_t>(best - ranks);
-    ids[i] = parts_.merges[*best].merged;
+    ids[i] = merges_[*best].merged;
     std::copy(ids + i + 2, ids + n, ids + i + 1);
     std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
     --n;
@@ -307,6 +362,10 @@ inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>&
   std::vector<token>& ids = space.ids;
   std::vector<std::uint32_t>& sizes = space.sizes;
   std::vector<std::uint64_t>& merges = space.merges;
+  if (space.lacks || !detail::has_memory(16 * word.size())) {
+    space.lacks = true;
+    return;
+  }
   ids.resize(word.size());
   sizes.assign(word.size(), 1);
   merges.clear();
@@ -337,7 +396,7 @@ inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>&
     const auto rank = static_cast<std::uint32_t>(best >> place_bits);
     if (ids[at] < 0 || rank_at(at) != rank) continue;  // merged with others since
     ids[at + parts_.pieces.size_of(ids[at])] = -1;
-    ids[at] = parts_.merges[rank].merged;
+    ids[at] = merges_[rank].merged;
     const std::uint32_t size = parts_.pieces.size_of(ids[at]);
     sizes[at + size - 1] = size;
     if (at > 0) push(at - sizes[at - 1]);

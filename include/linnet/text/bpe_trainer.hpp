@@ -164,7 +164,12 @@ class bpe_words {
   std::vector<place> words_;            ///< number of the word of a place
   std::vector<place> ends_;             ///< of words
   std::vector<std::uint64_t> weights_;  ///< of words: how often they occur
-  std::unordered_map<std::uint64_t, pair> pairs_;
+  struct hash {
+    std::size_t operator()(std::uint64_t key) const {
+      return hash_of(static_cast<token>(key >> 32), static_cast<token>(key));
+    }
+  };
+  std::unordered_map<std::uint64_t, pair, hash> pairs_;
   std::vector<candidate> queue_;        ///< a heap; counts may be too high, never too low
   std::vector<std::uint64_t> changed_;  ///< pairs that occur more often than their queue entry says
 
@@ -196,7 +201,7 @@ class bpe_words {
 
 template <class Progress>
 result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
-                                       Progress&& progress) const {
+                                       Progress&& progress) const LINNET_TRY {
   const auto wrong = [](errc code, const char* what, std::string expected, std::string got) {
     return error{code, "bpe_trainer", what, std::move(expected), std::move(got)};
   };
@@ -222,5 +227,6 @@ result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
   }
   return file;
 }
+LINNET_OR_OUT_OF_MEMORY("bpe_trainer")
 
 LINNET_NAMESPACE_END

@@ -43,7 +43,8 @@ class llama2c_tokenizer {
 
   /// The ids of a text: a space is put before it, its UTF-8 sequences become pieces or bytes, then
   /// the neighbours whose union has the best score merge, leftmost first, until none is left.
-  /// Optionally with the begin and end ids around. Takes n log n steps.
+  /// Optionally with the begin and end ids around. Takes n log n steps and 120 bytes of memory for
+  /// each byte of the text. Empty where memory lacks.
   std::vector<token> encode(std::string_view text, bool with_begin = true,
                             bool with_end = false) const;
 
@@ -112,7 +113,7 @@ class llama2c_tokenizer {
 
 inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file,
                                                           index vocabulary,
-                                                          const std::string& where) {
+                                                          const std::string& where) LINNET_TRY {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
   };
@@ -127,6 +128,7 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
                  std::to_string(file.size()) + " bytes");
   if (file.size() > UINT32_MAX)
     return wrong(errc::malformed, "file size", "below 4 GiB", std::to_string(file.size()));
+  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
 
   std::size_t at = 0;
   const auto take = [&](auto& value) {
@@ -184,14 +186,16 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
   });
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin,
-                                                    bool with_end) const {
+                                                    bool with_end) const LINNET_TRY {
   // The ids so far, as a list linked through the indices of its elements.
   struct link {
     token id;
     index previous, next;
   };
+  if (!detail::has_memory(120 * text.size())) return {};
   std::vector<link> list;
   list.reserve(text.size() + 1);
   const auto append = [&](token id) {
@@ -247,5 +251,6 @@ inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool 
   if (with_end) ids.push_back(end);
   return ids;
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END

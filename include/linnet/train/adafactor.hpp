@@ -37,17 +37,6 @@ constexpr void place(arena& memory, const tensor_info& info, second_moment<T>& l
   if (factored) leaf.columns = memory.take<T>(info.columns);
 }
 
-/// f(0) + ... + f(n - 1) in eight fixed lanes.
-template <class F>
-double sum_in_lanes(index n, F&& f) {
-  double lane[8] = {};
-  index i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (index k = 0; k < 8; ++k) lane[k] += f(i + k);
-  for (index k = 0; i + k < n; ++k) lane[k] += f(i + k);
-  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-}
-
 }  // namespace detail
 
 /// Adafactor without momentum (Shazeer and Stern 2018, 1804.04235; zoo A11), as t5x sets it: steps
@@ -58,6 +47,16 @@ struct adafactor {
   double clip = 1;              ///< largest RMS of a tensor's update
   double eps_gradient = 1e-30;  ///< added to squared gradients
   double eps_weights = 1e-3;    ///< smallest size that the RMS of a tensor's weights counts as
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("decay", self.decay, detail::at_least(0));
+    f("clip", self.clip, detail::above(0, "a large number clips nothing"));
+    f("eps_gradient", self.eps_gradient, detail::at_least(1e-37));
+    f("eps_weights", self.eps_weights, detail::at_least(0));
+  }
 
   /// What checkpoints call it.
   static constexpr std::string_view name() { return "adafactor"; }

@@ -18,6 +18,16 @@ struct adamw {
   double eps = 1e-8;
   double decay = 0.01;
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("beta1", self.beta1, detail::between(0, 0.999999));
+    f("beta2", self.beta2, detail::between(0, 0.999999));
+    f("eps", self.eps, detail::at_least(1e-30));
+    f("decay", self.decay, detail::at_least(0));
+  }
+
   /// What checkpoints call it.
   static constexpr std::string_view name() { return "adamw"; }
 

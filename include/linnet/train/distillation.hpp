@@ -24,23 +24,14 @@ struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
 
-/// An error for settings of distillation that make no sense, or nothing.
+/// An error for settings of distillation from so many teachers that make no sense, or nothing.
 inline result<void> acceptable(const char* where, const distillation& how, index teachers) {
-  const auto refuse = [&](const char* field, const char* rule, double got) {
-    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
-  };
-  if (!(how.alpha >= 0 && how.alpha <= 1))
-    return refuse("distillation.alpha", "0 <= alpha <= 1", how.alpha);
-  if (!(how.temperature > 0 && is_finite(how.temperature)))
-    return refuse("distillation.temperature", "a positive number", how.temperature);
+  if (auto fit = acceptable(where, "distillation", how); !fit) return fit;
   double sum = 0;
-  for (std::size_t t = 0; t < static_cast<std::size_t>(teachers); ++t) {
-    if (!(how.shares[t] >= 0 && is_finite(how.shares[t])))
-      return refuse("distillation.shares", "no negative share", how.shares[t]);
-    sum += how.shares[t];
-  }
-  if (!(sum > 0)) return refuse("distillation.shares", "a positive sum", sum);
-  return {};
+  for (std::size_t t = 0; t < static_cast<std::size_t>(teachers); ++t) sum += how.shares[t];
+  if (is_finite(sum) && sum > 0) return {};
+  return linnet::error{errc::invalid, where, "distillation.shares", "a positive sum",
+                       number_text(sum)};
 }
 }  // namespace detail
 
@@ -76,13 +67,13 @@ class teachers {
   /// The packed weights must outlive them, so temporary ones do not convert. Errors: errc::invalid
   /// (limits, weights, a setting out of its range), errc::out_of_memory.
   static result<teachers> open(std::reference_wrapper<const form<Teachers>>... p, const limits& l,
-                               const distillation& how = {}) {
+                               const distillation& how = {}) LINNET_TRY {
     for (const auto& fit : {detail::acceptable<model_of<Teachers>>("teachers::open", l)...})
       if (!fit) return fit.error();
     if (auto fit = detail::acceptable("teachers::open", how, count); !fit) return fit.error();
-    if (!(p.get().valid() && ...))
-      return linnet::error{errc::invalid, "teachers::open", "packed weights", "valid weights",
-                           "none"};
+    if (std::optional<linnet::error> why;
+        ((p.get().valid() || (why = p.get().error(), false)) && ...), why)
+      return *why;
     teachers made(l, how, p.get()...);
     auto* at = static_cast<std::byte*>(made.memory_.data());
     if (!at) return detail::out_of_memory("teachers::open", footprint(l));
@@ -90,6 +81,7 @@ class teachers {
     made.scratch_ = reinterpret_cast<scalar*>(at);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("teachers::open")
 
   /// Whether the batch fits.
   template <class M>
@@ -185,7 +177,7 @@ class teachers {
     for (double& share : how_.shares) share /= sum;
   }
 
-  limits limits_;
+  detail::owned_limits limits_;
   distillation how_;
   memory_block memory_;
   std::tuple<one<Teachers>...> all_;

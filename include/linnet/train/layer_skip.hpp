@@ -6,9 +6,8 @@
 
 #include <cmath>
 #include <span>
-#include <string>
 
-#include <linnet/core/result.hpp>
+#include <linnet/core/options.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -19,6 +18,14 @@ struct layer_dropout {
   double rate = 0;  ///< of the last layer (p_max; the paper .1 to .2); 0 turns it off
   index steps = 0;  ///< T of a training from scratch: S(t) = 2^(t / (T - 1)) - 1 rises from 0 to 1
                     ///< over so many steps; 0 for continued training: S = 1
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate,
+      detail::option_range{.least = 0, .most = 1, .below = true, .note = "0 turns it off"});
+    f("steps", self.steps, detail::count(0, "0 for continued training"));
+  }
 
   /// S(t) rate at optimizer step `t`, counted from 0.
   double at(index t) const {
@@ -40,6 +47,14 @@ struct early_exits {
   index steps = 0;     ///< T: exits are enabled from the last to the first, one more every
                        ///< T / (2 L) steps; 0 for all from the start
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("scale", self.scale, detail::between(0, 1, "0 is plain training"));
+    f("rotation", self.rotation, detail::count(1));
+    f("steps", self.steps, detail::count(0, "0: all from the start"));
+  }
+
   /// Whether the curriculum enables exit `l` of `layers` at optimizer step `t`, counted from 0.
   constexpr bool enabled(index t, index l, index layers) const {
     if (l + 1 == layers) return true;
@@ -58,26 +73,5 @@ struct early_exits {
     for (double& e : out) e = layers == 1 ? 1 : e / sum;
   }
 };
-
-namespace detail {
-/// An error for settings that make no sense, or nothing.
-inline result<void> acceptable(const char* where, const layer_dropout& drop,
-                               const early_exits& exits) {
-  const auto refuse = [&](const char* field, const char* rule, const std::string& got) {
-    return linnet::error{errc::invalid, where, field, rule, got};
-  };
-  if (!is_finite(drop.rate) || drop.rate < 0 || drop.rate >= 1)
-    return refuse("training.layer_dropout.rate", "0 <= rate < 1", std::to_string(drop.rate));
-  if (drop.steps < 0)
-    return refuse("training.layer_dropout.steps", "0 or more", std::to_string(drop.steps));
-  if (!is_finite(exits.scale) || exits.scale < 0 || exits.scale > 1)
-    return refuse("training.early_exits.scale", "0 <= scale <= 1", std::to_string(exits.scale));
-  if (exits.rotation < 1)
-    return refuse("training.early_exits.rotation", "at least 1", std::to_string(exits.rotation));
-  if (exits.steps < 0)
-    return refuse("training.early_exits.steps", "0 or more", std::to_string(exits.steps));
-  return {};
-}
-}  // namespace detail
 
 LINNET_NAMESPACE_END

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/options.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -40,6 +40,18 @@ struct schedule {
     return {kind::inverse_sqrt_linear, factor, 0, warmup, 1};
   }
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("form", self.form, detail::one_of(kinds));
+    f("peak", self.peak, detail::at_least(0));
+    f("floor", self.floor, detail::at_least(0));
+    f("warmup", self.warmup, detail::count(0));
+    const bool ends = self.form == kind::cosine && self.warmup > 1;
+    f("steps", self.steps,
+      detail::count(ends ? static_cast<double>(self.warmup) : 1, "a cosine's warmup ends before"));
+  }
+
   /// The rate of step `t` >= 1.
   double at(index t) const {
     const auto now = static_cast<double>(t), w = static_cast<double>(warmup);
@@ -59,6 +71,10 @@ struct schedule {
     }
     return peak;
   }
+
+ private:
+  static constexpr const char* kinds[] = {"constant", "cosine", "inverse_sqrt",
+                                          "inverse_sqrt_linear"};
 };
 
 /// The dropout of each step (zoo C9); steps count from 1. A number is one, too: that rate
@@ -98,14 +114,16 @@ class dropout_schedule {
     return between(static_cast<double>(t - first_) / static_cast<double>(last_ - first_));
   }
   /// Whether every rate is in [0, 1).
-  bool valid() const { return fits(start_) && fits(end_); }
-  /// A rate that is not in [0, 1), if there is one.
-  double unfit() const { return fits(start_) ? end_ : start_; }
+  bool valid() const {
+    const detail::option_range rates{.least = 0, .most = 1, .below = true};
+    return rates.contains(start_) && rates.contains(end_);
+  }
+  /// A rate that is not in this range, if there is one.
+  double unfit(const detail::option_range& r) const { return r.contains(start_) ? end_ : start_; }
 
  private:
   constexpr dropout_schedule(double start, double end, index first, index last, index cycle)
       : start_(start), end_(end), first_(first), last_(last), cycle_(cycle) {}
-  static bool fits(double rate) { return is_finite(rate) && rate >= 0 && rate < 1; }
   constexpr double between(double share) const { return start_ + (end_ - start_) * share; }
 
   double start_, end_;          ///< of a triangle: lowest and highest

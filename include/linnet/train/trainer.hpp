@@ -28,8 +28,26 @@ struct training {
   std::uint64_t seed = 0;        ///< of the dropout masks
   double average = 0.999;        ///< share of a running average that a step keeps (zoo D7)
   bad_step if_not_finite = bad_step::skip;
+  index patience = 10;  ///< calls in a row that were refused or led to no step, after which a
+                        ///< trainer stops, so that no loop over its steps runs for ever
   linnet::layer_dropout layer_dropout{};  ///< off
   linnet::early_exits early_exits{};      ///< none but the last; for decoders
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("clip", self.clip, detail::at_least(0, "0 turns clipping off"));
+    f("dropout", self.dropout, detail::option_range{.least = 0, .most = 1, .below = true});
+    f("z_loss", self.z_loss, detail::at_least(0, "0 turns it off"));
+    f("average", self.average, detail::between(0, 1));
+    f("if_not_finite", self.if_not_finite, detail::one_of(reactions));
+    f("patience", self.patience, detail::count(1));
+    f("layer_dropout", self.layer_dropout);
+    f("early_exits", self.early_exits);
+  }
+
+ private:
+  static constexpr const char* reactions[] = {"skip", "stop"};
 };
 
 /// How far a trainer is. With its blocks of memory, see trainer::visit_state(), all that a run
@@ -42,6 +60,14 @@ struct training_progress {
   double nats = 0;    ///< likewise: their loss
   double norm = 0;    ///< global gradient norm of the last step, before clipping
 
+  /// Calls f(name, value, range) for each counter.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("steps", self.steps, detail::count(0));
+    f("skipped", self.skipped, detail::count(0));
+    f("tokens", self.tokens, detail::count(0));
+    f("samples", self.samples, detail::count(0));
+  }
   /// Whether gradients have been accumulated that no step has used yet.
   constexpr bool accumulating() const { return samples > 0; }
 };
@@ -108,18 +134,15 @@ class trainer {
 
   /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
   static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
-                              const training& how = {}) {
+                              const training& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("trainer::open", l); !fit) return fit.error();
-    if (!how.dropout.valid())
-      return linnet::error{errc::invalid, "trainer::open", "training.dropout", "0 <= dropout < 1",
-                           std::to_string(how.dropout.unfit())};
-    if (auto fit = detail::acceptable("trainer::open", how.layer_dropout, how.early_exits); !fit)
+    if (auto fit = detail::acceptable("trainer::open", "training", how); !fit) return fit.error();
+    if (auto fit = detail::acceptable("trainer::open", optimizer_name(), optimizer); !fit)
       return fit.error();
     if (M::family != model_family::decoder && how.early_exits.scale > 0)
       return linnet::error{errc::invalid, "trainer::open", "training.early_exits.scale",
-                           "0 for an encoder-decoder", std::to_string(how.early_exits.scale)};
-    if (!w.valid())
-      return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
+                           "0 for an encoder-decoder", detail::number_text(how.early_exits.scale)};
+    if (!w.valid()) return w.error();
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
       return detail::out_of_memory("trainer::open", footprint(l));
@@ -140,9 +163,11 @@ class trainer {
     run(l, nullptr, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
     return t;
   }
+  LINNET_OR_OUT_OF_MEMORY("trainer::open")
 
   /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
-  /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped().
+  /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped(). A refused
+  /// batch is counted by refused(), and last_refusal() says why.
   double step(const batch& b) { return step(b, labels_alone{}); }
   /// The same with a lesson's loss, such as that of distillation from `teachers`; NaN also for a
   /// batch that the lesson does not accept.
@@ -177,7 +202,12 @@ class trainer {
   }
   /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
   void update() {
-    if (stopped_) return;
+    if (stopped_ || limits_.batch < 1) return;
+    if (!options_fit()) {
+      reason_ = "the optimizer's options are out of their ranges";
+      in_vain();
+      return;
+    }
     run(limits_, work_.converted,
         [&](const ops::machine& on) { apply(on, progress_.tokens, progress_.nats); });
     finish();
@@ -198,6 +228,7 @@ class trainer {
 
   /// Makes changes of the weights from outside known to the trainer.
   void refresh() {
+    if (limits_.batch < 1) return;
     run(limits_, work_.converted,
         [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
   }
@@ -211,8 +242,13 @@ class trainer {
   index steps() const { return progress_.steps; }
   /// Steps left out because loss or gradient was not finite, or no label counted.
   index skipped() const { return progress_.skipped; }
-  /// Whether training::if_not_finite has stopped it. The weights are those of the last good step;
-  /// resume() starts it again.
+  /// Batches refused since open() or resume().
+  index refused() const { return refused_; }
+  /// Why the latest call that was refused or led to no step did not: static text, empty without
+  /// such a call.
+  std::string_view last_refusal() const { return reason_; }
+  /// Whether training::if_not_finite or training::patience has stopped it; last_refusal() says why.
+  /// The weights are those of the last good step; resume(progress()) starts it again.
   bool stopped() const { return stopped_; }
   /// All counters.
   const training_progress& progress() const { return progress_; }
@@ -240,6 +276,8 @@ class trainer {
   void resume(const training_progress& at) {
     progress_ = at;
     stopped_ = false;
+    refused_ = in_a_row_ = 0;
+    reason_ = {};
     refresh();
   }
   /// The optimizer, whose settings may be changed between steps.
@@ -249,6 +287,12 @@ class trainer {
   trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer, const training& how)
       : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
 
+  static std::string optimizer_name() {
+    if constexpr (requires { Optimizer::name(); })
+      return std::string(Optimizer::name());
+    else
+      return "optimizer";
+  }
   /// Words of packed_matrix::rows when training in bf16.
   static constexpr index pair_words(const tensor_info& info) {
     return (info.rows + 1) / 2 * info.columns;
@@ -265,9 +309,29 @@ class trainer {
     return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
   }
   template <class Lesson>
-  bool takes(const batch& b, Lesson& from) const {
-    return !stopped_ && M::accepts(b, limits_) && from.template accepts<M>(b, limits_);
+  bool takes(const batch& b, Lesson& from) {
+    if (stopped_) return false;
+    if (!M::accepts(b, limits_))
+      reason_ = "the batch does not fit the limits or the vocabulary";
+    else if (!from.template accepts<M>(b, limits_))
+      reason_ = "the lesson does not accept the batch";
+    else if (!options_fit())
+      reason_ = "the optimizer's options are out of their ranges";
+    else
+      return true;
+    ++refused_;
+    in_vain();
+    return false;
   }
+  /// The optimizer's options may have changed since open().
+  bool options_fit() const {
+    if constexpr (detail::has_ranges<Optimizer>)
+      return detail::in_range(optimizer_);
+    else
+      return true;
+  }
+  /// Counts a call that led to no step; too many in a row stop the trainer.
+  void in_vain(bool stop = false) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
   template <class Lesson>
   loss_sum add_gradients(const ops::machine& on, const batch& b, Lesson& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
@@ -303,18 +367,24 @@ class trainer {
     on.threads.once([&] {
       progress_.norm = norm;
       usable_ = usable;
-      stopped_ = !finite && how_.if_not_finite == bad_step::stop;
+      finite_ = finite;
     });
   }
   void finish() {
     progress_.steps += usable_;
     progress_.skipped += !usable_;
+    if (usable_) {
+      in_a_row_ = 0;
+    } else {
+      reason_ = finite_ ? "no label counts" : "the loss or the gradient is not finite";
+      in_vain(!finite_ && how_.if_not_finite == bad_step::stop);
+    }
     progress_.tokens = progress_.samples = 0;
     progress_.nats = 0;
   }
 
   weights<M, T>* weights_;
-  limits limits_;
+  detail::owned_limits limits_;
   Optimizer optimizer_;
   training how_;
   memory_block memory_;
@@ -324,7 +394,9 @@ class trainer {
   detail::placed_workspace<M, T> work_{};
   double* partial_ = nullptr;
   training_progress progress_;
-  bool usable_ = true, stopped_ = false;
+  bool usable_ = true, finite_ = true, stopped_ = false;
+  index refused_ = 0, in_a_row_ = 0;
+  std::string_view reason_{};
 };
 
 LINNET_NAMESPACE_END

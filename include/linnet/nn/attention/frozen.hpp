@@ -90,7 +90,7 @@ struct frozen_groups {
       join(ctx.past[b], ctx.length_of(b), hash(item), c.member + item * c.capacity,
            c.before + item * c.capacity);
     });
-    const auto keys = c.keys.rows(ctx.tables, ctx.table_size);
+    const auto keys = key_rows(c.keys, ctx, k, ctx.length, ctx.past);
     const auto values = c.values.rows(ctx.tables, ctx.table_size);
     ctx.on.threads.each(ctx.rows() * A.heads, [&](index item) {
       const index row = item / A.heads, head = item % A.heads, b = row / ctx.length,
@@ -106,9 +106,10 @@ struct frozen_groups {
       }
       const index count = meet<Self>(c, (b * A.heads + head) * Rounds * c.capacity, t, met);
       for (index j = 0; j < count; ++j) {
-        keys.load(b, head, met[j], keys.of(b, head).place(met[j]), h, k_met + j * h, 1);
+        keys.load(b, head, met[j], keys.of(b, head).place(met[j]), h, k_met + j * h, 1,
+                  t / simd::token_block);
         values.load(b, head / group, met[j], values.of(b, head / group).place(met[j]), h,
-                    v_met + j * h, 1);
+                    v_met + j * h, 1, -1);
       }
       simd::dispatch(ctx.on.level, [&](auto kernels) {
         using K = decltype(kernels);
@@ -120,6 +121,7 @@ struct frozen_groups {
         K::template mix<T>(count, h, p, v_met, h, mixed + at);
       });
     });
+    keep_newest(c.keys, keys, ctx);
   }
 
  private:

@@ -128,8 +128,11 @@ struct softmax_attention {
       if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
     }
     if (cached) {
-      ops::attention(ctx.on, call(c, ctx, c.keys.rows(ctx.tables, ctx.table_size),
-                                  c.values.rows(ctx.tables, ctx.table_size)));
+      // Of the encoder's keys none are as they were given, wherever a query stands.
+      const auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
+                                                 A.cross ? nullptr : ctx.past);
+      ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.tables, ctx.table_size)));
+      if (!A.cross) linnet::detail::keep_newest(c.keys, keys, ctx);
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }

@@ -131,36 +131,60 @@ struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
   using type = kv_buffer4<Heads, H, Keys>;
 };
 
+/// What a call reads of cached keys; `fresh` [batch, length, heads, h] are its own, behind
+/// `past` [batch] tokens.
+template <class Keys, class T>
+auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index length,
+              const index* past) {
+  auto rows = keys.rows(ctx.tables, ctx.table_size);
+  if constexpr (requires { rows.fresh; })
+    rows.fresh = fresh, rows.fresh_length = length, rows.past = past;
+  return rows;
+}
+
 /// Moves k[batch, length, heads of keys, h] and v[batch, length, heads of values, h] into a cache:
-/// the new tokens of this call, or with `all` those of another text, from its start. Several heads
-/// of keys may share one of values.
+/// the new tokens of this call, or with `all` those of the encoder's output. Several heads of keys
+/// may share one of values.
 template <class Keys, class Values, class T>
 void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, index length,
                  bool all, const T* k, const T* v) {
   constexpr index heads = Keys::heads, group = heads / Values::heads, h = Keys::width;
-  const auto key_rows = keys.rows(ctx.tables, ctx.table_size);
+  const auto rows = key_rows(keys, ctx, k, length, all ? nullptr : ctx.past);
   const auto value_rows = values.rows(ctx.tables, ctx.table_size);
-  const auto kept = [&](index b, index t) { return all || t < ctx.length_of(b); };
+  const auto count = [&](index b) {
+    return !all ? ctx.length_of(b) : ctx.memory_lengths ? ctx.memory_lengths[b] : length;
+  };
   const auto at = [&](index b, index t) { return all ? t : ctx.past[b] + t; };
-  if constexpr (requires { keys.open_block; }) {  // tokens have to come in order
+  if constexpr (requires { rows.past; }) {  // whole blocks of keys are rounded together
     ctx.on.threads.each(ctx.batch * heads, [&](index unit) {
       const index b = unit / heads, head = unit % heads;
-      for (index t = 0; t < length && kept(b, t); ++t) {
-        const index row = b * length + t;
-        keys.put(key_rows, b, head, at(b, t), k + (row * heads + head) * h);
+      for (index t = 0, n = count(b); t < n; ++t) {
+        const index j = at(b, t);
+        if ((j + 1) % Keys::block == 0 || (all && t + 1 == n)) keys.close_block(rows, b, head, j);
         if (head % group == 0)
-          values.put(value_rows, b, head / group, at(b, t),
-                     v + (row * Values::heads + head / group) * h);
+          values.put(value_rows, b, head / group, j,
+                     v + ((b * length + t) * Values::heads + head / group) * h);
       }
     });
   } else {
     ctx.on.threads.each(ctx.batch * length, [&](index row) {
       const index b = row / length, t = row % length;
-      if (!kept(b, t)) return;
-      keys.put(ctx.on, key_rows, b, at(b, t), k + row * heads * h);
+      if (t >= count(b)) return;
+      keys.put(ctx.on, rows, b, at(b, t), k + row * heads * h);
       values.put(ctx.on, value_rows, b, at(b, t), v + row * Values::heads * h);
     });
   }
+}
+
+/// To be called behind keep_tokens() once attention has read this call's rows, which are
+/// key_rows().
+template <class Keys, class Rows, class T>
+void keep_newest(const Keys& keys, const Rows& rows, const context<T>& ctx) {
+  if constexpr (requires { rows.newest; })
+    ctx.on.threads.each(ctx.batch * Keys::heads, [&](index unit) {
+      const index b = unit / Keys::heads;
+      keys.keep_newest(rows, b, unit % Keys::heads, ctx.length_of(b));
+    });
 }
 
 }  // namespace detail

@@ -3,6 +3,7 @@
 /// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
 
 #include <cmath>
+#include <limits>
 
 #include <linnet/nn/layer.hpp>
 #include <linnet/ops/attention.hpp>
@@ -35,11 +36,12 @@ struct kv_buffer4 {
   static constexpr bool exact = false;
   static constexpr index heads = Heads, width = H;
   static constexpr index block = simd::token_block, pairs = (H + 1) / 2;
+  /// Exact keys of one sequence.
+  static constexpr index kept_newest = Heads * ops::kv_rows<code>::newest_blocks * block * H;
 
   code* data = nullptr;
   float* scales = nullptr;
-  float* open = nullptr;        ///< [batch, Heads, block, H] the newest keys as they are
-  index* open_block = nullptr;  ///< [batch, Heads] 1 + its number
+  float* newest = nullptr;  ///< [batch, Heads, newest_blocks, block, H] the newest keys as they are
   kv_places places{};
 
   /// Like kv_buffer's; never paged.
@@ -48,38 +50,34 @@ struct kv_buffer4 {
     places.tokens = round_up(places.tokens, block);
     data = state.take<code>(batch * codes());
     scales = state.take<float>(batch * factors());
-    if (!Keys) return;
-    open = state.take<float>(batch * Heads * block * H);
-    open_block = state.take<index>(batch * Heads);
+    if (Keys) newest = state.take<float>(batch * kept_newest);
   }
   constexpr bool gathered() const { return true; }
   constexpr ops::kv_rows<code> rows(const std::int32_t*, index) const {
-    return {data,   places.tokens, Heads,       H,    Keys,
-            scales, places.fixed,  places.ring, open, open_block};
+    return {data, places.tokens, Heads, H, Keys, scales, places.fixed, places.ring, newest};
   }
-  /// Keeps x[H] for token `j` of a head of sequence `b` of `all`, which are rows(). Tokens come in
-  /// order.
+  /// Keeps values x[H] of token `j` of a head of sequence `b` of `all`, which are rows().
   template <class T>
   void put(const ops::kv_rows<code>& all, index b, index head, index j, const T* x) const {
-    const index place = all.of(b, head).place(j);
-    if constexpr (!Keys) {
-      const index at = (b * places.tokens + place) * Heads + head;
-      scales[at] = encode(H, x, 1, data + at * pairs);
-    } else {
-      const index unit = b * Heads + head, t = j % block;
-      float* const rows = open + unit * block * H;
-      if (open_block[unit] != j / block + 1) {
-        // Tokens of this block were kept before, and some of them taken back.
-        for (index u = 0; u < t; ++u)
-          all.load(b, head, j - t + u, place - t + u, H, rows + u * H, 1);
-        open_block[unit] = j / block + 1;
-      }
-      for (index c = 0; c < H; ++c) rows[t * H + c] = static_cast<float>(x[c]);
-      if (t + 1 < block) return;
-      const index at = all.block_at(b, head, place);
-      for (index c = 0; c < H; ++c)
-        scales[at + c] = encode(block, rows + c, H, data + (at + c) * block / 2);
-    }
+    const index at = (b * places.tokens + all.of(b, head).place(j)) * Heads + head;
+    scales[at] = encode(H, x, 1, data + at * pairs);
+  }
+  /// Rounds the keys of a block of tokens whose last is `j`, from how they were given.
+  void close_block(const ops::kv_rows<code>& all, index b, index head, index j) const {
+    float rows[block * H] = {};
+    for (index t = 0; t <= j % block; ++t)
+      std::copy_n(all.given(b, head, j - j % block + t), H, rows + t * H);
+    const index at = all.block_at(b, head, all.of(b, head).place(j));
+    for (index c = 0; c < H; ++c)
+      scales[at + c] = encode(block, rows + c, H, data + (at + c) * block / 2);
+  }
+  /// Keeps the newest keys as they were given, once attention has read those before them: of
+  /// `length` tokens those of the last newest_blocks blocks.
+  void keep_newest(const ops::kv_rows<code>& all, index b, index head, index length) const {
+    const index before = all.past[b], last = (before + length - 1) / block;
+    for (index j = (std::max)(before, (last + 1 - all.newest_blocks) * block); j < before + length;
+         ++j)
+      std::copy_n(all.given(b, head, j), H, newest + all.newest_at(b, head, j) + j % block * H);
   }
   /// Sequence `to` becomes what `from` is.
   void copy(index from, index to, index, index) const {
@@ -88,9 +86,7 @@ struct kv_buffer4 {
     };
     whole(data, codes());
     whole(scales, factors());
-    if (!Keys) return;
-    whole(open, Heads * block * H);
-    whole(open_block, Heads);
+    if (Keys) whole(newest, kept_newest);
   }
   void copy_block(index, index) const {}
 
@@ -98,13 +94,21 @@ struct kv_buffer4 {
   /// Bytes of codes, and scales, of one sequence.
   constexpr index codes() const { return places.tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
   constexpr index factors() const { return places.tokens * Heads * (Keys ? H : block) / block; }
-  /// Codes of n numbers, `step` apart; returns their scale, max|x| / 7, 1 for zeros.
+  /// Codes of n numbers, `step` apart; returns their scale: max|x| / 7, 1 for what is nearly zero,
+  /// NaN if one of them is not finite.
   template <class T>
   static float encode(index n, const T* x, index step, code* to) {
     float most = 0;
-    for (index i = 0; i < n; ++i)
-      most = (std::max)(most, std::abs(static_cast<float>(x[i * step])));
-    const float scale = most > 0 ? most / 7 : 1;
+    for (index i = 0; i < n; ++i) {
+      const auto v = static_cast<float>(x[i * step]);
+      if (!is_finite(v)) {
+        std::fill_n(to, (n + 1) / 2, static_cast<code>(0x88));
+        return std::numeric_limits<float>::quiet_NaN();
+      }
+      most = (std::max)(most, std::abs(v));
+    }
+    const float least = (std::numeric_limits<float>::min)();
+    const float scale = most / 7 < least ? 1 : most / 7;
     for (index i = 0; i < n; i += 2) {
       unsigned both = 0;
       for (index k = 0; k < 2; ++k) {

@@ -17,14 +17,16 @@ enum class reach {
 };
 
 /// Locality-sensitive hashing attention with shared queries and keys (Kitaev et al. 2020; zoo D6),
-/// k = q / |q|. In each of `Rounds` rounds, tokens are sorted by bucket = argmax [q R; -q R], R
-/// normal and fixed by `Seed` and the layer, then by position, and cut into chunks of `Bucket`; a
-/// token sees its chunk and the one before (the last, for the first), itself only if nothing else.
-/// One softmax covers all rounds: exactly that of the rounds weighted by their normalizers, where a
-/// key met in several rounds counts once. Buckets and order are constants in backward.
-/// A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets and ceil(t / Bucket) chunks, of
-/// which the last may be short; up to Bucket tokens make one chunk, and no hash is needed. Padding
-/// is not sorted. A causal model sees no later token, but which earlier ones it sees depends on all
+/// k = q / |q| and scores q.k without a further 1/sqrt(h). In each of `Rounds` rounds, tokens are
+/// sorted by bucket = argmax [q R; -q R], R normal and fixed by `Seed` and the layer, then by
+/// position, and cut into chunks of `Bucket`; a token sees its chunk and the one before (the last,
+/// for the first), itself only if nothing else. One softmax covers all rounds: exactly that of the
+/// rounds weighted by their normalizers, where a key met in several rounds counts once. Buckets and
+/// order are constants in backward. A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets
+/// and ceil(t / Bucket) chunks, of which the last may be short; up to Bucket tokens make one chunk,
+/// and no hash is needed. Padding is not sorted. Each token is compared with all buckets, so that
+/// hashing costs T^2 n / Bucket operations in each round: full attention's, divided by 4 Bucket /
+/// Rounds. A causal model sees no later token, but which earlier ones it sees depends on all
 /// tokens: outputs of a prefix differ from those of the prefix alone.
 ///
 /// A session therefore goes by membership::frozen: in each round, a token sees those before it in
@@ -68,6 +70,8 @@ struct lsh : policy {
       maps::visit(f, at, p...);
     }
 
+    /// What `ready` says; memory that says so by chance is unlikely.
+    static constexpr index filled = 0x726f7461746564;
     template <class T>
     struct cache {
       typename maps::template buffers<T> b{};
@@ -78,7 +82,7 @@ struct lsh : policy {
       std::int32_t* chunk = nullptr;         ///< [batch, heads, length, Rounds]: each token's chunk
       std::int32_t* bucket = nullptr;        ///< the same size: each token's bucket
       T* rotations = nullptr;                ///< [heads, Rounds, h, wide], filled in once
-      index* ready = nullptr;                ///< not 0 when they are
+      index* ready = nullptr;                ///< `filled` when they are
       std::int32_t* counts = nullptr;        ///< per thread
       T* scratch = nullptr;                  ///< per thread
       index scratch_size = 0, wide = 0, most = 0;
@@ -126,7 +130,7 @@ struct lsh : policy {
       rotations(c, ctx);
       if (ctx.past)
         groups::template run<false>(
-            c.past, ctx, c.b.q, c.b.k, c.b.v, maps::template scale<T>,
+            c.past, ctx, c.b.q, c.b.k, c.b.v, T(1),
             [&](index item) { return hash(c, ctx, item, c.past.capacity); }, c.b.mixed);
       else
         mix(c, ctx);
@@ -163,7 +167,7 @@ struct lsh : policy {
             for (index j = 0; j < tile.keys(); ++j) line[at.key_token(j)] += slopes[j];
           }
         }
-        tile.end_backward(kernels, at.rows, maps::template scale<T>);
+        tile.end_backward(kernels, at.rows, T(1));
         for (index i = 0; i < at.rows; ++i) {
           T* const to = c.b.dq + at.query(i, ctx);
           K::template add<T>(h, to, tile.out(i), to);
@@ -273,8 +277,6 @@ struct lsh : policy {
         if (t < ctx.length_of(b)) f(b, t, i % A.heads);
       });
     }
-    /// What `ready` says; memory that says so by chance is unlikely.
-    static constexpr index filled = 0x726f7461746564;
     /// Fills in the rotations, once.
     template <class T>
     static void rotations(cache<T>& c, const context<T>& ctx) {
@@ -385,8 +387,7 @@ struct lsh : policy {
         at.queries = at.chunk + i0;
         at.rows = (std::min)(ops::attention_rows, at.own - i0);
         at.last = i0 + at.rows == at.own;
-        tile.score(kernels, at.rows, maps::template scale<T>,
-                   [&](index i) { return c.b.q + at.query(i, ctx); });
+        tile.score(kernels, at.rows, T(1), [&](index i) { return c.b.q + at.query(i, ctx); });
         for (index i = 0; i < at.rows; ++i) {
           const index t = at.token(i);
           const sight visible(c, all, t, (valid + Bucket - 1) / Bucket);

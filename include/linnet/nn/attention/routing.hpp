@@ -315,7 +315,11 @@ struct routing : policy {
       simd::dispatch(ctx.on.level, [&](auto kernels) {
         decltype(kernels)::template dots<T>(valid, h, T(1), centroid, x, stride, along);
       });
-      for (index t = 0; t < valid; ++t) order[t] = static_cast<std::int32_t>(t);
+      for (index t = 0; t < valid; ++t) {
+        order[t] = static_cast<std::int32_t>(t);
+        // What is not finite comes last, as no order holds it.
+        if (!is_finite(along[t])) along[t] = std::numeric_limits<T>::lowest();
+      }
       std::nth_element(order, order + window - 1, order + valid,
                        [&](std::int32_t i, std::int32_t j) {
                          return along[i] != along[j] ? along[i] > along[j] : i < j;
@@ -384,7 +388,8 @@ struct routing : policy {
         f(kernels, tile, std::as_const(at));
       }
     }
-    /// Adds each query and key to what its nearest centroid is to follow.
+    /// Adds each query and key of the samples that do not skip the layer to what its nearest
+    /// centroid is to follow.
     template <class T>
     static void gather(const T* centroids, T* sums, const cache<T>& c, const context<T>& ctx) {
       ctx.on.threads.each(A.heads, [&](index head) {
@@ -393,7 +398,7 @@ struct routing : policy {
           for (index i = 0; i < h; ++i) to[i] += x[i];
         };
         for (index b = 0; b < ctx.batch; ++b)
-          for (index t = 0; t < ctx.length_of(b); ++t) {
+          for (index t = 0; !ctx.skips(b) && t < ctx.length_of(b); ++t) {
             add_nearest(c.b.q + (b * ctx.length + t) * n + head * h);
             if constexpr (!shares)
               add_nearest(c.b.k + (b * ctx.length + t) * kv + head / group * h);

@@ -1,0 +1,153 @@
+#pragma once
+/// @file
+/// The ranges of run-time options: one table per struct of options, by which values are checked,
+/// and which docs/options.md shows.
+
+#include <array>
+#include <charconv>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include <linnet/core/result.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
+inline std::string number_text(double x) {
+  char digits[32];
+  if (const double limit = 9007199254740992;
+      x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
+    return std::to_string(static_cast<std::int64_t>(x));
+  return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
+}
+
+/// The values that an option accepts; never NaN.
+struct option_range {
+  double least = -std::numeric_limits<double>::infinity();
+  double most = std::numeric_limits<double>::infinity();
+  bool above = false;       ///< `least` itself is refused
+  bool below = false;       ///< `most` itself is refused
+  bool counts = false;      ///< `most` is that of all counts, which texts leave out
+  std::string_view note{};  ///< what a special value means, for who has to choose another
+  const char* const* names = nullptr;  ///< of an enumeration's values
+
+  bool contains(double x) const {
+    return is_finite(x) && (above ? x > least : x >= least) && (below ? x < most : x <= most);
+  }
+  /// The rule as text, of an option of that name: "0 <= top_p <= 1".
+  std::string text(std::string_view name) const {
+    if (names) {
+      std::string all = names[0];
+      for (double i = 1; i <= most; ++i) all.append(", ").append(names[static_cast<int>(i)]);
+      return all;
+    }
+    const bool from = least > -std::numeric_limits<double>::infinity();
+    const bool to = !counts && most < std::numeric_limits<double>::infinity();
+    if (from && to)
+      return number_text(least) + (above ? " < " : " <= ") + std::string(name) +
+             (below ? " < " : " <= ") + number_text(most);
+    if (from)
+      return (above ? "above " : "at least ") + number_text(least) + (counts ? "" : ", finite");
+    return "any finite number";
+  }
+};
+/// Counts beyond this are refused everywhere, so that sums of a few never overflow.
+inline constexpr double most_count = 1e15;
+
+constexpr option_range at_least(double least, std::string_view note = {}) {
+  return {.least = least, .note = note};
+}
+constexpr option_range above(double least, std::string_view note = {}) {
+  return {.least = least, .above = true, .note = note};
+}
+constexpr option_range between(double least, double most, std::string_view note = {}) {
+  return {.least = least, .most = most, .note = note};
+}
+/// A whole number.
+constexpr option_range count(double least, std::string_view note = {}) {
+  return {.least = least, .most = most_count, .counts = true, .note = note};
+}
+/// A value of an enumeration, or of bool, whose values are 0, 1, …
+template <std::size_t N>
+constexpr option_range one_of(const char* const (&names)[N]) {
+  return {.least = 0, .most = static_cast<double>(N) - 1, .names = names};
+}
+inline constexpr const char* false_or_true[] = {"false", "true"};
+
+/// An option's value as a number; of several that must all fit, one that does not, if there is one.
+template <class Value>
+double option_value(const Value& x, const option_range& r) {
+  if constexpr (requires { x.unfit(r); }) {
+    return x.unfit(r);
+  } else if constexpr (requires { x.begin(); }) {
+    for (const auto one : x)
+      if (!r.contains(static_cast<double>(one))) return static_cast<double>(one);
+    return static_cast<double>(x[0]);
+  } else {
+    return static_cast<double>(x);
+  }
+}
+
+/// Structs of options have `visit_options(self, f)`, which calls f(name, value, range) for each
+/// field and f(name, value) for those that are structs of options.
+template <class Options>
+concept has_ranges = requires(const Options& all) {
+  Options::visit_options(all, [](const auto&...) {});
+};
+
+/// Whether all options are in their ranges.
+template <class Options>
+bool in_range(const Options& all) {
+  bool fit = true;
+  Options::visit_options(all, [&](const char*, const auto& value, const auto&... range) {
+    if constexpr (sizeof...(range) == 0)
+      fit = fit && in_range(value);
+    else
+      fit = fit && (range.contains(option_value(value, range)) && ...);
+  });
+  return fit;
+}
+
+/// The error that names an option, its rule and the value.
+inline linnet::error out_of_range(const char* where, const std::string& field,
+                                  const option_range& range, double got) {
+  const std::string_view name = std::string_view(field).substr(field.rfind('.') + 1);
+  std::string rule = range.counts && got > range.most ? "at most 10^15" : range.text(name);
+  if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
+  return {errc::invalid, where, field, rule, number_text(got)};
+}
+/// The first option, of those that `prefix` and its field name, that is not in its range.
+template <class Options>
+std::optional<linnet::error> first_out_of_range(const char* where, const std::string& prefix,
+                                                const Options& all) {
+  std::optional<linnet::error> wrong;
+  Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
+    if (wrong) return;
+    const std::string field = prefix.empty() ? name : prefix + "." + name;
+    if constexpr (sizeof...(range) == 0) {
+      wrong = first_out_of_range(where, field, value);
+    } else {
+      const double got = (option_value(value, range), ...);
+      if (!(range.contains(got) && ...)) wrong = (out_of_range(where, field, range, got), ...);
+    }
+  });
+  return wrong;
+}
+
+/// An error, from the function `where`, for options that are not in their ranges: the first of
+/// them, named behind `prefix`. Optimizers of the caller's own need not have ranges.
+template <class Options>
+result<void> acceptable(const char* where, const std::string& prefix, const Options& all) {
+  if constexpr (has_ranges<Options>)
+    if (!in_range(all)) return *first_out_of_range(where, prefix, all);
+  return {};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,242 @@
+// Where the heap has no room: every allocation of every reader, writer and open() fails once, and
+// each says errc::out_of_memory.
+
+#include "models.hpp"
+#include "support/allocations.hpp"
+#include "support/models.hpp"
+
+#if __has_include(<xxhash.h>)
+#include <linnet/checkpoint.hpp>
+#endif
+
+namespace test {
+
+namespace {
+
+std::string numbered(const char* before, int n, const char* behind) {
+  std::string text;
+  for (int i = 0; i < n; ++i) text += before + std::to_string(i) + behind;
+  return text;
+}
+/// A tokenizer.json with some merges and added tokens.
+std::string tokenizer_json() {
+  std::string vocabulary, merges, added;
+  for (unsigned b = 0; b < 256; ++b) {
+    const char byte = static_cast<char>(b);
+    vocabulary +=
+        ln::detail::json_quoted(ln::letters_of({&byte, 1})) + ":" + std::to_string(b) + ",";
+  }
+  vocabulary += "\"ab\":256,\"abc\":257";
+  for (int i = 0; i < 9; ++i)
+    added += std::string(i > 0 ? "," : "") + "{\"id\":" + std::to_string(258 + i) +
+             ",\"content\":\"<" + std::to_string(i) +
+             ">\",\"special\":true,\"normalized\":" + (i % 2 == 0 ? "true}" : "false}");
+  return "{\"added_tokens\":[" + added +
+         "],\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"decoder\":{"
+         "\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{" +
+         vocabulary + "},\"merges\":[\"a b\",[\"ab\",\"c\"]]}}";
+}
+/// A tokenizer.bin with the bytes and a few pieces.
+std::string tokenizer_bin() {
+  std::string file = raw(std::uint32_t{16});
+  const auto add = [&](const std::string& piece) {
+    file += raw(-1.0f) + raw(static_cast<std::uint32_t>(piece.size())) + piece;
+  };
+  for (const char* piece : {"<unk>", "\n<s>\n", "\n</s>\n"}) add(piece);
+  for (int b = 0; b < 256; ++b) {
+    char piece[8];
+    std::snprintf(piece, sizeof piece, "<0x%02X>", b);
+    add(piece);
+  }
+  add(" ");
+  return file;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(failing_allocations)
+
+BOOST_AUTO_TEST_CASE(tokenizers) {
+  const std::string json = tokenizer_json(), bin = tokenizer_bin();
+  check_failing_allocations("tokenizer.json", [&] { return ln::parse_hf_tokenizer(bytes(json)); });
+  const auto tokenizer = ln::parse_hf_tokenizer(bytes(json));
+  std::string encoder = "{";
+  for (token id = 0; id < tokenizer->vocabulary(); ++id)
+    encoder += (id > 0 ? "," : "") +
+               ln::detail::json_quoted(id < 258 ? ln::letters_of(tokenizer->piece(id))
+                                                : std::string(tokenizer->piece(id))) +
+               ":" + std::to_string(id);
+  encoder += "}";
+  check_failing_allocations("encoder.json",
+                            [&] { return ln::check_encoder_json(*tokenizer, bytes(encoder)); });
+  const std::string merges = "#version: 0.2\n" + numbered("a ", 9, "\n");
+  const ln::bpe_rules rules{.added = {"<|endoftext|>", "<|another|>"}};
+  check_failing_allocations("vocab.bpe", [&] { return ln::bpe_tokenizer::parse(merges, rules); });
+  check_failing_allocations("tokenizer.bin",
+                            [&] { return ln::llama2c_tokenizer::parse(bytes(bin), 260); });
+  // Encoding says it by what no text gives.
+  const std::string word(200, 'a'), text = "<0>" + word + " abc<1>";
+  const auto scored = ln::llama2c_tokenizer::parse(bytes(bin), 260);
+  const auto whole = [](std::vector<token> ids) {
+    return ids.empty() ? ln::result<std::vector<token>>(ln::detail::out_of_memory("encode"))
+                       : ln::result<std::vector<token>>(std::move(ids));
+  };
+  check_failing_allocations("encode", [&] { return whole(tokenizer->encode(text, true)); });
+  check_failing_allocations("encode by scores", [&] { return whole(scored->encode(text)); });
+  std::vector<token> ids{7};
+  fail_allocation(2, true);
+  BOOST_TEST(!tokenizer->encode(text, ids, true));
+  BOOST_TEST(stop_failing());
+  BOOST_TEST((ids == std::vector<token>{7}));
+
+  ln::bpe_trainer trainer;
+  trainer.add("the linnet that the other linnets are with");
+  check_failing_allocations("bpe_trainer", [&] { return trainer.train(20); });
+}
+
+BOOST_AUTO_TEST_CASE(tables_and_tasks) {
+  const std::string tsv = "sentence\tlabel\n" +
+                          numbered("a bird that sings\t0\nanother ", 99, "\t1\n"),
+                    csv = "a,b\n" + numbered("\"one\"\"two\"\"", 99, "\",x\n");
+  check_failing_allocations("tsv", [&] { return ln::table::parse(tsv, ln::table_format::tsv()); });
+  check_failing_allocations("csv", [&] { return ln::table::parse(csv, ln::table_format::csv()); });
+  check_failing_allocations("SST-2", [&] { return ln::glue::read_sst2(tsv, "f"); });
+  check_failing_allocations("CoLA", [] { return ln::glue::read_cola("a\t1\t*\tIt is.\n", "f"); });
+  check_failing_allocations("MNLI", [] {
+    return ln::glue::read_mnli("neutral\tIt is.\tIt is not.\n", ln::glue::mnli_layout::label_first,
+                               "f");
+  });
+  const std::string lines = numbered("{\"a\": ", 9, ", \"b\": \"a text of some length\"}\n");
+  check_failing_allocations("JSON lines", [&](auto arm) {
+    std::vector<std::string> names{"a", "b"};
+    arm();
+    return ln::parse_json_lines(lines, std::move(names));
+  });
+  check_failing_allocations("JSON array", [](auto arm) {
+    std::vector<std::string> names{"a"};
+    arm();
+    return ln::parse_json_array("[{\"a\":1},{\"a\":2}]", std::move(names));
+  });
+  const auto task = [](const char* file, auto read) {
+    const std::string text = contents(golden("eval_tasks/" + std::string(file)));
+    check_failing_allocations(file, [&] { return read(text, "f"); });
+  };
+  task("arc_easy.json", ln::read_arc);
+  task("blimp.jsonl", ln::read_blimp);
+  task("gsm8k.jsonl", ln::read_gsm8k);
+  task("hellaswag.txt", ln::read_hellaswag);
+  task("lambada.jsonl", ln::read_lambada);
+  task("mmlu.csv", [](const std::string& text, const std::string& where) {
+    return ln::read_mmlu(text, "birds", where);
+  });
+  task("winogrande.json", ln::read_winogrande);
+}
+
+BOOST_AUTO_TEST_CASE(models) {
+  const scratch_folder folder;
+  const std::string config = contents(golden("llama_gqa_untied/config.json")),
+                    tensors = contents(golden("llama_gqa_untied/model.safetensors"));
+  check_failing_allocations("config.json", [&] { return ln::parse_hf_config(bytes(config)); });
+  check_failing_allocations("safetensors", [&] { return ln::parse_safetensors(bytes(tensors)); });
+  ln::weights<llama_gqa> w;
+  const auto parsed = ln::parse_safetensors(bytes(tensors));
+  check_failing_allocations("load_safetensors", [&] {
+    return ln::load_safetensors(w, *parsed, ln::naming::hugging_face{});
+  });
+  check_failing_allocations("values",
+                            [&] { return parsed->values<float>(parsed->tensors()[0].name); });
+  const std::string path = folder.path("w.safetensors");
+  check_failing_allocations("save_safetensors", [&] { return ln::save_safetensors(w, path); });
+  ln::weights<llama_gqa_interleaved> other;
+  const std::string bin = folder.path("w.bin");
+  LINNET_REQUIRE_OK(ln::save_llama2c(other, bin));
+  const std::string model = contents(bin);
+  check_failing_allocations("llama2.c", [&] { return ln::load_llama2c(other, bytes(model)); });
+}
+
+BOOST_AUTO_TEST_CASE(streams) {
+  const std::string text(500, 'a');
+  const std::vector<std::string_view> texts{text};
+  const ln::byte_source source(texts);
+  const ln::seed key{1};
+  check_failing_allocations("denoising_stream", [&](auto arm) {
+    ln::byte_source copy = source;
+    arm();
+    return ln::denoising_stream<>::open(std::move(copy), {}, {.batch = 2, .source = 32}, key);
+  });
+  check_failing_allocations("window_stream", [&](auto arm) {
+    ln::byte_source copy = source;
+    arm();
+    return ln::window_stream<ln::byte_source>::open(std::move(copy), 2, 32, key);
+  });
+  const std::vector<ln::text_pair> pairs{{"a bird", "sings"}, {"another bird", "does not"}};
+  const ln::byte_tokenizer tokens;
+  const auto encode = [&](std::string_view t) { return tokens.encode(t); };
+  check_failing_allocations("pair_stream", [&] {
+    return ln::pair_stream::open(pairs, encode, {.batch = 2, .source = 32, .target = 32}, key);
+  });
+  const std::vector<double> numbers{1, 2, 3};
+  check_failing_allocations("mixture", [&] { return ln::mixture::open(numbers, key); });
+  check_failing_allocations("curriculum",
+                            [&] { return ln::curriculum::open(numbers, ln::pacing{}, key); });
+}
+
+BOOST_AUTO_TEST_CASE(sizes_that_no_memory_holds) {
+  const std::string text(500, 'a');
+  const std::vector<std::string_view> texts{text};
+  const ln::byte_source source(texts);
+  const ln::index huge = ln::index{1} << 61;
+  const auto code = [](const auto& r) { return r ? ln::errc::invalid : r.error().code; };
+  const auto none = ln::errc::out_of_memory;
+  BOOST_TEST((code(ln::denoising_stream<>::open(source, {}, {.batch = huge, .source = 32},
+                                                ln::seed{1})) == none));
+  BOOST_TEST(
+      (code(ln::window_stream<ln::byte_source>::open(source, huge, 32, ln::seed{1})) == none));
+  const std::vector<ln::text_pair> pairs{{"a", "b"}};
+  const auto encode = [](std::string_view) { return std::vector<token>{1}; };
+  BOOST_TEST((code(ln::pair_stream::open(pairs, encode, {huge, 32, 32}, ln::seed{1})) == none));
+}
+
+BOOST_AUTO_TEST_CASE(what_computes) {
+  using model = ln::decoder<tiny_decoder_shape>;
+  ln::weights<model> w;
+  randomize(w);
+  const auto p = ln::pack(w);
+  const ln::limits l{.batch = 2, .target = 8, .logits = 4};
+  check_failing_allocations("session", [&] { return ln::session<model>::open(p, l); });
+  check_failing_allocations("evaluator", [&] { return ln::evaluator<model>::open(p, l); });
+  check_failing_allocations("evaluator_paths",
+                            [&] { return ln::evaluator_paths<model>::open(p, l); });
+  check_failing_allocations("trainer", [&] { return ln::trainer<model>::open(w, l); });
+  check_failing_allocations(
+      "teachers", [&] { return ln::teachers<ln::packed<model>, ln::packed<model>>::open(p, l); });
+  auto session = ln::session<model>::open(p, l), draft = ln::session<model>::open(p, l);
+  check_failing_allocations("beam_search",
+                            [&] { return ln::beam_search<model>::open(*session, {.width = 2}); });
+  check_failing_allocations(
+      "speculative", [&] { return ln::speculative<model, model>::open(*session, *draft, 2); });
+  check_failing_allocations("self_speculative",
+                            [&] { return ln::self_speculative<model>::open(*session, 1, 2); });
+}
+
+#if __has_include(<xxhash.h>)
+BOOST_AUTO_TEST_CASE(checkpoints) {
+  using model = ln::decoder<tiny_decoder_shape>;
+  const scratch_folder folder;
+  ln::weights<model> w;
+  randomize(w);
+  auto train = ln::trainer<model>::open(w, {.target = 8});
+  const std::string own(99, 'x');
+  const std::vector<ln::section> more{{"own", bytes(own)}};
+  const std::string path = folder.path("c");
+  check_failing_allocations("save_checkpoint",
+                            [&] { return ln::save_checkpoint(path, *train, more); });
+  const std::string file = contents(path);
+  check_failing_allocations("load_checkpoint",
+                            [&] { return ln::load_checkpoint(bytes(file), *train); });
+}
+#endif
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,312 @@
+// docs/options.md against the library: every field's default and range, and what is opened, or
+// not, with values at and beyond their ends.
+
+#include <fstream>
+#include <functional>
+#include <map>
+#include <sstream>
+
+#if defined(LINNET_TEST_XXHASH)
+#include <linnet/recorded_teacher.hpp>
+#endif
+
+#include "support/data.hpp"
+#include "support/decoding.hpp"
+
+namespace test {
+
+namespace {
+
+using M = ln::decoder<four_tokens>;
+
+/// A rule as a reader understands it.
+struct rule {
+  double least = -std::numeric_limits<double>::infinity();
+  double most = std::numeric_limits<double>::infinity();
+  bool above = false, below = false, whole = false;
+
+  bool accepts(double x) const {
+    return ln::is_finite(x) && (above ? x > least : x >= least) && (below ? x < most : x <= most);
+  }
+};
+/// A row of the document: | `name` | default | `rule` | remark |.
+struct row {
+  std::string fallback, text;
+  bool checked = false;
+};
+
+std::vector<std::string> cells_of(const std::string& line) {
+  std::vector<std::string> cells;
+  std::istringstream in(line);
+  std::string cell;
+  std::getline(in, cell, '|');
+  while (std::getline(in, cell, '|')) {
+    cell.erase(0, cell.find_first_not_of(" `"));
+    cell.erase(cell.find_last_not_of(" `") + 1);
+    cells.push_back(cell);
+  }
+  return cells;
+}
+std::map<std::string, row> documented() {
+  std::map<std::string, row> rows;
+  std::ifstream in(std::string(LINNET_TEST_DIR) + "/../docs/options.md");
+  for (std::string line; std::getline(in, line);)
+    if (line.starts_with("| `")) {
+      const auto cells = cells_of(line);
+      BOOST_REQUIRE(cells.size() >= 4);
+      BOOST_TEST(rows.emplace(cells[0], row{cells[1], cells[2]}).second, cells[0]);
+    }
+  BOOST_TEST(rows.size() > 50);
+  return rows;
+}
+/// Reads a rule in words that the document explains.
+rule parse(const std::string& text) {
+  rule r;
+  if (text == "any finite number") return r;
+  if (const auto comma = text.find(", finite"); comma != std::string::npos)
+    return parse(text.substr(0, comma));
+  if (text.starts_with("above ")) {
+    r.least = std::stod(text.substr(6));
+    r.above = true;
+  } else if (text.starts_with("at least ")) {
+    r.least = std::stod(text.substr(9));
+  } else if (const auto first = text.find(" <"); first != std::string::npos) {
+    const auto last = text.rfind(" <");
+    r.least = std::stod(text);
+    r.above = text[first + 2] != '=';
+    r.below = text[last + 2] != '=';
+    r.most = std::stod(text.substr(text.find(' ', last + 1)));
+  } else {  // names
+    r.least = 0;
+    r.most = static_cast<double>(std::count(text.begin(), text.end(), ','));
+    r.whole = true;
+  }
+  return r;
+}
+
+template <class Value>
+std::string text_of(const Value& x, const ln::detail::option_range& r) {
+  if constexpr (std::is_same_v<Value, ln::dropout_schedule>)
+    return ln::detail::number_text(x.at(1));
+  else if constexpr (requires { x.begin(); })
+    return ln::detail::number_text(x[0]) + ", each";
+  else
+    return r.names ? r.names[static_cast<int>(x)] : ln::detail::number_text(static_cast<double>(x));
+}
+template <class Value>
+constexpr bool is_whole = std::is_integral_v<Value> || std::is_enum_v<Value>;
+
+/// Sets a field if its type has the value.
+template <class Value>
+bool set(Value& to, double x) {
+  if constexpr (std::is_same_v<Value, bool>) {
+    if (x != 0 && x != 1) return false;
+    to = x == 1;
+  } else if constexpr (is_whole<Value>) {
+    if (!ln::is_finite(x) || x != std::floor(x) || std::abs(x) > 9e18 ||
+        (sizeof(Value) < 8 && std::abs(x) > 2e9))
+      return false;
+    to = static_cast<Value>(static_cast<std::int64_t>(x));
+  } else if constexpr (requires { to.begin(); }) {
+    to.back() = x;
+  } else {
+    to = x;
+  }
+  return true;
+}
+
+/// The error of options, if they are refused.
+using complaint = std::optional<ln::error>;
+template <class Result>
+complaint complaint_of(const Result& r) {
+  return r ? complaint() : complaint(r.error());
+}
+
+std::map<std::string, row> rows;  // of the document
+
+/// Each field of a struct: its row, its default; values within are accepted by the check of the
+/// struct, values beyond are refused by `open`, which names the field behind `prefix`.
+template <class Options>
+void check(const std::string& name, const std::string& prefix, const Options& usual,
+           const std::function<complaint(const Options&)>& open) {
+  int fields = 0;
+  const Options defaults{};
+  Options::visit_options(defaults, [&](const char* field, const auto& value, const auto&... range) {
+    const int number = fields++;
+    if constexpr (sizeof...(range) == 1) {
+      const auto& r = (range, ...);
+      const auto found = rows.find(name + "." + field);
+      BOOST_REQUIRE_MESSAGE(found != rows.end(), name << "." << field << " | " << text_of(value, r)
+                                                      << " | " << r.text(field));
+      row& said = found->second;
+      said.checked = true;
+      BOOST_TEST(said.fallback == text_of(value, r), name << "." << field);
+      BOOST_TEST(said.text == r.text(field), name << "." << field);
+      const rule want = parse(said.text);
+      constexpr double inf = std::numeric_limits<double>::infinity();
+      for (const double x : {want.least,
+                             want.most,
+                             want.least - 1,
+                             want.most + 1,
+                             std::nextafter(want.least, -inf),
+                             std::nextafter(want.least, inf),
+                             std::nextafter(want.most, -inf),
+                             std::nextafter(want.most, inf),
+                             (want.least + want.most) / 2,
+                             1.0,
+                             0.0,
+                             -1e-300,
+                             1e-9,
+                             -1.0,
+                             8e15,
+                             1e15,
+                             1e15 + 1,
+                             inf,
+                             -inf,
+                             std::nan("")}) {
+        Options changed = usual;
+        bool can = true;
+        int i = 0;
+        Options::visit_options(changed, [&](const char*, auto& to, const auto&... its) {
+          if constexpr (sizeof...(its) == 1)
+            if (i == number) can = set(to, x);
+          ++i;
+        });
+        if (!can) continue;
+        constexpr bool counts =
+            is_whole<std::remove_cvref_t<decltype(value)>> && sizeof(value) == 8;
+        const bool fits = want.accepts(x) && (!counts || x <= 1e15);
+        BOOST_TEST(ln::detail::in_range(changed) == fits, name << "." << field << " = " << x);
+        const complaint wrong = fits ? complaint() : open(changed);
+        BOOST_TEST(wrong.has_value() == !fits, name << "." << field << " = " << x);
+        if (!wrong || prefix.empty()) continue;
+        BOOST_TEST((wrong->code == ln::errc::invalid));
+        BOOST_TEST(wrong->what == prefix + "." + field);
+        BOOST_TEST(!wrong->expected.empty());
+        BOOST_TEST(wrong->got == ln::detail::number_text(x));
+      }
+    }
+  });
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(options)
+
+BOOST_AUTO_TEST_CASE(the_document) {
+  rows = documented();
+  const auto p = random_packed<M, float>(1);
+  auto s = opened(p, {.batch = 4, .target = 8, .logits = 3});
+  ln::weights<M> w;
+  randomize(w);
+  const std::vector<token> prompt{1, 2};
+
+  check<ln::sampling>("sampling", "sampling", {}, [](const auto& o) {
+    // A sampler that was made without asking finds nothing to choose from.
+    ln::sampler made(o);
+    std::vector<float> logits{1, 2};
+    std::vector<token> order(2);
+    std::vector<double> law(2);
+    BOOST_TEST(made(std::span(logits), std::span(order)) == ln::no_token);
+    made.probabilities(std::span(logits), std::span(order), {}, std::span(law));
+    BOOST_TEST(law[0] + law[1] == 0);
+    return complaint_of(ln::sampler::open(o));
+  });
+  check<ln::generation>("generation", "", {}, [&](const auto& o) {
+    return s.generate(
+               prompt, ln::greedy{}, [](token) {}, o) == 0
+               ? complaint(ln::error{})
+               : complaint();
+  });
+  check<ln::contrasting>("contrasting", "contrasting", {}, [&](const auto& o) {
+    BOOST_TEST(!ln::contrast<M>(s, o).start(prompt));
+    return complaint_of(ln::contrast<M>::open(s, o));
+  });
+  check<ln::beams>("beams", "beams", {},
+                   [&](const auto& o) { return complaint_of(ln::beam_search<M>::open(s, o)); });
+  check<ln::limits>("limits", "limits", {.target = 8}, [&](const auto& o) {
+    BOOST_TEST((!ln::evaluator<M>::open(p, o) && !ln::trainer<M>::open(w, o)));
+    return complaint_of(ln::session<M>::open(p, o));
+  });
+
+  const ln::limits l{.target = 8};
+  check<ln::adamw>("adamw", "adamw", {},
+                   [&](const auto& o) { return complaint_of(ln::trainer<M>::open(w, l, o)); });
+  check<ln::adafactor>("adafactor", "adafactor", {}, [&](const auto& o) {
+    return complaint_of(ln::trainer<M, ln::adafactor>::open(w, l, o));
+  });
+  check<ln::schedule>("schedule", "adamw.rate", {}, [&](const auto& o) {
+    return complaint_of(ln::trainer<M>::open(w, l, {.rate = o}));
+  });
+  check<ln::training>("training", "training", {}, [&](const auto& o) {
+    return complaint_of(ln::trainer<M>::open(w, l, {}, o));
+  });
+  check<ln::layer_dropout>("layer_dropout", "training.layer_dropout", {}, [&](const auto& o) {
+    return complaint_of(ln::trainer<M>::open(w, l, {}, {.layer_dropout = o}));
+  });
+  check<ln::early_exits>("early_exits", "training.early_exits", {}, [&](const auto& o) {
+    return complaint_of(ln::trainer<M>::open(w, l, {}, {.early_exits = o}));
+  });
+  check<ln::distillation>("distillation", "distillation", {}, [&](const auto& o) {
+    return complaint_of(ln::teachers<M, M>::open(p, l, o));
+  });
+
+  const std::string letters(100, 'a');
+  const std::string_view texts[] = {letters};
+  const auto bytes = ln::byte_tokenizer::t5();
+  check<ln::denoising>("denoising", "denoising", {}, [&](const auto& o) {
+    std::vector<token> source(40), target(40);
+    const auto n =
+        ln::denoise(o, bytes.ids(), std::vector<token>(20, 3), ln::seed{1}, source, target);
+    BOOST_TEST(n.source + n.target == 0);
+    return complaint_of(ln::denoising_stream<>::open(ln::byte_source(texts, {}, bytes), o,
+                                                     {.batch = 1, .source = 16}, ln::seed{1}));
+  });
+  check<ln::example_limits>("example_limits", "", {.source = 16}, [&](const auto& o) {
+    return complaint_of(
+        ln::denoising_stream<>::open(ln::byte_source(texts, {}, bytes), {}, o, ln::seed{1}));
+  });
+  const double difficulty[] = {1, 2, 3};
+  check<ln::pacing>("pacing", "pacing", {}, [&](const auto& o) {
+    return complaint_of(ln::curriculum::open(difficulty, o, ln::seed{1}));
+  });
+  check<ln::pausing>("pausing", "", {}, [&](const auto& o) {
+    std::vector<token> row(7), labels(7);
+    return ln::insert_pauses(o, std::vector<token>(8, 1), ln::seed{1}, 0, row, labels) == 0
+               ? complaint(ln::error{})
+               : complaint();
+  });
+#if defined(LINNET_TEST_XXHASH)
+  check<ln::recording>("recording", "recording", {.vocabulary = 100}, [&](const auto& o) {
+    return complaint_of(ln::teacher_recorder::open("nowhere/file", o));
+  });
+#endif
+  for (const auto& [name, said] : rows)
+    if (!name.starts_with("recording.")) BOOST_TEST(said.checked, name << " is no option");
+}
+
+// Options that depend on others.
+BOOST_AUTO_TEST_CASE(relations) {
+  ln::weights<M> w;
+  randomize(w);
+  const auto why = [&](const ln::schedule& rate) {
+    const auto t = ln::trainer<M>::open(w, {.target = 8}, {.rate = rate});
+    return t ? std::string("opened") : t.error().message();
+  };
+  BOOST_TEST(why(ln::schedule::cosine(1e-3, 10, 10)) == "opened");
+  BOOST_TEST(
+      why(ln::schedule::cosine(1e-3, 11, 10)).find("adamw.rate.steps: expected at least 11") !=
+      std::string::npos);
+  BOOST_TEST(why(ln::schedule::cosine(1e-3, 0, 0)).find("at least 1 ") != std::string::npos);
+  BOOST_TEST(why(ln::schedule::inverse_sqrt_linear(0)) == "opened");
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const double bad : {inf, -1.0, std::nan("")})
+    for (const auto& rate :
+         {ln::schedule::constant(bad), ln::schedule::cosine(bad, 0, 9),
+          ln::schedule::cosine(1, 0, 9, bad), ln::schedule::inverse_sqrt(9, bad)})
+      BOOST_TEST(why(rate) != "opened");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,122 @@
+// Loops over a trainer's steps end, whatever they are given, and the trainer says why.
+
+#include <functional>
+
+#include "support/data.hpp"
+#include "support/scoring.hpp"
+
+namespace test {
+
+namespace {
+
+using M = ln::decoder<tiny_decoder_shape>;
+using train_type = ln::trainer<M>;
+
+/// The loop of docs/training.md, cut off after more calls than any trainer may take.
+template <class Call>
+index calls_of_loop(train_type& train, const Call& call) {
+  index calls = 0;
+  while (!train.stopped() && train.steps() < 20 && calls < 1000) {
+    call(train);
+    ++calls;
+  }
+  return calls;
+}
+
+/// A lesson that accepts nothing.
+struct accepts_none : ln::labels_alone {
+  template <class Model>
+  bool accepts(const typename Model::batch&, const ln::limits&) const {
+    return false;
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(refused_batches)
+
+BOOST_AUTO_TEST_CASE(no_loop_runs_for_ever) {
+  const decoder_tokens good(2, 8, M::vocabulary);
+  decoder_tokens outside = good, unlabelled = good;
+  outside.labels[5] = static_cast<token>(M::vocabulary);
+  std::fill(unlabelled.labels.begin(), unlabelled.labels.end(), ln::ignored);
+  const decoder_tokens longer(2, 9, M::vocabulary);
+  const auto with = [](const auto& data) {
+    return [&](train_type& t) { BOOST_TEST(!(t.step(data.view()) > 0)); };
+  };
+  struct kind {
+    const char* why;
+    bool refused, stops_at_once;
+    std::function<void(train_type&)> call;
+  };
+  const char* const batch = "the batch does not fit the limits or the vocabulary";
+  const kind kinds[] = {
+      {batch, true, false, with(outside)},
+      {batch, true, false, with(longer)},
+      {batch, true, false, [&](train_type& t) { (void)t.accumulate(longer.view()); }},
+      {"the lesson does not accept the batch", true, false,
+       [&](train_type& t) { (void)t.step(good.view(), accepts_none{}); }},
+      {"no label counts", false, false, with(unlabelled)},
+      {"no label counts", false, false, [](train_type& t) { t.update(); }},
+      {"the loss or the gradient is not finite", false, true,
+       [&](train_type& t) {
+         (void)t.accumulate(good.view());
+         t.gradient().tree().norm.weight[0] = std::numeric_limits<float>::infinity();
+         t.update();
+       }},
+      {"the optimizer's options are out of their ranges", true, false,
+       [&](train_type& t) {
+         t.optimizer().beta1 = 1;
+         (void)t.step(good.view());
+       }},
+  };
+  for (const auto policy : {ln::bad_step::skip, ln::bad_step::stop})
+    for (const index patience : {1, 7, 100})
+      for (const kind& k : kinds) {
+        ln::weights<M> w;
+        randomize(w);
+        const auto before = w.clone();
+        auto train =
+            train_type::open(w, good.limits(), {}, {.if_not_finite = policy, .patience = patience});
+        BOOST_REQUIRE(static_cast<bool>(train));
+        BOOST_TEST(train->last_refusal().empty());
+        const index calls = calls_of_loop(*train, k.call);
+        const bool at_once = policy == ln::bad_step::stop && k.stops_at_once;
+        BOOST_TEST(calls == (at_once ? 1 : patience), k.why);
+        BOOST_TEST(train->stopped());
+        BOOST_TEST(train->last_refusal() == k.why);
+        BOOST_TEST(train->refused() == (k.refused ? calls : 0));
+        BOOST_TEST(train->skipped() == (k.refused ? 0 : calls));
+        BOOST_TEST(train->steps() == 0);
+        BOOST_TEST(same_bytes(w, before));
+        // It refuses all else, without counting it, until it is started again.
+        BOOST_TEST(ln::is_nan(train->step(good.view())));
+        BOOST_TEST(train->refused() == (k.refused ? calls : 0));
+        train->optimizer() = {};
+        train->resume(train->progress());
+        BOOST_TEST(!train->stopped());
+        BOOST_TEST(train->refused() == 0);
+        BOOST_TEST(train->step(good.view()) > 0);
+        BOOST_TEST(train->steps() == 1);
+      }
+}
+
+// A step between them begins the count of those in a row anew.
+BOOST_AUTO_TEST_CASE(in_a_row) {
+  const decoder_tokens good(2, 8, M::vocabulary), longer(2, 9, M::vocabulary);
+  ln::weights<M> w;
+  randomize(w);
+  auto train = train_type::open(w, good.limits(), {}, {.patience = 3});
+  for (int i = 0; i < 4; ++i) {
+    (void)train->step(longer.view());
+    (void)train->step(longer.view());
+    BOOST_TEST(train->step(good.view()) > 0);
+  }
+  BOOST_TEST(!train->stopped());
+  BOOST_TEST(train->refused() == 8);
+  BOOST_TEST(train->steps() == 4);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test

@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""Which model types the matrix test runs: every pair of choices that go together at least once.
+
+    tools/matrix.py           writes tests/matrix/*.cpp
+    tools/matrix.py --check   fails if they are not what it would write
+
+The choices of a family and what does not go together stand below. A new choice is one more word
+here: the rows that cross it with all others follow.
+"""
+import itertools
+import pathlib
+import sys
+
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "tests" / "matrix"
+MODELS_PER_FILE = 8
+
+# --- choices: name -> policies of the C++ type -----------------------------------------------------
+
+RECURRENT = {"linear", "mamba", "rwkv4", "rwkv7"}  # no keys and values are kept
+WITHOUT_POSITIONS = {"mamba", "rwkv4", "rwkv7"}
+MAPPABLE = {"full", "prefix", "window", "sinks"}
+
+CACHES = {"exact": "", "bf16": "kv::bf16", "int8": "kv::int8", "int4": "kv::int4"}
+STORED = {
+    "f32": "",
+    "bf16 in bf16": "storage::bf16, activation::bf16",
+    "int8 in int8": "storage::int8, activation::int8",
+    "int4": "storage::int4<>",
+}
+ALSO_STORED = {"int4": "storage::int4<>", "nf4": "storage::nf4", "fp8_e4m3": "storage::fp8_e4m3",
+               "f16": "storage::f16", "int8": "storage::int8", "fp8_e5m2": "storage::fp8_e5m2",
+               "bf16": "storage::bf16"}
+
+DECODERS = {
+    "attention": {
+        "full": "",
+        "prefix": "attention::prefix",
+        "window": "attention::sliding_window<7>",
+        "sinks": "attention::sinks<3, 6>",
+        "lsh": "attention::lsh<4, 3>",
+        "lsh frozen": "attention::lsh<4, 3>::frozen",
+        "routing": "attention::routing<5, 6>",
+        "routing frozen": "attention::routing<5, 6>::frozen",
+        "linear": "attention::linear<>",
+        "mamba": "mixer::mamba<3, 3>",
+        "rwkv4": "mixer::rwkv4",
+        "rwkv7": "mixer::rwkv7",
+    },
+    "cache": CACHES,
+    "weights": STORED,
+    "depths": {"all": "", "mixture": "depths::mixture<0.5>"},
+    "sharing": {"none": "", "ffn": "share::ffn", "all": "share::all", "repeat": "share::repeat<2>",
+                "lora": "share::lora<2>"},
+    "position": {"rope": "", "rope_half": "position::rope_half", "learned": "position::learned",
+                 "sinusoidal": "position::sinusoidal", "none": "position::none"},
+    "ffn": {"swiglu": "", "skip": "ffn::skip", "gelu": "ffn::gelu_tanh, norm::layer_norm, bias::all",
+            "reparam": "ffn::reparam<2>", "channel mix": "ffn::rwkv4_channel_mix"},
+    "ends": {"tied": "", "untied": "tie::untied", "factorised": "embedding::factorised<4>"},
+}
+
+
+def decoder_fits(a):
+    kind, sharing, ffn = a.get("attention"), a.get("sharing"), a.get("ffn")
+    if kind in RECURRENT and a.get("cache", "exact") != "exact":
+        return False  # the same model
+    if kind in WITHOUT_POSITIONS and a.get("position", "none") != "none":
+        return False
+    if a.get("depths") == "mixture" and (
+            kind not in (None, "full") or sharing not in (None, "none") or ffn == "channel mix"):
+        return False
+    if sharing == "lora" and (kind is not None and kind not in MAPPABLE
+                              or ffn not in (None, "swiglu", "gelu", "skip")):
+        return False
+    if kind in ("rwkv4", "rwkv7") and ffn == "gelu":
+        return False  # it has biases
+    return not (kind == "rwkv7" and sharing not in (None, "none"))
+
+
+T5S = {
+    "decoder": {
+        "full": "",
+        "window": "decoder_stack<attention::sliding_window<4>>",
+        "sinks": "decoder_stack<attention::sinks<1, 5>>",
+        "lsh": "decoder_stack<attention::lsh<4, 3>>",
+        "routing frozen": "decoder_stack<attention::routing<5, 6>::frozen>",
+        "linear": "decoder_stack<attention::linear<>>",
+    },
+    "encoder": {
+        "full": "",
+        "longformer": "encoder<attention::longformer<4, 1>>",
+        "lsh": "encoder<attention::lsh<4, 3>>",
+        "linear": "encoder<attention::linear<>>",
+    },
+    "cache": CACHES,
+    "weights": STORED,
+    "ffn": {"relu": "", "skip": "ffn::skip", "gated": "ffn::gated_gelu",
+            "reparam": "ffn::reparam<3>", "channel mix": "ffn::rwkv4_channel_mix"},
+    "ends": {"tied": "", "untied": "tie::untied"},
+}
+
+BYTES = {
+    "attention": {"full": "", "window": "attention::sliding_window<7>",
+                  "linear": "attention::linear<>"},
+    "cache": CACHES,
+    "weights": {"f32": "", "int8 in int8": "storage::int8, activation::int8"},
+}
+
+
+def bytes_fit(a):
+    return not (a.get("attention") == "linear" and a.get("cache", "exact") != "exact")
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def all_pairs(axes, fits):
+    """Assignments in which every pair of values that fits occurs, greedily few and always the same."""
+    names = list(axes)
+    missing = {
+        frozenset([(a, x), (b, y)])
+        for a, b in itertools.combinations(names, 2)
+        for x in axes[a] for y in axes[b] if fits({a: x, b: y})
+    }
+    rows = []
+    while missing:
+        row = dict(min(map(sorted, missing)))
+        for name in sorted((n for n in names if n not in row), key=lambda n: -len(axes[n])):
+
+            def gain(value):
+                trial = row | {name: value}
+                if not completes(axes, trial, fits):
+                    return -1
+                return sum(frozenset([(name, value), pair]) in missing for pair in row.items())
+
+            row[name] = max(axes[name], key=gain)
+        before = len(missing)
+        missing -= {frozenset(p) for p in itertools.combinations(row.items(), 2)}
+        if len(missing) == before:
+            raise SystemExit(f"tools/matrix.py: {row} cannot be completed")
+        rows.append(row)
+    return rows
+
+
+def completes(axes, row, fits):
+    """Whether a part of a row can become a whole one: each missing choice has a value that fits."""
+    return fits(row) and all(
+        any(fits(row | {n: v}) for v in axes[n]) for n in axes if n not in row)
+
+
+def also_stored(row, number):
+    """Weights in 4 bits stand for several storage types that only products tell apart."""
+    if row.get("weights") != "int4":
+        return row
+    return row | {"weights": list(ALSO_STORED)[number % len(ALSO_STORED)]}
+
+
+def policies(axes, row):
+    words = [axes[name].get(value) or ALSO_STORED.get(value) if name == "weights" else
+             axes[name][value] for name, value in row.items()]
+    return "".join(", " + part for word in words if word for part in split(word))
+
+
+def split(word):
+    """'a<1, 2>, b' -> ['a<1, 2>', 'b'], with the library's namespace in front of each name."""
+    parts, depth, start = [], 0, 0
+    for i, c in enumerate(word):
+        depth += (c == "<") - (c == ">")
+        if c == "," and depth == 0:
+            parts.append(word[start:i].strip())
+            start = i + 1
+    parts.append(word[start:].strip())
+    return ["ln::" + p.replace("<attention::", "<ln::attention::").replace("<mixer::", "<ln::mixer::")
+            for p in parts]
+
+
+def name_of(axes, row):
+    """The choices that are not their family's first."""
+    chosen = [f"{k} {v}" for k, v in row.items() if v != next(iter(axes[k]))]
+    return ", ".join(chosen) or "all defaults"
+
+
+# --- the sources ----------------------------------------------------------------------------------
+
+HEAD = """// Written by tools/matrix.py: run it again instead of changing this file.
+
+#include "matrix/ways.hpp"
+
+namespace test {
+
+namespace {
+
+using namespace matrix;
+
+BOOST_AUTO_TEST_SUITE(matrix_of_%s)
+
+"""
+TAIL = """
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace
+
+}  // namespace test
+"""
+
+
+def sources():
+    made = {}
+    for family, axes, fits in (("decoder", DECODERS, decoder_fits), ("t5", T5S, lambda a: True),
+                               ("byte_pooled", BYTES, bytes_fit)):
+        rows = all_pairs(axes, fits)
+        for first in range(0, len(rows), MODELS_PER_FILE):
+            text = HEAD % family
+            for number, row in enumerate(rows[first:first + MODELS_PER_FILE], first + 1):
+                row = also_stored(row, number)
+                text += (f"BOOST_AUTO_TEST_CASE(model_{number:02}) {{\n"
+                         f"  check<{family}{policies(axes, row)}>(\"{name_of(axes, row)}\");\n}}\n")
+            made[f"{family}_{first // MODELS_PER_FILE + 1}.cpp"] = text + TAIL
+    return made
+
+
+def main():
+    made, stale = sources(), []
+    for file in FOLDER.glob("*.cpp"):
+        if file.name not in made:
+            stale.append(file.name)
+            if "--check" not in sys.argv:
+                file.unlink()
+    for name, text in made.items():
+        file = FOLDER / name
+        if not file.exists() or file.read_text() != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                file.write_text(text)
+    if "--check" in sys.argv and stale:
+        sys.exit("tests/matrix: not what tools/matrix.py writes: " + ", ".join(stale))
+
+
+if __name__ == "__main__":
+    main()
