@@ -47,15 +47,6 @@ constexpr bool takes_prefix() {
   if constexpr (requires { M::attention::takes_prefix; }) return M::attention::takes_prefix;
   return false;
 }
-/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
-/// bytes.
-template <class M>
-constexpr index ids_per_token() {
-  if constexpr (requires { M::bytes_per_token; })
-    return M::bytes_per_token;
-  else
-    return 1;
-}
 }  // namespace detail
 
 /// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
