@@ -221,6 +221,8 @@ BOOST_AUTO_TEST_CASE(callers_memory_that_does_not_do) {
     BOOST_TEST(s.generate(tokens(1, decoder::vocabulary, 1), ln::greedy{}, [](token) {}) == 0);
     BOOST_TEST(!s.truncate(0));
     BOOST_TEST(!s.fork(0, 0));
+    BOOST_TEST(!s.exit_after(1));
+    BOOST_TEST(s.capacity() == 0);
     s.reset();
     BOOST_TEST(std::ranges::all_of(untouched, [](std::byte b) { return b == std::byte{7}; }));
     const auto opened = session::open(packed, limits, span);

@@ -37,7 +37,7 @@ class evaluator {
   static result<evaluator> open(const packed<M, T>&&, const limits&) = delete;
 
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
-  /// them.
+  /// them; where it is too short for them, the loss is NaN, as for a batch that does not fit.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
     return loss(b, labels_alone{}, logits);
   }
@@ -45,7 +45,8 @@ class evaluator {
   template <class Lesson>
   requires lesson<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
                                            std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_))
+    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_) ||
+        !detail::logits_fit<M>(b, logits))
       return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {

@@ -47,15 +47,6 @@ constexpr bool takes_prefix() {
   if constexpr (requires { M::attention::takes_prefix; }) return M::attention::takes_prefix;
   return false;
 }
-/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
-/// bytes.
-template <class M>
-constexpr index ids_per_token() {
-  if constexpr (requires { M::bytes_per_token; })
-    return M::bytes_per_token;
-  else
-    return 1;
-}
 }  // namespace detail
 
 /// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
@@ -142,7 +133,7 @@ class session {
   /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
   /// False, and nothing done, for a number outside 1 to the model's layers.
   [[nodiscard]] bool exit_after(index layers) requires(M::family == model_family::decoder) {
-    if (layers < 1 || layers > M::shape.layers) return false;
+    if (!valid() || layers < 1 || layers > M::shape.layers) return false;
     layers_ = {0, layers};
     reset();
     return true;
@@ -156,7 +147,7 @@ class session {
             static_cast<std::size_t>(past_[b] * ids_per_token)};
   }
   /// Most tokens that a sequence can be fed.
-  index capacity() const { return capacity_for(limits_); }
+  index capacity() const { return valid() ? capacity_for(limits_) : 0; }
   /// The same of a session with these limits.
   static constexpr index capacity_for(const limits& l) {
     if constexpr (encodes)

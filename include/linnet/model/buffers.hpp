@@ -92,6 +92,26 @@ placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memor
   return placed;
 }
 
+/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
+/// bytes.
+template <class M>
+constexpr index ids_per_token() {
+  if constexpr (requires { M::bytes_per_token; })
+    return M::bytes_per_token;
+  else
+    return 1;
+}
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class Batch, class T>
+bool logits_fit(const Batch& b, std::span<T> logits) {
+  index rows = b.batch * ids_per_token<M>();
+  if constexpr (requires { b.target_length; })
+    rows *= b.target_length;
+  else
+    rows *= b.length;
+  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
+}
+
 /// An error for limits that make no sense for model M, or nothing.
 template <class M>
 result<void> acceptable(const char* where, const limits& l) {

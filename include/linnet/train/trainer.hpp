@@ -216,7 +216,7 @@ class trainer {
   /// [rows, vocabulary] of them. A mixture of depths looks ahead here as it does in training (see
   /// depths::mixture); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    if (!M::accepts(b, limits_) || !detail::logits_fit<M>(b, logits)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum =
