@@ -2,6 +2,8 @@
 /// @file
 /// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
 
+#include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include <linnet/nn/layer.hpp>
@@ -60,6 +62,36 @@ enum class purpose {
 };
 
 namespace detail {
+/// The members of `limits` that sizes grow with, `threads` apart.
+inline constexpr index limits::*growing_limits[] = {&limits::batch,  &limits::source,
+                                                    &limits::target, &limits::chunk,
+                                                    &limits::blocks, &limits::logits};
+
+/// bytes(l), or most_bytes where computing it would exceed what an index holds. Each product in
+/// bytes() is a part of the sum, and becomes at most eight times as large where one limit doubles.
+/// So small limits grow to `l` step by step, for as long as the next step is safe. (Constants need
+/// no care: the compiler refuses what overflows.)
+template <class F>
+constexpr index bounded_bytes(const limits& l, F&& bytes) {
+  if (std::is_constant_evaluated()) return bytes(l);
+  constexpr index first = sizeof(index) == 8 ? 256 : 4;
+  limits some = l;
+  for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
+  some.threads = static_cast<int>((std::clamp)(index{l.threads}, index{0}, first));
+  index sum = bytes(some);
+  const auto grow = [&](auto& from, auto to) {
+    while (from < to) {
+      if (sum > most_bytes / 8) return false;
+      from = from > to / 2 ? to : 2 * from;
+      sum = bytes(some);
+    }
+    return true;
+  };
+  for (const auto member : growing_limits)
+    if (!grow(some.*member, l.*member)) return most_bytes;
+  return grow(some.threads, l.threads) ? sum : most_bytes;
+}
+
 /// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,
 /// so that the object refuses every call instead of using memory that is now another's.
 struct owned_limits : limits {
