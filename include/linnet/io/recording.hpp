@@ -87,6 +87,8 @@ inline result<void> acceptable(const char* where, const recording& r, const limi
   if (!(r.temperature > 0 && is_finite(r.temperature)))
     return refuse("recording.temperature", "a positive number", std::to_string(r.temperature));
   if (l.threads < 1) return refuse("limits.threads", "at least 1", std::to_string(l.threads));
+  if (l.threads > most_threads)
+    return refuse("limits.threads", "no more than 65536", std::to_string(l.threads));
   return {};
 }
 

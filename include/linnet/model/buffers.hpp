@@ -94,10 +94,6 @@ placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memor
   return placed;
 }
 
-/// Positions, and the numbers of sequences and blocks, are 32 bits wide in tables.
-inline constexpr index most_positions = 0x7fffffff;
-inline constexpr int most_threads = 65536;
-
 /// An error for limits that make no sense for model M, or nothing. `footprint` is what they need.
 template <class M>
 result<void> acceptable(const char* where, const limits& l, index footprint) {

@@ -62,6 +62,10 @@ enum class purpose {
 };
 
 namespace detail {
+/// Positions, and the numbers of sequences and blocks, are 32 bits wide in tables.
+inline constexpr index most_positions = 0x7fffffff;
+inline constexpr int most_threads = 65536;
+
 /// The members of `limits` that sizes grow with, `threads` apart.
 inline constexpr index limits::*growing_limits[] = {&limits::batch,  &limits::source,
                                                     &limits::target, &limits::chunk,
