@@ -27,7 +27,7 @@ void for_huge_limits(F&& f) {
                              .logits = 1 << 16};
   for (const ln::limits& from : {small, large})
     for (std::size_t i = 0; i < std::size(fields); ++i)
-      for (int shift = 8; shift < 64; shift += from.batch > 1 ? 5 : 1) {
+      for (int shift = 8; shift<64; shift += from.batch> 1 ? 5 : 1) {
         ln::limits l = from;
         l.*fields[i] = shift < 63 ? index{1} << shift : std::numeric_limits<index>::max();
         f(l, names[i], l.*fields[i]);
@@ -146,6 +146,12 @@ BOOST_AUTO_TEST_CASE(open_refuses) {
         return ln::session<t5>::footprint(l);
       },
       "limits.chunk");
+  ln::weights<decoder, double> x;
+  randomize(x);
+  const auto data = decoder_data<decoder>();
+  const auto report = ln::check_model_gradients(x, data.view(), {.batch = index{1} << 60});
+  BOOST_TEST(!report.passed());
+  BOOST_TEST(report.tensor == "no memory for the check");
   for (const int threads : {65537, std::numeric_limits<int>::max()}) {
     const auto s = ln::session<decoder>::open(p, {.target = 8, .threads = threads});
     BOOST_TEST_REQUIRE(!s);
