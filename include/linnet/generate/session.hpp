@@ -77,7 +77,9 @@ class session {
 
   /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
   static constexpr index footprint(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::decoding).total() + extra_bytes(l);
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(), extra_bytes(some));
+    });
   }
 
   /// A session with memory of its own. `p` must outlive it.
@@ -325,7 +327,7 @@ class session {
     return counter.peak();
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit;
+    if (auto fit = detail::acceptable<M>("session::open", l, footprint(l)); !fit) return fit;
     if (!p.valid()) return p.error();
     return {};
   }
