@@ -82,10 +82,11 @@ inline token draw(std::span<const double> weights, double u) {
 }
 
 /// Writes the ids of the weights in [least, most] into `room`, in their order, but of those equal
-/// to `least` only ids up to `last`; returns how many they are.
+/// to `least` only ids up to `last`; returns how many they are. Gives up, and returns the number of
+/// all weights, where they are more than `enough`.
 template <class T>
 std::size_t gather(std::span<const T> weights, std::span<token> room, T least, T most,
-                   std::size_t last) {
+                   std::size_t last, std::size_t enough) {
   constexpr std::size_t block = 64;  // most of them have none
   std::size_t count = 0;
   for (std::size_t at = 0; at < weights.size(); at += block) {
@@ -93,12 +94,18 @@ std::size_t gather(std::span<const T> weights, std::span<token> room, T least, T
     unsigned any = 0;
     for (std::size_t i = at; i < end; ++i)
       any |= static_cast<unsigned>(weights[i] >= least) & static_cast<unsigned>(weights[i] <= most);
-    for (std::size_t i = at; any != 0 && i < end; ++i)
-      if (const T w = weights[i]; w <= most && (w > least || (w == least && i <= last)))
-        room[count++] = static_cast<token>(i);
+    for (std::size_t i = at; any != 0 && i < end; ++i) {
+      const T w = weights[i];
+      room[count] = static_cast<token>(i);
+      count += static_cast<std::size_t>(w <= most) &
+               (static_cast<std::size_t>(w > least) |
+                (static_cast<std::size_t>(w == least) & static_cast<std::size_t>(i <= last)));
+    }
+    if (count > enough) return weights.size();
   }
   return count;
 }
+
 /// A token in the order from the heaviest to the lightest, equals by rising id, and the sum up to
 /// and with it.
 struct ranked {
@@ -151,7 +158,7 @@ ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count
     const T least = weight_of(low), most = weight_of(high);
     const auto end = room.begin() + static_cast<index>(count);
     if (all)
-      count = gather(weights, room, least, most, weights.size());
+      count = gather(weights, room, least, most, count, count);
     else
       count = static_cast<std::size_t>(std::remove_if(room.begin(), end,
                                                       [&](token t) {
@@ -333,27 +340,28 @@ class sampler {
       (void)decltype(kernels)::template exp_sum<T>(std::ssize(logits), T(0), logits.data());
     });
     const std::span<const T> weights = logits;
-    const auto mass_of = [&](auto&& weight_at, std::size_t count) {
-      return detail::sum_in_lanes(static_cast<index>(count), [&](index i) {
-        return static_cast<double>(weight_at(static_cast<std::size_t>(i)));
-      });
-    };
     law<T> l{.mass = 0, .last = weights.size()};
     std::size_t left = weights.size();
     const auto cut = [&](token end) {  // the last that is kept
       l.least = weights[detail::slot(end)];
       l.last = detail::slot(end);
-      left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last);
+      // Those kept are the first in the order by weight, so all can be looked at instead of many.
+      left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
     };
-    if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights)) {
+    if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))
       cut(detail::rank(
               weights, order, left, [](T) { return 1.0; },
               [&](double count) { return count >= static_cast<double>(k); })
               .id);
-      l.mass = mass_of([&](std::size_t i) { return weights[detail::slot(order[i])]; }, left);
-    } else {
-      l.mass = mass_of([&](std::size_t i) { return weights[i]; }, left);
-    }
+    const auto kept_mass = [&] {
+      return detail::sum_in_lanes(std::ssize(weights), [&](index i) {
+        const auto id = static_cast<std::size_t>(i);
+        return l.keeps(weights[id], id) ? static_cast<double>(weights[id]) : 0;
+      });
+    };
+    l.mass = l.ranked > 0 ? kept_mass() : detail::sum_in_lanes(std::ssize(weights), [&](index i) {
+      return itself(weights[static_cast<std::size_t>(i)]);
+    });
     if (settings_.top_p < 1) {
       const double enough = settings_.top_p * l.mass;
       const auto end =
@@ -365,8 +373,7 @@ class sampler {
       l.least = static_cast<T>(settings_.min_p);
       if (static_cast<double>(l.least) < settings_.min_p) l.least = std::nextafter(l.least, T(2));
       l.last = weights.size();
-      l.mass = mass_of([&](std::size_t i) { return l.keeps(weights[i], i) ? weights[i] : T(0); },
-                       weights.size());
+      l.mass = kept_mass();
     }
     return l;
   }
