@@ -298,7 +298,7 @@ class session {
   /// and `on_token(token)` for each new token as it is chosen; `on_token` may return false to end.
   /// Ends where the capacity or a paged cache is full, or `choose` gives `no_token` or another that
   /// is not in the vocabulary. Returns the number of tokens passed to `on_token`; 0 if `tokens` do
-  /// not fit.
+  /// not fit or `g.tokens` is negative.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) requires(ids_per_token == 1) {
