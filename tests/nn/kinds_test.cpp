@@ -123,6 +123,14 @@ BOOST_AUTO_TEST_CASE(exact_and_near) {
   check_kind<a::sliding_window<5>>(all);
   check_kind<a::sinks<2, 6>>(all);
 }
+// Rings hold what the first token of a piece sees beside the whole piece, a token more than a whole
+// number of blocks here; every row of a piece is compared.
+BOOST_AUTO_TEST_CASE(rings) {
+  const std::vector<std::vector<index>> pieces{{27, 20}, {27, 27}, {27, 27},
+                                               {27, 27}, {27, 27}, {2, 9}};
+  check_pieces<a::sliding_window<7>::layer<causal>>(137, pieces, 1e-12);
+  check_pieces<a::sinks<3, 7>::layer<causal>>(137, pieces, 1e-12);
+}
 BOOST_AUTO_TEST_CASE(sparse) {
   check_kind<a::longformer<6, 2>>(all + 3 * 8 * 8);
   check_kind<a::lsh<4, 2>>(all - 8 * 8);

@@ -32,7 +32,8 @@ struct limits {
                      ///< parts; 0 for `target`. Smaller chunks need less memory
   index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
                      ///< share as they need them; 0 gives each sequence its whole `target`
-  int threads = 1;   ///< threads that share the work of one call
+  int threads = 1;   ///< most threads that share the work of one call, see parallel(); any number
+                     ///< gives the same results
   index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
                             ///< inference call; 0 always takes all threads
   simd::level level =
