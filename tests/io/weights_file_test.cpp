@@ -127,7 +127,7 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
              "safetensors: storage: expected int8 (the model type), got int4");
   ln::weights<ln::quantized<test::llama_gqa, ln::storage::int4<16>>> other_groups;
   BOOST_TEST(says(other_groups, grouped) ==
-             "safetensors: group: expected 16 (the model type), got 8");
+             "safetensors: storage_group: expected 16 (the model type), got 8");
   // A file that does not say what it stores is refused by its tensors.
   LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("mute"), test::tensors_of(*parsed)));
   BOOST_TEST(test::message(ln::load_safetensors(as_f32, folder.path("mute"))) ==

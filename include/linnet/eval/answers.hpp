@@ -20,7 +20,7 @@ LINNET_NAMESPACE_BEGIN
 /// more, or one of them is empty, too long or of tokens that the model refuses.
 template <class S, class Emit>
 bool write_greedily(S& session, std::span<const std::span<const token>> prompts, index most,
-                    Emit&& emit) {
+                    Emit&& on_token) {
   struct text {
     std::size_t number;  ///< of its prompt
     index length;        ///< of that
@@ -63,7 +63,7 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
   }
   for (index n = 1; n <= most && !texts.empty(); ++n) {
     for (std::size_t b = 0; b < texts.size();) {
-      if (emit(texts[b].number, texts[b].next) && texts[b].length + n <= session.capacity()) {
+      if (on_token(texts[b].number, texts[b].next) && texts[b].length + n <= session.capacity()) {
         ++b;
       } else {  // the last one takes its place
         if (!session.fork(std::ssize(texts) - 1, static_cast<index>(b))) return false;
@@ -79,14 +79,14 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
   return true;
 }
 
-/// The same for one prompt and `emit(token)`. Returns how many tokens were chosen; 0 for a prompt
-/// that is refused.
+/// The same for one prompt and `on_token(token)`. Returns how many tokens were chosen; 0 for a
+/// prompt that is refused.
 template <class S, class Emit>
-index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& emit) {
+index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
   index n = 0;
   (void)write_greedily(session, std::span(&prompt, 1), most, [&](std::size_t, token t) {
     ++n;
-    return emit(t);
+    return on_token(t);
   });
   return n;
 }

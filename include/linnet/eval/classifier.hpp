@@ -57,6 +57,9 @@ class classifier {
     if (!session) return session.error();
     return classifier(*std::move(session), std::move(labels), l);
   }
+  // Weights that would be gone before they are read.
+  static result<classifier> open(const packed<M, T>&&, std::vector<std::vector<token>>,
+                                 limits) = delete;
 
   /// Number of labels.
   index classes() const { return std::ssize(labels_); }

@@ -180,6 +180,8 @@ class evaluator_paths {
     if (!e) return e.error();
     return evaluator_paths(*std::move(e), M::longest(l), multiple);
   }
+  // Weights that would be gone before they are read.
+  static result<evaluator_paths> open(const packed<M, T>&&, limits, index = 1) = delete;
 
   /// Tokens that a sequence may have, see path_scorer.
   index longest() const { return longest_; }

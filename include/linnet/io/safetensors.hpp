@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include <linnet/core/view.hpp>
 #include <linnet/io/file.hpp>
 #include <linnet/io/json.hpp>
 #include <linnet/io/tensor.hpp>
@@ -90,7 +91,7 @@ class safetensors {
   }
 
  private:
-  friend result<safetensors> parse_safetensors(std::span<const std::byte>, const std::string&);
+  friend result<safetensors> parse_safetensors(lasting_span<const std::byte>, const std::string&);
   friend result<safetensors> read_safetensors(const std::string&);
   friend result<safetensors> read_safetensors_shards(const std::string&);
   std::vector<file_bytes> owned_;  ///< one, of shards one for each
@@ -285,7 +286,7 @@ inline result<safetensors_header> read_safetensors_header(std::span<const std::b
 /// Parses a safetensors file held in memory, which must outlive the result. Checked: the length of
 /// the header, its JSON and types, duplicate names and keys, and that the tensors fill the file
 /// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
-inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
+inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
                                              const std::string& where = "safetensors") {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};

@@ -209,16 +209,11 @@ result<void> check_storage(const safetensors& file) {
   };
   if (said->second != S::name && !(is_plain(said->second) && is_plain(S::name)))
     return differs("storage", S::name, said->second);
-  const auto group = file.metadata().find("group");
+  const auto group = file.metadata().find("storage_group");
   if (const std::string own = std::to_string(S::group);
       S::group > 0 && group != file.metadata().end() && group->second != own)
-    return differs("group", own, group->second);
+    return differs("storage_group", own, group->second);
   return {};
-}
-
-/// The error of weights whose own allocation failed.
-inline error no_memory(const std::string& where) {
-  return {errc::out_of_memory, where, "weights", "memory for the model", "none"};
 }
 
 }  // namespace detail
@@ -231,7 +226,7 @@ inline error no_memory(const std::string& where) {
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
                               std::string_view prefix = {}) {
-  if (!w.valid()) return detail::no_memory(file.where());
+  if (!w.valid()) return w.error();
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
   if constexpr (!foreign) {
     for (const detail::fact& fact : detail::facts_of<M>())
@@ -268,14 +263,16 @@ result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming 
 template <class M, class T, class Naming = naming::canonical>
 result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
                               file_metadata notes = {}) {
-  if (!w.valid()) return detail::no_memory(path);
+  if (!w.valid()) return w.error();
+  if (weights<M, T>::storage::per_word > 1)  // compressed; masters may be saved to be looked at
+    if (auto fit = check_finite(w, path); !fit) return fit;
   if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
     notes["format"] = "pt";
   } else {
     notes["format"] = "linnet";
     using S = typename weights<M, T>::storage;
     notes["storage"] = S::name;
-    if (S::group > 0) notes["group"] = std::to_string(S::group);
+    if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
     for (const detail::fact& fact : detail::facts_of<M>()) notes[fact.key] = fact.value;
   }
   return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
