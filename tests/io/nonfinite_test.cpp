@@ -79,6 +79,33 @@ BOOST_AUTO_TEST_CASE(refused_at_load) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(refused_in_other_files) {
+  static constexpr ln::decoder_shape shape{.d_model = 16,
+                                           .d_ff = 26,
+                                           .heads = 4,
+                                           .kv_heads = 4,
+                                           .layers = 2,
+                                           .vocabulary = 41,
+                                           .context = 32,
+                                           .eps = 1e-5};
+  using M = ln::decoder<shape>;
+  const test::scratch_folder folder;
+  const std::string path = folder.path("model.bin");
+  auto w = test::distinct<M>();
+  const auto before = w.clone();
+  auto broken = test::distinct<M>(2.0f);
+  const auto leaf = test::leaf(broken, "blocks.1.ffn.up.weight");
+  reinterpret_cast<float*>(leaf.data)[leaf.size() - 1] = std::nanf("");
+  LINNET_REQUIRE_OK(ln::save_llama2c(broken, path));
+  BOOST_TEST(test::message(ln::load_llama2c(w, path, ln::nonfinite::refuse)) ==
+             path + ": blocks.1.ffn.up.weight: expected finite numbers, got a NaN or an infinity");
+  BOOST_TEST(test::same_bytes(w, before));
+  LINNET_REQUIRE_OK(ln::load_llama2c(w, path));
+  LINNET_REQUIRE_OK(ln::save_llama2c(before, path));
+  LINNET_REQUIRE_OK(ln::load_llama2c(w, path, ln::nonfinite::refuse));
+  BOOST_TEST(test::same_bytes(w, before));
+}
+
 // Codes that stand for no finite number are none that quantize() makes.
 BOOST_AUTO_TEST_CASE(codes_of_eight_bits) {
   using M = ln::decoder<test::mha_shape>;
