@@ -7,7 +7,7 @@ namespace study {
 
 /// By the bytes of tokens.
 template <class M>
-requires requires { M::slots; }
+requires requires { M::bytes_per_token; }
 struct tongue<M> {
   explicit tongue(const token_table& t)
       : bytes(std::ssize(t.pieces),

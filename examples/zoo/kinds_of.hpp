@@ -50,7 +50,7 @@ class lone_layer_of final : public lone_layer {
   }
   /// Positions of the rotary table.
   static ln::index positions(const layer_plan& p) {
-    return std::max(p.length, ln::index{Kind::slots});
+    return std::max(p.length, ln::index{Kind::min_positions});
   }
 
  public:

@@ -331,6 +331,47 @@ BOOST_AUTO_TEST_CASE(numbers_in_answers) {
   BOOST_TEST(last("it is -3") == "-3");
   BOOST_TEST(last("-3") == "-3");
   BOOST_TEST(last("-$3") == "-3");
+  for (const char* signed_five : {"x=-5",
+                                  "(-5)",
+                                  "**-5**",
+                                  "\\boxed{-5}",
+                                  "$-5$",
+                                  "a\t-5",
+                                  "\"-5\"",
+                                  "'-5'",
+                                  "3,-5",
+                                  "[-5]",
+                                  "a:-5",
+                                  "=-$5",
+                                  "\xe2\x88\x92"
+                                  "5",
+                                  "x = \xe2\x88\x92"
+                                  "5.",
+                                  "(\xe2\x88\x92$5)",
+                                  "\xe2\x80\x9c-5\xe2\x80\x9d",
+                                  "\xe2\x89\x88-5",
+                                  "\xc2\xa0-5",
+                                  "-5.0\n",
+                                  "a\r\n-5",
+                                  "3*-5",
+                                  "\xe2\x88\x92$5"})
+    BOOST_TEST_CONTEXT(signed_five) BOOST_TEST(last(signed_five) == "-5");
+  for (const char* five : {"3-5", "x-5", "(3)-5", "}-5", "3%-5", "covid-5", "\xc3\xa9-5",
+                           "\xce\xb1\xe2\x88\x92"
+                           "5",
+                           "3\xe2\x88\x92"
+                           "5",
+                           "--5", "- 5", "x\xc2\xb2-5",
+                           "\xe2\x80\x93"
+                           "5",
+                           "=5", "$5"})
+    BOOST_TEST_CONTEXT(five) BOOST_TEST(last(five) == "5");
+  BOOST_TEST(last("\x88\x92"
+                  "5") == "5");
+  BOOST_TEST(last("\x80\x80\x80\x80-5") == "-5");
+  BOOST_TEST(stated("#### \xe2\x88\x92"
+                    "5") == "-5");
+  BOOST_TEST(stated("####\t-5") == "-5");
   BOOST_TEST(last("cost .5") == "0.5");
   BOOST_TEST(last("a1") == "1");
   BOOST_TEST(last("no number") == "");

@@ -30,6 +30,50 @@ void refuses(const std::string& fixture, std::initializer_list<change> changes) 
   }
 }
 
+/// A config.json with the value of a field of the outermost object set, or without it for "".
+std::string with(const std::string& config, const std::string& key, const std::string& value) {
+  auto fields = nlohmann::ordered_json::parse(config);
+  fields.erase(key);
+  if (!value.empty()) fields[key] = nlohmann::ordered_json::parse(value);
+  return fields.dump();
+}
+
+/// Leaves fields out one by one: accepted where the value is the default, else refused by name.
+template <class M>
+void leaves_out(const std::string& fixture,
+                std::initializer_list<std::pair<const char*, const char*>> defaults) {
+  const std::string good = test::contents(test::golden(fixture) + "/config.json");
+  const auto config = ln::parse_hf_config(test::bytes(good), "c");
+  LINNET_REQUIRE_OK(config);
+  for (const auto& [key, value] : defaults) {
+    const std::string* const said = config->find(key);
+    const std::string got = verdict<M>(with(good, key, ""));
+    BOOST_TEST_CONTEXT(fixture << ": " << key)
+    if (!said || *said == value)
+      BOOST_TEST(got == "success");
+    else
+      BOOST_TEST(got == "c: " + std::string(key) + ": expected " + *said +
+                            " (the model type), got no such field, which means " + value);
+  }
+}
+
+struct field_value {
+  const char *key, *value;
+  bool taken;
+};
+
+/// Sets fields one by one in a fixture's config.json, or in the one that linnet writes.
+template <class M>
+void takes(const std::string& fixture, std::initializer_list<field_value> values) {
+  const std::string good = fixture.empty() ? ln::make_hf_config<M>()
+                                           : test::contents(test::golden(fixture) + "/config.json");
+  for (const auto& [key, value, taken] : values) {
+    const std::string got = verdict<M>(with(good, key, value));
+    BOOST_TEST_CONTEXT(fixture << ": " << key << ": " << value << ": " << got)
+    BOOST_TEST((taken ? got == "success" : got.starts_with("c: ") && got.find(key) != got.npos));
+  }
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(hf_config)
@@ -40,14 +84,16 @@ BOOST_AUTO_TEST_CASE(t5) {
       {
           {"\"model_type\": \"t5\"", "\"model_type\": \"llama\"",
            "model_type: expected \"t5\" (the model type), got \"llama\""},
-          {"\"model_type\": \"t5\"", "\"model_type\": \"mt5\"", "success"},
+          {"\"model_type\": \"t5\"", "\"model_type\": \"mt5\"",
+           "model_type: expected \"t5\" (the model type), got \"mt5\""},
           {"\"model_type\": \"t5\",", "", "success"},
           {"\"vocab_size\": 37", "\"vocab_size\": 38",
            "vocab_size: expected 37 (the model type), got 38"},
           {"\"d_model\": 24", "\"d_model\": 240", "d_model: expected 24 (the model type), got 240"},
-          {"\"d_model\": 24,", "", "d_model: expected 24 (the model type), got no such field"},
+          {"\"d_model\": 24,", "",
+           "d_model: expected 24 (the model type), got no such field, which means 512"},
           {"\"d_model\": 24", "\"d_model\": null",
-           "d_model: expected 24 (the model type), got no such field"},
+           "d_model: expected 24 (the model type), got no such field, which means 512"},
           {"\"d_kv\": 6", "\"d_kv\": 12", "d_kv: expected 6 (the model type), got 12"},
           {"\"d_kv\": 6", "\"d_kv\": 6.5", "d_kv: expected 6 (the model type), got 6.5"},
           {"\"d_kv\": 6", "\"d_kv\": 6.0", "success"},
@@ -234,6 +280,156 @@ BOOST_AUTO_TEST_CASE(mamba) {
                    {"\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false",
                     "tie_word_embeddings: expected true (the model type), got false"},
                });
+}
+
+BOOST_AUTO_TEST_CASE(defaults) {
+  // As in the configuration classes of Transformers 5.23.
+  leaves_out<test::t5_1_0>("t5_v1_0", {{"vocab_size", "32128"},
+                                       {"d_model", "512"},
+                                       {"d_kv", "64"},
+                                       {"d_ff", "2048"},
+                                       {"num_layers", "6"},
+                                       {"num_decoder_layers", "2"},  // as many as num_layers
+                                       {"num_heads", "8"},
+                                       {"relative_attention_num_buckets", "32"},
+                                       {"relative_attention_max_distance", "128"},
+                                       {"layer_norm_epsilon", "1e-06"},
+                                       {"feed_forward_proj", "\"relu\""},
+                                       {"scale_decoder_outputs", "true"},
+                                       {"tie_word_embeddings", "true"},
+                                       {"decoder_start_token_id", "0"},
+                                       {"pad_token_id", "0"}});
+  leaves_out<test::t5_1_1>("t5_v1_1",
+                           {{"num_decoder_layers", "2"}, {"feed_forward_proj", "\"relu\""}});
+  leaves_out<test::llama_mqa>("llama_mqa_tied", {{"vocab_size", "32000"},
+                                                 {"hidden_size", "4096"},
+                                                 {"intermediate_size", "11008"},
+                                                 {"num_hidden_layers", "32"},
+                                                 {"num_attention_heads", "32"},
+                                                 {"num_key_value_heads", "4"},
+                                                 {"head_dim", "6"},
+                                                 {"max_position_embeddings", "2048"},
+                                                 {"rms_norm_eps", "1e-06"},
+                                                 {"hidden_act", "\"silu\""},
+                                                 {"attention_bias", "false"},
+                                                 {"mlp_bias", "false"},
+                                                 {"tie_word_embeddings", "false"}});
+  leaves_out<test::gpt2>("gpt2", {{"vocab_size", "50257"},
+                                  {"n_positions", "1024"},
+                                  {"n_embd", "768"},
+                                  {"n_layer", "12"},
+                                  {"n_head", "12"},
+                                  {"n_inner", "96"},
+                                  {"layer_norm_epsilon", "1e-05"},
+                                  {"activation_function", "\"gelu_new\""},
+                                  {"scale_attn_weights", "true"},
+                                  {"scale_attn_by_inverse_layer_idx", "false"},
+                                  {"add_cross_attention", "false"},
+                                  {"tie_word_embeddings", "true"}});
+  leaves_out<test::mamba>("mamba", {{"vocab_size", "50280"},
+                                    {"hidden_size", "768"},
+                                    {"state_size", "16"},
+                                    {"num_hidden_layers", "32"},
+                                    {"conv_kernel", "4"},
+                                    {"expand", "2"},
+                                    {"intermediate_size", "48"},  // expand times hidden_size
+                                    {"time_step_rank", "2"},      // a sixteenth of hidden_size
+                                    {"layer_norm_epsilon", "1e-05"},
+                                    {"hidden_act", "\"silu\""},
+                                    {"use_bias", "false"},
+                                    {"use_conv_bias", "true"},
+                                    {"tie_word_embeddings", "true"}});
+  // Other values than the defaults: what is left out is then wrong.
+  leaves_out<test::mamba_untied>("mamba_untied", {{"conv_kernel", "4"},
+                                                  {"expand", "2"},
+                                                  {"use_bias", "false"},
+                                                  {"tie_word_embeddings", "true"}});
+  // mT5's own: the same fields mean something else when they are left out.
+  const std::string mt5 =
+      with(test::contents(test::golden("t5_v1_1") + "/config.json"), "model_type", "\"mt5\"");
+  BOOST_TEST(verdict<test::t5_1_1>(mt5) == "success");
+  BOOST_TEST(verdict<test::t5_1_1>(with(mt5, "feed_forward_proj", "")) == "success");
+  BOOST_TEST(verdict<test::t5_1_1>(with(mt5, "d_ff", "")) ==
+             "c: d_ff: expected 34 (the model type), got no such field, which means 1024");
+}
+
+BOOST_AUTO_TEST_CASE(values) {
+  // A field, a value, and whether the model type computes with it.
+  takes<test::t5_1_0>("t5_v1_0", {{"dense_act_fn", "\"gelu\"", false},
+                                  {"dense_act_fn", "\"relu2\"", false},
+                                  {"dense_act_fn", "null", true},
+                                  {"is_gated_act", "true", false},
+                                  {"is_gated_act", "null", true},
+                                  {"feed_forward_proj", "\"gated-relu\"", false},
+                                  {"hidden_size", "24", true},
+                                  {"hidden_size", "48", false},
+                                  {"head_dim", "12", false},
+                                  {"num_hidden_layers", "3", false},
+                                  {"num_attention_heads", "3", false},
+                                  {"tie_encoder_decoder", "true", false},
+                                  {"tie_encoder_decoder", "false", true},
+                                  {"layer_norm_epsilon", "9.999999974752427e-07", true},
+                                  {"layer_norm_epsilon", "1.0000001e-06", false},
+                                  {"layer_norm_epsilon", "-1e-06", false},
+                                  {"layer_norm_epsilon", "1e300", false},
+                                  {"layer_norm_epsilon", "\"1e-06\"", false},
+                                  {"quantization_config", "{\"bits\": 4}", false},
+                                  {"quantization_config", "null", true},
+                                  {"classifier_dropout", "0.5", true}});
+  takes<test::t5_1_1>("t5_v1_1", {{"dense_act_fn", "\"gelu\"", false},
+                                  {"dense_act_fn", "\"gelu_pytorch_tanh\"", true},
+                                  {"feed_forward_proj", "\"gated-gelu_new\"", true},
+                                  {"feed_forward_proj", "\"gated-gelu_python\"", false},
+                                  {"feed_forward_proj", "\"gelu_new\"", false},
+                                  {"is_gated_act", "false", false},
+                                  {"model_type", "\"mt5\"", true}});
+  using exact =
+      ln::t5<test::t5_shape_1_1, ln::ffn::gated<ln::activation_kind::gelu>, ln::tie::untied>;
+  takes<exact>("", {{"dense_act_fn", "\"gelu_new\"", false},
+                    {"feed_forward_proj", "\"gated-gelu_python\"", true},
+                    {"feed_forward_proj", "\"linnet\"", true},
+                    {"feed_forward_proj", "\"gated-gelu\"", false},
+                    {"scale_decoder_outputs", "false", true},
+                    {"scale_decoder_outputs", "true", false}});
+  takes<test::llama_gqa>(
+      "llama_gqa_untied",
+      {{"rms_norm_eps", "9.999999747378752e-06", true},
+       {"rms_norm_eps", "1.00001e-05", false},
+       {"rope_theta", "10000", true},
+       {"rope_theta", "10001", false},
+       {"partial_rotary_factor", "1.0", true},
+       {"partial_rotary_factor", "0.5", false},
+       {"rope_parameters", "null", true},
+       {"rope_parameters", "[10000]", false},
+       {"rope_parameters", "{\"rope_theta\": 500000.0}", false},
+       {"rope_parameters", "{\"partial_rotary_factor\": 0.5}", false},
+       {"rope_parameters", "{\"type\": \"yarn\"}", false},
+       {"rope_parameters", "{\"full_attention\": {\"rope_theta\": 500000.0}}", false},
+       {"rope_scaling", "{\"rope_type\": \"default\"}", true},
+       {"rope_scaling", "{\"rope_theta\": 500000.0}", false},
+       {"rope_scaling", "{\"rope_type\": \"dynamic\", \"factor\": 2.0}", false},
+       {"rope_scaling", "{\"factor\": 2.0}", false},
+       {"rope_scaling", "\"linear\"", false},
+       {"hidden_act", "\"swish\"", true},
+       {"hidden_act", "\"gelu_new\"", false},
+       {"pretraining_tp", "2", true},
+       {"quantization_config", "{}", false}});
+  takes<test::gpt2>("gpt2", {{"layer_norm_epsilon", "9.999999747378752e-06", true},
+                             {"hidden_size", "48", false},
+                             {"num_attention_heads", "4", true},
+                             {"num_attention_heads", "2", false},
+                             {"num_hidden_layers", "3", false},
+                             {"max_position_embeddings", "64", false},
+                             {"activation_function", "\"gelu_fast\"", true},
+                             {"activation_function", "\"quick_gelu\"", false},
+                             {"reorder_and_upcast_attn", "true", true},
+                             {"quantization_config", "{}", false}});
+  takes<test::mamba>("mamba", {{"layer_norm_epsilon", "9.999999747378752e-06", true},
+                               {"intermediate_size", "96", false},
+                               {"hidden_act", "\"swish\"", true},
+                               {"hidden_act", "\"relu\"", false},
+                               {"residual_in_fp32", "false", true},
+                               {"quantization_config", "{}", false}});
 }
 
 BOOST_AUTO_TEST_CASE(own_files_fit) {

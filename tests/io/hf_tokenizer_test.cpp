@@ -127,6 +127,46 @@ BOOST_AUTO_TEST_CASE(normalized_tokens_come_later) {
   BOOST_TEST((two("true", "true") == token_list{259, 'b', 'a', 'z'}));
 }
 
+// Random added tokens against Hugging Face's tokenizers (tests/reference/make_tokenizers.py).
+BOOST_AUTO_TEST_CASE(added_tokens_as_hugging_face) {
+  const auto cases =
+      nlohmann::ordered_json::parse(test::contents(test::golden("tokenizers") + "/cases.json"));
+  int texts = 0, refused = 0;
+  for (const auto& c : cases) {
+    nlohmann::ordered_json vocabulary = nlohmann::ordered_json::object();
+    for (const unsigned char b : ln::detail::byte_order)
+      vocabulary[ln::letters_of(std::string(1, static_cast<char>(b)))] = vocabulary.size();
+    for (const auto& merge : c["merges"])
+      vocabulary[merge[0].get<std::string>() + merge[1].get<std::string>()] = vocabulary.size();
+    const nlohmann::ordered_json file{{"added_tokens", c["added_tokens"]},
+                                      {"normalizer", c["normalizer"]},
+                                      {"pre_tokenizer", c["pre_tokenizer"]},
+                                      {"decoder", {{"type", "ByteLevel"}}},
+                                      {"model",
+                                       {{"type", "BPE"},
+                                        {"ignore_merges", c["ignore_merges"]},
+                                        {"vocab", vocabulary},
+                                        {"merges", c["merges"]}}}};
+    const auto t = parsed(file.dump());
+    if (c.contains("refused")) {
+      BOOST_TEST(test::message(t).find(c["refused"].get<std::string>()) != std::string::npos,
+                 test::message(t));
+      BOOST_TEST((!t && t.error().code == ln::errc::unsupported));
+      ++refused;
+      continue;
+    }
+    LINNET_REQUIRE_OK(t);
+    for (std::size_t i = 0; i < c["texts"].size(); ++i, ++texts) {
+      const std::string text = c["texts"][i];
+      const token_list got = t->encode(text, true), want = c["ids"][i];
+      BOOST_TEST_CONTEXT(c["added_tokens"] << " in " << c["texts"][i])
+      BOOST_TEST(got == want, boost::test_tools::per_element());
+    }
+  }
+  BOOST_TEST(texts == 480);
+  BOOST_TEST(refused == 9);
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   const std::string whole = parts{}.text();
   const auto changed = [&](std::string_view from, std::string_view to) {

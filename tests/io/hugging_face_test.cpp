@@ -198,6 +198,95 @@ BOOST_AUTO_TEST_CASE(t5_aliases) {
              "such tensor");
 }
 
+// The copy of a tied tensor in another type: equal values are one tensor, whatever the type.
+BOOST_AUTO_TEST_CASE(a_tied_head_in_another_type) {
+  directory d("llama_mha_tied");
+  ln::weights<test::llama_mha> w, plain;
+  const std::string name = "model.embed_tokens.weight";
+  std::string wide, narrow, exact;
+  for (const float x : d.original.values<float>(name).value()) {
+    const auto code = ln::storage::bf16::encode(x);
+    narrow += test::raw(code);
+    wide += test::raw(static_cast<float>(ln::storage::bf16::decode(code)));
+    exact += test::raw(static_cast<double>(ln::storage::bf16::decode(code)));
+  }
+  d.tensor(name).data = test::bytes(wide);
+  BOOST_TEST(d.load(plain) == "success");
+  d.copy(name, "lm_head.weight");
+  d.tensor("lm_head.weight").type = ln::dtype::bf16;
+  d.tensor("lm_head.weight").data = test::bytes(narrow);
+  BOOST_TEST(d.load(w) == "success");
+  BOOST_TEST(test::same_bytes(w, plain));
+  d.tensor("lm_head.weight").type = ln::dtype::f64;
+  d.tensor("lm_head.weight").data = test::bytes(exact);
+  BOOST_TEST(d.load(w) == "success");
+  d.tensor("lm_head.weight").data = test::bytes(exact.replace(0, 1, "\1"));
+  BOOST_TEST(d.load(w) ==
+             "model.safetensors: lm_head.weight: expected the same values as "
+             "model.embed_tokens.weight (one tensor in the model type), got others");
+}
+
+BOOST_AUTO_TEST_CASE(shards) {
+  directory d("t5_v1_1");
+  ln::weights<test::t5_1_1> w, plain;
+  BOOST_TEST(d.load(plain) == "success");
+  std::filesystem::remove(d.folder.path("model.safetensors"));
+  const auto write = [&](const std::string& name, auto first, auto last) {
+    LINNET_REQUIRE_OK(
+        ln::write_safetensors(d.folder.path(name), std::vector(first, last), {{"format", "pt"}}));
+  };
+  const auto half = d.tensors.begin() + 20;
+  const std::string a = "model-00001-of-00002.safetensors", b = "model-00002-of-00002.safetensors";
+  write(a, d.tensors.begin(), half);
+  write(b, half, d.tensors.end());
+  nlohmann::json map;
+  for (auto t = d.tensors.begin(); t != d.tensors.end(); ++t) map[t->name] = t < half ? a : b;
+  const auto load = [&](const std::string& text) {
+    LINNET_REQUIRE_OK(
+        ln::write_file(d.folder.path("model.safetensors.index.json"), test::bytes(text)));
+    const std::string got = test::message(ln::load_hugging_face(w, d.folder.path()));
+    return got.starts_with(d.folder.path()) ? got.substr(d.folder.path().size() + 1) : got;
+  };
+  const auto index = [](const nlohmann::json& of) {
+    return nlohmann::json{{"metadata", {{"total_size", 7}}}, {"weight_map", of}}.dump();
+  };
+  BOOST_TEST(load(index(map)) == "success");
+  BOOST_TEST(test::same_bytes(w, plain));
+
+  const std::string said = "model.safetensors.index.json: ";
+  const auto changed = [&](const std::string& key, const nlohmann::json& value) {
+    nlohmann::json other = map;
+    other[key] = value;
+    return load(index(other));
+  };
+  const std::string right = map["shared.weight"], wrong = right == a ? b : a;
+  BOOST_TEST(changed("shared.weight", wrong) ==
+             said + "shared.weight: expected it in " + wrong + ", got it in " + right);
+  BOOST_TEST(changed("more.weight", b) ==
+             said + "more.weight: expected it in " + b + ", got no such tensor");
+  BOOST_TEST(changed("more.weight", "absent.safetensors").starts_with("absent.safetensors: "));
+  for (const char* name : {"../x.safetensors", "/etc/passwd", "", ".", "c:\\x"})
+    BOOST_TEST(changed("more.weight", name) ==
+               said + "more.weight: expected the name of a file beside the index, got " +
+                   ln::detail::json_quoted(name));
+  BOOST_TEST(changed("more.weight", 3).ends_with("a file beside the index, got 3"));
+  BOOST_TEST(changed("more.weight", {1}).ends_with("the name of a file, got an array"));
+  auto fewer = map;
+  fewer.erase("lm_head.weight");
+  BOOST_TEST(load(index(fewer)) == said + "lm_head.weight: expected no such tensor, got it in " +
+                                       map["lm_head.weight"].get<std::string>());
+  BOOST_TEST(load("{}") == said + "weight_map: expected an object, got none");
+  BOOST_TEST(load("[]") == said + "content: expected a JSON object, got an array");
+  BOOST_TEST(load(R"({"weight_map": []})") ==
+             said + "weight_map: expected an object, got an array");
+  BOOST_TEST(load(R"({"weight_map": {"a": "x", "a": "x"}})") ==
+             said + "a: expected each name once, got this one twice");
+  BOOST_TEST(load("{").starts_with(said + "content: expected JSON"));
+  // A model.safetensors goes before, as with Transformers.
+  write("model.safetensors", d.tensors.begin(), d.tensors.end());
+  BOOST_TEST(load("{") == "success");
+}
+
 BOOST_AUTO_TEST_CASE(untied_t5_has_its_own_head) {
   directory d("t5_v1_1");
   ln::weights<test::t5_1_1> w;

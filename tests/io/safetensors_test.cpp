@@ -7,6 +7,7 @@
 #include "support/allocations.hpp"
 
 namespace ln = linnet;
+using namespace std::string_view_literals;
 using test::safetensors_file;
 
 namespace {
@@ -285,6 +286,105 @@ BOOST_AUTO_TEST_CASE(writer) {
              path + ": b: expected each name once, got this one twice");
   BOOST_TEST(!ln::write_safetensors(folder.path("none/a"), {a}));
   BOOST_TEST(ln::read_safetensors(path).value().tensors().size() == 0u);  // the old file
+}
+
+BOOST_AUTO_TEST_CASE(what_is_not_read_is_not_written) {
+  const test::scratch_folder folder;
+  const std::string path = folder.path("a"), x = test::raw(1.0f);
+  const auto said = [&](std::vector<ln::named_tensor> all, const ln::file_metadata& notes = {}) {
+    const auto written = ln::write_safetensors(path, std::move(all), notes);
+    BOOST_TEST((!written && written.error().code == ln::errc::invalid));
+    BOOST_TEST(!std::filesystem::exists(path));
+    return test::message(written).substr(path.size() + 2);
+  };
+  const auto one = [&](std::string name, std::vector<ln::index> shape = {1}) {
+    return ln::named_tensor{std::move(name), ln::dtype::f32, std::move(shape), test::bytes(x)};
+  };
+  BOOST_TEST(said({one("a", {1, 1, 1, 1, 1, 1, 1, 1, 1})}) ==
+             "a: shape: expected at most 8 dimensions, got more");
+  BOOST_TEST(said({one("__metadata__")}) ==
+             "__metadata__: expected another name for a tensor, got that of the notes");
+  BOOST_TEST(said({one("caf\xe9")}) == "caf?: expected a name in UTF-8, got other bytes");
+  BOOST_TEST(said({one("\xed\xa0\x80")}) == "???: expected a name in UTF-8, got other bytes");
+  BOOST_TEST(said({one("a")}, {{"caf\xe9", "x"}}) ==
+             "__metadata__: caf?: expected texts in UTF-8, got other bytes");
+  BOOST_TEST(said({one("a")}, {{"k", "\xff"}}) ==
+             "__metadata__: k: expected texts in UTF-8, got other bytes");
+  std::vector<ln::named_tensor> many;
+  for (int i = 0; i < 6000; ++i)
+    many.push_back(one("model.layers." + std::to_string(i) + ".self_attn.q_proj.weight"));
+  BOOST_TEST(said(many).starts_with("header: expected at most 524288 bytes, got "));
+}
+
+// Random tensors and notes: refused, or read again as they were.
+BOOST_AUTO_TEST_CASE(random_files_come_back) {
+  const test::scratch_folder folder;
+  const std::string path = folder.path("a");
+  ln::random_stream random(ln::seed{5});
+  const auto below = [&](std::uint32_t n) { return random.below(n); };
+  const std::string_view letters[] = {"a",
+                                      ".",
+                                      "\"",
+                                      "\\",
+                                      "\n",
+                                      "/",
+                                      "\x7f",
+                                      "\xc3\xa9",
+                                      " ",
+                                      "\t",
+                                      "\0"sv,
+                                      "\xe2\x82\xac",
+                                      "\xf0\x9f\x98\x80",
+                                      "\xef\xbf\xbf",
+                                      "{"};
+  const auto text = [&](std::uint32_t most) {
+    std::string made;
+    for (auto n = below(most); n > 0; --n) made += letters[below(std::size(letters))];
+    if (below(40) == 0) made += "\xe2\x82";  // cut
+    return made;
+  };
+  int read = 0, refused = 0;
+  for (int round = 0; round < 600; ++round) {
+    std::vector<ln::named_tensor> all;
+    std::vector<std::string> values;
+    ln::file_metadata notes;
+    for (auto n = below(6); n > 0; --n) {
+      ln::named_tensor t{text(5), static_cast<ln::dtype>(below(15)), {}, {}};
+      ln::index size = ln::size_of(t.type);
+      for (auto d = below(below(20) == 0 ? 11 : 5); d > 0; --d) {
+        t.shape.push_back(below(4));
+        size *= t.shape.back();
+      }
+      if (below(200) == 0) t.name = "__metadata__";
+      std::string bytes;
+      for (; size > 0; --size) bytes += static_cast<char>(below(256));
+      values.push_back(std::move(bytes));
+      all.push_back(std::move(t));
+    }
+    for (std::size_t i = 0; i < all.size(); ++i) all[i].data = test::bytes(values[i]);
+    for (auto n = below(4); n > 0; --n) notes[text(4)] = text(3000);
+    const auto written = ln::write_safetensors(path, all, notes);
+    const auto back = ln::read_safetensors(path);
+    if (!written) {
+      BOOST_TEST((written.error().code == ln::errc::invalid));
+      BOOST_TEST(!back);
+      ++refused;
+      continue;
+    }
+    LINNET_REQUIRE_OK(back);
+    std::filesystem::remove(path);
+    ++read;
+    BOOST_TEST((back->metadata() == notes));
+    BOOST_TEST(back->tensors().size() == all.size());
+    for (const auto& t : all) {
+      const ln::tensor_record* const found = back->find(t.name);
+      BOOST_REQUIRE(found);
+      BOOST_TEST((found->type == t.type && std::ranges::equal(found->shape(), t.shape) &&
+                  std::ranges::equal(found->data, t.data)));
+    }
+  }
+  BOOST_TEST(read > 300);
+  BOOST_TEST(refused > 60);
 }
 
 BOOST_AUTO_TEST_CASE(a_moved_file_keeps_its_values) {

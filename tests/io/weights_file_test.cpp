@@ -115,14 +115,24 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   LINNET_REQUIRE_OK(ln::load_safetensors(as_bf16, folder.path("f32")));
   BOOST_TEST(test::same_bytes(as_bf16, narrow));
   ln::weights<test::llama_gqa> as_f32;
-  BOOST_TEST(
-      test::message(ln::load_safetensors(as_f32, *parsed)) ==
-      "safetensors: embedding.weight: expected real [41, 24] (the model type), got I8 [41, 24]");
+  BOOST_TEST(test::message(ln::load_safetensors(as_f32, *parsed)) ==
+             "safetensors: storage: expected f32 (the model type), got int8");
   ln::weights<ln::quantized<test::llama_gqa, ln::storage::int8>> as_codes;
-  BOOST_TEST(
-      test::message(ln::load_safetensors(as_codes, folder.path("f32"))) ==
-      folder.path("f32") +
-          ": embedding.weight.scales: expected real [41] (the model type), got no such tensor");
+  BOOST_TEST(test::message(ln::load_safetensors(as_codes, folder.path("f32"))) ==
+             folder.path("f32") + ": storage: expected int8 (the model type), got f32");
+  const auto says = [](auto& to, const std::string& bytes) {
+    return test::message(ln::load_safetensors(to, test::bytes(bytes)));
+  };
+  BOOST_TEST(says(as_codes, grouped) ==
+             "safetensors: storage: expected int8 (the model type), got int4");
+  ln::weights<ln::quantized<test::llama_gqa, ln::storage::int4<16>>> other_groups;
+  BOOST_TEST(says(other_groups, grouped) ==
+             "safetensors: storage_group: expected 16 (the model type), got 8");
+  // A file that does not say what it stores is refused by its tensors.
+  LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("mute"), test::tensors_of(*parsed)));
+  BOOST_TEST(test::message(ln::load_safetensors(as_f32, folder.path("mute"))) ==
+             folder.path("mute") +
+                 ": embedding.weight: expected real [41, 24] (the model type), got I8 [41, 24]");
 }
 
 BOOST_AUTO_TEST_CASE(codes_that_quantize_never_makes) {
@@ -164,20 +174,42 @@ BOOST_AUTO_TEST_CASE(codes_that_quantize_never_makes) {
   BOOST_TEST(refusal.find("got U8 [") != refusal.npos, refusal);
 }
 
-// Zero points are what quantize() could have made.
-BOOST_AUTO_TEST_CASE(bad_zero_points) {
+// Scales and zero points that quantize() never makes are neither saved nor loaded.
+BOOST_AUTO_TEST_CASE(bad_scales_and_zero_points) {
   using S = ln::storage::int8_per<ln::storage::granularity::row, ln::storage::symmetry::asymmetric>;
   const test::scratch_folder folder;
-  auto codes = ln::quantize<S>(test::distinct<small>());
+  const std::string good = folder.path("good"), bad = folder.path("bad");
   ln::weights<ln::quantized<small, S>> w;
-  for (const float zero : {-1.0f, 256.0f}) {
-    codes.tree().embedding.zeros[1] = zero;
-    LINNET_REQUIRE_OK(ln::save_safetensors(codes, folder.path("bad")));
-    const std::string refusal = test::message(ln::load_safetensors(w, folder.path("bad")));
-    BOOST_TEST(refusal.ends_with(
-                   "embedding.weight.zeros: expected zero points from 0 to 255, got another value"),
-               refusal);
-  }
+  const auto refuses = [&](bool scales, float value) {
+    const std::string said =
+        std::string(scales ? "embedding.weight.scales: expected positive, finite scales"
+                           : "embedding.weight.zeros: expected zero points from 0 to 255") +
+        ", got another value";
+    auto codes = ln::quantize<S>(test::distinct<small>());
+    LINNET_REQUIRE_OK(ln::save_safetensors(codes, good));
+    auto& embedding = codes.tree().embedding;
+    (scales ? embedding.scales : embedding.zeros)[1] = value;
+    const auto saved = ln::save_safetensors(codes, bad);
+    BOOST_TEST(test::message(saved) == bad + ": " + said);
+    BOOST_TEST((!saved && saved.error().code == ln::errc::invalid));
+    BOOST_TEST(!std::filesystem::exists(bad));
+    // From elsewhere.
+    const auto file = ln::read_safetensors(good);
+    LINNET_REQUIRE_OK(file);
+    auto tensors = test::tensors_of(*file);
+    std::string values;
+    for (auto& t : tensors)
+      if (t.name == said.substr(0, said.find(':'))) {
+        values.assign(reinterpret_cast<const char*>(t.data.data()), t.data.size());
+        t.data = test::bytes(values.replace(4, 4, test::raw(value)));
+      }
+    LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("other"), tensors));
+    BOOST_TEST(test::message(ln::load_safetensors(w, folder.path("other"))) ==
+               folder.path("other") + ": " + said);
+  };
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float zero : {-1.0f, 256.0f, infinity}) refuses(false, zero);
+  for (const float scale : {-1.0f, 0.0f, infinity, std::nanf("")}) refuses(true, scale);
 }
 
 BOOST_AUTO_TEST_CASE(other_models_are_refused_by_what_they_say) {
@@ -257,6 +289,21 @@ BOOST_AUTO_TEST_CASE(other_tensors_are_refused_and_nothing_is_touched) {
 
 BOOST_AUTO_TEST_CASE(notes) {
   const test::scratch_folder folder;
+  // What could not be read again is not written.
+  const auto refuses = [&](const ln::file_metadata& all) {
+    const auto saved = ln::save_safetensors(test::distinct<small>(), folder.path("bad"),
+                                            ln::naming::canonical{}, all);
+    BOOST_TEST((!saved && saved.error().code == ln::errc::invalid));
+    BOOST_TEST(!std::filesystem::exists(folder.path("bad")));
+    return test::message(saved).substr(folder.path("bad").size() + 2);
+  };
+  BOOST_TEST(refuses({{"who", "caf\xe9"}}) ==
+             "__metadata__: who: expected texts in UTF-8, got other bytes");
+  BOOST_TEST(refuses({{"long", std::string(600'000, 'x')}})
+                 .starts_with("header: expected at most 524288 bytes, got "));
+  LINNET_REQUIRE_OK(ln::save_safetensors(test::distinct<small>(), folder.path("w"),
+                                         ln::naming::canonical{}, {{"x", std::string(2000, ' ')}}));
+  BOOST_TEST(ln::read_safetensors(folder.path("w")).value().metadata().at("x").size() == 2000u);
   LINNET_REQUIRE_OK(ln::save_safetensors(test::distinct<small>(), folder.path("w"),
                                          ln::naming::canonical{}, {{"step", "17"}}));
   BOOST_TEST(ln::read_safetensors(folder.path("w")).value().metadata().at("step") == "17");

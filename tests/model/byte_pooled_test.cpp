@@ -14,7 +14,7 @@ namespace zoo = ln::zoo;
 using corrected = ln::byte_pooled<tiny_decoder_shape, ln::pooling::of<tiny_pooling>>;
 using published = ln::byte_pooled<tiny_decoder_shape,
                                   ln::pooling::of<tiny_pooling.under(ln::byte_rules::repository)>>;
-constexpr index slots = corrected::slots, d = corrected::d, values = ln::byte_values;
+constexpr index slots = corrected::bytes_per_token, d = corrected::d, values = ln::byte_values;
 
 // Zoo C3. A block: four maps and a norm for attention; a norm and two maps for the feed-forward.
 constexpr index block_count(index in, index out) {
@@ -433,8 +433,8 @@ BOOST_AUTO_TEST_CASE(cached_is_uncached) {
 // Losses, gradients, weights and texts do not depend on the number of threads.
 BOOST_AUTO_TEST_CASE(threads_change_no_bit) {
   using M =
-      ln::byte_pooled<tiny_decoder_shape,
-                      ln::pooling::of<ln::byte_pooling{.slots = 5, .width = 48, .between = {40}}>>;
+      ln::byte_pooled<tiny_decoder_shape, ln::pooling::of<ln::byte_pooling{
+                                              .bytes_per_token = 5, .width = 48, .between = {40}}>>;
   const auto run = [](int threads) {
     const byte_tokens data(4, 9, 5);
     ln::limits l = data.limits(threads);

@@ -3,6 +3,7 @@
 
 #include <Eigen/Core>
 #include <cstdlib>
+#include <algorithm>
 #include <memory>
 #include <new>
 #include <optional>
@@ -90,12 +91,12 @@ void check_decoding(const P& p, int threads) {
   BOOST_REQUIRE(static_cast<bool>(s));
   BOOST_REQUIRE(static_cast<bool>(score));
   const auto data = whole_batch<M>();
-  const auto prompt = tokens(4 * ln::session<M>::slots, M::vocabulary, 1);
+  const auto prompt = tokens(4 * ln::session<M>::ids_per_token, M::vocabulary, 1);
   ln::sampler sample({.temperature = 0.8, .top_k = 7, .top_p = 0.9});
   const token stop[] = {5};
   int emitted = 0;
   check_silence("decoding", [&] {
-    if constexpr (ln::session<M>::slots > 1) {
+    if constexpr (ln::session<M>::ids_per_token > 1) {
       emitted += static_cast<int>(s->start(prompt).size());
       ln::generate_bytes(*s, prompt, sample, [&](std::string_view) { ++emitted; }, {.stop = stop});
     } else {
@@ -184,7 +185,7 @@ BOOST_AUTO_TEST_CASE(session_in_the_callers_memory) {
   const ln::limits l = limits_of<decoder>(2);
   const index bytes = ln::session<decoder>::footprint(l);
   void* const memory = std::aligned_alloc(64, at(bytes));
-  std::memset(memory, 0, at(bytes));
+  std::memset(memory, 0xff, at(bytes));
   {
     std::optional<ln::session<decoder>> mine;
     const heap_use use = heap_use_of(
@@ -195,6 +196,59 @@ BOOST_AUTO_TEST_CASE(session_in_the_callers_memory) {
     BOOST_TEST(same_bits(mine->feed(prompt, 3, {}), own->feed(prompt, 3, {})));
   }
   std::free(memory);
+}
+
+// Memory that does not do is refused before anything is written to it or beyond it, in builds of
+// every kind, and the session that could not be constructed refuses every call.
+BOOST_AUTO_TEST_CASE(callers_memory_that_does_not_do) {
+  const auto p = ln::pack(ln::weights<decoder>());
+  const ln::limits l = limits_of<decoder>(1);
+  using session = ln::session<decoder>;
+  const index bytes = session::footprint(l);
+  std::vector<std::byte> untouched(at(bytes + 128), std::byte{7});
+  void* start = untouched.data();
+  std::size_t room = untouched.size();
+  std::byte* const memory = static_cast<std::byte*>(std::align(64, at(bytes), start, room));
+  const auto refused = [&](const auto& packed, const ln::limits& limits,
+                           std::span<std::byte> span) {
+    session s(packed, limits, span);
+    BOOST_TEST(!s.valid());
+    BOOST_TEST(s.position() == 0);
+    BOOST_TEST(s.fed().empty());
+    BOOST_TEST(s.free_blocks() == 0);
+    BOOST_TEST(s.feed(tokens(1, decoder::vocabulary, 1)).empty());
+    BOOST_TEST(s.start(tokens(1, decoder::vocabulary, 1)).empty());
+    BOOST_TEST(s.generate(tokens(1, decoder::vocabulary, 1), ln::greedy{}, [](token) {}) == 0);
+    BOOST_TEST(!s.truncate(0));
+    BOOST_TEST(!s.fork(0, 0));
+    s.reset();
+    BOOST_TEST(std::ranges::all_of(untouched, [](std::byte b) { return b == std::byte{7}; }));
+    const auto opened = session::open(packed, limits, span);
+    return opened ? std::string() : opened.error().message();
+  };
+  BOOST_TEST(refused(p, l, std::span(memory, at(bytes - 1))) ==
+             "session::open: memory: expected session::footprint(limits), " +
+                 std::to_string(bytes) + " bytes, got " + std::to_string(bytes - 1));
+  BOOST_TEST(refused(p, l, {}).starts_with("session::open: memory: expected session::footprint"));
+  BOOST_TEST(refused(p, l, std::span(memory + 1, at(bytes))) ==
+             "session::open: memory: expected memory that is declared alignas(linnet::alignment), "
+             "got another address");
+  ln::limits none = l;
+  none.batch = 0;
+  BOOST_TEST(refused(p, none, std::span(memory, at(bytes))).starts_with("session::open: limits"));
+  auto moved = ln::pack(ln::weights<decoder>());
+  const auto elsewhere = std::move(moved);
+  BOOST_TEST(refused(moved, l, std::span(memory, at(bytes))).starts_with("session::open: packed"));
+
+  session s(p, l, std::span(memory, at(bytes)));
+  BOOST_TEST(s.valid());
+  BOOST_TEST(s.start(tokens(1, decoder::vocabulary, 1)).size() == at(decoder::vocabulary));
+  for (const index b : {index{-1}, l.batch}) {
+    BOOST_TEST(!s.truncate(0, b));
+    BOOST_TEST(s.position(b) == 0);
+    BOOST_TEST(s.fed(b).empty());
+    BOOST_TEST(!s.fork(0, b));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(training_is_silent) {

@@ -118,6 +118,10 @@ BOOST_AUTO_TEST_CASE(nearest_of_its_rank) {
     BOOST_TEST(tensor(f, name) == tensor(w, name));
   for (const std::string name : {"blocks.0.ffn.gate.", "blocks.1.ffn.down."})
     BOOST_TEST(tensor(f, name + "u.bias") == tensor(w, name + "bias"));
+  w.fail({ln::errc::io, "model.bin", "", "", "nothing"});
+  const auto none = ln::factorise<low<3>>(w);
+  BOOST_TEST(!none.valid());
+  BOOST_TEST(none.error().message() == "model.bin: got nothing");
 }
 
 // At full rank nothing is lost; below it something is.

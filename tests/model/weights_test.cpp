@@ -205,6 +205,63 @@ BOOST_AUTO_TEST_CASE(bf16_weights) {
   BOOST_TEST(distance(small, logits_of(ln::pack(w), data)) > 1e-4);
 }
 
+// first_nonfinite() finds each NaN and infinity, in numbers, codes, scales and zero points, in
+// whatever tensor, and names the first; no finite value, however large or small, is one.
+BOOST_AUTO_TEST_CASE(first_nonfinite) {
+  const auto special = [](float x) {
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+  };
+  const auto put = [](float& x, std::uint32_t bits) { std::memcpy(&x, &bits, sizeof bits); };
+  ln::weights<t5> w;
+  randomize(w);
+  BOOST_TEST(ln::first_nonfinite(w) == "");
+  float& inside = w.tree().encoder_stack.norm.weight[3];
+  const float kept = inside;
+  for (const std::uint32_t finite : {0u, 1u, 0x80000000u, 0x7f7fffffu, 0xff7fffffu}) {
+    put(inside, finite);
+    BOOST_TEST(ln::first_nonfinite(w) == "", "bits " << finite);
+  }
+  for (const std::uint32_t bad :
+       {0x7f800000u, 0xff800000u, 0x7f800001u, 0x7fc00000u, 0xffffffffu}) {
+    put(inside, bad);
+    BOOST_TEST(ln::first_nonfinite(w) == "encoder.norm.weight", "bits " << bad);
+  }
+  put(w.tree().embedding.data[65], 0x7fc00000u);  // the last number of the first tensor
+  BOOST_TEST(ln::first_nonfinite(w) == "embedding.weight");
+  put(w.tree().embedding.data[65], 0);
+  put(inside, special(kept));
+  BOOST_TEST(ln::first_nonfinite(w) == "");
+
+  const auto code = [&](auto q, unsigned good, unsigned bad) {
+    using value = std::remove_reference_t<decltype(*q.tree().embedding.data)>;
+    q.tree().embedding.data[7] = static_cast<value>(good);
+    BOOST_TEST(ln::first_nonfinite(q) == "", "code " << good);
+    q.tree().embedding.data[7] = static_cast<value>(bad);
+    BOOST_TEST(ln::first_nonfinite(q) == "embedding.weight", "code " << bad);
+  };
+  code(ln::quantize<storage::bf16>(w), 0xff7f, 0xff80);
+  code(ln::quantize<storage::f16>(w), 0x7bff, 0x7c00);
+  code(ln::quantize<storage::fp8_e4m3>(w), 0x7e, 0x7f);
+  code(ln::quantize<storage::fp8_e5m2>(w), 0xfb, 0xfc);
+  auto q = ln::quantize<
+      storage::int8_per<storage::granularity::group, storage::symmetry::asymmetric, 16>>(w);
+  BOOST_TEST(ln::first_nonfinite(q) == "");
+  put(q.tree().embedding.zeros[10], 0x7fc00000u);
+  BOOST_TEST(ln::first_nonfinite(q) == "embedding.weight.zeros");
+  put(q.tree().embedding.scales[10], 0x7f800000u);
+  BOOST_TEST(ln::first_nonfinite(q) == "embedding.weight.scales");
+  ln::weights<decoder, double> d;
+  randomize(d);
+  BOOST_TEST(ln::first_nonfinite(d) == "");
+  d.tree().norm.bias[1] = 1e308;
+  BOOST_TEST(ln::first_nonfinite(d) == "");
+  const std::uint64_t infinity = std::uint64_t{0x7ff} << 52;
+  std::memcpy(d.tree().norm.bias + 1, &infinity, sizeof infinity);
+  BOOST_TEST(ln::first_nonfinite(d) == "norm.bias");
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test

@@ -135,6 +135,45 @@ BOOST_AUTO_TEST_CASE(wrong_derivatives_are_reported) {
   BOOST_TEST(report<flaw::nan>().position == 4 * 3 + 2);
 }
 
+// A table that a layer reads and the call lacks is named; nothing is read from null.
+BOOST_AUTO_TEST_CASE(missing_tables_are_named) {
+  using ln::attention_shape;
+  constexpr attention_shape plain{.d_model = 8, .heads = 2, .kv_heads = 2, .d_kv = 4};
+  constexpr auto rotary = [=] {
+    attention_shape a = plain;
+    a.causal = true;
+    a.rope = ln::rope_pairing::interleaved;
+    return a;
+  }();
+  constexpr auto relative = [=] {
+    attention_shape a = plain;
+    a.relative = true;
+    return a;
+  }();
+  constexpr auto cross = [=] {
+    attention_shape a = plain;
+    a.cross = true;
+    return a;
+  }();
+  using ln::attention::full;
+  const auto missing = [](const ln::gradient_report& r) {
+    BOOST_TEST(!r.passed());
+    BOOST_TEST(r.entries == 0);
+    return r.tensor.substr(0, r.tensor.find(' '));
+  };
+  BOOST_TEST(missing(ln::check_layer_gradients<full::layer<rotary>>()) == "layer_check::d_kv");
+  BOOST_TEST(missing(ln::check_layer_gradients<full::layer<relative>>()) == "layer_check::heads");
+  BOOST_TEST(missing(ln::check_layer_gradients<full::layer<cross>>()) == "layer_check::memory");
+  using layer = full::layer<plain>;
+  BOOST_TEST(missing(ln::check_layer_gradients<layer>({.length = 0})) == "layer_check");
+  BOOST_TEST(missing(ln::check_layer_gradients<layer>({.lengths = {3}})) == "layer_check");
+  BOOST_TEST(missing(ln::check_layer_gradients<layer>({.lengths = {3, 9}})) == "layer_check");
+  BOOST_TEST(ln::check_layer_gradients<full::layer<plain>>().passed());
+  BOOST_TEST(ln::check_layer_gradients<full::layer<rotary>>({.d_kv = 4}).passed());
+  BOOST_TEST(ln::check_layer_gradients<full::layer<relative>>({.heads = 2}).passed());
+  BOOST_TEST(ln::check_layer_gradients<full::layer<cross>>({.memory = 3}).passed());
+}
+
 // A check of nothing but zeros proves nothing, so it does not pass.
 BOOST_AUTO_TEST_CASE(zeros_do_not_pass) {
   const auto r = ln::check_layer_gradients<constant>();

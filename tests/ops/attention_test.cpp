@@ -179,7 +179,7 @@ struct problem {
     c.window = s.seen();
     c.scale = static_cast<T>(s.scale);
     c.q = q.data();
-    if (s.slots) c.q_first = q_first.data(), c.slots = s.slots;
+    if (s.slots) c.q_first = q_first.data(), c.kept = s.slots;
     c.k = {k.data(), s.keys, kv, s.h};
     c.v = {v.data(), s.keys, kv, s.h};
     c.out = out.data();
@@ -446,7 +446,7 @@ void check_kept(layout how, bool bitwise) {
       call.batch = straight.batch, call.queries = straight.queries, call.keys = straight.keys;
       call.heads = straight.heads, call.kv_heads = straight.kv_heads, call.h = straight.h;
       call.window = straight.window, call.scale = straight.scale, call.q = straight.q;
-      call.q_first = straight.q_first, call.slots = straight.slots;
+      call.q_first = straight.q_first, call.kept = straight.kept;
       call.k = k.rows, call.v = v.rows, call.out = out.data();
       call.past = straight.past, call.key_lengths = straight.key_lengths;
       call.prefix = straight.prefix;

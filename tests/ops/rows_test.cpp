@@ -304,6 +304,80 @@ BOOST_AUTO_TEST_CASE(extreme_values) {
 }
 #endif
 
+/// Whether exactly the numbers [first, last) of x are not finite.
+template <class T>
+bool only_here(const std::vector<T>& x, std::size_t first, std::size_t last) {
+  for (std::size_t i = 0; i < x.size(); ++i)
+    if (ln::is_finite(x[i]) == (i >= first && i < last)) return false;
+  return true;
+}
+
+/// A NaN, of either sign, in any place of a row: element by element it stays where it is, in what
+/// is made of the whole row it is everywhere.
+template <class T>
+void check_nan_stays() {
+  for_levels([](auto kernels) {
+    using K = decltype(kernels);
+    for (const index n : {1, 7, 16, 37})
+      for (const index place : {index{0}, n / 2, n - 1})
+        for (const T sign : {T(1), T(-1)}) {
+          const std::vector<T> ones(at(n), T(1)), fine = normal<T>(n, 1);
+          auto bad = fine;
+          bad[at(place)] = std::copysign(std::numeric_limits<T>::quiet_NaN(), sign);
+          const std::size_t here = at(place), size = at(n);
+          const auto alone = [&](const char* what, auto&& f) {
+            std::vector<T> y(size, T(1)), z(size, T(1));
+            f(y.data(), z.data());
+            BOOST_TEST(only_here(y, here, here + 1), what << " n " << n << " at " << place);
+            BOOST_TEST((only_here(z, here, here + 1) || only_here(z, 0, 0)), what);
+          };
+          const auto everywhere = [&](const char* what, auto&& f) {
+            auto y = bad;
+            f(y.data());
+            BOOST_TEST(only_here(y, 0, size), what << " n " << n << " at " << place);
+          };
+          const auto activations = [&]<kind A>(std::integral_constant<kind, A>) {
+            const T *const x = bad.data(), *const u = ones.data();
+            alone("activation", [&](T* y, T*) { K::template activation<A, T>(n, x, y); });
+            alone("activation_backward",
+                  [&](T* y, T*) { K::template activation_backward<A, T>(n, x, u, y); });
+            alone("gated", [&](T* y, T*) { K::template gated<A, T>(n, x, u, y); });
+            alone("gated_backward",
+                  [&](T* y, T* z) { K::template gated_backward<A, T>(n, x, u, u, y, z); });
+          };
+          activations(std::integral_constant<kind, kind::relu>{});
+          activations(std::integral_constant<kind, kind::gelu>{});
+          activations(std::integral_constant<kind, kind::gelu_tanh>{});
+          activations(std::integral_constant<kind, kind::silu>{});
+          alone("softplus", [&](T* y, T*) {
+            std::copy_n(bad.data(), n, y);
+            K::template softplus<T>(n, y);
+          });
+          alone("softplus_backward",
+                [&](T* y, T*) { K::template softplus_backward<T>(n, bad.data(), y); });
+          everywhere("softmax", [&](T* y) { K::template softmax<T>(n, y); });
+          everywhere("rms_norm",
+                     [&](T* y) { K::template rms_norm<T>(n, T(1e-5), y, ones.data(), y); });
+          everywhere("layer_norm", [&](T* y) {
+            T statistics[2];
+            K::template layer_norm<T>(n, T(1e-5), y, ones.data(), ones.data(), y, statistics);
+          });
+          everywhere("cross_entropy", [&](T* y) {
+            const token label = static_cast<token>(n - 1 - place);
+            double loss = 0;
+            ln::ops::cross_entropy<T>({}, 1, n, &label, y, &loss, true);
+            BOOST_TEST(!ln::is_finite(loss));
+          });
+        }
+  });
+}
+
+// With -ffast-math the compiler may assume that there are no NaNs, and swallows some of them.
+#if !defined(__FAST_MATH__)
+BOOST_AUTO_TEST_CASE(nan_stays_float) { check_nan_stays<float>(); }
+BOOST_AUTO_TEST_CASE(nan_stays_double) { check_nan_stays<double>(); }
+#endif
+
 // The operations that split arrays over threads give the same as the kernels over the whole.
 BOOST_AUTO_TEST_CASE(slices_cover_the_array) {
   constexpr index n = 1003;

@@ -1,6 +1,8 @@
 // Storage types, exhaustively: every code is what the format says, encoding finds the nearest, and
 // the vectors of every instruction-set level decode to the same numbers.
 
+#include <bit>
+
 #include "support/matrix.hpp"
 
 namespace test {
@@ -125,9 +127,174 @@ void check_rounding(double largest_step) {
   BOOST_TEST(bytes == ln::matrix_bytes<S>(n, k), S::name);
 }
 
+/// Rows [rows, k] at the ends of what a float holds. The last ones are not finite.
+constexpr index extreme_finite = 11, extreme_all = 14, extreme_k = 71;
+std::vector<double> extreme_rows() {
+  const auto at_bits = [](std::uint32_t bits) {
+    return static_cast<double>(std::bit_cast<float>(bits));
+  };
+  const double most = at_bits(0x7f7fffff), least = at_bits(0x00800000);
+  const double sizes[extreme_finite] = {
+      0,    at_bits(1),         1e-44, 1e-40, 1.3e-39, least, 1e-36, most / 3, most * 0.9,
+      most, at_bits(0x7f7ffffe)};
+  auto x = normal<double>(extreme_all * extreme_k, 9, 0.3);
+  for (index i = 0; i < extreme_all; ++i)
+    for (index j = 0; j < extreme_k; ++j) {
+      double& v = x[at(i * extreme_k + j)];
+      v = (std::clamp)(v, -1.0, 1.0);
+      if (j % 5 == 0) v = j % 2 ? -1 : 1;
+      if (i % 2 && j % 5 == 0) v = 1;  // asymmetric
+      v = static_cast<double>(static_cast<float>(v * (i < extreme_finite ? sizes[i] : 1)));
+    }
+  // A NaN, and infinities of both signs, in the second scale group or the last.
+  x[at(extreme_finite * extreme_k + 9)] = at_bits(0xffc00000);
+  x[at((extreme_finite + 1) * extreme_k + 70)] = at_bits(0x7f800000);
+  x[at((extreme_finite + 2) * extreme_k + 17)] = at_bits(0xff800000);
+  return x;
+}
+
+/// Extreme rows in storage S: what is finite decodes within half a step to finite numbers, of any
+/// level's products, too; what is not gives a product that is not. `range` is the largest number of
+/// storages without scales, `least` half their smallest one.
+template <class S>
+void check_extremes(double half_step, double range = 1e300, double least = 0) {
+  constexpr index n = extreme_all, k = extreme_k;
+  const auto x = extreme_rows();
+  const matrix<float, S> w(n, k, x);
+  const auto finite_row = [&](index i) {
+    return i < extreme_finite && magnitude(std::span(x.data() + i * k, at(k))) <= range;
+  };
+  double worst = 0;
+  for (index i = 0; i < n; ++i) {
+    if (!finite_row(i)) continue;
+    const double most = magnitude(std::span(x.data() + i * k, at(k)));
+    for (index j = 0; j < k; ++j) {
+      const double got = w.meaning[at(i * k + j)], want = x[at(i * k + j)];
+      double size = std::abs(want), most_flushed = 0;
+#if defined(__FAST_MATH__)  // scales that are denormal floats are written as zero
+      if constexpr (S::scaled) most_flushed = S::largest * 1.2e-38;
+#endif
+      if constexpr (S::scaled) size = most + S::largest * 1.5e-45;  // a scale is a whole float
+      // The next code may stand for more than a float holds.
+      if (S::centred && std::abs(want) > 3.3e38) size *= 2;
+      worst = (std::max)(
+          worst, distance_of(got, want) / (half_step * size + least + most_flushed + 1e-300));
+      BOOST_TEST_REQUIRE(ln::is_finite(static_cast<float>(w.packed.at(i, j, k))));
+    }
+  }
+  BOOST_TEST(worst <= 1.001, S::name << ": " << worst << " half steps");
+  for (const auto level : levels())
+    for (const index m : {1, 3, 40}) {
+      // One input at a time, so that nothing adds up beyond a float.
+      std::vector<float> inputs(at(m * k)), y(at(m * n));
+      for (index i = 0; i < m; ++i) inputs[at(i * k + i % k)] = 0.5f;
+      std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, false)));
+      ln::ops::matmul({{}, level, converted.data()}, m, n, k, inputs.data(), w.packed, y.data());
+      int swallowed = 0, made = 0;
+      double apart = 0;
+      for (index i = 0; i < m; ++i)
+        for (index j = 0; j < n; ++j) {
+          const float got = y[at(i * n + j)];
+          if (!finite_row(j)) {
+            swallowed += ln::is_finite(got);
+            continue;
+          }
+          made += !ln::is_finite(got);
+          const double want = 0.5 * w.meaning[at(j * k + i % k)];
+          apart = (std::max)(apart, distance_of(got, want) / (1e-2 * std::abs(want) + 1e-37));
+        }
+      BOOST_TEST(made == 0, S::name << ' ' << ln::simd::name(level) << " m " << m);
+      BOOST_TEST(swallowed == 0, S::name << ' ' << ln::simd::name(level) << " m " << m);
+      BOOST_TEST(apart <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m);
+    }
+}
+
+/// Inputs of a W8A8 product that are not finite, tiny or huge: their rows of outputs are not
+/// finite, nearly zero or right, and the other rows are as they were.
+template <class S>
+void check_extreme_inputs() {
+  constexpr index n = 33, k = 71;
+  const matrix<float, S> w(n, k, 3);
+  const std::uint32_t bits[] = {0x7fc00000, 0xffc00001, 0x7f800000, 0xff800000,
+                                1,          0x00400000, 0x02000000, 0x7f7fffff};
+  for (const auto level : levels())
+    for (const index m : {1, 3, 40})
+      for (const std::uint32_t special : bits)
+        for (const index place : {0, 16, 70}) {
+          auto x = normal<float>(m * k, 5, special < 0x7f000000 ? 1e-45 : 1);
+          std::vector<float> before(at(m * n)), after(at(m * n));
+          std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, false)));
+          const ln::ops::machine on{{}, level, converted.data()};
+          ln::ops::matmul(on, m, n, k, x.data(), w.packed, before.data());
+          const index row = m / 2;
+          std::memcpy(&x[at(row * k + place)], &special, sizeof special);
+          ln::ops::matmul(on, m, n, k, x.data(), w.packed, after.data());
+          const bool finite = ln::is_finite(x[at(row * k + place)]);
+          int wrong = 0;
+          for (index i = 0; i < m; ++i)
+            for (index j = 0; j < n; ++j) {
+              const float y = after[at(i * n + j)];
+              if (i != row) {
+                wrong += bits_of(y) != bits_of(before[at(i * n + j)]);
+              } else if (!finite) {
+                wrong += ln::is_finite(y);
+              } else if (special == 0x7f7fffff) {
+                // The others round to 0 beside it; the product may exceed what a float holds.
+                wrong += std::abs(w.meaning[at(j * k + place)]) < 0.99 && !ln::is_finite(y);
+              } else {
+                wrong += distance_of(y, 0) > 1e-30;
+              }
+            }
+          BOOST_TEST(wrong == 0, S::name << ' ' << ln::simd::name(level) << " m " << m << " bits "
+                                         << special << " at " << place);
+        }
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(storage_types)
+
+// Every storage over rows of zeros, of subnormal, tiny, huge and non-finite numbers, by the
+// products of every level.
+BOOST_AUTO_TEST_CASE(extreme_rows_in_every_storage) {
+  constexpr auto by_row = storage::granularity::row, by_group = storage::granularity::group;
+  constexpr auto asymmetric = storage::symmetry::asymmetric;
+  check_extremes<storage::f32>(1e-7);
+  check_extremes<storage::bf16>(1.0 / 256, 3.38e38, 0x1p-134);
+  check_extremes<storage::f16>(1.0 / 2048, 65504, 0x1p-25);
+  check_extremes<storage::fp8_e4m3>(16.0 / 448);
+  check_extremes<storage::fp8_e5m2>(4096.0 / 57344);
+  check_extremes<storage::int8>(0.5 / 127);
+  check_extremes<storage::int8_per<by_group, storage::symmetry::symmetric, 8>>(0.5 / 127);
+  check_extremes<storage::int8_per<by_row, asymmetric>>(1.0 / 255);
+  check_extremes<storage::int8_per<by_group, asymmetric, 8>>(1.0 / 255);
+  check_extremes<storage::int4<8>>(0.5 / 7);
+  check_extremes<storage::nf4>(0.16);
+}
+BOOST_AUTO_TEST_CASE(extreme_inputs_in_int8) {
+  check_extreme_inputs<storage::with_activation<storage::int8, ln::activation::int8>>();
+  check_extreme_inputs<storage::with_activation<
+      storage::int8_per<storage::granularity::row, storage::symmetry::asymmetric>,
+      ln::activation::int8>>();
+}
+
+// Codes have no NaN: it becomes 0, infinities the ends, without undefined behaviour.
+BOOST_AUTO_TEST_CASE(codes_of_special_numbers) {
+  const double nan = std::bit_cast<double>(std::uint64_t{0xfff8} << 48),
+               infinity = std::bit_cast<double>(std::uint64_t{0x7ff} << 52);
+  using int4 = storage::int4<8>;
+  using uint8 = storage::int8_per<storage::granularity::row, storage::symmetry::asymmetric>;
+  BOOST_TEST(storage::int8::encode(nan) == 0);
+  BOOST_TEST(storage::int8::encode(infinity) == 127);
+  BOOST_TEST(storage::int8::encode(-infinity) == -127);
+  BOOST_TEST(uint8::encode(nan) == 0);
+  BOOST_TEST(uint8::encode(infinity) == 255);
+  BOOST_TEST(int4::encode(nan) == 0);
+  BOOST_TEST(int4::encode(-infinity) == 9);
+  BOOST_TEST(storage::nf4::encode(nan) == 7);
+  BOOST_TEST(storage::nf4::encode(infinity) == 15);
+  BOOST_TEST(storage::nf4::encode(-infinity) == 0);
+}
 
 #if !defined(__FAST_MATH__)
 BOOST_AUTO_TEST_CASE(small_floats) {

@@ -19,6 +19,8 @@ struct matrix {
   packed_type packed;
 
   matrix(index n, index k, std::uint64_t stream, double deviation = 1)
+      : matrix(n, k, normal<double>(n * k, stream, deviation)) {}
+  matrix(index n, index k, const std::vector<double>& values)
       : rows(at(n * ln::row_values<S>(k))),
         row_scales(at(n * ln::row_scales<S>(k))),
         row_zeros(S::centred ? row_scales.size() : 0),
@@ -27,7 +29,6 @@ struct matrix {
         scales(at(packed_type::scales_size(n, k))),
         zeros(S::centred ? scales.size() : 0),
         packed{panels.data(), scales.data(), zeros.data()} {
-    const auto values = normal<double>(n * k, stream, deviation);
     ln::detail::encode_matrix(n, k, values.data(), canonical);
     for (index i = 0; i < n; ++i)
       for (index j = 0; j < k; ++j) meaning.push_back(canonical.at(i, j, k));

@@ -28,8 +28,12 @@ inline constexpr ln::decoder_shape tiny_decoder_shape{.d_model = 8,
                                                       .context = 64,
                                                       .eps = 1e-3};
 /// Ends for models between bytes: three blocks, one of which keeps its width.
-inline constexpr ln::byte_pooling tiny_pooling{
-    .slots = 4, .width = 4, .between = {6, 6}, .head_blocks = 2, .heads = 2, .expansion = 2};
+inline constexpr ln::byte_pooling tiny_pooling{.bytes_per_token = 4,
+                                               .width = 4,
+                                               .between = {6, 6},
+                                               .head_blocks = 2,
+                                               .heads = 2,
+                                               .expansion = 2};
 /// Two heads, and a first layer of another type than the second.
 inline constexpr ln::decoder_shape tiny_rwkv7_shape{.d_model = 6,
                                                     .d_ff = 7,
@@ -175,7 +179,7 @@ auto data_for(index batch = 2, index source = 5, index target = 4) {
   if constexpr (M::family == ln::model_family::t5)
     return t5_tokens(batch, source, target, M::vocabulary);
   else if constexpr (M::family == ln::model_family::byte_pooled)
-    return byte_tokens(batch, target, M::slots);
+    return byte_tokens(batch, target, M::bytes_per_token);
   else
     return decoder_tokens(batch, target, M::vocabulary);
 }

@@ -21,7 +21,7 @@ std::vector<T> logits_of(const ln::packed<M, T>& p, const typename M::batch& b,
     rows = b.batch * b.target_length;
   else
     rows = b.batch * b.length;
-  std::vector<T> logits(at(rows * ln::detail::slots_of<M>() * M::vocabulary));
+  std::vector<T> logits(at(rows * ln::detail::ids_per_token<M>() * M::vocabulary));
   (void)scoring->loss(b, std::span<T>(logits));
   return logits;
 }

@@ -172,6 +172,57 @@ BOOST_AUTO_TEST_CASE(any_bytes) {
   }
 }
 
+// A pair in the queue whose second piece has merged with others before its turn came: in words that
+// are long enough for a queue.
+BOOST_AUTO_TEST_CASE(pairs_that_are_no_more) {
+  const token a = 'a' - 33, c = 'c' - 33;
+  const merge_list merges{{"b", "c"}, {"a", "b"}};  // "bc" first, and then there is no "ab"
+  const auto t = parsed(merges);
+  std::string text;
+  token_list want;
+  for (int i = 0; i < 40; ++i) {
+    text += "abc";
+    want.insert(want.end(), {a, 256});
+  }
+  BOOST_TEST((t.encode(text) == want));
+  BOOST_TEST((step_by_step(merges, text) == want));
+  // The pair at that place has another rank by then.
+  const merge_list later{{"b", "c"}, {"a", "b"}, {"a", "bc"}};
+  BOOST_TEST((parsed(later).encode(text) == token_list(40, 258)));
+  BOOST_TEST((step_by_step(later, text) == token_list(40, 258)));
+  // The first piece has merged to the left: "xab" leaves c alone, though "bc" waits.
+  const merge_list ordered{{"a", "b"}, {"x", "ab"}, {"b", "c"}};
+  const auto u = parsed(ordered);
+  text.clear();
+  want.clear();
+  for (int i = 0; i < 40; ++i) {
+    text += "xabc";
+    want.insert(want.end(), {257, c});
+  }
+  BOOST_TEST((u.encode(text) == want));
+  BOOST_TEST((step_by_step(ordered, text) == want));
+}
+
+BOOST_AUTO_TEST_CASE(files_of_other_systems) {
+  const std::string text = "a abcab c";
+  const auto plain = ln::bpe_tokenizer::parse("#version: 0.2\na b\nab c\n");
+  LINNET_REQUIRE_OK(plain);
+  for (const std::string file :
+       {"#version: 0.2\r\na b\r\nab c\r\n", "#version: 0.2\r\na b\r\nab c",
+        "\xef\xbb\xbf#version: 0.2\na b\nab c\n", "\xef\xbb\xbf#version: 0.2\r\na b\r\nab c\r\n"}) {
+    const auto t = ln::bpe_tokenizer::parse(file);
+    LINNET_REQUIRE_OK(t);
+    BOOST_TEST(t->vocabulary() == 259);
+    BOOST_TEST((t->encode(text) == plain->encode(text)));
+  }
+  BOOST_TEST(message(ln::bpe_tokenizer::parse("\xef\xbb\xbf"
+                                              "a b\n",
+                                              {}, "v")) ==
+             "v: line 1: expected #version: 0.2, got a b");
+  BOOST_TEST(message(ln::bpe_tokenizer::parse("#version: 0.2\r\na b\r\n\r\n", {}, "v"))
+                 .starts_with("v: line 3: expected two pieces"));
+}
+
 BOOST_AUTO_TEST_CASE(long_words_take_no_quadratic_time) {
   const auto t = parsed({{"a", "a"}, {"aa", "aa"}, {"aaaa", "aaaa"}, {"b", "c"}, {"bc", "a"}});
   const std::string text(2'000'003, 'a');

@@ -13,6 +13,8 @@
 #error "linnet needs clang 14 or newer."
 #elif !defined(__clang__) && __GNUC__ < 12
 #error "linnet needs g++ 12 or newer."
+#elif __SIZEOF_POINTER__ < 8
+#error "linnet needs a 64-bit target: its indices and the bytes that it plans exceed 32 bits."
 #elif __cplusplus < 202002L
 #error "linnet needs C++20: compile with -std=c++20."
 #endif
@@ -70,8 +72,20 @@
 #define LINNET_ABI_PASTE(a, b, c, d, e, f, g) v0_1_##a##b##c##d##e##f##g
 #define LINNET_ABI_NAME(a, b, c, d, e, f, g) LINNET_ABI_PASTE(a, b, c, d, e, f, g)
 
+// A parameter may be called like a variable of the program that instantiates it: -Wshadow of g++
+// speaks only where linnet itself is built.
+#if defined(LINNET_OWN_WARNINGS)
+#define LINNET_WARNINGS_BEGIN
+#define LINNET_WARNINGS_END
+#else
+#define LINNET_WARNINGS_BEGIN \
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wshadow\"")
+#define LINNET_WARNINGS_END _Pragma("GCC diagnostic pop")
+#endif
+
 /// Opens namespace linnet and its keyed inline namespace.
 #define LINNET_NAMESPACE_BEGIN                                                              \
+  LINNET_WARNINGS_BEGIN                                                                     \
   namespace linnet {                                                                        \
   inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP,    \
                                    LINNET_ABI_MATH, LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, \
@@ -79,12 +93,14 @@
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
-  }
+  }                          \
+  LINNET_WARNINGS_END
 
 // Kernels have a namespace of their own: with linnet::kernels they come from a compiled library,
 // whatever the flags of the program that links it; without it they share the key above.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 #define LINNET_SIMD_NAMESPACE_BEGIN \
+  LINNET_WARNINGS_BEGIN             \
   namespace linnet {                \
   inline namespace v0_1_compiled {
 #else

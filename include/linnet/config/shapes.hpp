@@ -78,7 +78,7 @@ enum class byte_rules {
 /// Numbers of the two ends of a byte_pooled model: the embedder that makes one vector of a token's
 /// bytes, and the head that predicts the bytes of the next token.
 struct byte_pooling {
-  index slots = 12;   ///< bytes of a token that are kept; shorter ones are padded
+  index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
   index width = 128;  ///< of a byte's vector: in front of the embedder's blocks and in the head
   index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
                                        ///< the last block goes to d_model
@@ -101,7 +101,7 @@ struct byte_pooling {
       if (heads <= 0 || width_before(k) % heads != 0) return false;
     for (index k = blocks() - 1; k < 7; ++k)
       if (between[k] != 0) return false;
-    return slots > 0 && width > 0 && head_blocks > 0 && expansion > 0;
+    return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
   }
   /// The same numbers under other rules.
   constexpr byte_pooling under(byte_rules other) const {

@@ -49,18 +49,41 @@ class arena {
   index size_ = 0, used_ = 0, peak_ = 0;
 };
 
-/// Owns one aligned, zeroed block of memory. Movable; an empty block means allocation failed.
+namespace detail {
+#if defined(_WIN32)  // whose C library has no aligned_alloc()
+inline void* aligned_allocate(std::size_t bytes) {
+  return _aligned_malloc(bytes, static_cast<std::size_t>(alignment));
+}
+inline void aligned_free(void* p) { _aligned_free(p); }
+#else
+inline void* aligned_allocate(std::size_t bytes) {
+  return std::aligned_alloc(static_cast<std::size_t>(alignment), bytes);
+}
+inline void aligned_free(void* p) { std::free(p); }
+#endif
+}  // namespace detail
+
+/// Owns one aligned, zeroed block of memory. Movable; an empty block means that allocation failed,
+/// or that the block was moved from.
 class memory_block {
  public:
   memory_block() = default;
   /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
   explicit memory_block(index bytes) : size_(round_up(bytes > 0 ? bytes : 1, alignment)) {
-    data_.reset(
-        std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size_)));
+    data_.reset(detail::aligned_allocate(static_cast<std::size_t>(size_)));
     if (data_)
       __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
     else
       size_ = 0;
+  }
+  /// Takes the other's memory and leaves it empty.
+  memory_block(memory_block&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  /// @copydoc memory_block(memory_block&&)
+  memory_block& operator=(memory_block&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
   }
   /// First byte, or null.
   void* data() const { return data_.get(); }
@@ -69,7 +92,7 @@ class memory_block {
 
  private:
   struct free_memory {
-    void operator()(void* p) const { std::free(p); }
+    void operator()(void* p) const { detail::aligned_free(p); }
   };
   std::unique_ptr<void, free_memory> data_;
   index size_ = 0;

@@ -1,7 +1,8 @@
 #pragma once
 /// @file
-/// Matrix views whose width is part of the type.
+/// Matrix views whose width is part of the type, and spans that are kept.
 
+#include <algorithm>
 #include <span>
 #include <type_traits>
 
@@ -41,6 +42,27 @@ class view {
  private:
   T* data_ = nullptr;
   index rows_ = 0;
+};
+
+/// A span that is still read after the call that takes it. Converts from whatever std::span does,
+/// but for temporary containers, whose values would be gone.
+template <class T>
+class lasting_span : public std::span<T> {
+  template <class R>
+  static constexpr bool lasts =
+      std::is_lvalue_reference_v<R> || std::ranges::enable_borrowed_range<std::remove_cvref_t<R>>;
+
+ public:
+  constexpr lasting_span() = default;
+  /// `size` values at `data`.
+  constexpr lasting_span(T* data, std::size_t size) : std::span<T>(data, size) {}
+  /// The values of a span or of a container that has a name.
+  template <class R>
+  requires(std::is_convertible_v<R, std::span<T>>&& lasts<R>) constexpr lasting_span(R&& values)
+      : std::span<T>(values) {}
+  template <class R>
+  requires(std::is_convertible_v<R, std::span<T>> && !lasts<R>) lasting_span(R&&)
+  = delete;
 };
 
 LINNET_NAMESPACE_END

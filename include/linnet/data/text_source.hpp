@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include <linnet/core/view.hpp>
 #include <linnet/text/bytes.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -74,7 +75,7 @@ class byte_source {
 /// Tokens that somebody else keeps: what tokenize() made, or such an array in a mapped file.
 class token_source {
  public:
-  token_source(std::span<const token> tokens, t5_ids ids) : tokens_(tokens), ids_(ids) {}
+  token_source(lasting_span<const token> tokens, t5_ids ids) : tokens_(tokens), ids_(ids) {}
   /// The special ids.
   t5_ids ids() const { return ids_; }
   /// Number of tokens.

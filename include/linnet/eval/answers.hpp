@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <linnet/core/types.hpp>
+#include <linnet/text/words.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -19,7 +20,7 @@ LINNET_NAMESPACE_BEGIN
 /// more, or one of them is empty, too long or of tokens that the model refuses.
 template <class S, class Emit>
 bool write_greedily(S& session, std::span<const std::span<const token>> prompts, index most,
-                    Emit&& emit) {
+                    Emit&& on_token) {
   struct text {
     std::size_t number;  ///< of its prompt
     index length;        ///< of that
@@ -62,7 +63,7 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
   }
   for (index n = 1; n <= most && !texts.empty(); ++n) {
     for (std::size_t b = 0; b < texts.size();) {
-      if (emit(texts[b].number, texts[b].next) && texts[b].length + n <= session.capacity()) {
+      if (on_token(texts[b].number, texts[b].next) && texts[b].length + n <= session.capacity()) {
         ++b;
       } else {  // the last one takes its place
         if (!session.fork(std::ssize(texts) - 1, static_cast<index>(b))) return false;
@@ -78,14 +79,14 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
   return true;
 }
 
-/// The same for one prompt and `emit(token)`. Returns how many tokens were chosen; 0 for a prompt
-/// that is refused.
+/// The same for one prompt and `on_token(token)`. Returns how many tokens were chosen; 0 for a
+/// prompt that is refused.
 template <class S, class Emit>
-index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& emit) {
+index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
   index n = 0;
   (void)write_greedily(session, std::span(&prompt, 1), most, [&](std::size_t, token t) {
     ++n;
-    return emit(t);
+    return on_token(t);
   });
   return n;
 }
@@ -94,15 +95,34 @@ namespace detail {
 
 inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
+inline constexpr std::string_view minus_signs[] = {"-", "\xe2\x88\x92"};  ///< and U+2212
+
+/// Whether a minus behind `text` is between two things, as in 5-3, (x)-3 or covid-19, and no sign.
+inline bool minus_is_between(std::string_view text) {
+  if (text.empty()) return false;
+  std::size_t last = text.size() - 1;  // the first byte of the last character
+  while (last > 0 && text.size() - last < 4 &&
+         (static_cast<unsigned char>(text[last]) & 0xc0) == 0x80)
+    --last;
+  const character_class kind = front_of(text.substr(last)).kind;
+  return kind == character_class::letter || kind == character_class::number ||
+         std::string_view(")]}%-._!").find(text.back()) != std::string_view::npos;
+}
+
 /// The number that `text` begins with, in one spelling: no sign but a minus, no separators of
 /// thousands, no needless zeros. "" if there is none.
 inline std::string leading_number(std::string_view text) {
   std::string sign, whole, fraction;
-  for (const char c : {'-', '$', '-'})  // -5, $5, -$5 and $-5
-    if (text.starts_with(c)) {
-      if (c == '-') sign = "-";
-      text.remove_prefix(1);
-    }
+  const auto take_minus = [&] {
+    for (const std::string_view minus : minus_signs)
+      if (text.starts_with(minus)) {
+        sign = "-";
+        return text.remove_prefix(minus.size());
+      }
+  };
+  take_minus();  // -5, $5, -$5 and $-5
+  if (text.starts_with('$')) text.remove_prefix(1);
+  take_minus();
   while (!text.empty() && (is_digit(text[0]) || (text[0] == ',' && !whole.empty() &&
                                                  text.size() > 1 && is_digit(text[1])))) {
     if (text[0] != ',') whole += text[0];
@@ -127,12 +147,13 @@ inline std::string stated_number(std::string_view text) {
   const std::size_t mark = text.find("####");
   if (mark == text.npos) return "";
   text.remove_prefix(mark + 4);
-  text.remove_prefix((std::min)(text.find_first_not_of(' '), text.size()));
+  text.remove_prefix((std::min)(text.find_first_not_of(" \t"), text.size()));
   return detail::leading_number(text);
 }
 
-/// The last number of a text, in the same spelling: a milder reading of a solution. "" if there is
-/// none.
+/// The last number of a text, in one spelling: a milder reading of a solution than stated_number().
+/// A minus (also U+2212) is its sign unless it stands behind a letter, a number, a closing bracket
+/// or one of %-._! as in 5-3. "" if there is no number.
 inline std::string last_number(std::string_view text) {
   const auto digit = [&](std::size_t i) { return detail::is_digit(text[i]); };
   std::size_t end = text.size();
@@ -144,10 +165,13 @@ inline std::string last_number(std::string_view text) {
     --begin;
   if (begin > 0 && text[begin - 1] == '.') --begin;
   if (begin > 0 && text[begin - 1] == '$') --begin;
-  // A minus counts where nothing but white space stands before it: not in 5-3.
-  if (begin > 0 && text[begin - 1] == '-' &&
-      (begin == 1 || text[begin - 2] == ' ' || text[begin - 2] == '\n'))
-    --begin;
+  for (const std::string_view minus : detail::minus_signs)
+    if (const std::string_view before = text.substr(0, begin);
+        before.ends_with(minus) &&
+        !detail::minus_is_between(before.substr(0, begin - minus.size()))) {
+      begin -= minus.size();
+      break;
+    }
   return detail::leading_number(text.substr(begin, end - begin));
 }
 

@@ -60,6 +60,9 @@ class classifier {
     return classifier(*std::move(session), std::move(labels), l);
   }
   LINNET_OR_OUT_OF_MEMORY("classifier::open")
+  // Weights that would be gone before they are read.
+  static result<classifier> open(const packed<M, T>&&, std::vector<std::vector<token>>,
+                                 limits) = delete;
 
   /// Number of labels.
   index classes() const { return std::ssize(labels_); }

@@ -26,15 +26,15 @@ class evaluator {
   /// An evaluator for batches up to these limits. `p` must outlive it.
   static result<evaluator> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
-    if (!p.valid())
-      return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights",
-                           "none"};
+    if (!p.valid()) return p.error();
     evaluator e(p, l);
     if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
     e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
     return e;
   }
   LINNET_OR_OUT_OF_MEMORY("evaluator::open")
+  // Weights that would be gone before they are read.
+  static result<evaluator> open(const packed<M, T>&&, const limits&) = delete;
 
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
   /// them.
@@ -76,7 +76,7 @@ class evaluator {
       : packed_(&p), limits_(l), memory_(footprint(l)) {}
 
   const packed<M, T>* packed_;
-  limits limits_;
+  detail::owned_limits limits_;
   memory_block memory_;
   detail::placed_workspace<M, T> work_{};
 };

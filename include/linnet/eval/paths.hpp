@@ -182,6 +182,8 @@ class evaluator_paths {
     return evaluator_paths(*std::move(e), M::longest(l), multiple);
   }
   LINNET_OR_OUT_OF_MEMORY("evaluator_paths::open")
+  // Weights that would be gone before they are read.
+  static result<evaluator_paths> open(const packed<M, T>&&, limits, index = 1) = delete;
 
   /// Tokens that a sequence may have, see path_scorer.
   index longest() const { return longest_; }

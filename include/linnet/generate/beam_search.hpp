@@ -31,7 +31,7 @@ struct hypothesis {
 template <class M, class T = float>
 class beam_search {
   static_assert(
-      session<M, T>::slots == 1,
+      session<M, T>::ids_per_token == 1,
       "linnet::beam_search: this model's tokens consist of bytes; generate_bytes() runs it");
 
  public:
@@ -65,6 +65,7 @@ class beam_search {
   template <class... Hooks>
   std::span<const hypothesis> operator()(std::span<const token> tokens, const generation& g = {},
                                          Hooks&&... hooks) {
+    if (!own_.data()) return {};  // moved from
     session<M, T>& s = *session_;
     std::span<T> logits = s.start(tokens);
     finished_ = 0;

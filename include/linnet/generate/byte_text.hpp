@@ -10,28 +10,28 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Generates after a prompt of tokens [length, slots] (see token_bytes::slots_of). In each step the
-/// bytes of the next token are chosen by `choose(logits, scratch)`, slot by slot and each for
-/// itself, up to the first that is byte_pad, byte_end or a stop byte; they are passed to
-/// `emit(std::string_view)`, which may return false to end, and fed back as the next token. Ends
+/// Generates after a prompt of tokens [length, bytes_per_token] (see token_bytes::slots_of). In
+/// each step the bytes of the next token are chosen by `choose(logits, scratch)`, slot by slot and
+/// each for itself, up to the first that is byte_pad, byte_end or a stop byte; they are passed to
+/// `on_text(std::string_view)`, which may return false to end, and fed back as the next token. Ends
 /// with a token without bytes or with a stop byte, or after `g.tokens` tokens. Returns the number
-/// of tokens passed to `emit`; 0 if the prompt does not fit. Tokens may be cut anywhere, also
+/// of tokens passed to `on_text`; 0 if the prompt does not fit. Tokens may be cut anywhere, also
 /// within a character: text_stream puts them together. Bytes so far are not shown to the sampler,
 /// so a repetition penalty changes nothing.
 template <class M, class T, class Sampler, class Emit>
-index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& choose, Emit&& emit,
-                     const generation& g = {}) {
+index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& choose,
+                     Emit&& on_text, const generation& g = {}) {
   constexpr auto width = static_cast<std::size_t>(M::vocabulary);
-  constexpr auto slots = static_cast<std::size_t>(M::slots);
-  std::array<token, slots> next;
+  constexpr auto most = static_cast<std::size_t>(M::bytes_per_token);
+  std::array<token, most> next;
   std::array<token, width> scratch;
-  std::array<char, slots> text;
+  std::array<char, most> text;
   index n = 0;
   for (std::span<T> logits = s.start(prompt); !logits.empty(); logits = s.feed(next)) {
     next.fill(byte_pad);
     std::size_t count = 0;
     bool stopped = false;
-    while (count < slots) {
+    while (count < most) {
       const token byte = detail::choose_token(choose, logits.subspan(count * width, width),
                                               std::span<token>(scratch), {});
       stopped = g.stops(byte);
@@ -41,8 +41,8 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
     }
     if (count == 0) break;
     ++n;
-    if (!detail::goes_on(emit, std::string_view(text.data(), count)) || stopped || n == g.tokens ||
-        s.position() >= s.capacity())
+    if (!detail::goes_on(on_text, std::string_view(text.data(), count)) || stopped ||
+        n == g.tokens || s.position() >= s.capacity())
       break;
   }
   return n;

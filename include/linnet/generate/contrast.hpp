@@ -24,7 +24,7 @@ struct contrasting {
 ///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
 template <class M, class T = float>
 class contrast {
-  static_assert(session<M, T>::slots == 1,
+  static_assert(session<M, T>::ids_per_token == 1,
                 "linnet::contrast: this model's tokens consist of bytes; generate_bytes() runs it");
 
  public:

@@ -57,7 +57,7 @@ class self_speculative {
   /// reads the prompt and gives the first token; rounds give the others. Also ends where a paged
   /// cache has no block left.
   template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
     if (!begin(tokens, choose)) return 0;
@@ -66,7 +66,7 @@ class self_speculative {
         const token t = at_.drafts.text[next];
         if (g.stops(t)) return n;
         ++n;
-        if (!detail::goes_on(emit, t)) return n;
+        if (!detail::goes_on(on_token, t)) return n;
       }
       if (n == g.tokens || session_->position() >= session_->capacity()) return n;
       if (!round(choose, g, g.tokens > 0 ? g.tokens - n : session_->capacity())) return n;
@@ -95,6 +95,7 @@ class self_speculative {
   /// Reads the prompt and chooses the first token: known, but not fed yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
+    if (!own_.data()) return false;  // moved from
     session_->exit_after(layers);
     const std::span<T> logits = session_->read(tokens);
     if (logits.empty()) return false;

@@ -4,6 +4,7 @@
 /// weights with any number of others.
 
 #include <algorithm>
+#include <cstdint>
 #include <type_traits>
 
 #include <linnet/generate/block_tables.hpp>
@@ -14,30 +15,30 @@ LINNET_NAMESPACE_BEGIN
 
 /// When generation ends.
 struct generation {
-  index tokens = 0;                  ///< most tokens to generate; 0 means as many as fit
-  std::span<const token> stop = {};  ///< tokens that end it; they are not passed on
+  index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
+  lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
 
   /// Whether `t` is a stop token.
   bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
 };
 
 namespace detail {
-/// Calls emit(t); false if it asks to end.
+/// Calls on_token(t); false if it asks to end.
 template <class Emit, class Value>
-bool goes_on(Emit& emit, const Value& t) {
-  if constexpr (std::is_void_v<decltype(emit(t))>) {
-    emit(t);
+bool goes_on(Emit& on_token, const Value& t) {
+  if constexpr (std::is_void_v<decltype(on_token(t))>) {
+    on_token(t);
     return true;
   } else {
-    return static_cast<bool>(emit(t));
+    return static_cast<bool>(on_token(t));
   }
 }
 /// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
 /// bytes.
 template <class M>
-constexpr index slots_of() {
-  if constexpr (requires { M::slots; })
-    return M::slots;
+constexpr index ids_per_token() {
+  if constexpr (requires { M::bytes_per_token; })
+    return M::bytes_per_token;
   else
     return 1;
 }
@@ -63,9 +64,9 @@ class session {
 
  public:
   using model = M;
-  /// Numbers that a token consists of: spans of tokens hold [tokens, slots], spans of logits
-  /// [rows, slots, vocabulary].
-  static constexpr index slots = detail::slots_of<M>();
+  /// Numbers that a token consists of: spans of tokens hold [tokens, ids_per_token], spans of
+  /// logits [rows, ids_per_token, vocabulary].
+  static constexpr index ids_per_token = detail::ids_per_token<M>();
 
   /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
   static constexpr index footprint(const limits& l) {
@@ -74,10 +75,7 @@ class session {
 
   /// A session with memory of its own. `p` must outlive it.
   static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
-    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit.error();
-    if (!p.valid())
-      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
-                           "none"};
+    if (auto fit = acceptable(p, l); !fit) return fit.error();
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
     session s(p, l, memory.data(), private_tag{});
@@ -85,18 +83,42 @@ class session {
     return s;
   }
   LINNET_OR_OUT_OF_MEMORY("session::open")
-  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to
-  /// `alignment`. Cannot fail.
-  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)
-      : session(p, l, memory.data(), private_tag{}) {
-    assert(static_cast<index>(memory.size()) >= footprint(l) &&
-           "linnet::session: the span is smaller than footprint()");
+  /// A session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`. Both it
+  /// and `p` must outlive the session. Nothing is written to memory that is too small.
+  static result<session> open(const packed<M, T>& p, const limits& l,
+                              std::span<std::byte> memory) LINNET_TRY {
+    if (auto fit = acceptable(p, l); !fit) return fit.error();
+    const auto refuse = [](std::string expected, std::string got) {
+      return linnet::error{errc::invalid, "session::open", "memory", std::move(expected),
+                           std::move(got)};
+    };
+    if (std::ssize(memory) < footprint(l))
+      return refuse("session::footprint(limits), " + std::to_string(footprint(l)) + " bytes",
+                    std::to_string(memory.size()));
+    if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignment != 0)
+      return refuse("memory that is declared alignas(linnet::alignment)", "another address");
+    __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
+    return session(p, l, memory.data(), private_tag{});
   }
+  LINNET_OR_OUT_OF_MEMORY("session::open")
+  /// open() over the caller's memory for programs without results: where open() would fail, the
+  /// session is not valid() and refuses every call.
+  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
+    if (auto s = open(p, l, memory)) *this = std::move(*s);
+  }
+  // Weights that would be gone before they are read.
+  static result<session> open(const packed<M, T>&&, const limits&) = delete;
+  static result<session> open(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
+  session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
 
+  /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,
+  /// and false of one that was moved from, which refuses every call.
+  bool valid() const { return limits_.batch > 0; }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
   /// Forgets everything fed so far.
   void reset() {
+    if (!valid()) return;
     std::fill_n(past_, limits_.batch, index{0});
     tables_.reset();
     cached_sources_ = 0;
@@ -110,11 +132,13 @@ class session {
     reset();
     return true;
   }
-  /// Number of tokens fed so far to sequence `b`.
-  index position(index b = 0) const { return past_[b]; }
-  /// The tokens fed so far to sequence `b`.
+  /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
+  index position(index b = 0) const { return has(b) ? past_[b] : 0; }
+  /// The tokens fed so far to sequence `b`; none for one outside the limits.
   std::span<const token> fed(index b = 0) const {
-    return {fed_ + b * capacity() * slots, static_cast<std::size_t>(past_[b] * slots)};
+    if (!has(b)) return {};
+    return {fed_ + b * capacity() * ids_per_token,
+            static_cast<std::size_t>(past_[b] * ids_per_token)};
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return capacity_for(limits_); }
@@ -134,11 +158,12 @@ class session {
   }
 
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
-  /// where a model that forgets old tokens would have to take back more than chunk() of them.
+  /// for a sequence outside the limits or a length beyond its tokens, and where a model that
+  /// forgets old tokens would have to take back more than chunk() of them.
   bool truncate(index length, index b = 0) {
     static_assert(M::rewinds,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
+    if (!has(b) || length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
       return false;
     past_[b] = length;
     if (limits_.blocks > 0) tables_.truncate(b, length);
@@ -149,17 +174,17 @@ class session {
   /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
   /// False, and nothing done, for sequences outside the limits.
   bool fork(index from, index to) {
-    if (from < 0 || to < 0 || from >= limits_.batch || to >= limits_.batch) return false;
+    if (!has(from) || !has(to)) return false;
     if (from == to) return true;
     const bool same_source = source_of_[from] == source_of_[to];
     const auto a = fed(from), b = fed(to);
     state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
     if (same_source)
       part.first =
-          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / slots;
+          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_per_token;
     M::copy_state(work_.work, from, to, part);
     if (limits_.blocks > 0) tables_.share(from, to);
-    std::copy(a.begin(), a.end(), fed_ + to * capacity() * slots);
+    std::copy(a.begin(), a.end(), fed_ + to * capacity() * ids_per_token);
     past_[to] = past_[from];
     source_of_[to] = source_of_[from];
     memory_lengths_[to] = memory_lengths_[from];
@@ -211,8 +236,8 @@ class session {
   std::span<T> read(std::span<const token> tokens) {
     std::span<T> logits;
     while (!tokens.empty()) {
-      const auto part =
-          tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk() * slots)));
+      const auto part = tokens.first(
+          (std::min)(tokens.size(), static_cast<std::size_t>(chunk() * ids_per_token)));
       logits = feed(part);
       if (logits.empty()) break;
       tokens = tokens.subspan(part.size());
@@ -244,11 +269,11 @@ class session {
 
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
   /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
-  /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end. Returns
-  /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
+  /// and `on_token(token)` for each new token as it is chosen; `on_token` may return false to end.
+  /// Returns the number of tokens passed to `on_token`; 0 if `tokens` do not fit.
   template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
-                 const generation& g = {}) requires(slots == 1) {
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
+                 const generation& g = {}) requires(ids_per_token == 1) {
     std::span<T> logits = start(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
@@ -256,7 +281,7 @@ class session {
       if (g.tokens > 0 && n == g.tokens) return n;
       const token next = detail::choose_token(choose, logits, scratch, fed());
       if (g.stops(next)) return n;
-      if (!detail::goes_on(emit, next)) return n + 1;
+      if (!detail::goes_on(on_token, next)) return n + 1;
       if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
       logits = feed({&next, 1});
     }
@@ -268,11 +293,18 @@ class session {
     (void)counter.take<index>(l.batch);
     (void)counter.take<index>(l.batch);
     (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(l.batch * capacity_for(l) * slots);
+    (void)counter.take<token>(l.batch * capacity_for(l) * ids_per_token);
     (void)counter.take<token>(M::vocabulary);
     if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
     return counter.peak();
   }
+  static result<void> acceptable(const packed<M, T>& p, const limits& l) {
+    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit;
+    if (!p.valid()) return p.error();
+    return {};
+  }
+  /// Whether the limits have a sequence `b`.
+  bool has(index b) const { return b >= 0 && b < limits_.batch; }
   static constexpr index none = -1;  ///< no source
   struct private_tag {};
   session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
@@ -283,7 +315,7 @@ class session {
     past_ = extra.take<index>(l.batch);
     memory_lengths_ = extra.take<index>(l.batch);
     source_of_ = extra.take<index>(l.batch);
-    fed_ = extra.take<token>(l.batch * capacity_for(l) * slots);
+    fed_ = extra.take<token>(l.batch * capacity_for(l) * ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
     if (l.blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
@@ -294,9 +326,9 @@ class session {
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
                        bool every, [[maybe_unused]] const layer_range& part) {
-    const index length = batch > 0 ? std::ssize(tokens) / slots / batch : 0;
+    const index length = batch > 0 ? std::ssize(tokens) / ids_per_token / batch : 0;
     if (batch > limits_.batch || length < 1 || length > chunk() ||
-        std::ssize(tokens) % slots != 0 || (every && length > limits_.logits) ||
+        std::ssize(tokens) % ids_per_token != 0 || (every && length > limits_.logits) ||
         !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
@@ -328,12 +360,12 @@ class session {
     cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {
       const index count = valid ? valid[b] : length;
-      std::copy_n(tokens.data() + b * length * slots, count * slots,
-                  fed_ + (b * capacity() + past_[b]) * slots);
+      std::copy_n(tokens.data() + b * length * ids_per_token, count * ids_per_token,
+                  fed_ + (b * capacity() + past_[b]) * ids_per_token);
       past_[b] += count;
     }
     return {work_.work.logits,
-            static_cast<std::size_t>(batch * (every ? length : 1) * slots * M::vocabulary)};
+            static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -347,16 +379,16 @@ class session {
                        [](token t) { return t >= 0 && t < M::vocabulary; });
   }
 
-  const packed<M, T>* packed_;
-  limits limits_;
-  layer_range layers_{};  ///< that feed() runs
+  const packed<M, T>* packed_ = nullptr;
+  detail::owned_limits limits_;  ///< refuses everything until it is opened
+  layer_range layers_{};         ///< that feed() runs
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   index* past_ = nullptr;            ///< [batch]
   index* memory_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* fed_ = nullptr;             ///< [batch, capacity, slots]
+  token* fed_ = nullptr;             ///< [batch, capacity, ids_per_token]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
   index memory_length_ = 0;
   index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source

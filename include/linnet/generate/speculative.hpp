@@ -98,7 +98,7 @@ class speculative {
                 "linnet::speculative: the models are of different families");
   static_assert(M::vocabulary == D::vocabulary,
                 "linnet::speculative: the models have different vocabularies");
-  static_assert(detail::slots_of<M>() == 1,
+  static_assert(detail::ids_per_token<M>() == 1,
                 "linnet::speculative: this model's tokens consist of bytes; generate_bytes() runs "
                 "it");
   static_assert(M::rewinds && D::rewinds,
@@ -136,7 +136,7 @@ class speculative {
   /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`).
   /// Where the draft has no room for the text, the target goes on alone.
   template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
     if (!begin(tokens)) return 0;
@@ -147,7 +147,7 @@ class speculative {
         const token next = at_.text[i];
         if (g.stops(next)) return n;
         ++n;
-        if (!detail::goes_on(emit, next)) return n;
+        if (!detail::goes_on(on_token, next)) return n;
       }
       if (n == g.tokens || target_->position() >= target_->capacity()) return n;
     }
@@ -168,6 +168,7 @@ class speculative {
 
   /// Starts a text: its last token is known but not fed yet.
   bool begin(std::span<const token> tokens) {
+    if (!own_.data()) return false;  // moved from
     if constexpr (encodes) {
       at_.text[0] = M::start;
       known_ = 1;

@@ -159,7 +159,7 @@ std::vector<fact> facts_of() {
       constexpr byte_pooling ends = M::pooling;
       text("family", "byte_pooled");
       text("byte_rules", ends.rules == byte_rules::corrected ? "corrected" : "repository");
-      number("byte_slots", ends.slots);
+      number("byte_slots", ends.bytes_per_token);
       number("byte_width", ends.width);
       number("byte_heads", ends.heads);
       number("byte_expansion", ends.expansion);

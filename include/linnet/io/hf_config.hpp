@@ -2,11 +2,21 @@
 /// @file
 /// Hugging Face's config.json: read, compared with a model type field by field, and written.
 
+#include <algorithm>
+#include <limits>
+
 #include <linnet/io/file.hpp>
 #include <linnet/io/hf_names.hpp>
 #include <linnet/io/json.hpp>
 
 LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// A field and its value as JSON text; numbers also as the nearest float.
+struct hf_entry {
+  std::string key, value, as_float{};
+};
+}  // namespace detail
 
 /// The fields of a config.json: those of the outermost object, and of its objects "rope_parameters"
 /// and "rope_scaling" as "rope_parameters.rope_theta". Other nested values only count as present.
@@ -15,10 +25,13 @@ class hf_config {
   /// The value of a field as JSON text (numbers in their shortest form), or null where there is
   /// none or it is null.
   const std::string* find(std::string_view key) const {
-    const auto at =
-        std::lower_bound(fields_.begin(), fields_.end(), key,
-                         [](const detail::fact& a, std::string_view b) { return a.key < b; });
-    return at != fields_.end() && at->key == key && at->value != "null" ? &at->value : nullptr;
+    const detail::hf_entry* const field = entry(key);
+    return field ? &field->value : nullptr;
+  }
+  /// The value of a field rounded to a float where it is a number, as JSON text; null as above.
+  const std::string* find_float(std::string_view key) const {
+    const detail::hf_entry* const field = entry(key);
+    return field ? &field->as_float : nullptr;
   }
   /// Name of the file in messages.
   const std::string& where() const { return where_; }
@@ -26,7 +39,14 @@ class hf_config {
  private:
   friend result<hf_config> parse_hf_config(std::span<const std::byte>, const std::string&);
   std::string where_;
-  std::vector<detail::fact> fields_;  ///< by key
+  std::vector<detail::hf_entry> fields_;  ///< by key
+
+  const detail::hf_entry* entry(std::string_view key) const {
+    const auto at =
+        std::lower_bound(fields_.begin(), fields_.end(), key,
+                         [](const detail::hf_entry& a, std::string_view b) { return a.key < b; });
+    return at != fields_.end() && at->key == key && at->value != "null" ? &*at : nullptr;
+  }
 };
 
 namespace detail {
@@ -35,21 +55,29 @@ namespace detail {
 inline constexpr std::size_t longest_config = 128 * 1024;
 inline constexpr int deepest_config = 32;
 
+/// A number as the text of the nearest float: equal for all spellings of what a float can hold.
+inline std::string float_text(double x) {
+  constexpr auto most = static_cast<double>((std::numeric_limits<float>::max)());
+  return number_text(x > most || x < -most ? x : static_cast<double>(static_cast<float>(x)));
+}
+
 /// Collects the events of a config.json.
 struct config_reader {
   explicit config_reader(const std::string& file) : where(file) {}
 
   std::string where;
-  std::vector<fact> fields{};
+  std::vector<hf_entry> fields{};
   error failure{};
 
   bool open(bool array) {
     if (depth == 0 && array) return fail("content", "a JSON object", "an array");
     if (depth == deepest_config)
       return fail("content", "at most " + std::to_string(deepest_config) + " levels", "more");
-    if (depth == 1) {
-      fields.push_back({name, array ? "[...]" : "{...}"});
-      if (!array && (name == "rope_parameters" || name == "rope_scaling")) inner = name + ".";
+    if (depth == 1 || (depth == 2 && !inner.empty())) {
+      const std::string nested = array ? "[...]" : "{...}";
+      fields.push_back({name, nested, nested});
+      if (depth == 1 && !array && (name == "rope_parameters" || name == "rope_scaling"))
+        inner = name + ".";
     }
     ++depth;
     return true;
@@ -65,7 +93,10 @@ struct config_reader {
   }
   bool scalar(const json_scalar& value) {
     if (depth == 0) return fail("content", "a JSON object", value.text());
-    if (depth == 1 || (depth == 2 && !inner.empty())) fields.push_back({name, value.text()});
+    if (depth == 1 || (depth == 2 && !inner.empty()))
+      fields.push_back(
+          {name, value.text(),
+           value.kind == json_scalar::kinds::number ? float_text(value.number) : value.text()});
     return true;
   }
 
@@ -111,21 +142,30 @@ namespace detail {
 
 /// What a config.json has to say for a model type. Values are JSON texts.
 struct hf_field {
-  std::string key, value;
-  std::string absent{};     ///< what Hugging Face assumes without the field; "" if it must be there
-  std::string other_key{};  ///< a second place for the same fact
-  std::string other_value{};  ///< a second spelling of the same value
+  std::vector<std::string> keys;    ///< the field, then other places for the same fact
+  std::vector<std::string> values;  ///< the value, then other spellings of it
+  std::string absent{};             ///< what Hugging Face assumes without the field
+  std::string as_float{};           ///< of a real number, which is compared as a float
+  bool written = true;              ///< make_hf_config() writes it
+
+  /// Another place for the same fact.
+  hf_field& or_at(const std::string& key) {
+    keys.push_back(key);
+    return *this;
+  }
+  /// Compared where it is present, and never written.
+  void only_read() { written = false; }
 };
 
-/// Hugging Face's name of an activation, and its synonym.
-constexpr std::pair<std::string_view, std::string_view> hf_activation(activation_kind kind) {
+/// Hugging Face's names of an activation.
+inline std::vector<std::string> hf_activation(activation_kind kind) {
   switch (kind) {
     case activation_kind::relu:
-      return {"relu", {}};
+      return {"relu"};
     case activation_kind::gelu:
-      return {"gelu", {}};
+      return {"gelu", "gelu_python"};
     case activation_kind::gelu_tanh:
-      return {"gelu_new", "gelu_pytorch_tanh"};
+      return {"gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"};
     default:
       return {"silu", "swish"};
   }
@@ -135,90 +175,110 @@ constexpr std::pair<std::string_view, std::string_view> hf_activation(activation
 struct hf_fields {
   std::vector<hf_field> all{};
 
-  void text(const char* key, std::string_view value, std::string_view absent = {},
-            std::string_view other = {}) {
-    const auto quote = [](std::string_view x) {
-      return x.empty() ? std::string() : json_quoted(x);
-    };
-    all.push_back({key, quote(value), quote(absent), {}, quote(other)});
+  hf_field& text(const std::string& key, const std::vector<std::string>& values,
+                 std::string_view absent) {
+    all.push_back({{key}, {}, json_quoted(absent)});
+    for (const std::string& value : values) all.back().values.push_back(json_quoted(value));
+    return all.back();
   }
-  void number(const char* key, double value) { all.push_back({key, number_text(value)}); }
-  void number(const char* key, double value, double absent) {
-    all.push_back({key, number_text(value), number_text(absent)});
+  hf_field& number(const std::string& key, index value, index absent) {
+    return add(key, std::to_string(value), std::to_string(absent));
   }
-  void truth(const char* key, bool value, bool absent) {
-    all.push_back({key, value ? "true" : "false", absent ? "true" : "false"});
+  hf_field& real(const std::string& key, double value, double absent) {
+    hf_field& field = add(key, number_text(value), number_text(absent));
+    field.as_float = float_text(value);
+    return field;
+  }
+  hf_field& truth(const std::string& key, bool value, bool absent) {
+    return add(key, value ? "true" : "false", absent ? "true" : "false");
+  }
+  /// A field that must not be there, unless it is null.
+  void none(const std::string& key) { add(key, "null", "null").only_read(); }
+
+ private:
+  hf_field& add(const std::string& key, std::string value, std::string absent) {
+    all.push_back({{key}, {std::move(value)}, std::move(absent)});
+    return all.back();
   }
 };
 
 /// The one name of a feed-forward in config.json where Hugging Face has none; only linnet writes
 /// it.
-inline constexpr std::string_view foreign_ffn = "linnet";
+inline constexpr const char* foreign_ffn = "linnet";
 
 template <class M>
-void t5_fields(hf_fields& to, bool untied_by_scale) {
+void t5_fields(hf_fields& to, bool untied_by_scale, bool mt5) {
   constexpr t5_shape s = M::shape;
-  to.text("model_type", "t5", "t5", "mt5");
-  to.number("vocab_size", static_cast<double>(s.vocabulary));
-  to.number("d_model", static_cast<double>(s.d_model));
-  to.number("d_kv", static_cast<double>(s.d_kv));
-  to.number("d_ff", static_cast<double>(s.d_ff));
-  to.number("num_layers", static_cast<double>(s.encoder_layers));
-  to.number("num_decoder_layers", static_cast<double>(s.decoder_layers),
-            static_cast<double>(s.encoder_layers));
-  to.number("num_heads", static_cast<double>(s.heads));
-  to.number("relative_attention_num_buckets", static_cast<double>(s.buckets), 32);
-  to.number("relative_attention_max_distance", static_cast<double>(s.max_distance), 128);
-  to.number("layer_norm_epsilon", s.eps, 1e-6);
+  // mT5 of Transformers 5 never scales the input of its head, as no tied type here does.
+  to.text("model_type", {"t5"}, "t5");
+  if (!M::tied) to.all.back().values.push_back(json_quoted("mt5"));
+  to.number("vocab_size", s.vocabulary, mt5 ? 250112 : 32128);
+  to.number("d_model", s.d_model, 512).or_at("hidden_size");
+  to.number("d_kv", s.d_kv, 64).or_at("head_dim");
+  to.number("d_ff", s.d_ff, mt5 ? 1024 : 2048);
+  to.number("num_layers", s.encoder_layers, mt5 ? 8 : 6).or_at("num_hidden_layers");
+  to.number("num_decoder_layers", s.decoder_layers, s.encoder_layers);
+  to.number("num_heads", s.heads, mt5 ? 6 : 8).or_at("num_attention_heads");
+  to.number("relative_attention_num_buckets", s.buckets, 32);
+  to.number("relative_attention_max_distance", s.max_distance, 128);
+  to.real("layer_norm_epsilon", s.eps, 1e-6);
   using ffn = ffn_facts<typename M::encoder_ffn>;
-  if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> && ffn::standard) {
-    to.text("feed_forward_proj", hf_activation(ffn::activation).first, "relu",
-            hf_activation(ffn::activation).second);
-  } else if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
-                       ffn::gated) {
+  constexpr bool same = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn>;
+  std::vector<std::string> forms{foreign_ffn};
+  if constexpr (same && (ffn::standard || ffn::gated)) {
+    const auto names = hf_activation(ffn::activation);
+    const std::string gated = ffn::gated ? "gated-" : "";
+    if (!ffn::gated || ffn::activation != activation_kind::gelu) forms.clear();
     // There, "gated-gelu" is the tanh form.
-    to.text("feed_forward_proj",
-            ffn::activation == activation_kind::gelu        ? foreign_ffn
-            : ffn::activation == activation_kind::gelu_tanh ? "gated-gelu"
-            : ffn::activation == activation_kind::silu      ? "gated-silu"
-                                                            : "gated-relu",
-            "relu", ffn::activation == activation_kind::gelu_tanh ? "gated-gelu_new" : "");
-  } else {
-    to.text("feed_forward_proj", foreign_ffn, "relu");
+    if (ffn::gated && ffn::activation == activation_kind::gelu_tanh) forms = {"gated-gelu"};
+    for (const std::string& name : names)
+      if (gated + name != "gated-gelu") forms.push_back(gated + name);
+    // Transformers takes these two from the field below, but follows them if they differ.
+    to.text("dense_act_fn", names, names[0]);
+    to.truth("is_gated_act", ffn::gated, ffn::gated);
   }
+  to.text("feed_forward_proj", forms, mt5 ? "gated-gelu" : "relu");
   // Newer files say of an untied head only that its input is not scaled.
-  if (!untied_by_scale) to.truth("tie_word_embeddings", M::tied, true);
-  if (M::tied) to.truth("scale_decoder_outputs", true, true);
-  to.number("decoder_start_token_id", static_cast<double>(M::start), 0);
-  to.number("pad_token_id", static_cast<double>(M::start), 0);
+  if (!untied_by_scale) to.truth("tie_word_embeddings", M::tied, !mt5);
+  to.truth("scale_decoder_outputs", M::tied, M::tied).only_read();
+  to.truth("tie_encoder_decoder", false, false).only_read();
+  to.number("decoder_start_token_id", M::start, 0);
+  to.number("pad_token_id", M::start, 0);
 }
 
 template <class M>
 void llama_fields(hf_fields& to) {
   constexpr decoder_shape s = M::shape;
-  to.text("model_type", "llama", "llama");
-  to.number("vocab_size", static_cast<double>(s.vocabulary));
-  to.number("hidden_size", static_cast<double>(s.d_model));
-  to.number("intermediate_size", static_cast<double>(s.d_ff));
-  to.number("num_hidden_layers", static_cast<double>(s.layers));
-  to.number("num_attention_heads", static_cast<double>(s.heads));
-  to.number("num_key_value_heads", static_cast<double>(s.kv_heads), static_cast<double>(s.heads));
-  to.number("head_dim", static_cast<double>(s.head_width()),
-            static_cast<double>(s.d_model / s.heads));
-  to.number("max_position_embeddings", static_cast<double>(s.context));
-  to.number("rms_norm_eps", s.eps, 1e-6);
-  to.number("rope_theta", s.rope_theta, 10000);
-  to.all.back().other_key = "rope_parameters.rope_theta";
-  for (const char* const scaling : {"rope_parameters", "rope_scaling"}) {
-    to.text((scaling + std::string(".rope_type")).c_str(), "default", "default");
-    to.all.back().other_key = scaling + std::string(".type");
+  to.text("model_type", {"llama"}, "llama");
+  to.number("vocab_size", s.vocabulary, 32000);
+  to.number("hidden_size", s.d_model, 4096);
+  to.number("intermediate_size", s.d_ff, 11008);
+  to.number("num_hidden_layers", s.layers, 32);
+  to.number("num_attention_heads", s.heads, 32);
+  to.number("num_key_value_heads", s.kv_heads, s.heads);
+  to.number("head_dim", s.head_width(), s.d_model / s.heads);
+  to.number("max_position_embeddings", s.context, 2048);
+  to.real("rms_norm_eps", s.eps, 1e-6);
+  to.real("rope_theta", s.rope_theta, 10000)
+      .or_at("rope_parameters.rope_theta")
+      .or_at("rope_scaling.rope_theta");
+  to.real("partial_rotary_factor", 1, 1)
+      .or_at("rope_parameters.partial_rotary_factor")
+      .or_at("rope_scaling.partial_rotary_factor")
+      .only_read();
+  for (const std::string scaling : {"rope_parameters", "rope_scaling"}) {
+    to.all.push_back({{scaling}, {"{...}"}, "{...}"});
+    to.all.back().only_read();
+    to.text(scaling + ".rope_type", {"default"}, "default").or_at(scaling + ".type").only_read();
+    to.real(scaling + ".factor", 1, 1).only_read();
+    for (const char* const layers : {".full_attention", ".sliding_attention"})
+      to.none(scaling + layers);
   }
   using ffn = ffn_facts<typename M::ffn>;
   if constexpr (ffn::gated)
-    to.text("hidden_act", hf_activation(ffn::activation).first, "silu",
-            hf_activation(ffn::activation).second);
+    to.text("hidden_act", hf_activation(ffn::activation), "silu");
   else
-    to.text("hidden_act", foreign_ffn, "silu");
+    to.text("hidden_act", {foreign_ffn}, "silu");
   to.truth("attention_bias", M::biased, false);
   to.truth("mlp_bias", M::biased, false);
   to.truth("tie_word_embeddings", M::tied, false);
@@ -227,20 +287,19 @@ void llama_fields(hf_fields& to) {
 template <class M>
 void gpt2_fields(hf_fields& to) {
   constexpr decoder_shape s = M::shape;
-  to.text("model_type", "gpt2", "gpt2");
-  to.number("vocab_size", static_cast<double>(s.vocabulary));
-  to.number("n_positions", static_cast<double>(s.context));
-  to.number("n_embd", static_cast<double>(s.d_model));
-  to.number("n_layer", static_cast<double>(s.layers));
-  to.number("n_head", static_cast<double>(s.heads));
-  to.number("n_inner", static_cast<double>(s.d_ff), static_cast<double>(4 * s.d_model));
-  to.number("layer_norm_epsilon", s.eps, 1e-5);
+  to.text("model_type", {"gpt2"}, "gpt2");
+  to.number("vocab_size", s.vocabulary, 50257);
+  to.number("n_positions", s.context, 1024).or_at("max_position_embeddings");
+  to.number("n_embd", s.d_model, 768).or_at("hidden_size");
+  to.number("n_layer", s.layers, 12).or_at("num_hidden_layers");
+  to.number("n_head", s.heads, 12).or_at("num_attention_heads");
+  to.number("n_inner", s.d_ff, 4 * s.d_model);
+  to.real("layer_norm_epsilon", s.eps, 1e-5);
   using ffn = ffn_facts<typename M::ffn>;
   if constexpr (ffn::standard)
-    to.text("activation_function", hf_activation(ffn::activation).first, "gelu_new",
-            hf_activation(ffn::activation).second);
+    to.text("activation_function", hf_activation(ffn::activation), "gelu_new");
   else
-    to.text("activation_function", foreign_ffn, "gelu_new");
+    to.text("activation_function", {foreign_ffn}, "gelu_new");
   to.truth("scale_attn_weights", true, true);
   to.truth("scale_attn_by_inverse_layer_idx", false, false);
   to.truth("add_cross_attention", false, false);
@@ -251,18 +310,18 @@ template <class M>
 void mamba_fields(hf_fields& to) {
   constexpr decoder_shape s = M::shape;
   using mixer = typename M::attention;
-  to.text("model_type", "mamba", "mamba");
-  to.number("vocab_size", static_cast<double>(s.vocabulary));
-  to.number("hidden_size", static_cast<double>(s.d_model));
-  to.number("state_size", static_cast<double>(mixer::state), 16);
-  to.number("num_hidden_layers", static_cast<double>(s.layers));
-  to.number("conv_kernel", static_cast<double>(mixer::conv), 4);
-  to.number("expand", static_cast<double>(mixer::expand), 2);
-  const auto rank = static_cast<double>(mixer::template layer<M::self>::rank);
-  to.number("time_step_rank", rank, rank);
-  to.all.back().other_value = json_quoted("auto");
-  to.number("layer_norm_epsilon", s.eps, 1e-5);
-  to.text("hidden_act", "silu", "silu", "swish");
+  to.text("model_type", {"mamba"}, "mamba");
+  to.number("vocab_size", s.vocabulary, 50280);
+  to.number("hidden_size", s.d_model, 768);
+  to.number("state_size", mixer::state, 16);
+  to.number("num_hidden_layers", s.layers, 32);
+  to.number("conv_kernel", mixer::conv, 4);
+  to.number("expand", mixer::expand, 2);
+  to.number("intermediate_size", mixer::expand * s.d_model, mixer::expand * s.d_model).only_read();
+  constexpr index rank = mixer::template layer<M::self>::rank;
+  to.number("time_step_rank", rank, rank).values.push_back(json_quoted("auto"));
+  to.real("layer_norm_epsilon", s.eps, 1e-5);
+  to.text("hidden_act", {"silu", "swish"}, "silu");
   to.truth("use_bias", M::biased, false);
   to.truth("use_conv_bias", true, true);
   to.truth("tie_word_embeddings", M::tied, true);
@@ -276,8 +335,12 @@ hf_fields fields_of(const hf_config* file) {
                 "linnet: this model type has no counterpart at Hugging Face");
   hf_fields fields;
   if constexpr (kind == hf_kind::t5) {
-    const std::string* const scaled = file ? file->find("scale_decoder_outputs") : nullptr;
-    t5_fields<M>(fields, !M::tied && scaled && *scaled == "false");
+    const auto says = [&](const char* key, std::string_view value) {
+      const std::string* const got = file ? file->find(key) : nullptr;
+      return got && *got == value;
+    };
+    t5_fields<M>(fields, !M::tied && says("scale_decoder_outputs", "false"),
+                 says("model_type", "\"mt5\""));
   } else if constexpr (kind == hf_kind::llama) {
     llama_fields<M>(fields);
   } else if constexpr (kind == hf_kind::mamba) {
@@ -285,24 +348,26 @@ hf_fields fields_of(const hf_config* file) {
   } else {
     gpt2_fields<M>(fields);
   }
+  fields.none("quantization_config");
   return fields;
 }
 
 inline result<void> check_fields(const hf_config& config, const hf_fields& fields) {
   for (const hf_field& field : fields.all) {
-    const std::string expected = field.value + " (the model type)";
+    const std::string expected = field.values[0] + " (the model type)";
     bool present = false;
-    for (const std::string& key : {field.key, field.other_key}) {
-      const std::string* const got = key.empty() ? nullptr : config.find(key);
+    for (const std::string& key : field.keys) {
+      const std::string* const got = config.find(key);
       if (!got) continue;
       present = true;
-      if (*got != field.value && (field.other_value.empty() || *got != field.other_value))
-        return error{errc::mismatch, config.where(), key, expected, *got};
+      if (std::find(field.values.begin(), field.values.end(), *got) != field.values.end()) continue;
+      if (!field.as_float.empty() && *config.find_float(key) == field.as_float) continue;
+      return error{errc::mismatch, config.where(), key, expected, *got};
     }
-    if (present || field.absent == field.value) continue;
-    if (field.absent.empty())
-      return error{errc::missing, config.where(), field.key, expected, "no such field"};
-    return error{errc::mismatch, config.where(), field.key, expected,
+    if (present ||
+        std::find(field.values.begin(), field.values.end(), field.absent) != field.values.end())
+      continue;
+    return error{errc::mismatch, config.where(), field.keys[0], expected,
                  "no such field, which means " + field.absent};
   }
   return {};
@@ -311,8 +376,9 @@ inline result<void> check_fields(const hf_config& config, const hf_fields& field
 }  // namespace detail
 
 /// Compares a config.json with model type `M`. The first field that differs is the error
-/// (errc::mismatch, errc::missing), with the file's value and the type's. Fields that do not change
-/// what the weights compute, such as dropout rates, are not compared.
+/// (errc::mismatch), with the file's value and the type's; an absent one has Hugging Face's
+/// default. Fields that do not change what the weights compute, such as dropout rates, are not
+/// compared.
 template <class M>
 result<void> check_config(const hf_config& config) LINNET_TRY {
   return detail::check_fields(config, detail::fields_of<M>(&config));
@@ -328,8 +394,8 @@ std::string make_hf_config() {
   std::string text = "{\n  \"architectures\": [\n    " +
                      detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
-    if (field.key.find('.') == field.key.npos && field.key != "scale_decoder_outputs")
-      text += ",\n  " + detail::json_quoted(field.key) + ": " + field.value;
+    if (field.written)
+      text += ",\n  " + detail::json_quoted(field.keys[0]) + ": " + field.values[0];
   if constexpr (kind == hf_kind::t5)
     text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
   return text + "\n}\n";

@@ -341,9 +341,13 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) 
       const token id = parts.pieces.append(text);
       const auto& a = file.added[entry - total];
       parts.added.push_back({id, a.special, a.normalized});
-      // Merges may make it too.
-      if (known[entry - total] && append_bytes_of(text, bytes) && bytes == text)
+      if (!known[entry - total] || !append_bytes_of(text, bytes)) continue;
+      if (bytes == text)  // merges may make it too
         parts.pieces.insert(id);
+      else if (bytes.size() == 1 || parts.whole_words_first)
+        return error{errc::unsupported, file.where, name_of_added(entry - total) + ".content",
+                     "a text that is not in GPT-2's letters another piece of model.vocab",
+                     json_quoted(printable(text))};
     }
   }
   (void)std::exchange(file.vocabulary, {});

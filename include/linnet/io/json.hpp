@@ -12,6 +12,7 @@
 
 #include <linnet/core/result.hpp>
 #include <linnet/io/facts.hpp>
+#include <linnet/text/stream.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -31,6 +32,16 @@ inline std::string json_quoted(std::string_view text) {
     }
   }
   return quoted += '"';
+}
+
+/// Whether a text is UTF-8, as JSON has to be.
+inline bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const std::size_t n = text_stream::sequence(text);
+    if (n == 0 || (n == 1 && static_cast<unsigned char>(text[0]) >= 0x80)) return false;
+    text.remove_prefix(n);
+  }
+  return true;
 }
 
 /// A value that is neither object nor array.
@@ -98,8 +109,8 @@ struct json_events {
   }
 };
 
-/// Longest stretch of white space in accepted JSON. nlohmann collects it, at several times its
-/// size.
+/// Longest stretch of white space between the values of accepted JSON. nlohmann collects it, at
+/// several times its size.
 inline constexpr index longest_white_space = 1024;
 
 /// Parses `text` of at most `limit` bytes as one JSON value and nothing behind it; `what` names it
@@ -112,8 +123,12 @@ result<void> read_json(std::span<const std::byte> text, std::size_t limit, const
                  std::to_string(text.size())};
   const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size());
   index blanks = 0;
+  bool inside = false, escaped = false;  // of a text, whose blanks are its own
   for (const char c : characters) {
-    blanks = c == ' ' || c == '\n' || c == '\t' || c == '\r' ? blanks + 1 : 0;
+    inside ^= c == '"' && !escaped;
+    escaped = inside && c == '\\' && !escaped;
+    const bool blank = c == ' ' || c == '\n' || c == '\t' || c == '\r';
+    blanks = blank && !inside ? blanks + 1 : 0;
     if (blanks > longest_white_space)
       return error{errc::unsupported, where, what,
                    "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};

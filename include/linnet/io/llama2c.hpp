@@ -210,8 +210,7 @@ template <class M, class T>
 result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
                           const std::string& where = "llama2.c file") LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
-  if (!w.valid())
-    return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
+  if (!w.valid()) return w.error();
   llama2c_version version{};
   const auto begin = detail::check_llama2c(file, type, where, version);
   if (!begin) return begin.error();
@@ -244,8 +243,7 @@ template <class M, class T>
 result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
                           llama2c_version version = llama2c_version::v0) LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
-  if (!w.valid())
-    return error{errc::out_of_memory, path, "weights", "memory for the model", "none"};
+  if (!w.valid()) return w.error();
   if (type.eps != 1e-5 || type.rope_theta != 10000)
     return error{errc::mismatch, path, "the model type",
                  "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others"};

@@ -31,8 +31,9 @@ class recorded_teacher {
   /// `alpha` is distillation's. Errors: errc::malformed (no such file, a wrong checksum, counts or
   /// ids out of bounds), errc::unsupported (version), errc::mismatch (recorded otherwise than
   /// `expected`), errc::invalid, errc::out_of_memory.
-  static result<recorded_teacher> open(std::span<const std::byte> bytes, const recording& expected,
-                                       double alpha = 0.1, const limits& l = {}) LINNET_TRY {
+  static result<recorded_teacher> open(lasting_span<const std::byte> bytes,
+                                       const recording& expected, double alpha = 0.1,
+                                       const limits& l = {}) LINNET_TRY {
     const char* const where = "recorded_teacher::open";
     if (auto fit = detail::acceptable(where, expected, l); !fit) return fit.error();
     const distillation how{alpha, expected.temperature};

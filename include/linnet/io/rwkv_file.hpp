@@ -263,8 +263,7 @@ template <class M, class T>
 result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
                        const std::string& where = "rwkv.cpp file") LINNET_TRY {
   constexpr detail::rwkv_shape shape = detail::rwkv_shape_of<M, T>();
-  if (!w.valid())
-    return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
+  if (!w.valid()) return w.error();
   const std::vector<detail::leaf> leaves = detail::leaves_of(w);
   std::vector<detail::rwkv_place> places;
   std::vector<detail::rwkv_tensor> tensors;

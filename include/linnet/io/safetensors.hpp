@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include <linnet/core/view.hpp>
 #include <linnet/io/file.hpp>
 #include <linnet/io/json.hpp>
 #include <linnet/io/tensor.hpp>
@@ -37,8 +38,8 @@ struct tensor_record {
   }
 };
 
-/// A parsed safetensors file. It views the bytes it was parsed from, or owns them if it was read
-/// from a path. Movable.
+/// A parsed safetensors file, or several with one index. It views the bytes it was parsed from, or
+/// owns them if it was read from a path. Movable.
 class safetensors {
  public:
   /// The tensors, sorted by name.
@@ -91,9 +92,10 @@ class safetensors {
   LINNET_OR_OUT_OF_MEMORY(where_)
 
  private:
-  friend result<safetensors> parse_safetensors(std::span<const std::byte>, const std::string&);
+  friend result<safetensors> parse_safetensors(lasting_span<const std::byte>, const std::string&);
   friend result<safetensors> read_safetensors(const std::string&);
-  file_bytes owned_;
+  friend result<safetensors> read_safetensors_shards(const std::string&);
+  std::vector<file_bytes> owned_;  ///< one, of shards one for each
   std::string where_;
   std::vector<tensor_record> tensors_;
   std::map<std::string, std::string, std::less<>> metadata_;
@@ -216,9 +218,9 @@ struct safetensors_header {
   }
 };
 
-/// Gives the tensors, sorted by name here, their data, or says what is wrong with their ranges.
-inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensors,
-                                  std::span<const std::byte> buffer, const std::string& where) {
+/// Sorts the tensors by name, and says what is wrong with their ranges in `size` bytes of values.
+inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors,
+                                 std::uint64_t size, const std::string& where) {
   const auto wrong = [&](const tensor_record& at, const char* what, std::string expected,
                          std::string got) {
     return error{errc::malformed, where, printable(at.name) + what, std::move(expected),
@@ -236,7 +238,7 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
             [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
   std::uint64_t end = 0;
   for (const std::uint32_t i : order) {
-    tensor_record& tensor = tensors[i].record;
+    const tensor_record& tensor = tensors[i].record;
     const auto [first, last] = tensors[i].range;
     if (last < first)
       return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first),
@@ -245,9 +247,9 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
       return wrong(tensor, ": data_offsets",
                    "to begin at " + std::to_string(end) + ", the end of the tensor before",
                    std::to_string(first) + (first < end ? ", an overlap" : ", a gap"));
-    if (last > buffer.size())
+    if (last > size)
       return wrong(tensor, ": data_offsets",
-                   "an end within the " + std::to_string(buffer.size()) + " bytes of values",
+                   "an end within the " + std::to_string(size) + " bytes of values",
                    std::to_string(last));
     std::uint64_t bytes = static_cast<std::uint64_t>(size_of(tensor.type));
     for (const index n : tensor.shape())
@@ -257,14 +259,28 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
       return wrong(tensor, ": data_offsets",
                    std::to_string(bytes) + " bytes for " + tensor.description(),
                    std::to_string(last - first));
-    tensor.data = buffer.subspan(first, bytes);
     end = last;
   }
-  if (end != buffer.size())
+  if (end != size)
     return error{errc::malformed, where, "values",
-                 std::to_string(end) + " bytes, the end of the last tensor",
-                 std::to_string(buffer.size())};
+                 std::to_string(end) + " bytes, the end of the last tensor", std::to_string(size)};
   return {};
+}
+
+/// The header of a file with `size` bytes of values: all that readers ask of it, and writers too.
+inline result<safetensors_header> read_safetensors_header(std::span<const std::byte> text,
+                                                          std::uint64_t size,
+                                                          const std::string& where) {
+  while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
+  if (text.empty() || text.front() != std::byte{'{'})
+    return error{errc::malformed, where, "header", "to begin with {",
+                 text.empty() ? "nothing" : "another character"};
+  if (!has_memory_to_read(text.size())) return out_of_memory(where);
+  safetensors_header header(where);
+  if (auto read = read_json(text, longest_safetensors_header, where, "header", header); !read)
+    return read.error();
+  if (auto checked = check_ranges(header.tensors, size, where); !checked) return checked.error();
+  return header;
 }
 
 }  // namespace detail
@@ -272,7 +288,7 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
 /// Parses a safetensors file held in memory, which must outlive the result. Checked: the length of
 /// the header, its JSON and types, duplicate names and keys, and that the tensors fill the file
 /// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
-inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
+inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
                                              const std::string& where = "safetensors") LINNET_TRY {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
@@ -284,25 +300,17 @@ inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
     return wrong(errc::malformed, "header length",
                  "at most the " + std::to_string(file.size() - 8) + " bytes that follow",
                  std::to_string(length));
-  auto text = file.subspan(8, length);
-  while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
-  if (text.empty() || text.front() != std::byte{'{'})
-    return wrong(errc::malformed, "header", "to begin with {",
-                 text.empty() ? "nothing" : "another character");
-
-  if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);
-  detail::safetensors_header header(where);
-  if (auto read =
-          detail::read_json(text, detail::longest_safetensors_header, where, "header", header);
-      !read)
-    return read.error();
-  if (auto placed = detail::place_tensors(header.tensors, file.subspan(8 + length), where); !placed)
-    return placed.error();
+  const auto values = file.subspan(8 + length);
+  auto header = detail::read_safetensors_header(file.subspan(8, length), values.size(), where);
+  if (!header) return header.error();
   safetensors parsed;
   parsed.where_ = where;
-  parsed.metadata_ = std::move(header.metadata);
-  parsed.tensors_.reserve(header.tensors.size());
-  for (auto& tensor : header.tensors) parsed.tensors_.push_back(std::move(tensor.record));
+  parsed.metadata_ = std::move(header->metadata);
+  parsed.tensors_.reserve(header->tensors.size());
+  for (auto& [record, range] : header->tensors) {
+    parsed.tensors_.push_back(std::move(record));
+    parsed.tensors_.back().data = values.subspan(range[0], range[1] - range[0]);
+  }
   return parsed;
 }
 LINNET_OR_OUT_OF_MEMORY(where)
@@ -312,7 +320,7 @@ inline result<safetensors> read_safetensors(const std::string& path) {
   auto bytes = read_file(path);
   if (!bytes) return bytes.error();
   auto parsed = parse_safetensors(*bytes, path);
-  if (parsed) parsed->owned_ = std::move(*bytes);
+  if (parsed) parsed->owned_.push_back(std::move(*bytes));
   return parsed;
 }
 
@@ -329,10 +337,19 @@ using file_metadata = std::map<std::string, std::string, std::less<>>;
 
 namespace detail {
 
+inline std::span<const std::byte> bytes_of(std::string_view text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
 /// The order in which tensors are written: by element size, so that all are aligned, then by name;
-/// Hugging Face's writer does the same. Sorts, and returns the length and text of the header.
+/// Hugging Face's writer does the same. Sorts, and returns the length and text of the header, or
+/// why readers would refuse it (errc::invalid).
 template <class Tensor>
-std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata) {
+result<std::string> safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata,
+                                       const std::string& path) {
+  const auto wrong = [&](const std::string& what, const char* expected, std::string got) {
+    return error{errc::invalid, path, printable(what), expected, std::move(got)};
+  };
   std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
     return size_of(a.type) != size_of(b.type) ? size_of(a.type) > size_of(b.type) : a.name < b.name;
   });
@@ -342,12 +359,18 @@ std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata
   };
   if (!metadata.empty()) {
     begin("__metadata__");
-    for (const auto& [name, value] : metadata)
+    for (const auto& [name, value] : metadata) {
+      if (!is_utf8(name) || !is_utf8(value))
+        return wrong("__metadata__: " + name, "texts in UTF-8", "other bytes");
       text += (text.back() == '{' ? "" : ",") + json_quoted(name) + ":" + json_quoted(value);
+    }
     text += '}';
   }
   index at = 0;
   for (const Tensor& tensor : tensors) {
+    if (!is_utf8(tensor.name)) return wrong(tensor.name, "a name in UTF-8", "other bytes");
+    if (tensor.name == "__metadata__")
+      return wrong(tensor.name, "another name for a tensor", "that of the notes");
     index size = size_of(tensor.type);
     begin(tensor.name);
     text += "\"dtype\":" + json_quoted(name_of(tensor.type)) + ",\"shape\":[";
@@ -358,42 +381,40 @@ std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata
     }
     text += "],\"data_offsets\":[";
     text += std::to_string(at) + ",";
-    text += std::to_string(at + size) + "]}";
-    at += size;
+    text += std::to_string(at += size) + "]}";
   }
   text += '}';
   text.resize(static_cast<std::size_t>(round_up(std::ssize(text), 8)), ' ');
+  if (auto read = read_safetensors_header(bytes_of(text), static_cast<std::uint64_t>(at), path);
+      !read) {
+    error why = read.error();
+    why.code = errc::invalid;
+    return why;
+  }
   const std::uint64_t length = text.size();
   return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
-}
-
-inline std::span<const std::byte> bytes_of(std::string_view text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
 }  // namespace detail
 
 /// Writes a safetensors file with these tensors, in a fixed order whatever order they are given in.
-/// Errors: errc::invalid (a shape that does not fit its data, a name twice), errc::io.
+/// Nothing is written that parse_safetensors() refuses: names and notes are UTF-8. Errors:
+/// errc::invalid (also a shape that does not fit its data), errc::io.
 inline result<void> write_safetensors(const std::string& path, std::vector<named_tensor> tensors,
                                       const file_metadata& metadata = {}) LINNET_TRY {
-  std::vector<std::string_view> names;
   for (const named_tensor& tensor : tensors) {
     std::uint64_t size = static_cast<std::uint64_t>(size_of(tensor.type));
     bool fits = true;
     for (const index n : tensor.shape)
       fits = fits && n >= 0 && !__builtin_mul_overflow(size, static_cast<std::uint64_t>(n), &size);
     if (!fits || size != tensor.data.size())
-      return error{errc::invalid, path, tensor.name, "as many bytes as the shape says",
-                   std::to_string(tensor.data.size())};
-    names.push_back(tensor.name);
+      return error{errc::invalid, path, detail::printable(tensor.name),
+                   "as many bytes as the shape says", std::to_string(tensor.data.size())};
   }
-  std::sort(names.begin(), names.end());
-  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
-    return error{errc::invalid, path, std::string(*twice), "each name once", "this one twice"};
-
+  const auto prefix = detail::safetensors_prefix(tensors, metadata, path);
+  if (!prefix) return prefix.error();
   detail::file_writer file(path);
-  file.write(detail::bytes_of(detail::safetensors_prefix(tensors, metadata)));
+  file.write(detail::bytes_of(*prefix));
   for (const named_tensor& tensor : tensors) file.write(tensor.data);
   return file.commit();
 }

@@ -19,6 +19,7 @@
 #endif
 #include <xxhash.h>
 
+#include <linnet/core/view.hpp>
 #include <linnet/io/durable_file.hpp>
 #include <linnet/io/facts.hpp>
 #include <linnet/io/tensor.hpp>
@@ -77,7 +78,7 @@ struct section_reader {
 
 /// Reads a file of sections and verifies every byte of it. `where` names it in errors. Errors:
 /// errc::malformed, errc::unsupported (another version).
-inline result<section_file> parse_sections(std::span<const std::byte> bytes,
+inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
                                            const std::string& where) LINNET_TRY {
   const auto wrong = [&](std::string what, std::string expected, std::string got) {
     return error{errc::malformed, where, printable(what), std::move(expected), std::move(got)};

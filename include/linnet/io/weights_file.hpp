@@ -68,17 +68,37 @@ inline std::string shape_text(const placement& at) {
   return text + "]";
 }
 
-/// Whether codes, scales and zero points are ones that quantize() could have made.
-inline bool usable(const file_part& part, const tensor_record& record) {
-  if (part.tensor.type == dtype::i8)
-    return std::none_of(record.data.begin(), record.data.end(),
-                        [](std::byte b) { return b == std::byte{0x80}; });
-  const bool scales = part.tensor.name.ends_with(".scales");
-  if (!scales && !part.tensor.name.ends_with(".zeros")) return true;
-  for (index i = 0; i < part.tensor.size(); ++i) {
-    double scale = 0;
-    decode_reals(record.type, record.data.data() + i * size_of(record.type), 1, 1, &scale);
-    if (!is_finite(scale) || (scales ? !(scale > 0) : !(scale >= 0 && scale <= 255))) return false;
+/// Why codes, scales or zero points are none that quantize() could have made: what they should be,
+/// or null. Asked before they are saved, and of what is loaded.
+inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
+  if (tensor.type == dtype::i8)
+    return std::find(data, data + tensor.size(), std::byte{0x80}) != data + tensor.size()
+               ? "codes from -127 to 127"
+               : nullptr;
+  const bool scales = tensor.name.ends_with(".scales");
+  if (!scales && !tensor.name.ends_with(".zeros")) return nullptr;
+  for (index i = 0; i < tensor.size(); ++i) {
+    double x = 0;
+    decode_reals(type, data + i * size_of(type), 1, 1, &x);
+    if (!is_finite(x) || (scales ? !(x > 0) : !(x >= 0 && x <= 255)))
+      return scales ? "positive, finite scales" : "zero points from 0 to 255";
+  }
+  return nullptr;
+}
+
+/// Whether two tensors of one shape hold equal values, of whatever real types they are.
+inline bool same_values(const tensor_record& a, const tensor_record& b) {
+  if (!std::ranges::equal(a.shape(), b.shape())) return false;
+  if (a.type == b.type) return std::ranges::equal(a.data, b.data);
+  if (!is_real(a.type) || !is_real(b.type)) return false;
+  for (index i = 0; i < a.size(); ++i) {
+    std::uint64_t x = 0, y = 0;  // bits: zeros have signs, and a NaN is equal to itself
+    double value = 0;
+    decode_reals(a.type, a.data.data() + i * size_of(a.type), 1, 1, &value);
+    __builtin_memcpy(&x, &value, sizeof x);
+    decode_reals(b.type, b.data.data() + i * size_of(b.type), 1, 1, &value);
+    __builtin_memcpy(&y, &value, sizeof y);
+    if (x != y) return false;
   }
   return true;
 }
@@ -106,9 +126,7 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
     for (const std::string& alias : part.aliases) {
       const tensor_record* const other = look_for(alias);
       if (!found[i]) found[i] = other;
-      if (other && (other->type != found[i]->type ||
-                    !std::ranges::equal(other->shape(), found[i]->shape()) ||
-                    !std::ranges::equal(other->data, found[i]->data)))
+      if (other && !same_values(*other, *found[i]))
         return wrong(errc::mismatch, other->name,
                      "the same values as " + found[i]->name + " (one tensor in the model type)",
                      "others");
@@ -122,12 +140,8 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
     if ((code ? record.type != part.tensor.type : !is_real(record.type)) ||
         !std::ranges::equal(record.shape(), shape_of(at)))
       return wrong(errc::mismatch, record.name, expected, record.description());
-    if (!usable(part, record))
-      return wrong(errc::malformed, record.name,
-                   code                                   ? "codes from -127 to 127"
-                   : part.tensor.name.ends_with(".zeros") ? "zero points from 0 to 255"
-                                                          : "positive, finite scales",
-                   "another value");
+    if (const char* const wanted = unusable(part.tensor, record.type, record.data.data()))
+      return wrong(errc::malformed, record.name, wanted, "another value");
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     const std::string& name = file.tensors()[i].name;
@@ -158,8 +172,13 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
       at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
     at->parts.push_back(&part);
   }
+  for (const file_part& part : parts)
+    if (const char* const wanted = unusable(part.tensor, part.tensor.type, part.tensor.data))
+      return error{errc::invalid, path, part.at.name, wanted, "another value"};
+  const auto prefix = safetensors_prefix(tensors, metadata, path);
+  if (!prefix) return prefix.error();
   file_writer file(path);
-  file.write(bytes_of(safetensors_prefix(tensors, metadata)));
+  file.write(bytes_of(*prefix));
   std::vector<std::byte> whole;
   for (const file_tensor& tensor : tensors) {
     const file_part& first = *tensor.parts.front();
@@ -176,9 +195,25 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   return file.commit();
 }
 
-/// The error of weights whose own allocation failed.
-inline error no_memory(const std::string& where) {
-  return {errc::out_of_memory, where, "weights", "memory for the model", "none"};
+/// Refuses a file of quantized weights for a type that stores them otherwise, by both names.
+template <class S>
+result<void> check_storage(const safetensors& file) {
+  const auto said = file.metadata().find("storage");
+  if (said == file.metadata().end()) return {};
+  const auto differs = [&](const char* what, const std::string& expected, const std::string& got) {
+    return error{errc::mismatch, file.where(), what, expected + " (the model type)",
+                 printable(got)};
+  };
+  const auto is_plain = [](std::string_view name) {
+    return name == "f32" || name == "f64" || name == "bf16" || name == "f16";
+  };
+  if (said->second != S::name && !(is_plain(said->second) && is_plain(S::name)))
+    return differs("storage", S::name, said->second);
+  const auto group = file.metadata().find("storage_group");
+  if (const std::string own = std::to_string(S::group);
+      S::group > 0 && group != file.metadata().end() && group->second != own)
+    return differs("storage_group", own, group->second);
+  return {};
 }
 
 }  // namespace detail
@@ -191,14 +226,18 @@ inline error no_memory(const std::string& where) {
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
                               std::string_view prefix = {}) LINNET_TRY {
-  if (!w.valid()) return detail::no_memory(file.where());
+  if (!w.valid()) return w.error();
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
-  if constexpr (!foreign)
+  if constexpr (!foreign) {
     for (const detail::fact& fact : detail::facts_of<M>())
       if (const auto said = file.metadata().find(fact.key);
           said != file.metadata().end() && said->second != fact.value)
         return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
                      detail::printable(said->second)};
+    if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
+        !fits && prefix.empty())
+      return fits;
+  }
   return detail::load_parts(file, detail::parts_of<Naming>(w), prefix, [](std::string_view name) {
     return foreign && hugging_face_ignores(hf_kind_of<M>(), name);
   });
@@ -220,16 +259,21 @@ result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming 
 
 /// Saves all weights in their storage type, with a description of the model (linnet's names) or
 /// the mark that Transformers asks for (Hugging Face's), and `notes` of your own. The same weights
-/// always give the same bytes. Errors: errc::io.
+/// always give the same bytes. Nothing is written that load_safetensors() refuses. Errors:
+/// errc::invalid (notes that are not UTF-8 or too long, scales that are not finite), errc::io.
 template <class M, class T, class Naming = naming::canonical>
 result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
                               file_metadata notes = {}) LINNET_TRY {
-  if (!w.valid()) return detail::no_memory(path);
+  if (!w.valid()) return w.error();
+  if (weights<M, T>::storage::per_word > 1)  // compressed; masters may be saved to be looked at
+    if (auto fit = check_finite(w, path); !fit) return fit;
   if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
     notes["format"] = "pt";
   } else {
     notes["format"] = "linnet";
-    notes["storage"] = weights<M, T>::storage::name;
+    using S = typename weights<M, T>::storage;
+    notes["storage"] = S::name;
+    if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
     for (const detail::fact& fact : detail::facts_of<M>()) notes[fact.key] = fact.value;
   }
   return detail::save_parts(path, detail::parts_of<Naming>(w), notes);

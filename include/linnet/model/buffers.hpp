@@ -128,11 +128,6 @@ result<void> acceptable(const char* where, const limits& l) {
   return {};
 }
 
-inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
-          "a failed allocation"};
-}
-
 }  // namespace detail
 
 LINNET_NAMESPACE_END

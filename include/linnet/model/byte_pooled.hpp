@@ -16,7 +16,7 @@ struct byte_batch {
   const token* labels = nullptr;  ///< the token that follows each input, or `ignored`
   index batch = 0;                ///< sequences
   index length = 0;               ///< tokens per sequence
-  const token* bytes = nullptr;   ///< [vocabulary, slots] the bytes of each token, padded
+  const token* bytes = nullptr;   ///< [vocabulary, bytes_per_token] the bytes of each token, padded
   index vocabulary = 0;           ///< rows of `bytes`
 };
 
@@ -28,7 +28,7 @@ struct reconstruction_loss : ops::label_loss {
 /// A lesson for byte_pooled models, the auxiliary loss of the published code: the head, applied to
 /// what the embedder makes of a token, must return that token's bytes. The loss becomes that of the
 /// labels plus `weight` times the sum of this one over all tokens, both divided by the counted
-/// slots of the labels.
+/// bytes of the labels.
 struct reconstruction {
   double weight = 1;
   template <class M>
@@ -47,14 +47,14 @@ namespace detail {
 /// The criterion of labels, each token's rows weighted by how often it occurs.
 struct repeated_loss : ops::label_loss {
   const index* counts = nullptr;  ///< [tokens]
-  index slots = 1;
+  index bytes_per_token = 1;
   double weight = 1;
   template <class T, class S>
   void operator()(const ops::machine& on, const ops::head_call<T, S>& h, index first,
                   index rows) const {
     ops::label_loss::operator()(on, h, first, rows);
     on.threads.each(rows, [&](index i) {
-      const double by = weight * static_cast<double>(counts[(first + i) / slots]);
+      const double by = weight * static_cast<double>(counts[(first + i) / bytes_per_token]);
       h.losses[first + i] *= by;
       for (index j = 0; h.dy && j < h.vocabulary; ++j)
         h.chunk[i * h.vocabulary + j] *= static_cast<T>(by);
@@ -112,8 +112,8 @@ struct byte_pooled_model {
   using with_storage = with<linnet::storage::policy, Other>;
 
   static constexpr index d = Core::d, context_length = Core::context_length;
-  static constexpr index vocabulary = byte_values;  ///< values of a slot
-  static constexpr index slots = Numbers.slots;     ///< numbers that a token consists of
+  static constexpr index vocabulary = byte_values;                   ///< values of a slot
+  static constexpr index bytes_per_token = Numbers.bytes_per_token;  ///< bytes of a token
   /// Tokens whose bytes are worked on at a time: the ends keep nothing of the others.
   static constexpr index tokens_at_once = 32;
   using reader = byte_embedder<Numbers, d, norm, Core::eps>;
@@ -174,10 +174,10 @@ struct byte_pooled_model {
     index distinct = 0;                         ///< tokens of the call
     token *tokens = nullptr, *place = nullptr;  ///< see find_distinct()
     index *order = nullptr, *counts = nullptr;  ///< likewise
-    token* bytes = nullptr;                     ///< [tokens_at_once, slots]
+    token* bytes = nullptr;                     ///< [tokens_at_once, bytes_per_token]
     typename Core::places::template cache<T> positions{};
     T* last = nullptr;                     ///< [batch, d] last valid rows
-    T* logits = nullptr;                   ///< [batch * limits.logits, slots, vocabulary]
+    T* logits = nullptr;                   ///< [batch * limits.logits, bytes_per_token, vocabulary]
     const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
     index table_size = 0;
     int site = 0;
@@ -197,14 +197,14 @@ struct byte_pooled_model {
     w.out = m.keep.take<T>(size);
     if (decodes) {
       w.last = m.keep.take<T>(e.batch * d);
-      w.logits = m.state.take<T>(e.batch * l.logits * slots * vocabulary);
+      w.logits = m.state.take<T>(e.batch * l.logits * bytes_per_token * vocabulary);
     } else {
       w.pooled = m.keep.take<T>(size);
       w.tokens = m.keep.take<token>(rows);
       w.place = m.keep.take<token>(rows);
       w.order = m.keep.take<index>(rows);
       w.counts = m.keep.take<index>(rows);
-      w.bytes = m.keep.take<token>(tokens_at_once * slots);
+      w.bytes = m.keep.take<token>(tokens_at_once * bytes_per_token);
     }
     if (e.training) {
       w.d_pooled = m.keep.take<T>(size);
@@ -233,8 +233,8 @@ struct byte_pooled_model {
     const auto known = [&](const token* tokens, bool labels) {
       if (!detail::tokens_fit(tokens, rows, b.vocabulary, labels)) return false;
       for (index i = 0; i < rows; ++i)
-        if (tokens[i] != ignored &&
-            !detail::tokens_fit(b.bytes + tokens[i] * slots, slots, vocabulary, false))
+        if (tokens[i] != ignored && !detail::tokens_fit(b.bytes + tokens[i] * bytes_per_token,
+                                                        bytes_per_token, vocabulary, false))
           return false;
       return true;
     };
@@ -242,9 +242,9 @@ struct byte_pooled_model {
            b.bytes != nullptr && known(b.tokens, false) && known(b.labels, true);
   }
 
-  /// Summed loss of a batch over the counted slots of its labels, by `ops::label_loss` or
+  /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_loss` or
   /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `logits`, if given,
-  /// receives all [batch * length, slots, vocabulary] of them. Called by every thread.
+  /// receives all [batch * length, bytes_per_token, vocabulary] of them. Called by every thread.
   template <class T, class S, class Criterion = ops::label_loss>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::machine& on,
@@ -272,19 +272,21 @@ struct byte_pooled_model {
     each_part(rows, [&](index first, index count) {
       const auto label = [&](index i) {
         const token t = b.labels[first + i];
-        return t == ignored ? nullptr : b.bytes + t * slots;
+        return t == ignored ? nullptr : b.bytes + t * bytes_per_token;
       };
       const loss_sum part = writer::template loss<T, S>(
           p.head, d_head, on, count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
-          logits ? logits + first * slots * vocabulary : nullptr, z_loss, label, criterion, w.head);
+          logits ? logits + first * bytes_per_token * vocabulary : nullptr, z_loss, label,
+          criterion, w.head);
       sum.nats += part.nats;
       sum.tokens += part.tokens;
     });
     if (dp) ops::fill(on, w.distinct * d, T(0), w.d_pooled);
     if constexpr (requires { criterion.reconstruction; })
       each_part(w.distinct, [&](index first, index count) {
-        const detail::repeated_loss repeated{{}, w.counts + first, slots, criterion.reconstruction};
-        const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * slots; };
+        const detail::repeated_loss repeated{
+            {}, w.counts + first, bytes_per_token, criterion.reconstruction};
+        const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * bytes_per_token; };
         sum.nats += writer::template loss<T, S>(p.head, d_head, on, count, w.pooled + first * d,
                                                 dp ? w.d_pooled + first * d : nullptr, nullptr,
                                                 z_loss, own, repeated, w.head)
@@ -310,10 +312,10 @@ struct byte_pooled_model {
     return sum;
   }
 
-  /// Feeds bytes[batch, length, slots] of tokens after `past` cached ones;
-  /// w.logits[batch, slots, vocabulary] then predicts the bytes of what follows each sequence's
-  /// last valid token, or with `every` w.logits[batch * length, slots, vocabulary] of what follows
-  /// each. Called by every thread.
+  /// Feeds bytes[batch, length, bytes_per_token] of tokens after `past` cached ones;
+  /// w.logits[batch, bytes_per_token, vocabulary] then predicts the bytes of what follows each
+  /// sequence's last valid token, or with `every` w.logits[batch * length, bytes_per_token,
+  /// vocabulary] of what follows each. Called by every thread.
   template <class T, class S>
   static void step(const params<form::kernel<T, S>>& p, const token* bytes, index batch_size,
                    index length, const index* lengths, const index* past, workspace<T>& w,
@@ -327,7 +329,7 @@ struct byte_pooled_model {
     ctx.tables = w.tables;
     ctx.table_size = w.table_size;
     each_part(ctx.rows(), [&](index first, index count) {
-      reader::template forward<T, S>(p.embedder, on, count, bytes + first * slots,
+      reader::template forward<T, S>(p.embedder, on, count, bytes + first * bytes_per_token,
                                      w.embedded + first * d, w.embedder);
     });
     forward<T, S>(p, w, ctx);
@@ -338,7 +340,7 @@ struct byte_pooled_model {
     const T* const states = every ? w.out : w.last;
     each_part(every ? ctx.rows() : batch_size, [&](index first, index count) {
       writer::template logits<T, S>(p.head, on, count, states + first * d,
-                                    w.logits + first * slots * vocabulary, w.head);
+                                    w.logits + first * bytes_per_token * vocabulary, w.head);
     });
   }
 
@@ -387,7 +389,8 @@ struct byte_pooled_model {
   static const token* gather(const ops::machine& on, const batch& b, index first, index count,
                              workspace<T>& w) {
     on.threads.each(count, [&](index i) {
-      std::copy_n(b.bytes + w.tokens[first + i] * slots, slots, w.bytes + i * slots);
+      std::copy_n(b.bytes + w.tokens[first + i] * bytes_per_token, bytes_per_token,
+                  w.bytes + i * bytes_per_token);
     });
     return w.bytes;
   }

@@ -118,9 +118,9 @@ struct decoder_model {
   /// What lies between the embedding's table and the stream, at both ends.
   using ends = typename Embedding::template ends<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
-  using places =
-      detail::position_tables<Position, d, self.d_kv, (std::max)(context_length, Attention::slots),
-                              real{Shape.rope_theta}>;
+  using places = detail::position_tables<Position, d, self.d_kv,
+                                         (std::max)(context_length, Attention::min_positions),
+                                         real{Shape.rope_theta}>;
 
   template <class Form>
   struct params {

@@ -9,11 +9,13 @@ LINNET_NAMESPACE_BEGIN
 
 /// Fills `w` with fresh values: matrices and tables normal with the deviation their layer states
 /// (zoo A6 for T5, 0.02 for decoders), norms one, biases zero, unless the layer says otherwise.
-/// Each tensor's values depend only on the seed and the tensor's name.
+/// Each tensor's values depend only on the seed and the tensor's name. Weights that are not valid()
+/// stay so.
 template <class M, class T>
 void initialize(weights<M, T>& w, seed s) {
   static_assert(std::is_floating_point_v<typename storage_of<M, T>::value>,
                 "linnet::initialize: quantized weights are made by quantize() from trained ones");
+  if (!w.valid()) return;
   w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     random_stream random(s, stream_of(at.str()));
     T* values = nullptr;

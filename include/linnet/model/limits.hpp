@@ -2,6 +2,8 @@
 /// @file
 /// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
 
+#include <utility>
+
 #include <linnet/nn/layer.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -58,6 +60,19 @@ enum class purpose {
 };
 
 namespace detail {
+/// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,
+/// so that the object refuses every call instead of using memory that is now another's.
+struct owned_limits : limits {
+  owned_limits() : owned_limits(limits{.batch = 0}) {}
+  owned_limits(const limits& l) : limits(l) {}
+  owned_limits(owned_limits&& other) noexcept
+      : limits(std::exchange(static_cast<limits&>(other), limits{.batch = 0})) {}
+  owned_limits& operator=(owned_limits&& other) noexcept {
+    static_cast<limits&>(*this) = std::exchange(static_cast<limits&>(other), limits{.batch = 0});
+    return *this;
+  }
+};
+
 /// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
 inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
   if (tokens == nullptr) return false;

@@ -4,11 +4,14 @@
 /// owns one block of memory of a size known at compile time.
 
 #include <cstddef>
+#include <optional>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 
 #include <linnet/core/arena.hpp>
+#include <linnet/core/result.hpp>
 #include <linnet/nn/layer.hpp>
 #include <linnet/ops/elementwise.hpp>
 
@@ -39,7 +42,14 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
   leaf = memory.take<std::remove_const_t<T>>(info.size());
 }
 
-/// One block that holds a params tree of model M in one form.
+/// The error of a function that could not allocate so many bytes.
+inline linnet::error out_of_memory(const char* where, index bytes) {
+  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+          "a failed allocation"};
+}
+
+/// One block that holds a params tree of model M in one form. It is valid, or has an error; no
+/// block that was moved from or could not be allocated refers to any memory.
 template <class M, class Form>
 class tensor_block {
  public:
@@ -55,12 +65,44 @@ class tensor_block {
 
   /// Allocates the block, all zero; valid() tells whether memory was there.
   tensor_block() : memory_(bytes()) {
-    if (!memory_.data()) return;
+    if (!memory_.data()) {
+      lacks_memory_ = true;
+      return;
+    }
     arena all(memory_.data(), memory_.size());
     place_all(all, tree_);
   }
-  /// Whether the allocation succeeded.
+  /// Takes the other's block and leaves it invalid.
+  tensor_block(tensor_block&& other) noexcept
+      : memory_(std::move(other.memory_)),
+        tree_(std::exchange(other.tree_, tree_type{})),
+        failure_(std::move(other.failure_)),
+        lacks_memory_(other.lacks_memory_) {}
+  /// @copydoc tensor_block(tensor_block&&)
+  tensor_block& operator=(tensor_block&& other) noexcept {
+    if (this == &other) return *this;
+    memory_ = std::move(other.memory_);
+    tree_ = std::exchange(other.tree_, tree_type{});
+    failure_ = std::move(other.failure_);
+    lacks_memory_ = other.lacks_memory_;
+    return *this;
+  }
+  /// Whether there are values: the allocation succeeded, and so did what made them.
   bool valid() const { return memory_.data() != nullptr; }
+  /// Why it is not valid(): errc::out_of_memory, the failure of what was to make the values, or
+  /// errc::invalid of a block that was moved from.
+  linnet::error error() const {
+    if (failure_) return *failure_;
+    if (lacks_memory_) return out_of_memory("weights", bytes());
+    return {errc::invalid, "weights", "values", "an object that was not moved from",
+            "an empty one"};
+  }
+  /// Gives up the values: from now on it is not valid(), and error() says why.
+  void fail(linnet::error why) {
+    memory_ = {};
+    tree_ = {};
+    failure_ = std::move(why);
+  }
   /// The parameters as a struct of pointers.
   tree_type& tree() { return tree_; }
   /// @copydoc tree()
@@ -79,7 +121,8 @@ class tensor_block {
   void* data() const { return memory_.data(); }
   /// @copydoc data()
   std::span<std::byte> block() const {
-    return {static_cast<std::byte*>(memory_.data()), static_cast<std::size_t>(bytes())};
+    return {static_cast<std::byte*>(memory_.data()),
+            static_cast<std::size_t>(valid() ? bytes() : 0)};
   }
 
  private:
@@ -90,7 +133,17 @@ class tensor_block {
 
   memory_block memory_;
   tree_type tree_{};
+  std::optional<linnet::error> failure_;
+  bool lacks_memory_ = false;
 };
+
+/// Weights or packed weights that are made of `source`: failed if it is not valid, with its error.
+template <class To, class From>
+To made_of(const From& source) {
+  To made;
+  if (!source.valid()) made.fail(source.error());
+  return made;
+}
 
 }  // namespace detail
 
@@ -108,12 +161,53 @@ class weights : public detail::tensor_block<M, form::canonical<T, storage_of<M, 
 
   /// An exact copy in a block of its own.
   weights clone() const {
-    weights copy;
-    if (copy.valid() && this->valid())
+    auto copy = detail::made_of<weights>(*this);
+    if (copy.valid())
       __builtin_memcpy(copy.data(), this->data(), static_cast<std::size_t>(weights::bytes()));
     return copy;
   }
 };
+
+/// The name of the first tensor of `w`, in canonical order, that holds an infinity or a NaN; empty
+/// if there is none. Scales and zero points count as `<name>.scales` and `<name>.zeros`, their
+/// names in files. Looks at bits, so it stays right under -ffast-math; allocates only a name.
+template <class M, class T>
+std::string first_nonfinite(const weights<M, T>& w) {
+  std::string found;
+  if (!w.valid()) return found;
+  const auto look = [&]<class S>(S, const auto* values, index count, const path& at,
+                                 const char* suffix) {
+    bool finite = true;  // no early end: the loop runs on vectors
+    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
+    if (!finite) found = at.str() + suffix;
+  };
+  w.visit([&](const path& at, const tensor_info& info, const auto& leaf) {
+    if (!found.empty()) return;
+    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
+      look(plain{}, leaf, info.size(), at, "");
+    } else {
+      using S = storage_of<M, T>;
+      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
+      const index scales = info.rows * row_scales<S>(info.columns);
+      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
+      if (S::centred && found.empty()) look(storage::f32{}, leaf.zeros, scales, at, ".zeros");
+    }
+  });
+  return found;
+}
+
+/// Refuses weights that are not finite by the name of first_nonfinite(), and weights that are not
+/// valid() by their own error. Loading does not ask: weights of a run that diverged can be looked
+/// at. `where`, such as the file's path, begins the message. Errors: errc::invalid.
+template <class M, class T>
+result<void> check_finite(const weights<M, T>& w, std::string where) {
+  if (!w.valid()) return w.error();
+  if (auto name = first_nonfinite(w); !name.empty())
+    return error{errc::invalid, std::move(where), std::move(name), "finite numbers",
+                 "a NaN or an infinity"};
+  return {};
+}
 
 /// Gradients of the trainable tensors of `M`, in full precision.
 template <class M, class T = float>
@@ -162,19 +256,20 @@ void attach_rows(const W& w, P& p) {
 
 }  // namespace detail
 
-/// The packed form of `w`: one copy, exactly invertible by unpack().
+/// The packed form of `w`: one copy, exactly invertible by unpack(). Not valid() if `w` is not,
+/// with the same error, or where memory is lacking.
 template <class M, class T>
 packed<M, T> pack(const weights<M, T>& w) {
-  packed<M, T> p;
-  if (p.valid() && w.valid()) detail::pack_into(ops::machine{}, w, p);
+  auto p = detail::made_of<packed<M, T>>(w);
+  if (p.valid()) detail::pack_into(ops::machine{}, w, p);
   return p;
 }
 
 /// The canonical weights that `p` was packed from.
 template <class M, class T>
 weights<M, T> unpack(const packed<M, T>& p) {
-  weights<M, T> w;
-  if (!w.valid() || !p.valid()) return w;
+  auto w = detail::made_of<weights<M, T>>(p);
+  if (!w.valid()) return w;
   M::visit(
       [&](const path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {

@@ -33,15 +33,16 @@ using repo_compat = of<byte_pooling::repository().under(byte_rules::repository)>
 
 namespace detail {
 
-/// Slots of a token that count as read: its bytes, at least one slot.
-inline index bytes_read(const token* bytes, index slots) {
-  const index n = std::find(bytes, bytes + slots, byte_pad) - bytes;
+/// Bytes of a token that count as read, padding not; at least one.
+inline index bytes_read(const token* bytes, index bytes_per_token) {
+  const index n = std::find(bytes, bytes + bytes_per_token, byte_pad) - bytes;
   return n > 0 ? n : 1;
 }
-/// The labels of a token's slots.
-inline void byte_labels(byte_rules rules, const token* bytes, index slots, token* labels) {
+/// The labels of a token's bytes, padding included.
+inline void byte_labels(byte_rules rules, const token* bytes, index bytes_per_token,
+                        token* labels) {
   bool open = true;
-  for (index t = 0; t < slots; ++t) {
+  for (index t = 0; t < bytes_per_token; ++t) {
     if (rules == byte_rules::repository)
       labels[t] = bytes[t] == byte_end ? ignored : bytes[t];
     else
@@ -91,30 +92,31 @@ struct byte_blocks<D, N, Norm, Eps, std::index_sequence<K...>> {
                                                            after(K), N, Norm, Eps>::type>...>;
 };
 
-/// What both ends of a call share: `tokens` tokens of N.slots rows each. No dropout: tokens that
-/// repeat share one computation, and so would share their masks.
+/// What both ends of a call share: `tokens` tokens of N.bytes_per_token rows each. No dropout:
+/// tokens that repeat share one computation, and so would share their masks.
 template <byte_pooling N, class T>
 context<T> byte_context(const ops::machine& on, index tokens, const index* lengths) {
   context<T> ctx;
   ctx.on = on;
   ctx.batch = tokens;
-  ctx.length = N.slots;
+  ctx.length = N.bytes_per_token;
   ctx.lengths = lengths;
   return ctx;
 }
 /// Room for `tokens` tokens at a time in a model planned for `e`.
 template <byte_pooling N>
 constexpr extents byte_extents(const extents& e, index tokens) {
-  return {.batch = tokens, .length = N.slots, .threads = e.threads, .training = e.training};
+  return {
+      .batch = tokens, .length = N.bytes_per_token, .threads = e.threads, .training = e.training};
 }
 
 }  // namespace detail
 
-/// pooled[tokens, D] from bytes[tokens, N.slots]: byte vectors and positions, blocks, then the mean
-/// over the bytes of each token. A token's vector depends on its own bytes alone.
+/// pooled[tokens, D] from bytes[tokens, N.bytes_per_token]: byte vectors and positions, blocks,
+/// then the mean over the bytes of each token. A token's vector depends on its own bytes alone.
 template <byte_pooling N, index D, class Norm, real Eps>
 struct byte_embedder {
-  static constexpr index slots = N.slots, width = N.width;
+  static constexpr index bytes_per_token = N.bytes_per_token, width = N.width;
   static constexpr bool masked = N.rules == byte_rules::corrected;
   using blocks = typename detail::byte_blocks<
       D, N, Norm, Eps, std::make_index_sequence<static_cast<std::size_t>(N.blocks())>>::type;
@@ -128,15 +130,17 @@ struct byte_embedder {
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     f(at / "byte" / "weight", tensor_info{byte_values, width, role::table, 1}, p.bytes...);
-    f(at / "position" / "weight", tensor_info{slots, width, role::position, 1}, p.positions...);
+    f(at / "position" / "weight", tensor_info{bytes_per_token, width, role::position, 1},
+      p.positions...);
     blocks::visit(f, at / "blocks", p.stack...);
   }
 
   template <class T>
   struct cache {
-    T *x = nullptr, *y = nullptr;  ///< [tokens * slots, width], [tokens * slots, D]
+    T *x = nullptr,
+      *y = nullptr;  ///< [tokens * bytes_per_token, width], [tokens * bytes_per_token, D]
     T *dx = nullptr, *dy = nullptr;
-    index* lengths = nullptr;  ///< [tokens] slots that are read
+    index* lengths = nullptr;  ///< [tokens] bytes that are read
     typename blocks::template cache<T> stack{};
   };
   /// Buffers for `tokens` tokens at a time.
@@ -159,12 +163,12 @@ struct byte_embedder {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
                       const token* bytes, T* pooled, cache<T>& c) {
-    const index rows = tokens * slots;
+    const index rows = tokens * bytes_per_token;
     context<T> ctx = context_of(on, tokens, bytes, c);
     ops::embed(on, rows, width, bytes, p.bytes, c.x);
     on.threads.each(rows, [&](index row) {
       for (index j = 0; j < width; ++j)
-        c.x[row * width + j] += p.positions[row % slots * width + j];
+        c.x[row * width + j] += p.positions[row % bytes_per_token * width + j];
     });
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
     on.threads.each(tokens, [&](index i) {
@@ -172,7 +176,7 @@ struct byte_embedder {
       T* const mean = pooled + i * D;
       std::fill_n(mean, D, T(0));
       for (index t = 0; t < n; ++t)
-        for (index j = 0; j < D; ++j) mean[j] += c.y[(i * slots + t) * D + j];
+        for (index j = 0; j < D; ++j) mean[j] += c.y[(i * bytes_per_token + t) * D + j];
       for (index j = 0; j < D; ++j) mean[j] /= static_cast<T>(n);
     });
   }
@@ -181,24 +185,25 @@ struct byte_embedder {
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        const ops::machine& on, index tokens, const token* bytes, const T* d_pooled,
                        cache<T>& c) {
-    const index rows = tokens * slots;
+    const index rows = tokens * bytes_per_token;
     context<T> ctx = context_of(on, tokens, bytes, c);
     on.threads.each(tokens, [&](index i) {
       const index n = ctx.length_of(i);
-      for (index t = 0; t < slots; ++t)
+      for (index t = 0; t < bytes_per_token; ++t)
         for (index j = 0; j < D; ++j)
-          c.dy[(i * slots + t) * D + j] = t < n ? d_pooled[i * D + j] / static_cast<T>(n) : T(0);
+          c.dy[(i * bytes_per_token + t) * D + j] =
+              t < n ? d_pooled[i * D + j] / static_cast<T>(n) : T(0);
     });
     ops::fill(on, rows * width, T(0), c.dx);
     blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
                                     c.stack, ctx);
     ops::embed_backward(on, rows, width, bytes, c.dx, dp.bytes);
-    ops::position_backward(on, tokens, slots, width, c.dx, dp.positions);
+    ops::position_backward(on, tokens, bytes_per_token, width, c.dx, dp.positions);
   }
 
   /// Operations for `tokens` distinct tokens.
   static constexpr index flops(index tokens) {
-    return blocks::flops({.batch = tokens, .length = slots});
+    return blocks::flops({.batch = tokens, .length = bytes_per_token});
   }
 
  private:
@@ -206,20 +211,21 @@ struct byte_embedder {
   static context<T> context_of(const ops::machine& on, index tokens, const token* bytes,
                                const cache<T>& c) {
     if (masked)
-      on.threads.each(
-          tokens, [&](index i) { c.lengths[i] = detail::bytes_read(bytes + i * slots, slots); });
+      on.threads.each(tokens, [&](index i) {
+        c.lengths[i] = detail::bytes_read(bytes + i * bytes_per_token, bytes_per_token);
+      });
     return detail::byte_context<N, T>(on, tokens, masked ? c.lengths : nullptr);
   }
 };
 
-/// Logits [tokens * N.slots, byte_values] of the bytes of the next tokens from states[tokens, D]: a
-/// linear map to one vector for each slot, positions, blocks, a linear map to the byte values. The
-/// slots of a token see each other's vectors but not each other's bytes.
+/// Logits [tokens * N.bytes_per_token, byte_values] of the bytes of the next tokens from
+/// states[tokens, D]: a linear map to one vector for each slot, positions, blocks, a linear map to
+/// the byte values. The bytes of a token see each other's vectors but not each other's bytes.
 template <byte_pooling N, index D, class Norm, real Eps>
 struct byte_head {
-  static constexpr index slots = N.slots, width = N.width;
+  static constexpr index bytes_per_token = N.bytes_per_token, width = N.width;
   static constexpr bool doubled = N.rules == byte_rules::repository;
-  using to_slots = linear<D, slots * width>;
+  using to_slots = linear<D, bytes_per_token * width>;
   using blocks =
       repeat<typename detail::byte_block<width, width, N, Norm, Eps>::type, N.head_blocks>;
   static constexpr index chunk_rows = ops::head_rows(byte_values);
@@ -234,7 +240,8 @@ struct byte_head {
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     to_slots::visit(f, at / "expand", p.expand...);
-    f(at / "position" / "weight", tensor_info{slots, width, role::position, 1}, p.positions...);
+    f(at / "position" / "weight", tensor_info{bytes_per_token, width, role::position, 1},
+      p.positions...);
     blocks::visit(f, at / "blocks", p.stack...);
     f(at / "byte" / "weight",
       tensor_info{byte_values, width, role::matrix, 1 / detail::root(static_cast<double>(width))},
@@ -243,11 +250,11 @@ struct byte_head {
 
   template <class T>
   struct cache {
-    T *x = nullptr, *y = nullptr;  ///< [tokens * slots, width]
+    T *x = nullptr, *y = nullptr;  ///< [tokens * bytes_per_token, width]
     T *dx = nullptr, *dy = nullptr;
     T* chunk = nullptr;        ///< logits of some rows
-    token* labels = nullptr;   ///< [tokens * slots]
-    double* losses = nullptr;  ///< [tokens * slots]
+    token* labels = nullptr;   ///< [tokens * bytes_per_token]
+    double* losses = nullptr;  ///< [tokens * bytes_per_token]
     typename blocks::template cache<T> stack{};
     without_cache::cache<T> none{};
   };
@@ -256,7 +263,7 @@ struct byte_head {
   static constexpr cache<T> plan(planner& m, const extents& of, index tokens, bool loss) {
     const extents e = detail::byte_extents<N>(of, tokens);
     cache<T> c;
-    m.product(tokens, D, slots * width, e);
+    m.product(tokens, D, bytes_per_token * width, e);
     m.product(loss ? chunk_rows : e.rows(), width, byte_values, e);
     c.x = m.keep.take<T>(e.rows() * width);
     c.y = m.keep.take<T>(e.rows() * width);
@@ -273,27 +280,28 @@ struct byte_head {
     return c;
   }
 
-  /// logits[tokens * slots, byte_values] of some tokens.
+  /// logits[tokens * bytes_per_token, byte_values] of some tokens.
   template <class T, class S>
   static void logits(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
                      const T* states, T* logits, cache<T>& c) {
     forward<T, S>(p, on, tokens, states, c);
-    ops::matmul(on, tokens * slots, byte_values, width, c.y, p.bytes, logits);
+    ops::matmul(on, tokens * bytes_per_token, byte_values, width, c.y, p.bytes, logits);
   }
-  /// Summed loss of some tokens by a criterion, whose labels [tokens, slots] `label(i)` gives as
-  /// the bytes of token i, or null for none. With `dp`, adds the gradients of that sum there and to
-  /// d_states[tokens, D]. `logits`, if given, receives all [tokens * slots, byte_values] of them.
+  /// Summed loss of some tokens by a criterion, whose labels [tokens, bytes_per_token] `label(i)`
+  /// gives as the bytes of token i, or null for none. With `dp`, adds the gradients of that sum
+  /// there and to d_states[tokens, D]. `logits`, if given, receives all [tokens * bytes_per_token,
+  /// byte_values] of them.
   template <class T, class S, class Label, class Criterion>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
                        const ops::machine& on, index tokens, const T* states, T* d_states,
                        T* logits, double z_loss, const Label& label, const Criterion& criterion,
                        cache<T>& c) {
-    const index rows = tokens * slots;
+    const index rows = tokens * bytes_per_token;
     on.threads.each(tokens, [&](index i) {
       if (const token* const bytes = label(i))
-        detail::byte_labels(N.rules, bytes, slots, c.labels + i * slots);
+        detail::byte_labels(N.rules, bytes, bytes_per_token, c.labels + i * bytes_per_token);
       else
-        std::fill_n(c.labels + i * slots, slots, ignored);
+        std::fill_n(c.labels + i * bytes_per_token, bytes_per_token, ignored);
     });
     forward<T, S>(p, on, tokens, states, c);
     ops::head_call<T, S> head{rows, width,    byte_values, c.y,     p.bytes,
@@ -313,7 +321,7 @@ struct byte_head {
         ops::fill(on, rows * width, T(0), c.dx);
         blocks::template backward<T, S>(p.stack, dp->stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
                                         c.stack, ctx);
-        ops::position_backward(on, tokens, slots, width, c.dx, dp->positions);
+        ops::position_backward(on, tokens, bytes_per_token, width, c.dx, dp->positions);
         if (doubled) ops::add(on, rows * width, c.dx, c.dx, c.dx);
         to_slots::template backward<T, S>(p.expand, dp->expand, {states, tokens}, {c.dx, tokens},
                                           {d_states, tokens}, c.none, ctx);
@@ -323,8 +331,9 @@ struct byte_head {
 
   /// Operations for `tokens` tokens.
   static constexpr index flops(index tokens) {
-    return 2 * tokens * D * slots * width + blocks::flops({.batch = tokens, .length = slots}) +
-           2 * tokens * slots * width * byte_values;
+    return 2 * tokens * D * bytes_per_token * width +
+           blocks::flops({.batch = tokens, .length = bytes_per_token}) +
+           2 * tokens * bytes_per_token * width * byte_values;
   }
 
  private:
@@ -332,12 +341,12 @@ struct byte_head {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
                       const T* states, cache<T>& c) {
-    const index rows = tokens * slots;
+    const index rows = tokens * bytes_per_token;
     context<T> ctx = detail::byte_context<N, T>(on, tokens, nullptr);
     to_slots::template forward<T, S>(p.expand, {states, tokens}, {c.x, tokens}, c.none, ctx);
     on.threads.each(rows, [&](index row) {
       T* const x = c.x + row * width;
-      const T* const position = p.positions + row % slots * width;
+      const T* const position = p.positions + row % bytes_per_token * width;
       for (index j = 0; j < width; ++j) x[j] = (doubled ? x[j] + x[j] : x[j]) + position[j];
     });
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);

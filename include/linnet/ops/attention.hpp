@@ -27,8 +27,9 @@ struct attention_window {
   constexpr bool bounded() const { return before < any_distance; }
   /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
   constexpr index width(index keys, index rows) const {
-    const index near = bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
-    return round_up(near, panel_width) + round_up(first, panel_width);
+    const index recent =
+        bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
+    return round_up(recent, panel_width) + round_up(first, panel_width);
   }
 };
 
@@ -49,8 +50,8 @@ struct attention_call {
   const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
-  index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
-  T* scratch = nullptr;        ///< per thread, attention_scratch() values
+  index kept = any_distance;  ///< queries stand no further than kept - 1 from the `first` keys
+  T* scratch = nullptr;       ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
   int site = 0;
@@ -221,7 +222,7 @@ struct attention_unit {
   Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
     const index position = past + some.row + i;
     return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
-           (&s == some.part ? (std::min)(position, call.slots - 1) : position);
+           (&s == some.part ? (std::min)(position, call.kept - 1) : position);
   }
   /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
   template <class Kernels>

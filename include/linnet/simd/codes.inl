@@ -154,19 +154,28 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN.
 template <class T>
 LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
-  vec<float> most = {};
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec<float> a = v < 0.0f ? -v : v;
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
-  const float top = largest<float>(most);
-  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;

@@ -245,7 +245,8 @@ LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
 /// f(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? x : vec<T>{};
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
   if constexpr (A == activation_kind::gelu_tanh)
@@ -255,7 +256,8 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
 /// f'(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? vec<T>{} + T(1) : vec<T>{};
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));

@@ -40,6 +40,17 @@ enum class symmetry {
   asymmetric  ///< x = scale * (code - zero), codes from 0, the range extended to hold 0
 };
 
+/// Whether `x` is a NaN; looks at the bits, so it stays right under -ffast-math.
+inline bool is_nan(double x) {
+  std::uint64_t bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & ~(std::uint64_t{1} << 63)) > std::uint64_t{0x7ff} << 52;
+}
+/// The whole number nearest to `x` from `low` to `high`, half to even; 0 for a NaN.
+inline double nearest_whole(double x, double low, double high) {
+  return is_nan(x) ? 0 : (std::clamp)(std::nearbyint(x), low, high);
+}
+
 /// What all storage types have in common; a type overrides what differs.
 struct policy {
   using activation = linnet::activation::f32;  ///< see with_activation
@@ -55,6 +66,8 @@ struct real : policy {
   using value = Real;  ///< one stored number
   using word = Real;   ///< what packed panels are made of
   static constexpr index per_word = 1;
+  /// Whether a stored number is neither infinite nor NaN.
+  static bool finite(value x) { return is_finite(x); }
 };
 /// Storage of codes that kernels decode: packed panels are words of several codes.
 template <class Value, simd::code Code>
@@ -64,6 +77,8 @@ struct coded : policy {
   static constexpr simd::code code = Code;
   static constexpr int origin = 0;  ///< packed code of the canonical code 0
   static constexpr index per_word = 32 / simd::bits_of(Code);
+  /// Whether a code is neither infinite nor NaN: every integer and every table entry.
+  static constexpr bool finite(value) { return true; }
 };
 
 /// IEEE single precision: exact master weights.
@@ -111,6 +126,11 @@ struct small_float : coded<Value, Code> {
     return static_cast<value>(sign | (fits     ? static_cast<unsigned>(code)
                                       : Finite ? largest
                                                : infinity));
+  }
+  static constexpr bool finite(value x) {
+    constexpr unsigned all_ones = (1u << (Exponent + Fraction)) - 1;
+    constexpr unsigned infinity = ((1u << Exponent) - 1) << Fraction;
+    return (static_cast<unsigned>(x) & all_ones) < (Finite ? all_ones : infinity);
   }
   static double decode(value x) {
     constexpr int bias = (1 << (Exponent - 1)) - 1;
@@ -173,7 +193,7 @@ struct int8_per : coded<std::conditional_t<Y == symmetry::symmetric, std::int8_t
                                                  : group    ? "int8_group"
                                                             : "int8");
   static value encode(double x) {
-    return static_cast<value>((std::clamp)(std::nearbyint(x), centred ? 0.0 : -127.0, largest));
+    return static_cast<value>(nearest_whole(x, centred ? 0.0 : -127.0, largest));
   }
   static double decode(value x) { return x; }
 };
@@ -193,7 +213,7 @@ struct int4 : coded<std::uint8_t, simd::code::u4> {
   static constexpr int origin = 8;
   /// One code, in the low half of the byte.
   static value encode(double x) {
-    return static_cast<value>(static_cast<int>((std::clamp)(std::nearbyint(x), -7.0, 7.0)) & 15);
+    return static_cast<value>(static_cast<int>(nearest_whole(x, -7, 7)) & 15);
   }
   static double decode(value x) { return x < 8 ? x : x - 16; }
 };
@@ -205,8 +225,9 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
   static constexpr bool scaled = true;
   static constexpr index group = 64, per_value = 2;
   static constexpr double largest = 1;
-  /// The nearest of the 16 values.
+  /// The nearest of the 16 values; that of 0 for a NaN.
   static value encode(double x) {
+    if (!is_finite(x)) return static_cast<value>(is_nan(x) ? 7 : x > 0 ? 15 : 0);
     int best = 0;
     for (int i = 1; i < 16; ++i)
       if (std::abs(x - decode(static_cast<value>(i))) <
@@ -302,27 +323,39 @@ namespace detail {
 /// The scale (and zero point) that fits numbers between `low` and `high`; 1 where all are zero.
 template <class S>
 void fit_range(double low, double high, float& scale, float* zero) {
+  using numbers = std::numeric_limits<float>;
   const double range = S::centred ? (std::max)(high, 0.0) - (std::min)(low, 0.0)
                                   : (std::max)(std::abs(low), std::abs(high));
   scale = static_cast<float>(range / S::largest);
+  // Rounding moves a subnormal scale far, and the largest one beyond what a float holds.
+  const double reached = static_cast<double>(scale) * S::largest;
+  if (scale < (numbers::min)() && reached < range) scale = std::nextafter(scale, 1.0f);
+  if (!S::centred && reached > static_cast<double>((numbers::max)()))
+    scale = std::nextafter(scale, 0.0f);
   if (!(scale > 0)) scale = 1;
   if constexpr (S::centred)
     *zero = static_cast<float>((std::clamp)(
         std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
 }
 
-/// Rounds `x`[rows, columns] to storage `S`.
+/// Rounds `x`[rows, columns] to storage `S`. What shares a scale with a number that is not finite
+/// gets the scale NaN.
 template <class S, class T>
 void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& to) {
   const index per_row = row_scales<S>(columns);
   [[maybe_unused]] const auto range = [&](const T* from, index n, index at) {
     if constexpr (S::scaled) {
       double low = 0, high = 0;
+      bool finite = true;
       for (index j = 0; j < n; ++j) {
+        finite = finite && is_finite(from[j]);
         low = (std::min)(low, static_cast<double>(from[j]));
         high = (std::max)(high, static_cast<double>(from[j]));
       }
-      fit_range<S>(low, high, to.scales[at], S::centred ? to.zeros + at : nullptr);
+      if (finite)
+        fit_range<S>(low, high, to.scales[at], S::centred ? to.zeros + at : nullptr);
+      else
+        to.scales[at] = std::numeric_limits<float>::quiet_NaN();
     }
   };
   if constexpr (S::per_tensor) range(x, rows * columns, 0);
@@ -342,8 +375,14 @@ void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& t
       double v = static_cast<double>(row[j]);
       if constexpr (S::scaled) {
         const index g = r * per_row + group_of<S>(j);
-        v /= static_cast<double>(to.scales[g]);
-        if constexpr (S::centred) v = std::nearbyint(v) + static_cast<double>(to.zeros[g]);
+        const auto scale = static_cast<double>(to.scales[g]);
+        v /= scale;
+        if constexpr (S::centred) {
+          // No further than a float reaches.
+          const double most =
+              std::floor(static_cast<double>((std::numeric_limits<float>::max)()) / scale);
+          v = storage::nearest_whole(v, -most, most) + static_cast<double>(to.zeros[g]);
+        }
       }
       to.set_code(r, j, columns, S::encode(v));
     }

@@ -62,9 +62,10 @@ class bpe_tokenizer {
 
   /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line, two pieces in
   /// letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
-  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. `where` names the file in
-  /// errors. Errors, with the line: errc::malformed, errc::unsupported (too large), errc::invalid
-  /// (added texts that are empty or there twice).
+  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. A byte order mark is passed
+  /// over, and so are carriage returns at the ends of lines if the first has one. `where` names the
+  /// file in errors. Errors, with the line: errc::malformed, errc::unsupported (too large),
+  /// errc::invalid (added texts that are empty or there twice).
   static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules = {},
                                      const std::string& where = "vocab.bpe");
 
@@ -193,9 +194,13 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
 
   index line = 0;
   std::string left, right;
+  bool returns = false;  // whether lines end with a carriage return, too
+  if (file.starts_with("\xef\xbb\xbf")) file.remove_prefix(3);  // a byte order mark
   while (!file.empty() || line == 0) {
     const std::size_t end = (std::min)(file.find('\n'), file.size());
-    const std::string_view text = file.substr(0, end);
+    std::string_view text = file.substr(0, end);
+    if (line == 0) returns = text.ends_with('\r');
+    if (returns && text.ends_with('\r')) text.remove_suffix(1);
     file.remove_prefix((std::min)(end + 1, file.size()));
     const auto wrong = [&](std::string expected) {
       return error{errc::malformed, where, "line " + std::to_string(line), std::move(expected),

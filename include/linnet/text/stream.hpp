@@ -40,10 +40,10 @@ class text_stream {
   text_stream(std::initializer_list<std::string_view> stops = {})
       : text_stream(std::span(stops.begin(), stops.size())) {}
 
-  /// The next bytes. Calls emit(std::string_view) for what has become certain, no or more times,
+  /// The next bytes. Calls on_text(std::string_view) for what has become certain, no or more times,
   /// never with nothing. Returns whether the text goes on: false from the first stop string on.
   template <class Emit>
-  bool push(std::string_view bytes, Emit&& emit) {
+  bool push(std::string_view bytes, Emit&& on_text) {
     for (const char c : bytes) {
       if (stopped_) return false;
       held_[size_++] = c;
@@ -58,20 +58,20 @@ class text_stream {
       }
       if (stopped_) {
         size_ -= complete_;
-        release(size_, emit);
+        release(size_, on_text);
         waiting_ = 0;
         return false;
       }
       waiting_ = possible;
-      if (size_ == held_.size()) release(certain(), emit);
+      if (size_ == held_.size()) release(certain(), on_text);
     }
-    release(certain(), emit);
+    release(certain(), on_text);
     return !stopped_;
   }
   /// The end of the text: hands on what has waited, and begins a new text.
   template <class Emit>
-  void flush(Emit&& emit) {
-    if (!stopped_) release(size_, emit);
+  void flush(Emit&& on_text) {
+    if (!stopped_) release(size_, on_text);
     reset();
   }
   /// Forgets the text and begins a new one.
@@ -140,9 +140,9 @@ class text_stream {
     return end;
   }
   template <class Emit>
-  void release(std::size_t count, Emit& emit) {
+  void release(std::size_t count, Emit& on_text) {
     if (count == 0) return;
-    emit(std::string_view(held_.data(), count));
+    on_text(std::string_view(held_.data(), count));
     std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
               held_.begin());
     size_ -= count;

@@ -11,8 +11,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A table [vocabulary, slots] of the bytes of each token, cut to `slots` and padded with byte_pad.
-/// A token without bytes, such as one that ends a text, is byte_end.
+/// A table [vocabulary, bytes_per_token] of the bytes of each token, cut to `bytes_per_token` and
+/// padded with byte_pad. A token without bytes, such as one that ends a text, is byte_end.
 ///
 ///     const token_bytes table(tokenizer.vocabulary(),
 ///                             [&](token id) { return tokenizer.decode(-1, id); });
@@ -23,37 +23,39 @@ class token_bytes {
   /// From `decode(id)`, the bytes of each id below `vocabulary` as something that a string_view can
   /// be made of.
   template <class Decode>
-  token_bytes(index vocabulary, Decode&& decode, index slots = byte_pooling().slots)
-      : slots_(slots), values_(static_cast<std::size_t>(vocabulary * slots), byte_pad) {
+  token_bytes(index vocabulary, Decode&& decode,
+              index bytes_per_token = byte_pooling().bytes_per_token)
+      : bytes_per_token_(bytes_per_token),
+        values_(static_cast<std::size_t>(vocabulary * bytes_per_token), byte_pad) {
     auto to = values_.begin();
-    for (token id = 0; id < vocabulary; ++id, to += slots) {
+    for (token id = 0; id < vocabulary; ++id, to += bytes_per_token) {
       const auto& text = decode(id);
       const std::string_view bytes(text);
       if (bytes.empty()) *to = byte_end;
-      const auto kept = bytes.substr(0, static_cast<std::size_t>(slots));
+      const auto kept = bytes.substr(0, static_cast<std::size_t>(bytes_per_token));
       std::transform(kept.begin(), kept.end(), to,
                      [](char c) { return static_cast<token>(static_cast<unsigned char>(c)); });
-      longer_ += std::ssize(bytes) > slots;
+      longer_ += std::ssize(bytes) > bytes_per_token;
     }
   }
 
   /// The table, for byte_batch::bytes.
   const token* data() const { return values_.data(); }
   /// Its rows, for byte_batch::vocabulary.
-  index vocabulary() const { return std::ssize(values_) / slots_; }
-  /// Numbers that a token consists of.
-  index slots() const { return slots_; }
+  index vocabulary() const { return std::ssize(values_) / bytes_per_token_; }
+  /// Bytes of a token that are kept.
+  index bytes_per_token() const { return bytes_per_token_; }
   /// Tokens that lost bytes.
   index longer() const { return longer_; }
-  /// The slots of a token of the vocabulary.
+  /// The padded bytes of a token of the vocabulary.
   std::span<const token> operator[](token id) const {
-    return std::span(values_).subspan(static_cast<std::size_t>(id * slots_),
-                                      static_cast<std::size_t>(slots_));
+    return std::span(values_).subspan(static_cast<std::size_t>(id * bytes_per_token_),
+                                      static_cast<std::size_t>(bytes_per_token_));
   }
-  /// The slots of tokens of the vocabulary one after the other, for sessions.
+  /// The padded bytes of tokens of the vocabulary one after the other, for sessions.
   std::vector<token> slots_of(std::span<const token> ids) const {
     std::vector<token> all;
-    all.reserve(ids.size() * static_cast<std::size_t>(slots_));
+    all.reserve(ids.size() * static_cast<std::size_t>(bytes_per_token_));
     for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
     return all;
   }
@@ -69,7 +71,7 @@ class token_bytes {
   }
 
  private:
-  index slots_, longer_ = 0;
+  index bytes_per_token_, longer_ = 0;
   std::vector<token> values_;
 };
 

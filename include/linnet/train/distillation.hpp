@@ -3,6 +3,7 @@
 /// Knowledge distillation from models in memory: one or more teachers, of other types than the
 /// student, whose logits are made chunk by chunk beside the student's.
 
+#include <functional>
 #include <optional>
 #include <tuple>
 
@@ -72,17 +73,17 @@ class teachers {
   }
 
   /// Lessons for batches up to these limits, whose threads are as many as the trainer's or more.
-  /// The packed weights must outlive them. Errors: errc::invalid (limits, weights, a setting out of
-  /// its range), errc::out_of_memory.
-  static result<teachers> open(const form<Teachers>&... p, const limits& l,
+  /// The packed weights must outlive them, so temporary ones do not convert. Errors: errc::invalid
+  /// (limits, weights, a setting out of its range), errc::out_of_memory.
+  static result<teachers> open(std::reference_wrapper<const form<Teachers>>... p, const limits& l,
                                const distillation& how = {}) LINNET_TRY {
     for (const auto& fit : {detail::acceptable<model_of<Teachers>>("teachers::open", l)...})
       if (!fit) return fit.error();
     if (auto fit = detail::acceptable("teachers::open", how, count); !fit) return fit.error();
-    if (!(p.valid() && ...))
-      return linnet::error{errc::invalid, "teachers::open", "packed weights", "valid weights",
-                           "none"};
-    teachers made(l, how, p...);
+    if (std::optional<linnet::error> why;
+        ((p.get().valid() || (why = p.get().error(), false)) && ...), why)
+      return *why;
+    teachers made(l, how, p.get()...);
     auto* at = static_cast<std::byte*>(made.memory_.data());
     if (!at) return detail::out_of_memory("teachers::open", footprint(l));
     std::apply([&](auto&... each) { (each.place(l, at), ...); }, made.all_);
@@ -185,7 +186,7 @@ class teachers {
     for (double& share : how_.shares) share /= sum;
   }
 
-  limits limits_;
+  detail::owned_limits limits_;
   distillation how_;
   memory_block memory_;
   std::tuple<one<Teachers>...> all_;

@@ -3,6 +3,7 @@
 /// The gradient checker: compares backward with central differences of forward, in double, for
 /// every parameter and every input. Use it on your own layers and policies.
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -18,7 +19,7 @@ LINNET_NAMESPACE_BEGIN
 /// What a gradient check found: the entry with the largest error in units of its tolerance.
 struct gradient_report {
   double worst = 0;     ///< error / tolerance of that entry; at most 1 passes
-  std::string tensor;   ///< its tensor
+  std::string tensor;   ///< its tensor; without entries, the field of layer_check that is missing
   index position = 0;   ///< its place in the tensor
   double analytic = 0;  ///< its derivative by backward
   double numeric = 0;   ///< its derivative by central differences
@@ -107,11 +108,21 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   using S = storage::f64;
   using kernel = form::kernel<double, S>;
   const auto count = [](index n) { return static_cast<std::size_t>(n); };
+  gradient_report report;
+  const bool fits = how.batch > 0 && how.length > 0 && how.memory >= 0 && how.heads >= 0 &&
+                    how.d_kv >= 0 &&
+                    (how.lengths.empty() || std::ssize(how.lengths) == how.batch) &&
+                    std::all_of(how.lengths.begin(), how.lengths.end(),
+                                [&](index n) { return n > 0 && n <= how.length; });
+  if (!fits) {
+    report.tensor = "layer_check needs a positive batch and length, and a length per sequence";
+    return report;
+  }
   const index rows = how.batch * how.length, origin = how.length;
   extents e;
   e.batch = how.batch;
   e.length = how.length;
-  e.memory = how.memory;
+  e.memory = (std::max)(how.memory, index{1});
   e.training = true;
 
   detail::tensor_block<Layer, form::canonical<double, S>> w;
@@ -123,10 +134,13 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   std::vector<double> bias(count(how.heads * (2 * origin + 1))),
       d_bias(count(how.batch) * bias.size());
   std::vector<double> rope(count(how.length * how.d_kv));
+  std::vector<double> unset(count((std::max)(how.length * 1024, how.batch * Layer::in)));
+  std::vector<double> other(unset.size());
   detail::fill_random(x, how.seed, 1);
   detail::fill_random(dy, how.seed, 2);
   detail::fill_random(memory, how.seed, 3);
   detail::fill_random(bias, how.seed, 4);
+  detail::fill_random(other, how.seed, 5);
   if (how.d_kv > 0) ops::rope_table(how.length, how.d_kv, 10000.0, rope.data());
   w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     random_stream random(seed{how.seed}, stream_of(at.str()));
@@ -150,14 +164,14 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   ctx.batch = how.batch;
   ctx.length = how.length;
   ctx.lengths = how.lengths.empty() ? nullptr : how.lengths.data();
-  ctx.memory = memory.data();
+  ctx.memory = memory.empty() ? unset.data() : memory.data();
   ctx.d_memory = d_memory.data();
-  ctx.memory_length = how.memory;
+  ctx.memory_length = e.memory;
   ctx.memory_lengths = nullptr;
-  ctx.bias = bias.empty() ? nullptr : bias.data();
+  ctx.bias = bias.empty() ? unset.data() : bias.data();
   ctx.d_bias = d_bias.empty() ? nullptr : d_bias.data();
   ctx.bias_origin = origin;
-  ctx.rope = rope.data();
+  ctx.rope = rope.empty() ? unset.data() : rope.data();
   ctx.dropout = {how.seed, 7, 3, how.dropout};
 
   const auto loss = [&] {
@@ -167,7 +181,21 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
     return sum;
   };
-  (void)loss();
+  // A layer needs a table that `how` leaves out where other values in it change the output.
+  const double unchanged = loss();
+  const auto needs = [&](const double*& table, const char* field) {
+    if (table != unset.data()) return false;
+    table = other.data();
+    const bool changes = is_finite(unchanged) && loss() != unchanged;
+    table = unset.data();
+    if (changes) report.tensor = field;
+    return changes;
+  };
+  if (needs(ctx.rope, "layer_check::d_kv is 0, but the layer rotates: set its head width") ||
+      needs(ctx.bias,
+            "layer_check::heads is 0, but the layer reads a position bias: set its heads") ||
+      needs(ctx.memory, "layer_check::memory is 0, but the layer attends to an encoder's output"))
+    return report;
 
   // Every gradient starts at 0.5, and 0.5 is taken away again.
   constexpr double start = 0.5;
@@ -186,7 +214,6 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   for (auto* gradient : {&dx, &d_memory, &d_bias})
     for (double& v : *gradient) v -= start;
 
-  gradient_report report;
   detail::compare_gradient("x", rows * Layer::in, x.data(), dx.data(), how.step, report, loss);
   if (how.memory > 0)
     detail::compare_gradient("memory", static_cast<index>(memory.size()), memory.data(),

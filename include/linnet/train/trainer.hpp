@@ -118,8 +118,7 @@ class trainer {
     if (M::family != model_family::decoder && how.early_exits.scale > 0)
       return linnet::error{errc::invalid, "trainer::open", "training.early_exits.scale",
                            "0 for an encoder-decoder", std::to_string(how.early_exits.scale)};
-    if (!w.valid())
-      return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
+    if (!w.valid()) return w.error();
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
       return detail::out_of_memory("trainer::open", footprint(l));
@@ -178,7 +177,7 @@ class trainer {
   }
   /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
   void update() {
-    if (stopped_) return;
+    if (stopped_ || limits_.batch < 1) return;
     run(limits_, work_.converted,
         [&](const ops::machine& on) { apply(on, progress_.tokens, progress_.nats); });
     finish();
@@ -199,6 +198,7 @@ class trainer {
 
   /// Makes changes of the weights from outside known to the trainer.
   void refresh() {
+    if (limits_.batch < 1) return;
     run(limits_, work_.converted,
         [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
   }
@@ -315,7 +315,7 @@ class trainer {
   }
 
   weights<M, T>* weights_;
-  limits limits_;
+  detail::owned_limits limits_;
   Optimizer optimizer_;
   training how_;
   memory_block memory_;

@@ -82,8 +82,8 @@ weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   using view_of =
       Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
-  weights<collapsed<M>, T> shipped;
-  if (!shipped.valid() || !w.valid()) return shipped;
+  auto shipped = detail::made_of<weights<collapsed<M>, T>>(w);
+  if (!shipped.valid()) return shipped;
   const auto values = [](const auto& leaf) {
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
       return static_cast<const T*>(leaf);

@@ -2,6 +2,9 @@
 /// @file
 /// Quantize: weights are rounded once and stored, shipped and multiplied as small codes.
 
+#include <string>
+#include <utility>
+
 #include <linnet/model/weights.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -14,13 +17,19 @@ using quantized = typename M::template with_storage<
 
 /// Rounds every matrix and token table of `w` to storage `S` (zoo E1, E2), to nearest, with scales
 /// from the largest magnitudes. Norms, biases and position tables stay in f32. `A` is what inputs
-/// of products are rounded to at run time.
+/// of products are rounded to at run time. The result is not valid() if `w` is not, if `w` holds a
+/// NaN or an infinity, or a number that `S` would make infinite. Its error() names the first such
+/// tensor; pack(), session::open() and save_safetensors() pass it on.
 template <class S, class A = activation::f32, class M>
 weights<quantized<M, S, A>> quantize(const weights<M>& w) {
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::quantize: the source must be stored in f32");
-  weights<quantized<M, S, A>> rounded;
-  if (!rounded.valid() || !w.valid()) return rounded;
+  auto rounded = detail::made_of<weights<quantized<M, S, A>>>(w);
+  if (!rounded.valid()) return rounded;
+  if (auto fit = check_finite(w, "quantize"); !fit) {
+    rounded.fail(fit.error());
+    return rounded;
+  }
   M::visit(
       [](const path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
@@ -29,6 +38,9 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
           detail::encode_matrix(info.rows, info.columns, from.data, to);
       },
       path{}, rounded.tree(), w.tree());
+  if (auto name = first_nonfinite(rounded); !name.empty())
+    rounded.fail({errc::invalid, "quantize", std::move(name),
+                  std::string("numbers that storage::") + S::name + " holds", "a larger one"});
   return rounded;
 }
 

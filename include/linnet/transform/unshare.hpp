@@ -61,8 +61,8 @@ template <class M, class T>
 weights<unshared<M>, T> unshare(const weights<M, T>& w) {
   static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
                 "linnet::unshare: unshare first, quantize afterwards");
-  weights<unshared<M>, T> apart;
-  if (!apart.valid() || !w.valid()) return apart;
+  auto apart = detail::made_of<weights<unshared<M>, T>>(w);
+  if (!apart.valid()) return apart;
   apart.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     T* const to = detail::numbers_of(leaf);
     const std::string name = at.str();

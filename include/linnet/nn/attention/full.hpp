@@ -18,7 +18,7 @@ struct softmax_attention {
   static constexpr bool adds_residual = true;
   static constexpr ops::attention_window window = Window;
   /// Tokens that are kept at most, and so the largest distance to the first ones.
-  static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
+  static constexpr index kept = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
   template <class T, bool Keys>
   using buffer =
@@ -58,9 +58,9 @@ struct softmax_attention {
     c.capacity = stored;
     if (cached) {
       const index blocks = A.cross ? 0 : e.blocks;
-      const index near = window.before + e.length;  // that a call may look at
-      c.keys.plan(m.state, e.batch, stored, window.first, near, blocks);
-      c.values.plan(m.state, e.batch, stored, window.first, near, blocks);
+      const index recent = window.before + e.length;  // that a call may look at
+      c.keys.plan(m.state, e.batch, stored, window.first, recent, blocks);
+      c.values.plan(m.state, e.batch, stored, window.first, recent, blocks);
     }
     c.q = m.keep.take<T>(e.rows() * n);
     if (two_queries) c.q_first = m.keep.take<T>(e.rows() * n);
@@ -120,7 +120,7 @@ struct softmax_attention {
         ctx.on.threads.each(rows, [&](index row) {
           if (two_queries) {
             std::copy_n(c.q + row * n, n, c.q_first + row * n);
-            rotate_row(c.q_first, A.heads, row, ctx, false, slots);
+            rotate_row(c.q_first, A.heads, row, ctx, false, kept);
           }
           rotate_row(c.q, A.heads, row, ctx, false);
           rotate_row(c.k, A.kv_heads, row, ctx, false);
@@ -157,7 +157,7 @@ struct softmax_attention {
         rotate_row(c.dq, A.heads, row, ctx, true);
         rotate_row(c.dk, A.kv_heads, row, ctx, true);
         if (two_queries) {
-          rotate_row(c.dq_first, A.heads, row, ctx, true, slots);
+          rotate_row(c.dq_first, A.heads, row, ctx, true, kept);
           for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
         }
       });
@@ -190,8 +190,8 @@ struct softmax_attention {
     const index queries = e.length, keys = A.cross ? e.memory : e.length;
     extents key_rows = e;
     key_rows.length = keys;
-    const index near = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
-    const index seen = window.bounded() ? (std::min)(keys, window.first + near) : keys;
+    const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
+    const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
     return to_query::flops(e) + to_output::flops(e) + 2 * to_key::flops(key_rows) +
            e.batch * 4 * queries * seen * n;
   }
@@ -218,7 +218,7 @@ struct softmax_attention {
     a.scale = maps::template scale<T>;
     a.q = c.q;
     a.q_first = c.q_first;
-    a.slots = slots;
+    a.kept = kept;
     a.k = keys;
     a.v = values;
     a.out = c.mixed;

@@ -60,11 +60,11 @@ struct kv_buffer {
   kv_places places{};
   bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
 
-  /// Plans room for `count` tokens of each sequence; for the `first` and the last `near` ones alone
-  /// if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
-  constexpr void plan(arena& state, index batch, index count, index first, index near,
+  /// Plans room for `count` tokens of each sequence; for the `first` and the last `recent` ones
+  /// alone if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
+  constexpr void plan(arena& state, index batch, index count, index first, index recent,
                       index blocks) {
-    places = {count, first, near};
+    places = {count, first, recent};
     if (places.ring == 0 && blocks > 0) {
       paged = true;
       places.tokens = blocks * simd::token_block;

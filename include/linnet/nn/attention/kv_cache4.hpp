@@ -3,6 +3,7 @@
 /// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
 
 #include <cmath>
+#include <limits>
 
 #include <linnet/nn/layer.hpp>
 #include <linnet/ops/attention.hpp>
@@ -17,13 +18,13 @@ struct kv_places {
   index fixed = 0, ring = 0;
 
   constexpr kv_places() = default;
-  /// For texts of `count` tokens of which the `first` and the last `near` ones are looked at: a
+  /// For texts of `count` tokens of which the `first` and the last `recent` ones are looked at: a
   /// ring where that is smaller.
-  constexpr kv_places(index count, index first, index near) : tokens(count) {
+  constexpr kv_places(index count, index first, index recent) : tokens(count) {
     const index block = simd::token_block;
-    if (near >= count || round_up(first, block) + round_up(near, block) >= count) return;
+    if (recent >= count || round_up(first, block) + round_up(recent, block) >= count) return;
     fixed = round_up(first, block);
-    ring = round_up(near, block);
+    ring = round_up(recent, block);
     tokens = fixed + ring;
   }
 };
@@ -43,8 +44,8 @@ struct kv_buffer4 {
   kv_places places{};
 
   /// Like kv_buffer's; never paged.
-  constexpr void plan(arena& state, index batch, index count, index first, index near, index) {
-    places = {count, first, near};
+  constexpr void plan(arena& state, index batch, index count, index first, index recent, index) {
+    places = {count, first, recent};
     places.tokens = round_up(places.tokens, block);
     data = state.take<code>(batch * codes());
     scales = state.take<float>(batch * factors());
@@ -98,13 +99,21 @@ struct kv_buffer4 {
   /// Bytes of codes, and scales, of one sequence.
   constexpr index codes() const { return places.tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
   constexpr index factors() const { return places.tokens * Heads * (Keys ? H : block) / block; }
-  /// Codes of n numbers, `step` apart; returns their scale, max|x| / 7, 1 for zeros.
+  /// Codes of n numbers, `step` apart; returns their scale: max|x| / 7, 1 for what is nearly zero,
+  /// NaN if one of them is not finite.
   template <class T>
   static float encode(index n, const T* x, index step, code* to) {
     float most = 0;
-    for (index i = 0; i < n; ++i)
-      most = (std::max)(most, std::abs(static_cast<float>(x[i * step])));
-    const float scale = most > 0 ? most / 7 : 1;
+    for (index i = 0; i < n; ++i) {
+      const auto v = static_cast<float>(x[i * step]);
+      if (!is_finite(v)) {
+        std::fill_n(to, (n + 1) / 2, static_cast<code>(0x88));
+        return std::numeric_limits<float>::quiet_NaN();
+      }
+      most = (std::max)(most, std::abs(v));
+    }
+    const float least = (std::numeric_limits<float>::min)();
+    const float scale = most / 7 < least ? 1 : most / 7;
     for (index i = 0; i < n; i += 2) {
       unsigned both = 0;
       for (index k = 0; k < 2; ++k) {

@@ -16,7 +16,7 @@ struct elu_plus_one {
   /// y[n] = f(x[n]); `Kernels` are those of the running instruction-set level.
   template <class Kernels, class T>
   static void map(index n, const T* x, T* y) {
-    for (index i = 0; i < n; ++i) y[i] = x[i] < T(0) ? x[i] : T(0);
+    for (index i = 0; i < n; ++i) y[i] = x[i] > T(0) ? T(0) : x[i];
     (void)Kernels::template exp_sum<T>(n, T(0), y);
     for (index i = 0; i < n; ++i) y[i] += x[i] > T(0) ? x[i] : T(0);
   }

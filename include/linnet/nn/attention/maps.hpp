@@ -48,12 +48,12 @@ struct attention_maps {
   /// A map of queries: T5's small initial values replace the missing 1/sqrt(d_kv) (zoo A6).
   template <class F, class... P>
   static constexpr void visit_query(F&& f, const path& at, P&... p) {
-    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
+    const auto scaled = [&](const path& where, const tensor_info& info, auto&... leaf) {
       tensor_info changed = info;
       if (!A.scaled) changed.deviation /= root(h);
       f(where, changed, leaf...);
     };
-    to_query::visit(small, at, p...);
+    to_query::visit(scaled, at, p...);
   }
 
   /// What the maps themselves keep; nothing where each is one matrix.

@@ -50,7 +50,7 @@ struct policy {
   static constexpr bool subsets = false;         ///< works on any subset of the tokens, with the
                                                  ///< angles and the past that the context gives
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
-  static constexpr index slots = 0;              ///< positions that it needs whatever the length
+  static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
   static constexpr bool mappable = false;        ///< its linear maps may be of any map_kind

@@ -315,7 +315,11 @@ struct routing : policy {
       simd::dispatch(ctx.on.level, [&](auto kernels) {
         decltype(kernels)::template dots<T>(valid, h, T(1), centroid, x, stride, along);
       });
-      for (index t = 0; t < valid; ++t) order[t] = static_cast<std::int32_t>(t);
+      for (index t = 0; t < valid; ++t) {
+        order[t] = static_cast<std::int32_t>(t);
+        // What is not finite comes last, as no order holds it.
+        if (!is_finite(along[t])) along[t] = std::numeric_limits<T>::lowest();
+      }
       std::nth_element(order, order + window - 1, order + valid,
                        [&](std::int32_t i, std::int32_t j) {
                          return along[i] != along[j] ? along[i] > along[j] : i < j;

@@ -36,7 +36,7 @@ struct sinks : policy {
   static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
   static constexpr bool bidirectional = false;
   static constexpr bool rewinds = true, forgets = true, mappable = true;
-  static constexpr index slots = First + Recent;
+  static constexpr index min_positions = First + Recent;
   static std::string name() {
     return "sinks<" + std::to_string(First) + ", " + std::to_string(Recent) + ">";
   }

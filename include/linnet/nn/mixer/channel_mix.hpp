@@ -18,7 +18,7 @@ template <class T>
 void relu_squared(const ops::machine& on, index n, const T* x, T* y) {
   ops::detail::in_slices<T>(on, n, [&](index at, index count) {
     for (index i = at; i < at + count; ++i) {
-      const T positive = x[i] > T(0) ? x[i] : T(0);
+      const T positive = x[i] < T(0) ? T(0) : x[i];  // a NaN stays
       y[i] = positive * positive;
     }
   });
@@ -27,7 +27,7 @@ void relu_squared(const ops::machine& on, index n, const T* x, T* y) {
 template <class T>
 void relu_squared_backward(const ops::machine& on, index n, const T* x, const T* dy, T* dx) {
   ops::detail::in_slices<T>(on, n, [&](index at, index count) {
-    for (index i = at; i < at + count; ++i) dx[i] = x[i] > T(0) ? T(2) * x[i] * dy[i] : T(0);
+    for (index i = at; i < at + count; ++i) dx[i] = x[i] < T(0) ? T(0) : T(2) * x[i] * dy[i];
   });
 }
 
