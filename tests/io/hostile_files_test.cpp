@@ -109,6 +109,26 @@ BOOST_AUTO_TEST_CASE(heap_of_tables) {
                [](const std::string& f) { return ln::parse_json_array(f, {"a"}); });
 }
 
+BOOST_AUTO_TEST_CASE(heap_of_items) {
+  const auto check = [](const char* name, std::size_t each, std::size_t n, const std::string& file,
+                        auto&& read) {
+    const std::size_t peak = peak_of([&] { LINNET_REQUIRE_OK(read(file, "f")); });
+    BOOST_TEST(peak > n * each / 16, name);  // so much is theirs
+    BOOST_TEST(peak <= 3 * file.size() + each * n + 65536,
+               name << ": " << peak << " bytes for " << n << " items of " << file.size());
+  };
+  constexpr std::size_t n = 5000;
+  check("hellaswag", 1024, n, repeated("a\n0\nb\nb\nb\nb\n", n), ln::read_hellaswag);
+  check("mmlu", 1024, n,
+        "question,choice0,choice1,choice2,choice3,answer\n" + repeated("a,b,b,b,b,0\n", n),
+        [](const std::string& f, const std::string& where) { return ln::read_mmlu(f, "", where); });
+  check("blimp", 1024, n / 5,
+        repeated("{\"sentence_good\":\"a\",\"sentence_bad\":\"b\",\"linguistics_term\":\"c\"}\n",
+                 n / 5),
+        ln::read_blimp);
+  check("sst2", 512, n, "sentence\tlabel\n" + repeated("a\t0\n", n), ln::glue::read_sst2);
+}
+
 BOOST_AUTO_TEST_CASE(heap_of_models) {
   // These have bounds of their own: a header of 512 KiB, a config of 128 KiB.
   const auto check = [](const char* name, const std::string& file, auto&& read) {
