@@ -94,7 +94,8 @@ class session {
   LINNET_OR_OUT_OF_MEMORY("session::open")
   /// A session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`. Both it
   /// and `p` must outlive the session. Nothing is written to memory that is too small.
-  static result<session> open(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
+  static result<session> open(const packed<M, T>& p, const limits& l,
+                              std::span<std::byte> memory) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     const auto refuse = [](std::string expected, std::string got) {
       return linnet::error{errc::invalid, "session::open", "memory", std::move(expected),
@@ -108,6 +109,7 @@ class session {
     __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
     return session(p, l, memory.data(), private_tag{});
   }
+  LINNET_OR_OUT_OF_MEMORY("session::open")
   /// open() over the caller's memory for programs without results: where open() would fail, the
   /// session is not valid() and refuses every call.
   session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
