@@ -14,6 +14,9 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Index of a token in logits.
+inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
+
 /// Writes the ids of the weights in [least, most] into `room`, in their order, but of those equal
 /// to `least` only ids up to `last`; returns how many they are. Gives up, and returns the number of
 /// all weights, where they are more than `enough`.

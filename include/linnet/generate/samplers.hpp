@@ -40,9 +40,6 @@ void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) 
     hook(logits);
 }
 
-/// Index of a token in logits.
-inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
-
 /// The most likely token, of equals the lowest id; `no_token` where logits are empty, hold a NaN or
 /// have an infinite maximum.
 template <class T>

@@ -252,8 +252,8 @@ class session {
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
   /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
   /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end, `choose`
-  /// `no_token`. Returns the number of tokens passed to `emit`; 0 if `tokens` do not fit or `g.tokens` is
-  /// negative.
+  /// `no_token`. Returns the number of tokens passed to `emit`; 0 if `tokens` do not fit or
+  /// `g.tokens` is negative.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
                  const generation& g = {}) requires(slots == 1) {
