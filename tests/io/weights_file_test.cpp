@@ -190,7 +190,12 @@ BOOST_AUTO_TEST_CASE(bad_scales_and_zero_points) {
     auto& embedding = codes.tree().embedding;
     (scales ? embedding.scales : embedding.zeros)[1] = value;
     const auto saved = ln::save_safetensors(codes, bad);
-    BOOST_TEST(test::message(saved) == bad + ": " + said);
+    BOOST_TEST(test::message(saved) ==
+               bad + ": " +
+                   (ln::is_finite(value)
+                        ? said
+                        : said.substr(0, said.find(':')) +
+                              ": expected finite numbers, got a NaN or an infinity"));
     BOOST_TEST((!saved && saved.error().code == ln::errc::invalid));
     BOOST_TEST(!std::filesystem::exists(bad));
     // From elsewhere.
