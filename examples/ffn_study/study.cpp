@@ -6,6 +6,7 @@
 #include <linnet/config/platform.hpp>
 
 #include "running.hpp"
+#include "support/console.hpp"
 #include "support/pool.hpp"
 #include "support/progress.hpp"
 #include "tables.hpp"
@@ -49,7 +50,7 @@ void run_study(options o) {
       if (const std::string folder = folder_of(o.data, name); std::filesystem::exists(folder))
         w.tasks.emplace(name, read_task(o.data, name));
       else
-        fmt::print(stderr, "{} is not there: without {}\n", folder, name);
+        support::say("{} is not there: without {}\n", folder, name);
     }
     std::vector<support::work> all;
     for (const job& j : jobs_of(o.size, o.tables))

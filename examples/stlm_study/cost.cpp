@@ -46,7 +46,7 @@ void print_cost(const version& v, const cost_options& o) {
   const double step = gradient * per_step / at_once + update;
   const double total = static_cast<double>(paper.steps) * per_step;
   const double flops = 3 * static_cast<double>(c.forward) / at_once;
-  fmt::print(
+  support::put(
       "{}: {} parameters, {:.0f} MFLOPs a token in training\n"
       "gradients of {} x {} tokens: {:.2f} s, {} tokens/s, {:.1f} GFLOP/s ({} threads)\n"
       "an update of the weights: {:.2f} s\n"

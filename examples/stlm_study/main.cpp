@@ -82,16 +82,16 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember(names))
       ->capture_default_str();
   cost->add_option("--threads", timing.threads, "threads of each step")
-      ->check(CLI::Range(1, 256))
+      ->transform(support::whole_in(1, 256))
       ->capture_default_str();
   cost->add_option("--batch", timing.batch, "windows at a time")
-      ->check(CLI::Range(1, 1024))
+      ->transform(support::whole_in(1, 1024))
       ->capture_default_str();
   cost->add_option("--length", timing.length, "tokens of a window")
-      ->check(CLI::Range(1, 512))
+      ->transform(support::whole_in(1, 512))
       ->capture_default_str();
   cost->add_option("--repetitions", timing.repetitions, "steps, of which the median counts")
-      ->check(CLI::Range(1, 1000))
+      ->transform(support::whole_in(1, 1000))
       ->capture_default_str();
   return support::run_program(app, argc, argv, [&] {
     if (cost->parsed()) return study::print_cost(*chosen({timed}).front(), timing);

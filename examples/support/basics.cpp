@@ -45,12 +45,17 @@ std::size_t utf8_length(std::string_view text) {
   return continues(3) ? 4 : 0;
 }
 
-/// Whether a character does something to a terminal instead of being seen.
+/// Whether a character does something to a terminal, or to the order of others, instead of being
+/// seen.
 bool controls(std::string_view character) {
-  const auto first = static_cast<unsigned char>(character[0]);
-  if (character.size() == 2)
-    return first == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0;
-  return (first < 0x20 && first != '\n' && first != '\t') || first == 0x7f;
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(character[i]); };
+  if (character.size() == 2) return byte(0) == 0xc2 && byte(1) < 0xa0;
+  if (character.size() == 3) {  // U+200E, 200F, 202A to 202E, 2066 to 2069: directions of writing
+    const unsigned code = (byte(0) & 15u) << 12 | (byte(1) & 63u) << 6 | (byte(2) & 63u);
+    return (code >= 0x200e && code <= 0x200f) || (code >= 0x202a && code <= 0x202e) ||
+           (code >= 0x2066 && code <= 0x2069);
+  }
+  return (byte(0) < 0x20 && byte(0) != '\n' && byte(0) != '\t') || byte(0) == 0x7f;
 }
 
 /// Fewest single-character insertions, deletions and replacements from `a` to `b`.
@@ -79,6 +84,28 @@ std::string printable(std::string_view text) {
     text.remove_prefix(character.size());
   }
   return shown;
+}
+
+std::string aligned(const std::vector<text_row>& rows, std::size_t left) {
+  const auto columns = [](const std::string& text) {
+    return static_cast<std::size_t>(
+        std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+  };
+  std::vector<std::size_t> widths(rows[0].size());
+  for (const text_row& r : rows)
+    for (std::size_t i = 0; i < r.size(); ++i) widths[i] = std::max(widths[i], columns(r[i]));
+  std::string all;
+  for (const text_row& r : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < r.size(); ++i) {
+      const std::string gap(widths[i] - columns(r[i]), ' ');
+      line += i == 0 ? "" : "   ";
+      line += i < left ? r[i] + gap : gap + r[i];
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    all += line + "\n";
+  }
+  return all;
 }
 
 void check_name(std::string_view what, std::string_view name,
@@ -117,6 +144,9 @@ void check_writable(const std::string& path) {
   const fs::path parent = file.has_parent_path() ? file.parent_path() : fs::path(".");
   if (fs::is_directory(file, ignored))
     throw failure(path + ": is a directory, not a file to write");
+  if (fs::exists(file, ignored) && !fs::is_regular_file(file, ignored) &&
+      access(path.c_str(), W_OK) == 0)
+    return;  // a device or a pipe
   if (!fs::is_directory(parent, ignored))
     throw failure(fmt::format("{}: there is no directory {}", path, parent.string()));
   if (access(parent.c_str(), W_OK) != 0 ||

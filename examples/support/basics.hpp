@@ -35,8 +35,14 @@ std::string grouped(ln::index n);
 /// A size as "3.4 MB" or "812 kB" (powers of ten).
 std::string human_bytes(ln::index bytes);
 
-/// The text with all that is not valid UTF-8, and control characters but tabs and line ends,
-/// replaced by U+FFFD.
+/// A line of a table, a text for each column.
+using text_row = std::vector<std::string>;
+/// Columns side by side, as wide as their texts; the first `left` of them to the left, the others
+/// to the right. Rows may be shorter than the first.
+std::string aligned(const std::vector<text_row>& rows, std::size_t left = 1);
+
+/// The text with all that is not valid UTF-8, control characters but tabs and line ends, and what
+/// turns the direction of writing, replaced by U+FFFD.
 std::string printable(std::string_view text);
 
 /// Refuses `name` if it is not in `known`, with the nearest one or all of them in the message.

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <thread>
 
+#include "console.hpp"
 #include "progress.hpp"
 
 namespace support {
@@ -83,7 +84,7 @@ class pool {
   void say(const outcome& o) {
     ++done_;
     const double bits = o["bits"];
-    fmt::print(stderr, "{:>5.0f} s  {:>3}/{}  {}{}\n", now() - start_, done_, total_, o.job,
+    support::say("{:>5.0f} s  {:>3}/{}  {}{}\n", now() - start_, done_, total_, o.job,
                std::isnan(bits) ? "" : fmt::format("  {:.3f} bits/byte", bits));
   }
 
@@ -107,7 +108,10 @@ void run_all(std::vector<work> all, const std::string& folder, std::string_view 
   const results known = results::read(folder, settings);
   std::erase_if(all, [&](const work& j) { return known.find(j.name) != nullptr; });
   std::stable_partition(all.begin(), all.end(), [](const work& j) { return j.alone; });
+  const stop_requests stops;
   pool(std::move(all), folder, settings).run(threads);
+  if (const int signal = stop_requests::received())
+    throw interruption(signal, "stopped by a signal; the same call goes on where this one ended");
 }
 
 }  // namespace support

@@ -1,6 +1,5 @@
 #include "progress.hpp"
 
-#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -8,6 +7,8 @@
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+
+#include "console.hpp"
 
 namespace support {
 
@@ -41,20 +42,20 @@ void progress::show(double fraction, double seconds_left, const std::vector<prog
   if (terminal_) return draw_bars(fraction, seconds_left, rows);
   std::string line = fmt::format("{:3.0f}%  ETA {}", 100 * fraction, clock_text(seconds_left));
   for (const progress_row& row : rows) line += fmt::format("  {}: {}", row.name, row.figures);
-  fmt::print(stderr, "{}\n", line);
+  say("{}\n", line);
 }
 
 void progress::draw_bars(double fraction, double seconds_left,
                          const std::vector<progress_row>& rows) {
   std::size_t longest = 0;
-  for (const progress_row& row : rows) longest = std::max(longest, row.name.size());
+  for (const progress_row& row : rows) longest = std::max(longest, printable(row.name).size());
   // Rows stay within the terminal: wrapped ones could not be drawn over.
   const std::size_t columns = terminal_columns() - 1;
   std::string screen = drawn_ ? fmt::format("\x1b[{}A", rows.size()) : "";
   for (const progress_row& row : rows) {
     const std::string tail = fmt::format("] {:3.0f}%  {}  ETA {}", 100 * fraction, row.figures,
                                          clock_text(seconds_left));
-    const std::string head = fmt::format("{:<{}} [", row.name, longest);
+    const std::string head = fmt::format("{:<{}} [", printable(row.name), longest);
     const std::size_t used = head.size() + tail.size();
     const std::size_t width = std::clamp<std::size_t>(columns > used ? columns - used : 0, 4, 40);
     const auto full = static_cast<std::size_t>(fraction * static_cast<double>(width));
@@ -63,7 +64,7 @@ void progress::draw_bars(double fraction, double seconds_left,
     bar.resize(width, ' ');
     screen += "\r\x1b[K" + (head + bar + tail).substr(0, columns) + "\n";
   }
-  std::fputs(screen.c_str(), stderr);
+  std::fputs(screen.c_str(), stderr);  // as say() does, but for what moves the cursor
   drawn_ = true;
 }
 

@@ -1,12 +1,26 @@
 #include "study.hpp"
 
-#include <fmt/format.h>
-
+#include <algorithm>
 #include <filesystem>
 #include <linnet/io/file.hpp>
 #include <new>
 
+#include "console.hpp"
+
 namespace support {
+
+CLI::Validator number_in(double low, double high) {
+  return {[=](std::string& text) {
+            try {
+              std::size_t used = 0;
+              const double x = std::stod(text, &used);
+              if (used == text.size() && x >= low && x <= high) return std::string();
+            } catch (const std::exception&) {  // not a number
+            }
+            return fmt::format("'{}' is not a number from {} to {}", text, low, high);
+          },
+          "", "number_in"};
+}
 
 void describe(CLI::App& app, study_options& o, const std::string& data) {
   app.add_option("--data", o.data, data)->check(CLI::ExistingDirectory)->type_name("DIR");
@@ -14,12 +28,12 @@ void describe(CLI::App& app, study_options& o, const std::string& data) {
       ->capture_default_str()
       ->type_name("DIR");
   app.add_option("--threads", o.threads, "runs at a time, each with one thread")
-      ->check(CLI::Range(1, 256))
+      ->transform(whole_in(1, 256))
       ->capture_default_str()
       ->type_name("N");
   app.add_option("--minutes", o.minutes,
                  "time to work; what is not finished by then goes on in a later call")
-      ->check(CLI::NonNegativeNumber)
+      ->check(number_in(0, 1e9))
       ->type_name("N");
 }
 
@@ -35,27 +49,36 @@ void write_report(const study_options& o, const document& d) {
   for (const auto& [end, text] :
        {std::pair{"html", html(d)}, std::pair{"csv", csv(d)}, std::pair{"md", shown}})
     take(ln::write_file(fmt::format("{}/report.{}", o.out, end), std::as_bytes(std::span(text))));
-  fmt::print("{}", shown);
-  fmt::print(stderr, "report: {}/report.html, .md, .csv\n", o.out);
+  put("{}", shown);
+  say("report: {}/report.html, .md, .csv\n", o.out);
 }
 
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& run) {
+  prepare_console();
   std::string problem;
+  int status = 2;
   try {
-    app.parse(argc, argv);
-    run();
+    try {
+      app.parse(argc, argv);
+      run();
+    } catch (const CLI::Success& e) {
+      app.exit(e);  // prints
+    }
+    flush_output();
     return 0;
-  } catch (const CLI::Success& e) {
-    return app.exit(e);
   } catch (const CLI::ParseError& e) {
     problem = fmt::format("{} (see {} --help)", e.what(), app.get_name());
   } catch (const std::bad_alloc&) {
     problem = "not enough memory";
+  } catch (const interruption& e) {
+    problem = e.what();
+    status = 128 + e.signal;
   } catch (const std::exception& e) {
     problem = e.what();
   }
-  fmt::print(stderr, "{}: {}\n", app.get_name(), problem);
-  return 2;
+  std::replace(problem.begin(), problem.end(), '\n', ' ');
+  say("{}: {}\n", app.get_name(), problem);
+  return status;
 }
 
 }  // namespace support

@@ -8,7 +8,7 @@
 #include <linnet/checkpoint.hpp>
 #include <linnet/io/metrics_log.hpp>
 
-#include "basics.hpp"
+#include "console.hpp"
 #include "progress.hpp"
 
 namespace support {
@@ -63,8 +63,8 @@ struct run_record {
 };
 
 /// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt every half
-/// minute and a log BASE.jsonl; false if `deadline` (see now()) put it off, after one step at
-/// least. `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes), steps() and
+/// minute and a log BASE.jsonl; false if `deadline` (see now()) or a signal (see stop_requests) put
+/// it off, after one step at least. `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes), steps() and
 /// norm(); `take_step(step)` takes a step and returns its loss; `look(step, record)` is called
 /// before each step and after the last.
 template <class Model, class Step, class Look>
@@ -92,7 +92,7 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
       throw failure(base + ": the loss is not finite");
     if (step % std::max<ln::index>(1, r.steps / log_lines) == 0)
       take(log.write(model.steps(), std::array{nats, model.norm()}));
-    if (end >= deadline && model.steps() < r.steps) {
+    if ((end >= deadline || stop_requests::received() != 0) && model.steps() < r.steps) {
       save();
       return false;
     }

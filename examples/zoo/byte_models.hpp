@@ -70,6 +70,13 @@ class deployed {
   virtual std::unique_ptr<running> open(const ln::limits& l) const = 0;
 };
 
+/// Whether this program was built with what checkpoints of training need.
+#if __has_include(<xxhash.h>)
+inline constexpr bool has_checkpoints = true;
+#else
+inline constexpr bool has_checkpoints = false;
+#endif
+
 /// A model that can learn.
 class learner {
  public:
@@ -91,6 +98,10 @@ class learner {
   virtual double step(const lesson& l, double rate) = 0;
   /// Summed loss in nats with the present weights.
   virtual double nats(const lesson& l) = 0;
+  /// Writes all that training consists of between two steps, with some bytes of the caller's.
+  virtual void save_checkpoint(const std::string& path, std::span<const std::byte> own) = 0;
+  /// Puts training where a checkpoint stands; false, and nothing changed, if there is none.
+  virtual bool load_checkpoint(const std::string& path, std::span<std::byte> own) = 0;
   /// Ends training and frees its memory; the weights stay.
   virtual void finish() = 0;
 

@@ -11,6 +11,9 @@
 #include "byte_models.hpp"
 #include "count_table.hpp"
 #include "running_of.hpp"
+#if __has_include(<xxhash.h>)
+#include "support/training.hpp"
+#endif
 
 namespace zoo {
 
@@ -124,6 +127,17 @@ class learner_of final : public learner {
     return trainer_->step(batch_of<M>(l));
   }
   double nats(const lesson& l) override { return trainer_->evaluate(batch_of<M>(l)).nats; }
+#if __has_include(<xxhash.h>)
+  void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
+    save_run(path, *trainer_, own);
+  }
+  bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
+    return load_run(path, *trainer_, own);
+  }
+#else
+  void save_checkpoint(const std::string&, std::span<const std::byte>) override {}
+  bool load_checkpoint(const std::string&, std::span<std::byte>) override { return false; }
+#endif
   void finish() override { trainer_.reset(); }
 
   std::unique_ptr<deployed> deploy(form f) const override {
@@ -140,6 +154,7 @@ class learner_of final : public learner {
   void load(const std::string& path) override {
     make_weights();
     take(ln::load_safetensors(*weights_, path));
+    check_finite(*weights_, path);
   }
 
  private:

@@ -91,6 +91,8 @@ struct course_options {
 struct train_options : course_options {
   std::string ffn = "standard";
   std::string out;
+  bool resume = false;     ///< from the checkpoint of a run that was ended
+  double save_every = 60;  ///< seconds from one checkpoint to the next
 };
 
 struct report_options : course_options {

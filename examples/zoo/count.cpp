@@ -31,13 +31,13 @@ nlohmann::ordered_json json_of(const counts& c) {
 }
 
 void print_counts(const char* title, const counts& c, std::string_view call) {
-  fmt::print("{}\n", title);
-  fmt::print("  parameters     {:>18}\n", grouped(c.parameters));
-  fmt::print("  non-embedding  {:>18}\n", grouped(c.non_embedding));
-  fmt::print("  forward FLOPs  {:>18}  {}\n", grouped(c.forward_flops), call);
-  fmt::print("  bytes, f32     {:>18}\n", grouped(c.bytes));
-  fmt::print("  bytes, bf16    {:>18}\n", grouped(c.bytes_bf16));
-  fmt::print("  bytes, int8    {:>18}\n", grouped(c.bytes_int8));
+  put("{}\n", title);
+  put("  parameters     {:>18}\n", grouped(c.parameters));
+  put("  non-embedding  {:>18}\n", grouped(c.non_embedding));
+  put("  forward FLOPs  {:>18}  {}\n", grouped(c.forward_flops), call);
+  put("  bytes, f32     {:>18}\n", grouped(c.bytes));
+  put("  bytes, bf16    {:>18}\n", grouped(c.bytes_bf16));
+  put("  bytes, int8    {:>18}\n", grouped(c.bytes_int8));
 }
 
 }  // namespace
@@ -48,20 +48,22 @@ void list_presets() {
   const auto runs = [&](std::string_view name) {
     return std::any_of(runnable.begin(), runnable.end(), [&](auto& r) { return r.name == name; });
   };
-  fmt::print("{:<16}{:<10}{:>15}  {}\n", "preset", "family", "parameters", "commands");
+  std::vector<text_row> rows{{"preset", "family", "commands", "parameters"}};
+  const auto add = [&](std::string_view name, bool t5, ln::index parameters, const char* commands) {
+    rows.push_back({std::string(name), t5 ? "T5" : "decoder", commands, grouped(parameters)});
+  };
   for (const countable& entry : all_countables())
     if (entry.ffn == variant::standard)
-      fmt::print("{:<16}{:<10}{:>15}  {}\n", entry.preset, is_t5(entry) ? "T5" : "decoder",
-                 grouped(entry.count({}).parameters),
-                 !runs(entry.preset) ? "count"
-                 : is_t5(entry)      ? "count, logits"
-                                     : "count, logits, generate");
-  for (const byte_model kind : {byte_model::decoder, byte_model::t5}) {
-    const auto model = make_learner(kind, variant::standard);
-    fmt::print("{:<16}{:<10}{:>15}  {}\n", name_of(kind), kind == byte_model::t5 ? "T5" : "decoder",
-               grouped(model->cost(form::trained).parameters), "train, sweep, generate");
-  }
-  fmt::print("\nfeed-forwards (--ffn): {}\n", fmt::join(variant_names, ", "));
+      add(entry.preset, is_t5(entry), entry.count({}).parameters,
+          !runs(entry.preset) ? "count"
+          : is_t5(entry)      ? "count, logits"
+                              : "count, logits, generate, eval");
+  for (const byte_model kind : {byte_model::decoder, byte_model::t5})
+    add(name_of(kind), kind == byte_model::t5,
+        make_learner(kind, variant::standard)->cost(form::trained).parameters,
+        kind == byte_model::t5 ? "train, sweep, generate" : "train, sweep, generate, eval");
+  put("{}", aligned(rows, 3));
+  put("\nfeed-forwards (--ffn): {}\n", fmt::join(variant_names, ", "));
 }
 
 void count(const count_options& o) {
@@ -109,7 +111,7 @@ void count(const count_options& o) {
   if (t5) json["flops_for"]["source_tokens"] = o.source;
   json["flops_for"][t5 ? "target_tokens" : "tokens"] = o.target;
   json["deployed"] = json_of(deployed);
-  fmt::print("{}\n", json.dump());
+  put("{}\n", json.dump());
 }
 
 }  // namespace zoo

@@ -45,6 +45,10 @@ class example_source {
     }
     return lesson_at(how, text_, starts);
   }
+  /// Goes on behind the first `steps` lessons.
+  void skip(ln::index steps) {
+    for (ln::index i = 0; i < 2 * batch_ * steps; ++i) (void)random_.bits();
+  }
 
  private:
   std::string_view text_;
@@ -61,6 +65,70 @@ double held_out_bits(learner& model, const std::vector<lesson>& lessons) {
   }
   return ln::bits_per_byte(nats, bytes);
 }
+
+/// What a checkpoint holds besides the trainer.
+struct course_state {
+  // Of the run, which must be the same.
+  ln::index all_steps = 0, batch = 0;
+  double rate = 0;
+  std::uint64_t seed = 0, text = 0;
+  // Where it stands.
+  ln::index steps = 0, checked = 0;
+  double seconds = 0;
+
+  static course_state of(const course_options& o, const corpus& text) {
+    return {.all_steps = o.steps,
+            .batch = o.batch,
+            .rate = o.rate,
+            .seed = o.seed,
+            .text = ln::stream_of(text.training)};
+  }
+  bool continues(const course_state& s) const {
+    return all_steps == s.all_steps && batch == s.batch && rate == s.rate && seed == s.seed &&
+           text == s.text && steps >= 0;
+  }
+};
+
+/// The checkpoint of a training, if it has one.
+class keeper {
+ public:
+  keeper(const course_keeping& how, learner& model, course_state& state)
+      : how_(how), model_(model), state_(state) {
+    if (how.checkpoint.empty()) return;
+    const course_state settings = state;
+    if (how.resume &&
+        model.load_checkpoint(how.checkpoint, std::as_writable_bytes(std::span(&state, 1)))) {
+      if (!state.continues(settings))
+        throw failure(how.checkpoint +
+                      ": is of another text or other options; give those it was begun with, or "
+                      "another --out");
+      say("going on from step {}\n", grouped(state.steps));
+    } else {
+      save();
+    }
+    saved_ = now();
+  }
+  /// Saves when it is time to. A disk that is full for a while does not end the training.
+  void look(bool at_once) {
+    if (how_.checkpoint.empty() || (!at_once && now() - saved_ < how_.seconds)) return;
+    try {
+      save();
+    } catch (const failure& e) {
+      say("{}; the checkpoint before stays\n", e.what());
+    }
+    saved_ = now();
+  }
+
+ private:
+  const course_keeping& how_;
+  learner& model_;
+  course_state& state_;
+  double saved_ = 0;
+
+  void save() {
+    model_.save_checkpoint(how_.checkpoint, std::as_bytes(std::span(&state_, 1)));
+  }
+};
 
 /// The mean of the last few losses, which is what a progress bar should show.
 double recent_bits(const student& s) {
@@ -138,18 +206,20 @@ double student::speed() const {
 }
 
 course_record train_together(std::vector<student>& students, const corpus& text,
-                             const course_options& o) {
+                             const course_options& o, const course_keeping& keep) {
   const reading how = students.front().model->how_to_read();
   if (std::ssize(text.held_out) < how.span())
     throw failure(text.name + ": too short to hold anything out");
   for (student& s : students) s.model->begin(o.batch, o.threads, o.seed);
 
+  course_state at = course_state::of(o, text);
+  keeper kept(keep, *students.front().model, at);
   example_source examples(text.training, o);
+  examples.skip(at.steps);
   const auto exam = spread_lessons(how, text.held_out, examples_per_check, o.batch);
-  const double budget = o.minutes * 60, start = now();
-  course_record record;
+  const double budget = o.minutes * 60, start = now() - at.seconds;
+  int signal = 0;
   progress bar;
-  ln::index checked = 0;
   const auto show = [&](double done, double left) {
     std::vector<progress_row> rows;
     for (const student& s : students)
@@ -159,35 +229,36 @@ course_record train_together(std::vector<student>& students, const corpus& text,
   };
 
   for (;;) {
-    record.seconds = now() - start;
-    const double done = o.steps > 0
-                            ? static_cast<double>(record.steps) / static_cast<double>(o.steps)
-                            : record.seconds / budget;
-    const bool over = done >= 1 && record.steps > 0;
-    if (over || static_cast<ln::index>(done * checks) >= checked) {
+    at.seconds = now() - start;
+    signal = stop_requests::received();
+    const double done = o.steps > 0 ? static_cast<double>(at.steps) / static_cast<double>(o.steps)
+                                    : at.seconds / budget;
+    const bool over = done >= 1 && at.steps > 0;
+    if (over || signal != 0 || static_cast<ln::index>(done * checks) >= at.checked) {
       for (student& s : students) {
-        s.held_out.push_back({record.steps, held_out_bits(*s.model, exam)});
+        s.held_out.push_back({at.steps, held_out_bits(*s.model, exam)});
         if (!ln::is_finite(s.held_out.back().bits))
           throw failure(s.name + " diverged: try a lower --rate");
       }
-      ++checked;
+      if (signal == 0) ++at.checked;
     }
-    if (record.steps > 0 && (over || bar.due()))
-      show(std::min(done, 1.0), over ? 0 : record.seconds * (1 - done) / std::max(done, 1e-9));
-    if (over) break;
+    kept.look(over || signal != 0);
+    if (at.steps > 0 && (over || bar.due()))
+      show(std::min(done, 1.0), over ? 0 : at.seconds * (1 - done) / std::max(done, 1e-9));
+    if (over || signal != 0) break;
 
     const lesson l = examples.next(how);
-    ++record.steps;
+    ++at.steps;
     for (student& s : students) {
       const double before = now();
       const double nats = s.model->step(l, o.rate * rate_at(done));
       s.seconds += now() - before;
       s.tokens += how.tokens() * o.batch;
-      s.losses.push_back({record.steps, ln::bits_per_byte(nats, 1)});
+      s.losses.push_back({at.steps, ln::bits_per_byte(nats, 1)});
     }
   }
   for (student& s : students) s.model->finish();
-  return record;
+  return {at.steps, at.seconds, signal};
 }
 
 byte_model parse_byte_model(std::string_view name) {
@@ -204,17 +275,20 @@ variant parse_trainable(std::string_view name) {
 }
 
 std::unique_ptr<learner> load_learner(const std::string& path, std::string_view model) {
-  const auto file = take(ln::read_safetensors(path));
+  constexpr std::string_view remedy =
+      "without --model, a preset of zoo list, it has to be a checkpoint of zoo train";
+  auto read = ln::read_safetensors(path);
+  if (!read && model.empty()) throw failure(fmt::format("{}; {}", read.error().message(), remedy));
+  const auto file = take(std::move(read));
   const auto note = [&](const char* key) {
     const auto at = file.metadata().find(key);
     if (at == file.metadata().end())
-      throw failure(path +
-                    ": not a checkpoint of zoo train (it does not say which model it is of)");
+      throw failure(fmt::format("{}: does not say which model it is of; {}", path, remedy));
     return at->second;
   };
   const std::string name = note("zoo.model");
   if (!model.empty() && name != model)
-    throw failure(fmt::format("{}: is a {}, not a {}", path, printable(name), model));
+    throw failure(fmt::format("{}: is a {}, not a {}", path, name, model));
   auto made = make_learner(parse_byte_model(name), parse_trainable(note("zoo.ffn")));
   made->load(path);
   return made;

@@ -58,13 +58,23 @@ struct student {
 struct course_record {
   ln::index steps = 0;
   double seconds = 0;
+  int signal = 0;  ///< that ended it before its time, or 0
+};
+
+/// How a training is kept that may end at any moment.
+struct course_keeping {
+  std::string checkpoint;  ///< file, or empty: it is not kept
+  bool resume = false;     ///< goes on where that file stands, if it is there
+  double seconds = 60;     ///< from one checkpoint to the next
 };
 
 /// Trains all students in lockstep: each step is taken by every one of them on the same batch,
-/// until the steps or the minutes are over. The learning rate rises over the first twentieth and
-/// then falls along half a cosine.
+/// until the steps or the minutes are over, or a signal asks to stop (see stop_requests). The
+/// learning rate rises over the first twentieth and then falls along half a cosine. One student
+/// alone can be kept in checkpoints: at the start, so that a full disk shows then, at intervals,
+/// and at the end.
 course_record train_together(std::vector<student>& students, const corpus& text,
-                             const course_options& o);
+                             const course_options& o, const course_keeping& keep = {});
 
 /// The byte-level model and variant of these names; refuses others.
 byte_model parse_byte_model(std::string_view name);

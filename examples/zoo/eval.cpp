@@ -397,10 +397,11 @@ void evaluate(const eval_options& o) {
   std::vector<std::vector<record>> records(tests.size());
   for (std::size_t i = 0; i < work.items.size(); ++i)
     records[work.items[i].test].push_back(book.done()[i]);
-  fmt::print("{}", results_table(j.who, tests, records));
-  if (o.out.empty()) return;
-  const std::string text = results_json(j.who, tests, records);
-  take(ln::write_file(o.out, std::as_bytes(std::span(text))));
+  if (!o.out.empty()) {
+    const std::string text = results_json(j.who, tests, records);
+    take(ln::write_file(o.out, std::as_bytes(std::span(text))));
+  }
+  put("{}", results_table(j.who, tests, records));  // may fail
 }
 
 }  // namespace zoo

@@ -70,27 +70,7 @@ std::string share_text(const ln::accuracy& a) {
   return fmt::format("{:.1f}% ± {:.1f}", 100 * a.value(), 100 * a.standard_error());
 }
 
-using row = std::vector<std::string>;
-std::size_t columns_of(const std::string& text) {
-  return static_cast<std::size_t>(ln::characters_in(text));
-}
-/// Columns side by side, the first to the left, the others to the right.
-std::string aligned(const std::vector<row>& rows) {
-  std::vector<std::size_t> widths(rows[0].size());
-  for (const row& r : rows)
-    for (std::size_t i = 0; i < r.size(); ++i) widths[i] = std::max(widths[i], columns_of(r[i]));
-  std::string all;
-  for (const row& r : rows) {
-    std::string line;
-    for (std::size_t i = 0; i < r.size(); ++i) {
-      const std::string gap(widths[i] - columns_of(r[i]), ' ');
-      line += i == 0 ? r[i] + gap : "   " + gap + r[i];
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    all += line + "\n";
-  }
-  return all;
-}
+using row = text_row;
 
 std::string options_text(const eval_test& test) {
   std::size_t least = 1000, most = 0;
@@ -181,8 +161,8 @@ std::size_t record_size(const eval_test& test, std::size_t item) {
 
 std::string results_table(const eval_subject& who, const std::vector<eval_test>& tests,
                           const std::vector<std::vector<record>>& records) {
-  std::string all = fmt::format("{}, {}, {} tokens of context\n", who.model, printable(who.weights),
-                                grouped(who.context));
+  std::string all =
+      fmt::format("{}, {}, {} tokens of context\n", who.model, who.weights, grouped(who.context));
   std::vector<row> choices{
       {"choice", "items", "options", "chance", "whole", "continuation", "per byte", "confidence"}},
       writing{{"writing", "items", "", "accuracy"}},

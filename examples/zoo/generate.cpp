@@ -18,12 +18,6 @@ namespace zoo {
 
 namespace {
 
-/// Writes text at once: it is meant to be watched.
-void write(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
-    throw failure("cannot write to standard output");
-}
-
 /// The number of positions asked for, which must fit the model's context.
 ln::index positions(long asked, ln::index context) {
   if (asked > context)
@@ -32,10 +26,16 @@ ln::index positions(long asked, ln::index context) {
   return asked > 0 ? asked : context;
 }
 
+/// Refuses a prompt of more tokens than there is room for.
+void check_prompt(ln::index tokens, ln::index room, const char* of) {
+  if (tokens > room)
+    throw failure(fmt::format("--prompt: {} tokens, but {} is {}", tokens, of, room));
+}
+
 void print_figures(ln::index read, ln::index written, double seconds) {
   const auto total = static_cast<double>(read + written);
-  fmt::print(stderr, "prompt {} tokens, new {} tokens, {:.2f} s, {:.1f} tokens/s\n", read, written,
-             seconds, seconds > 0 ? total / seconds : 0.0);
+  say("prompt {} tokens, new {} tokens, {:.2f} s, {:.1f} tokens/s\n", read, written, seconds,
+      seconds > 0 ? total / seconds : 0.0);
 }
 
 ln::sampling sampling_of(const generate_options& o) {
@@ -58,7 +58,7 @@ ln::index write_text(running& model, std::span<const ln::token> prompt, ln::inde
   const auto show = [&](ln::token id) {
     if (id == last) return false;
     ++written;
-    return text.push(piece(id), write);
+    return text.push(piece(id), put_text);
   };
   if (o.beams > 1) {
     const ln::beams how{.width = o.beams, .alpha = o.alpha};
@@ -67,7 +67,7 @@ ln::index write_text(running& model, std::span<const ln::token> prompt, ln::inde
   } else {
     generate(model, prompt, most, sampling_of(o), show);
   }
-  text.flush(write);
+  text.flush(put_text);
   return written;
 }
 
@@ -82,23 +82,23 @@ void generate_preset(const generate_options& o) {
   const ln::file_bytes file = take(ln::read_file(o.tokenizer));
   const auto tokenizer = take(ln::llama2c_tokenizer::parse(file, preset.vocabulary, o.tokenizer));
   const ln::index all = positions(o.tokens, preset.context);
+  const std::vector<ln::token> prompt = tokenizer.encode(o.prompt);
+  const ln::index asked = std::ssize(prompt) - 1;  // without the begin token
+  check_prompt(asked, all, o.tokens > 0 ? "--tokens" : "the model's context");
   const auto model =
       preset.open(o.weights, {.batch = o.beams, .target = all, .threads = o.threads});
 
-  std::vector<ln::token> prompt = tokenizer.encode(o.prompt);
-  const bool fits = std::ssize(prompt) <= all;
-  if (!fits) prompt.resize(static_cast<std::size_t>(all) + 1);  // what still can be shown
   ln::token previous = prompt.front();
   const auto piece = [&](ln::token id) {
     return tokenizer.decode(std::exchange(previous, id), id);
   };
   const double start = now();
-  for (std::size_t i = 1; i < prompt.size(); ++i) write(piece(prompt[i]));
-  ln::index written = 0;
-  if (fits)
-    written = write_text(*model, prompt, all - std::ssize(prompt) + 1, ln::llama2c_tokenizer::begin,
-                         o, piece);
-  write("\n");
+  ln::text_stream shown;
+  for (const ln::token id : std::span(prompt).subspan(1)) shown.push(piece(id), put_text);
+  shown.flush(put_text);
+  const ln::index written =
+      write_text(*model, prompt, all - asked, ln::llama2c_tokenizer::begin, o, piece);
+  put_text("\n");
   print_figures(std::ssize(prompt), written, now() - start);
 }
 
@@ -114,10 +114,10 @@ void generate_bytes(const generate_options& o) {
     prompt.push_back(1);
   else if (prompt.empty())
     prompt.push_back('\n');  // it has to begin somewhere
-  const ln::index room = how.encodes ? how.source : all;
-  if (std::ssize(prompt) > room)
-    throw failure(
-        fmt::format("--prompt: {} tokens, but there is room for {}", prompt.size(), room));
+  if (how.encodes)
+    check_prompt(std::ssize(prompt), how.source, "the model's source");
+  else
+    check_prompt(std::ssize(prompt), all, o.tokens > 0 ? "--tokens" : "the model's context");
 
   const auto model = learned->deploy(form::collapsed)
                          ->open({.batch = o.beams,
@@ -125,14 +125,14 @@ void generate_bytes(const generate_options& o) {
                                  .target = all,
                                  .threads = o.threads});
   const double start = now();
-  if (!how.encodes) write(o.prompt);
+  if (!how.encodes) put_text(o.prompt);
   const ln::token last = how.encodes ? 1 : -1;  // a decoder's text has no end
   const ln::index written = write_text(
       *model, prompt, how.encodes ? all : all - std::ssize(o.prompt), last, o, [&](ln::token id) {
         return id >= how.offset ? std::string(1, static_cast<char>(id - how.offset))
                                 : std::string();
       });
-  write("\n");
+  put_text("\n");
   print_figures(std::ssize(prompt), written, now() - start);
 }
 

@@ -29,9 +29,12 @@ void logits(const logits_options& o) {
   if (preset.encodes) model->encode(source);
   const std::span<const float> values = model->feed(target);
   if (o.json) {
-    fmt::print("{{\"logits\":[{:.9g}]}}\n", fmt::join(values, ","));
+    std::string all;
+    for (const float x : values)
+      (all += all.empty() ? "" : ",") += ln::is_finite(x) ? fmt::format("{:.9g}", x) : "null";
+    put("{{\"logits\":[{}]}}\n", all);
   } else {
-    for (std::size_t id = 0; id < values.size(); ++id) fmt::print("{} {:.9g}\n", id, values[id]);
+    for (std::size_t id = 0; id < values.size(); ++id) put("{} {:.9g}\n", id, values[id]);
   }
 }
 

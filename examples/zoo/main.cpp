@@ -1,45 +1,27 @@
 // zoo: the run-time face of linnet's compile-time presets. This file only reads the command line.
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <linnet/config/platform.hpp>
-#include <new>
 
 #include "commands.hpp"
 #include "support.hpp"
+#include "support/study.hpp"
 
 namespace {
 
 using namespace zoo;
 
-/// Accepts numbers in [low, high]; unlike CLI::Range it refuses "nan".
-CLI::Validator number_in(double low, double high) {
-  return {[=](std::string& text) {
-            try {
-              std::size_t used = 0;
-              const double x = std::stod(text, &used);
-              if (used == text.size() && x >= low && x <= high) return std::string();
-            } catch (const std::exception&) {  // not a number
-            }
-            std::ostringstream problem;
-            problem << "'" << text << "' is not a number from " << low << " to " << high;
-            return problem.str();
-          },
-          "", "number_in"};
-}
-
-const CLI::Validator threads_range = CLI::Range(1, 256);
-
 void add_threads(CLI::App& command, int& threads) {
   threads = default_threads();
   command.add_option("--threads", threads, "threads that share the work")
-      ->check(threads_range)
+      ->transform(whole_in(1, 256))
       ->type_name("K")
       ->capture_default_str();
 }
 
 void add_seed(CLI::App& command, std::uint64_t& seed) {
   command.add_option("--seed", seed, "seed of the random numbers")
+      ->transform(whole_in(std::uint64_t{0}, ~std::uint64_t{0}))
       ->type_name("S")
       ->capture_default_str();
 }
@@ -56,10 +38,10 @@ void add_count(CLI::App& app, count_options& o) {
   c.add_option("--expansion", o.expansion, "inner width of 2w and 3w over d_model: 4, 2, 1.5, 1.2")
       ->check(number_in(0, 1000));
   c.add_option("--source", o.source, "source tokens that FLOPs are counted for (T5)")
-      ->check(CLI::Range(1, 1'000'000))
+      ->transform(whole_in(1, 1'000'000))
       ->capture_default_str();
   c.add_option("--target", o.target, "target tokens, or tokens of a decoder")
-      ->check(CLI::Range(1, 1'000'000))
+      ->transform(whole_in(1, 1'000'000))
       ->capture_default_str();
   c.add_flag("--json", o.json, "print JSON");
   c.callback([&] { count(o); });
@@ -85,7 +67,7 @@ void add_bench(CLI::App& app, bench_options& o) {
                          ->type_name("TEXTFILE")
                          ->needs(attention);
   c.add_option("--steps", o.steps, "of that training")
-      ->check(CLI::Range(1, 1'000'000))
+      ->transform(whole_in(1, 1'000'000))
       ->capture_default_str()
       ->needs(text);
   c.add_option("--html", o.html, "write what --attention finds as one page with plots")
@@ -105,7 +87,7 @@ void add_bench(CLI::App& app, bench_options& o) {
   whole(c.add_option("--work", o.work, "encode (T5), prefill (decoders), decode, train or all")
             ->capture_default_str());
   const auto count = [&](const char* name, long& value, long most, const char* what) {
-    whole(c.add_option(name, value, what)->check(CLI::Range(1L, most))->capture_default_str());
+    whole(c.add_option(name, value, what)->transform(whole_in(1L, most))->capture_default_str());
   };
   count("--batch", o.batch, 1024, "sequences at a time");
   count("--source", o.source, 100'000, "source tokens (T5), or tokens of a prompt");
@@ -136,7 +118,7 @@ void add_generate(CLI::App& app, generate_options& o) {
       ->check(CLI::ExistingFile);
   c.add_option("--prompt", o.prompt, "text to continue");
   c.add_option("--tokens", o.tokens, "positions, prompt included; 0: as many as fit")
-      ->check(CLI::Range(0, 1'000'000))
+      ->transform(whole_in(0, 1'000'000))
       ->type_name("N")
       ->capture_default_str();
   c.add_option("--stop", o.stop, "end before this text; may be given several times")
@@ -144,7 +126,7 @@ void add_generate(CLI::App& app, generate_options& o) {
       ->type_name("TEXT");
   auto* const beams =
       c.add_option("--beams", o.beams, "search with so many hypotheses instead of sampling")
-          ->check(CLI::Range(1, 256))
+          ->transform(whole_in(1, 256))
           ->capture_default_str();
   c.add_option("--alpha", o.alpha, "of beam search: larger values favour longer texts")
       ->check(number_in(0, 100))
@@ -152,10 +134,10 @@ void add_generate(CLI::App& app, generate_options& o) {
       ->needs(beams);
   const auto sampling = [&](const char* name, auto& value, const CLI::Validator& range,
                             const char* what) {
-    return c.add_option(name, value, what)->check(range)->capture_default_str()->excludes(beams);
+    return c.add_option(name, value, what)->transform(range)->capture_default_str()->excludes(beams);
   };
   sampling("--temperature", o.temperature, number_in(0, 100), "0 is greedy")->type_name("T");
-  sampling("--top-k", o.top_k, CLI::Range(0, 1'000'000),
+  sampling("--top-k", o.top_k, whole_in(0, 1'000'000),
            "keep the k most likely tokens; 0 keeps all");
   sampling("--top-p", o.top_p, number_in(1e-6, 1),
            "keep the most likely tokens of this total probability");
@@ -206,14 +188,14 @@ void add_eval(CLI::App& app, eval_options& o) {
       ->check(CLI::ExistingFile)
       ->type_name("FILE");
   c.add_option("--limit", o.limit, "most items of each test, evenly spread; 0: all")
-      ->check(CLI::Range(0L, 100'000'000L))
+      ->transform(whole_in(0L, 100'000'000L))
       ->capture_default_str();
   c.add_option("--context", o.context, "most tokens to read at a time; 0: the model's context")
-      ->check(CLI::Range(0L, 1'000'000L))
+      ->transform(whole_in(0L, 1'000'000L))
       ->capture_default_str();
   c.add_option("--batch", o.batch,
                "texts that are computed together: options of a question, answers to write")
-      ->check(CLI::Range(1L, 1024L))
+      ->transform(whole_in(1L, 1024L))
       ->capture_default_str();
   add_threads(c, o.threads);
   c.add_option("--out", o.out,
@@ -229,13 +211,13 @@ CLI::App& add_course(CLI::App& app, const char* name, const char* what, course_o
   c.add_option("textfile", o.text, "text to learn from")->required()->check(CLI::ExistingFile);
   c.add_option("--model", o.model, "byte-decoder or byte-t5")->capture_default_str();
   auto* const steps = c.add_option("--steps", o.steps, "optimizer steps; makes a run repeatable")
-                          ->check(CLI::Range(1, 100'000'000));
+                          ->transform(whole_in(1, 100'000'000));
   c.add_option("--minutes", o.minutes, "time for training, unless --steps is given")
       ->check(number_in(0.01, 100'000))
       ->capture_default_str()
       ->excludes(steps);
   c.add_option("--batch", o.batch, "examples per step")
-      ->check(CLI::Range(1, 1024))
+      ->transform(whole_in(1, 1024))
       ->capture_default_str();
   c.add_option("--rate", o.rate, "highest learning rate")
       ->check(number_in(1e-7, 1))
@@ -249,8 +231,18 @@ void add_train(CLI::App& app, train_options& o) {
   CLI::App& c = add_course(app, "train", "Train a byte-level model on a text", o);
   c.add_option("--ffn", o.ffn, "feed-forward: standard, skip, 1w, 1w-relu, 2w, 3w")
       ->capture_default_str();
-  c.add_option("--out", o.out, "save a checkpoint here (safetensors), for zoo generate")
-      ->type_name("FILE");
+  auto* const out =
+      c.add_option("--out", o.out,
+                   "save the model here (safetensors), for zoo generate; while it trains, "
+                   "FILE.ckpt holds what --resume needs")
+          ->type_name("FILE");
+  c.add_flag("--resume", o.resume,
+             "go on where FILE.ckpt stands, if it is there: with --steps to the same bits")
+      ->needs(out);
+  c.add_option("--save-every", o.save_every, "seconds from one FILE.ckpt to the next")
+      ->check(number_in(0, 1e6))
+      ->capture_default_str()
+      ->needs(out);
   c.callback([&] { train(o); });
 }
 
@@ -267,13 +259,6 @@ void add_quickstart(CLI::App& app, report_options& o) {
       app, "quickstart", "Train, collapse, quantize, compare and report, in about four minutes", o);
   c.add_option("--report", o.report, "write an HTML report")->type_name("FILE");
   c.callback([&] { quickstart(o); });
-}
-
-/// The one line that explains why the program ends.
-int refuse(std::string message) {
-  std::replace(message.begin(), message.end(), '\n', ' ');
-  std::fprintf(stderr, "zoo: %s\n", message.c_str());
-  return 2;
 }
 
 }  // namespace
@@ -298,21 +283,10 @@ int main(int argc, char** argv) {
   add_train(app, trained);
   add_sweep(app, swept);
   add_quickstart(app, started);
-  try {
-    app.parse(argc, argv);
+  return support::run_program(app, argc, argv, [&] {
     if (app.get_subcommands().empty())
-      return refuse(
+      throw failure(
           "a command is missing: list, count, bench, generate, logits, eval, train, sweep or "
           "quickstart");
-    if (std::fflush(stdout) != 0) return refuse("cannot write to standard output");
-  } catch (const CLI::Success& e) {
-    return app.exit(e);
-  } catch (const CLI::ParseError& e) {
-    return refuse(std::string(e.what()) + " (see zoo --help)");
-  } catch (const std::bad_alloc&) {
-    return refuse("not enough memory");
-  } catch (const std::exception& e) {
-    return refuse(e.what());
-  }
-  return 0;
+  });
 }

@@ -1,8 +1,17 @@
 #include "running.hpp"
 
+#include <algorithm>
+
 #include "support.hpp"
 
 namespace zoo {
+
+namespace {
+
+/// Neither a number nor that of a token that cannot come, minus infinity.
+bool is_no_logit(float x) { return !ln::is_finite(x) && !(x < 0); }
+
+}  // namespace
 
 ln::index generate(running& model, std::span<const ln::token> prompt, ln::index most,
                    const ln::sampling& how, const std::function<bool(ln::token)>& emit) {
@@ -15,6 +24,9 @@ ln::index generate(running& model, std::span<const ln::token> prompt, ln::index 
   if (model.encodes()) model.encode(prompt);
   std::span<float> logits = model.feed(model.encodes() ? std::span(&start, 1) : prompt);
   for (ln::index n = 1;; ++n) {
+    if (logits.empty()) throw failure("the model has no room for more tokens");
+    if (std::any_of(logits.begin(), logits.end(), is_no_logit))
+      throw failure("the model's logits are infinite or not numbers: its weights are too large");
     const ln::token next = choose(logits, std::span<ln::token>(order), so_far);
     if (!emit(next) || n == most) return n;
     so_far.push_back(next);

@@ -2,6 +2,7 @@
 // What this program shares with the other ones.
 
 #include "support/basics.hpp"
+#include "support/console.hpp"
 #include "support/html.hpp"
 #include "support/plot.hpp"
 #include "support/progress.hpp"
