@@ -127,20 +127,22 @@ std::string text_of(std::optional<double> x) { return x ? fmt::format("{:.2f}", 
 template <class Cell, class End>
 void print_table(const attention_study& s, std::string_view title, std::string_view last,
                  Cell&& cell, End&& end) {
-  fmt::print("\n{}\n{:<24}{:<9}", title, "kind", "layer of");
-  for (const ln::index length : s.lengths) fmt::print("{:>10}", grouped(length));
-  fmt::print("{:>10}\n", last);
+  text_row head{"kind", "layer of"};
+  for (const ln::index length : s.lengths) head.push_back(grouped(length));
+  head.emplace_back(last);
+  std::vector<text_row> rows{head};
   for (const kind_result& r : s.kinds) {
-    fmt::print("{:<24}{:<9}", r.what.name, r.what.decoder ? "decoder" : "encoder");
+    text_row& row =
+        rows.emplace_back(text_row{r.what.name, r.what.decoder ? "decoder" : "encoder"});
     for (std::size_t i = 0; i < s.lengths.size(); ++i)
-      fmt::print("{:>10}", i < r.points.size() ? cell(r, r.points[i]) : "-");
-    fmt::print("{:>10}\n", end(r));
+      row.push_back(i < r.points.size() ? cell(r, r.points[i]) : "-");
+    row.push_back(end(r));
   }
+  put("\n{}\n{}", title, aligned(rows, 2));
 }
 
-void print(const attention_study& s) {
-  fmt::print(
-      "One layer of each kind: width {}, {} heads, f32, one sequence, {} thread{}; the machine "
+void print_study(const attention_study& s) {
+  put("One layer of each kind: width {}, {} heads, f32, one sequence, {} thread{}; the machine "
       "does "
       "{:.0f} GFLOP/s.\n",
       kind_width, kind_heads, s.threads, s.threads == 1 ? "" : "s", s.peak);
@@ -168,22 +170,22 @@ void print(const attention_study& s) {
       },
       nothing);
   if (!s.text.empty()) {
-    fmt::print("\nlearning {}, {} steps of {} x {} bytes; counting bytes alone: {:.3f}\n",
-               printable(s.text), grouped(s.steps), kind_batch, kind_context, s.byte_entropy);
-    fmt::print("{:<24}{:>12}{:>12}{:>12}\n", "kind", "parameters", "bits/byte", "seconds");
+    put("\nlearning {}, {} steps of {} x {} bytes; counting bytes alone: {:.3f}\n", s.text,
+        grouped(s.steps), kind_batch, kind_context, s.byte_entropy);
+    std::vector<text_row> rows{{"kind", "parameters", "bits/byte", "seconds"}};
     for (const kind_result& r : s.kinds)
       if (r.lesson)
-        fmt::print("{:<24}{:>12}{:>12.4f}{:>12.1f}{}\n", r.what.name, grouped(r.lesson->parameters),
-                   r.lesson->bits, r.lesson->seconds,
-                   r.what.continues ? "" : "  which tokens meet depends on later ones");
+        rows.push_back({r.what.learner, grouped(r.lesson->parameters),
+                        fmt::format("{:.4f}", r.lesson->bits),
+                        fmt::format("{:.1f}", r.lesson->seconds)});
+    put("{}", aligned(rows));
   }
-  fmt::print(
-      "\nThe least of up to {} runs. Exponents are fitted to the longer half of the lengths.",
+  put("\nThe least of up to {} runs. Exponents are fitted to the longer half of the lengths.",
       most_runs);
   if (std::any_of(s.kinds.begin(), s.kinds.end(), [](auto& r) { return r.stopped; }))
-    fmt::print("\n-: more than the kind can read, or a run of the length before took over {:g} s.",
-               s.seconds);
-  fmt::print("\n");
+    put("\n-: more than the kind can read, or a run of the length before took over {:g} s.",
+        s.seconds);
+  put("\n");
 }
 
 json json_of(const attention_study& s) {
@@ -206,6 +208,7 @@ json json_of(const attention_study& s) {
                      {"forward_exponent", number(r.forward_exponent)},
                      {"training_exponent", number(r.both_exponent)},
                      {"bits_per_byte", r.lesson ? json(r.lesson->bits) : json()},
+                     {"learned_as", r.lesson ? json(r.what.learner) : json()},
                      {"points", points}});
   }
   return {{"width", kind_width},  {"heads", kind_heads},
@@ -236,12 +239,12 @@ void bench_attention(const bench_options& o) {
   };
   const double start = now();
   for (const kind& k : kinds) {
-    fmt::print(stderr, "{:4.0f} s  measuring {} ({} of {})\n", now() - start, k.name,
-               s.kinds.size() + 1, kinds.size());
+    say("{:4.0f} s  measuring {} ({} of {})\n", now() - start, k.name, s.kinds.size() + 1,
+        kinds.size());
     look();  // now and then: clocks and neighbours change
     s.kinds.push_back(measure_all(k, s));
     if (!text || !k.learn) continue;
-    fmt::print(stderr, "{:4.0f} s  training {}\n", now() - start, k.name);
+    say("{:4.0f} s  training {}\n", now() - start, k.name);
     s.kinds.back().lesson = k.learn({text->training, text->held_out, s.steps, s.threads});
   }
   look();
@@ -253,9 +256,9 @@ void bench_attention(const bench_options& o) {
     }
   if (!o.html.empty()) write_study(s, o.html);
   if (o.json)
-    fmt::print("{}\n", json_of(s).dump());
+    put("{}\n", json_of(s).dump());
   else
-    print(s);
+    print_study(s);
 }
 
 }  // namespace zoo

@@ -63,8 +63,8 @@ std::string lessons(const attention_study& s) {
   std::vector<plot_bar> bars;
   for (std::size_t i = 0; i < s.kinds.size(); ++i)
     if (const auto& l = s.kinds[i].lesson)
-      bars.push_back({s.kinds[i].what.name + (s.kinds[i].what.continues ? "" : " *"),
-                      fmt::format("kind{}", i), l->bits, fmt::format("{:.3f}", l->bits)});
+      bars.push_back({s.kinds[i].what.learner, fmt::format("kind{}", i), l->bits,
+                      fmt::format("{:.3f}", l->bits)});
   return bars.empty() ? ""
                       : bar_plot(bars, s.byte_entropy,
                                  fmt::format("counting bytes alone: {:.2f}", s.byte_entropy));
@@ -129,8 +129,8 @@ std::string page(const attention_study& s) {
         "Quality",
         fmt::format("Bits per byte of held-out text after {} steps of {} stretches of {} bytes of "
                     "{}, as a decoder of {} layers; shorter is better. So short a run, on so near "
-                    "a context, says little of long texts. * Which tokens meet depends on later "
-                    "ones, so these are not figures of a model that could write.",
+                    "a context, says little of long texts. Frozen: grouped online, as sessions do, "
+                    "for the published groups depend on later tokens.",
                     grouped(s.steps), kind_batch, kind_context, escaped(printable(s.text)),
                     kind_layers),
         "<div style=\"max-width: 620px\">" + bars + "</div>");

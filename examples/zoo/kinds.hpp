@@ -61,7 +61,7 @@ struct kind {
   ln::index (*bytes)(const layer_plan& p) = nullptr;  ///< of its buffers
   std::unique_ptr<lone_layer> (*make)(const layer_plan& p) = nullptr;
   kind_lesson (*learn)(const kind_course& c) = nullptr;  ///< as a byte-level decoder, or null
-  bool continues = false;  ///< outputs of a prefix are those of the prefix alone
+  std::string learner{};  ///< name of the kind of that decoder, which never looks ahead
 
   /// What the command line calls it: the name without numbers.
   std::string word() const { return name.substr(0, name.find('<')); }

@@ -193,6 +193,17 @@ kind_lesson learn_bytes(const kind_course& c) {
   return result;
 }
 
+/// The kind that a decoder learns with: one whose groups later tokens decide takes its online
+/// grouping, as its sessions do, or its figures would be of text that it has looked ahead in.
+template <class Kind, bool = Kind::foresees>
+struct learned_kind {
+  using type = Kind;
+};
+template <class Kind>
+struct learned_kind<Kind, true> {
+  using type = typename Kind::frozen;
+};
+
 /// Adds a kind to the table.
 template <class Kind, ln::rope_pairing Rope = ln::rope_pairing::interleaved>
 void add_kind(std::vector<kind>& all) {
@@ -206,10 +217,13 @@ void add_kind(std::vector<kind>& all) {
                  .bytes = lone_layer_of<Kind, A>::bytes,
                  .make = [](const layer_plan& p) -> std::unique_ptr<lone_layer> {
                    return std::make_unique<lone_layer_of<Kind, A>>(p);
-                 },
-                 .continues = Kind::continues && !Kind::foresees});
-  if constexpr (Kind::causal)
-    all.back().learn = learn_bytes<typename decoder_of_kind<Kind, Rope>::type>;
+                 }});
+  if constexpr (Kind::causal) {
+    using learned = typename learned_kind<Kind>::type;
+    static_assert(learned::continues && !learned::foresees);
+    all.back().learn = learn_bytes<typename decoder_of_kind<learned, Rope>::type>;
+    all.back().learner = learned::name();
+  }
 }
 
 }  // namespace zoo
