@@ -2,13 +2,14 @@
 // is written down as a short program, compiled once and run.
 
 #include <fmt/format.h>
-#include <sys/wait.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -164,18 +165,56 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-/// Where programs are kept.
-fs::path cache_folder() {
-  fs::path base = variable("XDG_CACHE_HOME");
-  if (base.empty() && !variable("HOME").empty()) base = fs::path(variable("HOME")) / ".cache";
+/// Whether nobody but this user (and root) can put anything there: neither into the folder nor, by
+/// another name for one of those above, in its place.
+bool is_private(const fs::path& folder) {
   std::error_code problem;
-  for (const fs::path& folder : {base / "linnet", fs::temp_directory_path(problem) / "linnet"}) {
-    if (!folder.is_absolute()) continue;
-    fs::create_directories(folder, problem);
-    if (access(folder.c_str(), W_OK) == 0) return folder;
+  fs::path at = fs::canonical(folder, problem);
+  for (bool above = false; !problem; at = at.parent_path(), above = true) {
+    struct stat is {};
+    if (lstat(at.c_str(), &is) != 0) return false;
+    const bool open_to_others = (is.st_mode & (S_IWGRP | S_IWOTH)) != 0,
+               sticky = (is.st_mode & S_ISVTX) != 0;
+    if (is.st_uid != geteuid() && !(above && is.st_uid == 0)) return false;
+    if (open_to_others && !(above && sticky)) return false;
+    if (!at.has_relative_path()) return true;
   }
-  throw failure("no folder to keep programs in: set XDG_CACHE_HOME to one that can be written to");
+  return false;
 }
+
+/// Where programs are kept, or made for this run alone where there is no such place.
+class program_folder {
+ public:
+  program_folder() {
+    fs::path base = variable("XDG_CACHE_HOME");
+    if (base.empty() && !variable("HOME").empty()) base = fs::path(variable("HOME")) / ".cache";
+    std::error_code problem;
+    if (base.is_absolute()) {
+      path_ = base / "linnet";
+      fs::create_directories(base, problem);
+      mkdir(path_.c_str(), 0700);
+      if (access(path_.c_str(), W_OK) == 0 && is_private(path_)) return;
+      say("{}: not a folder of this user alone, so the program is not kept\n", path_.string());
+    }
+    std::string made = (fs::temp_directory_path(problem) / "linnet-XXXXXX").string();
+    temporary_ = mkdtemp(made.data()) != nullptr;
+    path_ = made;
+    if (temporary_ && is_private(path_)) return;
+    fs::remove(path_, problem);
+    throw failure("no folder for programs that is this user's alone: set XDG_CACHE_HOME to one");
+  }
+  program_folder(const program_folder&) = delete;
+  program_folder& operator=(const program_folder&) = delete;
+  ~program_folder() {
+    std::error_code ignored;
+    if (temporary_) fs::remove_all(path_, ignored);
+  }
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+  bool temporary_ = false;
+};
 
 /// One word for the shell.
 std::string quoted(const std::string& word) {
@@ -203,20 +242,20 @@ std::string first_error(const fs::path& file) {
 }
 
 /// The compiled program, made anew only when it or a header of linnet has changed.
-fs::path compiled(const std::string& name, const std::string& text) {
+fs::path compiled(const fs::path& folder, const std::string& name, const std::string& text) {
   if (!fs::exists(fs::path(ZOO_SOURCE_DIR) / "examples/zoo/bench_of.hpp"))
     throw failure(fmt::format("{}: linnet's sources are gone; build zoo again where they are now",
                               ZOO_SOURCE_DIR));
   const std::string compiler = variable("CXX").empty() ? "c++" : variable("CXX"),
                     flags = variable("CXXFLAGS");
   const fs::path program =
-      cache_folder() / fmt::format("bench-{}-{}", name, key_of(compiler + ' ' + flags, text));
+      folder / fmt::format("bench-{}-{}", name, key_of(compiler + ' ' + flags, text));
   if (fs::exists(program)) return program;
 
   const std::string source = program.string() + ".cpp";
   const fs::path fresh = fmt::format("{}.{}", program.string(), getpid());
   std::ofstream(source) << text;
-  fmt::print(stderr, "compiling {} (once; some 20 seconds)\n", source);
+  say("compiling {} (once; some 20 seconds)\n", source);
   const auto compile = [&](const char* openmp) {
     return succeeds(
         fmt::format(
@@ -246,51 +285,61 @@ json measured(const fs::path& program, const bench_options& o) {
   fs::remove(file.string() + ".out");
   fs::remove(file.string() + ".err");
   if (!done) throw failure(fmt::format("{}: {}", program.string(), problem));
-  return json::parse(out);
+  try {
+    return json::parse(out);
+  } catch (const json::exception&) {
+    throw failure(fmt::format("{}: printed no results", program.string()));
+  }
+}
+
+/// A figure that the program measured; none (null) is not a number.
+double figure(const json& x) {
+  return x.is_number() ? x.get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
 /// Adds to each work how near it comes to what the machine can do.
 void add_fractions(json& found, const std::string& activation) {
   const double peak =
-      found["machine"][activation + (activation == "int8" ? "_gops" : "_gflops")].get<double>();
+      figure(found["machine"][activation + (activation == "int8" ? "_gops" : "_gflops")]);
   for (json& work : found["results"]) {
-    const double read = work["read_gbs"];
+    const double read = figure(work["read_gbs"]);
     const bool trains = work["work"] == "train";
-    const double best = trains ? found["machine"]["f32_gflops"].get<double>() : peak;
-    work["peak_fraction"] = best > 0 ? json(work["gflops"].get<double>() / best) : json();
-    work["bandwidth_fraction"] = read > 0 ? json(work["gbs"].get<double>() / read) : json();
+    const double best = trains ? figure(found["machine"]["f32_gflops"]) : peak;
+    work["peak_fraction"] = best > 0 ? json(figure(work["gflops"]) / best) : json();
+    work["bandwidth_fraction"] = read > 0 ? json(figure(work["gbs"]) / read) : json();
     work.erase("gbs");
     work.erase("read_gbs");
   }
 }
 
 std::string percent(const json& fraction) {
-  return fraction.is_null() ? "-" : fmt::format("{:.0f}%", 100 * fraction.get<double>());
+  return fraction.is_null() ? "-" : fmt::format("{:.0f}%", 100 * figure(fraction));
 }
 
-void print(const bench_options& o, const json& found) {
+void print_works(const bench_options& o, const json& found) {
   const json& m = found["machine"];
-  const auto number = [](const json& x) { return x.get<double>(); };
-  fmt::print("{}, feed-forward {}, weights {}, activations {}: {} parameters, {}\n", o.preset,
-             o.ffn, o.storage, o.activation, grouped(found["parameters"].get<ln::index>()),
-             human_bytes(found["weight_bytes"].get<ln::index>()));
-  fmt::print("{} sequence{}, {} source and {} target tokens, {} thread{}\n\n", o.batch,
-             o.batch == 1 ? "" : "s", o.source, o.target, o.threads, o.threads == 1 ? "" : "s");
-  fmt::print("{:<10}{:>10}{:>10}{:>10}{:>7}{:>12}{:>10}{:>9}{:>14}\n", "work", "ms", "least",
-             "CPU ms", "runs", "tokens/s", "GFLOP/s", "of peak", "of bandwidth");
+  put("{}, feed-forward {}, weights {}, activations {}: {} parameters, {}\n", o.preset, o.ffn,
+      o.storage, o.activation, grouped(found["parameters"].get<ln::index>()),
+      human_bytes(found["weight_bytes"].get<ln::index>()));
+  put("{} sequence{}, {} source and {} target tokens, {} thread{}\n\n", o.batch,
+      o.batch == 1 ? "" : "s", o.source, o.target, o.threads, o.threads == 1 ? "" : "s");
+  std::vector<text_row> rows{
+      {"work", "ms", "least", "CPU ms", "runs", "tokens/s", "GFLOP/s", "of peak", "of bandwidth"}};
   for (const json& w : found["results"])
-    fmt::print("{:<10}{:>10.4g}{:>10.4g}{:>10.4g}{:>7}{:>12}{:>10.1f}{:>9}{:>14}\n",
-               w["work"].get<std::string>(), number(w["ms"]), number(w["ms_min"]),
-               number(w["cpu_ms"]), w["runs"].get<long>(),
-               grouped(std::lround(number(w["tokens_per_second"]))), number(w["gflops"]),
-               percent(w["peak_fraction"]), percent(w["bandwidth_fraction"]));
-  fmt::print(
-      "\nMedians; decode per token. The machine: {:.0f} GFLOP/s f32, {:.0f} bf16, {:.0f} GOP/s "
+    rows.push_back({w["work"].get<std::string>(), fmt::format("{:.4g}", figure(w["ms"])),
+                    fmt::format("{:.4g}", figure(w["ms_min"])),
+                    fmt::format("{:.4g}", figure(w["cpu_ms"])),
+                    fmt::format("{}", w["runs"].get<long>()),
+                    grouped(std::lround(figure(w["tokens_per_second"]))),
+                    fmt::format("{:.1f}", figure(w["gflops"])), percent(w["peak_fraction"]),
+                    percent(w["bandwidth_fraction"])});
+  put("{}", aligned(rows));
+  put("\nMedians; decode per token. The machine: {:.0f} GFLOP/s f32, {:.0f} bf16, {:.0f} GOP/s "
       "int8;\nreads {:.0f} GB/s from L1, {:.0f} L2, {:.0f} L3, {:.0f} from memory, {:.0f} these "
       "weights.\n",
-      number(m["f32_gflops"]), number(m["bf16_gflops"]), number(m["int8_gops"]),
-      number(m["read_l1_gbs"]), number(m["read_l2_gbs"]), number(m["read_l3_gbs"]),
-      number(m["read_memory_gbs"]), number(m["read_gbs"]));
+      figure(m["f32_gflops"]), figure(m["bf16_gflops"]), figure(m["int8_gops"]),
+      figure(m["read_l1_gbs"]), figure(m["read_l2_gbs"]), figure(m["read_l3_gbs"]),
+      figure(m["read_memory_gbs"]), figure(m["read_gbs"]));
 }
 
 }  // namespace
@@ -306,14 +355,15 @@ void bench(const bench_options& o) {
       !model.t5 && length > model.context)
     throw failure(fmt::format("--source {} and --target {}: {} tokens, but the context of {} is {}",
                               o.source, o.target, length, model.name, model.context));
-  json found = measured(compiled(o.preset, text), o);
+  const program_folder folder;
+  json found = measured(compiled(folder.path(), o.preset, text), o);
   add_fractions(found, o.activation);
-  if (!o.json) return print(o, found);
+  if (!o.json) return print_works(o, found);
   json all{{"preset", o.preset},         {"ffn", o.ffn},        {"storage", o.storage},
            {"activation", o.activation}, {"batch", o.batch},    {"source", o.source},
            {"target", o.target},         {"threads", o.threads}};
   all.update(found);
-  fmt::print("{}\n", all.dump());
+  put("{}\n", all.dump());
 }
 
 }  // namespace zoo

@@ -3,6 +3,7 @@
 // what they found as JSON.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -47,21 +48,21 @@ class bench {
     const int n = sizes_.threads;
     std::printf("{\"parameters\": %td, \"weight_bytes\": %td, \"machine\": {",
                 Deployed::parameters(), weight_bytes);
-    std::printf("\"f32_gflops\": %.4g, \"bf16_gflops\": %.4g, \"int8_gops\": %.4g, ",
-                machine::peak(machine::type::f32, n), machine::peak(machine::type::bf16, n),
-                machine::peak(machine::type::int8, n));
+    print("f32_gflops", machine::peak(machine::type::f32, n));
+    print("bf16_gflops", machine::peak(machine::type::bf16, n));
+    print("int8_gops", machine::peak(machine::type::int8, n));
     for (int level = 1; level <= 4; ++level)
-      std::printf("\"read_%s_gbs\": %.4g, ", level_names[level - 1],
-                  read(machine::working_set(level, n)));
-    std::printf("\"read_gbs\": %.4g}, \"results\": [", read(static_cast<double>(weight_bytes)));
+      print(level_names[level - 1], read(machine::working_set(level, n)));
+    print("read_gbs", read(static_cast<double>(weight_bytes)), "}, \"results\": [");
     for (std::size_t i = 0; i < works_.size(); ++i) print(works_[i], i == 0 ? "" : ", ");
     std::puts("]}");
-    return 0;
+    return std::fflush(stdout) == 0 && std::ferror(stdout) == 0 ? 0 : 1;
   }
 
  private:
   static constexpr int rounds = 5;
-  static constexpr const char* level_names[] = {"l1", "l2", "l3", "memory"};
+  static constexpr const char* level_names[] = {"read_l1_gbs", "read_l2_gbs", "read_l3_gbs",
+                                                 "read_memory_gbs"};
 
   struct work {
     const char* name;
@@ -96,13 +97,23 @@ class bench {
     std::nth_element(x.begin(), middle, x.end());
     return *middle;
   }
+  /// A figure as JSON, which has no word for what is not finite but null.
+  static void print(const char* name, double x, const char* behind = ", ") {
+    if (std::isfinite(x))
+      std::printf("\"%s\": %.6g%s", name, x, behind);
+    else
+      std::printf("\"%s\": null%s", name, behind);
+  }
   static void print(const work& w, const char* before) {
     const double ms = median(w.ms), best = *std::min_element(w.ms.begin(), w.ms.end());
-    std::printf("%s{\"work\": \"%s\", \"ms\": %.6g, \"ms_min\": %.6g, \"cpu_ms\": %.6g, ", before,
-                w.name, ms / w.per_run, best / w.per_run, median(w.cpu_ms) / w.per_run);
-    std::printf("\"runs\": %zu, \"tokens_per_second\": %.6g, \"gflops\": %.6g, ", w.ms.size(),
-                1e3 * w.cost.tokens / ms, 1e-6 * w.cost.flops / ms);
-    std::printf("\"gbs\": %.6g, \"read_gbs\": %.6g}", 1e-6 * w.cost.bytes / ms, w.read);
+    std::printf("%s{\"work\": \"%s\", \"runs\": %zu, ", before, w.name, w.ms.size());
+    print("ms", ms / w.per_run);
+    print("ms_min", best / w.per_run);
+    print("cpu_ms", median(w.cpu_ms) / w.per_run);
+    print("tokens_per_second", 1e3 * w.cost.tokens / ms);
+    print("gflops", 1e-6 * w.cost.flops / ms);
+    print("gbs", 1e-6 * w.cost.bytes / ms);
+    print("read_gbs", w.read, "}");
   }
 };
 
