@@ -135,6 +135,63 @@ BOOST_AUTO_TEST_CASE(a_kind_learns_from_text) {
   BOOST_CHECK(table.find("bits/byte") != table.npos);
 }
 
+BOOST_AUTO_TEST_CASE(no_kind_learns_by_looking_ahead) {
+  const test::scratch_folder folder;
+  const std::string text = folder.path("text");
+  std::ofstream to(text);
+  for (int i = 0; i < 2'000; ++i) to << "the linnet sings. ";
+  to.close();
+  for (const auto& [kind, learned] :
+       {std::pair{"lsh", "lsh<64, 4, frozen>"}, {"routing", "routing<64, 64, frozen>"}}) {
+    const auto found = nlohmann::json::parse(
+        test::zoo_prints({"bench", "--attention", kind, "--lengths", "8:8", "--seconds", "0.001",
+                          "--train", text, "--steps", "1", "--json"}));
+    BOOST_CHECK_EQUAL(found["kinds"][0]["learned_as"], learned);
+    BOOST_CHECK(found["kinds"][0]["bits_per_byte"].is_number());
+  }
+}
+
+/// What the shell says when it runs zoo bench with this environment; the compiler always fails.
+test::outcome bench_with(const std::string& environment) {
+  return test::run_program("/bin/sh",
+                           {"-c", environment + " CXX=/bin/false " + test::quoted(ZOO_PROGRAM) +
+                                      " bench t5-tiny --work encode"});
+}
+
+BOOST_AUTO_TEST_CASE(programs_are_kept_and_run_only_where_nobody_else_can_write) {
+  const test::scratch_folder folder;
+  const auto make = [&](const std::string& name, const char* mode) {
+    const std::string path = folder.path(name);
+    BOOST_REQUIRE_EQUAL(
+        std::system(("mkdir -p -m " + std::string(mode) + " " + test::quoted(path)).c_str()), 0);
+    return path;
+  };
+  // Without a folder of one's own: a new one, gone afterwards, and not the one that lies there.
+  const std::string temporary = make("tmp", "700");
+  make("tmp/linnet", "777");
+  const std::string lone = "env -u HOME -u XDG_CACHE_HOME TMPDIR=" + test::quoted(temporary);
+  const test::outcome without = bench_with(lone);
+  BOOST_CHECK_EQUAL(without.status, 2);
+  BOOST_CHECK_MESSAGE(without.err.find(temporary + "/linnet-") != without.err.npos, without.err);
+  BOOST_CHECK_MESSAGE(without.err.find(temporary + "/linnet/") == without.err.npos, without.err);
+  BOOST_CHECK_EQUAL(
+      std::system(("test \"$(ls " + test::quoted(temporary) + ")\" = linnet").c_str()), 0);
+  // With one that others can write to, or whose parent they can.
+  const std::string theirs = make("theirs", "700"), open = make("open", "777");
+  make("theirs/linnet", "777");
+  for (const std::string& cache : {theirs, open}) {
+    const test::outcome o =
+        bench_with("XDG_CACHE_HOME=" + test::quoted(cache) + " TMPDIR=" + test::quoted(temporary));
+    BOOST_CHECK_EQUAL(o.status, 2);
+    BOOST_CHECK_MESSAGE(o.err.find("not a folder of this user alone") != o.err.npos, o.err);
+    BOOST_CHECK_MESSAGE(o.err.find(temporary + "/linnet-") != o.err.npos, o.err);
+  }
+  // With one's own.
+  const std::string own = make("own", "700");
+  const test::outcome kept = bench_with("XDG_CACHE_HOME=" + test::quoted(own));
+  BOOST_CHECK_MESSAGE(kept.err.starts_with("compiling " + own + "/linnet/bench-"), kept.err);
+}
+
 BOOST_AUTO_TEST_CASE(measures_a_small_model) {
   const test::scratch_folder cache;
   setenv("XDG_CACHE_HOME", cache.path().c_str(), 1);

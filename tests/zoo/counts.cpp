@@ -212,4 +212,17 @@ BOOST_AUTO_TEST_CASE(list_names_every_preset) {
   for (const preset& p : presets) BOOST_CHECK(list.find(p.name + " ") != std::string::npos);
 }
 
+BOOST_AUTO_TEST_CASE(columns_of_the_list_are_as_wide_as_their_texts) {
+  const std::string said = test::zoo_prints({"list"});
+  const std::string table = said.substr(0, said.find("\n\n") + 1);
+  const std::size_t family = table.find("family"), width = table.find('\n');
+  std::size_t rows = 0;
+  for (std::size_t at = 0; at < table.size(); at = table.find('\n', at) + 1, ++rows) {
+    const std::string line = table.substr(at, table.find('\n', at) - at);
+    BOOST_CHECK_EQUAL(line.size(), width);
+    BOOST_CHECK_MESSAGE(line[family - 1] == ' ' && line[family] != ' ', line);
+  }
+  BOOST_CHECK_GT(rows, 20u);
+}
+
 BOOST_AUTO_TEST_SUITE_END()

@@ -66,6 +66,10 @@ BOOST_AUTO_TEST_CASE(files_and_values) {
   check_refused({"generate", "--weights", text, "--top-k", "-1"}, "--top-k");
   check_refused({"generate", "--weights", text, "--tokens", "-1"}, "--tokens");
   check_refused({"generate", "--weights", text, "--seed", "x"}, "--seed");
+  for (const char* const seed : {"-1", " -1", "18446744073709551616", "99999999999999999999999",
+                                 "1.5", "0x", "1e3", "", " "})
+    check_refused({"generate", "--weights", text, "--seed", seed}, "--seed");
+  check_refused({"train", text, "--steps", "99999999999999999999"}, "--steps");
   check_refused({"generate", "--weights", text, "--beams", "0"}, "--beams");
   check_refused({"generate", "--weights", text, "--beams", "2", "--top-k", "3"}, "--beams");
   check_refused({"generate", "--weights", text, "--alpha", "1"}, "--beams");
@@ -87,6 +91,48 @@ BOOST_AUTO_TEST_CASE(files_and_values) {
       other);
   check_refused({"logits", "--model", "t5-v1.1-small", "--weights", text, "--tokens", "1"},
                 "unknown model");
+}
+
+BOOST_AUTO_TEST_CASE(weights_that_do_not_say_their_model) {
+  const test::scratch_folder folder;
+  const std::string text = folder.path("text"), file = folder.path("other.safetensors");
+  std::ofstream(text) << std::string(30'000, 'x');
+  std::ofstream(file) << std::string("\x02\0\0\0\0\0\0\0{}", 10);
+  for (const std::string& path : {text, file, folder.path()}) {
+    check_refused({"generate", "--weights", path}, "without --model");
+    check_refused({"eval", "--weights", path, "--text", text}, "without --model");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(no_message_reaches_the_terminal_raw) {
+  const test::scratch_folder folder;
+  // Title, colour, C1, a turn of the direction of writing.
+  const std::string evil =
+      "\x1b]0;OWNED\x07\x1b[31mred\xc2\x9b"
+      "2J\xe2\x80\xae";
+  const auto harmless = [&](const std::vector<std::string>& arguments) {
+    const test::outcome o = test::zoo(arguments);
+    BOOST_CHECK_EQUAL(o.status, 2);
+    for (const char* const bad : {"\x1b", "\x07", "\xc2\x9b", "\xe2\x80\xae"})
+      BOOST_CHECK_MESSAGE(o.err.find(bad) == o.err.npos && o.out.find(bad) == o.out.npos, o.err);
+    BOOST_CHECK_MESSAGE(o.err.find("red") != o.err.npos, o.err);
+  };
+  std::string json =
+      R"({"__metadata__":{"zoo.model":"\u001b]0;OWNED\u0007\u001b[31mred\u009b2J\u202e","zoo.ffn":"standard"}})";
+  json.resize((json.size() + 7) / 8 * 8, ' ');
+  std::ofstream(folder.path("note"))
+      << static_cast<char>(json.size()) << std::string(7, '\0') << json;
+  harmless({"generate", "--weights", folder.path("note")});
+  harmless({"generate", "--weights", folder.path("note"), "--model", "byte-decoder"});
+  harmless({"count", evil});
+  harmless({evil});
+  harmless({"count", "t5-mini", "--" + evil});
+  harmless(
+      {"logits", "--model", "stories260k", "--weights", folder.path("note"), "--tokens", evil});
+  const std::string name = folder.path(evil);
+  std::ofstream(name) << "short";
+  harmless({"train", name});
+  harmless({"generate", "--weights", name});
 }
 
 BOOST_AUTO_TEST_CASE(help_is_not_an_error) {
