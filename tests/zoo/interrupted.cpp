@@ -125,7 +125,7 @@ BOOST_AUTO_TEST_CASE(signals_save_and_resuming_gives_the_same_bits) {
 
 BOOST_AUTO_TEST_CASE(a_killed_training_goes_on_to_the_same_bits) {
   const course c;
-  constexpr const char* steps = "60";
+  constexpr const char* steps = "30";
   test::zoo_prints(c.arguments(c.whole, steps));
   const std::string out = c.folder.path("out");
   auto arguments = c.arguments(out, steps);
@@ -172,6 +172,25 @@ BOOST_AUTO_TEST_CASE(output_that_cannot_be_written_is_an_error) {
         BOOST_CHECK_EQUAL(shell("\"$ZOO\" " + std::string(command) + to + " 2>/dev/null"), 2);
       }
     }
+}
+
+// Whoever prints in another way throws on a full standard error, or hands a terminal what a file
+// says. bench_of.hpp is of programs of their own; the progress bar moves the cursor.
+BOOST_AUTO_TEST_CASE(programs_print_through_the_console_alone) {
+  namespace fs = std::filesystem;
+  const fs::path examples = fs::path(LINNET_TEST_DIR).parent_path() / "examples";
+  int seen = 0;
+  for (const char* const folder : {"support", "zoo", "ffn_study", "stlm_study"})
+    for (const auto& file : fs::directory_iterator(examples / folder)) {
+      const std::string name = file.path().filename().string();
+      if (name == "console.cpp" || name == "bench_of.hpp" || name == "progress.cpp") continue;
+      const std::string source = test::contents(file.path().string());
+      ++seen;
+      for (const char* const way :
+           {"fmt::print(", "printf(", "fputs(", "puts(", "fwrite(", "std::cout", "std::cerr"})
+        BOOST_CHECK_MESSAGE(source.find(way) == source.npos, file.path() << ": " << way);
+    }
+  BOOST_CHECK_GT(seen, 80);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
