@@ -78,7 +78,7 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
       !r.continues(settings))
     throw failure(checkpoint + ": of other settings: give another --out");
   auto log = take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm"}, model.steps()));
-  if (!log.note().empty()) fmt::print(stderr, "{}\n", printable(log.note()));
+  if (!log.note().empty()) say("{}\n", log.note());
   const auto save = [&] {
     take(log.sync());
     model.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1)));

@@ -55,7 +55,7 @@ class running_of final : public running {
 
 /// Refuses weights with an infinity or a NaN, whose outputs would mean nothing.
 template <class M>
-void check_finite(const ln::weights<M>& w, const std::string& path) {
+void check_weights(const ln::weights<M>& w, const std::string& path) {
   if (const std::string name = ln::first_nonfinite(w); !name.empty())
     throw failure(fmt::format(
         "{}: tensor {} holds an infinity or a NaN; the file is damaged, or its training diverged",

@@ -24,7 +24,7 @@ std::string checkpoint_of(const std::string& out) {
 
 void remove_checkpoint(const std::string& checkpoint) {
   std::error_code ignored;
-  for (const char* const end : {"", ".previous"})
+  for (const char* const end : {"", ".previous", ".partial", ".damaged"})
     std::filesystem::remove(checkpoint + end, ignored);
 }
 
