@@ -62,7 +62,8 @@ class pool {
         const std::optional<outcome> o = j.run();
         if (o) {
           results::write(folder_, settings_, *o);
-          for (const char* const end : {".ckpt", ".ckpt.previous", ".ckpt.damaged"})
+          for (const char* const end :
+               {".ckpt", ".ckpt.previous", ".ckpt.damaged", ".ckpt.partial"})
             std::filesystem::remove(folder_ + "/" + j.name + end);
         }
         lock.lock();

@@ -27,6 +27,7 @@ results results::read(const std::string& folder, std::string_view settings) {
   for (const auto& file : fs::directory_iterator(folder, none)) {
     if (file.path().extension() != ".json") continue;
     const auto bytes = take(linnet::read_file(file.path().string()));
+    if (bytes.size() == 0) continue;  // lost with the power: the job runs again
     try {
       const json j =
           json::parse(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));

@@ -27,7 +27,7 @@ class results {
   static results read(const std::string& folder, std::string_view settings);
 
   const outcome* find(const std::string& job) const;
-  /// Writes FOLDER/JOB.json at once: a reader sees all of it or nothing.
+  /// Writes FOLDER/JOB.json at once: a reader sees all of it or nothing, and it is on the disk.
   static void write(const std::string& folder, std::string_view settings, const outcome& o);
 
  private:

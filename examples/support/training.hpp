@@ -78,12 +78,19 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
       !r.continues(settings))
     throw failure(checkpoint + ": of other settings: give another --out");
   auto log = take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm"}, model.steps()));
-  const auto save = [&] { model.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1))); };
+  if (!log.note().empty()) fmt::print(stderr, "{}\n", printable(log.note()));
+  const auto save = [&] {
+    take(log.sync());
+    model.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1)));
+  };
   double saved = now();
   for (;;) {
     const ln::index step = model.steps();
     look(step, r);
-    if (step == r.steps) return true;
+    if (step == r.steps) {
+      take(log.sync());
+      return true;
+    }
     const double start = processor_seconds();
     const double nats = take_step(step);
     r.seconds += processor_seconds() - start;

@@ -3,6 +3,7 @@
 /// Checkpoints: files from which training continues with the same bits. Opt-in, through
 /// linnet/checkpoint.hpp.
 
+#include <linnet/io/file.hpp>
 #include <linnet/io/sections.hpp>
 #include <linnet/train/trainer.hpp>
 
@@ -84,9 +85,9 @@ void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
 
 /// Writes all that a run consists of, and sections of your own (whose names must not begin with
 /// "linnet."), between any two calls of the trainer. The file is complete on the disk before it
-/// gets its name; the one before is kept as `path`.previous. Settings (of the optimizer, of the
-/// trainer, limits) belong to the program. Errors: errc::io; errc::invalid (a name; a trainer that
-/// stopped(), so that the last good checkpoint stays).
+/// gets its name. The one before is kept as `path`.previous, beside the target of a symbolic link.
+/// Settings (of the optimizer, of the trainer, limits) belong to the program. Errors: errc::io;
+/// errc::invalid (a name; a trainer that stopped(), so that the last good checkpoint stays).
 template <class Trainer>
 result<void> save_checkpoint(const std::string& path, Trainer& train,
                              const std::vector<section>& own = {}) LINNET_TRY {
@@ -175,28 +176,43 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// The same from a file. If it is absent or damaged, from `path`.previous; note then says what
-/// was wrong, and a damaged file is set aside as `path`.damaged. Errors also: errc::io,
-/// errc::out_of_memory; errc::missing if neither file is there.
+/// Loads a checkpoint file. If it is absent or damaged, loads what a killed process left complete
+/// as `path`.partial, which then gets the name, or else `path`.previous. note then says what was
+/// wrong. A damaged file is set aside as `path`.damaged. Errors also: errc::io,
+/// errc::out_of_memory; errc::missing if there is neither `path` nor `path`.previous.
 template <class Trainer>
 result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) LINNET_TRY {
   const auto load = [&](const std::string& name) -> result<checkpoint> {
     const auto file = read_file(name);
     return file ? load_checkpoint(file->bytes(), train, name) : result<checkpoint>(file.error());
   };
-  const std::string previous = detail::previous_of(path);
   auto newest = load(path);
-  if (newest || !detail::exists(previous)) {
-    if (newest || detail::exists(path)) return newest;
+  if (newest) return newest;
+  const std::string target = detail::target_of(path), previous = detail::previous_of(target);
+  if (!detail::exists(target) && !detail::exists(previous))
     return error{errc::missing, path, "", "a checkpoint", "none"};
-  }
   const error why = newest.error();
   if (why.code != errc::io && why.code != errc::malformed) return newest;
+  // Set aside, or the next save would keep it as the one before instead of the good one.
+  const auto instead = [&](result<checkpoint>& loaded) {
+    loaded->note = why.message();
+    if (why.code == errc::malformed)
+      (void)std::rename(target.c_str(), detail::damaged_of(target).c_str());
+  };
+  for (int number = 0; number < detail::most_writers; ++number) {
+    const std::string partial = detail::partial_of(target, number);
+    if (!detail::exists(partial)) break;
+    const detail::descriptor locked = detail::abandoned(partial);
+    if (!locked) continue;
+    auto complete = load(partial);
+    if (!complete) continue;
+    instead(complete);
+    if (!detail::exists(target)) (void)std::rename(partial.c_str(), target.c_str());
+    return complete;
+  }
   auto older = load(previous);
   if (!older) return why;
-  older->note = why.message();
-  // Set aside, or the next save would keep it as the one before instead of the good one.
-  if (why.code == errc::malformed) std::rename(path.c_str(), (path + ".damaged").c_str());
+  instead(older);
   return older;
 }
 LINNET_OR_OUT_OF_MEMORY(path)

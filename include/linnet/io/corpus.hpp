@@ -8,10 +8,7 @@
 #include <vector>
 
 #if defined(__unix__) || defined(__APPLE__)
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #endif
 
 #include <linnet/io/file.hpp>
@@ -26,19 +23,15 @@ class mapped_file {
   static result<mapped_file> open(const std::string& path) {
     mapped_file made;
 #if defined(__unix__) || defined(__APPLE__)
-    errno = 0;
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) return detail::file_error(path, "a readable file");
-    struct stat facts {};
-    const bool regular = ::fstat(file, &facts) == 0 && S_ISREG(facts.st_mode);
-    const auto size = static_cast<std::size_t>(facts.st_size);
-    void* const at =
-        regular && size > 0 ? ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
-    ::close(file);
+    const auto opened = detail::open_regular(path);
+    if (!opened) return opened.error();
+    void* const at = opened->size > 0 ? ::mmap(nullptr, opened->size, PROT_READ, MAP_PRIVATE,
+                                               opened->file.get(), 0)
+                                      : MAP_FAILED;
     if (at != MAP_FAILED) {
-      made.mapped_ = {static_cast<const std::byte*>(at), size};
+      made.mapped_ = {static_cast<const std::byte*>(at), opened->size};
       return made;
-    }  // an empty file, or none that can be mapped: read_file knows why
+    }  // an empty file, or none that can be mapped: it is read
 #endif
     auto bytes = read_file(path);
     if (!bytes) return bytes.error();

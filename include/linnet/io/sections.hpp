@@ -20,8 +20,8 @@
 #include <xxhash.h>
 
 #include <linnet/core/view.hpp>
-#include <linnet/io/durable_file.hpp>
 #include <linnet/io/facts.hpp>
+#include <linnet/io/file_writer.hpp>
 #include <linnet/io/tensor.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -178,7 +178,7 @@ inline result<void> write_sections(const std::string& path, const std::vector<fa
     return error{errc::invalid, path, "names of sections",
                  "at most " + std::to_string(longest_sections_table) + " bytes",
                  std::to_string(head.size())};
-  durable_writer file(path);
+  file_writer file(path, true);
   file.write(std::as_bytes(std::span(head)));
   for (const section& one : sections) file.write(one.bytes);
   return file.commit();
