@@ -97,7 +97,7 @@ class team_savings {
   /// until the next try twice as long, up to about a second: threads that OpenMP keeps waiting
   /// cost, too.
   void add(std::int64_t computed, std::int64_t elapsed) {
-    std::int64_t gain = computed - elapsed;
+    std::int64_t gain = (std::max)(computed - elapsed, -largest_loss);
     const bool brief = gain > 0 && elapsed < 1'000'000;
     unwatched_.store(brief ? between : 0, std::memory_order_relaxed);
     if (brief) gain *= between + 1;
@@ -122,6 +122,7 @@ class team_savings {
   // Threads that come here at the same time may overwrite each other's: an estimate is enough.
   static constexpr std::int64_t most = 10'000'000, start = 1'000'000;
   static constexpr std::int64_t shortest_pause = 1'000'000, longest_pause = 128'000'000;
+  static constexpr std::int64_t largest_loss = 10'000'000'000;  // a process may have been stopped
   static constexpr int between = 15;
   std::atomic<std::int64_t> balance_{start}, pause_{shortest_pause};
   std::atomic<int> unwatched_{0};
