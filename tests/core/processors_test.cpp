@@ -181,6 +181,17 @@ BOOST_AUTO_TEST_CASE(savings) {
   BOOST_TEST(!s.any());
 }
 
+// A process that was stopped for an hour has a try again after some 80 seconds of work.
+BOOST_AUTO_TEST_CASE(savings_after_a_stop) {
+  constexpr std::int64_t second = 1'000'000'000;
+  ln::detail::team_savings s;
+  s.add(second, 3600 * second);
+  s.repay(79 * second);
+  BOOST_TEST(!s.any());
+  s.repay(2 * second);
+  BOOST_TEST(s.any());
+}
+
 // A thread that gets no processor for 5 ms in each call: soon there are calls of one thread alone.
 // Their results are those of the team.
 BOOST_AUTO_TEST_CASE(teams_that_do_not_pay) {
