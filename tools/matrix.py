@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Which model types the matrix test runs: every pair of choices that go together at least once.
 
-    tools/matrix.py           writes tests/matrix/*.cpp
-    tools/matrix.py --check   fails if they are not what it would write
+    tools/matrix.py                writes tests/matrix/*.cpp
+    tools/matrix.py --check        fails if they are not what it would write
+    tools/matrix.py --table FILE   writes the tables of docs/matrix.md from what
+                                   LINNET_MATRIX=FILE test_matrix has noted
 
 The choices of a family and what does not go together stand below. A new choice is one more word
 here: the rows that cross it with all others follow.
@@ -173,10 +175,10 @@ def split(word):
             for p in parts]
 
 
-def name_of(axes, row):
+def name_of(family, axes, row):
     """The choices that are not their family's first."""
     chosen = [f"{k} {v}" for k, v in row.items() if v != next(iter(axes[k]))]
-    return ", ".join(chosen) or "all defaults"
+    return f"{family}: " + (", ".join(chosen) or "all defaults")
 
 
 # --- the sources ----------------------------------------------------------------------------------
@@ -203,22 +205,86 @@ BOOST_AUTO_TEST_SUITE_END()
 """
 
 
+FAMILIES = (("decoder", DECODERS, decoder_fits), ("t5", T5S, lambda a: True),
+            ("byte_pooled", BYTES, bytes_fit))
+
+
 def sources():
     made = {}
-    for family, axes, fits in (("decoder", DECODERS, decoder_fits), ("t5", T5S, lambda a: True),
-                               ("byte_pooled", BYTES, bytes_fit)):
+    for family, axes, fits in FAMILIES:
         rows = all_pairs(axes, fits)
         for first in range(0, len(rows), MODELS_PER_FILE):
             text = HEAD % family
             for number, row in enumerate(rows[first:first + MODELS_PER_FILE], first + 1):
                 row = also_stored(row, number)
                 text += (f"BOOST_AUTO_TEST_CASE(model_{number:02}) {{\n"
-                         f"  check<{family}{policies(axes, row)}>(\"{name_of(axes, row)}\");\n}}\n")
+                         f"  check<{family}{policies(axes, row)}>(\"{name_of(family, axes, row)}\");\n}}\n")
             made[f"{family}_{first // MODELS_PER_FILE + 1}.cpp"] = text + TAIL
     return made
 
 
+# --- the tables of docs/matrix.md -----------------------------------------------------------------
+
+DOCUMENT = FOLDER.parent.parent / "docs" / "matrix.md"
+MARK = "<!-- tables written by tools/matrix.py -->\n"
+
+
+def tables(file):
+    """A table for each family: what became of each way in the models that have a choice."""
+    notes, sentences, text = {}, [], ""
+    for line in pathlib.Path(file).read_text().splitlines():
+        name, layout, _, way, worst, exact, refused = line.split("|")
+        notes.setdefault(name, []).append((way, layout, float(worst), exact == "1", refused))
+    for family, axes, _ in FAMILIES:
+        rows = {n: choices_in(family, axes, n) for n in notes if n.startswith(family + ":")}
+        ways = list(dict.fromkeys(w for n in rows for w, *_ in notes[n]))
+        text += f"\n## {family}\n\n{len(rows)} types.\n\n"
+        text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
+        for axis, values in axes.items():
+            shown = list(values) + [v for v in ALSO_STORED if axis == "weights"
+                                    and v not in values]
+            for value in shown:
+                cells = []
+                for way in ways:
+                    seen = [x for n, row in rows.items() if row[axis] == value
+                            for x in notes[n] if x[0] == way]
+                    cells.append(cell(seen, sentences))
+                if any(c != " " for c in cells):
+                    text += f"| {axis} {value} | " + " | ".join(cells) + " |\n"
+    text += "\n"
+    for number, sentence in enumerate(sentences, 1):
+        text += f"{number}. {sentence}\n"
+    return text
+
+
+def choices_in(family, axes, name):
+    """The whole row of a name that leaves out first choices."""
+    row = {axis: next(iter(values)) for axis, values in axes.items()}
+    for part in name[len(family) + 2:].split(", "):
+        axis, _, value = part.partition(" ")
+        if axis in row:
+            row[axis] = value
+    return row
+
+
+def cell(seen, sentences):
+    words = []
+    ran = [x for x in seen if not x[4] or x[2] > 0]
+    if ran:
+        worst = max(x[2] for x in ran)
+        words.append("=" if all(x[3] for x in ran) and worst == 0 else f"{worst:.0e}")
+    for sentence in dict.fromkeys(x[4] for x in seen if x[4]):
+        if sentence not in sentences:
+            sentences.append(sentence)
+        words.append(f"({sentences.index(sentence) + 1})")
+    return " ".join(words) or " "
+
+
 def main():
+    if "--table" in sys.argv:
+        before, _, _ = DOCUMENT.read_text().partition(MARK)
+        DOCUMENT.write_text(before + MARK + tables(sys.argv[sys.argv.index("--table") + 1]))
+        return
     made, stale = sources(), []
     for file in FOLDER.glob("*.cpp"):
         if file.name not in made:

@@ -64,9 +64,9 @@ struct run_record {
 
 /// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt every half
 /// minute and a log BASE.jsonl; false if `deadline` (see now()) or a signal (see stop_requests) put
-/// it off, after one step at least. `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes), steps() and
-/// norm(); `take_step(step)` takes a step and returns its loss; `look(step, record)` is called
-/// before each step and after the last.
+/// it off, after one step at least. `model` has save_checkpoint(path, bytes), load_checkpoint(path,
+/// bytes), steps() and norm(); `take_step(step)` takes a step and returns its loss; `look(step,
+/// record)` is called before each step and after the last.
 template <class Model, class Step, class Look>
 bool take_steps(const std::string& base, Model& model, run_record& r, double deadline,
                 Step&& take_step, Look&& look) {

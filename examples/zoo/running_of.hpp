@@ -19,7 +19,7 @@ class running_of final : public running {
   bool encodes() const override { return t5; }
   ln::index vocabulary() const override { return M::vocabulary; }
   void encode(std::span<const ln::token> source) override {
-    if constexpr (t5) session_.encode(source);
+    if constexpr (t5) (void)session_.encode(source);
   }
   const ln::limits& planned() const override { return session_.planned(); }
   ln::index capacity() const override { return session_.capacity(); }

@@ -250,7 +250,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "score_options: answer: expected 0 to 0, got -1");
   model.vocabulary = 100;
   BOOST_TEST(asked({.options = {"a~"}}) ==
-             "score_options: tokens: expected tokens of the model's vocabulary, got others");
+             "score_options: tokens: expected tokens of the model's vocabulary, a "
+             "prefix within limits.chunk, got others");
   BOOST_TEST(asked({.context = "~", .options = {"a"}}).starts_with("score_options: tokens"));
 }
 

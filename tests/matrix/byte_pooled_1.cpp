@@ -11,28 +11,28 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_byte_pooled)
 
 BOOST_AUTO_TEST_CASE(model_01) {
-  check<byte_pooled, ln::kv::bf16>("cache bf16");
+  check<byte_pooled, ln::kv::bf16>("byte_pooled: cache bf16");
 }
 BOOST_AUTO_TEST_CASE(model_02) {
-  check<byte_pooled, ln::storage::int8, ln::activation::int8>("weights int8 in int8");
+  check<byte_pooled, ln::storage::int8, ln::activation::int8>("byte_pooled: weights int8 in int8");
 }
 BOOST_AUTO_TEST_CASE(model_03) {
-  check<byte_pooled, ln::kv::int4>("cache int4");
+  check<byte_pooled, ln::kv::int4>("byte_pooled: cache int4");
 }
 BOOST_AUTO_TEST_CASE(model_04) {
-  check<byte_pooled, ln::kv::int8>("cache int8");
+  check<byte_pooled, ln::kv::int8>("byte_pooled: cache int8");
 }
 BOOST_AUTO_TEST_CASE(model_05) {
-  check<byte_pooled, ln::attention::linear<>>("attention linear");
+  check<byte_pooled, ln::attention::linear<>>("byte_pooled: attention linear");
 }
 BOOST_AUTO_TEST_CASE(model_06) {
-  check<byte_pooled, ln::attention::linear<>, ln::storage::int8, ln::activation::int8>("attention linear, weights int8 in int8");
+  check<byte_pooled, ln::attention::linear<>, ln::storage::int8, ln::activation::int8>("byte_pooled: attention linear, weights int8 in int8");
 }
 BOOST_AUTO_TEST_CASE(model_07) {
-  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::bf16, ln::storage::int8, ln::activation::int8>("attention window, cache bf16, weights int8 in int8");
+  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::bf16, ln::storage::int8, ln::activation::int8>("byte_pooled: attention window, cache bf16, weights int8 in int8");
 }
 BOOST_AUTO_TEST_CASE(model_08) {
-  check<byte_pooled, ln::attention::sliding_window<7>>("attention window");
+  check<byte_pooled, ln::attention::sliding_window<7>>("byte_pooled: attention window");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

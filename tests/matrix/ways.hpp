@@ -74,10 +74,11 @@ class all_ways {
       layout_ = blocks > 0 ? "paged" : "contiguous";
       auto opened = ln::session<M>::open(p_, limits(1, blocks));
       if (!opened) {
-        note("open", {0, true, opened.error().what + ": " + opened.error().expected});
+        note("paged", refusal(opened.error()));
         continue;
       }
       blocks_ = blocks;
+      if (blocks > 0) note("paged", {});
       for (const index prompt : {short_prompt, long_prompt}) {
         prompt_ = prompt;
         truth_.clear();
@@ -494,6 +495,8 @@ class all_ways {
     }
   }
 
+  static outcome refusal(const ln::error& e) { return {0, true, e.what + ": " + e.expected}; }
+
   /// A paged cache that runs out: every way ends, and what it has said until then was right.
   outcome exhausted() {
     outcome o;
@@ -501,8 +504,7 @@ class all_ways {
     layout_ = "paged";
     auto opened = ln::session<M>::open(p_, limits(2, 2));
     if (!opened) {
-      o.refused = opened.error().what + ": " + opened.error().expected;
-      return o;
+      return refusal(opened.error());
     }
     blocks_ = 0;
     const text_with_gaps plain = greedy_text();
@@ -548,15 +550,20 @@ class all_ways {
     return o;
   }
 
-  void note(const char* way, const outcome& o) const {
+  void note(const char* way, const outcome& o) {
     BOOST_TEST(o.worst <= bound_, name_ << ", " << layout_ << ", prompt " << prompt_ << ", " << way
                                         << ": " << o.worst << " above " << bound_);
-    if (const char* const file = std::getenv("LINNET_MATRIX"))
-      std::ofstream(file, std::ios::app)
-          << name_ << '|' << layout_ << '|' << prompt_ << '|' << way << '|' << o.worst << '|'
-          << o.exact << '|' << o.refused << '\n';
+    if (notes_.is_open())
+      notes_ << name_ << '|' << layout_ << '|' << prompt_ << '|' << way << '|' << o.worst << '|'
+             << o.exact << '|' << o.refused << '\n';
   }
 
+  static std::ofstream notes() {
+    const char* const file = std::getenv("LINNET_MATRIX");
+    return file ? std::ofstream(file, std::ios::app) : std::ofstream();
+  }
+
+  std::ofstream notes_ = notes();
   std::string name_, layout_;
   double bound_;
   ln::packed<M> p_;

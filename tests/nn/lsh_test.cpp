@@ -43,12 +43,14 @@ static_assert(lsh<>::causal && lsh<>::bidirectional && lsh<>::continues && lsh<>
 static_assert(!lsh<>::frozen::bidirectional && !lsh<>::frozen::foresees);
 
 /// Whom each token of a sample sees in some round: [heads, valid, valid], with the token itself.
+/// Frozen ones have the buckets of a text of `planned` tokens.
 template <shape A, index Bucket, index Rounds, reach Reach, std::uint64_t Seed,
           membership Members = membership::whole>
-std::vector<char> seen(const std::vector<double>& q, index valid) {
+std::vector<char> seen(const std::vector<double>& q, index valid, index planned) {
   constexpr index h = A.d_kv, heads = A.heads;
   std::vector<char> sees(at(heads * valid * valid));
-  const index buckets = valid <= Bucket ? 1 : 2 * ((valid + 2 * Bucket - 1) / (2 * Bucket)),
+  const index text = Members == membership::frozen ? planned : valid;
+  const index buckets = text <= Bucket ? 1 : 2 * ((text + 2 * Bucket - 1) / (2 * Bucket)),
               half = buckets / 2, chunks = (valid + Bucket - 1) / Bucket;
   for (index head = 0; head < heads; ++head)
     for (index round = 0; round < Rounds; ++round) {
@@ -114,7 +116,7 @@ void check_reference(index length, std::vector<index> lengths, double tolerance 
         for (index c = 0; c < h; ++c)
           v[at((t * heads + head) * h + c)] =
               grouped[at((t * A.kv_heads + head * A.kv_heads / heads) * h + c)];
-    const auto sees = seen<A, Bucket, Rounds, Reach, Seed, Members>(q, valid);
+    const auto sees = seen<A, Bucket, Rounds, Reach, Seed, Members>(q, valid, length);
     const auto visible = [&](index head, index i, index j) {
       const char* const row = sees.data() + (head * valid + i) * valid;
       return j == i ? std::count(row, row + valid, 1) == 1 : row[j] == 1;

@@ -165,7 +165,8 @@ struct region {
 /// while. Where OpenMP binds threads to processors, it alone knows those of the process.
 inline int openmp_processors() {
   static thread_local int known = 0, calls = 0;
-  if (calls++ % 64 == 0) known = omp_get_num_procs();
+  if (calls++ % 64 == 0)
+    known = omp_get_proc_bind() == omp_proc_bind_false ? affine_processors() : omp_get_num_procs();
   return usable_processors(known);
 }
 /// How many of `n` threads OpenMP can run for the calling thread without ending the program, which

@@ -172,7 +172,8 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
                first.begin() + static_cast<index>(p.shared));
   const bool windows = drop > p.shared - 1;
   const auto refused = [&] {
-    return wrong("tokens", "tokens of the model's vocabulary", "others");
+    return wrong("tokens", "tokens of the model's vocabulary, a prefix within limits.chunk",
+                 "others");
   };
   if (!windows && !paths.begin(std::span<const token>(given), {})) return refused();
 

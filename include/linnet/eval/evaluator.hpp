@@ -20,12 +20,15 @@ class evaluator {
 
   /// Exact bytes that an evaluator with these limits allocates.
   static constexpr index footprint(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::scoring).total();
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return detail::plan_for<M, T>(some, purpose::scoring).total();
+    });
   }
 
   /// An evaluator for batches up to these limits. `p` must outlive it.
   static result<evaluator> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
-    if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
+    if (auto fit = detail::acceptable<M>("evaluator::open", l, footprint(l)); !fit)
+      return fit.error();
     if (!p.valid()) return p.error();
     evaluator e(p, l);
     if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));

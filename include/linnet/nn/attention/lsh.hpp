@@ -30,12 +30,12 @@ enum class reach {
 /// tokens: outputs of a prefix differ from those of the prefix alone.
 ///
 /// A session therefore goes by membership::frozen: in each round, a token sees those before it in
-/// its bucket, back to the start of the chunk of `Bucket` before its own. A session for t tokens
-/// has the buckets of a training sequence of t tokens. As long as a bucket has no more than Bucket
-/// tokens, these are the tokens that reach::bucket sees in training; reach::chunks sees neighbours
-/// of other buckets too: of the pairs that 1,024 random tokens make with 8 rounds of 64, a session
-/// has 64 % (of clustered ones 67 %) and hardly another; of those of reach::bucket 99 %. With
-/// membership::frozen a model trains as it decodes.
+/// its bucket, back to the start of the chunk of `Bucket` before its own. It has the buckets of the
+/// longest text that it was planned for, and so has training with membership::frozen. As long as a
+/// bucket has no more than Bucket tokens, these are the tokens that reach::bucket sees in training;
+/// reach::chunks sees neighbours of other buckets too: of the pairs that 1,024 random tokens make
+/// with 8 rounds of 64, a session has 64 % (of clustered ones 67 %) and hardly another; of those of
+/// reach::bucket 99 %. With membership::frozen a model trains as it decodes.
 template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0,
           membership Members = membership::whole>
 struct lsh : policy {
@@ -86,6 +86,7 @@ struct lsh : policy {
       std::int32_t* counts = nullptr;        ///< per thread
       T* scratch = nullptr;                  ///< per thread
       index scratch_size = 0, wide = 0, most = 0;
+      index longest = 0;  ///< tokens of the longest text that was planned for
       bool training = false;
       int site = 0;
     };
@@ -97,8 +98,8 @@ struct lsh : policy {
       c.site = m.sites++;
       c.training = e.training;
       c.most = (std::min)(2 * Bucket, e.length);
-      c.wide = round_up((ops::bucket_count((std::max)(e.length, e.capacity), Bucket) + 1) / 2,
-                        ops::panel_width);
+      c.longest = (std::max)(e.length, e.capacity);
+      c.wide = round_up((ops::bucket_count(c.longest, Bucket) + 1) / 2, ops::panel_width);
       c.b = maps::template plan<T>(m, e);
       c.b.k = m.keep.take<T>(e.rows() * n);
       if (e.training) c.b.dk = m.scratch.take<T>(e.rows() * n);
@@ -131,7 +132,7 @@ struct lsh : policy {
       if (ctx.past)
         groups::template run<false>(
             c.past, ctx, c.b.q, c.b.k, c.b.v, T(1),
-            [&](index item) { return hash(c, ctx, item, c.past.capacity); }, c.b.mixed);
+            [&](index item) { return hash(c, ctx, item, c.longest); }, c.b.mixed);
       else
         mix(c, ctx);
       maps::template finish<T, S>(p, y, c.b, ctx);
@@ -308,10 +309,12 @@ struct lsh : policy {
       const int rank = ctx.on.threads.rank();
       ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
         const index valid = ctx.length_of(item / (A.heads * Rounds));
-        const std::int32_t* const bucket = hash(c, ctx, item, valid);
+        // How long a text will be no session knows.
+        const index planned = freezes ? c.longest : valid;
+        const std::int32_t* const bucket = hash(c, ctx, item, planned);
         std::int32_t* const order = c.order + item * ctx.length;
         std::int32_t* const chunk = c.chunk + item / Rounds * Rounds * ctx.length + item % Rounds;
-        ops::sort_by_bucket(valid, ops::bucket_count(valid, Bucket), bucket,
+        ops::sort_by_bucket(valid, ops::bucket_count(planned, Bucket), bucket,
                             c.counts + rank * 2 * c.wide, order);
         std::int32_t number = -1;
         each_chunk(valid, bucket, order, [&](index first, index own, index, index before) {
