@@ -529,7 +529,7 @@ BOOST_AUTO_TEST_CASE(failing_writes) {
         },
         [](pid_t) {});
   };
-  for (std::size_t n = 0; n < old.size(); n += n < 8 || n + 20 > old.size() ? 1 : 97) {
+  for (std::size_t n = 0; n < old.size(); n += n < 8 || n + 20 > old.size() ? 1u : 97u) {
     BOOST_TEST(save_with_limit(n) == 3);
     check_old();
   }

@@ -107,9 +107,9 @@ class piece_table {
     bytes_.reserve(bytes);
     ends_.reserve(pieces + 1);
     if (used_ > 0) return;
-    std::size_t slots = slots_.size();
-    for (; 2 * slots < 3 * pieces; slots *= 2) --shift_;
-    slots_ = std::vector<slot>(slots);
+    std::size_t room = slots_.size();
+    for (; 2 * room < 3 * pieces; room *= 2) --shift_;
+    slots_ = std::vector<slot>(room);
   }
   /// A piece with the next id, not indexed.
   token append(std::string_view piece) {
