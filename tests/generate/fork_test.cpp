@@ -179,6 +179,19 @@ BOOST_AUTO_TEST_CASE(forks_of_groups) {
 BOOST_AUTO_TEST_CASE(forks_of_chosen_tokens) { random_calls<mixture, 24>().run(); }
 BOOST_AUTO_TEST_CASE(forks_of_rings) { random_calls<window, 90, 3>().run(10); }
 
+// Sequences without a source are not run against what an earlier one left.
+BOOST_AUTO_TEST_CASE(sequences_without_a_source) {
+  const auto p = random_packed<t5, float>(3);
+  auto s = opened(p, {.batch = 3, .source = 7, .target = 9});
+  const auto source = tokens(7, t5::vocabulary, 1);
+  const std::vector<token> start(3, 0);
+  BOOST_REQUIRE(s.encode(source));
+  BOOST_TEST(s.feed(std::span(start).first(2), 2, {}).empty());
+  BOOST_TEST(s.feed(start, 3, {}).empty());
+  BOOST_TEST(s.fork(0, 1));
+  BOOST_TEST(s.feed(std::span(start).first(2), 2, {}).size() == at(2 * t5::vocabulary));
+}
+
 BOOST_AUTO_TEST_CASE(logits_of_every_token) {
   check_feed_all<t5, double>(1);
   check_feed_all<decoder, double>(1);

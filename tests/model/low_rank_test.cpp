@@ -125,6 +125,20 @@ BOOST_AUTO_TEST_CASE(nearest_of_its_rank) {
 }
 
 // At full rank nothing is lost; below it something is.
+// A decomposition of what is not finite would be made of anything.
+BOOST_AUTO_TEST_CASE(not_finite) {
+  ln::weights<ln::dense_of<low<3>>, double> w;
+  randomize(w);
+  w.visit([](const ln::path& at, const ln::tensor_info&, auto& leaf) {
+    if (at.str() == "blocks.1.ffn.down.weight")
+      values_of(leaf)[5] = std::numeric_limits<double>::quiet_NaN();
+  });
+  const auto f = ln::factorise<low<3>>(w);
+  BOOST_TEST(!f.valid());
+  BOOST_TEST(f.error().message() ==
+             "factorise: blocks.1.ffn.down.weight: expected finite numbers, got a NaN or an infinity");
+}
+
 BOOST_AUTO_TEST_CASE(full_rank_is_the_same_function) {
   ln::weights<dense, double> w;
   randomize(w);

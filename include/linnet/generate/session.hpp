@@ -364,7 +364,7 @@ class session {
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
     for (index b = 0; b < batch; ++b) {
-      if (past_[b] + length > capacity()) return {};
+      if (past_[b] + length > capacity() || (encodes && source_of_[b] == none)) return {};
       if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 ||
                                lengths[static_cast<std::size_t>(b)] > length))
         return {};
