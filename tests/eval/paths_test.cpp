@@ -263,6 +263,12 @@ BOOST_AUTO_TEST_CASE(refusals) {
   };
   check(by_session);
   check(*by_evaluator);
+  BOOST_TEST(message(ln::evaluator_paths<M, double>::open(p, {.target = 12}, 0)) ==
+             "evaluator_paths::open: multiple: expected 1 to 12, got 0");
+  BOOST_TEST(!(ln::evaluator_paths<M, double>::open(p, {.target = 12}, index{1} << 40)));
+  auto eights = ln::evaluator_paths<M, double>::open(p, {.target = 12}, 8);
+  LINNET_REQUIRE_OK(eights);
+  BOOST_TEST(eights->longest() == 8);
   BOOST_TEST(message(ln::evaluator_paths<M, double>::open(p, {.target = -1}))
                  .starts_with("evaluator::open: limits.target"));
 }

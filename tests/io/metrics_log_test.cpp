@@ -185,6 +185,9 @@ BOOST_AUTO_TEST_CASE(logs_on_devices) {
   BOOST_TEST(none->note() == "/dev/null: expected a regular file, got a device");
   write(*none, 8, {1});
   LINNET_REQUIRE_OK(none->sync());
+  const auto elsewhere = *std::move(none);
+  for (const auto& did : {none->write(9, std::array{1.0}), none->sync()})
+    BOOST_TEST(message(did) == "line_file: expected a file that was not moved from, got none");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

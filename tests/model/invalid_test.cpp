@@ -158,6 +158,7 @@ BOOST_AUTO_TEST_CASE(moved_from_objects) {
     BOOST_TEST(from.fed().empty());
     BOOST_TEST(!from.truncate(0));
     BOOST_TEST(!from.fork(0, 0));
+    BOOST_TEST(from.free_blocks() == 0);
     from.reset();
     BOOST_TEST(from.generate(prompt, ln::greedy{}, [](token) {}) == 0);
     BOOST_TEST(to.position() == 3);
@@ -185,6 +186,8 @@ BOOST_AUTO_TEST_CASE(moved_from_objects) {
   BOOST_TEST(!ln::is_finite(trainer->step(data.view())));
   BOOST_TEST(!ln::is_finite(trainer->accumulate(data.view()).nats));
   BOOST_TEST(!ln::is_finite(trainer->evaluate(data.view()).nats));
+  BOOST_TEST(trainer->stopped());  // so that no checkpoint is made of it
+  BOOST_TEST(trainer->last_refusal() == "the trainer was moved from");
   trainer->update();
   trainer->refresh();
   BOOST_TEST(!trainer->gradient().valid());

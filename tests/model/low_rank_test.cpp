@@ -135,8 +135,9 @@ BOOST_AUTO_TEST_CASE(not_finite) {
   });
   const auto f = ln::factorise<low<3>>(w);
   BOOST_TEST(!f.valid());
-  BOOST_TEST(f.error().message() ==
-             "factorise: blocks.1.ffn.down.weight: expected finite numbers, got a NaN or an infinity");
+  BOOST_TEST(
+      f.error().message() ==
+      "factorise: blocks.1.ffn.down.weight: expected finite numbers, got a NaN or an infinity");
 }
 
 BOOST_AUTO_TEST_CASE(full_rank_is_the_same_function) {

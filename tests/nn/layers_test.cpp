@@ -71,7 +71,7 @@ BOOST_AUTO_TEST_CASE(combinators) {
 }
 
 // The names of parameters are the path to them, in canonical order.
-BOOST_AUTO_TEST_CASE(names) {
+BOOST_AUTO_TEST_CASE(names_are_paths) {
   using block = ln::chain<ln::named<"first", ln::residual<rms, ln::linear<6, 6, true>>>>;
   std::string names;
   ln::repeat<block, 2>::visit(

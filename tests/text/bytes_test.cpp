@@ -6,7 +6,7 @@ namespace ln = linnet;
 
 BOOST_AUTO_TEST_SUITE(bytes)
 
-BOOST_AUTO_TEST_CASE(plain) {
+BOOST_AUTO_TEST_CASE(with_and_without_specials) {
   constexpr ln::byte_tokenizer plain, marked{.specials = 2};
   static_assert(plain.vocabulary() == 256 && marked.vocabulary() == 258 &&
                 marked.special(1) == 257);

@@ -68,7 +68,7 @@ BOOST_AUTO_TEST_CASE(matches_are_those_of_trying) {
     return text;
   };
   std::size_t matches = 0;
-  for (int round = 0; round < 400; ++round) {
+  for (std::uint32_t round = 0; round < 400; ++round) {
     std::vector<std::string> texts;
     for (std::uint32_t n = random.below(12); n-- > 0;) texts.push_back(word(1 + round % 4, 7));
     ln::detail::text_matcher m;

@@ -181,14 +181,19 @@ class evaluator_paths {
   static constexpr bool prefixed = M::attention::takes_prefix;
 
  public:
-  /// Scores sequences of up to `l.target` tokens (0: the model's context); its batch is 1. `p` must
-  /// outlive it. Errors: those of evaluator::open.
+  /// Scores sequences of up to `l.target` tokens (0: the model's context), or the last multiple of
+  /// `multiple` below it; its batch is 1. `p` must outlive it. Errors: those of evaluator::open, and
+  /// errc::invalid for a multiple outside 1 to that length.
   static result<evaluator_paths> open(const packed<M, T>& p, limits l,
                                       index multiple = 1) LINNET_TRY {
     l.batch = 1;
     auto e = evaluator<M, T>::open(p, l);
     if (!e) return e.error();
-    return evaluator_paths(*std::move(e), M::longest(l), multiple);
+    const index longest = M::longest(l);
+    if (multiple < 1 || multiple > longest)
+      return error{errc::invalid, "evaluator_paths::open", "multiple",
+                   "1 to " + std::to_string(longest), std::to_string(multiple)};
+    return evaluator_paths(*std::move(e), longest / multiple * multiple, multiple);
   }
   LINNET_OR_OUT_OF_MEMORY("evaluator_paths::open")
   // Weights that would be gone before they are read.

@@ -161,7 +161,7 @@ class session {
   }
 
   /// Blocks of 32 tokens that are left, where limits.blocks gave some; feed() needs them.
-  index free_blocks() const { return tables_.available(); }
+  index free_blocks() const { return valid() ? tables_.available() : 0; }
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
     return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();

@@ -152,16 +152,20 @@ class line_file {
   /// Hands a line, which ends in \n, to the system at once: it outlives the program. Errors:
   /// errc::io; what is there of a line that failed is a line of its own.
   result<void> write(std::string_view line) {
+    if (!writer_) return moved_from();
     if (std::exchange(torn_, false))
       writer_->write(std::as_bytes(std::span(std::string_view("\n"))));
     writer_->write(std::as_bytes(std::span(line)));
     return done(writer_->flush());
   }
   /// Waits until all lines are on the disk: they outlive a loss of power. Errors: errc::io.
-  result<void> sync() { return done(writer_->sync()); }
+  result<void> sync() { return writer_ ? done(writer_->sync()) : moved_from(); }
 
  private:
   line_file() = default;
+  static result<void> moved_from() {
+    return error{errc::invalid, "line_file", "", "a file that was not moved from", "none"};
+  }
   result<void> done(result<void> did) {
     torn_ = torn_ || !did;
     writer_->forget_failure();

@@ -4,7 +4,6 @@
 /// owns one block of memory of a size known at compile time.
 
 #include <cstddef>
-#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -77,6 +76,7 @@ class tensor_block {
       : memory_(std::move(other.memory_)),
         tree_(std::exchange(other.tree_, tree_type{})),
         failure_(std::move(other.failure_)),
+        failed_(other.failed_),
         lacks_memory_(other.lacks_memory_) {}
   /// @copydoc tensor_block(tensor_block&&)
   tensor_block& operator=(tensor_block&& other) noexcept {
@@ -84,6 +84,7 @@ class tensor_block {
     memory_ = std::move(other.memory_);
     tree_ = std::exchange(other.tree_, tree_type{});
     failure_ = std::move(other.failure_);
+    failed_ = other.failed_;
     lacks_memory_ = other.lacks_memory_;
     return *this;
   }
@@ -92,7 +93,7 @@ class tensor_block {
   /// Why it is not valid(): errc::out_of_memory, the failure of what was to make the values, or
   /// errc::invalid of a block that was moved from.
   linnet::error error() const {
-    if (failure_) return *failure_;
+    if (failed_) return failure_;
     if (lacks_memory_) return out_of_memory("weights", bytes());
     return {errc::invalid, "weights", "values", "an object that was not moved from",
             "an empty one"};
@@ -102,6 +103,7 @@ class tensor_block {
     memory_ = {};
     tree_ = {};
     failure_ = std::move(why);
+    failed_ = true;
   }
   /// The parameters as a struct of pointers.
   tree_type& tree() { return tree_; }
@@ -133,7 +135,8 @@ class tensor_block {
 
   memory_block memory_;
   tree_type tree_{};
-  std::optional<linnet::error> failure_;
+  linnet::error failure_{};
+  bool failed_ = false;
   bool lacks_memory_ = false;
 };
 

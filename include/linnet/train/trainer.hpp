@@ -205,7 +205,7 @@ class trainer {
   }
   /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
   void update() {
-    if (stopped_ || limits_.batch < 1) return;
+    if (stopped()) return;
     if (!options_fit()) {
       reason_ = "the optimizer's options are out of their ranges";
       in_vain();
@@ -249,10 +249,13 @@ class trainer {
   index refused() const { return refused_; }
   /// Why the latest call that was refused or led to no step did not: static text, empty without
   /// such a call.
-  std::string_view last_refusal() const { return reason_; }
+  std::string_view last_refusal() const {
+    return limits_.batch < 1 ? std::string_view("the trainer was moved from") : reason_;
+  }
   /// Whether training::if_not_finite or training::patience has stopped it; last_refusal() says why.
-  /// The weights are those of the last good step; resume(progress()) starts it again.
-  bool stopped() const { return stopped_; }
+  /// The weights are those of the last good step; resume(progress()) starts it again. Also true of a
+  /// trainer that was moved from.
+  bool stopped() const { return stopped_ || limits_.batch < 1; }
   /// All counters.
   const training_progress& progress() const { return progress_; }
   /// Calls f(name, bytes) for each block of memory that a run consists of: the weights, what the
