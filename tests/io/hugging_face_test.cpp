@@ -269,6 +269,7 @@ BOOST_AUTO_TEST_CASE(shards) {
     BOOST_TEST(changed("more.weight", name) ==
                said + "more.weight: expected the name of a file beside the index, got " +
                    ln::detail::json_quoted(name));
+  BOOST_TEST(changed("more.weight", "\x1b[31m").ends_with("beside the index, got \"?[31m\""));
   BOOST_TEST(changed("more.weight", 3).ends_with("a file beside the index, got 3"));
   BOOST_TEST(changed("more.weight", {1}).ends_with("the name of a file, got an array"));
   auto fewer = map;

@@ -219,6 +219,10 @@ BOOST_AUTO_TEST_CASE(files_of_other_systems) {
                                               "a b\n",
                                               {}, "v")) ==
              "v: line 1: expected #version: 0.2, got a b");
+  // Lines that end in carriage returns alone would all be the first.
+  BOOST_TEST(message(ln::bpe_tokenizer::parse("#version: 0.2\ra b\r", {}, "v"))
+                 .starts_with("v: line 1: expected #version: 0.2, got "));
+  LINNET_REQUIRE_OK(ln::bpe_tokenizer::parse("#version: 0.2 - Trained by somebody\na b\n"));
   BOOST_TEST(message(ln::bpe_tokenizer::parse("#version: 0.2\r\na b\r\n\r\n", {}, "v"))
                  .starts_with("v: line 3: expected two pieces"));
 }

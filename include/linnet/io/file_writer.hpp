@@ -191,6 +191,7 @@ class file_writer {
 
  private:
   int open() {
+    if (path_.empty()) return ENOENT;
     if (const int number = descriptor_of(target_); number >= 0) {
       file_ = descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
       return file_ ? 0 : errno;

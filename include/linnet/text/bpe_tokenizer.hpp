@@ -207,7 +207,10 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
                    text.empty() ? "an empty line" : detail::printable(text)};
     };
     if (++line == 1) {
-      if (!text.starts_with("#version: 0.2")) return wrong("#version: 0.2");
+      constexpr std::string_view version = "#version: 0.2";  // then nothing, or who made it
+      if (!text.starts_with(version) ||
+          (text.size() > version.size() && text[version.size()] != ' '))
+        return wrong("#version: 0.2");
       continue;
     }
     const std::size_t space = text.find(' ');
