@@ -148,7 +148,7 @@ int main(int count, char** arguments) {
     text.learned.erase(end, text.learned.end());
     for (const bool exits : {false, true})
       if (const int wrong = show(text, steps, 16, 128, exits)) return wrong;
-    return 0;
+    return std::ferror(stdout) != 0;
   }
   const std::string sentences =
       "The linnet is a small finch. It sings from the tops of bushes, eats the seeds of flax, and "
@@ -156,5 +156,5 @@ int main(int count, char** arguments) {
   for (int i = 0; i < 20; ++i)
     for (const char c : sentences) text.learned.push_back(static_cast<unsigned char>(c));
   text.held_out = text.learned;
-  return show(text, 60, 4, 64, true);
+  return show(text, 60, 4, 64, true) != 0 || std::ferror(stdout) != 0;
 }

@@ -172,4 +172,5 @@ int main(int count, char** argument) {
                 kilo(4 * kept<Full>(n)));
   }
   std::printf("A session also keeps the tokens it was fed, 4 bytes each.\n");
+  return std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
 }

@@ -59,5 +59,5 @@ int main() {
               report.passed() ? "passed" : "FAILED", report.worst, report.tensor.c_str());
   std::printf("T5 with it: %td parameters; decoder with it: %td\n", T5::parameters(),
               Decoder::parameters());
-  return report.passed() ? 0 : 1;
+  return report.passed() && std::fflush(stdout) == 0 ? 0 : 1;
 }

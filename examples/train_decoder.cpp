@@ -52,4 +52,5 @@ int main() {
   std::printf("The l");
   run->generate(prompt, ln::greedy{}, [](ln::token t) { std::putchar(t); }, {.tokens = 100});
   std::putchar('\n');
+  return std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
 }

@@ -58,4 +58,5 @@ int main() {
                 {.stop = std::span(&end, 1)});
   std::printf("\n%td parameters trained, %td shipped in %td bytes\n", Student::parameters(),
               Deployed::parameters(), ln::weight_bytes<Deployed>());
+  return std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
 }

@@ -4,7 +4,7 @@
 
 #include <linnet/core/random.hpp>
 
-#include "support/basics.hpp"
+#include "support/console.hpp"
 #include "support/progress.hpp"
 #include "support/results.hpp"
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <linnet/core/processors.hpp>
 #include <numeric>
 
 namespace support {
@@ -153,8 +154,6 @@ void check_writable(const std::string& path) {
     throw failure(path + ": no permission to write here");
 }
 
-int default_threads() {
-  return (std::min)(ln::default_threads(), 8);
-}
+int default_threads() { return (std::min)(ln::default_threads(), 8); }
 
 }  // namespace support

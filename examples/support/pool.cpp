@@ -86,7 +86,7 @@ class pool {
     ++done_;
     const double bits = o["bits"];
     support::say("{:>5.0f} s  {:>3}/{}  {}{}\n", now() - start_, done_, total_, o.job,
-               std::isnan(bits) ? "" : fmt::format("  {:.3f} bits/byte", bits));
+                 std::isnan(bits) ? "" : fmt::format("  {:.3f} bits/byte", bits));
   }
 
   std::mutex mutex_;

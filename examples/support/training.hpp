@@ -64,9 +64,9 @@ struct run_record {
 
 /// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt every half
 /// minute and a log BASE.jsonl; false if `deadline` (see now()) or a signal (see stop_requests) put
-/// it off, after one step at least. `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes), steps() and
-/// norm(); `take_step(step)` takes a step and returns its loss; `look(step, record)` is called
-/// before each step and after the last.
+/// it off, after one step at least. `model` has save_checkpoint(path, bytes), load_checkpoint(path,
+/// bytes), steps() and norm(); `take_step(step)` takes a step and returns its loss; `look(step,
+/// record)` is called before each step and after the last.
 template <class Model, class Step, class Look>
 bool take_steps(const std::string& base, Model& model, run_record& r, double deadline,
                 Step&& take_step, Look&& look) {
@@ -78,7 +78,7 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
       !r.continues(settings))
     throw failure(checkpoint + ": of other settings: give another --out");
   auto log = take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm"}, model.steps()));
-  if (!log.note().empty()) fmt::print(stderr, "{}\n", printable(log.note()));
+  if (!log.note().empty()) say("{}\n", log.note());
   const auto save = [&] {
     take(log.sync());
     model.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1)));

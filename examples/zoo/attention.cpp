@@ -245,7 +245,11 @@ void bench_attention(const bench_options& o) {
     s.kinds.push_back(measure_all(k, s));
     if (!text || !k.learn) continue;
     say("{:4.0f} s  training {}\n", now() - start, k.name);
-    s.kinds.back().lesson = k.learn({text->training, text->held_out, s.steps, s.threads});
+    try {
+      s.kinds.back().lesson = k.learn({text->training, text->held_out, s.steps, s.threads});
+    } catch (const failure& e) {  // what the other kinds came to is not lost for that
+      say("{}\n", e.what());
+    }
   }
   look();
   for (kind_result& r : s.kinds)

@@ -62,7 +62,7 @@ class bench {
  private:
   static constexpr int rounds = 5;
   static constexpr const char* level_names[] = {"read_l1_gbs", "read_l2_gbs", "read_l3_gbs",
-                                                 "read_memory_gbs"};
+                                                "read_memory_gbs"};
 
   struct work {
     const char* name;

@@ -154,7 +154,7 @@ class learner_of final : public learner {
   void load(const std::string& path) override {
     make_weights();
     take(ln::load_safetensors(*weights_, path));
-    check_finite(*weights_, path);
+    take(ln::check_finite(*weights_, path));
   }
 
  private:

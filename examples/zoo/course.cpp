@@ -125,9 +125,7 @@ class keeper {
   course_state& state_;
   double saved_ = 0;
 
-  void save() {
-    model_.save_checkpoint(how_.checkpoint, std::as_bytes(std::span(&state_, 1)));
-  }
+  void save() { model_.save_checkpoint(how_.checkpoint, std::as_bytes(std::span(&state_, 1))); }
 };
 
 /// The mean of the last few losses, which is what a progress bar should show.

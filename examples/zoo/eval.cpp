@@ -8,7 +8,6 @@
 #include <atomic>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <linnet/eval/answers.hpp>
 #include <linnet/eval/language.hpp>
@@ -219,7 +218,7 @@ class journal {
   /// run. An empty path keeps nothing.
   journal(const std::string& path, const std::string& head, const std::vector<eval_test>& tests,
           const work_list& work)
-      : path_(path), tests_(&tests), work_(&work) {
+      : tests_(&tests), work_(&work) {
     if (path.empty()) return;
     std::string kept = head + "\n";
     if (fs::exists(path)) {
@@ -242,17 +241,19 @@ class journal {
         }
       }
     }
-    take(ln::write_file(path, std::as_bytes(std::span(kept))));
-    file_.open(path, std::ios::app | std::ios::binary);
+    file_.emplace(take(ln::line_file::open(path, kept)));
   }
 
   /// The records so far, of the first items.
   std::vector<record>& done() { return done_; }
   /// Adds the next item's record.
   void add(record r) {
-    if (!path_.empty()) {
-      file_ << line(done_.size(), r) << std::flush;
-      if (!file_) throw failure(path_ + ": cannot be written");
+    if (file_) {
+      take(file_->write(line(done_.size(), r)));
+      if (now() - synced_ > seconds_between_syncs) {
+        take(file_->sync());
+        synced_ = now();
+      }
     }
     done_.push_back(std::move(r));
   }
@@ -283,11 +284,12 @@ class journal {
     return r;
   }
 
-  std::string path_;
   const std::vector<eval_test>* tests_;
   const work_list* work_;
   std::vector<record> done_;
-  std::ofstream file_;
+  std::optional<ln::line_file> file_;
+  static constexpr double seconds_between_syncs = 30;
+  double synced_ = now();
 };
 
 /// Computes what is not done yet, unit by unit on so many threads.

@@ -184,12 +184,12 @@ experiment run_experiment(const course_options& o, std::vector<variant> variants
   const std::string how_long = o.steps > 0 ? fmt::format("{} steps", grouped(o.steps))
                                            : fmt::format("{:.3g} minutes", o.minutes);
   say("{}: {} bytes to learn from, {} held out\n", e.text.name,
-             grouped(std::ssize(e.text.training)), grouped(std::ssize(e.text.held_out)));
-  say("training {} side by side on the same examples: {}, {} thread{}\n",
-             fmt::join(names, ", "), how_long, o.threads, o.threads == 1 ? "" : "s");
+      grouped(std::ssize(e.text.training)), grouped(std::ssize(e.text.held_out)));
+  say("training {} side by side on the same examples: {}, {} thread{}\n", fmt::join(names, ", "),
+      how_long, o.threads, o.threads == 1 ? "" : "s");
   e.training = train_together(e.students, e.text, o);
-  say("{} steps in {:.0f} s; collapsing, quantizing and measuring\n",
-             grouped(e.training.steps), e.training.seconds);
+  say("{} steps in {:.0f} s; collapsing, quantizing and measuring\n", grouped(e.training.steps),
+      e.training.seconds);
   measure(e);
   return e;
 }

@@ -134,7 +134,10 @@ void add_generate(CLI::App& app, generate_options& o) {
       ->needs(beams);
   const auto sampling = [&](const char* name, auto& value, const CLI::Validator& range,
                             const char* what) {
-    return c.add_option(name, value, what)->transform(range)->capture_default_str()->excludes(beams);
+    return c.add_option(name, value, what)
+        ->transform(range)
+        ->capture_default_str()
+        ->excludes(beams);
   };
   sampling("--temperature", o.temperature, number_in(0, 100), "0 is greedy")->type_name("T");
   sampling("--top-k", o.top_k, whole_in(0, 1'000'000),

@@ -62,7 +62,7 @@ std::unique_ptr<running> open_preset(const std::string& path, const ln::limits& 
     ln::weights<M> w;
     if (!w.valid()) throw failure("not enough memory for the weights");
     take(load_weights(w, path));
-    check_finite(w, path);
+    take(ln::check_finite(w, path));
     packed = packed_of(w);
   }
   return std::make_unique<running_of<M>>(std::move(packed), l);

@@ -53,15 +53,6 @@ class running_of final : public running {
   ln::session<M> session_;
 };
 
-/// Refuses weights with an infinity or a NaN, whose outputs would mean nothing.
-template <class M>
-void check_finite(const ln::weights<M>& w, const std::string& path) {
-  if (const std::string name = ln::first_nonfinite(w); !name.empty())
-    throw failure(fmt::format(
-        "{}: tensor {} holds an infinity or a NaN; the file is damaged, or its training diverged",
-        path, name));
-}
-
 /// The packed form of weights; refuses when memory ran out.
 template <class M>
 std::shared_ptr<const ln::packed<M>> packed_of(const ln::weights<M>& w) {

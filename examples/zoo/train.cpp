@@ -17,14 +17,14 @@ namespace {
 /// Where the training to `out` is kept while it lasts; nowhere if `out` is a device or a pipe.
 std::string checkpoint_of(const std::string& out) {
   std::error_code ignored;
-  const bool other = std::filesystem::exists(out, ignored) &&
-                     !std::filesystem::is_regular_file(out, ignored);
+  const bool other =
+      std::filesystem::exists(out, ignored) && !std::filesystem::is_regular_file(out, ignored);
   return out.empty() || other || !has_checkpoints ? "" : out + ".ckpt";
 }
 
 void remove_checkpoint(const std::string& checkpoint) {
   std::error_code ignored;
-  for (const char* const end : {"", ".previous"})
+  for (const char* const end : {"", ".previous", ".partial", ".damaged"})
     std::filesystem::remove(checkpoint + end, ignored);
 }
 
@@ -57,9 +57,9 @@ void train(const train_options& o) {
       s.model->save(o.out, o.model, o.ffn);
     } catch (const failure& e) {
       if (checkpoint.empty()) throw;
-      throw failure(fmt::format(
-          "{}; {} holds the training: once the file can be written, give --resume", e.what(),
-          checkpoint));
+      throw failure(
+          fmt::format("{}; {} holds the training: once the file can be written, give --resume",
+                      e.what(), checkpoint));
     }
   if (record.signal == 0 && !checkpoint.empty()) remove_checkpoint(checkpoint);
   put("{} steps in {:.1f} s, {} tokens/s, held out {:.4f} bits per byte\n", grouped(record.steps),
@@ -69,7 +69,8 @@ void train(const train_options& o) {
   flush_output();
   throw interruption(
       record.signal,
-      fmt::format("stopped by a signal ({}) after step {}{}", strsignal(record.signal), grouped(record.steps),
+      fmt::format("stopped by a signal ({}) after step {}{}", strsignal(record.signal),
+                  grouped(record.steps),
                   checkpoint.empty() ? "" : "; --resume goes on from " + checkpoint));
 }
 

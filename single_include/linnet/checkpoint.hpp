@@ -31,6 +31,7 @@
 /// Checkpoints: files from which training continues with the same bits. Opt-in, through
 /// linnet/checkpoint.hpp.
 
+#include <linnet/linnet.hpp>
 /// @file
 /// Files of named sections with checksums: a strict reader that trusts nothing in the file, and a
 /// writer. Opt-in, through linnet/checkpoint.hpp. Numbers are little-endian and not aligned:
@@ -50,75 +51,6 @@
 #define XXH_INLINE_ALL
 #endif
 #include <xxhash.h>
-
-/// @file
-/// Files that outlive a loss of power, with the one before kept (POSIX).
-
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <linnet/linnet.hpp>
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The name under which the file before is kept.
-inline std::string previous_of(const std::string& path) { return path + ".previous"; }
-
-/// Whether there is anything of that name.
-inline bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
-
-/// A file_writer that waits for the disk. At every moment the old or the new file is there as a
-/// whole, under its name or as previous_of() it.
-class durable_writer : public file_writer {
- public:
-  using file_writer::file_writer;
-
-  /// Writes everything to the disk, keeps what was there as previous_of(path), and then gives the
-  /// file its name.
-  result<void> commit() {
-    const std::string previous = previous_of(path_);
-    bool kept = false;
-    if (file_ && failure_ == 0) {
-      errno = 0;
-      if (std::fflush(file_.get()) != 0 || ::fsync(::fileno(file_.get())) != 0)
-        failure_ = errno != 0 ? errno : EIO;
-      struct stat old {};
-      if (failure_ == 0 && ::stat(path_.c_str(), &old) == 0) {
-        // A second name, so that the file is never without its own; not all file systems have them.
-        if (S_ISREG(old.st_mode)) std::remove(previous.c_str());
-        kept = S_ISREG(old.st_mode) && (::link(path_.c_str(), previous.c_str()) == 0 ||
-                                        std::rename(path_.c_str(), previous.c_str()) == 0);
-        if (!kept) failure_ = S_ISREG(old.st_mode) ? errno : EEXIST;
-      }
-    }
-    const result<void> done = file_writer::commit();
-    if (!done) {
-      if (kept) std::rename(previous.c_str(), path_.c_str());
-      return done;
-    }
-    return sync_folder();
-  }
-
- private:
-  /// Makes the names last.
-  result<void> sync_folder() const {
-    const std::size_t slash = path_.rfind('/');
-    const std::string folder = slash == path_.npos ? "." : path_.substr(0, slash + 1);
-    const int number = ::open(folder.c_str(), O_RDONLY);
-    if (number < 0) return {};  // may be written but not read
-    // EINVAL: a file system that has no such thing
-    const int failure = ::fsync(number) == 0 || errno == EINVAL ? 0 : errno;
-    ::close(number);
-    return failure == 0 ? result<void>() : file_error(path_, "its name on the disk", failure);
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -174,8 +106,8 @@ struct section_reader {
 
 /// Reads a file of sections and verifies every byte of it. `where` names it in errors. Errors:
 /// errc::malformed, errc::unsupported (another version).
-inline result<section_file> parse_sections(std::span<const std::byte> bytes,
-                                           const std::string& where) {
+inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
+                                           const std::string& where) LINNET_TRY {
   const auto wrong = [&](std::string what, std::string expected, std::string got) {
     return error{errc::malformed, where, printable(what), std::move(expected), std::move(got)};
   };
@@ -226,6 +158,7 @@ inline result<section_file> parse_sections(std::span<const std::byte> bytes,
     return wrong(std::string(*twice), "one section of this name", "two");
   return all;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Everything before the sections' bytes.
 inline std::string sections_head(const std::vector<fact>& facts,
@@ -262,7 +195,7 @@ inline std::string sections_head(const std::vector<fact>& facts,
 /// Writes a file of sections, the one before kept as previous_of(path). Errors: errc::io,
 /// errc::invalid (names that are too many or not unique).
 inline result<void> write_sections(const std::string& path, const std::vector<fact>& facts,
-                                   const std::vector<section>& sections) {
+                                   const std::vector<section>& sections) LINNET_TRY {
   for (std::size_t i = 0; i < sections.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (sections[i].name == sections[j].name)
@@ -273,11 +206,12 @@ inline result<void> write_sections(const std::string& path, const std::vector<fa
     return error{errc::invalid, path, "names of sections",
                  "at most " + std::to_string(longest_sections_table) + " bytes",
                  std::to_string(head.size())};
-  durable_writer file(path);
+  file_writer file(path, true);
   file.write(std::as_bytes(std::span(head)));
   for (const section& one : sections) file.write(one.bytes);
   return file.commit();
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 }  // namespace detail
 
@@ -361,17 +295,17 @@ void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
 
 /// Writes all that a run consists of, and sections of your own (whose names must not begin with
 /// "linnet."), between any two calls of the trainer. The file is complete on the disk before it
-/// gets its name; the one before is kept as `path`.previous. Settings (of the optimizer, of the
-/// trainer, limits) belong to the program. Errors: errc::io; errc::invalid (a name; a trainer that
-/// stopped(), so that the last good checkpoint stays).
+/// gets its name. The one before is kept as `path`.previous, beside the target of a symbolic link.
+/// Settings (of the optimizer, of the trainer, limits) belong to the program. Errors: errc::io;
+/// errc::invalid (a name; a trainer that stopped(), so that the last good checkpoint stays).
 template <class Trainer>
 result<void> save_checkpoint(const std::string& path, Trainer& train,
-                             const std::vector<section>& own = {}) {
+                             const std::vector<section>& own = {}) LINNET_TRY {
   const training_progress progress = train.progress();
   if (train.stopped())
     return error{errc::invalid, path, "trainer", "one that goes on",
-                 "one that a loss or gradient that was not finite stopped after step " +
-                     std::to_string(progress.steps)};
+                 "one that stopped after step " + std::to_string(progress.steps) + ": " +
+                     std::string(train.last_refusal())};
   std::vector<section> sections{as_section(std::string(detail::reserved) + "progress", progress)};
   detail::visit_blocks(train, progress, [&](std::string name, std::span<const std::byte> bytes) {
     sections.push_back({std::move(name), bytes});
@@ -384,6 +318,7 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
   }
   return detail::write_sections(path, detail::trainer_facts<Trainer>(), sections);
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Puts the trainer where save_checkpoint() found one of the same type, from the bytes of a file
 /// that `where` names in errors. The trainer is untouched unless all of it fits. Errors:
@@ -391,7 +326,7 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
 /// scalar type or optimizer), errc::missing.
 template <class Trainer>
 result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
-                                   const std::string& where = "checkpoint") {
+                                   const std::string& where = "checkpoint") LINNET_TRY {
   const auto file = detail::parse_sections(bytes, where);
   if (!file) return file.error();
   for (const detail::fact& one : detail::trainer_facts<Trainer>()) {
@@ -418,9 +353,8 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
       look_up(std::string(detail::reserved) + "progress", sizeof progress);
   if (!counters) return *failure;
   __builtin_memcpy(&progress, counters->bytes.data(), sizeof progress);
-  for (const index count : {progress.steps, progress.skipped, progress.tokens, progress.samples})
-    if (count < 0)
-      return error{errc::malformed, where, counters->name, "counts", std::to_string(count)};
+  if (auto fit = detail::acceptable(where.c_str(), counters->name, progress); !fit)
+    return error{errc::malformed, where, fit.error().what, fit.error().expected, fit.error().got};
   struct block {
     std::span<std::byte> to;
     const section* from;
@@ -431,6 +365,10 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
   });
   if (failure) return *failure;
 
+  std::size_t room = 0;
+  for (const section& one : file->sections)
+    if (!one.name.starts_with(detail::reserved)) room += one.bytes.size();
+  if (!detail::has_memory(room)) return detail::out_of_memory(where);
   checkpoint all{where, {}};
   for (const section& one : file->sections)
     if (!one.name.starts_with(detail::reserved))
@@ -445,30 +383,47 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
   train.resume(progress);
   return all;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
-/// The same from a file. If it is absent or damaged, from `path`.previous; note then says what
-/// was wrong, and a damaged file is set aside as `path`.damaged. Errors also: errc::io,
-/// errc::out_of_memory; errc::missing if neither file is there.
+/// Loads a checkpoint file. If it is absent or damaged, loads what a killed process left complete
+/// as `path`.partial, which then gets the name, or else `path`.previous. note then says what was
+/// wrong. A damaged file is set aside as `path`.damaged. Errors also: errc::io,
+/// errc::out_of_memory; errc::missing if there is neither `path` nor `path`.previous.
 template <class Trainer>
-result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) {
+result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) LINNET_TRY {
   const auto load = [&](const std::string& name) -> result<checkpoint> {
     const auto file = read_file(name);
     return file ? load_checkpoint(file->bytes(), train, name) : result<checkpoint>(file.error());
   };
-  const std::string previous = detail::previous_of(path);
   auto newest = load(path);
-  if (newest || !detail::exists(previous)) {
-    if (newest || detail::exists(path)) return newest;
+  if (newest) return newest;
+  const std::string target = detail::target_of(path), previous = detail::previous_of(target);
+  if (!detail::exists(target) && !detail::exists(previous))
     return error{errc::missing, path, "", "a checkpoint", "none"};
-  }
   const error why = newest.error();
   if (why.code != errc::io && why.code != errc::malformed) return newest;
+  // Set aside, or the next save would keep it as the one before instead of the good one.
+  const auto instead = [&](result<checkpoint>& loaded) {
+    loaded->note = why.message();
+    if (why.code == errc::malformed)
+      (void)std::rename(target.c_str(), detail::damaged_of(target).c_str());
+  };
+  for (int number = 0; number < detail::most_writers; ++number) {
+    const std::string partial = detail::partial_of(target, number);
+    if (!detail::exists(partial)) break;
+    const detail::descriptor locked = detail::abandoned(partial);
+    if (!locked) continue;
+    auto complete = load(partial);
+    if (!complete) continue;
+    instead(complete);
+    if (!detail::exists(target)) (void)std::rename(partial.c_str(), target.c_str());
+    return complete;
+  }
   auto older = load(previous);
   if (!older) return why;
-  older->note = why.message();
-  // Set aside, or the next save would keep it as the one before instead of the good one.
-  if (why.code == errc::malformed) std::rename(path.c_str(), (path + ".damaged").c_str());
+  instead(older);
   return older;
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

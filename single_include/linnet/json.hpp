@@ -66,6 +66,16 @@ inline std::string json_quoted(std::string_view text) {
   return quoted += '"';
 }
 
+/// Whether a text is UTF-8, as JSON has to be.
+inline bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const std::size_t n = text_stream::sequence(text);
+    if (n == 0 || (n == 1 && static_cast<unsigned char>(text[0]) >= 0x80)) return false;
+    text.remove_prefix(n);
+  }
+  return true;
+}
+
 /// A value that is neither object nor array.
 struct json_scalar {
   enum class kinds { null, boolean, number, text };
@@ -131,8 +141,8 @@ struct json_events {
   }
 };
 
-/// Longest stretch of white space in accepted JSON. nlohmann collects it, at several times its
-/// size.
+/// Longest stretch of white space between the values of accepted JSON. nlohmann collects it, at
+/// several times its size.
 inline constexpr index longest_white_space = 1024;
 
 /// Parses `text` of at most `limit` bytes as one JSON value and nothing behind it; `what` names it
@@ -145,8 +155,12 @@ result<void> read_json(std::span<const std::byte> text, std::size_t limit, const
                  std::to_string(text.size())};
   const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size());
   index blanks = 0;
+  bool inside = false, escaped = false;  // of a text, whose blanks are its own
   for (const char c : characters) {
-    blanks = c == ' ' || c == '\n' || c == '\t' || c == '\r' ? blanks + 1 : 0;
+    inside ^= c == '"' && !escaped;
+    escaped = inside && c == '\\' && !escaped;
+    const bool blank = c == ' ' || c == '\n' || c == '\t' || c == '\r';
+    blanks = blank && !inside ? blanks + 1 : 0;
     if (blanks > longest_white_space)
       return error{errc::unsupported, where, what,
                    "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
@@ -208,7 +222,7 @@ struct encoder_reader {
 /// that it has, and no other pieces. Errors: errc::mismatch, errc::malformed, errc::unsupported.
 inline result<void> check_encoder_json(const bpe_tokenizer& tokenizer,
                                        std::span<const std::byte> text,
-                                       const std::string& where = "encoder.json") {
+                                       const std::string& where = "encoder.json") LINNET_TRY {
   detail::encoder_reader reader{tokenizer, where};
   reader.seen.resize(static_cast<std::size_t>(tokenizer.vocabulary()));
   if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", reader);
@@ -220,6 +234,7 @@ inline result<void> check_encoder_json(const bpe_tokenizer& tokenizer,
   return error{errc::mismatch, where, "content", "an entry with the id " + std::to_string(id),
                "none"};
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
 /// @file
@@ -305,7 +320,8 @@ inline result<void> append_object(table& to, std::string_view object,
 /// errc::unsupported (a line above 1 MiB), naming file and line, for a line that is no object, a
 /// field that is absent, there twice, an object or an array.
 inline result<table> parse_json_lines(std::string_view text, std::vector<std::string> names,
-                                      const std::string& where = "JSON lines") {
+                                      const std::string& where = "JSON lines") LINNET_TRY {
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
   table made(where, names);
   for (index line = 1; !text.empty(); ++line) {
     const std::size_t end = (std::min)(text.find('\n'), text.size());
@@ -317,11 +333,13 @@ inline result<table> parse_json_lines(std::string_view text, std::vector<std::st
   }
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The same of a text that is one array of objects, [{…}, {…}]; each row's line is where its object
 /// begins. Errors: as above, and for what is no such array.
 inline result<table> parse_json_array(std::string_view text, std::vector<std::string> names,
-                                      const std::string& where = "JSON") {
+                                      const std::string& where = "JSON") LINNET_TRY {
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
   table made(where, names);
   index line = 1;
   std::size_t at = 0;
@@ -370,6 +388,7 @@ inline result<table> parse_json_array(std::string_view text, std::vector<std::st
   if (at < text.size()) return wrong("nothing behind it");
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
 
@@ -409,7 +428,8 @@ inline result<eval_item> instructed_item(const table& rows, index row, std::stri
   if (!text.starts_with(intro)) return wrong("\"" + std::string(intro) + "…\"", text);
   const std::string format = std::string(gap) + "Answer format: ";
   const std::size_t end = text.rfind(format), first = text.find("\n\n" + capital + "1: ");
-  if (end == text.npos || first == text.npos || first > end)
+  // What stands between holds at least "\n<Word>1: ".
+  if (end == text.npos || first == text.npos || first + capital.size() + 5 > end)
     return wrong("a question, \"" + capital + "1: …\" and \"Answer format: …\"",
                  text.substr(text.size() - (std::min)(text.size(), std::size_t{60})));
   eval_item item{.context =
@@ -444,7 +464,8 @@ inline result<eval_item> instructed_item(const table& rows, index row, std::stri
 /// first in every other pair: ties go to the first option, and must not be worth anything. Seven of
 /// the 67,000 published pairs are twice the same sentence; they stay, as everywhere. Errors, of all
 /// readers here: errc::malformed, naming file, line and field.
-inline result<std::vector<eval_item>> read_blimp(std::string_view text, const std::string& where) {
+inline result<std::vector<eval_item>> read_blimp(std::string_view text,
+                                                 const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"sentence_good", "sentence_bad", "linguistics_term"};
   const auto rows = parse_json_lines(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
@@ -454,11 +475,13 @@ inline result<std::vector<eval_item>> read_blimp(std::string_view text, const st
     return item;
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// ARC (Clark et al. 2018) in the form of LLM-Adapters: an array of objects with instruction
 /// ("Please choose the correct answer to the question: … Answer1: … Answer format: …") and answer
 /// ("answer1"). The context is the question alone.
-inline result<std::vector<eval_item>> read_arc(std::string_view text, const std::string& where) {
+inline result<std::vector<eval_item>> read_arc(std::string_view text,
+                                               const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};
   const auto rows = parse_json_array(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) {
@@ -466,13 +489,14 @@ inline result<std::vector<eval_item>> read_arc(std::string_view text, const std:
         *rows, row, "Please choose the correct answer to the question: ", "answer", "\n\n");
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// WinoGrande (Sakaguchi et al. 2020) in the form of LLM-Adapters. The context is what stands
 /// before the blank "_", the ending what stands behind it: choice_by::whole compares the filled-in
 /// sentences, choice_by::continuation how well each filler explains what follows ("partial
 /// scoring", Trinh and Le 2018).
 inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
-                                                      const std::string& where) {
+                                                      const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};
   const auto rows = parse_json_array(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
@@ -491,11 +515,12 @@ inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
     return item;
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// LAMBADA (Paperno et al. 2016) as JSON lines with text: the only option is the last word, the
 /// context all before it.
 inline result<std::vector<eval_item>> read_lambada(std::string_view text,
-                                                   const std::string& where) {
+                                                   const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"text"};
   const auto rows = parse_json_lines(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
@@ -506,10 +531,12 @@ inline result<std::vector<eval_item>> read_lambada(std::string_view text,
                      .options = {std::string(all.substr(space + 1))}};
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// GSM8K (Cobbe et al. 2021) as JSON lines with question and answer: the only option is the number
 /// that the answer states, in the spelling of stated_number().
-inline result<std::vector<eval_item>> read_gsm8k(std::string_view text, const std::string& where) {
+inline result<std::vector<eval_item>> read_gsm8k(std::string_view text,
+                                                 const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"question", "answer"};
   const auto rows = parse_json_lines(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
@@ -520,35 +547,31 @@ inline result<std::vector<eval_item>> read_gsm8k(std::string_view text, const st
                      .options = {number}};
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
 /// @file
 /// Hugging Face's tokenizer.json for byte-level BPE.
 
-#include <unordered_map>
-
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Collects the events of a tokenizer.json. Its three long lists are kept as they are, settings as
-/// facts under names such as "pre_tokenizer.pretokenizers[1].type".
+/// Collects the events of a tokenizer.json. Its three long lists are kept in about their bytes,
+/// settings as facts under names such as "pre_tokenizer.pretokenizers[1].type".
 struct hf_tokenizer_reader {
   explicit hf_tokenizer_reader(const std::string& file) : where(file) {}
 
-  struct numbered {
-    std::string text;
-    std::uint64_t id;
-  };
   struct added_token {
-    std::string text{};
     std::uint64_t id = 0;
-    bool special = false, has_text = false, has_id = false;
+    bool special = false, normalized = false, has_text = false, has_id = false;
   };
 
   std::string where;
-  std::vector<numbered> vocabulary{};
-  std::vector<std::pair<std::string, std::string>> merges{};
+  text_list vocabulary{};
+  std::vector<std::uint64_t> ids{};  ///< of the vocabulary
+  text_list merges{};                ///< two pieces for each
+  text_list added_texts{};
   std::vector<added_token> added{};
   std::vector<fact> facts{};
   bool has_vocabulary = false, has_merges = false, has_added = false;
@@ -570,13 +593,16 @@ struct hf_tokenizer_reader {
     if (at == vocab) return fail(name, "an id", array ? "an array" : "an object");
     if (at == merge_list) {
       if (!array) return fail(name, "a pair of pieces", "an object");
-      pair.clear();
+      pair = 0;
       return enter(merge_pair);
     }
     if (at == merge_pair) return fail(name, "a piece", array ? "an array" : "an object");
     if (at == added_list) {
       if (array) return fail(name, "an object", "an array");
+      if (added.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
+        return too_many("added_tokens", bpe_tokenizer::most_pieces);
       added.emplace_back();
+      content.clear();
       return enter(added_entry);
     }
     if (at == added_entry) return fail(name, "a value", array ? "an array" : "an object");
@@ -586,12 +612,12 @@ struct hf_tokenizer_reader {
     const frame done = stack.back();
     stack.pop_back();
     name = done.name;
-    if (done.place == merge_pair) {
-      if (pair.size() != 2) return fail(name, "two pieces", std::to_string(pair.size()));
-      return add_merge(std::move(pair[0]), std::move(pair[1]));
-    }
-    if (done.place == added_entry && !(added.back().has_text && added.back().has_id))
+    if (done.place == merge_pair)
+      return pair == 2 || fail(name, "two pieces", std::to_string(pair));
+    if (done.place != added_entry) return true;
+    if (!(added.back().has_text && added.back().has_id))
       return fail(name, "an id and a content", "an object without");
+    added_texts.push_back(content);
     return true;
   }
   bool key(std::string_view text) {
@@ -612,21 +638,22 @@ struct hf_tokenizer_reader {
           return fail("model.vocab: " + json_quoted(printable(piece)), "an id", value.text());
         if (vocabulary.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
           return too_many("model.vocab", bpe_tokenizer::most_pieces);
-        vocabulary.push_back({std::move(piece), value.count});
+        ids.push_back(value.count);
+        vocabulary.push_back(piece);
         return true;
       case merge_list: {
         const std::size_t space =
             value.kind == kinds::text ? value.string.find(' ') : std::string_view::npos;
         if (space == std::string_view::npos)
           return fail(name, "two pieces with a space between", value.text());
-        return add_merge(std::string(value.string.substr(0, space)),
-                         std::string(value.string.substr(space + 1)));
+        return add_to_merge(value.string.substr(0, space)) &&
+               add_to_merge(value.string.substr(space + 1));
       }
       case merge_pair:
-        if (value.kind != kinds::text || pair.size() == 2)
+        if (value.kind != kinds::text || pair == 2)
           return fail(name, "two pieces", value.kind == kinds::text ? "more" : value.text());
-        pair.emplace_back(value.string);
-        return true;
+        ++pair;
+        return add_to_merge(value.string);
       case added_list:
         return fail(name, "an object", value.text());
       case added_entry:
@@ -655,7 +682,8 @@ struct hf_tokenizer_reader {
 
   std::vector<frame> stack{};
   std::string name{}, piece{};  ///< of the value that is next; a key of the vocabulary
-  std::vector<std::string> pair{};
+  std::string content{};        ///< of an added token
+  index pair = 0;               ///< pieces of a merge so far
 
   bool enter(places place, bool array = false) {
     stack.push_back({place,
@@ -681,10 +709,10 @@ struct hf_tokenizer_reader {
     failure = {errc::unsupported, where, what, "at most " + std::to_string(most), "more"};
     return false;
   }
-  bool add_merge(std::string left, std::string right) {
-    if (merges.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
+  bool add_to_merge(std::string_view text) {
+    if (merges.size() == 2 * static_cast<std::size_t>(bpe_tokenizer::most_pieces))
       return too_many("model.merges", bpe_tokenizer::most_pieces);
-    merges.emplace_back(std::move(left), std::move(right));
+    merges.push_back(text);
     return true;
   }
   bool add_field(const json_scalar& value) {
@@ -699,11 +727,12 @@ struct hf_tokenizer_reader {
     if (field == "content") {
       if (value.kind != kinds::text || value.string.empty())
         return fail(name, "a text", value.text());
-      token.text = value.string;
+      content = value.string;
       return once(token.has_text);
     }
     if (value.kind != kinds::boolean) return fail(name, "true or false", value.text());
     if (field == "special") token.special = value.truth;
+    if (field == "normalized") token.normalized = value.truth;
     if (!value.truth || field == "special" || field == "normalized") return true;
     failure = {errc::unsupported, where, name, "false", "true"};
     return false;
@@ -777,96 +806,121 @@ inline result<void> apply_hf_settings(const hf_tokenizer_reader& file, bpe_parts
   return {};
 }
 
-/// The pieces of a tokenizer.json in the order of their ids.
-inline result<void> take_hf_pieces(const hf_tokenizer_reader& file, bpe_parts& parts) {
+/// The pieces of a tokenizer.json in the order of their ids. What is taken from `file` is gone.
+inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) {
   const auto wrong = [&](std::string what, std::string expected, std::string got) {
     return error{errc::malformed, file.where, std::move(what), std::move(expected), std::move(got)};
   };
   const auto name_of = [&](std::size_t i) {
-    return "model.vocab: " + json_quoted(printable(file.vocabulary[i].text));
+    return "model.vocab: " + json_quoted(printable(file.vocabulary[i]));
   };
   const auto name_of_added = [](std::size_t i) {
     return "added_tokens[" + std::to_string(i) + "]";
   };
   // Added texts may stand in the vocabulary too, as they are and not in letters.
-  std::unordered_map<std::string_view, std::size_t> added;
-  for (std::size_t i = 0; i < file.added.size(); ++i)
-    if (!added.emplace(file.added[i].text, i).second)
-      return wrong(name_of_added(i) + ".content", "a text that is new",
-                   printable(file.added[i].text));
+  std::vector<std::uint32_t> by_text(file.added.size());
+  for (std::size_t i = 0; i < by_text.size(); ++i) by_text[i] = static_cast<std::uint32_t>(i);
+  std::sort(by_text.begin(), by_text.end(), [&](std::uint32_t a, std::uint32_t b) {
+    const int order = file.added_texts[a].compare(file.added_texts[b]);
+    return order != 0 ? order < 0 : a < b;
+  });
+  std::size_t twice = by_text.size();
+  for (std::size_t i = 1; i < by_text.size(); ++i)
+    if (file.added_texts[by_text[i]] == file.added_texts[by_text[i - 1]])
+      twice = (std::min)(twice, std::size_t{by_text[i]});
+  if (twice < by_text.size())
+    return wrong(name_of_added(twice) + ".content", "a text that is new",
+                 printable(file.added_texts[twice]));
   std::vector<bool> known(file.added.size());
   std::size_t extra = file.added.size();
-  for (std::size_t i = 0; i < file.vocabulary.size(); ++i)
-    if (const auto a = added.find(file.vocabulary[i].text); a != added.end()) {
-      if (known[a->second]) return wrong(name_of(i), "it once", "it twice");
-      known[a->second] = true;
-      --extra;
-      if (const auto id = file.added[a->second].id; id != file.vocabulary[i].id)
-        return wrong(name_of_added(a->second) + ".id",
-                     std::to_string(file.vocabulary[i].id) + " as in model.vocab",
-                     std::to_string(id));
-    }
+  for (std::size_t i = 0; i < file.vocabulary.size(); ++i) {
+    const std::string_view text = file.vocabulary[i];
+    const auto at = std::lower_bound(
+        by_text.begin(), by_text.end(), text,
+        [&](std::uint32_t a, std::string_view b) { return file.added_texts[a] < b; });
+    if (at == by_text.end() || file.added_texts[*at] != text) continue;
+    if (known[*at]) return wrong(name_of(i), "it once", "it twice");
+    known[*at] = true;
+    --extra;
+    if (const auto id = file.added[*at].id; id != file.ids[i])
+      return wrong(name_of_added(*at) + ".id", std::to_string(file.ids[i]) + " as in model.vocab",
+                   std::to_string(id));
+  }
+  (void)std::exchange(by_text, {});
 
-  constexpr auto none = static_cast<std::size_t>(-1);
+  constexpr std::uint32_t none = UINT32_MAX;
   const std::size_t total = file.vocabulary.size() + extra;
-  std::vector<std::size_t> by_id(total, none);  // below total: an entry; above: an added text
-  const auto put = [&](std::uint64_t id, std::size_t entry,
-                       const std::string& what) -> result<void> {
+  std::vector<std::uint32_t> by_id(total, none);  // below total: an entry; above: an added text
+  const auto put = [&](std::uint64_t id, std::size_t entry, auto&& name) -> result<void> {
     if (id >= total)
-      return wrong(what, "an id below " + std::to_string(total) + ", the number of pieces",
+      return wrong(name(), "an id below " + std::to_string(total) + ", the number of pieces",
                    std::to_string(id));
     if (by_id[id] != none)
-      return wrong(what, "an id of its own", std::to_string(id) + ", which another piece has");
-    by_id[id] = entry;
+      return wrong(name(), "an id of its own", std::to_string(id) + ", which another piece has");
+    by_id[id] = static_cast<std::uint32_t>(entry);
     return {};
   };
   for (std::size_t i = 0; i < file.vocabulary.size(); ++i)
-    if (auto done = put(file.vocabulary[i].id, i, name_of(i)); !done) return done;
+    if (auto done = put(file.ids[i], i, [&] { return name_of(i); }); !done) return done;
   for (std::size_t i = 0; i < file.added.size(); ++i) {
     if (known[i])
-      by_id[file.added[i].id] = total + i;
-    else if (auto done = put(file.added[i].id, total + i, name_of_added(i) + ".id"); !done)
+      by_id[file.added[i].id] = static_cast<std::uint32_t>(total + i);
+    else if (auto done = put(file.added[i].id, total + i, [&] { return name_of_added(i) + ".id"; });
+             !done)
       return done;
   }
+  (void)std::exchange(file.ids, {});
 
+  parts.pieces.reserve(total, file.vocabulary.bytes() + file.added_texts.bytes());
   std::string bytes;
-  for (const std::size_t entry : by_id) {  // every id has one: there are as many
+  for (const std::uint32_t entry : by_id) {  // every id has one: there are as many
     bytes.clear();
     if (entry < total) {
-      if (!append_bytes_of(file.vocabulary[entry].text, bytes) || bytes.empty())
+      if (!append_bytes_of(file.vocabulary[entry], bytes) || bytes.empty())
         return wrong(name_of(entry), "a piece in GPT-2's letters, or an added token", "neither");
       if (parts.pieces.find(bytes) >= 0) return wrong(name_of(entry), "it once", "it twice");
       parts.pieces.insert(parts.pieces.append(bytes));
     } else {
+      const std::string_view text = file.added_texts[entry - total];
+      const token id = parts.pieces.append(text);
       const auto& a = file.added[entry - total];
-      const token id = parts.pieces.append(a.text);
-      parts.added.push_back({id, a.special});
-      // Merges may make it too.
-      if (known[entry - total] && append_bytes_of(a.text, bytes) && bytes == a.text)
+      parts.added.push_back({id, a.special, a.normalized});
+      if (!known[entry - total] || !append_bytes_of(text, bytes)) continue;
+      if (bytes == text)  // merges may make it too
         parts.pieces.insert(id);
+      else if (bytes.size() == 1 || parts.whole_words_first)
+        return error{errc::unsupported, file.where, name_of_added(entry - total) + ".content",
+                     "a text that is not in GPT-2's letters another piece of model.vocab",
+                     json_quoted(printable(text))};
     }
   }
+  (void)std::exchange(file.vocabulary, {});
+  (void)std::exchange(file.added_texts, {});
   return {};
 }
 
 /// The merges of a tokenizer.json, by its pieces.
-inline result<void> take_hf_merges(const hf_tokenizer_reader& file, bpe_parts& parts) {
+inline result<void> take_hf_merges(hf_tokenizer_reader& file, bpe_parts& parts) {
   parts.name_before = "model.merges[";
   parts.name_behind = "]";
-  std::string left, right;
-  for (std::size_t i = 0; i < file.merges.size(); ++i) {
-    const auto& [a, b] = file.merges[i];
-    left.clear();
-    right.clear();
-    const bool spelled = append_bytes_of(a, left) && append_bytes_of(b, right);
-    const token l = parts.pieces.find(left), r = parts.pieces.find(right);
-    const token merged = parts.pieces.find(left + right);
+  parts.merges.reserve(file.merges.size() / 2);
+  std::string both;
+  for (std::size_t i = 0; i < file.merges.size(); i += 2) {
+    const std::string_view a = file.merges[i], b = file.merges[i + 1];
+    both.clear();
+    const bool spelled_left = append_bytes_of(a, both);
+    const std::size_t middle = both.size();
+    const bool spelled = append_bytes_of(b, both) && spelled_left;
+    const token l = parts.pieces.find(std::string_view(both).substr(0, middle));
+    const token r = parts.pieces.find(std::string_view(both).substr(middle));
+    const token merged = parts.pieces.find(both);
     if (!spelled || l < 0 || r < 0 || merged < 0)
-      return error{errc::malformed, file.where, parts.name_of(i),
+      return error{errc::malformed, file.where, parts.name_of(i / 2),
                    "two pieces of model.vocab that together are a third",
                    json_quoted(printable(a)) + " and " + json_quoted(printable(b))};
     parts.merges.push_back({l, r, merged});
   }
+  (void)std::exchange(file.merges, {});
   return {};
 }
 
@@ -877,8 +931,9 @@ inline result<void> take_hf_merges(const hf_tokenizer_reader& file, bpe_parts& p
 /// Added tokens become added texts. Truncation, padding and post-processing (begin and end tokens)
 /// are left to the caller. `where` names the file in errors. Errors, with the field:
 /// errc::unsupported (another model, or a setting that linnet does not follow), errc::malformed.
-inline result<bpe_tokenizer> parse_hf_tokenizer(std::span<const std::byte> text,
-                                                const std::string& where = "tokenizer.json") {
+inline result<bpe_tokenizer> parse_hf_tokenizer(
+    std::span<const std::byte> text, const std::string& where = "tokenizer.json") LINNET_TRY {
+  if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);
   detail::hf_tokenizer_reader file(where);
   if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", file);
       !read)
@@ -892,6 +947,7 @@ inline result<bpe_tokenizer> parse_hf_tokenizer(std::span<const std::byte> text,
   if (auto done = detail::take_hf_merges(file, parts); !done) return done.error();
   return bpe_tokenizer::assemble(std::move(parts), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads a tokenizer.json. Errors: those of read_file() and parse_hf_tokenizer().
 inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) {
@@ -901,10 +957,13 @@ inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Directories as Hugging Face Transformers saves them: config.json and model.safetensors.
+/// Directories as Hugging Face Transformers saves them: config.json and model.safetensors, or its
+/// shards.
 
 /// @file
 /// Hugging Face's config.json: read, compared with a model type field by field, and written.
+
+#include <limits>
 
 /// @file
 /// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba (zoo A7, C1, D11).
@@ -1175,6 +1234,13 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+/// A field and its value as JSON text; numbers also as the nearest float.
+struct hf_entry {
+  std::string key, value, as_float{};
+};
+}  // namespace detail
+
 /// The fields of a config.json: those of the outermost object, and of its objects "rope_parameters"
 /// and "rope_scaling" as "rope_parameters.rope_theta". Other nested values only count as present.
 class hf_config {
@@ -1182,10 +1248,13 @@ class hf_config {
   /// The value of a field as JSON text (numbers in their shortest form), or null where there is
   /// none or it is null.
   const std::string* find(std::string_view key) const {
-    const auto at =
-        std::lower_bound(fields_.begin(), fields_.end(), key,
-                         [](const detail::fact& a, std::string_view b) { return a.key < b; });
-    return at != fields_.end() && at->key == key && at->value != "null" ? &at->value : nullptr;
+    const detail::hf_entry* const field = entry(key);
+    return field ? &field->value : nullptr;
+  }
+  /// The value of a field rounded to a float where it is a number, as JSON text; null as above.
+  const std::string* find_float(std::string_view key) const {
+    const detail::hf_entry* const field = entry(key);
+    return field ? &field->as_float : nullptr;
   }
   /// Name of the file in messages.
   const std::string& where() const { return where_; }
@@ -1193,7 +1262,14 @@ class hf_config {
  private:
   friend result<hf_config> parse_hf_config(std::span<const std::byte>, const std::string&);
   std::string where_;
-  std::vector<detail::fact> fields_;  ///< by key
+  std::vector<detail::hf_entry> fields_;  ///< by key
+
+  const detail::hf_entry* entry(std::string_view key) const {
+    const auto at =
+        std::lower_bound(fields_.begin(), fields_.end(), key,
+                         [](const detail::hf_entry& a, std::string_view b) { return a.key < b; });
+    return at != fields_.end() && at->key == key && at->value != "null" ? &*at : nullptr;
+  }
 };
 
 namespace detail {
@@ -1202,21 +1278,29 @@ namespace detail {
 inline constexpr std::size_t longest_config = 128 * 1024;
 inline constexpr int deepest_config = 32;
 
+/// A number as the text of the nearest float: equal for all spellings of what a float can hold.
+inline std::string float_text(double x) {
+  constexpr auto most = static_cast<double>((std::numeric_limits<float>::max)());
+  return number_text(x > most || x < -most ? x : static_cast<double>(static_cast<float>(x)));
+}
+
 /// Collects the events of a config.json.
 struct config_reader {
   explicit config_reader(const std::string& file) : where(file) {}
 
   std::string where;
-  std::vector<fact> fields{};
+  std::vector<hf_entry> fields{};
   error failure{};
 
   bool open(bool array) {
     if (depth == 0 && array) return fail("content", "a JSON object", "an array");
     if (depth == deepest_config)
       return fail("content", "at most " + std::to_string(deepest_config) + " levels", "more");
-    if (depth == 1) {
-      fields.push_back({name, array ? "[...]" : "{...}"});
-      if (!array && (name == "rope_parameters" || name == "rope_scaling")) inner = name + ".";
+    if (depth == 1 || (depth == 2 && !inner.empty())) {
+      const std::string nested = array ? "[...]" : "{...}";
+      fields.push_back({name, nested, nested});
+      if (depth == 1 && !array && (name == "rope_parameters" || name == "rope_scaling"))
+        inner = name + ".";
     }
     ++depth;
     return true;
@@ -1232,7 +1316,10 @@ struct config_reader {
   }
   bool scalar(const json_scalar& value) {
     if (depth == 0) return fail("content", "a JSON object", value.text());
-    if (depth == 1 || (depth == 2 && !inner.empty())) fields.push_back({name, value.text()});
+    if (depth == 1 || (depth == 2 && !inner.empty()))
+      fields.push_back(
+          {name, value.text(),
+           value.kind == json_scalar::kinds::number ? float_text(value.number) : value.text()});
     return true;
   }
 
@@ -1251,7 +1338,7 @@ struct config_reader {
 /// Parses a config.json held in memory: at most 128 KiB, 32 levels, no field twice. `where` names
 /// it in errors. Errors: errc::malformed, errc::unsupported.
 inline result<hf_config> parse_hf_config(std::span<const std::byte> text,
-                                         const std::string& where = "config.json") {
+                                         const std::string& where = "config.json") LINNET_TRY {
   detail::config_reader reader(where);
   if (auto read = detail::read_json(text, detail::longest_config, where, "content", reader); !read)
     return read.error();
@@ -1266,6 +1353,7 @@ inline result<hf_config> parse_hf_config(std::span<const std::byte> text,
   config.fields_ = std::move(reader.fields);
   return config;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads a config.json. Errors: those of read_file() and parse_hf_config().
 inline result<hf_config> read_hf_config(const std::string& path) {
@@ -1277,21 +1365,30 @@ namespace detail {
 
 /// What a config.json has to say for a model type. Values are JSON texts.
 struct hf_field {
-  std::string key, value;
-  std::string absent{};     ///< what Hugging Face assumes without the field; "" if it must be there
-  std::string other_key{};  ///< a second place for the same fact
-  std::string other_value{};  ///< a second spelling of the same value
+  std::vector<std::string> keys;    ///< the field, then other places for the same fact
+  std::vector<std::string> values;  ///< the value, then other spellings of it
+  std::string absent{};             ///< what Hugging Face assumes without the field
+  std::string as_float{};           ///< of a real number, which is compared as a float
+  bool written = true;              ///< make_hf_config() writes it
+
+  /// Another place for the same fact.
+  hf_field& or_at(const std::string& key) {
+    keys.push_back(key);
+    return *this;
+  }
+  /// Compared where it is present, and never written.
+  void only_read() { written = false; }
 };
 
-/// Hugging Face's name of an activation, and its synonym.
-constexpr std::pair<std::string_view, std::string_view> hf_activation(activation_kind kind) {
+/// Hugging Face's names of an activation.
+inline std::vector<std::string> hf_activation(activation_kind kind) {
   switch (kind) {
     case activation_kind::relu:
-      return {"relu", {}};
+      return {"relu"};
     case activation_kind::gelu:
-      return {"gelu", {}};
+      return {"gelu", "gelu_python"};
     case activation_kind::gelu_tanh:
-      return {"gelu_new", "gelu_pytorch_tanh"};
+      return {"gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"};
     default:
       return {"silu", "swish"};
   }
@@ -1301,90 +1398,110 @@ constexpr std::pair<std::string_view, std::string_view> hf_activation(activation
 struct hf_fields {
   std::vector<hf_field> all{};
 
-  void text(const char* key, std::string_view value, std::string_view absent = {},
-            std::string_view other = {}) {
-    const auto quote = [](std::string_view x) {
-      return x.empty() ? std::string() : json_quoted(x);
-    };
-    all.push_back({key, quote(value), quote(absent), {}, quote(other)});
+  hf_field& text(const std::string& key, const std::vector<std::string>& values,
+                 std::string_view absent) {
+    all.push_back({{key}, {}, json_quoted(absent)});
+    for (const std::string& value : values) all.back().values.push_back(json_quoted(value));
+    return all.back();
   }
-  void number(const char* key, double value) { all.push_back({key, number_text(value)}); }
-  void number(const char* key, double value, double absent) {
-    all.push_back({key, number_text(value), number_text(absent)});
+  hf_field& number(const std::string& key, index value, index absent) {
+    return add(key, std::to_string(value), std::to_string(absent));
   }
-  void truth(const char* key, bool value, bool absent) {
-    all.push_back({key, value ? "true" : "false", absent ? "true" : "false"});
+  hf_field& real(const std::string& key, double value, double absent) {
+    hf_field& field = add(key, number_text(value), number_text(absent));
+    field.as_float = float_text(value);
+    return field;
+  }
+  hf_field& truth(const std::string& key, bool value, bool absent) {
+    return add(key, value ? "true" : "false", absent ? "true" : "false");
+  }
+  /// A field that must not be there, unless it is null.
+  void none(const std::string& key) { add(key, "null", "null").only_read(); }
+
+ private:
+  hf_field& add(const std::string& key, std::string value, std::string absent) {
+    all.push_back({{key}, {std::move(value)}, std::move(absent)});
+    return all.back();
   }
 };
 
 /// The one name of a feed-forward in config.json where Hugging Face has none; only linnet writes
 /// it.
-inline constexpr std::string_view foreign_ffn = "linnet";
+inline constexpr const char* foreign_ffn = "linnet";
 
 template <class M>
-void t5_fields(hf_fields& to, bool untied_by_scale) {
+void t5_fields(hf_fields& to, bool untied_by_scale, bool mt5) {
   constexpr t5_shape s = M::shape;
-  to.text("model_type", "t5", "t5", "mt5");
-  to.number("vocab_size", static_cast<double>(s.vocabulary));
-  to.number("d_model", static_cast<double>(s.d_model));
-  to.number("d_kv", static_cast<double>(s.d_kv));
-  to.number("d_ff", static_cast<double>(s.d_ff));
-  to.number("num_layers", static_cast<double>(s.encoder_layers));
-  to.number("num_decoder_layers", static_cast<double>(s.decoder_layers),
-            static_cast<double>(s.encoder_layers));
-  to.number("num_heads", static_cast<double>(s.heads));
-  to.number("relative_attention_num_buckets", static_cast<double>(s.buckets), 32);
-  to.number("relative_attention_max_distance", static_cast<double>(s.max_distance), 128);
-  to.number("layer_norm_epsilon", s.eps, 1e-6);
+  // mT5 of Transformers 5 never scales the input of its head, as no tied type here does.
+  to.text("model_type", {"t5"}, "t5");
+  if (!M::tied) to.all.back().values.push_back(json_quoted("mt5"));
+  to.number("vocab_size", s.vocabulary, mt5 ? 250112 : 32128);
+  to.number("d_model", s.d_model, 512).or_at("hidden_size");
+  to.number("d_kv", s.d_kv, 64).or_at("head_dim");
+  to.number("d_ff", s.d_ff, mt5 ? 1024 : 2048);
+  to.number("num_layers", s.encoder_layers, mt5 ? 8 : 6).or_at("num_hidden_layers");
+  to.number("num_decoder_layers", s.decoder_layers, s.encoder_layers);
+  to.number("num_heads", s.heads, mt5 ? 6 : 8).or_at("num_attention_heads");
+  to.number("relative_attention_num_buckets", s.buckets, 32);
+  to.number("relative_attention_max_distance", s.max_distance, 128);
+  to.real("layer_norm_epsilon", s.eps, 1e-6);
   using ffn = ffn_facts<typename M::encoder_ffn>;
-  if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> && ffn::standard) {
-    to.text("feed_forward_proj", hf_activation(ffn::activation).first, "relu",
-            hf_activation(ffn::activation).second);
-  } else if constexpr (std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
-                       ffn::gated) {
+  constexpr bool same = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn>;
+  std::vector<std::string> forms{foreign_ffn};
+  if constexpr (same && (ffn::standard || ffn::gated)) {
+    const auto names = hf_activation(ffn::activation);
+    const std::string gated = ffn::gated ? "gated-" : "";
+    if (!ffn::gated || ffn::activation != activation_kind::gelu) forms.clear();
     // There, "gated-gelu" is the tanh form.
-    to.text("feed_forward_proj",
-            ffn::activation == activation_kind::gelu        ? foreign_ffn
-            : ffn::activation == activation_kind::gelu_tanh ? "gated-gelu"
-            : ffn::activation == activation_kind::silu      ? "gated-silu"
-                                                            : "gated-relu",
-            "relu", ffn::activation == activation_kind::gelu_tanh ? "gated-gelu_new" : "");
-  } else {
-    to.text("feed_forward_proj", foreign_ffn, "relu");
+    if (ffn::gated && ffn::activation == activation_kind::gelu_tanh) forms = {"gated-gelu"};
+    for (const std::string& name : names)
+      if (gated + name != "gated-gelu") forms.push_back(gated + name);
+    // Transformers takes these two from the field below, but follows them if they differ.
+    to.text("dense_act_fn", names, names[0]);
+    to.truth("is_gated_act", ffn::gated, ffn::gated);
   }
+  to.text("feed_forward_proj", forms, mt5 ? "gated-gelu" : "relu");
   // Newer files say of an untied head only that its input is not scaled.
-  if (!untied_by_scale) to.truth("tie_word_embeddings", M::tied, true);
-  if (M::tied) to.truth("scale_decoder_outputs", true, true);
-  to.number("decoder_start_token_id", static_cast<double>(M::start), 0);
-  to.number("pad_token_id", static_cast<double>(M::start), 0);
+  if (!untied_by_scale) to.truth("tie_word_embeddings", M::tied, !mt5);
+  to.truth("scale_decoder_outputs", M::tied, M::tied).only_read();
+  to.truth("tie_encoder_decoder", false, false).only_read();
+  to.number("decoder_start_token_id", M::start, 0);
+  to.number("pad_token_id", M::start, 0);
 }
 
 template <class M>
 void llama_fields(hf_fields& to) {
   constexpr decoder_shape s = M::shape;
-  to.text("model_type", "llama", "llama");
-  to.number("vocab_size", static_cast<double>(s.vocabulary));
-  to.number("hidden_size", static_cast<double>(s.d_model));
-  to.number("intermediate_size", static_cast<double>(s.d_ff));
-  to.number("num_hidden_layers", static_cast<double>(s.layers));
-  to.number("num_attention_heads", static_cast<double>(s.heads));
-  to.number("num_key_value_heads", static_cast<double>(s.kv_heads), static_cast<double>(s.heads));
-  to.number("head_dim", static_cast<double>(s.head_width()),
-            static_cast<double>(s.d_model / s.heads));
-  to.number("max_position_embeddings", static_cast<double>(s.context));
-  to.number("rms_norm_eps", s.eps, 1e-6);
-  to.number("rope_theta", s.rope_theta, 10000);
-  to.all.back().other_key = "rope_parameters.rope_theta";
-  for (const char* const scaling : {"rope_parameters", "rope_scaling"}) {
-    to.text((scaling + std::string(".rope_type")).c_str(), "default", "default");
-    to.all.back().other_key = scaling + std::string(".type");
+  to.text("model_type", {"llama"}, "llama");
+  to.number("vocab_size", s.vocabulary, 32000);
+  to.number("hidden_size", s.d_model, 4096);
+  to.number("intermediate_size", s.d_ff, 11008);
+  to.number("num_hidden_layers", s.layers, 32);
+  to.number("num_attention_heads", s.heads, 32);
+  to.number("num_key_value_heads", s.kv_heads, s.heads);
+  to.number("head_dim", s.head_width(), s.d_model / s.heads);
+  to.number("max_position_embeddings", s.context, 2048);
+  to.real("rms_norm_eps", s.eps, 1e-6);
+  to.real("rope_theta", s.rope_theta, 10000)
+      .or_at("rope_parameters.rope_theta")
+      .or_at("rope_scaling.rope_theta");
+  to.real("partial_rotary_factor", 1, 1)
+      .or_at("rope_parameters.partial_rotary_factor")
+      .or_at("rope_scaling.partial_rotary_factor")
+      .only_read();
+  for (const std::string scaling : {"rope_parameters", "rope_scaling"}) {
+    to.all.push_back({{scaling}, {"{...}"}, "{...}"});
+    to.all.back().only_read();
+    to.text(scaling + ".rope_type", {"default"}, "default").or_at(scaling + ".type").only_read();
+    to.real(scaling + ".factor", 1, 1).only_read();
+    for (const char* const layers : {".full_attention", ".sliding_attention"})
+      to.none(scaling + layers);
   }
   using ffn = ffn_facts<typename M::ffn>;
   if constexpr (ffn::gated)
-    to.text("hidden_act", hf_activation(ffn::activation).first, "silu",
-            hf_activation(ffn::activation).second);
+    to.text("hidden_act", hf_activation(ffn::activation), "silu");
   else
-    to.text("hidden_act", foreign_ffn, "silu");
+    to.text("hidden_act", {foreign_ffn}, "silu");
   to.truth("attention_bias", M::biased, false);
   to.truth("mlp_bias", M::biased, false);
   to.truth("tie_word_embeddings", M::tied, false);
@@ -1393,20 +1510,19 @@ void llama_fields(hf_fields& to) {
 template <class M>
 void gpt2_fields(hf_fields& to) {
   constexpr decoder_shape s = M::shape;
-  to.text("model_type", "gpt2", "gpt2");
-  to.number("vocab_size", static_cast<double>(s.vocabulary));
-  to.number("n_positions", static_cast<double>(s.context));
-  to.number("n_embd", static_cast<double>(s.d_model));
-  to.number("n_layer", static_cast<double>(s.layers));
-  to.number("n_head", static_cast<double>(s.heads));
-  to.number("n_inner", static_cast<double>(s.d_ff), static_cast<double>(4 * s.d_model));
-  to.number("layer_norm_epsilon", s.eps, 1e-5);
+  to.text("model_type", {"gpt2"}, "gpt2");
+  to.number("vocab_size", s.vocabulary, 50257);
+  to.number("n_positions", s.context, 1024).or_at("max_position_embeddings");
+  to.number("n_embd", s.d_model, 768).or_at("hidden_size");
+  to.number("n_layer", s.layers, 12).or_at("num_hidden_layers");
+  to.number("n_head", s.heads, 12).or_at("num_attention_heads");
+  to.number("n_inner", s.d_ff, 4 * s.d_model);
+  to.real("layer_norm_epsilon", s.eps, 1e-5);
   using ffn = ffn_facts<typename M::ffn>;
   if constexpr (ffn::standard)
-    to.text("activation_function", hf_activation(ffn::activation).first, "gelu_new",
-            hf_activation(ffn::activation).second);
+    to.text("activation_function", hf_activation(ffn::activation), "gelu_new");
   else
-    to.text("activation_function", foreign_ffn, "gelu_new");
+    to.text("activation_function", {foreign_ffn}, "gelu_new");
   to.truth("scale_attn_weights", true, true);
   to.truth("scale_attn_by_inverse_layer_idx", false, false);
   to.truth("add_cross_attention", false, false);
@@ -1417,18 +1533,18 @@ template <class M>
 void mamba_fields(hf_fields& to) {
   constexpr decoder_shape s = M::shape;
   using mixer = typename M::attention;
-  to.text("model_type", "mamba", "mamba");
-  to.number("vocab_size", static_cast<double>(s.vocabulary));
-  to.number("hidden_size", static_cast<double>(s.d_model));
-  to.number("state_size", static_cast<double>(mixer::state), 16);
-  to.number("num_hidden_layers", static_cast<double>(s.layers));
-  to.number("conv_kernel", static_cast<double>(mixer::conv), 4);
-  to.number("expand", static_cast<double>(mixer::expand), 2);
-  const auto rank = static_cast<double>(mixer::template layer<M::self>::rank);
-  to.number("time_step_rank", rank, rank);
-  to.all.back().other_value = json_quoted("auto");
-  to.number("layer_norm_epsilon", s.eps, 1e-5);
-  to.text("hidden_act", "silu", "silu", "swish");
+  to.text("model_type", {"mamba"}, "mamba");
+  to.number("vocab_size", s.vocabulary, 50280);
+  to.number("hidden_size", s.d_model, 768);
+  to.number("state_size", mixer::state, 16);
+  to.number("num_hidden_layers", s.layers, 32);
+  to.number("conv_kernel", mixer::conv, 4);
+  to.number("expand", mixer::expand, 2);
+  to.number("intermediate_size", mixer::expand * s.d_model, mixer::expand * s.d_model).only_read();
+  constexpr index rank = mixer::template layer<M::self>::rank;
+  to.number("time_step_rank", rank, rank).values.push_back(json_quoted("auto"));
+  to.real("layer_norm_epsilon", s.eps, 1e-5);
+  to.text("hidden_act", {"silu", "swish"}, "silu");
   to.truth("use_bias", M::biased, false);
   to.truth("use_conv_bias", true, true);
   to.truth("tie_word_embeddings", M::tied, true);
@@ -1442,8 +1558,12 @@ hf_fields fields_of(const hf_config* file) {
                 "linnet: this model type has no counterpart at Hugging Face");
   hf_fields fields;
   if constexpr (kind == hf_kind::t5) {
-    const std::string* const scaled = file ? file->find("scale_decoder_outputs") : nullptr;
-    t5_fields<M>(fields, !M::tied && scaled && *scaled == "false");
+    const auto says = [&](const char* key, std::string_view value) {
+      const std::string* const got = file ? file->find(key) : nullptr;
+      return got && *got == value;
+    };
+    t5_fields<M>(fields, !M::tied && says("scale_decoder_outputs", "false"),
+                 says("model_type", "\"mt5\""));
   } else if constexpr (kind == hf_kind::llama) {
     llama_fields<M>(fields);
   } else if constexpr (kind == hf_kind::mamba) {
@@ -1451,24 +1571,26 @@ hf_fields fields_of(const hf_config* file) {
   } else {
     gpt2_fields<M>(fields);
   }
+  fields.none("quantization_config");
   return fields;
 }
 
 inline result<void> check_fields(const hf_config& config, const hf_fields& fields) {
   for (const hf_field& field : fields.all) {
-    const std::string expected = field.value + " (the model type)";
+    const std::string expected = field.values[0] + " (the model type)";
     bool present = false;
-    for (const std::string& key : {field.key, field.other_key}) {
-      const std::string* const got = key.empty() ? nullptr : config.find(key);
+    for (const std::string& key : field.keys) {
+      const std::string* const got = config.find(key);
       if (!got) continue;
       present = true;
-      if (*got != field.value && (field.other_value.empty() || *got != field.other_value))
-        return error{errc::mismatch, config.where(), key, expected, *got};
+      if (std::find(field.values.begin(), field.values.end(), *got) != field.values.end()) continue;
+      if (!field.as_float.empty() && *config.find_float(key) == field.as_float) continue;
+      return error{errc::mismatch, config.where(), key, expected, *got};
     }
-    if (present || field.absent == field.value) continue;
-    if (field.absent.empty())
-      return error{errc::missing, config.where(), field.key, expected, "no such field"};
-    return error{errc::mismatch, config.where(), field.key, expected,
+    if (present ||
+        std::find(field.values.begin(), field.values.end(), field.absent) != field.values.end())
+      continue;
+    return error{errc::mismatch, config.where(), field.keys[0], expected,
                  "no such field, which means " + field.absent};
   }
   return {};
@@ -1477,12 +1599,14 @@ inline result<void> check_fields(const hf_config& config, const hf_fields& field
 }  // namespace detail
 
 /// Compares a config.json with model type `M`. The first field that differs is the error
-/// (errc::mismatch, errc::missing), with the file's value and the type's. Fields that do not change
-/// what the weights compute, such as dropout rates, are not compared.
+/// (errc::mismatch), with the file's value and the type's; an absent one has Hugging Face's
+/// default. Fields that do not change what the weights compute, such as dropout rates, are not
+/// compared.
 template <class M>
-result<void> check_config(const hf_config& config) {
+result<void> check_config(const hf_config& config) LINNET_TRY {
   return detail::check_fields(config, detail::fields_of<M>(&config));
 }
+LINNET_OR_OUT_OF_MEMORY(config.where())
 
 /// The config.json of model type `M` that Transformers reads.
 template <class M>
@@ -1493,8 +1617,8 @@ std::string make_hf_config() {
   std::string text = "{\n  \"architectures\": [\n    " +
                      detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
-    if (field.key.find('.') == field.key.npos && field.key != "scale_decoder_outputs")
-      text += ",\n  " + detail::json_quoted(field.key) + ": " + field.value;
+    if (field.written)
+      text += ",\n  " + detail::json_quoted(field.keys[0]) + ": " + field.values[0];
   if constexpr (kind == hf_kind::t5)
     text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
   return text + "\n}\n";
@@ -1502,7 +1626,8 @@ std::string make_hf_config() {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Weights to and from safetensors files, under linnet's names or Hugging Face's.
+/// Safetensors in several files, as Hugging Face saves large models: shards, and an index that says
+/// which tensor stands in which of them.
 
 /// @file
 /// Safetensors files: a strict reader that trusts nothing in the file, and a deterministic writer.
@@ -1538,8 +1663,8 @@ struct tensor_record {
   }
 };
 
-/// A parsed safetensors file. It views the bytes it was parsed from, or owns them if it was read
-/// from a path. Movable.
+/// A parsed safetensors file, or several with one index. It views the bytes it was parsed from, or
+/// owns them if it was read from a path. Movable.
 class safetensors {
  public:
   /// The tensors, sorted by name.
@@ -1559,7 +1684,7 @@ class safetensors {
   /// All values of a tensor as `T`: float or double from F16, BF16, F32, F64; a 32- or 64-bit
   /// signed integer from I32 and, where the values fit, I64. Errors: errc::missing, errc::mismatch.
   template <class T>
-  result<std::vector<T>> values(std::string_view name) const {
+  result<std::vector<T>> values(std::string_view name) const LINNET_TRY {
     constexpr bool real = std::is_floating_point_v<T>;
     const tensor_record* const from = find(name);
     if (!from)
@@ -1589,11 +1714,13 @@ class safetensors {
     }
     return all;
   }
+  LINNET_OR_OUT_OF_MEMORY(where_)
 
  private:
-  friend result<safetensors> parse_safetensors(std::span<const std::byte>, const std::string&);
+  friend result<safetensors> parse_safetensors(lasting_span<const std::byte>, const std::string&);
   friend result<safetensors> read_safetensors(const std::string&);
-  file_bytes owned_;
+  friend result<safetensors> read_safetensors_shards(const std::string&);
+  std::vector<file_bytes> owned_;  ///< one, of shards one for each
   std::string where_;
   std::vector<tensor_record> tensors_;
   std::map<std::string, std::string, std::less<>> metadata_;
@@ -1716,9 +1843,9 @@ struct safetensors_header {
   }
 };
 
-/// Gives the tensors, sorted by name here, their data, or says what is wrong with their ranges.
-inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensors,
-                                  std::span<const std::byte> buffer, const std::string& where) {
+/// Sorts the tensors by name, and says what is wrong with their ranges in `size` bytes of values.
+inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors,
+                                 std::uint64_t size, const std::string& where) {
   const auto wrong = [&](const tensor_record& at, const char* what, std::string expected,
                          std::string got) {
     return error{errc::malformed, where, printable(at.name) + what, std::move(expected),
@@ -1736,7 +1863,7 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
             [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
   std::uint64_t end = 0;
   for (const std::uint32_t i : order) {
-    tensor_record& tensor = tensors[i].record;
+    const tensor_record& tensor = tensors[i].record;
     const auto [first, last] = tensors[i].range;
     if (last < first)
       return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first),
@@ -1745,9 +1872,9 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
       return wrong(tensor, ": data_offsets",
                    "to begin at " + std::to_string(end) + ", the end of the tensor before",
                    std::to_string(first) + (first < end ? ", an overlap" : ", a gap"));
-    if (last > buffer.size())
+    if (last > size)
       return wrong(tensor, ": data_offsets",
-                   "an end within the " + std::to_string(buffer.size()) + " bytes of values",
+                   "an end within the " + std::to_string(size) + " bytes of values",
                    std::to_string(last));
     std::uint64_t bytes = static_cast<std::uint64_t>(size_of(tensor.type));
     for (const index n : tensor.shape())
@@ -1757,14 +1884,28 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
       return wrong(tensor, ": data_offsets",
                    std::to_string(bytes) + " bytes for " + tensor.description(),
                    std::to_string(last - first));
-    tensor.data = buffer.subspan(first, bytes);
     end = last;
   }
-  if (end != buffer.size())
+  if (end != size)
     return error{errc::malformed, where, "values",
-                 std::to_string(end) + " bytes, the end of the last tensor",
-                 std::to_string(buffer.size())};
+                 std::to_string(end) + " bytes, the end of the last tensor", std::to_string(size)};
   return {};
+}
+
+/// The header of a file with `size` bytes of values: all that readers ask of it, and writers too.
+inline result<safetensors_header> read_safetensors_header(std::span<const std::byte> text,
+                                                          std::uint64_t size,
+                                                          const std::string& where) {
+  while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
+  if (text.empty() || text.front() != std::byte{'{'})
+    return error{errc::malformed, where, "header", "to begin with {",
+                 text.empty() ? "nothing" : "another character"};
+  if (!has_memory_to_read(text.size())) return out_of_memory(where);
+  safetensors_header header(where);
+  if (auto read = read_json(text, longest_safetensors_header, where, "header", header); !read)
+    return read.error();
+  if (auto checked = check_ranges(header.tensors, size, where); !checked) return checked.error();
+  return header;
 }
 
 }  // namespace detail
@@ -1772,8 +1913,8 @@ inline result<void> place_tensors(std::vector<safetensors_header::entry>& tensor
 /// Parses a safetensors file held in memory, which must outlive the result. Checked: the length of
 /// the header, its JSON and types, duplicate names and keys, and that the tensors fill the file
 /// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
-inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
-                                             const std::string& where = "safetensors") {
+inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
+                                             const std::string& where = "safetensors") LINNET_TRY {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
   };
@@ -1784,33 +1925,28 @@ inline result<safetensors> parse_safetensors(std::span<const std::byte> file,
     return wrong(errc::malformed, "header length",
                  "at most the " + std::to_string(file.size() - 8) + " bytes that follow",
                  std::to_string(length));
-  auto text = file.subspan(8, length);
-  while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
-  if (text.empty() || text.front() != std::byte{'{'})
-    return wrong(errc::malformed, "header", "to begin with {",
-                 text.empty() ? "nothing" : "another character");
-
-  detail::safetensors_header header(where);
-  if (auto read =
-          detail::read_json(text, detail::longest_safetensors_header, where, "header", header);
-      !read)
-    return read.error();
-  if (auto placed = detail::place_tensors(header.tensors, file.subspan(8 + length), where); !placed)
-    return placed.error();
+  const auto values = file.subspan(8 + length);
+  if (!detail::has_memory_to_read(length)) return detail::out_of_memory(where);
+  auto header = detail::read_safetensors_header(file.subspan(8, length), values.size(), where);
+  if (!header) return header.error();
   safetensors parsed;
   parsed.where_ = where;
-  parsed.metadata_ = std::move(header.metadata);
-  parsed.tensors_.reserve(header.tensors.size());
-  for (auto& tensor : header.tensors) parsed.tensors_.push_back(std::move(tensor.record));
+  parsed.metadata_ = std::move(header->metadata);
+  parsed.tensors_.reserve(header->tensors.size());
+  for (auto& [record, range] : header->tensors) {
+    parsed.tensors_.push_back(std::move(record));
+    parsed.tensors_.back().data = values.subspan(range[0], range[1] - range[0]);
+  }
   return parsed;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads and parses a safetensors file. Errors: those of read_file() and parse_safetensors().
 inline result<safetensors> read_safetensors(const std::string& path) {
   auto bytes = read_file(path);
   if (!bytes) return bytes.error();
   auto parsed = parse_safetensors(*bytes, path);
-  if (parsed) parsed->owned_ = std::move(*bytes);
+  if (parsed) parsed->owned_.push_back(std::move(*bytes));
   return parsed;
 }
 
@@ -1827,10 +1963,19 @@ using file_metadata = std::map<std::string, std::string, std::less<>>;
 
 namespace detail {
 
+inline std::span<const std::byte> bytes_of(std::string_view text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
 /// The order in which tensors are written: by element size, so that all are aligned, then by name;
-/// Hugging Face's writer does the same. Sorts, and returns the length and text of the header.
+/// Hugging Face's writer does the same. Sorts, and returns the length and text of the header, or
+/// why readers would refuse it (errc::invalid).
 template <class Tensor>
-std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata) {
+result<std::string> safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata,
+                                       const std::string& path) {
+  const auto wrong = [&](const std::string& what, const char* expected, std::string got) {
+    return error{errc::invalid, path, printable(what), expected, std::move(got)};
+  };
   std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
     return size_of(a.type) != size_of(b.type) ? size_of(a.type) > size_of(b.type) : a.name < b.name;
   });
@@ -1840,12 +1985,18 @@ std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata
   };
   if (!metadata.empty()) {
     begin("__metadata__");
-    for (const auto& [name, value] : metadata)
+    for (const auto& [name, value] : metadata) {
+      if (!is_utf8(name) || !is_utf8(value))
+        return wrong("__metadata__: " + name, "texts in UTF-8", "other bytes");
       text += (text.back() == '{' ? "" : ",") + json_quoted(name) + ":" + json_quoted(value);
+    }
     text += '}';
   }
   index at = 0;
   for (const Tensor& tensor : tensors) {
+    if (!is_utf8(tensor.name)) return wrong(tensor.name, "a name in UTF-8", "other bytes");
+    if (tensor.name == "__metadata__")
+      return wrong(tensor.name, "another name for a tensor", "that of the notes");
     index size = size_of(tensor.type);
     begin(tensor.name);
     text += "\"dtype\":" + json_quoted(name_of(tensor.type)) + ",\"shape\":[";
@@ -1856,47 +2007,170 @@ std::string safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata
     }
     text += "],\"data_offsets\":[";
     text += std::to_string(at) + ",";
-    text += std::to_string(at + size) + "]}";
-    at += size;
+    text += std::to_string(at += size) + "]}";
   }
   text += '}';
   text.resize(static_cast<std::size_t>(round_up(std::ssize(text), 8)), ' ');
+  if (auto read = read_safetensors_header(bytes_of(text), static_cast<std::uint64_t>(at), path);
+      !read) {
+    error why = read.error();
+    why.code = errc::invalid;
+    return why;
+  }
   const std::uint64_t length = text.size();
   return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
-}
-
-inline std::span<const std::byte> bytes_of(std::string_view text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
 }  // namespace detail
 
 /// Writes a safetensors file with these tensors, in a fixed order whatever order they are given in.
-/// Errors: errc::invalid (a shape that does not fit its data, a name twice), errc::io.
+/// Nothing is written that parse_safetensors() refuses: names and notes are UTF-8. Errors:
+/// errc::invalid (also a shape that does not fit its data), errc::io.
 inline result<void> write_safetensors(const std::string& path, std::vector<named_tensor> tensors,
-                                      const file_metadata& metadata = {}) {
-  std::vector<std::string_view> names;
+                                      const file_metadata& metadata = {}) LINNET_TRY {
   for (const named_tensor& tensor : tensors) {
     std::uint64_t size = static_cast<std::uint64_t>(size_of(tensor.type));
     bool fits = true;
     for (const index n : tensor.shape)
       fits = fits && n >= 0 && !__builtin_mul_overflow(size, static_cast<std::uint64_t>(n), &size);
     if (!fits || size != tensor.data.size())
-      return error{errc::invalid, path, tensor.name, "as many bytes as the shape says",
-                   std::to_string(tensor.data.size())};
-    names.push_back(tensor.name);
+      return error{errc::invalid, path, detail::printable(tensor.name),
+                   "as many bytes as the shape says", std::to_string(tensor.data.size())};
   }
-  std::sort(names.begin(), names.end());
-  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
-    return error{errc::invalid, path, std::string(*twice), "each name once", "this one twice"};
-
+  const auto prefix = detail::safetensors_prefix(tensors, metadata, path);
+  if (!prefix) return prefix.error();
   detail::file_writer file(path);
-  file.write(detail::bytes_of(detail::safetensors_prefix(tensors, metadata)));
+  file.write(detail::bytes_of(*prefix));
   for (const named_tensor& tensor : tensors) file.write(tensor.data);
   return file.commit();
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Longest index that is read; a tensor takes about 100 bytes of it.
+inline constexpr std::size_t longest_shard_index = 4 * 1024 * 1024;
+
+/// Collects the "weight_map" of a model.safetensors.index.json; what else it says is not needed.
+struct shard_index_reader {
+  explicit shard_index_reader(const std::string& file) : where(file) {}
+
+  std::string where;
+  std::vector<std::pair<std::string, std::string>> files{};  ///< of tensors, by their names
+  error failure{};
+
+  bool open(bool array) {
+    if (depth == 0 && array) return fail("content", "a JSON object", "an array");
+    if (depth == deepest)
+      return fail("content", "at most " + std::to_string(deepest) + " levels", "more");
+    if (in_map) return fail(tensor, "the name of a file", array ? "an array" : "an object");
+    if (depth == 1 && name == "weight_map") {
+      if (array) return fail(name, "an object", "an array");
+      if (std::exchange(has_map, true)) return fail(name, "it once", "it twice");
+      in_map = true;
+    }
+    ++depth;
+    return true;
+  }
+  bool close() {
+    if (--depth == 1) in_map = false;
+    return true;
+  }
+  bool key(std::string_view text) {
+    if (in_map)
+      tensor = text;
+    else if (depth == 1)
+      name = text;
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("content", "a JSON object", value.text());
+    if (depth == 1 && name == "weight_map") return fail(name, "an object", value.text());
+    if (!in_map) return true;
+    if (value.kind != json_scalar::kinds::text || value.string.empty() || value.string[0] == '.' ||
+        value.string.find_first_of(std::string_view("/\\:\0", 4)) != value.string.npos)
+      return fail(tensor, "the name of a file beside the index", value.text());
+    files.emplace_back(tensor, value.string);
+    return true;
+  }
+  bool fail(const std::string& what, std::string expected, std::string got) {
+    failure = {errc::malformed, where, printable(what), std::move(expected), std::move(got)};
+    return false;
+  }
+
+  bool has_map = false;
+
+ private:
+  static constexpr int deepest = 32;
+  int depth = 0;
+  bool in_map = false;
+  std::string name{}, tensor{};
+};
+
+}  // namespace detail
+
+/// Reads the shards that a model.safetensors.index.json names, which stand beside it, as one file.
+/// The index and the shards must name the same tensors. Errors: those of read_file() and of
+/// read_safetensors(), errc::malformed, errc::mismatch.
+inline result<safetensors> read_safetensors_shards(const std::string& path) LINNET_TRY {
+  const auto text = read_file(path);
+  if (!text) return text.error();
+  detail::shard_index_reader reader(path);
+  if (auto read = detail::read_json(*text, detail::longest_shard_index, path, "content", reader);
+      !read)
+    return read.error();
+  const auto wrong = [&](errc code, const std::string& what, std::string expected,
+                         std::string got) {
+    return error{code, path, detail::printable(what), std::move(expected), std::move(got)};
+  };
+  if (!reader.has_map) return wrong(errc::malformed, "weight_map", "an object", "none");
+  auto& files = reader.files;
+  std::sort(files.begin(), files.end());
+  for (std::size_t i = 1; i < files.size(); ++i)
+    if (files[i].first == files[i - 1].first)
+      return wrong(errc::malformed, files[i].first, "each name once", "this one twice");
+  std::vector<std::string> names;
+  for (const auto& [tensor, file] : files) names.push_back(file);
+  std::sort(names.begin(), names.end());
+
+  safetensors all;
+  all.where_ = path;
+  const std::string folder = path.substr(0, path.find_last_of('/') + 1);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string& name = names[i];
+    if (i > 0 && name == names[i - 1]) continue;
+    auto shard = read_safetensors(folder + name);
+    if (!shard) return shard.error();
+    for (const tensor_record& tensor : shard->tensors_) {
+      const auto at = std::lower_bound(
+          files.begin(), files.end(), tensor.name,
+          [](const auto& entry, const std::string& key) { return entry.first < key; });
+      const bool there = at != files.end() && at->first == tensor.name;
+      if (!there || at->second != name)
+        return wrong(errc::mismatch, tensor.name,
+                     there ? "it in " + detail::printable(at->second) : "no such tensor",
+                     "it in " + detail::printable(name));
+    }
+    for (tensor_record& tensor : shard->tensors_) all.tensors_.push_back(std::move(tensor));
+    for (file_bytes& bytes : shard->owned_) all.owned_.push_back(std::move(bytes));
+    all.metadata_.merge(shard->metadata_);
+  }
+  std::sort(all.tensors_.begin(), all.tensors_.end(),
+            [](const tensor_record& a, const tensor_record& b) { return a.name < b.name; });
+  for (const auto& [tensor, file] : files)
+    if (!all.find(tensor))
+      return wrong(errc::missing, tensor, "it in " + detail::printable(file), "no such tensor");
+  return all;
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Weights to and from safetensors files, under linnet's names or Hugging Face's.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1961,17 +2235,39 @@ inline std::string shape_text(const placement& at) {
   return text + "]";
 }
 
-/// Whether codes, scales and zero points are ones that quantize() could have made.
-inline bool usable(const file_part& part, const tensor_record& record) {
-  if (part.tensor.type == dtype::i8)
-    return std::none_of(record.data.begin(), record.data.end(),
-                        [](std::byte b) { return b == std::byte{0x80}; });
-  const bool scales = part.tensor.name.ends_with(".scales");
-  if (!scales && !part.tensor.name.ends_with(".zeros")) return true;
-  for (index i = 0; i < part.tensor.size(); ++i) {
-    double scale = 0;
-    decode_reals(record.type, record.data.data() + i * size_of(record.type), 1, 1, &scale);
-    if (!is_finite(scale) || (scales ? !(scale > 0) : !(scale >= 0 && scale <= 255))) return false;
+/// Why codes, scales or zero points are none that quantize() could have made: what they should be,
+/// or null. Asked before they are saved, and of what is loaded.
+inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
+  if (tensor.type == dtype::i8)
+    return std::find(data, data + tensor.size(), std::byte{0x80}) != data + tensor.size()
+               ? "codes from -127 to 127"
+               : nullptr;
+  if ((type == dtype::f8_e4m3 || type == dtype::f8_e5m2) && !all_finite(type, data, tensor.size()))
+    return "codes of finite numbers";
+  const bool scales = tensor.name.ends_with(".scales");
+  if (!scales && !tensor.name.ends_with(".zeros")) return nullptr;
+  for (index i = 0; i < tensor.size(); ++i) {
+    double x = 0;
+    decode_reals(type, data + i * size_of(type), 1, 1, &x);
+    if (!is_finite(x) || (scales ? !(x > 0) : !(x >= 0 && x <= 255)))
+      return scales ? "positive, finite scales" : "zero points from 0 to 255";
+  }
+  return nullptr;
+}
+
+/// Whether two tensors of one shape hold equal values, of whatever real types they are.
+inline bool same_values(const tensor_record& a, const tensor_record& b) {
+  if (!std::ranges::equal(a.shape(), b.shape())) return false;
+  if (a.type == b.type) return std::ranges::equal(a.data, b.data);
+  if (!is_real(a.type) || !is_real(b.type)) return false;
+  for (index i = 0; i < a.size(); ++i) {
+    std::uint64_t x = 0, y = 0;  // bits: zeros have signs, and a NaN is equal to itself
+    double value = 0;
+    decode_reals(a.type, a.data.data() + i * size_of(a.type), 1, 1, &value);
+    __builtin_memcpy(&x, &value, sizeof x);
+    decode_reals(b.type, b.data.data() + i * size_of(b.type), 1, 1, &value);
+    __builtin_memcpy(&y, &value, sizeof y);
+    if (x != y) return false;
   }
   return true;
 }
@@ -1980,7 +2276,7 @@ inline bool usable(const file_part& part, const tensor_record& record) {
 /// else, and only then copies. Tensors whose names do not begin with `prefix` are not looked at.
 template <class Ignores>
 result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts,
-                        std::string_view prefix, Ignores&& ignores) {
+                        std::string_view prefix, nonfinite values, Ignores&& ignores) {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
   };
@@ -1999,9 +2295,7 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
     for (const std::string& alias : part.aliases) {
       const tensor_record* const other = look_for(alias);
       if (!found[i]) found[i] = other;
-      if (other && (other->type != found[i]->type ||
-                    !std::ranges::equal(other->shape(), found[i]->shape()) ||
-                    !std::ranges::equal(other->data, found[i]->data)))
+      if (other && !same_values(*other, *found[i]))
         return wrong(errc::mismatch, other->name,
                      "the same values as " + found[i]->name + " (one tensor in the model type)",
                      "others");
@@ -2015,12 +2309,10 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
     if ((code ? record.type != part.tensor.type : !is_real(record.type)) ||
         !std::ranges::equal(record.shape(), shape_of(at)))
       return wrong(errc::mismatch, record.name, expected, record.description());
-    if (!usable(part, record))
-      return wrong(errc::malformed, record.name,
-                   code                                   ? "codes from -127 to 127"
-                   : part.tensor.name.ends_with(".zeros") ? "zero points from 0 to 255"
-                                                          : "positive, finite scales",
-                   "another value");
+    if (const char* const wanted = unusable(part.tensor, record.type, record.data.data()))
+      return wrong(errc::malformed, record.name, wanted, "another value");
+    if (values == nonfinite::refuse && !all_finite(record.type, record.data.data(), record.size()))
+      return wrong(errc::invalid, record.name, "finite numbers", "a NaN or an infinity");
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     const std::string& name = file.tensors()[i].name;
@@ -2051,8 +2343,13 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
       at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
     at->parts.push_back(&part);
   }
+  for (const file_part& part : parts)
+    if (const char* const wanted = unusable(part.tensor, part.tensor.type, part.tensor.data))
+      return error{errc::invalid, path, part.at.name, wanted, "another value"};
+  const auto prefix = safetensors_prefix(tensors, metadata, path);
+  if (!prefix) return prefix.error();
   file_writer file(path);
-  file.write(bytes_of(safetensors_prefix(tensors, metadata)));
+  file.write(bytes_of(*prefix));
   std::vector<std::byte> whole;
   for (const file_tensor& tensor : tensors) {
     const file_part& first = *tensor.parts.front();
@@ -2069,9 +2366,25 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   return file.commit();
 }
 
-/// The error of weights whose own allocation failed.
-inline error no_memory(const std::string& where) {
-  return {errc::out_of_memory, where, "weights", "memory for the model", "none"};
+/// Refuses a file of quantized weights for a type that stores them otherwise, by both names.
+template <class S>
+result<void> check_storage(const safetensors& file) {
+  const auto said = file.metadata().find("storage");
+  if (said == file.metadata().end()) return {};
+  const auto differs = [&](const char* what, const std::string& expected, const std::string& got) {
+    return error{errc::mismatch, file.where(), what, expected + " (the model type)",
+                 printable(got)};
+  };
+  const auto is_plain = [](std::string_view name) {
+    return name == "f32" || name == "f64" || name == "bf16" || name == "f16";
+  };
+  if (said->second != S::name && !(is_plain(said->second) && is_plain(S::name)))
+    return differs("storage", S::name, said->second);
+  const auto group = file.metadata().find("storage_group");
+  if (const std::string own = std::to_string(S::group);
+      S::group > 0 && group != file.metadata().end() && group->second != own)
+    return differs("storage_group", own, group->second);
+  return {};
 }
 
 }  // namespace detail
@@ -2080,52 +2393,67 @@ inline error no_memory(const std::string& where) {
 /// model's storage. Every tensor of the model must be there exactly once and in its shape, and no
 /// other; `w` is untouched unless all of it fits. Files that linnet wrote also say what model they
 /// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
-/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory.
+/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory, and
+/// errc::invalid where `values` are to be finite.
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
-                              std::string_view prefix = {}) {
-  if (!w.valid()) return detail::no_memory(file.where());
+                              std::string_view prefix = {},
+                              nonfinite values = nonfinite::keep) LINNET_TRY {
+  if (!w.valid()) return w.error();
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
-  if constexpr (!foreign)
+  if constexpr (!foreign) {
     for (const detail::fact& fact : detail::facts_of<M>())
       if (const auto said = file.metadata().find(fact.key);
           said != file.metadata().end() && said->second != fact.value)
         return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
                      detail::printable(said->second)};
-  return detail::load_parts(file, detail::parts_of<Naming>(w), prefix, [](std::string_view name) {
-    return foreign && hugging_face_ignores(hf_kind_of<M>(), name);
-  });
+    if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
+        !fits && prefix.empty())
+      return fits;
+  }
+  return detail::load_parts(
+      file, detail::parts_of<Naming>(w), prefix, values,
+      [](std::string_view name) { return foreign && hugging_face_ignores(hf_kind_of<M>(), name); });
 }
+LINNET_OR_OUT_OF_MEMORY(file.where())
 /// The same from the bytes of a file, such as an array in the program; `where` names it in errors.
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
-                              const std::string& where = "safetensors") {
+                              const std::string& where = "safetensors",
+                              nonfinite values = nonfinite::keep) {
   const auto file = parse_safetensors(bytes, where);
-  return file ? load_safetensors(w, *file, names) : result<void>(file.error());
+  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
 }
 /// The same from a file.
 template <class M, class T, class Naming = naming::canonical>
-result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {}) {
+result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
+                              nonfinite values = nonfinite::keep) {
   const auto file = read_safetensors(path);
-  return file ? load_safetensors(w, *file, names) : result<void>(file.error());
+  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
 }
 
 /// Saves all weights in their storage type, with a description of the model (linnet's names) or
 /// the mark that Transformers asks for (Hugging Face's), and `notes` of your own. The same weights
-/// always give the same bytes. Errors: errc::io.
+/// always give the same bytes. Nothing is written that load_safetensors() refuses. Errors:
+/// errc::invalid (notes that are not UTF-8 or too long, scales that are not finite), errc::io.
 template <class M, class T, class Naming = naming::canonical>
 result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
-                              file_metadata notes = {}) {
-  if (!w.valid()) return detail::no_memory(path);
+                              file_metadata notes = {}) LINNET_TRY {
+  if (!w.valid()) return w.error();
+  if (weights<M, T>::storage::per_word > 1)  // compressed; masters may be saved to be looked at
+    if (auto fit = check_finite(w, path); !fit) return fit;
   if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
     notes["format"] = "pt";
   } else {
     notes["format"] = "linnet";
-    notes["storage"] = weights<M, T>::storage::name;
+    using S = typename weights<M, T>::storage;
+    notes["storage"] = S::name;
+    if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
     for (const detail::fact& fact : detail::facts_of<M>()) notes[fact.key] = fact.value;
   }
   return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
 
@@ -2133,33 +2461,40 @@ LINNET_NAMESPACE_BEGIN
 
 /// Loads the weights of a T5, Llama, GPT-2 or Mamba directory into a model of a matching type.
 /// config.json is compared first (check_config()), then every tensor, and only then is `w` written.
-/// Llama's rotary pairs are reordered where the type uses position::rope. Errors: those of
-/// read_hf_config(), check_config() and load_safetensors().
+/// Without a model.safetensors, model.safetensors.index.json and its shards are read. Llama's
+/// rotary pairs are reordered where the type uses position::rope. Errors: those of
+/// read_hf_config(), check_config(), read_safetensors_shards() and load_safetensors().
 template <class M, class T>
-result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) {
+result<void> load_hugging_face(weights<M, T>& w, const std::string& directory,
+                               nonfinite values = nonfinite::keep) LINNET_TRY {
   const auto config = read_hf_config(directory + "/config.json");
   if (!config) return config.error();
   if (auto fits = check_config<M>(*config); !fits) return fits;
-  return load_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
+  const std::string path = directory + "/model.safetensors", shards = path + ".index.json";
+  auto file = read_safetensors(path);
+  if (!file && file.error().code == errc::io && read_file(shards))
+    file = read_safetensors_shards(shards);
+  return file ? load_safetensors(w, *file, naming::hugging_face{}, {}, values)
+              : result<void>(file.error());
 }
+LINNET_OR_OUT_OF_MEMORY(directory)
 
 /// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face()
 /// and for Transformers. Errors: errc::io.
 template <class M, class T>
-result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) {
+result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) LINNET_TRY {
   const std::string config = make_hf_config<M>();
   if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
       !saved)
     return saved;
   return write_file(directory + "/config.json", detail::bytes_of(config));
 }
+LINNET_OR_OUT_OF_MEMORY(directory)
 
 LINNET_NAMESPACE_END
 /// @file
 /// Figures of a run (loss, rate, tokens, seconds, ...) as JSON lines or CSV, one line per step.
 /// Opt-in, through linnet/json.hpp.
-
-#include <limits>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -2168,42 +2503,31 @@ LINNET_NAMESPACE_BEGIN
 class metrics_log {
  public:
   /// Opens the log, with these columns after "step". Of what is there, the lines up to step `last`
-  /// stay; 0 begins anew. Errors: errc::io; errc::mismatch (the file has other columns).
+  /// stay; 0 begins anew. Lines that are lost or damaged stop no run: note() says so, and a damaged
+  /// file is kept as `path`.damaged. Errors: errc::io; errc::mismatch (the file has other columns);
+  /// errc::out_of_memory.
   static result<metrics_log> open(const std::string& path, std::vector<std::string> columns,
-                                  index last = 0) {
+                                  index last = 0) LINNET_TRY {
     metrics_log log;
     log.path_ = path;
     log.csv_ = path.ends_with(".csv");
     log.columns_ = std::move(columns);
-    std::string kept, header;
+    std::string kept;
     if (log.csv_) {
-      header = "step";
-      for (const std::string& name : log.columns_) header += ',' + name;
-      header += '\n';
+      kept = "step";
+      for (const std::string& name : log.columns_) kept += ',' + csv_quoted(name);
+      kept += '\n';
     }
-    if (last > 0) {
-      const auto file = read_file(path);
-      if (!file) return file.error();
-      const std::string_view text(reinterpret_cast<const char*>(file->data()), file->size());
-      if (!text.starts_with(header))
-        return error{errc::mismatch, path, "columns",
-                     detail::printable(std::string_view(header).substr(0, header.size() - 1)),
-                     detail::printable(text.substr(0, text.find('\n')))};
-      std::size_t end = header.size();
-      for (;;) {
-        const std::size_t newline = text.find('\n', end);
-        if (newline == text.npos || log.step_of(text.substr(end, newline - end)) > last) break;
-        end = newline + 1;
-      }
-      kept = text.substr(0, end);
-    } else {
-      kept = header;
-    }
-    if (auto done = write_file(path, std::as_bytes(std::span(kept))); !done) return done.error();
-    log.file_.reset(std::fopen(path.c_str(), "ab"));
-    if (!log.file_) return detail::file_error(path, "a file that can be written");
+    if (last > 0)
+      if (auto read = log.keep_lines(kept, last); !read) return read.error();
+    auto file = line_file::open(path, kept);
+    if (!file) return file.error();
+    log.file_.emplace(*std::move(file));
     return log;
   }
+  LINNET_OR_OUT_OF_MEMORY(path)
+  /// What is wrong with the lines up to the step that open() was given; empty if nothing is.
+  const std::string& note() const { return note_; }
 
   /// Adds a line: the figures of step `step` in the order of the columns. Numbers that are not
   /// finite are null in JSON, empty in CSV. Errors: errc::io, errc::invalid (another number of
@@ -2223,32 +2547,69 @@ class metrics_log {
         line += "null";
     }
     line += csv_ ? "\n" : "}\n";
-    errno = 0;
-    if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() ||
-        std::fflush(file_.get()) != 0)
-      return detail::file_error(path_, "to write a line");
-    return {};
+    return file_->write(line);
   }
+  /// Waits until all lines are on the disk. Call it before each save_checkpoint(), so that the log
+  /// of a run that is resumed there has lost none. Errors: errc::io.
+  result<void> sync() { return file_->sync(); }
 
  private:
   static constexpr std::string_view before_step = "{\"step\":";
 
-  /// The step of a line; more than any for one that write() did not write.
+  /// A field of CSV, quoted as RFC 4180 says where it must be.
+  static std::string csv_quoted(const std::string& field) {
+    if (field.find_first_of(",\"\r\n") == field.npos) return field;
+    std::string quoted = "\"";
+    for (const char c : field) quoted.append(c == '"' ? 2 : 1, c);
+    return quoted + '"';
+  }
+  /// Adds to the header the lines of the file up to step `last`. A line that was not ended is of no
+  /// checkpoint.
+  result<void> keep_lines(std::string& kept, index last) {
+    const auto file = read_file(path_);
+    if (!file && file.error().code == errc::out_of_memory) return file.error();
+    const std::string header = kept;
+    std::string_view text;
+    if (file) text = {reinterpret_cast<const char*>(file->data()), file->size()};
+    if (const auto first = text.substr(0, text.find('\n')); text.starts_with(header))
+      text.remove_prefix(header.size());
+    else if (first.size() < text.size() && first.find('\0') == first.npos)
+      return error{errc::mismatch, path_, "columns",
+                   detail::printable(std::string_view(header).substr(0, header.size() - 1)),
+                   detail::printable(first)};
+    index damaged = 0, step = 0;
+    for (std::size_t end = 0; (end = text.find('\n')) != text.npos; text.remove_prefix(end + 1)) {
+      const index next = step_of(text.substr(0, end));
+      damaged += next < step;
+      if (next < step || next > last) continue;
+      kept += text.substr(0, end + 1);
+      step = next;
+    }
+    damaged += text.find('\0') != text.npos;  // a block that never came to the disk
+    if (!file)
+      note_ = file.error().message();
+    else if (damaged > 0)
+      note_ = path_ + ": expected lines of steps, got " + std::to_string(damaged) + " damaged";
+    else if (step == 0)
+      note_ = path_ + ": expected lines up to step " + std::to_string(last) + ", got none";
+    if (!file || damaged > 0) detail::set_aside(path_);
+    return {};
+  }
+  /// The step of a line; -1 for one that write() did not write.
   index step_of(std::string_view line) const {
-    constexpr index none = (std::numeric_limits<index>::max)();
     if (!csv_) {
-      if (!line.starts_with(before_step) || !line.ends_with('}')) return none;
+      if (!line.starts_with(before_step) || !line.ends_with('}')) return -1;
       line.remove_prefix(before_step.size());
     }
-    index step = 0;
+    if (csv_ && std::ranges::count(line, ',') != std::ssize(columns_)) return -1;
+    index step = -1;
     const auto end = std::from_chars(line.data(), line.data() + line.size(), step);
-    return end.ec == std::errc() ? step : none;
+    return end.ec == std::errc() ? step : -1;
   }
-
-  std::string path_;
+  std::string path_, note_;
   bool csv_ = false;
   std::vector<std::string> columns_;
-  detail::file_handle file_;
+  std::optional<line_file> file_;
 };
 
 LINNET_NAMESPACE_END

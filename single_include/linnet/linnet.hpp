@@ -40,17 +40,27 @@
 #include <vector>
 
 /// @file
+/// The ranges of run-time options: one table per struct of options, by which values are checked,
+/// and which docs/options.md shows.
+
+#include <array>
+#include <charconv>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <type_traits>
+
+/// @file
 /// Errors as values: what went wrong, where, what was expected and what was found.
 
 #include <cassert>
 #include <new>
-#include <optional>
-#include <string_view>
-#include <type_traits>
+#include <stdexcept>
 #include <utility>
 
 /// @file
-/// Indices and tokens, and a test for finite values that survives -ffast-math.
+/// Indices and tokens, tests for finite values and NaN that survive -ffast-math, and sums whose
+/// bits do not depend on the compiler.
 
 /// @file
 /// The scalar vocabulary of the library: indices and tokens.
@@ -72,8 +82,15 @@
 #error "linnet needs clang 14 or newer."
 #elif !defined(__clang__) && __GNUC__ < 12
 #error "linnet needs g++ 12 or newer."
+#elif __SIZEOF_POINTER__ < 8
+#error "linnet needs a 64-bit target: its indices and the bytes that it plans exceed 32 bits."
 #elif __cplusplus < 202002L
 #error "linnet needs C++20: compile with -std=c++20."
+#else
+#define LINNET_SUPPORTED
+#endif
+#if !defined(LINNET_SUPPORTED)
+#include <no such file: nothing follows the sentence above>
 #endif
 
 // Translation units of one program may be compiled with different flags. Everything that such a
@@ -121,23 +138,43 @@
 #define LINNET_ABI_ONLY
 #define LINNET_ABI_LEVEL
 #endif
-#define LINNET_ABI_PASTE(a, b, c, d, e, f) v0_1_##a##b##c##d##e##f
-#define LINNET_ABI_NAME(a, b, c, d, e, f) LINNET_ABI_PASTE(a, b, c, d, e, f)
+#if defined(__cpp_exceptions)
+#define LINNET_ABI_EXCEPTIONS
+#else
+#define LINNET_ABI_EXCEPTIONS _noexcept
+#endif
+#define LINNET_ABI_PASTE(a, b, c, d, e, f, g) v0_1_##a##b##c##d##e##f##g
+#define LINNET_ABI_NAME(a, b, c, d, e, f, g) LINNET_ABI_PASTE(a, b, c, d, e, f, g)
+
+// A parameter may be called like a variable of the program that instantiates it: -Wshadow of g++
+// speaks only where linnet itself is built.
+#if defined(LINNET_OWN_WARNINGS)
+#define LINNET_WARNINGS_BEGIN
+#define LINNET_WARNINGS_END
+#else
+#define LINNET_WARNINGS_BEGIN \
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wshadow\"")
+#define LINNET_WARNINGS_END _Pragma("GCC diagnostic pop")
+#endif
 
 /// Opens namespace linnet and its keyed inline namespace.
-#define LINNET_NAMESPACE_BEGIN                                                           \
-  namespace linnet {                                                                     \
-  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, \
-                                   LINNET_ABI_MATH, LINNET_ABI_ONLY, LINNET_ABI_LEVEL) {
+#define LINNET_NAMESPACE_BEGIN                                                              \
+  LINNET_WARNINGS_BEGIN                                                                     \
+  namespace linnet {                                                                        \
+  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP,    \
+                                   LINNET_ABI_MATH, LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, \
+                                   LINNET_ABI_LEVEL) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
-  }
+  }                          \
+  LINNET_WARNINGS_END
 
 // Kernels have a namespace of their own: with linnet::kernels they come from a compiled library,
 // whatever the flags of the program that links it; without it they share the key above.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 #define LINNET_SIMD_NAMESPACE_BEGIN \
+  LINNET_WARNINGS_BEGIN             \
   namespace linnet {                \
   inline namespace v0_1_compiled {
 #else
@@ -163,6 +200,10 @@ using token = std::int32_t;
 /// The label that contributes neither loss nor gradient (the value -100 of common data loaders).
 inline constexpr token ignored = -100;
 
+/// What a sampler returns where there is nothing to choose from: logits that are empty, hold a NaN
+/// or whose largest is infinite. It is no token of any vocabulary, and generation ends with it.
+inline constexpr token no_token = -1;
+
 /// The smallest multiple of `step` that is not below `n`; both positive.
 constexpr index round_up(index n, index step) { return (n + step - 1) / step * step; }
 
@@ -183,6 +224,31 @@ inline bool is_finite(double x) {
   __builtin_memcpy(&bits, &x, sizeof bits);
   return (bits & 0x7ff0000000000000u) != 0x7ff0000000000000u;
 }
+/// Whether a floating-point value is NaN; looks at the bits, as is_finite() does.
+inline bool is_nan(float x) {
+  std::uint32_t bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7fffffffu) > 0x7f800000u;
+}
+/// @copydoc is_nan(float)
+inline bool is_nan(double x) {
+  std::uint64_t bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7fffffffffffffffull) > 0x7ff0000000000000ull;
+}
+
+namespace detail {
+/// f(0) + ... + f(n - 1) in eight fixed lanes.
+template <class F>
+double sum_in_lanes(index n, F&& f) {
+  double lane[8] = {};
+  index i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (index k = 0; k < 8; ++k) lane[k] += f(i + k);
+  for (index k = 0; i + k < n; ++k) lane[k] += f(i + k);
+  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -225,7 +291,66 @@ inline std::string printable(std::string_view text) {
     if (c < ' ' || c > '~') c = '?';
   return text.size() > 60 ? shown + "..." : shown;
 }
+
+/// errc::out_of_memory, even where none is left for its words.
+inline error out_of_memory(std::string_view where) {
+  error failure{errc::out_of_memory, {}, {}, "enough memory", "less"};  // no text needs the heap
+#if defined(__cpp_exceptions)
+  try {
+    failure.where = where;
+  } catch (const std::bad_alloc&) {
+  }
+#else
+  failure.where = where;
+#endif
+  return failure;
+}
+
+/// Bytes of an array [a, b] of values of a size; more than there can be where they do not fit.
+inline std::size_t array_bytes(index a, index b, std::size_t size) {
+  index bytes = 0;
+  if (__builtin_mul_overflow(a, b, &bytes) ||
+      __builtin_mul_overflow(bytes, static_cast<index>(size), &bytes) || bytes > PTRDIFF_MAX / 8)
+    return SIZE_MAX / 4;
+  return static_cast<std::size_t>(bytes);
+}
+/// Whether the heap has room for some bytes. Containers can report that it has not by exceptions
+/// alone; without them, what allocates much asks first. With them only what no heap has is refused.
+inline bool has_memory(std::size_t bytes) {
+  if (bytes > std::size_t{PTRDIFF_MAX} / 8 * 3) return false;
+#if defined(__cpp_exceptions)
+  return true;
+#else
+  void* volatile const room = ::operator new(bytes, std::nothrow);
+  ::operator delete(room);
+  return room != nullptr;
+#endif
+}
+/// Whether it has room for what reading a file of some bytes takes at most (docs/files.md).
+inline bool has_memory_to_read(std::size_t bytes) {
+  constexpr std::size_t kilobyte = 1024;
+  return has_memory((std::min)(16 * bytes, 2 * bytes + 16 * kilobyte * kilobyte) + 64 * kilobyte);
+}
 }  // namespace detail
+
+// A function LINNET_TRY {...} LINNET_WITHOUT_MEMORY(statement) comes to the statement where a
+// container in it lacks memory. Programs without exceptions end there.
+#if defined(__cpp_exceptions)
+#define LINNET_TRY try
+#define LINNET_WITHOUT_MEMORY(statement) \
+  catch (const std::bad_alloc&) {        \
+    statement;                           \
+  }                                      \
+  catch (const std::length_error&) {     \
+    statement;                           \
+  }
+#else
+#define LINNET_TRY
+#define LINNET_WITHOUT_MEMORY(statement)
+#endif
+/// The error of functions that give a result.
+#define LINNET_OR_OUT_OF_MEMORY(where) \
+  LINNET_WITHOUT_MEMORY(return ::linnet::detail::out_of_memory(where))
 
 /// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
 /// value of a failed result is a programming error (an assertion).
@@ -320,6 +445,145 @@ class [[nodiscard]] result<void> {
 };
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
+inline std::string number_text(double x) {
+  char digits[32];
+  if (const double limit = 9007199254740992;
+      x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
+    return std::to_string(static_cast<std::int64_t>(x));
+  return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
+}
+
+/// The values that an option accepts; never NaN.
+struct option_range {
+  double least = -std::numeric_limits<double>::infinity();
+  double most = std::numeric_limits<double>::infinity();
+  bool above = false;       ///< `least` itself is refused
+  bool below = false;       ///< `most` itself is refused
+  bool counts = false;      ///< `most` is that of all counts, which texts leave out
+  std::string_view note{};  ///< what a special value means, for who has to choose another
+  const char* const* names = nullptr;  ///< of an enumeration's values
+
+  bool contains(double x) const {
+    return is_finite(x) && (above ? x > least : x >= least) && (below ? x < most : x <= most);
+  }
+  /// The rule as text, of an option of that name: "0 <= top_p <= 1".
+  std::string text(std::string_view name) const {
+    if (names) {
+      std::string all = names[0];
+      for (double i = 1; i <= most; ++i) all.append(", ").append(names[static_cast<int>(i)]);
+      return all;
+    }
+    const bool from = least > -std::numeric_limits<double>::infinity();
+    const bool to = !counts && most < std::numeric_limits<double>::infinity();
+    if (from && to)
+      return number_text(least) + (above ? " < " : " <= ") + std::string(name) +
+             (below ? " < " : " <= ") + number_text(most);
+    if (from)
+      return (above ? "above " : "at least ") + number_text(least) + (counts ? "" : ", finite");
+    return "any finite number";
+  }
+};
+/// Counts beyond this are refused everywhere, so that sums of a few never overflow.
+inline constexpr double most_count = 1e15;
+
+constexpr option_range at_least(double least, std::string_view note = {}) {
+  return {.least = least, .note = note};
+}
+constexpr option_range above(double least, std::string_view note = {}) {
+  return {.least = least, .above = true, .note = note};
+}
+constexpr option_range between(double least, double most, std::string_view note = {}) {
+  return {.least = least, .most = most, .note = note};
+}
+/// A whole number.
+constexpr option_range count(double least, std::string_view note = {}) {
+  return {.least = least, .most = most_count, .counts = true, .note = note};
+}
+/// A value of an enumeration, or of bool, whose values are 0, 1, …
+template <std::size_t N>
+constexpr option_range one_of(const char* const (&names)[N]) {
+  return {.least = 0, .most = static_cast<double>(N) - 1, .names = names};
+}
+inline constexpr const char* false_or_true[] = {"false", "true"};
+
+/// An option's value as a number; of several that must all fit, one that does not, if there is one.
+template <class Value>
+double option_value(const Value& x, const option_range& r) {
+  if constexpr (requires { x.unfit(r); }) {
+    return x.unfit(r);
+  } else if constexpr (requires { x.begin(); }) {
+    for (const auto one : x)
+      if (!r.contains(static_cast<double>(one))) return static_cast<double>(one);
+    return static_cast<double>(x[0]);
+  } else {
+    return static_cast<double>(x);
+  }
+}
+
+/// Structs of options have `visit_options(self, f)`, which calls f(name, value, range) for each
+/// field and f(name, value) for those that are structs of options.
+template <class Options>
+concept has_ranges = requires(const Options& all) {
+  Options::visit_options(all, [](const auto&...) {});
+};
+
+/// Whether all options are in their ranges.
+template <class Options>
+bool in_range(const Options& all) {
+  bool fit = true;
+  Options::visit_options(all, [&](const char*, const auto& value, const auto&... range) {
+    if constexpr (sizeof...(range) == 0)
+      fit = fit && in_range(value);
+    else
+      fit = fit && (range.contains(option_value(value, range)) && ...);
+  });
+  return fit;
+}
+
+/// The error that names an option, its rule and the value.
+inline linnet::error out_of_range(const char* where, const std::string& field,
+                                  const option_range& range, double got) {
+  const std::string_view name = std::string_view(field).substr(field.rfind('.') + 1);
+  std::string rule = range.counts && got > range.most ? "at most 10^15" : range.text(name);
+  if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
+  return {errc::invalid, where, field, rule, number_text(got)};
+}
+/// The first option, of those that `prefix` and its field name, that is not in its range.
+template <class Options>
+std::optional<linnet::error> first_out_of_range(const char* where, const std::string& prefix,
+                                                const Options& all) {
+  std::optional<linnet::error> wrong;
+  Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
+    if (wrong) return;
+    const std::string field = prefix.empty() ? name : prefix + "." + name;
+    if constexpr (sizeof...(range) == 0) {
+      wrong = first_out_of_range(where, field, value);
+    } else {
+      const double got = (option_value(value, range), ...);
+      if (!(range.contains(got) && ...)) wrong = (out_of_range(where, field, range, got), ...);
+    }
+  });
+  return wrong;
+}
+
+/// An error, from the function `where`, for options that are not in their ranges: the first of
+/// them, named behind `prefix`. Optimizers of the caller's own need not have ranges.
+template <class Options>
+result<void> acceptable(const char* where, const std::string& prefix, const Options& all) {
+  if constexpr (has_ranges<Options>)
+    if (!in_range(all)) return *first_out_of_range(where, prefix, all);
+  return {};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 /// @file
 /// The order in which training sees its examples, as arithmetic: nothing is shuffled or kept, so
 /// one number says where a run stands, and a run resumes or splits exactly.
@@ -327,8 +591,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Counter-based random numbers: the same key and counter give the same bits on every compiler,
 /// in every thread and in any order, so a dropout mask can be recomputed instead of stored.
-
-#include <array>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -465,6 +727,13 @@ struct pacing {
   std::uint64_t full = 0;  ///< examples after which it is 1
   double power = 1;        ///< 1: a straight line; 2: their square root, faster at the beginning
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("start", self.start, detail::option_range{.least = 0, .most = 1, .above = true});
+    f("power", self.power, detail::above(0));
+  }
+
   /// The share that example `i` is drawn from.
   double share(std::uint64_t i) const {
     if (i >= full) return 1;
@@ -482,7 +751,8 @@ class curriculum {
  public:
   /// Items with these difficulties; equal ones stay in their order. Errors: errc::invalid for no
   /// items, a difficulty that is not finite, or a pacing outside of its bounds.
-  static result<curriculum> open(std::span<const double> difficulty, const pacing& pace, seed key) {
+  static result<curriculum> open(std::span<const double> difficulty, const pacing& pace,
+                                 seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, double got) {
       return error{errc::invalid, "curriculum::open", std::move(what), std::move(expected),
                    std::to_string(got)};
@@ -490,12 +760,10 @@ class curriculum {
     if (difficulty.empty()) return wrong("items", "at least 1", 0);
     for (const double x : difficulty)
       if (!is_finite(x)) return wrong("difficulty", "a finite number", x);
-    if (!is_finite(pace.start) || !(pace.start > 0 && pace.start <= 1))
-      return wrong("pacing.start", "above 0, at most 1", pace.start);
-    if (!is_finite(pace.power) || !(pace.power > 0))
-      return wrong("pacing.power", "above 0", pace.power);
+    if (auto fit = detail::acceptable("curriculum::open", "pacing", pace); !fit) return fit.error();
     return curriculum(difficulty, pace, key);
   }
+  LINNET_OR_OUT_OF_MEMORY("curriculum::open")
 
   /// Number of items.
   index size() const { return std::ssize(ranked_); }
@@ -577,6 +845,20 @@ LINNET_NAMESPACE_BEGIN
 /// Alignment of every planned buffer, in bytes: one cache line and one AVX-512 register.
 inline constexpr index alignment = 64;
 
+/// More bytes than any memory has: where sizes would exceed what an index holds, they stay here.
+inline constexpr index most_bytes = (std::numeric_limits<index>::max)() / alignment * alignment;
+
+/// a + b and a * b of sizes that are not negative, most_bytes at most.
+constexpr index add_sizes(index a, index b) {
+  index sum = 0;
+  return __builtin_add_overflow(a, b, &sum) || sum > most_bytes ? most_bytes : sum;
+}
+/// @copydoc add_sizes()
+constexpr index multiply_sizes(index a, index b) {
+  index product = 0;
+  return __builtin_mul_overflow(a, b, &product) || product > most_bytes ? most_bytes : product;
+}
+
 /// Hands out consecutive buffers from one block. Without a block it only counts, also at compile
 /// time, so one `plan` function serves as layout, as footprint and as allocation.
 ///
@@ -590,14 +872,16 @@ class arena {
   /// An arena over `size` bytes at `block`, which must be aligned to `alignment`.
   arena(void* block, index size) : block_(static_cast<std::byte*>(block)), size_(size) {}
 
-  /// The next `count` objects of type `T`; null from an arena that only counts.
+  /// The next `count` objects of type `T`; null from an arena that only counts or has no more.
   template <class T>
   constexpr T* take(index count) {
     const index at = used_;
-    used_ += round_up(count * static_cast<index>(sizeof(T)), alignment);
+    const index bytes = count < 0 ? most_bytes : multiply_sizes(count, sizeof(T));
+    used_ = add_sizes(used_, round_up((std::min)(bytes, most_bytes - alignment), alignment));
     if (used_ > peak_) peak_ = used_;
-    if (block_ == nullptr) return nullptr;
-    assert(used_ <= size_ && "linnet::arena: the plan exceeds its footprint");
+    assert((block_ == nullptr || used_ <= size_) &&
+           "linnet::arena: the plan exceeds its footprint");
+    if (block_ == nullptr || used_ > size_) return nullptr;
     return reinterpret_cast<T*>(block_ + at);
   }
   /// The current position, for release().
@@ -612,18 +896,42 @@ class arena {
   index size_ = 0, used_ = 0, peak_ = 0;
 };
 
-/// Owns one aligned, zeroed block of memory. Movable; an empty block means allocation failed.
+namespace detail {
+#if defined(_WIN32)  // whose C library has no aligned_alloc()
+inline void* aligned_allocate(std::size_t bytes) {
+  return _aligned_malloc(bytes, static_cast<std::size_t>(alignment));
+}
+inline void aligned_free(void* p) { _aligned_free(p); }
+#else
+inline void* aligned_allocate(std::size_t bytes) {
+  return std::aligned_alloc(static_cast<std::size_t>(alignment), bytes);
+}
+inline void aligned_free(void* p) { std::free(p); }
+#endif
+}  // namespace detail
+
+/// Owns one aligned, zeroed block of memory. Movable; an empty block means that allocation failed,
+/// or that the block was moved from.
 class memory_block {
  public:
   memory_block() = default;
   /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
-  explicit memory_block(index bytes) : size_(round_up(bytes > 0 ? bytes : 1, alignment)) {
-    data_.reset(
-        std::aligned_alloc(static_cast<std::size_t>(alignment), static_cast<std::size_t>(size_)));
+  explicit memory_block(index bytes)
+      : size_(round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment)) {
+    if (bytes < most_bytes) data_.reset(detail::aligned_allocate(static_cast<std::size_t>(size_)));
     if (data_)
       __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
     else
       size_ = 0;
+  }
+  /// Takes the other's memory and leaves it empty.
+  memory_block(memory_block&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  /// @copydoc memory_block(memory_block&&)
+  memory_block& operator=(memory_block&& other) noexcept {
+    data_ = std::move(other.data_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
   }
   /// First byte, or null.
   void* data() const { return data_.get(); }
@@ -632,7 +940,7 @@ class memory_block {
 
  private:
   struct free_memory {
-    void operator()(void* p) const { std::free(p); }
+    void operator()(void* p) const { detail::aligned_free(p); }
   };
   std::unique_ptr<void, free_memory> data_;
   index size_ = 0;
@@ -640,7 +948,7 @@ class memory_block {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Matrix views whose width is part of the type.
+/// Matrix views whose width is part of the type, and spans that are kept.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -678,12 +986,31 @@ class view {
   index rows_ = 0;
 };
 
+/// A span that is still read after the call that takes it. Converts from whatever std::span does,
+/// but for temporary containers, whose values would be gone.
+template <class T>
+class lasting_span : public std::span<T> {
+  template <class R>
+  static constexpr bool lasts =
+      std::is_lvalue_reference_v<R> || std::ranges::enable_borrowed_range<std::remove_cvref_t<R>>;
+
+ public:
+  constexpr lasting_span() = default;
+  /// `size` values at `data`.
+  constexpr lasting_span(T* data, std::size_t size) : std::span<T>(data, size) {}
+  /// The values of a span or of a container that has a name.
+  template <class R>
+  requires(std::is_convertible_v<R, std::span<T>>&& lasts<R>) constexpr lasting_span(R&& values)
+      : std::span<T>(values) {}
+  template <class R>
+  requires(std::is_convertible_v<R, std::span<T>> && !lasts<R>) lasting_span(R&&)
+  = delete;
+};
+
 LINNET_NAMESPACE_END
 /// @file
 /// How layers name their parameters, and the forms a parameter takes: canonical weights,
 /// gradients, and the packed form that kernels read.
-
-#include <charconv>
 
 /// @file
 /// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
@@ -703,11 +1030,214 @@ LINNET_NAMESPACE_END
 #include <omp.h>
 #endif
 
+/// @file
+/// How many threads the host has processors for, and whether they can be made.
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+#else
+#include <thread>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Text of limited length on the stack; what does not fit is cut off, and then it is not `whole`.
+struct short_text {
+  char text[4096];
+  std::size_t size = 0;
+  bool whole = true;
+
+  void add(std::string_view more) {
+    whole = whole && more.size() <= sizeof text - size;
+    size += more.copy(text + size, sizeof text - size);
+  }
+  std::string_view view() const { return {text, size}; }
+};
+
+/// The beginning of the file named by the parts after each other, or nothing. Nothing is allocated.
+template <class... Part>
+short_text read_short(const Part&... parts) {
+  short_text found;
+#if defined(__linux__)
+  short_text path;
+  (path.add(parts), ...);
+  path.add({"", 1});
+  const int file = path.whole ? ::open(path.text, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
+  if (file < 0) return found;
+  const auto got = ::read(file, found.text, sizeof found.text);
+  ::close(file);
+  if (got > 0) found.size = static_cast<std::size_t>(got);
+#else
+  ((void)parts, ...);
+#endif
+  return found;
+}
+
+/// The next word of `text`, which loses it.
+inline std::string_view next_word(std::string_view& text) {
+  const auto blank = [](char c) { return c == ' ' || c == '\n' || c == '\t'; };
+  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
+  std::size_t n = 0;
+  while (n < text.size() && !blank(text[n])) ++n;
+  const std::string_view word = text.substr(0, n);
+  text.remove_prefix(n);
+  return word;
+}
+/// Processors that `quota` microseconds in each `period` are, rounded down but at least 1; 0 where
+/// that is no limit.
+inline int processors_of(std::string_view quota, std::string_view period) {
+  const auto number = [](std::string_view text) {
+    std::int64_t value = 0;
+    const auto end = text.data() + text.size();
+    return std::from_chars(text.data(), end, value).ptr == end ? value : std::int64_t{0};
+  };
+  const std::int64_t most = number(quota), per = number(period);
+  if (most <= 0 || per <= 0) return 0;  // "max", -1, or not a quota
+  return static_cast<int>((std::clamp)(most / per, std::int64_t{1}, std::int64_t{1} << 16));
+}
+
+/// Processors that control groups of Linux, version 1 or 2, leave this process; 0 for all. `root`
+/// is the folder that holds /proc and /sys, as text to put in front of them.
+inline int cgroup_processors(std::string_view root = "") {
+  int fewest = 0;
+  const auto limit = [&](int n) {
+    if (n > 0 && (fewest == 0 || n < fewest)) fewest = n;
+  };
+  const short_text groups = read_short(root, "/proc/self/cgroup");
+  std::string_view rest = groups.view();
+  while (!rest.empty()) {  // 0::/path, or number:controller,controller:/path
+    std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix((std::min)(rest.size(), line.size() + 1));
+    const auto first = line.find(':'), second = line.find(':', first + 1);
+    if (first == line.npos || second == line.npos) continue;
+    const std::string_view controllers = line.substr(first + 1, second - first - 1);
+    const bool unified = controllers.empty();
+    bool meant = unified;
+    for (std::string_view left = controllers; !left.empty();) {
+      const std::string_view one = left.substr(0, left.find(','));
+      meant = meant || one == "cpu";
+      left.remove_prefix((std::min)(left.size(), one.size() + 1));
+    }
+    if (!meant) continue;
+    // The group's own limit and those of all groups around it. A container may see its own group
+    // as the root, so that outer folders of the path are missing.
+    for (std::string_view path = line.substr(second + 1);;) {
+      while (!path.empty() && path.back() == '/') path.remove_suffix(1);
+      if (unified) {
+        const short_text file = read_short(root, "/sys/fs/cgroup", path, "/cpu.max");
+        std::string_view text = file.view();
+        const std::string_view quota = next_word(text);
+        limit(processors_of(quota, next_word(text)));
+      } else {
+        for (const std::string_view mount : {std::string_view("cpu"), controllers}) {
+          const short_text quota =
+              read_short(root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_quota_us");
+          const short_text period =
+              read_short(root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_period_us");
+          std::string_view most = quota.view(), per = period.view();
+          limit(processors_of(next_word(most), next_word(per)));
+        }
+      }
+      if (path.empty()) break;
+      path = path.substr(0, path.rfind('/'));
+    }
+  }
+  return fewest;
+}
+
+/// Processors that the calling thread may run on, at least 1.
+inline int affine_processors() {
+#if defined(__linux__)
+  unsigned long mask[1024 / sizeof(unsigned long)] = {};  // of 8,192 processors
+  if (sched_getaffinity(0, sizeof mask, reinterpret_cast<cpu_set_t*>(mask)) == 0) {
+    int count = 0;
+    for (const unsigned long bits : mask) count += __builtin_popcountl(bits);
+    if (count > 0) return count;
+  }
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+  return (std::max)(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
+#else
+  return (std::max)(1, static_cast<int>(std::thread::hardware_concurrency()));
+#endif
+}
+
+/// Processors of the host instead of those that it says it has, all of them free; 0 to ask it. For
+/// tests, which want more threads than there are processors.
+inline std::atomic<int> assumed_processors{0};
+
+/// Processors for the threads of one call. `affine` is what affinity leaves.
+inline int usable_processors(int affine) {
+  if (const int assumed = assumed_processors.load(std::memory_order_relaxed); assumed > 0)
+    return assumed;
+  static const int granted = cgroup_processors();
+  return granted > 0 ? (std::min)(affine, granted) : affine;
+}
+
+/// Nanoseconds of a clock; 0 where there is none that is fine enough.
+struct nanoseconds {
+#if (defined(__unix__) || defined(__APPLE__)) && defined(CLOCK_THREAD_CPUTIME_ID)
+  static constexpr bool known = true;
+  static std::int64_t of(clockid_t which) {
+    timespec t{};
+    clock_gettime(which, &t);
+    return std::int64_t{t.tv_sec} * 1'000'000'000 + t.tv_nsec;
+  }
+  static std::int64_t elapsed() { return of(CLOCK_MONOTONIC); }
+  static std::int64_t computed() { return of(CLOCK_THREAD_CPUTIME_ID); }  ///< by this thread
+#else
+  static constexpr bool known = false;
+  static std::int64_t elapsed() { return 0; }
+  static std::int64_t computed() { return 0; }
+#endif
+};
+
+/// How many of `n` more threads can be made now; those made for the trial are gone afterwards.
+inline int threads_to_be_had([[maybe_unused]] int n) {
+#if defined(__unix__) || defined(__APPLE__)
+  constexpr int most = 256;
+  pthread_t made[most];
+  std::atomic<int> gate{0};
+  int count = 0;
+  while (count < (std::min)(n, most) && pthread_create(
+                                            made + count, nullptr,
+                                            [](void* at) -> void* {
+                                              static_cast<std::atomic<int>*>(at)->wait(0);
+                                              return nullptr;
+                                            },
+                                            &gate) == 0)
+    ++count;
+  gate.store(1);
+  gate.notify_all();
+  for (int i = 0; i < count; ++i) pthread_join(made[i], nullptr);
+  return count < (std::min)(n, most) ? count : n;
+#else
+  return n;
+#endif
+}
+
+}  // namespace detail
+
+/// Threads that a call can make use of: the processors that affinity leaves this process, and no
+/// more than the whole processors of its control group's quota. At least 1.
+inline int default_threads() { return detail::usable_processors(detail::affine_processors()); }
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// A user's own way to run threads instead of OpenMP. `run(object, n, body, argument)` must call
 /// `body(argument, rank, size)` once for each rank in [0, size), all at the same time (they wait
-/// for each other), for one size <= n, and return when all have returned.
+/// for each other), for one size <= n, and return when all have returned. It is not called where
+/// one thread is enough.
 struct executor {
   void* object = nullptr;
   void (*run)(void* object, int threads, void (*body)(void*, int, int), void* argument) = nullptr;
@@ -715,10 +1245,30 @@ struct executor {
 
 namespace detail {
 
+/// What meeting others has cost the calling thread, in looks whether they have come. Values that
+/// one thread writes and another reads cost about `looks_per_meeting` beside the wait itself.
+inline constinit thread_local std::int64_t looks = 0;
+inline constexpr int looks_per_meeting = 4;
+
+/// Looks up to `most` times whether `changed()`; the result of the last look.
+template <class F>
+bool spin(int most, F&& changed) {
+  for (int n = 1;; ++n) {
+    if (const bool found = changed(); found || n == most) {
+      looks += n;
+      return found;
+    }
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+}
+
 /// A reusable barrier: a short spin, then sleep, so a descheduled thread costs no processor time.
 class barrier {
  public:
   void wait(int size) {
+    looks += looks_per_meeting;
     const int phase = phase_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       arrived_.store(0, std::memory_order_relaxed);
@@ -726,19 +1276,140 @@ class barrier {
       phase_.notify_all();
       return;
     }
-    for (int spin = 0; spin < 4096; ++spin) {
-      if (phase_.load(std::memory_order_acquire) != phase) return;
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
-    }
-    while (phase_.load(std::memory_order_acquire) == phase) phase_.wait(phase);
+    const auto ended = [&] { return phase_.load(std::memory_order_acquire) != phase; };
+    if (spin(4096, ended)) return;
+    const std::int64_t begun = nanoseconds::elapsed();
+    while (!ended()) phase_.wait(phase);
+    const std::int64_t time = nanoseconds::elapsed() - begun;
+    if (time > slept()) slept_.store(time, std::memory_order_relaxed);
   }
+  /// Nanoseconds of a thread's longest sleep here, nearly: the others may overwrite it.
+  std::int64_t slept() const { return slept_.load(std::memory_order_relaxed); }
 
  private:
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int> phase_{0};
+  alignas(64) std::atomic<std::int64_t> slept_{0};
 };
+
+/// What teams have saved of one thread's time, in nanoseconds; below 0 the team does without its
+/// other threads until that has paid for what they cost.
+///
+/// Threads that wait for each other need all of their processors at once. Where other programs, a
+/// quota or a virtual machine's host takes some away, a team may be many times slower than one
+/// thread. Results are the same for any number of threads, so the number may follow what pays: a
+/// team has to compute, in the time that it takes, at least what one undisturbed thread would.
+class team_savings {
+ public:
+  /// Whether a team is worth another try.
+  bool any() const { return balance_.load(std::memory_order_relaxed) >= 0; }
+  /// Whether the clocks of the next team's threads are read. After a short call that paid, those of
+  /// the next few are not: that takes microseconds.
+  bool due() {
+    const int left = unwatched_.load(std::memory_order_relaxed);
+    if (left > 0) unwatched_.store(left - 1, std::memory_order_relaxed);
+    return left == 0;
+  }
+  /// After a team computed for `computed` in `elapsed`. Every failure in a row makes the pause
+  /// until the next try twice as long, up to about a second: threads that OpenMP keeps waiting
+  /// cost, too.
+  void add(std::int64_t computed, std::int64_t elapsed) {
+    std::int64_t gain = (std::max)(computed - elapsed, -largest_loss);
+    const bool brief = gain > 0 && elapsed < 1'000'000;
+    unwatched_.store(brief ? between : 0, std::memory_order_relaxed);
+    if (brief) gain *= between + 1;
+    std::int64_t left = (std::min)(most, balance_.load(std::memory_order_relaxed) + gain);
+    const std::int64_t pause = pause_.load(std::memory_order_relaxed);
+    if (left < 0) {
+      left -= pause;
+      pause_.store((std::min)(longest_pause, 2 * pause), std::memory_order_relaxed);
+    } else if (gain > 0) {
+      pause_.store(shortest_pause, std::memory_order_relaxed);
+    }
+    balance_.store(left, std::memory_order_relaxed);
+  }
+  /// After one thread took `elapsed` where a team was asked for: an eighth of it pays back.
+  void repay(std::int64_t elapsed) {
+    const std::int64_t before = balance_.load(std::memory_order_relaxed);
+    if (before < 0)
+      balance_.store((std::min)(std::int64_t{0}, before + elapsed / 8), std::memory_order_relaxed);
+  }
+
+ private:
+  // Threads that come here at the same time may overwrite each other's: an estimate is enough.
+  static constexpr std::int64_t most = 10'000'000, start = 1'000'000;
+  static constexpr std::int64_t shortest_pause = 1'000'000, longest_pause = 128'000'000;
+  static constexpr std::int64_t largest_loss = 10'000'000'000;  // a process may have been stopped
+  static constexpr int between = 15;
+  std::atomic<std::int64_t> balance_{start}, pause_{shortest_pause};
+  std::atomic<int> unwatched_{0};
+};
+
+/// One call of parallel(): where its threads meet, and how long they compute.
+struct region {
+  static constexpr std::int64_t reading = 3'000;  ///< nanoseconds of reading the threads' clocks
+  team_savings& savings;
+  barrier meeting{};
+  std::atomic<std::int64_t> computed{0};
+  const bool limited;                             ///< by what the savings allow
+  const bool watched = limited && savings.due();  ///< whether its threads' clocks are read
+  const std::int64_t begun = watched ? nanoseconds::elapsed() : 0;
+
+  template <class F>
+  void run(F& f, int rank, int size);
+  void end() const {
+    if (watched)
+      savings.add(computed.load(), nanoseconds::elapsed() - begun - reading);
+    else if (limited && meeting.slept() > 0)  // some thread came late
+      savings.add(0, meeting.slept());
+  }
+  /// Nanoseconds of a look at the barrier.
+  static double look() {
+    static const double best = [] {
+      const std::atomic<int> phase{0};
+      std::int64_t least = 1'000'000;
+      for (int i = 0; i < 8; ++i) {  // the shortest, as any may be interrupted
+        const std::int64_t start = nanoseconds::elapsed();
+        (void)spin(64, [&] { return phase.load(std::memory_order_acquire) != 0; });
+        least = (std::min)(least, nanoseconds::elapsed() - start);
+      }
+      return static_cast<double>(least) / 64;
+    }();
+    return best;
+  }
+};
+
+#if defined(_OPENMP)
+/// Processors for the calling thread's teams; asked for again from time to time, as it takes a
+/// while. Where OpenMP binds threads to processors, it alone knows those of the process.
+inline int openmp_processors() {
+  static thread_local int known = 0, calls = 0;
+  if (calls++ % 64 == 0)
+    known = omp_get_proc_bind() == omp_proc_bind_false ? affine_processors() : omp_get_num_procs();
+  return usable_processors(known);
+}
+/// How many of `n` threads OpenMP can run for the calling thread without ending the program, which
+/// it does where it cannot make one, or waiting for ever, as it does for threads that the parent of
+/// a forked process had.
+inline int openmp_threads(int n) {
+#if defined(__unix__) || defined(__APPLE__)
+  struct crew {
+    pid_t process = 0;
+    int asked = 1, given = 1;
+  };
+  static thread_local crew mine;
+  if (mine.process == 0) mine.process = getpid();
+  if (mine.process != getpid()) return 1;
+  if (n > mine.asked) {  // twice as many, as others make threads, too
+    mine.asked = n;
+    mine.given = 1 + (std::min)(n - 1, threads_to_be_had(2 * (n - 1)) / 2);
+  }
+  return (std::min)(n, mine.given);
+#else
+  return n;
+#endif
+}
+#endif
 
 }  // namespace detail
 
@@ -783,34 +1454,67 @@ class team {
   detail::barrier* barrier_ = nullptr;
 };
 
-/// Runs `f(team)` on `threads` threads: through `custom` if it is given, else through OpenMP where
-/// the program is compiled with it, else on the calling thread alone. The caller's OpenMP settings
-/// are not touched. `f` must not throw.
+template <class F>
+void detail::region::run(F& f, int rank, int size) {
+  const team mine(rank, size, &meeting);
+  if (!watched) return f(mine);
+  const std::int64_t started = nanoseconds::computed(), looked = looks;
+  f(mine);
+  const double waited = static_cast<double>(looks - looked) * look();
+  computed.fetch_add(nanoseconds::computed() - started - static_cast<std::int64_t>(waited),
+                     std::memory_order_relaxed);
+}
+
+/// Runs `f(team)` on up to `threads` threads: through `custom` if it is given, else through OpenMP
+/// where the program is compiled with it, else on the calling thread alone. The caller's OpenMP
+/// settings are not touched. `f` must not throw.
+///
+/// There are no more threads than default_threads(), and for a while only one where other work
+/// keeps a team's threads from running at the same time. Where OpenMP can make fewer, there are
+/// fewer; a forked process whose parent's thread used OpenMP here has one.
 template <class F>
 void parallel(int threads, const executor& custom, F&& f) {
-  if (threads > 1 && custom.run != nullptr) {
+#if defined(_OPENMP)
+  const bool can = true;
+#else
+  const bool can = custom.run != nullptr;
+#endif
+  if (threads < 2 || !can) return f(team());
+  const bool limited = detail::nanoseconds::known && detail::assumed_processors.load() == 0;
+  static constinit detail::team_savings savings;  // those of this kind of call
+  if (limited && !savings.any()) {
+    const std::int64_t begun = detail::nanoseconds::elapsed();
+    f(team());
+    return savings.repay(detail::nanoseconds::elapsed() - begun);
+  }
+#if defined(_OPENMP)
+  threads = (std::min)(threads, detail::openmp_processors());
+  if (custom.run == nullptr) threads = detail::openmp_threads(threads);
+#else
+  threads = (std::min)(threads, default_threads());
+#endif
+  if (threads < 2) return f(team());
+  detail::region here{.savings = savings, .limited = limited};
+  if (custom.run != nullptr) {
     struct work {
       F& f;
-      detail::barrier meeting;
-    } shared{f, {}};
+      detail::region& here;
+    } shared{f, here};
     custom.run(
         custom.object, threads,
         [](void* argument, int rank, int size) {
           auto& w = *static_cast<work*>(argument);
-          w.f(team(rank, size, &w.meeting));
+          w.here.run(w.f, rank, size);
         },
         &shared);
-    return;
   }
 #if defined(_OPENMP)
-  if (threads > 1) {
-    detail::barrier meeting;
+  else {
 #pragma omp parallel num_threads(threads)
-    f(team(omp_get_thread_num(), omp_get_num_threads(), &meeting));
-    return;
+    here.run(f, omp_get_thread_num(), omp_get_num_threads());
   }
 #endif
-  f(team());
+  here.end();
 }
 
 LINNET_NAMESPACE_END
@@ -985,7 +1689,8 @@ namespace detail {
 #endif
 
 #if defined(__SSE2__)
-#define LINNET_LOW_PRODUCTS(a, b) _mm_mul_epu32((__m128i)(a), (__m128i)(b))
+#define LINNET_LOW_PRODUCTS(a, b) \
+  _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
 #endif
 #define LINNET_TARGET
 #define LINNET_WIDTH 16
@@ -1099,19 +1804,19 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, int Count>
+template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
-  for (int i = 0; i < Count / 4; ++i) {
+  for (std::size_t i = 0; i < Count / 4; ++i) {
     const vec<T>* const p = v + 4 * i;
     const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
     const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
     s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
   }
   LINNET_UNROLL
-  for (int i = 0; i < Count / 8; ++i)
+  for (std::size_t i = 0; i < Count / 8; ++i)
     s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
            every_other_block<1>(s[2 * i], s[2 * i + 1], all);
   if constexpr (Count == 16)
@@ -1243,7 +1948,8 @@ LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
 /// f(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? x : vec<T>{};
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
   if constexpr (A == activation_kind::gelu_tanh)
@@ -1253,7 +1959,8 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
 /// f'(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? vec<T>{} + T(1) : vec<T>{};
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
@@ -1306,16 +2013,16 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                                       index column, const E& e, const Value* ahead, index count = 0,
                                       index safe = 0) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[R][W] = {};
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   if constexpr (!Ragged) count = lanes<T>, safe = K;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[(R + 2) / 3];
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
   for (index k = 0; k < safe; ++k) {
-    typename Steps::right r[W];
+    typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
@@ -1501,7 +2208,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[per_word] = {};
+    vec<float> acc[std::size_t{per_word}] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
       words u;
@@ -1570,19 +2277,28 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN.
 template <class T>
 LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
-  vec<float> most = {};
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec<float> a = v < 0.0f ? -v : v;
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
-  const float top = largest<float>(most);
-  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
@@ -2112,7 +2828,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
                                                             const vec<std::uint64_t>& b) {
 #if defined(LINNET_LOW_PRODUCTS)
-  return (vec<std::uint64_t>)LINNET_LOW_PRODUCTS(a, b);
+  return reinterpret_cast<vec<std::uint64_t>>(LINNET_LOW_PRODUCTS(a, b));
 #else
   return (a & 0xFFFFFFFFu) * b;
 #endif
@@ -2168,7 +2884,7 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
       some_words w;
       __builtin_memcpy(&w, words + skip + i, sizeof w);
       const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
-      const auto multiplier = (vec<T>)((vec_int<T>)(vec<T>{} + keep) & ~dropped);
+      const auto multiplier = reinterpret_cast<vec<T>>(reinterpret_cast<vec_int<T>>(vec<T>{} + keep) & ~dropped);
       put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
       if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
     }
@@ -2187,19 +2903,24 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
   _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), \
                      _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 #define LINNET_LOAD_FIRST(p, n) \
-  (vec<T>)_mm256_maskload_ps(reinterpret_cast<const float*>(p), LINNET_FIRST(n))
+  reinterpret_cast<vec<T>>(_mm256_maskload_ps(reinterpret_cast<const float*>(p), LINNET_FIRST(n)))
 #define LINNET_STORE_FIRST(p, v, n) \
-  _mm256_maskstore_ps(reinterpret_cast<float*>(p), LINNET_FIRST(n), (__m256)(v))
-#define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps((__m256)(x))
-#define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd((__m256d)(x))
-#define LINNET_LOOK_UP(table, i)                                      \
-  (vec<float>)_mm256_blendv_ps(                                       \
-      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)(i)), \
-      _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), (__m256i)(i)), (__m256)((i) << 28))
-#define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm256_madd_epi16((__m256i)(a), (__m256i)(b))
-#define LINNET_BYTES(p) \
-  (vec_int<float>)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))
-#define LINNET_LOW_PRODUCTS(a, b) _mm256_mul_epu32((__m256i)(a), (__m256i)(b))
+  _mm256_maskstore_ps(reinterpret_cast<float*>(p), LINNET_FIRST(n), reinterpret_cast<__m256>(v))
+#define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps(reinterpret_cast<__m256>(x))
+#define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd(reinterpret_cast<__m256d>(x))
+#define LINNET_LOOK_UP(table, i)                                                            \
+  reinterpret_cast<vec<float>>(_mm256_blendv_ps(                                            \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(i)),       \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), reinterpret_cast<__m256i>(i)), \
+      reinterpret_cast<__m256>((i) << 28)))
+#define LINNET_DOT_PAIRS(a, b)      \
+  reinterpret_cast<vec_int<float>>( \
+      _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
+#define LINNET_BYTES(p)             \
+  reinterpret_cast<vec_int<float>>( \
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_LOW_PRODUCTS(a, b) \
+  _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b))
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -2308,19 +3029,19 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, int Count>
+template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
-  for (int i = 0; i < Count / 4; ++i) {
+  for (std::size_t i = 0; i < Count / 4; ++i) {
     const vec<T>* const p = v + 4 * i;
     const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
     const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
     s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
   }
   LINNET_UNROLL
-  for (int i = 0; i < Count / 8; ++i)
+  for (std::size_t i = 0; i < Count / 8; ++i)
     s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
            every_other_block<1>(s[2 * i], s[2 * i + 1], all);
   if constexpr (Count == 16)
@@ -2452,7 +3173,8 @@ LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
 /// f(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? x : vec<T>{};
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
   if constexpr (A == activation_kind::gelu_tanh)
@@ -2462,7 +3184,8 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
 /// f'(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? vec<T>{} + T(1) : vec<T>{};
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
@@ -2515,16 +3238,16 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                                       index column, const E& e, const Value* ahead, index count = 0,
                                       index safe = 0) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[R][W] = {};
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   if constexpr (!Ragged) count = lanes<T>, safe = K;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[(R + 2) / 3];
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
   for (index k = 0; k < safe; ++k) {
-    typename Steps::right r[W];
+    typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
@@ -2710,7 +3433,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[per_word] = {};
+    vec<float> acc[std::size_t{per_word}] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
       words u;
@@ -2779,19 +3502,28 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN.
 template <class T>
 LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
-  vec<float> most = {};
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec<float> a = v < 0.0f ? -v : v;
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
-  const float top = largest<float>(most);
-  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
@@ -3321,7 +4053,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
                                                             const vec<std::uint64_t>& b) {
 #if defined(LINNET_LOW_PRODUCTS)
-  return (vec<std::uint64_t>)LINNET_LOW_PRODUCTS(a, b);
+  return reinterpret_cast<vec<std::uint64_t>>(LINNET_LOW_PRODUCTS(a, b));
 #else
   return (a & 0xFFFFFFFFu) * b;
 #endif
@@ -3377,7 +4109,7 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
       some_words w;
       __builtin_memcpy(&w, words + skip + i, sizeof w);
       const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
-      const auto multiplier = (vec<T>)((vec_int<T>)(vec<T>{} + keep) & ~dropped);
+      const auto multiplier = reinterpret_cast<vec<T>>(reinterpret_cast<vec_int<T>>(vec<T>{} + keep) & ~dropped);
       put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
       if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
     }
@@ -3399,19 +4131,25 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_LOW_PRODUCTS
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
-#define LINNET_LOAD_FIRST(p, n) (vec<T>)_mm512_maskz_loadu_ps(LINNET_FIRST(n), p)
-#define LINNET_STORE_FIRST(p, v, n) _mm512_mask_storeu_ps(p, LINNET_FIRST(n), (__m512)(v))
-#define LINNET_ROOT_FLOAT(x) _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)(x))
-#define LINNET_ROOT_DOUBLE(x) _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), (__m512d)(x))
-#define LINNET_LOOK_UP(table, i)                                                    \
-  (vec<float>)_mm512_maskz_permutexvar_ps(static_cast<__mmask16>(-1), (__m512i)(i), \
-                                          _mm512_loadu_ps(table))
-#define LINNET_DOT_PAIRS(a, b) (vec_int<float>)_mm512_madd_epi16((__m512i)(a), (__m512i)(b))
-#define LINNET_BYTES(p)                                                  \
-  (vec_int<float>)_mm512_maskz_cvtepi8_epi32(static_cast<__mmask16>(-1), \
-                                             _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))
-#define LINNET_LOW_PRODUCTS(a, b) \
-  _mm512_maskz_mul_epu32(static_cast<__mmask8>(-1), (__m512i)(a), (__m512i)(b))
+#define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
+#define LINNET_STORE_FIRST(p, v, n) \
+  _mm512_mask_storeu_ps(p, LINNET_FIRST(n), reinterpret_cast<__m512>(v))
+#define LINNET_ROOT_FLOAT(x) \
+  _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x))
+#define LINNET_ROOT_DOUBLE(x) \
+  _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), reinterpret_cast<__m512d>(x))
+#define LINNET_LOOK_UP(table, i)                            \
+  reinterpret_cast<vec<float>>(_mm512_maskz_permutexvar_ps( \
+      static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(i), _mm512_loadu_ps(table)))
+#define LINNET_DOT_PAIRS(a, b)      \
+  reinterpret_cast<vec_int<float>>( \
+      _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
+#define LINNET_BYTES(p)                                        \
+  reinterpret_cast<vec_int<float>>(_mm512_maskz_cvtepi8_epi32( \
+      static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_LOW_PRODUCTS(a, b)                                                 \
+  _mm512_maskz_mul_epu32(static_cast<__mmask8>(-1), reinterpret_cast<__m512i>(a), \
+                         reinterpret_cast<__m512i>(b))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -3520,19 +4258,19 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, int Count>
+template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
-  for (int i = 0; i < Count / 4; ++i) {
+  for (std::size_t i = 0; i < Count / 4; ++i) {
     const vec<T>* const p = v + 4 * i;
     const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
     const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
     s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
   }
   LINNET_UNROLL
-  for (int i = 0; i < Count / 8; ++i)
+  for (std::size_t i = 0; i < Count / 8; ++i)
     s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
            every_other_block<1>(s[2 * i], s[2 * i + 1], all);
   if constexpr (Count == 16)
@@ -3664,7 +4402,8 @@ LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
 /// f(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? x : vec<T>{};
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
   if constexpr (A == activation_kind::gelu_tanh)
@@ -3674,7 +4413,8 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
 /// f'(x) of an activation.
 template <activation_kind A, class T>
 LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu) return x > T(0) ? vec<T>{} + T(1) : vec<T>{};
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
   if constexpr (A == activation_kind::gelu)
     return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
@@ -3727,16 +4467,16 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                                       index column, const E& e, const Value* ahead, index count = 0,
                                       index safe = 0) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[R][W] = {};
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   if constexpr (!Ragged) count = lanes<T>, safe = K;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[(R + 2) / 3];
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
   for (index k = 0; k < safe; ++k) {
-    typename Steps::right r[W];
+    typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
@@ -3922,7 +4662,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[per_word] = {};
+    vec<float> acc[std::size_t{per_word}] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
       words u;
@@ -3991,19 +4731,28 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN.
 template <class T>
 LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
-  vec<float> most = {};
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec<float> a = v < 0.0f ? -v : v;
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
-  const float top = largest<float>(most);
-  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
@@ -4533,7 +5282,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
                                                             const vec<std::uint64_t>& b) {
 #if defined(LINNET_LOW_PRODUCTS)
-  return (vec<std::uint64_t>)LINNET_LOW_PRODUCTS(a, b);
+  return reinterpret_cast<vec<std::uint64_t>>(LINNET_LOW_PRODUCTS(a, b));
 #else
   return (a & 0xFFFFFFFFu) * b;
 #endif
@@ -4589,7 +5338,7 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
       some_words w;
       __builtin_memcpy(&w, words + skip + i, sizeof w);
       const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
-      const auto multiplier = (vec<T>)((vec_int<T>)(vec<T>{} + keep) & ~dropped);
+      const auto multiplier = reinterpret_cast<vec<T>>(reinterpret_cast<vec_int<T>>(vec<T>{} + keep) & ~dropped);
       put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
       if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
     }
@@ -4600,10 +5349,13 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_TARGET
 #undef LINNET_DOT_PAIRS
 
-#define LINNET_DOT_BF16(acc, a, b) \
-  acc = (sum)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(a), (__m512bh)(b))
-#define LINNET_DOT_INT8(acc, a, b) \
-  acc = (sum)_mm512_dpbusd_epi32((__m512i)(acc), (__m512i)(b), (__m512i)(a))
+#define LINNET_DOT_BF16(acc, a, b)                                            \
+  acc = reinterpret_cast<sum>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(acc), \
+                                               reinterpret_cast<__m512bh>(a), \
+                                               reinterpret_cast<__m512bh>(b)))
+#define LINNET_DOT_INT8(acc, a, b)                 \
+  acc = reinterpret_cast<sum>(_mm512_dpbusd_epi32( \
+      reinterpret_cast<__m512i>(acc), reinterpret_cast<__m512i>(b), reinterpret_cast<__m512i>(a)))
 #define LINNET_TARGET \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
 /// Kernels for AVX-512 with dot products: those that multiply codes differ.
@@ -4642,16 +5394,16 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
                                       index column, const E& e, const Value* ahead, index count = 0,
                                       index safe = 0) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[R][W] = {};
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
   const typename Steps::left* const left = a.data + row * a.row;
   const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
   if constexpr (!Ragged) count = lanes<T>, safe = K;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[(R + 2) / 3];
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
   for (index k = 0; k < safe; ++k) {
-    typename Steps::right r[W];
+    typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
@@ -4837,7 +5589,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[per_word] = {};
+    vec<float> acc[std::size_t{per_word}] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
       words u;
@@ -4906,19 +5658,28 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127 (1 for
-/// zeros). Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes.
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN.
 template <class T>
 LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
-  vec<float> most = {};
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec<float> a = v < 0.0f ? -v : v;
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
-  const float top = largest<float>(most);
-  const float scale = top > 0 ? top / 127.0f : 1.0f, inverse = top > 0 ? 127.0f / top : 0.0f;
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
@@ -5213,8 +5974,6 @@ LINNET_SIMD_NAMESPACE_END
 /// Storage types: how a weight is kept in memory. A storage type is a template argument of a
 /// model; kernels read weights as they are stored.
 
-#include <limits>
-
 LINNET_NAMESPACE_BEGIN
 
 /// What the inputs of a matrix product are rounded to before it: the compute type of a model.
@@ -5245,6 +6004,17 @@ enum class symmetry {
   asymmetric  ///< x = scale * (code - zero), codes from 0, the range extended to hold 0
 };
 
+/// Whether `x` is a NaN; looks at the bits, so it stays right under -ffast-math.
+inline bool is_nan(double x) {
+  std::uint64_t bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & ~(std::uint64_t{1} << 63)) > std::uint64_t{0x7ff} << 52;
+}
+/// The whole number nearest to `x` from `low` to `high`, half to even; 0 for a NaN.
+inline double nearest_whole(double x, double low, double high) {
+  return is_nan(x) ? 0 : (std::clamp)(std::nearbyint(x), low, high);
+}
+
 /// What all storage types have in common; a type overrides what differs.
 struct policy {
   using activation = linnet::activation::f32;  ///< see with_activation
@@ -5260,6 +6030,8 @@ struct real : policy {
   using value = Real;  ///< one stored number
   using word = Real;   ///< what packed panels are made of
   static constexpr index per_word = 1;
+  /// Whether a stored number is neither infinite nor NaN.
+  static bool finite(value x) { return is_finite(x); }
 };
 /// Storage of codes that kernels decode: packed panels are words of several codes.
 template <class Value, simd::code Code>
@@ -5269,6 +6041,8 @@ struct coded : policy {
   static constexpr simd::code code = Code;
   static constexpr int origin = 0;  ///< packed code of the canonical code 0
   static constexpr index per_word = 32 / simd::bits_of(Code);
+  /// Whether a code is neither infinite nor NaN: every integer and every table entry.
+  static constexpr bool finite(value) { return true; }
 };
 
 /// IEEE single precision: exact master weights.
@@ -5316,6 +6090,11 @@ struct small_float : coded<Value, Code> {
     return static_cast<value>(sign | (fits     ? static_cast<unsigned>(code)
                                       : Finite ? largest
                                                : infinity));
+  }
+  static constexpr bool finite(value x) {
+    constexpr unsigned all_ones = (1u << (Exponent + Fraction)) - 1;
+    constexpr unsigned infinity = ((1u << Exponent) - 1) << Fraction;
+    return (static_cast<unsigned>(x) & all_ones) < (Finite ? all_ones : infinity);
   }
   static double decode(value x) {
     constexpr int bias = (1 << (Exponent - 1)) - 1;
@@ -5378,7 +6157,7 @@ struct int8_per : coded<std::conditional_t<Y == symmetry::symmetric, std::int8_t
                                                  : group    ? "int8_group"
                                                             : "int8");
   static value encode(double x) {
-    return static_cast<value>((std::clamp)(std::nearbyint(x), centred ? 0.0 : -127.0, largest));
+    return static_cast<value>(nearest_whole(x, centred ? 0.0 : -127.0, largest));
   }
   static double decode(value x) { return x; }
 };
@@ -5398,7 +6177,7 @@ struct int4 : coded<std::uint8_t, simd::code::u4> {
   static constexpr int origin = 8;
   /// One code, in the low half of the byte.
   static value encode(double x) {
-    return static_cast<value>(static_cast<int>((std::clamp)(std::nearbyint(x), -7.0, 7.0)) & 15);
+    return static_cast<value>(static_cast<int>(nearest_whole(x, -7, 7)) & 15);
   }
   static double decode(value x) { return x < 8 ? x : x - 16; }
 };
@@ -5410,8 +6189,9 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
   static constexpr bool scaled = true;
   static constexpr index group = 64, per_value = 2;
   static constexpr double largest = 1;
-  /// The nearest of the 16 values.
+  /// The nearest of the 16 values; that of 0 for a NaN.
   static value encode(double x) {
+    if (!is_finite(x)) return static_cast<value>(is_nan(x) ? 7 : x > 0 ? 15 : 0);
     int best = 0;
     for (int i = 1; i < 16; ++i)
       if (std::abs(x - decode(static_cast<value>(i))) <
@@ -5507,27 +6287,39 @@ namespace detail {
 /// The scale (and zero point) that fits numbers between `low` and `high`; 1 where all are zero.
 template <class S>
 void fit_range(double low, double high, float& scale, float* zero) {
+  using numbers = std::numeric_limits<float>;
   const double range = S::centred ? (std::max)(high, 0.0) - (std::min)(low, 0.0)
                                   : (std::max)(std::abs(low), std::abs(high));
   scale = static_cast<float>(range / S::largest);
+  // Rounding moves a subnormal scale far, and the largest one beyond what a float holds.
+  const double reached = static_cast<double>(scale) * S::largest;
+  if (scale < (numbers::min)() && reached < range) scale = std::nextafter(scale, 1.0f);
+  if (!S::centred && reached > static_cast<double>((numbers::max)()))
+    scale = std::nextafter(scale, 0.0f);
   if (!(scale > 0)) scale = 1;
   if constexpr (S::centred)
     *zero = static_cast<float>((std::clamp)(
         std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
 }
 
-/// Rounds `x`[rows, columns] to storage `S`.
+/// Rounds `x`[rows, columns] to storage `S`. What shares a scale with a number that is not finite
+/// gets the scale NaN.
 template <class S, class T>
 void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& to) {
   const index per_row = row_scales<S>(columns);
   [[maybe_unused]] const auto range = [&](const T* from, index n, index at) {
     if constexpr (S::scaled) {
       double low = 0, high = 0;
+      bool finite = true;
       for (index j = 0; j < n; ++j) {
+        finite = finite && is_finite(from[j]);
         low = (std::min)(low, static_cast<double>(from[j]));
         high = (std::max)(high, static_cast<double>(from[j]));
       }
-      fit_range<S>(low, high, to.scales[at], S::centred ? to.zeros + at : nullptr);
+      if (finite)
+        fit_range<S>(low, high, to.scales[at], S::centred ? to.zeros + at : nullptr);
+      else
+        to.scales[at] = std::numeric_limits<float>::quiet_NaN();
     }
   };
   if constexpr (S::per_tensor) range(x, rows * columns, 0);
@@ -5547,8 +6339,14 @@ void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& t
       double v = static_cast<double>(row[j]);
       if constexpr (S::scaled) {
         const index g = r * per_row + group_of<S>(j);
-        v /= static_cast<double>(to.scales[g]);
-        if constexpr (S::centred) v = std::nearbyint(v) + static_cast<double>(to.zeros[g]);
+        const auto scale = static_cast<double>(to.scales[g]);
+        v /= scale;
+        if constexpr (S::centred) {
+          // No further than a float reaches.
+          const double most =
+              std::floor(static_cast<double>((std::numeric_limits<float>::max)()) / scale);
+          v = storage::nearest_whole(v, -most, most) + static_cast<double>(to.zeros[g]);
+        }
       }
       to.set_code(r, j, columns, S::encode(v));
     }
@@ -6444,8 +7242,9 @@ struct context {
   const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
   T* d_first_values = nullptr;      ///< their gradient, from all later layers
   dropout_key dropout{};            ///< masks of this step; rate 0 outside training
-  layer_range layers{};             ///< of the stack that run; all of them in training
-  stream_tap<T> tap{};              ///< is shown the stream between layers
+  const ops::layer_mask* mask = nullptr;  ///< samples that skip the running layer of a stack
+  layer_range layers{};                   ///< of the stack that run; all of them in training
+  stream_tap<T> tap{};                    ///< is shown the stream between layers
 
   /// Rows of the inputs.
   index rows() const { return batch * length; }
@@ -6456,6 +7255,9 @@ struct context {
     const index position = past_of(row / length) + row % length;
     return position < rope_positions ? rope + position * d_kv : rope_beyond + row * d_kv;
   }
+  /// Whether sequence `b` skips the running layer. What the layer computes of it is thrown away and
+  /// its dy is 0; what training adds beside dy's own gradient must leave it out.
+  bool skips(index b) const { return mask && mask->drops(b); }
   /// Valid new tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
 };
@@ -6545,6 +7347,9 @@ enum class model_family {
   next_thought  ///< an encoder to one vector, and a decoder behind it
 };
 
+/// Threads of one call at most.
+inline constexpr int most_threads = 65536;
+
 /// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
 /// once and never grows.
 struct limits {
@@ -6555,7 +7360,8 @@ struct limits {
                      ///< parts; 0 for `target`. Smaller chunks need less memory
   index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
                      ///< share as they need them; 0 gives each sequence its whole `target`
-  int threads = 1;   ///< threads that share the work of one call
+  int threads = 1;   ///< most threads that share the work of one call, see parallel(); any number
+                     ///< gives the same results
   index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
                             ///< inference call; 0 always takes all threads
   simd::level level =
@@ -6563,6 +7369,24 @@ struct limits {
   executor run_on{};           ///< your own threads instead of OpenMP's
   index logits = 1;            ///< tokens per sequence whose logits session::feed_all returns; for
                                ///< speculative decoding one more than are drafted
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("source", self.source, detail::count(0, "0 for decoders"));
+    f("target", self.target, detail::count(0, "0: a decoder's whole context"));
+    f("chunk", self.chunk, detail::count(0, "0: no parts"));
+    f("blocks", self.blocks, detail::count(0, "0: none shared"));
+    f("threads", self.threads, detail::between(1, most_threads));
+    f("grain", self.grain, detail::count(0, "0 always takes all threads"));
+    f("level", self.level, detail::one_of(level_names));
+    f("logits", self.logits, detail::count(1));
+  }
+
+ private:
+  static constexpr const char* level_names[] = {"automatic", "portable", "avx2", "avx512",
+                                                "avx512dot"};
 };
 
 /// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
@@ -6589,6 +7413,52 @@ enum class purpose {
 };
 
 namespace detail {
+/// Positions, and the numbers of sequences and blocks, are 32 bits wide in tables.
+inline constexpr index most_positions = 0x7fffffff;
+
+/// The members of `limits` that sizes grow with, `threads` apart.
+inline constexpr index limits::*growing_limits[] = {&limits::batch,  &limits::source,
+                                                    &limits::target, &limits::chunk,
+                                                    &limits::blocks, &limits::logits};
+
+/// bytes(l), or most_bytes where computing it would exceed what an index holds. Each product in
+/// bytes() is a part of the sum, and becomes at most eight times as large where one limit doubles.
+/// So small limits grow to `l` step by step, for as long as the next step is safe. (Constants need
+/// no care: the compiler refuses what overflows.)
+template <class F>
+constexpr index bounded_bytes(const limits& l, F&& bytes) {
+  if (std::is_constant_evaluated()) return bytes(l);
+  constexpr index first = sizeof(index) == 8 ? 256 : 4;
+  limits some = l;
+  for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
+  some.threads = static_cast<int>((std::clamp)(index{l.threads}, index{0}, first));
+  index sum = bytes(some);
+  const auto grow = [&](auto& from, auto to) {
+    while (from < to) {
+      if (sum > most_bytes / 8) return false;
+      from = from > to / 2 ? to : 2 * from;
+      sum = bytes(some);
+    }
+    return true;
+  };
+  for (const auto member : growing_limits)
+    if (!grow(some.*member, l.*member)) return most_bytes;
+  return grow(some.threads, l.threads) ? sum : most_bytes;
+}
+
+/// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,
+/// so that the object refuses every call instead of using memory that is now another's.
+struct owned_limits : limits {
+  owned_limits() : owned_limits(limits{.batch = 0}) {}
+  owned_limits(const limits& l) : limits(l) {}
+  owned_limits(owned_limits&& other) noexcept
+      : limits(std::exchange(static_cast<limits&>(other), limits{.batch = 0})) {}
+  owned_limits& operator=(owned_limits&& other) noexcept {
+    static_cast<limits&>(*this) = std::exchange(static_cast<limits&>(other), limits{.batch = 0});
+    return *this;
+  }
+};
+
 /// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
 inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
   if (tokens == nullptr) return false;
@@ -6710,7 +7580,7 @@ enum class byte_rules {
 /// Numbers of the two ends of a byte_pooled model: the embedder that makes one vector of a token's
 /// bytes, and the head that predicts the bytes of the next token.
 struct byte_pooling {
-  index slots = 12;   ///< bytes of a token that are kept; shorter ones are padded
+  index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
   index width = 128;  ///< of a byte's vector: in front of the embedder's blocks and in the head
   index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
                                        ///< the last block goes to d_model
@@ -6733,7 +7603,7 @@ struct byte_pooling {
       if (heads <= 0 || width_before(k) % heads != 0) return false;
     for (index k = blocks() - 1; k < 7; ++k)
       if (between[k] != 0) return false;
-    return slots > 0 && width > 0 && head_blocks > 0 && expansion > 0;
+    return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
   }
   /// The same numbers under other rules.
   constexpr byte_pooling under(byte_rules other) const {
@@ -6804,9 +7674,11 @@ struct kv_rows {
   constexpr const float& scale(index b, index place, index head) const {
     return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
   }
-  /// out[c * step] = number c of the head's h in row `place`, which holds token `j`.
+  /// out[c * step] = number c of the head's h in row `place`, which holds token `j`, as a query in
+  /// block `view` of tokens sees it.
   template <class T>
-  void load(index b, index head, index, index place, index h, T* out, index step) const {
+  void load(index b, index head, index /*j*/, index place, index h, T* out, index step,
+            index /*view*/) const {
     const Code* const row = data + ((tables ? 0 : b * tokens) + place) * stride + head * slot;
     const T factor = scales ? static_cast<T>(scale(b, place, head)) : T(1);
     for (index c = 0; c < h; ++c) out[c * step] = factor * number<T>(row[c]);
@@ -6831,8 +7703,8 @@ struct kv_rows {
 enum class int4_code : std::uint8_t {};
 
 /// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
-/// each channel of a block of tokens (zoo D15); of each sequence and head the newest block is open:
-/// its numbers are as they were given.
+/// each channel of a block of tokens (zoo D15). A query sees the keys of its own block as they were
+/// given and those of earlier blocks rounded, however the text was cut into calls.
 template <>
 struct kv_rows<int4_code> {
   const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],
@@ -6842,8 +7714,12 @@ struct kv_rows<int4_code> {
   bool keys = false;
   const float* scales = nullptr;  ///< values [batch, tokens, heads], keys [batch, blocks, heads, h]
   index fixed = 0, ring = 0;
-  const float* open = nullptr;        ///< keys: [batch, heads, token_block, h]
-  const index* open_block = nullptr;  ///< keys: [batch, heads] 1 + number of the open block, or 0
+  const float* newest = nullptr;  ///< keys: [batch, heads, newest_blocks, token_block, h] as given
+  const float* fresh = nullptr;   ///< keys of this call, [batch, fresh_length, heads, h], or null
+  index fresh_length = 0;
+  const index* past = nullptr;  ///< [batch] tokens before this call; null for none
+  /// Blocks that stay exact: the newest, and the one that tokens may be taken back into.
+  static constexpr index newest_blocks = 2;
 
   /// Where tokens are.
   constexpr simd::token_rows<int4_code> of(index, index) const { return {data, 0, fixed, ring}; }
@@ -6857,17 +7733,31 @@ struct kv_rows<int4_code> {
   constexpr index block_at(index b, index head, index place) const {
     return ((b * tokens + place) / simd::token_block * heads + head) * width;
   }
-  /// out[c * step] = number c of the head's in row `place`, which holds token `j`.
+  /// Where the newest keys of token `j`'s block begin.
+  constexpr index newest_at(index b, index head, index j) const {
+    const index block = (b * heads + head) * newest_blocks + j / simd::token_block % newest_blocks;
+    return block * simd::token_block * width;
+  }
+  /// The key of token `j` as it was given: in this call, or among the newest before.
+  const float* given(index b, index head, index j) const {
+    const index before = past ? past[b] : 0;
+    if (fresh && j >= before)
+      return fresh + ((b * fresh_length + j - before) * heads + head) * width;
+    return newest + newest_at(b, head, j) + j % simd::token_block * width;
+  }
+  /// out[c * step] = number c of the head's in row `place`, which holds token `j`, as a query in
+  /// block `view` of tokens sees it; in block -1 it sees rounded keys alone.
   template <class T>
-  void load(index b, index head, index j, index place, index h, T* out, index step) const {
+  void load(index b, index head, index j, index place, index h, T* out, index step,
+            index view) const {
     constexpr index half = simd::token_block / 2;
-    const index t = j % simd::token_block, unit = b * heads + head;
-    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
-    if (keys && open_block[unit] == j / simd::token_block + 1) {
-      const float* const row = open + (unit * simd::token_block + t) * h;
+    if (keys && j / simd::token_block == view) {
+      const float* const row = given(b, head, j);
       for (index c = 0; c < h; ++c) out[c * step] = static_cast<T>(row[c]);
       return;
     }
+    const index t = j % simd::token_block;
+    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
     for (index c = 0; c < h; ++c)
       out[c * step] =
           keys ? static_cast<T>(scales[at + c]) * static_cast<T>(code((at + c) * half, t))
@@ -6899,8 +7789,9 @@ struct attention_window {
   constexpr bool bounded() const { return before < any_distance; }
   /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
   constexpr index width(index keys, index rows) const {
-    const index near = bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
-    return round_up(near, panel_width) + round_up(first, panel_width);
+    const index recent =
+        bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
+    return round_up(recent, panel_width) + round_up(first, panel_width);
   }
 };
 
@@ -6921,8 +7812,8 @@ struct attention_call {
   const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
-  index slots = any_distance;  ///< queries stand no further than slots - 1 from the `first` keys
-  T* scratch = nullptr;        ///< per thread, attention_scratch() values
+  index kept = any_distance;  ///< queries stand no further than kept - 1 from the `first` keys
+  T* scratch = nullptr;       ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
   int site = 0;
@@ -6957,6 +7848,7 @@ struct attention_unit {
   /// Some query rows of a head and what they see.
   struct block {
     index row, rows;  ///< queries [row, row + rows)
+    index view;       ///< block of tokens that they see as given, where codes differ by that, or -1
     stretch part[2];  ///< the first keys and the near ones; without `first` only the latter
     index used;       ///< columns of scores
 
@@ -6966,6 +7858,7 @@ struct attention_unit {
 
   const attention_call<T, Code>& call;
   index b, g, n, valid, past, prefix, wide;
+  bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
@@ -6978,6 +7871,7 @@ struct attention_unit {
         past(c.past ? c.past[b] : 0),
         prefix(c.prefix ? c.prefix[b] : 0),
         wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
+        by_view(std::is_same_v<Code, int4_code> && c.past),
         key(c.k.of(b, g)),
         value(c.v.of(b, g)),
         scores(c.scratch + rank * c.scratch_size),
@@ -7002,7 +7896,11 @@ struct attention_unit {
   }
   block at(index row) const {
     const index first = call.window.first;
-    block some{row, (std::min)(attention_rows, call.queries - row), {}, 0};
+    block some{row, (std::min)(attention_rows, call.queries - row), -1, {}, 0};
+    if (by_view) {  // all of a block's queries have one view
+      some.view = (std::max)(past + row, prefix - 1) / simd::token_block;
+      some.rows = (std::min)(some.rows, (some.view + 1) * simd::token_block - past - row);
+    }
     const index step = direct(some) ? 1 : panel_width, last = end_of(row + some.rows - 1);
     some.part[0].last = (std::min)(first, last);
     some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
@@ -7013,24 +7911,33 @@ struct attention_unit {
 
   /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
   void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-                 T* columns) const {
+                 index view, T* columns) const {
     const index end = s.column + round_up(s.last - s.first, panel_width);
     for (index j = s.first; j < s.last; ++j)
-      all.load(b, g, j, rows.place(j), call.h, columns + s.column + j - s.first, wide);
+      all.load(b, g, j, rows.place(j), call.h, columns + s.column + j - s.first, wide, view);
     for (index c = 0; c < call.h; ++c)
       std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
   }
   /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
   void prepare(const block& some, T* value_columns) const {
     if (direct(some) && !value_columns) return;
-    if (!call.window.bounded() && some.row > 0) return;
+    const bool all = !call.window.bounded();
+    if (all && some.row > 0 && !by_view) return;
     for (stretch s : some) {
-      if (!call.window.bounded() && s.last > s.first) s.last = valid;
-      transpose(s, key, call.k, key_columns);
-      if (value_columns) transpose(s, value, call.v, value_columns);
+      if (s.first == s.last) continue;
+      if (all) s.last = valid;
+      if (all && some.row > 0) {  // the view has moved by a block
+        const index known = (some.view - 1) * simd::token_block - s.first;
+        const index skip = (std::max)(known, index{0}) / panel_width * panel_width;
+        transpose({s.first + skip, s.last, s.column + skip}, key, call.k, some.view, key_columns);
+        continue;
+      }
+      transpose(s, key, call.k, some.view, key_columns);
+      if (value_columns) transpose(s, value, call.v, -1, value_columns);
       if (call.v.plain() && std::is_same_v<T, Code>) continue;
       for (index j = s.first; j < s.last; ++j)
-        call.v.load(b, g, j, value.place(j), call.h, values + (s.column + j - s.first) * call.h, 1);
+        call.v.load(b, g, j, value.place(j), call.h, values + (s.column + j - s.first) * call.h, 1,
+                    -1);
     }
   }
   /// x[i] *= the scales of a stretch of codes.
@@ -7093,7 +8000,7 @@ struct attention_unit {
   Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
     const index position = past + some.row + i;
     return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
-           (&s == some.part ? (std::min)(position, call.slots - 1) : position);
+           (&s == some.part ? (std::min)(position, call.kept - 1) : position);
   }
   /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
   template <class Kernels>
@@ -7117,8 +8024,9 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
       using K = decltype(kernels);
       const detail::attention_unit<T, Code> u(call, item, on.threads.rank());
       const index group = call.heads / call.kv_heads, h = call.h;
-      for (index row = 0; row < call.queries; row += attention_rows) {
+      for (index row = 0, rows = 0; row < call.queries; row += rows) {
         const auto some = u.at(row);
+        rows = some.rows;
         u.prepare(some, nullptr);
         for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
           const T sum = u.template probabilities<false>(kernels, head, some);
@@ -7232,13 +8140,13 @@ struct kv_places {
   index fixed = 0, ring = 0;
 
   constexpr kv_places() = default;
-  /// For texts of `count` tokens of which the `first` and the last `near` ones are looked at: a
+  /// For texts of `count` tokens of which the `first` and the last `recent` ones are looked at: a
   /// ring where that is smaller.
-  constexpr kv_places(index count, index first, index near) : tokens(count) {
+  constexpr kv_places(index count, index first, index recent) : tokens(count) {
     const index block = simd::token_block;
-    if (near >= count || round_up(first, block) + round_up(near, block) >= count) return;
+    if (recent >= count || round_up(first, block) + round_up(recent, block) >= count) return;
     fixed = round_up(first, block);
-    ring = round_up(near, block);
+    ring = round_up(recent, block);
     tokens = fixed + ring;
   }
 };
@@ -7250,51 +8158,48 @@ struct kv_buffer4 {
   static constexpr bool exact = false;
   static constexpr index heads = Heads, width = H;
   static constexpr index block = simd::token_block, pairs = (H + 1) / 2;
+  /// Exact keys of one sequence.
+  static constexpr index kept_newest = Heads * ops::kv_rows<code>::newest_blocks * block * H;
 
   code* data = nullptr;
   float* scales = nullptr;
-  float* open = nullptr;        ///< [batch, Heads, block, H] the newest keys as they are
-  index* open_block = nullptr;  ///< [batch, Heads] 1 + its number
+  float* newest = nullptr;  ///< [batch, Heads, newest_blocks, block, H] the newest keys as they are
   kv_places places{};
 
   /// Like kv_buffer's; never paged.
-  constexpr void plan(arena& state, index batch, index count, index first, index near, index) {
-    places = {count, first, near};
+  constexpr void plan(arena& state, index batch, index count, index first, index recent, index) {
+    places = {count, first, recent};
     places.tokens = round_up(places.tokens, block);
     data = state.take<code>(batch * codes());
     scales = state.take<float>(batch * factors());
-    if (!Keys) return;
-    open = state.take<float>(batch * Heads * block * H);
-    open_block = state.take<index>(batch * Heads);
+    if (Keys) newest = state.take<float>(batch * kept_newest);
   }
   constexpr bool gathered() const { return true; }
   constexpr ops::kv_rows<code> rows(const std::int32_t*, index) const {
-    return {data,   places.tokens, Heads,       H,    Keys,
-            scales, places.fixed,  places.ring, open, open_block};
+    return {data, places.tokens, Heads, H, Keys, scales, places.fixed, places.ring, newest};
   }
-  /// Keeps x[H] for token `j` of a head of sequence `b` of `all`, which are rows(). Tokens come in
-  /// order.
+  /// Keeps values x[H] of token `j` of a head of sequence `b` of `all`, which are rows().
   template <class T>
   void put(const ops::kv_rows<code>& all, index b, index head, index j, const T* x) const {
-    const index place = all.of(b, head).place(j);
-    if constexpr (!Keys) {
-      const index at = (b * places.tokens + place) * Heads + head;
-      scales[at] = encode(H, x, 1, data + at * pairs);
-    } else {
-      const index unit = b * Heads + head, t = j % block;
-      float* const rows = open + unit * block * H;
-      if (open_block[unit] != j / block + 1) {
-        // Tokens of this block were kept before, and some of them taken back.
-        for (index u = 0; u < t; ++u)
-          all.load(b, head, j - t + u, place - t + u, H, rows + u * H, 1);
-        open_block[unit] = j / block + 1;
-      }
-      for (index c = 0; c < H; ++c) rows[t * H + c] = static_cast<float>(x[c]);
-      if (t + 1 < block) return;
-      const index at = all.block_at(b, head, place);
-      for (index c = 0; c < H; ++c)
-        scales[at + c] = encode(block, rows + c, H, data + (at + c) * block / 2);
-    }
+    const index at = (b * places.tokens + all.of(b, head).place(j)) * Heads + head;
+    scales[at] = encode(H, x, 1, data + at * pairs);
+  }
+  /// Rounds the keys of a block of tokens whose last is `j`, from how they were given.
+  void close_block(const ops::kv_rows<code>& all, index b, index head, index j) const {
+    float rows[std::size_t{block * H}] = {};
+    for (index t = 0; t <= j % block; ++t)
+      std::copy_n(all.given(b, head, j - j % block + t), H, rows + t * H);
+    const index at = all.block_at(b, head, all.of(b, head).place(j));
+    for (index c = 0; c < H; ++c)
+      scales[at + c] = encode(block, rows + c, H, data + (at + c) * block / 2);
+  }
+  /// Keeps the newest keys as they were given, once attention has read those before them: of
+  /// `length` tokens those of the last newest_blocks blocks.
+  void keep_newest(const ops::kv_rows<code>& all, index b, index head, index length) const {
+    const index before = all.past[b], last = (before + length - 1) / block;
+    for (index j = (std::max)(before, (last + 1 - all.newest_blocks) * block); j < before + length;
+         ++j)
+      std::copy_n(all.given(b, head, j), H, newest + all.newest_at(b, head, j) + j % block * H);
   }
   /// Sequence `to` becomes what `from` is.
   void copy(index from, index to, index, index) const {
@@ -7303,9 +8208,7 @@ struct kv_buffer4 {
     };
     whole(data, codes());
     whole(scales, factors());
-    if (!Keys) return;
-    whole(open, Heads * block * H);
-    whole(open_block, Heads);
+    if (Keys) whole(newest, kept_newest);
   }
   void copy_block(index, index) const {}
 
@@ -7313,13 +8216,21 @@ struct kv_buffer4 {
   /// Bytes of codes, and scales, of one sequence.
   constexpr index codes() const { return places.tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
   constexpr index factors() const { return places.tokens * Heads * (Keys ? H : block) / block; }
-  /// Codes of n numbers, `step` apart; returns their scale, max|x| / 7, 1 for zeros.
+  /// Codes of n numbers, `step` apart; returns their scale: max|x| / 7, 1 for what is nearly zero,
+  /// NaN if one of them is not finite.
   template <class T>
   static float encode(index n, const T* x, index step, code* to) {
     float most = 0;
-    for (index i = 0; i < n; ++i)
-      most = (std::max)(most, std::abs(static_cast<float>(x[i * step])));
-    const float scale = most > 0 ? most / 7 : 1;
+    for (index i = 0; i < n; ++i) {
+      const auto v = static_cast<float>(x[i * step]);
+      if (!is_finite(v)) {
+        std::fill_n(to, (n + 1) / 2, static_cast<code>(0x88));
+        return std::numeric_limits<float>::quiet_NaN();
+      }
+      most = (std::max)(most, std::abs(v));
+    }
+    const float least = (std::numeric_limits<float>::min)();
+    const float scale = most / 7 < least ? 1 : most / 7;
     for (index i = 0; i < n; i += 2) {
       unsigned both = 0;
       for (index k = 0; k < 2; ++k) {
@@ -7392,11 +8303,11 @@ struct kv_buffer {
   kv_places places{};
   bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
 
-  /// Plans room for `count` tokens of each sequence; for the `first` and the last `near` ones alone
-  /// if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
-  constexpr void plan(arena& state, index batch, index count, index first, index near,
+  /// Plans room for `count` tokens of each sequence; for the `first` and the last `recent` ones
+  /// alone if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
+  constexpr void plan(arena& state, index batch, index count, index first, index recent,
                       index blocks) {
-    places = {count, first, near};
+    places = {count, first, recent};
     if (places.ring == 0 && blocks > 0) {
       paged = true;
       places.tokens = blocks * simd::token_block;
@@ -7463,36 +8374,60 @@ struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
   using type = kv_buffer4<Heads, H, Keys>;
 };
 
+/// What a call reads of cached keys; `fresh` [batch, length, heads, h] are its own, behind
+/// `past` [batch] tokens.
+template <class Keys, class T>
+auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index length,
+              const index* past) {
+  auto rows = keys.rows(ctx.tables, ctx.table_size);
+  if constexpr (requires { rows.fresh; })
+    rows.fresh = fresh, rows.fresh_length = length, rows.past = past;
+  return rows;
+}
+
 /// Moves k[batch, length, heads of keys, h] and v[batch, length, heads of values, h] into a cache:
-/// the new tokens of this call, or with `all` those of another text, from its start. Several heads
-/// of keys may share one of values.
+/// the new tokens of this call, or with `all` those of the encoder's output. Several heads of keys
+/// may share one of values.
 template <class Keys, class Values, class T>
 void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, index length,
                  bool all, const T* k, const T* v) {
   constexpr index heads = Keys::heads, group = heads / Values::heads, h = Keys::width;
-  const auto key_rows = keys.rows(ctx.tables, ctx.table_size);
+  const auto rows = key_rows(keys, ctx, k, length, all ? nullptr : ctx.past);
   const auto value_rows = values.rows(ctx.tables, ctx.table_size);
-  const auto kept = [&](index b, index t) { return all || t < ctx.length_of(b); };
+  const auto count = [&](index b) {
+    return !all ? ctx.length_of(b) : ctx.memory_lengths ? ctx.memory_lengths[b] : length;
+  };
   const auto at = [&](index b, index t) { return all ? t : ctx.past[b] + t; };
-  if constexpr (requires { keys.open_block; }) {  // tokens have to come in order
+  if constexpr (requires { rows.past; }) {  // whole blocks of keys are rounded together
     ctx.on.threads.each(ctx.batch * heads, [&](index unit) {
       const index b = unit / heads, head = unit % heads;
-      for (index t = 0; t < length && kept(b, t); ++t) {
-        const index row = b * length + t;
-        keys.put(key_rows, b, head, at(b, t), k + (row * heads + head) * h);
+      for (index t = 0, n = count(b); t < n; ++t) {
+        const index j = at(b, t);
+        if ((j + 1) % Keys::block == 0 || (all && t + 1 == n)) keys.close_block(rows, b, head, j);
         if (head % group == 0)
-          values.put(value_rows, b, head / group, at(b, t),
-                     v + (row * Values::heads + head / group) * h);
+          values.put(value_rows, b, head / group, j,
+                     v + ((b * length + t) * Values::heads + head / group) * h);
       }
     });
   } else {
     ctx.on.threads.each(ctx.batch * length, [&](index row) {
       const index b = row / length, t = row % length;
-      if (!kept(b, t)) return;
-      keys.put(ctx.on, key_rows, b, at(b, t), k + row * heads * h);
+      if (t >= count(b)) return;
+      keys.put(ctx.on, rows, b, at(b, t), k + row * heads * h);
       values.put(ctx.on, value_rows, b, at(b, t), v + row * Values::heads * h);
     });
   }
+}
+
+/// To be called behind keep_tokens() once attention has read this call's rows, which are
+/// key_rows().
+template <class Keys, class Rows, class T>
+void keep_newest(const Keys& keys, const Rows& rows, const context<T>& ctx) {
+  if constexpr (requires { rows.newest; })
+    ctx.on.threads.each(ctx.batch * Keys::heads, [&](index unit) {
+      const index b = unit / Keys::heads;
+      keys.keep_newest(rows, b, unit % Keys::heads, ctx.length_of(b));
+    });
 }
 
 }  // namespace detail
@@ -7627,7 +8562,7 @@ struct policy {
   static constexpr bool subsets = false;         ///< works on any subset of the tokens, with the
                                                  ///< angles and the past that the context gives
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
-  static constexpr index slots = 0;              ///< positions that it needs whatever the length
+  static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
   static constexpr bool mappable = false;        ///< its linear maps may be of any map_kind
@@ -8054,7 +8989,9 @@ struct layer_loop {
       const bool last = l + 1 == Count || !ctx.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, site, layer, all);
+      ctx.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
+      ctx.mask = nullptr;
       if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
       x = next;
     }
@@ -8076,7 +9013,9 @@ struct layer_loop {
                            rest);
         dy = view<const T, D>(rest, x.rows());
       }
+      ctx.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
+      ctx.mask = nullptr;
       ctx.tap(layer, input.data(), d_input.data());
       dy = d_input;
     }
@@ -8397,12 +9336,12 @@ struct attention_maps {
   /// A map of queries: T5's small initial values replace the missing 1/sqrt(d_kv) (zoo A6).
   template <class F, class... P>
   static constexpr void visit_query(F&& f, const path& at, P&... p) {
-    const auto small = [&](const path& where, const tensor_info& info, auto&... leaf) {
+    const auto scaled = [&](const path& where, const tensor_info& info, auto&... leaf) {
       tensor_info changed = info;
       if (!A.scaled) changed.deviation /= root(h);
       f(where, changed, leaf...);
     };
-    to_query::visit(small, at, p...);
+    to_query::visit(scaled, at, p...);
   }
 
   /// What the maps themselves keep; nothing where each is one matrix.
@@ -8552,7 +9491,7 @@ struct softmax_attention {
   static constexpr bool adds_residual = true;
   static constexpr ops::attention_window window = Window;
   /// Tokens that are kept at most, and so the largest distance to the first ones.
-  static constexpr index slots = Slots ? Window.first + Window.before + 1 : ops::any_distance;
+  static constexpr index kept = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
   template <class T, bool Keys>
   using buffer =
@@ -8592,9 +9531,9 @@ struct softmax_attention {
     c.capacity = stored;
     if (cached) {
       const index blocks = A.cross ? 0 : e.blocks;
-      const index near = window.before + e.length;  // that a call may look at
-      c.keys.plan(m.state, e.batch, stored, window.first, near, blocks);
-      c.values.plan(m.state, e.batch, stored, window.first, near, blocks);
+      const index recent = window.before + e.length;  // that a call may look at
+      c.keys.plan(m.state, e.batch, stored, window.first, recent, blocks);
+      c.values.plan(m.state, e.batch, stored, window.first, recent, blocks);
     }
     c.q = m.keep.take<T>(e.rows() * n);
     if (two_queries) c.q_first = m.keep.take<T>(e.rows() * n);
@@ -8654,7 +9593,7 @@ struct softmax_attention {
         ctx.on.threads.each(rows, [&](index row) {
           if (two_queries) {
             std::copy_n(c.q + row * n, n, c.q_first + row * n);
-            rotate_row(c.q_first, A.heads, row, ctx, false, slots);
+            rotate_row(c.q_first, A.heads, row, ctx, false, kept);
           }
           rotate_row(c.q, A.heads, row, ctx, false);
           rotate_row(c.k, A.kv_heads, row, ctx, false);
@@ -8662,8 +9601,11 @@ struct softmax_attention {
       if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
     }
     if (cached) {
-      ops::attention(ctx.on, call(c, ctx, c.keys.rows(ctx.tables, ctx.table_size),
-                                  c.values.rows(ctx.tables, ctx.table_size)));
+      // Of the encoder's keys none are as they were given, wherever a query stands.
+      const auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
+                                                 A.cross ? nullptr : ctx.past);
+      ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.tables, ctx.table_size)));
+      if (!A.cross) linnet::detail::keep_newest(c.keys, keys, ctx);
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
@@ -8691,7 +9633,7 @@ struct softmax_attention {
         rotate_row(c.dq, A.heads, row, ctx, true);
         rotate_row(c.dk, A.kv_heads, row, ctx, true);
         if (two_queries) {
-          rotate_row(c.dq_first, A.heads, row, ctx, true, slots);
+          rotate_row(c.dq_first, A.heads, row, ctx, true, kept);
           for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
         }
       });
@@ -8724,8 +9666,8 @@ struct softmax_attention {
     const index queries = e.length, keys = A.cross ? e.memory : e.length;
     extents key_rows = e;
     key_rows.length = keys;
-    const index near = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
-    const index seen = window.bounded() ? (std::min)(keys, window.first + near) : keys;
+    const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
+    const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
     return to_query::flops(e) + to_output::flops(e) + 2 * to_key::flops(key_rows) +
            e.batch * 4 * queries * seen * n;
   }
@@ -8752,7 +9694,7 @@ struct softmax_attention {
     a.scale = maps::template scale<T>;
     a.q = c.q;
     a.q_first = c.q_first;
-    a.slots = slots;
+    a.kept = kept;
     a.k = keys;
     a.v = values;
     a.out = c.mixed;
@@ -8859,7 +9801,7 @@ struct sinks : policy {
   static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
   static constexpr bool bidirectional = false;
   static constexpr bool rewinds = true, forgets = true, mappable = true;
-  static constexpr index slots = First + Recent;
+  static constexpr index min_positions = First + Recent;
   static std::string name() {
     return "sinks<" + std::to_string(First) + ", " + std::to_string(Recent) + ">";
   }
@@ -9487,7 +10429,7 @@ namespace detail {
 ///
 /// Rotary is the width of the rotary angles that the block reads, 0 for none. The auxiliary loss
 /// Weight * sum_i BCE(sigmoid(r_i), chosen_i), of the predictor's s_i in place of r_i where there
-/// is one, is part of backward alone.
+/// is one, is part of backward alone; samples that skip the layer have no part in it.
 template <class Block, real Capacity, depths::decision By, real Weight, index Rotary>
 struct routed_block {
   static constexpr index in = Block::in, out = Block::in;
@@ -9628,7 +10570,8 @@ struct routed_block {
     const index rows = inner.rows();
     ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
     ctx.on.threads.each(x.rows(), [&](index row) {
-      const bool valid = row % ctx.length < ctx.length_of(row / ctx.length);
+      const index b = row / ctx.length;
+      const bool valid = row % ctx.length < ctx.length_of(b) && !ctx.skips(b);
       c.slope[row] = valid && !predicts ? weight * sigmoid(c.r[row]) : T(0);
       if constexpr (predicts) c.guess[row] = valid ? weight * sigmoid(c.s[row]) : T(0);
     });
@@ -9640,7 +10583,7 @@ struct routed_block {
         std::fill_n(d_y, in, T(0));
         return;
       }
-      (predicts ? c.guess : c.slope)[row] -= weight;
+      if (!ctx.skips(row / ctx.length)) (predicts ? c.guess : c.slope)[row] -= weight;
       c.slope[row] += dot(ctx, dy.row(row), c.f + i * in);
       for (index j = 0; j < in; ++j) {
         d_y[j] = c.r[row] * dy(row, j);
@@ -10271,6 +11214,9 @@ struct t5_stack {
       "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
       "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
       "in encoder<> or decoder_stack<>");
+  static_assert(!Attention::takes_prefix,
+                "linnet::t5: the source is seen both ways already; attention::prefix is for "
+                "decoders");
   static constexpr attention_shape self{.d_model = d,
                                         .heads = heads,
                                         .kv_heads = heads,
@@ -10432,7 +11378,14 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
   leaf = memory.take<std::remove_const_t<T>>(info.size());
 }
 
-/// One block that holds a params tree of model M in one form.
+/// The error of a function that could not allocate so many bytes.
+inline linnet::error out_of_memory(const char* where, index bytes) {
+  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+          "a failed allocation"};
+}
+
+/// One block that holds a params tree of model M in one form. It is valid, or has an error; no
+/// block that was moved from or could not be allocated refers to any memory.
 template <class M, class Form>
 class tensor_block {
  public:
@@ -10448,12 +11401,44 @@ class tensor_block {
 
   /// Allocates the block, all zero; valid() tells whether memory was there.
   tensor_block() : memory_(bytes()) {
-    if (!memory_.data()) return;
+    if (!memory_.data()) {
+      lacks_memory_ = true;
+      return;
+    }
     arena all(memory_.data(), memory_.size());
     place_all(all, tree_);
   }
-  /// Whether the allocation succeeded.
+  /// Takes the other's block and leaves it invalid.
+  tensor_block(tensor_block&& other) noexcept
+      : memory_(std::move(other.memory_)),
+        tree_(std::exchange(other.tree_, tree_type{})),
+        failure_(std::move(other.failure_)),
+        lacks_memory_(other.lacks_memory_) {}
+  /// @copydoc tensor_block(tensor_block&&)
+  tensor_block& operator=(tensor_block&& other) noexcept {
+    if (this == &other) return *this;
+    memory_ = std::move(other.memory_);
+    tree_ = std::exchange(other.tree_, tree_type{});
+    failure_ = std::move(other.failure_);
+    lacks_memory_ = other.lacks_memory_;
+    return *this;
+  }
+  /// Whether there are values: the allocation succeeded, and so did what made them.
   bool valid() const { return memory_.data() != nullptr; }
+  /// Why it is not valid(): errc::out_of_memory, the failure of what was to make the values, or
+  /// errc::invalid of a block that was moved from.
+  linnet::error error() const {
+    if (failure_) return *failure_;
+    if (lacks_memory_) return out_of_memory("weights", bytes());
+    return {errc::invalid, "weights", "values", "an object that was not moved from",
+            "an empty one"};
+  }
+  /// Gives up the values: from now on it is not valid(), and error() says why.
+  void fail(linnet::error why) {
+    memory_ = {};
+    tree_ = {};
+    failure_ = std::move(why);
+  }
   /// The parameters as a struct of pointers.
   tree_type& tree() { return tree_; }
   /// @copydoc tree()
@@ -10472,7 +11457,8 @@ class tensor_block {
   void* data() const { return memory_.data(); }
   /// @copydoc data()
   std::span<std::byte> block() const {
-    return {static_cast<std::byte*>(memory_.data()), static_cast<std::size_t>(bytes())};
+    return {static_cast<std::byte*>(memory_.data()),
+            static_cast<std::size_t>(valid() ? bytes() : 0)};
   }
 
  private:
@@ -10483,7 +11469,17 @@ class tensor_block {
 
   memory_block memory_;
   tree_type tree_{};
+  std::optional<linnet::error> failure_;
+  bool lacks_memory_ = false;
 };
+
+/// Weights or packed weights that are made of `source`: failed if it is not valid, with its error.
+template <class To, class From>
+To made_of(const From& source) {
+  To made;
+  if (!source.valid()) made.fail(source.error());
+  return made;
+}
 
 }  // namespace detail
 
@@ -10501,12 +11497,53 @@ class weights : public detail::tensor_block<M, form::canonical<T, storage_of<M, 
 
   /// An exact copy in a block of its own.
   weights clone() const {
-    weights copy;
-    if (copy.valid() && this->valid())
+    auto copy = detail::made_of<weights>(*this);
+    if (copy.valid())
       __builtin_memcpy(copy.data(), this->data(), static_cast<std::size_t>(weights::bytes()));
     return copy;
   }
 };
+
+/// The name of the first tensor of `w`, in canonical order, that holds an infinity or a NaN; empty
+/// if there is none. Scales and zero points count as `<name>.scales` and `<name>.zeros`, their
+/// names in files. Looks at bits, so it stays right under -ffast-math; allocates only a name.
+template <class M, class T>
+std::string first_nonfinite(const weights<M, T>& w) {
+  std::string found;
+  if (!w.valid()) return found;
+  const auto look = [&]<class S>(S, const auto* values, index count, const path& at,
+                                 const char* suffix) {
+    bool finite = true;  // no early end: the loop runs on vectors
+    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
+    if (!finite) found = at.str() + suffix;
+  };
+  w.visit([&](const path& at, const tensor_info& info, const auto& leaf) {
+    if (!found.empty()) return;
+    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
+      look(plain{}, leaf, info.size(), at, "");
+    } else {
+      using S = storage_of<M, T>;
+      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
+      const index scales = info.rows * row_scales<S>(info.columns);
+      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
+      if (S::centred && found.empty()) look(storage::f32{}, leaf.zeros, scales, at, ".zeros");
+    }
+  });
+  return found;
+}
+
+/// Refuses weights that are not finite by the name of first_nonfinite(), and weights that are not
+/// valid() by their own error. Loading does not ask: weights of a run that diverged can be looked
+/// at. `where`, such as the file's path, begins the message. Errors: errc::invalid.
+template <class M, class T>
+result<void> check_finite(const weights<M, T>& w, std::string where) {
+  if (!w.valid()) return w.error();
+  if (auto name = first_nonfinite(w); !name.empty())
+    return error{errc::invalid, std::move(where), std::move(name), "finite numbers",
+                 "a NaN or an infinity"};
+  return {};
+}
 
 /// Gradients of the trainable tensors of `M`, in full precision.
 template <class M, class T = float>
@@ -10555,19 +11592,20 @@ void attach_rows(const W& w, P& p) {
 
 }  // namespace detail
 
-/// The packed form of `w`: one copy, exactly invertible by unpack().
+/// The packed form of `w`: one copy, exactly invertible by unpack(). Not valid() if `w` is not,
+/// with the same error, or where memory is lacking.
 template <class M, class T>
 packed<M, T> pack(const weights<M, T>& w) {
-  packed<M, T> p;
-  if (p.valid() && w.valid()) detail::pack_into(ops::machine{}, w, p);
+  auto p = detail::made_of<packed<M, T>>(w);
+  if (p.valid()) detail::pack_into(ops::machine{}, w, p);
   return p;
 }
 
 /// The canonical weights that `p` was packed from.
 template <class M, class T>
 weights<M, T> unpack(const packed<M, T>& p) {
-  weights<M, T> w;
-  if (!w.valid() || !p.valid()) return w;
+  auto w = detail::made_of<weights<M, T>>(p);
+  if (!w.valid()) return w;
   M::visit(
       [&](const path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
@@ -11118,6 +12156,14 @@ struct example_limits {
   index batch = 1;   ///< examples at a time
   index source = 0;  ///< longest source in tokens, end included
   index target = 0;  ///< longest target in tokens, end included
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("source", self.source, detail::count(0));
+    f("target", self.target, detail::count(0));
+  }
 };
 
 namespace detail {
@@ -11125,6 +12171,11 @@ namespace detail {
 /// Sources and labels of a batch, allocated once for the largest.
 class batch_arrays {
  public:
+  /// Bytes that it takes.
+  static std::size_t bytes(const example_limits& l) {
+    return array_bytes(l.batch, l.source, sizeof(token)) +
+           array_bytes(l.batch, l.target, sizeof(token)) + array_bytes(l.batch, 1, sizeof(index));
+  }
   explicit batch_arrays(const example_limits& l)
       : source_(static_cast<std::size_t>(l.batch * l.source)),
         labels_(static_cast<std::size_t>(l.batch * l.target)),
@@ -11222,12 +12273,17 @@ struct denoising {
     return length;
   }
   /// Whether the numbers are in their ranges.
-  bool valid() const {
-    return is_finite(density) && is_finite(mean_span) && density > 0 && density <= 0.95 &&
-           mean_span >= 1 && mean_span <= 1e6;
+  bool valid() const { return detail::in_range(*this); }
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("mask", self.mask, detail::one_of(masks));
+    f("density", self.density, detail::option_range{.least = 0, .most = 0.95, .above = true});
+    f("mean_span", self.mean_span, detail::between(1, 1e6));
   }
 
  private:
+  static constexpr const char* masks[] = {"spans", "independent"};
   /// Products and quotients of floats, computed in double and made floats here: the same whether or
   /// not a compiler contracts them with what follows.
   static constexpr index round(double exact) {
@@ -11268,14 +12324,17 @@ class random_parts {
 /// The masks depend on `key` and the text's length only.
 ///
 /// i.i.d. denoising masks no more where the target has no room or the sentinels are used up.
-/// @return the tokens written; zeros, and nothing written, for a text below two tokens or spans
-/// without room for the lengths that `how` says or enough sentinels.
+/// @return the tokens written; zeros, and nothing written, for a text below two tokens, a density
+/// outside (0, 1) or a mean span outside its range, or spans without room for the lengths that
+/// `how` says or enough sentinels.
 inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
                                 std::span<const token> text, seed key, std::span<token> source,
                                 std::span<token> target) {
   const index length = std::ssize(text);
   const bool spans = how.mask == masking::spans;
-  if (length < 2) return {};
+  if (length < 2 ||
+      !(how.density > 0 && how.density < 1 && how.mean_span >= 1 && how.mean_span <= 1e6))
+    return {};
   const denoising::noise noise = how.noise_of(length);
   const denoised_lengths room = spans ? how.lengths(length) : denoised_lengths{length + 1, 1};
   if (std::ssize(source) < room.source || std::ssize(target) < room.target ||
@@ -11323,7 +12382,7 @@ inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
 /// target also up to the first `ignored`. Errors: errc::mismatch for sentinels that do not stand in
 /// order in both, as in a model's own wrong prediction.
 inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const token> source,
-                                         std::span<const token> target) {
+                                         std::span<const token> target) LINNET_TRY {
   const auto wrong = [](const char* what, token expected, std::string got) {
     return error{errc::mismatch, "splice", what, std::to_string(expected), std::move(got)};
   };
@@ -11350,6 +12409,7 @@ inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const toke
     return wrong("the target behind the last run", t5_ids::end, std::to_string(target[from]));
   return text;
 }
+LINNET_OR_OUT_OF_MEMORY("splice")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -11470,7 +12530,7 @@ class byte_source {
 /// Tokens that somebody else keeps: what tokenize() made, or such an array in a mapped file.
 class token_source {
  public:
-  token_source(std::span<const token> tokens, t5_ids ids) : tokens_(tokens), ids_(ids) {}
+  token_source(lasting_span<const token> tokens, t5_ids ids) : tokens_(tokens), ids_(ids) {}
   /// The special ids.
   t5_ids ids() const { return ids_; }
   /// Number of tokens.
@@ -11519,17 +12579,18 @@ class denoising_stream {
   /// Errors: errc::invalid, for an objective, lengths or sentinels that do not fit each other, or
   /// fewer than two tokens of text.
   static result<denoising_stream> open(Source text, const denoising& how, example_limits l,
-                                       seed key) {
+                                       seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, auto got) {
       return error{errc::invalid, "denoising_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
     };
-    if (!how.valid())
-      return wrong("noise density", "above 0, at most 0.95, and mean spans from 1 to 1e6",
-                   how.density);
-    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    for (const auto& fit : {detail::acceptable("denoising_stream::open", "denoising", how),
+                            detail::acceptable("denoising_stream::open", "", l)})
+      if (!fit) return fit.error();
     if (l.source < 4) return wrong("source", "at least 4 tokens", l.source);
     if (text.size() < 2) return wrong("tokens of text", "at least 2", text.size());
+    if (!detail::has_memory(detail::batch_arrays::bytes(l)))
+      return detail::out_of_memory("denoising_stream::open");
     const index raw = how.raw_length(l.source);
     const index needs = how.lengths(raw).target;
     if (l.target == 0) l.target = needs;
@@ -11540,8 +12601,11 @@ class denoising_stream {
     if (text.ids().sentinels < runs)
       return wrong("sentinels of the vocabulary", "at least " + std::to_string(runs),
                    text.ids().sentinels);
+    if (!detail::has_memory(detail::batch_arrays::bytes(l)))
+      return detail::out_of_memory("denoising_stream::open");
     return denoising_stream(std::move(text), how, l, key, raw);
   }
+  LINNET_OR_OUT_OF_MEMORY("denoising_stream::open")
 
   /// Tokens of a window: 568 for sources of 512.
   index raw_length() const { return std::ssize(raw_); }
@@ -11617,14 +12681,16 @@ class pair_stream {
   /// it is never cut.
   template <class Encode>
   static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
-                                  const example_limits& l, seed key) {
+                                  const example_limits& l, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, index got) {
       return error{errc::invalid, "pair_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
     };
-    if (l.batch < 1) return wrong("batch", "at least 1", l.batch);
+    if (auto fit = detail::acceptable("pair_stream::open", "", l); !fit) return fit.error();
     if (l.source < 2) return wrong("source", "at least 2 tokens", l.source);
     if (pairs.empty()) return wrong("pairs", "at least 1", 0);
+    if (!detail::has_memory(detail::batch_arrays::bytes(l)))
+      return detail::out_of_memory("pair_stream::open");
     pair_stream made(std::ssize(pairs), l, key);
     for (const text_pair& pair : pairs) {
       made.append(encode(std::string_view(pair.input)), l.source - 1);
@@ -11635,6 +12701,7 @@ class pair_stream {
     }
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("pair_stream::open")
 
   /// Pairs per epoch.
   index epoch() const { return static_cast<index>(places_.size() / 2); }
@@ -11713,6 +12780,88 @@ LINNET_NAMESPACE_END
 /// @file
 /// Tables in text files: tab-separated values, and comma-separated ones with quotes (RFC 4180).
 
+/// @file
+/// Lists of many short texts in little more memory than their bytes.
+
+#include <bit>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Numbers that never fall, in two bits each and one bit for each step that they rise (Elias 1974).
+class rising_numbers {
+ public:
+  /// Number of them.
+  std::size_t size() const { return size_; }
+  /// Number `i`, which must exist. Reading all in order takes linear time.
+  std::uint64_t operator[](std::size_t i) const {
+    const auto set = [](std::uint64_t word) {
+      return static_cast<std::size_t>(std::popcount(word));
+    };
+    const std::uint64_t sample = samples_[i / every];
+    auto at = static_cast<std::size_t>(sample / 64);
+    std::size_t before = i % every;  // bits of other numbers, from the sample on
+    std::uint64_t word = bits_[at] & ~std::uint64_t{0} << sample % 64;
+    for (; set(word) <= before; word = bits_[++at]) before -= set(word);
+    for (; before > 0; --before) word &= word - 1;
+    return std::uint64_t{at} * 64 + static_cast<std::uint64_t>(std::countr_zero(word)) - i;
+  }
+  /// Adds a number; one below the last one counts as that.
+  void push_back(std::uint64_t number) {
+    const std::uint64_t bit = (std::max)(number + size_, next_);
+    if (size_ % every == 0) samples_.push_back(bit);
+    bits_.resize(static_cast<std::size_t>(bit / 64 + 1));
+    bits_.back() |= std::uint64_t{1} << bit % 64;
+    next_ = bit + 1;
+    ++size_;
+  }
+  /// Makes room for numbers whose count and largest one are together at most `sum`.
+  void reserve(std::size_t sum) { bits_.reserve(sum / 64 + 1); }
+
+ private:
+  static constexpr std::size_t every = 64;
+  std::vector<std::uint64_t> bits_;     ///< bit n + i is set if number i is n
+  std::vector<std::uint64_t> samples_;  ///< the bits of every 64th number
+  std::size_t size_ = 0;
+  std::uint64_t next_ = 0;  ///< first bit that the next number may have
+};
+
+/// Texts one behind the other.
+class text_list {
+ public:
+  /// Number of texts.
+  std::size_t size() const { return ends_.size(); }
+  /// Text `i`, which must exist; valid until the next one is added.
+  std::string_view operator[](std::size_t i) const {
+    const std::uint64_t first = i == 0 ? 0 : ends_[i - 1];
+    return std::string_view(bytes_).substr(static_cast<std::size_t>(first),
+                                           static_cast<std::size_t>(ends_[i] - first));
+  }
+  /// Bytes of all texts.
+  std::size_t bytes() const { return bytes_.size(); }
+  /// Begins or continues the next text.
+  void extend(std::string_view text) { bytes_ += text; }
+  /// Adds a text, or the rest of one.
+  void push_back(std::string_view text) {
+    bytes_ += text;
+    ends_.push_back(bytes_.size());
+  }
+  /// Makes room for texts that take `size` bytes together, with one more for each.
+  void reserve(std::size_t size) {
+    bytes_.reserve(size);
+    ends_.reserve(size);
+  }
+
+ private:
+  std::string bytes_;
+  rising_numbers ends_;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// How a table is written. Lines end with LF or CR LF, the last one with nothing too.
@@ -11732,7 +12881,10 @@ class table {
  public:
   /// A table without rows. `where` names the file in errors.
   explicit table(std::string where, std::vector<std::string> names = {})
-      : where_(std::move(where)), names_(std::move(names)), columns_(std::ssize(names_)) {}
+      : where_(std::move(where)), columns_(std::ssize(names)), header_(!names.empty()) {
+    for (const std::string& name : names) append(name);
+    if (header_) lines_.push_back(0);
+  }
 
   /// Parses a file held in memory; a UTF-8 byte order mark is left out. Errors: errc::malformed,
   /// naming file and line, for rows of different lengths and misplaced quotes.
@@ -11740,45 +12892,43 @@ class table {
                              const std::string& where = "table");
 
   /// Number of rows, without a header.
-  index rows() const { return std::ssize(lines_); }
+  index rows() const { return (std::max)(static_cast<index>(lines_.size()) - header_, index{0}); }
   /// Number of columns.
   index columns() const { return columns_; }
   /// The field of a row and a column.
   std::string_view at(index row, index column) const {
-    const auto i = static_cast<std::size_t>(row * columns_ + column);
-    const std::size_t first = i == 0 ? 0 : ends_[i - 1];
-    return std::string_view(text_).substr(first, ends_[i] - first);
+    return fields_[static_cast<std::size_t>((row + header_) * columns_ + column)];
   }
   /// The line of the file where a row begins, from 1.
-  index line(index row) const { return lines_[static_cast<std::size_t>(row)]; }
+  index line(index row) const {
+    return static_cast<index>(lines_[static_cast<std::size_t>(row + header_)]);
+  }
   /// The number of the column of that name. Errors: errc::missing.
   result<index> column(std::string_view name) const {
-    const auto found = std::find(names_.begin(), names_.end(), name);
-    if (found != names_.end()) return static_cast<index>(found - names_.begin());
     std::string all;
-    for (const std::string& n : names_) all += (all.empty() ? "" : ", ") + n;
+    for (index i = 0; header_ && i < columns_; ++i) {
+      const std::string_view one = fields_[static_cast<std::size_t>(i)];
+      if (one == name) return i;
+      if (all.size() <= 60) (all += i == 0 ? "" : ", ") += one;
+    }
     return error{errc::missing, where_, "column " + std::string(name), "one of that name",
                  all.empty() ? "no header" : detail::printable(all)};
   }
   /// What is wrong with a field.
   error wrong(index row, std::string what, std::string expected, std::string_view got) const {
-    return wrong_at(lines_[static_cast<std::size_t>(row)], std::move(what), std::move(expected),
-                    detail::printable(got));
+    return wrong_at(line(row), std::move(what), std::move(expected), detail::printable(got));
   }
 
   /// Adds a field to the last, unfinished row.
-  void append(std::string_view field) {
-    text_ += field;
-    ends_.push_back(text_.size());
-  }
+  void append(std::string_view field) { fields_.push_back(field); }
   /// Finishes a row that began at this line. Errors: errc::malformed, for a row that is not as long
   /// as the others.
   result<void> end_row(index line) {
-    const auto fields = static_cast<index>(ends_.size()) - rows() * columns_;
+    const index fields = unfinished();
     if (columns_ == 0) columns_ = fields;
     if (fields != columns_)
       return wrong_at(line, "fields", std::to_string(columns_), std::to_string(fields));
-    lines_.push_back(line);
+    lines_.push_back(static_cast<std::uint64_t>(line));
     return {};
   }
 
@@ -11787,35 +12937,32 @@ class table {
     return {errc::malformed, where_ + ":" + std::to_string(line), std::move(what),
             std::move(expected), std::move(got)};
   }
-  /// Makes the first row the header.
-  void take_names() {
-    for (index i = 0; i < columns_; ++i) names_.emplace_back(at(0, i));
-    text_.clear();
-    ends_.clear();
-    lines_.clear();
+  /// Fields of the last row, which has no end yet.
+  index unfinished() const {
+    return static_cast<index>(fields_.size()) - static_cast<index>(lines_.size()) * columns_;
   }
 
   std::string where_;
-  std::vector<std::string> names_;
-  std::string text_;               ///< all fields, one behind the other
-  std::vector<std::size_t> ends_;  ///< of each field in the text
-  std::vector<index> lines_;       ///< of each row
-  index columns_;                  ///< 0 before the first row
+  detail::text_list fields_;      ///< row by row
+  detail::rising_numbers lines_;  ///< of each row
+  index columns_;                 ///< 0 before the first row
+  bool header_;                   ///< whether the first row is one
 };
 
 inline result<table> table::parse(std::string_view text, const table_format& format,
-                                  const std::string& where) {
+                                  const std::string& where) LINNET_TRY {
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
   table made(where);
+  made.header_ = format.header;
+  made.fields_.reserve(text.size() + 1);  // a field's delimiter takes a byte
   index line = 1;
   const char stops[] = {format.delimiter, '\n'};
   const auto drop = [&](std::size_t n) { text.remove_prefix((std::min)(n, text.size())); };
   if (text.starts_with("\xef\xbb\xbf")) drop(3);
-  for (bool first = true; !text.empty(); first = false) {
+  while (!text.empty()) {
     const index row_line = line;
     for (bool more = true; more;) {
-      const auto field = [&] {
-        return "field " + std::to_string(std::ssize(made.ends_) - made.rows() * made.columns_ + 1);
-      };
+      const auto field = [&] { return "field " + std::to_string(made.unfinished() + 1); };
       if (format.quoted && text.starts_with('"')) {
         const index opened = line;
         drop(1);
@@ -11824,10 +12971,10 @@ inline result<table> table::parse(std::string_view text, const table_format& for
           if (end == text.npos)
             return made.wrong_at(opened, field(), "a closing quote", "the end of the file");
           line += std::count(text.begin(), text.begin() + static_cast<index>(end), '\n');
-          made.text_ += text.substr(0, end);
+          made.fields_.extend(text.substr(0, end));
           drop(end + 1);
           if (!text.starts_with('"')) break;
-          made.text_ += '"';  // a doubled one
+          made.fields_.extend("\"");  // a doubled one
           drop(1);
         }
         if (!text.empty() && text[0] != format.delimiter && text[0] != '\n' &&
@@ -11851,10 +12998,10 @@ inline result<table> table::parse(std::string_view text, const table_format& for
     drop(text.starts_with('\r') ? 2 : 1);
     ++line;
     if (auto row = made.end_row(row_line); !row) return row.error();
-    if (first && format.header) made.take_names();
   }
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
 
@@ -11934,7 +13081,8 @@ inline result<std::vector<text_pair>> sentences(const table& rows, const text_ta
 
 /// SST-2: TSV with columns sentence and label (0 or 1). "sst2 sentence: …" -> "positive". White
 /// space around texts is left out, here and below. Errors: errc::malformed, errc::missing.
-inline result<std::vector<text_pair>> read_sst2(std::string_view text, const std::string& where) {
+inline result<std::vector<text_pair>> read_sst2(std::string_view text,
+                                                const std::string& where) LINNET_TRY {
   const auto rows = table::parse(text, table_format::tsv(), where);
   if (!rows) return rows.error();
   const auto sentence = rows->column("sentence"), label = rows->column("label");
@@ -11942,20 +13090,23 @@ inline result<std::vector<text_pair>> read_sst2(std::string_view text, const std
   if (!label) return label.error();
   return detail::sentences(*rows, sst2, *sentence, *label);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// CoLA: TSV without header: source, label (0 or 1), the author's mark, sentence.
 /// "cola sentence: …" -> "acceptable". Errors: errc::malformed.
-inline result<std::vector<text_pair>> read_cola(std::string_view text, const std::string& where) {
+inline result<std::vector<text_pair>> read_cola(std::string_view text,
+                                                const std::string& where) LINNET_TRY {
   const auto rows = table::parse(text, table_format::tsv(false), where);
   if (!rows) return rows.error();
   if (rows->rows() > 0 && rows->columns() != 4)
     return rows->wrong(0, "fields", "4", std::to_string(rows->columns()));
   return detail::sentences(*rows, cola, 3, 1);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// MNLI: "mnli hypothesis: … premise: …" -> "entailment". Errors: errc::malformed, errc::missing.
 inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layout layout,
-                                                const std::string& where) {
+                                                const std::string& where) LINNET_TRY {
   const bool question = layout == mnli_layout::question, plain = layout == mnli_layout::label_first;
   const auto rows =
       table::parse(text, question ? table_format::csv() : table_format::tsv(!plain), where);
@@ -11990,6 +13141,7 @@ inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layo
            " premise: " + std::string(detail::trimmed(p));
   });
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 }  // namespace glue
 
@@ -12016,6 +13168,12 @@ struct pausing {
   token pause = 0;     ///< the id
   double share = 0.1;  ///< pauses to put among `length` tokens, as a part of `length`; 0 to 1
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("share", self.share, detail::between(0, 1));
+  }
+
   /// Pauses to put among `length` tokens, halves away from zero.
   constexpr index count(index length) const {
     return static_cast<index>(share * static_cast<double>(length) + 0.5);
@@ -12028,12 +13186,12 @@ struct pausing {
 /// [length], and the ones that follow each are labels[length], a pause among them `ignored`. A
 /// pause whose next token is one of the text does have a label. Allocates nothing. Returns how many
 /// tokens of the text are inputs, so that the next row may go on there; 0, and nothing done, if
-/// sizes do not fit or the share is not between 0 and 1.
+/// sizes do not fit or `how` is out of its ranges.
 inline index insert_pauses(const pausing& how, std::span<const token> text, seed key,
                            std::uint64_t number, std::span<token> tokens, std::span<token> labels) {
   const index length = std::ssize(tokens);
   if (length < 1 || length > (index{1} << 30) || std::ssize(labels) != length ||
-      std::ssize(text) != length + 1 || !is_finite(how.share) || how.share < 0 || how.share > 1)
+      std::ssize(text) != length + 1 || !detail::in_range(how))
     return 0;
   random_stream random(key, number);
   index left = how.count(length), read = 1;  // pauses to place, tokens of the text placed
@@ -12115,7 +13273,7 @@ class mixture {
   /// in straight lines to `later` at example `last`, and stay. Errors: as above; errc::invalid for
   /// lists of different lengths.
   static result<mixture> open(std::span<const double> weights, std::span<const double> later,
-                              std::uint64_t first, std::uint64_t last, seed key) {
+                              std::uint64_t first, std::uint64_t last, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, std::string got) {
       return error{errc::invalid, "mixture::open", std::move(what), std::move(expected),
                    std::move(got)};
@@ -12141,6 +13299,7 @@ class mixture {
     made.key_ = key;
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("mixture::open")
 
   /// How many streams there are.
   index streams() const { return std::ssize(from_); }
@@ -12387,9 +13546,9 @@ struct decoder_model {
   /// What lies between the embedding's table and the stream, at both ends.
   using ends = typename Embedding::template ends<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
-  using places =
-      detail::position_tables<Position, d, self.d_kv, (std::max)(context_length, Attention::slots),
-                              real{Shape.rope_theta}>;
+  using places = detail::position_tables<Position, d, self.d_kv,
+                                         (std::max)(context_length, Attention::min_positions),
+                                         real{Shape.rope_theta}>;
 
   template <class Form>
   struct params {
@@ -12631,7 +13790,8 @@ struct decoder_model {
     ctx.layers = part;
     if constexpr (Attention::takes_prefix) {
       on.threads.each(batch_size, [&](index i) {
-        w.prefix[i] = past[i] == 0 ? ctx.length_of(i) : 0;  // later tokens see all before them
+        // Later tokens see all before them; one that predicts the next must not have seen it.
+        w.prefix[i] = past[i] == 0 && !every ? ctx.length_of(i) : 0;
       });
       ctx.prefix = w.prefix;
     }
@@ -12776,15 +13936,16 @@ class window_stream {
  public:
   /// A stream of one text with memory for its batches. Errors: errc::invalid for limits below 1 or
   /// a text that is not longer than a window.
-  static result<window_stream> open(Source text, index batch, index length, seed key) {
+  static result<window_stream> open(Source text, index batch, index length, seed key) LINNET_TRY {
     std::vector<Source> texts;
     texts.push_back(std::move(text));
     return open(std::move(texts), mixture(), batch, length, key);
   }
+  LINNET_OR_OUT_OF_MEMORY("window_stream::open")
   /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
   /// them.
   static result<window_stream> open(std::vector<Source> texts, mixture which, index batch,
-                                    index length, seed key) {
+                                    index length, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, index got) {
       return error{errc::invalid, "window_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
@@ -12797,8 +13958,11 @@ class window_stream {
     for (const Source& text : texts)
       if (text.size() <= length)
         return wrong("tokens of text", "at least " + std::to_string(length + 1), text.size());
+    if (!detail::has_memory(2 * detail::array_bytes(batch, length, sizeof(token))))
+      return detail::out_of_memory("window_stream::open");
     return window_stream(std::move(texts), std::move(which), batch, length, key);
   }
+  LINNET_OR_OUT_OF_MEMORY("window_stream::open")
 
   /// Windows of a text.
   index epoch(index text = 0) const { return (at(text).size() - 2) / length_ + 1; }
@@ -12863,16 +14027,864 @@ LINNET_NAMESPACE_END
 /// @file
 /// Answers that a model writes: greedy text, and the number in it (zoo C11).
 
+/// @file
+/// Choosing the next token from logits: greedy; temperature with top-k, top-p, min-p and a
+/// repetition penalty; and a caller's own changes of the logits before either.
+
+/// @file
+/// Places in the order of weights from the heaviest down, found without sorting.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Index of a token in logits.
+inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
+
+/// Writes the ids of the weights in [least, most] into `room`, in their order, but of those equal
+/// to `least` only ids up to `last`; returns how many they are. Gives up, and returns the number of
+/// all weights, where they are more than `enough`.
+template <class T>
+std::size_t gather(std::span<const T> weights, std::span<token> room, T least, T most,
+                   std::size_t last, std::size_t enough) {
+  constexpr std::size_t block = 64;  // most of them have none
+  std::size_t count = 0;
+  for (std::size_t at = 0; at < weights.size(); at += block) {
+    const std::size_t end = (std::min)(at + block, weights.size());
+    unsigned any = 0;
+    for (std::size_t i = at; i < end; ++i)
+      any |= static_cast<unsigned>(weights[i] >= least) & static_cast<unsigned>(weights[i] <= most);
+    for (std::size_t i = at; any != 0 && i < end; ++i) {
+      const T w = weights[i];
+      room[count] = static_cast<token>(i);
+      count += static_cast<std::size_t>(w <= most) &
+               (static_cast<std::size_t>(w > least) |
+                (static_cast<std::size_t>(w == least) & static_cast<std::size_t>(i <= last)));
+    }
+    if (count > enough) return weights.size();
+  }
+  return count;
+}
+
+/// A token in the order from the heaviest to the lightest, equals by rising id, and the sum up to
+/// and with it.
+struct ranked {
+  token id;
+  double sum;
+};
+/// The first token of that order at which `reached(sum)` holds, where each token adds
+/// `measure(weight)`; at the latest the last one that adds anything. Weights are in [0, 1]. Looks
+/// at the first `count` ids in `room`, which it overwrites, or at all if they are as many as the
+/// weights. A radix select over the weights' bits: nothing is sorted.
+template <class T, class Measure, class Reached>
+ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, Measure&& measure,
+            Reached&& reached) {
+  using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  const auto key = [](T weight) {  // rises with the weight
+    bits b = 0;
+    __builtin_memcpy(&b, &weight, sizeof b);
+    return b;
+  };
+  const auto weight_of = [](bits b) {
+    T weight = 0;
+    __builtin_memcpy(&weight, &b, sizeof b);
+    return weight;
+  };
+  constexpr int digit = 10;
+  double sums[2][1 << digit];  // two chains of additions, for tokens in a row that add here
+  double sum = 0;
+  bool all = count == weights.size();
+  for (bits high = key(T(1)), low = 0;;) {  // of the ids that are left
+    const int shift = (std::max)(0, static_cast<int>(std::bit_width(high - low)) - digit);
+    const auto bucket = [&](T weight) { return (high - key(weight)) >> shift; };
+    const auto buckets = static_cast<std::size_t>((high - low) >> shift) + 1;
+    for (auto& chain : sums) std::fill_n(chain, buckets, 0.0);
+    for (std::size_t i = 0; i < count; ++i) {
+      const T weight = all ? weights[i] : weights[slot(room[i])];
+      sums[i % 2][bucket(weight)] += measure(weight);
+    }
+    bits chosen = 0;
+    double before = sum;
+    for (std::size_t b = 0; b < buckets; ++b) {
+      const double more = sums[0][b] + sums[1][b];
+      if (!(more > 0)) continue;
+      chosen = static_cast<bits>(b), before = sum;
+      if (reached(sum + more)) break;
+      sum += more;
+    }
+    sum = before;
+    high -= chosen << shift;
+    low = (std::max)(low, high - (std::min)(high, (bits{1} << shift) - 1));
+    const T least = weight_of(low), most = weight_of(high);
+    const auto end = room.begin() + static_cast<index>(count);
+    if (all)
+      count = gather(weights, room, least, most, count, count);
+    else
+      count = static_cast<std::size_t>(std::remove_if(room.begin(), end,
+                                                      [&](token t) {
+                                                        const T w = weights[slot(t)];
+                                                        return w < least || w > most;
+                                                      }) -
+                                       room.begin());
+    if (low == high || count == 1) break;
+    all = false;
+  }
+  std::size_t i = 0;
+  for (;; ++i) {  // those that are left are equal
+    sum += measure(weights[slot(room[i])]);
+    if (i + 1 == count || reached(sum)) return {room[i], sum};
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Calls a sampler with as much as it wants to know.
+template <class Sampler, class T>
+token choose_token(Sampler& choose, std::span<T> logits, std::span<token> scratch,
+                   std::span<const token> so_far) {
+  if constexpr (std::is_invocable_v<Sampler&, std::span<T>, std::span<token>,
+                                    std::span<const token>>)
+    return choose(logits, scratch, so_far);
+  else
+    return choose(logits, scratch);
+}
+
+/// Calls a hook with as much as it wants to know.
+template <class Hook, class T>
+void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) {
+  if constexpr (std::is_invocable_v<Hook&, std::span<T>, std::span<const token>>)
+    hook(logits, so_far);
+  else
+    hook(logits);
+}
+
+/// The most likely token, of equals the lowest id; `no_token` where logits are empty, hold a NaN or
+/// have an infinite maximum.
+template <class T>
+token most_likely(std::span<T> logits) {
+  using scalar = std::remove_const_t<T>;
+  // The first stretch that holds the maximum, then the place in it.
+  constexpr std::size_t stretch = 1024;
+  std::span<T> best;
+  scalar most = 0;
+  bool usable = !logits.empty();
+  simd::dispatch(simd::best(), [&](auto kernels) {
+    using K = decltype(kernels);
+    for (std::size_t i = 0; i < logits.size(); i += stretch) {
+      const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
+      for (const scalar x : some) usable &= !is_nan(x);
+      const scalar m = K::template maximum<scalar>(std::ssize(some), some.data());
+      if (i == 0 || m > most) most = m, best = some;
+    }
+  });
+  if (!usable || !is_finite(most)) return no_token;
+  return static_cast<token>(std::find(best.begin(), best.end(), most) - logits.begin());
+}
+
+/// The token that the number `u` of [0, 1) draws from weights of any sum; `no_token` if there is
+/// no weight above 0.
+inline token draw(std::span<const double> weights, double u) {
+  const double mass = std::accumulate(weights.begin(), weights.end(), 0.0);
+  double sum = 0;
+  token last = no_token;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (!(weights[i] > 0)) continue;
+    last = static_cast<token>(i);
+    sum += weights[i];
+    if (u * mass < sum) break;
+  }
+  return last;
+}
+
+}  // namespace detail
+
+/// A sampler is called with the logits [vocabulary], which it may overwrite, a scratch list of
+/// token ids of the same size and, if it takes a third argument, the tokens so far, prompt
+/// included; it returns the chosen token, or `no_token`, which ends generation. Write your own with
+/// the same call.
+///
+/// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
+/// so_far, out)`, the law that it draws from, and its random choices as `accept(probability)` and
+/// `pick(weights)`. A law of zeros means that there is no token; `pick` then returns `no_token`.
+///
+/// Greedy: the most likely token; ties go to the lowest id (zoo I1). `no_token` where there is
+/// nothing to choose from.
+struct greedy {
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token>) const {
+    return detail::most_likely(logits);
+  }
+
+  /// All on the most likely token.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token>,
+                     std::span<double> out) const {
+    std::fill(out.begin(), out.end(), 0.0);
+    const token best = (*this)(logits, scratch);
+    if (best != no_token) out[detail::slot(best)] = 1;
+  }
+  /// Nothing is left to chance: only what is certain is accepted.
+  bool accept(double probability) const { return probability >= 1; }
+  /// The heaviest weight; ties go to the lowest id.
+  token pick(std::span<const double> weights) const {
+    const token best = detail::most_likely(weights);
+    return best != no_token && weights[detail::slot(best)] > 0 ? best : no_token;
+  }
+};
+
+/// What a `sampler` does, in this order: repetition penalty, temperature, top-k, top-p (zoo I2),
+/// min-p.
+struct sampling {
+  double temperature = 1;  ///< logits are divided by it; 0 is greedy
+  index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
+  double top_p = 1;        ///< keep the smallest most likely set with at least this probability
+  double min_p = 0;        ///< keep tokens at least this times as likely as the most likely one
+                           ///< (Nguyen et al. 2024); 0 keeps all
+  double repetition_penalty = 1;  ///< positive logits of tokens so far are divided by it, others
+                                  ///< multiplied (Keskar et al. 2019); 1 changes none
+  std::uint64_t seed = 0;         ///< of the random numbers
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("temperature", self.temperature, detail::at_least(0, "0 is greedy"));
+    f("top_k", self.top_k, detail::count(0, "0 keeps all"));
+    f("top_p", self.top_p, detail::between(0, 1, "1 keeps all"));
+    f("min_p", self.min_p, detail::between(0, 1, "0 keeps all"));
+    f("repetition_penalty", self.repetition_penalty, detail::above(0, "1 changes none"));
+  }
+};
+
+/// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
+class sampler {
+ public:
+  /// A sampler with options from outside. Errors: errc::invalid (one out of its range, see
+  /// docs/options.md).
+  static result<sampler> open(const sampling& how) {
+    if (auto fit = detail::acceptable("sampler::open", "sampling", how); !fit) return fit.error();
+    return sampler(how);
+  }
+  /// A sampler with options that are in their ranges; with others it finds nothing to choose from.
+  explicit sampler(const sampling& how)
+      : settings_(how),
+        random_(seed{how.seed}, stream_of("sampler")),
+        usable_(detail::in_range(how)) {}
+
+  /// A token after the tokens `so_far`, which only the repetition penalty asks for; `no_token`
+  /// where there is nothing to choose from.
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token> order,
+                   std::span<const token> so_far = {}) {
+    penalize(logits, order, so_far);
+    const token best = usable_ ? detail::most_likely(logits) : no_token;
+    if (best == no_token || settings_.temperature <= 0) return best;
+    const law<T> l = warp(logits, order, logits[detail::slot(best)]);
+    const double u = random_.uniform() * l.mass;
+    if (l.ranked > 0)
+      return detail::rank(std::span<const T>(logits), order, l.ranked, itself,
+                          [&](double sum) { return u < sum; })
+          .id;
+    double sum = 0;
+    token chosen = best;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      if (!l.keeps(logits[i], i) || logits[i] <= 0) continue;
+      chosen = static_cast<token>(i);
+      sum += static_cast<double>(logits[i]);
+      if (u < sum) break;
+    }
+    return chosen;
+  }
+
+  /// The law that a token is drawn from: out[vocabulary], of sum 1, zero for what is not kept; all
+  /// zero where there is nothing to choose from. Overwrites the logits; draws nothing.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
+                     std::span<double> out) const {
+    penalize(logits, order, so_far);
+    if (usable_ && settings_.temperature <= 0)
+      return greedy{}.probabilities(logits, order, so_far, out);
+    std::fill(out.begin(), out.end(), 0.0);
+    const token best = usable_ ? detail::most_likely(logits) : no_token;
+    if (best == no_token) return;
+    const law<T> l = warp(logits, order, logits[detail::slot(best)]);
+    for (std::size_t i = 0; i < logits.size(); ++i)
+      if (l.keeps(logits[i], i)) out[i] = static_cast<double>(logits[i]) / l.mass;
+  }
+  /// True with this probability.
+  bool accept(double probability) { return fine_uniform() < probability; }
+  /// A token with a probability in proportion to its weight.
+  token pick(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
+
+ private:
+  /// Which tokens are kept, and the sum of their weights.
+  template <class T>
+  struct law {
+    double mass;
+    T least = 0;             ///< heavier tokens are kept,
+    std::size_t last{};      ///< of those as heavy as `least` the ones up to this id
+    std::size_t ranked = 0;  ///< so many ids in `order`, among them those kept, are drawn in the
+                             ///< order by weight; 0: all by id
+
+    bool keeps(T weight, std::size_t id) const {
+      return weight > least || (weight == least && id <= last);
+    }
+  };
+  static constexpr auto itself = [](auto weight) { return static_cast<double>(weight); };
+
+  /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
+  double fine_uniform() {
+    const double high = random_.bits() >> 5, low = random_.bits() >> 6;
+    return (high * 0x1p26 + low) * 0x1p-53;
+  }
+  /// Each token so far once; `mark` is overwritten.
+  template <class T>
+  void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
+    const double by = settings_.repetition_penalty;
+    if (by == 1 || so_far.empty() || !usable_) return;
+    std::fill(mark.begin(), mark.end(), token{0});
+    for (const token t : so_far) {
+      if (detail::slot(t) >= logits.size() || mark[detail::slot(t)]++ != 0) continue;
+      T& l = logits[detail::slot(t)];
+      l = static_cast<T>(static_cast<double>(l) * (l > T(0) ? 1 / by : by));
+    }
+  }
+
+  /// Turns logits into weights, the largest 1, and finds those that are kept. The weights' bits are
+  /// the same at every instruction-set level.
+  template <class T>
+  law<T> warp(std::span<T> logits, std::span<token> order, T largest) const {
+    const double by = 1 / (std::max)(settings_.temperature, 1e-300);
+    for (T& l : logits)
+      l = static_cast<T>((static_cast<double>(l) - static_cast<double>(largest)) * by);
+    simd::dispatch(simd::level::portable, [&](auto kernels) {
+      (void)decltype(kernels)::template exp_sum<T>(std::ssize(logits), T(0), logits.data());
+    });
+    const std::span<const T> weights = logits;
+    law<T> l{.mass = 0, .last = weights.size()};
+    std::size_t left = weights.size();
+    const auto cut = [&](token end) {  // the last that is kept
+      l.least = weights[detail::slot(end)];
+      l.last = detail::slot(end);
+      // Those kept are the first in the order by weight, so all can be looked at instead of many.
+      left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
+    };
+    if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))
+      cut(detail::rank(
+              weights, order, left, [](T) { return 1.0; },
+              [&](double count) { return count >= static_cast<double>(k); })
+              .id);
+    const auto kept_mass = [&] {
+      return detail::sum_in_lanes(std::ssize(weights), [&](index i) {
+        const auto id = static_cast<std::size_t>(i);
+        return l.keeps(weights[id], id) ? static_cast<double>(weights[id]) : 0;
+      });
+    };
+    l.mass = l.ranked > 0 ? kept_mass() : detail::sum_in_lanes(std::ssize(weights), [&](index i) {
+      return itself(weights[static_cast<std::size_t>(i)]);
+    });
+    if (settings_.top_p < 1) {
+      const double enough = settings_.top_p * l.mass;
+      const auto end =
+          detail::rank(weights, order, left, itself, [&](double sum) { return sum >= enough; });
+      cut(end.id);
+      l.mass = end.sum;
+    }
+    if (settings_.min_p > static_cast<double>(l.least)) {
+      l.least = static_cast<T>(settings_.min_p);
+      if (static_cast<double>(l.least) < settings_.min_p) l.least = std::nextafter(l.least, T(2));
+      l.last = weights.size();
+      l.mass = kept_mass();
+    }
+    return l;
+  }
+
+  sampling settings_;
+  random_stream random_;
+  bool usable_;
+};
+
+/// A sampler with hooks before it: each is called with the logits, which it may change, and, if it
+/// takes a second argument, the tokens so far; then the sampler chooses. A token whose logit a hook
+/// makes very negative (-1e30) is never chosen while others are left. Sampler and hooks given by
+/// name are referred to, temporaries are kept.
+///
+///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
+template <class Sampler, class... Hooks>
+class processed {
+  static_assert(sizeof...(Hooks) > 0,
+                "linnet::processed: give it a hook, or use the sampler alone");
+
+ public:
+  /// The sampler and the hooks, called in this order.
+  template <class A, class... Rest>
+  requires(sizeof...(Rest) == sizeof...(Hooks)) explicit processed(A&& sampler, Rest&&... hooks)
+      : sampler_(std::forward<A>(sampler)), hooks_(std::forward<Rest>(hooks)...) {}
+
+  /// The sampler's choice from the changed logits.
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token> scratch,
+                   std::span<const token> so_far = {}) {
+    apply(logits, so_far);
+    return detail::choose_token(sampler_, logits, scratch, so_far);
+  }
+  /// The sampler's law for the changed logits.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
+                     std::span<double> out) {
+    apply(logits, so_far);
+    sampler_.probabilities(logits, scratch, so_far, out);
+  }
+  /// The sampler's.
+  bool accept(double probability) { return sampler_.accept(probability); }
+  /// The sampler's.
+  token pick(std::span<const double> weights) { return sampler_.pick(weights); }
+
+ private:
+  template <class T>
+  void apply(std::span<T> logits, std::span<const token> so_far) {
+    std::apply([&](auto&... hook) { (detail::apply_hook(hook, logits, so_far), ...); }, hooks_);
+  }
+
+  Sampler sampler_;
+  std::tuple<Hooks...> hooks_;
+};
+template <class Sampler, class... Hooks>
+processed(Sampler&&, Hooks&&...) -> processed<Sampler, Hooks...>;
+
+LINNET_NAMESPACE_END
+/// @file
+/// Texts cut into words as GPT-2 does it: tokens never reach across the end of a word.
+
+/// @file
+/// Text as it is generated: whole characters only, and nothing that may turn out to be a stop
+/// string.
+
+#include <initializer_list>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Takes a text in pieces of bytes, cut anywhere, and hands on what is certain as soon as it is:
+///  - A UTF-8 sequence is handed on whole. Bytes that belong to no well-formed sequence (Unicode
+///    15, table 3-7) are handed on as they are, once it is certain that they belong to none.
+///  - What may be the beginning of a stop string waits until that is decided. The text ends before
+///    the first stop string to be complete, of several complete at the same byte before the
+///    longest; that string and all behind it are dropped.
+///
+/// Memory is taken by the constructor; nothing allocates afterwards.
+class text_stream {
+ public:
+  /// Ends at any of these strings; empty ones are left out.
+  template <class Strings>
+  explicit text_stream(const Strings& stops) {
+    std::size_t longest = 4;
+    for (const auto& s : stops) {
+      const std::string_view text(s);
+      if (text.empty()) continue;
+      stops_.push_back({std::string(text), prefixes_of(text), 0});
+      longest = (std::max)(longest, text.size());
+    }
+    held_.resize(longest + chunk);
+  }
+  /// @copydoc text_stream(const Strings&)
+  text_stream(std::initializer_list<std::string_view> stops = {})
+      : text_stream(std::span(stops.begin(), stops.size())) {}
+
+  /// The next bytes. Calls on_text(std::string_view) for what has become certain, no or more times,
+  /// never with nothing. Returns whether the text goes on: false from the first stop string on.
+  template <class Emit>
+  bool push(std::string_view bytes, Emit&& on_text) {
+    for (const char c : bytes) {
+      if (stopped_) return false;
+      held_[size_++] = c;
+      std::size_t possible = 0;  // of the last bytes, those that may begin a stop string
+      for (needle& n : stops_) {
+        n.advance(c);
+        if (n.matched == n.text.size()) {
+          stopped_ = true;
+          complete_ = (std::max)(complete_, n.matched);
+        }
+        possible = (std::max)(possible, n.matched);
+      }
+      if (stopped_) {
+        size_ -= complete_;
+        release(size_, on_text);
+        waiting_ = 0;
+        return false;
+      }
+      waiting_ = possible;
+      if (size_ == held_.size()) release(certain(), on_text);
+    }
+    release(certain(), on_text);
+    return !stopped_;
+  }
+  /// The end of the text: hands on what has waited, and begins a new text.
+  template <class Emit>
+  void flush(Emit&& on_text) {
+    if (!stopped_) release(size_, on_text);
+    reset();
+  }
+  /// Forgets the text and begins a new one.
+  void reset() {
+    size_ = waiting_ = complete_ = 0;
+    stopped_ = false;
+    for (needle& n : stops_) n.matched = 0;
+  }
+  /// Whether a stop string has ended the text.
+  bool stopped() const { return stopped_; }
+
+  /// Bytes of the well-formed UTF-8 sequence that `text` begins with; 1 for a byte that begins
+  /// none, 0 if more bytes are needed to tell. `text` must not be empty.
+  static constexpr std::size_t sequence(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const unsigned lead = byte(0);
+    const std::size_t length = lead < 0xc2 || lead > 0xf4 ? 1
+                               : lead < 0xe0              ? 2
+                               : lead < 0xf0              ? 3
+                                                          : 4;
+    if (length == 1) return 1;
+    for (std::size_t i = 1; i < length; ++i) {
+      if (i == text.size()) return 0;
+      // The second byte has a narrower range behind some leads: no overlong forms, surrogates or
+      // numbers above U+10FFFF.
+      const unsigned low = i > 1 ? 0x80 : lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+      const unsigned high = i > 1 ? 0xbf : lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+      if (byte(i) < low || byte(i) > high) return 1;
+    }
+    return length;
+  }
+
+ private:
+  static constexpr std::size_t chunk = 256;  ///< bytes that are gathered before they are handed on
+
+  /// A stop string and how much of it the text ends with (Knuth, Morris and Pratt 1977).
+  struct needle {
+    std::string text;
+    std::vector<std::size_t> prefixes;  ///< [i]: longest proper prefix that text[0, i] ends with
+    std::size_t matched;
+
+    void advance(char c) {
+      while (matched > 0 && text[matched] != c) matched = prefixes[matched - 1];
+      if (text[matched] == c) ++matched;
+    }
+  };
+  static std::vector<std::size_t> prefixes_of(std::string_view text) {
+    std::vector<std::size_t> all(text.size(), 0);
+    for (std::size_t i = 1; i < text.size(); ++i) {
+      std::size_t k = all[i - 1];
+      while (k > 0 && text[k] != text[i]) k = all[k - 1];
+      all[i] = text[k] == text[i] ? k + 1 : 0;
+    }
+    return all;
+  }
+
+  /// Bytes held that can be handed on: whole sequences before what may begin a stop string.
+  std::size_t certain() const {
+    const std::string_view held(held_.data(), size_);
+    std::size_t end = 0;
+    while (end < size_ - waiting_) {
+      const std::size_t n = sequence(held.substr(end));
+      if (n == 0 || end + n > size_ - waiting_) break;
+      end += n;
+    }
+    return end;
+  }
+  template <class Emit>
+  void release(std::size_t count, Emit& on_text) {
+    if (count == 0) return;
+    on_text(std::string_view(held_.data(), count));
+    std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
+              held_.begin());
+    size_ -= count;
+  }
+
+  std::vector<needle> stops_;
+  std::string held_;          ///< the last bytes, not handed on yet
+  std::size_t size_ = 0;      ///< how many
+  std::size_t waiting_ = 0;   ///< the last of them, which may begin a stop string
+  std::size_t complete_ = 0;  ///< bytes of the stop string that ended the text
+  bool stopped_ = false;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_classes.py.
+
+#include <iterator>
+
+LINNET_NAMESPACE_BEGIN
+
+/// What a tokenizer's patterns know of a character: whether it is a letter (general category L*), a
+/// number (N*), white space (White_Space), or another one, such as marks and what is unassigned.
+enum class character_class : std::uint8_t { other, letter, number, space };
+
+namespace detail {
+
+/// Where runs of code points of one class begin: 4 x the first code point + the class.
+inline constexpr std::uint32_t class_starts[] = {
+    // clang-format off
+    0x0, 0x27, 0x38, 0x83, 0x84, 0xc2, 0xe8, 0x105, 0x16c, 0x185, 0x1ec, 0x217, 0x218, 0x283, 0x284,
+    0x2a9, 0x2ac, 0x2ca, 0x2d0, 0x2d5, 0x2d8, 0x2e6, 0x2e9, 0x2ec, 0x2f2, 0x2fc, 0x301, 0x35c,
+    0x361, 0x3dc, 0x3e1, 0xb08, 0xb19, 0xb48, 0xb81, 0xb94, 0xbb1, 0xbb4, 0xbb9, 0xbbc, 0xdc1,
+    0xdd4, 0xdd9, 0xde0, 0xde9, 0xdf8, 0xdfd, 0xe00, 0xe19, 0xe1c, 0xe21, 0xe2c, 0xe31, 0xe34,
+    0xe39, 0xe88, 0xe8d, 0xfd8, 0xfdd, 0x1208, 0x1229, 0x14c0, 0x14c5, 0x155c, 0x1565, 0x1568,
+    0x1581, 0x1624, 0x1741, 0x17ac, 0x17bd, 0x17cc, 0x1881, 0x192c, 0x1982, 0x19a8, 0x19b9, 0x19c0,
+    0x19c5, 0x1b50, 0x1b55, 0x1b58, 0x1b95, 0x1b9c, 0x1bb9, 0x1bc2, 0x1be9, 0x1bf4, 0x1bfd, 0x1c00,
+    0x1c41, 0x1c44, 0x1c49, 0x1cc0, 0x1d35, 0x1e98, 0x1ec5, 0x1ec8, 0x1f02, 0x1f29, 0x1fac, 0x1fd1,
+    0x1fd8, 0x1fe9, 0x1fec, 0x2001, 0x2058, 0x2069, 0x206c, 0x2091, 0x2094, 0x20a1, 0x20a4, 0x2101,
+    0x2164, 0x2181, 0x21ac, 0x21c1, 0x2220, 0x2225, 0x223c, 0x2281, 0x2328, 0x2411, 0x24e8, 0x24f5,
+    0x24f8, 0x2541, 0x2544, 0x2561, 0x2588, 0x259a, 0x25c0, 0x25c5, 0x2604, 0x2615, 0x2634, 0x263d,
+    0x2644, 0x264d, 0x26a4, 0x26a9, 0x26c4, 0x26c9, 0x26cc, 0x26d9, 0x26e8, 0x26f5, 0x26f8, 0x2739,
+    0x273c, 0x2771, 0x2778, 0x277d, 0x2788, 0x279a, 0x27c1, 0x27c8, 0x27d2, 0x27e8, 0x27f1, 0x27f4,
+    0x2815, 0x282c, 0x283d, 0x2844, 0x284d, 0x28a4, 0x28a9, 0x28c4, 0x28c9, 0x28d0, 0x28d5, 0x28dc,
+    0x28e1, 0x28e8, 0x2965, 0x2974, 0x2979, 0x297c, 0x299a, 0x29c0, 0x29c9, 0x29d4, 0x2a15, 0x2a38,
+    0x2a3d, 0x2a48, 0x2a4d, 0x2aa4, 0x2aa9, 0x2ac4, 0x2ac9, 0x2ad0, 0x2ad5, 0x2ae8, 0x2af5, 0x2af8,
+    0x2b41, 0x2b44, 0x2b81, 0x2b88, 0x2b9a, 0x2bc0, 0x2be5, 0x2be8, 0x2c15, 0x2c34, 0x2c3d, 0x2c44,
+    0x2c4d, 0x2ca4, 0x2ca9, 0x2cc4, 0x2cc9, 0x2cd0, 0x2cd5, 0x2ce8, 0x2cf5, 0x2cf8, 0x2d71, 0x2d78,
+    0x2d7d, 0x2d88, 0x2d9a, 0x2dc0, 0x2dc5, 0x2dca, 0x2de0, 0x2e0d, 0x2e10, 0x2e15, 0x2e2c, 0x2e39,
+    0x2e44, 0x2e49, 0x2e58, 0x2e65, 0x2e6c, 0x2e71, 0x2e74, 0x2e79, 0x2e80, 0x2e8d, 0x2e94, 0x2ea1,
+    0x2eac, 0x2eb9, 0x2ee8, 0x2f41, 0x2f44, 0x2f9a, 0x2fcc, 0x3015, 0x3034, 0x3039, 0x3044, 0x3049,
+    0x30a4, 0x30a9, 0x30e8, 0x30f5, 0x30f8, 0x3161, 0x316c, 0x3175, 0x3178, 0x3181, 0x3188, 0x319a,
+    0x31c0, 0x31e2, 0x31fc, 0x3201, 0x3204, 0x3215, 0x3234, 0x3239, 0x3244, 0x3249, 0x32a4, 0x32a9,
+    0x32d0, 0x32d5, 0x32e8, 0x32f5, 0x32f8, 0x3375, 0x337c, 0x3381, 0x3388, 0x339a, 0x33c0, 0x33c5,
+    0x33cc, 0x3411, 0x3434, 0x3439, 0x3444, 0x3449, 0x34ec, 0x34f5, 0x34f8, 0x3539, 0x353c, 0x3551,
+    0x355c, 0x3562, 0x357d, 0x3588, 0x359a, 0x35e4, 0x35e9, 0x3600, 0x3615, 0x365c, 0x3669, 0x36c8,
+    0x36cd, 0x36f0, 0x36f5, 0x36f8, 0x3701, 0x371c, 0x379a, 0x37c0, 0x3805, 0x38c4, 0x38c9, 0x38d0,
+    0x3901, 0x391c, 0x3942, 0x3968, 0x3a05, 0x3a0c, 0x3a11, 0x3a14, 0x3a19, 0x3a2c, 0x3a31, 0x3a90,
+    0x3a95, 0x3a98, 0x3a9d, 0x3ac4, 0x3ac9, 0x3ad0, 0x3af5, 0x3af8, 0x3b01, 0x3b14, 0x3b19, 0x3b1c,
+    0x3b42, 0x3b68, 0x3b71, 0x3b80, 0x3c01, 0x3c04, 0x3c82, 0x3cd0, 0x3d01, 0x3d20, 0x3d25, 0x3db4,
+    0x3e21, 0x3e34, 0x4001, 0x40ac, 0x40fd, 0x4102, 0x4128, 0x4141, 0x4158, 0x4169, 0x4178, 0x4185,
+    0x4188, 0x4195, 0x419c, 0x41b9, 0x41c4, 0x41d5, 0x4208, 0x4239, 0x423c, 0x4242, 0x4268, 0x4281,
+    0x4318, 0x431d, 0x4320, 0x4335, 0x4338, 0x4341, 0x43ec, 0x43f1, 0x4924, 0x4929, 0x4938, 0x4941,
+    0x495c, 0x4961, 0x4964, 0x4969, 0x4978, 0x4981, 0x4a24, 0x4a29, 0x4a38, 0x4a41, 0x4ac4, 0x4ac9,
+    0x4ad8, 0x4ae1, 0x4afc, 0x4b01, 0x4b04, 0x4b09, 0x4b18, 0x4b21, 0x4b5c, 0x4b61, 0x4c44, 0x4c49,
+    0x4c58, 0x4c61, 0x4d6c, 0x4da6, 0x4df4, 0x4e01, 0x4e40, 0x4e81, 0x4fd8, 0x4fe1, 0x4ff8, 0x5005,
+    0x59b4, 0x59bd, 0x5a03, 0x5a05, 0x5a6c, 0x5a81, 0x5bac, 0x5bba, 0x5bc5, 0x5be4, 0x5c01, 0x5c48,
+    0x5c7d, 0x5cc8, 0x5d01, 0x5d48, 0x5d81, 0x5db4, 0x5db9, 0x5dc4, 0x5e01, 0x5ed0, 0x5f5d, 0x5f60,
+    0x5f71, 0x5f74, 0x5f82, 0x5fa8, 0x5fc2, 0x5fe8, 0x6042, 0x6068, 0x6081, 0x61e4, 0x6201, 0x6214,
+    0x621d, 0x62a4, 0x62a9, 0x62ac, 0x62c1, 0x63d8, 0x6401, 0x647c, 0x651a, 0x6541, 0x65b8, 0x65c1,
+    0x65d4, 0x6601, 0x66b0, 0x66c1, 0x6728, 0x6742, 0x676c, 0x6801, 0x685c, 0x6881, 0x6954, 0x6a02,
+    0x6a28, 0x6a42, 0x6a68, 0x6a9d, 0x6aa0, 0x6c15, 0x6cd0, 0x6d15, 0x6d34, 0x6d42, 0x6d68, 0x6e0d,
+    0x6e84, 0x6eb9, 0x6ec2, 0x6ee9, 0x6f98, 0x7001, 0x7090, 0x7102, 0x7128, 0x7135, 0x7142, 0x7169,
+    0x71f8, 0x7201, 0x7224, 0x7241, 0x72ec, 0x72f5, 0x7300, 0x73a5, 0x73b4, 0x73b9, 0x73d0, 0x73d5,
+    0x73dc, 0x73e9, 0x73ec, 0x7401, 0x7700, 0x7801, 0x7c58, 0x7c61, 0x7c78, 0x7c81, 0x7d18, 0x7d21,
+    0x7d38, 0x7d41, 0x7d60, 0x7d65, 0x7d68, 0x7d6d, 0x7d70, 0x7d75, 0x7d78, 0x7d7d, 0x7df8, 0x7e01,
+    0x7ed4, 0x7ed9, 0x7ef4, 0x7ef9, 0x7efc, 0x7f09, 0x7f14, 0x7f19, 0x7f34, 0x7f41, 0x7f50, 0x7f59,
+    0x7f70, 0x7f81, 0x7fb4, 0x7fc9, 0x7fd4, 0x7fd9, 0x7ff4, 0x8003, 0x802c, 0x80a3, 0x80a8, 0x80bf,
+    0x80c0, 0x817f, 0x8180, 0x81c2, 0x81c5, 0x81c8, 0x81d2, 0x81e8, 0x81fd, 0x8202, 0x8228, 0x8241,
+    0x8274, 0x8409, 0x840c, 0x841d, 0x8420, 0x8429, 0x8450, 0x8455, 0x8458, 0x8465, 0x8478, 0x8491,
+    0x8494, 0x8499, 0x849c, 0x84a1, 0x84a4, 0x84a9, 0x84b8, 0x84bd, 0x84e8, 0x84f1, 0x8500, 0x8515,
+    0x8528, 0x8539, 0x853c, 0x8542, 0x860d, 0x8616, 0x8628, 0x9182, 0x9270, 0x93aa, 0x9400, 0x9dda,
+    0x9e50, 0xb001, 0xb394, 0xb3ad, 0xb3bc, 0xb3c9, 0xb3d0, 0xb3f6, 0xb3f8, 0xb401, 0xb498, 0xb49d,
+    0xb4a0, 0xb4b5, 0xb4b8, 0xb4c1, 0xb5a0, 0xb5bd, 0xb5c0, 0xb601, 0xb65c, 0xb681, 0xb69c, 0xb6a1,
+    0xb6bc, 0xb6c1, 0xb6dc, 0xb6e1, 0xb6fc, 0xb701, 0xb71c, 0xb721, 0xb73c, 0xb741, 0xb75c, 0xb761,
+    0xb77c, 0xb8bd, 0xb8c0, 0xc003, 0xc004, 0xc015, 0xc01e, 0xc020, 0xc086, 0xc0a8, 0xc0c5, 0xc0d8,
+    0xc0e2, 0xc0ed, 0xc0f4, 0xc105, 0xc25c, 0xc275, 0xc280, 0xc285, 0xc3ec, 0xc3f1, 0xc400, 0xc415,
+    0xc4c0, 0xc4c5, 0xc63c, 0xc64a, 0xc658, 0xc681, 0xc700, 0xc7c1, 0xc800, 0xc882, 0xc8a8, 0xc922,
+    0xc940, 0xc946, 0xc980, 0xca02, 0xca28, 0xcac6, 0xcb00, 0xd001, 0x13700, 0x13801, 0x29234,
+    0x29341, 0x293f8, 0x29401, 0x29834, 0x29841, 0x29882, 0x298a9, 0x298b0, 0x29901, 0x299bc,
+    0x299fd, 0x29a78, 0x29a81, 0x29b9a, 0x29bc0, 0x29c5d, 0x29c80, 0x29c89, 0x29e24, 0x29e2d,
+    0x29f2c, 0x29f41, 0x29f48, 0x29f4d, 0x29f50, 0x29f55, 0x29f68, 0x29fc9, 0x2a008, 0x2a00d,
+    0x2a018, 0x2a01d, 0x2a02c, 0x2a031, 0x2a08c, 0x2a0c2, 0x2a0d8, 0x2a101, 0x2a1d0, 0x2a209,
+    0x2a2d0, 0x2a342, 0x2a368, 0x2a3c9, 0x2a3e0, 0x2a3ed, 0x2a3f0, 0x2a3f5, 0x2a3fc, 0x2a402,
+    0x2a429, 0x2a498, 0x2a4c1, 0x2a51c, 0x2a581, 0x2a5f4, 0x2a611, 0x2a6cc, 0x2a73d, 0x2a742,
+    0x2a768, 0x2a781, 0x2a794, 0x2a799, 0x2a7c2, 0x2a7e9, 0x2a7fc, 0x2a801, 0x2a8a4, 0x2a901,
+    0x2a90c, 0x2a911, 0x2a930, 0x2a942, 0x2a968, 0x2a981, 0x2a9dc, 0x2a9e9, 0x2a9ec, 0x2a9f9,
+    0x2aac0, 0x2aac5, 0x2aac8, 0x2aad5, 0x2aadc, 0x2aae5, 0x2aaf8, 0x2ab01, 0x2ab04, 0x2ab09,
+    0x2ab0c, 0x2ab6d, 0x2ab78, 0x2ab81, 0x2abac, 0x2abc9, 0x2abd4, 0x2ac05, 0x2ac1c, 0x2ac25,
+    0x2ac3c, 0x2ac45, 0x2ac5c, 0x2ac81, 0x2ac9c, 0x2aca1, 0x2acbc, 0x2acc1, 0x2ad6c, 0x2ad71,
+    0x2ada8, 0x2adc1, 0x2af8c, 0x2afc2, 0x2afe8, 0x2b001, 0x35e90, 0x35ec1, 0x35f1c, 0x35f2d,
+    0x35ff0, 0x3e401, 0x3e9b8, 0x3e9c1, 0x3eb68, 0x3ec01, 0x3ec1c, 0x3ec4d, 0x3ec60, 0x3ec75,
+    0x3ec78, 0x3ec7d, 0x3eca4, 0x3eca9, 0x3ecdc, 0x3ece1, 0x3ecf4, 0x3ecf9, 0x3ecfc, 0x3ed01,
+    0x3ed08, 0x3ed0d, 0x3ed14, 0x3ed19, 0x3eec8, 0x3ef4d, 0x3f4f8, 0x3f541, 0x3f640, 0x3f649,
+    0x3f720, 0x3f7c1, 0x3f7f0, 0x3f9c1, 0x3f9d4, 0x3f9d9, 0x3fbf4, 0x3fc42, 0x3fc68, 0x3fc85,
+    0x3fcec, 0x3fd05, 0x3fd6c, 0x3fd99, 0x3fefc, 0x3ff09, 0x3ff20, 0x3ff29, 0x3ff40, 0x3ff49,
+    0x3ff60, 0x3ff69, 0x3ff74, 0x40001, 0x40030, 0x40035, 0x4009c, 0x400a1, 0x400ec, 0x400f1,
+    0x400f8, 0x400fd, 0x40138, 0x40141, 0x40178, 0x40201, 0x403ec, 0x4041e, 0x404d0, 0x40502,
+    0x405e4, 0x4062a, 0x40630, 0x40a01, 0x40a74, 0x40a81, 0x40b44, 0x40b86, 0x40bf0, 0x40c01,
+    0x40c82, 0x40c90, 0x40cb5, 0x40d06, 0x40d09, 0x40d2a, 0x40d2c, 0x40d41, 0x40dd8, 0x40e01,
+    0x40e78, 0x40e81, 0x40f10, 0x40f21, 0x40f40, 0x40f46, 0x40f58, 0x41001, 0x41278, 0x41282,
+    0x412a8, 0x412c1, 0x41350, 0x41361, 0x413f0, 0x41401, 0x414a0, 0x414c1, 0x41590, 0x415c1,
+    0x415ec, 0x415f1, 0x4162c, 0x41631, 0x4164c, 0x41651, 0x41658, 0x4165d, 0x41688, 0x4168d,
+    0x416c8, 0x416cd, 0x416e8, 0x416ed, 0x416f4, 0x41801, 0x41cdc, 0x41d01, 0x41d58, 0x41d81,
+    0x41da0, 0x41e01, 0x41e18, 0x41e1d, 0x41ec4, 0x41ec9, 0x41eec, 0x42001, 0x42018, 0x42021,
+    0x42024, 0x42029, 0x420d8, 0x420dd, 0x420e4, 0x420f1, 0x420f4, 0x420fd, 0x42158, 0x42162,
+    0x42181, 0x421dc, 0x421e6, 0x42201, 0x4227c, 0x4229e, 0x422c0, 0x42381, 0x423cc, 0x423d1,
+    0x423d8, 0x423ee, 0x42401, 0x4245a, 0x42470, 0x42481, 0x424e8, 0x42601, 0x426e0, 0x426f2,
+    0x426f9, 0x42702, 0x42740, 0x4274a, 0x42801, 0x42804, 0x42841, 0x42850, 0x42855, 0x42860,
+    0x42865, 0x428d8, 0x42902, 0x42924, 0x42981, 0x429f6, 0x429fc, 0x42a01, 0x42a76, 0x42a80,
+    0x42b01, 0x42b20, 0x42b25, 0x42b94, 0x42bae, 0x42bc0, 0x42c01, 0x42cd8, 0x42d01, 0x42d58,
+    0x42d62, 0x42d81, 0x42dcc, 0x42de2, 0x42e01, 0x42e48, 0x42ea6, 0x42ec0, 0x43001, 0x43124,
+    0x43201, 0x432cc, 0x43301, 0x433cc, 0x433ea, 0x43401, 0x43490, 0x434c2, 0x434e8, 0x43982,
+    0x439fc, 0x43a01, 0x43aa8, 0x43ac1, 0x43ac8, 0x43c01, 0x43c76, 0x43c9d, 0x43ca0, 0x43cc1,
+    0x43d18, 0x43d46, 0x43d54, 0x43dc1, 0x43e08, 0x43ec1, 0x43f16, 0x43f30, 0x43f81, 0x43fdc,
+    0x4400d, 0x440e0, 0x4414a, 0x441c0, 0x441c5, 0x441cc, 0x441d5, 0x441d8, 0x4420d, 0x442c0,
+    0x44341, 0x443a4, 0x443c2, 0x443e8, 0x4440d, 0x4449c, 0x444da, 0x44500, 0x44511, 0x44514,
+    0x4451d, 0x44520, 0x44541, 0x445cc, 0x445d9, 0x445dc, 0x4460d, 0x446cc, 0x44705, 0x44714,
+    0x44742, 0x44769, 0x4476c, 0x44771, 0x44774, 0x44786, 0x447d4, 0x44801, 0x44848, 0x4484d,
+    0x448b0, 0x44a01, 0x44a1c, 0x44a21, 0x44a24, 0x44a29, 0x44a38, 0x44a3d, 0x44a78, 0x44a7d,
+    0x44aa4, 0x44ac1, 0x44b7c, 0x44bc2, 0x44be8, 0x44c15, 0x44c34, 0x44c3d, 0x44c44, 0x44c4d,
+    0x44ca4, 0x44ca9, 0x44cc4, 0x44cc9, 0x44cd0, 0x44cd5, 0x44ce8, 0x44cf5, 0x44cf8, 0x44d41,
+    0x44d44, 0x44d75, 0x44d88, 0x45001, 0x450d4, 0x4511d, 0x4512c, 0x45142, 0x45168, 0x4517d,
+    0x45188, 0x45201, 0x452c0, 0x45311, 0x45318, 0x4531d, 0x45320, 0x45342, 0x45368, 0x45601,
+    0x456bc, 0x45761, 0x45770, 0x45801, 0x458c0, 0x45911, 0x45914, 0x45942, 0x45968, 0x45a01,
+    0x45aac, 0x45ae1, 0x45ae4, 0x45b02, 0x45b28, 0x45c01, 0x45c6c, 0x45cc2, 0x45cf0, 0x45d01,
+    0x45d1c, 0x46001, 0x460b0, 0x46281, 0x46382, 0x463cc, 0x463fd, 0x4641c, 0x46425, 0x46428,
+    0x46431, 0x46450, 0x46455, 0x4645c, 0x46461, 0x464c0, 0x464fd, 0x46500, 0x46505, 0x46508,
+    0x46542, 0x46568, 0x46681, 0x466a0, 0x466a9, 0x46744, 0x46785, 0x46788, 0x4678d, 0x46790,
+    0x46801, 0x46804, 0x4682d, 0x468cc, 0x468e9, 0x468ec, 0x46941, 0x46944, 0x46971, 0x46a28,
+    0x46a75, 0x46a78, 0x46ac1, 0x46be4, 0x47001, 0x47024, 0x47029, 0x470bc, 0x47101, 0x47104,
+    0x47142, 0x471b4, 0x471c9, 0x47240, 0x47401, 0x4741c, 0x47421, 0x47428, 0x4742d, 0x474c4,
+    0x47519, 0x4751c, 0x47542, 0x47568, 0x47581, 0x47598, 0x4759d, 0x475a4, 0x475a9, 0x47628,
+    0x47661, 0x47664, 0x47682, 0x476a8, 0x47b81, 0x47bcc, 0x47ec1, 0x47ec4, 0x47f02, 0x47f54,
+    0x48001, 0x48e68, 0x49002, 0x491bc, 0x49201, 0x49510, 0x4be41, 0x4bfc4, 0x4c001, 0x4d0bc,
+    0x51001, 0x5191c, 0x5a001, 0x5a8e4, 0x5a901, 0x5a97c, 0x5a982, 0x5a9a8, 0x5a9c1, 0x5aafc,
+    0x5ab02, 0x5ab28, 0x5ab41, 0x5abb8, 0x5ac01, 0x5acc0, 0x5ad01, 0x5ad10, 0x5ad42, 0x5ad68,
+    0x5ad6e, 0x5ad88, 0x5ad8d, 0x5ade0, 0x5adf5, 0x5ae40, 0x5b901, 0x5ba02, 0x5ba5c, 0x5bc01,
+    0x5bd2c, 0x5bd41, 0x5bd44, 0x5be4d, 0x5be80, 0x5bf81, 0x5bf88, 0x5bf8d, 0x5bf90, 0x5c001,
+    0x61fe0, 0x62001, 0x63358, 0x63401, 0x63424, 0x6bfc1, 0x6bfd0, 0x6bfd5, 0x6bff0, 0x6bff5,
+    0x6bffc, 0x6c001, 0x6c48c, 0x6c541, 0x6c54c, 0x6c591, 0x6c5a0, 0x6c5c1, 0x6cbf0, 0x6f001,
+    0x6f1ac, 0x6f1c1, 0x6f1f4, 0x6f201, 0x6f224, 0x6f241, 0x6f268, 0x74b82, 0x74bd0, 0x74d82,
+    0x74de4, 0x75001, 0x75154, 0x75159, 0x75274, 0x75279, 0x75280, 0x75289, 0x7528c, 0x75295,
+    0x7529c, 0x752a5, 0x752b4, 0x752b9, 0x752e8, 0x752ed, 0x752f0, 0x752f5, 0x75310, 0x75315,
+    0x75418, 0x7541d, 0x7542c, 0x75435, 0x75454, 0x75459, 0x75474, 0x75479, 0x754e8, 0x754ed,
+    0x754fc, 0x75501, 0x75514, 0x75519, 0x7551c, 0x75529, 0x75544, 0x75549, 0x75a98, 0x75aa1,
+    0x75b04, 0x75b09, 0x75b6c, 0x75b71, 0x75bec, 0x75bf1, 0x75c54, 0x75c59, 0x75cd4, 0x75cd9,
+    0x75d3c, 0x75d41, 0x75dbc, 0x75dc1, 0x75e24, 0x75e29, 0x75ea4, 0x75ea9, 0x75f0c, 0x75f11,
+    0x75f30, 0x75f3a, 0x76000, 0x77c01, 0x77c7c, 0x78401, 0x784b4, 0x784dd, 0x784f8, 0x78502,
+    0x78528, 0x78539, 0x7853c, 0x78a41, 0x78ab8, 0x78b01, 0x78bb0, 0x78bc2, 0x78be8, 0x79f81,
+    0x79f9c, 0x79fa1, 0x79fb0, 0x79fb5, 0x79fbc, 0x79fc1, 0x79ffc, 0x7a001, 0x7a314, 0x7a31e,
+    0x7a340, 0x7a401, 0x7a510, 0x7a52d, 0x7a530, 0x7a542, 0x7a568, 0x7b1c6, 0x7b2b0, 0x7b2b6,
+    0x7b2c0, 0x7b2c6, 0x7b2d4, 0x7b406, 0x7b4b8, 0x7b4be, 0x7b4f8, 0x7b801, 0x7b810, 0x7b815,
+    0x7b880, 0x7b885, 0x7b88c, 0x7b891, 0x7b894, 0x7b89d, 0x7b8a0, 0x7b8a5, 0x7b8cc, 0x7b8d1,
+    0x7b8e0, 0x7b8e5, 0x7b8e8, 0x7b8ed, 0x7b8f0, 0x7b909, 0x7b90c, 0x7b91d, 0x7b920, 0x7b925,
+    0x7b928, 0x7b92d, 0x7b930, 0x7b935, 0x7b940, 0x7b945, 0x7b94c, 0x7b951, 0x7b954, 0x7b95d,
+    0x7b960, 0x7b965, 0x7b968, 0x7b96d, 0x7b970, 0x7b975, 0x7b978, 0x7b97d, 0x7b980, 0x7b985,
+    0x7b98c, 0x7b991, 0x7b994, 0x7b99d, 0x7b9ac, 0x7b9b1, 0x7b9cc, 0x7b9d1, 0x7b9e0, 0x7b9e5,
+    0x7b9f4, 0x7b9f9, 0x7b9fc, 0x7ba01, 0x7ba28, 0x7ba2d, 0x7ba70, 0x7ba85, 0x7ba90, 0x7ba95,
+    0x7baa8, 0x7baad, 0x7baf0, 0x7c402, 0x7c434, 0x7efc2, 0x7efe8, 0x80001, 0xa9b80, 0xa9c01,
+    0xadce4, 0xadd01, 0xae078, 0xae081, 0xb3a88, 0xb3ac1, 0xbaf84, 0xbe001, 0xbe878, 0xc0001,
+    0xc4d2c,
+    // clang-format on
+};
+
+}  // namespace detail
+
+/// The class of a code point; other for numbers that are none.
+constexpr character_class class_of(char32_t c) {
+  if (c > 0x10ffff) return character_class::other;
+  const auto code = static_cast<std::uint32_t>(c);
+  const auto next = std::upper_bound(std::begin(detail::class_starts),
+                                     std::end(detail::class_starts), 4 * code + 3);
+  return static_cast<character_class>(*std::prev(next) & 3);
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A character at the front of a text, and its bytes. A byte that belongs to no well-formed UTF-8
+/// sequence is one of class other.
+struct front_character {
+  character_class kind;
+  std::size_t size;
+};
+
+inline constexpr std::array<character_class, 128> ascii_classes = [] {
+  std::array<character_class, 128> all{};
+  for (std::size_t c = 0; c < all.size(); ++c) all[c] = class_of(static_cast<char32_t>(c));
+  return all;
+}();
+
+/// The character at the front of a text that is not empty.
+inline front_character front_of(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return {ascii_classes[byte(0)], 1};
+  const std::size_t n = text_stream::sequence(text.substr(0, 4));
+  if (n < 2) return {character_class::other, 1};
+  char32_t c = byte(0) & (0xffu >> (n + 1));
+  for (std::size_t i = 1; i < n; ++i) c = c << 6 | (byte(i) & 0x3fu);
+  return {class_of(c), n};
+}
+
+/// Bytes before the first character of a class that is not `kind`, or whose class is, if `until`.
+inline std::size_t run_of(std::string_view text, character_class kind, bool until = false) {
+  std::size_t end = 0;
+  while (end < text.size()) {
+    const front_character c = front_of(text.substr(end));
+    if ((c.kind == kind) == until) break;
+    end += c.size;
+  }
+  return end;
+}
+
+}  // namespace detail
+
+/// Bytes of the word that a text begins with; 0 for an empty one. This is GPT-2's pattern
+///
+///     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+///
+/// (Radford et al. 2019; zoo L4): a contraction, or a run of letters, numbers or other characters
+/// with at most one space before it, or white space. White space leaves its last character to what
+/// follows. A byte that is not UTF-8 counts as another character.
+inline std::size_t gpt2_word(std::string_view text) {
+  using detail::run_of;
+  if (text.empty()) return 0;
+  if (text[0] == '\'' && text.size() > 1) {
+    const char a = text[1], b = text.size() > 2 ? text[2] : '\0';
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
+  }
+  const std::size_t first = text[0] == ' ' ? 1 : 0;
+  if (first < text.size()) {
+    const detail::front_character c = detail::front_of(text.substr(first));
+    if (c.kind != character_class::space)
+      return first + c.size + run_of(text.substr(first + c.size), c.kind);
+  }
+  const std::size_t end = run_of(text, character_class::space);
+  if (end == text.size()) return end;
+  std::size_t last = end - 1;  // the first byte of the last character
+  while ((static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
+  return last > 0 ? last : end;
+}
+
+/// Calls f(word) for the words of a text, which together are the text. With `single_digits`, every
+/// number is first cut out as a word of its own, and the rest is cut by itself.
+template <class F>
+void each_word(std::string_view text, bool single_digits, F&& f) {
+  while (!text.empty()) {
+    std::size_t part = text.size();
+    if (single_digits) part = detail::run_of(text, character_class::number, true);
+    const std::size_t whole = part > 0 ? part : detail::front_of(text).size;
+    for (std::string_view rest = text.substr(0, whole); !rest.empty();) {
+      const std::size_t n = gpt2_word(rest);
+      f(rest.substr(0, n));
+      rest.remove_prefix(n);
+    }
+    text.remove_prefix(whole);
+  }
+}
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// Continues several prompts greedily and together, each by up to `most` tokens or as many as fit.
 /// Hands each token to `emit(number, token)`, `number` being that of its prompt, which returns
-/// false to end that text. `S` is a session of a decoder, or a class with its members planned,
-/// capacity, chunk, reset, feed and fork; its limits' batch is the most prompts. False if they are
-/// more, or one of them is empty, too long or of tokens that the model refuses.
+/// false to end that text; `no_token` ends it, too, and is not handed on. `S` is a session of a
+/// decoder, or a class with its members planned, capacity, chunk, reset, feed and fork; its limits'
+/// batch is the most prompts. False if they are more, or one of them is empty, too long or of
+/// tokens that the model refuses.
 template <class S, class Emit>
 bool write_greedily(S& session, std::span<const std::span<const token>> prompts, index most,
-                    Emit&& emit) {
+                    Emit&& on_token) {
   struct text {
     std::size_t number;  ///< of its prompt
     index length;        ///< of that
@@ -12886,6 +14898,8 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
   if (std::ssize(texts) > session.planned().batch) return false;
   for (const text& t : texts)
     if (t.length < 1 || t.length > session.capacity()) return false;
+  if constexpr (requires { S::takes_prefix; })
+    if (S::takes_prefix && texts[0].length > session.chunk()) return false;  // it has to be whole
 
   std::vector<token> inputs;
   std::vector<index> lengths;
@@ -12894,7 +14908,7 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
     const std::size_t vocabulary = logits.size() / lengths.size();
     for (std::size_t b = 0; !logits.empty() && b < lengths.size(); ++b) {
       const auto row = logits.subspan(b * vocabulary, vocabulary);
-      texts[b].next = static_cast<token>(std::max_element(row.begin(), row.end()) - row.begin());
+      texts[b].next = detail::most_likely(row);
     }
     return !logits.empty();
   };
@@ -12915,7 +14929,8 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
   }
   for (index n = 1; n <= most && !texts.empty(); ++n) {
     for (std::size_t b = 0; b < texts.size();) {
-      if (emit(texts[b].number, texts[b].next) && texts[b].length + n <= session.capacity()) {
+      if (texts[b].next != no_token && on_token(texts[b].number, texts[b].next) &&
+          texts[b].length + n <= session.capacity()) {
         ++b;
       } else {  // the last one takes its place
         if (!session.fork(std::ssize(texts) - 1, static_cast<index>(b))) return false;
@@ -12931,14 +14946,14 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
   return true;
 }
 
-/// The same for one prompt and `emit(token)`. Returns how many tokens were chosen; 0 for a prompt
-/// that is refused.
+/// The same for one prompt and `on_token(token)`. Returns how many tokens were chosen; 0 for a
+/// prompt that is refused.
 template <class S, class Emit>
-index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& emit) {
+index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
   index n = 0;
   (void)write_greedily(session, std::span(&prompt, 1), most, [&](std::size_t, token t) {
     ++n;
-    return emit(t);
+    return on_token(t);
   });
   return n;
 }
@@ -12947,15 +14962,34 @@ namespace detail {
 
 inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
+inline constexpr std::string_view minus_signs[] = {"-", "\xe2\x88\x92"};  ///< and U+2212
+
+/// Whether a minus behind `text` is between two things, as in 5-3, (x)-3 or covid-19, and no sign.
+inline bool minus_is_between(std::string_view text) {
+  if (text.empty()) return false;
+  std::size_t last = text.size() - 1;  // the first byte of the last character
+  while (last > 0 && text.size() - last < 4 &&
+         (static_cast<unsigned char>(text[last]) & 0xc0) == 0x80)
+    --last;
+  const character_class kind = front_of(text.substr(last)).kind;
+  return kind == character_class::letter || kind == character_class::number ||
+         std::string_view(")]}%-._!").find(text.back()) != std::string_view::npos;
+}
+
 /// The number that `text` begins with, in one spelling: no sign but a minus, no separators of
 /// thousands, no needless zeros. "" if there is none.
 inline std::string leading_number(std::string_view text) {
   std::string sign, whole, fraction;
-  for (const char c : {'-', '$', '-'})  // -5, $5, -$5 and $-5
-    if (text.starts_with(c)) {
-      if (c == '-') sign = "-";
-      text.remove_prefix(1);
-    }
+  const auto take_minus = [&] {
+    for (const std::string_view minus : minus_signs)
+      if (text.starts_with(minus)) {
+        sign = "-";
+        return text.remove_prefix(minus.size());
+      }
+  };
+  take_minus();  // -5, $5, -$5 and $-5
+  if (text.starts_with('$')) text.remove_prefix(1);
+  take_minus();
   while (!text.empty() && (is_digit(text[0]) || (text[0] == ',' && !whole.empty() &&
                                                  text.size() > 1 && is_digit(text[1])))) {
     if (text[0] != ',') whole += text[0];
@@ -12980,12 +15014,13 @@ inline std::string stated_number(std::string_view text) {
   const std::size_t mark = text.find("####");
   if (mark == text.npos) return "";
   text.remove_prefix(mark + 4);
-  text.remove_prefix((std::min)(text.find_first_not_of(' '), text.size()));
+  text.remove_prefix((std::min)(text.find_first_not_of(" \t"), text.size()));
   return detail::leading_number(text);
 }
 
-/// The last number of a text, in the same spelling: a milder reading of a solution. "" if there is
-/// none.
+/// The last number of a text, in one spelling: a milder reading of a solution than stated_number().
+/// A minus (also U+2212) is its sign unless it stands behind a letter, a number, a closing bracket
+/// or one of %-._! as in 5-3. "" if there is no number.
 inline std::string last_number(std::string_view text) {
   const auto digit = [&](std::size_t i) { return detail::is_digit(text[i]); };
   std::size_t end = text.size();
@@ -12997,10 +15032,13 @@ inline std::string last_number(std::string_view text) {
     --begin;
   if (begin > 0 && text[begin - 1] == '.') --begin;
   if (begin > 0 && text[begin - 1] == '$') --begin;
-  // A minus counts where nothing but white space stands before it: not in 5-3.
-  if (begin > 0 && text[begin - 1] == '-' &&
-      (begin == 1 || text[begin - 2] == ' ' || text[begin - 2] == '\n'))
-    --begin;
+  for (const std::string_view minus : detail::minus_signs)
+    if (const std::string_view before = text.substr(0, begin);
+        before.ends_with(minus) &&
+        !detail::minus_is_between(before.substr(0, begin - minus.size()))) {
+      begin -= minus.size();
+      break;
+    }
   return detail::leading_number(text.substr(begin, end - begin));
 }
 
@@ -13104,7 +15142,9 @@ namespace detail {
 /// Bytes of each kind of memory that model M plans for a purpose.
 struct plan_sizes {
   index state = 0, keep = 0, scratch = 0, converted = 0;
-  constexpr index total() const { return state + keep + scratch + converted; }
+  constexpr index total() const {
+    return add_sizes(add_sizes(state, keep), add_sizes(scratch, converted));
+  }
 };
 template <class S>
 constexpr planner planner_for() {
@@ -13179,21 +15219,37 @@ placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memor
   return placed;
 }
 
-/// An error for limits that make no sense for model M, or nothing.
+/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
+/// bytes.
 template <class M>
-result<void> acceptable(const char* where, const limits& l) {
+constexpr index ids_per_token() {
+  if constexpr (requires { M::bytes_per_token; })
+    return M::bytes_per_token;
+  else
+    return 1;
+}
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class Batch, class T>
+bool logits_fit(const Batch& b, std::span<T> logits) {
+  index rows = b.batch * ids_per_token<M>();
+  if constexpr (requires { b.target_length; })
+    rows *= b.target_length;
+  else
+    rows *= b.length;
+  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
+}
+
+/// An error for limits that make no sense for model M, or nothing. `footprint` is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
   const auto refuse = [&](const char* field, const char* rule, index got) {
     return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
   };
-  if (l.batch < 1) return refuse("limits.batch", "at least 1", l.batch);
-  if (l.threads < 1) return refuse("limits.threads", "at least 1", l.threads);
-  if (l.blocks < 0) return refuse("limits.blocks", "0 (none shared) or more", l.blocks);
+  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
   if (l.blocks > 0 && M::cache::code == kv_code::int4)
     return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
   if (l.chunk > 0 && l.logits > l.chunk)
     return refuse("limits.logits", "no more than limits.chunk", l.logits);
-  if (l.chunk < 0) return refuse("limits.chunk", "0 (no parts) or a positive length", l.chunk);
-  if (l.logits < 1) return refuse("limits.logits", "at least 1", l.logits);
   if constexpr (M::family == model_family::t5) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
@@ -13201,8 +15257,6 @@ result<void> acceptable(const char* where, const limits& l) {
     if (longest > 0 && l.source > longest)
       return refuse("limits.source", "no more tokens than the encoder's attention reads", l.source);
   } else {
-    if (l.target < 0)
-      return refuse("limits.target", "0 (the whole context) or a positive length", l.target);
     if constexpr (requires { typename M::depths; })
       if (l.blocks > 0 && M::depths::routes)
         return refuse("limits.blocks", "0, as a mixture of depths is not paged", l.blocks);
@@ -13212,12 +15266,18 @@ result<void> acceptable(const char* where, const limits& l) {
       if (l.source < 1 || l.source > M::context_length)
         return refuse("limits.source", "1 to the model's context", l.source);
   }
+  constexpr const char* names[] = {"limits.batch", "limits.source", "limits.target",
+                                   "limits.chunk", "limits.blocks", "limits.logits"};
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const index value = l.*growing_limits[i];
+    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
+    if (value > l.*growing_limits[largest]) largest = i;
+  }
+  if (footprint >= most_bytes)
+    return refuse(names[largest], "limits whose memory fits an address space",
+                  l.*growing_limits[largest]);
   return {};
-}
-
-inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
-          "a failed allocation"};
 }
 
 }  // namespace detail
@@ -13237,23 +15297,27 @@ class evaluator {
 
   /// Exact bytes that an evaluator with these limits allocates.
   static constexpr index footprint(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::scoring).total();
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return detail::plan_for<M, T>(some, purpose::scoring).total();
+    });
   }
 
   /// An evaluator for batches up to these limits. `p` must outlive it.
-  static result<evaluator> open(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
-    if (!p.valid())
-      return linnet::error{errc::invalid, "evaluator::open", "packed weights", "valid weights",
-                           "none"};
+  static result<evaluator> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("evaluator::open", l, footprint(l)); !fit)
+      return fit.error();
+    if (!p.valid()) return p.error();
     evaluator e(p, l);
     if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
     e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
     return e;
   }
+  LINNET_OR_OUT_OF_MEMORY("evaluator::open")
+  // Weights that would be gone before they are read.
+  static result<evaluator> open(const packed<M, T>&&, const limits&) = delete;
 
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
-  /// them.
+  /// them; where it is too short for them, the loss is NaN, as for a batch that does not fit.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
     return loss(b, labels_alone{}, logits);
   }
@@ -13261,7 +15325,8 @@ class evaluator {
   template <class Lesson>
   requires lesson<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
                                            std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_))
+    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_) ||
+        !detail::logits_fit<M>(b, logits))
       return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
@@ -13292,7 +15357,7 @@ class evaluator {
       : packed_(&p), limits_(l), memory_(footprint(l)) {}
 
   const packed<M, T>* packed_;
-  limits limits_;
+  detail::owned_limits limits_;
   memory_block memory_;
   detail::placed_workspace<M, T> work_{};
 };
@@ -13313,21 +15378,23 @@ struct token_score {
 };
 
 /// The score of token `t` under logits [vocabulary]; in double, whatever their type. Of several
-/// largest logits the first is the best.
+/// largest logits the first is the best. NaN where a sampler would find nothing to choose from.
 template <class T>
 token_score score_of(std::span<T> logits, token t) {
-  const auto largest = std::max_element(logits.begin(), logits.end());
-  const auto top = static_cast<double>(*largest);
+  const token best = detail::most_likely(logits);
+  if (best == no_token) return {std::numeric_limits<double>::quiet_NaN(), false};
+  const auto top = static_cast<double>(logits[static_cast<std::size_t>(best)]);
   double sum = 0;
   for (const T x : logits) sum += std::exp(static_cast<double>(x) - top);
   return {static_cast<double>(logits[static_cast<std::size_t>(t)]) - top - std::log(sum),
-          largest - logits.begin() == t};
+          best == t};
 }
 
 /// What scores tokens: a model behind session_paths or evaluator_paths, or a class of your own.
 ///  - `longest()`: tokens that a sequence may have. What follows them can still be scored.
 ///  - `begin(given, scores)`: starts a sequence with at least one token. `scores`, unless empty,
-///    receives those of given[1], given[2], …: one less than there are tokens.
+///    receives those of given[1], given[2], …: one less than there are tokens. Without `scores` the
+///    given tokens are a prompt: attention::prefix lets them see each other.
 ///  - `follow(rest, scores)`: the scores of tokens behind the given ones. May be called any number
 ///    of times after begin(): each goes on from the given tokens, not from another's.
 /// Both return false, with nothing promised of `scores`, for tokens that the model refuses.
@@ -13462,22 +15529,32 @@ template <class M, class T = float>
 class evaluator_paths {
   static_assert(M::family == model_family::decoder,
                 "linnet::evaluator_paths: the model must be a decoder");
+  static_assert(!M::attention::foresees,
+                "linnet::evaluator_paths: in whole sequences this kind of attention groups tokens "
+                "by later ones, so a score would know what it scores; session_paths, or the kind's "
+                "frozen form, know only what came before");
+  static constexpr bool prefixed = M::attention::takes_prefix;
 
  public:
   /// Scores sequences of up to `l.target` tokens (0: the model's context); its batch is 1. `p` must
   /// outlive it. Errors: those of evaluator::open.
-  static result<evaluator_paths> open(const packed<M, T>& p, limits l, index multiple = 1) {
+  static result<evaluator_paths> open(const packed<M, T>& p, limits l,
+                                      index multiple = 1) LINNET_TRY {
     l.batch = 1;
     auto e = evaluator<M, T>::open(p, l);
     if (!e) return e.error();
     return evaluator_paths(*std::move(e), M::longest(l), multiple);
   }
+  LINNET_OR_OUT_OF_MEMORY("evaluator_paths::open")
+  // Weights that would be gone before they are read.
+  static result<evaluator_paths> open(const packed<M, T>&&, limits, index = 1) = delete;
 
   /// Tokens that a sequence may have, see path_scorer.
   index longest() const { return longest_; }
   /// Starts a sequence.
   bool begin(std::span<const token> given, std::span<token_score> scores) {
     given_.assign(given.begin(), given.end());
+    prefix_ = scores.empty() ? std::ssize(given) : 0;
     if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
     return scores.empty() || run(given.subspan(1), 0, scores);
   }
@@ -13506,7 +15583,11 @@ class evaluator_paths {
         !linnet::detail::tokens_fit(labels.data(), std::ssize(labels), M::vocabulary, false))
       return false;
     // Only the logits are wanted; a loss that is not a number says that the tokens were refused.
-    if (!is_finite(evaluator_.loss({inputs_.data(), ignored_.data(), 1, length}, logits_).nats))
+    if (!is_finite(
+            evaluator_
+                .loss({inputs_.data(), ignored_.data(), 1, length, prefixed ? &prefix_ : nullptr},
+                      logits_)
+                .nats))
       return false;
     for (std::size_t i = 0; i < labels.size(); ++i)
       scores[i] =
@@ -13519,6 +15600,7 @@ class evaluator_paths {
 
   evaluator<M, T> evaluator_;
   index longest_, multiple_;
+  index prefix_ = 0;  ///< given tokens that see each other
   std::vector<token> given_, inputs_, ignored_;
   std::vector<T> logits_;
 };
@@ -13654,306 +15736,42 @@ class block_tables {
 };
 
 LINNET_NAMESPACE_END
-/// @file
-/// Choosing the next token from logits: greedy; temperature with top-k, top-p, min-p and a
-/// repetition penalty; and a caller's own changes of the logits before either.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Calls a sampler with as much as it wants to know.
-template <class Sampler, class T>
-token choose_token(Sampler& choose, std::span<T> logits, std::span<token> scratch,
-                   std::span<const token> so_far) {
-  if constexpr (std::is_invocable_v<Sampler&, std::span<T>, std::span<token>,
-                                    std::span<const token>>)
-    return choose(logits, scratch, so_far);
-  else
-    return choose(logits, scratch);
-}
-
-/// Calls a hook with as much as it wants to know.
-template <class Hook, class T>
-void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) {
-  if constexpr (std::is_invocable_v<Hook&, std::span<T>, std::span<const token>>)
-    hook(logits, so_far);
-  else
-    hook(logits);
-}
-
-/// Index of a token in logits.
-inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
-
-/// The token that the number `u` of [0, 1) draws from weights of any sum.
-inline token draw(std::span<const double> weights, double u) {
-  const double mass = std::accumulate(weights.begin(), weights.end(), 0.0);
-  double sum = 0;
-  std::size_t last = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] <= 0) continue;
-    last = i;
-    sum += weights[i];
-    if (u * mass < sum) break;
-  }
-  return static_cast<token>(last);
-}
-
-}  // namespace detail
-
-/// A sampler is called with the logits [vocabulary], which it may overwrite, a scratch list of
-/// token ids of the same size and, if it takes a third argument, the tokens so far, prompt
-/// included; it returns the chosen token. Write your own with the same call.
-///
-/// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
-/// so_far, out)`, the law that it draws from, and its random choices as `accept(probability)` and
-/// `pick(weights)`.
-///
-/// Greedy: the most likely token; ties go to the lowest id (zoo I1).
-struct greedy {
-  template <class T>
-  token operator()(std::span<T> logits, std::span<token>) const {
-    // The first stretch that holds the maximum, then the place in it.
-    constexpr std::size_t stretch = 1024;
-    std::span<T> best = logits.first(1);
-    simd::dispatch(simd::best(), [&](auto kernels) {
-      using K = decltype(kernels);
-      T most = logits[0];
-      for (std::size_t i = 0; i < logits.size(); i += stretch) {
-        const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
-        const T m = K::template maximum<T>(std::ssize(some), some.data());
-        if (i == 0 || m > most) most = m, best = some;
-      }
-    });
-    return static_cast<token>(std::max_element(best.begin(), best.end()) - logits.begin());
-  }
-
-  /// All on the most likely token.
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token>,
-                     std::span<double> out) const {
-    std::fill(out.begin(), out.end(), 0.0);
-    out[detail::slot((*this)(logits, scratch))] = 1;
-  }
-  /// Nothing is left to chance: only what is certain is accepted.
-  bool accept(double probability) const { return probability >= 1; }
-  /// The heaviest weight; ties go to the lowest id.
-  token pick(std::span<const double> weights) const {
-    return static_cast<token>(std::max_element(weights.begin(), weights.end()) - weights.begin());
-  }
-};
-
-/// What a `sampler` does, in this order: repetition penalty, temperature, top-k, top-p (zoo I2),
-/// min-p.
-struct sampling {
-  double temperature = 1;  ///< logits are divided by it; 0 is greedy
-  index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
-  double top_p = 1;        ///< keep the smallest most likely set with at least this probability
-  double min_p = 0;        ///< keep tokens at least this times as likely as the most likely one
-                           ///< (Nguyen et al. 2024); 0 keeps all
-  double repetition_penalty = 1;  ///< positive logits of tokens so far are divided by it, others
-                                  ///< multiplied (Keskar et al. 2019); 1 changes none
-  std::uint64_t seed = 0;         ///< of the random numbers
-};
-
-/// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
-class sampler {
- public:
-  explicit sampler(const sampling& settings)
-      : settings_(settings), random_(seed{settings.seed}, stream_of("sampler")) {}
-
-  /// A token after the tokens `so_far`, which only the repetition penalty asks for.
-  template <class T>
-  token operator()(std::span<T> logits, std::span<token> order,
-                   std::span<const token> so_far = {}) {
-    penalize(logits, order, so_far);
-    if (settings_.temperature <= 0) return greedy{}(logits, order);
-    const law l = warp(logits, order);
-    double u = random_.uniform() * l.mass, sum = 0;
-    for (index i = 0; i < l.kept; ++i) {
-      sum += weight(logits, order, i);
-      if (u < sum) return order[static_cast<std::size_t>(i)];
-    }
-    return order[static_cast<std::size_t>(l.kept - 1)];
-  }
-
-  /// The law that a token is drawn from: out[vocabulary], of sum 1, zero for what is not kept.
-  /// Overwrites the logits; draws nothing.
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
-                     std::span<double> out) const {
-    penalize(logits, order, so_far);
-    if (settings_.temperature <= 0) return greedy{}.probabilities(logits, order, so_far, out);
-    const law l = warp(logits, order);
-    std::fill(out.begin(), out.end(), 0.0);
-    for (index i = 0; i < l.kept; ++i)
-      out[detail::slot(order[static_cast<std::size_t>(i)])] = weight(logits, order, i) / l.mass;
-  }
-  /// True with this probability.
-  bool accept(double probability) { return fine_uniform() < probability; }
-  /// A token with a probability in proportion to its weight.
-  token pick(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
-
- private:
-  /// The first `kept` tokens of the order have weights of this sum; the others are out.
-  struct law {
-    index kept;
-    double mass;
-  };
-
-  /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
-  double fine_uniform() {
-    const double high = random_.bits() >> 5, low = random_.bits() >> 6;
-    return (high * 0x1p26 + low) * 0x1p-53;
-  }
-  /// Each token so far once; `mark` is overwritten.
-  template <class T>
-  void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
-    const double by = settings_.repetition_penalty;
-    if (by == 1 || so_far.empty()) return;
-    std::fill(mark.begin(), mark.end(), token{0});
-    for (const token t : so_far) {
-      if (mark[detail::slot(t)]++ != 0) continue;
-      T& l = logits[detail::slot(t)];
-      l = static_cast<T>(static_cast<double>(l) * (l > T(0) ? 1 / by : by));
-    }
-  }
-
-  /// Turns logits into weights, the largest 1, and `order` into a list that starts with the tokens
-  /// kept.
-  template <class T>
-  law warp(std::span<T> logits, std::span<token> order) const {
-    const auto all = static_cast<index>(logits.size());
-    const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-    double total = 0;
-    for (T& l : logits) {
-      l = static_cast<T>(std::exp((static_cast<double>(l) - largest) / settings_.temperature));
-      total += static_cast<double>(l);
-    }
-    std::iota(order.begin(), order.end(), token{0});
-    law kept{all, total};
-    const bool cut_k = settings_.top_k > 0 && settings_.top_k < all, cut_p = settings_.top_p < 1;
-    if (cut_k || cut_p) {
-      const auto likelier = [&](token a, token b) {
-        const T x = logits[detail::slot(a)], y = logits[detail::slot(b)];
-        return x > y || (x == y && a < b);
-      };
-      if (cut_k) kept.kept = settings_.top_k;
-      std::partial_sort(order.begin(), order.begin() + kept.kept, order.begin() + all, likelier);
-      if (cut_k) kept.mass = sum_of(logits, order, kept.kept);
-    }
-    if (cut_p) {
-      double sum = 0;
-      index i = 0;
-      while (i < kept.kept && (i == 0 || sum < settings_.top_p * kept.mass))
-        sum += weight(logits, order, i++);
-      kept = {i, sum};
-    }
-    if (settings_.min_p > 0) {
-      const auto end = std::remove_if(order.begin(), order.begin() + kept.kept, [&](token t) {
-        const auto w = static_cast<double>(logits[detail::slot(t)]);
-        return w < 1 && w < settings_.min_p;
-      });
-      kept.kept = end - order.begin();
-      kept.mass = sum_of(logits, order, kept.kept);
-    }
-    return kept;
-  }
-  template <class T>
-  static double weight(std::span<T> weights, std::span<token> order, index i) {
-    return static_cast<double>(weights[detail::slot(order[static_cast<std::size_t>(i)])]);
-  }
-  template <class T>
-  static double sum_of(std::span<T> weights, std::span<token> order, index count) {
-    double sum = 0;
-    for (index i = 0; i < count; ++i) sum += weight(weights, order, i);
-    return sum;
-  }
-
-  sampling settings_;
-  random_stream random_;
-};
-
-/// A sampler with hooks before it: each is called with the logits, which it may change, and, if it
-/// takes a second argument, the tokens so far; then the sampler chooses. A token whose logit a hook
-/// makes very negative (-1e30) is never chosen while others are left. Sampler and hooks given by
-/// name are referred to, temporaries are kept.
-///
-///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
-template <class Sampler, class... Hooks>
-class processed {
-  static_assert(sizeof...(Hooks) > 0,
-                "linnet::processed: give it a hook, or use the sampler alone");
-
- public:
-  /// The sampler and the hooks, called in this order.
-  template <class A, class... Rest>
-  requires(sizeof...(Rest) == sizeof...(Hooks)) explicit processed(A&& sampler, Rest&&... hooks)
-      : sampler_(std::forward<A>(sampler)), hooks_(std::forward<Rest>(hooks)...) {}
-
-  /// The sampler's choice from the changed logits.
-  template <class T>
-  token operator()(std::span<T> logits, std::span<token> scratch,
-                   std::span<const token> so_far = {}) {
-    apply(logits, so_far);
-    return detail::choose_token(sampler_, logits, scratch, so_far);
-  }
-  /// The sampler's law for the changed logits.
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
-                     std::span<double> out) {
-    apply(logits, so_far);
-    sampler_.probabilities(logits, scratch, so_far, out);
-  }
-  /// The sampler's.
-  bool accept(double probability) { return sampler_.accept(probability); }
-  /// The sampler's.
-  token pick(std::span<const double> weights) { return sampler_.pick(weights); }
-
- private:
-  template <class T>
-  void apply(std::span<T> logits, std::span<const token> so_far) {
-    std::apply([&](auto&... hook) { (detail::apply_hook(hook, logits, so_far), ...); }, hooks_);
-  }
-
-  Sampler sampler_;
-  std::tuple<Hooks...> hooks_;
-};
-template <class Sampler, class... Hooks>
-processed(Sampler&&, Hooks&&...) -> processed<Sampler, Hooks...>;
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
 /// When generation ends.
 struct generation {
-  index tokens = 0;                  ///< most tokens to generate; 0 means as many as fit
-  std::span<const token> stop = {};  ///< tokens that end it; they are not passed on
+  index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
+  lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
 
-  /// Whether `t` is a stop token.
-  bool stops(token t) const { return std::find(stop.begin(), stop.end(), t) != stop.end(); }
+  /// Whether `t` ends generation: a stop token, or `no_token`.
+  bool stops(token t) const {
+    return t == no_token || std::find(stop.begin(), stop.end(), t) != stop.end();
+  }
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("tokens", self.tokens, detail::count(0, "0: as many as fit"));
+  }
 };
 
 namespace detail {
-/// Calls emit(t); false if it asks to end.
+/// Calls on_token(t); false if it asks to end.
 template <class Emit, class Value>
-bool goes_on(Emit& emit, const Value& t) {
-  if constexpr (std::is_void_v<decltype(emit(t))>) {
-    emit(t);
+bool goes_on(Emit& on_token, const Value& t) {
+  if constexpr (std::is_void_v<decltype(on_token(t))>) {
+    on_token(t);
     return true;
   } else {
-    return static_cast<bool>(emit(t));
+    return static_cast<bool>(on_token(t));
   }
 }
-/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
-/// bytes.
+/// Whether the first tokens of model `M` see each other both ways.
 template <class M>
-constexpr index slots_of() {
-  if constexpr (requires { M::slots; })
-    return M::slots;
-  else
-    return 1;
+constexpr bool takes_prefix() {
+  if constexpr (requires { M::attention::takes_prefix; }) return M::attention::takes_prefix;
+  return false;
 }
 }  // namespace detail
 
@@ -13977,60 +15795,89 @@ class session {
 
  public:
   using model = M;
-  /// Numbers that a token consists of: spans of tokens hold [tokens, slots], spans of logits
-  /// [rows, slots, vocabulary].
-  static constexpr index slots = detail::slots_of<M>();
+  /// Numbers that a token consists of: spans of tokens hold [tokens, ids_per_token], spans of
+  /// logits [rows, ids_per_token, vocabulary].
+  static constexpr index ids_per_token = detail::ids_per_token<M>();
+  /// Whether a prompt's tokens see each other, so that it has to come in one call.
+  static constexpr bool takes_prefix = detail::takes_prefix<M>();
 
   /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
   static constexpr index footprint(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::decoding).total() + extra_bytes(l);
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(), extra_bytes(some));
+    });
   }
 
   /// A session with memory of its own. `p` must outlive it.
-  static result<session> open(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit.error();
-    if (!p.valid())
-      return linnet::error{errc::invalid, "session::open", "packed weights", "valid weights",
-                           "none"};
+  static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+    if (auto fit = acceptable(p, l); !fit) return fit.error();
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
     session s(p, l, memory.data(), private_tag{});
     s.own_ = std::move(memory);
     return s;
   }
-  /// A session in the caller's zeroed memory of at least footprint(l) bytes, aligned to
-  /// `alignment`. Cannot fail.
-  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory)
-      : session(p, l, memory.data(), private_tag{}) {
-    assert(static_cast<index>(memory.size()) >= footprint(l) &&
-           "linnet::session: the span is smaller than footprint()");
+  LINNET_OR_OUT_OF_MEMORY("session::open")
+  /// A session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`. Both it
+  /// and `p` must outlive the session. Nothing is written to memory that is too small.
+  static result<session> open(const packed<M, T>& p, const limits& l,
+                              std::span<std::byte> memory) LINNET_TRY {
+    if (auto fit = acceptable(p, l); !fit) return fit.error();
+    const auto refuse = [](std::string expected, std::string got) {
+      return linnet::error{errc::invalid, "session::open", "memory", std::move(expected),
+                           std::move(got)};
+    };
+    if (std::ssize(memory) < footprint(l))
+      return refuse("session::footprint(limits), " + std::to_string(footprint(l)) + " bytes",
+                    std::to_string(memory.size()));
+    if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignment != 0)
+      return refuse("memory that is declared alignas(linnet::alignment)", "another address");
+    __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
+    return session(p, l, memory.data(), private_tag{});
   }
+  LINNET_OR_OUT_OF_MEMORY("session::open")
+  /// open() over the caller's memory for programs without results: where open() would fail, the
+  /// session is not valid() and refuses every call.
+  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
+    if (auto s = open(p, l, memory)) *this = std::move(*s);
+  }
+  // Weights that would be gone before they are read.
+  static result<session> open(const packed<M, T>&&, const limits&) = delete;
+  static result<session> open(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
+  session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
 
+  /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,
+  /// and false of one that was moved from, which refuses every call.
+  bool valid() const { return limits_.batch > 0; }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
   /// Forgets everything fed so far.
   void reset() {
+    if (!valid()) return;
     std::fill_n(past_, limits_.batch, index{0});
+    std::fill_n(floor_, limits_.batch, index{0});
     tables_.reset();
     cached_sources_ = 0;
   }
   /// Ends the model (of a decoder) after its first `layers` layers, whose output the final norm and
   /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
   /// False, and nothing done, for a number outside 1 to the model's layers.
-  bool exit_after(index layers) requires(M::family == model_family::decoder) {
-    if (layers < 1 || layers > M::shape.layers) return false;
+  [[nodiscard]] bool exit_after(index layers) requires(M::family == model_family::decoder) {
+    if (!valid() || layers < 1 || layers > M::shape.layers) return false;
     layers_ = {0, layers};
     reset();
     return true;
   }
-  /// Number of tokens fed so far to sequence `b`.
-  index position(index b = 0) const { return past_[b]; }
-  /// The tokens fed so far to sequence `b`.
+  /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
+  index position(index b = 0) const { return has(b) ? past_[b] : 0; }
+  /// The tokens fed so far to sequence `b`; none for one outside the limits.
   std::span<const token> fed(index b = 0) const {
-    return {fed_ + b * capacity() * slots, static_cast<std::size_t>(past_[b] * slots)};
+    if (!has(b)) return {};
+    return {fed_ + b * capacity() * ids_per_token,
+            static_cast<std::size_t>(past_[b] * ids_per_token)};
   }
   /// Most tokens that a sequence can be fed.
-  index capacity() const { return capacity_for(limits_); }
+  index capacity() const { return valid() ? capacity_for(limits_) : 0; }
   /// The same of a session with these limits.
   static constexpr index capacity_for(const limits& l) {
     if constexpr (encodes)
@@ -14046,14 +15893,24 @@ class session {
     return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
   }
 
+  /// Most tokens of a sequence that truncate() can take back, the prompt of attention::prefix
+  /// apart: chunk() where old tokens are forgotten, 32 with kv::int4, else all.
+  index most_taken_back() const {
+    const index kept = M::forgets ? chunk() : capacity();
+    return M::cache::code == kv_code::int4 ? (std::min)(kept, index{simd::token_block}) : kept;
+  }
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
-  /// where a model that forgets old tokens would have to take back more than chunk() of them.
-  bool truncate(index length, index b = 0) {
+  /// for a sequence or length that is not there, or where the cache no longer has what it had at
+  /// that length: all tokens can be taken back (length 0), else at most most_taken_back() behind
+  /// the longest that the sequence has been, and none of the prompt of attention::prefix, whose
+  /// tokens have seen each other.
+  [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::rewinds,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (length < 0 || length > past_[b] || (M::forgets && past_[b] - length > chunk()))
-      return false;
+    if (!has(b) || length < 0 || length > past_[b]) return false;
+    if (length > 0 && length < floor_[b]) return false;
     past_[b] = length;
+    if (length == 0) floor_[b] = 0;
     if (limits_.blocks > 0) tables_.truncate(b, length);
     return true;
   }
@@ -14061,19 +15918,20 @@ class session {
   /// Lets sequence `to` continue where sequence `from` is, source included; `from` goes on as
   /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
   /// False, and nothing done, for sequences outside the limits.
-  bool fork(index from, index to) {
-    if (from < 0 || to < 0 || from >= limits_.batch || to >= limits_.batch) return false;
+  [[nodiscard]] bool fork(index from, index to) {
+    if (!has(from) || !has(to)) return false;
     if (from == to) return true;
     const bool same_source = source_of_[from] == source_of_[to];
     const auto a = fed(from), b = fed(to);
     state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
-    if (same_source)
+    if (same_source && !takes_prefix)  // what a prefix holds depends on all of it
       part.first =
-          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / slots;
+          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_per_token;
     M::copy_state(work_.work, from, to, part);
     if (limits_.blocks > 0) tables_.share(from, to);
-    std::copy(a.begin(), a.end(), fed_ + to * capacity() * slots);
+    std::copy(a.begin(), a.end(), fed_ + to * capacity() * ids_per_token);
     past_[to] = past_[from];
+    floor_[to] = floor_[from];
     source_of_[to] = source_of_[from];
     memory_lengths_[to] = memory_lengths_[from];
     if (!same_source && from >= cached_sources_)
@@ -14085,13 +15943,13 @@ class session {
 
   /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
   /// source that is empty, too long or holds tokens outside the vocabulary.
-  bool encode(std::span<const token> source) requires(encodes) {
+  [[nodiscard]] bool encode(std::span<const token> source) requires(encodes) {
     const auto length = static_cast<index>(source.size());
     return encode(source, 1, {&length, 1});
   }
   /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
-  bool encode(std::span<const token> source, index batch,
-              std::span<const index> lengths) requires(encodes) {
+  [[nodiscard]] bool encode(std::span<const token> source, index batch,
+                            std::span<const index> lengths) requires(encodes) {
     const index length = batch > 0 ? static_cast<index>(source.size()) / batch : 0;
     if (batch > limits_.batch || length < 1 || length > limits_.source || !in_vocabulary(source) ||
         static_cast<index>(lengths.size()) < batch)
@@ -14112,20 +15970,25 @@ class session {
 
   /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them, valid
   /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
-  /// fit the capacity, the free blocks or the vocabulary, or before a source is encoded.
-  std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
+  /// fit the capacity, the free blocks or the vocabulary, or before a source is encoded. With
+  /// attention::prefix the tokens of a sequence's first call are its prefix and see each other.
+  [[nodiscard]] std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
   /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
   /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
-  std::span<T> feed(std::span<const token> tokens, index batch, std::span<const index> lengths) {
+  [[nodiscard]] std::span<T> feed(std::span<const token> tokens, index batch,
+                                  std::span<const index> lengths) {
     return advance(tokens, batch, lengths, false, layers_);
   }
   /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
-  /// logits of what follows them, empty from the first part on that feed() refuses.
-  std::span<T> read(std::span<const token> tokens) {
+  /// logits of what follows them, empty from the first part on that feed() refuses. A prompt of
+  /// attention::prefix cannot come in parts: one longer than chunk() is refused.
+  [[nodiscard]] std::span<T> read(std::span<const token> tokens) {
     std::span<T> logits;
+    if (takes_prefix && position() == 0 && std::ssize(tokens) > chunk() * ids_per_token)
+      return logits;
     while (!tokens.empty()) {
-      const auto part =
-          tokens.first((std::min)(tokens.size(), static_cast<std::size_t>(chunk() * slots)));
+      const auto part = tokens.first(
+          (std::min)(tokens.size(), static_cast<std::size_t>(chunk() * ids_per_token)));
       logits = feed(part);
       if (logits.empty()) break;
       tokens = tokens.subspan(part.size());
@@ -14133,19 +15996,22 @@ class session {
     return logits;
   }
   /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
-  /// [length, vocabulary] of what follows each.
-  std::span<T> feed_all(std::span<const token> tokens) { return feed_all(tokens, 1, {}); }
+  /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next
+  /// without having seen it.
+  [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens) {
+    return feed_all(tokens, 1, {});
+  }
   /// Feeds [batch, length] tokens like feed(), with length <= limits.logits; returns logits
   /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
-  std::span<T> feed_all(std::span<const token> tokens, index batch,
-                        std::span<const index> lengths) {
+  [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens, index batch,
+                                      std::span<const index> lengths) {
     return advance(tokens, batch, lengths, true, layers_);
   }
 
   /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
   /// start token; returns the logits [vocabulary] of the first new token, empty if `tokens` do not
   /// fit.
-  std::span<T> start(std::span<const token> tokens) {
+  [[nodiscard]] std::span<T> start(std::span<const token> tokens) {
     if constexpr (encodes) {
       const token first = M::start;
       return encode(tokens) ? feed({&first, 1}) : std::span<T>();
@@ -14157,35 +16023,44 @@ class session {
 
   /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
   /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
-  /// and `emit(token)` for each new token as it is chosen; `emit` may return false to end. Returns
-  /// the number of tokens passed to `emit`; 0 if `tokens` do not fit.
+  /// and `on_token(token)` for each new token as it is chosen; `on_token` may return false to end.
+  /// Ends where the capacity or a paged cache is full, or `choose` gives `no_token` or another that
+  /// is not in the vocabulary. Returns the number of tokens passed to `on_token`; 0 if `tokens` do
+  /// not fit or `g.tokens` is negative.
   template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
-                 const generation& g = {}) requires(slots == 1) {
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
+                 const generation& g = {}) requires(ids_per_token == 1) {
+    if (!detail::in_range(g)) return 0;
     std::span<T> logits = start(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
     for (index n = 0;; ++n) {
       if (g.tokens > 0 && n == g.tokens) return n;
       const token next = detail::choose_token(choose, logits, scratch, fed());
-      if (g.stops(next)) return n;
-      if (!detail::goes_on(emit, next)) return n + 1;
+      if (g.stops(next) || next < 0 || next >= M::vocabulary) return n;
+      if (!detail::goes_on(on_token, next)) return n + 1;
       if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
       logits = feed({&next, 1});
+      if (logits.empty()) return n + 1;
     }
   }
 
  private:
   static constexpr index extra_bytes(const limits& l) {
     arena counter;
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(l.batch * capacity_for(l) * slots);
+    for (int i = 0; i < 4; ++i) (void)counter.take<index>(l.batch);
+    (void)counter.take<token>(l.batch * capacity_for(l) * ids_per_token);
     (void)counter.take<token>(M::vocabulary);
     if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
     return counter.peak();
   }
+  static result<void> acceptable(const packed<M, T>& p, const limits& l) {
+    if (auto fit = detail::acceptable<M>("session::open", l, footprint(l)); !fit) return fit;
+    if (!p.valid()) return p.error();
+    return {};
+  }
+  /// Whether the limits have a sequence `b`.
+  bool has(index b) const { return b >= 0 && b < limits_.batch; }
   static constexpr index none = -1;  ///< no source
   struct private_tag {};
   session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
@@ -14194,9 +16069,10 @@ class session {
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
     past_ = extra.take<index>(l.batch);
+    floor_ = extra.take<index>(l.batch);
     memory_lengths_ = extra.take<index>(l.batch);
     source_of_ = extra.take<index>(l.batch);
-    fed_ = extra.take<token>(l.batch * capacity_for(l) * slots);
+    fed_ = extra.take<token>(l.batch * capacity_for(l) * ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
     if (l.blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
@@ -14207,9 +16083,9 @@ class session {
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
                        bool every, [[maybe_unused]] const layer_range& part) {
-    const index length = batch > 0 ? std::ssize(tokens) / slots / batch : 0;
+    const index length = batch > 0 ? std::ssize(tokens) / ids_per_token / batch : 0;
     if (batch > limits_.batch || length < 1 || length > chunk() ||
-        std::ssize(tokens) % slots != 0 || (every && length > limits_.logits) ||
+        std::ssize(tokens) % ids_per_token != 0 || (every && length > limits_.logits) ||
         !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
@@ -14241,12 +16117,14 @@ class session {
     cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {
       const index count = valid ? valid[b] : length;
-      std::copy_n(tokens.data() + b * length * slots, count * slots,
-                  fed_ + (b * capacity() + past_[b]) * slots);
+      std::copy_n(tokens.data() + b * length * ids_per_token, count * ids_per_token,
+                  fed_ + (b * capacity() + past_[b]) * ids_per_token);
+      if (takes_prefix && !every && past_[b] == 0) floor_[b] = count;
       past_[b] += count;
+      floor_[b] = (std::max)(floor_[b], past_[b] - most_taken_back());
     }
     return {work_.work.logits,
-            static_cast<std::size_t>(batch * (every ? length : 1) * slots * M::vocabulary)};
+            static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -14260,16 +16138,17 @@ class session {
                        [](token t) { return t >= 0 && t < M::vocabulary; });
   }
 
-  const packed<M, T>* packed_;
-  limits limits_;
-  layer_range layers_{};  ///< that feed() runs
+  const packed<M, T>* packed_ = nullptr;
+  detail::owned_limits limits_;  ///< refuses everything until it is opened
+  layer_range layers_{};         ///< that feed() runs
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   index* past_ = nullptr;            ///< [batch]
+  index* floor_ = nullptr;           ///< [batch] shortest length that truncate() can go back to
   index* memory_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* fed_ = nullptr;             ///< [batch, capacity, slots]
+  token* fed_ = nullptr;             ///< [batch, capacity, ids_per_token]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
   index memory_length_ = 0;
   index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
@@ -14282,11 +16161,13 @@ LINNET_NAMESPACE_BEGIN
 /// The baseline without a model: always the class that is the most frequent of `known` (the lowest
 /// of several), on `asked`.
 inline accuracy majority_baseline(std::span<const index> known, std::span<const index> asked) {
+  std::vector<index> sorted(known.begin(), known.end());
+  std::sort(sorted.begin(), sorted.end());
   index best = -1, most = 0;
-  for (const index c : known)
-    if (const index n = std::count(known.begin(), known.end(), c);
-        n > most || (n == most && c < best))
-      best = c, most = n;
+  for (auto first = sorted.begin(), end = first; first != sorted.end(); first = end) {
+    end = std::upper_bound(first, sorted.end(), *first);
+    if (end - first > most) best = *first, most = end - first;
+  }
   return {std::count(asked.begin(), asked.end(), best), std::ssize(asked)};
 }
 
@@ -14303,7 +16184,7 @@ class classifier {
   /// it. Errors: errc::invalid for no labels, an empty one, or tokens outside the vocabulary; those
   /// of session::open.
   static result<classifier> open(const packed<M, T>& p, std::vector<std::vector<token>> labels,
-                                 limits l) {
+                                 limits l) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, std::string got) {
       return error{errc::invalid, "classifier::open", std::move(what), std::move(expected),
                    std::move(got)};
@@ -14323,6 +16204,10 @@ class classifier {
     if (!session) return session.error();
     return classifier(*std::move(session), std::move(labels), l);
   }
+  LINNET_OR_OUT_OF_MEMORY("classifier::open")
+  // Weights that would be gone before they are read.
+  static result<classifier> open(const packed<M, T>&&, std::vector<std::vector<token>>,
+                                 limits) = delete;
 
   /// Number of labels.
   index classes() const { return std::ssize(labels_); }
@@ -14341,7 +16226,7 @@ class classifier {
         token* const row = inputs_.data() + b * n;
         row[0] = M::start;
         std::copy(label.begin(), label.end() - 1, row + 1);
-        session_.truncate(0, b);
+        (void)session_.truncate(0, b);
       }
       const auto logits = session_.feed_all(
           std::span(inputs_).first(static_cast<std::size_t>(batch * n)), batch, {});
@@ -14426,7 +16311,7 @@ constexpr index characters_in(std::string_view text) {
 /// score_windows. Errors: errc::invalid for tokens that the model refuses.
 template <path_scorer P, class Encode>
 result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
-                              index stride = 0) {
+                              index stride = 0) LINNET_TRY {
   std::vector<token> tokens{opening};
   for (const token t : encode(text)) tokens.push_back(t);
   std::vector<token_score> scores(tokens.size() - 1);
@@ -14439,6 +16324,7 @@ result<text_score> score_text(P& paths, const Encode& encode, token opening, std
   for (const token_score& s : scores) total.nats -= s.log_probability;
   return total;
 }
+LINNET_OR_OUT_OF_MEMORY("score_text")
 
 /// Figures over documents. The ratios are of sums over all documents (corpus level), with errors
 /// over documents, since the tokens of one are not independent (see ratio_estimate). A perplexity
@@ -14626,7 +16512,7 @@ choice_paths paths_of(const eval_item& item, const Encode& encode, const choice_
 /// them, or tokens that the model refuses.
 template <path_scorer P, class Encode>
 result<item_score> score_options(P& paths, const Encode& encode, const eval_item& item,
-                                 const choice_options& how) {
+                                 const choice_options& how) LINNET_TRY {
   const auto wrong = [](std::string what, std::string expected, std::string got) {
     return error{errc::invalid, "score_options", std::move(what), std::move(expected),
                  std::move(got)};
@@ -14652,7 +16538,8 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
                first.begin() + static_cast<index>(p.shared));
   const bool windows = drop > p.shared - 1;
   const auto refused = [&] {
-    return wrong("tokens", "tokens of the model's vocabulary", "others");
+    return wrong("tokens", "tokens of the model's vocabulary, a prefix within limits.chunk",
+                 "others");
   };
   if (!windows && !paths.begin(std::span<const token>(given), {})) return refused();
 
@@ -14682,6 +16569,7 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
   }
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY("score_options")
 
 /// What guessing gets: the mean of one over the number of options. 0 for no items, and of items
 /// with only one option, which are texts to write.
@@ -14725,157 +16613,6 @@ inline choice_figures summarize(std::span<const eval_item> items,
 }
 
 LINNET_NAMESPACE_END
-/// @file
-/// Text as it is generated: whole characters only, and nothing that may turn out to be a stop
-/// string.
-
-#include <initializer_list>
-
-LINNET_NAMESPACE_BEGIN
-
-/// Takes a text in pieces of bytes, cut anywhere, and hands on what is certain as soon as it is:
-///  - A UTF-8 sequence is handed on whole. Bytes that belong to no well-formed sequence (Unicode
-///    15, table 3-7) are handed on as they are, once it is certain that they belong to none.
-///  - What may be the beginning of a stop string waits until that is decided. The text ends before
-///    the first stop string to be complete, of several complete at the same byte before the
-///    longest; that string and all behind it are dropped.
-///
-/// Memory is taken by the constructor; nothing allocates afterwards.
-class text_stream {
- public:
-  /// Ends at any of these strings; empty ones are left out.
-  template <class Strings>
-  explicit text_stream(const Strings& stops) {
-    std::size_t longest = 4;
-    for (const auto& s : stops) {
-      const std::string_view text(s);
-      if (text.empty()) continue;
-      stops_.push_back({std::string(text), prefixes_of(text), 0});
-      longest = (std::max)(longest, text.size());
-    }
-    held_.resize(longest + chunk);
-  }
-  /// @copydoc text_stream(const Strings&)
-  text_stream(std::initializer_list<std::string_view> stops = {})
-      : text_stream(std::span(stops.begin(), stops.size())) {}
-
-  /// The next bytes. Calls emit(std::string_view) for what has become certain, no or more times,
-  /// never with nothing. Returns whether the text goes on: false from the first stop string on.
-  template <class Emit>
-  bool push(std::string_view bytes, Emit&& emit) {
-    for (const char c : bytes) {
-      if (stopped_) return false;
-      held_[size_++] = c;
-      std::size_t possible = 0;  // of the last bytes, those that may begin a stop string
-      for (needle& n : stops_) {
-        n.advance(c);
-        if (n.matched == n.text.size()) {
-          stopped_ = true;
-          complete_ = (std::max)(complete_, n.matched);
-        }
-        possible = (std::max)(possible, n.matched);
-      }
-      if (stopped_) {
-        size_ -= complete_;
-        release(size_, emit);
-        waiting_ = 0;
-        return false;
-      }
-      waiting_ = possible;
-      if (size_ == held_.size()) release(certain(), emit);
-    }
-    release(certain(), emit);
-    return !stopped_;
-  }
-  /// The end of the text: hands on what has waited, and begins a new text.
-  template <class Emit>
-  void flush(Emit&& emit) {
-    if (!stopped_) release(size_, emit);
-    reset();
-  }
-  /// Forgets the text and begins a new one.
-  void reset() {
-    size_ = waiting_ = complete_ = 0;
-    stopped_ = false;
-    for (needle& n : stops_) n.matched = 0;
-  }
-  /// Whether a stop string has ended the text.
-  bool stopped() const { return stopped_; }
-
-  /// Bytes of the well-formed UTF-8 sequence that `text` begins with; 1 for a byte that begins
-  /// none, 0 if more bytes are needed to tell. `text` must not be empty.
-  static constexpr std::size_t sequence(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned lead = byte(0);
-    const std::size_t length = lead < 0xc2 || lead > 0xf4 ? 1
-                               : lead < 0xe0              ? 2
-                               : lead < 0xf0              ? 3
-                                                          : 4;
-    if (length == 1) return 1;
-    for (std::size_t i = 1; i < length; ++i) {
-      if (i == text.size()) return 0;
-      // The second byte has a narrower range behind some leads: no overlong forms, surrogates or
-      // numbers above U+10FFFF.
-      const unsigned low = i > 1 ? 0x80 : lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-      const unsigned high = i > 1 ? 0xbf : lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-      if (byte(i) < low || byte(i) > high) return 1;
-    }
-    return length;
-  }
-
- private:
-  static constexpr std::size_t chunk = 256;  ///< bytes that are gathered before they are handed on
-
-  /// A stop string and how much of it the text ends with (Knuth, Morris and Pratt 1977).
-  struct needle {
-    std::string text;
-    std::vector<std::size_t> prefixes;  ///< [i]: longest proper prefix that text[0, i] ends with
-    std::size_t matched;
-
-    void advance(char c) {
-      while (matched > 0 && text[matched] != c) matched = prefixes[matched - 1];
-      if (text[matched] == c) ++matched;
-    }
-  };
-  static std::vector<std::size_t> prefixes_of(std::string_view text) {
-    std::vector<std::size_t> all(text.size(), 0);
-    for (std::size_t i = 1; i < text.size(); ++i) {
-      std::size_t k = all[i - 1];
-      while (k > 0 && text[k] != text[i]) k = all[k - 1];
-      all[i] = text[k] == text[i] ? k + 1 : 0;
-    }
-    return all;
-  }
-
-  /// Bytes held that can be handed on: whole sequences before what may begin a stop string.
-  std::size_t certain() const {
-    const std::string_view held(held_.data(), size_);
-    std::size_t end = 0;
-    while (end < size_ - waiting_) {
-      const std::size_t n = sequence(held.substr(end));
-      if (n == 0 || end + n > size_ - waiting_) break;
-      end += n;
-    }
-    return end;
-  }
-  template <class Emit>
-  void release(std::size_t count, Emit& emit) {
-    if (count == 0) return;
-    emit(std::string_view(held_.data(), count));
-    std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
-              held_.begin());
-    size_ -= count;
-  }
-
-  std::vector<needle> stops_;
-  std::string held_;          ///< the last bytes, not handed on yet
-  std::size_t size_ = 0;      ///< how many
-  std::size_t waiting_ = 0;   ///< the last of them, which may begin a stop string
-  std::size_t complete_ = 0;  ///< bytes of the stop string that ended the text
-  bool stopped_ = false;
-};
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -14916,9 +16653,15 @@ inline std::string_view without_blanks(std::string_view text) {
   return text.substr(first, text.find_last_not_of(blanks) + 1 - first);
 }
 
-inline void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  for (std::size_t at = 0; (at = text.find(from, at)) != text.npos; at += to.size())
-    text.replace(at, from.size(), to);
+/// A text with each `from` in it, from left to right, replaced.
+inline std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+  std::string replaced;
+  replaced.reserve(text.size());
+  for (std::size_t at = 0; (at = text.find(from)) != text.npos;) {
+    (replaced += text.substr(0, at)) += to;
+    text.remove_prefix(at + from.size());
+  }
+  return replaced += text;
 }
 
 }  // namespace detail
@@ -14928,7 +16671,7 @@ inline void replace_all(std::string& text, std::string_view from, std::string_vi
 /// the usual prompt with letters and five examples. Errors: errc::malformed, errc::missing, naming
 /// file, line and field.
 inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::string_view subject,
-                                                const std::string& where) {
+                                                const std::string& where) LINNET_TRY {
   const auto rows = table::parse(text, table_format::csv(), where);
   if (!rows) return rows.error();
   constexpr std::string_view names[] = {"question", "choice0", "choice1",
@@ -14959,22 +16702,25 @@ inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::stri
   }
   return detail::some_items(std::move(items), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// HellaSwag's texts as the usual harness (EleutherAI's) cleans them: white space at both ends
 /// goes, " [title]" becomes ". ", what stands in brackets goes ("[header]", "[step]"), and of two
 /// spaces that are left one.
 inline std::string clean_hellaswag(std::string_view text) {
-  std::string clean(detail::without_blanks(text));
-  detail::replace_all(clean, " [title]", ". ");
-  for (std::size_t open = 0; (open = clean.find('[', open)) != clean.npos;) {
-    const std::size_t close = clean.find(']', open);
-    if (close == clean.npos || clean.substr(open, close - open).find('\n') != std::string::npos)
-      ++open;  // no pair within the line
-    else
-      clean.erase(open, close + 1 - open);
+  const std::string titled = detail::replace_all(detail::without_blanks(text), " [title]", ". ");
+  std::string clean;
+  clean.reserve(titled.size());
+  std::size_t close = 0, newline = 0;  // the first ones behind `open`
+  for (std::size_t at = 0, open = 0; at < titled.size();) {
+    open = (std::min)(titled.find('[', at), titled.size());
+    if (close <= open) close = titled.find(']', open);
+    if (newline <= open) newline = titled.find('\n', open);
+    const bool pair = open < titled.size() && close != titled.npos && newline > close;
+    clean.append(titled, at, open + !pair - at);
+    at = pair ? close + 1 : open + 1;
   }
-  for (std::size_t at = 0; (at = clean.find("  ", at)) != clean.npos; ++at) clean.erase(at, 1);
-  return clean;
+  return detail::replace_all(clean, "  ", " ");
 }
 
 /// HellaSwag (Zellers et al. 2019) as text, six lines for each item: "activity: context", the
@@ -14982,7 +16728,7 @@ inline std::string clean_hellaswag(std::string_view text) {
 /// an ending of which nothing is left stays as it was. Errors: errc::malformed, naming file and
 /// line.
 inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
-                                                     const std::string& where) {
+                                                     const std::string& where) LINNET_TRY {
   std::vector<eval_item> items;
   index line = 0;
   while (!text.empty()) {
@@ -15017,6 +16763,7 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
   }
   return detail::some_items(std::move(items), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
 /// @file
@@ -15052,6 +16799,14 @@ struct beams {
                        ///< 0 favours short texts, larger values longer ones
   bool early = true;   ///< end as soon as `width` hypotheses have ended by themselves; false: go on
                        ///< while an open one could still score better than those
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("width", self.width, detail::count(1));
+    f("alpha", self.alpha, detail::between(-10, 10));
+    f("early", self.early, detail::one_of(detail::false_or_true));
+  }
 };
 
 /// One result of a beam search, valid until the next one.
@@ -15065,12 +16820,13 @@ struct hypothesis {
 /// Searches with a session of model `M`. In each step the `width` best continuations by log P of
 /// all open hypotheses are found. Those that end with a stop token leave the beam for the pool of
 /// results, and the best others keep the beam full. What is open at the last token joins the pool.
-/// Ties go to the earlier hypothesis, then to the lowest id. With width 1 and `early` this is
-/// greedy generation. All memory is taken by open(); a search allocates nothing.
+/// Ties go to the earlier hypothesis, then to the lowest id. A hypothesis whose logits leave
+/// nothing to choose from (see `no_token`) ends there. With width 1 and `early` this is greedy
+/// generation. All memory is taken by open(); a search allocates nothing.
 template <class M, class T = float>
 class beam_search {
   static_assert(
-      session<M, T>::slots == 1,
+      session<M, T>::ids_per_token == 1,
       "linnet::beam_search: this model's tokens consist of bytes; generate_bytes() runs it");
 
  public:
@@ -15083,12 +16839,13 @@ class beam_search {
 
   /// A search in the sequences 0 to width - 1 of a session, which must outlive it. Errors:
   /// errc::invalid (a width below 1 or above limits.batch), errc::out_of_memory.
-  static result<beam_search> open(session<M, T>& s, const beams& how = {}) {
+  static result<beam_search> open(session<M, T>& s, const beams& how = {}) LINNET_TRY {
     const limits& l = s.planned();
     if (how.width < 1 || how.width > l.batch)
       return linnet::error{errc::invalid, "beam_search::open", "beams.width",
                            "1 to limits.batch, " + std::to_string(l.batch),
                            std::to_string(how.width)};
+    if (auto fit = detail::acceptable("beam_search::open", "beams", how); !fit) return fit.error();
     beam_search made(s, how);
     made.own_ = memory_block(footprint(l, how));
     if (!made.own_.data()) return detail::out_of_memory("beam_search::open", footprint(l, how));
@@ -15096,6 +16853,7 @@ class beam_search {
     made.at_ = place(a, l, how);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("beam_search::open")
 
   /// The best continuations of a prompt (of a decoder) or answers to a source (of an
   /// encoder-decoder), best first. `hooks` change the logits of each hypothesis before they are
@@ -15103,9 +16861,11 @@ class beam_search {
   template <class... Hooks>
   std::span<const hypothesis> operator()(std::span<const token> tokens, const generation& g = {},
                                          Hooks&&... hooks) {
+    if (!own_.data()) return {};  // moved from
     session<M, T>& s = *session_;
-    std::span<T> logits = s.start(tokens);
     finished_ = 0;
+    if (!detail::in_range(g)) return {};
+    std::span<T> logits = s.start(tokens);
     if (logits.empty()) return {};
     const index room = s.capacity() - s.position() + 1;
     const index most = g.tokens > 0 ? (std::min)(g.tokens, room) : room;
@@ -15116,7 +16876,7 @@ class beam_search {
       for (index b = 0; b < open; ++b) {
         const auto row = logits.subspan(at(b * M::vocabulary), at(M::vocabulary));
         (detail::apply_hook(hooks, row, s.fed(b)), ...);
-        consider(b, row, g);
+        consider(b, row, n, g);
       }
       std::sort(at_.any, at_.any + any_, better);
       std::sort(at_.stay, at_.stay + stay_, better);
@@ -15130,6 +16890,10 @@ class beam_search {
       open = stay_;
       move(n - 1);
       logits = s.feed({at_.next, at(open)}, open, {});
+      if (logits.empty()) {  // no block of a paged cache is left: they end here
+        for (index b = 0; b < open; ++b) finish({at_.sums[b], T(0), b, at_.next[b]}, n, false);
+        break;
+      }
     }
     return {at_.results, at(finished_)};
   }
@@ -15184,9 +16948,14 @@ class beam_search {
     heap[size++] = c;
     std::push_heap(heap, heap + size, better);
   }
-  /// Offers every continuation of open hypothesis `b`; not those of probability 0.
-  void consider(index b, std::span<const T> logits, const generation& g) {
-    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  /// Offers every continuation, by token `n`, of open hypothesis `b`; not those of probability 0.
+  void consider(index b, std::span<const T> logits, index n, const generation& g) {
+    const token best = detail::most_likely(logits);
+    if (best == no_token) {
+      if (n > 1) finish({at_.sums[b], 0, b, no_token}, n - 1, false);
+      return;
+    }
+    const auto largest = static_cast<double>(logits[at(best)]);
     double total = 0;
     for (const T l : logits) total += std::exp(static_cast<double>(l) - largest);
     const double log_total = largest + std::log(total);
@@ -15215,8 +16984,8 @@ class beam_search {
     std::rotate(at_.results + place, at_.results + finished_ - 1, at_.results + finished_);
     hypothesis& h = at_.results[place];
     token* const text = const_cast<token*>(h.tokens.data());
-    std::copy_n(at_.texts + c.parent * capacity_, n - 1, text);
-    if (!stopped) text[n - 1] = c.id;
+    std::copy_n(at_.texts + c.parent * capacity_, c.id == no_token ? n : n - 1, text);
+    if (!stopped && c.id != no_token) text[n - 1] = c.id;
     h = {{text, at(stopped ? n - 1 : n)}, c.sum, score, stopped};
   }
   /// Whether the full pool is final after token `n` of `most`.
@@ -15244,7 +17013,7 @@ class beam_search {
       const candidate& c = at_.stay[i];
       if (c.parent == nobody) continue;
       while (at_.placed[free].parent != nobody) ++free;
-      session_->fork(c.parent, free);
+      (void)session_->fork(c.parent, free);  // both are inside the limits
       std::copy_n(at_.texts + c.parent * capacity_, length, at_.texts + free * capacity_);
       at_.placed[free] = c;
     }
@@ -15268,28 +17037,29 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Generates after a prompt of tokens [length, slots] (see token_bytes::slots_of). In each step the
-/// bytes of the next token are chosen by `choose(logits, scratch)`, slot by slot and each for
-/// itself, up to the first that is byte_pad, byte_end or a stop byte; they are passed to
-/// `emit(std::string_view)`, which may return false to end, and fed back as the next token. Ends
+/// Generates after a prompt of tokens [length, bytes_per_token] (see token_bytes::slots_of). In
+/// each step the bytes of the next token are chosen by `choose(logits, scratch)`, slot by slot and
+/// each for itself, up to the first that is byte_pad, byte_end or a stop byte; they are passed to
+/// `on_text(std::string_view)`, which may return false to end, and fed back as the next token. Ends
 /// with a token without bytes or with a stop byte, or after `g.tokens` tokens. Returns the number
-/// of tokens passed to `emit`; 0 if the prompt does not fit. Tokens may be cut anywhere, also
+/// of tokens passed to `on_text`; 0 if the prompt does not fit. Tokens may be cut anywhere, also
 /// within a character: text_stream puts them together. Bytes so far are not shown to the sampler,
 /// so a repetition penalty changes nothing.
 template <class M, class T, class Sampler, class Emit>
-index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& choose, Emit&& emit,
-                     const generation& g = {}) {
+index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& choose,
+                     Emit&& on_text, const generation& g = {}) {
   constexpr auto width = static_cast<std::size_t>(M::vocabulary);
-  constexpr auto slots = static_cast<std::size_t>(M::slots);
-  std::array<token, slots> next;
+  constexpr auto most = static_cast<std::size_t>(M::bytes_per_token);
+  std::array<token, most> next;
   std::array<token, width> scratch;
-  std::array<char, slots> text;
+  std::array<char, most> text;
   index n = 0;
+  if (!detail::in_range(g)) return n;
   for (std::span<T> logits = s.start(prompt); !logits.empty(); logits = s.feed(next)) {
     next.fill(byte_pad);
     std::size_t count = 0;
     bool stopped = false;
-    while (count < slots) {
+    while (count < most) {
       const token byte = detail::choose_token(choose, logits.subspan(count * width, width),
                                               std::span<token>(scratch), {});
       stopped = g.stops(byte);
@@ -15299,8 +17069,8 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
     }
     if (count == 0) break;
     ++n;
-    if (!detail::goes_on(emit, std::string_view(text.data(), count)) || stopped || n == g.tokens ||
-        s.position() >= s.capacity())
+    if (!detail::goes_on(on_text, std::string_view(text.data(), count)) || stopped ||
+        n == g.tokens || s.position() >= s.capacity())
       break;
   }
   return n;
@@ -15317,6 +17087,13 @@ struct contrasting {
   double weight = 1;        ///< of log P_expert - log P_amateur, added to log P_expert
   double plausibility = 0;  ///< only tokens at least this times as likely as the expert's most
                             ///< likely one (Li et al. 2023: 0.1); 0 leaves all
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("weight", self.weight, detail::option_range{});
+    f("plausibility", self.plausibility, detail::between(0, 1, "0 leaves all"));
+  }
 };
 
 /// A hook (see `processed`) that turns the logits of an expert into
@@ -15330,17 +17107,27 @@ struct contrasting {
 ///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
 template <class M, class T = float>
 class contrast {
-  static_assert(session<M, T>::slots == 1,
+  static_assert(session<M, T>::ids_per_token == 1,
                 "linnet::contrast: this model's tokens consist of bytes; generate_bytes() runs it");
 
  public:
-  /// Contrasts with an amateur's session, which must outlive it.
+  /// Contrasts with an amateur's session, which must outlive it. Errors: errc::invalid (an option
+  /// out of its range, see docs/options.md).
+  static result<contrast> open(session<M, T>& amateur, const contrasting& how = {}) {
+    if (auto fit = detail::acceptable("contrast::open", "contrasting", how); !fit)
+      return fit.error();
+    return contrast(amateur, how);
+  }
+  /// Contrasts with an amateur's session, which must outlive it. With options out of their ranges
+  /// start() fails.
   explicit contrast(session<M, T>& amateur, const contrasting& how = {})
       : amateur_(&amateur), how_(how) {}
 
   /// To be called before each text: what the amateur reads in place of the expert's prompt or
   /// source. False for tokens that do not fit; the expert's logits then stay as they are.
   bool start(std::span<const token> tokens) {
+    logits_ = {};
+    if (!detail::in_range(how_)) return false;
     logits_ = amateur_->start(tokens);
     read_ = unknown;
     return !logits_.empty();
@@ -15422,13 +17209,14 @@ struct draft_buffers {
   std::span<const token> first(index count) const {
     return {text, static_cast<std::size_t>(count)};
   }
-  /// Draws draft number `i`, token `end` of the text, from logits.
+  /// Draws draft number `i`, token `end` of the text, from logits. False if there is none.
   template <class Sampler, class T>
-  void propose(Sampler& choose, std::span<T> logits, index i, index end) const {
+  bool propose(Sampler& choose, std::span<T> logits, index i, index end) const {
     const std::size_t size = logits.size();
     const std::span<double> law(q + i * std::ssize(logits), size);
     choose.probabilities(logits, {scratch, size}, first(end), law);
     text[end] = choose.pick(law);
+    return text[end] != no_token;
   }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
   /// vocabulary], and draws the token that follows those accepted; returns their number.
@@ -15464,6 +17252,17 @@ struct draft_buffers {
   }
 };
 
+/// Whether a session can check so many drafts in one call and take all of them back.
+template <class Session>
+result<void> drafts_fit(const char* where, const Session& s, index drafts) {
+  const index checked = s.planned().logits - 1, most = (std::min)(checked, s.most_taken_back());
+  if (drafts >= 1 && drafts <= most) return {};
+  return linnet::error{errc::invalid, where, "drafts",
+                       "1 to " + std::to_string(most) +
+                           (most == checked ? " (limits.logits - 1)" : " (that can be taken back)"),
+                       std::to_string(drafts)};
+}
+
 }  // namespace detail
 
 /// Generates with a session of the model `M`, sped up by a session of a smaller model `D` of the
@@ -15477,24 +17276,21 @@ class speculative {
                 "linnet::speculative: the models are of different families");
   static_assert(M::vocabulary == D::vocabulary,
                 "linnet::speculative: the models have different vocabularies");
-  static_assert(detail::slots_of<M>() == 1,
+  static_assert(detail::ids_per_token<M>() == 1,
                 "linnet::speculative: this model's tokens consist of bytes; generate_bytes() runs "
                 "it");
   static_assert(M::rewinds && D::rewinds,
                 "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
                 "attention cannot do");
-  static constexpr bool encodes = M::family == model_family::t5;
 
  public:
   /// Speculation with these sessions, which must outlive it, and `drafts` tokens drafted at a time.
-  /// Errors: errc::invalid (drafts below 1, or not below the target's limits.logits),
-  /// errc::out_of_memory.
-  static result<speculative> open(session<M, T>& target, session<D, U>& draft, index drafts) {
-    if (drafts < 1 || drafts >= target.planned().logits)
-      return linnet::error{
-          errc::invalid, "speculative::open", "drafts",
-          "1 to the target's limits.logits - 1, " + std::to_string(target.planned().logits - 1),
-          std::to_string(drafts)};
+  /// Errors: errc::invalid (drafts below 1, not below the target's limits.logits, or more than its
+  /// cache can take back, see session::most_taken_back()), errc::out_of_memory.
+  static result<speculative> open(session<M, T>& target, session<D, U>& draft,
+                                  index drafts) LINNET_TRY {
+    if (auto fit = detail::drafts_fit("speculative::open", target, drafts); !fit)
+      return fit.error();
     speculative made(target, draft, drafts);
     made.own_ = memory_block(footprint(target.planned(), drafts));
     if (!made.own_.data())
@@ -15503,6 +17299,7 @@ class speculative {
     made.at_ = place(a, target.planned(), drafts);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("speculative::open")
   /// Exact bytes that it allocates for a target with these limits.
   static constexpr index footprint(const limits& l, index drafts) {
     arena counter;
@@ -15510,26 +17307,26 @@ class speculative {
     return counter.peak();
   }
 
-  /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`).
-  /// Where the draft has no room for the text, the target goes on alone.
+  /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`). The
+  /// target reads the prompt and gives the first token; rounds give the others. Where the draft has
+  /// no room for the text, the target goes on alone.
   template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
-    if (!begin(tokens)) return 0;
-    for (index n = 0;;) {
-      const index left = g.tokens > 0 ? g.tokens - n : target_->capacity();
-      const index first = known_, decided = round(choose, left);
-      for (index i = first; i < first + decided; ++i) {
-        const token next = at_.text[i];
-        if (g.stops(next)) return n;
+    if (!detail::in_range(g) || !begin(tokens, choose)) return 0;
+    for (index n = 0, next = known_ - 1;;) {
+      for (; next < known_; ++next) {
+        const token t = at_.text[next];
+        if (g.stops(t) || t < 0 || t >= vocabulary) return n;
         ++n;
-        if (!detail::goes_on(emit, next)) return n;
+        if (!detail::goes_on(on_token, t)) return n;
       }
       if (n == g.tokens || target_->position() >= target_->capacity()) return n;
+      if (!round(choose, g.tokens > 0 ? g.tokens - n : target_->capacity())) return n;
     }
   }
-  /// Of the text that is being or was generated last.
+  /// Of the text that is being or was generated last; its first token is not counted.
   const draft_counts& counts() const { return counts_; }
 
  private:
@@ -15543,29 +17340,25 @@ class speculative {
   speculative(session<M, T>& target, session<D, U>& draft, index drafts)
       : target_(&target), draft_(&draft), drafts_(drafts) {}
 
-  /// Starts a text: its last token is known but not fed yet.
-  bool begin(std::span<const token> tokens) {
-    if constexpr (encodes) {
-      at_.text[0] = M::start;
-      known_ = 1;
-      drafting_ = draft_->encode(tokens);
-      return target_->encode(tokens);
-    } else {
-      target_->reset();
-      draft_->reset();
-      known_ = std::ssize(tokens);
-      drafting_ = true;
-      if (known_ < 1 || known_ > target_->capacity()) return false;
-      std::copy(tokens.begin(), tokens.end(), at_.text);
-      if (known_ == 1) return M::vocabulary > tokens[0] && tokens[0] >= 0;
-      return tokens[at(known_ - 1)] >= 0 && tokens[at(known_ - 1)] < vocabulary &&
-             !target_->read(tokens.first(at(known_ - 1))).empty();
-    }
+  /// Reads the prompt, whole as the plain way does, and chooses the first token: known, but not fed
+  /// yet.
+  template <class Sampler>
+  bool begin(std::span<const token> tokens, Sampler& choose) {
+    if (!own_.data()) return false;  // moved from
+    const std::span<T> logits = target_->start(tokens);
+    if (logits.empty()) return false;
+    drafting_ = !draft_->start(tokens).empty();
+    const auto before = target_->fed();
+    std::copy(before.begin(), before.end(), at_.text);
+    known_ = std::ssize(before) + 1;
+    at_.judge(choose, logits, vocabulary, known_ - 1, 0);
+    return true;
   }
 
-  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`; returns how many.
+  /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`. False, and nothing
+  /// decided, where the cache has no room.
   template <class Sampler>
-  index round(Sampler& choose, index most) {
+  bool round(Sampler& choose, index most) {
     const index room = target_->capacity() - target_->position() - 1;
     const index wanted = (std::min)({drafts_, room, most - 1});
     index drafted = 0;
@@ -15576,21 +17369,30 @@ class speculative {
         drafting_ = false;  // the text has outgrown it
         break;
       }
-      at_.propose(choose, logits, drafted, end);
+      if (!at_.propose(choose, logits, drafted, end)) break;
     }
 
-    const auto rows = target_->feed_all(at_.first(known_ + drafted).subspan(at(known_ - 1)));
+    const auto verify_drafts = [&] {
+      return target_->feed_all(at_.first(known_ + drafted).subspan(at(known_ - 1)));
+    };
+    auto rows = verify_drafts();
+    if (rows.empty() && drafted > 0) {  // the last block of a paged cache may hold one token more
+      drafted = 0;
+      rows = verify_drafts();
+    }
+    if (rows.empty()) return false;
     const index accepted = at_.judge(choose, rows, vocabulary, known_, drafted);
 
     // Both forget what was rejected; neither has read the last token.
-    target_->truncate(known_ + accepted);
-    draft_->truncate(known_ + accepted);
+    if (!target_->truncate(known_ + accepted)) return false;
+    if (draft_->position() > known_ + accepted)
+      drafting_ = drafting_ && draft_->truncate(known_ + accepted);
     known_ += accepted + 1;
     counts_.rounds += 1;
     counts_.drafted += drafted;
     counts_.accepted += accepted;
     counts_.tokens += accepted + 1;
-    return accepted + 1;
+    return true;
   }
 
   session<M, T>* target_;
@@ -15625,18 +17427,15 @@ class self_speculative {
  public:
   /// Speculation in this session, which must outlive it, with drafts from the first `exit` layers,
   /// `drafts` at a time. Errors: errc::invalid (exit outside 1 to the model's layers, drafts below
-  /// 1, or not below the session's limits.logits), errc::out_of_memory.
-  static result<self_speculative> open(session<M, T>& s, index exit, index drafts) {
-    const auto refuse = [](const char* field, const std::string& rule, index got) {
-      return linnet::error{errc::invalid, "self_speculative::open", field, rule,
-                           std::to_string(got)};
-    };
+  /// 1, not below the session's limits.logits, or more than its cache can take back, see
+  /// session::most_taken_back()), errc::out_of_memory.
+  static result<self_speculative> open(session<M, T>& s, index exit, index drafts) LINNET_TRY {
     if (exit < 1 || exit > layers)
-      return refuse("exit", "1 to the model's layers, " + std::to_string(layers), exit);
-    const index most = s.planned().logits - 1;
-    if (drafts < 1 || drafts > most)
-      return refuse("drafts", "1 to the session's limits.logits - 1, " + std::to_string(most),
-                    drafts);
+      return linnet::error{errc::invalid, "self_speculative::open", "exit",
+                           "1 to the model's layers, " + std::to_string(layers),
+                           std::to_string(exit)};
+    if (auto fit = detail::drafts_fit("self_speculative::open", s, drafts); !fit)
+      return fit.error();
     self_speculative made(s, exit, drafts);
     const index bytes = footprint(s.planned(), drafts);
     made.own_ = memory_block(bytes);
@@ -15645,6 +17444,7 @@ class self_speculative {
     made.at_ = place(a, s.planned(), drafts);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("self_speculative::open")
   /// Exact bytes that it allocates for a session with these limits.
   static constexpr index footprint(const limits& l, index drafts) {
     arena counter;
@@ -15656,16 +17456,16 @@ class self_speculative {
   /// reads the prompt and gives the first token; rounds give the others. Also ends where a paged
   /// cache has no block left.
   template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& emit,
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
-    if (!begin(tokens, choose)) return 0;
+    if (!detail::in_range(g) || !begin(tokens, choose)) return 0;
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.drafts.text[next];
-        if (g.stops(t)) return n;
+        if (g.stops(t) || t < 0 || t >= vocabulary) return n;
         ++n;
-        if (!detail::goes_on(emit, t)) return n;
+        if (!detail::goes_on(on_token, t)) return n;
       }
       if (n == g.tokens || session_->position() >= session_->capacity()) return n;
       if (!round(choose, g, g.tokens > 0 ? g.tokens - n : session_->capacity())) return n;
@@ -15694,7 +17494,8 @@ class self_speculative {
   /// Reads the prompt and chooses the first token: known, but not fed yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
-    session_->exit_after(layers);
+    if (!own_.data()) return false;      // moved from
+    (void)session_->exit_after(layers);  // all of them
     const std::span<T> logits = session_->read(tokens);
     if (logits.empty()) return false;
     std::copy(tokens.begin(), tokens.end(), at_.drafts.text);
@@ -15719,13 +17520,14 @@ class self_speculative {
       const bool more =
           drafted < wanted && (drafted == 0 || !g.stops(at_.drafts.text[start + drafted]));
       const auto logits = s.advance(unread(drafted, 1), 1, {}, false, {0, exit_, more});
-      if (logits.empty()) {
-        s.truncate(start);
-        return false;
+      if (logits.empty()) {  // no block of a paged cache is left
+        if (drafted == 0) return false;
+        --drafted;  // the last draft cannot be checked
+        break;
       }
       std::copy_n(s.work_.work.out, d, at_.streams + drafted * d);
       if (!more) break;
-      at_.drafts.propose(choose, logits, drafted, known_ + drafted);
+      if (!at_.drafts.propose(choose, logits, drafted, known_ + drafted)) break;
     }
     // The other layers have not read these tokens yet, nor has anything been overwritten.
     s.past_[0] = start;
@@ -15733,7 +17535,7 @@ class self_speculative {
     const auto rows = s.advance(unread(0, drafted + 1), 1, {}, true, {exit_, layers});
     const index accepted = at_.drafts.judge(choose, rows, vocabulary, known_, drafted);
 
-    s.truncate(known_ + accepted);
+    if (!s.truncate(known_ + accepted)) return false;
     known_ += accepted + 1;
     counts_.rounds += 1;
     counts_.drafted += drafted;
@@ -15756,10 +17558,7 @@ LINNET_NAMESPACE_END
 /// read elsewhere.
 
 #if defined(__unix__) || defined(__APPLE__)
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #endif
 
 /// @file
@@ -15767,7 +17566,384 @@ LINNET_NAMESPACE_END
 
 #include <cerrno>
 #include <cstdio>
+
+/// @file
+/// How linnet writes every file: under a temporary name beside it, to the disk, then renamed.
+
+#include <cstring>
 #include <system_error>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The error of a failed system call on a file.
+inline error file_error(const std::string& path, const char* expected, int number = errno) {
+  return {errc::io, path, "", expected,
+          number != 0 ? std::generic_category().message(number) : "a failure"};
+}
+
+/// The name under which the file before is kept.
+inline std::string previous_of(const std::string& path) { return path + ".previous"; }
+
+/// Writers of one file that work at the same time have numbers from 0, each a name of its own.
+inline constexpr int most_writers = 100;
+/// The name under which writer `number` works.
+inline std::string partial_of(const std::string& path, int number = 0) {
+  return path + (number > 0 ? '.' + std::to_string(number) : "") + ".partial";
+}
+
+/// The name under which a damaged file is set aside.
+inline std::string damaged_of(const std::string& path) { return path + ".damaged"; }
+
+#if defined(__unix__) || defined(__APPLE__)
+
+/// An open file, closed once. Movable.
+class descriptor {
+ public:
+  explicit descriptor(int number = -1) : number_(number) {}
+  descriptor(descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  descriptor& operator=(descriptor&& other) noexcept {
+    std::swap(number_, other.number_);
+    return *this;
+  }
+  ~descriptor() { (void)close(); }
+
+  explicit operator bool() const { return number_ >= 0; }
+  int get() const { return number_; }
+  /// Closes it; 0 or the number of the error.
+  int close() {
+    const int number = std::exchange(number_, -1);
+    return number < 0 || ::close(number) == 0 || errno == EINTR ? 0 : errno;
+  }
+
+ private:
+  int number_;
+};
+
+/// The number of the open file that /dev/stdout or /dev/fd/N stands for, or -1.
+inline int descriptor_of(std::string_view path) {
+  if (path == "/dev/stdout") return STDOUT_FILENO;
+  if (path == "/dev/stderr") return STDERR_FILENO;
+  for (const std::string_view folder : {"/dev/fd/", "/proc/self/fd/"}) {
+    if (!path.starts_with(folder)) continue;
+    int number = -1;
+    const char* const end = path.data() + path.size();
+    if (std::from_chars(path.data() + folder.size(), end, number).ptr == end) return number;
+  }
+  return -1;
+}
+
+/// The name that a symbolic link leads to, whether or not there is such a file.
+inline std::string target_of(std::string path) {
+  for (int links = 0; links < 40 && descriptor_of(path) < 0; ++links) {
+    char to[4096];
+    const ::ssize_t length = ::readlink(path.c_str(), to, sizeof to);
+    if (length <= 0 || length == ::ssize_t{sizeof to}) break;  // is no link
+    const std::size_t folder = to[0] == '/' ? 0 : path.rfind('/') + 1;
+    path.replace(folder, path.npos, to, static_cast<std::size_t>(length));
+  }
+  return path;
+}
+
+/// Whether there is anything of that name.
+inline bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+
+/// Whether the open file is still the one of that name.
+inline bool has_name(const descriptor& file, const std::string& path) {
+  struct stat here {
+  }, there{};
+  return ::fstat(file.get(), &here) == 0 && ::lstat(path.c_str(), &there) == 0 &&
+         here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+}
+
+/// The temporary file of a writer that was killed, locked; closed if there is none, or while its
+/// writer is at work. Writers hold a lock as long as their file has that name.
+inline descriptor abandoned(const std::string& partial) {
+  descriptor file(::open(partial.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat facts {};
+  const bool ours = file && ::fstat(file.get(), &facts) == 0 && S_ISREG(facts.st_mode) &&
+                    ::flock(file.get(), LOCK_EX | LOCK_NB) == 0 && has_name(file, partial);
+  return ours ? std::move(file) : descriptor();
+}
+
+/// Gives a regular file damaged_of() it as a second name, or where that cannot be as its only one.
+inline void set_aside(const std::string& path) {
+  const std::string target = target_of(path), damaged = damaged_of(target);
+  struct stat facts {};
+  if (::stat(target.c_str(), &facts) != 0 || !S_ISREG(facts.st_mode)) return;
+  ::unlink(damaged.c_str());
+  if (::link(target.c_str(), damaged.c_str()) != 0)
+    (void)std::rename(target.c_str(), damaged.c_str());
+}
+
+/// Writes a file in pieces. A regular file gets its name, its mode and its owner when it is
+/// complete on the disk, so that a reader sees the old or the new one, and of several writers one.
+/// Devices, pipes and open files such as /dev/stdout are written directly.
+class file_writer {
+ public:
+  /// Begins to write `path`, or the file that it links to. With `keep`, what was there stays as
+  /// previous_of() it.
+  explicit file_writer(const std::string& path, bool keep = false)
+      : path_(path), target_(target_of(path)), keep_(keep) {
+    failure_ = open();
+    opened_ = failure_ == 0;
+  }
+  file_writer(const file_writer&) = delete;
+  file_writer& operator=(const file_writer&) = delete;
+  /// Leaves nothing of a file that was not committed.
+  ~file_writer() { remove_partial(); }
+
+  /// Appends bytes; a failure is remembered.
+  void write(std::span<const std::byte> bytes) {
+    if (failure_ != 0 || bytes.empty()) return;
+    if (bytes.size() > buffer_.size() - used_) send_buffer();
+    if (bytes.size() > buffer_.size()) return send(bytes);
+    std::memcpy(buffer_.data() + used_, bytes.data(), bytes.size());
+    used_ += bytes.size();
+  }
+  /// Hands over to the system what was written.
+  result<void> flush() {
+    send_buffer();
+    return state();
+  }
+  /// Waits until it is on the disk.
+  result<void> sync() {
+    send_buffer();
+    if (failure_ == 0) failure_ = sync(file_);
+    return state();
+  }
+  /// Waits for the disk and gives the file its name. What is written from then on is appended.
+  result<void> publish() {
+    if (sync() && !partial_.empty()) failure_ = take_name();
+    return state();
+  }
+  /// Ends the file: publishes and closes it.
+  result<void> commit() {
+    (void)publish();
+    const int failure = file_.close();
+    if (failure_ == 0) failure_ = failure;
+    return state();
+  }
+  /// The first failure, if there was one.
+  result<void> state() const {
+    if (failure_ == 0) return {};
+    if (!opened_ && failure_ == ENXIO)
+      return error{errc::io, path_, "", "a file that can be written", "a pipe that nobody reads"};
+    return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
+                      failure_);
+  }
+  /// Forgets a failure, and what of the buffer it kept from being written.
+  void forget_failure() {
+    if (opened_) failure_ = 0;
+  }
+
+ private:
+  int open() {
+    if (const int number = descriptor_of(target_); number >= 0) {
+      file_ = descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
+      return file_ ? 0 : errno;
+    }
+    struct stat old {};  // by the given name, as the system may forbid to follow a link
+    if (::stat(path_.c_str(), &old) != 0) return errno == ENOENT ? create(0666) : errno;
+    if (S_ISDIR(old.st_mode)) return EISDIR;
+    if (::faccessat(AT_FDCWD, target_.c_str(), W_OK, AT_EACCESS) != 0) return errno;
+    if (!S_ISREG(old.st_mode)) return open_special(S_ISFIFO(old.st_mode));
+    if (const int failure = create(0600); failure != 0) return failure;
+    // Who may not give files away keeps the group, or gives the new one no right but everyone's.
+    mode_t mode = old.st_mode & 07777;
+    if (::fchown(file_.get(), old.st_uid, old.st_gid) != 0 &&
+        ::fchown(file_.get(), static_cast<uid_t>(-1), old.st_gid) != 0)
+      mode = (mode & ~mode_t{070}) | (mode & 07) << 3;
+    (void)::fchmod(file_.get(), mode);
+    return 0;
+  }
+  /// A pipe's reader may be on its way for a second.
+  int open_special(bool pipe) {
+    const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY;
+    for (int tries = 0; tries < 100; ++tries) {
+      file_ = descriptor(::open(target_.c_str(), flags | (pipe ? O_NONBLOCK : 0)));
+      if (file_) return ::fcntl(file_.get(), F_SETFL, O_WRONLY) == 0 ? 0 : errno;
+      if (!pipe || errno != ENXIO) return errno;
+      (void)::poll(nullptr, 0, 10);
+    }
+    return ENXIO;
+  }
+  /// Opens a new temporary file, the first whose name no other writer has, and removes those that
+  /// killed writers left.
+  int create(mode_t mode) {
+    const auto sweep = [](const std::string& partial) {
+      const descriptor left = abandoned(partial);
+      return left && ::unlink(partial.c_str()) == 0;
+    };
+    int number = 0;
+    for (int tries = 0; !file_; ++tries) {
+      if (number == most_writers) return partial_.clear(), EEXIST;
+      partial_ = partial_of(target_, number);
+      descriptor made(::open(partial_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+      if (made) {
+        // Before it is locked, another may take it for one that was left. Not all have locks.
+        const bool locked = ::flock(made.get(), LOCK_EX | LOCK_NB) == 0;
+        if (locked ? has_name(made, partial_) : errno != EWOULDBLOCK) file_ = std::move(made);
+      } else if (errno != EEXIST) {
+        const int failure = errno;
+        partial_.clear();
+        return failure;
+      } else if (!sweep(partial_) || tries > most_writers) {
+        ++number;
+      }
+    }
+    while (++number < most_writers && sweep(partial_of(target_, number))) {
+    }
+    return 0;
+  }
+  void send_buffer() { send(std::span(buffer_).first(std::exchange(used_, 0))); }
+  void send(std::span<const std::byte> bytes) {
+    while (failure_ == 0 && !bytes.empty()) {
+      const auto n = ::write(file_.get(), bytes.data(), bytes.size() < most ? bytes.size() : most);
+      if (n > 0)
+        bytes = bytes.subspan(static_cast<std::size_t>(n));
+      else if (n < 0 && errno == EAGAIN) {  // a terminal that another program made so
+        pollfd ready{file_.get(), POLLOUT, 0};
+        (void)::poll(&ready, 1, -1);
+      } else if (n == 0 || errno != EINTR)
+        failure_ = n == 0 ? EIO : errno;
+    }
+  }
+  /// 0 or the number of the error. Pipes, terminals and some file systems have no such thing.
+  static int sync(const descriptor& file) {
+#ifdef F_FULLFSYNC
+    if (::fcntl(file.get(), F_FULLFSYNC) == 0) return 0;
+#endif
+    if (::fsync(file.get()) == 0) return 0;
+    return errno == EINVAL || errno == ENOTSUP || errno == EROFS ? 0 : errno;
+  }
+  int take_name() {
+    const char* const to = target_.c_str();
+    const std::string previous = previous_of(target_), second = partial_ + ".previous";
+    bool linked = false, moved = false;
+    if (keep_ && exists(target_)) {
+      // A second name, so that the file is never without its own; not all file systems have them.
+      ::unlink(second.c_str());
+      linked = ::link(to, second.c_str()) == 0;
+      moved = !linked && std::rename(to, previous.c_str()) == 0;
+      if (!linked && !moved && errno != ENOENT) return errno;
+    }
+    int failure = std::rename(partial_.c_str(), to) == 0 ? 0 : errno;
+    if (failure == 0) partial_.clear();
+    if (failure == 0 && linked && std::rename(second.c_str(), previous.c_str()) != 0)
+      failure = errno;
+    if (linked) ::unlink(second.c_str());  // also there if another writer kept the same file
+    if (failure != 0 && moved) (void)std::rename(previous.c_str(), to);
+    return failure != 0 ? failure : sync_folder();
+  }
+  /// Makes the names last.
+  int sync_folder() const {
+    const std::size_t slash = target_.rfind('/');
+    const std::string folder = slash == target_.npos ? "." : target_.substr(0, slash + 1);
+    const descriptor opened(::open(folder.c_str(), O_RDONLY | O_CLOEXEC));
+    return opened ? sync(opened) : 0;  // may be written but not read
+  }
+  void remove_partial() {
+    if (!partial_.empty()) ::unlink(partial_.c_str());
+    partial_.clear();
+  }
+
+  static constexpr std::size_t most = std::size_t{1} << 30;  // some systems refuse more at once
+  std::string path_, target_, partial_{};
+  bool keep_, opened_ = false;
+  descriptor file_{};
+  int failure_ = 0;
+  std::size_t used_ = 0;
+  std::array<std::byte, 4096> buffer_;
+};
+
+#else
+
+inline void set_aside(const std::string& path) {
+  (void)std::rename(path.c_str(), damaged_of(path).c_str());
+}
+
+struct close_file {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using file_handle = std::unique_ptr<std::FILE, close_file>;
+
+/// Writes a file in pieces, under a temporary name until it is complete.
+class file_writer {
+ public:
+  explicit file_writer(const std::string& path)
+      : path_(path), partial_(partial_of(path)), file_(std::fopen(partial_.c_str(), "wb")) {
+    if (!file_) failure_ = errno;
+    opened_ = failure_ == 0;
+  }
+  file_writer(const file_writer&) = delete;
+  file_writer& operator=(const file_writer&) = delete;
+  ~file_writer() {
+    if (!file_) return;
+    file_.reset();
+    if (!partial_.empty()) std::remove(partial_.c_str());
+  }
+
+  void write(std::span<const std::byte> bytes) {
+    if (failure_ != 0 || bytes.empty()) return;
+    errno = 0;
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
+      failure_ = errno != 0 ? errno : EIO;
+  }
+  result<void> flush() {
+    if (failure_ == 0 && std::fflush(file_.get()) != 0) failure_ = errno;
+    return state();
+  }
+  result<void> sync() { return flush(); }
+  /// Files that are open cannot be renamed, so it is closed and opened again.
+  result<void> publish() {
+    if (commit() && !file_) file_.reset(std::fopen(path_.c_str(), "ab"));
+    if (failure_ == 0 && !file_) failure_ = errno;
+    return state();
+  }
+  result<void> commit() {
+    if (failure_ == 0 && std::fclose(file_.release()) != 0) failure_ = errno;
+    if (failure_ == 0 && !partial_.empty() && std::rename(partial_.c_str(), path_.c_str()) != 0) {
+      std::remove(path_.c_str());
+      if (std::rename(partial_.c_str(), path_.c_str()) != 0) failure_ = errno;
+    }
+    if (failure_ != 0) {
+      file_.reset();
+      if (opened_) std::remove(partial_.c_str());
+    }
+    partial_.clear();
+    return state();
+  }
+  result<void> state() const {
+    if (failure_ == 0) return {};
+    return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
+                      failure_);
+  }
+  void forget_failure() {
+    if (file_) failure_ = 0;
+  }
+
+ private:
+  std::string path_, partial_;
+  file_handle file_;
+  int failure_ = 0;
+  bool opened_ = false;
+};
+
+#endif
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -15797,92 +17973,148 @@ class file_bytes {
 
 namespace detail {
 
-struct close_file {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-using file_handle = std::unique_ptr<std::FILE, close_file>;
+#if defined(__unix__) || defined(__APPLE__)
 
-/// The error of a failed system call on a file.
-inline error file_error(const std::string& path, const char* expected, int number = errno) {
-  return {errc::io, path, "", expected,
-          number != 0 ? std::generic_category().message(number) : "a failure"};
+/// A regular file, open to be read.
+struct regular_file {
+  descriptor file{};
+  std::size_t size = 0;
+};
+/// Opens a file to read it. A pipe or device is refused, without opening it first: a pipe's writer
+/// would take that for its reader. Errors: errc::io.
+inline result<regular_file> open_regular(const std::string& path) {
+  struct stat facts {};
+  regular_file made;
+  if (::stat(path.c_str(), &facts) != 0) return file_error(path, "a readable file");
+  if (S_ISREG(facts.st_mode) || S_ISDIR(facts.st_mode)) {
+    // Nobody waits even if it has become a pipe by now.
+    made.file = descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    if (!made.file || ::fstat(made.file.get(), &facts) != 0)
+      return file_error(path, "a readable file");
+  }
+  if (S_ISDIR(facts.st_mode)) return file_error(path, "a readable file", EISDIR);
+  if (!S_ISREG(facts.st_mode))
+    return error{errc::io, path, "", "a regular file",
+                 S_ISFIFO(facts.st_mode) ? "a pipe" : "a device"};
+  made.size = static_cast<std::size_t>(facts.st_size);
+  if (static_cast<decltype(facts.st_size)>(made.size) != facts.st_size)
+    return file_error(path, "a file that fits into memory", EFBIG);
+  return made;
+}
+/// Reads so many bytes, or to the end of the file; the number of bytes, or -1.
+inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
+  std::size_t done = 0;
+  while (done < to.size()) {
+    constexpr std::size_t most = std::size_t{1} << 30;
+    const std::size_t rest = to.size() - done;
+    const auto n = ::read(file.get(), to.data() + done, rest < most ? rest : most);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return -1;
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  return static_cast<std::ptrdiff_t>(done);
 }
 
-/// Writes a file in pieces under a temporary name. commit() gives it its own; without it, nothing
-/// is left behind.
-class file_writer {
- public:
-  /// Opens `path` + ".partial".
-  explicit file_writer(const std::string& path)
-      : path_(path), partial_(path + ".partial"), file_(std::fopen(partial_.c_str(), "wb")) {
-    if (!file_) failure_ = errno;
-  }
-  file_writer(const file_writer&) = delete;
-  file_writer& operator=(const file_writer&) = delete;
-  ~file_writer() {
-    if (!file_) return;
-    file_.reset();
-    std::remove(partial_.c_str());
-  }
-
-  /// Appends bytes; a failure is remembered for commit().
-  void write(std::span<const std::byte> bytes) {
-    if (!file_ || failure_ != 0 || bytes.empty()) return;
-    errno = 0;
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
-      failure_ = errno != 0 ? errno : EIO;
-  }
-  /// Closes the file and gives it its name, replacing what was there.
-  result<void> commit() {
-    if (!file_) return file_error(path_, "a file that can be written", failure_);
-    if (failure_ == 0) {
-      errno = 0;
-      if (std::fclose(file_.release()) != 0) failure_ = errno != 0 ? errno : EIO;
-      if (failure_ == 0 && std::rename(partial_.c_str(), path_.c_str()) == 0) return {};
-      if (failure_ == 0) failure_ = errno;
-      std::remove(partial_.c_str());
-    }
-    return file_error(path_, "to write the whole file", failure_);
-  }
-
- protected:
-  std::string path_, partial_;
-  file_handle file_;
-  int failure_ = 0;
-};
+#endif
 
 }  // namespace detail
 
-/// Reads a whole regular file. Errors: errc::io (absent, a directory, not a regular file, changed
+/// Reads a whole regular file. Errors: errc::io (absent, a directory, a pipe or device, changed
 /// while being read), errc::out_of_memory.
 inline result<file_bytes> read_file(const std::string& path) {
+#if defined(__unix__) || defined(__APPLE__)
+  const auto file = detail::open_regular(path);
+  if (!file) return file.error();
+  const std::size_t size = file->size;
+#else
   errno = 0;
   const detail::file_handle file(std::fopen(path.c_str(), "rb"));
-  if (!file) return detail::file_error(path, "a readable file");
-  // Reading first tells a directory from a file; its reported size would be nonsense.
-  const bool empty = std::fgetc(file.get()) == EOF;
-  if (empty && std::ferror(file.get()) != 0) return detail::file_error(path, "a readable file");
-  if (std::fseek(file.get(), 0, SEEK_END) != 0) return detail::file_error(path, "a regular file");
-  const long size = std::ftell(file.get());
-  if (size < 0 || (size == 0 && !empty) || std::fseek(file.get(), 0, SEEK_SET) != 0)
-    return error{errc::io, path, "", "a regular file", "one without a size"};
-  file_bytes bytes(static_cast<std::size_t>(size));
+  if (!file || std::fseek(file.get(), 0, SEEK_END) != 0)
+    return detail::file_error(path, "a readable file");
+  const long end = std::ftell(file.get());
+  if (end < 0 || std::fseek(file.get(), 0, SEEK_SET) != 0)
+    return detail::file_error(path, "a regular file");
+  const auto size = static_cast<std::size_t>(end);
+#endif
+  file_bytes bytes(size);
   if (bytes.data() == nullptr)
     return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes",
                  "none"};
-  if (std::fread(bytes.data(), 1, bytes.size(), file.get()) != bytes.size() ||
-      std::fgetc(file.get()) != EOF)
+  std::byte more{};
+#if defined(__unix__) || defined(__APPLE__)
+  const auto count = detail::read_some(file->file, {bytes.data(), size});
+  if (count < 0) return detail::file_error(path, "a readable file");
+  const bool whole =
+      count == static_cast<std::ptrdiff_t>(size) && detail::read_some(file->file, {&more, 1}) == 0;
+#else
+  const bool whole = std::fread(bytes.data(), 1, size, file.get()) == size &&
+                     std::fread(&more, 1, 1, file.get()) == 0;
+#endif
+  if (!whole && size == 0) return error{errc::io, path, "", "a regular file", "one without a size"};
+  if (!whole)
     return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
                  "another number: it changed while being read"};
   return bytes;
 }
 
-/// Writes a whole file: first beside it as `path`.partial, then renamed, so that `path` never holds
-/// half a file. Errors: errc::io.
+/// Writes a whole file, which is on the disk when this returns. `path` never holds half a file, and
+/// of several writers' files always one. Mode and owner stay those of the file that was there, and
+/// a symbolic link stays a link to it. Devices, pipes and /dev/stdout are written directly; a pipe
+/// is refused if nobody reads it within a second. Errors: errc::io.
 inline result<void> write_file(const std::string& path, std::span<const std::byte> bytes) {
   detail::file_writer writer(path);
   writer.write(bytes);
   return writer.commit();
+}
+
+/// A file of lines that grows: a journal, a log. Movable.
+class line_file {
+ public:
+  /// Replaces what `path` holds by `kept`, as write_file() does, and goes on behind it. Errors:
+  /// errc::io, errc::out_of_memory.
+  static result<line_file> open(const std::string& path, std::string_view kept) {
+    line_file made;
+    made.writer_.reset(new (std::nothrow) detail::file_writer(path));
+    if (!made.writer_) return error{errc::out_of_memory, path, "", "memory for a buffer", "none"};
+    made.writer_->write(std::as_bytes(std::span(kept)));
+    if (auto done = made.writer_->publish(); !done) return done.error();
+    return made;
+  }
+  /// Hands a line, which ends in \n, to the system at once: it outlives the program. Errors:
+  /// errc::io; what is there of a line that failed is a line of its own.
+  result<void> write(std::string_view line) {
+    if (std::exchange(torn_, false))
+      writer_->write(std::as_bytes(std::span(std::string_view("\n"))));
+    writer_->write(std::as_bytes(std::span(line)));
+    return done(writer_->flush());
+  }
+  /// Waits until all lines are on the disk: they outlive a loss of power. Errors: errc::io.
+  result<void> sync() { return done(writer_->sync()); }
+
+ private:
+  line_file() = default;
+  result<void> done(result<void> did) {
+    torn_ = torn_ || !did;
+    writer_->forget_failure();
+    return did;
+  }
+
+  std::unique_ptr<detail::file_writer> writer_;
+  bool torn_ = false;
+};
+
+/// Whether write_file() could begin to write `path`, so that long work is not lost; changes
+/// nothing. Errors: errc::io.
+inline result<void> check_writable(const std::string& path) {
+#if defined(__unix__) || defined(__APPLE__)
+  struct stat facts {};
+  if (::stat(path.c_str(), &facts) == 0 && !S_ISREG(facts.st_mode) && !S_ISDIR(facts.st_mode)) {
+    if (::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0) return {};
+    return detail::file_error(path, "a file that can be written");
+  }
+#endif
+  return detail::file_writer(path).state();
 }
 
 LINNET_NAMESPACE_END
@@ -15897,19 +18129,15 @@ class mapped_file {
   static result<mapped_file> open(const std::string& path) {
     mapped_file made;
 #if defined(__unix__) || defined(__APPLE__)
-    errno = 0;
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) return detail::file_error(path, "a readable file");
-    struct stat facts {};
-    const bool regular = ::fstat(file, &facts) == 0 && S_ISREG(facts.st_mode);
-    const auto size = static_cast<std::size_t>(facts.st_size);
-    void* const at =
-        regular && size > 0 ? ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
-    ::close(file);
+    const auto opened = detail::open_regular(path);
+    if (!opened) return opened.error();
+    void* const at = opened->size > 0 ? ::mmap(nullptr, opened->size, PROT_READ, MAP_PRIVATE,
+                                               opened->file.get(), 0)
+                                      : MAP_FAILED;
     if (at != MAP_FAILED) {
-      made.mapped_ = {static_cast<const std::byte*>(at), size};
+      made.mapped_ = {static_cast<const std::byte*>(at), opened->size};
       return made;
-    }  // an empty file, or none that can be mapped: read_file knows why
+    }  // an empty file, or none that can be mapped: it is read
 #endif
     auto bytes = read_file(path);
     if (!bytes) return bytes.error();
@@ -15946,7 +18174,7 @@ class mapped_file {
 class corpus {
  public:
   /// Opens all files. Errors: those of mapped_file::open.
-  static result<corpus> open(std::span<const std::string> paths) {
+  static result<corpus> open(std::span<const std::string> paths) LINNET_TRY {
     corpus made;
     for (const std::string& path : paths) {
       auto file = mapped_file::open(path);
@@ -15957,6 +18185,7 @@ class corpus {
     }
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("corpus::open")
   /// @copydoc open
   static result<corpus> open(const std::string& path) { return open(std::span(&path, 1)); }
 
@@ -15986,15 +18215,6 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-
-/// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
-inline std::string number_text(double x) {
-  char digits[32];
-  if (const double limit = 9007199254740992;
-      x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
-    return std::to_string(static_cast<std::int64_t>(x));
-  return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
-}
 
 constexpr const char* name_of(activation_kind kind) {
   switch (kind) {
@@ -16133,7 +18353,7 @@ std::vector<fact> facts_of() {
       constexpr byte_pooling ends = M::pooling;
       text("family", "byte_pooled");
       text("byte_rules", ends.rules == byte_rules::corrected ? "corrected" : "repository");
-      number("byte_slots", ends.slots);
+      number("byte_slots", ends.bytes_per_token);
       number("byte_width", ends.width);
       number("byte_heads", ends.heads);
       number("byte_expansion", ends.expansion);
@@ -16169,8 +18389,6 @@ std::vector<fact> facts_of() {
 LINNET_NAMESPACE_END
 /// @file
 /// Tensors in files: their element types, and the way between them and a model's weights.
-
-#include <bit>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -16231,6 +18449,10 @@ constexpr bool is_real(dtype type) {
   return type == dtype::f16 || type == dtype::bf16 || type == dtype::f32 || type == dtype::f64;
 }
 
+/// What loading does with weights that are infinite or NaN: keeps them, as a run that diverged is
+/// to be looked at, or refuses the file by the name of the first tensor that has one.
+enum class nonfinite { keep, refuse };
+
 namespace detail {
 
 /// Any object at `from`, which need not be aligned.
@@ -16261,6 +18483,25 @@ inline void decode_reals(dtype type, const std::byte* from, index count, index s
     default:
       for (index i = 0; i < count; ++i) to[i] = load_as<double>(from + i * step);
   }
+}
+
+/// Whether all of `count` values are finite, those of real types and of F8 ones; integers are.
+inline bool all_finite(dtype type, const std::byte* from, index count) {
+  const auto magnitude = [&](index i) { return static_cast<unsigned>(from[i]) & 0x7f; };
+  if (type == dtype::f8_e4m3 || type == dtype::f8_e5m2) {
+    const unsigned most = type == dtype::f8_e4m3 ? 0x7e : 0x7b;
+    for (index i = 0; i < count; ++i)
+      if (magnitude(i) > most) return false;
+  }
+  if (!is_real(type)) return true;
+  std::array<double, 256> some;
+  for (index i = 0; i < count; i += std::ssize(some)) {
+    const index n = (std::min)(std::ssize(some), count - i);
+    decode_reals(type, from + i * size_of(type), n, 1, some.data());
+    for (index j = 0; j < n; ++j)
+      if (!is_finite(some[static_cast<std::size_t>(j)])) return false;
+  }
+  return true;
 }
 
 /// One tensor of a weights object, whatever the model's type.
@@ -16454,7 +18695,8 @@ class llama2c_tokenizer {
 
   /// The ids of a text: a space is put before it, its UTF-8 sequences become pieces or bytes, then
   /// the neighbours whose union has the best score merge, leftmost first, until none is left.
-  /// Optionally with the begin and end ids around. Takes n log n steps.
+  /// Optionally with the begin and end ids around. Takes n log n steps and 120 bytes of memory for
+  /// each byte of the text. Empty where memory lacks.
   std::vector<token> encode(std::string_view text, bool with_begin = true,
                             bool with_end = false) const;
 
@@ -16523,7 +18765,7 @@ class llama2c_tokenizer {
 
 inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file,
                                                           index vocabulary,
-                                                          const std::string& where) {
+                                                          const std::string& where) LINNET_TRY {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, where, std::move(what), std::move(expected), std::move(got)};
   };
@@ -16538,6 +18780,7 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
                  std::to_string(file.size()) + " bytes");
   if (file.size() > UINT32_MAX)
     return wrong(errc::malformed, "file size", "below 4 GiB", std::to_string(file.size()));
+  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
 
   std::size_t at = 0;
   const auto take = [&](auto& value) {
@@ -16595,14 +18838,16 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
   });
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin,
-                                                    bool with_end) const {
+                                                    bool with_end) const LINNET_TRY {
   // The ids so far, as a list linked through the indices of its elements.
   struct link {
     token id;
     index previous, next;
   };
+  if (!detail::has_memory(120 * text.size())) return {};
   std::vector<link> list;
   list.reserve(text.size() + 1);
   const auto append = [&](token id) {
@@ -16658,6 +18903,7 @@ inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool 
   if (with_end) ids.push_back(end);
   return ids;
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END
 
@@ -16784,7 +19030,7 @@ class llama2c_layout {
 
 /// Compares a file with a model type; the value is the number of bytes before the first tensor.
 inline result<index> check_llama2c(std::span<const std::byte> file, const llama2c_shape& type,
-                                   const std::string& where, llama2c_version& version) {
+                                   const std::string& where, llama2c_version& version) LINNET_TRY {
   const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
     return error{code, where, what, std::move(expected), std::move(got)};
   };
@@ -16842,6 +19088,7 @@ inline result<index> check_llama2c(std::span<const std::byte> file, const llama2
                  std::to_string(file.size()));
   return before;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor) {
   placement at{tensor.name, tensor.rows, tensor.columns, tensor.vector};
@@ -16854,28 +19101,37 @@ inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor
 
 /// Loads a llama2.c checkpoint, version 0 or 1, held in memory. The header is compared with the
 /// type of `w` field by field, then the size, and only then is `w` written. `where` names the file
-/// in errors. Errors: errc::malformed, errc::mismatch, errc::unsupported, errc::out_of_memory.
+/// in errors. Errors: errc::malformed, errc::mismatch, errc::unsupported, errc::out_of_memory, and
+/// errc::invalid where `values` are to be finite.
 template <class M, class T>
 result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
-                          const std::string& where = "llama2.c checkpoint") {
+                          const std::string& where = "llama2.c file",
+                          nonfinite values = nonfinite::keep) LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
-  if (!w.valid())
-    return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
+  if (!w.valid()) return w.error();
   llama2c_version version{};
   const auto begin = detail::check_llama2c(file, type, where, version);
   if (!begin) return begin.error();
   const detail::llama2c_layout layout(type, version);
-  for (const detail::leaf& tensor : detail::leaves_of(w))
-    detail::copy_in(tensor, detail::llama2c_placement(type, tensor), dtype::f32,
-                    file.data() + *begin + 4 * layout.find(tensor.name));
+  const auto leaves = detail::leaves_of(w);
+  const auto from = [&](const detail::leaf& tensor) {
+    return file.data() + *begin + 4 * layout.find(tensor.name);
+  };
+  for (const detail::leaf& tensor : leaves)
+    if (values == nonfinite::refuse && !detail::all_finite(dtype::f32, from(tensor), tensor.size()))
+      return error{errc::invalid, where, tensor.name, "finite numbers", "a NaN or an infinity"};
+  for (const detail::leaf& tensor : leaves)
+    detail::copy_in(tensor, detail::llama2c_placement(type, tensor), dtype::f32, from(tensor));
   return {};
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The same from a file. Errors: also those of read_file().
 template <class M, class T>
-result<void> load_llama2c(weights<M, T>& w, const std::string& path) {
+result<void> load_llama2c(weights<M, T>& w, const std::string& path,
+                          nonfinite values = nonfinite::keep) {
   const auto file = read_file(path);
-  return file ? load_llama2c(w, *file, path) : result<void>(file.error());
+  return file ? load_llama2c(w, *file, path, values) : result<void>(file.error());
 }
 
 /// Reads a tokenizer.bin for a model with `vocabulary` ids. Errors: those of read_file() and of
@@ -16890,10 +19146,9 @@ inline result<llama2c_tokenizer> read_llama2c_tokenizer(const std::string& path,
 /// errc::mismatch (eps and theta that the format cannot express), errc::out_of_memory, errc::io.
 template <class M, class T>
 result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
-                          llama2c_version version = llama2c_version::v0) {
+                          llama2c_version version = llama2c_version::v0) LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
-  if (!w.valid())
-    return error{errc::out_of_memory, path, "weights", "memory for the model", "none"};
+  if (!w.valid()) return w.error();
   if (type.eps != 1e-5 || type.rope_theta != 10000)
     return error{errc::mismatch, path, "the model type",
                  "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others"};
@@ -16944,6 +19199,7 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
       }
   return write_file(path, file);
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
 /// @file
@@ -17069,7 +19325,7 @@ template <class T>
 void relu_squared(const ops::machine& on, index n, const T* x, T* y) {
   ops::detail::in_slices<T>(on, n, [&](index at, index count) {
     for (index i = at; i < at + count; ++i) {
-      const T positive = x[i] > T(0) ? x[i] : T(0);
+      const T positive = x[i] < T(0) ? T(0) : x[i];  // a NaN stays
       y[i] = positive * positive;
     }
   });
@@ -17078,7 +19334,7 @@ void relu_squared(const ops::machine& on, index n, const T* x, T* y) {
 template <class T>
 void relu_squared_backward(const ops::machine& on, index n, const T* x, const T* dy, T* dx) {
   ops::detail::in_slices<T>(on, n, [&](index at, index count) {
-    for (index i = at; i < at + count; ++i) dx[i] = x[i] > T(0) ? T(2) * x[i] * dy[i] : T(0);
+    for (index i = at; i < at + count; ++i) dx[i] = x[i] < T(0) ? T(0) : T(2) * x[i] * dy[i];
   });
 }
 
@@ -17327,7 +19583,7 @@ struct wkv4_state {
   /// Takes in one token.
   template <class Kernels>
   void step(Kernels, index count, const T* w, const T* k, const T* v) {
-    alignas(64) T e[2 * width] = {};
+    alignas(64) T e[std::size_t{2 * width}] = {};
     for (index c = 0; c < count; ++c) {
       const T decayed = o[c] + w[c], top = (std::max)(decayed, k[c]);
       e[c] = decayed - top;
@@ -17377,7 +19633,7 @@ void wkv4(const machine& on, const wkv4_call<T>& a) {
       if (a.starts && t % recurrent_chunk == 0)
         s.store(a.starts + (b * recurrent_chunks(a.length) + t / recurrent_chunk) * 3 * a.d + first,
                 a.d, count);
-      alignas(64) T e[2 * width] = {};
+      alignas(64) T e[std::size_t{2 * width}] = {};
       for (index c = 0; c < count; ++c) {
         const T now = a.bonus[first + c] + a.k[at + c], top = (std::max)(s.o[c], now);
         e[c] = s.o[c] - top;
@@ -17416,7 +19672,7 @@ void wkv4_backward(const machine& on, const wkv4_call<T>& a, const wkv4_gradient
         const auto& s = before[i];
         const index at = (b * a.length + t0 + i) * a.d + first;
         const T *const k = a.k + at, *const v = a.v + at, *const y = a.y + at;
-        alignas(64) T e[6 * width] = {};
+        alignas(64) T e[std::size_t{6 * width}] = {};
         T exponent[width];
         for (index c = 0; c < count; ++c) {
           const T now = a.bonus[first + c] + k[c], top = (std::max)(s.o[c], now);
@@ -18546,13 +20802,14 @@ void each_rwkv_values(const rwkv_tensor& from, const rwkv_place& at, index size,
 /// Loads a model file of rwkv.cpp, held in memory, into a model of type rwkv4<shape> or
 /// rwkv7<shape>. Every tensor of the model must be there exactly once and in its shape, and no
 /// other; `w` is untouched unless all of it fits. `where` names the file in errors. Errors:
-/// errc::malformed, errc::mismatch, errc::missing, errc::unsupported, errc::out_of_memory.
+/// errc::malformed, errc::mismatch, errc::missing, errc::unsupported, errc::out_of_memory, and
+/// errc::invalid where `values` are to be finite.
 template <class M, class T>
 result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
-                       const std::string& where = "rwkv.cpp file") {
+                       const std::string& where = "rwkv.cpp file",
+                       nonfinite values = nonfinite::keep) LINNET_TRY {
   constexpr detail::rwkv_shape shape = detail::rwkv_shape_of<M, T>();
-  if (!w.valid())
-    return error{errc::out_of_memory, where, "weights", "memory for the model", "none"};
+  if (!w.valid()) return w.error();
   const std::vector<detail::leaf> leaves = detail::leaves_of(w);
   std::vector<detail::rwkv_place> places;
   std::vector<detail::rwkv_tensor> tensors;
@@ -18575,13 +20832,17 @@ result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
                                  [&](index first, std::span<double> x) { f(i, first, x); });
       }
   };
-  const std::string* unusable = nullptr;
-  each(true, [&](std::size_t i, index, std::span<double> x) {
-    for (const double decay : x)
-      if (!(is_finite(decay) && decay < 0)) unusable = &places[i].tensor.name;
+  const std::string *unusable = nullptr, *infinite = nullptr;
+  each(values == nonfinite::keep, [&](std::size_t i, index, std::span<double> x) {
+    for (const double value : x) {
+      if (places[i].decay && !(is_finite(value) && value < 0)) unusable = &places[i].tensor.name;
+      if (!is_finite(value) && !infinite) infinite = &places[i].tensor.name;
+    }
   });
   if (unusable)
     return error{errc::malformed, where, *unusable, "negative, finite decays", "another value"};
+  if (infinite)
+    return error{errc::invalid, where, *infinite, "finite numbers", "a NaN or an infinity"};
   each(false, [&](std::size_t i, index first, std::span<double> x) {
     if (places[i].decay)
       for (double& decay : x) decay = std::log(-decay);
@@ -18589,12 +20850,14 @@ result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
   });
   return {};
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The same from a file. Errors: also those of read_file().
 template <class M, class T>
-result<void> load_rwkv(weights<M, T>& w, const std::string& path) {
+result<void> load_rwkv(weights<M, T>& w, const std::string& path,
+                       nonfinite values = nonfinite::keep) {
   const auto file = read_file(path);
-  return file ? load_rwkv(w, *file, path) : result<void>(file.error());
+  return file ? load_rwkv(w, *file, path, values) : result<void>(file.error());
 }
 
 LINNET_NAMESPACE_END
@@ -18605,12 +20868,13 @@ LINNET_NAMESPACE_END
 /// Byte-pair encoding of bytes, GPT-2's way: no unknown words, and every text comes back exactly.
 
 #include <functional>
+#include <set>
 
 /// @file
 /// What byte-pair encoding looks up: pieces by their bytes, merges by their pair. Flat tables with
-/// open addressing, at most half full.
+/// open addressing, at most two thirds full.
 
-#include <cstring>
+#include <ctime>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -18618,15 +20882,54 @@ namespace detail {
 
 inline constexpr std::uint64_t hash_factor = 0x9e3779b97f4a7c15u;  ///< 2^64 / the golden ratio
 
+/// Both halves of a product of 128 bits, one over the other.
+inline std::uint64_t folded_product(std::uint64_t a, std::uint64_t b) {
+#ifdef __SIZEOF_INT128__
+  __extension__ using wide = unsigned __int128;
+  const wide product = static_cast<wide>(a) * b;
+  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+#else
+  const std::uint64_t a0 = a & UINT32_MAX, a1 = a >> 32, b0 = b & UINT32_MAX, b1 = b >> 32;
+  const std::uint64_t low = a0 * b0, middle = a1 * b0 + (low >> 32),
+                      other = a0 * b1 + (middle & UINT32_MAX);
+  return (other << 32 | (low & UINT32_MAX)) ^ (a1 * b1 + (middle >> 32) + (other >> 32));
+#endif
+}
+
+/// Two secrets of hash tables. A file whose author does not know them cannot fill one slot.
+struct hash_key {
+  std::uint64_t start = 0, factor = 0;  ///< factor: odd
+};
+/// The key of this process, other in each: of the time and of where its memory lies. What a table
+/// finds does not depend on it.
+inline const hash_key& process_hash_key() {
+  static const hash_key key = [] {
+    static const char there = 0;
+    const char here = 0;
+    const std::string on_heap(64, ' ');
+    const auto mix = [](std::uint64_t sum, std::uint64_t x) {
+      return folded_product(sum ^ x, hash_factor) + hash_factor;
+    };
+    std::uint64_t sum = mix(static_cast<std::uint64_t>(std::time(nullptr)),
+                            static_cast<std::uint64_t>(std::clock()));
+    for (const char* const place : {&there, &here, on_heap.data()})
+      sum = mix(sum, reinterpret_cast<std::uintptr_t>(place));
+#if defined(__x86_64__) || defined(__i386__)
+    sum = mix(sum, __builtin_ia32_rdtsc());
+#endif
+    return hash_key{mix(sum, 1), mix(sum, 2) | 1};
+  }();
+  return key;
+}
+
 /// A hash of bytes whose high and low bits are equally good.
-inline std::uint64_t hash_of(std::string_view bytes) {
-  const auto mixed = [](std::uint64_t x) { return (x ^= x >> 32) *= hash_factor, x ^ x >> 29; };
+inline std::uint64_t hash_of(std::string_view bytes, const hash_key& key = process_hash_key()) {
   const char* at = bytes.data();
   std::size_t left = bytes.size();
-  std::uint64_t hash = left * hash_factor, eight = 0;
+  std::uint64_t hash = key.start + left * hash_factor, eight = 0;
   for (; left > 8; at += 8, left -= 8) {
     std::memcpy(&eight, at, 8);
-    hash = mixed(hash ^ eight);
+    hash = folded_product(hash ^ eight, key.factor) + key.start;
   }
   if (left >= 4) {  // two words that overlap
     std::uint32_t first = 0, second = 0;
@@ -18639,7 +20942,14 @@ inline std::uint64_t hash_of(std::string_view bytes) {
     };
     eight = byte(0) << 16 | byte(left / 2) << 8 | byte(left - 1);
   }
-  return mixed(hash ^ eight);
+  return folded_product(folded_product(hash ^ eight, key.factor), hash_factor);
+}
+
+/// A hash of a pair of ids.
+inline std::uint64_t hash_of(token left, token right, const hash_key& key = process_hash_key()) {
+  const std::uint64_t pair =
+      std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
+  return folded_product(pair ^ key.start, key.factor) * hash_factor;
 }
 
 /// Pieces by id, together below 4 GiB, and the ids of those that were indexed, by piece.
@@ -18656,6 +20966,15 @@ class piece_table {
   std::string_view operator[](token id) const {
     return {bytes_.data() + ends_[static_cast<std::size_t>(id)], size_of(id)};
   }
+  /// Makes room for pieces that take `bytes` together.
+  void reserve(std::size_t pieces, std::size_t bytes) {
+    bytes_.reserve(bytes);
+    ends_.reserve(pieces + 1);
+    if (used_ > 0) return;
+    std::size_t room = slots_.size();
+    for (; 2 * room < 3 * pieces; room *= 2) --shift_;
+    slots_ = std::vector<slot>(room);
+  }
   /// A piece with the next id, not indexed.
   token append(std::string_view piece) {
     bytes_ += piece;
@@ -18664,8 +20983,8 @@ class piece_table {
   }
   /// Indexes a piece that find() does not find.
   void insert(token id) {
-    if (2 * ++used_ > slots_.size()) grow();
-    const std::uint64_t hash = hash_of((*this)[id]);
+    if (3 * ++used_ > 2 * slots_.size()) grow();
+    const std::uint64_t hash = hash_of((*this)[id], key_);
     place({tag(hash), id}, hash);
   }
   /// The id of an indexed piece, or -1.
@@ -18686,6 +21005,7 @@ class piece_table {
     std::uint32_t tag = 0;  ///< of the hash; the last bit: whole
     token id = -1;          ///< or none
   };
+  hash_key key_ = process_hash_key();
   std::string bytes_;
   std::vector<std::uint32_t> ends_{0};  ///< one more than pieces
   std::vector<slot> slots_ = std::vector<slot>(16);
@@ -18702,58 +21022,60 @@ class piece_table {
     const std::vector<slot> old = std::exchange(slots_, std::vector<slot>(2 * slots_.size()));
     --shift_;
     for (const slot& s : old)
-      if (s.id >= 0) place(s, hash_of((*this)[s.id]));
+      if (s.id >= 0) place(s, hash_of((*this)[s.id], key_));
   }
   const slot* look_up(std::string_view piece) const {
-    const std::uint64_t hash = hash_of(piece);
+    const std::uint64_t hash = hash_of(piece, key_);
     for (std::size_t i = hash >> shift_; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
       if ((slots_[i].tag & ~1u) == tag(hash) && (*this)[slots_[i].id] == piece) return &slots_[i];
     return nullptr;
   }
 };
 
-/// The ranks of merges by their pair of ids.
+/// One merge: two pieces, and what they become.
+struct bpe_merge_ids {
+  token left, right, merged;
+};
+
+/// Merges by rank, and their ranks by their pair of ids.
 class merge_table {
  public:
   static constexpr std::uint32_t none = UINT32_MAX;
 
-  /// Room for `merges` of them.
-  explicit merge_table(std::size_t merges = 0) {
-    int bits = 1;
-    while ((std::size_t{1} << bits) < 2 * merges) ++bits;
-    slots_.resize(std::size_t{1} << bits);
-    shift_ = 64 - bits;
+  /// A table without merges.
+  merge_table() : merge_table(std::vector<bpe_merge_ids>()) {}
+  /// Of merges by rank, none of them indexed.
+  explicit merge_table(std::vector<bpe_merge_ids>&& merges) : merges_(std::move(merges)) {
+    while ((std::size_t{1} << bits_) < 2 * merges_.size()) ++bits_;
+    slots_.resize(std::size_t{1} << bits_, none);
   }
-  /// The rank of a pair, or `none`.
-  std::uint32_t find(token left, token right) const {
-    const std::uint64_t pair = pair_of(left, right);
-    std::size_t i = first_slot(pair);
-    while (slots_[i].rank != none && slots_[i].pair != pair) i = (i + 1) & (slots_.size() - 1);
-    return slots_[i].rank;
-  }
-  /// Adds a pair. False if it is there.
-  bool insert(token left, token right, std::uint32_t rank) {
-    const std::uint64_t pair = pair_of(left, right);
-    std::size_t i = first_slot(pair);
-    for (; slots_[i].rank != none; i = (i + 1) & (slots_.size() - 1))
-      if (slots_[i].pair == pair) return false;
-    slots_[i] = {pair, rank};
+  /// Number of merges.
+  std::size_t size() const { return merges_.size(); }
+  /// The merge of a rank, which must exist.
+  const bpe_merge_ids& operator[](std::size_t rank) const { return merges_[rank]; }
+  /// The rank of an indexed pair, or `none`.
+  std::uint32_t find(token left, token right) const { return slots_[slot_of(left, right)]; }
+  /// Indexes a merge. False if its pair is there.
+  bool insert(std::uint32_t rank) {
+    std::uint32_t& slot = slots_[slot_of(merges_[rank].left, merges_[rank].right)];
+    if (slot != none) return false;
+    slot = rank;
     return true;
   }
 
  private:
-  struct slot {
-    std::uint64_t pair = 0;
-    std::uint32_t rank = none;
-  };
-  std::vector<slot> slots_;
-  int shift_ = 0;
+  hash_key key_ = process_hash_key();
+  std::vector<bpe_merge_ids> merges_;
+  std::vector<std::uint32_t> slots_;  ///< ranks
+  int bits_ = 1;                      ///< of a slot's number
 
-  static std::uint64_t pair_of(token left, token right) {
-    return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 |
-           static_cast<std::uint32_t>(right);
+  /// Number of the slot that holds a pair, or of the empty one where it belongs.
+  std::size_t slot_of(token left, token right) const {
+    std::size_t i = hash_of(left, right, key_) >> (64 - bits_);
+    for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1))
+      if (const auto& m = merges_[slots_[i]]; m.left == left && m.right == right) break;
+    return i;
   }
-  std::size_t first_slot(std::uint64_t pair) const { return pair * hash_factor >> shift_; }
 };
 
 }  // namespace detail
@@ -18834,267 +21156,121 @@ inline bool append_bytes_of(std::string_view letters, std::string& bytes) {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Texts cut into words as GPT-2 does it: tokens never reach across the end of a word.
-
-/// @file
-/// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_classes.py.
-
-#include <iterator>
-
-LINNET_NAMESPACE_BEGIN
-
-/// What a tokenizer's patterns know of a character: whether it is a letter (general category L*), a
-/// number (N*), white space (White_Space), or another one, such as marks and what is unassigned.
-enum class character_class : std::uint8_t { other, letter, number, space };
-
-namespace detail {
-
-/// Where runs of code points of one class begin: 4 x the first code point + the class.
-inline constexpr std::uint32_t class_starts[] = {
-    // clang-format off
-    0x0, 0x27, 0x38, 0x83, 0x84, 0xc2, 0xe8, 0x105, 0x16c, 0x185, 0x1ec, 0x217, 0x218, 0x283, 0x284,
-    0x2a9, 0x2ac, 0x2ca, 0x2d0, 0x2d5, 0x2d8, 0x2e6, 0x2e9, 0x2ec, 0x2f2, 0x2fc, 0x301, 0x35c,
-    0x361, 0x3dc, 0x3e1, 0xb08, 0xb19, 0xb48, 0xb81, 0xb94, 0xbb1, 0xbb4, 0xbb9, 0xbbc, 0xdc1,
-    0xdd4, 0xdd9, 0xde0, 0xde9, 0xdf8, 0xdfd, 0xe00, 0xe19, 0xe1c, 0xe21, 0xe2c, 0xe31, 0xe34,
-    0xe39, 0xe88, 0xe8d, 0xfd8, 0xfdd, 0x1208, 0x1229, 0x14c0, 0x14c5, 0x155c, 0x1565, 0x1568,
-    0x1581, 0x1624, 0x1741, 0x17ac, 0x17bd, 0x17cc, 0x1881, 0x192c, 0x1982, 0x19a8, 0x19b9, 0x19c0,
-    0x19c5, 0x1b50, 0x1b55, 0x1b58, 0x1b95, 0x1b9c, 0x1bb9, 0x1bc2, 0x1be9, 0x1bf4, 0x1bfd, 0x1c00,
-    0x1c41, 0x1c44, 0x1c49, 0x1cc0, 0x1d35, 0x1e98, 0x1ec5, 0x1ec8, 0x1f02, 0x1f29, 0x1fac, 0x1fd1,
-    0x1fd8, 0x1fe9, 0x1fec, 0x2001, 0x2058, 0x2069, 0x206c, 0x2091, 0x2094, 0x20a1, 0x20a4, 0x2101,
-    0x2164, 0x2181, 0x21ac, 0x21c1, 0x2220, 0x2225, 0x223c, 0x2281, 0x2328, 0x2411, 0x24e8, 0x24f5,
-    0x24f8, 0x2541, 0x2544, 0x2561, 0x2588, 0x259a, 0x25c0, 0x25c5, 0x2604, 0x2615, 0x2634, 0x263d,
-    0x2644, 0x264d, 0x26a4, 0x26a9, 0x26c4, 0x26c9, 0x26cc, 0x26d9, 0x26e8, 0x26f5, 0x26f8, 0x2739,
-    0x273c, 0x2771, 0x2778, 0x277d, 0x2788, 0x279a, 0x27c1, 0x27c8, 0x27d2, 0x27e8, 0x27f1, 0x27f4,
-    0x2815, 0x282c, 0x283d, 0x2844, 0x284d, 0x28a4, 0x28a9, 0x28c4, 0x28c9, 0x28d0, 0x28d5, 0x28dc,
-    0x28e1, 0x28e8, 0x2965, 0x2974, 0x2979, 0x297c, 0x299a, 0x29c0, 0x29c9, 0x29d4, 0x2a15, 0x2a38,
-    0x2a3d, 0x2a48, 0x2a4d, 0x2aa4, 0x2aa9, 0x2ac4, 0x2ac9, 0x2ad0, 0x2ad5, 0x2ae8, 0x2af5, 0x2af8,
-    0x2b41, 0x2b44, 0x2b81, 0x2b88, 0x2b9a, 0x2bc0, 0x2be5, 0x2be8, 0x2c15, 0x2c34, 0x2c3d, 0x2c44,
-    0x2c4d, 0x2ca4, 0x2ca9, 0x2cc4, 0x2cc9, 0x2cd0, 0x2cd5, 0x2ce8, 0x2cf5, 0x2cf8, 0x2d71, 0x2d78,
-    0x2d7d, 0x2d88, 0x2d9a, 0x2dc0, 0x2dc5, 0x2dca, 0x2de0, 0x2e0d, 0x2e10, 0x2e15, 0x2e2c, 0x2e39,
-    0x2e44, 0x2e49, 0x2e58, 0x2e65, 0x2e6c, 0x2e71, 0x2e74, 0x2e79, 0x2e80, 0x2e8d, 0x2e94, 0x2ea1,
-    0x2eac, 0x2eb9, 0x2ee8, 0x2f41, 0x2f44, 0x2f9a, 0x2fcc, 0x3015, 0x3034, 0x3039, 0x3044, 0x3049,
-    0x30a4, 0x30a9, 0x30e8, 0x30f5, 0x30f8, 0x3161, 0x316c, 0x3175, 0x3178, 0x3181, 0x3188, 0x319a,
-    0x31c0, 0x31e2, 0x31fc, 0x3201, 0x3204, 0x3215, 0x3234, 0x3239, 0x3244, 0x3249, 0x32a4, 0x32a9,
-    0x32d0, 0x32d5, 0x32e8, 0x32f5, 0x32f8, 0x3375, 0x337c, 0x3381, 0x3388, 0x339a, 0x33c0, 0x33c5,
-    0x33cc, 0x3411, 0x3434, 0x3439, 0x3444, 0x3449, 0x34ec, 0x34f5, 0x34f8, 0x3539, 0x353c, 0x3551,
-    0x355c, 0x3562, 0x357d, 0x3588, 0x359a, 0x35e4, 0x35e9, 0x3600, 0x3615, 0x365c, 0x3669, 0x36c8,
-    0x36cd, 0x36f0, 0x36f5, 0x36f8, 0x3701, 0x371c, 0x379a, 0x37c0, 0x3805, 0x38c4, 0x38c9, 0x38d0,
-    0x3901, 0x391c, 0x3942, 0x3968, 0x3a05, 0x3a0c, 0x3a11, 0x3a14, 0x3a19, 0x3a2c, 0x3a31, 0x3a90,
-    0x3a95, 0x3a98, 0x3a9d, 0x3ac4, 0x3ac9, 0x3ad0, 0x3af5, 0x3af8, 0x3b01, 0x3b14, 0x3b19, 0x3b1c,
-    0x3b42, 0x3b68, 0x3b71, 0x3b80, 0x3c01, 0x3c04, 0x3c82, 0x3cd0, 0x3d01, 0x3d20, 0x3d25, 0x3db4,
-    0x3e21, 0x3e34, 0x4001, 0x40ac, 0x40fd, 0x4102, 0x4128, 0x4141, 0x4158, 0x4169, 0x4178, 0x4185,
-    0x4188, 0x4195, 0x419c, 0x41b9, 0x41c4, 0x41d5, 0x4208, 0x4239, 0x423c, 0x4242, 0x4268, 0x4281,
-    0x4318, 0x431d, 0x4320, 0x4335, 0x4338, 0x4341, 0x43ec, 0x43f1, 0x4924, 0x4929, 0x4938, 0x4941,
-    0x495c, 0x4961, 0x4964, 0x4969, 0x4978, 0x4981, 0x4a24, 0x4a29, 0x4a38, 0x4a41, 0x4ac4, 0x4ac9,
-    0x4ad8, 0x4ae1, 0x4afc, 0x4b01, 0x4b04, 0x4b09, 0x4b18, 0x4b21, 0x4b5c, 0x4b61, 0x4c44, 0x4c49,
-    0x4c58, 0x4c61, 0x4d6c, 0x4da6, 0x4df4, 0x4e01, 0x4e40, 0x4e81, 0x4fd8, 0x4fe1, 0x4ff8, 0x5005,
-    0x59b4, 0x59bd, 0x5a03, 0x5a05, 0x5a6c, 0x5a81, 0x5bac, 0x5bba, 0x5bc5, 0x5be4, 0x5c01, 0x5c48,
-    0x5c7d, 0x5cc8, 0x5d01, 0x5d48, 0x5d81, 0x5db4, 0x5db9, 0x5dc4, 0x5e01, 0x5ed0, 0x5f5d, 0x5f60,
-    0x5f71, 0x5f74, 0x5f82, 0x5fa8, 0x5fc2, 0x5fe8, 0x6042, 0x6068, 0x6081, 0x61e4, 0x6201, 0x6214,
-    0x621d, 0x62a4, 0x62a9, 0x62ac, 0x62c1, 0x63d8, 0x6401, 0x647c, 0x651a, 0x6541, 0x65b8, 0x65c1,
-    0x65d4, 0x6601, 0x66b0, 0x66c1, 0x6728, 0x6742, 0x676c, 0x6801, 0x685c, 0x6881, 0x6954, 0x6a02,
-    0x6a28, 0x6a42, 0x6a68, 0x6a9d, 0x6aa0, 0x6c15, 0x6cd0, 0x6d15, 0x6d34, 0x6d42, 0x6d68, 0x6e0d,
-    0x6e84, 0x6eb9, 0x6ec2, 0x6ee9, 0x6f98, 0x7001, 0x7090, 0x7102, 0x7128, 0x7135, 0x7142, 0x7169,
-    0x71f8, 0x7201, 0x7224, 0x7241, 0x72ec, 0x72f5, 0x7300, 0x73a5, 0x73b4, 0x73b9, 0x73d0, 0x73d5,
-    0x73dc, 0x73e9, 0x73ec, 0x7401, 0x7700, 0x7801, 0x7c58, 0x7c61, 0x7c78, 0x7c81, 0x7d18, 0x7d21,
-    0x7d38, 0x7d41, 0x7d60, 0x7d65, 0x7d68, 0x7d6d, 0x7d70, 0x7d75, 0x7d78, 0x7d7d, 0x7df8, 0x7e01,
-    0x7ed4, 0x7ed9, 0x7ef4, 0x7ef9, 0x7efc, 0x7f09, 0x7f14, 0x7f19, 0x7f34, 0x7f41, 0x7f50, 0x7f59,
-    0x7f70, 0x7f81, 0x7fb4, 0x7fc9, 0x7fd4, 0x7fd9, 0x7ff4, 0x8003, 0x802c, 0x80a3, 0x80a8, 0x80bf,
-    0x80c0, 0x817f, 0x8180, 0x81c2, 0x81c5, 0x81c8, 0x81d2, 0x81e8, 0x81fd, 0x8202, 0x8228, 0x8241,
-    0x8274, 0x8409, 0x840c, 0x841d, 0x8420, 0x8429, 0x8450, 0x8455, 0x8458, 0x8465, 0x8478, 0x8491,
-    0x8494, 0x8499, 0x849c, 0x84a1, 0x84a4, 0x84a9, 0x84b8, 0x84bd, 0x84e8, 0x84f1, 0x8500, 0x8515,
-    0x8528, 0x8539, 0x853c, 0x8542, 0x860d, 0x8616, 0x8628, 0x9182, 0x9270, 0x93aa, 0x9400, 0x9dda,
-    0x9e50, 0xb001, 0xb394, 0xb3ad, 0xb3bc, 0xb3c9, 0xb3d0, 0xb3f6, 0xb3f8, 0xb401, 0xb498, 0xb49d,
-    0xb4a0, 0xb4b5, 0xb4b8, 0xb4c1, 0xb5a0, 0xb5bd, 0xb5c0, 0xb601, 0xb65c, 0xb681, 0xb69c, 0xb6a1,
-    0xb6bc, 0xb6c1, 0xb6dc, 0xb6e1, 0xb6fc, 0xb701, 0xb71c, 0xb721, 0xb73c, 0xb741, 0xb75c, 0xb761,
-    0xb77c, 0xb8bd, 0xb8c0, 0xc003, 0xc004, 0xc015, 0xc01e, 0xc020, 0xc086, 0xc0a8, 0xc0c5, 0xc0d8,
-    0xc0e2, 0xc0ed, 0xc0f4, 0xc105, 0xc25c, 0xc275, 0xc280, 0xc285, 0xc3ec, 0xc3f1, 0xc400, 0xc415,
-    0xc4c0, 0xc4c5, 0xc63c, 0xc64a, 0xc658, 0xc681, 0xc700, 0xc7c1, 0xc800, 0xc882, 0xc8a8, 0xc922,
-    0xc940, 0xc946, 0xc980, 0xca02, 0xca28, 0xcac6, 0xcb00, 0xd001, 0x13700, 0x13801, 0x29234,
-    0x29341, 0x293f8, 0x29401, 0x29834, 0x29841, 0x29882, 0x298a9, 0x298b0, 0x29901, 0x299bc,
-    0x299fd, 0x29a78, 0x29a81, 0x29b9a, 0x29bc0, 0x29c5d, 0x29c80, 0x29c89, 0x29e24, 0x29e2d,
-    0x29f2c, 0x29f41, 0x29f48, 0x29f4d, 0x29f50, 0x29f55, 0x29f68, 0x29fc9, 0x2a008, 0x2a00d,
-    0x2a018, 0x2a01d, 0x2a02c, 0x2a031, 0x2a08c, 0x2a0c2, 0x2a0d8, 0x2a101, 0x2a1d0, 0x2a209,
-    0x2a2d0, 0x2a342, 0x2a368, 0x2a3c9, 0x2a3e0, 0x2a3ed, 0x2a3f0, 0x2a3f5, 0x2a3fc, 0x2a402,
-    0x2a429, 0x2a498, 0x2a4c1, 0x2a51c, 0x2a581, 0x2a5f4, 0x2a611, 0x2a6cc, 0x2a73d, 0x2a742,
-    0x2a768, 0x2a781, 0x2a794, 0x2a799, 0x2a7c2, 0x2a7e9, 0x2a7fc, 0x2a801, 0x2a8a4, 0x2a901,
-    0x2a90c, 0x2a911, 0x2a930, 0x2a942, 0x2a968, 0x2a981, 0x2a9dc, 0x2a9e9, 0x2a9ec, 0x2a9f9,
-    0x2aac0, 0x2aac5, 0x2aac8, 0x2aad5, 0x2aadc, 0x2aae5, 0x2aaf8, 0x2ab01, 0x2ab04, 0x2ab09,
-    0x2ab0c, 0x2ab6d, 0x2ab78, 0x2ab81, 0x2abac, 0x2abc9, 0x2abd4, 0x2ac05, 0x2ac1c, 0x2ac25,
-    0x2ac3c, 0x2ac45, 0x2ac5c, 0x2ac81, 0x2ac9c, 0x2aca1, 0x2acbc, 0x2acc1, 0x2ad6c, 0x2ad71,
-    0x2ada8, 0x2adc1, 0x2af8c, 0x2afc2, 0x2afe8, 0x2b001, 0x35e90, 0x35ec1, 0x35f1c, 0x35f2d,
-    0x35ff0, 0x3e401, 0x3e9b8, 0x3e9c1, 0x3eb68, 0x3ec01, 0x3ec1c, 0x3ec4d, 0x3ec60, 0x3ec75,
-    0x3ec78, 0x3ec7d, 0x3eca4, 0x3eca9, 0x3ecdc, 0x3ece1, 0x3ecf4, 0x3ecf9, 0x3ecfc, 0x3ed01,
-    0x3ed08, 0x3ed0d, 0x3ed14, 0x3ed19, 0x3eec8, 0x3ef4d, 0x3f4f8, 0x3f541, 0x3f640, 0x3f649,
-    0x3f720, 0x3f7c1, 0x3f7f0, 0x3f9c1, 0x3f9d4, 0x3f9d9, 0x3fbf4, 0x3fc42, 0x3fc68, 0x3fc85,
-    0x3fcec, 0x3fd05, 0x3fd6c, 0x3fd99, 0x3fefc, 0x3ff09, 0x3ff20, 0x3ff29, 0x3ff40, 0x3ff49,
-    0x3ff60, 0x3ff69, 0x3ff74, 0x40001, 0x40030, 0x40035, 0x4009c, 0x400a1, 0x400ec, 0x400f1,
-    0x400f8, 0x400fd, 0x40138, 0x40141, 0x40178, 0x40201, 0x403ec, 0x4041e, 0x404d0, 0x40502,
-    0x405e4, 0x4062a, 0x40630, 0x40a01, 0x40a74, 0x40a81, 0x40b44, 0x40b86, 0x40bf0, 0x40c01,
-    0x40c82, 0x40c90, 0x40cb5, 0x40d06, 0x40d09, 0x40d2a, 0x40d2c, 0x40d41, 0x40dd8, 0x40e01,
-    0x40e78, 0x40e81, 0x40f10, 0x40f21, 0x40f40, 0x40f46, 0x40f58, 0x41001, 0x41278, 0x41282,
-    0x412a8, 0x412c1, 0x41350, 0x41361, 0x413f0, 0x41401, 0x414a0, 0x414c1, 0x41590, 0x415c1,
-    0x415ec, 0x415f1, 0x4162c, 0x41631, 0x4164c, 0x41651, 0x41658, 0x4165d, 0x41688, 0x4168d,
-    0x416c8, 0x416cd, 0x416e8, 0x416ed, 0x416f4, 0x41801, 0x41cdc, 0x41d01, 0x41d58, 0x41d81,
-    0x41da0, 0x41e01, 0x41e18, 0x41e1d, 0x41ec4, 0x41ec9, 0x41eec, 0x42001, 0x42018, 0x42021,
-    0x42024, 0x42029, 0x420d8, 0x420dd, 0x420e4, 0x420f1, 0x420f4, 0x420fd, 0x42158, 0x42162,
-    0x42181, 0x421dc, 0x421e6, 0x42201, 0x4227c, 0x4229e, 0x422c0, 0x42381, 0x423cc, 0x423d1,
-    0x423d8, 0x423ee, 0x42401, 0x4245a, 0x42470, 0x42481, 0x424e8, 0x42601, 0x426e0, 0x426f2,
-    0x426f9, 0x42702, 0x42740, 0x4274a, 0x42801, 0x42804, 0x42841, 0x42850, 0x42855, 0x42860,
-    0x42865, 0x428d8, 0x42902, 0x42924, 0x42981, 0x429f6, 0x429fc, 0x42a01, 0x42a76, 0x42a80,
-    0x42b01, 0x42b20, 0x42b25, 0x42b94, 0x42bae, 0x42bc0, 0x42c01, 0x42cd8, 0x42d01, 0x42d58,
-    0x42d62, 0x42d81, 0x42dcc, 0x42de2, 0x42e01, 0x42e48, 0x42ea6, 0x42ec0, 0x43001, 0x43124,
-    0x43201, 0x432cc, 0x43301, 0x433cc, 0x433ea, 0x43401, 0x43490, 0x434c2, 0x434e8, 0x43982,
-    0x439fc, 0x43a01, 0x43aa8, 0x43ac1, 0x43ac8, 0x43c01, 0x43c76, 0x43c9d, 0x43ca0, 0x43cc1,
-    0x43d18, 0x43d46, 0x43d54, 0x43dc1, 0x43e08, 0x43ec1, 0x43f16, 0x43f30, 0x43f81, 0x43fdc,
-    0x4400d, 0x440e0, 0x4414a, 0x441c0, 0x441c5, 0x441cc, 0x441d5, 0x441d8, 0x4420d, 0x442c0,
-    0x44341, 0x443a4, 0x443c2, 0x443e8, 0x4440d, 0x4449c, 0x444da, 0x44500, 0x44511, 0x44514,
-    0x4451d, 0x44520, 0x44541, 0x445cc, 0x445d9, 0x445dc, 0x4460d, 0x446cc, 0x44705, 0x44714,
-    0x44742, 0x44769, 0x4476c, 0x44771, 0x44774, 0x44786, 0x447d4, 0x44801, 0x44848, 0x4484d,
-    0x448b0, 0x44a01, 0x44a1c, 0x44a21, 0x44a24, 0x44a29, 0x44a38, 0x44a3d, 0x44a78, 0x44a7d,
-    0x44aa4, 0x44ac1, 0x44b7c, 0x44bc2, 0x44be8, 0x44c15, 0x44c34, 0x44c3d, 0x44c44, 0x44c4d,
-    0x44ca4, 0x44ca9, 0x44cc4, 0x44cc9, 0x44cd0, 0x44cd5, 0x44ce8, 0x44cf5, 0x44cf8, 0x44d41,
-    0x44d44, 0x44d75, 0x44d88, 0x45001, 0x450d4, 0x4511d, 0x4512c, 0x45142, 0x45168, 0x4517d,
-    0x45188, 0x45201, 0x452c0, 0x45311, 0x45318, 0x4531d, 0x45320, 0x45342, 0x45368, 0x45601,
-    0x456bc, 0x45761, 0x45770, 0x45801, 0x458c0, 0x45911, 0x45914, 0x45942, 0x45968, 0x45a01,
-    0x45aac, 0x45ae1, 0x45ae4, 0x45b02, 0x45b28, 0x45c01, 0x45c6c, 0x45cc2, 0x45cf0, 0x45d01,
-    0x45d1c, 0x46001, 0x460b0, 0x46281, 0x46382, 0x463cc, 0x463fd, 0x4641c, 0x46425, 0x46428,
-    0x46431, 0x46450, 0x46455, 0x4645c, 0x46461, 0x464c0, 0x464fd, 0x46500, 0x46505, 0x46508,
-    0x46542, 0x46568, 0x46681, 0x466a0, 0x466a9, 0x46744, 0x46785, 0x46788, 0x4678d, 0x46790,
-    0x46801, 0x46804, 0x4682d, 0x468cc, 0x468e9, 0x468ec, 0x46941, 0x46944, 0x46971, 0x46a28,
-    0x46a75, 0x46a78, 0x46ac1, 0x46be4, 0x47001, 0x47024, 0x47029, 0x470bc, 0x47101, 0x47104,
-    0x47142, 0x471b4, 0x471c9, 0x47240, 0x47401, 0x4741c, 0x47421, 0x47428, 0x4742d, 0x474c4,
-    0x47519, 0x4751c, 0x47542, 0x47568, 0x47581, 0x47598, 0x4759d, 0x475a4, 0x475a9, 0x47628,
-    0x47661, 0x47664, 0x47682, 0x476a8, 0x47b81, 0x47bcc, 0x47ec1, 0x47ec4, 0x47f02, 0x47f54,
-    0x48001, 0x48e68, 0x49002, 0x491bc, 0x49201, 0x49510, 0x4be41, 0x4bfc4, 0x4c001, 0x4d0bc,
-    0x51001, 0x5191c, 0x5a001, 0x5a8e4, 0x5a901, 0x5a97c, 0x5a982, 0x5a9a8, 0x5a9c1, 0x5aafc,
-    0x5ab02, 0x5ab28, 0x5ab41, 0x5abb8, 0x5ac01, 0x5acc0, 0x5ad01, 0x5ad10, 0x5ad42, 0x5ad68,
-    0x5ad6e, 0x5ad88, 0x5ad8d, 0x5ade0, 0x5adf5, 0x5ae40, 0x5b901, 0x5ba02, 0x5ba5c, 0x5bc01,
-    0x5bd2c, 0x5bd41, 0x5bd44, 0x5be4d, 0x5be80, 0x5bf81, 0x5bf88, 0x5bf8d, 0x5bf90, 0x5c001,
-    0x61fe0, 0x62001, 0x63358, 0x63401, 0x63424, 0x6bfc1, 0x6bfd0, 0x6bfd5, 0x6bff0, 0x6bff5,
-    0x6bffc, 0x6c001, 0x6c48c, 0x6c541, 0x6c54c, 0x6c591, 0x6c5a0, 0x6c5c1, 0x6cbf0, 0x6f001,
-    0x6f1ac, 0x6f1c1, 0x6f1f4, 0x6f201, 0x6f224, 0x6f241, 0x6f268, 0x74b82, 0x74bd0, 0x74d82,
-    0x74de4, 0x75001, 0x75154, 0x75159, 0x75274, 0x75279, 0x75280, 0x75289, 0x7528c, 0x75295,
-    0x7529c, 0x752a5, 0x752b4, 0x752b9, 0x752e8, 0x752ed, 0x752f0, 0x752f5, 0x75310, 0x75315,
-    0x75418, 0x7541d, 0x7542c, 0x75435, 0x75454, 0x75459, 0x75474, 0x75479, 0x754e8, 0x754ed,
-    0x754fc, 0x75501, 0x75514, 0x75519, 0x7551c, 0x75529, 0x75544, 0x75549, 0x75a98, 0x75aa1,
-    0x75b04, 0x75b09, 0x75b6c, 0x75b71, 0x75bec, 0x75bf1, 0x75c54, 0x75c59, 0x75cd4, 0x75cd9,
-    0x75d3c, 0x75d41, 0x75dbc, 0x75dc1, 0x75e24, 0x75e29, 0x75ea4, 0x75ea9, 0x75f0c, 0x75f11,
-    0x75f30, 0x75f3a, 0x76000, 0x77c01, 0x77c7c, 0x78401, 0x784b4, 0x784dd, 0x784f8, 0x78502,
-    0x78528, 0x78539, 0x7853c, 0x78a41, 0x78ab8, 0x78b01, 0x78bb0, 0x78bc2, 0x78be8, 0x79f81,
-    0x79f9c, 0x79fa1, 0x79fb0, 0x79fb5, 0x79fbc, 0x79fc1, 0x79ffc, 0x7a001, 0x7a314, 0x7a31e,
-    0x7a340, 0x7a401, 0x7a510, 0x7a52d, 0x7a530, 0x7a542, 0x7a568, 0x7b1c6, 0x7b2b0, 0x7b2b6,
-    0x7b2c0, 0x7b2c6, 0x7b2d4, 0x7b406, 0x7b4b8, 0x7b4be, 0x7b4f8, 0x7b801, 0x7b810, 0x7b815,
-    0x7b880, 0x7b885, 0x7b88c, 0x7b891, 0x7b894, 0x7b89d, 0x7b8a0, 0x7b8a5, 0x7b8cc, 0x7b8d1,
-    0x7b8e0, 0x7b8e5, 0x7b8e8, 0x7b8ed, 0x7b8f0, 0x7b909, 0x7b90c, 0x7b91d, 0x7b920, 0x7b925,
-    0x7b928, 0x7b92d, 0x7b930, 0x7b935, 0x7b940, 0x7b945, 0x7b94c, 0x7b951, 0x7b954, 0x7b95d,
-    0x7b960, 0x7b965, 0x7b968, 0x7b96d, 0x7b970, 0x7b975, 0x7b978, 0x7b97d, 0x7b980, 0x7b985,
-    0x7b98c, 0x7b991, 0x7b994, 0x7b99d, 0x7b9ac, 0x7b9b1, 0x7b9cc, 0x7b9d1, 0x7b9e0, 0x7b9e5,
-    0x7b9f4, 0x7b9f9, 0x7b9fc, 0x7ba01, 0x7ba28, 0x7ba2d, 0x7ba70, 0x7ba85, 0x7ba90, 0x7ba95,
-    0x7baa8, 0x7baad, 0x7baf0, 0x7c402, 0x7c434, 0x7efc2, 0x7efe8, 0x80001, 0xa9b80, 0xa9c01,
-    0xadce4, 0xadd01, 0xae078, 0xae081, 0xb3a88, 0xb3ac1, 0xbaf84, 0xbe001, 0xbe878, 0xc0001,
-    0xc4d2c,
-    // clang-format on
-};
-
-}  // namespace detail
-
-/// The class of a code point; other for numbers that are none.
-constexpr character_class class_of(char32_t c) {
-  if (c > 0x10ffff) return character_class::other;
-  const auto code = static_cast<std::uint32_t>(c);
-  const auto next = std::upper_bound(std::begin(detail::class_starts),
-                                     std::end(detail::class_starts), 4 * code + 3);
-  return static_cast<character_class>(*std::prev(next) & 3);
-}
-
-LINNET_NAMESPACE_END
+/// Finding the texts of a set in another text.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// A character at the front of a text, and its bytes. A byte that belongs to no well-formed UTF-8
-/// sequence is one of class other.
-struct front_character {
-  character_class kind;
-  std::size_t size;
-};
+/// Finds where texts of a set begin, in one pass whatever they are: an automaton of Aho and
+/// Corasick (1975) that reads backwards. Its state is the longest end of a text of the set that
+/// begins here.
+class text_matcher {
+ public:
+  /// Most states: different ends of texts. One takes 13 bytes.
+  static constexpr std::size_t most_states = std::size_t{1} << 20;
 
-inline constexpr std::array<character_class, 128> ascii_classes = [] {
-  std::array<character_class, 128> all{};
-  for (std::size_t c = 0; c < all.size(); ++c) all[c] = class_of(static_cast<char32_t>(c));
-  return all;
-}();
+  /// Makes the set of texts text(0) to text(count - 1), none empty; of equal ones the first counts.
+  /// False, and an empty set, if they have too many different ends.
+  template <class Text>
+  bool assign(std::uint32_t count, Text&& text);
 
-/// The character at the front of a text that is not empty.
-inline front_character front_of(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  if (byte(0) < 0x80) return {ascii_classes[byte(0)], 1};
-  const std::size_t n = text_stream::sequence(text.substr(0, 4));
-  if (n < 2) return {character_class::other, 1};
-  char32_t c = byte(0) & (0xffu >> (n + 1));
-  for (std::size_t i = 1; i < n; ++i) c = c << 6 | (byte(i) & 0x3fu);
-  return {class_of(c), n};
-}
-
-/// Bytes before the first character of a class that is not `kind`, or whose class is, if `until`.
-inline std::size_t run_of(std::string_view text, character_class kind, bool until = false) {
-  std::size_t end = 0;
-  while (end < text.size()) {
-    const front_character c = front_of(text.substr(end));
-    if ((c.kind == kind) == until) break;
-    end += c.size;
-  }
-  return end;
-}
-
-}  // namespace detail
-
-/// Bytes of the word that a text begins with; 0 for an empty one. This is GPT-2's pattern
-///
-///     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-///
-/// (Radford et al. 2019; zoo L4): a contraction, or a run of letters, numbers or other characters
-/// with at most one space before it, or white space. White space leaves its last character to what
-/// follows. A byte that is not UTF-8 counts as another character.
-inline std::size_t gpt2_word(std::string_view text) {
-  using detail::run_of;
-  if (text.empty()) return 0;
-  if (text[0] == '\'' && text.size() > 1) {
-    const char a = text[1], b = text.size() > 2 ? text[2] : '\0';
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-    if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
-  }
-  const std::size_t first = text[0] == ' ' ? 1 : 0;
-  if (first < text.size()) {
-    const detail::front_character c = detail::front_of(text.substr(first));
-    if (c.kind != character_class::space)
-      return first + c.size + run_of(text.substr(first + c.size), c.kind);
-  }
-  const std::size_t end = run_of(text, character_class::space);
-  if (end == text.size()) return end;
-  std::size_t last = end - 1;  // the first byte of the last character
-  while ((static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
-  return last > 0 ? last : end;
-}
-
-/// Calls f(word) for the words of a text, which together are the text. With `single_digits`, every
-/// number is first cut out as a word of its own, and the rest is cut by itself.
-template <class F>
-void each_word(std::string_view text, bool single_digits, F&& f) {
-  while (!text.empty()) {
-    std::size_t part = text.size();
-    if (single_digits) part = detail::run_of(text, character_class::number, true);
-    const std::size_t whole = part > 0 ? part : detail::front_of(text).size;
-    for (std::string_view rest = text.substr(0, whole); !rest.empty();) {
-      const std::size_t n = gpt2_word(rest);
-      f(rest.substr(0, n));
-      rest.remove_prefix(n);
+  /// Calls f(place, number) wherever texts of the set begin, with the longest one; the last place
+  /// first.
+  template <class F>
+  void each(std::string_view text, F&& f) const {
+    std::uint32_t state = 0;
+    for (std::size_t at = text.size(); at-- > 0;) {
+      state = next(state, static_cast<unsigned char>(text[at]));
+      if (longest_[state] != none) f(at, longest_[state]);
     }
-    text.remove_prefix(whole);
   }
+
+ private:
+  static constexpr std::uint32_t none = UINT32_MAX;
+  // By state, in the order of their lengths; state 0 is the empty end.
+  std::vector<std::uint32_t> first_child_ = {1, 1};  ///< and one more
+  std::vector<std::uint32_t> fallback_ = {0};        ///< the longest other state that begins here
+  std::vector<std::uint32_t> longest_ = {none};      ///< number of the longest text that does
+  std::vector<unsigned char> byte_ = {0};            ///< that a state has before its parent
+  std::uint32_t roots_[256] = {};                    ///< children of state 0, by byte
+
+  /// The state with a byte before, or 0.
+  std::uint32_t child(std::uint32_t state, unsigned char byte) const {
+    if (state == 0) return roots_[byte];
+    const auto first = byte_.begin() + first_child_[state],
+               end = byte_.begin() + first_child_[state + 1];
+    const auto found = std::lower_bound(first, end, byte);
+    return found != end && *found == byte ? static_cast<std::uint32_t>(found - byte_.begin()) : 0;
+  }
+  /// The state at the place before one of this state.
+  std::uint32_t next(std::uint32_t state, unsigned char byte) const {
+    for (;; state = fallback_[state])
+      if (const std::uint32_t found = child(state, byte); found != 0 || state == 0) return found;
+  }
+};
+
+template <class Text>
+bool text_matcher::assign(std::uint32_t count, Text&& text) {
+  *this = {};
+  const auto from_end = [&](std::uint32_t number, std::size_t i) {
+    const std::string_view t = text(number);
+    return static_cast<unsigned char>(t[t.size() - 1 - i]);
+  };
+  const auto common_end = [&](std::uint32_t a, std::uint32_t b) {
+    const std::string_view s = text(a), t = text(b);
+    return static_cast<std::size_t>(
+        std::mismatch(s.rbegin(), s.rend(), t.rbegin(), t.rend()).first - s.rbegin());
+  };
+  std::vector<std::uint32_t> order(count);
+  for (std::uint32_t i = 0; i < count; ++i) order[i] = i;
+  std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
+    const std::size_t same = common_end(a, b), m = text(a).size(), n = text(b).size();
+    if (same == m || same == n) return m != n ? m < n : a < b;
+    return from_end(a, same) < from_end(b, same);
+  });
+  std::size_t states = 1;
+  for (std::size_t i = 0; i < order.size(); ++i)
+    states += text(order[i]).size() - (i > 0 ? common_end(order[i - 1], order[i]) : 0);
+  if (states > most_states) return false;
+
+  first_child_.reserve(states + 1);
+  fallback_.reserve(states);
+  longest_.reserve(states);
+  byte_.reserve(states);
+  first_child_.clear();
+  // Level by level: the texts of `order` that end with each state.
+  using range = std::pair<std::size_t, std::size_t>;
+  std::vector<range> level{{0, order.size()}}, deeper;
+  std::uint32_t state = 0;
+  for (std::size_t length = 0; !level.empty(); ++length, std::swap(level, deeper)) {
+    deeper.clear();
+    for (auto [at, end] : level) {
+      first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
+      longest_[state] = longest_[fallback_[state]];
+      if (length > 0 && text(order[at]).size() == length) {
+        longest_[state] = order[at];
+        while (at < end && text(order[at]).size() == length) ++at;
+      }
+      while (at < end) {
+        const std::size_t first = at;
+        const unsigned char byte = from_end(order[at], length);
+        while (at < end && from_end(order[at], length) == byte) ++at;
+        const auto made = static_cast<std::uint32_t>(byte_.size());
+        fallback_.push_back(state == 0 ? 0 : next(fallback_[state], byte));
+        longest_.push_back(none);
+        byte_.push_back(byte);
+        if (state == 0) roots_[byte] = made;
+        deeper.emplace_back(first, at);
+      }
+      ++state;
+    }
+  }
+  first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
+  return true;
 }
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -19112,16 +21288,14 @@ namespace detail {
 
 /// A tokenizer as its file has it, before what it says is checked.
 struct bpe_parts {
-  struct merge {
-    token left, right, merged;
-  };
   struct added_piece {
     token id;
-    bool special;  ///< decodes to nothing, unless merges make it too
+    bool special;        ///< decodes to nothing, unless merges make it too
+    bool later = false;  ///< cut out of what the others leave (Hugging Face: "normalized")
   };
-  piece_table pieces;              ///< all, those that merges know indexed
-  std::vector<merge> merges;       ///< by rank
-  std::vector<added_piece> added;  ///< texts that can be cut out first
+  piece_table pieces;                 ///< all, those that merges know indexed
+  std::vector<bpe_merge_ids> merges;  ///< by rank
+  std::vector<added_piece> added;     ///< texts that can be cut out first
   bool single_digits = false;
   bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
   std::string name_before, name_behind;  ///< of a merge in messages, around its number
@@ -19146,9 +21320,10 @@ class bpe_tokenizer {
 
   /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line, two pieces in
   /// letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
-  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. `where` names the file in
-  /// errors. Errors, with the line: errc::malformed, errc::unsupported (too large), errc::invalid
-  /// (added texts that are empty or there twice).
+  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. A byte order mark is passed
+  /// over, and so are carriage returns at the ends of lines if the first has one. `where` names the
+  /// file in errors. Errors, with the line: errc::malformed, errc::unsupported (too large),
+  /// errc::invalid (added texts that are empty or there twice).
   static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules = {},
                                      const std::string& where = "vocab.bpe");
 
@@ -19165,20 +21340,31 @@ class bpe_tokenizer {
   }
   /// The id of an added text such as "<|endoftext|>", or -1.
   token find_added(std::string_view text) const {
-    for (const auto& a : parts_.added)
-      if (parts_.pieces[a.id] == text) return a.id;
+    for (const bool later : {false, true}) {
+      token found = -1;
+      each_added(text, later, [&](std::size_t place, token id) {
+        if (place == 0) found = id;
+      });
+      if (found >= 0 && parts_.pieces[found] == text) return found;
+    }
     return -1;
   }
 
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
   /// `match_added`: then they are cut out first, from left to right and of several at the same
-  /// place the longest, and become their ids. Takes n log n steps for a word of n bytes, which only
-  /// one above 64 bytes takes memory for (16 times its size).
-  void encode(std::string_view text, std::vector<token>& to, bool match_added = false) const;
-  /// The ids of a text, as above.
+  /// place the longest, and become their ids. Those that a tokenizer.json calls "normalized" are
+  /// cut out of what the others leave. Takes n log n steps for a word of n bytes, and memory
+  /// for one above 64 bytes (16 times its size) and for added texts (16 bytes each).
+  /// False, and nothing appended, where memory lacks.
+  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
+    const std::size_t before = to.size();
+    if (append(text, to, match_added)) return true;
+    to.resize(before);
+    return false;
+  }
+  /// The ids of a text, as above; none where memory lacks.
   std::vector<token> encode(std::string_view text, bool match_added = false) const {
     std::vector<token> ids;
-    ids.reserve(text.size() / 3);
     encode(text, ids, match_added);
     return ids;
   }
@@ -19209,14 +21395,28 @@ class bpe_tokenizer {
     std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
     std::vector<std::uint32_t> sizes;   ///< of the piece that ends with a byte
     std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
+    bool lacks = false;                 ///< there is no memory for it
   };
 
   detail::bpe_parts parts_;
   detail::merge_table merges_;
   std::vector<bool> special_;  ///< by id
   token byte_ids_[256] = {};
-  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
-  std::string added_first_;  ///< bytes that added texts begin with
+  std::size_t longest_ = 0;        ///< longest piece of the vocabulary
+  std::size_t first_later_ = 0;    ///< number of added texts before those that come later
+  detail::text_matcher added_[2];  ///< of the added texts before it, and from it on
+
+  /// Calls f(place, id) wherever an added text of a phase begins, the last place first.
+  template <class F>
+  void each_added(std::string_view text, bool later, F&& f) const {
+    added_[later].each(text, [&](std::size_t place, std::uint32_t number) {
+      f(place, parts_.added[(later ? first_later_ : 0) + number].id);
+    });
+  }
+  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
+  /// Cuts out the added texts of this and of later phases; what is left becomes words.
+  void append_added(std::string_view text, std::vector<token>& to, workspace& space,
+                    bool later) const;
 
   void append_words(std::string_view text, std::vector<token>& to, workspace& space) const {
     each_word(text, parts_.single_digits, [&](std::string_view word) {
@@ -19238,10 +21438,11 @@ class bpe_tokenizer {
 };
 
 inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
-                                                  const std::string& where) {
+                                                  const std::string& where) LINNET_TRY {
   if (file.size() > longest_file)
     return error{errc::unsupported, where, "file size",
                  "at most " + std::to_string(longest_file) + " bytes", std::to_string(file.size())};
+  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
   detail::bpe_parts parts;
   parts.single_digits = rules.single_digits;
   parts.name_before = "line ";
@@ -19251,9 +21452,13 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
 
   index line = 0;
   std::string left, right;
+  bool returns = false;  // whether lines end with a carriage return, too
+  if (file.starts_with("\xef\xbb\xbf")) file.remove_prefix(3);  // a byte order mark
   while (!file.empty() || line == 0) {
     const std::size_t end = (std::min)(file.find('\n'), file.size());
-    const std::string_view text = file.substr(0, end);
+    std::string_view text = file.substr(0, end);
+    if (line == 0) returns = text.ends_with('\r');
+    if (returns && text.ends_with('\r')) text.remove_suffix(1);
     file.remove_prefix((std::min)(end + 1, file.size()));
     const auto wrong = [&](std::string expected) {
       return error{errc::malformed, where, "line " + std::to_string(line), std::move(expected),
@@ -19279,19 +21484,20 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
     parts.merges.push_back({a, b, parts.pieces.append(left + right)});
     parts.pieces.insert(parts.merges.back().merged);
   }
+  std::set<std::string_view> added;
   for (std::size_t i = 0; i < rules.added.size(); ++i) {
     const std::string& text = rules.added[i];
-    if (text.empty() || std::find(rules.added.begin(), rules.added.begin() + static_cast<index>(i),
-                                  text) != rules.added.begin() + static_cast<index>(i))
+    if (text.empty() || !added.insert(text).second)
       return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
                    text.empty() ? "an empty one" : detail::printable(text)};
     parts.added.push_back({parts.pieces.append(text), true});
   }
   return assemble(std::move(parts), where);
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
-                                                     const std::string& where) {
+                                                     const std::string& where) LINNET_TRY {
   bpe_tokenizer made;
   made.parts_ = std::move(parts);
   detail::bpe_parts& p = made.parts_;
@@ -19308,28 +21514,36 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
     if (made.byte_ids_[b] < 0)
       return wrong("vocabulary", "a piece for each byte", "none for byte " + std::to_string(b));
   }
-  made.merges_ = detail::merge_table(p.merges.size());
-  for (std::size_t rank = 0; rank < p.merges.size(); ++rank) {
-    const auto& m = p.merges[rank];
-    if (!made.merges_.insert(m.left, m.right, static_cast<std::uint32_t>(rank)))
+  made.merges_ = detail::merge_table(std::move(p.merges));
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank) {
+    if (!made.merges_.insert(static_cast<std::uint32_t>(rank)))
       return wrong(p.name_of(rank), "a merge that is new", "one that is there already");
-    made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(m.merged)});
+    made.longest_ =
+        (std::max)(made.longest_, std::size_t{p.pieces.size_of(made.merges_[rank].merged)});
   }
   made.longest_ = (std::max)(made.longest_, std::size_t{1});
 
-  // Longest first, so that the first match is the longest.
-  std::stable_sort(p.added.begin(), p.added.end(), [&](const auto& a, const auto& b) {
-    return p.pieces.size_of(a.id) > p.pieces.size_of(b.id);
-  });
-  for (const auto& a : p.added)
-    if (const char first = p.pieces[a.id][0]; made.added_first_.find(first) == std::string::npos)
-      made.added_first_ += first;
+  const auto behind =
+      std::stable_partition(p.added.begin(), p.added.end(), [](const auto& a) { return !a.later; });
+  made.first_later_ = static_cast<std::size_t>(behind - p.added.begin());
+  for (const bool later : {false, true}) {
+    const std::size_t first = later ? made.first_later_ : 0;
+    const std::size_t count = later ? p.added.size() - first : made.first_later_;
+    if (!made.added_[later].assign(static_cast<std::uint32_t>(count), [&](std::uint32_t number) {
+          return p.pieces[p.added[first + number].id];
+        }))
+      return error{errc::unsupported, where, "added texts",
+                   "at most " + std::to_string(detail::text_matcher::most_states) +
+                       " bytes of different ends",
+                   "more"};
+  }
   // What plain text can become has to decode to it.
   const auto at = [](token id) { return static_cast<std::size_t>(id); };
   made.special_.resize(at(static_cast<token>(p.pieces.size())));
   for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
   for (const token id : made.byte_ids_) made.special_[at(id)] = false;
-  for (const auto& m : p.merges) made.special_[at(m.merged)] = false;
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
+    made.special_[at(made.merges_[rank].merged)] = false;
 
   // Which words are pieces as a whole. Merges need not lead to a piece that is there.
   workspace space;
@@ -19345,26 +21559,40 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   }
   return made;
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 
-inline void bpe_tokenizer::encode(std::string_view text, std::vector<token>& to,
-                                  bool match_added) const {
+inline bool bpe_tokenizer::append(std::string_view text, std::vector<token>& to,
+                                  bool match_added) const LINNET_TRY {
+  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
+  if (to.empty()) to.reserve(text.size() / 3);
   workspace space;
-  for (std::size_t at = 0; match_added && at < text.size();) {
-    at = text.find_first_of(added_first_, at);
-    if (at == text.npos) break;
-    const auto match = std::find_if(parts_.added.begin(), parts_.added.end(), [&](const auto& a) {
-      return text.substr(at).starts_with(parts_.pieces[a.id]);
-    });
-    if (match == parts_.added.end()) {
-      ++at;
-      continue;
-    }
-    append_words(text.substr(0, at), to, space);
-    to.push_back(match->id);
-    text.remove_prefix(at + parts_.pieces.size_of(match->id));
-    at = 0;
+  if (match_added)
+    append_added(text, to, space, false);
+  else
+    append_words(text, to, space);
+  return !space.lacks;
+}
+LINNET_WITHOUT_MEMORY(return false)
+
+inline void bpe_tokenizer::append_added(std::string_view text, std::vector<token>& to,
+                                        workspace& space, bool later) const {
+  const auto append_rest = [&](std::string_view rest) {
+    if (later)
+      append_words(rest, to, space);
+    else
+      append_added(rest, to, space, true);
+  };
+  std::vector<std::pair<std::size_t, token>> places;  // the last first
+  each_added(text, later, [&](std::size_t place, token id) { places.emplace_back(place, id); });
+  std::size_t begin = 0;
+  for (; !places.empty(); places.pop_back()) {
+    const auto [place, id] = places.back();
+    if (place < begin) continue;  // inside the one before
+    append_rest(text.substr(begin, place - begin));
+    to.push_back(id);
+    begin = place + parts_.pieces.size_of(id);
   }
-  append_words(text, to, space);
+  append_rest(text.substr(begin));
 }
 
 inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>& to) const {
@@ -19377,7 +21605,7 @@ inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>
     const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
     if (*best == merges_.none) break;
     const auto i = static_cast<std::size_t>(best - ranks);
-    ids[i] = parts_.merges[*best].merged;
+    ids[i] = merges_[*best].merged;
     std::copy(ids + i + 2, ids + n, ids + i + 1);
     std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
     --n;
@@ -19392,6 +21620,10 @@ inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>&
   std::vector<token>& ids = space.ids;
   std::vector<std::uint32_t>& sizes = space.sizes;
   std::vector<std::uint64_t>& merges = space.merges;
+  if (space.lacks || !detail::has_memory(16 * word.size())) {
+    space.lacks = true;
+    return;
+  }
   ids.resize(word.size());
   sizes.assign(word.size(), 1);
   merges.clear();
@@ -19422,7 +21654,7 @@ inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>&
     const auto rank = static_cast<std::uint32_t>(best >> place_bits);
     if (ids[at] < 0 || rank_at(at) != rank) continue;  // merged with others since
     ids[at + parts_.pieces.size_of(ids[at])] = -1;
-    ids[at] = parts_.merges[rank].merged;
+    ids[at] = merges_[rank].merged;
     const std::uint32_t size = parts_.pieces.size_of(ids[at]);
     sizes[at + size - 1] = size;
     if (at > 0) push(at - sizes[at - 1]);
@@ -19452,11 +21684,13 @@ LINNET_NAMESPACE_BEGIN
 
 /// Fills `w` with fresh values: matrices and tables normal with the deviation their layer states
 /// (zoo A6 for T5, 0.02 for decoders), norms one, biases zero, unless the layer says otherwise.
-/// Each tensor's values depend only on the seed and the tensor's name.
+/// Each tensor's values depend only on the seed and the tensor's name. Weights that are not valid()
+/// stay so.
 template <class M, class T>
 void initialize(weights<M, T>& w, seed s) {
   static_assert(std::is_floating_point_v<typename storage_of<M, T>::value>,
                 "linnet::initialize: quantized weights are made by quantize() from trained ones");
+  if (!w.valid()) return;
   w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     random_stream random(s, stream_of(at.str()));
     T* values = nullptr;
@@ -20083,15 +22317,16 @@ using repo_compat = of<byte_pooling::repository().under(byte_rules::repository)>
 
 namespace detail {
 
-/// Slots of a token that count as read: its bytes, at least one slot.
-inline index bytes_read(const token* bytes, index slots) {
-  const index n = std::find(bytes, bytes + slots, byte_pad) - bytes;
+/// Bytes of a token that count as read, padding not; at least one.
+inline index bytes_read(const token* bytes, index bytes_per_token) {
+  const index n = std::find(bytes, bytes + bytes_per_token, byte_pad) - bytes;
   return n > 0 ? n : 1;
 }
-/// The labels of a token's slots.
-inline void byte_labels(byte_rules rules, const token* bytes, index slots, token* labels) {
+/// The labels of a token's bytes, padding included.
+inline void byte_labels(byte_rules rules, const token* bytes, index bytes_per_token,
+                        token* labels) {
   bool open = true;
-  for (index t = 0; t < slots; ++t) {
+  for (index t = 0; t < bytes_per_token; ++t) {
     if (rules == byte_rules::repository)
       labels[t] = bytes[t] == byte_end ? ignored : bytes[t];
     else
@@ -20141,30 +22376,31 @@ struct byte_blocks<D, N, Norm, Eps, std::index_sequence<K...>> {
                                                            after(K), N, Norm, Eps>::type>...>;
 };
 
-/// What both ends of a call share: `tokens` tokens of N.slots rows each. No dropout: tokens that
-/// repeat share one computation, and so would share their masks.
+/// What both ends of a call share: `tokens` tokens of N.bytes_per_token rows each. No dropout:
+/// tokens that repeat share one computation, and so would share their masks.
 template <byte_pooling N, class T>
 context<T> byte_context(const ops::machine& on, index tokens, const index* lengths) {
   context<T> ctx;
   ctx.on = on;
   ctx.batch = tokens;
-  ctx.length = N.slots;
+  ctx.length = N.bytes_per_token;
   ctx.lengths = lengths;
   return ctx;
 }
 /// Room for `tokens` tokens at a time in a model planned for `e`.
 template <byte_pooling N>
 constexpr extents byte_extents(const extents& e, index tokens) {
-  return {.batch = tokens, .length = N.slots, .threads = e.threads, .training = e.training};
+  return {
+      .batch = tokens, .length = N.bytes_per_token, .threads = e.threads, .training = e.training};
 }
 
 }  // namespace detail
 
-/// pooled[tokens, D] from bytes[tokens, N.slots]: byte vectors and positions, blocks, then the mean
-/// over the bytes of each token. A token's vector depends on its own bytes alone.
+/// pooled[tokens, D] from bytes[tokens, N.bytes_per_token]: byte vectors and positions, blocks,
+/// then the mean over the bytes of each token. A token's vector depends on its own bytes alone.
 template <byte_pooling N, index D, class Norm, real Eps>
 struct byte_embedder {
-  static constexpr index slots = N.slots, width = N.width;
+  static constexpr index bytes_per_token = N.bytes_per_token, width = N.width;
   static constexpr bool masked = N.rules == byte_rules::corrected;
   using blocks = typename detail::byte_blocks<
       D, N, Norm, Eps, std::make_index_sequence<static_cast<std::size_t>(N.blocks())>>::type;
@@ -20178,15 +22414,17 @@ struct byte_embedder {
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     f(at / "byte" / "weight", tensor_info{byte_values, width, role::table, 1}, p.bytes...);
-    f(at / "position" / "weight", tensor_info{slots, width, role::position, 1}, p.positions...);
+    f(at / "position" / "weight", tensor_info{bytes_per_token, width, role::position, 1},
+      p.positions...);
     blocks::visit(f, at / "blocks", p.stack...);
   }
 
   template <class T>
   struct cache {
-    T *x = nullptr, *y = nullptr;  ///< [tokens * slots, width], [tokens * slots, D]
+    T *x = nullptr,
+      *y = nullptr;  ///< [tokens * bytes_per_token, width], [tokens * bytes_per_token, D]
     T *dx = nullptr, *dy = nullptr;
-    index* lengths = nullptr;  ///< [tokens] slots that are read
+    index* lengths = nullptr;  ///< [tokens] bytes that are read
     typename blocks::template cache<T> stack{};
   };
   /// Buffers for `tokens` tokens at a time.
@@ -20209,12 +22447,12 @@ struct byte_embedder {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
                       const token* bytes, T* pooled, cache<T>& c) {
-    const index rows = tokens * slots;
+    const index rows = tokens * bytes_per_token;
     context<T> ctx = context_of(on, tokens, bytes, c);
     ops::embed(on, rows, width, bytes, p.bytes, c.x);
     on.threads.each(rows, [&](index row) {
       for (index j = 0; j < width; ++j)
-        c.x[row * width + j] += p.positions[row % slots * width + j];
+        c.x[row * width + j] += p.positions[row % bytes_per_token * width + j];
     });
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
     on.threads.each(tokens, [&](index i) {
@@ -20222,7 +22460,7 @@ struct byte_embedder {
       T* const mean = pooled + i * D;
       std::fill_n(mean, D, T(0));
       for (index t = 0; t < n; ++t)
-        for (index j = 0; j < D; ++j) mean[j] += c.y[(i * slots + t) * D + j];
+        for (index j = 0; j < D; ++j) mean[j] += c.y[(i * bytes_per_token + t) * D + j];
       for (index j = 0; j < D; ++j) mean[j] /= static_cast<T>(n);
     });
   }
@@ -20231,24 +22469,25 @@ struct byte_embedder {
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        const ops::machine& on, index tokens, const token* bytes, const T* d_pooled,
                        cache<T>& c) {
-    const index rows = tokens * slots;
+    const index rows = tokens * bytes_per_token;
     context<T> ctx = context_of(on, tokens, bytes, c);
     on.threads.each(tokens, [&](index i) {
       const index n = ctx.length_of(i);
-      for (index t = 0; t < slots; ++t)
+      for (index t = 0; t < bytes_per_token; ++t)
         for (index j = 0; j < D; ++j)
-          c.dy[(i * slots + t) * D + j] = t < n ? d_pooled[i * D + j] / static_cast<T>(n) : T(0);
+          c.dy[(i * bytes_per_token + t) * D + j] =
+              t < n ? d_pooled[i * D + j] / static_cast<T>(n) : T(0);
     });
     ops::fill(on, rows * width, T(0), c.dx);
     blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
                                     c.stack, ctx);
     ops::embed_backward(on, rows, width, bytes, c.dx, dp.bytes);
-    ops::position_backward(on, tokens, slots, width, c.dx, dp.positions);
+    ops::position_backward(on, tokens, bytes_per_token, width, c.dx, dp.positions);
   }
 
   /// Operations for `tokens` distinct tokens.
   static constexpr index flops(index tokens) {
-    return blocks::flops({.batch = tokens, .length = slots});
+    return blocks::flops({.batch = tokens, .length = bytes_per_token});
   }
 
  private:
@@ -20256,20 +22495,21 @@ struct byte_embedder {
   static context<T> context_of(const ops::machine& on, index tokens, const token* bytes,
                                const cache<T>& c) {
     if (masked)
-      on.threads.each(
-          tokens, [&](index i) { c.lengths[i] = detail::bytes_read(bytes + i * slots, slots); });
+      on.threads.each(tokens, [&](index i) {
+        c.lengths[i] = detail::bytes_read(bytes + i * bytes_per_token, bytes_per_token);
+      });
     return detail::byte_context<N, T>(on, tokens, masked ? c.lengths : nullptr);
   }
 };
 
-/// Logits [tokens * N.slots, byte_values] of the bytes of the next tokens from states[tokens, D]: a
-/// linear map to one vector for each slot, positions, blocks, a linear map to the byte values. The
-/// slots of a token see each other's vectors but not each other's bytes.
+/// Logits [tokens * N.bytes_per_token, byte_values] of the bytes of the next tokens from
+/// states[tokens, D]: a linear map to one vector for each slot, positions, blocks, a linear map to
+/// the byte values. The bytes of a token see each other's vectors but not each other's bytes.
 template <byte_pooling N, index D, class Norm, real Eps>
 struct byte_head {
-  static constexpr index slots = N.slots, width = N.width;
+  static constexpr index bytes_per_token = N.bytes_per_token, width = N.width;
   static constexpr bool doubled = N.rules == byte_rules::repository;
-  using to_slots = linear<D, slots * width>;
+  using to_slots = linear<D, bytes_per_token * width>;
   using blocks =
       repeat<typename detail::byte_block<width, width, N, Norm, Eps>::type, N.head_blocks>;
   static constexpr index chunk_rows = ops::head_rows(byte_values);
@@ -20284,7 +22524,8 @@ struct byte_head {
   template <class F, class... P>
   static constexpr void visit(F&& f, const path& at, P&... p) {
     to_slots::visit(f, at / "expand", p.expand...);
-    f(at / "position" / "weight", tensor_info{slots, width, role::position, 1}, p.positions...);
+    f(at / "position" / "weight", tensor_info{bytes_per_token, width, role::position, 1},
+      p.positions...);
     blocks::visit(f, at / "blocks", p.stack...);
     f(at / "byte" / "weight",
       tensor_info{byte_values, width, role::matrix, 1 / detail::root(static_cast<double>(width))},
@@ -20293,11 +22534,11 @@ struct byte_head {
 
   template <class T>
   struct cache {
-    T *x = nullptr, *y = nullptr;  ///< [tokens * slots, width]
+    T *x = nullptr, *y = nullptr;  ///< [tokens * bytes_per_token, width]
     T *dx = nullptr, *dy = nullptr;
     T* chunk = nullptr;        ///< logits of some rows
-    token* labels = nullptr;   ///< [tokens * slots]
-    double* losses = nullptr;  ///< [tokens * slots]
+    token* labels = nullptr;   ///< [tokens * bytes_per_token]
+    double* losses = nullptr;  ///< [tokens * bytes_per_token]
     typename blocks::template cache<T> stack{};
     without_cache::cache<T> none{};
   };
@@ -20306,7 +22547,7 @@ struct byte_head {
   static constexpr cache<T> plan(planner& m, const extents& of, index tokens, bool loss) {
     const extents e = detail::byte_extents<N>(of, tokens);
     cache<T> c;
-    m.product(tokens, D, slots * width, e);
+    m.product(tokens, D, bytes_per_token * width, e);
     m.product(loss ? chunk_rows : e.rows(), width, byte_values, e);
     c.x = m.keep.take<T>(e.rows() * width);
     c.y = m.keep.take<T>(e.rows() * width);
@@ -20323,27 +22564,28 @@ struct byte_head {
     return c;
   }
 
-  /// logits[tokens * slots, byte_values] of some tokens.
+  /// logits[tokens * bytes_per_token, byte_values] of some tokens.
   template <class T, class S>
   static void logits(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
                      const T* states, T* logits, cache<T>& c) {
     forward<T, S>(p, on, tokens, states, c);
-    ops::matmul(on, tokens * slots, byte_values, width, c.y, p.bytes, logits);
+    ops::matmul(on, tokens * bytes_per_token, byte_values, width, c.y, p.bytes, logits);
   }
-  /// Summed loss of some tokens by a criterion, whose labels [tokens, slots] `label(i)` gives as
-  /// the bytes of token i, or null for none. With `dp`, adds the gradients of that sum there and to
-  /// d_states[tokens, D]. `logits`, if given, receives all [tokens * slots, byte_values] of them.
+  /// Summed loss of some tokens by a criterion, whose labels [tokens, bytes_per_token] `label(i)`
+  /// gives as the bytes of token i, or null for none. With `dp`, adds the gradients of that sum
+  /// there and to d_states[tokens, D]. `logits`, if given, receives all [tokens * bytes_per_token,
+  /// byte_values] of them.
   template <class T, class S, class Label, class Criterion>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
                        const ops::machine& on, index tokens, const T* states, T* d_states,
                        T* logits, double z_loss, const Label& label, const Criterion& criterion,
                        cache<T>& c) {
-    const index rows = tokens * slots;
+    const index rows = tokens * bytes_per_token;
     on.threads.each(tokens, [&](index i) {
       if (const token* const bytes = label(i))
-        detail::byte_labels(N.rules, bytes, slots, c.labels + i * slots);
+        detail::byte_labels(N.rules, bytes, bytes_per_token, c.labels + i * bytes_per_token);
       else
-        std::fill_n(c.labels + i * slots, slots, ignored);
+        std::fill_n(c.labels + i * bytes_per_token, bytes_per_token, ignored);
     });
     forward<T, S>(p, on, tokens, states, c);
     ops::head_call<T, S> head{rows, width,    byte_values, c.y,     p.bytes,
@@ -20363,7 +22605,7 @@ struct byte_head {
         ops::fill(on, rows * width, T(0), c.dx);
         blocks::template backward<T, S>(p.stack, dp->stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
                                         c.stack, ctx);
-        ops::position_backward(on, tokens, slots, width, c.dx, dp->positions);
+        ops::position_backward(on, tokens, bytes_per_token, width, c.dx, dp->positions);
         if (doubled) ops::add(on, rows * width, c.dx, c.dx, c.dx);
         to_slots::template backward<T, S>(p.expand, dp->expand, {states, tokens}, {c.dx, tokens},
                                           {d_states, tokens}, c.none, ctx);
@@ -20373,8 +22615,9 @@ struct byte_head {
 
   /// Operations for `tokens` tokens.
   static constexpr index flops(index tokens) {
-    return 2 * tokens * D * slots * width + blocks::flops({.batch = tokens, .length = slots}) +
-           2 * tokens * slots * width * byte_values;
+    return 2 * tokens * D * bytes_per_token * width +
+           blocks::flops({.batch = tokens, .length = bytes_per_token}) +
+           2 * tokens * bytes_per_token * width * byte_values;
   }
 
  private:
@@ -20382,12 +22625,12 @@ struct byte_head {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
                       const T* states, cache<T>& c) {
-    const index rows = tokens * slots;
+    const index rows = tokens * bytes_per_token;
     context<T> ctx = detail::byte_context<N, T>(on, tokens, nullptr);
     to_slots::template forward<T, S>(p.expand, {states, tokens}, {c.x, tokens}, c.none, ctx);
     on.threads.each(rows, [&](index row) {
       T* const x = c.x + row * width;
-      const T* const position = p.positions + row % slots * width;
+      const T* const position = p.positions + row % bytes_per_token * width;
       for (index j = 0; j < width; ++j) x[j] = (doubled ? x[j] + x[j] : x[j]) + position[j];
     });
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
@@ -20405,7 +22648,7 @@ struct byte_batch {
   const token* labels = nullptr;  ///< the token that follows each input, or `ignored`
   index batch = 0;                ///< sequences
   index length = 0;               ///< tokens per sequence
-  const token* bytes = nullptr;   ///< [vocabulary, slots] the bytes of each token, padded
+  const token* bytes = nullptr;   ///< [vocabulary, bytes_per_token] the bytes of each token, padded
   index vocabulary = 0;           ///< rows of `bytes`
 };
 
@@ -20417,7 +22660,7 @@ struct reconstruction_loss : ops::label_loss {
 /// A lesson for byte_pooled models, the auxiliary loss of the published code: the head, applied to
 /// what the embedder makes of a token, must return that token's bytes. The loss becomes that of the
 /// labels plus `weight` times the sum of this one over all tokens, both divided by the counted
-/// slots of the labels.
+/// bytes of the labels.
 struct reconstruction {
   double weight = 1;
   template <class M>
@@ -20436,14 +22679,14 @@ namespace detail {
 /// The criterion of labels, each token's rows weighted by how often it occurs.
 struct repeated_loss : ops::label_loss {
   const index* counts = nullptr;  ///< [tokens]
-  index slots = 1;
+  index bytes_per_token = 1;
   double weight = 1;
   template <class T, class S>
   void operator()(const ops::machine& on, const ops::head_call<T, S>& h, index first,
                   index rows) const {
     ops::label_loss::operator()(on, h, first, rows);
     on.threads.each(rows, [&](index i) {
-      const double by = weight * static_cast<double>(counts[(first + i) / slots]);
+      const double by = weight * static_cast<double>(counts[(first + i) / bytes_per_token]);
       h.losses[first + i] *= by;
       for (index j = 0; h.dy && j < h.vocabulary; ++j)
         h.chunk[i * h.vocabulary + j] *= static_cast<T>(by);
@@ -20501,8 +22744,8 @@ struct byte_pooled_model {
   using with_storage = with<linnet::storage::policy, Other>;
 
   static constexpr index d = Core::d, context_length = Core::context_length;
-  static constexpr index vocabulary = byte_values;  ///< values of a slot
-  static constexpr index slots = Numbers.slots;     ///< numbers that a token consists of
+  static constexpr index vocabulary = byte_values;                   ///< values of a slot
+  static constexpr index bytes_per_token = Numbers.bytes_per_token;  ///< bytes of a token
   /// Tokens whose bytes are worked on at a time: the ends keep nothing of the others.
   static constexpr index tokens_at_once = 32;
   using reader = byte_embedder<Numbers, d, norm, Core::eps>;
@@ -20563,10 +22806,10 @@ struct byte_pooled_model {
     index distinct = 0;                         ///< tokens of the call
     token *tokens = nullptr, *place = nullptr;  ///< see find_distinct()
     index *order = nullptr, *counts = nullptr;  ///< likewise
-    token* bytes = nullptr;                     ///< [tokens_at_once, slots]
+    token* bytes = nullptr;                     ///< [tokens_at_once, bytes_per_token]
     typename Core::places::template cache<T> positions{};
     T* last = nullptr;                     ///< [batch, d] last valid rows
-    T* logits = nullptr;                   ///< [batch * limits.logits, slots, vocabulary]
+    T* logits = nullptr;                   ///< [batch * limits.logits, bytes_per_token, vocabulary]
     const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
     index table_size = 0;
     int site = 0;
@@ -20586,14 +22829,14 @@ struct byte_pooled_model {
     w.out = m.keep.take<T>(size);
     if (decodes) {
       w.last = m.keep.take<T>(e.batch * d);
-      w.logits = m.state.take<T>(e.batch * l.logits * slots * vocabulary);
+      w.logits = m.state.take<T>(e.batch * l.logits * bytes_per_token * vocabulary);
     } else {
       w.pooled = m.keep.take<T>(size);
       w.tokens = m.keep.take<token>(rows);
       w.place = m.keep.take<token>(rows);
       w.order = m.keep.take<index>(rows);
       w.counts = m.keep.take<index>(rows);
-      w.bytes = m.keep.take<token>(tokens_at_once * slots);
+      w.bytes = m.keep.take<token>(tokens_at_once * bytes_per_token);
     }
     if (e.training) {
       w.d_pooled = m.keep.take<T>(size);
@@ -20618,12 +22861,12 @@ struct byte_pooled_model {
   /// Whether a batch fits the limits and holds only tokens of its table, and those only values of
   /// bytes.
   static bool accepts(const batch& b, const limits& l) {
-    const index rows = b.batch * b.length;
     const auto known = [&](const token* tokens, bool labels) {
+      const index rows = b.batch * b.length;
       if (!detail::tokens_fit(tokens, rows, b.vocabulary, labels)) return false;
       for (index i = 0; i < rows; ++i)
-        if (tokens[i] != ignored &&
-            !detail::tokens_fit(b.bytes + tokens[i] * slots, slots, vocabulary, false))
+        if (tokens[i] != ignored && !detail::tokens_fit(b.bytes + tokens[i] * bytes_per_token,
+                                                        bytes_per_token, vocabulary, false))
           return false;
       return true;
     };
@@ -20631,9 +22874,9 @@ struct byte_pooled_model {
            b.bytes != nullptr && known(b.tokens, false) && known(b.labels, true);
   }
 
-  /// Summed loss of a batch over the counted slots of its labels, by `ops::label_loss` or
+  /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_loss` or
   /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `logits`, if given,
-  /// receives all [batch * length, slots, vocabulary] of them. Called by every thread.
+  /// receives all [batch * length, bytes_per_token, vocabulary] of them. Called by every thread.
   template <class T, class S, class Criterion = ops::label_loss>
   static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::machine& on,
@@ -20661,19 +22904,21 @@ struct byte_pooled_model {
     each_part(rows, [&](index first, index count) {
       const auto label = [&](index i) {
         const token t = b.labels[first + i];
-        return t == ignored ? nullptr : b.bytes + t * slots;
+        return t == ignored ? nullptr : b.bytes + t * bytes_per_token;
       };
       const loss_sum part = writer::template loss<T, S>(
           p.head, d_head, on, count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
-          logits ? logits + first * slots * vocabulary : nullptr, z_loss, label, criterion, w.head);
+          logits ? logits + first * bytes_per_token * vocabulary : nullptr, z_loss, label,
+          criterion, w.head);
       sum.nats += part.nats;
       sum.tokens += part.tokens;
     });
     if (dp) ops::fill(on, w.distinct * d, T(0), w.d_pooled);
     if constexpr (requires { criterion.reconstruction; })
       each_part(w.distinct, [&](index first, index count) {
-        const detail::repeated_loss repeated{{}, w.counts + first, slots, criterion.reconstruction};
-        const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * slots; };
+        const detail::repeated_loss repeated{
+            {}, w.counts + first, bytes_per_token, criterion.reconstruction};
+        const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * bytes_per_token; };
         sum.nats += writer::template loss<T, S>(p.head, d_head, on, count, w.pooled + first * d,
                                                 dp ? w.d_pooled + first * d : nullptr, nullptr,
                                                 z_loss, own, repeated, w.head)
@@ -20699,10 +22944,10 @@ struct byte_pooled_model {
     return sum;
   }
 
-  /// Feeds bytes[batch, length, slots] of tokens after `past` cached ones;
-  /// w.logits[batch, slots, vocabulary] then predicts the bytes of what follows each sequence's
-  /// last valid token, or with `every` w.logits[batch * length, slots, vocabulary] of what follows
-  /// each. Called by every thread.
+  /// Feeds bytes[batch, length, bytes_per_token] of tokens after `past` cached ones;
+  /// w.logits[batch, bytes_per_token, vocabulary] then predicts the bytes of what follows each
+  /// sequence's last valid token, or with `every` w.logits[batch * length, bytes_per_token,
+  /// vocabulary] of what follows each. Called by every thread.
   template <class T, class S>
   static void step(const params<form::kernel<T, S>>& p, const token* bytes, index batch_size,
                    index length, const index* lengths, const index* past, workspace<T>& w,
@@ -20716,7 +22961,7 @@ struct byte_pooled_model {
     ctx.tables = w.tables;
     ctx.table_size = w.table_size;
     each_part(ctx.rows(), [&](index first, index count) {
-      reader::template forward<T, S>(p.embedder, on, count, bytes + first * slots,
+      reader::template forward<T, S>(p.embedder, on, count, bytes + first * bytes_per_token,
                                      w.embedded + first * d, w.embedder);
     });
     forward<T, S>(p, w, ctx);
@@ -20727,7 +22972,7 @@ struct byte_pooled_model {
     const T* const states = every ? w.out : w.last;
     each_part(every ? ctx.rows() : batch_size, [&](index first, index count) {
       writer::template logits<T, S>(p.head, on, count, states + first * d,
-                                    w.logits + first * slots * vocabulary, w.head);
+                                    w.logits + first * bytes_per_token * vocabulary, w.head);
     });
   }
 
@@ -20776,7 +23021,8 @@ struct byte_pooled_model {
   static const token* gather(const ops::machine& on, const batch& b, index first, index count,
                              workspace<T>& w) {
     on.threads.each(count, [&](index i) {
-      std::copy_n(b.bytes + w.tokens[first + i] * slots, slots, w.bytes + i * slots);
+      std::copy_n(b.bytes + w.tokens[first + i] * bytes_per_token, bytes_per_token,
+                  w.bytes + i * bytes_per_token);
     });
     return w.bytes;
   }
@@ -21340,7 +23586,7 @@ struct elu_plus_one {
   /// y[n] = f(x[n]); `Kernels` are those of the running instruction-set level.
   template <class Kernels, class T>
   static void map(index n, const T* x, T* y) {
-    for (index i = 0; i < n; ++i) y[i] = x[i] < T(0) ? x[i] : T(0);
+    for (index i = 0; i < n; ++i) y[i] = x[i] > T(0) ? T(0) : x[i];
     (void)Kernels::template exp_sum<T>(n, T(0), y);
     for (index i = 0; i < n; ++i) y[i] += x[i] > T(0) ? x[i] : T(0);
   }
@@ -22265,7 +24511,7 @@ struct frozen_groups {
       join(ctx.past[b], ctx.length_of(b), hash(item), c.member + item * c.capacity,
            c.before + item * c.capacity);
     });
-    const auto keys = c.keys.rows(ctx.tables, ctx.table_size);
+    const auto keys = key_rows(c.keys, ctx, k, ctx.length, ctx.past);
     const auto values = c.values.rows(ctx.tables, ctx.table_size);
     ctx.on.threads.each(ctx.rows() * A.heads, [&](index item) {
       const index row = item / A.heads, head = item % A.heads, b = row / ctx.length,
@@ -22281,9 +24527,10 @@ struct frozen_groups {
       }
       const index count = meet<Self>(c, (b * A.heads + head) * Rounds * c.capacity, t, met);
       for (index j = 0; j < count; ++j) {
-        keys.load(b, head, met[j], keys.of(b, head).place(met[j]), h, k_met + j * h, 1);
+        keys.load(b, head, met[j], keys.of(b, head).place(met[j]), h, k_met + j * h, 1,
+                  t / simd::token_block);
         values.load(b, head / group, met[j], values.of(b, head / group).place(met[j]), h,
-                    v_met + j * h, 1);
+                    v_met + j * h, 1, -1);
       }
       simd::dispatch(ctx.on.level, [&](auto kernels) {
         using K = decltype(kernels);
@@ -22295,6 +24542,7 @@ struct frozen_groups {
         K::template mix<T>(count, h, p, v_met, h, mixed + at);
       });
     });
+    keep_newest(c.keys, keys, ctx);
   }
 
  private:
@@ -22313,8 +24561,8 @@ struct frozen_groups {
   /// Lists the tokens that token `t` meets in some round, each once, the newest first.
   template <bool Self, class T>
   static index meet(const cache<T>& c, index at, index t, std::int32_t* met) {
-    std::int32_t next[Rounds];
-    index left[Rounds], count = 0;
+    std::int32_t next[std::size_t{Rounds}];
+    index left[std::size_t{Rounds}], count = 0;
     for (index r = 0; r < Rounds; ++r) {
       next[r] = c.before[at + r * c.capacity + t];
       left[r] = c.member[at + r * c.capacity + t] % Size + Size;
@@ -22426,23 +24674,25 @@ enum class reach {
 };
 
 /// Locality-sensitive hashing attention with shared queries and keys (Kitaev et al. 2020; zoo D6),
-/// k = q / |q|. In each of `Rounds` rounds, tokens are sorted by bucket = argmax [q R; -q R], R
-/// normal and fixed by `Seed` and the layer, then by position, and cut into chunks of `Bucket`; a
-/// token sees its chunk and the one before (the last, for the first), itself only if nothing else.
-/// One softmax covers all rounds: exactly that of the rounds weighted by their normalizers, where a
-/// key met in several rounds counts once. Buckets and order are constants in backward.
-/// A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets and ceil(t / Bucket) chunks, of
-/// which the last may be short; up to Bucket tokens make one chunk, and no hash is needed. Padding
-/// is not sorted. A causal model sees no later token, but which earlier ones it sees depends on all
+/// k = q / |q| and scores q.k without a further 1/sqrt(h). In each of `Rounds` rounds, tokens are
+/// sorted by bucket = argmax [q R; -q R], R normal and fixed by `Seed` and the layer, then by
+/// position, and cut into chunks of `Bucket`; a token sees its chunk and the one before (the last,
+/// for the first), itself only if nothing else. One softmax covers all rounds: exactly that of the
+/// rounds weighted by their normalizers, where a key met in several rounds counts once. Buckets and
+/// order are constants in backward. A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets
+/// and ceil(t / Bucket) chunks, of which the last may be short; up to Bucket tokens make one chunk,
+/// and no hash is needed. Padding is not sorted. Each token is compared with all buckets, so that
+/// hashing costs T^2 n / Bucket operations in each round: full attention's, divided by 4 Bucket /
+/// Rounds. A causal model sees no later token, but which earlier ones it sees depends on all
 /// tokens: outputs of a prefix differ from those of the prefix alone.
 ///
 /// A session therefore goes by membership::frozen: in each round, a token sees those before it in
-/// its bucket, back to the start of the chunk of `Bucket` before its own. A session for t tokens
-/// has the buckets of a training sequence of t tokens. As long as a bucket has no more than Bucket
-/// tokens, these are the tokens that reach::bucket sees in training; reach::chunks sees neighbours
-/// of other buckets too: of the pairs that 1,024 random tokens make with 8 rounds of 64, a session
-/// has 64 % (of clustered ones 67 %) and hardly another; of those of reach::bucket 99 %. With
-/// membership::frozen a model trains as it decodes.
+/// its bucket, back to the start of the chunk of `Bucket` before its own. It has the buckets of the
+/// longest text that it was planned for, and so has training with membership::frozen. As long as a
+/// bucket has no more than Bucket tokens, these are the tokens that reach::bucket sees in training;
+/// reach::chunks sees neighbours of other buckets too: of the pairs that 1,024 random tokens make
+/// with 8 rounds of 64, a session has 64 % (of clustered ones 67 %) and hardly another; of those of
+/// reach::bucket 99 %. With membership::frozen a model trains as it decodes.
 template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0,
           membership Members = membership::whole>
 struct lsh : policy {
@@ -22477,6 +24727,8 @@ struct lsh : policy {
       maps::visit(f, at, p...);
     }
 
+    /// What `ready` says; memory that says so by chance is unlikely.
+    static constexpr index filled = 0x726f7461746564;
     template <class T>
     struct cache {
       typename maps::template buffers<T> b{};
@@ -22487,10 +24739,11 @@ struct lsh : policy {
       std::int32_t* chunk = nullptr;         ///< [batch, heads, length, Rounds]: each token's chunk
       std::int32_t* bucket = nullptr;        ///< the same size: each token's bucket
       T* rotations = nullptr;                ///< [heads, Rounds, h, wide], filled in once
-      index* ready = nullptr;                ///< not 0 when they are
+      index* ready = nullptr;                ///< `filled` when they are
       std::int32_t* counts = nullptr;        ///< per thread
       T* scratch = nullptr;                  ///< per thread
       index scratch_size = 0, wide = 0, most = 0;
+      index longest = 0;  ///< tokens of the longest text that was planned for
       bool training = false;
       int site = 0;
     };
@@ -22502,8 +24755,8 @@ struct lsh : policy {
       c.site = m.sites++;
       c.training = e.training;
       c.most = (std::min)(2 * Bucket, e.length);
-      c.wide = round_up((ops::bucket_count((std::max)(e.length, e.capacity), Bucket) + 1) / 2,
-                        ops::panel_width);
+      c.longest = (std::max)(e.length, e.capacity);
+      c.wide = round_up((ops::bucket_count(c.longest, Bucket) + 1) / 2, ops::panel_width);
       c.b = maps::template plan<T>(m, e);
       c.b.k = m.keep.take<T>(e.rows() * n);
       if (e.training) c.b.dk = m.scratch.take<T>(e.rows() * n);
@@ -22535,8 +24788,8 @@ struct lsh : policy {
       rotations(c, ctx);
       if (ctx.past)
         groups::template run<false>(
-            c.past, ctx, c.b.q, c.b.k, c.b.v, maps::template scale<T>,
-            [&](index item) { return hash(c, ctx, item, c.past.capacity); }, c.b.mixed);
+            c.past, ctx, c.b.q, c.b.k, c.b.v, T(1),
+            [&](index item) { return hash(c, ctx, item, c.longest); }, c.b.mixed);
       else
         mix(c, ctx);
       maps::template finish<T, S>(p, y, c.b, ctx);
@@ -22572,7 +24825,7 @@ struct lsh : policy {
             for (index j = 0; j < tile.keys(); ++j) line[at.key_token(j)] += slopes[j];
           }
         }
-        tile.end_backward(kernels, at.rows, maps::template scale<T>);
+        tile.end_backward(kernels, at.rows, T(1));
         for (index i = 0; i < at.rows; ++i) {
           T* const to = c.b.dq + at.query(i, ctx);
           K::template add<T>(h, to, tile.out(i), to);
@@ -22682,8 +24935,6 @@ struct lsh : policy {
         if (t < ctx.length_of(b)) f(b, t, i % A.heads);
       });
     }
-    /// What `ready` says; memory that says so by chance is unlikely.
-    static constexpr index filled = 0x726f7461746564;
     /// Fills in the rotations, once.
     template <class T>
     static void rotations(cache<T>& c, const context<T>& ctx) {
@@ -22715,10 +24966,12 @@ struct lsh : policy {
       const int rank = ctx.on.threads.rank();
       ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
         const index valid = ctx.length_of(item / (A.heads * Rounds));
-        const std::int32_t* const bucket = hash(c, ctx, item, valid);
+        // How long a text will be no session knows.
+        const index planned = freezes ? c.longest : valid;
+        const std::int32_t* const bucket = hash(c, ctx, item, planned);
         std::int32_t* const order = c.order + item * ctx.length;
         std::int32_t* const chunk = c.chunk + item / Rounds * Rounds * ctx.length + item % Rounds;
-        ops::sort_by_bucket(valid, ops::bucket_count(valid, Bucket), bucket,
+        ops::sort_by_bucket(valid, ops::bucket_count(planned, Bucket), bucket,
                             c.counts + rank * 2 * c.wide, order);
         std::int32_t number = -1;
         each_chunk(valid, bucket, order, [&](index first, index own, index, index before) {
@@ -22750,7 +25003,7 @@ struct lsh : policy {
     /// Heads that share values come after each other on one thread.
     template <class T, class F>
     static void each_block(const cache<T>& c, const context<T>& ctx, F&& f) {
-      T discount[Rounds + 1] = {};
+      T discount[std::size_t{Rounds + 1}] = {};
       for (index r = 2; r <= Rounds; ++r) discount[r] = std::log(static_cast<T>(r));
       ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
         const index b = item / A.kv_heads, valid = ctx.length_of(b);
@@ -22794,8 +25047,7 @@ struct lsh : policy {
         at.queries = at.chunk + i0;
         at.rows = (std::min)(ops::attention_rows, at.own - i0);
         at.last = i0 + at.rows == at.own;
-        tile.score(kernels, at.rows, maps::template scale<T>,
-                   [&](index i) { return c.b.q + at.query(i, ctx); });
+        tile.score(kernels, at.rows, T(1), [&](index i) { return c.b.q + at.query(i, ctx); });
         for (index i = 0; i < at.rows; ++i) {
           const index t = at.token(i);
           const sight visible(c, all, t, (valid + Bucket - 1) / Bucket);
@@ -22829,7 +25081,7 @@ struct lsh : policy {
     }
     /// The chunks that a token sees in each round.
     struct sight {
-      std::int32_t mine[Rounds], before[Rounds];
+      std::int32_t mine[std::size_t{Rounds}], before[std::size_t{Rounds}];
       template <class T>
       sight(const cache<T>& c, index all, index t, index chunks) {
         for (index r = 0; r < Rounds; ++r) {
@@ -23585,7 +25837,11 @@ struct routing : policy {
       simd::dispatch(ctx.on.level, [&](auto kernels) {
         decltype(kernels)::template dots<T>(valid, h, T(1), centroid, x, stride, along);
       });
-      for (index t = 0; t < valid; ++t) order[t] = static_cast<std::int32_t>(t);
+      for (index t = 0; t < valid; ++t) {
+        order[t] = static_cast<std::int32_t>(t);
+        // No order holds what is not finite: it comes first, so that it does not get lost.
+        if (!is_finite(along[t])) along[t] = (std::numeric_limits<T>::max)();
+      }
       std::nth_element(order, order + window - 1, order + valid,
                        [&](std::int32_t i, std::int32_t j) {
                          return along[i] != along[j] ? along[i] > along[j] : i < j;
@@ -23654,7 +25910,8 @@ struct routing : policy {
         f(kernels, tile, std::as_const(at));
       }
     }
-    /// Adds each query and key to what its nearest centroid is to follow.
+    /// Adds each query and key of the samples that do not skip the layer to what its nearest
+    /// centroid is to follow.
     template <class T>
     static void gather(const T* centroids, T* sums, const cache<T>& c, const context<T>& ctx) {
       ctx.on.threads.each(A.heads, [&](index head) {
@@ -23663,7 +25920,7 @@ struct routing : policy {
           for (index i = 0; i < h; ++i) to[i] += x[i];
         };
         for (index b = 0; b < ctx.batch; ++b)
-          for (index t = 0; t < ctx.length_of(b); ++t) {
+          for (index t = 0; !ctx.skips(b) && t < ctx.length_of(b); ++t) {
             add_nearest(c.b.q + (b * ctx.length + t) * n + head * h);
             if constexpr (!shares)
               add_nearest(c.b.k + (b * ctx.length + t) * kv + head / group * h);
@@ -24752,7 +27009,12 @@ class bpe_words {
   std::vector<place> words_;            ///< number of the word of a place
   std::vector<place> ends_;             ///< of words
   std::vector<std::uint64_t> weights_;  ///< of words: how often they occur
-  std::unordered_map<std::uint64_t, pair> pairs_;
+  struct hash {
+    std::size_t operator()(std::uint64_t key) const {
+      return hash_of(static_cast<token>(key >> 32), static_cast<token>(key));
+    }
+  };
+  std::unordered_map<std::uint64_t, pair, hash> pairs_;
   std::vector<candidate> queue_;        ///< a heap; counts may be too high, never too low
   std::vector<std::uint64_t> changed_;  ///< pairs that occur more often than their queue entry says
 
@@ -24784,7 +27046,7 @@ class bpe_words {
 
 template <class Progress>
 result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
-                                       Progress&& progress) const {
+                                       Progress&& progress) const LINNET_TRY {
   const auto wrong = [](errc code, const char* what, std::string expected, std::string got) {
     return error{code, "bpe_trainer", what, std::move(expected), std::move(got)};
   };
@@ -24810,6 +27072,7 @@ result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
   }
   return file;
 }
+LINNET_OR_OUT_OF_MEMORY("bpe_trainer")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -24817,8 +27080,8 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// A table [vocabulary, slots] of the bytes of each token, cut to `slots` and padded with byte_pad.
-/// A token without bytes, such as one that ends a text, is byte_end.
+/// A table [vocabulary, bytes_per_token] of the bytes of each token, cut to `bytes_per_token` and
+/// padded with byte_pad. A token without bytes, such as one that ends a text, is byte_end.
 ///
 ///     const token_bytes table(tokenizer.vocabulary(),
 ///                             [&](token id) { return tokenizer.decode(-1, id); });
@@ -24829,37 +27092,39 @@ class token_bytes {
   /// From `decode(id)`, the bytes of each id below `vocabulary` as something that a string_view can
   /// be made of.
   template <class Decode>
-  token_bytes(index vocabulary, Decode&& decode, index slots = byte_pooling().slots)
-      : slots_(slots), values_(static_cast<std::size_t>(vocabulary * slots), byte_pad) {
+  token_bytes(index vocabulary, Decode&& decode,
+              index bytes_per_token = byte_pooling().bytes_per_token)
+      : bytes_per_token_(bytes_per_token),
+        values_(static_cast<std::size_t>(vocabulary * bytes_per_token), byte_pad) {
     auto to = values_.begin();
-    for (token id = 0; id < vocabulary; ++id, to += slots) {
+    for (token id = 0; id < vocabulary; ++id, to += bytes_per_token) {
       const auto& text = decode(id);
       const std::string_view bytes(text);
       if (bytes.empty()) *to = byte_end;
-      const auto kept = bytes.substr(0, static_cast<std::size_t>(slots));
+      const auto kept = bytes.substr(0, static_cast<std::size_t>(bytes_per_token));
       std::transform(kept.begin(), kept.end(), to,
                      [](char c) { return static_cast<token>(static_cast<unsigned char>(c)); });
-      longer_ += std::ssize(bytes) > slots;
+      longer_ += std::ssize(bytes) > bytes_per_token;
     }
   }
 
   /// The table, for byte_batch::bytes.
   const token* data() const { return values_.data(); }
   /// Its rows, for byte_batch::vocabulary.
-  index vocabulary() const { return std::ssize(values_) / slots_; }
-  /// Numbers that a token consists of.
-  index slots() const { return slots_; }
+  index vocabulary() const { return std::ssize(values_) / bytes_per_token_; }
+  /// Bytes of a token that are kept.
+  index bytes_per_token() const { return bytes_per_token_; }
   /// Tokens that lost bytes.
   index longer() const { return longer_; }
-  /// The slots of a token of the vocabulary.
+  /// The padded bytes of a token of the vocabulary.
   std::span<const token> operator[](token id) const {
-    return std::span(values_).subspan(static_cast<std::size_t>(id * slots_),
-                                      static_cast<std::size_t>(slots_));
+    return std::span(values_).subspan(static_cast<std::size_t>(id * bytes_per_token_),
+                                      static_cast<std::size_t>(bytes_per_token_));
   }
-  /// The slots of tokens of the vocabulary one after the other, for sessions.
+  /// The padded bytes of tokens of the vocabulary one after the other, for sessions.
   std::vector<token> slots_of(std::span<const token> ids) const {
     std::vector<token> all;
-    all.reserve(ids.size() * static_cast<std::size_t>(slots_));
+    all.reserve(ids.size() * static_cast<std::size_t>(bytes_per_token_));
     for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
     return all;
   }
@@ -24875,7 +27140,7 @@ class token_bytes {
   }
 
  private:
-  index slots_, longer_ = 0;
+  index bytes_per_token_, longer_ = 0;
   std::vector<token> values_;
 };
 
@@ -24920,6 +27185,18 @@ struct schedule {
     return {kind::inverse_sqrt_linear, factor, 0, warmup, 1};
   }
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("form", self.form, detail::one_of(kinds));
+    f("peak", self.peak, detail::at_least(0));
+    f("floor", self.floor, detail::at_least(0));
+    f("warmup", self.warmup, detail::count(0));
+    const bool ends = self.form == kind::cosine && self.warmup > 1;
+    f("steps", self.steps,
+      detail::count(ends ? static_cast<double>(self.warmup) : 1, "a cosine's warmup ends before"));
+  }
+
   /// The rate of step `t` >= 1.
   double at(index t) const {
     const auto now = static_cast<double>(t), w = static_cast<double>(warmup);
@@ -24939,6 +27216,10 @@ struct schedule {
     }
     return peak;
   }
+
+ private:
+  static constexpr const char* kinds[] = {"constant", "cosine", "inverse_sqrt",
+                                          "inverse_sqrt_linear"};
 };
 
 /// The dropout of each step (zoo C9); steps count from 1. A number is one, too: that rate
@@ -24978,14 +27259,16 @@ class dropout_schedule {
     return between(static_cast<double>(t - first_) / static_cast<double>(last_ - first_));
   }
   /// Whether every rate is in [0, 1).
-  bool valid() const { return fits(start_) && fits(end_); }
-  /// A rate that is not in [0, 1), if there is one.
-  double unfit() const { return fits(start_) ? end_ : start_; }
+  bool valid() const {
+    const detail::option_range rates{.least = 0, .most = 1, .below = true};
+    return rates.contains(start_) && rates.contains(end_);
+  }
+  /// A rate that is not in this range, if there is one.
+  double unfit(const detail::option_range& r) const { return r.contains(start_) ? end_ : start_; }
 
  private:
   constexpr dropout_schedule(double start, double end, index first, index last, index cycle)
       : start_(start), end_(end), first_(first), last_(last), cycle_(cycle) {}
-  static bool fits(double rate) { return is_finite(rate) && rate >= 0 && rate < 1; }
   constexpr double between(double share) const { return start_ + (end_ - start_) * share; }
 
   double start_, end_;          ///< of a triangle: lowest and highest
@@ -25025,17 +27308,6 @@ constexpr void place(arena& memory, const tensor_info& info, second_moment<T>& l
   if (factored) leaf.columns = memory.take<T>(info.columns);
 }
 
-/// f(0) + ... + f(n - 1) in eight fixed lanes.
-template <class F>
-double sum_in_lanes(index n, F&& f) {
-  double lane[8] = {};
-  index i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (index k = 0; k < 8; ++k) lane[k] += f(i + k);
-  for (index k = 0; i + k < n; ++k) lane[k] += f(i + k);
-  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-}
-
 }  // namespace detail
 
 /// Adafactor without momentum (Shazeer and Stern 2018, 1804.04235; zoo A11), as t5x sets it: steps
@@ -25046,6 +27318,16 @@ struct adafactor {
   double clip = 1;              ///< largest RMS of a tensor's update
   double eps_gradient = 1e-30;  ///< added to squared gradients
   double eps_weights = 1e-3;    ///< smallest size that the RMS of a tensor's weights counts as
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("decay", self.decay, detail::at_least(0));
+    f("clip", self.clip, detail::above(0, "a large number clips nothing"));
+    f("eps_gradient", self.eps_gradient, detail::at_least(1e-37));
+    f("eps_weights", self.eps_weights, detail::at_least(0));
+  }
 
   /// What checkpoints call it.
   static constexpr std::string_view name() { return "adafactor"; }
@@ -25248,6 +27530,14 @@ struct distillation {
   double alpha = 0.1;      ///< weight of the hard loss, 0 to 1; at 1 no teacher is asked
   double temperature = 3;  ///< tau, positive
   std::array<double, 4> shares{1, 1, 1, 1};  ///< of the teachers in their mixture, relative
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("alpha", self.alpha, detail::between(0, 1, "at 1 no teacher is asked"));
+    f("temperature", self.temperature, detail::above(0));
+    f("shares", self.shares, detail::at_least(0));
+  }
 };
 
 namespace ops {
@@ -25321,23 +27611,14 @@ struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
 
-/// An error for settings of distillation that make no sense, or nothing.
+/// An error for settings of distillation from so many teachers that make no sense, or nothing.
 inline result<void> acceptable(const char* where, const distillation& how, index teachers) {
-  const auto refuse = [&](const char* field, const char* rule, double got) {
-    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
-  };
-  if (!(how.alpha >= 0 && how.alpha <= 1))
-    return refuse("distillation.alpha", "0 <= alpha <= 1", how.alpha);
-  if (!(how.temperature > 0 && is_finite(how.temperature)))
-    return refuse("distillation.temperature", "a positive number", how.temperature);
+  if (auto fit = acceptable(where, "distillation", how); !fit) return fit;
   double sum = 0;
-  for (std::size_t t = 0; t < static_cast<std::size_t>(teachers); ++t) {
-    if (!(how.shares[t] >= 0 && is_finite(how.shares[t])))
-      return refuse("distillation.shares", "no negative share", how.shares[t]);
-    sum += how.shares[t];
-  }
-  if (!(sum > 0)) return refuse("distillation.shares", "a positive sum", sum);
-  return {};
+  for (std::size_t t = 0; t < static_cast<std::size_t>(teachers); ++t) sum += how.shares[t];
+  if (is_finite(sum) && sum > 0) return {};
+  return linnet::error{errc::invalid, where, "distillation.shares", "a positive sum",
+                       number_text(sum)};
 }
 }  // namespace detail
 
@@ -25366,27 +27647,33 @@ class teachers {
 
   /// Exact bytes that teachers with these limits allocate.
   static constexpr index footprint(const limits& l) {
-    return (workspace_bytes<Teachers>(l) + ...) + scratch_bytes(l);
+    return detail::bounded_bytes(l, [](const limits& some) {
+      index sum = scratch_bytes(some);
+      ((sum = add_sizes(sum, workspace_bytes<Teachers>(some))), ...);
+      return sum;
+    });
   }
 
   /// Lessons for batches up to these limits, whose threads are as many as the trainer's or more.
-  /// The packed weights must outlive them. Errors: errc::invalid (limits, weights, a setting out of
-  /// its range), errc::out_of_memory.
-  static result<teachers> open(const form<Teachers>&... p, const limits& l,
-                               const distillation& how = {}) {
-    for (const auto& fit : {detail::acceptable<model_of<Teachers>>("teachers::open", l)...})
+  /// The packed weights must outlive them, so temporary ones do not convert. Errors: errc::invalid
+  /// (limits, weights, a setting out of its range), errc::out_of_memory.
+  static result<teachers> open(std::reference_wrapper<const form<Teachers>>... p, const limits& l,
+                               const distillation& how = {}) LINNET_TRY {
+    for (const auto& fit :
+         {detail::acceptable<model_of<Teachers>>("teachers::open", l, footprint(l))...})
       if (!fit) return fit.error();
     if (auto fit = detail::acceptable("teachers::open", how, count); !fit) return fit.error();
-    if (!(p.valid() && ...))
-      return linnet::error{errc::invalid, "teachers::open", "packed weights", "valid weights",
-                           "none"};
-    teachers made(l, how, p...);
+    if (std::optional<linnet::error> why;
+        ((p.get().valid() || (why = p.get().error(), false)) && ...), why)
+      return *why;
+    teachers made(l, how, p.get()...);
     auto* at = static_cast<std::byte*>(made.memory_.data());
     if (!at) return detail::out_of_memory("teachers::open", footprint(l));
     std::apply([&](auto&... each) { (each.place(l, at), ...); }, made.all_);
     made.scratch_ = reinterpret_cast<scalar*>(at);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("teachers::open")
 
   /// Whether the batch fits.
   template <class M>
@@ -25482,7 +27769,7 @@ class teachers {
     for (double& share : how_.shares) share /= sum;
   }
 
-  limits limits_;
+  detail::owned_limits limits_;
   distillation how_;
   memory_block memory_;
   std::tuple<one<Teachers>...> all_;
@@ -25499,7 +27786,7 @@ LINNET_NAMESPACE_BEGIN
 /// What a gradient check found: the entry with the largest error in units of its tolerance.
 struct gradient_report {
   double worst = 0;     ///< error / tolerance of that entry; at most 1 passes
-  std::string tensor;   ///< its tensor
+  std::string tensor;   ///< its tensor; without entries, why there are none
   index position = 0;   ///< its place in the tensor
   double analytic = 0;  ///< its derivative by backward
   double numeric = 0;   ///< its derivative by central differences
@@ -25588,11 +27875,21 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   using S = storage::f64;
   using kernel = form::kernel<double, S>;
   const auto count = [](index n) { return static_cast<std::size_t>(n); };
+  gradient_report report;
+  const bool fits = how.batch > 0 && how.length > 0 && how.memory >= 0 && how.heads >= 0 &&
+                    how.d_kv >= 0 &&
+                    (how.lengths.empty() || std::ssize(how.lengths) == how.batch) &&
+                    std::all_of(how.lengths.begin(), how.lengths.end(),
+                                [&](index n) { return n > 0 && n <= how.length; });
+  if (!fits) {
+    report.tensor = "layer_check needs a positive batch and length, and a length per sequence";
+    return report;
+  }
   const index rows = how.batch * how.length, origin = how.length;
   extents e;
   e.batch = how.batch;
   e.length = how.length;
-  e.memory = how.memory;
+  e.memory = (std::max)(how.memory, index{1});
   e.training = true;
 
   detail::tensor_block<Layer, form::canonical<double, S>> w;
@@ -25604,10 +27901,13 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   std::vector<double> bias(count(how.heads * (2 * origin + 1))),
       d_bias(count(how.batch) * bias.size());
   std::vector<double> rope(count(how.length * how.d_kv));
+  std::vector<double> unset(count((std::max)(how.length * 1024, how.batch * Layer::in)));
+  std::vector<double> other(unset.size());
   detail::fill_random(x, how.seed, 1);
   detail::fill_random(dy, how.seed, 2);
   detail::fill_random(memory, how.seed, 3);
   detail::fill_random(bias, how.seed, 4);
+  detail::fill_random(other, how.seed, 5);
   if (how.d_kv > 0) ops::rope_table(how.length, how.d_kv, 10000.0, rope.data());
   w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     random_stream random(seed{how.seed}, stream_of(at.str()));
@@ -25631,14 +27931,14 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   ctx.batch = how.batch;
   ctx.length = how.length;
   ctx.lengths = how.lengths.empty() ? nullptr : how.lengths.data();
-  ctx.memory = memory.data();
+  ctx.memory = memory.empty() ? unset.data() : memory.data();
   ctx.d_memory = d_memory.data();
-  ctx.memory_length = how.memory;
+  ctx.memory_length = e.memory;
   ctx.memory_lengths = nullptr;
-  ctx.bias = bias.empty() ? nullptr : bias.data();
+  ctx.bias = bias.empty() ? unset.data() : bias.data();
   ctx.d_bias = d_bias.empty() ? nullptr : d_bias.data();
   ctx.bias_origin = origin;
-  ctx.rope = rope.data();
+  ctx.rope = rope.empty() ? unset.data() : rope.data();
   ctx.dropout = {how.seed, 7, 3, how.dropout};
 
   const auto loss = [&] {
@@ -25648,7 +27948,21 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
     return sum;
   };
-  (void)loss();
+  // A layer needs a table that `how` leaves out where other values in it change the output.
+  const double unchanged = loss();
+  const auto needs = [&](const double*& table, const char* field) {
+    if (table != unset.data()) return false;
+    table = other.data();
+    const bool changes = is_finite(unchanged) && loss() != unchanged;
+    table = unset.data();
+    if (changes) report.tensor = field;
+    return changes;
+  };
+  if (needs(ctx.rope, "layer_check::d_kv is 0, but the layer rotates: set its head width") ||
+      needs(ctx.bias,
+            "layer_check::heads is 0, but the layer reads a position bias: set its heads") ||
+      needs(ctx.memory, "layer_check::memory is 0, but the layer attends to an encoder's output"))
+    return report;
 
   // Every gradient starts at 0.5, and 0.5 is taken away again.
   constexpr double start = 0.5;
@@ -25667,7 +27981,6 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   for (auto* gradient : {&dx, &d_memory, &d_bias})
     for (double& v : *gradient) v -= start;
 
-  gradient_report report;
   detail::compare_gradient("x", rows * Layer::in, x.data(), dx.data(), how.step, report, loss);
   if (how.memory > 0)
     detail::compare_gradient("memory", static_cast<index>(memory.size()), memory.data(),
@@ -25694,7 +28007,13 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   gradient_report report;
   packed<M, double> p;
   gradients<M, double> g;
-  memory_block memory(detail::plan_for<M, double>(l, purpose::training).total());
+  memory_block memory(detail::bounded_bytes(l, [](const limits& some) {
+    return detail::plan_for<M, double>(some, purpose::training).total();
+  }));
+  if (!w.valid() || !p.valid() || !g.valid() || !memory.data()) {
+    report.tensor = w.valid() ? "no memory for the check" : w.error().message();
+    return report;
+  }
   auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;
   const ops::machine on{team{}, simd::resolve(l.level)};
   detail::attach_rows<M>(w, p);
@@ -25738,6 +28057,16 @@ struct adamw {
   double beta2 = 0.999;
   double eps = 1e-8;
   double decay = 0.01;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("beta1", self.beta1, detail::between(0, 0.999999));
+    f("beta2", self.beta2, detail::between(0, 0.999999));
+    f("eps", self.eps, detail::at_least(1e-30));
+    f("decay", self.decay, detail::at_least(0));
+  }
 
   /// What checkpoints call it.
   static constexpr std::string_view name() { return "adamw"; }
@@ -25844,6 +28173,14 @@ struct layer_dropout {
   index steps = 0;  ///< T of a training from scratch: S(t) = 2^(t / (T - 1)) - 1 rises from 0 to 1
                     ///< over so many steps; 0 for continued training: S = 1
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate,
+      detail::option_range{.least = 0, .most = 1, .below = true, .note = "0 turns it off"});
+    f("steps", self.steps, detail::count(0, "0 for continued training"));
+  }
+
   /// S(t) rate at optimizer step `t`, counted from 0.
   double at(index t) const {
     if (steps <= 1 || t >= steps - 1) return rate;
@@ -25864,6 +28201,14 @@ struct early_exits {
   index steps = 0;     ///< T: exits are enabled from the last to the first, one more every
                        ///< T / (2 L) steps; 0 for all from the start
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("scale", self.scale, detail::between(0, 1, "0 is plain training"));
+    f("rotation", self.rotation, detail::count(1));
+    f("steps", self.steps, detail::count(0, "0: all from the start"));
+  }
+
   /// Whether the curriculum enables exit `l` of `layers` at optimizer step `t`, counted from 0.
   constexpr bool enabled(index t, index l, index layers) const {
     if (l + 1 == layers) return true;
@@ -25883,27 +28228,6 @@ struct early_exits {
   }
 };
 
-namespace detail {
-/// An error for settings that make no sense, or nothing.
-inline result<void> acceptable(const char* where, const layer_dropout& drop,
-                               const early_exits& exits) {
-  const auto refuse = [&](const char* field, const char* rule, const std::string& got) {
-    return linnet::error{errc::invalid, where, field, rule, got};
-  };
-  if (!is_finite(drop.rate) || drop.rate < 0 || drop.rate >= 1)
-    return refuse("training.layer_dropout.rate", "0 <= rate < 1", std::to_string(drop.rate));
-  if (drop.steps < 0)
-    return refuse("training.layer_dropout.steps", "0 or more", std::to_string(drop.steps));
-  if (!is_finite(exits.scale) || exits.scale < 0 || exits.scale > 1)
-    return refuse("training.early_exits.scale", "0 <= scale <= 1", std::to_string(exits.scale));
-  if (exits.rotation < 1)
-    return refuse("training.early_exits.rotation", "at least 1", std::to_string(exits.rotation));
-  if (exits.steps < 0)
-    return refuse("training.early_exits.steps", "0 or more", std::to_string(exits.steps));
-  return {};
-}
-}  // namespace detail
-
 LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
@@ -25922,8 +28246,26 @@ struct training {
   std::uint64_t seed = 0;        ///< of the dropout masks
   double average = 0.999;        ///< share of a running average that a step keeps (zoo D7)
   bad_step if_not_finite = bad_step::skip;
+  index patience = 10;  ///< calls in a row that were refused or led to no step, after which a
+                        ///< trainer stops, so that no loop over its steps runs for ever
   linnet::layer_dropout layer_dropout{};  ///< off
   linnet::early_exits early_exits{};      ///< none but the last; for decoders
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("clip", self.clip, detail::at_least(0, "0 turns clipping off"));
+    f("dropout", self.dropout, detail::option_range{.least = 0, .most = 1, .below = true});
+    f("z_loss", self.z_loss, detail::at_least(0, "0 turns it off"));
+    f("average", self.average, detail::between(0, 1));
+    f("if_not_finite", self.if_not_finite, detail::one_of(reactions));
+    f("patience", self.patience, detail::count(1));
+    f("layer_dropout", self.layer_dropout);
+    f("early_exits", self.early_exits);
+  }
+
+ private:
+  static constexpr const char* reactions[] = {"skip", "stop"};
 };
 
 /// How far a trainer is. With its blocks of memory, see trainer::visit_state(), all that a run
@@ -25936,6 +28278,14 @@ struct training_progress {
   double nats = 0;    ///< likewise: their loss
   double norm = 0;    ///< global gradient norm of the last step, before clipping
 
+  /// Calls f(name, value, range) for each counter.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("steps", self.steps, detail::count(0));
+    f("skipped", self.skipped, detail::count(0));
+    f("tokens", self.tokens, detail::count(0));
+    f("samples", self.samples, detail::count(0));
+  }
   /// Whether gradients have been accumulated that no step has used yet.
   constexpr bool accumulating() const { return samples > 0; }
 };
@@ -25996,24 +28346,24 @@ class trainer {
   /// Exact bytes that a trainer with these limits allocates.
   static constexpr index footprint(const limits& l) {
     const auto block = [](index bytes) { return round_up(bytes, alignment); };
-    return block(workspace_bytes(l)) + block(packed<M, T, S>::bytes()) +
-           block(gradients<M, T>::bytes()) + Optimizer::template state<M, T>::bytes();
+    const index rest = block(packed<M, T, S>::bytes()) + block(gradients<M, T>::bytes()) +
+                       Optimizer::template state<M, T>::bytes();
+    return detail::bounded_bytes(
+        l, [&](const limits& some) { return add_sizes(workspace_bytes(some), rest); });
   }
 
   /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
   static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
-                              const training& how = {}) {
-    if (auto fit = detail::acceptable<M>("trainer::open", l); !fit) return fit.error();
-    if (!how.dropout.valid())
-      return linnet::error{errc::invalid, "trainer::open", "training.dropout", "0 <= dropout < 1",
-                           std::to_string(how.dropout.unfit())};
-    if (auto fit = detail::acceptable("trainer::open", how.layer_dropout, how.early_exits); !fit)
+                              const training& how = {}) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("trainer::open", l, footprint(l)); !fit)
+      return fit.error();
+    if (auto fit = detail::acceptable("trainer::open", "training", how); !fit) return fit.error();
+    if (auto fit = detail::acceptable("trainer::open", optimizer_name(), optimizer); !fit)
       return fit.error();
     if (M::family != model_family::decoder && how.early_exits.scale > 0)
       return linnet::error{errc::invalid, "trainer::open", "training.early_exits.scale",
-                           "0 for an encoder-decoder", std::to_string(how.early_exits.scale)};
-    if (!w.valid())
-      return linnet::error{errc::invalid, "trainer::open", "weights", "allocated weights", "none"};
+                           "0 for an encoder-decoder", detail::number_text(how.early_exits.scale)};
+    if (!w.valid()) return w.error();
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
       return detail::out_of_memory("trainer::open", footprint(l));
@@ -26034,9 +28384,11 @@ class trainer {
     run(l, nullptr, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
     return t;
   }
+  LINNET_OR_OUT_OF_MEMORY("trainer::open")
 
   /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
-  /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped().
+  /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped(). A refused
+  /// batch is counted by refused(), and last_refusal() says why.
   double step(const batch& b) { return step(b, labels_alone{}); }
   /// The same with a lesson's loss, such as that of distillation from `teachers`; NaN also for a
   /// batch that the lesson does not accept.
@@ -26071,7 +28423,12 @@ class trainer {
   }
   /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
   void update() {
-    if (stopped_) return;
+    if (stopped_ || limits_.batch < 1) return;
+    if (!options_fit()) {
+      reason_ = "the optimizer's options are out of their ranges";
+      in_vain();
+      return;
+    }
     run(limits_, work_.converted,
         [&](const ops::machine& on) { apply(on, progress_.tokens, progress_.nats); });
     finish();
@@ -26080,7 +28437,7 @@ class trainer {
   /// [rows, vocabulary] of them. A mixture of depths looks ahead here as it does in training (see
   /// depths::mixture); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    if (!M::accepts(b, limits_) || !detail::logits_fit<M>(b, logits)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum =
@@ -26092,6 +28449,7 @@ class trainer {
 
   /// Makes changes of the weights from outside known to the trainer.
   void refresh() {
+    if (limits_.batch < 1) return;
     run(limits_, work_.converted,
         [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
   }
@@ -26105,8 +28463,13 @@ class trainer {
   index steps() const { return progress_.steps; }
   /// Steps left out because loss or gradient was not finite, or no label counted.
   index skipped() const { return progress_.skipped; }
-  /// Whether training::if_not_finite has stopped it. The weights are those of the last good step;
-  /// resume() starts it again.
+  /// Batches refused since open() or resume().
+  index refused() const { return refused_; }
+  /// Why the latest call that was refused or led to no step did not: static text, empty without
+  /// such a call.
+  std::string_view last_refusal() const { return reason_; }
+  /// Whether training::if_not_finite or training::patience has stopped it; last_refusal() says why.
+  /// The weights are those of the last good step; resume(progress()) starts it again.
   bool stopped() const { return stopped_; }
   /// All counters.
   const training_progress& progress() const { return progress_; }
@@ -26134,6 +28497,8 @@ class trainer {
   void resume(const training_progress& at) {
     progress_ = at;
     stopped_ = false;
+    refused_ = in_a_row_ = 0;
+    reason_ = {};
     refresh();
   }
   /// The optimizer, whose settings may be changed between steps.
@@ -26143,6 +28508,12 @@ class trainer {
   trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer, const training& how)
       : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
 
+  static std::string optimizer_name() {
+    if constexpr (requires { Optimizer::name(); })
+      return std::string(Optimizer::name());
+    else
+      return "optimizer";
+  }
   /// Words of packed_matrix::rows when training in bf16.
   static constexpr index pair_words(const tensor_info& info) {
     return (info.rows + 1) / 2 * info.columns;
@@ -26156,12 +28527,32 @@ class trainer {
             if (info.stored()) (void)more.take<simd::word>(pair_words(info));
           },
           path{});
-    return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
+    return add_sizes(detail::plan_for<M, T, S>(l, purpose::training).total(), more.peak());
   }
   template <class Lesson>
-  bool takes(const batch& b, Lesson& from) const {
-    return !stopped_ && M::accepts(b, limits_) && from.template accepts<M>(b, limits_);
+  bool takes(const batch& b, Lesson& from) {
+    if (stopped_) return false;
+    if (!M::accepts(b, limits_))
+      reason_ = "the batch does not fit the limits or the vocabulary";
+    else if (!from.template accepts<M>(b, limits_))
+      reason_ = "the lesson does not accept the batch";
+    else if (!options_fit())
+      reason_ = "the optimizer's options are out of their ranges";
+    else
+      return true;
+    ++refused_;
+    in_vain();
+    return false;
   }
+  /// The optimizer's options may have changed since open().
+  bool options_fit() const {
+    if constexpr (detail::has_ranges<Optimizer>)
+      return detail::in_range(optimizer_);
+    else
+      return true;
+  }
+  /// Counts a call that led to no step; too many in a row stop the trainer.
+  void in_vain(bool stop = false) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
   template <class Lesson>
   loss_sum add_gradients(const ops::machine& on, const batch& b, Lesson& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
@@ -26197,18 +28588,24 @@ class trainer {
     on.threads.once([&] {
       progress_.norm = norm;
       usable_ = usable;
-      stopped_ = !finite && how_.if_not_finite == bad_step::stop;
+      finite_ = finite;
     });
   }
   void finish() {
     progress_.steps += usable_;
     progress_.skipped += !usable_;
+    if (usable_) {
+      in_a_row_ = 0;
+    } else {
+      reason_ = finite_ ? "no label counts" : "the loss or the gradient is not finite";
+      in_vain(!finite_ && how_.if_not_finite == bad_step::stop);
+    }
     progress_.tokens = progress_.samples = 0;
     progress_.nats = 0;
   }
 
   weights<M, T>* weights_;
-  limits limits_;
+  detail::owned_limits limits_;
   Optimizer optimizer_;
   training how_;
   memory_block memory_;
@@ -26218,7 +28615,9 @@ class trainer {
   detail::placed_workspace<M, T> work_{};
   double* partial_ = nullptr;
   training_progress progress_;
-  bool usable_ = true, stopped_ = false;
+  bool usable_ = true, finite_ = true, stopped_ = false;
+  index refused_ = 0, in_a_row_ = 0;
+  std::string_view reason_{};
 };
 
 LINNET_NAMESPACE_END
@@ -26300,8 +28699,8 @@ weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   using view_of =
       Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
-  weights<collapsed<M>, T> shipped;
-  if (!shipped.valid() || !w.valid()) return shipped;
+  auto shipped = detail::made_of<weights<collapsed<M>, T>>(w);
+  if (!shipped.valid()) return shipped;
   const auto values = [](const auto& leaf) {
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
       return static_cast<const T*>(leaf);
@@ -26345,13 +28744,19 @@ using quantized = typename M::template with_storage<
 
 /// Rounds every matrix and token table of `w` to storage `S` (zoo E1, E2), to nearest, with scales
 /// from the largest magnitudes. Norms, biases and position tables stay in f32. `A` is what inputs
-/// of products are rounded to at run time.
+/// of products are rounded to at run time. The result is not valid() if `w` is not, if `w` holds a
+/// NaN or an infinity, or a number that `S` would make infinite. Its error() names the first such
+/// tensor; pack(), session::open() and save_safetensors() pass it on.
 template <class S, class A = activation::f32, class M>
 weights<quantized<M, S, A>> quantize(const weights<M>& w) {
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::quantize: the source must be stored in f32");
-  weights<quantized<M, S, A>> rounded;
-  if (!rounded.valid() || !w.valid()) return rounded;
+  auto rounded = detail::made_of<weights<quantized<M, S, A>>>(w);
+  if (!rounded.valid()) return rounded;
+  if (auto fit = check_finite(w, "quantize"); !fit) {
+    rounded.fail(fit.error());
+    return rounded;
+  }
   M::visit(
       [](const path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
@@ -26360,6 +28765,9 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
           detail::encode_matrix(info.rows, info.columns, from.data, to);
       },
       path{}, rounded.tree(), w.tree());
+  if (auto name = first_nonfinite(rounded); !name.empty())
+    rounded.fail({errc::invalid, "quantize", std::move(name),
+                  std::string("numbers that storage::") + S::name + " holds", "a larger one"});
   return rounded;
 }
 
@@ -26436,8 +28844,8 @@ template <class M, class T>
 weights<unshared<M>, T> unshare(const weights<M, T>& w) {
   static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
                 "linnet::unshare: unshare first, quantize afterwards");
-  weights<unshared<M>, T> apart;
-  if (!apart.valid() || !w.valid()) return apart;
+  auto apart = detail::made_of<weights<unshared<M>, T>>(w);
+  if (!apart.valid()) return apart;
   apart.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     T* const to = detail::numbers_of(leaf);
     const std::string name = at.str();

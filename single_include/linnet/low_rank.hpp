@@ -106,8 +106,8 @@ weights<Low, T> factorise(const weights<dense_of<Low>, T>& w) {
                 "linnet::factorise: the target has neither ffn::low_rank nor attention::low_rank");
   static_assert(std::is_floating_point_v<typename weights<Low, T>::storage::value>,
                 "linnet::factorise: factorise first, quantize afterwards");
-  weights<Low, T> low;
-  if (!low.valid() || !w.valid()) return low;
+  auto low = detail::made_of<weights<Low, T>>(w);
+  if (!low.valid()) return low;
   T* v = nullptr;  // the first factor of a matrix is met right before the second
   low.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     T* const to = detail::numbers_of(leaf);

@@ -65,6 +65,15 @@ struct recording {
   bool half = true;          ///< logits in f16, else in f32
   std::uint64_t stream = 0;  ///< your name for the data and the teacher, compared when reading
 
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("vocabulary", self.vocabulary, detail::between(1, 0x7fffffff));
+    f("k", self.k, detail::count(1));
+    f("temperature", self.temperature, detail::above(0));
+    f("half", self.half, detail::one_of(detail::false_or_true));
+  }
+
   /// Bytes of a logit, of a token's id, of a row.
   constexpr index logit_bytes() const { return half ? 2 : 4; }
   /// @copydoc logit_bytes()
@@ -108,17 +117,11 @@ inline batch_facts facts_of(const decoder_batch& b) {
 
 /// An error for a recording that makes no sense, or nothing.
 inline result<void> acceptable(const char* where, const recording& r, const limits& l) {
-  const auto refuse = [&](const char* field, const char* rule, const std::string& got) {
-    return linnet::error{errc::invalid, where, field, rule, got};
-  };
-  if (r.vocabulary < 1 || r.vocabulary > 0x7fffffff)
-    return refuse("recording.vocabulary", "1 to 2^31 - 1", std::to_string(r.vocabulary));
-  if (r.k < 1 || r.k > r.vocabulary)
-    return refuse("recording.k", "1 to the vocabulary", std::to_string(r.k));
-  if (!(r.temperature > 0 && is_finite(r.temperature)))
-    return refuse("recording.temperature", "a positive number", std::to_string(r.temperature));
-  if (l.threads < 1) return refuse("limits.threads", "at least 1", std::to_string(l.threads));
-  return {};
+  if (auto fit = acceptable(where, "recording", r); !fit) return fit;
+  if (r.k > r.vocabulary)
+    return linnet::error{errc::invalid, where, "recording.k", "1 to the vocabulary",
+                         std::to_string(r.k)};
+  return acceptable(where, "limits", l);
 }
 
 }  // namespace detail
@@ -149,8 +152,9 @@ class recorded_teacher {
   /// `alpha` is distillation's. Errors: errc::malformed (no such file, a wrong checksum, counts or
   /// ids out of bounds), errc::unsupported (version), errc::mismatch (recorded otherwise than
   /// `expected`), errc::invalid, errc::out_of_memory.
-  static result<recorded_teacher> open(std::span<const std::byte> bytes, const recording& expected,
-                                       double alpha = 0.1, const limits& l = {}) {
+  static result<recorded_teacher> open(lasting_span<const std::byte> bytes,
+                                       const recording& expected, double alpha = 0.1,
+                                       const limits& l = {}) LINNET_TRY {
     const char* const where = "recorded_teacher::open";
     if (auto fit = detail::acceptable(where, expected, l); !fit) return fit.error();
     const distillation how{alpha, expected.temperature};
@@ -192,6 +196,7 @@ class recorded_teacher {
     if (at != end) return malformed("bytes behind the last batch", "0", end - at);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("recorded_teacher::open")
 
   /// Batches in the file.
   index batches() const { return batches_; }
@@ -326,7 +331,7 @@ class teacher_recorder {
   /// A recorder for evaluators with no more threads than `l` has. Errors: errc::invalid,
   /// errc::out_of_memory; those of the file are commit()'s.
   static result<teacher_recorder> open(const std::string& path, const recording& r,
-                                       const limits& l = {}) {
+                                       const limits& l = {}) LINNET_TRY {
     if (auto fit = detail::acceptable("teacher_recorder::open", r, l); !fit) return fit.error();
     teacher_recorder made(path, r, l);
     if (!made.memory_.data() || !made.file_)
@@ -345,6 +350,7 @@ class teacher_recorder {
     made.write(head, detail::recording_head);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY("teacher_recorder::open")
 
   /// Whether the teacher has the recording's vocabulary and no more threads.
   template <class M>

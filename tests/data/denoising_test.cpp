@@ -410,6 +410,25 @@ BOOST_AUTO_TEST_CASE(an_epoch_is_the_text) {
   }
 }
 
+// One token alone at the end is no window; two are.
+BOOST_AUTO_TEST_CASE(the_last_window) {
+  const std::string letters(200, 'a');
+  const auto epoch_of = [&](index length) {
+    const std::string_view text[] = {std::string_view(letters).substr(0, at(length))};
+    return opened(ln::byte_source(text), spans, {.batch = 1, .source = 32}).epoch();
+  };
+  constexpr index raw = 34;
+  for (const auto& [length, epoch] : {std::pair<index, index>{2, 1},
+                                      {raw - 1, 1},
+                                      {raw, 1},
+                                      {raw + 1, 1},
+                                      {raw + 2, 2},
+                                      {2 * raw, 2},
+                                      {2 * raw + 1, 2},
+                                      {2 * raw + 2, 3}})
+    BOOST_TEST(epoch_of(length) == epoch, length);
+}
+
 BOOST_AUTO_TEST_CASE(an_example_is_a_function_of_its_number) {
   const ln::byte_source text(files);
   auto four = opened(text, spans, {.batch = 4, .source = 64});

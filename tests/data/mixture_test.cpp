@@ -208,6 +208,18 @@ BOOST_AUTO_TEST_CASE(draws) {
   BOOST_TEST(differ > 90'000);
 }
 
+// Epochs begin with the first example that all items are there for, whatever its number.
+BOOST_AUTO_TEST_CASE(epochs_begin_when_all_are_there) {
+  for (const std::uint64_t full : {0u, 1u, 7u, 10u, 12u, 19u}) {
+    const auto c = curriculum_of({1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, {.start = 0.5, .full = full});
+    for (std::uint64_t epoch = 0; epoch < 3; ++epoch) {
+      std::set<index> seen;
+      for (std::uint64_t i = 0; i < 10; ++i) seen.insert(c(full + 10 * epoch + i));
+      BOOST_TEST(seen.size() == 10u, full << ' ' << epoch);
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   constexpr double nan = std::numeric_limits<double>::quiet_NaN();
   const auto opening = [](const std::vector<double>& difficulty, const ln::pacing& pace) {

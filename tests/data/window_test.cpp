@@ -143,6 +143,24 @@ BOOST_AUTO_TEST_CASE(several_texts) {
     BOOST_TEST(inputs(b, row)[0] == 1000 + 10 * (*easy)(static_cast<std::uint64_t>(row)));
 }
 
+// Two texts as long as each other have orders of their own.
+BOOST_AUTO_TEST_CASE(each_text_has_its_order) {
+  const auto order_of = [&](const std::vector<double>& weights) {
+    const std::vector<token> longer = counting(101);
+    std::vector texts{source(longer), source(longer)};
+    auto s =
+        stream::open(std::move(texts), *ln::mixture::open(weights, ln::seed{2}), 1, 5, ln::seed{1});
+    LINNET_REQUIRE_OK(s);
+    std::vector<index> order;
+    for (std::uint64_t i = 0; i < 20; ++i) order.push_back(s->window(i).number);
+    return order;
+  };
+  const auto first = order_of({1, 0}), second = order_of({0, 1});
+  BOOST_TEST(std::set<index>(first.begin(), first.end()).size() == 20u);
+  BOOST_TEST(std::set<index>(second.begin(), second.end()).size() == 20u);
+  BOOST_TEST((first != second));
+}
+
 BOOST_AUTO_TEST_CASE(bytes) {
   const std::vector<std::string_view> texts{"linnet"};
   auto s = ln::window_stream<ln::byte_source>::open(

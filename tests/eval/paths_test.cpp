@@ -125,6 +125,55 @@ BOOST_AUTO_TEST_CASE(sessions_and_evaluators) {
   check_paths(q, paths);
 }
 
+// Given tokens without scores are a prompt, which attention::prefix sees both ways; tokens that are
+// scored are seen only by those behind them, in sessions of any limits and in evaluators.
+BOOST_AUTO_TEST_CASE(prefixes) {
+  using P = M::with_attention<ln::attention::prefix>;
+  const auto p = random_packed<P, double>();
+  const auto text = tokens(12, P::vocabulary, 3);
+  const std::span<const token> all(text);
+  const auto causal = naive(random_packed<M, double>(), text, 1);
+
+  // A question of five tokens that see each other.
+  const std::vector<token> labels(12, ln::ignored);
+  std::vector<double> logits(at(12 * P::vocabulary));
+  const index question = 5;
+  auto e = ln::evaluator<P, double>::open(p, {.target = 12});
+  LINNET_REQUIRE_OK(e);
+  BOOST_REQUIRE(
+      ln::is_finite(e->loss({text.data(), labels.data(), 1, 12, &question}, logits).nats));
+
+  const auto check = [&](auto& paths) {
+    std::vector<ln::token_score> scores(11);
+    BOOST_REQUIRE(paths.begin(all, scores));
+    for (std::size_t i = 0; i < 11; ++i)
+      BOOST_TEST(std::abs(scores[i].log_probability - causal[i]) < 1e-10);
+    BOOST_REQUIRE(paths.begin(all.first(5), {}));
+    BOOST_REQUIRE(paths.follow(all.subspan(5), std::span(scores).first(7)));
+    double seen = 0;
+    for (std::size_t i = 0; i < 7; ++i) {
+      const auto row = std::span(logits).subspan((i + 4) * at(P::vocabulary), at(P::vocabulary));
+      BOOST_TEST(std::abs(scores[i].log_probability -
+                          ln::score_of(row, text[i + 5]).log_probability) < 1e-10);
+      seen = (std::max)(seen, std::abs(scores[i].log_probability - causal[i + 4]));
+    }
+    BOOST_TEST(seen > 1e-3);  // the question's first tokens know its last ones
+  };
+  for (const index part : {1, 3, 64}) {
+    auto session = opened(p, {.batch = 3, .target = 12, .logits = part});
+    ln::session_paths paths(session);
+    check(paths);
+  }
+  auto paths = ln::evaluator_paths<P, double>::open(p, {.target = 12}, 4);
+  LINNET_REQUIRE_OK(paths);
+  check(*paths);
+  // Cut into calls it would be another prompt.
+  auto session = opened(p, {.batch = 2, .target = 12, .chunk = 4, .logits = 3});
+  ln::session_paths parts(session);
+  BOOST_TEST(!parts.begin(all.first(5), {}));
+  BOOST_TEST(parts.begin(all.first(4), {}));
+}
+
 BOOST_AUTO_TEST_CASE(several_continuations_together) {
   const auto p = random_packed<M, double>();
   const auto q = random_packed<recurrent, double>();

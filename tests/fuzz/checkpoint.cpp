@@ -1,4 +1,5 @@
-// Any bytes as a checkpoint, as they are and with a header whose checksum is right.
+// Any bytes as a checkpoint, as they are and with a header whose checksum is right; what is loaded
+// trains on.
 
 #include <cstring>
 #include <linnet/linnet.hpp>
@@ -28,7 +29,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::memcpy(file.data() + 12, &table, sizeof table);
   const auto sum = ln::detail::checksum(std::span(file).first(16 + table));
   std::memcpy(file.data() + 16 + table, &sum, sizeof sum);
-  (void)ln::load_checkpoint(std::span<const std::byte>(file), *train);
+  if (ln::load_checkpoint(std::span<const std::byte>(file), *train)) {
+    const ln::token tokens[] = {1, 2}, labels[] = {2, 0};
+    (void)train->step({tokens, labels, 1, 2});
+  }
   return 0;
 }
 #else

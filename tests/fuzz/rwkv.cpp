@@ -1,7 +1,10 @@
-// Any bytes as a model file of rwkv.cpp, as they are and behind the right header.
+// Any bytes as a model file of rwkv.cpp, as they are and behind the right header; then what
+// programs do with it.
 
 #include <cstring>
 #include <linnet/linnet.hpp>
+
+#include "fuzz/afterwards.hpp"
 
 namespace ln = linnet;
 
@@ -25,8 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::uint32_t header[] = {0x67676d66, 101, 3, 32, 1, 0};
   if (size >= sizeof header) {
     std::memcpy(file.data(), header, sizeof header);
-    (void)ln::load_rwkv(four, file);
-    (void)ln::load_rwkv(seven, file);
+    if (ln::load_rwkv(four, file)) fuzz::generate(four);
+    if (ln::load_rwkv(seven, file)) fuzz::generate(seven);
   }
   return 0;
 }

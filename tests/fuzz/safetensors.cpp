@@ -1,7 +1,10 @@
-// Any bytes as a safetensors file: parsed, every tensor read, and loaded into models.
+// Any bytes as a safetensors file: parsed, every tensor read, and loaded into models that are used
+// then.
 
 #include <linnet/json.hpp>
 #include <linnet/linnet.hpp>
+
+#include "fuzz/afterwards.hpp"
 
 namespace ln = linnet;
 
@@ -30,9 +33,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static ln::weights<llama> w;
   static ln::weights<gpt2> g;
   static ln::weights<codes> q;
-  (void)ln::load_safetensors(w, *file);
-  (void)ln::load_safetensors(w, *file, ln::naming::hugging_face{});
-  (void)ln::load_safetensors(g, *file, ln::naming::hugging_face{});
-  (void)ln::load_safetensors(q, *file);
+  if (ln::load_safetensors(w, *file)) fuzz::use(w);
+  if (ln::load_safetensors(w, *file, ln::naming::hugging_face{})) fuzz::use(w);
+  if (ln::load_safetensors(g, *file, ln::naming::hugging_face{})) fuzz::generate(g);
+  if (ln::load_safetensors(q, *file)) fuzz::generate(q);
   return 0;
 }

@@ -1,5 +1,5 @@
-// Any bytes as tables, tasks and JSON lines. What is read as a table and written with all fields in
-// quotes is read as the same table again.
+// Any bytes as tables, tasks and JSON lines, and as choices of a grammar that makes such. What is
+// read as a table and written with all fields in quotes is read as the same table again.
 
 #include <linnet/json.hpp>
 #include <linnet/linnet.hpp>
@@ -48,10 +48,7 @@ void sound(const ln::result<std::vector<ln::eval_item>>& items) {
   }
 }
 
-}  // namespace
-
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  const std::string_view text(reinterpret_cast<const char*>(data), size);
+void look_at(std::string_view text) {
   for (const auto format : {ln::table_format::tsv(false), ln::table_format::csv(false)})
     if (const auto t = ln::table::parse(text, format)) same_again(*t);
   if (const auto t = ln::parse_json_lines(text, {"a", "b"})) same_again(*t);
@@ -66,5 +63,135 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     sound(read(text, "f"));
   sound(ln::read_mmlu(text, "", "f"));
   (void)ln::last_number(text);
+  (void)ln::clean_hellaswag(text);
+}
+
+/// Texts by a grammar of the files, whose choices are the input's bytes: mostly right, and wrong in
+/// single places.
+class grammar {
+ public:
+  explicit grammar(std::string_view choices) : choices_(choices) {}
+
+  std::string file() {
+    switch (below(6)) {
+      case 0:
+        return rows("\t", {"sentence", "label"});
+      case 1:
+        return rows(",", {"question", "choice0", "choice1", "choice2", "choice3", "answer"});
+      case 2:
+        return rows("\t", {"premise", "hypothesis", "gold_label"});
+      case 3:
+        return objects("\n", "", {"sentence_good", "sentence_bad", "linguistics_term"});
+      case 4:
+        return objects("\n", "", {"question", "answer", "text"});
+      default:
+        return objects(",", "[]", {"instruction", "answer"});
+    }
+  }
+
+ private:
+  std::string_view choices_;
+
+  std::size_t below(std::size_t n) {
+    if (choices_.empty()) return 0;
+    const auto c = static_cast<unsigned char>(choices_[0]);
+    choices_.remove_prefix(1);
+    return c % n;
+  }
+  bool more() { return !choices_.empty() && below(8) > 0; }
+  /// Words, and what the readers look for.
+  std::string words() {
+    constexpr std::string_view all[] = {
+        "a ",
+        "b",
+        " ",
+        "0",
+        "1",
+        "3",
+        "_",
+        "neutral",
+        "\n\n",
+        "####",
+        " -12.5",
+        "\xc3\xa9",
+        "\xff",
+        "\"",
+        "[",
+        "]",
+        " [title]",
+        "\t",
+        ",",
+        "\r",
+        "Answer1: ",
+        " Answer2: ",
+        "answer1",
+        "\n\nAnswer format: ",
+        "Option1: ",
+        " Option2: ",
+        "option1",
+        "/option2",
+        "/answer2",
+        " Answer format: ",
+        "Please choose the correct answer to the question: ",
+        "Please choose the correct answer to fill in the blank to complete the given sentence: "};
+    std::string text;
+    do text += all[below(std::size(all))];
+    while (more());
+    return text;
+  }
+  /// A question in the words of LLM-Adapters, or nearly.
+  std::string instruction() {
+    if (below(4) == 0) return words();
+    const bool arc = below(2) == 0;
+    std::string text = arc ? "Please choose the correct answer to the question: "
+                           : "Please choose the correct answer to fill in the blank to complete "
+                             "the given sentence: ";
+    const std::string word = arc ? "Answer" : "Option", small = arc ? "answer" : "option";
+    text += words() + "_" + (below(4) == 0 ? words() : "") + "\n\n";
+    std::string named;
+    for (char k = '1'; k < '1' + static_cast<char>(1 + below(4)); ++k) {
+      text += (k > '1' ? " " : "") + word + k + ": " + (below(8) == 0 ? "" : words());
+      named += (k > '1' ? "/" : "") + small + k;
+    }
+    return text + (arc ? "\n\n" : " ") + "Answer format: " + (below(8) == 0 ? words() : named);
+  }
+  std::string rows(const std::string& delimiter, const std::vector<std::string>& names) {
+    std::string text;
+    for (std::size_t i = 0; i < names.size(); ++i) text += (i > 0 ? delimiter : "") + names[i];
+    do {
+      text += below(4) == 0 ? "\r\n" : "\n";
+      for (std::size_t i = 0; i < names.size(); ++i) {
+        const std::string field = i + 1 == names.size() ? std::to_string(below(5)) : words();
+        const bool quoted = below(2) == 0;
+        text += (i > 0 ? delimiter : "") + (quoted ? "\"" : "") + field + (quoted ? "\"" : "");
+      }
+    } while (more());
+    return text;
+  }
+  std::string objects(const std::string& between, const std::string& around,
+                      const std::vector<std::string>& names) {
+    std::string text = around.substr(0, 1);
+    do {
+      text += "{";
+      for (std::size_t i = 0; i < names.size(); ++i) {
+        const std::string value = names[i] == "instruction" ? instruction()
+                                  : names[i] == "answer" && below(2) == 0
+                                      ? (below(2) == 0 ? "option1" : "answer2")
+                                      : words();
+        text += (i > 0 ? "," : "") + ln::detail::json_quoted(names[i]) + ":" +
+                (below(8) == 0 ? "{}" : ln::detail::json_quoted(value));
+      }
+      text += "}";
+    } while (more() && (text += between, true));
+    return text + (around.empty() ? "" : around.substr(1));
+  }
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  look_at(text);
+  if (size < 512) look_at(grammar(text).file());
   return 0;
 }

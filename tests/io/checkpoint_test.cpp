@@ -262,7 +262,7 @@ BOOST_AUTO_TEST_CASE(files_that_lie) {
     BOOST_TEST(after([&](auto&, auto& sections, auto& head) {
                  sections[0] = ln::as_section(sections[0].name, progress);
                  head = "";
-               }).find("expected at most 10^15, got 9.22") != std::string::npos);
+               }).find("expected at most 10^15, got 9223372036854775") != std::string::npos);
   }
   BOOST_TEST(after([](auto& facts, auto&, auto& head) {
                facts.erase(facts.begin());
@@ -395,7 +395,10 @@ BOOST_AUTO_TEST_CASE(every_call_of_a_save) {
         const int ended = in_child(
             [&] {
               system_calls calls;
-              (killed ? calls.leave_at : calls.fail_at) = at;
+              if (killed)
+                calls.leave_at = at;
+              else
+                calls.fail_at = {at};
               const bool saved = static_cast<bool>(ln::save_checkpoint(path, *r.train));
               if (killed || calls.made.size() <= static_cast<std::size_t>(at))
                 _exit(calls.made == "FLRRf" ? 0 : 1);
@@ -419,6 +422,16 @@ BOOST_AUTO_TEST_CASE(every_call_of_a_save) {
         for (const auto& one : std::filesystem::directory_iterator(folder.path()))
           BOOST_TEST(one.path().string().find(".partial") == std::string::npos);
       }
+  // Without hard links, when the new file cannot get its name: the one before gets it back.
+  const scratch_folder folder;
+  overwrite(folder.path("a"), files[1]);
+  {
+    system_calls calls;
+    calls.fail_at = {1, 3};
+    BOOST_TEST(!ln::save_checkpoint(folder.path("a"), *r.train));
+    BOOST_TEST(calls.made == "FLRRR");
+  }
+  BOOST_TEST((contents(folder.path("a")) == files[1]));
 }
 
 // Two processes save to one path all the time: what is there is whole at every moment, both say
@@ -516,7 +529,7 @@ BOOST_AUTO_TEST_CASE(failing_writes) {
         },
         [](pid_t) {});
   };
-  for (std::size_t n = 0; n < old.size(); n += n < 8 || n + 200 > old.size() ? 1 : 97) {
+  for (std::size_t n = 0; n < old.size(); n += n < 8 || n + 20 > old.size() ? 1u : 97u) {
     BOOST_TEST(save_with_limit(n) == 3);
     check_old();
   }
@@ -549,7 +562,7 @@ BOOST_AUTO_TEST_CASE(killed_while_saving) {
   const std::uint32_t one_save = microseconds();
   LINNET_REQUIRE_OK(ln::load_checkpoint(path, *found.train));
   int kills = 0, fell_back = 0, torn = 0;
-  for (; kills < 400 && microseconds() < 8'000'000; ++kills) {
+  for (; kills < 50 || (kills < 400 && microseconds() < 8'000'000); ++kills) {
     const int ended = in_child(
         [&] {
           for (;;) {

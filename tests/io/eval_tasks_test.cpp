@@ -123,6 +123,14 @@ BOOST_AUTO_TEST_CASE(errors_name_the_place) {
              "because the it was hungry.");
   BOOST_TEST(changed("winogrande.json", ln::read_winogrande, "the cat", "_ cat")
                  .starts_with("f:1: instruction: expected one blank"));
+  // Nothing between the first option's name and the format.
+  BOOST_TEST(
+      test::message(
+          ln::read_winogrande("[{\"instruction\":\"Please choose the correct answer to fill in the "
+                              "blank to complete the given sentence: A _ b\\n\\nOption1: Answer "
+                              "format: option1\",\"answer\":\"option1\"}]",
+                              "f"))
+          .starts_with("f:1: instruction: expected a question, \"Option1: …\" and"));
   BOOST_TEST(changed("hellaswag.txt", ln::read_hellaswag, "\n1\n", "\n4\n") ==
              "f:2: answer: expected 0, 1, 2 or 3, got 4");
   BOOST_TEST(changed("hellaswag.txt", ln::read_hellaswag, "is a tree.\n", "") ==

@@ -48,12 +48,11 @@ void leaves_out(const std::string& fixture,
   for (const auto& [key, value] : defaults) {
     const std::string* const said = config->find(key);
     const std::string got = verdict<M>(with(good, key, ""));
-    BOOST_TEST_CONTEXT(fixture << ": " << key)
-    if (!said || *said == value)
-      BOOST_TEST(got == "success");
-    else
-      BOOST_TEST(got == "c: " + std::string(key) + ": expected " + *said +
-                            " (the model type), got no such field, which means " + value);
+    const std::string want = !said || *said == value
+                                 ? "success"
+                                 : "c: " + std::string(key) + ": expected " + *said +
+                                       " (the model type), got no such field, which means " + value;
+    BOOST_TEST_CONTEXT(fixture << ": " << key) BOOST_TEST(got == want);
   }
 }
 

@@ -137,6 +137,9 @@ BOOST_AUTO_TEST_CASE(lost_lines_stop_no_run) {
                whole.substr(0, line(header + 1)) + more);
     BOOST_TEST(lost(whole.substr(0, line(header + 1)) + "something\n" + two) ==
                whole.substr(0, line(header + 2)) + more);
+    for (const char* const half : {"2\n", "2,1,1\n", "{\"step\":2\n", ",2\n"})
+      BOOST_TEST(lost(whole.substr(0, line(header + 1)) + half) ==
+                 whole.substr(0, line(header + 1)) + more);
     // A line is torn after the checkpoint: nothing is lost.
     LINNET_REQUIRE_OK(ln::write_file(path, bytes(whole + "{\"st")));
     BOOST_TEST(resume(4) == "");

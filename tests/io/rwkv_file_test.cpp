@@ -411,6 +411,19 @@ BOOST_AUTO_TEST_CASE(bad_files) {
              "no/such/file: expected a readable file, got No such file or directory");
 }
 
+BOOST_AUTO_TEST_CASE(weights_that_are_not_finite) {
+  file_parts f = small_file(4);
+  ln::weights<four> w;
+  LINNET_REQUIRE_OK(ln::load_rwkv(w, bytes(f.text()), "f", ln::nonfinite::refuse));
+  const auto before = w.clone();
+  std::string& head = f.records.back();  // its last value
+  head.replace(head.size() - 4, 4, raw(std::numeric_limits<float>::infinity()));
+  BOOST_TEST(message(ln::load_rwkv(w, bytes(f.text()), "f", ln::nonfinite::refuse)) ==
+             "f: head.weight: expected finite numbers, got a NaN or an infinity");
+  BOOST_TEST(same_bytes(w, before));
+  LINNET_REQUIRE_OK(ln::load_rwkv(w, bytes(f.text()), "f"));
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test

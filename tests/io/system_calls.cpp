@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace {
@@ -20,8 +21,8 @@ bool passes(char name) {
   const int number = static_cast<int>(watching->made.size());
   if (number == watching->leave_at) kill(getpid(), SIGKILL);
   watching->made += name;
-  errno = EIO;
-  return number != watching->fail_at;
+  errno = EIO;  // if it is not
+  return std::ranges::count(watching->fail_at, number) == 0;
 }
 
 }  // namespace

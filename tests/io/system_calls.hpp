@@ -4,6 +4,7 @@
 /// fail or to be the last.
 
 #include <string>
+#include <vector>
 
 namespace test {
 
@@ -15,9 +16,9 @@ class system_calls {
   system_calls& operator=(const system_calls&) = delete;
   ~system_calls();
 
-  int fail_at = -1;   ///< the number of the call that fails with EIO
-  int leave_at = -1;  ///< the number of the call before which the process is gone
-  std::string made;   ///< first letters of the calls, f for fsync() of a folder: "FRf"
+  std::vector<int> fail_at{};  ///< the numbers of the calls that fail with EIO
+  int leave_at = -1;           ///< the number of the call before which the process is gone
+  std::string made{};          ///< first letters of the calls, f for fsync() of a folder: "FRf"
 };
 
 }  // namespace test

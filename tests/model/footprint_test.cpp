@@ -2,8 +2,8 @@
 // warm-up per calling thread, training and decoding steps ask the heap for nothing.
 
 #include <Eigen/Core>
-#include <cstdlib>
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <new>
 #include <optional>
@@ -221,6 +221,8 @@ BOOST_AUTO_TEST_CASE(callers_memory_that_does_not_do) {
     BOOST_TEST(s.generate(tokens(1, decoder::vocabulary, 1), ln::greedy{}, [](token) {}) == 0);
     BOOST_TEST(!s.truncate(0));
     BOOST_TEST(!s.fork(0, 0));
+    BOOST_TEST(!s.exit_after(1));
+    BOOST_TEST(s.capacity() == 0);
     s.reset();
     BOOST_TEST(std::ranges::all_of(untouched, [](std::byte b) { return b == std::byte{7}; }));
     const auto opened = session::open(packed, limits, span);
@@ -238,7 +240,8 @@ BOOST_AUTO_TEST_CASE(callers_memory_that_does_not_do) {
   BOOST_TEST(refused(p, none, std::span(memory, at(bytes))).starts_with("session::open: limits"));
   auto moved = ln::pack(ln::weights<decoder>());
   const auto elsewhere = std::move(moved);
-  BOOST_TEST(refused(moved, l, std::span(memory, at(bytes))).starts_with("session::open: packed"));
+  BOOST_TEST(refused(moved, l, std::span(memory, at(bytes)))
+                 .starts_with("weights: values: expected an object that was not moved from"));
 
   session s(p, l, std::span(memory, at(bytes)));
   BOOST_TEST(s.valid());

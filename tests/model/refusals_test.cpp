@@ -68,7 +68,7 @@ BOOST_AUTO_TEST_CASE(batches_that_do_not_fit) {
   randomize(w);
   const auto before = w.clone();
   const t5_tokens good(2, 5, 4, t5::vocabulary);
-  auto train = ln::trainer<t5>::open(w, good.limits());
+  auto train = ln::trainer<t5>::open(w, good.limits(), {}, {.patience = 100});
   const auto p = ln::pack(w);
   auto score = ln::evaluator<t5>::open(p, good.limits());
   const auto check = [&](const char* what, auto&& change) {
@@ -98,6 +98,14 @@ BOOST_AUTO_TEST_CASE(batches_that_do_not_fit) {
   check("label negative", [](data& d, batch&) { d.labels[7] = -2; });
   check("no tokens", [](data&, batch& b) { b.source = nullptr; });
   check("no labels", [](data&, batch& b) { b.labels = nullptr; });
+  // Logits behind the end of a span are not written; none at all are wanted by an empty one.
+  std::vector<float> logits(at(2 * 4 * t5::vocabulary));
+  const auto some = std::span(logits).first(logits.size() - 1);
+  BOOST_TEST(refused(score->loss(good.view(), some)));
+  BOOST_TEST(refused(train->evaluate(good.view(), some)));
+  BOOST_TEST(std::ranges::count(logits, 0.0f) == std::ssize(logits));
+  BOOST_TEST(!refused(score->loss(good.view(), std::span(logits))));
+  BOOST_TEST(!refused(train->evaluate(good.view(), std::span(logits))));
   BOOST_TEST(same_bytes(w, before));
   BOOST_TEST(ln::is_finite(train->step(good.view())));
   BOOST_TEST(train->steps() == 1);

@@ -59,6 +59,22 @@ constexpr ln::attention_shape causal = [] {
 }();
 constexpr index all = 8 * 8 * 4;  // the four maps of attention
 
+/// A NaN in a token is in what the token becomes: nothing on the way makes it a number.
+template <class Layer>
+void check_nan_stays() {
+#if !defined(__FAST_MATH__)  // which lets the compiler assume that there are none
+  constexpr index length = 12, d = Layer::in;
+  for (const index place : {index{0}, index{5}, length - 1}) {
+    mixing<Layer, float> layer({.batch = 2, .length = length});
+    auto x = normal<float>(2 * length * d, 1);
+    x[at((length + place) * d + 2)] = std::numeric_limits<float>::quiet_NaN();
+    const auto y = layer.forward(x, length);
+    BOOST_TEST(magnitude(rows_of(y, d, length, 1, place, 1)) == hopeless);
+    BOOST_TEST(magnitude(rows_of(y, d, length, 0, 0, length)) < hopeless);
+  }
+#endif
+}
+
 /// What a kind says of itself, and all that every kind has to keep.
 template <class Kind>
 void check_kind(index parameters) {
@@ -90,6 +106,7 @@ void check_kind(index parameters) {
       check_padding<layer>(37, {37, 20, 3});
       check_threads<layer, float>(41, {41, 17});
     }
+    check_nan_stays<typename Kind::template layer<Kind::causal ? causal : plain>>();
     check_layer<typename Kind::template layer<Kind::causal ? causal : plain>>({.length = 9});
   }
 }
@@ -105,6 +122,14 @@ BOOST_AUTO_TEST_CASE(exact_and_near) {
   check_kind<a::prefix>(all);
   check_kind<a::sliding_window<5>>(all);
   check_kind<a::sinks<2, 6>>(all);
+}
+// Rings hold what the first token of a piece sees beside the whole piece, a token more than a whole
+// number of blocks here; every row of a piece is compared.
+BOOST_AUTO_TEST_CASE(rings) {
+  const std::vector<std::vector<index>> pieces{{27, 20}, {27, 27}, {27, 27},
+                                               {27, 27}, {27, 27}, {2, 9}};
+  check_pieces<a::sliding_window<7>::layer<causal>>(137, pieces, 1e-12);
+  check_pieces<a::sinks<3, 7>::layer<causal>>(137, pieces, 1e-12);
 }
 BOOST_AUTO_TEST_CASE(sparse) {
   check_kind<a::longformer<6, 2>>(all + 3 * 8 * 8);

@@ -105,6 +105,33 @@ BOOST_AUTO_TEST_CASE(half_a_scale) {
   BOOST_TEST(c.memory.size() <= batch * 224 * heads * (h / 2.0 + h * 4 / 32.0 + 3 + 4) +
                                     batch * heads * 2 * block * h * 4 + 4 * ln::alignment);
 }
+// What is not finite stays so for all that it shares a scale with; tiny numbers make no others.
+BOOST_AUTO_TEST_CASE(not_finite_and_tiny) {
+  for (const std::uint32_t bits : {0x7fc00000u, 0xffc00000u, 0x7f800000u, 0xff800000u}) {
+    cached c(200);
+    const auto put = [&](std::vector<float>& x, index j) {  // channel 3 of head 1 of sequence 0
+      std::memcpy(&x[at((j * heads + 1) * h + 3)], &bits, sizeof bits);
+    };
+    put(c.k, 40);
+    put(c.v, 41);
+    c.put(0, 65);  // closes the second block of keys
+    for (index j = 0; j < 64; ++j) {
+      const auto k = c.got(true, 0, j, 1), v = c.got(false, 0, j, 1);
+      for (index i = 0; i < h; ++i) {
+        BOOST_TEST(ln::is_finite(k[at(i)]) == !(j >= 32 && i == 3));
+        BOOST_TEST(ln::is_finite(v[at(i)]) == (j != 41));
+      }
+      BOOST_TEST(ln::is_finite(magnitude(c.got(true, 0, j, 0))));
+    }
+  }
+  cached c(200);
+  for (float& x : c.k) x *= 1e-40f;
+  for (float& x : c.v) x = x > 0 ? 1e-45f : -1e-45f;
+  c.put(0, 65);
+  for (index j = 0; j < 64; ++j)
+    for (const bool key_side : {true, false})
+      BOOST_TEST(magnitude(c.got(key_side, 1, j, 1)) <= 1e-38);
+}
 // Tokens are taken back into a block that was rounded, and others follow: nothing tells that the
 // first were ever there.
 BOOST_AUTO_TEST_CASE(taken_back) {

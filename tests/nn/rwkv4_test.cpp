@@ -74,6 +74,23 @@ struct recurrence {
 
 BOOST_AUTO_TEST_SUITE(rwkv4)
 
+// The squared relu keeps a NaN where it is, forward and backward.
+#if !defined(__FAST_MATH__)
+BOOST_AUTO_TEST_CASE(relu_squared_keeps_nan) {
+  const auto fine = normal<float>(9, 1);
+  for (index place = 0; place < 9; ++place) {
+    auto x = fine, y = fine, dx = fine;
+    x[at(place)] = std::numeric_limits<float>::quiet_NaN();
+    ln::detail::relu_squared<float>({}, 9, x.data(), y.data());
+    ln::detail::relu_squared_backward<float>({}, 9, x.data(), fine.data(), dx.data());
+    for (index i = 0; i < 9; ++i) {
+      BOOST_TEST(ln::is_finite(y[at(i)]) == (i != place));
+      BOOST_TEST(ln::is_finite(dx[at(i)]) == (i != place));
+    }
+  }
+}
+#endif
+
 BOOST_AUTO_TEST_CASE(gradients) {
   check_layer<time_mix<5>>();
   check_layer<time_mix<18>>({.batch = 1, .length = 3});

@@ -13,6 +13,13 @@ constexpr ln::attention_shape shape{.d_model = d,
                                     .d_kv = h,
                                     .causal = true,
                                     .rope = ln::rope_pairing::half};
+constexpr ln::attention_shape t5{.d_model = d,
+                                 .heads = heads,
+                                 .kv_heads = heads,
+                                 .d_kv = h,
+                                 .causal = true,
+                                 .scaled = false,
+                                 .relative = true};
 using sinks = ln::attention::sinks<first, recent>::layer<shape>;
 
 /// Row `t` of x[tokens, d] with each head's pairs (c, c + h/2) turned to `position`.
@@ -29,13 +36,13 @@ std::vector<double> turned(std::span<const double> x, index t, index position) {
   return y;
 }
 
-}  // namespace
-
-BOOST_AUTO_TEST_SUITE(window)
-
-BOOST_AUTO_TEST_CASE(sinks_equal_their_definition) {
+/// Rotary positions and T5's biases count slots.
+template <ln::attention_shape A>
+void check_sinks() {
   constexpr index tokens = 60;
-  attention_run<sinks> run(1, tokens, {}, 0, h);
+  constexpr bool rotary = A.rope != ln::rope_pairing::none;
+  attention_run<ln::attention::sinks<first, recent>::layer<A>> run(
+      1, tokens, {}, A.relative ? heads : 0, rotary ? h : 0);
   run.run();
   const auto q = mapped(run.x, d, run.weight("q.weight"));
   const auto k = mapped(run.x, d, run.weight("k.weight"));
@@ -48,19 +55,31 @@ BOOST_AUTO_TEST_CASE(sinks_equal_their_definition) {
     BOOST_TEST(slots == (std::min)(t + 1, first + recent));
     std::vector<double> keys, values;
     for (index s = 0; s < slots; ++s) {
-      const auto key = turned(k, kept[at(s)], s);
+      const auto key = turned(k, kept[at(s)], rotary ? s : 0);
       keys.insert(keys.end(), key.begin(), key.end());
       values.insert(values.end(), v.begin() + kept[at(s)] * d, v.begin() + (kept[at(s)] + 1) * d);
     }
-    const auto query = turned(q, t, slots - 1);
+    const auto query = turned(q, t, rotary ? slots - 1 : 0);
     const auto mixed = dense_attention(
         1, slots, heads, h, values, [](index, index, index) { return true; },
         [&](index head, index, index j) {
-          return dot(query, 0, keys, j, heads, head, h) / std::sqrt(double(h));
+          return dot(query, 0, keys, j, heads, head, h) *
+                     (A.scaled ? 1 / std::sqrt(double(h)) : 1) +
+                 (A.relative ? run.bias[at(head * (2 * tokens + 1) + tokens + j - (slots - 1))]
+                             : 0);
         });
     const auto want = mapped(mixed, d, run.weight("o.weight"));
     BOOST_TEST(distance(run.output(0, t), want) <= 1e-12, "token " << t);
   }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(window)
+
+BOOST_AUTO_TEST_CASE(sinks_equal_their_definition) {
+  check_sinks<shape>();
+  check_sinks<t5>();
 }
 
 // A window's memory and work do not know how long the text is.

@@ -69,6 +69,9 @@ void for_shapes_and_long_sums(F&& f) {
   f(131, 300, 40, 1);
 }
 
+/// What scratch memory holds before: NaN as any float, no code of zero.
+constexpr std::byte poison{0xff};
+
 /// What the products of storage S round x[m, k] to.
 template <class S, class T>
 std::vector<T> rounded(index m, index k, std::vector<T> x) {
@@ -94,7 +97,7 @@ void check_forward() {
     const auto x = normal<T>(m * k, 2), bias = normal<T>(n, 3), start = normal<T>(m * n, 4);
     const auto seen = rounded<S>(m, k, x);
     const reference want = product(m, n, k, seen.data(), k, 1, w.meaning.data(), k, 1);
-    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, false)));
+    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, false)), poison);
     for (const auto level : levels())
       for (const bool accumulate : {false, true}) {
         const T* const add = number % 3 == 0 ? nullptr : bias.data();
@@ -140,7 +143,7 @@ void check_epilogues() {
     const auto seen = rounded<S>(m, k, x);
     const reference up = product(m, n, k, seen.data(), k, 1, w.meaning.data(), k, 1);
     const reference gate = product(m, n, k, seen.data(), k, 1, v.meaning.data(), k, 1);
-    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 5, false)));
+    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 5, false)), poison);
     const auto count = at(m * n);
     for (const auto level : levels())
       for (const bool gated : {false, true})
@@ -235,7 +238,7 @@ void check_backward_bf16() {
     const auto dx_start = normal<float>(m * k, 8), dw_start = normal<float>(n * k, 9);
     std::vector<simd_word> panels(at(ln::ops::packed_matrix<float, S>::size(n, k)));
     std::vector<simd_word> pairs(at((n + 1) / 2 * k));
-    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, true)));
+    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, true)), poison);
     const ln::ops::packed_matrix<float, S> w{panels.data(), nullptr, nullptr, pairs.data()};
     const auto w_seen = rounding(masters), x_seen = rounding(x), dy_seen = rounding(dy);
     const reference want_dx = product(m, k, n, dy_seen.data(), n, 1, w_seen.data(), 1, k);
@@ -405,7 +408,7 @@ void check_threads() {
   for (const auto level : levels())
     for (const index m : {1, 7, 230}) {
       const auto x = normal<float>(m * k, 2);
-      std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 5, false)));
+      std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 5, false)), poison);
       std::vector<float> first;
       for (int threads = 1; threads <= 5; ++threads) {
         std::vector<float> y(at(m * n));

@@ -374,6 +374,54 @@ BOOST_AUTO_TEST_CASE(inputs_round_like_weights) {
   });
 }
 
+// Every finite code of bf16, the midpoint to the next one and the floats around it: to the nearest,
+// the even one of two. Weights' own rounding is tested in core/storage_test.cpp.
+BOOST_AUTO_TEST_CASE(midpoints_in_bf16) {
+  std::vector<float> x;
+  for (std::uint32_t sign : {0u, 0x80000000u})
+    for (std::uint32_t code = 0; code < 0x7f80; ++code)
+      for (const std::uint32_t rest : {0u, 0x7fffu, 0x8000u, 0x8001u})
+        x.push_back(std::bit_cast<float>(sign | code << 16 | rest));
+  const index n = std::ssize(x);
+  for_levels([&](auto kernels) {
+    using K = decltype(kernels);
+    std::vector<simd::bf16_code> codes(at(n));
+    std::vector<simd::word> pairs(at(n));
+    K::template to_bf16<float>(n, x.data(), codes.data());
+    K::template to_bf16_pairs<float>(n, x.data(), x.data(), pairs.data());
+    int wrong = 0;
+    for (index i = 0; i < n; ++i) {
+      const auto bits = std::bit_cast<std::uint32_t>(x[at(i)]), rest = bits & 0xffffu;
+      const std::uint32_t code = bits >> 16,
+                          want = code + (rest > 0x8000u || (rest == 0x8000u && code % 2 == 1));
+      wrong += static_cast<std::uint16_t>(codes[at(i)]) != want;
+      wrong += pairs[at(i)] != (want | want << 16);
+    }
+    BOOST_TEST(wrong == 0);
+  });
+}
+
+// Kernels read whole words of codes: what lies behind a row is zero, whatever was there before.
+BOOST_AUTO_TEST_CASE(padding_of_inputs) {
+  for_levels([&](auto kernels) {
+    using K = decltype(kernels);
+    for (index n = 1; n <= 70; ++n) {
+      const auto x = normal<float>(n, 5);
+      std::vector<simd::bf16_code> codes(80, static_cast<simd::bf16_code>(0x7fc0));
+      std::vector<std::int8_t> bytes(80, 99);
+      std::int32_t sum = 0;
+      K::template to_bf16<float>(n, x.data(), codes.data());
+      K::template to_int8<float>(n, x.data(), bytes.data(), sum);
+      int wrong = 0;
+      for (index i = n; i < 80; ++i) {
+        wrong += static_cast<std::uint16_t>(codes[at(i)]) != (i < ln::round_up(n, 2) ? 0 : 0x7fc0);
+        wrong += bytes[at(i)] != (i < ln::round_up(n, 4) ? 0 : 99);
+      }
+      BOOST_TEST(wrong == 0, "n " << n);
+    }
+  });
+}
+
 // Infinities stay, what rounds beyond the largest becomes one, and a NaN stays one.
 BOOST_AUTO_TEST_CASE(special_inputs_in_bf16) {
   constexpr std::uint32_t bits[] = {0x7f800000u, 0xff800000u, 0x7f7fffffu,

@@ -186,7 +186,10 @@ void check_pieces(index length, const std::vector<std::vector<index>>& pieces, d
   mixing<Whole, T> whole({.batch = batch, .length = length}, d_kv);
   const auto x = normal<T>(batch * length * d, 1);
   const auto want = whole.forward(x, length);
-  mixing<Layer, T> continued({.batch = batch, .length = length, .capacity = length}, d_kv);
+  index longest = 0;
+  for (const auto& counts : pieces)
+    longest = (std::max)(longest, *std::max_element(counts.begin(), counts.end()));
+  mixing<Layer, T> continued({.batch = batch, .length = longest, .capacity = length}, d_kv);
   for (int repeat = 0; repeat < 2; ++repeat) {
     std::vector<index> past(at(batch), 0);
     for (const auto& counts : pieces) {

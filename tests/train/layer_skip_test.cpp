@@ -218,6 +218,26 @@ BOOST_AUTO_TEST_CASE(schedules_follow_steps) {
   (void)trained({.layer_dropout = {0.9, 3}}, &dropping);
   BOOST_TEST(dropping[0] == plain[0]);
   BOOST_TEST(dropping[1] != plain[1]);
+  // With two steps S(t) is 0, then 1: not a sample of the first skips a layer, nearly all of the
+  // second do, those of a constant rate.
+  std::vector<double> sudden, constant;
+  const auto still = [&](const ln::layer_dropout& drop, std::vector<double>& losses) {
+    auto w = random_weights<M>();
+    const auto data = data_for<M>(3, 6, 5);
+    auto train = ln::trainer<M, ln::adamw, double>::open(
+        w, data.limits(), {.rate = ln::schedule::constant(0), .decay = 0}, {.layer_dropout = drop});
+    for (int t = 0; t < 3; ++t) losses.push_back(train->step(data.view()));
+  };
+  std::vector<double> none;
+  still({}, none);
+  still({0.9, 2}, sudden);
+  still({0.9}, constant);
+  BOOST_TEST(sudden[0] == none[0]);
+  BOOST_TEST(constant[0] != none[0]);
+  for (const std::size_t t : {1u, 2u}) {
+    BOOST_TEST(sudden[t] == constant[t]);
+    BOOST_TEST(sudden[t] != none[t]);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(threads_change_nothing) {

@@ -32,6 +32,15 @@ constexpr ln::decoder_shape recurrent_numbers{.d_model = 48,
                                               .vocabulary = 201,
                                               .context = 64};
 
+/// An executor that gives one thread, two, three, ... in turn, up to what it is asked for. What
+/// serves a busy host does nothing else.
+ln::executor varying(int& call) {
+  return {&call, [](void* object, int n, void (*body)(void*, int, int), void* argument) {
+            const ln::executor all = std_threads();
+            all.run(all.object, 1 + (*static_cast<int*>(object))++ % n, body, argument);
+          }};
+}
+
 /// Everything a run produces.
 template <class M>
 struct outcome {
@@ -91,6 +100,13 @@ BOOST_AUTO_TEST_CASE(decoder_on_own_threads, *boost::unit_test::label("tsan")) {
 BOOST_AUTO_TEST_CASE(recurrences_on_own_threads, *boost::unit_test::label("tsan")) {
   check_threads<ln::rwkv4<recurrent_numbers>>(std_threads());
   check_threads<ln::rwkv7<recurrent_numbers>>(std_threads());
+}
+
+BOOST_AUTO_TEST_CASE(numbers_that_change_from_call_to_call) {
+  int call = 0;
+  check_threads<t5>(varying(call));
+  check_threads<decoder>(varying(call));
+  BOOST_TEST(call > 20);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

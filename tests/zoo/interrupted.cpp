@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <thread>
+#include <utility>
 
 #include "program.hpp"
 
@@ -43,8 +45,10 @@ struct course {
     for (const std::string& a : arguments(out)) all += ' ' + test::quoted(a);
     return all;
   }
-  /// Starts a training that would take long, sends `signal` once `file` exists, and waits.
-  int ended_by(int signal, std::vector<std::string> what, const std::string& file) const {
+  /// Starts a training, sends `signal` once its checkpoint has been seen in so many forms, and
+  /// waits.
+  int ended_by(int signal, std::vector<std::string> what, const std::string& checkpoint,
+               int forms) const {
     what.insert(what.begin(), ZOO_PROGRAM);
     std::vector<char*> words;
     for (std::string& word : what) words.push_back(word.data());
@@ -57,8 +61,13 @@ struct course {
       execv(words[0], words.data());
       _exit(127);
     }
-    for (int i = 0; i < 1'000 && !exists(file); ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    std::filesystem::file_time_type last{};
+    for (int i = 0; i < 10'000 && forms > 0; ++i) {
+      std::error_code absent;
+      const auto time = std::filesystem::last_write_time(checkpoint, absent);
+      if (!absent && time != std::exchange(last, time)) --forms;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     kill(child, signal);
     int status = 0;
     waitpid(child, &status, 0);
@@ -97,7 +106,7 @@ BOOST_AUTO_TEST_CASE(signals_save_and_resuming_gives_the_same_bits) {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     BOOST_TEST_CONTEXT(signal) {
       const std::string out = c.folder.path("by" + std::to_string(signal));
-      BOOST_CHECK_EQUAL(c.ended_by(signal, c.arguments(out, "1000000"), out + ".ckpt"),
+      BOOST_CHECK_EQUAL(c.ended_by(signal, c.arguments(out, "1000000"), out + ".ckpt", 1),
                         128 + signal);
       BOOST_CHECK(exists(out) && exists(out + ".ckpt"));
       const std::string said = test::contents(c.folder.path("said"));
@@ -116,14 +125,14 @@ BOOST_AUTO_TEST_CASE(signals_save_and_resuming_gives_the_same_bits) {
 
 BOOST_AUTO_TEST_CASE(a_killed_training_goes_on_to_the_same_bits) {
   const course c;
-  constexpr const char* steps = "60";
+  constexpr const char* steps = "30";
   test::zoo_prints(c.arguments(c.whole, steps));
   const std::string out = c.folder.path("out");
   auto arguments = c.arguments(out, steps);
   arguments.insert(arguments.end(), {"--resume", "--save-every", "0"});
-  // The previous one exists from the second checkpoint on: behind the first step.
-  BOOST_CHECK_EQUAL(c.ended_by(SIGKILL, arguments, out + ".ckpt.previous"), -SIGKILL);
-  BOOST_REQUIRE(exists(out + ".ckpt.previous") && !exists(out));
+  // One at the start, one before the first step, then one behind every step.
+  BOOST_CHECK_EQUAL(c.ended_by(SIGKILL, arguments, out + ".ckpt", 6), -SIGKILL);
+  BOOST_REQUIRE(exists(out + ".ckpt") && !exists(out));
   const test::outcome rest = test::zoo(arguments);
   BOOST_REQUIRE_MESSAGE(rest.status == 0, rest.err);
   BOOST_CHECK_MESSAGE(rest.err.find("going on from step ") != rest.err.npos &&
@@ -163,6 +172,25 @@ BOOST_AUTO_TEST_CASE(output_that_cannot_be_written_is_an_error) {
         BOOST_CHECK_EQUAL(shell("\"$ZOO\" " + std::string(command) + to + " 2>/dev/null"), 2);
       }
     }
+}
+
+// Whoever prints in another way throws on a full standard error, or hands a terminal what a file
+// says. bench_of.hpp is of programs of their own; the progress bar moves the cursor.
+BOOST_AUTO_TEST_CASE(programs_print_through_the_console_alone) {
+  namespace fs = std::filesystem;
+  const fs::path examples = fs::path(LINNET_TEST_DIR).parent_path() / "examples";
+  int seen = 0;
+  for (const char* const folder : {"support", "zoo", "ffn_study", "stlm_study"})
+    for (const auto& file : fs::directory_iterator(examples / folder)) {
+      const std::string name = file.path().filename().string();
+      if (name == "console.cpp" || name == "bench_of.hpp" || name == "progress.cpp") continue;
+      const std::string source = test::contents(file.path().string());
+      ++seen;
+      for (const char* const way :
+           {"fmt::print(", "printf(", "fputs(", "puts(", "fwrite(", "std::cout", "std::cerr"})
+        BOOST_CHECK_MESSAGE(source.find(way) == source.npos, file.path() << ": " << way);
+    }
+  BOOST_CHECK_GT(seen, 80);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

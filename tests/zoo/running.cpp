@@ -1,5 +1,9 @@
 // Models at work: real weights, training, checkpoints, the report.
 
+#include <pty.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -150,6 +154,37 @@ BOOST_AUTO_TEST_CASE(seeds_are_read_whole) {
   };
   BOOST_CHECK_EQUAL(run("010"), run("10"));
   BOOST_CHECK(run("18446744073709551615") != run("18446744073709551614"));
+}
+
+BOOST_AUTO_TEST_CASE(generated_text_does_nothing_to_a_terminal) {
+  const std::string weights = test::data_file("stories260K/stories260K.bin");
+  if (weights.empty()) return;
+  const std::string tokenizer = test::data_file("stories260K/tok512.bin"),
+                    prompt = "\x1b[31mh\xc3\xa9";
+  const std::vector<std::string> arguments{"generate", "--model",     "stories260k", "--weights",
+                                           weights,    "--tokenizer", tokenizer,     "--tokens",
+                                           "20",       "--prompt",    prompt};
+  BOOST_CHECK(test::zoo_prints(arguments).starts_with(prompt));  // a file gets every byte
+  int terminal = -1;
+  const pid_t child = forkpty(&terminal, nullptr, nullptr, nullptr);
+  if (child == 0) {
+    std::vector<const char*> words{ZOO_PROGRAM};
+    for (const std::string& a : arguments) words.push_back(a.c_str());
+    words.push_back(nullptr);
+    execv(words[0], const_cast<char**>(words.data()));
+    _exit(127);
+  }
+  BOOST_REQUIRE_GT(child, 0);
+  std::string shown;
+  char buffer[4096];
+  for (ssize_t n = 0; (n = read(terminal, buffer, sizeof buffer)) > 0;)
+    shown.append(buffer, static_cast<std::size_t>(n));
+  close(terminal);
+  int status = -1;
+  waitpid(child, &status, 0);
+  BOOST_CHECK_EQUAL(status, 0);
+  BOOST_CHECK_MESSAGE(shown.find("[31mh\xc3\xa9") != shown.npos, shown);
+  BOOST_CHECK(shown.find('\x1b') == shown.npos);
 }
 
 BOOST_AUTO_TEST_CASE(rwkv_gives_the_logits_of_rwkv_cpp) {

@@ -2,8 +2,10 @@
 /// @file
 /// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
 
+#include <algorithm>
 #include <cassert>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -13,6 +15,20 @@ LINNET_NAMESPACE_BEGIN
 
 /// Alignment of every planned buffer, in bytes: one cache line and one AVX-512 register.
 inline constexpr index alignment = 64;
+
+/// More bytes than any memory has: where sizes would exceed what an index holds, they stay here.
+inline constexpr index most_bytes = (std::numeric_limits<index>::max)() / alignment * alignment;
+
+/// a + b and a * b of sizes that are not negative, most_bytes at most.
+constexpr index add_sizes(index a, index b) {
+  index sum = 0;
+  return __builtin_add_overflow(a, b, &sum) || sum > most_bytes ? most_bytes : sum;
+}
+/// @copydoc add_sizes()
+constexpr index multiply_sizes(index a, index b) {
+  index product = 0;
+  return __builtin_mul_overflow(a, b, &product) || product > most_bytes ? most_bytes : product;
+}
 
 /// Hands out consecutive buffers from one block. Without a block it only counts, also at compile
 /// time, so one `plan` function serves as layout, as footprint and as allocation.
@@ -27,14 +43,16 @@ class arena {
   /// An arena over `size` bytes at `block`, which must be aligned to `alignment`.
   arena(void* block, index size) : block_(static_cast<std::byte*>(block)), size_(size) {}
 
-  /// The next `count` objects of type `T`; null from an arena that only counts.
+  /// The next `count` objects of type `T`; null from an arena that only counts or has no more.
   template <class T>
   constexpr T* take(index count) {
     const index at = used_;
-    used_ += round_up(count * static_cast<index>(sizeof(T)), alignment);
+    const index bytes = count < 0 ? most_bytes : multiply_sizes(count, sizeof(T));
+    used_ = add_sizes(used_, round_up((std::min)(bytes, most_bytes - alignment), alignment));
     if (used_ > peak_) peak_ = used_;
-    if (block_ == nullptr) return nullptr;
-    assert(used_ <= size_ && "linnet::arena: the plan exceeds its footprint");
+    assert((block_ == nullptr || used_ <= size_) &&
+           "linnet::arena: the plan exceeds its footprint");
+    if (block_ == nullptr || used_ > size_) return nullptr;
     return reinterpret_cast<T*>(block_ + at);
   }
   /// The current position, for release().
@@ -69,8 +87,9 @@ class memory_block {
  public:
   memory_block() = default;
   /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
-  explicit memory_block(index bytes) : size_(round_up(bytes > 0 ? bytes : 1, alignment)) {
-    data_.reset(detail::aligned_allocate(static_cast<std::size_t>(size_)));
+  explicit memory_block(index bytes)
+      : size_(round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment)) {
+    if (bytes < most_bytes) data_.reset(detail::aligned_allocate(static_cast<std::size_t>(size_)));
     if (data_)
       __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
     else

@@ -31,7 +31,7 @@ namespace detail {
 /// What meeting others has cost the calling thread, in looks whether they have come. Values that
 /// one thread writes and another reads cost about `looks_per_meeting` beside the wait itself.
 inline constinit thread_local std::int64_t looks = 0;
-inline constexpr int looks_per_meeting = 8;
+inline constexpr int looks_per_meeting = 4;
 
 /// Looks up to `most` times whether `changed()`; the result of the last look.
 template <class F>
@@ -97,7 +97,7 @@ class team_savings {
   /// until the next try twice as long, up to about a second: threads that OpenMP keeps waiting
   /// cost, too.
   void add(std::int64_t computed, std::int64_t elapsed) {
-    std::int64_t gain = computed - elapsed;
+    std::int64_t gain = (std::max)(computed - elapsed, -largest_loss);
     const bool brief = gain > 0 && elapsed < 1'000'000;
     unwatched_.store(brief ? between : 0, std::memory_order_relaxed);
     if (brief) gain *= between + 1;
@@ -122,6 +122,7 @@ class team_savings {
   // Threads that come here at the same time may overwrite each other's: an estimate is enough.
   static constexpr std::int64_t most = 10'000'000, start = 1'000'000;
   static constexpr std::int64_t shortest_pause = 1'000'000, longest_pause = 128'000'000;
+  static constexpr std::int64_t largest_loss = 10'000'000'000;  // a process may have been stopped
   static constexpr int between = 15;
   std::atomic<std::int64_t> balance_{start}, pause_{shortest_pause};
   std::atomic<int> unwatched_{0};
@@ -129,6 +130,7 @@ class team_savings {
 
 /// One call of parallel(): where its threads meet, and how long they compute.
 struct region {
+  static constexpr std::int64_t reading = 3'000;  ///< nanoseconds of reading the threads' clocks
   team_savings& savings;
   barrier meeting{};
   std::atomic<std::int64_t> computed{0};
@@ -140,7 +142,7 @@ struct region {
   void run(F& f, int rank, int size);
   void end() const {
     if (watched)
-      savings.add(computed.load(), nanoseconds::elapsed() - begun);
+      savings.add(computed.load(), nanoseconds::elapsed() - begun - reading);
     else if (limited && meeting.slept() > 0)  // some thread came late
       savings.add(0, meeting.slept());
   }
@@ -165,7 +167,8 @@ struct region {
 /// while. Where OpenMP binds threads to processors, it alone knows those of the process.
 inline int openmp_processors() {
   static thread_local int known = 0, calls = 0;
-  if (calls++ % 64 == 0) known = omp_get_num_procs();
+  if (calls++ % 64 == 0)
+    known = omp_get_proc_bind() == omp_proc_bind_false ? affine_processors() : omp_get_num_procs();
   return usable_processors(known);
 }
 /// How many of `n` threads OpenMP can run for the calling thread without ending the program, which

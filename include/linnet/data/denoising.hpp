@@ -115,14 +115,17 @@ class random_parts {
 /// The masks depend on `key` and the text's length only.
 ///
 /// i.i.d. denoising masks no more where the target has no room or the sentinels are used up.
-/// @return the tokens written; zeros, and nothing written, for a text below two tokens, options out
-/// of their range, or spans without room for the lengths that `how` says or enough sentinels.
+/// @return the tokens written; zeros, and nothing written, for a text below two tokens, a density
+/// outside (0, 1) or a mean span outside its range, or spans without room for the lengths that
+/// `how` says or enough sentinels.
 inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
                                 std::span<const token> text, seed key, std::span<token> source,
                                 std::span<token> target) {
   const index length = std::ssize(text);
   const bool spans = how.mask == masking::spans;
-  if (length < 2 || !detail::in_range(how)) return {};
+  if (length < 2 ||
+      !(how.density > 0 && how.density < 1 && how.mean_span >= 1 && how.mean_span <= 1e6))
+    return {};
   const denoising::noise noise = how.noise_of(length);
   const denoised_lengths room = spans ? how.lengths(length) : denoised_lengths{length + 1, 1};
   if (std::ssize(source) < room.source || std::ssize(target) < room.target ||

@@ -30,7 +30,6 @@ struct pausing {
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
   static constexpr void visit_options(Self& self, F&& f) {
-    f("pause", self.pause, detail::count(0));
     f("share", self.share, detail::between(0, 1));
   }
 

@@ -20,12 +20,15 @@ class evaluator {
 
   /// Exact bytes that an evaluator with these limits allocates.
   static constexpr index footprint(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::scoring).total();
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return detail::plan_for<M, T>(some, purpose::scoring).total();
+    });
   }
 
   /// An evaluator for batches up to these limits. `p` must outlive it.
   static result<evaluator> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
-    if (auto fit = detail::acceptable<M>("evaluator::open", l); !fit) return fit.error();
+    if (auto fit = detail::acceptable<M>("evaluator::open", l, footprint(l)); !fit)
+      return fit.error();
     if (!p.valid()) return p.error();
     evaluator e(p, l);
     if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
@@ -37,7 +40,7 @@ class evaluator {
   static result<evaluator> open(const packed<M, T>&&, const limits&) = delete;
 
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
-  /// them.
+  /// them; where it is too short for them, the loss is NaN, as for a batch that does not fit.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
     return loss(b, labels_alone{}, logits);
   }
@@ -45,7 +48,8 @@ class evaluator {
   template <class Lesson>
   requires lesson<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
                                            std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_))
+    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_) ||
+        !detail::logits_fit<M>(b, logits))
       return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {

@@ -4,7 +4,6 @@
 /// repetition penalty; and a caller's own changes of the logits before either.
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <numeric>
 #include <span>
@@ -14,6 +13,7 @@
 
 #include <linnet/core/options.hpp>
 #include <linnet/core/random.hpp>
+#include <linnet/generate/rank.hpp>
 #include <linnet/simd/kernels.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -39,9 +39,6 @@ void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) 
   else
     hook(logits);
 }
-
-/// Index of a token in logits.
-inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
 
 /// The most likely token, of equals the lowest id; `no_token` where logits are empty, hold a NaN or
 /// have an infinite maximum.
@@ -79,94 +76,6 @@ inline token draw(std::span<const double> weights, double u) {
     if (u * mass < sum) break;
   }
   return last;
-}
-
-/// Writes the ids of the weights in [least, most] into `room`, in their order, but of those equal
-/// to `least` only ids up to `last`; returns how many they are.
-template <class T>
-std::size_t gather(std::span<const T> weights, std::span<token> room, T least, T most,
-                   std::size_t last) {
-  constexpr std::size_t block = 64;  // most of them have none
-  std::size_t count = 0;
-  for (std::size_t at = 0; at < weights.size(); at += block) {
-    const std::size_t end = (std::min)(at + block, weights.size());
-    unsigned any = 0;
-    for (std::size_t i = at; i < end; ++i)
-      any |= static_cast<unsigned>(weights[i] >= least) & static_cast<unsigned>(weights[i] <= most);
-    for (std::size_t i = at; any != 0 && i < end; ++i)
-      if (const T w = weights[i]; w <= most && (w > least || (w == least && i <= last)))
-        room[count++] = static_cast<token>(i);
-  }
-  return count;
-}
-/// A token in the order from the heaviest to the lightest, equals by rising id, and the sum up to
-/// and with it.
-struct ranked {
-  token id;
-  double sum;
-};
-/// The first token of that order at which `reached(sum)` holds, where each token adds
-/// `measure(weight)`; at the latest the last one that adds anything. Weights are in [0, 1]. Looks
-/// at the first `count` ids in `room`, which it overwrites, or at all if they are as many as the
-/// weights. A radix select over the weights' bits: nothing is sorted.
-template <class T, class Measure, class Reached>
-ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, Measure&& measure,
-            Reached&& reached) {
-  using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  const auto key = [](T weight) {  // rises with the weight
-    bits b = 0;
-    __builtin_memcpy(&b, &weight, sizeof b);
-    return b;
-  };
-  const auto weight_of = [](bits b) {
-    T weight = 0;
-    __builtin_memcpy(&weight, &b, sizeof b);
-    return weight;
-  };
-  constexpr int digit = 10;
-  double sums[2][1 << digit];  // two chains of additions, for tokens in a row that add here
-  double sum = 0;
-  bool all = count == weights.size();
-  for (bits high = key(T(1)), low = 0;;) {  // of the ids that are left
-    const int shift = (std::max)(0, static_cast<int>(std::bit_width(high - low)) - digit);
-    const auto bucket = [&](T weight) { return (high - key(weight)) >> shift; };
-    const auto buckets = static_cast<std::size_t>((high - low) >> shift) + 1;
-    for (auto& chain : sums) std::fill_n(chain, buckets, 0.0);
-    for (std::size_t i = 0; i < count; ++i) {
-      const T weight = all ? weights[i] : weights[slot(room[i])];
-      sums[i % 2][bucket(weight)] += measure(weight);
-    }
-    bits chosen = 0;
-    double before = sum;
-    for (std::size_t b = 0; b < buckets; ++b) {
-      const double more = sums[0][b] + sums[1][b];
-      if (!(more > 0)) continue;
-      chosen = static_cast<bits>(b), before = sum;
-      if (reached(sum + more)) break;
-      sum += more;
-    }
-    sum = before;
-    high -= chosen << shift;
-    low = (std::max)(low, high - (std::min)(high, (bits{1} << shift) - 1));
-    const T least = weight_of(low), most = weight_of(high);
-    const auto end = room.begin() + static_cast<index>(count);
-    if (all)
-      count = gather(weights, room, least, most, weights.size());
-    else
-      count = static_cast<std::size_t>(std::remove_if(room.begin(), end,
-                                                      [&](token t) {
-                                                        const T w = weights[slot(t)];
-                                                        return w < least || w > most;
-                                                      }) -
-                                       room.begin());
-    if (low == high || count == 1) break;
-    all = false;
-  }
-  std::size_t i = 0;
-  for (;; ++i) {  // those that are left are equal
-    sum += measure(weights[slot(room[i])]);
-    if (i + 1 == count || reached(sum)) return {room[i], sum};
-  }
 }
 
 }  // namespace detail
@@ -333,27 +242,28 @@ class sampler {
       (void)decltype(kernels)::template exp_sum<T>(std::ssize(logits), T(0), logits.data());
     });
     const std::span<const T> weights = logits;
-    const auto mass_of = [&](auto&& weight_at, std::size_t count) {
-      return detail::sum_in_lanes(static_cast<index>(count), [&](index i) {
-        return static_cast<double>(weight_at(static_cast<std::size_t>(i)));
-      });
-    };
     law<T> l{.mass = 0, .last = weights.size()};
     std::size_t left = weights.size();
     const auto cut = [&](token end) {  // the last that is kept
       l.least = weights[detail::slot(end)];
       l.last = detail::slot(end);
-      left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last);
+      // Those kept are the first in the order by weight, so all can be looked at instead of many.
+      left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
     };
-    if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights)) {
+    if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))
       cut(detail::rank(
               weights, order, left, [](T) { return 1.0; },
               [&](double count) { return count >= static_cast<double>(k); })
               .id);
-      l.mass = mass_of([&](std::size_t i) { return weights[detail::slot(order[i])]; }, left);
-    } else {
-      l.mass = mass_of([&](std::size_t i) { return weights[i]; }, left);
-    }
+    const auto kept_mass = [&] {
+      return detail::sum_in_lanes(std::ssize(weights), [&](index i) {
+        const auto id = static_cast<std::size_t>(i);
+        return l.keeps(weights[id], id) ? static_cast<double>(weights[id]) : 0;
+      });
+    };
+    l.mass = l.ranked > 0 ? kept_mass() : detail::sum_in_lanes(std::ssize(weights), [&](index i) {
+      return itself(weights[static_cast<std::size_t>(i)]);
+    });
     if (settings_.top_p < 1) {
       const double enough = settings_.top_p * l.mass;
       const auto end =
@@ -365,8 +275,7 @@ class sampler {
       l.least = static_cast<T>(settings_.min_p);
       if (static_cast<double>(l.least) < settings_.min_p) l.least = std::nextafter(l.least, T(2));
       l.last = weights.size();
-      l.mass = mass_of([&](std::size_t i) { return l.keeps(weights[i], i) ? weights[i] : T(0); },
-                       weights.size());
+      l.mass = kept_mass();
     }
     return l;
   }

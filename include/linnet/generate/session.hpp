@@ -47,15 +47,6 @@ constexpr bool takes_prefix() {
   if constexpr (requires { M::attention::takes_prefix; }) return M::attention::takes_prefix;
   return false;
 }
-/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
-/// bytes.
-template <class M>
-constexpr index ids_per_token() {
-  if constexpr (requires { M::bytes_per_token; })
-    return M::bytes_per_token;
-  else
-    return 1;
-}
 }  // namespace detail
 
 /// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
@@ -86,7 +77,9 @@ class session {
 
   /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
   static constexpr index footprint(const limits& l) {
-    return detail::plan_for<M, T>(l, purpose::decoding).total() + extra_bytes(l);
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(), extra_bytes(some));
+    });
   }
 
   /// A session with memory of its own. `p` must outlive it.
@@ -101,7 +94,8 @@ class session {
   LINNET_OR_OUT_OF_MEMORY("session::open")
   /// A session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`. Both it
   /// and `p` must outlive the session. Nothing is written to memory that is too small.
-  static result<session> open(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
+  static result<session> open(const packed<M, T>& p, const limits& l,
+                              std::span<std::byte> memory) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     const auto refuse = [](std::string expected, std::string got) {
       return linnet::error{errc::invalid, "session::open", "memory", std::move(expected),
@@ -115,6 +109,7 @@ class session {
     __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
     return session(p, l, memory.data(), private_tag{});
   }
+  LINNET_OR_OUT_OF_MEMORY("session::open")
   /// open() over the caller's memory for programs without results: where open() would fail, the
   /// session is not valid() and refuses every call.
   session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
@@ -142,7 +137,7 @@ class session {
   /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
   /// False, and nothing done, for a number outside 1 to the model's layers.
   [[nodiscard]] bool exit_after(index layers) requires(M::family == model_family::decoder) {
-    if (layers < 1 || layers > M::shape.layers) return false;
+    if (!valid() || layers < 1 || layers > M::shape.layers) return false;
     layers_ = {0, layers};
     reset();
     return true;
@@ -156,7 +151,7 @@ class session {
             static_cast<std::size_t>(past_[b] * ids_per_token)};
   }
   /// Most tokens that a sequence can be fed.
-  index capacity() const { return capacity_for(limits_); }
+  index capacity() const { return valid() ? capacity_for(limits_) : 0; }
   /// The same of a session with these limits.
   static constexpr index capacity_for(const limits& l) {
     if constexpr (encodes)
@@ -305,7 +300,7 @@ class session {
   /// and `on_token(token)` for each new token as it is chosen; `on_token` may return false to end.
   /// Ends where the capacity or a paged cache is full, or `choose` gives `no_token` or another that
   /// is not in the vocabulary. Returns the number of tokens passed to `on_token`; 0 if `tokens` do
-  /// not fit.
+  /// not fit or `g.tokens` is negative.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) requires(ids_per_token == 1) {
@@ -334,7 +329,7 @@ class session {
     return counter.peak();
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("session::open", l); !fit) return fit;
+    if (auto fit = detail::acceptable<M>("session::open", l, footprint(l)); !fit) return fit;
     if (!p.valid()) return p.error();
     return {};
   }

@@ -206,13 +206,13 @@ class speculative {
       if (!at_.propose(choose, logits, drafted, end)) break;
     }
 
-    const auto check = [&] {
+    const auto verify_drafts = [&] {
       return target_->feed_all(at_.first(known_ + drafted).subspan(at(known_ - 1)));
     };
-    auto rows = check();
+    auto rows = verify_drafts();
     if (rows.empty() && drafted > 0) {  // the last block of a paged cache may hold one token more
       drafted = 0;
-      rows = check();
+      rows = verify_drafts();
     }
     if (rows.empty()) return false;
     const index accepted = at_.judge(choose, rows, vocabulary, known_, drafted);

@@ -85,10 +85,9 @@ void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
 
 /// Writes all that a run consists of, and sections of your own (whose names must not begin with
 /// "linnet."), between any two calls of the trainer. The file is complete on the disk before it
-/// gets its name; the one before is kept as `path`.previous. A symbolic link is followed; what
-/// belongs to `path` then lies where it leads to. Settings (of the optimizer, of the trainer,
-/// limits) belong to the program. Errors: errc::io; errc::invalid (a name; a trainer that
-/// stopped(), so that the last good checkpoint stays).
+/// gets its name. The one before is kept as `path`.previous, beside the target of a symbolic link.
+/// Settings (of the optimizer, of the trainer, limits) belong to the program. Errors: errc::io;
+/// errc::invalid (a name; a trainer that stopped(), so that the last good checkpoint stays).
 template <class Trainer>
 result<void> save_checkpoint(const std::string& path, Trainer& train,
                              const std::vector<section>& own = {}) LINNET_TRY {
@@ -176,9 +175,9 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// The same from a file. If it is absent or damaged, from the one that a killed process was about
-/// to give its name (`path`.partial, which then gets it) or from `path`.previous; note then says
-/// what was wrong, and a damaged file is set aside as `path`.damaged. Errors also: errc::io,
+/// Loads a checkpoint file. If it is absent or damaged, loads what a killed process left complete
+/// as `path`.partial, which then gets the name, or else `path`.previous. note then says what was
+/// wrong. A damaged file is set aside as `path`.damaged. Errors also: errc::io,
 /// errc::out_of_memory; errc::missing if there is neither `path` nor `path`.previous.
 template <class Trainer>
 result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) LINNET_TRY {

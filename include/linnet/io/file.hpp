@@ -8,6 +8,8 @@
 #include <new>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include <linnet/io/file_writer.hpp>
 
@@ -43,23 +45,28 @@ namespace detail {
 
 /// A regular file, open to be read.
 struct regular_file {
-  descriptor file;
+  descriptor file{};
   std::size_t size = 0;
 };
-/// Opens a file, and waits for nobody: a pipe or device is refused. Errors: errc::io.
+/// Opens a file to read it. A pipe or device is refused, without opening it first: a pipe's writer
+/// would take that for its reader. Errors: errc::io.
 inline result<regular_file> open_regular(const std::string& path) {
-  regular_file made{descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY)),
-                    0};
   struct stat facts {};
-  if (!made.file || ::fstat(made.file.get(), &facts) != 0)
-    return file_error(path, "a readable file");
+  regular_file made;
+  if (::stat(path.c_str(), &facts) != 0) return file_error(path, "a readable file");
+  if (S_ISREG(facts.st_mode) || S_ISDIR(facts.st_mode)) {
+    // Nobody waits even if it has become a pipe by now.
+    made.file = descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    if (!made.file || ::fstat(made.file.get(), &facts) != 0)
+      return file_error(path, "a readable file");
+  }
   if (S_ISDIR(facts.st_mode)) return file_error(path, "a readable file", EISDIR);
   if (!S_ISREG(facts.st_mode))
     return error{errc::io, path, "", "a regular file",
                  S_ISFIFO(facts.st_mode) ? "a pipe" : "a device"};
   made.size = static_cast<std::size_t>(facts.st_size);
   if (static_cast<decltype(facts.st_size)>(made.size) != facts.st_size)
-    return file_error(path, "a file of at most half the memory that can be addressed", EFBIG);
+    return file_error(path, "a file that fits into memory", EFBIG);
   return made;
 }
 /// Reads so many bytes, or to the end of the file; the number of bytes, or -1.
@@ -119,14 +126,51 @@ inline result<file_bytes> read_file(const std::string& path) {
   return bytes;
 }
 
-/// Writes a whole file, so that `path` never holds half of one, whatever happens and whoever writes
-/// it too. It is on the disk when this returns. The file keeps its mode and owner; a symbolic link
-/// leads to it; devices, pipes and /dev/stdout are written directly. Errors: errc::io.
+/// Writes a whole file, which is on the disk when this returns. `path` never holds half a file, and
+/// of several writers' files always one. Mode and owner stay those of the file that was there, and
+/// a symbolic link stays a link to it. Devices, pipes and /dev/stdout are written directly; a pipe
+/// is refused if nobody reads it within a second. Errors: errc::io.
 inline result<void> write_file(const std::string& path, std::span<const std::byte> bytes) {
   detail::file_writer writer(path);
   writer.write(bytes);
   return writer.commit();
 }
+
+/// A file of lines that grows: a journal, a log. Movable.
+class line_file {
+ public:
+  /// Replaces what `path` holds by `kept`, as write_file() does, and goes on behind it. Errors:
+  /// errc::io, errc::out_of_memory.
+  static result<line_file> open(const std::string& path, std::string_view kept) {
+    line_file made;
+    made.writer_.reset(new (std::nothrow) detail::file_writer(path));
+    if (!made.writer_) return error{errc::out_of_memory, path, "", "memory for a buffer", "none"};
+    made.writer_->write(std::as_bytes(std::span(kept)));
+    if (auto done = made.writer_->publish(); !done) return done.error();
+    return made;
+  }
+  /// Hands a line, which ends in \n, to the system at once: it outlives the program. Errors:
+  /// errc::io; what is there of a line that failed is a line of its own.
+  result<void> write(std::string_view line) {
+    if (std::exchange(torn_, false))
+      writer_->write(std::as_bytes(std::span(std::string_view("\n"))));
+    writer_->write(std::as_bytes(std::span(line)));
+    return done(writer_->flush());
+  }
+  /// Waits until all lines are on the disk: they outlive a loss of power. Errors: errc::io.
+  result<void> sync() { return done(writer_->sync()); }
+
+ private:
+  line_file() = default;
+  result<void> done(result<void> did) {
+    torn_ = torn_ || !did;
+    writer_->forget_failure();
+    return did;
+  }
+
+  std::unique_ptr<detail::file_writer> writer_;
+  bool torn_ = false;
+};
 
 /// Whether write_file() could begin to write `path`, so that long work is not lost; changes
 /// nothing. Errors: errc::io.

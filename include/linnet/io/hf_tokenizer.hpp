@@ -302,7 +302,7 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) 
       return wrong(name_of_added(*at) + ".id", std::to_string(file.ids[i]) + " as in model.vocab",
                    std::to_string(id));
   }
-  by_text = {};
+  (void)std::exchange(by_text, {});
 
   constexpr std::uint32_t none = UINT32_MAX;
   const std::size_t total = file.vocabulary.size() + extra;
@@ -325,7 +325,7 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) 
              !done)
       return done;
   }
-  file.ids = {};
+  (void)std::exchange(file.ids, {});
 
   parts.pieces.reserve(total, file.vocabulary.bytes() + file.added_texts.bytes());
   std::string bytes;
@@ -350,13 +350,13 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) 
                      json_quoted(printable(text))};
     }
   }
-  file.vocabulary = {};
-  file.added_texts = {};
+  (void)std::exchange(file.vocabulary, {});
+  (void)std::exchange(file.added_texts, {});
   return {};
 }
 
 /// The merges of a tokenizer.json, by its pieces.
-inline result<void> take_hf_merges(const hf_tokenizer_reader& file, bpe_parts& parts) {
+inline result<void> take_hf_merges(hf_tokenizer_reader& file, bpe_parts& parts) {
   parts.name_before = "model.merges[";
   parts.name_behind = "]";
   parts.merges.reserve(file.merges.size() / 2);
@@ -376,6 +376,7 @@ inline result<void> take_hf_merges(const hf_tokenizer_reader& file, bpe_parts& p
                    json_quoted(printable(a)) + " and " + json_quoted(printable(b))};
     parts.merges.push_back({l, r, merged});
   }
+  (void)std::exchange(file.merges, {});
   return {};
 }
 

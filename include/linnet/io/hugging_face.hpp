@@ -15,7 +15,8 @@ LINNET_NAMESPACE_BEGIN
 /// rotary pairs are reordered where the type uses position::rope. Errors: those of
 /// read_hf_config(), check_config(), read_safetensors_shards() and load_safetensors().
 template <class M, class T>
-result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) LINNET_TRY {
+result<void> load_hugging_face(weights<M, T>& w, const std::string& directory,
+                               nonfinite values = nonfinite::keep) LINNET_TRY {
   const auto config = read_hf_config(directory + "/config.json");
   if (!config) return config.error();
   if (auto fits = check_config<M>(*config); !fits) return fits;
@@ -23,7 +24,8 @@ result<void> load_hugging_face(weights<M, T>& w, const std::string& directory) L
   auto file = read_safetensors(path);
   if (!file && file.error().code == errc::io && read_file(shards))
     file = read_safetensors_shards(shards);
-  return file ? load_safetensors(w, *file, naming::hugging_face{}) : result<void>(file.error());
+  return file ? load_safetensors(w, *file, naming::hugging_face{}, {}, values)
+              : result<void>(file.error());
 }
 LINNET_OR_OUT_OF_MEMORY(directory)
 

@@ -205,28 +205,37 @@ inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor
 
 /// Loads a llama2.c checkpoint, version 0 or 1, held in memory. The header is compared with the
 /// type of `w` field by field, then the size, and only then is `w` written. `where` names the file
-/// in errors. Errors: errc::malformed, errc::mismatch, errc::unsupported, errc::out_of_memory.
+/// in errors. Errors: errc::malformed, errc::mismatch, errc::unsupported, errc::out_of_memory, and
+/// errc::invalid where `values` are to be finite.
 template <class M, class T>
 result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
-                          const std::string& where = "llama2.c file") LINNET_TRY {
+                          const std::string& where = "llama2.c file",
+                          nonfinite values = nonfinite::keep) LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
   if (!w.valid()) return w.error();
   llama2c_version version{};
   const auto begin = detail::check_llama2c(file, type, where, version);
   if (!begin) return begin.error();
   const detail::llama2c_layout layout(type, version);
-  for (const detail::leaf& tensor : detail::leaves_of(w))
-    detail::copy_in(tensor, detail::llama2c_placement(type, tensor), dtype::f32,
-                    file.data() + *begin + 4 * layout.find(tensor.name));
+  const auto leaves = detail::leaves_of(w);
+  const auto from = [&](const detail::leaf& tensor) {
+    return file.data() + *begin + 4 * layout.find(tensor.name);
+  };
+  for (const detail::leaf& tensor : leaves)
+    if (values == nonfinite::refuse && !detail::all_finite(dtype::f32, from(tensor), tensor.size()))
+      return error{errc::invalid, where, tensor.name, "finite numbers", "a NaN or an infinity"};
+  for (const detail::leaf& tensor : leaves)
+    detail::copy_in(tensor, detail::llama2c_placement(type, tensor), dtype::f32, from(tensor));
   return {};
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The same from a file. Errors: also those of read_file().
 template <class M, class T>
-result<void> load_llama2c(weights<M, T>& w, const std::string& path) {
+result<void> load_llama2c(weights<M, T>& w, const std::string& path,
+                          nonfinite values = nonfinite::keep) {
   const auto file = read_file(path);
-  return file ? load_llama2c(w, *file, path) : result<void>(file.error());
+  return file ? load_llama2c(w, *file, path, values) : result<void>(file.error());
 }
 
 /// Reads a tokenizer.bin for a model with `vocabulary` ids. Errors: those of read_file() and of

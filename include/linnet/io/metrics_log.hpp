@@ -4,8 +4,7 @@
 /// Opt-in, through linnet/json.hpp.
 
 #include <algorithm>
-#include <memory>
-#include <new>
+#include <optional>
 
 #include <linnet/io/file.hpp>
 #include <linnet/io/json.hpp>
@@ -34,10 +33,9 @@ class metrics_log {
     }
     if (last > 0)
       if (auto read = log.keep_lines(kept, last); !read) return read.error();
-    log.file_.reset(new (std::nothrow) detail::file_writer(path));
-    if (!log.file_) return error{errc::out_of_memory, path, "", "memory for a buffer", "none"};
-    log.file_->write(std::as_bytes(std::span(kept)));
-    if (auto done = log.file_->publish(); !done) return done.error();
+    auto file = line_file::open(path, kept);
+    if (!file) return file.error();
+    log.file_.emplace(*std::move(file));
     return log;
   }
   LINNET_OR_OUT_OF_MEMORY(path)
@@ -62,14 +60,11 @@ class metrics_log {
         line += "null";
     }
     line += csv_ ? "\n" : "}\n";
-    if (torn_) line.insert(0, 1, '\n');
-    file_->write(std::as_bytes(std::span(line)));
-    torn_ = false;
-    return done(file_->flush());
+    return file_->write(line);
   }
   /// Waits until all lines are on the disk. Call it before each save_checkpoint(), so that the log
   /// of a run that is resumed there has lost none. Errors: errc::io.
-  result<void> sync() { return done(file_->sync()); }
+  result<void> sync() { return file_->sync(); }
 
  private:
   static constexpr std::string_view before_step = "{\"step\":";
@@ -124,17 +119,10 @@ class metrics_log {
     const auto end = std::from_chars(line.data(), line.data() + line.size(), step);
     return end.ec == std::errc() ? step : -1;
   }
-  /// The line failed that was written before, and a part of it may be there.
-  result<void> done(result<void> did) {
-    torn_ = torn_ || !did;
-    file_->forget_failure();
-    return did;
-  }
-
   std::string path_, note_;
-  bool csv_ = false, torn_ = false;
+  bool csv_ = false;
   std::vector<std::string> columns_;
-  std::unique_ptr<detail::file_writer> file_;
+  std::optional<line_file> file_;
 };
 
 LINNET_NAMESPACE_END

@@ -258,10 +258,12 @@ void each_rwkv_values(const rwkv_tensor& from, const rwkv_place& at, index size,
 /// Loads a model file of rwkv.cpp, held in memory, into a model of type rwkv4<shape> or
 /// rwkv7<shape>. Every tensor of the model must be there exactly once and in its shape, and no
 /// other; `w` is untouched unless all of it fits. `where` names the file in errors. Errors:
-/// errc::malformed, errc::mismatch, errc::missing, errc::unsupported, errc::out_of_memory.
+/// errc::malformed, errc::mismatch, errc::missing, errc::unsupported, errc::out_of_memory, and
+/// errc::invalid where `values` are to be finite.
 template <class M, class T>
 result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
-                       const std::string& where = "rwkv.cpp file") LINNET_TRY {
+                       const std::string& where = "rwkv.cpp file",
+                       nonfinite values = nonfinite::keep) LINNET_TRY {
   constexpr detail::rwkv_shape shape = detail::rwkv_shape_of<M, T>();
   if (!w.valid()) return w.error();
   const std::vector<detail::leaf> leaves = detail::leaves_of(w);
@@ -286,13 +288,17 @@ result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
                                  [&](index first, std::span<double> x) { f(i, first, x); });
       }
   };
-  const std::string* unusable = nullptr;
-  each(true, [&](std::size_t i, index, std::span<double> x) {
-    for (const double decay : x)
-      if (!(is_finite(decay) && decay < 0)) unusable = &places[i].tensor.name;
+  const std::string *unusable = nullptr, *infinite = nullptr;
+  each(values == nonfinite::keep, [&](std::size_t i, index, std::span<double> x) {
+    for (const double value : x) {
+      if (places[i].decay && !(is_finite(value) && value < 0)) unusable = &places[i].tensor.name;
+      if (!is_finite(value) && !infinite) infinite = &places[i].tensor.name;
+    }
   });
   if (unusable)
     return error{errc::malformed, where, *unusable, "negative, finite decays", "another value"};
+  if (infinite)
+    return error{errc::invalid, where, *infinite, "finite numbers", "a NaN or an infinity"};
   each(false, [&](std::size_t i, index first, std::span<double> x) {
     if (places[i].decay)
       for (double& decay : x) decay = std::log(-decay);
@@ -304,9 +310,10 @@ LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The same from a file. Errors: also those of read_file().
 template <class M, class T>
-result<void> load_rwkv(weights<M, T>& w, const std::string& path) {
+result<void> load_rwkv(weights<M, T>& w, const std::string& path,
+                       nonfinite values = nonfinite::keep) {
   const auto file = read_file(path);
-  return file ? load_rwkv(w, *file, path) : result<void>(file.error());
+  return file ? load_rwkv(w, *file, path, values) : result<void>(file.error());
 }
 
 LINNET_NAMESPACE_END

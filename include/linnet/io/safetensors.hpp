@@ -275,6 +275,7 @@ inline result<safetensors_header> read_safetensors_header(std::span<const std::b
   if (text.empty() || text.front() != std::byte{'{'})
     return error{errc::malformed, where, "header", "to begin with {",
                  text.empty() ? "nothing" : "another character"};
+  if (!has_memory_to_read(text.size())) return out_of_memory(where);
   safetensors_header header(where);
   if (auto read = read_json(text, longest_safetensors_header, where, "header", header); !read)
     return read.error();

@@ -73,7 +73,7 @@ struct shard_index_reader {
 /// Reads the shards that a model.safetensors.index.json names, which stand beside it, as one file.
 /// The index and the shards must name the same tensors. Errors: those of read_file() and of
 /// read_safetensors(), errc::malformed, errc::mismatch.
-inline result<safetensors> read_safetensors_shards(const std::string& path) {
+inline result<safetensors> read_safetensors_shards(const std::string& path) LINNET_TRY {
   const auto text = read_file(path);
   if (!text) return text.error();
   detail::shard_index_reader reader(path);
@@ -123,5 +123,6 @@ inline result<safetensors> read_safetensors_shards(const std::string& path) {
       return wrong(errc::missing, tensor, "it in " + detail::printable(file), "no such tensor");
   return all;
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

@@ -20,8 +20,8 @@
 #include <xxhash.h>
 
 #include <linnet/core/view.hpp>
-#include <linnet/io/file_writer.hpp>
 #include <linnet/io/facts.hpp>
+#include <linnet/io/file_writer.hpp>
 #include <linnet/io/tensor.hpp>
 
 LINNET_NAMESPACE_BEGIN

@@ -73,6 +73,10 @@ constexpr bool is_real(dtype type) {
   return type == dtype::f16 || type == dtype::bf16 || type == dtype::f32 || type == dtype::f64;
 }
 
+/// What loading does with weights that are infinite or NaN: keeps them, as a run that diverged is
+/// to be looked at, or refuses the file by the name of the first tensor that has one.
+enum class nonfinite { keep, refuse };
+
 namespace detail {
 
 /// Any object at `from`, which need not be aligned.
@@ -103,6 +107,25 @@ inline void decode_reals(dtype type, const std::byte* from, index count, index s
     default:
       for (index i = 0; i < count; ++i) to[i] = load_as<double>(from + i * step);
   }
+}
+
+/// Whether all of `count` values are finite, those of real types and of F8 ones; integers are.
+inline bool all_finite(dtype type, const std::byte* from, index count) {
+  const auto magnitude = [&](index i) { return static_cast<unsigned>(from[i]) & 0x7f; };
+  if (type == dtype::f8_e4m3 || type == dtype::f8_e5m2) {
+    const unsigned most = type == dtype::f8_e4m3 ? 0x7e : 0x7b;
+    for (index i = 0; i < count; ++i)
+      if (magnitude(i) > most) return false;
+  }
+  if (!is_real(type)) return true;
+  std::array<double, 256> some;
+  for (index i = 0; i < count; i += std::ssize(some)) {
+    const index n = (std::min)(std::ssize(some), count - i);
+    decode_reals(type, from + i * size_of(type), n, 1, some.data());
+    for (index j = 0; j < n; ++j)
+      if (!is_finite(some[static_cast<std::size_t>(j)])) return false;
+  }
+  return true;
 }
 
 /// One tensor of a weights object, whatever the model's type.

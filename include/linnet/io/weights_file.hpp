@@ -75,6 +75,8 @@ inline const char* unusable(const leaf& tensor, dtype type, const std::byte* dat
     return std::find(data, data + tensor.size(), std::byte{0x80}) != data + tensor.size()
                ? "codes from -127 to 127"
                : nullptr;
+  if ((type == dtype::f8_e4m3 || type == dtype::f8_e5m2) && !all_finite(type, data, tensor.size()))
+    return "codes of finite numbers";
   const bool scales = tensor.name.ends_with(".scales");
   if (!scales && !tensor.name.ends_with(".zeros")) return nullptr;
   for (index i = 0; i < tensor.size(); ++i) {
@@ -107,7 +109,7 @@ inline bool same_values(const tensor_record& a, const tensor_record& b) {
 /// else, and only then copies. Tensors whose names do not begin with `prefix` are not looked at.
 template <class Ignores>
 result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts,
-                        std::string_view prefix, Ignores&& ignores) {
+                        std::string_view prefix, nonfinite values, Ignores&& ignores) {
   const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
     return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
   };
@@ -142,6 +144,8 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
       return wrong(errc::mismatch, record.name, expected, record.description());
     if (const char* const wanted = unusable(part.tensor, record.type, record.data.data()))
       return wrong(errc::malformed, record.name, wanted, "another value");
+    if (values == nonfinite::refuse && !all_finite(record.type, record.data.data(), record.size()))
+      return wrong(errc::invalid, record.name, "finite numbers", "a NaN or an infinity");
   }
   for (std::size_t i = 0; i < used.size(); ++i) {
     const std::string& name = file.tensors()[i].name;
@@ -209,10 +213,10 @@ result<void> check_storage(const safetensors& file) {
   };
   if (said->second != S::name && !(is_plain(said->second) && is_plain(S::name)))
     return differs("storage", S::name, said->second);
-  const auto group = file.metadata().find("group");
+  const auto group = file.metadata().find("storage_group");
   if (const std::string own = std::to_string(S::group);
       S::group > 0 && group != file.metadata().end() && group->second != own)
-    return differs("group", own, group->second);
+    return differs("storage_group", own, group->second);
   return {};
 }
 
@@ -222,10 +226,12 @@ result<void> check_storage(const safetensors& file) {
 /// model's storage. Every tensor of the model must be there exactly once and in its shape, and no
 /// other; `w` is untouched unless all of it fits. Files that linnet wrote also say what model they
 /// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
-/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory.
+/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory, and
+/// errc::invalid where `values` are to be finite.
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
-                              std::string_view prefix = {}) LINNET_TRY {
+                              std::string_view prefix = {},
+                              nonfinite values = nonfinite::keep) LINNET_TRY {
   if (!w.valid()) return w.error();
   constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
   if constexpr (!foreign) {
@@ -238,23 +244,25 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
         !fits && prefix.empty())
       return fits;
   }
-  return detail::load_parts(file, detail::parts_of<Naming>(w), prefix, [](std::string_view name) {
-    return foreign && hugging_face_ignores(hf_kind_of<M>(), name);
-  });
+  return detail::load_parts(
+      file, detail::parts_of<Naming>(w), prefix, values,
+      [](std::string_view name) { return foreign && hugging_face_ignores(hf_kind_of<M>(), name); });
 }
 LINNET_OR_OUT_OF_MEMORY(file.where())
 /// The same from the bytes of a file, such as an array in the program; `where` names it in errors.
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
-                              const std::string& where = "safetensors") {
+                              const std::string& where = "safetensors",
+                              nonfinite values = nonfinite::keep) {
   const auto file = parse_safetensors(bytes, where);
-  return file ? load_safetensors(w, *file, names) : result<void>(file.error());
+  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
 }
 /// The same from a file.
 template <class M, class T, class Naming = naming::canonical>
-result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {}) {
+result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
+                              nonfinite values = nonfinite::keep) {
   const auto file = read_safetensors(path);
-  return file ? load_safetensors(w, *file, names) : result<void>(file.error());
+  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
 }
 
 /// Saves all weights in their storage type, with a description of the model (linnet's names) or
@@ -273,7 +281,7 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
     notes["format"] = "linnet";
     using S = typename weights<M, T>::storage;
     notes["storage"] = S::name;
-    if (S::group > 0) notes["group"] = std::to_string(S::group);
+    if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
     for (const detail::fact& fact : detail::facts_of<M>()) notes[fact.key] = fact.value;
   }
   return detail::save_parts(path, detail::parts_of<Naming>(w), notes);

@@ -17,7 +17,9 @@ namespace detail {
 /// Bytes of each kind of memory that model M plans for a purpose.
 struct plan_sizes {
   index state = 0, keep = 0, scratch = 0, converted = 0;
-  constexpr index total() const { return state + keep + scratch + converted; }
+  constexpr index total() const {
+    return add_sizes(add_sizes(state, keep), add_sizes(scratch, converted));
+  }
 };
 template <class S>
 constexpr planner planner_for() {
@@ -92,9 +94,29 @@ placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memor
   return placed;
 }
 
-/// An error for limits that make no sense for model M, or nothing.
+/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
+/// bytes.
 template <class M>
-result<void> acceptable(const char* where, const limits& l) {
+constexpr index ids_per_token() {
+  if constexpr (requires { M::bytes_per_token; })
+    return M::bytes_per_token;
+  else
+    return 1;
+}
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class Batch, class T>
+bool logits_fit(const Batch& b, std::span<T> logits) {
+  index rows = b.batch * ids_per_token<M>();
+  if constexpr (requires { b.target_length; })
+    rows *= b.target_length;
+  else
+    rows *= b.length;
+  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
+}
+
+/// An error for limits that make no sense for model M, or nothing. `footprint` is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
   const auto refuse = [&](const char* field, const char* rule, index got) {
     return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
   };
@@ -119,6 +141,17 @@ result<void> acceptable(const char* where, const limits& l) {
       if (l.source < 1 || l.source > M::context_length)
         return refuse("limits.source", "1 to the model's context", l.source);
   }
+  constexpr const char* names[] = {"limits.batch", "limits.source", "limits.target",
+                                   "limits.chunk", "limits.blocks", "limits.logits"};
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const index value = l.*growing_limits[i];
+    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
+    if (value > l.*growing_limits[largest]) largest = i;
+  }
+  if (footprint >= most_bytes)
+    return refuse(names[largest], "limits whose memory fits an address space",
+                  l.*growing_limits[largest]);
   return {};
 }
 

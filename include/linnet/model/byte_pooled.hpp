@@ -229,8 +229,8 @@ struct byte_pooled_model {
   /// Whether a batch fits the limits and holds only tokens of its table, and those only values of
   /// bytes.
   static bool accepts(const batch& b, const limits& l) {
-    const index rows = b.batch * b.length;
     const auto known = [&](const token* tokens, bool labels) {
+      const index rows = b.batch * b.length;
       if (!detail::tokens_fit(tokens, rows, b.vocabulary, labels)) return false;
       for (index i = 0; i < rows; ++i)
         if (tokens[i] != ignored && !detail::tokens_fit(b.bytes + tokens[i] * bytes_per_token,

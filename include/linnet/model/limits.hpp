@@ -2,6 +2,8 @@
 /// @file
 /// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
 
+#include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include <linnet/core/options.hpp>
@@ -17,6 +19,9 @@ enum class model_family {
   next_thought  ///< an encoder to one vector, and a decoder behind it
 };
 
+/// Threads of one call at most.
+inline constexpr int most_threads = 65536;
+
 /// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
 /// once and never grows.
 struct limits {
@@ -27,7 +32,8 @@ struct limits {
                      ///< parts; 0 for `target`. Smaller chunks need less memory
   index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
                      ///< share as they need them; 0 gives each sequence its whole `target`
-  int threads = 1;   ///< threads that share the work of one call
+  int threads = 1;   ///< most threads that share the work of one call, see parallel(); any number
+                     ///< gives the same results
   index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
                             ///< inference call; 0 always takes all threads
   simd::level level =
@@ -44,7 +50,7 @@ struct limits {
     f("target", self.target, detail::count(0, "0: a decoder's whole context"));
     f("chunk", self.chunk, detail::count(0, "0: no parts"));
     f("blocks", self.blocks, detail::count(0, "0: none shared"));
-    f("threads", self.threads, detail::count(1));
+    f("threads", self.threads, detail::between(1, most_threads));
     f("grain", self.grain, detail::count(0, "0 always takes all threads"));
     f("level", self.level, detail::one_of(level_names));
     f("logits", self.logits, detail::count(1));
@@ -79,6 +85,39 @@ enum class purpose {
 };
 
 namespace detail {
+/// Positions, and the numbers of sequences and blocks, are 32 bits wide in tables.
+inline constexpr index most_positions = 0x7fffffff;
+
+/// The members of `limits` that sizes grow with, `threads` apart.
+inline constexpr index limits::*growing_limits[] = {&limits::batch,  &limits::source,
+                                                    &limits::target, &limits::chunk,
+                                                    &limits::blocks, &limits::logits};
+
+/// bytes(l), or most_bytes where computing it would exceed what an index holds. Each product in
+/// bytes() is a part of the sum, and becomes at most eight times as large where one limit doubles.
+/// So small limits grow to `l` step by step, for as long as the next step is safe. (Constants need
+/// no care: the compiler refuses what overflows.)
+template <class F>
+constexpr index bounded_bytes(const limits& l, F&& bytes) {
+  if (std::is_constant_evaluated()) return bytes(l);
+  constexpr index first = sizeof(index) == 8 ? 256 : 4;
+  limits some = l;
+  for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
+  some.threads = static_cast<int>((std::clamp)(index{l.threads}, index{0}, first));
+  index sum = bytes(some);
+  const auto grow = [&](auto& from, auto to) {
+    while (from < to) {
+      if (sum > most_bytes / 8) return false;
+      from = from > to / 2 ? to : 2 * from;
+      sum = bytes(some);
+    }
+    return true;
+  };
+  for (const auto member : growing_limits)
+    if (!grow(some.*member, l.*member)) return most_bytes;
+  return grow(some.threads, l.threads) ? sum : most_bytes;
+}
+
 /// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,
 /// so that the object refuses every call instead of using memory that is now another's.
 struct owned_limits : limits {

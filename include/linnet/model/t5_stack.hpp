@@ -21,6 +21,9 @@ struct t5_stack {
       "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
       "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
       "in encoder<> or decoder_stack<>");
+  static_assert(!Attention::takes_prefix,
+                "linnet::t5: the source is seen both ways already; attention::prefix is for "
+                "decoders");
   static constexpr attention_shape self{.d_model = d,
                                         .heads = heads,
                                         .kv_heads = heads,

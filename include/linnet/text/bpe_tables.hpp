@@ -1,7 +1,7 @@
 #pragma once
 /// @file
 /// What byte-pair encoding looks up: pieces by their bytes, merges by their pair. Flat tables with
-/// open addressing, at most half full.
+/// open addressing, at most two thirds full.
 
 #include <cstring>
 #include <ctime>
@@ -107,7 +107,9 @@ class piece_table {
     bytes_.reserve(bytes);
     ends_.reserve(pieces + 1);
     if (used_ > 0) return;
-    while (slots_.size() < 2 * pieces) slots_.resize(2 * slots_.size()), --shift_;
+    std::size_t room = slots_.size();
+    for (; 2 * room < 3 * pieces; room *= 2) --shift_;
+    slots_ = std::vector<slot>(room);
   }
   /// A piece with the next id, not indexed.
   token append(std::string_view piece) {
@@ -117,7 +119,7 @@ class piece_table {
   }
   /// Indexes a piece that find() does not find.
   void insert(token id) {
-    if (2 * ++used_ > slots_.size()) grow();
+    if (3 * ++used_ > 2 * slots_.size()) grow();
     const std::uint64_t hash = hash_of((*this)[id], key_);
     place({tag(hash), id}, hash);
   }

@@ -60,7 +60,11 @@ class teachers {
 
   /// Exact bytes that teachers with these limits allocate.
   static constexpr index footprint(const limits& l) {
-    return (workspace_bytes<Teachers>(l) + ...) + scratch_bytes(l);
+    return detail::bounded_bytes(l, [](const limits& some) {
+      index sum = scratch_bytes(some);
+      ((sum = add_sizes(sum, workspace_bytes<Teachers>(some))), ...);
+      return sum;
+    });
   }
 
   /// Lessons for batches up to these limits, whose threads are as many as the trainer's or more.
@@ -68,7 +72,8 @@ class teachers {
   /// (limits, weights, a setting out of its range), errc::out_of_memory.
   static result<teachers> open(std::reference_wrapper<const form<Teachers>>... p, const limits& l,
                                const distillation& how = {}) LINNET_TRY {
-    for (const auto& fit : {detail::acceptable<model_of<Teachers>>("teachers::open", l)...})
+    for (const auto& fit :
+         {detail::acceptable<model_of<Teachers>>("teachers::open", l, footprint(l))...})
       if (!fit) return fit.error();
     if (auto fit = detail::acceptable("teachers::open", how, count); !fit) return fit.error();
     if (std::optional<linnet::error> why;

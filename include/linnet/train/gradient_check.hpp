@@ -19,7 +19,7 @@ LINNET_NAMESPACE_BEGIN
 /// What a gradient check found: the entry with the largest error in units of its tolerance.
 struct gradient_report {
   double worst = 0;     ///< error / tolerance of that entry; at most 1 passes
-  std::string tensor;   ///< its tensor; without entries, the field of layer_check that is missing
+  std::string tensor;   ///< its tensor; without entries, why there are none
   index position = 0;   ///< its place in the tensor
   double analytic = 0;  ///< its derivative by backward
   double numeric = 0;   ///< its derivative by central differences
@@ -240,7 +240,13 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   gradient_report report;
   packed<M, double> p;
   gradients<M, double> g;
-  memory_block memory(detail::plan_for<M, double>(l, purpose::training).total());
+  memory_block memory(detail::bounded_bytes(l, [](const limits& some) {
+    return detail::plan_for<M, double>(some, purpose::training).total();
+  }));
+  if (!w.valid() || !p.valid() || !g.valid() || !memory.data()) {
+    report.tensor = w.valid() ? "no memory for the check" : w.error().message();
+    return report;
+  }
   auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;
   const ops::machine on{team{}, simd::resolve(l.level)};
   detail::attach_rows<M>(w, p);

@@ -128,14 +128,17 @@ class trainer {
   /// Exact bytes that a trainer with these limits allocates.
   static constexpr index footprint(const limits& l) {
     const auto block = [](index bytes) { return round_up(bytes, alignment); };
-    return block(workspace_bytes(l)) + block(packed<M, T, S>::bytes()) +
-           block(gradients<M, T>::bytes()) + Optimizer::template state<M, T>::bytes();
+    const index rest = block(packed<M, T, S>::bytes()) + block(gradients<M, T>::bytes()) +
+                       Optimizer::template state<M, T>::bytes();
+    return detail::bounded_bytes(
+        l, [&](const limits& some) { return add_sizes(workspace_bytes(some), rest); });
   }
 
   /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
   static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
                               const training& how = {}) LINNET_TRY {
-    if (auto fit = detail::acceptable<M>("trainer::open", l); !fit) return fit.error();
+    if (auto fit = detail::acceptable<M>("trainer::open", l, footprint(l)); !fit)
+      return fit.error();
     if (auto fit = detail::acceptable("trainer::open", "training", how); !fit) return fit.error();
     if (auto fit = detail::acceptable("trainer::open", optimizer_name(), optimizer); !fit)
       return fit.error();
@@ -216,7 +219,7 @@ class trainer {
   /// [rows, vocabulary] of them. A mixture of depths looks ahead here as it does in training (see
   /// depths::mixture); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_)) return loss_sum::refused();
+    if (!M::accepts(b, limits_) || !detail::logits_fit<M>(b, logits)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum =
@@ -306,7 +309,7 @@ class trainer {
             if (info.stored()) (void)more.take<simd::word>(pair_words(info));
           },
           path{});
-    return detail::plan_for<M, T, S>(l, purpose::training).total() + more.peak();
+    return add_sizes(detail::plan_for<M, T, S>(l, purpose::training).total(), more.peak());
   }
   template <class Lesson>
   bool takes(const batch& b, Lesson& from) {

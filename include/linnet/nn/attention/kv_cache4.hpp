@@ -64,7 +64,7 @@ struct kv_buffer4 {
   }
   /// Rounds the keys of a block of tokens whose last is `j`, from how they were given.
   void close_block(const ops::kv_rows<code>& all, index b, index head, index j) const {
-    float rows[block * H] = {};
+    float rows[std::size_t{block * H}] = {};
     for (index t = 0; t <= j % block; ++t)
       std::copy_n(all.given(b, head, j - j % block + t), H, rows + t * H);
     const index at = all.block_at(b, head, all.of(b, head).place(j));

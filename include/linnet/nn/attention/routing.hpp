@@ -317,8 +317,8 @@ struct routing : policy {
       });
       for (index t = 0; t < valid; ++t) {
         order[t] = static_cast<std::int32_t>(t);
-        // What is not finite comes last, as no order holds it.
-        if (!is_finite(along[t])) along[t] = std::numeric_limits<T>::lowest();
+        // No order holds what is not finite: it comes first, so that it does not get lost.
+        if (!is_finite(along[t])) along[t] = (std::numeric_limits<T>::max)();
       }
       std::nth_element(order, order + window - 1, order + valid,
                        [&](std::int32_t i, std::int32_t j) {

@@ -1,0 +1,17 @@
+// Groups that later tokens decide: a score would know what it scores.
+// expect: linnet::evaluator_paths: in whole sequences this kind of attention groups tokens by later
+#include <linnet/linnet.hpp>
+namespace ln = linnet;
+constexpr ln::decoder_shape shape{.d_model = 8,
+                                  .d_ff = 16,
+                                  .heads = 2,
+                                  .kv_heads = 2,
+                                  .layers = 1,
+                                  .vocabulary = 10,
+                                  .context = 8};
+#if defined(LINNET_FAIL)
+using kind = ln::attention::lsh<4, 2>;
+#else
+using kind = ln::attention::lsh<4, 2>::frozen;
+#endif
+static_assert(sizeof(ln::evaluator_paths<ln::decoder<shape, kind>>) > 0);
