@@ -20,6 +20,7 @@ using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
 using hashed = ln::decoder<tiny_decoder_shape, ln::attention::lsh<2, 2>>;
 using routed = ln::decoder<tiny_decoder_shape, ln::attention::routing<3, 2>>;
 using mixture = ln::decoder<tiny_decoder_shape, ln::depths::mixture<0.5>>;
+using prefixed = ln::decoder<tiny_decoder_shape, ln::attention::prefix>;
 using window = ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<3>>;
 
 /// Random calls on a batch, each result compared with the same text read anew.
@@ -34,6 +35,7 @@ struct random_calls {
   ln::random_stream random{ln::seed{11}};
   struct sequence {
     std::vector<token> source, text;
+    index longest = 0;  ///< since nothing was left of it
   };
   std::vector<sequence> all{at(batch)};
   long forks = 0, feeds = 0;
@@ -43,7 +45,7 @@ struct random_calls {
 
   void start() {
     s.reset();
-    for (auto& a : all) a.text.clear();
+    for (auto& a : all) a.text.clear(), a.longest = 0;
     if constexpr (encodes) {
       const index sources = 1 + below(batch), wide = 2 + below(6);
       std::vector<token> padded = some(sources * wide);
@@ -83,6 +85,7 @@ struct random_calls {
       if (encodes && all[at(b)].text.empty()) more[at(b * wide)] = 0;  // the start token
       lengths.push_back(1 + below(wide));
       for (index i = 0; i < lengths.back(); ++i) all[at(b)].text.push_back(more[at(b * wide + i)]);
+      all[at(b)].longest = (std::max)(all[at(b)].longest, std::ssize(all[at(b)].text));
     }
     const auto logits = s.feed(more, count, lengths);
     BOOST_REQUIRE(logits.size() == at(count * M::vocabulary));
@@ -95,6 +98,15 @@ struct random_calls {
     }
     ++feeds;
   }
+  /// Exactly what is behind the longest text by no more than can be taken back.
+  void truncate(sequence& a, index b, index length) {
+    const bool can = length <= std::ssize(a.text) &&
+                     (length == 0 || a.longest - length <= s.most_taken_back());
+    BOOST_TEST(s.truncate(length, b) == can);
+    if (!can) return;
+    a.text.resize(at(length));
+    if (length == 0) a.longest = 0;
+  }
   void run(int rounds = 40) {
     for (int round = 0; round < rounds; ++round) {
       start();
@@ -103,9 +115,8 @@ struct random_calls {
         if (what == 0) {
           fork(below(batch), below(batch));
         } else if (what == 1) {
-          const index b = below(batch), length = below(capacity);
-          if constexpr (M::rewinds)
-            if (s.truncate(length, b)) all[at(b)].text.resize(at(length));
+          const index b = below(batch);
+          if constexpr (M::rewinds) truncate(all[at(b)], b, below(capacity));
         } else {
           feed();
         }
@@ -178,6 +189,21 @@ BOOST_AUTO_TEST_CASE(forks_of_groups) {
 }
 BOOST_AUTO_TEST_CASE(forks_of_chosen_tokens) { random_calls<mixture, 24>().run(); }
 BOOST_AUTO_TEST_CASE(forks_of_rings) { random_calls<window, 90, 3>().run(10); }
+
+// What a prefix holds depends on all of it, so none of it is shared.
+BOOST_AUTO_TEST_CASE(forks_of_prefixes) {
+  const auto p = random_packed<prefixed, double>(3);
+  auto s = opened(p, {.batch = 2, .target = 12});
+  const token prompts[] = {1, 2, 3, 4, 1, 2, 3, 9}, next[] = {5, 5};
+  BOOST_REQUIRE(!s.feed(prompts, 2, {}).empty());
+  BOOST_REQUIRE(s.fork(0, 1));
+  const auto logits = s.feed(next, 2, {});
+  BOOST_REQUIRE(!logits.empty());
+  const auto vocabulary = at(prefixed::vocabulary);
+  BOOST_TEST(distance(logits.first(vocabulary), logits.last(vocabulary)) == 0);
+  BOOST_TEST(!s.truncate(3, 1));  // into the prefix
+  BOOST_TEST(s.truncate(4, 1));
+}
 
 BOOST_AUTO_TEST_CASE(logits_of_every_token) {
   check_feed_all<t5, double>(1);
