@@ -1,7 +1,7 @@
 // Reformer's attention: hashing and sorting, gradients, the union of all rounds in plain loops, one
 // chunk as full attention, causality with frozen membership.
 
-#include <linnet/io/safetensors.hpp>
+#include <linnet/json.hpp>
 
 #include "support/attention.hpp"
 #include "support/data.hpp"

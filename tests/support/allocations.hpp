@@ -6,7 +6,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <cstddef>
-#include <linnet/core/result.hpp>
+#include <linnet/linnet.hpp>
 #include <type_traits>
 
 namespace test {

@@ -1,8 +1,5 @@
 // Lists of texts, their matcher and the keyed hash against plain ones that need no thought.
 
-#include <linnet/core/text_list.hpp>
-#include <linnet/text/text_matcher.hpp>
-
 #include "support/test.hpp"
 
 namespace test {
