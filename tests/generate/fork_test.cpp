@@ -116,7 +116,9 @@ struct random_calls {
           fork(below(batch), below(batch));
         } else if (what == 1) {
           const index b = below(batch);
-          if constexpr (M::rewinds) truncate(all[at(b)], b, below(capacity));
+          const index far = std::ssize(all[at(b)].text) - below(8);
+          if constexpr (M::rewinds)
+            truncate(all[at(b)], b, below(8) == 0 ? 0 : (std::max)(far, index{0}));
         } else {
           feed();
         }
@@ -170,6 +172,19 @@ void check_feed_all(int threads) {
   BOOST_TEST(one.feed_all(std::span(more).first(2)).empty());
 }
 
+/// A fork of a text that differs in its last token gives the bits that the other gives.
+template <class M>
+void check_twins() {
+  const auto p = random_packed<M, float>(3);
+  auto s = opened(p, {.batch = 2, .target = 12});
+  const token prompts[] = {1, 2, 3, 4, 1, 2, 3, 9}, next[] = {5, 5};
+  BOOST_REQUIRE(!s.feed(prompts, 2, {}).empty());
+  BOOST_REQUIRE(s.fork(0, 1));
+  const auto logits = s.feed(next, 2, {});
+  BOOST_REQUIRE(!logits.empty());
+  BOOST_TEST(distance(logits.first(at(M::vocabulary)), logits.last(at(M::vocabulary))) == 0);
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(forks)
@@ -190,19 +205,18 @@ BOOST_AUTO_TEST_CASE(forks_of_groups) {
 BOOST_AUTO_TEST_CASE(forks_of_chosen_tokens) { random_calls<mixture, 24>().run(); }
 BOOST_AUTO_TEST_CASE(forks_of_rings) { random_calls<window, 90, 3>().run(10); }
 
-// What a prefix holds depends on all of it, so none of it is shared.
+BOOST_AUTO_TEST_CASE(forks_of_codes) { check_twins<decoder::with_cache<ln::kv::int8>>(); }
+// What a prefix holds depends on all of it, so none of it is shared; nor does it come in parts.
 BOOST_AUTO_TEST_CASE(forks_of_prefixes) {
-  const auto p = random_packed<prefixed, double>(3);
-  auto s = opened(p, {.batch = 2, .target = 12});
-  const token prompts[] = {1, 2, 3, 4, 1, 2, 3, 9}, next[] = {5, 5};
-  BOOST_REQUIRE(!s.feed(prompts, 2, {}).empty());
-  BOOST_REQUIRE(s.fork(0, 1));
-  const auto logits = s.feed(next, 2, {});
-  BOOST_REQUIRE(!logits.empty());
-  const auto vocabulary = at(prefixed::vocabulary);
-  BOOST_TEST(distance(logits.first(vocabulary), logits.last(vocabulary)) == 0);
-  BOOST_TEST(!s.truncate(3, 1));  // into the prefix
-  BOOST_TEST(s.truncate(4, 1));
+  check_twins<prefixed>();
+  const auto p = random_packed<prefixed, float>(3);
+  auto s = opened(p, {.target = 12, .chunk = 3});
+  BOOST_TEST(s.read(tokens(4, prefixed::vocabulary, 1)).empty());
+  BOOST_TEST(s.position() == 0);
+  BOOST_REQUIRE(!s.read(tokens(3, prefixed::vocabulary, 1)).empty());
+  BOOST_TEST(!s.truncate(2));  // into the prefix
+  BOOST_TEST(s.truncate(3));
+  BOOST_TEST(!s.read(tokens(4, prefixed::vocabulary, 1)).empty());
 }
 
 BOOST_AUTO_TEST_CASE(logits_of_every_token) {
