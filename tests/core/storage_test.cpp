@@ -105,6 +105,22 @@ BOOST_AUTO_TEST_CASE(int8_rounding) {
   BOOST_TEST(scale_of(254) == 2.0f);
 }
 
+// The scale of a group is of its own numbers, whatever stands beside it; the last may be shorter.
+BOOST_AUTO_TEST_CASE(scales_of_groups) {
+  using S = storage::int4<8>;
+  float x[2 * 20];
+  for (int i = 0; i < 40; ++i) x[i] = static_cast<float>((i % 8 - 3) * (1 << i / 4));
+  S::value codes[2 * 10] = {};
+  float scales[2 * 3] = {};
+  ln::detail::encode_matrix<S>(2, 20, x, ln::matrix_ref<S>{codes, scales});
+  const int first[] = {0, 8, 16, 20, 28, 36}, end[] = {8, 16, 20, 28, 36, 40};
+  for (int g = 0; g < 6; ++g) {
+    float most = 0;
+    for (int i = first[g]; i < end[g]; ++i) most = (std::max)(most, std::abs(x[i]));
+    BOOST_TEST(scales[g] == most / 7);
+  }
+}
+
 // Bytes of a matrix: codes, and a float per row where the storage is scaled.
 BOOST_AUTO_TEST_CASE(bytes_of_matrices) {
   static_assert(ln::matrix_bytes<storage::f32>(3, 5) == 60);

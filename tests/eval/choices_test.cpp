@@ -94,6 +94,15 @@ BOOST_AUTO_TEST_CASE(no_context_no_space) {
   }
 }
 
+// A space in front is not of the option, unless it is all of it.
+BOOST_AUTO_TEST_CASE(bytes_of_options_with_spaces) {
+  const ln::eval_item item{.options = {" ", " a", "a "}};
+  auto model = toy();
+  const auto s = scored(model, bytes_of, item);
+  const index bytes[] = {1, 1, 2};
+  for (std::size_t i = 0; i < 3; ++i) BOOST_TEST(s.options[i].bytes == bytes[i]);
+}
+
 BOOST_AUTO_TEST_CASE(an_ending_is_what_continues) {
   const ln::eval_item item{.context = "As", .options = {"Al", "Alb"}, .ending = " sang."};
   auto model = toy();

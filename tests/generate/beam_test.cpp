@@ -221,6 +221,17 @@ BOOST_AUTO_TEST_CASE(ties) {
     BOOST_TEST(first(3, i) == want[i], boost::test_tools::per_element());
 }
 
+// Where the logarithms round alike the logits decide, as they do for greedy.
+BOOST_AUTO_TEST_CASE(nearly_ties) {
+  const ln::packed<decoder> zeros;
+  auto s = opened(zeros, {.batch = 1, .target = 8});
+  auto search = ln::beam_search<decoder>::open(s, {.width = 1});
+  const token prompt[] = {1};
+  const auto all = (*search)(prompt, {.tokens = 1}, [](auto logits) { logits[2] = 1e-30f; });
+  BOOST_REQUIRE(all.size() == 1u);
+  BOOST_TEST(all[0].tokens[0] == 2);
+}
+
 // Hooks see each hypothesis with its own tokens; what they exclude is in no result.
 BOOST_AUTO_TEST_CASE(hooked) {
   setup<decoder> a(2);

@@ -20,6 +20,7 @@ using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
 using hashed = ln::decoder<tiny_decoder_shape, ln::attention::lsh<2, 2>>;
 using routed = ln::decoder<tiny_decoder_shape, ln::attention::routing<3, 2>>;
 using mixture = ln::decoder<tiny_decoder_shape, ln::depths::mixture<0.5>>;
+using prefixed = ln::decoder<tiny_decoder_shape, ln::attention::prefix>;
 using window = ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<3>>;
 
 /// Random calls on a batch, each result compared with the same text read anew.
@@ -34,6 +35,7 @@ struct random_calls {
   ln::random_stream random{ln::seed{11}};
   struct sequence {
     std::vector<token> source, text;
+    index longest = 0;  ///< since nothing was left of it
   };
   std::vector<sequence> all{at(batch)};
   long forks = 0, feeds = 0;
@@ -43,7 +45,7 @@ struct random_calls {
 
   void start() {
     s.reset();
-    for (auto& a : all) a.text.clear();
+    for (auto& a : all) a.text.clear(), a.longest = 0;
     if constexpr (encodes) {
       const index sources = 1 + below(batch), wide = 2 + below(6);
       std::vector<token> padded = some(sources * wide);
@@ -83,6 +85,7 @@ struct random_calls {
       if (encodes && all[at(b)].text.empty()) more[at(b * wide)] = 0;  // the start token
       lengths.push_back(1 + below(wide));
       for (index i = 0; i < lengths.back(); ++i) all[at(b)].text.push_back(more[at(b * wide + i)]);
+      all[at(b)].longest = (std::max)(all[at(b)].longest, std::ssize(all[at(b)].text));
     }
     const auto logits = s.feed(more, count, lengths);
     BOOST_REQUIRE(logits.size() == at(count * M::vocabulary));
@@ -95,6 +98,15 @@ struct random_calls {
     }
     ++feeds;
   }
+  /// Exactly what is behind the longest text by no more than can be taken back.
+  void truncate(sequence& a, index b, index length) {
+    const bool can = length <= std::ssize(a.text) &&
+                     (length == 0 || a.longest - length <= s.most_taken_back());
+    BOOST_TEST(s.truncate(length, b) == can);
+    if (!can) return;
+    a.text.resize(at(length));
+    if (length == 0) a.longest = 0;
+  }
   void run(int rounds = 40) {
     for (int round = 0; round < rounds; ++round) {
       start();
@@ -103,9 +115,10 @@ struct random_calls {
         if (what == 0) {
           fork(below(batch), below(batch));
         } else if (what == 1) {
-          const index b = below(batch), length = below(capacity);
+          const index b = below(batch);
+          const index far = std::ssize(all[at(b)].text) - below(8);
           if constexpr (M::rewinds)
-            if (s.truncate(length, b)) all[at(b)].text.resize(at(length));
+            truncate(all[at(b)], b, below(8) == 0 ? 0 : (std::max)(far, index{0}));
         } else {
           feed();
         }
@@ -159,6 +172,19 @@ void check_feed_all(int threads) {
   BOOST_TEST(one.feed_all(std::span(more).first(2)).empty());
 }
 
+/// A fork of a text that differs in its last token gives the bits that the other gives.
+template <class M>
+void check_twins() {
+  const auto p = random_packed<M, float>(3);
+  auto s = opened(p, {.batch = 2, .target = 12});
+  const token prompts[] = {1, 2, 3, 4, 1, 2, 3, 9}, next[] = {5, 5};
+  BOOST_REQUIRE(!s.feed(prompts, 2, {}).empty());
+  BOOST_REQUIRE(s.fork(0, 1));
+  const auto logits = s.feed(next, 2, {});
+  BOOST_REQUIRE(!logits.empty());
+  BOOST_TEST(distance(logits.first(at(M::vocabulary)), logits.last(at(M::vocabulary))) == 0);
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(forks)
@@ -190,6 +216,20 @@ BOOST_AUTO_TEST_CASE(sequences_without_a_source) {
   BOOST_TEST(s.feed(start, 3, {}).empty());
   BOOST_TEST(s.fork(0, 1));
   BOOST_TEST(s.feed(std::span(start).first(2), 2, {}).size() == at(2 * t5::vocabulary));
+}
+
+BOOST_AUTO_TEST_CASE(forks_of_codes) { check_twins<decoder::with_cache<ln::kv::int8>>(); }
+// What a prefix holds depends on all of it, so none of it is shared; nor does it come in parts.
+BOOST_AUTO_TEST_CASE(forks_of_prefixes) {
+  check_twins<prefixed>();
+  const auto p = random_packed<prefixed, float>(3);
+  auto s = opened(p, {.target = 12, .chunk = 3});
+  BOOST_TEST(s.read(tokens(4, prefixed::vocabulary, 1)).empty());
+  BOOST_TEST(s.position() == 0);
+  BOOST_REQUIRE(!s.read(tokens(3, prefixed::vocabulary, 1)).empty());
+  BOOST_TEST(!s.truncate(2));  // into the prefix
+  BOOST_TEST(s.truncate(3));
+  BOOST_TEST(!s.read(tokens(4, prefixed::vocabulary, 1)).empty());
 }
 
 BOOST_AUTO_TEST_CASE(logits_of_every_token) {

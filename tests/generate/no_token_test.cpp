@@ -113,6 +113,20 @@ BOOST_AUTO_TEST_CASE(generate_ends) {
     }
 }
 
+// A sampler's number outside of the vocabulary is no token either.
+BOOST_AUTO_TEST_CASE(numbers_outside_the_vocabulary) {
+  const auto p = random_packed<M, float>(21);
+  auto s = opened(p, {.target = 12});
+  for (const token wrong : {-2, 4, 1'000'000}) {
+    std::vector<token> text;
+    const auto choose = [&](std::span<float>, std::span<token>) {
+      return text.size() < 3 ? token{2} : wrong;
+    };
+    BOOST_TEST(s.generate(prompt, choose, [&](token t) { text.push_back(t); }) == 3);
+    BOOST_TEST(text.size() == 3u);
+  }
+}
+
 // Of a hypothesis remains what it had; with one beam that is what generate() gives.
 BOOST_AUTO_TEST_CASE(beams_end) {
   const auto p = random_packed<M, double>(21);

@@ -116,6 +116,25 @@ BOOST_AUTO_TEST_CASE(equals_own_memory_of_codes) { twins<coded>().run(300); }
 BOOST_AUTO_TEST_CASE(equals_own_memory_of_groups) { twins<hashed>().run(300); }
 BOOST_AUTO_TEST_CASE(equals_own_memory_beside_sources) { twins<t5>().run(300); }
 
+// Speculation writes as many tokens as the blocks hold, one at a time where drafts have no room.
+BOOST_AUTO_TEST_CASE(speculation_fills_the_blocks) {
+  const auto p = random_packed<decoder, float>(1), q = random_packed<decoder, float>(2);
+  auto target = opened(p, {.target = 50, .blocks = 1, .logits = 5});
+  for (const auto* const weights : {&p, &q}) {
+    auto draft = opened(*weights, {.target = 50});
+    auto fast = ln::speculative<decoder, decoder>::open(target, draft, 4);
+    BOOST_REQUIRE(static_cast<bool>(fast));
+    for (index n = 1; n < 6; ++n) {
+      const auto prompt = tokens(n, decoder::vocabulary, 7);
+      std::vector<token> plain, text;
+      target.generate(prompt, ln::greedy{}, [&](token t) { plain.push_back(t); });
+      fast->generate(prompt, ln::greedy{}, [&](token t) { text.push_back(t); });
+      BOOST_TEST(std::ssize(plain) == block - n + 1);
+      BOOST_TEST(text == plain, boost::test_tools::per_element());
+    }
+  }
+}
+
 // The memory is what the blocks are, however many sequences and however long.
 BOOST_AUTO_TEST_CASE(memory_is_the_blocks) {
   const auto state = [](index sequences, index target, index count) {

@@ -150,6 +150,7 @@ BOOST_AUTO_TEST_CASE(repetition_penalty) {
   check_law({.repetition_penalty = 1.3}, so_far);
   check_law({.temperature = 0.8, .top_k = 5, .repetition_penalty = 2}, so_far);
   check_law({.min_p = 0.05, .repetition_penalty = 1.2}, {0});
+  check_law({.repetition_penalty = 0.5}, so_far);  // makes them likelier
   check_law({.repetition_penalty = 1.3}, {});
   const auto plain = law({}), less = law({.repetition_penalty = 1.3}, so_far);
   for (const std::size_t t : {2u, 1u, 6u}) BOOST_TEST(less[t] < plain[t]);
@@ -220,6 +221,8 @@ BOOST_AUTO_TEST_CASE(boundaries) {
   is(kept(four, {.top_k = 2, .min_p = 1}), {0, 1});
   is(kept(half, {.min_p = 0.5}), {0, 1});
   is(kept(half, {.min_p = 0.5 + 1e-7}), {0});
+  // What top_k cut at an earlier id does not decide what is min_p times as likely.
+  is(kept({std::log(0.25), 0, std::log(0.5), -9}, {.top_k = 3, .min_p = 0.5}), {1, 2});
   is(kept({2, 1, 2, 0, 1}, {.top_k = 3}), {0, 1, 2});
   is(kept({2, 1, 2, 0, 1}, {.top_k = 4}), {0, 1, 2, 4});
 }

@@ -356,7 +356,7 @@ BOOST_AUTO_TEST_CASE(a_complete_partial_file_is_used) {
     if (with_previous) overwrite(previous, "rotten");
     const std::string half = contents(folder.path("b")).substr(0, 1000);
     overwrite(path + ".1.partial", contents(folder.path("b")));
-    overwrite(path + ".partial", half);
+    if (with_previous) overwrite(path + ".partial", half);  // or its writer has done
     const auto loaded = ln::load_checkpoint(path, *reader.train);
     LINNET_REQUIRE_OK(loaded);
     BOOST_TEST(loaded->path == path + ".1.partial");

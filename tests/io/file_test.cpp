@@ -270,6 +270,7 @@ BOOST_AUTO_TEST_CASE(before_long_work) {
   BOOST_TEST(count(folder.path()) == 0);
   BOOST_TEST(!ln::check_writable(folder.path()));
   BOOST_TEST(!ln::check_writable(""));
+  BOOST_TEST(!ln::check_writable(folder.path("a") + std::string("\0b", 2)));
   BOOST_TEST(!ln::check_writable(folder.path("none/a")));
   LINNET_REQUIRE_OK(ln::write_file(path, bytes("old")));
   LINNET_REQUIRE_OK(ln::check_writable(path));

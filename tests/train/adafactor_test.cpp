@@ -64,6 +64,7 @@ struct naive {
   index rows, columns;
   bool factored;
   double most;  ///< RMS of an update
+  double eps;   ///< added to squared gradients
   std::vector<double> w, r, c, v;
 
   void step(double rate, int t, const std::vector<double>& g) {
@@ -75,13 +76,13 @@ struct naive {
       double mean = 0;
       for (std::size_t i = 0; i < m; ++i) {
         double sum = 0;
-        for (std::size_t j = 0; j < n; ++j) sum += g[i * n + j] * g[i * n + j] + 1e-30;
+        for (std::size_t j = 0; j < n; ++j) sum += g[i * n + j] * g[i * n + j] + eps;
         r[i] = keep * r[i] + (1 - keep) * sum / static_cast<double>(n);
         mean += r[i] / static_cast<double>(m);
       }
       for (std::size_t j = 0; j < n; ++j) {
         double sum = 0;
-        for (std::size_t i = 0; i < m; ++i) sum += g[i * n + j] * g[i * n + j] + 1e-30;
+        for (std::size_t i = 0; i < m; ++i) sum += g[i * n + j] * g[i * n + j] + eps;
         c[j] = keep * c[j] + (1 - keep) * sum / static_cast<double>(m);
       }
       v.resize(m * n);
@@ -89,7 +90,7 @@ struct naive {
     } else {
       v.resize(m * n);
       for (std::size_t i = 0; i < m * n; ++i)
-        v[i] = keep * v[i] + (1 - keep) * (g[i] * g[i] + 1e-30);
+        v[i] = keep * v[i] + (1 - keep) * (g[i] * g[i] + eps);
     }
     std::vector<double> u(m * n);
     for (std::size_t i = 0; i < m * n; ++i) u[i] = g[i] / std::sqrt(v[i]);
@@ -105,8 +106,9 @@ struct naive {
 
 /// Five steps with changing rate and gradient scale; the small ones are not clipped.
 template <class T>
-void check_reference(double clip, double tolerance) {
-  const ln::adafactor optimizer{.rate = ln::schedule::inverse_sqrt(2, 0.5), .clip = clip};
+void check_reference(double clip, double eps, double tolerance) {
+  const ln::adafactor optimizer{
+      .rate = ln::schedule::inverse_sqrt(2, 0.5), .clip = clip, .eps_gradient = eps};
   bench<T> b;
   b.random(100, true);
   const auto before = b.values();
@@ -119,6 +121,7 @@ void check_reference(double clip, double tolerance) {
                         info.columns,
                         info.rows >= 128 && info.columns >= 128,
                         clip,
+                        eps,
                         {begin, begin + info.size()},
                         {},
                         {},
@@ -192,8 +195,10 @@ BOOST_AUTO_TEST_CASE(first_step_of_rank_one_is_the_sign) {
 
 BOOST_AUTO_TEST_CASE(is_the_paper) {
   for (const double clip : {1.0, 0.25, 1.5}) {
-    check_reference<double>(clip, 1e-12);
-    check_reference<float>(clip, 1e-5);
+    for (const double eps : {1e-30, 1e-4}) {
+      check_reference<double>(clip, eps, 1e-12);
+      check_reference<float>(clip, eps, 1e-5);
+    }
   }
 }
 

@@ -192,6 +192,7 @@ class file_writer {
  private:
   int open() {
     if (path_.empty()) return ENOENT;
+    if (path_.find('\0') != path_.npos) return EINVAL;  // which the system would cut it at
     if (const int number = descriptor_of(target_); number >= 0) {
       file_ = descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
       return file_ ? 0 : errno;
@@ -245,8 +246,7 @@ class file_writer {
         ++number;
       }
     }
-    while (++number < most_writers && sweep(partial_of(target_, number))) {
-    }
+    while (++number < most_writers) (void)sweep(partial_of(target_, number));
     return 0;
   }
   void send_buffer() { send(std::span(buffer_).first(std::exchange(used_, 0))); }
