@@ -410,7 +410,6 @@ result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) LINN
   };
   for (int number = 0; number < detail::most_writers; ++number) {
     const std::string partial = detail::partial_of(target, number);
-    if (!detail::exists(partial)) break;
     const detail::descriptor locked = detail::abandoned(partial);
     if (!locked) continue;
     auto complete = load(partial);

@@ -2091,8 +2091,12 @@ struct shard_index_reader {
     if (depth == 0) return fail("content", "a JSON object", value.text());
     if (depth == 1 && name == "weight_map") return fail(name, "an object", value.text());
     if (!in_map) return true;
+    const auto barred = [](char c) {
+      return static_cast<unsigned char>(c) < ' ' || c == '\x7f' || c == '/' || c == '\\' ||
+             c == ':';
+    };
     if (value.kind != json_scalar::kinds::text || value.string.empty() || value.string[0] == '.' ||
-        value.string.find_first_of(std::string_view("/\\:\0", 4)) != value.string.npos)
+        std::any_of(value.string.begin(), value.string.end(), barred))
       return fail(tensor, "the name of a file beside the index", value.text());
     files.emplace_back(tensor, value.string);
     return true;

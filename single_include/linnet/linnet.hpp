@@ -11413,6 +11413,7 @@ class tensor_block {
       : memory_(std::move(other.memory_)),
         tree_(std::exchange(other.tree_, tree_type{})),
         failure_(std::move(other.failure_)),
+        failed_(other.failed_),
         lacks_memory_(other.lacks_memory_) {}
   /// @copydoc tensor_block(tensor_block&&)
   tensor_block& operator=(tensor_block&& other) noexcept {
@@ -11420,6 +11421,7 @@ class tensor_block {
     memory_ = std::move(other.memory_);
     tree_ = std::exchange(other.tree_, tree_type{});
     failure_ = std::move(other.failure_);
+    failed_ = other.failed_;
     lacks_memory_ = other.lacks_memory_;
     return *this;
   }
@@ -11428,7 +11430,7 @@ class tensor_block {
   /// Why it is not valid(): errc::out_of_memory, the failure of what was to make the values, or
   /// errc::invalid of a block that was moved from.
   linnet::error error() const {
-    if (failure_) return *failure_;
+    if (failed_) return failure_;
     if (lacks_memory_) return out_of_memory("weights", bytes());
     return {errc::invalid, "weights", "values", "an object that was not moved from",
             "an empty one"};
@@ -11438,6 +11440,7 @@ class tensor_block {
     memory_ = {};
     tree_ = {};
     failure_ = std::move(why);
+    failed_ = true;
   }
   /// The parameters as a struct of pointers.
   tree_type& tree() { return tree_; }
@@ -11469,7 +11472,8 @@ class tensor_block {
 
   memory_block memory_;
   tree_type tree_{};
-  std::optional<linnet::error> failure_;
+  linnet::error failure_{};
+  bool failed_ = false;
   bool lacks_memory_ = false;
 };
 
@@ -15536,14 +15540,19 @@ class evaluator_paths {
   static constexpr bool prefixed = M::attention::takes_prefix;
 
  public:
-  /// Scores sequences of up to `l.target` tokens (0: the model's context); its batch is 1. `p` must
-  /// outlive it. Errors: those of evaluator::open.
+  /// Scores sequences of up to `l.target` tokens (0: the model's context), or the last multiple of
+  /// `multiple` below it; its batch is 1. `p` must outlive it. Errors: those of evaluator::open, and
+  /// errc::invalid for a multiple outside 1 to that length.
   static result<evaluator_paths> open(const packed<M, T>& p, limits l,
                                       index multiple = 1) LINNET_TRY {
     l.batch = 1;
     auto e = evaluator<M, T>::open(p, l);
     if (!e) return e.error();
-    return evaluator_paths(*std::move(e), M::longest(l), multiple);
+    const index longest = M::longest(l);
+    if (multiple < 1 || multiple > longest)
+      return error{errc::invalid, "evaluator_paths::open", "multiple",
+                   "1 to " + std::to_string(longest), std::to_string(multiple)};
+    return evaluator_paths(*std::move(e), longest / multiple * multiple, multiple);
   }
   LINNET_OR_OUT_OF_MEMORY("evaluator_paths::open")
   // Weights that would be gone before they are read.
@@ -15887,7 +15896,7 @@ class session {
   }
 
   /// Blocks of 32 tokens that are left, where limits.blocks gave some; feed() needs them.
-  index free_blocks() const { return tables_.available(); }
+  index free_blocks() const { return valid() ? tables_.available() : 0; }
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
     return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
@@ -16090,7 +16099,7 @@ class session {
         (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
       return {};
     for (index b = 0; b < batch; ++b) {
-      if (past_[b] + length > capacity()) return {};
+      if (past_[b] + length > capacity() || (encodes && source_of_[b] == none)) return {};
       if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 ||
                                lengths[static_cast<std::size_t>(b)] > length))
         return {};
@@ -17748,6 +17757,8 @@ class file_writer {
 
  private:
   int open() {
+    if (path_.empty()) return ENOENT;
+    if (path_.find('\0') != path_.npos) return EINVAL;  // which the system would cut it at
     if (const int number = descriptor_of(target_); number >= 0) {
       file_ = descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
       return file_ ? 0 : errno;
@@ -17801,8 +17812,7 @@ class file_writer {
         ++number;
       }
     }
-    while (++number < most_writers && sweep(partial_of(target_, number))) {
-    }
+    while (++number < most_writers) (void)sweep(partial_of(target_, number));
     return 0;
   }
   void send_buffer() { send(std::span(buffer_).first(std::exchange(used_, 0))); }
@@ -18084,16 +18094,20 @@ class line_file {
   /// Hands a line, which ends in \n, to the system at once: it outlives the program. Errors:
   /// errc::io; what is there of a line that failed is a line of its own.
   result<void> write(std::string_view line) {
+    if (!writer_) return moved_from();
     if (std::exchange(torn_, false))
       writer_->write(std::as_bytes(std::span(std::string_view("\n"))));
     writer_->write(std::as_bytes(std::span(line)));
     return done(writer_->flush());
   }
   /// Waits until all lines are on the disk: they outlive a loss of power. Errors: errc::io.
-  result<void> sync() { return done(writer_->sync()); }
+  result<void> sync() { return writer_ ? done(writer_->sync()) : moved_from(); }
 
  private:
   line_file() = default;
+  static result<void> moved_from() {
+    return error{errc::invalid, "line_file", "", "a file that was not moved from", "none"};
+  }
   result<void> done(result<void> did) {
     torn_ = torn_ || !did;
     writer_->forget_failure();
@@ -21465,7 +21479,10 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
                    text.empty() ? "an empty line" : detail::printable(text)};
     };
     if (++line == 1) {
-      if (!text.starts_with("#version: 0.2")) return wrong("#version: 0.2");
+      constexpr std::string_view version = "#version: 0.2";  // then nothing, or who made it
+      if (!text.starts_with(version) ||
+          (text.size() > version.size() && text[version.size()] != ' '))
+        return wrong("#version: 0.2");
       continue;
     }
     const std::size_t space = text.find(' ');
@@ -28423,7 +28440,7 @@ class trainer {
   }
   /// One optimizer step with the gradients accumulated so far, divided by all their tokens.
   void update() {
-    if (stopped_ || limits_.batch < 1) return;
+    if (stopped()) return;
     if (!options_fit()) {
       reason_ = "the optimizer's options are out of their ranges";
       in_vain();
@@ -28467,10 +28484,13 @@ class trainer {
   index refused() const { return refused_; }
   /// Why the latest call that was refused or led to no step did not: static text, empty without
   /// such a call.
-  std::string_view last_refusal() const { return reason_; }
+  std::string_view last_refusal() const {
+    return limits_.batch < 1 ? std::string_view("the trainer was moved from") : reason_;
+  }
   /// Whether training::if_not_finite or training::patience has stopped it; last_refusal() says why.
-  /// The weights are those of the last good step; resume(progress()) starts it again.
-  bool stopped() const { return stopped_; }
+  /// The weights are those of the last good step; resume(progress()) starts it again. Also true of a
+  /// trainer that was moved from.
+  bool stopped() const { return stopped_ || limits_.batch < 1; }
   /// All counters.
   const training_progress& progress() const { return progress_; }
   /// Calls f(name, bytes) for each block of memory that a run consists of: the weights, what the

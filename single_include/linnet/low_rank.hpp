@@ -99,7 +99,8 @@ using dense_of = typename M::template with<ffn::policy,
 
 /// Weights of the low-rank decoder `Low` from those of the dense one: each W becomes the U V of its
 /// rank that is nearest in Frobenius norm; all else is copied. At full rank it is the same
-/// function. Takes some seconds for matrices of a thousand rows.
+/// function. Takes some seconds for matrices of a thousand rows. Of weights that are not finite the
+/// result is not valid(), and its error() names the tensor.
 template <class Low, class T>
 weights<Low, T> factorise(const weights<dense_of<Low>, T>& w) {
   static_assert(!std::is_same_v<Low, dense_of<Low>>,
@@ -108,6 +109,10 @@ weights<Low, T> factorise(const weights<dense_of<Low>, T>& w) {
                 "linnet::factorise: factorise first, quantize afterwards");
   auto low = detail::made_of<weights<Low, T>>(w);
   if (!low.valid()) return low;
+  if (auto fit = check_finite(w, "factorise"); !fit) {  // of which no decomposition says a word
+    low.fail(fit.error());
+    return low;
+  }
   T* v = nullptr;  // the first factor of a matrix is met right before the second
   low.visit([&](const path& at, const tensor_info& info, auto& leaf) {
     T* const to = detail::numbers_of(leaf);
