@@ -23,6 +23,8 @@ static_assert(spans.raw_length(512) == 568 && spans.lengths(568).source == 512 &
 static_assert(spans.raw_length(256) == 284 && spans.lengths(284).target == 58);
 static_assert(spans.raw_length(128) == 141 && spans.lengths(141).target == 29);
 static_assert(spans.lengths(142).source == 129);
+static_assert(spans.lengths(spans.raw_length(1'000'000'000'000)).source == 1'000'000'000'000);
+static_assert(independent.raw_length(1'000'000'000'000) == 999'999'999'999);
 // Halves are rounded to even: 1.5 -> 2, 4.5 -> 4, 10.5 -> 10; runs 10 / 4 = 2.5 -> 2.
 static_assert(spans.noise_of(10).tokens == 2 && spans.noise_of(30).tokens == 4 &&
               spans.noise_of(70).tokens == 10 && spans.noise_of(34).runs == 2);

@@ -50,6 +50,8 @@ BOOST_AUTO_TEST_CASE(rows_are_padded_to_the_longest) {
   BOOST_TEST(shown(first, 0) == "abcdef| 7 yes|");
   BOOST_TEST(shown(first, 1) == "|______ 1 no|.");
   BOOST_TEST(shown(first, 2) == "gh|____ 3 |...");
+  for (const index outside : {index{-1}, stream.epoch(), stream.epoch() + 9})
+    BOOST_TEST(stream.in_order(outside).batch == 0);
   const auto rest = stream.in_order(3);
   BOOST_TEST(rest.batch == 2);
   BOOST_TEST(shown(rest, 0) == "ij|_____________ 3 no|.");

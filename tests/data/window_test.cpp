@@ -52,6 +52,9 @@ BOOST_AUTO_TEST_CASE(by_hand) {
   BOOST_TEST((labels(whole, 0) == counting(8, 1)));
   BOOST_TEST((inputs(whole, 1) == counting(8, 8)));
   BOOST_TEST((labels(whole, 1) == counting(8, 9)));
+  for (const index outside : {index{-1}, s.epoch(), s.epoch() + 9})
+    BOOST_TEST(s.in_order(outside).batch == 0);
+  for (const index text : {-1, 1}) BOOST_TEST(s.in_order(0, text).batch == 0);
   const auto rest = s.in_order(2);
   BOOST_TEST(rest.batch == 1);
   BOOST_TEST((inputs(rest, 0) == counting(8, 14)));

@@ -210,6 +210,21 @@ BOOST_AUTO_TEST_CASE(speculation_ends) {
   }
 }
 
+// Nothing is written behind a scratch span that is shorter than the logits.
+BOOST_AUTO_TEST_CASE(short_scratch) {
+  for (const ln::sampling& how :
+       {ln::sampling{}, {.top_k = 2}, {.top_p = 0.5}, {.repetition_penalty = 1.5}}) {
+    ln::sampler choose(how);
+    std::vector<float> logits{1, 2, 3, 4};
+    std::vector<token> scratch(3);
+    const token before[] = {1};
+    BOOST_TEST(choose(std::span(logits), std::span(scratch), before) == ln::no_token);
+    std::vector<double> law(4, 1);
+    choose.probabilities(std::span(logits), std::span(scratch), before, std::span(law));
+    BOOST_TEST(magnitude(law) == 0);
+  }
+}
+
 // A byte's logits alone end a text between bytes, after the bytes before it.
 BOOST_AUTO_TEST_CASE(byte_texts_end) {
   using bytes = ln::byte_pooled<tiny_decoder_shape, ln::pooling::of<tiny_pooling>>;

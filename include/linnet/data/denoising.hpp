@@ -59,9 +59,14 @@ struct denoising {
   }
   /// The longest text whose source has at most `source` >= 4 tokens: 568 for 512.
   constexpr index raw_length(index source) const {
-    index length = source - 1;
-    while (lengths(length + 1).source <= source) ++length;
-    return length;
+    // Sources never become shorter where texts become longer.
+    index fits = source - 1, beyond = source;
+    while (lengths(beyond).source <= source) fits = beyond, beyond *= 2;
+    while (beyond - fits > 1) {
+      const index middle = fits + (beyond - fits) / 2;
+      (lengths(middle).source <= source ? fits : beyond) = middle;
+    }
+    return fits;
   }
   /// Whether the numbers are in their ranges.
   bool valid() const { return detail::in_range(*this); }

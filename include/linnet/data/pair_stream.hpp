@@ -69,9 +69,11 @@ class pair_stream {
     return fill(limits_.batch,
                 [&](index b) { return which(first + static_cast<std::uint64_t>(b)); });
   }
-  /// Pairs first, first + 1, … as they were given, fewer at the end; for evaluation.
+  /// Pairs first, first + 1, … as they were given, fewer at the end and none outside; for
+  /// evaluation.
   t5_batch in_order(index first) {
-    return fill((std::min)(limits_.batch, epoch() - first), [&](index b) { return first + b; });
+    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
+    return fill((std::min)(limits_.batch, left), [&](index b) { return first + b; });
   }
 
  private:

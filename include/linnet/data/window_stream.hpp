@@ -82,9 +82,11 @@ class window_stream {
     for (index b = 0; b < batch_; ++b) fill(b, where(first + static_cast<std::uint64_t>(b)));
     return view(batch_);
   }
-  /// Windows first, first + 1, … of a text, fewer at its end; for evaluation.
+  /// Windows first, first + 1, … of a text, fewer at its end and none outside; for evaluation.
   decoder_batch in_order(index first, index text = 0) {
-    const index count = (std::min)(batch_, epoch(text) - first);
+    if (text < 0 || text >= std::ssize(texts_)) return view(0);
+    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch(text) - first);
+    const index count = (std::min)(batch_, left);
     for (index b = 0; b < count; ++b) fill(b, {text, first + b});
     return view(count);
   }

@@ -157,6 +157,7 @@ class sampler {
   template <class T>
   token operator()(std::span<T> logits, std::span<token> order,
                    std::span<const token> so_far = {}) {
+    if (order.size() < logits.size()) return no_token;
     penalize(logits, order, so_far);
     const token best = usable_ ? detail::most_likely(logits) : no_token;
     if (best == no_token || settings_.temperature <= 0) return best;
@@ -182,6 +183,7 @@ class sampler {
   template <class T>
   void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
                      std::span<double> out) const {
+    if (order.size() < logits.size()) return std::fill(out.begin(), out.end(), 0.0);
     penalize(logits, order, so_far);
     if (usable_ && settings_.temperature <= 0)
       return greedy{}.probabilities(logits, order, so_far, out);

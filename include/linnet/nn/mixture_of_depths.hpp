@@ -270,7 +270,9 @@ struct routed_block {
     const T* const say = (predicts ? c.s : c.r) + b * ctx.length;
     index count = 0;
     for (index t = 0; t < ctx.length_of(b); ++t) {
-      if (say[t] > T(0)) c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
+      // What is no number enters, so that the output shows it.
+      if (say[t] > T(0) || !is_finite(say[t]))
+        c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
       if (before) before[t + 1] = before[0] + static_cast<std::int32_t>(count);
     }
     c.counts[b] = count;
