@@ -331,6 +331,21 @@ BOOST_AUTO_TEST_CASE(keys_and_values_as_int4) {
   BOOST_TEST(paged.error().message() ==
              "session::open: limits.blocks: expected 0, as kv::int4 is not paged, got 3");
 }
+// Of an encoder's text all keys are rounded, those of its last block, which is short, too.
+BOOST_AUTO_TEST_CASE(sources_as_int4) {
+  using M = t5::with_cache<ln::kv::int4>;
+  const auto exact = random_packed<t5, float>();
+  const auto rounded = random_packed<M, float>();
+  for (const index n : {5, 32, 45}) {
+    const auto source = tokens(n, M::vocabulary, 3);
+    const ln::limits l{.source = n, .target = 8};
+    auto one = ln::session<t5>::open(exact, l);
+    auto other = ln::session<M>::open(rounded, l);
+    const auto want = one->start(source), got = other->start(source);
+    BOOST_REQUIRE(!got.empty());
+    BOOST_TEST(distance(want, got) <= 0.1 * magnitude(want), n);
+  }
+}
 // A prefix is seen both ways: its first tokens know its last ones, in a session as in training.
 BOOST_AUTO_TEST_CASE(prefix_in_a_session) {
   using M = llama::with_attention<ln::attention::prefix>;
