@@ -331,6 +331,46 @@ BOOST_AUTO_TEST_CASE(keys_and_values_as_int4) {
   BOOST_TEST(paged.error().message() ==
              "session::open: limits.blocks: expected 0, as kv::int4 is not paged, got 3");
 }
+// A query sees its own block of keys as they were given and rounds earlier ones, however the text
+// is cut: rows of one call are those of many.
+BOOST_AUTO_TEST_CASE(int4_in_any_cut) {
+  using M = llama::with_cache<ln::kv::int4>;
+  const auto p = random_packed<M, float>();
+  const auto text = tokens(100, M::vocabulary, 5);
+  const ln::limits l{.target = 100, .logits = 100};
+  auto whole = ln::session<M>::open(p, l), parts = ln::session<M>::open(p, l);
+  const auto rows = whole->feed_all(text);
+  BOOST_REQUIRE(!rows.empty());
+  const index width = M::vocabulary, sizes[] = {1, 29, 2, 33, 1, 1, 30, 3};
+  index done = 0;
+  for (const index n : sizes) {
+    const auto some = parts->feed_all(std::span(text).subspan(at(done), at(n)));
+    BOOST_TEST(distance(rows.subspan(at(done * width), at(n * width)), some) <=
+                   same_result<float>,
+               done);
+    done += n;
+  }
+  BOOST_TEST(done == 100);
+}
+// A prefix that fills a block is not rounded for its own queries: in one layer the last of them sees
+// what it sees without a prefix.
+BOOST_AUTO_TEST_CASE(prefix_as_int4) {
+  constexpr ln::decoder_shape shape = [] {
+    ln::decoder_shape one = tiny_decoder_shape;
+    one.layers = 1;
+    return one;
+  }();
+  using plain = ln::decoder<shape, ln::kv::int4>;
+  using M = ln::decoder<shape, ln::kv::int4, ln::attention::prefix>;
+  const auto p = random_packed<plain, float>();
+  const auto q = random_packed<M, float>();
+  for (const index n : {5, 31, 32}) {
+    const auto text = tokens(n, M::vocabulary, 6);
+    auto one = ln::session<plain>::open(p, {.target = 40});
+    auto other = ln::session<M>::open(q, {.target = 40});
+    BOOST_TEST(distance(one->feed(text), other->feed(text)) <= same_result<float>, n);
+  }
+}
 // Of an encoder's text all keys are rounded, those of its last block, which is short, too.
 BOOST_AUTO_TEST_CASE(sources_as_int4) {
   using M = t5::with_cache<ln::kv::int4>;
