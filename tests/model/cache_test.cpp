@@ -331,6 +331,23 @@ BOOST_AUTO_TEST_CASE(keys_and_values_as_int4) {
   BOOST_TEST(paged.error().message() ==
              "session::open: limits.blocks: expected 0, as kv::int4 is not paged, got 3");
 }
+// A ring holds what every row of a piece looks at, where window and piece fill blocks but for one.
+BOOST_AUTO_TEST_CASE(rows_of_pieces_in_rings) {
+  using M = llama::with_attention<ln::attention::sliding_window<7>>;
+  const auto p = random_packed<M, float>();
+  const auto text = tokens(54, M::vocabulary, 5);
+  auto ring = ln::session<M>::open(p, {.target = 200, .chunk = 27, .logits = 27});
+  auto one = ln::session<M>::open(p, {.target = 54});
+  for (index done = 0; done < 54; done += 27) {
+    const auto rows = ring->feed_all(std::span(text).subspan(at(done), 27));
+    BOOST_REQUIRE(!rows.empty());
+    for (index i = 0; i < 27; ++i)
+      BOOST_TEST(distance(rows.subspan(at(i * M::vocabulary), at(M::vocabulary)),
+                          one->feed(std::span(text).subspan(at(done + i), 1))) <=
+                     same_result<float>,
+                 done + i);
+  }
+}
 // A query sees its own block of keys as they were given and rounds earlier ones, however the text
 // is cut: rows of one call are those of many.
 BOOST_AUTO_TEST_CASE(int4_in_any_cut) {
