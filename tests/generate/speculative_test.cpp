@@ -231,6 +231,36 @@ BOOST_AUTO_TEST_CASE(stories260k_with_a_draft) {
   BOOST_TEST(close.tokens >= 199);  // all but the first
 }
 
+// What was accepted is what the draft, with nothing rejected in its memory, has in common with the
+// text.
+BOOST_AUTO_TEST_CASE(the_draft_forgets_what_was_rejected) {
+  const auto p = random_packed<target4, double>(21), q = random_packed<target4, double>(24);
+  auto target = opened(p, {.target = 30, .logits = 4}), draft = opened(q, {.target = 30});
+  auto fast = ln::speculative<target4, target4, double>::open(target, draft, 3);
+  BOOST_REQUIRE(static_cast<bool>(fast));
+  anew<target4, double> alone(q);
+  long rejected = 0;
+  for (std::uint64_t key = 0; key < 5; ++key) {
+    const auto prompt = tokens(3, 4, key);
+    std::vector<token> text = prompt;
+    fast->generate(prompt, ln::greedy{}, [&](token t) { text.push_back(t); }, {.tokens = 21});
+    BOOST_REQUIRE(text.size() == 24u);
+    index accepted = 0, drafted = 0;
+    for (std::size_t known = 4; known < 24;) {
+      std::vector<token> guess(text.begin(), text.begin() + static_cast<index>(known)), order(4);
+      const std::size_t most = std::min(known + 3, std::size_t{23});
+      while (guess.size() < most) guess.push_back(ln::greedy{}(alone(guess, {}), order));
+      drafted += static_cast<index>(most - known);
+      while (known < most && guess[known] == text[known]) ++known, ++accepted;
+      ++known;
+    }
+    BOOST_TEST(fast->counts().drafted == drafted);
+    BOOST_TEST(fast->counts().accepted == accepted);
+    rejected += drafted - accepted;
+  }
+  BOOST_TEST(rejected > 5);
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   const auto p = random_packed<target4, float>();
   auto target = opened(p, {.target = 12, .logits = 3}), draft = opened(p, {.target = 12});

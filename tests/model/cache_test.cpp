@@ -331,6 +331,78 @@ BOOST_AUTO_TEST_CASE(keys_and_values_as_int4) {
   BOOST_TEST(paged.error().message() ==
              "session::open: limits.blocks: expected 0, as kv::int4 is not paged, got 3");
 }
+// A ring holds what every row of a piece looks at, where window and piece fill blocks but for one.
+BOOST_AUTO_TEST_CASE(rows_of_pieces_in_rings) {
+  using M = llama::with_attention<ln::attention::sliding_window<7>>;
+  const auto p = random_packed<M, float>();
+  const auto text = tokens(54, M::vocabulary, 5);
+  auto ring = ln::session<M>::open(p, {.target = 200, .chunk = 27, .logits = 27});
+  auto one = ln::session<M>::open(p, {.target = 54});
+  for (index done = 0; done < 54; done += 27) {
+    const auto rows = ring->feed_all(std::span(text).subspan(at(done), 27));
+    BOOST_REQUIRE(!rows.empty());
+    for (index i = 0; i < 27; ++i)
+      BOOST_TEST(distance(rows.subspan(at(i * M::vocabulary), at(M::vocabulary)),
+                          one->feed(std::span(text).subspan(at(done + i), 1))) <=
+                     same_result<float>,
+                 done + i);
+  }
+}
+// A query sees its own block of keys as they were given and rounds earlier ones, however the text
+// is cut: rows of one call are those of many.
+BOOST_AUTO_TEST_CASE(int4_in_any_cut) {
+  using M = llama::with_cache<ln::kv::int4>;
+  const auto p = random_packed<M, float>();
+  const auto text = tokens(100, M::vocabulary, 5);
+  const ln::limits l{.target = 100, .logits = 100};
+  auto whole = ln::session<M>::open(p, l), parts = ln::session<M>::open(p, l);
+  const auto rows = whole->feed_all(text);
+  BOOST_REQUIRE(!rows.empty());
+  const index width = M::vocabulary, sizes[] = {1, 29, 2, 33, 1, 1, 30, 3};
+  index done = 0;
+  for (const index n : sizes) {
+    const auto some = parts->feed_all(std::span(text).subspan(at(done), at(n)));
+    BOOST_TEST(distance(rows.subspan(at(done * width), at(n * width)), some) <=
+                   same_result<float>,
+               done);
+    done += n;
+  }
+  BOOST_TEST(done == 100);
+}
+// A prefix that fills a block is not rounded for its own queries: in one layer the last of them sees
+// what it sees without a prefix.
+BOOST_AUTO_TEST_CASE(prefix_as_int4) {
+  constexpr ln::decoder_shape shape = [] {
+    ln::decoder_shape one = tiny_decoder_shape;
+    one.layers = 1;
+    return one;
+  }();
+  using plain = ln::decoder<shape, ln::kv::int4>;
+  using M = ln::decoder<shape, ln::kv::int4, ln::attention::prefix>;
+  const auto p = random_packed<plain, float>();
+  const auto q = random_packed<M, float>();
+  for (const index n : {5, 31, 32}) {
+    const auto text = tokens(n, M::vocabulary, 6);
+    auto one = ln::session<plain>::open(p, {.target = 40});
+    auto other = ln::session<M>::open(q, {.target = 40});
+    BOOST_TEST(distance(one->feed(text), other->feed(text)) <= same_result<float>, n);
+  }
+}
+// Of an encoder's text all keys are rounded, those of its last block, which is short, too.
+BOOST_AUTO_TEST_CASE(sources_as_int4) {
+  using M = t5::with_cache<ln::kv::int4>;
+  const auto exact = random_packed<t5, float>();
+  const auto rounded = random_packed<M, float>();
+  for (const index n : {5, 32, 45}) {
+    const auto source = tokens(n, M::vocabulary, 3);
+    const ln::limits l{.source = n, .target = 8};
+    auto one = ln::session<t5>::open(exact, l);
+    auto other = ln::session<M>::open(rounded, l);
+    const auto want = one->start(source), got = other->start(source);
+    BOOST_REQUIRE(!got.empty());
+    BOOST_TEST(distance(want, got) <= 0.1 * magnitude(want), n);
+  }
+}
 // A prefix is seen both ways: its first tokens know its last ones, in a session as in training.
 BOOST_AUTO_TEST_CASE(prefix_in_a_session) {
   using M = llama::with_attention<ln::attention::prefix>;

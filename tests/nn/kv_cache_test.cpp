@@ -219,6 +219,28 @@ BOOST_AUTO_TEST_CASE(attention) {
   }
 }
 
+// What attention has to copy before it reads is planned for.
+template <class T, ln::kv_code Code>
+void check_gathered() {
+  for (const index first : {0, 5})
+    for (const index recent : {20, 300})
+      for (const index blocks : {0, 4}) {
+        ln::detail::kv_buffer<T, Code, 2, 3> buffer;
+        ln::arena counter;
+        buffer.plan(counter, 1, 200, first, recent, blocks);
+        const std::int32_t table[8] = {};
+        BOOST_TEST(buffer.gathered() ==
+                   !(std::is_same_v<T, typename decltype(buffer)::code> &&
+                     buffer.rows(table, 8).plain()));
+      }
+}
+BOOST_AUTO_TEST_CASE(gathered_rows) {
+  check_gathered<float, ln::kv_code::exact>();
+  check_gathered<float, ln::kv_code::bf16>();
+  check_gathered<float, ln::kv_code::int8>();
+  check_gathered<double, ln::kv_code::int8>();
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test

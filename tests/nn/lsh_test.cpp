@@ -344,6 +344,13 @@ BOOST_AUTO_TEST_CASE(names) {
   BOOST_TEST((lsh<32, 4, reach::bucket, 9>::name()) == "lsh<32, 4, bucket, seed 9>");
 }
 
+// One bucket where all rows fit a chunk, else pairs of them for two chunks each.
+BOOST_AUTO_TEST_CASE(numbers_of_buckets) {
+  const index rows[] = {1, 7, 8, 9, 16, 17, 32, 33}, buckets[] = {1, 1, 1, 2, 2, 4, 4, 6};
+  for (std::size_t i = 0; i < 8; ++i)
+    BOOST_TEST(ln::ops::bucket_count(rows[i], 8) == buckets[i], rows[i]);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test
