@@ -10665,7 +10665,9 @@ struct routed_block {
     const T* const say = (predicts ? c.s : c.r) + b * ctx.length;
     index count = 0;
     for (index t = 0; t < ctx.length_of(b); ++t) {
-      if (say[t] > T(0)) c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
+      // What is no number enters, so that the output shows it.
+      if (say[t] > T(0) || !is_finite(say[t]))
+        c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
       if (before) before[t + 1] = before[0] + static_cast<std::int32_t>(count);
     }
     c.counts[b] = count;
@@ -12272,9 +12274,14 @@ struct denoising {
   }
   /// The longest text whose source has at most `source` >= 4 tokens: 568 for 512.
   constexpr index raw_length(index source) const {
-    index length = source - 1;
-    while (lengths(length + 1).source <= source) ++length;
-    return length;
+    // Sources never become shorter where texts become longer.
+    index fits = source - 1, beyond = source;
+    while (lengths(beyond).source <= source) fits = beyond, beyond *= 2;
+    while (beyond - fits > 1) {
+      const index middle = fits + (beyond - fits) / 2;
+      (lengths(middle).source <= source ? fits : beyond) = middle;
+    }
+    return fits;
   }
   /// Whether the numbers are in their ranges.
   bool valid() const { return detail::in_range(*this); }
@@ -12727,9 +12734,11 @@ class pair_stream {
     return fill(limits_.batch,
                 [&](index b) { return which(first + static_cast<std::uint64_t>(b)); });
   }
-  /// Pairs first, first + 1, … as they were given, fewer at the end; for evaluation.
+  /// Pairs first, first + 1, … as they were given, fewer at the end and none outside; for
+  /// evaluation.
   t5_batch in_order(index first) {
-    return fill((std::min)(limits_.batch, epoch() - first), [&](index b) { return first + b; });
+    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
+    return fill((std::min)(limits_.batch, left), [&](index b) { return first + b; });
   }
 
  private:
@@ -13987,9 +13996,11 @@ class window_stream {
     for (index b = 0; b < batch_; ++b) fill(b, where(first + static_cast<std::uint64_t>(b)));
     return view(batch_);
   }
-  /// Windows first, first + 1, … of a text, fewer at its end; for evaluation.
+  /// Windows first, first + 1, … of a text, fewer at its end and none outside; for evaluation.
   decoder_batch in_order(index first, index text = 0) {
-    const index count = (std::min)(batch_, epoch(text) - first);
+    if (text < 0 || text >= std::ssize(texts_)) return view(0);
+    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch(text) - first);
+    const index count = (std::min)(batch_, left);
     for (index b = 0; b < count; ++b) fill(b, {text, first + b});
     return view(count);
   }
@@ -14285,6 +14296,7 @@ class sampler {
   template <class T>
   token operator()(std::span<T> logits, std::span<token> order,
                    std::span<const token> so_far = {}) {
+    if (order.size() < logits.size()) return no_token;
     penalize(logits, order, so_far);
     const token best = usable_ ? detail::most_likely(logits) : no_token;
     if (best == no_token || settings_.temperature <= 0) return best;
@@ -14310,6 +14322,7 @@ class sampler {
   template <class T>
   void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
                      std::span<double> out) const {
+    if (order.size() < logits.size()) return std::fill(out.begin(), out.end(), 0.0);
     penalize(logits, order, so_far);
     if (usable_ && settings_.temperature <= 0)
       return greedy{}.probabilities(logits, order, so_far, out);
