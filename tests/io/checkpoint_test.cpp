@@ -591,6 +591,26 @@ BOOST_AUTO_TEST_CASE(killed_while_saving) {
   BOOST_TEST(torn > 0);
 }
 
+// One changed bit, wherever it is in a section of any size.
+BOOST_AUTO_TEST_CASE(checksums_of_large_sections) {
+  for (const std::size_t size : {1u, 4095u, 4096u, 100'003u, 3'000'000u}) {
+    const std::vector<std::byte> own(size, std::byte{7});
+    const std::vector<ln::section> sections{{"own", own}};
+    const std::string head = ln::detail::sections_head({}, sections);
+    std::vector<std::byte> file(head.size() + size);
+    __builtin_memcpy(file.data(), head.data(), head.size());
+    std::copy(own.begin(), own.end(), file.begin() + std::ssize(head));
+    BOOST_TEST(static_cast<bool>(ln::detail::parse_sections(std::span<const std::byte>(file), "f")));
+    for (const std::size_t place : {std::size_t{0}, size / 2, size - 1}) {
+      file[head.size() + place] ^= std::byte{16};
+      const auto parsed = ln::detail::parse_sections(std::span<const std::byte>(file), "f");
+      BOOST_REQUIRE(!parsed);
+      BOOST_TEST(parsed.error().message() == "f: own: expected bytes of its checksum, got others");
+      file[head.size() + place] ^= std::byte{16};
+    }
+  }
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test

@@ -395,4 +395,18 @@ BOOST_AUTO_TEST_CASE(a_moved_file_keeps_its_values) {
   BOOST_TEST(moved.values<ln::token>("input_ids").value().size() == 51u);
 }
 
+// A header as long as the file, or so long that it ends one byte behind.
+BOOST_AUTO_TEST_CASE(headers_behind_the_end) {
+  for (const std::uint64_t behind : {1u, 7u, 8u}) {
+    std::vector<std::byte> file(24, std::byte{' '});
+    const std::uint64_t length = file.size() - 8 + behind;
+    __builtin_memcpy(file.data(), &length, sizeof length);
+    const auto parsed = ln::parse_safetensors(std::span<const std::byte>(file), "f");
+    BOOST_REQUIRE(!parsed);
+    BOOST_TEST(parsed.error().message() ==
+               "f: header length: expected at most the 16 bytes that follow, got " +
+                   std::to_string(length));
+  }
+}
+
 BOOST_AUTO_TEST_SUITE_END()
