@@ -359,7 +359,7 @@ BOOST_AUTO_TEST_CASE(recorder_refuses) {
              "teacher_recorder::open: recording.k: expected at least 1, got 0");
   BOOST_TEST(
       message(ln::teacher_recorder::open(path, {.vocabulary = 11, .k = 1}, {.threads = 0})) ==
-      "teacher_recorder::open: limits.threads: expected at least 1, got 0");
+      "teacher_recorder::open: limits.threads: expected 1 <= threads <= 65536, got 0");
   auto lost = ln::teacher_recorder::open(folder.path("no/teacher"), {.vocabulary = 11, .k = 1});
   LINNET_REQUIRE_OK(lost);
   BOOST_TEST(message(lost->commit()).find("No such file") != std::string::npos);

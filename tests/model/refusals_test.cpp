@@ -23,7 +23,7 @@ BOOST_AUTO_TEST_CASE(limits_that_make_no_sense) {
   BOOST_TEST(message(ln::session<t5>::open(p, {.batch = 0, .source = 1, .target = 1})) ==
              "session::open: limits.batch: expected at least 1, got 0");
   BOOST_TEST(message(ln::session<t5>::open(p, {.source = 1, .target = 1, .threads = 0})) ==
-             "session::open: limits.threads: expected at least 1, got 0");
+             "session::open: limits.threads: expected 1 <= threads <= 65536, got 0");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .chunk = -1})) ==
              "session::open: limits.chunk: expected at least 0 (0: no parts), got -1");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .chunk = 2, .logits = 3})) ==
