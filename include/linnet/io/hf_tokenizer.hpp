@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include <linnet/core/text_list.hpp>
 #include <linnet/io/file.hpp>
 #include <linnet/io/json.hpp>
 #include <linnet/text/bpe_tokenizer.hpp>
