@@ -42,7 +42,10 @@ BOOST_AUTO_TEST_CASE(no_loop_runs_for_ever) {
   std::fill(unlabelled.labels.begin(), unlabelled.labels.end(), ln::ignored);
   const decoder_tokens longer(2, 9, M::vocabulary);
   const auto with = [](const auto& data) {
-    return [&](train_type& t) { BOOST_TEST(!(t.step(data.view()) > 0)); };
+    return [&](train_type& t) {
+      const double nats = t.step(data.view());
+      BOOST_TEST((!ln::is_finite(nats) || nats == 0));
+    };
   };
   struct kind {
     const char* why;
