@@ -248,6 +248,12 @@ BOOST_AUTO_TEST_CASE(files_that_lie) {
                head = "";
              }) == "f: linnet.weights: expected " + std::to_string(ln::weights<model>::bytes()) +
                        " bytes, got " + std::to_string(ln::weights<model>::bytes() - 4));
+  const std::vector<std::byte> longer(static_cast<std::size_t>(ln::weights<model>::bytes()) + 4);
+  BOOST_TEST(after([&](auto&, auto& sections, auto& head) {
+               sections[1].bytes = longer;
+               head = "";
+             }) == "f: linnet.weights: expected " + std::to_string(ln::weights<model>::bytes()) +
+                       " bytes, got " + std::to_string(longer.size()));
   ln::training_progress progress = r.train->progress();
   progress.tokens = -1;
   BOOST_TEST(after([&](auto&, auto& sections, auto& head) {

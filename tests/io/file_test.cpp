@@ -84,8 +84,11 @@ BOOST_AUTO_TEST_CASE(failed_write_keeps_the_old_file) {
   const test::scratch_folder folder;
   const std::string path = folder.path("a");
   std::filesystem::create_directory(path);  // cannot be replaced by a file
-  BOOST_TEST(message(ln::write_file(path, bytes("new"))) ==
-             path + ": expected a file that can be written, got Is a directory");
+  for (const fs::perms mode : {fs::perms::owner_all, fs::perms::owner_read}) {
+    fs::permissions(path, mode);
+    BOOST_TEST(message(ln::write_file(path, bytes("new"))) ==
+               path + ": expected a file that can be written, got Is a directory");
+  }
   BOOST_TEST(std::filesystem::is_directory(path));
   BOOST_TEST(!std::filesystem::exists(path + ".partial"));
   {
@@ -356,6 +359,19 @@ BOOST_AUTO_TEST_CASE(killed_writers_leave_no_heap) {
   LINNET_REQUIRE_OK(ln::write_file(path, bytes("and again")));
   BOOST_TEST(contents(path) == "and again");
   BOOST_TEST(count(folder.path()) == 4);
+}
+
+// Between the making of a temporary file and its lock, another process can take it for one that was
+// left, and remove it.
+BOOST_AUTO_TEST_CASE(a_temporary_file_that_is_swept_is_made_again) {
+  const test::scratch_folder folder;
+  const std::string path = folder.path("a");
+  test::system_calls calls;
+  calls.before_lock = [&] { BOOST_TEST(fs::remove(path + ".partial")); };
+  LINNET_REQUIRE_OK(ln::write_file(path, bytes("whole")));
+  BOOST_TEST(!calls.before_lock);
+  BOOST_TEST(contents(path) == "whole");
+  BOOST_TEST(count(folder.path()) == 1);
 }
 
 // Killed at random moments: the old or the new, and at most one more file.

@@ -350,6 +350,10 @@ BOOST_AUTO_TEST_CASE(defaults) {
   BOOST_TEST(verdict<test::t5_1_1>(with(mt5, "feed_forward_proj", "")) == "success");
   BOOST_TEST(verdict<test::t5_1_1>(with(mt5, "d_ff", "")) ==
              "c: d_ff: expected 34 (the model type), got no such field, which means 1024");
+  const auto silent = [](const std::string& config) {  // about the head
+    return with(with(config, "scale_decoder_outputs", ""), "tie_word_embeddings", "");
+  };
+  BOOST_TEST(verdict<test::t5_1_1>(silent(mt5)) == "success");
 }
 
 BOOST_AUTO_TEST_CASE(values) {

@@ -100,6 +100,9 @@ BOOST_AUTO_TEST_CASE(settings) {
   BOOST_TEST((both.encode("abc") == token_list{257}));
   BOOST_TEST((both.encode("abc", true) == token_list{256, 'c'}));
   BOOST_TEST(both.decode(token_list{256}) == "ab");
+  // So may a byte, which every text can become.
+  p.added = R"({"id": 120, "content": "x", "special": true})";
+  BOOST_TEST(good(p).decode(token_list{'x'}) == "x");
   p.added = R"({"id": 259, "content": "<s> \u00e9", "special": true})";
   p.vocabulary += R"(, "<s> \u00e9": 259)";  // there as it is, not in letters
   BOOST_TEST((good(p).encode("ab<s> \xc3\xa9", true) == token_list{256, 259}));

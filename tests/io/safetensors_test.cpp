@@ -170,6 +170,7 @@ BOOST_AUTO_TEST_CASE(bad_files) {
       {"huge shape", shape("[1000000000]"),
        "f: a: data_offsets: expected 4000000000 bytes for F32 [1000000000], got 4"},
       {"short tensor", shape("[2]"), "f: a: data_offsets: expected 8 bytes for F32 [2], got 4"},
+      {"long tensor", shape("[0]"), "f: a: data_offsets: expected 0 bytes for F32 [0], got 4"},
       {"one offset", offsets("[0]"),
        "f: a: data_offsets: expected two whole numbers from 0 up, got 1"},
       {"three offsets", offsets("[0,4,8]"),
@@ -272,6 +273,12 @@ BOOST_AUTO_TEST_CASE(writer) {
   LINNET_REQUIRE_OK(back);
   BOOST_TEST(back->values<float>("a\"\n").value().at(1) == 2.0f);
   BOOST_TEST(back->metadata().at("k") == "v\\");
+
+  // The values begin at a multiple of eight bytes, whatever the header says.
+  for (std::size_t n = 0; n < 8; ++n) {
+    LINNET_REQUIRE_OK(ln::write_safetensors(path, {b}, {{"k", std::string(n, 'x')}}));
+    BOOST_TEST((std::filesystem::file_size(path) - y.size()) % 8 == 0u);
+  }
 
   LINNET_REQUIRE_OK(ln::write_safetensors(path, {}));
   BOOST_TEST(ln::read_safetensors(path).value().tensors().size() == 0u);

@@ -1,15 +1,17 @@
-// fsync, rename and link as this program links them.
+// fsync, rename, link and flock as this program links them.
 
 #include "system_calls.hpp"
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 namespace {
 
@@ -40,4 +42,8 @@ extern "C" int rename(const char* from, const char* to) noexcept {
 }
 extern "C" int link(const char* from, const char* to) noexcept {
   return passes('L') ? linkat(AT_FDCWD, from, AT_FDCWD, to, 0) : -1;
+}
+extern "C" int flock(int file, int operation) noexcept {
+  if (watching != nullptr && watching->before_lock) std::exchange(watching->before_lock, {})();
+  return static_cast<int>(syscall(SYS_flock, file, operation));
 }

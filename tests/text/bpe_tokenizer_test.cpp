@@ -201,6 +201,16 @@ BOOST_AUTO_TEST_CASE(pairs_that_are_no_more) {
   }
   BOOST_TEST((u.encode(text) == want));
   BOOST_TEST((step_by_step(ordered, text) == want));
+  // "de" has to find c on its left, not the "bc" that never was: its b had gone to "ab".
+  const merge_list gone{{"a", "b"}, {"b", "c"}, {"d", "e"}, {"c", "de"}};
+  text.clear();
+  want.clear();
+  for (int i = 0; i < 40; ++i) {
+    text += "abcde";
+    want.insert(want.end(), {256, 259});
+  }
+  BOOST_TEST((parsed(gone).encode(text) == want));
+  BOOST_TEST((step_by_step(gone, text) == want));
 }
 
 BOOST_AUTO_TEST_CASE(files_of_other_systems) {
