@@ -104,6 +104,20 @@ BOOST_AUTO_TEST_CASE(wide_window_is_full_attention) {
   check_full<rotary, 2>(0);
 }
 
+// Padding gives zeros, whatever its memory held, and no gradient feels it.
+BOOST_AUTO_TEST_CASE(padding_is_nothing) {
+  attention_run<layer<plain, 2, 1>> run(1, 9, {5});
+  run.prepare = [](auto& cache) {
+    std::fill_n(cache.b.mixed, 9 * 6, std::numeric_limits<double>::quiet_NaN());
+  };
+  std::fill(run.dy.begin() + 5 * 6, run.dy.end(), 0.0);
+  run.run(true);
+  for (index t = 5; t < 9; ++t)
+    for (const double y : run.output(0, t)) BOOST_TEST(y == 0, t);
+  run.gradients.visit([](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+    for (index i = 0; i < info.size(); ++i) BOOST_TEST(ln::is_finite(leaf[i]), where.str());
+  });
+}
 BOOST_AUTO_TEST_CASE(padding) {
   check_padding<layer<t5, 4, 2>>(60, {60, 1, 52}, 2);
   check_padding<layer<rotary, 4, 0>>(60, {60, 3}, 0, 2);

@@ -315,6 +315,19 @@ BOOST_AUTO_TEST_CASE(causality_with_frozen_membership) {
   }
 }
 
+// Each round drops on its own: with one chunk, two rounds see what one sees, but keep other parts.
+BOOST_AUTO_TEST_CASE(rounds_drop_apart) {
+  constexpr shape one_head{.d_model = 6, .heads = 1, .kv_heads = 1, .d_kv = 3};
+  for (const double rate : {0.0, 0.5}) {
+    attention_run<layer<one_head, 16, 1>> one(1, 9);
+    attention_run<layer<one_head, 16, 2>> two(1, 9);
+    one.dropout = two.dropout = {3, 1, 2, rate};
+    one.run();
+    two.run();
+    BOOST_TEST((distance(one.y, two.y) <= 1e-13) == (rate == 0));
+  }
+}
+
 // The seed and the layer choose the rotations.
 BOOST_AUTO_TEST_CASE(seeds) {
   attention_run<layer<plain, 2, 1>> zero(1, 33);

@@ -201,6 +201,11 @@ BOOST_AUTO_TEST_CASE(outputs_without_a_look_ahead) {
   std::sort(said.begin(), said.end());
   other.weight("predictor.wo.bias")[0] -= (said[4] + said[5]) / 2;
   check_outputs(other, [&](index b) { return positive(predictions(other, b)); });
+  // A predictor that says exactly zero lets nobody in.
+  for (const char* name : {"predictor.wo.weight", "predictor.wo.bias"})
+    for (double& v : other.weight(name)) v = 0;
+  other.run();
+  BOOST_TEST(same_bits(other.x, other.y));
   // Nobody at all: nothing changes.
   for (index i = 0; i < d; ++i) run.weight("router.weight")[at(i)] = 0;
   run.run();
@@ -354,6 +359,47 @@ BOOST_AUTO_TEST_CASE(predictor_loss) {
       },
       ln::path{} / "predictor", run.gradients.tree().predictor);
   BOOST_TEST(compared == 2 * d + 2 + 2 + 1);
+}
+
+// A copy begins where the choice begins to differ, though both read the same before `first`: here
+// token 1, whose router says next to nothing, was rounded to either side.
+BOOST_AUTO_TEST_CASE(copies_of_a_session) {
+  using layer = routed<>;
+  using S = ln::storage::f64;
+  ln::detail::lone_buffers<layer, double> buffers({.batch = 2, .length = 3, .capacity = 4});
+  attention_run<layer> run(2, 3, {}, 0, h);  // for its parameters
+  const auto w = run.weight("router.weight");
+  std::fill(w.begin(), w.end(), 0.0);
+  w.back() = 1;
+  ln::detail::tensor_block<layer, ln::form::kernel<double, S>> p;
+  ln::detail::pack_tree<layer>({}, run.weights, p);
+  ln::detail::attach_rows<layer>(run.weights, p);
+  numbers rope(at(4 * h));
+  ln::ops::rope_table(4, h, 10000.0, rope.data());
+  const auto fed = [&](numbers x, index length, index before) {
+    const index past[] = {before, before};
+    numbers y(x.size());
+    ln::context<double> ctx;
+    ctx.batch = 2;
+    ctx.length = length;
+    ctx.past = past;
+    ctx.rope = rope.data();
+    layer::forward<double, S>(p.tree(), {x.data(), 2 * length}, {y.data(), 2 * length},
+                              buffers.cache, ctx);
+    return y;
+  };
+  numbers x = normal<double>(2 * 3 * d, 7);
+  std::copy_n(x.begin(), 3 * d, x.begin() + 3 * d);
+  for (index row = 0; row < 6; ++row)
+    x[at(row * d + d - 1)] = row == 1 ? 1e-17 : row == 4 ? -1e-17 : 1;
+  (void)fed(x, 3, 0);
+  layer::copy_state(buffers.cache, 0, 1, {.first = 3, .tokens = 3});
+  numbers next = normal<double>(d, 8);
+  next.back() = 1;
+  next.insert(next.end(), next.begin(), next.begin() + d);
+  const numbers y = fed(next, 1, 3);
+  BOOST_TEST(same_bits(std::span(y).first(d), std::span(y).last(d)));
+  BOOST_TEST(!same_bits(std::span(y).first(d), std::span(next).first(d)));
 }
 
 BOOST_AUTO_TEST_CASE(layer_dropout) {

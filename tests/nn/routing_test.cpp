@@ -177,6 +177,39 @@ BOOST_AUTO_TEST_CASE(one_cluster_is_full_attention) {
   BOOST_TEST(distance(mapped(mixed, 6, run.weight("o.weight")), run.y) <= 1e-12);
 }
 
+// Of equals a cluster takes the earlier ones; a token in none gets zero.
+BOOST_AUTO_TEST_CASE(ties) {
+  attention_run<layer<plain, 2, 3>> run(1, 7);
+  for (index t = 1; t < 7; ++t) std::copy_n(run.input(0, 0), 6, run.input(0, t));
+  run.run();
+  for (index t = 0; t < 7; ++t) BOOST_TEST((magnitude(run.output(0, t)) > 0) == (t < 3), t);
+}
+
+// What is not finite comes first, so that the output shows it.
+#if !defined(__FAST_MATH__)
+BOOST_AUTO_TEST_CASE(not_a_number) {
+  for (index t = 0; t < 12; ++t) {
+    attention_run<layer<causal, 2, 2>> run(1, 12);
+    run.input(0, t)[0] = std::numeric_limits<double>::quiet_NaN();
+    run.run();
+    for (const double y : run.output(0, t)) BOOST_TEST(!ln::is_finite(y), "token " << t);
+  }
+}
+#endif
+
+// Each cluster drops on its own: two with the same tokens keep other parts than one.
+BOOST_AUTO_TEST_CASE(clusters_drop_apart) {
+  constexpr shape one_head{.d_model = 6, .heads = 1, .kv_heads = 1, .d_kv = 3};
+  for (const double rate : {0.0, 0.5}) {
+    attention_run<layer<one_head, 1, 9>> one(1, 9);
+    attention_run<layer<one_head, 2, 9>> two(1, 9);
+    one.dropout = two.dropout = {3, 1, 2, rate};
+    one.run();
+    two.run();
+    BOOST_TEST((distance(one.y, two.y) <= 1e-13) == (rate == 0));
+  }
+}
+
 // Backward leaves at each centroid the sum of the queries and keys nearest to it, and the step
 // moves it by hand-computed numbers.
 BOOST_AUTO_TEST_CASE(centroids_follow) {

@@ -378,6 +378,43 @@ BOOST_AUTO_TEST_CASE(nan_stays_float) { check_nan_stays<float>(); }
 BOOST_AUTO_TEST_CASE(nan_stays_double) { check_nan_stays<double>(); }
 #endif
 
+/// The mix of tokens in blocks, to the bit: that of tokens in one piece, and what was there before
+/// comes first.
+template <class T>
+void check_mix_of_blocks() {
+  constexpr index tokens = 2 * ln::simd::token_block + 7;
+  const std::int32_t table[] = {2, 0, 1};
+  for_levels([&](auto kernels) {
+    using K = decltype(kernels);
+    for (const index n : {1, 3, 4, 8, 13, 16, 20, 37}) {
+      const auto v = normal<T>(tokens * n, 1), p = normal<T>(tokens, 2), y = normal<T>(n, 3);
+      std::vector<T> blocks(at(3 * ln::simd::token_block * n));
+      for (index j = 0; j < tokens; ++j)
+        std::copy_n(v.data() + j * n, n,
+                    blocks.data() + (table[j / ln::simd::token_block] * ln::simd::token_block +
+                                     j % ln::simd::token_block) *
+                                        n);
+      const ln::simd::token_rows<T> whole{v.data(), n}, parts{blocks.data(), n, 0, 0, table};
+      for (const bool accumulate : {false, true}) {
+        auto one = y, other = y;
+        K::template mix<T>(0, tokens, n, p.data(), whole, one.data(), accumulate);
+        K::template mix<T>(0, tokens, n, p.data(), parts, other.data(), accumulate);
+        BOOST_TEST(same_bits(one, other), "width " << n);
+        for (index i = 0; i < n; ++i) {
+          double sum = accumulate ? static_cast<double>(y[at(i)]) : 0;
+          for (index j = 0; j < tokens; ++j)
+            sum += static_cast<double>(p[at(j)]) * static_cast<double>(v[at(j * n + i)]);
+          BOOST_TEST(distance_of(one[at(i)], sum) <= small<T> * static_cast<double>(tokens));
+        }
+      }
+    }
+  });
+}
+BOOST_AUTO_TEST_CASE(mix_of_blocks) {
+  check_mix_of_blocks<float>();
+  check_mix_of_blocks<double>();
+}
+
 // The operations that split arrays over threads give the same as the kernels over the whole.
 BOOST_AUTO_TEST_CASE(slices_cover_the_array) {
   constexpr index n = 1003;

@@ -422,6 +422,36 @@ BOOST_AUTO_TEST_CASE(padding_of_inputs) {
   });
 }
 
+// Int8 codes of a row below 2^-119 are zeros with the scale 1, those of one that is not finite are
+// zeros with the scale NaN.
+BOOST_AUTO_TEST_CASE(special_inputs_in_int8) {
+  const auto at_bits = [](std::uint32_t bits) { return std::bit_cast<float>(bits); };
+  for_levels([&](auto kernels) {
+    for (const index n : {3, 48})  // less than a vector, and whole ones
+      for (const index place : {index{0}, n - 1}) {
+        const auto check = [&](float value, float scale, int code) {
+          std::vector<float> x(at(n), 0.0f);
+          x[at(place)] = value;
+          std::vector<std::int8_t> codes(at(ln::round_up(n, 4)), 99);
+          std::int32_t sum = 99;
+          const float got =
+              decltype(kernels)::template to_int8<float>(n, x.data(), codes.data(), sum);
+          BOOST_TEST((bits_of(got) == bits_of(scale) ||
+                      distance_of(got, scale) <= 1e-7 * static_cast<double>(scale)));
+          for (index i = 0; i < std::ssize(codes); ++i)
+            BOOST_TEST(int{codes[at(i)]} == (i == place ? code : 0));
+          BOOST_TEST(sum == code);
+        };
+        check(0, 1, 0);
+        check(0x1p-120f, 1, 0);
+        check(-0x1.fffffep-120f, 1, 0);
+        check(-0x1p-119f, 0x1p-119f / 127, -127);
+        for (const std::uint32_t odd : {0x7f800000u, 0xff800000u, 0x7fc00000u, 0xff800001u})
+          check(at_bits(odd), at_bits(0x7fc00000u), 0);
+      }
+  });
+}
+
 // Infinities stay, what rounds beyond the largest becomes one, and a NaN stays one.
 BOOST_AUTO_TEST_CASE(special_inputs_in_bf16) {
   constexpr std::uint32_t bits[] = {0x7f800000u, 0xff800000u, 0x7f7fffffu,

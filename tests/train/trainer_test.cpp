@@ -260,6 +260,45 @@ BOOST_AUTO_TEST_CASE(gradients_that_are_not_finite_are_skipped) {
   }
 }
 
+// Likewise a loss that is not finite, though its gradient is: the next loss is counted from zero.
+BOOST_AUTO_TEST_CASE(losses_that_are_not_finite_are_skipped) {
+  const auto data = data_for<decoder>(2, 6, 5);
+  ln::weights<decoder> w;
+  randomize(w);
+  const auto before = w.clone();
+  auto train = ln::trainer<decoder>::open(w, data.limits());
+  (void)train->accumulate(data.view());
+  auto progress = train->progress();
+  progress.nats = std::numeric_limits<double>::infinity();
+  train->resume(progress);
+  train->update();
+  BOOST_TEST(same_bytes(w, before));
+  BOOST_TEST(train->skipped() == 1);
+  BOOST_TEST(train->progress().nats == 0);
+  (void)train->step(data.view());
+  BOOST_TEST(train->steps() == 1);
+}
+
+// An optimizer's steps count from one: the first of AdamW is the rate times the gradient's sign.
+BOOST_AUTO_TEST_CASE(first_step) {
+  const auto data = data_for<decoder>(2, 6, 5);
+  ln::weights<decoder, double> w;
+  randomize(w);
+  const auto before = all_of(w);
+  auto train = ln::trainer<decoder, ln::adamw, double>::open(
+      w, data.limits(), {ln::schedule::constant(0.125), 0.9, 0.999, 1e-12, 0}, {.clip = 0});
+  (void)train->accumulate(data.view());
+  const auto gradient = all_of(train->gradient());
+  train->update();
+  const auto after = all_of(w);
+  double worst = 0;
+  for (std::size_t i = 0; i < before.size(); ++i)
+    if (std::abs(gradient[i]) > 1e-3)
+      worst =
+          (std::max)(worst, distance_of(before[i] - after[i], std::copysign(0.125, gradient[i])));
+  BOOST_TEST(worst < 1e-6);
+}
+
 // A batch without a single label that counts teaches nothing.
 BOOST_AUTO_TEST_CASE(nothing_but_ignored_labels) {
   decoder_tokens data(2, 5, decoder::vocabulary);
