@@ -17,7 +17,8 @@ ADAPTERS = ["linnet/checkpoint.hpp", "linnet/json.hpp", "linnet/low_rank.hpp",
 
 INCLUDE = re.compile(r"\s*#\s*include\s*<([^>]+)>")
 CONDITION = re.compile(r"\s*#\s*(if|endif)")
-BANNER = """\
+LICENCE = "// SPDX-"  # begins each header's first line
+BANNER = LICENCE + """License-Identifier: MIT
 // linnet {version}: small language models in C++20.
 // Written by tools/amalgamate.py from include/{name}: do not edit.
 //
@@ -43,7 +44,7 @@ class Amalgamation:
         """The lines of header `name`, with its includes replaced."""
         depth = 0
         for line in read(name).splitlines():
-            if line.strip() == "#pragma once":
+            if line.strip() == "#pragma once" or line.startswith(LICENCE):
                 continue
             if match := CONDITION.match(line):
                 depth += 1 if match[1] == "if" else -1
