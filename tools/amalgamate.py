@@ -81,7 +81,7 @@ def single_header(name, external=()):
     amalgamation = Amalgamation(external)
     body = "\n".join(amalgamation.expand(name))
     body = re.sub(r"\n{3,}", "\n\n", body).strip("\n")
-    version = re.search(r'define LINNET_VERSION "(.+)"', read("linnet/config/platform.hpp"))[1]
+    version = ".".join(re.findall(r"define LINNET_VERSION_[A-Z]+ (\d+)", read("linnet/config/platform.hpp")))
     license = re.sub("^", "// ", (ROOT / "LICENSE").read_text().strip(), flags=re.MULTILINE)
     license = license.replace("// \n", "//\n")
     return BANNER.format(name=name, version=version, license=license) + body + "\n", amalgamation.expanded
