@@ -26,7 +26,8 @@ FOREIGN = {".git", ".cache", ".venv", "__pycache__", "build", "corpus", "golden"
 
 def files():
     for folder, folders, names in os.walk(ROOT):
-        folders[:] = sorted(f for f in folders if f not in FOREIGN)
+        folders[:] = sorted(f for f in folders if f not in FOREIGN
+                            and not Path(folder, f, "CMakeCache.txt").exists())
         for name in sorted(names):
             yield Path(folder, name)
 
