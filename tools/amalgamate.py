@@ -17,7 +17,8 @@ ADAPTERS = ["linnet/checkpoint.hpp", "linnet/json.hpp", "linnet/low_rank.hpp",
 
 INCLUDE = re.compile(r"\s*#\s*include\s*<([^>]+)>")
 CONDITION = re.compile(r"\s*#\s*(if|endif)")
-BANNER = """\
+LICENCE = "// SPDX-"  # begins each header's first line
+BANNER = LICENCE + """License-Identifier: MIT
 // linnet {version}: small language models in C++20.
 // Written by tools/amalgamate.py from include/{name}: do not edit.
 //
@@ -43,7 +44,7 @@ class Amalgamation:
         """The lines of header `name`, with its includes replaced."""
         depth = 0
         for line in read(name).splitlines():
-            if line.strip() == "#pragma once":
+            if line.strip() == "#pragma once" or line.startswith(LICENCE):
                 continue
             if match := CONDITION.match(line):
                 depth += 1 if match[1] == "if" else -1
@@ -80,7 +81,7 @@ def single_header(name, external=()):
     amalgamation = Amalgamation(external)
     body = "\n".join(amalgamation.expand(name))
     body = re.sub(r"\n{3,}", "\n\n", body).strip("\n")
-    version = re.search(r'define LINNET_VERSION "(.+)"', read("linnet/config/platform.hpp"))[1]
+    version = ".".join(re.findall(r"define LINNET_VERSION_[A-Z]+ (\d+)", read("linnet/config/platform.hpp")))
     license = re.sub("^", "// ", (ROOT / "LICENSE").read_text().strip(), flags=re.MULTILINE)
     license = license.replace("// \n", "//\n")
     return BANNER.format(name=name, version=version, license=license) + body + "\n", amalgamation.expanded

@@ -25,6 +25,7 @@ HOMES = [
     (re.compile(r"iostream|print"), "nowhere: the library prints nothing"),
 ]
 LONGEST = 400  # lines, about
+BEGINNING = re.compile(r"(// SPDX-.*\n)?#pragma once\n")
 # The names of std that the library uses, by the standard header that has them. Compilers do not
 # check this: their standard headers include more of each other than they must.
 STANDARD = {
@@ -88,8 +89,8 @@ def problems(files):
     for name, text in files.items():
         if place(name) == len(FOLDERS) and name.count("/") > 1:
             yield f"{name}: folder is not in the order of tools/include_rules.py"
-        if name.endswith(".hpp") and not text.startswith("#pragma once\n"):
-            yield f"{name}: must begin with #pragma once"
+        if name.endswith(".hpp") and not BEGINNING.match(text):
+            yield f"{name}: must begin with #pragma once, behind the licence line"
         if (lines := text.count("\n")) > LONGEST * 1.25:
             yield f"{name}: {lines} lines, about {LONGEST} at most"
         for quoted in re.findall(r'#[ \t]*include[ \t]*"[^"]*"', text):

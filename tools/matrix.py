@@ -183,7 +183,8 @@ def name_of(family, axes, row):
 
 # --- the sources ----------------------------------------------------------------------------------
 
-HEAD = """// Written by tools/matrix.py: run it again instead of changing this file.
+LICENCE = "// SPDX-License-" + "Identifier: MIT\n"
+HEAD = LICENCE + """// Written by tools/matrix.py: run it again instead of changing this file.
 
 #include "matrix/ways.hpp"
 

@@ -13,7 +13,7 @@ SPACES = {*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x
           0x205F, 0x3000}
 OTHER, LETTER, NUMBER, SPACE = range(4)
 
-TEXT = """\
+TEXT = "// SPDX-License-" + """Identifier: MIT
 #pragma once
 /// @file
 /// Letters, numbers and white space of Unicode %(version)s. Written by tools/unicode_classes.py.

@@ -2,10 +2,16 @@
 /// @file
 /// Version, the keyed inline namespace and the few compiler differences, all in one place.
 
+// The one place that states the version: CMake, the packages and the single headers read it here.
 #define LINNET_VERSION_MAJOR 0
 #define LINNET_VERSION_MINOR 1
 #define LINNET_VERSION_PATCH 0
-#define LINNET_VERSION "0.1.0"
+
+#define LINNET_VERSION_TEXT_OF(major, minor, patch) #major "." #minor "." #patch
+#define LINNET_VERSION_TEXT(major, minor, patch) LINNET_VERSION_TEXT_OF(major, minor, patch)
+/// Version as text, such as "0.1.0".
+#define LINNET_VERSION \
+  LINNET_VERSION_TEXT(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, LINNET_VERSION_PATCH)
 
 #if !defined(__GNUC__)
 #error "linnet needs g++ 12 or clang 14 or newer: its kernels use their vector extensions."
@@ -74,8 +80,10 @@
 #else
 #define LINNET_ABI_EXCEPTIONS _noexcept
 #endif
-#define LINNET_ABI_PASTE(a, b, c, d, e, f, g) v0_1_##a##b##c##d##e##f##g
-#define LINNET_ABI_NAME(a, b, c, d, e, f, g) LINNET_ABI_PASTE(a, b, c, d, e, f, g)
+#define LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g) \
+  v##major##_##minor##_##a##b##c##d##e##f##g
+#define LINNET_ABI_NAME(major, minor, a, b, c, d, e, f, g) \
+  LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g)
 
 // A parameter may be called like a variable of the program that instantiates it: -Wshadow of g++
 // speaks only where linnet itself is built.
@@ -89,12 +97,12 @@
 #endif
 
 /// Opens namespace linnet and its keyed inline namespace.
-#define LINNET_NAMESPACE_BEGIN                                                              \
-  LINNET_WARNINGS_BEGIN                                                                     \
-  namespace linnet {                                                                        \
-  inline namespace LINNET_ABI_NAME(LINNET_ABI_ARCH, LINNET_ABI_DEBUG, LINNET_ABI_OPENMP,    \
-                                   LINNET_ABI_MATH, LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, \
-                                   LINNET_ABI_LEVEL) {
+#define LINNET_NAMESPACE_BEGIN                                                                  \
+  LINNET_WARNINGS_BEGIN                                                                         \
+  namespace linnet {                                                                            \
+  inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, LINNET_ABI_ARCH, \
+                                   LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, LINNET_ABI_MATH,        \
+                                   LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, LINNET_ABI_LEVEL) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
@@ -104,10 +112,11 @@
 // Kernels have a namespace of their own: with linnet::kernels they come from a compiled library,
 // whatever the flags of the program that links it; without it they share the key above.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
-#define LINNET_SIMD_NAMESPACE_BEGIN \
-  LINNET_WARNINGS_BEGIN             \
-  namespace linnet {                \
-  inline namespace v0_1_compiled {
+#define LINNET_SIMD_NAMESPACE_BEGIN                                                              \
+  LINNET_WARNINGS_BEGIN                                                                          \
+  namespace linnet {                                                                             \
+  inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, compiled, , , , , \
+                                   , ) {
 #else
 #define LINNET_SIMD_NAMESPACE_BEGIN LINNET_NAMESPACE_BEGIN
 #endif

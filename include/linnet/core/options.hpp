@@ -43,7 +43,7 @@ struct option_range {
   std::string text(std::string_view name) const {
     if (names) {
       std::string all = names[0];
-      for (double i = 1; i <= most; ++i) all.append(", ").append(names[static_cast<int>(i)]);
+      for (int i = 1; i <= most; ++i) all.append(", ").append(names[i]);
       return all;
     }
     const bool from = least > -std::numeric_limits<double>::infinity();

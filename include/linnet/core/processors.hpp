@@ -46,7 +46,7 @@ short_text read_short(const Part&... parts) {
 #if defined(__linux__)
   short_text path;
   (path.add(parts), ...);
-  path.add({"", 1});
+  path.add({"\0", 1});
   const int file = path.whole ? ::open(path.text, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
   if (file < 0) return found;
   const auto got = ::read(file, found.text, sizeof found.text);

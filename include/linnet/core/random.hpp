@@ -50,7 +50,7 @@ class random_stream {
     return words_[static_cast<std::size_t>(4 - left_--)];
   }
   /// Uniform in [0, 1), 24 random bits, so every value is exact in float too.
-  constexpr double uniform() { return bits() / 256u * 0x1p-24; }
+  constexpr double uniform() { return (bits() >> 8) * 0x1p-24; }
   /// Uniform integer in [0, n), without bias; n > 0.
   constexpr std::uint32_t below(std::uint32_t n) {
     const std::uint32_t reject = (0u - n) % n;

@@ -28,7 +28,7 @@ struct table_format {
 class table {
  public:
   /// A table without rows. `where` names the file in errors.
-  explicit table(std::string where, std::vector<std::string> names = {})
+  explicit table(std::string where, const std::vector<std::string>& names = {})
       : where_(std::move(where)), columns_(std::ssize(names)), header_(!names.empty()) {
     for (const std::string& name : names) append(name);
     if (header_) lines_.push_back(0);

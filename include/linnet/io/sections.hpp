@@ -80,7 +80,7 @@ struct section_reader {
 /// errc::malformed, errc::unsupported (another version).
 inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
                                            const std::string& where) LINNET_TRY {
-  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+  const auto wrong = [&](const std::string& what, std::string expected, std::string got) {
     return error{errc::malformed, where, printable(what), std::move(expected), std::move(got)};
   };
   section_reader file{bytes};

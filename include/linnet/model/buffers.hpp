@@ -43,7 +43,7 @@ struct lone_buffers {
 
   explicit lone_buffers(const extents& e) : lone_buffers(e, sizes_for(e)) {}
   /// Whether memory was there for what the layer needs.
-  bool valid() const { return enough; }
+  bool valid() const { return enough_; }
   /// Bytes that a layer needs.
   static constexpr index bytes(const extents& e) {
     const planner sizes = sizes_for(e);
@@ -61,16 +61,16 @@ struct lone_buffers {
     const auto short_of = [](const arena& a, const memory_block& b) {
       return a.peak() > 0 && b.data() == nullptr;
     };
-    enough = !short_of(sizes.state, state) && !short_of(sizes.keep, keep) &&
-             !short_of(sizes.scratch, scratch);
-    if (!enough) return;
+    enough_ = !short_of(sizes.state, state) && !short_of(sizes.keep, keep) &&
+              !short_of(sizes.scratch, scratch);
+    if (!enough_) return;
     planner m;
     m.state = arena(state.data(), state.size());
     m.keep = arena(keep.data(), keep.size());
     m.scratch = arena(scratch.data(), scratch.size());
     cache = Layer::template plan<T>(m, e);
   }
-  bool enough = false;
+  bool enough_ = false;
 };
 
 /// The workspace of model M inside memory, and where its products round their inputs.

@@ -3,6 +3,7 @@
 
 template <class T, int Lanes>
 struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
   typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
 };
 /// Values of type T in one register.

@@ -154,7 +154,7 @@ class trainer {
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
     M::visit(
-        [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+        [&](const path&, [[maybe_unused]] const tensor_info& info, auto& to, const auto& from) {
           if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             if constexpr (rounds)
               to.rows = more.take<simd::word>(pair_words(info));

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: MIT
+"""Pretty printers for gdb: views as rows, results as their value or failure, weights as tensors.
+
+In gdb or in ~/.gdbinit: source PATH/tools/gdb/linnet.py
+"""
+
+import re
+
+import gdb
+import gdb.printing
+
+SHOWN = 4  # values of a tensor
+
+
+def short(name):
+    """A type's name without namespaces, cut where it becomes long."""
+    name = re.sub(r"\b[A-Za-z_]\w*::", "", str(name))
+    return name if len(name) <= 60 else name[:60].rstrip() + "..."
+
+
+def text(value):
+    """A std::string, without the quotation marks of its own printer."""
+    shown = gdb.default_visualizer(value).to_string()
+    return shown.value().string() if hasattr(shown, "value") else str(shown)
+
+
+class View:
+    """view [2, 3]: its rows."""
+
+    def __init__(self, value):
+        self.data, self.rows = value["data_"], int(value["rows_"])
+        self.columns = int(value.type.strip_typedefs().template_argument(1))
+
+    def to_string(self):
+        return f"view [{self.rows}, {self.columns}]"
+
+    def children(self):
+        if not self.data or self.columns < 1:
+            return
+        row = self.data.type.target().array(self.columns - 1).pointer()
+        for i in range(self.rows):
+            yield str(i), (self.data + i * self.columns).cast(row).dereference()
+
+    def display_hint(self):
+        return "array"
+
+
+class Error:
+    """One line, as message() gives it, behind the code."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def to_string(self):
+        where, what, expected, got = (text(self.value[m]) for m in ("where", "what", "expected", "got"))
+        line = ": ".join(part for part in (where, what) if part)
+        wanted = ", ".join(f"{word} {part}" for word, part in (("expected", expected), ("got", got))
+                           if part)
+        code = str(self.value["code"]).split("::")[-1]
+        return f"{code}: " + ": ".join(part for part in (line, wanted) if part)
+
+
+class Result:
+    """The value, or the failure."""
+
+    def __init__(self, value):
+        self.value = value
+        if str(value.type.strip_typedefs().template_argument(0)) == "void":
+            payload = value["failure_"]["_M_payload"]
+            self.succeeded = not payload["_M_engaged"]
+            self.held = None if self.succeeded else payload["_M_payload"]["_M_value"]
+        else:
+            self.succeeded = bool(value["succeeded_"])
+            self.held = value["value_" if self.succeeded else "failure_"]
+
+    def to_string(self):
+        return "success" if self.succeeded else "failure, " + Error(self.held).to_string()
+
+    def children(self):
+        if self.succeeded and self.held is not None:
+            yield "value", self.held
+
+
+class Block:
+    """weights, gradients or packed weights: the tensors by their members' names."""
+
+    def __init__(self, value):
+        self.kind = short(value.type.strip_typedefs().name).split("<")[0]
+        self.model = short(value.type.strip_typedefs().template_argument(0))
+        self.block = value[value.type.strip_typedefs().fields()[0]]  # its base, tensor_block
+        self.memory = self.block["memory_"]
+
+    def valid(self):
+        return int(self.memory["size_"]) > 0
+
+    def to_string(self):
+        if self.valid():
+            return f"{self.kind} of {self.model}, {int(self.memory['size_'])} bytes"
+        if self.block["failed_"]:
+            why = Error(self.block["failure_"]).to_string()
+        else:
+            why = "not enough memory" if self.block["lacks_memory_"] else "moved from"
+        return f"{self.kind} of {self.model}, invalid: {why}"
+
+    def children(self):
+        return tensors(self.block["tree_"], "") if self.valid() else iter(())
+
+
+def tensors(value, name):
+    """(name, text) of each pointer to values in a tree of parameters, in the order of its members."""
+    type = value.type.strip_typedefs()
+    if type.code == gdb.TYPE_CODE_PTR:
+        if value:
+            yield name, first_values(value)
+    elif type.code == gdb.TYPE_CODE_ARRAY:
+        for i in range(type.range()[0], type.range()[1] + 1):
+            yield from tensors(value[i], f"{name}[{i}]")
+    elif type.code == gdb.TYPE_CODE_STRUCT:
+        for field in type.fields():
+            if hasattr(field, "bitpos"):  # not static
+                inner = name + part_of_name(field)
+                yield from tensors(value[field], inner.lstrip("."))
+
+
+def part_of_name(field):
+    """What a member adds to a tensor's name; wrappers add nothing, parts of a chain their number."""
+    if field.is_base_class:
+        part = re.search(r"\bnumbered<(\d+)", str(field.type))
+        return f"[{part[1]}]" if part else ""
+    return "" if field.name in ("items", "value", "data", "sub") else "." + field.name
+
+
+def first_values(pointer):
+    target = pointer.type.strip_typedefs().target().strip_typedefs().unqualified()
+    if target.sizeof == 1 and target.code == gdb.TYPE_CODE_INT:  # numbers, not characters
+        show = int
+    else:
+        show = lambda value: value.format_string(max_elements=SHOWN)
+    shown = ", ".join(str(show(pointer[i])) for i in range(SHOWN))
+    return f"{short(target)} {{{shown}, ...}}"
+
+
+def printers():
+    collection = gdb.printing.RegexpCollectionPrettyPrinter("linnet")
+    for name, printer in (("view", View), ("error", Error), ("result", Result), ("weights", Block),
+                          ("gradients", Block), ("packed", Block)):
+        collection.add_printer(name, rf"^linnet::v\d+_\w+::{name}(<.*>)?$", printer)
+    return collection
+
+
+gdb.printing.register_pretty_printer(gdb.current_objfile(), printers(), replace=True)
