@@ -1,11 +1,13 @@
 // Any bytes as a checkpoint, as they are and with a header whose checksum is right; what is loaded
-// trains on.
+// trains on, and its weights are used.
 
 #include <cstring>
 #include <linnet/linnet.hpp>
 
 #if __has_include(<xxhash.h>)
 #include <linnet/checkpoint.hpp>
+
+#include "fuzz/afterwards.hpp"
 
 namespace ln = linnet;
 
@@ -32,6 +34,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (ln::load_checkpoint(std::span<const std::byte>(file), *train)) {
     const ln::token tokens[] = {1, 2}, labels[] = {2, 0};
     (void)train->step({tokens, labels, 1, 2});
+    fuzz::use(w);
   }
   return 0;
 }

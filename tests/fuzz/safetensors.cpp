@@ -35,7 +35,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static ln::weights<codes> q;
   if (ln::load_safetensors(w, *file)) fuzz::use(w);
   if (ln::load_safetensors(w, *file, ln::naming::hugging_face{})) fuzz::use(w);
-  if (ln::load_safetensors(g, *file, ln::naming::hugging_face{})) fuzz::generate(g);
+  if (ln::load_safetensors(g, *file, ln::naming::hugging_face{})) fuzz::use(g);
   if (ln::load_safetensors(q, *file)) fuzz::generate(q);
   return 0;
 }

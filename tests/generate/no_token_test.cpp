@@ -241,6 +241,39 @@ BOOST_AUTO_TEST_CASE(byte_texts_end) {
   std::string text;
   BOOST_TEST(ln::generate_bytes(*s, start, choose, [&](std::string_view t) { text += t; }) == 2);
   BOOST_TEST(text.size() == 6);
+  // So does a number that is none of a byte, however it is wrong.
+  for (const token wrong : {ln::no_token, -2, -1'000'000, 258, 1'000'000}) {
+    calls = 0;
+    text.clear();
+    const auto off = [&](std::span<float>, std::span<token>) {
+      return ++calls == 7 ? wrong : token{'x'};
+    };
+    BOOST_TEST(ln::generate_bytes(*s, start, off, [&](std::string_view t) { text += t; }) == 2);
+    BOOST_TEST(text == "xxxxxx");
+  }
+}
+
+// Nor is a draft one, nor what follows the drafts.
+BOOST_AUTO_TEST_CASE(drafts_outside_the_vocabulary) {
+  struct odd : ln::greedy {
+    token wrong;
+    int good;
+    token pick(std::span<const double> weights) {
+      return good-- > 0 ? ln::greedy::pick(weights) : wrong;
+    }
+  };
+  const auto p = random_packed<M, float>(21);
+  auto target = opened(p, {.target = 12, .logits = 4}), draft = opened(p, {.target = 12});
+  auto fast = ln::speculative<M, M>::open(target, draft, 3);
+  auto own = ln::self_speculative<M>::open(target, 1, 3);
+  LINNET_REQUIRE_OK(fast);
+  LINNET_REQUIRE_OK(own);
+  for (const token wrong : {-2, 4, 1'000'000})
+    for (const int good : {0, 1, 2, 4}) {
+      const auto whole = [](token t) { BOOST_TEST((t >= 0 && t < 4)); };
+      BOOST_TEST(fast->generate(prompt, odd{{}, wrong, good}, whole) <= good);
+      BOOST_TEST(own->generate(prompt, odd{{}, wrong, good}, whole) <= good);
+    }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -116,6 +116,28 @@ BOOST_AUTO_TEST_CASE(equals_own_memory_of_codes) { twins<coded>().run(300); }
 BOOST_AUTO_TEST_CASE(equals_own_memory_of_groups) { twins<hashed>().run(300); }
 BOOST_AUTO_TEST_CASE(equals_own_memory_beside_sources) { twins<t5>().run(300); }
 
+// Of the sequences that share a block and write into it, the last one needs no copy of it, unless
+// somebody else reads it.
+BOOST_AUTO_TEST_CASE(copies_are_counted_exactly) {
+  const auto p = random_packed<decoder, float>(3);
+  const auto two = tokens(2, decoder::vocabulary, 5), three = tokens(3, decoder::vocabulary, 6);
+  for (const index pool : {1, 2, 3}) {
+    auto s = opened(p, {.batch = 3, .target = capacity, .blocks = pool});
+    BOOST_REQUIRE(!s.read(two).empty());
+    BOOST_REQUIRE(s.fork(0, 1));
+    BOOST_TEST(s.feed(two, 2, {}).empty() == (pool < 2));
+    s.reset();
+    BOOST_REQUIRE(!s.read(two).empty());
+    BOOST_REQUIRE((s.fork(0, 1) && s.fork(0, 2)));
+    BOOST_TEST(s.feed(two, 2, {}).empty() == (pool < 3));
+    s.reset();
+    BOOST_REQUIRE(!s.read(two).empty());
+    BOOST_REQUIRE((s.fork(0, 1) && s.fork(0, 2)));
+    BOOST_TEST(s.feed(three, 3, {}).empty() == (pool < 3));
+    BOOST_TEST(s.free_blocks() == (pool < 3 ? pool - 1 : 0));
+  }
+}
+
 // Speculation writes as many tokens as the blocks hold, one at a time where drafts have no room.
 BOOST_AUTO_TEST_CASE(speculation_fills_the_blocks) {
   const auto p = random_packed<decoder, float>(1), q = random_packed<decoder, float>(2);

@@ -278,8 +278,9 @@ BOOST_AUTO_TEST_CASE(before_long_work) {
   LINNET_REQUIRE_OK(ln::write_file(path, bytes("old")));
   LINNET_REQUIRE_OK(ln::check_writable(path));
   BOOST_TEST(contents(path) == "old");
-  BOOST_TEST(message(ln::check_writable(folder.path(std::string(250, 'x'))))
-                 .ends_with(": expected a file that can be written, got File name too long"));
+  BOOST_TEST(
+      message(ln::check_writable(folder.path(std::string(250, 'x'))))
+          .ends_with(": expected a name with room for .partial behind it, got File name too long"));
 }
 
 // Several processes save to one path, and others look at it: whoever says it is done has written

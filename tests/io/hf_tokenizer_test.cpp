@@ -247,6 +247,14 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "t: added_tokens[0].id: expected an id, got -5");
   BOOST_TEST(changed("\"id\": 259, ", "") ==
              "t: added_tokens[0]: expected an id and a content, got an object without");
+  // Hugging Face numbers them by their places, whatever their ids say.
+  BOOST_TEST(with(&parts::added, R"({"id": 260, "content": "xx"}, {"id": 259, "content": "yy"})") ==
+             "t: added_tokens[0].id: expected 259, the next id in the order of the list, got 260");
+  BOOST_TEST(with(&parts::added, R"({"id": 259, "content": "xx"}, {"id": 261, "content": "yy"},
+                                    {"id": 256, "content": "ab"}, {"id": 260, "content": "zz"})") ==
+             "t: added_tokens[1].id: expected 260, the next id in the order of the list, got 261");
+  BOOST_TEST(with(&parts::added, R"({"id": 256, "content": "ab"}, {"id": 259, "content": "xx"})") ==
+             "success");
   BOOST_TEST(changed("two words", "<|end|>") ==
              "t: added_tokens[1].content: expected a text that is new, got <|end|>");
   BOOST_TEST(changed("two words", "") == "t: added_tokens[1].content: expected a text, got \"\"");

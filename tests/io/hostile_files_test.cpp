@@ -156,6 +156,25 @@ BOOST_AUTO_TEST_CASE(heap_of_models) {
         [](const std::string& f) { return ln::parse_hf_config(bytes(f)); });
 }
 
+// An index of 4 MiB, of the shortest entries and of files of their own.
+BOOST_AUTO_TEST_CASE(heap_of_shards) {
+  const scratch_folder folder;
+  const std::string path = folder.path("model.safetensors.index.json");
+  for (const bool own : {false, true}) {
+    const std::string file =
+        "{\"weight_map\":{" +
+        listed(own ? 200000 : 330000,
+               [&](const std::string& i) { return "\"" + i + "\":\"" + (own ? i : "a") + "\""; }) +
+        "}}";
+    BOOST_REQUIRE((file.size() > 3u << 20 && file.size() < 4u << 20));
+    LINNET_REQUIRE_OK(ln::write_file(path, bytes(file)));
+    std::string got;
+    const std::size_t peak = peak_of([&] { got = message(ln::read_safetensors_shards(path)); });
+    BOOST_TEST(got.ends_with("expected a readable file, got No such file or directory"), got);
+    BOOST_TEST(peak <= file.size() + (16u << 20), peak << " bytes");
+  }
+}
+
 BOOST_AUTO_TEST_CASE(tables_say_what_they_hold) {
   // Rows of many fields, and fields of many bytes, each in its place.
   std::string text;

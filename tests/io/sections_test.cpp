@@ -49,6 +49,28 @@ BOOST_AUTO_TEST_CASE(a_flipped_bit_is_found) {
   for (std::size_t at = 0; at < head; at += 3) BOOST_TEST(says(at) != "success");
 }
 
+// A name that is too long for what goes behind it fails at once, and not when there is a file that
+// would have to be kept.
+BOOST_AUTO_TEST_CASE(names_as_long_as_they_can_be) {
+  const scratch_folder folder;
+  int saved = 0, refused = 0;
+  for (std::size_t length = 230; length <= 256; ++length) {
+    const std::string path = folder.path(std::string(length, 'x'));
+    const auto first = ln::detail::write_sections(path, {}, {});
+    (first ? saved : refused) += 1;
+    for (int i = 0; i < 2 && first; ++i)
+      LINNET_REQUIRE_OK(ln::detail::write_sections(path, {}, {}));
+    std::error_code none;
+    BOOST_TEST(std::filesystem::exists(path, none) == bool(first));
+    if (!first)
+      BOOST_TEST(message(first) == path +
+                                       ": expected a name with room for .previous behind it, got " +
+                                       "File name too long");
+  }
+  BOOST_TEST(saved == 246 - 229);
+  BOOST_TEST(refused == 256 - 246);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test

@@ -75,6 +75,33 @@ void check_nan_stays() {
 #endif
 }
 
+/// A NaN in a parameter is in some output, of whole sequences and of sessions.
+template <class Layer, bool Continues>
+void check_nan_parameters() {
+#if !defined(__FAST_MATH__)
+  constexpr index length = 12, d = Layer::in;
+  const auto x = normal<float>(length * d, 1);
+  mixing<Layer, float> whole({.batch = 1, .length = length});
+  mixing<Layer, float> session({.batch = 1, .length = length, .capacity = Continues ? length : 0});
+  whole.w.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+    for (index row = 0; row < info.rows; ++row) {
+      float& value = values_of(leaf)[row * info.columns + row % info.columns];
+      const float before = std::exchange(value, std::numeric_limits<float>::quiet_NaN());
+      for (auto* const layer : {&whole, &session}) {
+        if (layer == &session && !Continues) continue;
+        ln::detail::pack_tree<Layer>({}, whole.w, layer->p);
+        ln::detail::attach_rows<Layer>(whole.w, layer->p);
+        const auto y = layer->forward(
+            x, length, {}, layer == &session ? std::vector<index>{0} : std::vector<index>{});
+        BOOST_TEST(magnitude(y) == hopeless,
+                   where.str() << ", row " << row << (layer == &session ? ", session" : ""));
+      }
+      value = before;
+    }
+  });
+#endif
+}
+
 /// What a kind says of itself, and all that every kind has to keep.
 template <class Kind>
 void check_kind(index parameters) {
@@ -89,7 +116,7 @@ void check_kind(index parameters) {
           check_pieces<layer, double, typename Kind::frozen::template layer<causal>>(40, pieces,
                                                                                      1e-12);
         } else {
-          check_causality<layer>(40);
+          check_causality<layer>(60);
           check_pieces<layer>(40, pieces, 1e-12);
         }
         const auto state = [](index batch) {
@@ -107,6 +134,8 @@ void check_kind(index parameters) {
       check_threads<layer, float>(41, {41, 17});
     }
     check_nan_stays<typename Kind::template layer<Kind::causal ? causal : plain>>();
+    check_nan_parameters<typename Kind::template layer<Kind::causal ? causal : plain>,
+                         Kind::causal && Kind::continues>();
     check_layer<typename Kind::template layer<Kind::causal ? causal : plain>>({.length = 9});
   }
 }

@@ -282,6 +282,19 @@ BOOST_AUTO_TEST_CASE(not_a_number) {
   }
 }
 
+// What a predictor with a weight that is no number decides, the output does not hide.
+BOOST_AUTO_TEST_CASE(parameters_that_are_no_numbers) {
+  for (const char* name : {"predictor.wi.weight", "predictor.wo.bias"})
+    for (const double odd :
+         {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+      attention_run<predicted<0.0>> run(1, 7, {}, 0, h);
+      run.training = false;
+      run.weight(name)[0] = odd;
+      run.run();
+      BOOST_TEST(magnitude(run.y) == hopeless, name << " " << odd);
+    }
+}
+
 // The router's own loss: what it adds to backward is the derivative of the cross-entropy of
 // sigmoid(r) with what was chosen, for the router and for what comes before it, and nothing else.
 BOOST_AUTO_TEST_CASE(router_loss) {

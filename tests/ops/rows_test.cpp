@@ -76,6 +76,19 @@ void check_rows(index n) {
     BOOST_TEST(distance_of(K::template dot<T>(n, x.data(), y.data()),
                            sum_of(n, [&](index i) { return d(x, i) * d(y, i); })) <= sums);
 
+    // A number between the rows does not count, one at any place in them does.
+    for (const T odd : {std::numeric_limits<T>::quiet_NaN(), -std::numeric_limits<T>::infinity()}) {
+      const index stride = n + 3;
+      auto some = normal<T>(3 * stride, 13);
+      some[at(n)] = some[at(2 * stride - 1)] = odd;
+      BOOST_TEST(K::template all_finite<T>(3, n, some.data(), stride));
+      for (const index place : {index{0}, n - 1, stride + n / 2, 2 * stride + n - 1}) {
+        const T before = std::exchange(some[at(place)], odd);
+        BOOST_TEST(!K::template all_finite<T>(3, n, some.data(), stride), place);
+        some[at(place)] = before;
+      }
+    }
+
     // One query against some keys, and the mix of as many values, rows `stride` apart.
     for (const index rows : {1, 3, 7, 16, 21, 37}) {
       const index stride = n + 3;

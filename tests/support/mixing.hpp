@@ -111,7 +111,7 @@ std::vector<T> rows_of(const std::vector<T>& x, index d, index length, index b, 
   return {begin, begin + count * d};
 }
 
-/// Later tokens change no bit of earlier outputs.
+/// Later tokens change no bit of earlier outputs, not even tokens that are no numbers.
 template <class Layer, class T = double>
 void check_causality(index length, index d_kv = 0) {
   mixing<Layer, T> layer({.batch = 1, .length = length}, d_kv);
@@ -124,6 +124,10 @@ void check_causality(index length, index d_kv = 0) {
     const auto z = layer.forward(changed, length);
     BOOST_TEST(same_bits(rows_of(y, d, length, 0, 0, seen), rows_of(z, d, length, 0, 0, seen)));
     BOOST_TEST(!same_bits(rows_of(y, d, length, 0, seen, 1), rows_of(z, d, length, 0, seen, 1)));
+    changed[at(seen * d)] = std::numeric_limits<T>::quiet_NaN();
+    changed[at(length * d - 1)] = std::numeric_limits<T>::infinity();
+    BOOST_TEST(same_bits(rows_of(y, d, length, 0, 0, seen),
+                         rows_of(layer.forward(changed, length), d, length, 0, 0, seen)));
   }
 }
 
@@ -156,7 +160,13 @@ void check_padding(index length, const std::vector<index>& lengths, index d_kv =
     const auto own = alone.forward(rows_of(original, d, length, b, 0, valid), valid);
     BOOST_TEST(distance(own, rows_of(y, d, length, b, 0, valid)) <=
                64 * epsilon<T> * (1 + magnitude(own)));
+    std::fill(x.begin() + (b * length + valid) * d, x.begin() + (b + 1) * length * d,
+              std::numeric_limits<T>::quiet_NaN());
   }
+  const auto poisoned = layer.forward(x, length, lengths);
+  for (index b = 0; b < batch; ++b)
+    BOOST_TEST(same_bits(rows_of(y, d, length, b, 0, lengths[at(b)]),
+                         rows_of(poisoned, d, length, b, 0, lengths[at(b)])));
 }
 
 /// The number of threads changes no bit of outputs and gradients.

@@ -59,8 +59,17 @@ class block_tables {
   template <class Past, class More, class Copy>
   bool reserve(index batch, Past&& past, More&& more, Copy&& copy) {
     index needed = 0;
-    for (index b = 0; b < batch; ++b)
-      needed += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0}) + shares(b, past(b));
+    for (index b = 0; b < batch; ++b) {
+      needed += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0});
+      if (!shares(b, past(b))) continue;
+      // Those before it in the batch leave the block; it needs a copy if somebody is left then.
+      const index i = past(b) / simd::token_block;
+      std::int32_t left = references_[at(b, i)];
+      for (index other = 0; other < b; ++other)
+        left -=
+            shares(other, past(other)) && at(other, past(other) / simd::token_block) == at(b, i);
+      needed += left > 1;
+    }
     if (needed > available_) return false;
     for (index b = 0; b < batch; ++b) {
       // Others may have taken their copy meanwhile: then the block is this sequence's own.

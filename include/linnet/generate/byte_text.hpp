@@ -14,7 +14,8 @@ LINNET_NAMESPACE_BEGIN
 /// each step the bytes of the next token are chosen by `choose(logits, scratch)`, slot by slot and
 /// each for itself, up to the first that is byte_pad, byte_end or a stop byte; they are passed to
 /// `on_text(std::string_view)`, which may return false to end, and fed back as the next token. Ends
-/// with a token without bytes or with a stop byte, or after `g.tokens` tokens. Returns the number
+/// with a token without bytes, with a stop byte or a number outside of [0, byte_values), or after
+/// `g.tokens` tokens. Returns the number
 /// of tokens passed to `on_text`; 0 if the prompt does not fit. Tokens may be cut anywhere, also
 /// within a character: text_stream puts them together. Bytes so far are not shown to the sampler,
 /// so a repetition penalty changes nothing.

@@ -20,15 +20,17 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// A sampler's answer, if it is one of `count` tokens, else `no_token`.
+inline token one_of(std::size_t count, token t) { return t >= 0 && slot(t) < count ? t : no_token; }
 /// Calls a sampler with as much as it wants to know.
 template <class Sampler, class T>
 token choose_token(Sampler& choose, std::span<T> logits, std::span<token> scratch,
                    std::span<const token> so_far) {
   if constexpr (std::is_invocable_v<Sampler&, std::span<T>, std::span<token>,
                                     std::span<const token>>)
-    return choose(logits, scratch, so_far);
+    return one_of(logits.size(), choose(logits, scratch, so_far));
   else
-    return choose(logits, scratch);
+    return one_of(logits.size(), choose(logits, scratch));
 }
 
 /// Calls a hook with as much as it wants to know.

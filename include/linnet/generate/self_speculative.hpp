@@ -61,7 +61,7 @@ class self_speculative {
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.drafts.text[next];
-        if (g.stops(t) || t < 0 || t >= vocabulary) return n;
+        if (g.stops(t)) return n;
         ++n;
         if (!detail::goes_on(on_token, t)) return n;
       }

@@ -311,7 +311,7 @@ class session {
     for (index n = 0;; ++n) {
       if (g.tokens > 0 && n == g.tokens) return n;
       const token next = detail::choose_token(choose, logits, scratch, fed());
-      if (g.stops(next) || next < 0 || next >= M::vocabulary) return n;
+      if (g.stops(next)) return n;
       if (!detail::goes_on(on_token, next)) return n + 1;
       if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
       logits = feed({&next, 1});

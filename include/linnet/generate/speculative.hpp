@@ -49,7 +49,7 @@ struct draft_buffers {
     const std::size_t size = logits.size();
     const std::span<double> law(q + i * std::ssize(logits), size);
     choose.probabilities(logits, {scratch, size}, first(end), law);
-    text[end] = choose.pick(law);
+    text[end] = one_of(size, choose.pick(law));
     return text[end] != no_token;
   }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
@@ -72,7 +72,7 @@ struct draft_buffers {
         break;
       }
     }
-    text[known + accepted] = choose.pick(law);
+    text[known + accepted] = one_of(size, choose.pick(law));
     return accepted;
   }
 
@@ -152,7 +152,7 @@ class speculative {
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.text[next];
-        if (g.stops(t) || t < 0 || t >= vocabulary) return n;
+        if (g.stops(t)) return n;
         ++n;
         if (!detail::goes_on(on_token, t)) return n;
       }

@@ -319,12 +319,20 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) 
   };
   for (std::size_t i = 0; i < file.vocabulary.size(); ++i)
     if (auto done = put(file.ids[i], i, [&] { return name_of(i); }); !done) return done;
+  std::size_t next = file.vocabulary.size();  // Hugging Face gives ids in the order of the list
   for (std::size_t i = 0; i < file.added.size(); ++i) {
-    if (known[i])
-      by_id[file.added[i].id] = static_cast<std::uint32_t>(total + i);
-    else if (auto done = put(file.added[i].id, total + i, [&] { return name_of_added(i) + ".id"; });
-             !done)
-      return done;
+    const std::uint64_t id = file.added[i].id;
+    const auto name = [&] { return name_of_added(i) + ".id"; };
+    if (known[i]) {
+      by_id[id] = static_cast<std::uint32_t>(total + i);
+      continue;
+    }
+    if (auto done = put(id, total + i, name); !done) return done;
+    if (id != next)
+      return error{errc::unsupported, file.where, name(),
+                   std::to_string(next) + ", the next id in the order of the list",
+                   std::to_string(id)};
+    ++next;
   }
   (void)std::exchange(file.ids, {});
 

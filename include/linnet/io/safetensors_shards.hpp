@@ -3,6 +3,7 @@
 /// Safetensors in several files, as Hugging Face saves large models: shards, and an index that says
 /// which tensor stands in which of them.
 
+#include <linnet/core/text_list.hpp>
 #include <linnet/io/safetensors.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -17,7 +18,7 @@ struct shard_index_reader {
   explicit shard_index_reader(const std::string& file) : where(file) {}
 
   std::string where;
-  std::vector<std::pair<std::string, std::string>> files{};  ///< of tensors, by their names
+  text_list tensors{}, files{};  ///< names of tensors, and the file of each
   error failure{};
 
   bool open(bool array) {
@@ -55,7 +56,8 @@ struct shard_index_reader {
     if (value.kind != json_scalar::kinds::text || value.string.empty() || value.string[0] == '.' ||
         std::any_of(value.string.begin(), value.string.end(), barred))
       return fail(tensor, "the name of a file beside the index", value.text());
-    files.emplace_back(tensor, value.string);
+    tensors.push_back(tensor);
+    files.push_back(value.string);
     return true;
   }
   bool fail(const std::string& what, std::string expected, std::string got) {
@@ -89,31 +91,36 @@ inline result<safetensors> read_safetensors_shards(const std::string& path) LINN
     return error{code, path, detail::printable(what), std::move(expected), std::move(got)};
   };
   if (!reader.has_map) return wrong(errc::malformed, "weight_map", "an object", "none");
-  auto& files = reader.files;
-  std::sort(files.begin(), files.end());
-  for (std::size_t i = 1; i < files.size(); ++i)
-    if (files[i].first == files[i - 1].first)
-      return wrong(errc::malformed, files[i].first, "each name once", "this one twice");
-  std::vector<std::string> names;
-  for (const auto& [tensor, file] : files) names.push_back(file);
-  std::sort(names.begin(), names.end());
+  const detail::text_list &tensors = reader.tensors, &files = reader.files;
+  const auto sorted = [](const detail::text_list& texts) {
+    std::vector<std::uint32_t> order(texts.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
+    std::sort(order.begin(), order.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return texts[a] < texts[b]; });
+    return order;
+  };
+  const auto by_tensor = sorted(tensors), by_file = sorted(files);
+  for (std::size_t i = 1; i < by_tensor.size(); ++i)
+    if (tensors[by_tensor[i]] == tensors[by_tensor[i - 1]])
+      return wrong(errc::malformed, std::string(tensors[by_tensor[i]]), "each name once",
+                   "this one twice");
 
   safetensors all;
   all.where_ = path;
   const std::string folder = path.substr(0, path.find_last_of('/') + 1);
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    const std::string& name = names[i];
-    if (i > 0 && name == names[i - 1]) continue;
+  for (std::size_t i = 0; i < by_file.size(); ++i) {
+    const std::string name(files[by_file[i]]);
+    if (i > 0 && name == files[by_file[i - 1]]) continue;
     auto shard = read_safetensors(folder + name);
     if (!shard) return shard.error();
     for (const tensor_record& tensor : shard->tensors_) {
       const auto at = std::lower_bound(
-          files.begin(), files.end(), tensor.name,
-          [](const auto& entry, const std::string& key) { return entry.first < key; });
-      const bool there = at != files.end() && at->first == tensor.name;
-      if (!there || at->second != name)
+          by_tensor.begin(), by_tensor.end(), tensor.name,
+          [&](std::uint32_t entry, const std::string& key) { return tensors[entry] < key; });
+      const bool there = at != by_tensor.end() && tensors[*at] == tensor.name;
+      if (!there || files[*at] != name)
         return wrong(errc::mismatch, tensor.name,
-                     there ? "it in " + detail::printable(at->second) : "no such tensor",
+                     there ? "it in " + detail::printable(files[*at]) : "no such tensor",
                      "it in " + detail::printable(name));
     }
     for (tensor_record& tensor : shard->tensors_) all.tensors_.push_back(std::move(tensor));
@@ -122,9 +129,9 @@ inline result<safetensors> read_safetensors_shards(const std::string& path) LINN
   }
   std::sort(all.tensors_.begin(), all.tensors_.end(),
             [](const tensor_record& a, const tensor_record& b) { return a.name < b.name; });
-  for (const auto& [tensor, file] : files)
-    if (!all.find(tensor))
-      return wrong(errc::missing, tensor, "it in " + detail::printable(file), "no such tensor");
+  for (const std::uint32_t i : by_tensor)
+    if (const std::string tensor(tensors[i]); !all.find(tensor))
+      return wrong(errc::missing, tensor, "it in " + detail::printable(files[i]), "no such tensor");
   return all;
 }
 LINNET_OR_OUT_OF_MEMORY(path)

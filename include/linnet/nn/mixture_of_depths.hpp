@@ -270,9 +270,10 @@ struct routed_block {
     const T* const say = (predicts ? c.s : c.r) + b * ctx.length;
     index count = 0;
     for (index t = 0; t < ctx.length_of(b); ++t) {
-      // What is no number enters, so that the output shows it.
-      if (say[t] > T(0) || !is_finite(say[t]))
-        c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
+      // What is no number enters, weighted by it, so that the output shows it.
+      const bool usable = is_finite(say[t]);
+      if (!usable) c.r[b * ctx.length + t] = std::numeric_limits<T>::quiet_NaN();
+      if (say[t] > T(0) || !usable) c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
       if (before) before[t + 1] = before[0] + static_cast<std::int32_t>(count);
     }
     c.counts[b] = count;

@@ -3,6 +3,8 @@
 /// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
 /// queries by all keys is ever held. Keys and values are read as they are stored.
 
+#include <algorithm>
+
 #include <linnet/ops/dropout.hpp>
 #include <linnet/ops/kv_rows.hpp>
 #include <linnet/ops/matmul.hpp>
@@ -75,6 +77,29 @@ constexpr index attention_scratch(index queries, index keys, index h, const atte
 }
 
 namespace detail {
+
+/// out[rows, h] (+)= p[rows, keys] v[keys, h], where 0 times a value that is no finite number is 0
+/// in rows that do not see the key, to which sees(row, key) is false. All rows see the keys before
+/// `shared`.
+template <class Kernels, class T, class Sees>
+void mix_values(Kernels, index rows, index h, index keys, index shared, const T* p, index ldp,
+                const T* v, index ldv, T* out, index ldo, bool add, Sees&& sees) {
+  const auto finite = [&](index j, index count) {
+    return Kernels::template all_finite<T>(count, h, v + j * ldv, ldv);
+  };
+  const bool clean = shared >= keys || finite(shared, keys - shared);
+  for (index from = 0, to = keys;; from = to + 1, add = true) {
+    if (!clean)
+      for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
+    Kernels::template multiply<T>(rows, h, to - from, {p + from, ldp, 1},
+                                  {v + from * ldv, ldv, panel_width}, out, ldo,
+                                  {nullptr, T(1), add});
+    if (to == keys) return;
+    for (index i = 0; i < rows; ++i)
+      for (index c = 0; c < h && sees(i, to); ++c)
+        out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
+  }
+}
 
 /// Everything about one (sequence, key-value head) that both directions share.
 template <class T, class Code>
@@ -280,11 +305,21 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
                 K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
               }
             } else {
-              simd::columns_operand<T> v{u.values + s.column * h, h, panel_width};
+              const T* v = u.values + s.column * h;
+              index ldv = h;
               if constexpr (std::is_same_v<T, Code>)
-                if (call.v.plain()) v = {u.value.row(s.first), u.value.stride, panel_width};
-              K::template multiply<T>(some.rows, h, s.last - s.first, {p, u.wide, 1}, v, out, u.n,
-                                      {nullptr, T(1), more});
+                if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
+              const auto begin_of = [&](index i) {
+                return &s == some.part ? s.first : u.begin_of(row + i);
+              };
+              const index shared = begin_of(some.rows - 1) > s.first
+                                       ? 0
+                                       : (std::max)(u.end_of(row) - s.first, index{0});
+              detail::mix_values(kernels, some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv,
+                                 out, u.n, more, [&](index i, index j) {
+                                   return s.first + j >= begin_of(i) &&
+                                          s.first + j < u.end_of(row + i);
+                                 });
             }
             more = true;
           }

@@ -86,11 +86,11 @@ class attention_tile {
                                   {key_columns_, wide_, panel_width}, scores_, wide_,
                                   {nullptr, scale, false});
   }
-  /// out(i) = probabilities times values.
+  /// out(i) = probabilities times values; keys of probability 0 are not seen.
   template <class Kernels>
-  void mix(Kernels, index rows) {
-    Kernels::template multiply<T>(rows, h_, count_, {scores_, wide_, 1}, {values_, h_, panel_width},
-                                  out_, h_, {});
+  void mix(Kernels kernels, index rows) {
+    detail::mix_values(kernels, rows, h_, count_, index{0}, scores_, wide_, values_, h_, out_, h_,
+                       false, [&](index i, index j) { return row(i)[j] != T(0); });
   }
   /// slopes(i) of the probabilities, from the slopes of the outputs at d_out(i) times share(i).
   template <class Kernels, class Source, class Share>

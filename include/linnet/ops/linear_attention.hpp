@@ -3,6 +3,7 @@
 /// Linear attention, forward and backward, in blocks of rows with a state between them (zoo D9;
 /// Katharopoulos et al. 2020). No matrix of all queries by all keys is ever held.
 
+#include <linnet/ops/attention.hpp>
 #include <linnet/ops/position.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -189,7 +190,8 @@ struct linear_attention_unit {
     multiply(rows, h, {rq, h, 1}, s, h, out, n, false);
     if (call.causal) {
       masked(rq, key_columns, rows);
-      multiply(rows, rows, {scores, wide, 1}, call.v + key_at(i0), kv, out, n, true);
+      mix_values(Kernels{}, rows, h, rows, index{0}, scores, wide, call.v + key_at(i0), kv, out, n,
+                 true, [](index i, index j) { return j <= i; });
     }
     std::copy_n(s + h * h, h, sum);
     for (index i = 0; i < rows; ++i) {

@@ -214,6 +214,24 @@ LINNET_TARGET static T maximum(index n, const T* x) {
   return largest<T>(best);
 }
 
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride)
+    LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+
 /// x = exp(x - shift); returns the sum.
 template <class T>
 LINNET_TARGET static T exp_sum(index n, T shift, T* x) {

@@ -3,6 +3,7 @@
 /// Routing attention: tokens attend to those that the same centroid of a k-means draws.
 
 #include <algorithm>
+#include <limits>
 
 #include <linnet/nn/attention/frozen.hpp>
 #include <linnet/ops/attention_tile.hpp>
@@ -251,7 +252,8 @@ struct routing : policy {
         return (head * c.members + first + i0 + i) * widest;
       }
     };
-    /// Number of the first centroid of a head of those that x[h] points most to.
+    /// Number of the first centroid of a head of those that x[h] points most to, or -1 where one of
+    /// the products is no finite number.
     template <class T>
     static index nearest(const T* centroids, index head, const T* x, const cache<T>& c,
                          const context<T>& ctx) {
@@ -260,17 +262,26 @@ struct routing : policy {
         decltype(kernels)::template dots<T>(Clusters, h, T(1), x, centroids + head * Clusters * h,
                                             h, along);
       });
+      if (!finite(along, Clusters)) return -1;
       return std::max_element(along, along + Clusters) - along;
     }
-    /// The nearest centroids of the tokens of item = (sequence, head).
+    template <class T>
+    static bool finite(const T* x, index count) {
+      return std::all_of(x, x + count, [](T value) { return is_finite(value); });
+    }
+    /// The nearest centroids of the tokens of item = (sequence, head). The query of a token that
+    /// has none becomes NaN, so that the output shows it.
     template <class T>
     static const std::int32_t* follow(const T* centroids, const cache<T>& c, const context<T>& ctx,
                                       index item) {
       const index b = item / A.heads, head = item % A.heads;
       std::int32_t* const to = c.nearest + item * ctx.length;
-      for (index t = 0; t < ctx.length_of(b); ++t)
-        to[t] = static_cast<std::int32_t>(
-            nearest(centroids, head, c.b.q + (b * ctx.length + t) * n + head * h, c, ctx));
+      for (index t = 0; t < ctx.length_of(b); ++t) {
+        T* const q = c.b.q + (b * ctx.length + t) * n + head * h;
+        const index which = nearest(centroids, head, q, c, ctx);
+        if (which < 0) std::fill_n(q, h, std::numeric_limits<T>::quiet_NaN());
+        to[t] = static_cast<std::int32_t>((std::max)(which, index{0}));
+      }
       return to;
     }
     /// The tokens that each centroid takes, and in how many clusters each query is.
@@ -297,9 +308,13 @@ struct routing : policy {
         const index window = (std::min)(Window, ctx.length_of(item / A.heads));
         T* const share = c.share + item * ctx.length;
         std::fill_n(share, ctx.length, T(0));
-        for (index k = 0; k < Clusters; ++k)
+        for (index k = 0; k < Clusters; ++k) {
+          // What a centroid that is no number takes shows it.
+          const bool usable = finite(centroids + (item % A.heads * Clusters + k) * h, h);
+          const T one = usable ? T(1) : std::numeric_limits<T>::quiet_NaN();
           for (index i = 0; i < window; ++i)
-            share[c.queries[(item * Clusters + k) * Window + i]] += T(1);
+            share[c.queries[(item * Clusters + k) * Window + i]] += one;
+        }
         for (index t = 0; t < ctx.length; ++t)
           if (share[t] > T(0)) share[t] = T(1) / share[t];
       });
@@ -394,7 +409,8 @@ struct routing : policy {
     static void gather(const T* centroids, T* sums, const cache<T>& c, const context<T>& ctx) {
       ctx.on.threads.each(A.heads, [&](index head) {
         const auto add_nearest = [&](const T* x) {
-          T* const to = sums + (head * Clusters + nearest(centroids, head, x, c, ctx)) * h;
+          const index which = (std::max)(nearest(centroids, head, x, c, ctx), index{0});
+          T* const to = sums + (head * Clusters + which) * h;
           for (index i = 0; i < h; ++i) to[i] += x[i];
         };
         for (index b = 0; b < ctx.batch; ++b)
