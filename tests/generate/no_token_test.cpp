@@ -6,7 +6,7 @@
 #include "support/data.hpp"
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::no_token_test {
 
 namespace {
 
@@ -245,4 +245,4 @@ BOOST_AUTO_TEST_CASE(byte_texts_end) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::no_token_test

@@ -7,7 +7,7 @@
 
 #include <linnet/checkpoint.hpp>
 
-namespace test {
+namespace test::sections_test {
 
 BOOST_AUTO_TEST_SUITE(sections)
 
@@ -51,6 +51,6 @@ BOOST_AUTO_TEST_CASE(a_flipped_bit_is_found) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::sections_test
 
 #endif
