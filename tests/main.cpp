@@ -1,5 +1,5 @@
 // The entry point of every test program: says which instruction-set level and how many threads it
-// runs with, then hands over to Boost.Test.
+// runs with, hands over to Boost.Test, then says how many cases had no real data.
 
 #include <boost/test/unit_test.hpp>
 
@@ -8,6 +8,8 @@
 #include <linnet/linnet.hpp>
 #include <string_view>
 #include <thread>
+
+#include "support/data.hpp"
 
 int main(int argc, char** argv) {
   namespace simd = linnet::simd;
@@ -18,5 +20,9 @@ int main(int argc, char** argv) {
     return 77;
   }
   linnet::detail::assumed_processors = 64;  // as many threads as a test asks for
-  return boost::unit_test::unit_test_main([] { return true; }, argc, argv);
+  const int status = boost::unit_test::unit_test_main([] { return true; }, argc, argv);
+  if (!test::without_data.empty())
+    std::cout << "SKIPPED: " << test::without_data.size()
+              << " cases on real data; set LINNET_DATA to the folder that holds it\n";
+  return status;
 }

@@ -188,7 +188,7 @@ HEAD = LICENCE + """// Written by tools/matrix.py: run it again instead of chang
 
 #include "matrix/ways.hpp"
 
-namespace test {
+namespace test::%s {
 
 namespace {
 
@@ -202,7 +202,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace
 
-}  // namespace test
+}  // namespace test::%s
 """
 
 
@@ -215,12 +215,13 @@ def sources():
     for family, axes, fits in FAMILIES:
         rows = all_pairs(axes, fits)
         for first in range(0, len(rows), MODELS_PER_FILE):
-            text = HEAD % family
+            file = f"{family}_{first // MODELS_PER_FILE + 1}"
+            text = HEAD % (file, family)
             for number, row in enumerate(rows[first:first + MODELS_PER_FILE], first + 1):
                 row = also_stored(row, number)
                 text += (f"BOOST_AUTO_TEST_CASE(model_{number:02}) {{\n"
                          f"  check<{family}{policies(axes, row)}>(\"{name_of(family, axes, row)}\");\n}}\n")
-            made[f"{family}_{first // MODELS_PER_FILE + 1}.cpp"] = text + TAIL
+            made[f"{file}.cpp"] = text + TAIL % file
     return made
 
 

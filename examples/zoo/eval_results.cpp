@@ -200,11 +200,11 @@ std::string results_table(const eval_subject& who, const std::vector<eval_test>&
     }
   }
   if (choices.size() > 1)
-    all += "\n" + aligned(choices) +
-           "± one standard error, over groups where a test has them; = within two of chance, + "
-           "above, - below\n";
-  if (writing.size() > 1) all += "\n" + aligned(writing);
-  if (texts.size() > 1) all += "\n" + aligned(texts);
+    all.append("\n").append(aligned(choices)) +=
+        "± one standard error, over groups where a test has them; = within two of chance, + "
+        "above, - below\n";
+  if (writing.size() > 1) all.append("\n").append(aligned(writing));
+  if (texts.size() > 1) all.append("\n").append(aligned(texts));
   for (const eval_test& test : tests)
     if (!test.note.empty()) all += fmt::format("{}: {}\n", test.name, test.note);
   return all;

@@ -4,7 +4,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::memory_test {
 
 namespace {
 
@@ -87,4 +87,4 @@ BOOST_AUTO_TEST_CASE(failed_allocation_is_empty) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::memory_test

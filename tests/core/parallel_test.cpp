@@ -4,7 +4,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::parallel_test {
 
 BOOST_AUTO_TEST_SUITE(parallel)
 
@@ -103,4 +103,4 @@ BOOST_AUTO_TEST_CASE(openmp_settings_stay) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::parallel_test

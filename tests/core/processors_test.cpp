@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-namespace test {
+namespace test::processors_test {
 
 namespace {
 
@@ -252,6 +252,6 @@ BOOST_AUTO_TEST_CASE(threads_that_cannot_be_made) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::processors_test
 
 #endif

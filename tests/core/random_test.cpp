@@ -5,7 +5,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::random_test {
 
 namespace {
 using words = std::array<std::uint32_t, 4>;
@@ -121,4 +121,4 @@ BOOST_AUTO_TEST_CASE(streams_differ) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::random_test

@@ -4,7 +4,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::storage_test {
 namespace storage = ln::storage;
 
 /// The scale of int8 numbers up to `largest`.
@@ -136,4 +136,4 @@ BOOST_AUTO_TEST_CASE(bytes_of_matrices) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::storage_test

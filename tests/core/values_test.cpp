@@ -5,7 +5,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::values_test {
 
 BOOST_AUTO_TEST_SUITE(values)
 
@@ -93,4 +93,4 @@ BOOST_AUTO_TEST_CASE(template_values) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::values_test

@@ -10,7 +10,7 @@
 #include "support/heap.hpp"
 #include "support/test.hpp"
 
-namespace test {
+namespace test::denoising_test {
 
 namespace {
 
@@ -527,4 +527,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::denoising_test

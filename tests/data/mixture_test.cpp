@@ -8,7 +8,7 @@
 #include "support/data.hpp"
 #include "support/test.hpp"
 
-namespace test {
+namespace test::mixture_test {
 
 namespace {
 
@@ -237,4 +237,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::mixture_test

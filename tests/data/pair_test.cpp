@@ -7,7 +7,7 @@
 #include "support/heap.hpp"
 #include "support/test.hpp"
 
-namespace test {
+namespace test::pair_test {
 
 namespace {
 
@@ -123,4 +123,4 @@ BOOST_AUTO_TEST_CASE(batches_allocate_nothing) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::pair_test

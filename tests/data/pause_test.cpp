@@ -4,7 +4,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::pause_test {
 
 namespace {
 
@@ -229,4 +229,4 @@ BOOST_AUTO_TEST_CASE(generation) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::pause_test

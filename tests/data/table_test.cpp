@@ -5,7 +5,7 @@
 #include "support/data.hpp"
 #include "support/test.hpp"
 
-namespace test {
+namespace test::table_test {
 
 namespace {
 
@@ -184,4 +184,4 @@ BOOST_AUTO_TEST_CASE(real_files) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::table_test

@@ -9,7 +9,7 @@
 #include "support/heap.hpp"
 #include "support/test.hpp"
 
-namespace test {
+namespace test::window_test {
 
 namespace {
 
@@ -190,4 +190,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::window_test

@@ -9,6 +9,8 @@
 #include <xtensor/misc/xsort.hpp>
 #endif
 
+namespace test::arrays_test {
+
 BOOST_AUTO_TEST_CASE(results_are_arrays) {
   namespace ln = linnet;
   const std::vector<ln::item_score> scored{
@@ -32,4 +34,7 @@ BOOST_AUTO_TEST_CASE(results_are_arrays) {
   BOOST_TEST(texts(0, 0) == 1.5);
   BOOST_TEST(texts(1, 3) == 5);
 }
+
+}  // namespace test::arrays_test
+
 #endif

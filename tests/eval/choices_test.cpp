@@ -3,7 +3,7 @@
 
 #include "figures.hpp"
 
-namespace test {
+namespace test::choices_test {
 
 namespace {
 
@@ -266,4 +266,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::choices_test

@@ -5,7 +5,7 @@
 #include "support/decoding.hpp"
 #include "support/heap.hpp"
 
-namespace test {
+namespace test::classifier_test {
 
 namespace {
 
@@ -153,4 +153,4 @@ BOOST_AUTO_TEST_CASE(how_good) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::classifier_test

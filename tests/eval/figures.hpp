@@ -3,14 +3,9 @@
 /// Toy models behind the concept path_scorer: tables of probabilities instead of a network.
 
 #include "support/data.hpp"
+#include "support/test.hpp"
 
 namespace test {
-
-namespace ln = linnet;
-using ln::index;
-using ln::token;
-
-inline std::size_t at(index i) { return static_cast<std::size_t>(i); }
 
 /// One token for each byte.
 inline std::vector<token> bytes_of(std::string_view text) {

@@ -2,7 +2,7 @@
 
 #include "figures.hpp"
 
-namespace test {
+namespace test::language_test {
 
 namespace {
 
@@ -165,4 +165,4 @@ BOOST_AUTO_TEST_CASE(windows) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::language_test

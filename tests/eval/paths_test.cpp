@@ -6,7 +6,7 @@
 #include "support/decoding.hpp"
 #include "support/heap.hpp"
 
-namespace test {
+namespace test::paths_test {
 
 namespace {
 
@@ -435,4 +435,4 @@ BOOST_AUTO_TEST_CASE(numbers_in_answers) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::paths_test

@@ -5,6 +5,8 @@
 
 #include "program.hpp"
 
+namespace test::exact {
+
 namespace {
 
 /// A row of tables 4.1 and 4.3 to 4.5.
@@ -186,3 +188,5 @@ BOOST_AUTO_TEST_CASE(refusals) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::exact

@@ -6,6 +6,8 @@
 
 #include "program.hpp"
 
+namespace test::training {
+
 namespace {
 
 /// Runs the check of some tables; returns what it wrote.
@@ -188,3 +190,5 @@ BOOST_AUTO_TEST_CASE(teachers_and_tasks) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::training

@@ -5,7 +5,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::beam_test {
 
 namespace {
 
@@ -275,4 +275,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::beam_test

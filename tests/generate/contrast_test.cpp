@@ -3,7 +3,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::contrast_test {
 
 namespace {
 
@@ -144,4 +144,4 @@ BOOST_AUTO_TEST_CASE(plausible_tokens) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::contrast_test

@@ -2,7 +2,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::fork_test {
 
 namespace {
 
@@ -246,4 +246,4 @@ BOOST_AUTO_TEST_CASE(logits_are_planned_for) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::fork_test

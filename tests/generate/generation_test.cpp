@@ -2,7 +2,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::generation_test {
 
 namespace {
 
@@ -149,4 +149,4 @@ BOOST_AUTO_TEST_CASE(bits_per_byte) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::generation_test

@@ -3,7 +3,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::lifetime_test {
 
 namespace {
 using t5 = ln::t5<tiny_t5_shape>;
@@ -66,4 +66,4 @@ BOOST_AUTO_TEST_CASE(kept_spans_are_spans) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::lifetime_test

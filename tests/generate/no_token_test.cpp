@@ -6,7 +6,7 @@
 #include "support/data.hpp"
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::no_token_test {
 
 namespace {
 
@@ -278,4 +278,4 @@ BOOST_AUTO_TEST_CASE(drafts_outside_the_vocabulary) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::no_token_test

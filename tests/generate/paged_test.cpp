@@ -3,7 +3,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::paged_test {
 
 namespace {
 
@@ -172,4 +172,4 @@ BOOST_AUTO_TEST_CASE(memory_is_the_blocks) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::paged_test

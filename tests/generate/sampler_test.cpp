@@ -5,7 +5,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::sampler_test {
 
 namespace {
 
@@ -353,4 +353,4 @@ BOOST_AUTO_TEST_CASE(seeds) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::sampler_test

@@ -6,7 +6,7 @@
 #include "support/data.hpp"
 #include "support/law.hpp"
 
-namespace test {
+namespace test::self_speculative_test {
 
 namespace {
 
@@ -300,4 +300,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::self_speculative_test

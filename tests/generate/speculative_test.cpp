@@ -4,7 +4,7 @@
 #include "support/data.hpp"
 #include "support/law.hpp"
 
-namespace test {
+namespace test::speculative_test {
 
 namespace {
 
@@ -284,4 +284,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::speculative_test

@@ -13,7 +13,7 @@
 
 #include <csignal>
 
-namespace test {
+namespace test::checkpoint_test {
 
 namespace {
 
@@ -619,7 +619,7 @@ BOOST_AUTO_TEST_CASE(checksums_of_large_sections) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::checkpoint_test
 
 #else
 

@@ -2,6 +2,8 @@
 
 #include "support/data.hpp"
 
+namespace test::corpus_test {
+
 namespace ln = linnet;
 using test::message;
 
@@ -74,3 +76,5 @@ BOOST_AUTO_TEST_CASE(a_real_corpus_is_one_epoch_of_examples) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::corpus_test

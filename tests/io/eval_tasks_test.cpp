@@ -8,7 +8,7 @@
 
 #include "support/data.hpp"
 
-namespace test {
+namespace test::eval_tasks_test {
 
 namespace {
 
@@ -275,4 +275,4 @@ BOOST_AUTO_TEST_CASE(counts_of_the_real_files) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::eval_tasks_test

@@ -9,7 +9,7 @@
 #include <linnet/checkpoint.hpp>
 #endif
 
-namespace test {
+namespace test::failing_allocations_test {
 
 namespace {
 
@@ -240,4 +240,4 @@ BOOST_AUTO_TEST_CASE(checkpoints) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::failing_allocations_test

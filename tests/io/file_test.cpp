@@ -16,6 +16,8 @@
 #include <fstream>
 #include <thread>
 
+namespace test::file_test {
+
 namespace ln = linnet;
 namespace fs = std::filesystem;
 using test::bytes;
@@ -417,3 +419,5 @@ BOOST_AUTO_TEST_CASE(the_disk_comes_first) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::file_test

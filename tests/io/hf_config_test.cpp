@@ -4,6 +4,8 @@
 #include "io/models.hpp"
 #include "support/allocations.hpp"
 
+namespace test::hf_config_test {
+
 namespace ln = linnet;
 
 namespace {
@@ -507,3 +509,5 @@ BOOST_AUTO_TEST_CASE(bad_files) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::hf_config_test

@@ -6,6 +6,8 @@
 #include "support/allocations.hpp"
 #include "support/data.hpp"
 
+namespace test::hf_tokenizer_test {
+
 namespace ln = linnet;
 using token_list = std::vector<ln::token>;
 
@@ -354,3 +356,5 @@ BOOST_AUTO_TEST_CASE(gpt2) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::hf_tokenizer_test

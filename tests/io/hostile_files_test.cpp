@@ -6,7 +6,7 @@
 #include "models.hpp"
 #include "support/allocations.hpp"
 
-namespace test {
+namespace test::hostile_files_test {
 
 namespace {
 
@@ -238,4 +238,4 @@ BOOST_AUTO_TEST_CASE(time_of_tokenizers) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::hostile_files_test

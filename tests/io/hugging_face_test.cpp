@@ -4,6 +4,8 @@
 #include "io/models.hpp"
 #include "support/allocations.hpp"
 
+namespace test::hugging_face_test {
+
 namespace ln = linnet;
 
 namespace {
@@ -454,3 +456,5 @@ BOOST_AUTO_TEST_CASE(absent_files) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::hugging_face_test

@@ -4,6 +4,8 @@
 
 #include "support/data.hpp"
 
+namespace test::json_lines_test {
+
 namespace ln = linnet;
 
 namespace {
@@ -52,3 +54,5 @@ BOOST_AUTO_TEST_CASE(errors_name_the_place) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::json_lines_test

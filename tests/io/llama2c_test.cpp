@@ -6,6 +6,8 @@
 #include "io/models.hpp"
 #include "support/allocations.hpp"
 
+namespace test::llama2c_test {
+
 namespace ln = linnet;
 
 namespace {
@@ -219,3 +221,5 @@ BOOST_AUTO_TEST_CASE(stories260k_tells_its_story) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::llama2c_test

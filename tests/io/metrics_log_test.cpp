@@ -8,7 +8,7 @@
 #include "support/data.hpp"
 #include "support/test.hpp"
 
-namespace test {
+namespace test::metrics_log_test {
 
 BOOST_AUTO_TEST_SUITE(metrics_logs)
 
@@ -194,4 +194,4 @@ BOOST_AUTO_TEST_CASE(logs_on_devices) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::metrics_log_test

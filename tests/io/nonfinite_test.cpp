@@ -2,6 +2,8 @@
 
 #include "io/models.hpp"
 
+namespace test::nonfinite_test {
+
 namespace ln = linnet;
 
 BOOST_AUTO_TEST_SUITE(nonfinite)
@@ -140,3 +142,5 @@ BOOST_AUTO_TEST_CASE(codes_of_eight_bits) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::nonfinite_test

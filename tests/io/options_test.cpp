@@ -13,7 +13,7 @@
 #include "support/data.hpp"
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::options_test {
 
 namespace {
 
@@ -305,4 +305,4 @@ BOOST_AUTO_TEST_CASE(relations) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::options_test

@@ -7,7 +7,7 @@
 #if __has_include(<xxhash.h>)
 #include <linnet/recorded_teacher.hpp>
 
-namespace test {
+namespace test::recorded_teacher_test {
 
 namespace {
 
@@ -380,7 +380,7 @@ BOOST_AUTO_TEST_CASE(recorder_refuses) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::recorded_teacher_test
 
 #else
 

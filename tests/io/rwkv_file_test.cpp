@@ -5,7 +5,7 @@
 #include "support/allocations.hpp"
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::rwkv_file_test {
 
 namespace {
 
@@ -426,4 +426,4 @@ BOOST_AUTO_TEST_CASE(weights_that_are_not_finite) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::rwkv_file_test

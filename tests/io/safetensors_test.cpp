@@ -6,6 +6,8 @@
 #include "io/models.hpp"
 #include "support/allocations.hpp"
 
+namespace test::safetensors_test {
+
 namespace ln = linnet;
 using namespace std::string_view_literals;
 using test::safetensors_file;
@@ -417,3 +419,5 @@ BOOST_AUTO_TEST_CASE(headers_behind_the_end) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::safetensors_test

@@ -7,7 +7,7 @@
 
 #include <linnet/checkpoint.hpp>
 
-namespace test {
+namespace test::sections_test {
 
 BOOST_AUTO_TEST_SUITE(sections)
 
@@ -73,6 +73,6 @@ BOOST_AUTO_TEST_CASE(names_as_long_as_they_can_be) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::sections_test
 
 #endif

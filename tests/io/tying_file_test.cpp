@@ -2,6 +2,8 @@
 
 #include "io/models.hpp"
 
+namespace test::tying_file_test {
+
 namespace ln = linnet;
 namespace share = ln::share;
 
@@ -71,3 +73,5 @@ BOOST_AUTO_TEST_CASE(names_and_facts) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::tying_file_test

@@ -3,6 +3,8 @@
 
 #include "io/models.hpp"
 
+namespace test::weights_file_test {
+
 namespace ln = linnet;
 
 namespace {
@@ -315,3 +317,5 @@ BOOST_AUTO_TEST_CASE(notes) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::weights_file_test

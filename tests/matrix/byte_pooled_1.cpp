@@ -2,7 +2,7 @@
 
 #include "matrix/ways.hpp"
 
-namespace test {
+namespace test::byte_pooled_1 {
 
 namespace {
 
@@ -39,4 +39,4 @@ BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace
 
-}  // namespace test
+}  // namespace test::byte_pooled_1

@@ -2,7 +2,7 @@
 
 #include "matrix/ways.hpp"
 
-namespace test {
+namespace test::byte_pooled_2 {
 
 namespace {
 
@@ -21,4 +21,4 @@ BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace
 
-}  // namespace test
+}  // namespace test::byte_pooled_2

@@ -2,7 +2,7 @@
 
 #include "matrix/ways.hpp"
 
-namespace test {
+namespace test::decoder_2 {
 
 namespace {
 
@@ -39,4 +39,4 @@ BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace
 
-}  // namespace test
+}  // namespace test::decoder_2

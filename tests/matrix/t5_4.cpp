@@ -2,7 +2,7 @@
 
 #include "matrix/ways.hpp"
 
-namespace test {
+namespace test::t5_4 {
 
 namespace {
 
@@ -36,4 +36,4 @@ BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace
 
-}  // namespace test
+}  // namespace test::t5_4

@@ -6,7 +6,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::byte_pooled_test {
 
 namespace {
 
@@ -547,4 +547,4 @@ BOOST_AUTO_TEST_CASE(tables_of_tokens) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::byte_pooled_test

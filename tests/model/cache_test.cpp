@@ -3,7 +3,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::cache_test {
 
 namespace {
 
@@ -545,4 +545,4 @@ static_assert(hashed::rewinds && routed::rewinds && llama::rewinds && t5::rewind
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::cache_test

@@ -3,7 +3,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::collapse_test {
 
 namespace {
 
@@ -117,4 +117,4 @@ BOOST_AUTO_TEST_CASE(gradient_identity) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::collapse_test

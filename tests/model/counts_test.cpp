@@ -3,7 +3,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::counts_test {
 
 namespace {
 
@@ -283,4 +283,4 @@ BOOST_AUTO_TEST_CASE(names_are_unique) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::counts_test

@@ -2,7 +2,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::decoder_gradient_test {
 
 namespace {
 template <class... Policies>
@@ -41,4 +41,4 @@ BOOST_AUTO_TEST_CASE(rwkv) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::decoder_gradient_test

@@ -6,7 +6,7 @@
 #include "support/heap.hpp"
 #include "support/models.hpp"
 
-namespace test {
+namespace test::decoding_heap_test {
 
 namespace {
 
@@ -98,4 +98,4 @@ BOOST_AUTO_TEST_CASE(streams_silently) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::decoding_heap_test

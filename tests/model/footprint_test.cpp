@@ -16,7 +16,7 @@
 #include <linnet/recorded_teacher.hpp>
 #endif
 
-namespace test {
+namespace test::footprint_test {
 
 namespace {
 
@@ -342,4 +342,4 @@ BOOST_AUTO_TEST_CASE(decoding_is_silent) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::footprint_test

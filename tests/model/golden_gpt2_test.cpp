@@ -2,7 +2,7 @@
 
 #include "support/golden.hpp"
 
-namespace test {
+namespace test::golden_gpt2_test {
 
 BOOST_AUTO_TEST_SUITE(golden_gpt2)
 
@@ -11,4 +11,4 @@ BOOST_AUTO_TEST_CASE(own_inner_width) { check_golden_in_both<gpt2_inner>("gpt2_i
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::golden_gpt2_test

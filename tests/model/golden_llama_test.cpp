@@ -3,7 +3,7 @@
 
 #include "support/golden.hpp"
 
-namespace test {
+namespace test::golden_llama_test {
 
 BOOST_AUTO_TEST_SUITE(golden_llama)
 
@@ -28,4 +28,4 @@ BOOST_AUTO_TEST_CASE(with_interleaved_pairs) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::golden_llama_test

@@ -2,7 +2,7 @@
 
 #include "support/golden.hpp"
 
-namespace test {
+namespace test::golden_mamba_test {
 
 BOOST_AUTO_TEST_SUITE(golden_mamba)
 
@@ -11,4 +11,4 @@ BOOST_AUTO_TEST_CASE(untied_with_biases) { check_golden_in_both<mamba_untied>("m
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::golden_mamba_test

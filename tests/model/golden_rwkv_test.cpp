@@ -2,7 +2,7 @@
 
 #include "support/golden.hpp"
 
-namespace test {
+namespace test::golden_rwkv_test {
 
 namespace {
 constexpr ln::decoder_shape shape{.d_model = 20,
@@ -21,4 +21,4 @@ BOOST_AUTO_TEST_CASE(rwkv4) { check_golden_in_both<ln::rwkv4<shape>>("rwkv4"); }
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::golden_rwkv_test

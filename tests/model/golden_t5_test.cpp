@@ -2,7 +2,7 @@
 
 #include "support/golden.hpp"
 
-namespace test {
+namespace test::golden_t5_test {
 
 BOOST_AUTO_TEST_SUITE(golden_t5)
 
@@ -12,4 +12,4 @@ BOOST_AUTO_TEST_CASE(version_1_0_long) { check_golden_t5<t5_long>("t5_v1_0_long"
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::golden_t5_test

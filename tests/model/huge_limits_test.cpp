@@ -3,7 +3,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::huge_limits_test {
 
 namespace {
 
@@ -183,4 +183,4 @@ BOOST_AUTO_TEST_CASE(arenas_do_not_wrap) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::huge_limits_test

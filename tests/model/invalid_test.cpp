@@ -3,7 +3,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::invalid_test {
 
 namespace {
 
@@ -197,4 +197,4 @@ BOOST_AUTO_TEST_CASE(moved_from_objects) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::invalid_test

@@ -4,7 +4,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::low_rank_test {
 
 namespace {
 
@@ -178,4 +178,4 @@ BOOST_AUTO_TEST_CASE(fresh_factors) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::low_rank_test

@@ -3,7 +3,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::masks_test {
 
 namespace {
 
@@ -130,4 +130,4 @@ BOOST_AUTO_TEST_CASE(positions_matter_where_they_should) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::masks_test

@@ -4,7 +4,7 @@
 #include "support/heap.hpp"
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::mixers_test {
 
 namespace {
 
@@ -189,4 +189,4 @@ BOOST_AUTO_TEST_CASE(padded_sources) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::mixers_test

@@ -4,7 +4,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::mixture_of_depths_test {
 
 namespace {
 
@@ -296,4 +296,4 @@ BOOST_AUTO_TEST_CASE(names) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::mixture_of_depths_test

@@ -6,7 +6,7 @@
 #include "support/attention.hpp"
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::next_thought_test {
 
 namespace {
 
@@ -286,4 +286,4 @@ BOOST_AUTO_TEST_CASE(learns_what_follows) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::next_thought_test

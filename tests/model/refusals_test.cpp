@@ -3,7 +3,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::refusals_test {
 
 namespace {
 using t5 = ln::t5<tiny_t5_shape>;
@@ -173,4 +173,4 @@ BOOST_AUTO_TEST_CASE(tokens_that_do_not_fit) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::refusals_test

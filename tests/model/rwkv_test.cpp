@@ -2,7 +2,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::rwkv_test {
 
 namespace {
 
@@ -236,4 +236,4 @@ BOOST_AUTO_TEST_CASE(layers_are_numbered_throughout) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::rwkv_test

@@ -2,7 +2,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::sharing_test {
 
 namespace {
 using t5 = ln::quantized<ln::t5<tiny_t5_shape>, ln::storage::int8>;
@@ -48,4 +48,4 @@ BOOST_AUTO_TEST_CASE(two_sessions_on_one_model, *boost::unit_test::label("tsan")
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::sharing_test

@@ -2,7 +2,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::sparse_attention_test {
 
 namespace {
 namespace attention = ln::attention;
@@ -66,4 +66,4 @@ BOOST_AUTO_TEST_CASE(linformer_has_a_longest_source) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::sparse_attention_test

@@ -4,7 +4,7 @@
 #include "support/models.hpp"
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::storage_test {
 
 namespace {
 
@@ -126,4 +126,4 @@ BOOST_AUTO_TEST_CASE(t5_in_int8) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::storage_test

@@ -2,7 +2,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::t5_gradient_test {
 
 BOOST_AUTO_TEST_SUITE(t5_gradients)
 
@@ -44,4 +44,4 @@ BOOST_AUTO_TEST_CASE(far_distances) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::t5_gradient_test

@@ -3,7 +3,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::tying_decode_test {
 
 namespace {
 
@@ -153,4 +153,4 @@ BOOST_AUTO_TEST_CASE(stored_in_few_bits) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::tying_decode_test

@@ -3,7 +3,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::tying_gradient_test {
 
 namespace {
 namespace share = ln::share;
@@ -65,4 +65,4 @@ BOOST_AUTO_TEST_CASE(low_rank_maps) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::tying_gradient_test

@@ -2,7 +2,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::tying_rounding_test {
 
 namespace {
 using M = ln::decoder<tiny_decoder_shape, ln::share::lora<2>, ln::embedding::factorised<3>>;
@@ -41,4 +41,4 @@ BOOST_AUTO_TEST_CASE(rounded_inputs_and_four_bits) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::tying_rounding_test

@@ -5,7 +5,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::tying_test {
 
 namespace {
 
@@ -265,4 +265,4 @@ BOOST_AUTO_TEST_CASE(narrow_embedding) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::tying_test

@@ -2,7 +2,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::weights_test {
 
 namespace {
 
@@ -264,4 +264,4 @@ BOOST_AUTO_TEST_CASE(first_nonfinite) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::weights_test

@@ -5,6 +5,8 @@
 #if __has_include(<xtensor/xadapt.hpp>) || __has_include(<xtensor/containers/xadapt.hpp>)
 #include <linnet/xtensor.hpp>
 
+namespace test::xtensor_test {
+
 namespace ln = linnet;
 
 namespace {
@@ -30,4 +32,7 @@ BOOST_AUTO_TEST_CASE(xtensor_views_share_memory_with_the_weights) {
       ln::with_xtensor(w, "norm.weight", [](auto gamma) { BOOST_TEST(gamma.size() == 8u); }));
   BOOST_TEST(!ln::with_xtensor(w, "no.such.tensor", [](auto) {}));
 }
+
+}  // namespace test::xtensor_test
+
 #endif

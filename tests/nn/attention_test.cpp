@@ -2,7 +2,7 @@
 
 #include "support/gradients.hpp"
 
-namespace test {
+namespace test::attention_test {
 
 namespace {
 using shape = ln::attention_shape;
@@ -81,4 +81,4 @@ BOOST_AUTO_TEST_CASE(sinks) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::attention_test

@@ -39,7 +39,7 @@ struct bowl_ffn : ln::ffn::policy {
 
 }  // namespace mine
 
-namespace test {
+namespace test::checker_test {
 
 namespace {
 
@@ -183,4 +183,4 @@ BOOST_AUTO_TEST_CASE(zeros_do_not_pass) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::checker_test

@@ -7,7 +7,7 @@
 
 #include <linnet/linnet.hpp>
 
-namespace test {
+namespace test::costs_test {
 
 namespace {
 
@@ -111,4 +111,4 @@ BOOST_AUTO_TEST_CASE(of_hashing) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::costs_test

@@ -2,7 +2,7 @@
 
 #include "support/gradients.hpp"
 
-namespace test {
+namespace test::ffn_test {
 
 namespace {
 /// A policy with biases, without them, and with dropout in its hidden layer.
@@ -77,4 +77,4 @@ BOOST_AUTO_TEST_CASE(values) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::ffn_test

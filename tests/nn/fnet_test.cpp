@@ -2,7 +2,7 @@
 
 #include "support/mixing.hpp"
 
-namespace test {
+namespace test::fnet_test {
 
 namespace {
 
@@ -131,4 +131,4 @@ static_assert(ln::count_parameters<layer<512>>() == 0);
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::fnet_test

@@ -3,7 +3,7 @@
 
 #include "support/mixing.hpp"
 
-namespace test {
+namespace test::frozen_test {
 
 namespace {
 namespace a = ln::attention;
@@ -84,4 +84,4 @@ BOOST_AUTO_TEST_CASE(small_buckets_need_no_freezing) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::frozen_test

@@ -47,7 +47,7 @@ struct mean : linnet::attention::policy {
 };
 }  // namespace mine
 
-namespace test {
+namespace test::kinds_test {
 
 namespace {
 
@@ -187,4 +187,4 @@ BOOST_AUTO_TEST_CASE(of_a_users_own) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::kinds_test

@@ -2,7 +2,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::kv_cache_test {
 
 namespace {
 
@@ -243,4 +243,4 @@ BOOST_AUTO_TEST_CASE(gathered_rows) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::kv_cache_test

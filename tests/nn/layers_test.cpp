@@ -3,7 +3,7 @@
 #include "support/gradients.hpp"
 #include "support/lone_layer.hpp"
 
-namespace test {
+namespace test::layers_test {
 
 namespace {
 using rms = ln::norm::rms::layer<6, 1e-2>;
@@ -109,4 +109,4 @@ BOOST_AUTO_TEST_CASE(epilogues_are_those_of_training) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::layers_test

@@ -3,7 +3,7 @@
 
 #include "support/mixing.hpp"
 
-namespace test {
+namespace test::linear_attention_test {
 
 namespace {
 
@@ -158,4 +158,4 @@ BOOST_AUTO_TEST_CASE(names) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::linear_attention_test

@@ -4,7 +4,7 @@
 #include "support/gradients.hpp"
 #include "support/matrix.hpp"
 
-namespace test {
+namespace test::linear_map_test {
 
 namespace {
 constexpr ln::map_kind factored{.rank = 2}, with_delta{.rank = 2, .delta = true, .alpha = 3};
@@ -85,4 +85,4 @@ BOOST_AUTO_TEST_CASE(gradients_in_attention) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::linear_map_test

@@ -2,7 +2,7 @@
 
 #include "support/attention.hpp"
 
-namespace test {
+namespace test::linformer_test {
 
 namespace {
 using ln::attention::linformer, ln::attention::shared;
@@ -92,10 +92,10 @@ BOOST_AUTO_TEST_CASE(identity_is_full_attention) {
   check_identity<rotary, shared::nothing>();
 }
 
-BOOST_AUTO_TEST_CASE(padding) { check_padding<layer<t5, 3, 12>>(9, {9, 1, 6}); }
+BOOST_AUTO_TEST_CASE(padding) { check_attention_padding<layer<t5, 3, 12>>(9, {9, 1, 6}); }
 BOOST_AUTO_TEST_CASE(threads) {
-  check_threads<layer<plain, 3, 50>, float>(40, {40, 1, 35});
-  check_threads<layer<rotary, 3, 50, shared::nothing>, double>(40, {40, 1, 35}, 0, 4);
+  check_attention_threads<layer<plain, 3, 50>, float>(40, {40, 1, 35});
+  check_attention_threads<layer<rotary, 3, 50, shared::nothing>, double>(40, {40, 1, 35}, 0, 4);
 }
 
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<plain, 3, 50>>(40, {40, 1, 35}); }
@@ -108,4 +108,4 @@ BOOST_AUTO_TEST_CASE(names) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::linformer_test

@@ -6,7 +6,7 @@
 #include "support/attention.hpp"
 #include "support/data.hpp"
 
-namespace test {
+namespace test::lsh_test {
 
 namespace {
 using ln::attention::lsh, ln::attention::reach;
@@ -342,13 +342,13 @@ BOOST_AUTO_TEST_CASE(seeds) {
 }
 
 BOOST_AUTO_TEST_CASE(padding) {
-  check_padding<layer<t5, 4, 2>>(60, {60, 1, 52}, 2);
-  check_padding<layer<rotary, 4, 2>>(60, {60, 3}, 0, 4);
+  check_attention_padding<layer<t5, 4, 2>>(60, {60, 1, 52}, 2);
+  check_attention_padding<layer<rotary, 4, 2>>(60, {60, 3}, 0, 4);
 }
 BOOST_AUTO_TEST_CASE(threads) {
-  check_threads<layer<t5, 4, 2>, float>(70, {70, 1, 52}, 2);
-  check_threads<layer<causal, 4, 2>, double>(70, {70, 3});
-  check_threads<frozen<causal, 4, 2>, float>(70, {70, 3});
+  check_attention_threads<layer<t5, 4, 2>, float>(70, {70, 1, 52}, 2);
+  check_attention_threads<layer<causal, 4, 2>, double>(70, {70, 3});
+  check_attention_threads<frozen<causal, 4, 2>, float>(70, {70, 3});
 }
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 2>>(70, {70, 1, 52}, 2); }
 BOOST_AUTO_TEST_CASE(names) {
@@ -366,4 +366,4 @@ BOOST_AUTO_TEST_CASE(numbers_of_buckets) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::lsh_test

@@ -2,7 +2,7 @@
 
 #include "support/attention.hpp"
 
-namespace test {
+namespace test::nystrom_test {
 
 namespace {
 using ln::attention::nystrom;
@@ -224,10 +224,10 @@ BOOST_AUTO_TEST_CASE(all_landmarks_are_full_attention) {
   BOOST_TEST(distance(low.y, full.y) <= 1e-9);
 }
 
-BOOST_AUTO_TEST_CASE(padding) { check_padding<layer<t5, 4, 3>>(9, {9, 1, 6}); }
+BOOST_AUTO_TEST_CASE(padding) { check_attention_padding<layer<t5, 4, 3>>(9, {9, 1, 6}); }
 BOOST_AUTO_TEST_CASE(threads) {
-  check_threads<layer<plain, 4, 3>, float>(40, {40, 1, 35});
-  check_threads<layer<rotary, 35>, double>(40, {40, 1, 35}, 0, 4);
+  check_attention_threads<layer<plain, 4, 3>, float>(40, {40, 1, 35});
+  check_attention_threads<layer<rotary, 35>, double>(40, {40, 1, 35}, 0, 4);
 }
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<plain, 4, 3>>(40, {40, 1, 35}); }
 BOOST_AUTO_TEST_CASE(names) {
@@ -237,4 +237,4 @@ BOOST_AUTO_TEST_CASE(names) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::nystrom_test

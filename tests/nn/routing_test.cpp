@@ -4,7 +4,7 @@
 #include "support/attention.hpp"
 #include "support/models.hpp"
 
-namespace test {
+namespace test::routing_test {
 
 namespace {
 using ln::attention::routing;
@@ -286,13 +286,13 @@ BOOST_AUTO_TEST_CASE(layer_dropout) {
 }
 
 BOOST_AUTO_TEST_CASE(padding) {
-  check_padding<layer<t5, 4, 6>>(30, {30, 1, 22}, 4);
-  check_padding<layer<rotary, 3, 5>>(30, {30, 3}, 0, 4);
+  check_attention_padding<layer<t5, 4, 6>>(30, {30, 1, 22}, 4);
+  check_attention_padding<layer<rotary, 3, 5>>(30, {30, 3}, 0, 4);
 }
 BOOST_AUTO_TEST_CASE(threads) {
-  check_threads<layer<t5, 4, 6>, float>(40, {40, 1, 22}, 4);
-  check_threads<layer<causal, 4, 6>, double>(40, {40, 3});
-  check_threads<frozen<causal, 4, 3>, float>(40, {40, 3});
+  check_attention_threads<layer<t5, 4, 6>, float>(40, {40, 1, 22}, 4);
+  check_attention_threads<layer<causal, 4, 6>, double>(40, {40, 3});
+  check_attention_threads<frozen<causal, 4, 3>, float>(40, {40, 3});
 }
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 6>>(40, {40, 1, 22}, 4); }
 BOOST_AUTO_TEST_CASE(names) {
@@ -302,4 +302,4 @@ BOOST_AUTO_TEST_CASE(names) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::routing_test

@@ -4,7 +4,7 @@
 #include "support/gradients.hpp"
 #include "support/lone_layer.hpp"
 
-namespace test {
+namespace test::rwkv7_test {
 
 namespace {
 
@@ -250,4 +250,4 @@ BOOST_AUTO_TEST_CASE(counts) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::rwkv7_test

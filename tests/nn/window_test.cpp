@@ -2,7 +2,7 @@
 
 #include "support/attention.hpp"
 
-namespace test {
+namespace test::window_test {
 
 namespace {
 
@@ -91,9 +91,9 @@ BOOST_AUTO_TEST_CASE(windows_grow_with_the_text_alone) {
   BOOST_TEST(sinks::state_values(6) == 2 * d * 6);
 }
 BOOST_AUTO_TEST_CASE(threads, *boost::unit_test::label("tsan")) {
-  check_threads<sinks, float>(70, {70, 31}, 0, h);
+  check_attention_threads<sinks, float>(70, {70, 31}, 0, h);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::window_test

@@ -2,7 +2,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::attention_test {
 
 namespace {
 
@@ -511,4 +511,4 @@ BOOST_AUTO_TEST_CASE(blocks_anywhere_change_no_bit) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::attention_test

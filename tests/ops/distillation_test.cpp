@@ -2,7 +2,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::distillation_test {
 
 namespace {
 
@@ -208,4 +208,4 @@ BOOST_AUTO_TEST_CASE(equal_teachers_are_one) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::distillation_test

@@ -4,7 +4,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::dropout_test {
 
 namespace {
 std::vector<double> mask(const ln::dropout_key& key, int site, index batch, index length,
@@ -163,4 +163,4 @@ BOOST_AUTO_TEST_CASE(skipped_layers_pass_values) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::dropout_test

@@ -2,7 +2,7 @@
 
 #include "support/matrix.hpp"
 
-namespace test {
+namespace test::language_test {
 
 namespace {
 
@@ -200,4 +200,4 @@ BOOST_AUTO_TEST_CASE(head_equals_unfused) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::language_test

@@ -4,7 +4,7 @@
 
 #include "support/matrix.hpp"
 
-namespace test {
+namespace test::matmul_test {
 
 namespace {
 
@@ -447,4 +447,4 @@ BOOST_AUTO_TEST_CASE(bias_gradient_is_a_column_sum) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::matmul_test

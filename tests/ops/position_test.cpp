@@ -5,7 +5,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::position_test {
 
 namespace {
 
@@ -156,4 +156,4 @@ BOOST_AUTO_TEST_CASE(sinusoids) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::position_test

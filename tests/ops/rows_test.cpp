@@ -5,7 +5,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::rows_test {
 
 namespace {
 
@@ -461,4 +461,4 @@ BOOST_AUTO_TEST_CASE(slices_cover_the_array) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::rows_test

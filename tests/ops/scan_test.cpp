@@ -3,7 +3,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::scan_test {
 
 namespace {
 
@@ -113,4 +113,4 @@ BOOST_AUTO_TEST_CASE(steps) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::scan_test

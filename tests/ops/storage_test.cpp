@@ -5,7 +5,7 @@
 
 #include "support/matrix.hpp"
 
-namespace test {
+namespace test::storage_test {
 
 namespace {
 
@@ -474,4 +474,4 @@ BOOST_AUTO_TEST_CASE(special_inputs_in_bf16) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::storage_test

@@ -4,6 +4,8 @@
 
 #include "program.hpp"
 
+namespace test::exact {
+
 BOOST_AUTO_TEST_SUITE(stlm_study_exact)
 
 // The small shape: 2048 tokens, four blocks of width 96 with six heads of 16 on two key-value heads
@@ -99,3 +101,5 @@ BOOST_AUTO_TEST_CASE(refusals) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::exact

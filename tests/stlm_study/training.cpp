@@ -5,6 +5,8 @@
 
 #include "program.hpp"
 
+namespace test::training {
+
 namespace {
 
 /// Runs the check; returns what it wrote.
@@ -109,3 +111,5 @@ BOOST_AUTO_TEST_CASE(interrupted_jobs_go_on_with_the_same_bits) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::training

@@ -144,7 +144,8 @@ inline double dot(std::span<const double> q, index i, std::span<const double> k,
 /// What the padding holds does not reach valid rows, to the bit, nor do other samples; a sample
 /// alone, without padding, gives the same.
 template <class Layer>
-void check_padding(index length, std::vector<index> lengths, index heads = 0, index d_kv = 0) {
+void check_attention_padding(index length, std::vector<index> lengths, index heads = 0,
+                             index d_kv = 0) {
   const index batch = std::ssize(lengths), in = Layer::in;
   attention_run<Layer> together(batch, length, lengths, heads, d_kv),
       other(batch, length, lengths, heads, d_kv);
@@ -176,7 +177,8 @@ void check_padding(index length, std::vector<index> lengths, index heads = 0, in
 
 /// Forward and backward are the same to the bit for any number of threads.
 template <class Layer, class T>
-void check_threads(index length, std::vector<index> lengths, index heads = 0, index d_kv = 0) {
+void check_attention_threads(index length, std::vector<index> lengths, index heads = 0,
+                             index d_kv = 0) {
   const index batch = std::ssize(lengths);
   attention_run<Layer, T> one(batch, length, lengths, heads, d_kv);
   one.dropout = {3, 1, 2, 0.2};

@@ -6,7 +6,7 @@
 #include "support/data.hpp"
 #include "support/test.hpp"
 
-namespace test {
+namespace test::bpe_tokenizer_test {
 
 namespace {
 
@@ -428,4 +428,4 @@ BOOST_AUTO_TEST_CASE(gpt2) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::bpe_tokenizer_test

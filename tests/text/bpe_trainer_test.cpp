@@ -5,7 +5,7 @@
 #include "support/data.hpp"
 #include "support/test.hpp"
 
-namespace test {
+namespace test::bpe_trainer_test {
 
 namespace {
 
@@ -149,4 +149,4 @@ BOOST_AUTO_TEST_CASE(stories) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::bpe_trainer_test

@@ -2,6 +2,8 @@
 
 #include "support/data.hpp"
 
+namespace test::bytes_test {
+
 namespace ln = linnet;
 
 BOOST_AUTO_TEST_SUITE(bytes)
@@ -40,3 +42,5 @@ BOOST_AUTO_TEST_CASE(t5) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::bytes_test

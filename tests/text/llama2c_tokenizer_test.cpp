@@ -4,6 +4,8 @@
 #include "support/data.hpp"
 #include "support/test.hpp"
 
+namespace test::llama2c_tokenizer_test {
+
 namespace ln = linnet;
 using tokens = std::vector<ln::token>;
 
@@ -241,3 +243,5 @@ BOOST_AUTO_TEST_CASE(stories260k_vocabulary) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::llama2c_tokenizer_test

@@ -8,7 +8,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::sentencepiece_test {
 
 namespace {
 
@@ -107,7 +107,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::sentencepiece_test
 
 #else
 

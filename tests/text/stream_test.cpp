@@ -6,7 +6,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::stream_test {
 
 namespace {
 
@@ -220,4 +220,4 @@ BOOST_AUTO_TEST_CASE(large_pieces) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::stream_test

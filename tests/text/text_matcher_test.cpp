@@ -2,7 +2,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::text_matcher_test {
 
 namespace {
 
@@ -129,4 +129,4 @@ BOOST_AUTO_TEST_CASE(hashes_have_a_key) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::text_matcher_test

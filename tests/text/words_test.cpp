@@ -3,7 +3,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::words_test {
 
 namespace {
 
@@ -167,4 +167,4 @@ BOOST_AUTO_TEST_CASE(single_digits) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::words_test

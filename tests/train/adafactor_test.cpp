@@ -2,7 +2,7 @@
 
 #include "support/test.hpp"
 
-namespace test {
+namespace test::adafactor_test {
 
 namespace {
 
@@ -258,4 +258,4 @@ BOOST_AUTO_TEST_CASE(state_is_all) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::adafactor_test

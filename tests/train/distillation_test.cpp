@@ -3,7 +3,7 @@
 
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::distillation_test {
 
 namespace {
 
@@ -332,4 +332,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::distillation_test

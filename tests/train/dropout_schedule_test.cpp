@@ -2,7 +2,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::dropout_schedule_test {
 
 namespace {
 
@@ -109,4 +109,4 @@ BOOST_AUTO_TEST_CASE(in_the_trainer) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::dropout_schedule_test

@@ -5,7 +5,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::layer_skip_test {
 
 namespace {
 
@@ -379,4 +379,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::layer_skip_test

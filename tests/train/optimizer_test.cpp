@@ -2,7 +2,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::optimizer_test {
 
 namespace {
 
@@ -184,4 +184,4 @@ BOOST_AUTO_TEST_CASE(inverse_square_root_schedules) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::optimizer_test

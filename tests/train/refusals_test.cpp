@@ -5,7 +5,7 @@
 #include "support/data.hpp"
 #include "support/scoring.hpp"
 
-namespace test {
+namespace test::refusals_test {
 
 namespace {
 
@@ -122,4 +122,4 @@ BOOST_AUTO_TEST_CASE(in_a_row) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::refusals_test

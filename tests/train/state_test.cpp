@@ -3,7 +3,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::state_test {
 
 namespace {
 
@@ -243,4 +243,4 @@ BOOST_AUTO_TEST_CASE(no_reason_to_stop) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::state_test

@@ -3,7 +3,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::threads_test {
 
 namespace {
 
@@ -111,4 +111,4 @@ BOOST_AUTO_TEST_CASE(numbers_that_change_from_call_to_call) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::threads_test

@@ -2,7 +2,7 @@
 
 #include "support/models.hpp"
 
-namespace test {
+namespace test::trainer_test {
 
 namespace {
 
@@ -357,4 +357,4 @@ BOOST_AUTO_TEST_CASE(overfits_one_batch) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::trainer_test

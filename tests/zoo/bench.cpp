@@ -5,6 +5,8 @@
 
 #include "program.hpp"
 
+namespace test::bench {
+
 using test::check_refused;
 
 BOOST_AUTO_TEST_SUITE(zoo_bench)
@@ -222,3 +224,5 @@ BOOST_AUTO_TEST_CASE(measures_a_small_model) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::bench

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+namespace test::counts {
+
 namespace {
 
 /// A model as a list of its tensors.
@@ -226,3 +228,5 @@ BOOST_AUTO_TEST_CASE(columns_of_the_list_are_as_wide_as_their_texts) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::counts

@@ -7,6 +7,8 @@
 
 #include "program.hpp"
 
+namespace test::evaluating {
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -204,3 +206,5 @@ BOOST_AUTO_TEST_CASE(refusals) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::evaluating

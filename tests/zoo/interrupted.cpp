@@ -13,6 +13,8 @@
 
 #include "program.hpp"
 
+namespace test::interrupted {
+
 namespace {
 
 std::string text_in(const test::scratch_folder& folder) {
@@ -194,3 +196,5 @@ BOOST_AUTO_TEST_CASE(programs_print_through_the_console_alone) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::interrupted

@@ -4,6 +4,8 @@
 
 #include "program.hpp"
 
+namespace test::refusals {
+
 using test::check_refused;
 
 BOOST_AUTO_TEST_SUITE(zoo_refusals)
@@ -148,3 +150,5 @@ BOOST_AUTO_TEST_CASE(help_is_not_an_error) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::refusals

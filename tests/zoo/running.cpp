@@ -10,6 +10,8 @@
 
 #include "program.hpp"
 
+namespace test::running {
+
 namespace {
 
 /// A text with some structure, always the same.
@@ -293,3 +295,5 @@ BOOST_AUTO_TEST_CASE(sweep_compares_all_variants) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::running
