@@ -55,7 +55,7 @@ struct sequences {
   std::vector<index> lengths{7, 3, 6};
   std::vector<T> logits;
 
-  explicit sequences(const ln::packed<M, T>& p, index length_ = test::length) : length(length_) {
+  explicit sequences(const ln::packed<M, T>& p, index length_ = cache_test::length) : length(length_) {
     if constexpr (encodes) {
       t5_tokens data(batch, 7, length, M::vocabulary);
       data.lengths = lengths;
