@@ -2,7 +2,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::nan_weights_test {
 
 namespace {
 
@@ -46,4 +46,4 @@ BOOST_AUTO_TEST_CASE(models_of_bytes) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::nan_weights_test
