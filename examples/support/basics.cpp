@@ -137,9 +137,22 @@ std::vector<ln::token> parse_tokens(std::string_view text, std::string_view opti
   return tokens;
 }
 
-void check_writable(const std::string& path) {
+void check_writable(const std::string& path, const std::vector<std::string>& read) {
   namespace fs = std::filesystem;
+  if (path.empty()) return;
   std::error_code ignored;
+  const auto check = [&](const fs::path& input) {
+    if (fs::equivalent(path, input, ignored))
+      throw failure(
+          fmt::format("{}: is {}, which is read and would be overwritten; name another file", path,
+                      input.string()));
+  };
+  for (const std::string& input : read) {
+    check(input);
+    if (!fs::is_directory(input, ignored)) continue;
+    for (const fs::directory_entry& file : fs::recursive_directory_iterator(input, ignored))
+      check(file.path());
+  }
   const fs::path file(path);
   const fs::path parent = file.has_parent_path() ? file.parent_path() : fs::path(".");
   if (fs::is_directory(file, ignored))

@@ -53,8 +53,9 @@ void check_name(std::string_view what, std::string_view name,
 std::vector<ln::token> parse_tokens(std::string_view text, std::string_view option,
                                     ln::index vocabulary);
 
-/// Refuses a path that cannot be written to, before hours of work end there.
-void check_writable(const std::string& path);
+/// Refuses a path that cannot be written to, before hours of work end there, and one that is a file
+/// of `read` by whatever name, or lies in a folder of it. Empty names stand for no file.
+void check_writable(const std::string& path, const std::vector<std::string>& read = {});
 
 /// One thread per processor, eight at most: small models do not profit from more.
 int default_threads();

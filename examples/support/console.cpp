@@ -33,6 +33,7 @@ void prepare_console() {
     if (fcntl(stream, F_GETFD) == -1)
       (void)open("/dev/null", modes[static_cast<std::size_t>(stream)]);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 void detail::write_message(std::string_view text) { std::fputs(printable(text).c_str(), stderr); }

@@ -225,7 +225,7 @@ void bench_attention(const bench_options& o) {
   s.lengths = parse_lengths(o.lengths);
   s.threads = o.threads;
   s.seconds = o.seconds;
-  if (!o.html.empty()) check_writable(o.html);
+  check_writable(o.html, {o.train});
   std::optional<corpus> text;
   if (!o.train.empty()) {
     text = read_corpus(o.train);

@@ -165,11 +165,11 @@ std::string variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-/// Whether nobody but this user (and root) can put anything there: neither into the folder nor, by
-/// another name for one of those above, in its place.
-bool is_private(const fs::path& folder) {
+/// Whether nobody but this user (and root) can put anything there: neither into the file or folder
+/// nor, by another name for one of those above, in its place. A file is this user's own.
+bool is_private(const fs::path& path) {
   std::error_code problem;
-  fs::path at = fs::canonical(folder, problem);
+  fs::path at = fs::canonical(path, problem);
   for (bool above = false; !problem; at = at.parent_path(), above = true) {
     struct stat is {};
     if (lstat(at.c_str(), &is) != 0) return false;
@@ -225,6 +225,7 @@ std::string quoted(const std::string& word) {
 
 /// Runs a command; its output goes to FILE.out and FILE.err. Whether it succeeded.
 bool succeeds(const std::string& command, const fs::path& file) {
+  for (const char* const end : {".out", ".err"}) fs::remove(file.string() + end);
   const std::string to =
       " >" + quoted(file.string() + ".out") + " 2>" + quoted(file.string() + ".err");
   return std::system((command + to).c_str()) == 0;
@@ -241,7 +242,8 @@ std::string first_error(const fs::path& file) {
   return first.empty() ? "no message" : first;
 }
 
-/// The compiled program, made anew only when it or a header of linnet has changed.
+/// The compiled program, made anew only when it or a header of linnet has changed, or when what
+/// lies there may be another user's, from a time when the folder was not private.
 fs::path compiled(const fs::path& folder, const std::string& name, const std::string& text) {
   if (!fs::exists(fs::path(ZOO_SOURCE_DIR) / "examples/zoo/bench_of.hpp"))
     throw failure(fmt::format("{}: linnet's sources are gone; build zoo again where they are now",
@@ -250,10 +252,11 @@ fs::path compiled(const fs::path& folder, const std::string& name, const std::st
                     flags = variable("CXXFLAGS");
   const fs::path program =
       folder / fmt::format("bench-{}-{}", name, key_of(compiler + ' ' + flags, text));
-  if (fs::exists(program)) return program;
+  if (is_private(program)) return program;
 
   const std::string source = program.string() + ".cpp";
   const fs::path fresh = fmt::format("{}.{}", program.string(), getpid());
+  fs::remove(source);
   std::ofstream(source) << text;
   say("compiling {} (once; some 20 seconds)\n", source);
   const auto compile = [&](const char* openmp) {
@@ -270,6 +273,8 @@ fs::path compiled(const fs::path& folder, const std::string& name, const std::st
   fs::remove(fresh.string() + ".err");
   if (!made)
     throw failure(fmt::format("{}: {} does not compile it: {}", source, compiler, problem));
+  fs::permissions(fresh, fs::perms::group_write | fs::perms::others_write,
+                  fs::perm_options::remove);
   fs::rename(fresh, program);
   return program;
 }

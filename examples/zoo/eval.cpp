@@ -386,10 +386,30 @@ std::vector<eval_test> read_tests(const eval_options& o) {
   return tests;
 }
 
+/// The files and folders that are read.
+std::vector<std::string> files_read(const eval_options& o) {
+  std::vector<std::string> all = o.texts;
+  all.push_back(o.tokenizer);
+  for (const std::string_view name : test_names())
+    if (!o.data.empty()) all.push_back(o.data + "/" + std::string(name));
+  std::error_code ignored;
+  if (!fs::is_directory(o.weights, ignored)) {
+    all.push_back(o.weights);
+    return all;
+  }
+  for (const fs::directory_entry& file : fs::directory_iterator(o.weights, ignored)) {
+    const std::string name = file.path().filename().string();
+    if (name == "config.json" || name.find(".safetensors") != name.npos)
+      all.push_back(file.path().string());
+  }
+  return all;
+}
+
 }  // namespace
 
 void evaluate(const eval_options& o) {
-  if (!o.out.empty()) check_writable(o.out);
+  if (!o.out.empty())
+    for (const char* const end : {"", ".items.jsonl"}) check_writable(o.out + end, files_read(o));
   judged j = open_model(o);
   const std::vector<eval_test> tests = read_tests(o);
   const work_list work(tests, o.batch);

@@ -34,7 +34,7 @@ void print_samples(const experiment& e) {
 }  // namespace
 
 void quickstart(const report_options& o) {
-  if (!o.report.empty()) check_writable(o.report);
+  check_writable(o.report, {o.text});
   const experiment e = run_experiment(o, {variant::standard, variant::skip, variant::three});
   if (!o.report.empty()) write_report(e, o.report);  // before a word is printed, which may fail
 

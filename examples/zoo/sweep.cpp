@@ -10,7 +10,7 @@
 namespace zoo {
 
 void sweep(const report_options& o) {
-  if (!o.report.empty()) check_writable(o.report);
+  check_writable(o.report, {o.text});
   const experiment e = run_experiment(o, {trainable_variants.begin(), trainable_variants.end()});
   if (!o.report.empty()) write_report(e, o.report);  // before a word is printed, which may fail
   put("{} on {}, {} steps each; deployed: 2w and 3w collapsed\n\n", o.model, e.text.name,

@@ -22,10 +22,12 @@ std::string checkpoint_of(const std::string& out) {
   return out.empty() || other || !has_checkpoints ? "" : out + ".ckpt";
 }
 
+/// What a checkpoint can leave beside its name.
+constexpr const char* checkpoint_ends[] = {"", ".previous", ".partial", ".damaged"};
+
 void remove_checkpoint(const std::string& checkpoint) {
   std::error_code ignored;
-  for (const char* const end : {"", ".previous", ".partial", ".damaged"})
-    std::filesystem::remove(checkpoint + end, ignored);
+  for (const char* const end : checkpoint_ends) std::filesystem::remove(checkpoint + end, ignored);
 }
 
 }  // namespace
@@ -33,8 +35,10 @@ void remove_checkpoint(const std::string& checkpoint) {
 void train(const train_options& o) {
   const byte_model kind = parse_byte_model(o.model);
   const variant ffn = parse_trainable(o.ffn);
-  if (!o.out.empty()) check_writable(o.out);
+  check_writable(o.out, {o.text});
   const std::string checkpoint = checkpoint_of(o.out);
+  if (!checkpoint.empty())
+    for (const char* const end : checkpoint_ends) check_writable(checkpoint + end, {o.text});
   if (o.resume && !has_checkpoints)
     throw failure("--resume: this zoo was built without xxhash.h, which checkpoints need");
   if (!o.resume && !checkpoint.empty() && std::filesystem::exists(checkpoint))

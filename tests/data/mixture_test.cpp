@@ -123,6 +123,10 @@ BOOST_AUTO_TEST_CASE(refusals) {
   };
   const std::string open = "mixture::open: ";
   BOOST_TEST(opening({1}, {2}) == "success");
+  const std::vector<double> one{1};
+  BOOST_TEST(message(ln::mixture::open(one, one, 5, 5, ln::seed{1})) == "success");
+  BOOST_TEST(message(ln::mixture::open(one, one, 6, 5, ln::seed{1})) ==
+             open + "mixture.first: expected at most 5, which is mixture.last, got 6");
   BOOST_TEST(opening({1, 2}, {2}) == open + "later weights: expected 2, got 1");
   BOOST_TEST(opening({}, {}).starts_with(open + "sum of the weights"));
   BOOST_TEST(opening({0, 0}, {1, 1}).starts_with(open + "sum of the weights"));

@@ -246,6 +246,19 @@ BOOST_AUTO_TEST_CASE(figures_by_hand) {
                       std::sqrt(1.5 / 30)) < 1e-12);
 }
 
+BOOST_AUTO_TEST_CASE(many_groups) {
+  std::vector<ln::eval_item> items;
+  std::vector<ln::item_score> all;
+  for (int i = 0; i < 20'000; ++i) {
+    items.push_back({.options = {"x", "y"}, .group = "group " + std::to_string(i)});
+    all.push_back({.options = {{.whole = i % 4 > 0 ? 0.0 : -1.0}, {.whole = -0.5}}});
+  }
+  const auto f = ln::summarize(items, all, choice_by::whole);
+  BOOST_TEST(f.clustered.value == 0.75);
+  // Groups of one item each are independent items.
+  BOOST_TEST(std::abs(f.clustered.error - std::sqrt(0.75 * 0.25 / 19'999)) < 1e-12);
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   auto model = toy();
   const auto asked = [&](const ln::eval_item& item) {
@@ -259,8 +272,9 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "score_options: answer: expected 0 to 0, got -1");
   model.vocabulary = 100;
   BOOST_TEST(asked({.options = {"a~"}}) ==
-             "score_options: tokens: expected tokens of the model's vocabulary, a "
-             "prefix within limits.chunk, got others");
+             "score_options: tokens: expected tokens of the model's vocabulary, within its limits "
+             "and the free blocks of its cache, and a prefix within limits.chunk, got tokens that "
+             "the model refuses");
   BOOST_TEST(asked({.context = "~", .options = {"a"}}).starts_with("score_options: tokens"));
 }
 

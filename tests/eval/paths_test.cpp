@@ -409,17 +409,50 @@ BOOST_AUTO_TEST_CASE(numbers_in_answers) {
                                   "-5.0\n",
                                   "a\r\n-5",
                                   "3*-5",
-                                  "\xe2\x88\x92$5"})
+                                  "\xe2\x88\x92$5",
+                                  "-\xe2\x82\xac"
+                                  "5",
+                                  "\xe2\x82\xac-5",
+                                  "-\xc2\xa3"
+                                  "5",
+                                  "\xe2\x88\x92\xc2\xa5"
+                                  "5",
+                                  "-\xe2\x82\xb9"
+                                  "5.0",
+                                  "\xef\xbc\x8d"
+                                  "5",
+                                  "\xef\xbc\x8d$5"})
     BOOST_TEST_CONTEXT(signed_five) BOOST_TEST(last(signed_five) == "-5");
-  for (const char* five : {"3-5", "x-5", "(3)-5", "}-5", "3%-5", "covid-5", "\xc3\xa9-5",
+  for (const char* five : {"3-5",
+                           "x-5",
+                           "(3)-5",
+                           "}-5",
+                           "3%-5",
+                           "covid-5",
+                           "\xc3\xa9-5",
                            "\xce\xb1\xe2\x88\x92"
                            "5",
                            "3\xe2\x88\x92"
                            "5",
-                           "--5", "- 5", "x\xc2\xb2-5",
+                           "--5",
+                           "\xe2\x88\x92\xe2\x88\x92"
+                           "5",
+                           "-\xe2\x88\x92"
+                           "5",
+                           "\xe2\x88\x92-5",
+                           "-\xef\xbc\x8d"
+                           "5",
+                           "\xe2\x82\xac"
+                           "5",
+                           "3-\xe2\x82\xac"
+                           "5",
+                           "--$5",
+                           "- 5",
+                           "x\xc2\xb2-5",
                            "\xe2\x80\x93"
                            "5",
-                           "=5", "$5"})
+                           "=5",
+                           "$5"})
     BOOST_TEST_CONTEXT(five) BOOST_TEST(last(five) == "5");
   BOOST_TEST(last("\x88\x92"
                   "5") == "5");
@@ -427,10 +460,35 @@ BOOST_AUTO_TEST_CASE(numbers_in_answers) {
   BOOST_TEST(stated("#### \xe2\x88\x92"
                     "5") == "-5");
   BOOST_TEST(stated("####\t-5") == "-5");
+  BOOST_TEST(stated("#### -\xe2\x82\xac"
+                    "5") == "-5");
+  BOOST_TEST(stated("#### --5") == "");
+  BOOST_TEST(stated("#### -$-5") == "");
   BOOST_TEST(last("cost .5") == "0.5");
   BOOST_TEST(last("a1") == "1");
   BOOST_TEST(last("no number") == "");
   BOOST_TEST(last("") == "");
+}
+
+// What a scorer refuses is said with all that can be the cause.
+BOOST_AUTO_TEST_CASE(a_cache_without_free_blocks) {
+  ln::weights<M> w;
+  randomize(w);
+  const auto p = ln::pack(w);
+  auto session = ln::session<M>::open(p, {.batch = 2, .target = 64, .blocks = 1, .logits = 8});
+  LINNET_REQUIRE_OK(session);
+  ln::session_paths paths(*session);
+  const auto encode = [](std::string_view text) {
+    return std::vector<token>(text.size(), token{1});
+  };
+  const auto said = [](const auto& r) { return message(r); };
+  const std::string why =
+      "tokens of the model's vocabulary, within its limits and the free blocks of its cache";
+  LINNET_REQUIRE_OK(ln::score_text(paths, encode, 0, std::string(20, 'x')));
+  BOOST_TEST(said(ln::score_text(paths, encode, 0, std::string(60, 'x'))) ==
+             "score_text: tokens: expected " + why + ", got tokens that the model refuses");
+  const ln::eval_item item{.context = std::string(50, 'x'), .options = {"a", "bb"}};
+  BOOST_TEST(said(ln::score_options(paths, encode, item, {})).find(why) != std::string::npos);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -7,6 +7,7 @@
 
 #if __has_include(<xxhash.h>)
 #include <linnet/checkpoint.hpp>
+#include <linnet/recorded_teacher.hpp>
 #endif
 
 namespace test::failing_allocations_test {
@@ -50,6 +51,22 @@ std::string tokenizer_bin() {
   }
   add(" ");
   return file;
+}
+
+/// Success where a call refuses for its own reason, so that the words of that need memory, too.
+template <class Result>
+ln::result<void> refusal(const Result& r) {
+  BOOST_REQUIRE(!r);
+  if (r.error().code == ln::errc::out_of_memory) return ln::detail::out_of_memory("refusal");
+  return {};
+}
+/// Checks a call that refuses.
+template <class F>
+void check_refusal(const char* name, F&& f) {
+  check_failing_allocations(name, [&](auto arm) {
+    arm();
+    return refusal(f());
+  });
 }
 
 }  // namespace
@@ -152,6 +169,142 @@ BOOST_AUTO_TEST_CASE(models) {
   LINNET_REQUIRE_OK(ln::save_llama2c(other, bin));
   const std::string model = contents(bin);
   check_failing_allocations("llama2.c", [&] { return ln::load_llama2c(other, bytes(model)); });
+}
+
+// Names are longer than what a string holds in itself.
+BOOST_AUTO_TEST_CASE(files) {
+  using model = ln::decoder<tiny_decoder_shape>;
+  const scratch_folder folder;
+  const std::string file = folder.path("a_file"), none = folder.path("there is no such file"),
+                    nowhere = none + "/file";
+  const std::string text = "a text";
+  check_failing_allocations("write_file", [&] { return ln::write_file(file, bytes(text)); });
+  BOOST_TEST(contents(file) == text);
+  for (const char* left : {".partial", ".1.partial"})
+    BOOST_TEST(!std::filesystem::exists(file + left));
+  check_refusal("write_file", [&] { return ln::write_file(nowhere, bytes(text)); });
+  check_failing_allocations("check_writable", [&] { return ln::check_writable(file); });
+  check_refusal("check_writable", [&] { return ln::check_writable(nowhere); });
+  check_failing_allocations("read_file", [&] { return ln::read_file(file); });
+  check_refusal("read_file", [&] { return ln::read_file(none); });
+  check_failing_allocations("mapped_file", [&] { return ln::corpus::open(file); });
+  check_refusal("mapped_file", [&] { return ln::mapped_file::open(none); });
+
+  check_failing_allocations("line_file", [&] { return ln::line_file::open(file, text); });
+  check_refusal("line_file", [&] { return ln::line_file::open(nowhere, text); });
+  auto full = ln::line_file::open("/dev/full", "");
+  check_refusal("line_file::write", [&] { return full->write("a line\n"); });
+  auto lines = ln::line_file::open(file, "");
+  ln::line_file moved = *std::move(lines);
+  LINNET_REQUIRE_OK(moved.write("a line\n"));
+  check_refusal("line_file, moved from", [&] { return lines->sync(); });
+
+  const std::string log = folder.path("log.jsonl");
+  auto metrics = ln::metrics_log::open(log, {"a column with a long name"});
+  const std::vector<double> figures{0.1}, more{1, 2};
+  check_failing_allocations("metrics_log::write", [&] { return metrics->write(1, figures); });
+  check_refusal("metrics_log::write", [&] { return metrics->write(1, more); });
+  LINNET_REQUIRE_OK(metrics->sync());
+
+  const std::string tensors = golden("llama_gqa_untied/model.safetensors");
+  ln::weights<llama_gqa> w;
+  check_failing_allocations("read_safetensors", [&] { return ln::read_safetensors(tensors); });
+  check_refusal("read_safetensors", [&] { return ln::read_safetensors(none); });
+  check_refusal("read_safetensors_shards", [&] { return ln::read_safetensors_shards(none); });
+  check_failing_allocations("load_safetensors", [&] {
+    return ln::load_safetensors(w, tensors, ln::naming::hugging_face{});
+  });
+  check_refusal("load_safetensors",
+                [&] { return ln::load_safetensors(w, none, ln::naming::hugging_face{}); });
+  check_refusal("load_hugging_face", [&] { return ln::load_hugging_face(w, none); });
+  check_refusal("read_hf_config", [&] { return ln::read_hf_config(none); });
+  check_refusal("read_hf_tokenizer", [&] { return ln::read_hf_tokenizer(none); });
+  check_refusal("read_llama2c_tokenizer", [&] { return ln::read_llama2c_tokenizer(none, 9); });
+  ln::weights<llama_gqa_interleaved> other;
+  check_refusal("load_llama2c", [&] { return ln::load_llama2c(other, none); });
+
+  const std::string merges = "#version: 0.2\na b\n";
+  LINNET_REQUIRE_OK(ln::write_file(file, bytes(merges)));
+  check_failing_allocations("read_vocab_bpe", [&] { return ln::read_vocab_bpe(file); });
+  check_refusal("read_vocab_bpe", [&] { return ln::read_vocab_bpe(none); });
+  check_failing_allocations("vocab.bpe", [&] { return ln::bpe_tokenizer::parse(merges); });
+
+  const auto table = ln::table::parse("one,two\n1,2\n", ln::table_format::csv());
+  check_refusal("table::column", [&] { return table->column("a column of another name"); });
+  check_refusal("sampler", [] { return ln::sampler::open({.temperature = -1}); });
+
+#if __has_include(<xxhash.h>)
+  ln::weights<model> trained;
+  randomize(trained);
+  auto train = ln::trainer<model>::open(trained, {.target = 8});
+  check_refusal("load_checkpoint", [&] { return ln::load_checkpoint(none, *train); });
+  const ln::recording how{.vocabulary = 64, .k = 4};
+  check_failing_allocations("teacher_recorder", [&](auto arm) {
+    auto recorder = ln::teacher_recorder::open(file, how);
+    arm();
+    return recorder->commit();
+  });
+  check_refusal("teacher_recorder", [&] {
+    auto recorder = ln::teacher_recorder::open(nowhere, how);
+    return recorder ? recorder->commit() : ln::result<void>(recorder.error());
+  });
+  check_refusal("recorded_teacher", [&] { return ln::recorded_teacher<>::open({}, how); });
+  // A second commit() does not publish what the first one could not.
+  LINNET_REQUIRE_OK(ln::write_file(file, bytes(text)));
+  auto recorder = ln::teacher_recorder::open(file, how);
+  fail_allocation(0, true);
+  const auto first = recorder->commit();
+  BOOST_TEST(stop_failing());
+  BOOST_TEST((!first && !recorder->commit()));
+  BOOST_TEST(contents(file) == text);
+#endif
+}
+
+// What is no result says it by what is left out: all of it.
+BOOST_AUTO_TEST_CASE(texts_and_figures) {
+  const auto told = [](bool none, bool all) -> ln::result<void> {
+    if (all) return {};
+    return none ? ln::detail::out_of_memory("told") : ln::error{ln::errc::invalid, "", "", "", ""};
+  };
+  const auto same = [&](const auto& got, const auto& want) {
+    return told(got.empty(), got == want);
+  };
+  const auto tokenizer = ln::bpe_tokenizer::parse("#version: 0.2\na b\n");
+  const auto scored = ln::llama2c_tokenizer::parse(bytes(tokenizer_bin()), 260);
+  const ln::byte_tokenizer plain;
+  const std::string text(99, 'a');
+  const auto ids = tokenizer->encode(text), letters = scored->encode(text);
+  const auto codes = plain.encode(text);
+  check_failing_allocations("decode", [&] { return same(tokenizer->decode(ids), text); });
+  check_failing_allocations("decode by scores",
+                            [&] { return same(scored->decode(letters), text); });
+  check_failing_allocations("encode bytes", [&] { return same(plain.encode(text), codes); });
+  check_failing_allocations("decode bytes", [&] { return same(plain.decode(codes), text); });
+
+  const auto finite = [](const ln::estimate& e) {
+    return ln::is_finite(e.value) && ln::is_finite(e.error);
+  };
+  std::vector<ln::eval_item> items;
+  for (const char* group : {"a", "b", "a"})
+    items.push_back({.options = {"x", "y"}, .answer = 1, .group = group});
+  std::vector<ln::item_score> scores(3);
+  for (auto& score : scores) score.options = {{.whole = -2}, {.whole = -1}};
+  check_failing_allocations("summarize", [&] {
+    const auto f = ln::summarize(items, scores, ln::choice_by::whole);
+    return told(f.answers.total == 0, f.answers.total == 3 && finite(f.clustered) &&
+                                          finite(f.confidence) && f.confidence.value > 0);
+  });
+  const std::vector<ln::text_score> documents{{1, 2, 3, 3}, {2, 2, 3, 3}};
+  check_failing_allocations("summarize texts", [&] {
+    const auto f = ln::summarize(documents);
+    return told(f.documents == 0, f.documents == 2 && finite(f.mean_perplexity));
+  });
+  const std::vector<double> samples{1, 2, 3};
+  const std::vector<index> clusters{0, 1, 1};
+  check_failing_allocations("mean_estimate", [&] {
+    const auto mean = ln::mean_estimate(samples, clusters);
+    return told(!ln::is_finite(mean.value) && !ln::is_finite(mean.error), mean.value == 2);
+  });
 }
 
 BOOST_AUTO_TEST_CASE(streams) {

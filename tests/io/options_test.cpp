@@ -104,7 +104,7 @@ bool set(Value& to, double x) {
     to = x == 1;
   } else if constexpr (is_whole<Value>) {
     if (!ln::is_finite(x) || x != std::floor(x) || std::abs(x) > 9e18 ||
-        (sizeof(Value) < 8 && std::abs(x) > 2e9))
+        (std::is_unsigned_v<Value> && x < 0) || (sizeof(Value) < 8 && std::abs(x) > 2e9))
       return false;
     to = static_cast<Value>(static_cast<std::int64_t>(x));
   } else if constexpr (requires { to.begin(); }) {
@@ -265,6 +265,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
   const double difficulty[] = {1, 2, 3};
   check<ln::pacing>("pacing", "pacing", {}, [&](const auto& o) {
     return complaint_of(ln::curriculum::open(difficulty, o, ln::seed{1}));
+  });
+  check<ln::detail::mixture_change>("mixture", "mixture", {}, [&](const auto& o) {
+    return complaint_of(ln::mixture::open(difficulty, difficulty, o.first, o.last, ln::seed{1}));
   });
   check<ln::pausing>("pausing", "", {}, [&](const auto& o) {
     std::vector<token> row(7), labels(7);

@@ -1,5 +1,6 @@
 // Dropout schedules: rates by hand, ends, direction; and that the trainer applies each step's.
 
+#include "support/data.hpp"
 #include "support/models.hpp"
 
 namespace test::dropout_schedule_test {
@@ -21,7 +22,7 @@ std::vector<double> losses(const schedule& dropout, int steps, index from = 0) {
   randomize(w);
   auto train = ln::trainer<model, ln::adamw, double>::open(
       w, data.limits(), {ln::schedule::constant(0)}, {.dropout = dropout, .seed = 3});
-  train->resume({.steps = from});
+  LINNET_REQUIRE_OK(train->resume({.steps = from}));
   std::vector<double> all;
   for (int i = 0; i < steps; ++i) all.push_back(train->step(data.view()));
   return all;

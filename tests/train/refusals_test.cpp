@@ -96,7 +96,7 @@ BOOST_AUTO_TEST_CASE(no_loop_runs_for_ever) {
         BOOST_TEST(ln::is_nan(train->step(good.view())));
         BOOST_TEST(train->refused() == (k.refused ? calls : 0));
         train->optimizer() = {};
-        train->resume(train->progress());
+        LINNET_REQUIRE_OK(train->resume(train->progress()));
         BOOST_TEST(!train->stopped());
         BOOST_TEST(train->refused() == 0);
         BOOST_TEST(train->step(good.view()) > 0);

@@ -1,6 +1,7 @@
 // What a run consists of: copied into a fresh trainer at any moment, it continues with the same
 // bits. And what happens when a loss or a gradient is not finite.
 
+#include "support/data.hpp"
 #include "support/models.hpp"
 
 namespace test::state_test {
@@ -69,7 +70,7 @@ void copy_state(Trainer& from, Trainer& to) {
     std::copy(blocks[next].begin(), blocks[next].end(), block.begin());
     ++next;
   });
-  to.resume(from.progress());
+  LINNET_REQUIRE_OK(to.resume(from.progress()));
 }
 
 }  // namespace
@@ -191,7 +192,7 @@ BOOST_AUTO_TEST_CASE(stopping) {
   BOOST_TEST(train->skipped() == 1);
   BOOST_TEST(!train->progress().accumulating());
   BOOST_TEST(same_bytes(w, good));
-  train->resume(train->progress());
+  LINNET_REQUIRE_OK(train->resume(train->progress()));
   BOOST_TEST(ln::is_finite(train->step(data.view())));
   BOOST_TEST(train->steps() == 2);
   BOOST_TEST(!same_bytes(w, good));
@@ -239,6 +240,30 @@ BOOST_AUTO_TEST_CASE(no_reason_to_stop) {
   data.labels[0] = static_cast<token>(model::vocabulary);
   BOOST_TEST(!ln::is_finite(train->step(data.view())));
   BOOST_TEST(!train->stopped());
+}
+
+// Counters that no run reaches are refused, as load_checkpoint() refuses them; nothing is done.
+BOOST_AUTO_TEST_CASE(counters_out_of_their_ranges) {
+  const auto data = data_for<model>(2, 0, 5);
+  ln::weights<model> w;
+  randomize(w);
+  auto train = ln::trainer<model>::open(w, data.limits());
+  BOOST_TEST(ln::is_finite(train->step(data.view())));
+  const index huge = std::numeric_limits<index>::max(), most = 1'000'000'000'000'000;
+  using progress = ln::training_progress;
+  for (const progress& at :
+       {progress{.steps = huge}, progress{.steps = most + 1}, progress{.steps = -1},
+        progress{.skipped = huge}, progress{.tokens = -1}, progress{.samples = huge}}) {
+    const auto resumed = train->resume(at);
+    BOOST_REQUIRE(!resumed);
+    BOOST_TEST((resumed.error().code == ln::errc::invalid));
+    BOOST_TEST(train->steps() == 1);
+  }
+  BOOST_TEST(message(train->resume({.steps = -1})) ==
+             "trainer::resume: progress.steps: expected at least 0, got -1");
+  LINNET_REQUIRE_OK(train->resume({.steps = most}));
+  BOOST_TEST(ln::is_finite(train->step(data.view())));
+  BOOST_TEST(train->steps() == most + 1);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

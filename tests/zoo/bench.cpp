@@ -1,6 +1,9 @@
 // zoo bench: refusals, one small configuration that is compiled, run, and found again, and the
 // kinds of attention.
 
+#include <unistd.h>
+
+#include <filesystem>
 #include <fstream>
 
 #include "program.hpp"
@@ -192,6 +195,20 @@ BOOST_AUTO_TEST_CASE(programs_are_kept_and_run_only_where_nobody_else_can_write)
   const std::string own = make("own", "700");
   const test::outcome kept = bench_with("XDG_CACHE_HOME=" + test::quoted(own));
   BOOST_CHECK_MESSAGE(kept.err.starts_with("compiling " + own + "/linnet/bench-"), kept.err);
+  // There, too, only what others could not have written: a program that lies there from a time when
+  // the folder was open is not run.
+  const std::size_t first = kept.err.find('/');
+  const std::string program = kept.err.substr(first, kept.err.find(".cpp") - first),
+                    mark = folder.path("mark");
+  std::ofstream(program) << "#!/bin/sh\ntouch " << test::quoted(mark) << "\n";
+  const auto runs = [&](const std::string& change) {
+    BOOST_REQUIRE_EQUAL(std::system((change + " " + test::quoted(program)).c_str()), 0);
+    (void)bench_with("XDG_CACHE_HOME=" + test::quoted(own));
+    return std::filesystem::remove(mark);
+  };
+  BOOST_CHECK(runs("chmod 755"));
+  BOOST_CHECK(!runs("chmod 777"));
+  if (geteuid() == 0) BOOST_CHECK(!runs("chmod 755 " + test::quoted(program) + "; chown 65534"));
 }
 
 BOOST_AUTO_TEST_CASE(measures_a_small_model) {

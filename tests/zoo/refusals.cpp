@@ -95,6 +95,45 @@ BOOST_AUTO_TEST_CASE(files_and_values) {
                 "unknown model");
 }
 
+BOOST_AUTO_TEST_CASE(files_that_are_read_are_not_written) {
+  const test::scratch_folder folder;
+  const std::string text = folder.path("text"), link = folder.path("link"),
+                    second = folder.path("second"), saved = folder.path("m.items.jsonl"),
+                    shard = folder.path("hf/model.safetensors"),
+                    blimp = folder.path("data/blimp/a.jsonl");
+  for (const char* const made : {"hf", "data", "data/blimp"})
+    std::filesystem::create_directory(folder.path(made));
+  for (const std::string& path : {text, saved, shard, blimp, folder.path("m.ckpt.previous")})
+    std::ofstream(path) << std::string(30'000, 'x');
+  std::filesystem::create_symlink("text", link);
+  std::filesystem::create_hard_link(text, second);
+  const std::string why = "would be overwritten";
+  for (const std::string& out : {text, link, second, folder.path("./text")}) {
+    check_refused({"train", text, "--steps", "1", "--out", out}, why);
+    check_refused({"train", link, "--steps", "1", "--out", out}, why);
+    check_refused({"sweep", text, "--steps", "1", "--report", out}, why);
+    check_refused({"quickstart", text, "--steps", "1", "--report", out}, why);
+    check_refused({"bench", "--attention", "fnet", "--train", text, "--html", out}, why);
+    check_refused({"eval", "--weights", text, "--text", saved, "--out", out}, why);
+    check_refused({"eval", "--weights", saved, "--text", text, "--out", out}, why);
+    check_refused({"eval", "--weights", saved, "--model", "gpt2-small", "--tokenizer", text,
+                   "--text", saved, "--out", out},
+                  why);
+  }
+  check_refused(
+      {"train", folder.path("m.ckpt.previous"), "--steps", "1", "--out", folder.path("m")}, why);
+  check_refused({"eval", "--weights", text, "--text", saved, "--out", folder.path("m")}, why);
+  check_refused({"eval", "--weights", folder.path("hf"), "--text", text, "--out", shard}, why);
+  check_refused({"eval", "--weights", text, "--data", folder.path("data"), "--out", blimp}, why);
+  for (const std::string& path : {text, saved, shard, blimp})
+    BOOST_CHECK_EQUAL(test::contents(path), std::string(30'000, 'x'));
+  // Results beside what is read may be written again.
+  const std::string beside = folder.path("hf/results.json");
+  std::ofstream(beside) << "{}";
+  check_refused({"eval", "--weights", folder.path("hf"), "--text", text, "--out", beside},
+                "without --model");
+}
+
 BOOST_AUTO_TEST_CASE(weights_that_do_not_say_their_model) {
   const test::scratch_folder folder;
   const std::string text = folder.path("text"), file = folder.path("other.safetensors");

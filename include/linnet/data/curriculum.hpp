@@ -25,6 +25,7 @@ struct pacing {
   template <class Self, class F>
   static constexpr void visit_options(Self& self, F&& f) {
     f("start", self.start, detail::option_range{.least = 0, .most = 1, .above = true});
+    f("full", self.full, detail::count(0, "0 draws from all at once"));
     f("power", self.power, detail::above(0));
   }
 

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include <linnet/core/options.hpp>
 #include <linnet/core/random.hpp>
-#include <linnet/core/result.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -26,6 +26,20 @@ inline std::vector<double> mixing_weights(std::span<const index> sizes, double t
   return weights;
 }
 
+namespace detail {
+/// The examples over which a mixture changes its weights.
+struct mixture_change {
+  std::uint64_t first = 0, last = 0;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("first", self.first, count(0));
+    f("last", self.last, count(0));
+  }
+};
+}  // namespace detail
+
 /// The stream of example i, drawn by weights, for every i: a pure function of (seed, i). Nothing is
 /// kept, so a cursor is one integer and a run resumes or splits exactly. The example has the number
 /// i in its stream, too: each stream goes through its epochs, and those of its examples that other
@@ -41,13 +55,18 @@ class mixture {
   }
   /// Weights, each list scaled to a sum of 1, that are `weights` up to example `first`, then move
   /// in straight lines to `later` at example `last`, and stay. Errors: as above; errc::invalid for
-  /// lists of different lengths.
+  /// lists of different lengths, and for a `first` behind `last`.
   static result<mixture> open(std::span<const double> weights, std::span<const double> later,
                               std::uint64_t first, std::uint64_t last, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, std::string got) {
       return error{errc::invalid, "mixture::open", std::move(what), std::move(expected),
                    std::move(got)};
     };
+    const detail::mixture_change change{first, last};
+    if (auto fit = detail::acceptable("mixture::open", "mixture", change); !fit) return fit.error();
+    if (first > last)
+      return wrong("mixture.first", "at most " + std::to_string(last) + ", which is mixture.last",
+                   std::to_string(first));
     if (later.size() != weights.size())
       return wrong("later weights", std::to_string(weights.size()), std::to_string(later.size()));
     mixture made;

@@ -52,7 +52,7 @@ class table {
     return static_cast<index>(lines_[static_cast<std::size_t>(row + header_)]);
   }
   /// The number of the column of that name. Errors: errc::missing.
-  result<index> column(std::string_view name) const {
+  result<index> column(std::string_view name) const LINNET_TRY {
     std::string all;
     for (index i = 0; header_ && i < columns_; ++i) {
       const std::string_view one = fields_[static_cast<std::size_t>(i)];
@@ -62,6 +62,7 @@ class table {
     return error{errc::missing, where_, "column " + std::string(name), "one of that name",
                  all.empty() ? "no header" : detail::printable(all)};
   }
+  LINNET_OR_OUT_OF_MEMORY(where_)
   /// What is wrong with a field.
   error wrong(index row, std::string what, std::string expected, std::string_view got) const {
     return wrong_at(line(row), std::move(what), std::move(expected), detail::printable(got));
@@ -71,7 +72,7 @@ class table {
   void append(std::string_view field) { fields_.push_back(field); }
   /// Finishes a row that began at this line. Errors: errc::malformed, for a row that is not as long
   /// as the others.
-  result<void> end_row(index line) {
+  result<void> end_row(index line) LINNET_TRY {
     const index fields = unfinished();
     if (columns_ == 0) columns_ = fields;
     if (fields != columns_)
@@ -79,6 +80,7 @@ class table {
     lines_.push_back(static_cast<std::uint64_t>(line));
     return {};
   }
+  LINNET_OR_OUT_OF_MEMORY(where_)
 
  private:
   error wrong_at(index line, std::string what, std::string expected, std::string got) const {

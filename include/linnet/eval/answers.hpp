@@ -100,9 +100,29 @@ namespace detail {
 
 inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
-inline constexpr std::string_view minus_signs[] = {"-", "\xe2\x88\x92"};  ///< and U+2212
+/// "-", U+2212 and the fullwidth U+FF0D. An en dash is none: it stands between numbers.
+inline constexpr std::string_view minus_signs[] = {"-", "\xe2\x88\x92", "\xef\xbc\x8d"};
+/// Signs of money: $, and those of euro, pound, yen and rupee.
+inline constexpr std::string_view money_signs[] = {"$", "\xe2\x82\xac", "\xc2\xa3", "\xc2\xa5",
+                                                   "\xe2\x82\xb9"};
 
-/// Whether a minus behind `text` is between two things, as in 5-3, (x)-3 or covid-19, and no sign.
+/// Takes one of some signs from the front of a text; whether there was one.
+template <std::size_t N>
+bool take_sign(std::string_view& text, const std::string_view (&signs)[N]) {
+  for (const std::string_view sign : signs)
+    if (text.starts_with(sign)) return text.remove_prefix(sign.size()), true;
+  return false;
+}
+/// Bytes of the sign that a text ends with; 0 without one.
+template <std::size_t N>
+std::size_t sign_behind(std::string_view text, const std::string_view (&signs)[N]) {
+  for (const std::string_view sign : signs)
+    if (text.ends_with(sign)) return sign.size();
+  return 0;
+}
+
+/// Whether a minus behind `text` is between two things, as in 5-3, (x)-3, --3 or covid-19, and no
+/// sign.
 inline bool minus_is_between(std::string_view text) {
   if (text.empty()) return false;
   std::size_t last = text.size() - 1;  // the first byte of the last character
@@ -111,23 +131,16 @@ inline bool minus_is_between(std::string_view text) {
     --last;
   const character_class kind = front_of(text.substr(last)).kind;
   return kind == character_class::letter || kind == character_class::number ||
-         std::string_view(")]}%-._!").find(text.back()) != std::string_view::npos;
+         sign_behind(text, minus_signs) > 0 ||
+         std::string_view(")]}%._!").find(text.back()) != std::string_view::npos;
 }
 
-/// The number that `text` begins with, in one spelling: no sign but a minus, no separators of
+/// The number that `text` begins with, in one spelling: no sign but one minus, no separators of
 /// thousands, no needless zeros. "" if there is none.
 inline std::string leading_number(std::string_view text) {
-  std::string sign, whole, fraction;
-  const auto take_minus = [&] {
-    for (const std::string_view minus : minus_signs)
-      if (text.starts_with(minus)) {
-        sign = "-";
-        return text.remove_prefix(minus.size());
-      }
-  };
-  take_minus();  // -5, $5, -$5 and $-5
-  if (text.starts_with('$')) text.remove_prefix(1);
-  take_minus();
+  bool negative = take_sign(text, minus_signs);  // -5, $5, -$5 and $-5
+  if (take_sign(text, money_signs) && !negative) negative = take_sign(text, minus_signs);
+  std::string whole, fraction;
   while (!text.empty() && (is_digit(text[0]) || (text[0] == ',' && !whole.empty() &&
                                                  text.size() > 1 && is_digit(text[1])))) {
     if (text[0] != ',') whole += text[0];
@@ -141,7 +154,7 @@ inline std::string leading_number(std::string_view text) {
   fraction.erase(fraction.find_last_not_of('0') + 1);
   if (whole.empty()) whole = "0";
   const std::string number = fraction.empty() ? whole : whole + "." + fraction;
-  return number == "0" ? number : sign + number;
+  return negative && number != "0" ? "-" + number : number;
 }
 
 }  // namespace detail
@@ -157,8 +170,9 @@ inline std::string stated_number(std::string_view text) {
 }
 
 /// The last number of a text, in one spelling: a milder reading of a solution than stated_number().
-/// A minus (also U+2212) is its sign unless it stands behind a letter, a number, a closing bracket
-/// or one of %-._! as in 5-3. "" if there is no number.
+/// A minus (-, U+2212, U+FF0D) is its sign, before or behind a sign of money ($, euro, pound, yen,
+/// rupee). It is none behind a letter, a number, a closing bracket, another minus or one of %._! as
+/// in 5-3. An en dash is no sign. "" if there is no number.
 inline std::string last_number(std::string_view text) {
   const auto digit = [&](std::size_t i) { return detail::is_digit(text[i]); };
   std::size_t end = text.size();
@@ -169,14 +183,9 @@ inline std::string last_number(std::string_view text) {
                                             (text[begin - 1] == ',' || text[begin - 1] == '.'))))
     --begin;
   if (begin > 0 && text[begin - 1] == '.') --begin;
-  if (begin > 0 && text[begin - 1] == '$') --begin;
-  for (const std::string_view minus : detail::minus_signs)
-    if (const std::string_view before = text.substr(0, begin);
-        before.ends_with(minus) &&
-        !detail::minus_is_between(before.substr(0, begin - minus.size()))) {
-      begin -= minus.size();
-      break;
-    }
+  begin -= detail::sign_behind(text.substr(0, begin), detail::money_signs);
+  const std::size_t minus = detail::sign_behind(text.substr(0, begin), detail::minus_signs);
+  if (!detail::minus_is_between(text.substr(0, begin - minus))) begin -= minus;
   return detail::leading_number(text.substr(begin, end - begin));
 }
 

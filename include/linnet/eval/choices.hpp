@@ -3,7 +3,9 @@
 /// Multiple choice by the probability of the path: which of several texts a model expects (zoo
 /// C11).
 
+#include <map>
 #include <string>
+#include <string_view>
 
 #include <linnet/eval/estimates.hpp>
 #include <linnet/eval/paths.hpp>
@@ -143,7 +145,7 @@ choice_paths paths_of(const eval_item& item, const Encode& encode, const choice_
 /// windows.
 ///
 /// Errors: errc::invalid for an item without options, an empty option, an answer that is none of
-/// them, or tokens that the model refuses.
+/// them, or tokens that the model refuses, also for want of blocks.
 template <path_scorer P, class Encode>
 result<item_score> score_options(P& paths, const Encode& encode, const eval_item& item,
                                  const choice_options& how) LINNET_TRY {
@@ -172,8 +174,8 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
                first.begin() + static_cast<index>(p.shared));
   const bool windows = drop > p.shared - 1;
   const auto refused = [&] {
-    return wrong("tokens", "tokens of the model's vocabulary, a prefix within limits.chunk",
-                 "others");
+    return wrong("tokens", std::string(detail::scorable) + ", and a prefix within limits.chunk",
+                 "tokens that the model refuses");
   };
   if (!windows && !paths.begin(std::span<const token>(given), {})) return refused();
 
@@ -223,13 +225,14 @@ struct choice_figures {
   index cut = 0;        ///< items that lost the beginning of their context
 };
 
-/// Sums up the first scored items.
+/// Sums up the first scored items, in n log n steps. Where memory lacks there are no figures, of 0
+/// answers.
 inline choice_figures summarize(std::span<const eval_item> items,
-                                std::span<const item_score> scored, choice_by how) {
+                                std::span<const item_score> scored, choice_by how) LINNET_TRY {
   choice_figures f;
   std::vector<double> right, sure;
   std::vector<index> groups;
-  std::vector<std::string_view> names;
+  std::map<std::string_view, index> numbers;  // of the groups, in the order in which they come
   for (std::size_t i = 0; i < (std::min)(items.size(), scored.size()); ++i) {
     const bool is_right = scored[i].chosen(how) == items[i].answer;
     f.answers.add(is_right);
@@ -237,13 +240,13 @@ inline choice_figures summarize(std::span<const eval_item> items,
     f.cut += scored[i].cut;
     right.push_back(is_right);
     sure.push_back(scored[i].confidence(how, items[i].answer));
-    const auto at = std::find(names.begin(), names.end(), items[i].group);
-    groups.push_back(at - names.begin());
-    if (at == names.end()) names.push_back(items[i].group);
+    groups.push_back(numbers.emplace(items[i].group, std::ssize(numbers)).first->second);
   }
-  f.clustered = names.size() > 1 ? mean_estimate(right, groups) : mean_estimate(right);
-  f.confidence = names.size() > 1 ? mean_estimate(sure, groups) : mean_estimate(sure);
-  return f;
+  f.clustered = numbers.size() > 1 ? mean_estimate(right, groups) : mean_estimate(right);
+  f.confidence = numbers.size() > 1 ? mean_estimate(sure, groups) : mean_estimate(sure);
+  const bool complete = is_finite(f.clustered.value) && is_finite(f.confidence.value);
+  return complete ? f : choice_figures{};
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END

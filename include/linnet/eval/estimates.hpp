@@ -5,10 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <vector>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/result.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -38,35 +39,51 @@ struct estimate {
   double error = 0;
 };
 
+namespace detail {
+/// A figure that could not be computed.
+inline constexpr estimate no_estimate{std::numeric_limits<double>::quiet_NaN(),
+                                      std::numeric_limits<double>::quiet_NaN()};
+/// ratio_estimate() of n samples top(i) and bottom(i).
+template <class Top, class Bottom>
+estimate ratio_of(std::size_t n, Top&& top, Bottom&& bottom) {
+  double all_top = 0, all_bottom = 0, squares = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    all_top += top(i);
+    all_bottom += bottom(i);
+  }
+  if (!(all_bottom > 0)) return {};
+  const double ratio = all_top / all_bottom;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double rest = top(i) - ratio * bottom(i);
+    squares += rest * rest;
+  }
+  const auto count = static_cast<double>(n);
+  return {ratio, n > 1 ? std::sqrt(count / (count - 1) * squares) / all_bottom : 0};
+}
+}  // namespace detail
+
 /// The ratio sum(top) / sum(bottom) of samples [n] that are whole documents, such as bits over
 /// bytes: its error is the delta method's, sqrt(n / (n - 1) sum (top - ratio bottom)^2) /
 /// sum(bottom) (Cochran 1977, 6.4). 0 of both for no samples or a bottom of 0; no error for one.
 inline estimate ratio_estimate(std::span<const double> top, std::span<const double> bottom) {
-  double all_top = 0, all_bottom = 0, squares = 0;
-  for (const double x : top) all_top += x;
-  for (const double x : bottom) all_bottom += x;
-  if (top.size() != bottom.size() || !(all_bottom > 0)) return {};
-  const auto n = static_cast<double>(top.size());
-  const double ratio = all_top / all_bottom;
-  for (std::size_t i = 0; i < top.size(); ++i) {
-    const double rest = top[i] - ratio * bottom[i];
-    squares += rest * rest;
-  }
-  return {ratio, n > 1 ? std::sqrt(n / (n - 1) * squares) / all_bottom : 0};
+  if (top.size() != bottom.size()) return {};
+  return detail::ratio_of(
+      top.size(), [&](std::size_t i) { return top[i]; }, [&](std::size_t i) { return bottom[i]; });
 }
 
 /// The mean of samples [n], with the error of independent ones, sqrt(sum (x - mean)^2 / (n (n -
 /// 1))).
 inline estimate mean_estimate(std::span<const double> samples) {
-  const std::vector<double> ones(samples.size(), 1.0);
-  return ratio_estimate(samples, ones);
+  return detail::ratio_of(
+      samples.size(), [&](std::size_t i) { return samples[i]; }, [](std::size_t) { return 1.0; });
 }
 /// The same for samples that are alike within a cluster, such as the sentences of one template:
 /// `clusters` [n] numbers them from 0. The error is sqrt(g / (g - 1) sum over clusters of (sum
 /// within (x - mean))^2) / n for g clusters, which is larger where clusters agree in themselves
 /// (Cameron and Miller 2015). It is the error over clusters drawn anew, so of another test like
-/// this one.
-inline estimate mean_estimate(std::span<const double> samples, std::span<const index> clusters) {
+/// this one. Both are NaN where memory lacks.
+inline estimate mean_estimate(std::span<const double> samples,
+                              std::span<const index> clusters) LINNET_TRY {
   if (samples.empty() || clusters.size() != samples.size()) return {};
   const index most = *std::max_element(clusters.begin(), clusters.end());
   std::vector<double> sums(static_cast<std::size_t>(most) + 1), sizes(sums.size());
@@ -83,5 +100,6 @@ inline estimate mean_estimate(std::span<const double> samples, std::span<const i
     }
   return ratio_estimate(std::span(sums).first(kept), std::span(sizes).first(kept));
 }
+LINNET_WITHOUT_MEMORY(return detail::no_estimate)
 
 LINNET_NAMESPACE_END

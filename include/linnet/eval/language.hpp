@@ -27,18 +27,21 @@ constexpr index characters_in(std::string_view text) {
 /// Scores a whole text. `encode(text)` gives its tokens, without special ones; `opening` is the
 /// token that stands before a text, such as begin or end of text: nothing predicts it, so every
 /// token of the text is predicted, from it at least. Longer texts go in windows, see
-/// score_windows. Errors: errc::invalid for tokens that the model refuses.
+/// score_windows. Errors: errc::invalid for a stride beyond the longest sequence, and for tokens
+/// that the model refuses, also for want of blocks.
 template <path_scorer P, class Encode>
 result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
                               index stride = 0) LINNET_TRY {
+  const auto wrong = [](const char* what, std::string expected, std::string got) {
+    return error{errc::invalid, "score_text", what, std::move(expected), std::move(got)};
+  };
+  if (stride > paths.longest())
+    return wrong("stride", "at most " + std::to_string(paths.longest()), std::to_string(stride));
   std::vector<token> tokens{opening};
   for (const token t : encode(text)) tokens.push_back(t);
   std::vector<token_score> scores(tokens.size() - 1);
   if (!score_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
-    return error{
-        errc::invalid, "score_text", "tokens and stride",
-        "tokens of the model's vocabulary, a stride up to " + std::to_string(paths.longest()),
-        "others"};
+    return wrong("tokens", detail::scorable, "tokens that the model refuses");
   text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
   for (const token_score& s : scores) total.nats -= s.log_probability;
   return total;
@@ -60,8 +63,9 @@ struct language_figures {
   estimate mean_perplexity;
 };
 
-/// Sums up documents; those without text are left out.
-inline language_figures summarize(std::span<const text_score> documents) {
+/// Sums up documents; those without text are left out. Where memory lacks there are no figures, of
+/// 0 documents.
+inline language_figures summarize(std::span<const text_score> documents) LINNET_TRY {
   language_figures f;
   std::vector<double> bits, bytes, characters, tokens, perplexities;
   for (const text_score& d : documents) {
@@ -83,5 +87,6 @@ inline language_figures summarize(std::span<const text_score> documents) {
   f.mean_perplexity = mean_estimate(perplexities);
   return f;
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END

@@ -50,6 +50,12 @@ concept path_scorer = requires(P& p, std::span<const token> tokens, std::span<to
   { p.follow(tokens, scores) } -> std::same_as<bool>;
 };
 
+namespace detail {
+/// What tokens have to be that a scorer takes.
+inline constexpr const char* scorable =
+    "tokens of the model's vocabulary, within its limits and the free blocks of its cache";
+}  // namespace detail
+
 /// Tokens behind the given ones, and where their scores go: one for each.
 struct continuation {
   std::span<const token> tokens;
@@ -182,8 +188,8 @@ class evaluator_paths {
 
  public:
   /// Scores sequences of up to `l.target` tokens (0: the model's context), or the last multiple of
-  /// `multiple` below it; its batch is 1. `p` must outlive it. Errors: those of evaluator::open, and
-  /// errc::invalid for a multiple outside 1 to that length.
+  /// `multiple` below it; its batch is 1. `p` must outlive it. Errors: those of evaluator::open,
+  /// and errc::invalid for a multiple outside 1 to that length.
   static result<evaluator_paths> open(const packed<M, T>& p, limits l,
                                       index multiple = 1) LINNET_TRY {
     l.batch = 1;

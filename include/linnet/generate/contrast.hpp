@@ -37,11 +37,12 @@ class contrast {
  public:
   /// Contrasts with an amateur's session, which must outlive it. Errors: errc::invalid (an option
   /// out of its range, see docs/options.md).
-  static result<contrast> open(session<M, T>& amateur, const contrasting& how = {}) {
+  static result<contrast> open(session<M, T>& amateur, const contrasting& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable("contrast::open", "contrasting", how); !fit)
       return fit.error();
     return contrast(amateur, how);
   }
+  LINNET_OR_OUT_OF_MEMORY("contrast::open")
   /// Contrasts with an amateur's session, which must outlive it. With options out of their ranges
   /// start() fails.
   explicit contrast(session<M, T>& amateur, const contrasting& how = {})

@@ -144,10 +144,11 @@ class sampler {
  public:
   /// A sampler with options from outside. Errors: errc::invalid (one out of its range, see
   /// docs/options.md).
-  static result<sampler> open(const sampling& how) {
+  static result<sampler> open(const sampling& how) LINNET_TRY {
     if (auto fit = detail::acceptable("sampler::open", "sampling", how); !fit) return fit.error();
     return sampler(how);
   }
+  LINNET_OR_OUT_OF_MEMORY("sampler::open")
   /// A sampler with options that are in their ranges; with others it finds nothing to choose from.
   explicit sampler(const sampling& how)
       : settings_(how),

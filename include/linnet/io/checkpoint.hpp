@@ -170,7 +170,7 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
     if (name == "gradients") std::ranges::fill(to, std::byte{0});
   });
   for (const block& one : blocks) std::ranges::copy(one.from->bytes, one.to.begin());
-  train.resume(progress);
+  if (auto resumed = train.resume(progress); !resumed) return resumed.error();
   return all;
 }
 LINNET_OR_OUT_OF_MEMORY(where)

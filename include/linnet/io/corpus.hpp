@@ -20,7 +20,7 @@ LINNET_NAMESPACE_BEGIN
 class mapped_file {
  public:
   /// Maps a regular file. Errors: errc::io, errc::out_of_memory.
-  static result<mapped_file> open(const std::string& path) {
+  static result<mapped_file> open(const std::string& path) LINNET_TRY {
     mapped_file made;
 #if defined(__unix__) || defined(__APPLE__)
     const auto opened = detail::open_regular(path);
@@ -38,6 +38,7 @@ class mapped_file {
     made.read_ = *std::move(bytes);
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY(path)
   mapped_file(mapped_file&& other) noexcept
       : mapped_(std::exchange(other.mapped_, {})), read_(std::move(other.read_)) {}
   mapped_file& operator=(mapped_file&& other) noexcept {

@@ -90,7 +90,7 @@ inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to)
 
 /// Reads a whole regular file. Errors: errc::io (absent, a directory, a pipe or device, changed
 /// while being read), errc::out_of_memory.
-inline result<file_bytes> read_file(const std::string& path) {
+inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
 #if defined(__unix__) || defined(__APPLE__)
   const auto file = detail::open_regular(path);
   if (!file) return file.error();
@@ -125,23 +125,26 @@ inline result<file_bytes> read_file(const std::string& path) {
                  "another number: it changed while being read"};
   return bytes;
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Writes a whole file, which is on the disk when this returns. `path` never holds half a file, and
 /// of several writers' files always one. Mode and owner stay those of the file that was there, and
 /// a symbolic link stays a link to it. Devices, pipes and /dev/stdout are written directly; a pipe
 /// is refused if nobody reads it within a second. Errors: errc::io.
-inline result<void> write_file(const std::string& path, std::span<const std::byte> bytes) {
+inline result<void> write_file(const std::string& path,
+                               std::span<const std::byte> bytes) LINNET_TRY {
   detail::file_writer writer(path);
   writer.write(bytes);
   return writer.commit();
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 /// A file of lines that grows: a journal, a log. Movable.
 class line_file {
  public:
   /// Replaces what `path` holds by `kept`, as write_file() does, and goes on behind it. Errors:
   /// errc::io, errc::out_of_memory.
-  static result<line_file> open(const std::string& path, std::string_view kept) {
+  static result<line_file> open(const std::string& path, std::string_view kept) LINNET_TRY {
     line_file made;
     made.writer_.reset(new (std::nothrow) detail::file_writer(path));
     if (!made.writer_) return error{errc::out_of_memory, path, "", "memory for a buffer", "none"};
@@ -149,6 +152,7 @@ class line_file {
     if (auto done = made.writer_->publish(); !done) return done.error();
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY(path)
   /// Hands a line, which ends in \n, to the system at once: it outlives the program. Errors:
   /// errc::io; what is there of a line that failed is a line of its own.
   result<void> write(std::string_view line) {
@@ -163,9 +167,10 @@ class line_file {
 
  private:
   line_file() = default;
-  static result<void> moved_from() {
+  static result<void> moved_from() LINNET_TRY {
     return error{errc::invalid, "line_file", "", "a file that was not moved from", "none"};
   }
+  LINNET_OR_OUT_OF_MEMORY("line_file")
   result<void> done(result<void> did) {
     torn_ = torn_ || !did;
     writer_->forget_failure();
@@ -178,7 +183,7 @@ class line_file {
 
 /// Whether write_file() could begin to write `path`, so that long work is not lost; changes
 /// nothing. Errors: errc::io.
-inline result<void> check_writable(const std::string& path) {
+inline result<void> check_writable(const std::string& path) LINNET_TRY {
 #if defined(__unix__) || defined(__APPLE__)
   struct stat facts {};
   if (::stat(path.c_str(), &facts) == 0 && !S_ISREG(facts.st_mode) && !S_ISDIR(facts.st_mode)) {
@@ -188,5 +193,6 @@ inline result<void> check_writable(const std::string& path) {
 #endif
   return detail::file_writer(path).state();
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

@@ -177,8 +177,9 @@ class file_writer {
     return state();
   }
   /// The first failure, if there was one.
-  result<void> state() const {
+  result<void> state() const LINNET_TRY {
     if (failure_ == 0) return {};
+    if (failure_ == ENOMEM) return out_of_memory(path_);
     if (!opened_ && failure_ == ENXIO)
       return error{errc::io, path_, "", "a file that can be written", "a pipe that nobody reads"};
     if (!opened_ && failure_ == ENAMETOOLONG)
@@ -189,13 +190,15 @@ class file_writer {
     return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
                       failure_);
   }
+  LINNET_OR_OUT_OF_MEMORY(path_)
   /// Forgets a failure, and what of the buffer it kept from being written.
   void forget_failure() {
     if (opened_) failure_ = 0;
   }
 
  private:
-  int open() {
+  /// 0 or the number of the error; what lacks memory is ENOMEM.
+  int open() LINNET_TRY {
     if (path_.empty()) return ENOENT;
     if (path_.find('\0') != path_.npos) return EINVAL;  // which the system would cut it at
     if (keep_ && !exists(previous_of(target_)) && errno == ENAMETOOLONG) return errno;
@@ -217,6 +220,7 @@ class file_writer {
     (void)::fchmod(file_.get(), mode);
     return 0;
   }
+  LINNET_WITHOUT_MEMORY(if (!file_) partial_.clear(); return ENOMEM)
   /// A pipe's reader may be on its way for a second.
   int open_special(bool pipe) {
     const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY;
@@ -276,9 +280,10 @@ class file_writer {
     if (::fsync(file.get()) == 0) return 0;
     return errno == EINVAL || errno == ENOTSUP || errno == EROFS ? 0 : errno;
   }
-  int take_name() {
+  int take_name() LINNET_TRY {
     const char* const to = target_.c_str();
     const std::string previous = previous_of(target_), second = partial_ + ".previous";
+    const std::string folder = target_.substr(0, target_.rfind('/') + 1);
     bool linked = false, moved = false;
     if (keep_ && exists(target_)) {
       // A second name, so that the file is never without its own; not all file systems have them.
@@ -293,13 +298,12 @@ class file_writer {
       failure = errno;
     if (linked) ::unlink(second.c_str());  // also there if another writer kept the same file
     if (failure != 0 && moved) (void)std::rename(previous.c_str(), to);
-    return failure != 0 ? failure : sync_folder();
+    return failure != 0 ? failure : sync_folder(folder);
   }
+  LINNET_WITHOUT_MEMORY(return ENOMEM)
   /// Makes the names last.
-  int sync_folder() const {
-    const std::size_t slash = target_.rfind('/');
-    const std::string folder = slash == target_.npos ? "." : target_.substr(0, slash + 1);
-    const descriptor opened(::open(folder.c_str(), O_RDONLY | O_CLOEXEC));
+  static int sync_folder(const std::string& folder) {
+    const descriptor opened(::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_CLOEXEC));
     return opened ? sync(opened) : 0;  // may be written but not read
   }
   void remove_partial() {
@@ -373,11 +377,12 @@ class file_writer {
     partial_.clear();
     return state();
   }
-  result<void> state() const {
+  result<void> state() const LINNET_TRY {
     if (failure_ == 0) return {};
     return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
                       failure_);
   }
+  LINNET_OR_OUT_OF_MEMORY(path_)
   void forget_failure() {
     if (file_) failure_ = 0;
   }

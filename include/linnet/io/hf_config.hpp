@@ -133,10 +133,11 @@ inline result<hf_config> parse_hf_config(std::span<const std::byte> text,
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads a config.json. Errors: those of read_file() and parse_hf_config().
-inline result<hf_config> read_hf_config(const std::string& path) {
+inline result<hf_config> read_hf_config(const std::string& path) LINNET_TRY {
   const auto bytes = read_file(path);
   return bytes ? parse_hf_config(*bytes, path) : result<hf_config>(bytes.error());
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 namespace detail {
 

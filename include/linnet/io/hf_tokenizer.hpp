@@ -415,9 +415,10 @@ inline result<bpe_tokenizer> parse_hf_tokenizer(
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads a tokenizer.json. Errors: those of read_file() and parse_hf_tokenizer().
-inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) {
+inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) LINNET_TRY {
   const auto file = read_file(path);
   return file ? parse_hf_tokenizer(*file, path) : result<bpe_tokenizer>(file.error());
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

@@ -233,18 +233,21 @@ LINNET_OR_OUT_OF_MEMORY(where)
 /// The same from a file. Errors: also those of read_file().
 template <class M, class T>
 result<void> load_llama2c(weights<M, T>& w, const std::string& path,
-                          nonfinite values = nonfinite::keep) {
+                          nonfinite values = nonfinite::keep) LINNET_TRY {
   const auto file = read_file(path);
   return file ? load_llama2c(w, *file, path, values) : result<void>(file.error());
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Reads a tokenizer.bin for a model with `vocabulary` ids. Errors: those of read_file() and of
 /// llama2c_tokenizer::parse().
-inline result<llama2c_tokenizer> read_llama2c_tokenizer(const std::string& path, index vocabulary) {
+inline result<llama2c_tokenizer> read_llama2c_tokenizer(const std::string& path,
+                                                        index vocabulary) LINNET_TRY {
   const auto file = read_file(path);
   return file ? llama2c_tokenizer::parse(*file, vocabulary, path)
               : result<llama2c_tokenizer>(file.error());
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Saves weights as a llama2.c checkpoint, which llama2.c's run reads (version 0). Errors:
 /// errc::mismatch (eps and theta that the format cannot express), errc::out_of_memory, errc::io.

@@ -45,7 +45,7 @@ class metrics_log {
   /// Adds a line: the figures of step `step` in the order of the columns. Numbers that are not
   /// finite are null in JSON, empty in CSV. Errors: errc::io, errc::invalid (another number of
   /// figures).
-  result<void> write(index step, std::span<const double> figures) {
+  result<void> write(index step, std::span<const double> figures) LINNET_TRY {
     if (figures.size() != columns_.size())
       return error{errc::invalid, path_, "figures", std::to_string(columns_.size()),
                    std::to_string(figures.size())};
@@ -62,6 +62,7 @@ class metrics_log {
     line += csv_ ? "\n" : "}\n";
     return file_->write(line);
   }
+  LINNET_OR_OUT_OF_MEMORY(path_)
   /// Waits until all lines are on the disk. Call it before each save_checkpoint(), so that the log
   /// of a run that is resumed there has lost none. Errors: errc::io.
   result<void> sync() { return file_->sync(); }

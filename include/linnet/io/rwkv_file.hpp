@@ -311,9 +311,10 @@ LINNET_OR_OUT_OF_MEMORY(where)
 /// The same from a file. Errors: also those of read_file().
 template <class M, class T>
 result<void> load_rwkv(weights<M, T>& w, const std::string& path,
-                       nonfinite values = nonfinite::keep) {
+                       nonfinite values = nonfinite::keep) LINNET_TRY {
   const auto file = read_file(path);
   return file ? load_rwkv(w, *file, path, values) : result<void>(file.error());
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END

@@ -317,13 +317,14 @@ inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads and parses a safetensors file. Errors: those of read_file() and parse_safetensors().
-inline result<safetensors> read_safetensors(const std::string& path) {
+inline result<safetensors> read_safetensors(const std::string& path) LINNET_TRY {
   auto bytes = read_file(path);
   if (!bytes) return bytes.error();
   auto parsed = parse_safetensors(*bytes, path);
   if (parsed) parsed->owned_.push_back(std::move(*bytes));
   return parsed;
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 /// A tensor to be written: a name, a type, a shape and its values, row-major.
 struct named_tensor {

@@ -80,7 +80,7 @@ class teacher_recorder {
   /// Batches so far.
   index batches() const { return batches_; }
   /// Ends the file. Errors: errc::io, errc::invalid (the teacher's logits were not finite).
-  result<void> commit() {
+  result<void> commit() LINNET_TRY {
     if (!finite_)
       return linnet::error{errc::invalid, "teacher_recorder::commit", "the teacher's logits",
                            "finite numbers", "others"};
@@ -92,6 +92,7 @@ class teacher_recorder {
     write(end + 8, 8);
     return file_->commit();
   }
+  LINNET_OR_OUT_OF_MEMORY("teacher_recorder::commit")
 
  private:
   teacher_recorder(const std::string& path, const recording& r, const limits& l)

@@ -253,17 +253,19 @@ LINNET_OR_OUT_OF_MEMORY(file.where())
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
                               const std::string& where = "safetensors",
-                              nonfinite values = nonfinite::keep) {
+                              nonfinite values = nonfinite::keep) LINNET_TRY {
   const auto file = parse_safetensors(bytes, where);
   return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
 }
+LINNET_OR_OUT_OF_MEMORY(where)
 /// The same from a file.
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
-                              nonfinite values = nonfinite::keep) {
+                              nonfinite values = nonfinite::keep) LINNET_TRY {
   const auto file = read_safetensors(path);
   return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
 }
+LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Saves all weights in their storage type, with a description of the model (linnet's names) or
 /// the mark that Transformers asks for (Hugging Face's), and `notes` of your own. The same weights

@@ -66,8 +66,13 @@ class bpe_tokenizer {
   /// over, and so are carriage returns at the ends of lines if the first has one. `where` names the
   /// file in errors. Errors, with the line: errc::malformed, errc::unsupported (too large),
   /// errc::invalid (added texts that are empty or there twice).
-  static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules = {},
+  static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules,
                                      const std::string& where = "vocab.bpe");
+  /// Parses a vocab.bpe with the usual rules. Errors: as above.
+  static result<bpe_tokenizer> parse(std::string_view file) LINNET_TRY {
+    return parse(file, bpe_rules());
+  }
+  LINNET_OR_OUT_OF_MEMORY("vocab.bpe")
 
   /// Number of ids.
   index vocabulary() const { return parts_.pieces.size(); }
@@ -117,13 +122,15 @@ class bpe_tokenizer {
     const std::string_view text = piece(id);
     return !text.empty() && special_[static_cast<std::size_t>(id)] ? std::string_view() : text;
   }
-  /// The bytes of several ids, special ones left out: decode(encode(text)) is `text`.
+  /// The bytes of several ids, special ones left out: decode(encode(text)) is `text`. None where
+  /// memory lacks.
   template <class Tokens>
-  std::string decode(const Tokens& ids) const {
+  std::string decode(const Tokens& ids) const LINNET_TRY {
     std::string text;
     for (const token id : ids) text += decode(0, id);
     return text;
   }
+  LINNET_WITHOUT_MEMORY(return {})
 
   /// A tokenizer of its parts, checked, for readers of other formats. Errors: errc::malformed (a
   /// byte without a piece, a merge twice or of other than its pieces), errc::unsupported.

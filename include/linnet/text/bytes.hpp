@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include <linnet/core/result.hpp>
 #include <linnet/text/t5_ids.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -31,26 +32,28 @@ struct byte_tokenizer {
   constexpr index vocabulary() const { return offset + 256 + specials; }
   /// The id of the `i`-th special token behind the bytes.
   constexpr token special(token i) const { return offset + 256 + i; }
-  /// The ids of a text's bytes.
-  std::vector<token> encode(std::string_view text) const {
+  /// The ids of a text's bytes. None where memory lacks.
+  std::vector<token> encode(std::string_view text) const LINNET_TRY {
     std::vector<token> ids;
     ids.reserve(text.size());
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c) + offset);
     return ids;
   }
+  LINNET_WITHOUT_MEMORY(return {})
   /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is
   /// unused.
   std::string decode([[maybe_unused]] token previous, token id) const {
     return id >= offset && id < offset + 256 ? std::string(1, static_cast<char>(id - offset))
                                              : std::string();
   }
-  /// The bytes of several ids, special ones left out.
+  /// The bytes of several ids, special ones left out. None where memory lacks.
   template <class Tokens>
-  std::string decode(const Tokens& ids) const {
+  std::string decode(const Tokens& ids) const LINNET_TRY {
     std::string text;
     for (const token id : ids) text += decode(0, id);
     return text;
   }
+  LINNET_WITHOUT_MEMORY(return {})
 };
 
 LINNET_NAMESPACE_END

@@ -57,9 +57,9 @@ class llama2c_tokenizer {
     return byte < 0 ? text : std::string_view(all_bytes.data() + byte, 1);
   }
   /// The text of several ids, without begin and end. Given a vocabulary with a piece " ",
-  /// decode(encode(text)) is `text`.
+  /// decode(encode(text)) is `text`. Empty where memory lacks.
   template <class Tokens>
-  std::string decode(const Tokens& ids) const {
+  std::string decode(const Tokens& ids) const LINNET_TRY {
     std::string text;
     token previous = begin;
     for (const token id : ids) {
@@ -68,6 +68,7 @@ class llama2c_tokenizer {
     }
     return text;
   }
+  LINNET_WITHOUT_MEMORY(return {})
 
  private:
   struct entry {

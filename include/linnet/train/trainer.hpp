@@ -253,8 +253,8 @@ class trainer {
     return limits_.batch < 1 ? std::string_view("the trainer was moved from") : reason_;
   }
   /// Whether training::if_not_finite or training::patience has stopped it; last_refusal() says why.
-  /// The weights are those of the last good step; resume(progress()) starts it again. Also true of a
-  /// trainer that was moved from.
+  /// The weights are those of the last good step; resume(progress()) starts it again. Also true of
+  /// a trainer that was moved from.
   bool stopped() const { return stopped_ || limits_.batch < 1; }
   /// All counters.
   const training_progress& progress() const { return progress_; }
@@ -278,14 +278,18 @@ class trainer {
     }
     f("gradients", gradients_.block());
   }
-  /// Goes on from `at`, after the blocks that visit_state() shows have been written.
-  void resume(const training_progress& at) {
+  /// Goes on from `at`, after the blocks that visit_state() shows have been written. Errors:
+  /// errc::invalid for a counter out of its range; nothing is done then.
+  result<void> resume(const training_progress& at) LINNET_TRY {
+    if (auto fit = detail::acceptable("trainer::resume", "progress", at); !fit) return fit;
     progress_ = at;
     stopped_ = false;
     refused_ = in_a_row_ = 0;
     reason_ = {};
     refresh();
+    return {};
   }
+  LINNET_OR_OUT_OF_MEMORY("trainer::resume")
   /// The optimizer, whose settings may be changed between steps.
   Optimizer& optimizer() { return optimizer_; }
 
