@@ -53,15 +53,22 @@ class block_tables {
     }
     used_[to] = used_[from];
   }
-  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch); calls
-  /// copy(from, to) for each block that is no longer shared. False, and nothing done, where too few
-  /// blocks are free.
-  template <class Past, class More, class Copy>
-  bool reserve(index batch, Past&& past, More&& more, Copy&& copy) {
-    index needed = 0;
+  /// Blocks that hold so many tokens.
+  static constexpr index blocks_of(index tokens) {
+    return (tokens + simd::token_block - 1) / simd::token_block;
+  }
+  /// Free blocks that reserve() takes.
+  template <class Past, class More>
+  index needed(index batch, Past&& past, More&& more) const {
+    index sum = 0;
     for (index b = 0; b < batch; ++b)
-      needed += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0}) + shares(b, past(b));
-    if (needed > available_) return false;
+      sum += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0}) + shares(b, past(b));
+    return sum;
+  }
+  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch), where the
+  /// blocks for them are available(). Calls copy(from, to) for each block that is no longer shared.
+  template <class Past, class More, class Copy>
+  void reserve(index batch, Past&& past, More&& more, Copy&& copy) {
     for (index b = 0; b < batch; ++b) {
       // Others may have taken their copy meanwhile: then the block is this sequence's own.
       if (shares(b, past(b))) {
@@ -73,14 +80,9 @@ class block_tables {
       }
       while (used_[b] < blocks_of(past(b) + more(b))) at(b, used_[b]++) = take();
     }
-    return true;
   }
 
  private:
-  /// Blocks that hold so many tokens.
-  static constexpr index blocks_of(index tokens) {
-    return (tokens + simd::token_block - 1) / simd::token_block;
-  }
   std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
   /// Whether the block that the next token of a sequence goes into is somebody else's too.
   bool shares(index sequence, index past) const {

@@ -27,7 +27,10 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
   std::array<token, width> scratch;
   std::array<char, most> text;
   index n = 0;
-  if (!detail::in_range(g)) return n;
+  if (!detail::in_range(g)) {
+    detail::refuse(s, refusal::options);
+    return n;
+  }
   for (std::span<T> logits = s.start(prompt); !logits.empty(); logits = s.feed(next)) {
     next.fill(byte_pad);
     std::size_t count = 0;
