@@ -5,12 +5,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <vector>
 
 #include <linnet/core/types.hpp>
 
 LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// What cannot be said of too few samples.
+inline constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+}  // namespace detail
 
 /// A share of right answers.
 struct accuracy {
@@ -22,25 +28,27 @@ struct accuracy {
     right += is_right;
     ++total;
   }
-  /// The share; 0 without answers.
+  /// The share; NaN without answers.
   double value() const {
-    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : 0;
+    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : detail::unknown;
   }
-  /// Its standard error over samples of this size: sqrt(p (1 - p) / n).
+  /// Its standard error over samples of this size: sqrt(p (1 - p) / n); NaN for fewer than two.
   double standard_error() const {
-    return total > 0 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total)) : 0;
+    return total > 1 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total))
+                     : detail::unknown;
   }
 };
 
-/// A figure and its standard error, in the figure's unit.
+/// A figure and its standard error, in the figure's unit; NaN where there are too few samples.
 struct estimate {
-  double value = 0;
-  double error = 0;
+  double value = detail::unknown;
+  double error = detail::unknown;
 };
 
 /// The ratio sum(top) / sum(bottom) of samples [n] that are whole documents, such as bits over
 /// bytes: its error is the delta method's, sqrt(n / (n - 1) sum (top - ratio bottom)^2) /
-/// sum(bottom) (Cochran 1977, 6.4). 0 of both for no samples or a bottom of 0; no error for one.
+/// sum(bottom) (Cochran 1977, 6.4). Both are NaN for no samples or a bottom of 0, the error also
+/// for one sample.
 inline estimate ratio_estimate(std::span<const double> top, std::span<const double> bottom) {
   double all_top = 0, all_bottom = 0, squares = 0;
   for (const double x : top) all_top += x;
@@ -52,7 +60,7 @@ inline estimate ratio_estimate(std::span<const double> top, std::span<const doub
     const double rest = top[i] - ratio * bottom[i];
     squares += rest * rest;
   }
-  return {ratio, n > 1 ? std::sqrt(n / (n - 1) * squares) / all_bottom : 0};
+  return {ratio, n > 1 ? std::sqrt(n / (n - 1) * squares) / all_bottom : detail::unknown};
 }
 
 /// The mean of samples [n], with the error of independent ones, sqrt(sum (x - mean)^2 / (n (n -
