@@ -176,6 +176,18 @@ BOOST_AUTO_TEST_CASE(decoder_batches_that_do_not_fit) {
   BOOST_TEST(other->last_refusal() == ln::to_string(refusal::prefix_outside));
 }
 
+// No check of gradients reads or writes beyond what was planned.
+BOOST_AUTO_TEST_CASE(checks_of_batches_that_do_not_fit) {
+  ln::weights<decoder, double> w;
+  randomize(w);
+  const decoder_tokens good(1, 2, decoder::vocabulary), longer(1, 3, decoder::vocabulary);
+  const auto report = ln::check_model_gradients(w, longer.view(), good.limits());
+  BOOST_TEST(!report.passed());
+  BOOST_TEST(report.entries == 0);
+  BOOST_TEST(report.tensor == ln::to_string(refusal::over_target));
+  BOOST_TEST(ln::check_model_gradients(w, good.view(), good.limits()).passed());
+}
+
 // Sessions take nothing that does not fit, and stay usable.
 BOOST_AUTO_TEST_CASE(tokens_that_do_not_fit) {
   const auto p = random_packed<t5, float>();

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string_view>
 #include <type_traits>
 
 #include <linnet/core/refusal.hpp>
@@ -244,10 +245,9 @@ class session {
   [[nodiscard]] bool encode(std::span<const token> source, index batch,
                             std::span<const index> lengths) requires(encodes) {
     const index length = length_of(source, batch);
-    refusal why = refuses_shape(source, batch, lengths);
-    if (why == refusal::none && length > limits_.source) why = refusal::over_source;
-    if (why == refusal::none && lengths.empty()) why = refusal::lengths_missing;
-    if (!takes(why)) return false;
+    auto c = checked(source, batch, lengths, limits_.source, refusal::over_source);
+    c.no(lengths.empty(), refusal::lengths_missing);
+    if (!takes(c.why)) return false;
     reset();
     memory_length_ = length;
     for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
@@ -387,44 +387,36 @@ class session {
   static index length_of(std::span<const token> tokens, index batch) {
     return batch > 0 ? std::ssize(tokens) / ids_per_token / batch : 0;
   }
-  /// Why tokens [batch, length] with these lengths, if any, do not fit the limits or the
-  /// vocabulary.
-  refusal refuses_shape(std::span<const token> tokens, index batch,
-                        std::span<const index> lengths) const {
-    if (batch < 1) return refusal::batch_below_one;
-    if (batch > limits_.batch) return refusal::batch_over_limit;
-    if (tokens.empty()) return refusal::no_tokens;
-    if (std::ssize(tokens) % (batch * ids_per_token) != 0) return refusal::uneven;
-    if (!in_vocabulary(tokens)) return refusal::token_outside_vocabulary;
-    if (lengths.empty()) return refusal::none;
-    if (std::ssize(lengths) < batch) return refusal::lengths_missing;
-    for (const index n : lengths.first(static_cast<std::size_t>(batch))) {
-      if (n < 1) return refusal::length_below_one;
-      if (n > length_of(tokens, batch)) return refusal::length_over_padded;
-    }
-    return refusal::none;
+  /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
+  detail::batch_check checked(std::span<const token> tokens, index batch,
+                              std::span<const index> lengths, index most, refusal over) const {
+    const index length = length_of(tokens, batch);
+    detail::batch_check c(batch, limits_.batch);
+    c.no(tokens.empty(), refusal::no_tokens);
+    c.no(c.fits() && std::ssize(tokens) % (batch * ids_per_token) != 0, refusal::uneven);
+    c.tokens(tokens.data(), length * ids_per_token, M::vocabulary);
+    c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
+    c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
+    return c;
   }
   /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
   /// sequence.
   refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
                   index most, bool anew = false) const {
-    const refusal shape = refuses_shape(tokens, batch, lengths);
-    if (shape != refusal::none) return shape;
     const index length = length_of(tokens, batch);
-    for (index b = 0; b < batch; ++b) {
-      if (encodes && (memory_length_ == 0 || source_of_[b] == none)) return refusal::no_source;
-      if ((anew ? 0 : past_[b]) + length > capacity()) return refusal::over_target;
+    auto c = checked(tokens, batch, lengths, capacity(), refusal::over_target);
+    for (index b = 0; c.fits() && b < batch; ++b) {
+      c.no(encodes && (memory_length_ == 0 || source_of_[b] == none), refusal::no_source);
+      c.no(!anew && past_[b] + length > capacity(), refusal::over_target);
     }
-    if (length > most) return refusal::over_chunk;
-    if (limits_.blocks == 0) return refusal::none;
-    const bool room =
-        anew ? block_tables::blocks_of(length) <= limits_.blocks
-             : tables_.needed(
-                   batch, [&](index b) { return past_[b]; },
-                   [&](index b) {
-                     return lengths.empty() ? length : lengths[static_cast<std::size_t>(b)];
-                   }) <= tables_.available();
-    return room ? refusal::none : refusal::no_blocks;
+    c.no(length > most, refusal::over_chunk);
+    if (!c.fits() || limits_.blocks == 0) return c.why;
+    const auto past = [&](index b) { return past_[b]; };
+    const auto more = [&](index b) { return lengths.empty() ? length : lengths.data()[b]; };
+    c.no(anew ? block_tables::blocks_of(length) > limits_.blocks
+              : tables_.needed(batch, past, more) > tables_.available(),
+         refusal::no_blocks);
+    return c.why;
   }
   /// Feeds tokens that fit to the one sequence, in parts.
   std::span<T> parts(std::span<const token> tokens) {
@@ -473,10 +465,6 @@ class session {
       return M::flops(batch, source, target);
     else
       return M::flops(batch, target);
-  }
-  static bool in_vocabulary(std::span<const token> tokens) {
-    return std::all_of(tokens.begin(), tokens.end(),
-                       [](token t) { return t >= 0 && t < M::vocabulary; });
   }
 
   const packed<M, T>* packed_ = nullptr;
