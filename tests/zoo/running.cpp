@@ -79,9 +79,14 @@ BOOST_AUTO_TEST_CASE(a_model_that_gives_nothing_says_why) {
   const std::string weights = test::data_file("stories260K/stories260K.bin");
   if (weights.empty()) return;
   std::string bytes = test::contents(weights);
-  const float large = 1e38f;
-  for (std::size_t at = 28; at + 4 <= bytes.size(); at += 4)
-    std::memcpy(bytes.data() + at, &large, sizeof large);
+  std::int32_t head[7];  // d_model, d_ff, layers, heads, kv_heads, vocabulary, context
+  std::memcpy(head, bytes.data(), sizeof head);
+  const auto width = static_cast<std::size_t>(head[0]);
+  const std::size_t rotary =
+      width / static_cast<std::size_t>(head[3]) * static_cast<std::size_t>(head[6]);
+  const float large = 3e38f;  // the final norm, before two tables of rotary positions
+  for (std::size_t i = 0; i < width; ++i)
+    std::memcpy(bytes.data() + bytes.size() - 4 * (rotary + width - i), &large, sizeof large);
   const test::scratch_folder folder;
   const std::string path = folder.path("large.bin");
   std::ofstream(path) << bytes;
