@@ -39,15 +39,19 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
       const token byte = detail::choose_token(choose, logits.subspan(count * width, width),
                                               std::span<token>(scratch), {});
       stopped = g.stops(byte);
+      if (byte == no_token) detail::refuse(s, refusal::no_token);
       if (stopped || byte >= byte_pad) break;
       next[count] = byte;
       text[count++] = static_cast<char>(byte);
     }
     if (count == 0) break;
     ++n;
-    if (!detail::goes_on(on_text, std::string_view(text.data(), count)) || stopped ||
-        n == g.tokens || s.position() >= s.capacity())
+    if (!detail::goes_on(on_text, std::string_view(text.data(), count)) || stopped || n == g.tokens)
       break;
+    if (s.position() >= s.capacity()) {
+      if (g.tokens > 0) detail::refuse(s, refusal::over_target);
+      break;
+    }
   }
   return n;
 }
