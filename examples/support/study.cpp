@@ -67,7 +67,9 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     flush_output();
     return 0;
   } catch (const CLI::ParseError& e) {
-    problem = fmt::format("{} (see {} --help)", e.what(), app.get_name());
+    std::string command = app.get_name();
+    for (const CLI::App* const sub : app.get_subcommands()) command += " " + sub->get_name();
+    problem = fmt::format("{} (see {} --help)", e.what(), command);
   } catch (const std::bad_alloc&) {
     problem = "not enough memory";
   } catch (const interruption& e) {

@@ -41,7 +41,7 @@ struct generate_options {
   std::string weights;
   std::string tokenizer;
   std::string prompt;
-  long tokens = 0;  ///< positions, prompt included; 0 means as many as fit
+  long tokens = 0;  ///< of the text, prompt included; 0 means as many as fit
   double temperature = 1;
   double top_p = 1;
   double min_p = 0;

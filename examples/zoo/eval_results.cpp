@@ -60,14 +60,24 @@ ln::language_figures words_of(const std::vector<record>& records) {
   return ln::summarize(all);
 }
 
-/// "25.3% ± 0.9 =": the mark says how it compares with chance, in standard errors.
-std::string against(double value, double error, double chance) {
-  const double away = value - chance;
-  const char mark = std::abs(away) <= 2 * error ? '=' : away > 0 ? '+' : '-';
-  return fmt::format("{:.1f}% ± {:.1f} {}", 100 * value, 100 * error, mark);
+/// A number with so many digits, and its unit; n/a where there were too few items for it.
+std::string number(double x, int digits, const char* unit = "") {
+  return ln::is_finite(x) ? fmt::format("{:.{}f}{}", x, digits, unit) : "n/a";
 }
-std::string share_text(const ln::accuracy& a) {
-  return fmt::format("{:.1f}% ± {:.1f}", 100 * a.value(), 100 * a.standard_error());
+std::string with_error(const ln::estimate& e, int digits, const char* unit = "") {
+  return number(e.value, digits, unit) + " ± " + number(e.error, digits);
+}
+std::string share_text(double value, double error) {
+  return with_error({100 * value, 100 * error}, 1, "%");
+}
+std::string share_text(const ln::accuracy& a) { return share_text(a.value(), a.standard_error()); }
+
+/// "25.3% ± 0.9 =": the mark says how it compares with chance, in standard errors.
+std::string against(const ln::estimate& e, double chance) {
+  std::string text = share_text(e.value, e.error);
+  if (!ln::is_finite(e.error)) return text;
+  const double away = e.value - chance;
+  return text + (std::abs(away) <= 2 * e.error ? " =" : away > 0 ? " +" : " -");
 }
 
 using row = text_row;
@@ -176,24 +186,21 @@ std::string results_table(const eval_subject& who, const std::vector<eval_test>&
       row r{test.name, n, options_text(test), fmt::format("{:.1f}%", 100 * chance)};
       for (const auto& [how, name] : ways) {
         const auto f = ln::summarize(test.items, scored, how);
-        r.push_back(against(f.clustered.value, f.clustered.error, chance));
+        r.push_back(against(f.clustered, chance));
       }
       const auto sure = ln::summarize(test.items, scored, ln::choice_by::whole).confidence;
-      r.push_back(fmt::format("{:.1f}% ± {:.1f}", 100 * sure.value, 100 * sure.error));
+      r.push_back(share_text(sure.value, sure.error));
       choices.push_back(r);
     } else if (test.kind == test_kind::text) {
       const auto f = figures_of(records[t]);
-      texts.push_back(
-          {test.name, n, grouped(f.total.bytes),
-           fmt::format("{:.4f} ± {:.4f}", f.bits_per_byte.value, f.bits_per_byte.error),
-           fmt::format("{:.4f} ± {:.4f}", f.bits_per_character.value, f.bits_per_character.error),
-           fmt::format("{:.3f} (mean {:.3f} ± {:.3f})", std::exp2(f.bits_per_character.value),
-                       f.mean_perplexity.value, f.mean_perplexity.error)});
+      texts.push_back({test.name, n, grouped(f.total.bytes), with_error(f.bits_per_byte, 4),
+                       with_error(f.bits_per_character, 4),
+                       fmt::format("{} (mean {})", number(std::exp2(f.bits_per_character.value), 3),
+                                   with_error(f.mean_perplexity, 3))});
     } else if (test.kind == test_kind::word) {
       const auto word = words_of(records[t]).bits_per_byte;
       writing.push_back({test.name, n, "last word, greedy", share_text(share(records[t], 5))});
-      writing.push_back(
-          {"", "", "bits/byte of it", fmt::format("{:.3f} ± {:.3f}", word.value, word.error)});
+      writing.push_back({"", "", "bits/byte of it", with_error(word, 3)});
     } else {
       writing.push_back({test.name, n, "number behind ####", share_text(share(records[t], 0))});
       writing.push_back({"", "", "last number", share_text(share(records[t], 1))});

@@ -18,8 +18,8 @@ namespace zoo {
 
 namespace {
 
-/// The number of positions asked for, which must fit the model's context.
-ln::index positions(long asked, ln::index context) {
+/// The length of the text asked for, prompt included, which must fit the model's context.
+ln::index length_of_text(long asked, ln::index context) {
   if (asked > context)
     throw failure(
         fmt::format("--tokens: {} is more than the model's context of {}", asked, context));
@@ -71,8 +71,8 @@ ln::index write_text(running& model, std::span<const ln::token> prompt, ln::inde
   return written;
 }
 
-/// A preset with llama2.c's tokenizer: begins with the begin token, counts it and the prompt, and
-/// ends where the model begins a new text.
+/// A preset with llama2.c's tokenizer: begins with the begin token, which is not counted, and ends
+/// where the model begins a new text.
 void generate_preset(const generate_options& o) {
   const runnable_preset preset = find_runnable(o.model);
   if (preset.encodes)
@@ -81,7 +81,7 @@ void generate_preset(const generate_options& o) {
   if (o.tokenizer.empty()) throw failure("--tokenizer is required with --model " + o.model);
   const ln::file_bytes file = take(ln::read_file(o.tokenizer));
   const auto tokenizer = take(ln::llama2c_tokenizer::parse(file, preset.vocabulary, o.tokenizer));
-  const ln::index all = positions(o.tokens, preset.context);
+  const ln::index all = length_of_text(o.tokens, preset.context);
   const std::vector<ln::token> prompt = tokenizer.encode(o.prompt);
   const ln::index asked = std::ssize(prompt) - 1;  // without the begin token
   check_prompt(asked, all, o.tokens > 0 ? "--tokens" : "the model's context");
@@ -99,14 +99,14 @@ void generate_preset(const generate_options& o) {
   const ln::index written =
       write_text(*model, prompt, all - asked, ln::llama2c_tokenizer::begin, o, piece);
   put_text("\n");
-  print_figures(std::ssize(prompt), written, now() - start);
+  print_figures(asked, written, now() - start);
 }
 
 /// A byte-level model: a decoder continues the prompt, a T5 answers with what follows it.
 void generate_bytes(const generate_options& o) {
   const auto learned = load_learner(o.weights, o.model);
   const reading how = learned->how_to_read();
-  const ln::index all = positions(o.tokens, how.target);
+  const ln::index all = length_of_text(o.tokens, how.target);
 
   std::vector<ln::token> prompt;
   for (const char c : o.prompt) prompt.push_back(static_cast<unsigned char>(c) + how.offset);
@@ -133,7 +133,7 @@ void generate_bytes(const generate_options& o) {
                                 : std::string();
       });
   put_text("\n");
-  print_figures(std::ssize(prompt), written, now() - start);
+  print_figures(how.encodes ? std::ssize(prompt) : std::ssize(o.prompt), written, now() - start);
 }
 
 }  // namespace

@@ -179,7 +179,7 @@ kind_lesson learn_bytes(const kind_course& c) {
   for (long step = 0; step < c.steps; ++step) {
     for (ln::index row = 0; row < rows; ++row) read(row, c.training, random.below(places));
     if (!ln::is_finite(trainer.step({tokens.data(), labels.data(), rows, length})))
-      throw failure(M::attention::name() + " diverged");
+      throw failure(M::attention::name() + ": " + std::string(trainer.last_refusal()));
   }
   kind_lesson result{.seconds = now() - start, .parameters = M::parameters()};
   const ln::index most = 64, examples = std::min(most, (std::ssize(c.held_out) - 1) / length);

@@ -28,6 +28,7 @@ void logits(const logits_options& o) {
       {.source = std::ssize(source), .target = std::ssize(target), .threads = o.threads});
   if (preset.encodes) model->encode(source);
   const std::span<const float> values = model->feed(target);
+  if (values.empty()) give_up(*model);
   if (o.json) {
     std::string all;
     for (const float x : values)

@@ -117,7 +117,8 @@ void add_generate(CLI::App& app, generate_options& o) {
   c.add_option("--tokenizer", o.tokenizer, "llama2.c tokenizer .bin (byte-level models need none)")
       ->check(CLI::ExistingFile);
   c.add_option("--prompt", o.prompt, "text to continue");
-  c.add_option("--tokens", o.tokens, "positions, prompt included; 0: as many as fit")
+  c.add_option("--tokens", o.tokens,
+               "length of the text, prompt included, in tokens; 0: as many as fit")
       ->transform(whole_in(0, 1'000'000))
       ->type_name("N")
       ->capture_default_str();

@@ -13,6 +13,10 @@ bool is_no_logit(float x) { return !ln::is_finite(x) && !(x < 0); }
 
 }  // namespace
 
+void give_up(const running& model) {
+  throw failure("the model gives nothing: " + std::string(model.last_refusal()));
+}
+
 ln::index generate(running& model, std::span<const ln::token> prompt, ln::index most,
                    const ln::sampling& how, const std::function<bool(ln::token)>& emit) {
   if (most <= 0) return 0;
@@ -24,7 +28,7 @@ ln::index generate(running& model, std::span<const ln::token> prompt, ln::index 
   if (model.encodes()) model.encode(prompt);
   std::span<float> logits = model.feed(model.encodes() ? std::span(&start, 1) : prompt);
   for (ln::index n = 1;; ++n) {
-    if (logits.empty()) throw failure("the model has no room for more tokens");
+    if (logits.empty()) give_up(model);
     if (std::any_of(logits.begin(), logits.end(), is_no_logit))
       throw failure("the model's logits are infinite or not numbers: its weights are too large");
     const ln::token next = choose(logits, std::span<ln::token>(order), so_far);

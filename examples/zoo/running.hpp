@@ -26,7 +26,7 @@ class running {
   virtual bool encodes() const = 0;
   /// Number of token ids.
   virtual ln::index vocabulary() const = 0;
-  /// Encodes a source and starts a new target; encoder-decoders only.
+  /// Encodes a source and starts a new target; encoder-decoders only. A failure if it does not fit.
   virtual void encode(std::span<const ln::token> source) = 0;
   /// As members of ln::session of the same names; with them a model is what ln::session_paths and
   /// ln::write_greedily run.
@@ -41,12 +41,17 @@ class running {
   virtual std::span<float> feed_all(std::span<const ln::token> tokens, ln::index batch,
                                     std::span<const ln::index> lengths) = 0;
   virtual bool fork(ln::index from, ln::index to) = 0;
+  virtual std::string_view last_refusal() const = 0;
   /// One more session of this model with the same limits.
   virtual std::unique_ptr<running> another() const = 0;
-  /// The best text after a prompt, or for a source, that a beam search finds.
+  /// The best text after a prompt, or for a source, that a beam search finds. A failure if there is
+  /// none.
   virtual std::vector<ln::token> search(std::span<const ln::token> tokens, const ln::beams& how,
                                         const ln::generation& g) = 0;
 };
+
+/// Ends the program with what the model says about the last call.
+[[noreturn]] void give_up(const running& model);
 
 /// Continues a prompt (of an encoder-decoder: answers a source) by up to `most` tokens, which are
 /// handed to `emit` as they are chosen; it returns false to end. Returns how many were chosen.

@@ -19,7 +19,8 @@ class running_of final : public running {
   bool encodes() const override { return t5; }
   ln::index vocabulary() const override { return M::vocabulary; }
   void encode(std::span<const ln::token> source) override {
-    if constexpr (t5) (void)session_.encode(source);
+    if constexpr (t5)
+      if (!session_.encode(source)) give_up(*this);
   }
   const ln::limits& planned() const override { return session_.planned(); }
   ln::index capacity() const override { return session_.capacity(); }
@@ -37,6 +38,7 @@ class running_of final : public running {
     return session_.feed_all(tokens, batch, lengths);
   }
   bool fork(ln::index from, ln::index to) override { return session_.fork(from, to); }
+  std::string_view last_refusal() const override { return session_.last_refusal(); }
   std::unique_ptr<running> another() const override {
     return std::make_unique<running_of>(weights_, session_.planned());
   }
@@ -44,7 +46,7 @@ class running_of final : public running {
                                 const ln::generation& g) override {
     auto beam = take(ln::beam_search<M>::open(session_, how));
     const auto found = beam(tokens, g);
-    if (found.empty()) return {};
+    if (found.empty()) give_up(*this);
     return {found[0].tokens.begin(), found[0].tokens.end()};
   }
 

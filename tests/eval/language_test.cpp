@@ -38,14 +38,32 @@ BOOST_AUTO_TEST_CASE(estimates_by_hand) {
   BOOST_TEST(std::abs(ln::mean_estimate(x, two).error - 2) < 1e-15);
   BOOST_TEST(ln::mean_estimate(x, two).value == 3);
   BOOST_TEST(std::abs(ln::mean_estimate(x, each).error - ln::mean_estimate(x).error) < 1e-15);
+  // One sample has no error.
+  const std::vector<double> one{7};
+  const std::vector<index> alike{0, 0, 0};
+  for (const ln::estimate& e :
+       {ln::mean_estimate(one), ln::ratio_estimate(one, std::vector<double>{1})}) {
+    BOOST_TEST(e.value == 7);
+    BOOST_TEST(ln::is_nan(e.error));
+  }
+  BOOST_TEST(ln::mean_estimate(x, alike).value == 3);
+  BOOST_TEST(ln::is_nan(ln::mean_estimate(x, alike).error));
   // Nothing to say.
-  BOOST_TEST(ln::mean_estimate(std::vector<double>{7}).value == 7);
-  BOOST_TEST(ln::mean_estimate(std::vector<double>{7}).error == 0);
-  BOOST_TEST(ln::mean_estimate({}).value == 0);
-  BOOST_TEST(ln::mean_estimate({}, {}).value == 0);
-  BOOST_TEST(ln::ratio_estimate({}, {}).error == 0);
-  BOOST_TEST(ln::ratio_estimate(std::vector<double>{1}, std::vector<double>{0}).value == 0);
-  BOOST_TEST(ln::ratio_estimate(x, std::vector<double>{1}).value == 0);
+  for (const ln::estimate& e :
+       {ln::mean_estimate({}), ln::mean_estimate({}, {}), ln::ratio_estimate({}, {}),
+        ln::summarize({}).bits_per_byte, ln::ratio_estimate(one, std::vector<double>{0}),
+        ln::ratio_estimate(x, one), ln::mean_estimate(x, {})}) {
+    BOOST_TEST(ln::is_nan(e.value));
+    BOOST_TEST(ln::is_nan(e.error));
+  }
+  ln::accuracy share;
+  BOOST_TEST(ln::is_nan(share.value()));
+  share.add(true);
+  BOOST_TEST(share.value() == 1);
+  BOOST_TEST(ln::is_nan(share.standard_error()));
+  share.add(false);
+  BOOST_TEST(share.value() == 0.5);
+  BOOST_TEST(std::abs(share.standard_error() - std::sqrt(0.125)) < 1e-15);
 }
 
 BOOST_AUTO_TEST_CASE(a_uniform_model_needs_the_logarithm_of_its_vocabulary) {
@@ -102,7 +120,6 @@ BOOST_AUTO_TEST_CASE(figures_by_hand) {
   BOOST_TEST(std::abs(f.mean_perplexity.value - (4 + 2) / 2.0) < 1e-12);  // 2^(4/2), 2^(8/8)
   BOOST_TEST(std::abs(f.mean_perplexity.error - 1) < 1e-12);
   BOOST_TEST(f.total.tokens == 4);
-  BOOST_TEST(ln::summarize({}).bits_per_byte.value == 0);
   BOOST_TEST(ln::characters_in("a\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80") == 4);
 }
 

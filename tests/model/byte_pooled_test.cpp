@@ -366,20 +366,24 @@ BOOST_AUTO_TEST_CASE(reconstruction_is_the_heads_loss_of_the_inputs) {
 BOOST_AUTO_TEST_CASE(batches_that_do_not_fit) {
   const byte_tokens data(2, 4, slots);
   const ln::limits l = data.limits();
-  const auto refused = [&](auto change) {
+  const auto check = [&](ln::refusal why, auto change) {
     byte_tokens other = data;
     ln::byte_batch b = other.view();
     change(other, b);
-    return !corrected::accepts(b, l);
+    BOOST_TEST(ln::to_string(corrected::refuses(b, l)) == ln::to_string(why));
+    BOOST_TEST(!corrected::accepts(b, l));
   };
+  using ln::refusal;
   BOOST_TEST(corrected::accepts(data.view(), l));
-  BOOST_TEST(refused([](auto& own, auto&) { own.inputs[3] = 9; }));
-  BOOST_TEST(refused([](auto& own, auto&) { own.inputs[3] = ln::ignored; }));
-  BOOST_TEST(refused([](auto& own, auto&) { own.labels[3] = -1; }));
-  BOOST_TEST(refused([](auto& own, auto&) { own.bytes[at(own.labels[3] * slots + 3)] = 258; }));
-  BOOST_TEST(refused([](auto&, auto& b) { b.bytes = nullptr; }));
-  BOOST_TEST(refused([](auto&, auto& b) { b.length = 5; }));
-  BOOST_TEST(refused([](auto&, auto& b) { b.batch = 3; }));
+  check(refusal::token_outside_vocabulary, [](auto& own, auto&) { own.inputs[3] = 9; });
+  check(refusal::token_outside_vocabulary, [](auto& own, auto&) { own.inputs[3] = ln::ignored; });
+  check(refusal::label_outside_vocabulary, [](auto& own, auto&) { own.labels[3] = -1; });
+  check(refusal::byte_outside_vocabulary,
+        [](auto& own, auto&) { own.bytes[at(own.labels[3] * slots + 3)] = 258; });
+  check(refusal::null_bytes, [](auto&, auto& b) { b.bytes = nullptr; });
+  check(refusal::null_tokens, [](auto&, auto& b) { b.tokens = nullptr; });
+  check(refusal::over_target, [](auto&, auto& b) { b.length = 5; });
+  check(refusal::batch_over_limit, [](auto&, auto& b) { b.batch = 3; });
 }
 
 // Through the cache, in pieces, in padded batches, in blocks and in forks: the logits of whole
@@ -526,6 +530,17 @@ BOOST_AUTO_TEST_CASE(learns_a_text_and_says_it) {
   BOOST_TEST(text == " ca");
   BOOST_TEST(say(append, {.tokens = 3}) == 3);
   BOOST_TEST(say([&](std::string_view) { return false; }) == 1);
+  BOOST_TEST(s->last_refusal().empty());
+  // What ends early or is not begun says why.
+  BOOST_TEST(say(append, {.tokens = -1}) == 0);
+  BOOST_TEST(s->last_refusal() == ln::to_string(ln::refusal::options));
+  auto small = ln::session<M>::open(p, {.target = 3});
+  const auto first = table.slots_of(std::span(inputs).first(1));
+  BOOST_TEST(ln::generate_bytes(*small, first, ln::greedy{}, append, {.tokens = 9}) == 3);
+  BOOST_TEST(small->last_refusal() == ln::to_string(ln::refusal::over_target));
+  const auto none = [](auto&&...) { return ln::no_token; };
+  BOOST_TEST(ln::generate_bytes(*small, first, none, append) == 0);
+  BOOST_TEST(small->last_refusal() == ln::to_string(ln::refusal::no_token));
 }
 
 BOOST_AUTO_TEST_CASE(tables_of_tokens) {

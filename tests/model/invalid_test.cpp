@@ -187,7 +187,8 @@ BOOST_AUTO_TEST_CASE(moved_from_objects) {
   BOOST_TEST(!ln::is_finite(trainer->accumulate(data.view()).nats));
   BOOST_TEST(!ln::is_finite(trainer->evaluate(data.view()).nats));
   BOOST_TEST(trainer->stopped());  // so that no checkpoint is made of it
-  BOOST_TEST(trainer->last_refusal() == "the trainer was moved from");
+  BOOST_TEST(trainer->last_refusal() == ln::to_string(ln::refusal::not_valid));
+  BOOST_TEST(evaluator->last_refusal() == ln::to_string(ln::refusal::not_valid));
   trainer->update();
   trainer->refresh();
   BOOST_TEST(!trainer->gradient().valid());

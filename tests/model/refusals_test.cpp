@@ -8,8 +8,17 @@ namespace test::refusals_test {
 namespace {
 using t5 = ln::t5<tiny_t5_shape>;
 using decoder = ln::decoder<tiny_decoder_shape, ln::position::learned>;
+using ln::refusal;
 
 bool refused(const ln::loss_sum& l) { return !ln::is_finite(l.nats) && l.tokens == 0; }
+
+/// A lesson that accepts nothing.
+struct accepts_none : ln::labels_alone {
+  template <class Model>
+  bool accepts(const typename Model::batch&, const ln::limits&) const {
+    return false;
+  }
+};
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(refusals)
@@ -25,9 +34,9 @@ BOOST_AUTO_TEST_CASE(limits_that_make_no_sense) {
   BOOST_TEST(message(ln::session<t5>::open(p, {.source = 1, .target = 1, .threads = 0})) ==
              "session::open: limits.threads: expected 1 <= threads <= 65536, got 0");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .chunk = -1})) ==
-             "session::open: limits.chunk: expected at least 0 (0: no parts), got -1");
+             "session::open: limits.chunk: expected at least 0 (0 for limits.target), got -1");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .chunk = 2, .logits = 3})) ==
-             "session::open: limits.logits: expected no more than limits.chunk, got 3");
+             "session::open: limits.logits: expected no more than 2, limits.chunk, got 3");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .blocks = -1})) ==
              "session::open: limits.blocks: expected at least 0 (0: none shared), got -1");
   BOOST_TEST(message(ln::evaluator<t5>::open(p, {.target = 1})) ==
@@ -36,8 +45,8 @@ BOOST_AUTO_TEST_CASE(limits_that_make_no_sense) {
              "evaluator::open: limits.target: expected at least 1 target token, got 0");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = -1}))
                  .starts_with("session::open: limits.target"));
-  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 65}))
-                 .starts_with("session::open: limits.target"));
+  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 65})) ==
+             "session::open: limits.target: expected no more than 64, the model's context, got 65");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 64})) == "accepted");
   ln::weights<decoder> w;
   BOOST_TEST(message(ln::trainer<decoder>::open(w, {.target = 8}, {}, {.dropout = 1}))
@@ -71,38 +80,49 @@ BOOST_AUTO_TEST_CASE(batches_that_do_not_fit) {
   auto train = ln::trainer<t5>::open(w, good.limits(), {}, {.patience = 100});
   const auto p = ln::pack(w);
   auto score = ln::evaluator<t5>::open(p, good.limits());
-  const auto check = [&](const char* what, auto&& change) {
+  const auto check = [&](refusal why, auto&& change) {
     t5_tokens data = good;
     ln::t5_batch b = data.view();
     change(data, b);
+    const std::string_view what = ln::to_string(why);
     BOOST_TEST(refused(score->loss(b)), what);
+    BOOST_TEST(score->last_refusal() == what);
     BOOST_TEST(refused(train->accumulate(b)), what);
+    BOOST_TEST(train->last_refusal() == what);
+    BOOST_TEST(!refused(train->evaluate(good.view())));
+    BOOST_TEST(train->last_refusal().empty());
     BOOST_TEST(refused(train->evaluate(b)), what);
+    BOOST_TEST(train->last_refusal() == what);
     BOOST_TEST(!ln::is_finite(train->step(b)), what);
+    BOOST_TEST(train->last_refusal() == what);
     BOOST_TEST(train->steps() == 0, what);
+    BOOST_TEST(!refused(score->loss(good.view())));
+    BOOST_TEST(score->last_refusal().empty());
   };
   using data = t5_tokens;
   using batch = ln::t5_batch;
-  check("no samples", [](data&, batch& b) { b.batch = 0; });
-  check("too many samples", [](data&, batch& b) { b.batch = 3; });
-  check("source too long", [](data&, batch& b) { b.source_length = 6; });
-  check("no source", [](data&, batch& b) { b.source_length = 0; });
-  check("target too long", [](data&, batch& b) { b.target_length = 5; });
-  check("no target", [](data&, batch& b) { b.target_length = 0; });
-  check("length 0", [](data& d, batch&) { d.lengths[1] = 0; });
-  check("length beyond the source", [](data& d, batch&) { d.lengths[1] = 6; });
-  check("source token too large", [](data& d, batch&) { d.source[9] = t5::vocabulary; });
-  check("source token negative", [](data& d, batch&) { d.source[9] = -1; });
-  check("ignored is no source token", [](data& d, batch&) { d.source[9] = ln::ignored; });
-  check("label too large", [](data& d, batch&) { d.labels[7] = t5::vocabulary; });
-  check("label negative", [](data& d, batch&) { d.labels[7] = -2; });
-  check("no tokens", [](data&, batch& b) { b.source = nullptr; });
-  check("no labels", [](data&, batch& b) { b.labels = nullptr; });
+  check(refusal::batch_below_one, [](data&, batch& b) { b.batch = 0; });
+  check(refusal::batch_over_limit, [](data&, batch& b) { b.batch = 3; });
+  check(refusal::over_source, [](data&, batch& b) { b.source_length = 6; });
+  check(refusal::no_tokens, [](data&, batch& b) { b.source_length = 0; });
+  check(refusal::over_target, [](data&, batch& b) { b.target_length = 5; });
+  check(refusal::no_tokens, [](data&, batch& b) { b.target_length = 0; });
+  check(refusal::length_below_one, [](data& d, batch&) { d.lengths[1] = 0; });
+  check(refusal::length_over_padded, [](data& d, batch&) { d.lengths[1] = 6; });
+  check(refusal::token_outside_vocabulary, [](data& d, batch&) { d.source[9] = t5::vocabulary; });
+  check(refusal::token_outside_vocabulary, [](data& d, batch&) { d.source[9] = -1; });
+  check(refusal::token_outside_vocabulary, [](data& d, batch&) { d.source[9] = ln::ignored; });
+  check(refusal::label_outside_vocabulary, [](data& d, batch&) { d.labels[7] = t5::vocabulary; });
+  check(refusal::label_outside_vocabulary, [](data& d, batch&) { d.labels[7] = -2; });
+  check(refusal::null_source, [](data&, batch& b) { b.source = nullptr; });
+  check(refusal::null_labels, [](data&, batch& b) { b.labels = nullptr; });
   // Logits behind the end of a span are not written; none at all are wanted by an empty one.
   std::vector<float> logits(at(2 * 4 * t5::vocabulary));
   const auto some = std::span(logits).first(logits.size() - 1);
   BOOST_TEST(refused(score->loss(good.view(), some)));
+  BOOST_TEST(score->last_refusal() == ln::to_string(refusal::short_logits));
   BOOST_TEST(refused(train->evaluate(good.view(), some)));
+  BOOST_TEST(train->last_refusal() == ln::to_string(refusal::short_logits));
   BOOST_TEST(std::ranges::count(logits, 0.0f) == std::ssize(logits));
   BOOST_TEST(!refused(score->loss(good.view(), std::span(logits))));
   BOOST_TEST(!refused(train->evaluate(good.view(), std::span(logits))));
@@ -115,21 +135,57 @@ BOOST_AUTO_TEST_CASE(decoder_batches_that_do_not_fit) {
   const auto p = random_packed<decoder, float>();
   const decoder_tokens good(2, 5, decoder::vocabulary);
   auto score = ln::evaluator<decoder>::open(p, good.limits());
-  const auto check = [&](const char* what, auto&& change) {
+  const auto check = [&](refusal why, auto&& change) {
     decoder_tokens data = good;
     ln::decoder_batch b = data.view();
     change(data, b);
-    BOOST_TEST(refused(score->loss(b)), what);
+    BOOST_TEST(refused(score->loss(b)), ln::to_string(why));
+    BOOST_TEST(score->last_refusal() == ln::to_string(why));
   };
   using data = decoder_tokens;
   using batch = ln::decoder_batch;
-  check("too many samples", [](data&, batch& b) { b.batch = 3; });
-  check("too long", [](data&, batch& b) { b.length = 6; });
-  check("empty", [](data&, batch& b) { b.length = 0; });
-  check("token too large", [](data& d, batch&) { d.inputs[9] = decoder::vocabulary; });
-  check("token negative", [](data& d, batch&) { d.inputs[0] = ln::ignored; });
-  check("label too large", [](data& d, batch&) { d.labels[9] = decoder::vocabulary; });
+  check(refusal::batch_over_limit, [](data&, batch& b) { b.batch = 3; });
+  check(refusal::over_target, [](data&, batch& b) { b.length = 6; });
+  check(refusal::null_tokens, [](data&, batch& b) { b.tokens = nullptr; });
+  check(refusal::null_labels, [](data&, batch& b) { b.labels = nullptr; });
+  const std::vector<index> prefixes{1, 6};
+  check(refusal::prefix_unknown, [&](data&, batch& b) { b.prefixes = prefixes.data(); });
+  check(refusal::no_tokens, [](data&, batch& b) { b.length = 0; });
+  check(refusal::token_outside_vocabulary,
+        [](data& d, batch&) { d.inputs[9] = decoder::vocabulary; });
+  check(refusal::token_outside_vocabulary, [](data& d, batch&) { d.inputs[0] = ln::ignored; });
+  check(refusal::label_outside_vocabulary,
+        [](data& d, batch&) { d.labels[9] = decoder::vocabulary; });
   BOOST_TEST(ln::is_finite(score->loss(good.view()).nats));
+  BOOST_TEST(score->last_refusal().empty());
+  std::vector<ln::loss_sum> losses(1);
+  BOOST_TEST(!score->exit_losses(good.view(), losses));
+  BOOST_TEST(score->last_refusal() == ln::to_string(refusal::wrong_losses));
+  losses.resize(2);
+  BOOST_TEST(score->exit_losses(good.view(), losses));
+  BOOST_TEST(score->last_refusal().empty());
+  BOOST_TEST(refused(score->loss(good.view(), accepts_none{})));
+  BOOST_TEST(score->last_refusal() == ln::to_string(refusal::lesson));
+
+  using prefixed = ln::decoder<tiny_decoder_shape, ln::attention::prefix>;
+  const auto q = random_packed<prefixed, float>();
+  auto other = ln::evaluator<prefixed>::open(q, good.limits());
+  auto b = good.view();
+  b.prefixes = prefixes.data();
+  BOOST_TEST(refused(other->loss(b)));
+  BOOST_TEST(other->last_refusal() == ln::to_string(refusal::prefix_outside));
+}
+
+// No check of gradients reads or writes beyond what was planned.
+BOOST_AUTO_TEST_CASE(checks_of_batches_that_do_not_fit) {
+  ln::weights<decoder, double> w;
+  randomize(w);
+  const decoder_tokens good(1, 2, decoder::vocabulary), longer(1, 3, decoder::vocabulary);
+  const auto report = ln::check_model_gradients(w, longer.view(), good.limits());
+  BOOST_TEST(!report.passed());
+  BOOST_TEST(report.entries == 0);
+  BOOST_TEST(report.tensor == ln::to_string(refusal::over_target));
+  BOOST_TEST(ln::check_model_gradients(w, good.view(), good.limits()).passed());
 }
 
 // Sessions take nothing that does not fit, and stay usable.

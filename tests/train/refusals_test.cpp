@@ -48,26 +48,26 @@ BOOST_AUTO_TEST_CASE(no_loop_runs_for_ever) {
     };
   };
   struct kind {
-    const char* why;
+    ln::refusal why;
     bool refused, stops_at_once;
     std::function<void(train_type&)> call;
   };
-  const char* const batch = "the batch does not fit the limits or the vocabulary";
   const kind kinds[] = {
-      {batch, true, false, with(outside)},
-      {batch, true, false, with(longer)},
-      {batch, true, false, [&](train_type& t) { (void)t.accumulate(longer.view()); }},
-      {"the lesson does not accept the batch", true, false,
+      {ln::refusal::label_outside_vocabulary, true, false, with(outside)},
+      {ln::refusal::over_target, true, false, with(longer)},
+      {ln::refusal::over_target, true, false,
+       [&](train_type& t) { (void)t.accumulate(longer.view()); }},
+      {ln::refusal::lesson, true, false,
        [&](train_type& t) { (void)t.step(good.view(), accepts_none{}); }},
-      {"no label counts", false, false, with(unlabelled)},
-      {"no label counts", false, false, [](train_type& t) { t.update(); }},
-      {"the loss or the gradient is not finite", false, true,
+      {ln::refusal::no_label, false, false, with(unlabelled)},
+      {ln::refusal::no_label, false, false, [](train_type& t) { t.update(); }},
+      {ln::refusal::not_finite, false, true,
        [&](train_type& t) {
          (void)t.accumulate(good.view());
          t.gradient().tree().norm.weight[0] = std::numeric_limits<float>::infinity();
          t.update();
        }},
-      {"the optimizer's options are out of their ranges", true, false,
+      {ln::refusal::options, true, false,
        [&](train_type& t) {
          t.optimizer().beta1 = 1;
          (void)t.step(good.view());
@@ -85,15 +85,17 @@ BOOST_AUTO_TEST_CASE(no_loop_runs_for_ever) {
         BOOST_TEST(train->last_refusal().empty());
         const index calls = calls_of_loop(*train, k.call);
         const bool at_once = policy == ln::bad_step::stop && k.stops_at_once;
-        BOOST_TEST(calls == (at_once ? 1 : patience), k.why);
+        BOOST_TEST(calls == (at_once ? 1 : patience), ln::to_string(k.why));
         BOOST_TEST(train->stopped());
-        BOOST_TEST(train->last_refusal() == k.why);
+        BOOST_TEST(train->last_refusal() == ln::to_string(k.why));
         BOOST_TEST(train->refused() == (k.refused ? calls : 0));
         BOOST_TEST(train->skipped() == (k.refused ? 0 : calls));
         BOOST_TEST(train->steps() == 0);
         BOOST_TEST(same_bytes(w, before));
         // It refuses all else, without counting it, until it is started again.
+        BOOST_TEST(ln::is_finite(train->evaluate(good.view()).nats));
         BOOST_TEST(ln::is_nan(train->step(good.view())));
+        BOOST_TEST(train->last_refusal() == ln::to_string(k.why));
         BOOST_TEST(train->refused() == (k.refused ? calls : 0));
         train->optimizer() = {};
         LINNET_REQUIRE_OK(train->resume(train->progress()));
@@ -101,6 +103,7 @@ BOOST_AUTO_TEST_CASE(no_loop_runs_for_ever) {
         BOOST_TEST(train->refused() == 0);
         BOOST_TEST(train->step(good.view()) > 0);
         BOOST_TEST(train->steps() == 1);
+        BOOST_TEST(train->last_refusal().empty());
       }
 }
 

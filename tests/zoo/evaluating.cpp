@@ -126,6 +126,7 @@ BOOST_AUTO_TEST_CASE(all_tests_on_a_byte_model) {
   const auto part = nlohmann::json::parse(test::contents(results.path("some")))["tests"];
   BOOST_CHECK_EQUAL(part.size(), 3);
   BOOST_CHECK_EQUAL(part["winogrande"]["items"], 1);
+  BOOST_CHECK(part["winogrande"]["whole"]["standard_error"].is_null());
   BOOST_CHECK_EQUAL(part["text"]["items"], 1);
 }
 
@@ -157,10 +158,13 @@ BOOST_AUTO_TEST_CASE(real_weights) {
   }
   const auto nats = [&](const std::string& text, const char* name) {
     std::ofstream(folder.path(name)) << text;
-    test::zoo_prints({"eval", "--model", "stories260k", "--weights", weights, "--tokenizer",
-                      test::data_file("stories260K/tok512.bin"), "--text", folder.path(name),
-                      "--out", folder.path("nats")});
+    const std::string shown =
+        test::zoo_prints({"eval", "--model", "stories260k", "--weights", weights, "--tokenizer",
+                          test::data_file("stories260K/tok512.bin"), "--text", folder.path(name),
+                          "--out", folder.path("nats")});
     const auto found = nlohmann::json::parse(test::contents(folder.path("nats")))["tests"][name];
+    BOOST_CHECK(shown.find(" ± n/a") != shown.npos);  // one document has no error
+    BOOST_CHECK(found["bits_per_token"]["standard_error"].is_null());
     std::filesystem::remove(folder.path("nats.items.jsonl"));
     return found["bits_per_token"]["value"].get<double>() * std::log(2.0);
   };

@@ -54,6 +54,9 @@ BOOST_AUTO_TEST_CASE(files_and_values) {
   check_refused({"sweep", tiny}, "at least 20,000 bytes");
 
   check_refused({"generate", "--weights", folder.path("absent")}, "does not exist");
+  check_refused({"generate", "--weights", folder.path("absent")}, "(see zoo generate --help)");
+  check_refused({"train", text, "--stepz", "5"}, "(see zoo train --help)");
+  check_refused({"--nothing"}, "(see zoo --help)");
   check_refused({"generate", "--weights", text}, text);
   check_refused({"generate", "--weights", other}, other);
   check_refused({"generate", "--model", "t5-mini", "--weights", text}, "SentencePiece");

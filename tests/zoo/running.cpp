@@ -71,6 +71,39 @@ BOOST_AUTO_TEST_CASE(stories260k_writes_what_llama2c_writes) {
   std::vector<std::string> longer = common;
   longer.insert(longer.end(), {"--prompt", words, "--tokens", "3"});
   test::check_refused(longer, "4 tokens, but --tokens is 3");
+  // What is reported adds up to what was asked for; the begin token is no part of the text.
+  longer.back() = "60";
+  BOOST_CHECK(test::zoo(longer).err.starts_with("prompt 4 tokens, new 56 tokens, "));
+}
+
+// Weights so large that nothing can be chosen: no text, and a reason, not an empty line.
+BOOST_AUTO_TEST_CASE(a_model_that_gives_nothing_says_why) {
+  const std::string weights = test::data_file("stories260K/stories260K.bin");
+  if (weights.empty()) return;
+  std::string bytes = test::contents(weights);
+  std::int32_t head[7];  // d_model, d_ff, layers, heads, kv_heads, vocabulary, context
+  std::memcpy(head, bytes.data(), sizeof head);
+  const auto width = static_cast<std::size_t>(head[0]);
+  const std::size_t rotary =
+      width / static_cast<std::size_t>(head[3]) * static_cast<std::size_t>(head[6]);
+  const float large = 3e38f;  // the final norm, before two tables of rotary positions
+  for (std::size_t i = 0; i < width; ++i)
+    std::memcpy(bytes.data() + bytes.size() - 4 * (rotary + width - i), &large, sizeof large);
+  const test::scratch_folder folder;
+  const std::string path = folder.path("large.bin");
+  std::ofstream(path) << bytes;
+  std::vector<std::string> arguments{"generate",
+                                     "--model",
+                                     "stories260k",
+                                     "--weights",
+                                     path,
+                                     "--tokenizer",
+                                     test::data_file("stories260K/tok512.bin"),
+                                     "--tokens",
+                                     "9"};
+  test::check_refused(arguments, "infinite or not numbers");
+  arguments.insert(arguments.end(), {"--beams", "2"});
+  test::check_refused(arguments, "the sampler chose no token");
 }
 
 BOOST_AUTO_TEST_CASE(stories260k_other_ways) {

@@ -13,6 +13,11 @@
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+/// What cannot be said of too few samples.
+inline constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+}  // namespace detail
+
 /// A share of right answers.
 struct accuracy {
   index right = 0;
@@ -23,26 +28,24 @@ struct accuracy {
     right += is_right;
     ++total;
   }
-  /// The share; 0 without answers.
+  /// The share; NaN without answers.
   double value() const {
-    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : 0;
+    return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : detail::unknown;
   }
-  /// Its standard error over samples of this size: sqrt(p (1 - p) / n).
+  /// Its standard error over samples of this size: sqrt(p (1 - p) / n); NaN for fewer than two.
   double standard_error() const {
-    return total > 0 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total)) : 0;
+    return total > 1 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total))
+                     : detail::unknown;
   }
 };
 
-/// A figure and its standard error, in the figure's unit.
+/// A figure and its standard error, in the figure's unit; NaN where there are too few samples.
 struct estimate {
-  double value = 0;
-  double error = 0;
+  double value = detail::unknown;
+  double error = detail::unknown;
 };
 
 namespace detail {
-/// A figure that could not be computed.
-inline constexpr estimate no_estimate{std::numeric_limits<double>::quiet_NaN(),
-                                      std::numeric_limits<double>::quiet_NaN()};
 /// ratio_estimate() of n samples top(i) and bottom(i).
 template <class Top, class Bottom>
 estimate ratio_of(std::size_t n, Top&& top, Bottom&& bottom) {
@@ -58,13 +61,14 @@ estimate ratio_of(std::size_t n, Top&& top, Bottom&& bottom) {
     squares += rest * rest;
   }
   const auto count = static_cast<double>(n);
-  return {ratio, n > 1 ? std::sqrt(count / (count - 1) * squares) / all_bottom : 0};
+  return {ratio, n > 1 ? std::sqrt(count / (count - 1) * squares) / all_bottom : unknown};
 }
 }  // namespace detail
 
 /// The ratio sum(top) / sum(bottom) of samples [n] that are whole documents, such as bits over
 /// bytes: its error is the delta method's, sqrt(n / (n - 1) sum (top - ratio bottom)^2) /
-/// sum(bottom) (Cochran 1977, 6.4). 0 of both for no samples or a bottom of 0; no error for one.
+/// sum(bottom) (Cochran 1977, 6.4). Both are NaN for no samples or a bottom of 0, the error also
+/// for one sample.
 inline estimate ratio_estimate(std::span<const double> top, std::span<const double> bottom) {
   if (top.size() != bottom.size()) return {};
   return detail::ratio_of(
@@ -100,6 +104,6 @@ inline estimate mean_estimate(std::span<const double> samples,
     }
   return ratio_estimate(std::span(sums).first(kept), std::span(sizes).first(kept));
 }
-LINNET_WITHOUT_MEMORY(return detail::no_estimate)
+LINNET_WITHOUT_MEMORY(return estimate{})
 
 LINNET_NAMESPACE_END

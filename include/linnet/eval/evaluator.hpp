@@ -48,9 +48,12 @@ class evaluator {
   template <class Lesson>
   requires lesson<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
                                            std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_) || !from.template accepts<M>(b, limits_) ||
-        !detail::logits_fit<M>(b, logits))
-      return loss_sum::refused();
+    reason_ = M::refuses(b, limits_);
+    if (reason_ == refusal::none && !from.template accepts<M>(b, limits_))
+      reason_ = refusal::lesson;
+    if (reason_ == refusal::none && !detail::logits_fit<M>(b, logits))
+      reason_ = refusal::short_logits;
+    if (reason_ != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {},
@@ -66,13 +69,19 @@ class evaluator {
   bool exit_losses(const batch& b,
                    std::span<loss_sum> losses) requires(M::family == model_family::decoder) {
     std::array<double, static_cast<std::size_t>(M::shape.layers)> weights;
-    if (losses.size() != weights.size() || !M::accepts(b, limits_)) return false;
+    reason_ = losses.size() == weights.size() ? M::refuses(b, limits_) : refusal::wrong_losses;
+    if (reason_ != refusal::none) return false;
     weights.fill(1);
     run(limits_, work_.converted, [&](const ops::machine& on) {
       (void)M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, nullptr, 0,
                                    ops::label_loss{}, {weights.data(), losses.data()});
     });
     return true;
+  }
+  /// Why the last call gave NaN or false: one of the texts of to_string(refusal), empty after a
+  /// call that did what was asked. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
   }
 
  private:
@@ -83,6 +92,7 @@ class evaluator {
   detail::owned_limits limits_;
   memory_block memory_;
   detail::placed_workspace<M, T> work_{};
+  refusal reason_ = refusal::none;
 };
 
 /// Nats as bits per byte of text (zoo C11).

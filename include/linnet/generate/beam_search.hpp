@@ -78,7 +78,10 @@ class beam_search {
     if (!own_.data()) return {};  // moved from
     session<M, T>& s = *session_;
     finished_ = 0;
-    if (!detail::in_range(g)) return {};
+    if (!detail::in_range(g)) {
+      detail::refuse(s, refusal::options);
+      return {};
+    }
     std::span<T> logits = s.start(tokens);
     if (logits.empty()) return {};
     const index room = s.capacity() - s.position() + 1;
@@ -110,6 +113,10 @@ class beam_search {
       }
     }
     return {at_.results, at(finished_)};
+  }
+  /// Why the last search found nothing or ended early, see session::last_refusal().
+  std::string_view last_refusal() const noexcept {
+    return own_.data() ? session_->last_refusal() : to_string(refusal::not_valid);
   }
 
  private:
@@ -166,6 +173,7 @@ class beam_search {
   void consider(index b, std::span<const T> logits, index n, const generation& g) {
     const token best = detail::most_likely(logits);
     if (best == no_token) {
+      detail::refuse(*session_, refusal::no_token);
       if (n > 1) finish({at_.sums[b], 0, b, no_token}, n - 1, false);
       return;
     }

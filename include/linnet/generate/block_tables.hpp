@@ -53,14 +53,16 @@ class block_tables {
     }
     used_[to] = used_[from];
   }
-  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch); calls
-  /// copy(from, to) for each block that is no longer shared. False, and nothing done, where too few
-  /// blocks are free.
-  template <class Past, class More, class Copy>
-  bool reserve(index batch, Past&& past, More&& more, Copy&& copy) {
-    index needed = 0;
+  /// Blocks that hold so many tokens.
+  static constexpr index blocks_of(index tokens) {
+    return (tokens + simd::token_block - 1) / simd::token_block;
+  }
+  /// Free blocks that reserve() takes.
+  template <class Past, class More>
+  index needed(index batch, Past&& past, More&& more) const {
+    index sum = 0;
     for (index b = 0; b < batch; ++b) {
-      needed += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0});
+      sum += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0});
       if (!shares(b, past(b))) continue;
       // Those before it in the batch leave the block; it needs a copy if somebody is left then.
       const index i = past(b) / simd::token_block;
@@ -68,9 +70,14 @@ class block_tables {
       for (index other = 0; other < b; ++other)
         left -=
             shares(other, past(other)) && at(other, past(other) / simd::token_block) == at(b, i);
-      needed += left > 1;
+      sum += left > 1;
     }
-    if (needed > available_) return false;
+    return sum;
+  }
+  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch), where the
+  /// blocks for them are available(). Calls copy(from, to) for each block that is no longer shared.
+  template <class Past, class More, class Copy>
+  void reserve(index batch, Past&& past, More&& more, Copy&& copy) {
     for (index b = 0; b < batch; ++b) {
       // Others may have taken their copy meanwhile: then the block is this sequence's own.
       if (shares(b, past(b))) {
@@ -82,14 +89,9 @@ class block_tables {
       }
       while (used_[b] < blocks_of(past(b) + more(b))) at(b, used_[b]++) = take();
     }
-    return true;
   }
 
  private:
-  /// Blocks that hold so many tokens.
-  static constexpr index blocks_of(index tokens) {
-    return (tokens + simd::token_block - 1) / simd::token_block;
-  }
   std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
   /// Whether the block that the next token of a sequence goes into is somebody else's too.
   bool shares(index sequence, index past) const {

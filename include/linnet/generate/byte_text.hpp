@@ -28,7 +28,10 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
   std::array<token, width> scratch;
   std::array<char, most> text;
   index n = 0;
-  if (!detail::in_range(g)) return n;
+  if (!detail::in_range(g)) {
+    detail::refuse(s, refusal::options);
+    return n;
+  }
   for (std::span<T> logits = s.start(prompt); !logits.empty(); logits = s.feed(next)) {
     next.fill(byte_pad);
     std::size_t count = 0;
@@ -37,15 +40,19 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
       const token byte = detail::choose_token(choose, logits.subspan(count * width, width),
                                               std::span<token>(scratch), {});
       stopped = g.stops(byte);
+      if (byte == no_token) detail::refuse(s, refusal::no_token);
       if (stopped || byte >= byte_pad) break;
       next[count] = byte;
       text[count++] = static_cast<char>(byte);
     }
     if (count == 0) break;
     ++n;
-    if (!detail::goes_on(on_text, std::string_view(text.data(), count)) || stopped ||
-        n == g.tokens || s.position() >= s.capacity())
+    if (!detail::goes_on(on_text, std::string_view(text.data(), count)) || stopped || n == g.tokens)
       break;
+    if (s.position() >= s.capacity()) {
+      if (g.tokens > 0) detail::refuse(s, refusal::over_target);
+      break;
+    }
   }
   return n;
 }

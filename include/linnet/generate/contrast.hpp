@@ -52,7 +52,10 @@ class contrast {
   /// source. False for tokens that do not fit; the expert's logits then stay as they are.
   bool start(std::span<const token> tokens) {
     logits_ = {};
-    if (!detail::in_range(how_)) return false;
+    if (!detail::in_range(how_)) {
+      detail::refuse(*amateur_, refusal::options);
+      return false;
+    }
     logits_ = amateur_->start(tokens);
     read_ = unknown;
     return !logits_.empty();
@@ -63,7 +66,10 @@ class contrast {
   template <class X>
   void operator()(std::span<X> expert, std::span<const token> so_far) {
     const index count = std::ssize(so_far);
-    if (read_ != unknown && count < read_) logits_ = {};  // another text: start() was forgotten
+    if (read_ != unknown && count < read_) {
+      logits_ = {};
+      detail::refuse(*amateur_, refusal::not_started);
+    }
     if (read_ != unknown && count > read_ && !logits_.empty())
       logits_ = amateur_->read(so_far.subspan(static_cast<std::size_t>(read_)));
     read_ = count;
@@ -77,6 +83,9 @@ class contrast {
       expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
     }
   }
+  /// Why the last start() failed, or why the expert's logits stay as they are: that of the amateur,
+  /// see session::last_refusal().
+  std::string_view last_refusal() const noexcept { return amateur_->last_refusal(); }
 
  private:
   static constexpr index unknown = -1;

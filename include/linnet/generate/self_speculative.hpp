@@ -57,17 +57,31 @@ class self_speculative {
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
-    if (!detail::in_range(g) || !begin(tokens, choose)) return 0;
+    if (!own_.data()) return 0;  // moved from
+    if (!detail::in_range(g)) {
+      detail::refuse(*session_, refusal::options);
+      return 0;
+    }
+    if (!begin(tokens, choose)) return 0;
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.drafts.text[next];
+        if (t == no_token) detail::refuse(*session_, refusal::no_token);
         if (g.stops(t)) return n;
         ++n;
         if (!detail::goes_on(on_token, t)) return n;
       }
-      if (n == g.tokens || session_->position() >= session_->capacity()) return n;
+      if (n == g.tokens) return n;
+      if (session_->position() >= session_->capacity()) {
+        if (g.tokens > 0) detail::refuse(*session_, refusal::over_target);
+        return n;
+      }
       if (!round(choose, g, g.tokens > 0 ? g.tokens - n : session_->capacity())) return n;
     }
+  }
+  /// Why the last generate() did nothing or ended early, see session::last_refusal().
+  std::string_view last_refusal() const noexcept {
+    return own_.data() ? session_->last_refusal() : to_string(refusal::not_valid);
   }
   /// Of the text that is being or was generated last; its first token is not counted.
   const draft_counts& counts() const { return counts_; }
@@ -92,7 +106,6 @@ class self_speculative {
   /// Reads the prompt and chooses the first token: known, but not fed yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
-    if (!own_.data()) return false;      // moved from
     (void)session_->exit_after(layers);  // all of them
     const std::span<T> logits = session_->read(tokens);
     if (logits.empty()) return false;

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string_view>
 #include <type_traits>
 
+#include <linnet/core/refusal.hpp>
 #include <linnet/generate/block_tables.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/model/buffers.hpp>
@@ -47,6 +49,11 @@ constexpr bool takes_prefix() {
   if constexpr (requires { M::attention::takes_prefix; }) return M::attention::takes_prefix;
   return false;
 }
+/// Lets last_refusal() of a session say why what runs it did nothing.
+template <class Session>
+void refuse(Session& s, refusal why) noexcept {
+  s.reason_ = why;
+}
 }  // namespace detail
 
 /// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
@@ -55,6 +62,8 @@ template <class M, class T = float>
 class session {
   template <class Model, class Scalar>
   friend class self_speculative;
+  template <class Session>
+  friend void detail::refuse(Session&, refusal) noexcept;
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
   static constexpr bool continues() {
@@ -123,6 +132,13 @@ class session {
   /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,
   /// and false of one that was moved from, which refuses every call.
   bool valid() const { return limits_.batch > 0; }
+  /// Why the last call of feed(), feed_all(), read(), start(), generate(), encode(), truncate(),
+  /// fork() or exit_after() did nothing: one of the texts of to_string(refusal), empty after a call
+  /// that did what was asked. After generate() and other ways of decoding also why a text ended
+  /// before a stop token or `tokens`. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(valid() ? reason_ : refusal::not_valid);
+  }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
   /// Forgets everything fed so far.
@@ -137,7 +153,8 @@ class session {
   /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
   /// False, and nothing done, for a number outside 1 to the model's layers.
   [[nodiscard]] bool exit_after(index layers) requires(M::family == model_family::decoder) {
-    if (!valid() || layers < 1 || layers > M::shape.layers) return false;
+    if (!takes(layers < 1 || layers > M::shape.layers ? refusal::no_layer : refusal::none))
+      return false;
     layers_ = {0, layers};
     reset();
     return true;
@@ -181,8 +198,11 @@ class session {
   [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::rewinds,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (!has(b) || length < 0 || length > past_[b]) return false;
-    if (length > 0 && length < floor_[b]) return false;
+    if (!takes(!has(b)                            ? refusal::no_sequence
+               : length < 0 || length > past_[b]  ? refusal::no_such_length
+               : length > 0 && length < floor_[b] ? refusal::length_gone
+                                                  : refusal::none))
+      return false;
     past_[b] = length;
     if (length == 0) floor_[b] = 0;
     if (limits_.blocks > 0) tables_.truncate(b, length);
@@ -193,7 +213,7 @@ class session {
   /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
   /// False, and nothing done, for sequences outside the limits.
   [[nodiscard]] bool fork(index from, index to) {
-    if (!has(from) || !has(to)) return false;
+    if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
     const bool same_source = source_of_[from] == source_of_[to];
     const auto a = fed(from), b = fed(to);
@@ -224,13 +244,10 @@ class session {
   /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
   [[nodiscard]] bool encode(std::span<const token> source, index batch,
                             std::span<const index> lengths) requires(encodes) {
-    const index length = batch > 0 ? static_cast<index>(source.size()) / batch : 0;
-    if (batch > limits_.batch || length < 1 || length > limits_.source || !in_vocabulary(source) ||
-        static_cast<index>(lengths.size()) < batch)
-      return false;
-    for (index b = 0; b < batch; ++b)
-      if (lengths[static_cast<std::size_t>(b)] < 1 || lengths[static_cast<std::size_t>(b)] > length)
-        return false;
+    const index length = length_of(source, batch);
+    auto c = checked(source, batch, lengths, limits_.source, refusal::over_source);
+    c.no(lengths.empty(), refusal::lengths_missing);
+    if (!takes(c.why)) return false;
     reset();
     memory_length_ = length;
     for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
@@ -254,20 +271,13 @@ class session {
     return advance(tokens, batch, lengths, false, layers_);
   }
   /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
-  /// logits of what follows them, empty from the first part on that feed() refuses. A prompt of
-  /// attention::prefix cannot come in parts: one longer than chunk() is refused.
+  /// logits of what follows them. Empty, and nothing done, for what feed() refuses in one part or
+  /// all of them. A prompt of attention::prefix cannot come in parts: one longer than chunk() is
+  /// refused.
   [[nodiscard]] std::span<T> read(std::span<const token> tokens) {
-    std::span<T> logits;
-    if (takes_prefix && position() == 0 && std::ssize(tokens) > chunk() * ids_per_token)
-      return logits;
-    while (!tokens.empty()) {
-      const auto part = tokens.first(
-          (std::min)(tokens.size(), static_cast<std::size_t>(chunk() * ids_per_token)));
-      logits = feed(part);
-      if (logits.empty()) break;
-      tokens = tokens.subspan(part.size());
-    }
-    return logits;
+    if (!takes(refuses(tokens, 1, {}, takes_prefix && position() == 0 ? chunk() : capacity())))
+      return {};
+    return parts(tokens);
   }
   /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
   /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next
@@ -283,15 +293,16 @@ class session {
   }
 
   /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
-  /// start token; returns the logits [vocabulary] of the first new token, empty if `tokens` do not
-  /// fit.
+  /// start token; returns the logits [vocabulary] of the first new token. Empty, and nothing done,
+  /// if `tokens` do not fit.
   [[nodiscard]] std::span<T> start(std::span<const token> tokens) {
     if constexpr (encodes) {
       const token first = M::start;
       return encode(tokens) ? feed({&first, 1}) : std::span<T>();
     } else {
+      if (!takes(refuses(tokens, 1, {}, takes_prefix ? chunk() : capacity(), true))) return {};
       reset();
-      return read(tokens);
+      return parts(tokens);
     }
   }
 
@@ -304,16 +315,20 @@ class session {
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) requires(ids_per_token == 1) {
-    if (!detail::in_range(g)) return 0;
+    if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
     std::span<T> logits = start(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
     for (index n = 0;; ++n) {
       if (g.tokens > 0 && n == g.tokens) return n;
       const token next = detail::choose_token(choose, logits, scratch, fed());
+      if (next == no_token) reason_ = refusal::no_token;
       if (g.stops(next)) return n;
-      if (!detail::goes_on(on_token, next)) return n + 1;
-      if (position() >= capacity() || n + 1 == g.tokens) return n + 1;
+      if (!detail::goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
+      if (position() >= capacity()) {
+        if (g.tokens > 0) reason_ = refusal::over_target;
+        return n + 1;
+      }
       logits = feed({&next, 1});
       if (logits.empty()) return n + 1;
     }
@@ -356,26 +371,69 @@ class session {
     reset();
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                       bool every, [[maybe_unused]] const layer_range& part) {
-    const index length = batch > 0 ? std::ssize(tokens) / ids_per_token / batch : 0;
-    if (batch > limits_.batch || length < 1 || length > chunk() ||
-        std::ssize(tokens) % ids_per_token != 0 || (every && length > limits_.logits) ||
-        !in_vocabulary(tokens) || (encodes && memory_length_ == 0) ||
-        (!lengths.empty() && static_cast<index>(lengths.size()) < batch))
-      return {};
-    for (index b = 0; b < batch; ++b) {
-      if (past_[b] + length > capacity() || (encodes && source_of_[b] == none)) return {};
-      if (!lengths.empty() && (lengths[static_cast<std::size_t>(b)] < 1 ||
-                               lengths[static_cast<std::size_t>(b)] > length))
-        return {};
+                       bool every, const layer_range& part) {
+    const index most = every ? (std::min)(chunk(), limits_.logits) : chunk();
+    refusal why = refuses(tokens, batch, lengths, most);
+    if (why == refusal::over_chunk && every) why = refusal::over_logits;
+    return takes(why) ? continued(tokens, batch, lengths, every, part) : std::span<T>();
+  }
+  /// Notes why a call does nothing, or that it does what was asked.
+  bool takes(refusal why) {
+    reason_ = why;
+    return valid() && why == refusal::none;
+  }
+  /// Tokens of each sequence.
+  static index length_of(std::span<const token> tokens, index batch) {
+    return batch > 0 ? std::ssize(tokens) / ids_per_token / batch : 0;
+  }
+  /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
+  detail::batch_check checked(std::span<const token> tokens, index batch,
+                              std::span<const index> lengths, index most, refusal over) const {
+    const index length = length_of(tokens, batch);
+    detail::batch_check c(batch, limits_.batch);
+    c.no(tokens.empty(), refusal::no_tokens);
+    c.no(c.fits() && std::ssize(tokens) % (batch * ids_per_token) != 0, refusal::uneven);
+    c.tokens(tokens.data(), length * ids_per_token, M::vocabulary);
+    c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
+    c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
+    return c;
+  }
+  /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
+  /// sequence.
+  refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                  index most, bool anew = false) const {
+    const index length = length_of(tokens, batch);
+    auto c = checked(tokens, batch, lengths, capacity(), refusal::over_target);
+    for (index b = 0; c.fits() && b < batch; ++b) {
+      c.no(encodes && (memory_length_ == 0 || source_of_[b] == none), refusal::no_source);
+      c.no(!anew && past_[b] + length > capacity(), refusal::over_target);
     }
+    c.no(length > most, refusal::over_chunk);
+    if (!c.fits() || limits_.blocks == 0) return c.why;
+    const auto past = [&](index b) { return past_[b]; };
+    const auto more = [&](index b) { return lengths.empty() ? length : lengths.data()[b]; };
+    c.no(anew ? block_tables::blocks_of(length) > limits_.blocks
+              : tables_.needed(batch, past, more) > tables_.available(),
+         refusal::no_blocks);
+    return c.why;
+  }
+  /// Feeds tokens that fit to the one sequence, in parts.
+  std::span<T> parts(std::span<const token> tokens) {
+    const auto most = static_cast<std::size_t>(chunk() * ids_per_token);
+    for (; tokens.size() > most; tokens = tokens.subspan(most))
+      (void)continued(tokens.first(most), 1, {}, false, layers_);
+    return continued(tokens, 1, {}, false, layers_);
+  }
+  /// Feeds tokens that fit.
+  std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                         bool every, [[maybe_unused]] const layer_range& part) {
+    const index length = length_of(tokens, batch);
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    if (limits_.blocks > 0 &&
-        !tables_.reserve(
-            batch, [&](index b) { return past_[b]; },
-            [&](index b) { return valid ? valid[b] : length; },
-            [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); }))
-      return {};
+    if (limits_.blocks > 0)
+      tables_.reserve(
+          batch, [&](index b) { return past_[b]; },
+          [&](index b) { return valid ? valid[b] : length; },
+          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
     run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
@@ -407,10 +465,6 @@ class session {
     else
       return M::flops(batch, target);
   }
-  static bool in_vocabulary(std::span<const token> tokens) {
-    return std::all_of(tokens.begin(), tokens.end(),
-                       [](token t) { return t >= 0 && t < M::vocabulary; });
-  }
 
   const packed<M, T>* packed_ = nullptr;
   detail::owned_limits limits_;  ///< refuses everything until it is opened
@@ -424,6 +478,7 @@ class session {
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
   token* fed_ = nullptr;             ///< [batch, capacity, ids_per_token]
   token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
+  refusal reason_ = refusal::none;
   index memory_length_ = 0;
   index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
 };

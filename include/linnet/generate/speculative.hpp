@@ -89,12 +89,17 @@ struct draft_buffers {
 /// Whether a session can check so many drafts in one call and take all of them back.
 template <class Session>
 result<void> drafts_fit(const char* where, const Session& s, index drafts) {
-  const index checked = s.planned().logits - 1, most = (std::min)(checked, s.most_taken_back());
-  if (drafts >= 1 && drafts <= most) return {};
-  return linnet::error{errc::invalid, where, "drafts",
-                       "1 to " + std::to_string(most) +
-                           (most == checked ? " (limits.logits - 1)" : " (that can be taken back)"),
-                       std::to_string(drafts)};
+  const auto refuse = [&](const char* field, std::string expected, index got) {
+    return linnet::error{errc::invalid, where, field, std::move(expected), std::to_string(got)};
+  };
+  const index checked = s.planned().logits - 1, most = s.most_taken_back();
+  if (drafts < 1) return refuse("drafts", "at least 1", drafts);
+  if (drafts > most)
+    return refuse("drafts", "1 to " + std::to_string(most) + " (that can be taken back)", drafts);
+  if (drafts > checked)
+    return refuse("limits.logits", "at least " + std::to_string(drafts + 1) + " (drafts + 1)",
+                  s.planned().logits);
+  return {};
 }
 
 }  // namespace detail
@@ -148,17 +153,31 @@ class speculative {
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation& g = {}) {
     counts_ = {};
-    if (!detail::in_range(g) || !begin(tokens, choose)) return 0;
+    if (!own_.data()) return 0;  // moved from
+    if (!detail::in_range(g)) {
+      detail::refuse(*target_, refusal::options);
+      return 0;
+    }
+    if (!begin(tokens, choose)) return 0;
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.text[next];
+        if (t == no_token) detail::refuse(*target_, refusal::no_token);
         if (g.stops(t)) return n;
         ++n;
         if (!detail::goes_on(on_token, t)) return n;
       }
-      if (n == g.tokens || target_->position() >= target_->capacity()) return n;
+      if (n == g.tokens) return n;
+      if (target_->position() >= target_->capacity()) {
+        if (g.tokens > 0) detail::refuse(*target_, refusal::over_target);
+        return n;
+      }
       if (!round(choose, g.tokens > 0 ? g.tokens - n : target_->capacity())) return n;
     }
+  }
+  /// Why the last generate() did nothing or ended early, see session::last_refusal().
+  std::string_view last_refusal() const noexcept {
+    return own_.data() ? target_->last_refusal() : to_string(refusal::not_valid);
   }
   /// Of the text that is being or was generated last; its first token is not counted.
   const draft_counts& counts() const { return counts_; }
@@ -178,7 +197,6 @@ class speculative {
   /// yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
-    if (!own_.data()) return false;  // moved from
     const std::span<T> logits = target_->start(tokens);
     if (logits.empty()) return false;
     drafting_ = !draft_->start(tokens).empty();

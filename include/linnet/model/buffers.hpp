@@ -117,29 +117,35 @@ bool logits_fit(const Batch& b, std::span<T> logits) {
 /// An error for limits that make no sense for model M, or nothing. `footprint` is what they need.
 template <class M>
 result<void> acceptable(const char* where, const limits& l, index footprint) {
-  const auto refuse = [&](const char* field, const char* rule, index got) {
-    return linnet::error{errc::invalid, where, field, rule, std::to_string(got)};
+  const auto refuse = [&](const char* field, std::string rule, index got) {
+    return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
+  };
+  const auto no_more_than = [](index most, const char* what) {
+    return "no more than " + std::to_string(most) + ", " + what;
   };
   if (auto fit = acceptable(where, "limits", l); !fit) return fit;
   if (l.blocks > 0 && M::cache::code == kv_code::int4)
     return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
   if (l.chunk > 0 && l.logits > l.chunk)
-    return refuse("limits.logits", "no more than limits.chunk", l.logits);
+    return refuse("limits.logits", no_more_than(l.chunk, "limits.chunk"), l.logits);
   if constexpr (M::family == model_family::t5) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
     constexpr index longest = M::encoder_attention::longest;
     if (longest > 0 && l.source > longest)
-      return refuse("limits.source", "no more tokens than the encoder's attention reads", l.source);
+      return refuse("limits.source", no_more_than(longest, "what the encoder's attention reads"),
+                    l.source);
   } else {
     if constexpr (requires { typename M::depths; })
       if (l.blocks > 0 && M::depths::routes)
         return refuse("limits.blocks", "0, as a mixture of depths is not paged", l.blocks);
     if (M::longest(l) > M::context_length && M::learned)
-      return refuse("limits.target", "no more than the model's context", l.target);
+      return refuse("limits.target", no_more_than(M::context_length, "the model's context"),
+                    l.target);
     if constexpr (M::family == model_family::next_thought)
       if (l.source < 1 || l.source > M::context_length)
-        return refuse("limits.source", "1 to the model's context", l.source);
+        return refuse("limits.source",
+                      "1 to the model's context, " + std::to_string(M::context_length), l.source);
   }
   constexpr const char* names[] = {"limits.batch", "limits.source", "limits.target",
                                    "limits.chunk", "limits.blocks", "limits.logits"};

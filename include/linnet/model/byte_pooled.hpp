@@ -226,21 +226,23 @@ struct byte_pooled_model {
     Core::places::prepare(w.positions, longest(l));
   }
 
-  /// Whether a batch fits the limits and holds only tokens of its table, and those only values of
-  /// bytes.
-  static bool accepts(const batch& b, const limits& l) {
-    const auto known = [&](const token* tokens, bool labels) {
-      const index rows = b.batch * b.length;
-      if (!detail::tokens_fit(tokens, rows, b.vocabulary, labels)) return false;
-      for (index i = 0; i < rows; ++i)
-        if (tokens[i] != ignored && !detail::tokens_fit(b.bytes + tokens[i] * bytes_per_token,
-                                                        bytes_per_token, vocabulary, false))
-          return false;
-      return true;
-    };
-    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
-           b.bytes != nullptr && known(b.tokens, false) && known(b.labels, true);
+  /// Why a batch does not fit the limits or its table of tokens, or those of them that it has hold
+  /// more than values of bytes.
+  static refusal refuses(const batch& b, const limits& l) {
+    detail::batch_check c(b.batch, l.batch);
+    c.length(b.length, longest(l), refusal::over_target);
+    c.no(b.bytes == nullptr, refusal::null_bytes);
+    c.tokens(b.tokens, b.length, b.vocabulary);
+    c.labels(b.labels, b.length, b.vocabulary);
+    for (const token* const tokens : {b.tokens, b.labels})
+      for (index i = 0; c.fits() && i < b.batch * b.length; ++i)
+        c.no(tokens[i] != ignored && !detail::tokens_fit(b.bytes + tokens[i] * bytes_per_token,
+                                                         bytes_per_token, vocabulary, false),
+             refusal::byte_outside_vocabulary);
+    return c.why;
   }
+  /// Whether a batch fits them.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_loss` or
   /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `logits`, if given,

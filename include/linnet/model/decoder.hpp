@@ -246,18 +246,19 @@ struct decoder_model {
     places::prepare(w.positions, longest(l));
   }
 
-  /// Whether prefixes, if any, are given to a model that takes them and lie inside the sequences.
-  static bool prefixes_fit(const batch& b) {
-    for (index i = 0; b.prefixes && i < b.batch; ++i)
-      if (!Attention::takes_prefix || b.prefixes[i] < 0 || b.prefixes[i] > b.length) return false;
-    return true;
+  /// Why a batch does not fit the limits, the vocabulary or the attention.
+  static refusal refuses(const batch& b, const limits& l) {
+    detail::batch_check c(b.batch, l.batch);
+    c.length(b.length, longest(l), refusal::over_target);
+    c.tokens(b.tokens, b.length, vocabulary);
+    c.labels(b.labels, b.length, vocabulary);
+    c.no(b.prefixes && !Attention::takes_prefix, refusal::prefix_unknown);
+    for (index i = 0; b.prefixes && c.fits() && i < b.batch; ++i)
+      c.no(b.prefixes[i] < 0 || b.prefixes[i] > b.length, refusal::prefix_outside);
+    return c.why;
   }
-  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
-  static bool accepts(const batch& b, const limits& l) {
-    return b.batch >= 1 && b.batch <= l.batch && b.length >= 1 && b.length <= longest(l) &&
-           detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
-           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true) && prefixes_fit(b);
-  }
+  /// Whether a batch fits them.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
   /// and ops::head_logits() take. Called by every thread.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <linnet/core/options.hpp>
+#include <linnet/core/refusal.hpp>
 #include <linnet/nn/layer.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -26,7 +27,7 @@ inline constexpr int most_threads = 65536;
 /// once and never grows.
 struct limits {
   index batch = 1;   ///< sequences at a time
-  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders leave it 0
+  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders ignore it
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
   index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
                      ///< parts; 0 for `target`. Smaller chunks need less memory
@@ -46,9 +47,9 @@ struct limits {
   template <class Self, class F>
   static constexpr void visit_options(Self& self, F&& f) {
     f("batch", self.batch, detail::count(1));
-    f("source", self.source, detail::count(0, "0 for decoders"));
+    f("source", self.source, detail::count(0, "decoders ignore it"));
     f("target", self.target, detail::count(0, "0: a decoder's whole context"));
-    f("chunk", self.chunk, detail::count(0, "0: no parts"));
+    f("chunk", self.chunk, detail::count(0, "0 for limits.target"));
     f("blocks", self.blocks, detail::count(0, "0: none shared"));
     f("threads", self.threads, detail::between(1, most_threads));
     f("grain", self.grain, detail::count(0, "0 always takes all threads"));
@@ -139,6 +140,42 @@ inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labe
       return false;
   return true;
 }
+/// Looks for the first thing in a batch that does not fit, and reads nothing behind it.
+struct batch_check {
+  index batch;  ///< sequences
+  refusal why = refusal::none;
+
+  batch_check(index sequences, index most) : batch(sequences) {
+    if (batch < 1) why = refusal::batch_below_one;
+    if (batch > most) why = refusal::batch_over_limit;
+  }
+  /// Sequences of `length` tokens, at most `most`; `lengths`, if given, are the valid ones of each.
+  void length(index length, index most, refusal over, const index* lengths = nullptr) {
+    no(length < 1, refusal::no_tokens);
+    no(length > most, over);
+    for (index i = 0; i < batch && lengths && fits(); ++i) {
+      no(lengths[i] < 1, refusal::length_below_one);
+      no(lengths[i] > length, refusal::length_over_padded);
+    }
+  }
+  /// Inputs [batch, length].
+  void tokens(const token* t, index length, index vocabulary, refusal null = refusal::null_tokens) {
+    no(t == nullptr, null);
+    no(fits() && !tokens_fit(t, batch * length, vocabulary, false),
+       refusal::token_outside_vocabulary);
+  }
+  /// Labels [batch, length].
+  void labels(const token* t, index length, index vocabulary) {
+    no(t == nullptr, refusal::null_labels);
+    no(fits() && !tokens_fit(t, batch * length, vocabulary, true),
+       refusal::label_outside_vocabulary);
+  }
+  /// Something else that must not be.
+  void no(bool wrong, refusal cause) {
+    if (fits() && wrong) why = cause;
+  }
+  bool fits() const { return why == refusal::none; }
+};
 
 /// Layer extents of one stack.
 constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {

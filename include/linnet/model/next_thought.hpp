@@ -286,17 +286,19 @@ struct next_thought {
   template <class T>
   static void prepare(workspace<T>&, const limits&) {}
 
-  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
-  static bool accepts(const batch& b, const limits& l) {
-    if (b.batch < 1 || b.batch > l.batch || b.length < 1 || b.length > longest(l) ||
-        b.source_length < 1 || b.source_length > l.source || b.source_lengths == nullptr)
-      return false;
-    for (index i = 0; i < b.batch; ++i)
-      if (b.source_lengths[i] < 1 || b.source_lengths[i] > b.source_length) return false;
-    return detail::tokens_fit(b.source, b.batch * b.source_length, vocabulary, false) &&
-           detail::tokens_fit(b.tokens, b.batch * b.length, vocabulary, false) &&
-           detail::tokens_fit(b.labels, b.batch * b.length, vocabulary, true);
+  /// Why a batch does not fit the limits or the vocabulary.
+  static refusal refuses(const batch& b, const limits& l) {
+    detail::batch_check c(b.batch, l.batch);
+    c.length(b.length, longest(l), refusal::over_target);
+    c.no(b.source_lengths == nullptr, refusal::null_source);
+    c.length(b.source_length, l.source, refusal::over_source, b.source_lengths);
+    c.tokens(b.source, b.source_length, vocabulary, refusal::null_source);
+    c.tokens(b.tokens, b.length, vocabulary);
+    c.labels(b.labels, b.length, vocabulary);
+    return c.why;
   }
+  /// Whether a batch fits them.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// Summed loss of a batch by a criterion (see ops::label_loss). With `dp`, also adds the gradient
   /// of that sum. `logits`, if given, receives all [batch * length, vocabulary] of them. Called by

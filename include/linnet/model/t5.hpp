@@ -148,16 +148,17 @@ struct t5_model {
   template <class T>
   static void prepare(workspace<T>&, const limits&) {}
 
-  /// Whether a batch fits the limits and holds only tokens of the vocabulary.
-  static bool accepts(const batch& b, const limits& l) {
-    if (b.batch < 1 || b.batch > l.batch || b.source_length < 1 || b.source_length > l.source ||
-        b.target_length < 1 || b.target_length > l.target)
-      return false;
-    for (index i = 0; b.source_lengths && i < b.batch; ++i)
-      if (b.source_lengths[i] < 1 || b.source_lengths[i] > b.source_length) return false;
-    return detail::tokens_fit(b.source, b.batch * b.source_length, vocabulary, false) &&
-           detail::tokens_fit(b.labels, b.batch * b.target_length, vocabulary, true);
+  /// Why a batch does not fit the limits or the vocabulary.
+  static refusal refuses(const batch& b, const limits& l) {
+    detail::batch_check c(b.batch, l.batch);
+    c.length(b.source_length, l.source, refusal::over_source, b.source_lengths);
+    c.length(b.target_length, l.target, refusal::over_target);
+    c.tokens(b.source, b.source_length, vocabulary, refusal::null_source);
+    c.labels(b.labels, b.target_length, vocabulary);
+    return c.why;
   }
+  /// Whether a batch fits them.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
   /// and ops::head_logits() take. Called by every thread.

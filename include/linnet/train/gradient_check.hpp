@@ -230,7 +230,8 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
 /// which should be random and tiny, or of another loss that a lesson makes of it. `dropout` keeps
-/// its masks fixed; `z_loss` as in `training`; `more` are further arguments of M::loss().
+/// its masks fixed; `z_loss` as in `training`; `more` are further arguments of M::loss(). A batch
+/// that does not fit the limits is not checked; then report.tensor says why.
 template <class M, class Lesson = labels_alone, class... More>
 requires lesson<Lesson, M> gradient_report
 check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
@@ -245,6 +246,10 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   }));
   if (!w.valid() || !p.valid() || !g.valid() || !memory.data()) {
     report.tensor = w.valid() ? "no memory for the check" : w.error().message();
+    return report;
+  }
+  if (const refusal why = M::refuses(b, l); why != refusal::none) {
+    report.tensor = to_string(why);
     return report;
   }
   auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;

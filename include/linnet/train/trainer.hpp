@@ -207,7 +207,7 @@ class trainer {
   void update() {
     if (stopped()) return;
     if (!options_fit()) {
-      reason_ = "the optimizer's options are out of their ranges";
+      reason_ = refusal::options;
       in_vain();
       return;
     }
@@ -219,7 +219,10 @@ class trainer {
   /// [rows, vocabulary] of them. A mixture of depths looks ahead here as it does in training (see
   /// depths::mixture); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
-    if (!M::accepts(b, limits_) || !detail::logits_fit<M>(b, logits)) return loss_sum::refused();
+    refusal why = M::refuses(b, limits_);
+    if (why == refusal::none && !detail::logits_fit<M>(b, logits)) why = refusal::short_logits;
+    if (!stopped_) reason_ = why;
+    if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::machine& on) {
       const loss_sum sum =
@@ -247,10 +250,11 @@ class trainer {
   index skipped() const { return progress_.skipped; }
   /// Batches refused since open() or resume().
   index refused() const { return refused_; }
-  /// Why the latest call that was refused or led to no step did not: static text, empty without
-  /// such a call.
-  std::string_view last_refusal() const {
-    return limits_.batch < 1 ? std::string_view("the trainer was moved from") : reason_;
+  /// Why the last call of step(), accumulate(), update() or evaluate() was refused or led to no
+  /// step, or why the trainer has stopped: one of the texts of to_string(refusal). Empty after a
+  /// call that did what was asked. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
   }
   /// Whether training::if_not_finite or training::patience has stopped it; last_refusal() says why.
   /// The weights are those of the last good step; resume(progress()) starts it again. Also true of
@@ -285,7 +289,7 @@ class trainer {
     progress_ = at;
     stopped_ = false;
     refused_ = in_a_row_ = 0;
-    reason_ = {};
+    reason_ = refusal::none;
     refresh();
     return {};
   }
@@ -321,14 +325,11 @@ class trainer {
   template <class Lesson>
   bool takes(const batch& b, Lesson& from) {
     if (stopped_) return false;
-    if (!M::accepts(b, limits_))
-      reason_ = "the batch does not fit the limits or the vocabulary";
-    else if (!from.template accepts<M>(b, limits_))
-      reason_ = "the lesson does not accept the batch";
-    else if (!options_fit())
-      reason_ = "the optimizer's options are out of their ranges";
-    else
-      return true;
+    reason_ = M::refuses(b, limits_);
+    if (reason_ == refusal::none && !from.template accepts<M>(b, limits_))
+      reason_ = refusal::lesson;
+    if (reason_ == refusal::none && !options_fit()) reason_ = refusal::options;
+    if (reason_ == refusal::none) return true;
     ++refused_;
     in_vain();
     return false;
@@ -385,8 +386,9 @@ class trainer {
     progress_.skipped += !usable_;
     if (usable_) {
       in_a_row_ = 0;
+      reason_ = refusal::none;
     } else {
-      reason_ = finite_ ? "no label counts" : "the loss or the gradient is not finite";
+      reason_ = finite_ ? refusal::no_label : refusal::not_finite;
       in_vain(!finite_ && how_.if_not_finite == bad_step::stop);
     }
     progress_.tokens = progress_.samples = 0;
@@ -406,7 +408,7 @@ class trainer {
   training_progress progress_;
   bool usable_ = true, finite_ = true, stopped_ = false;
   index refused_ = 0, in_a_row_ = 0;
-  std::string_view reason_{};
+  refusal reason_ = refusal::none;
 };
 
 LINNET_NAMESPACE_END

@@ -1,0 +1,143 @@
+#pragma once
+/// @file
+/// Why a call did nothing: causes as values, for calls that answer with an empty span, NaN or
+/// false.
+
+#include <string_view>
+
+#include <linnet/config/platform.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Why a call of a session, a trainer, an evaluator or a way of decoding did nothing.
+enum class refusal : unsigned char {
+  none,                      ///< it did what was asked
+  not_valid,                 ///< moved from, or never opened
+  options,                   ///< an option outside its range
+  batch_below_one,           ///< no sequences
+  batch_over_limit,          ///< more sequences than limits.batch
+  no_tokens,                 ///< sequences of no tokens
+  uneven,                    ///< tokens that do not fill [batch, length]
+  token_outside_vocabulary,  ///< a token that the model does not have
+  label_outside_vocabulary,  ///< a label that is neither a token nor `ignored`
+  byte_outside_vocabulary,   ///< of a table of tokens' bytes
+  over_target,               ///< more tokens than limits.target
+  over_source,               ///< more source tokens than limits.source
+  over_chunk,                ///< more tokens in one call than limits.chunk
+  over_logits,               ///< more tokens in one call of feed_all() than limits.logits
+  lengths_missing,           ///< fewer lengths than sequences
+  length_below_one,          ///< a sequence of no valid tokens
+  length_over_padded,        ///< more valid tokens than were given
+  no_blocks,                 ///< a paged cache without room
+  no_source,                 ///< a target before its source
+  no_sequence,               ///< a number that no sequence has
+  no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
+  length_gone,               ///< truncate() to a length that the cache has forgotten
+  no_layer,                  ///< exit_after() a layer that the model does not have
+  no_token,                  ///< a sampler that chose nothing
+  not_started,               ///< a contrast that has not read this text
+  null_tokens,               ///< a batch without tokens
+  null_labels,               ///< a batch without labels
+  null_source,               ///< a batch without sources
+  null_bytes,                ///< a batch without its table of tokens' bytes
+  prefix_unknown,            ///< prefixes for a model that takes none
+  prefix_outside,            ///< a prefix that is longer than its sequence
+  short_logits,              ///< a span that the logits do not fit in
+  wrong_losses,              ///< a span of losses of another size
+  lesson,                    ///< a batch that the lesson does not serve
+  no_label,                  ///< nothing to learn from
+  not_finite                 ///< a loss or gradient that is no number
+};
+
+/// One sentence on a refusal that names the field and the remedy: static text, zero-terminated and
+/// never null; empty for `none`.
+constexpr std::string_view to_string(refusal why) noexcept {
+  switch (why) {
+    case refusal::none:
+      return "";
+    case refusal::not_valid:
+      return "the object was moved from, or its constructor failed: use open(), whose error says "
+             "why";
+    case refusal::options:
+      return "an option is outside its range: see docs/options.md";
+    case refusal::batch_below_one:
+      return "batch is below 1: give at least one sequence";
+    case refusal::batch_over_limit:
+      return "batch is larger than limits.batch: give fewer sequences, or open with a larger "
+             "limits.batch";
+    case refusal::no_tokens:
+      return "no tokens: give at least one for each sequence";
+    case refusal::uneven:
+      return "the tokens do not fill [batch, length]: pad all sequences to one length";
+    case refusal::token_outside_vocabulary:
+      return "a token is outside the vocabulary: give ids from 0 to vocabulary - 1";
+    case refusal::label_outside_vocabulary:
+      return "a label is outside the vocabulary: give ids from 0 to vocabulary - 1, or `ignored`";
+    case refusal::byte_outside_vocabulary:
+      return "a token's bytes are outside the vocabulary: give values of bytes, byte_pad or "
+             "byte_end";
+    case refusal::over_target:
+      return "more tokens than limits.target (0: the model's context): give fewer, or open with a "
+             "larger limits.target";
+    case refusal::over_source:
+      return "the source is longer than limits.source: give fewer tokens, or open with a larger "
+             "limits.source";
+    case refusal::over_chunk:
+      return "more tokens in one call than limits.chunk: read() takes any number of them, but a "
+             "prompt of attention::prefix needs a larger limits.chunk";
+    case refusal::over_logits:
+      return "more tokens than limits.logits: give feed_all() fewer, or open with a larger "
+             "limits.logits";
+    case refusal::lengths_missing:
+      return "lengths has fewer entries than the batch has sequences: give one for each";
+    case refusal::length_below_one:
+      return "an entry of lengths is below 1: give at least 1";
+    case refusal::length_over_padded:
+      return "an entry of lengths is above the padded length: give the number of valid tokens";
+    case refusal::no_blocks:
+      return "too few free blocks: truncate a sequence, or open with more limits.blocks";
+    case refusal::no_source:
+      return "a sequence has no source: call encode() with as many sources first";
+    case refusal::no_sequence:
+      return "the sequence is outside the batch: give a number from 0 to limits.batch - 1";
+    case refusal::no_such_length:
+      return "the sequence never had that length: give one from 0 to position()";
+    case refusal::length_gone:
+      return "the cache has forgotten the sequence at that length: give 0, or take back at most "
+             "most_taken_back() tokens";
+    case refusal::no_layer:
+      return "the model has no such layer: give 1 to its layers";
+    case refusal::no_token:
+      return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
+             "and the sampler's options";
+    case refusal::not_started:
+      return "another text: call start() before each";
+    case refusal::null_tokens:
+      return "tokens of the batch is null: give the inputs";
+    case refusal::null_labels:
+      return "labels of the batch is null: give them, or `ignored`";
+    case refusal::null_source:
+      return "source or source_lengths of the batch is null: give sources and their lengths";
+    case refusal::null_bytes:
+      return "bytes of the batch is null: give the table of tokens' bytes";
+    case refusal::prefix_unknown:
+      return "prefixes of the batch are given: leave them null for models without "
+             "attention::prefix";
+    case refusal::prefix_outside:
+      return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
+    case refusal::short_logits:
+      return "the span of logits is too short: give room for [rows, vocabulary], or none";
+    case refusal::wrong_losses:
+      return "another number of losses: give one for each layer";
+    case refusal::lesson:
+      return "the lesson does not accept the batch: check the teacher's limits and the order of "
+             "recorded batches";
+    case refusal::no_label:
+      return "no label counts: give at least one that is not `ignored`";
+    case refusal::not_finite:
+      return "the loss or the gradient is not finite: lower the learning rate, or check the data";
+  }
+  return "";
+}
+
+LINNET_NAMESPACE_END
