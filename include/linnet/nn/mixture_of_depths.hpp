@@ -352,6 +352,7 @@ struct mixture : policy {
   template <class Stack, class Block, index Layers, index Rotary>
   using stack = alternate<Block, linnet::detail::routed_block<Block, Capacity, By, Weight, Rotary>,
                           Layers, Every>;
+  using kind = mixture;
   /// What files call it; the weight of the auxiliary loss changes nothing that weights compute.
   static std::string name() {
     char digits[32];
