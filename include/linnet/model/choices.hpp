@@ -112,15 +112,21 @@ constexpr bool policies_fit() {
 }
 
 /// What may be wrong with the layer of a feed-forward policy.
-enum class ffn_fault { none, no_layer, no_delta, widths, chain_widths };
+enum class ffn_fault { none, no_layer, no_delta, rank, widths, chain_widths };
 template <class Ffn, index D, index F, bool Bias, map_kind Maps = map_kind{}>
 constexpr ffn_fault fault_of_ffn() {
   const auto widths = []<class Layer>(std::type_identity<Layer>) {
     if constexpr (requires { requires !Layer::widths_fit; }) return ffn_fault::chain_widths;
     return Layer::in == D && Layer::out == D ? ffn_fault::none : ffn_fault::widths;
   };
+  constexpr bool ranked = [] {
+    if constexpr (requires { Ffn::rank; }) return Ffn::rank > 0 && Ffn::rank <= D && Ffn::rank <= F;
+    return true;
+  }();
   if constexpr (Ffn::skipped) {
     return ffn_fault::none;
+  } else if constexpr (!ranked) {
+    return ffn_fault::rank;
   } else if constexpr (!requires { typename Ffn::template layer<D, F, Bias>; }) {
     return ffn_fault::no_layer;
   } else if constexpr (Maps.plain()) {
@@ -142,6 +148,9 @@ constexpr bool ffn_fits() {
                 "linnet::share::lora: this feed-forward's maps take no delta; its template "
                 "layer<D, F, Bias> would need a fourth parameter map_kind, as those of the "
                 "standard and gated ones, ffn::linear and ffn::linear_relu have");
+  static_assert(Fault != ffn_fault::rank,
+                "linnet::ffn::low_rank: the rank must be positive and at most the smaller width of "
+                "d_model and d_ff");
   static_assert(Fault != ffn_fault::chain_widths,
                 "linnet::chain: neighbouring members differ in width in the layer of your ffn:: "
                 "policy: `out` of each must be `in` of the next");

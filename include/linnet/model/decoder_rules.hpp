@@ -88,6 +88,10 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::decoder: depths::mixture asks for attention and a feed-forward that "
                   "work on any subset of the tokens, such as attention::full");
+  else if constexpr (Depths::routes && S.layers < Depths::every)
+    static_assert(
+        never<Ps...>,
+        "linnet::depths::mixture: of so few layers, none would be routed; give a smaller Every");
   else if constexpr (Depths::routes && !std::is_same_v<Share, share::none>)
     static_assert(never<Ps...>,
                   "linnet::decoder: the blocks of depths::mixture have parameters of their own; it "
