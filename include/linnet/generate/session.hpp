@@ -121,11 +121,8 @@ class session {
   static result<session> open(W&&, const limits&, Rest&&...) {
     return detail::refuse_weights<W, M, T>();
   }
-  /// @copydoc open(W&&, const limits&, Rest&&...)
-  template <class W>
-  requires detail::unfit_weights<W, M, T> session(W&&, const limits&, std::span<std::byte>) {
-    (void)detail::refuse_weights<W, M, T>();
-  }
+  // Weights that would be gone before they are read.
+  session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
 
   /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,
   /// and false of one that was moved from, which refuses every call.
