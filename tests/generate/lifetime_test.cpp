@@ -22,16 +22,24 @@ concept keeps =
     opens<To, From&, More...> && opens<To, const From&, More...> && !opens<To, From&&, More...> &&
     !opens<To, const From&&, More...>;
 
-static_assert(keeps<ln::session<decoder>, decoder_weights, ln::limits>);
-static_assert(keeps<ln::session<decoder>, decoder_weights, ln::limits, std::span<std::byte>>);
+/// The same of those that refuse a temporary in words, see tests/must_not_compile.
+template <class To, class From, class... More>
+concept says_keeps = opens<To, From&, More...> && opens<To, const From&, More...>;
+static_assert(!ln::detail::unfit_weights<decoder_weights&, decoder, float>);
+static_assert(!ln::detail::unfit_weights<const decoder_weights&, decoder, float>);
+static_assert(ln::detail::unfit_weights<decoder_weights, decoder, float>);
+static_assert(ln::detail::unfit_weights<const decoder_weights, decoder, float>);
+
+static_assert(says_keeps<ln::session<decoder>, decoder_weights, ln::limits>);
+static_assert(says_keeps<ln::session<decoder>, decoder_weights, ln::limits, std::span<std::byte>>);
 static_assert(!opens<ln::session<decoder>, decoder_weights&, ln::limits, std::vector<std::byte>>);
 static_assert(std::is_constructible_v<ln::session<decoder>, const decoder_weights&, ln::limits,
                                       std::span<std::byte>>);
 static_assert(!std::is_constructible_v<ln::session<decoder>, decoder_weights, ln::limits,
                                        std::span<std::byte>>);
-static_assert(keeps<ln::evaluator<decoder>, decoder_weights, ln::limits>);
-static_assert(keeps<ln::evaluator_paths<decoder>, decoder_weights, ln::limits>);
-static_assert(keeps<ln::classifier<t5>, ln::packed<t5>, labels, ln::limits>);
+static_assert(says_keeps<ln::evaluator<decoder>, decoder_weights, ln::limits>);
+static_assert(says_keeps<ln::evaluator_paths<decoder>, decoder_weights, ln::limits>);
+static_assert(says_keeps<ln::classifier<t5>, ln::packed<t5>, labels, ln::limits>);
 static_assert(keeps<ln::teachers<decoder, decoder>, decoder_weights, ln::limits>);
 using two = ln::teachers<decoder, decoder, decoder>;
 static_assert(opens<two, decoder_weights&, decoder_weights&, ln::limits>);

@@ -424,22 +424,17 @@ BOOST_AUTO_TEST_CASE(gradients_of_a_fixture) {
 }
 
 BOOST_AUTO_TEST_CASE(policies_that_hugging_face_does_not_know) {
-  // They keep linnet's names; the rest of the file has Hugging Face's.
-  using M = ln::t5<test::t5_shape_1_0, ln::ffn::reparam<2, ln::expansion{1.5}>>;
-  const auto w = test::distinct<M>();
-  const test::scratch_folder folder;
-  LINNET_REQUIRE_OK(ln::save_hugging_face(w, folder.path()));
-  const auto file = ln::read_safetensors(folder.path("model.safetensors"));
-  LINNET_REQUIRE_OK(file);
-  BOOST_TEST(file->find("encoder.blocks.1.ffn.w2.weight") != nullptr);
-  BOOST_TEST(file->find("encoder.block.1.layer.1.layer_norm.weight") != nullptr);
-  ln::weights<M> back;
-  LINNET_REQUIRE_OK(ln::load_hugging_face(back, folder.path()));
-  BOOST_TEST(test::same_bytes(w, back));
-  BOOST_TEST(
-      test::message(ln::load_hugging_face(back, test::golden("t5_v1_0"))) ==
-      test::golden("t5_v1_0") +
-          "/config.json: feed_forward_proj: expected \"linnet\" (the model type), got \"relu\"");
+  using ln::hf_kind, ln::hf_kind_of;
+  constexpr ln::t5_shape s = test::t5_shape_1_0;
+  constexpr ln::decoder_shape mha = test::mha_shape;
+  static_assert(hf_kind_of<ln::t5<s, ln::ffn::swiglu>>() == hf_kind::t5);
+  static_assert(hf_kind_of<ln::t5<s, ln::ffn::skip>>() == hf_kind::none);
+  static_assert(hf_kind_of<ln::t5<s, ln::encoder<ln::ffn::gelu>>>() == hf_kind::none);
+  static_assert(hf_kind_of<ln::t5<s, ln::ffn::reparam<2>>>() == hf_kind::none);
+  static_assert(hf_kind_of<ln::decoder<mha, ln::ffn::gated_gelu>>() == hf_kind::llama);
+  static_assert(hf_kind_of<ln::decoder<mha, ln::ffn::relu>>() == hf_kind::none);
+  static_assert(hf_kind_of<test::gpt2>() == hf_kind::gpt2);
+  static_assert(hf_kind_of<test::gpt2::with_ffn<ln::ffn::swiglu>>() == hf_kind::none);
 }
 
 BOOST_AUTO_TEST_CASE(absent_files) {

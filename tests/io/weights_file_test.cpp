@@ -31,6 +31,7 @@ using small = ln::decoder<test::mha_shape>;
 
 /// A feed-forward policy from outside the library.
 struct own_ffn : ln::ffn::policy {
+  static std::string name() { return "own"; }
   template <ln::index D, ln::index F, bool Bias>
   using layer = ln::chain<ln::named<"first", ln::linear<D, F, Bias>>,
                           ln::named<"second", ln::linear<F, D, Bias>>>;
@@ -38,7 +39,33 @@ struct own_ffn : ln::ffn::policy {
 
 }  // namespace
 
+/// Other kinds of other people: their tensors are equal, their names differ.
+struct other_ffn : own_ffn {
+  static std::string name() { return "other"; }
+};
+struct unnamed_ffn : ln::ffn::relu {};
+struct own_attention : ln::attention::full {
+  static std::string name() { return "own"; }
+};
+struct unnamed_attention : ln::attention::full {};
+using ln::detail::names_itself;
+static_assert(names_itself<own_ffn>() && names_itself<other_ffn>() && !names_itself<unnamed_ffn>());
+static_assert(names_itself<ln::attention::full>() && names_itself<own_attention>());
+static_assert(!names_itself<unnamed_attention>() && !names_itself<ln::attention::policy>());
+static_assert(names_itself<ln::attention::prefix>() && names_itself<ln::share::all>());
+
 BOOST_AUTO_TEST_SUITE(weights_file)
+
+BOOST_AUTO_TEST_CASE(own_kinds_are_told_apart) {
+  const std::string file = round_trip(test::distinct<small::with_ffn<own_ffn>>());
+  ln::weights<small::with_ffn<other_ffn>> w;
+  BOOST_TEST(test::message(ln::load_safetensors(w, test::bytes(file), {}, "f")) ==
+             "f: ffn: expected other (the model type), got own");
+  ln::weights<small::with_attention<own_attention>> own;
+  const std::string full = round_trip(test::distinct<small>());
+  BOOST_TEST(test::message(ln::load_safetensors(own, test::bytes(full), {}, "f")) ==
+             "f: attention: expected own (the model type), got full");
+}
 
 BOOST_AUTO_TEST_CASE(every_family_round_trips) {
   (void)round_trip(test::distinct<test::llama_gqa>());

@@ -1,5 +1,6 @@
 // A kind of attention that keeps state and cannot copy it does not fork.
 // expect: needs a copy_state
+// lines: 47: it is found in the depth of a running model, and every layer around it is named
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,

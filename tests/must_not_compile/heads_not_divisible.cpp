@@ -1,5 +1,5 @@
 // Query heads must be a multiple of the key-value heads.
-// expect: linnet::decoder: the shape is incomplete or inconsistent
+// expect: linnet::decoder_shape: heads must be a multiple of kv_heads
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 #if defined(LINNET_FAIL)

@@ -1,5 +1,5 @@
 // A shape with a number left out is refused in words.
-// expect: linnet::t5: the shape is incomplete
+// expect: linnet::t5_shape: decoder_layers, .* must be given and positive
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 #if defined(LINNET_FAIL)

@@ -1,5 +1,6 @@
 // Inputs are rounded to int8 only where weights are int8 too.
 // expect: activation::int8 multiplies 8-bit integer weights
+// lines: 48: the storage type itself is wrong, wherever it is named
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 using M = ln::zoo::stories260k;

@@ -1,5 +1,5 @@
 // Mamba orders tokens by itself; decoders rotate by default.
-// expect: linnet::mixer::mamba: has no rotary positions; add position::none
+// expect: linnet::decoder: this kind of mixing has no rotary positions; add position::none
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,

@@ -1,5 +1,6 @@
 // The re-parameterised feed-forward has two or three matrices.
 // expect: linnet::ffn::reparam<N, e>: N is 2 or 3 matrices
+// lines: 43: the policy itself is wrong, and clang takes it for none
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,

@@ -1,5 +1,5 @@
 // A recurrence knows the order of its tokens; decoders rotate unless told not to.
-// expect: linnet::mixer::rwkv4: no positions; give position::none
+// expect: linnet::decoder: this kind of mixing has no rotary positions; add position::none
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,

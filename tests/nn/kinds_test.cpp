@@ -8,6 +8,7 @@
 namespace mine {
 using linnet::index, linnet::view, linnet::context;
 struct mean : linnet::attention::policy {
+  static std::string name() { return "mean"; }
   template <linnet::attention_shape A>
   struct layer : linnet::without_parameters {
     static constexpr index in = A.d_model, out = A.d_model;

@@ -25,4 +25,10 @@ inline constexpr token no_token = -1;
 /// The smallest multiple of `step` that is not below `n`; both positive.
 constexpr index round_up(index n, index step) { return (n + step - 1) / step * step; }
 
+namespace detail {
+/// False whatever the types: the condition of a refusal in words.
+template <class...>
+inline constexpr bool never = false;
+}  // namespace detail
+
 LINNET_NAMESPACE_END

@@ -60,9 +60,12 @@ class classifier {
     return classifier(*std::move(session), std::move(labels), l);
   }
   LINNET_OR_OUT_OF_MEMORY("classifier::open")
-  // Weights that would be gone before they are read.
-  static result<classifier> open(const packed<M, T>&&, std::vector<std::vector<token>>,
-                                 limits) = delete;
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W>
+  requires linnet::detail::unfit_weights<W, M, T>
+  static result<classifier> open(W&&, std::vector<std::vector<token>>, limits) {
+    return linnet::detail::refuse_weights<W, M, T>();
+  }
 
   /// Number of labels.
   index classes() const { return std::ssize(labels_); }

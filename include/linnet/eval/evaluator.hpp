@@ -36,8 +36,10 @@ class evaluator {
     return e;
   }
   LINNET_OR_OUT_OF_MEMORY("evaluator::open")
-  // Weights that would be gone before they are read.
-  static result<evaluator> open(const packed<M, T>&&, const limits&) = delete;
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W>
+  requires detail::unfit_weights<W, M, T>
+  static result<evaluator> open(W&&, const limits&) { return detail::refuse_weights<W, M, T>(); }
 
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
   /// them; where it is too short for them, the loss is NaN, as for a batch that does not fit.

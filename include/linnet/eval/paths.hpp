@@ -202,8 +202,12 @@ class evaluator_paths {
     return evaluator_paths(*std::move(e), longest / multiple * multiple, multiple);
   }
   LINNET_OR_OUT_OF_MEMORY("evaluator_paths::open")
-  // Weights that would be gone before they are read.
-  static result<evaluator_paths> open(const packed<M, T>&&, limits, index = 1) = delete;
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W>
+  requires linnet::detail::unfit_weights<W, M, T>
+  static result<evaluator_paths> open(W&&, limits, index = 1) {
+    return linnet::detail::refuse_weights<W, M, T>();
+  }
 
   /// Tokens that a sequence may have, see path_scorer.
   index longest() const { return longest_; }

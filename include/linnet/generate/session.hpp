@@ -124,9 +124,13 @@ class session {
   session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
     if (auto s = open(p, l, memory)) *this = std::move(*s);
   }
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W, class... Rest>
+  requires detail::unfit_weights<W, M, T>
+  static result<session> open(W&&, const limits&, Rest&&...) {
+    return detail::refuse_weights<W, M, T>();
+  }
   // Weights that would be gone before they are read.
-  static result<session> open(const packed<M, T>&&, const limits&) = delete;
-  static result<session> open(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
   session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
 
   /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,

@@ -25,26 +25,30 @@ constexpr const char* name_of(activation_kind kind) {
   }
 }
 
-/// What is known about a feed-forward policy; one without a name is "custom".
+/// What is known about a feed-forward policy.
 template <class P>
 struct ffn_facts {
-  static constexpr bool standard = false, gated = false;
+  static constexpr bool standard = false, gated = false, named = names_itself<P>();
   static std::string name() {
-    if constexpr (requires { P::name(); })
+    if constexpr (named)
       return P::name();
     else
-      return "custom";
+      return {};
   }
+};
+template <>
+struct ffn_facts<void> {
+  static constexpr bool standard = false, gated = false, named = true;
 };
 template <activation_kind A>
 struct ffn_facts<ffn::standard<A>> {
-  static constexpr bool standard = true, gated = false;
+  static constexpr bool standard = true, gated = false, named = true;
   static constexpr activation_kind activation = A;
   static std::string name() { return name_of(A); }
 };
 template <activation_kind A>
 struct ffn_facts<ffn::gated<A>> {
-  static constexpr bool standard = false, gated = true;
+  static constexpr bool standard = false, gated = true, named = true;
   static constexpr activation_kind activation = A;
   static std::string name() { return std::string("gated ") + name_of(A); }
 };
@@ -70,22 +74,25 @@ struct ffn_facts<ffn::reparam<N, E>> : ffn_facts<void> {
 
 template <index Rank, class Of>
 struct ffn_facts<ffn::low_rank<Rank, Of>> : ffn_facts<void> {
+  static constexpr bool named = ffn_facts<Of>::named;
   static std::string name() {
     return "low_rank " + std::to_string(Rank) + " " + ffn_facts<Of>::name();
   }
 };
 
 template <class P>
-constexpr const char* norm_name() {
+std::string norm_name() {
   if constexpr (std::is_same_v<P, norm::rms>)
     return "rms";
   else if constexpr (std::is_same_v<P, norm::layer_norm>)
     return "layer_norm";
+  else if constexpr (names_itself<P>())
+    return P::name();
   else
-    return "custom";
+    return {};
 }
 template <class P>
-constexpr const char* position_name() {
+std::string position_name() {
   if constexpr (std::is_same_v<P, position::rope>)
     return "rope";
   else if constexpr (std::is_same_v<P, position::rope_half>)
@@ -96,8 +103,46 @@ constexpr const char* position_name() {
     return "sinusoidal";
   else if constexpr (std::is_same_v<P, position::none>)
     return "none";
+  else if constexpr (names_itself<P>())
+    return P::name();
   else
-    return "custom";
+    return {};
+}
+
+/// Whether a policy is one of `Known` or names itself.
+template <class P, class... Known>
+inline constexpr bool named_policy = (std::is_same_v<P, Known> || ...) || names_itself<P>();
+
+/// Whether every policy of a model has a name by which files tell it from others.
+template <class M>
+constexpr bool policies_named() {
+  if constexpr (!named_policy<typename M::norm, norm::rms, norm::layer_norm>) return false;
+  if constexpr (requires { typename M::embedding; })
+    if (!names_itself<typename M::embedding>()) return false;
+  if constexpr (M::family == model_family::t5)
+    return ffn_facts<typename M::encoder_ffn>::named && ffn_facts<typename M::decoder_ffn>::named &&
+           names_itself<typename M::encoder_attention>() &&
+           names_itself<typename M::decoder_attention>();
+  else if constexpr (M::family == model_family::next_thought)
+    return true;
+  else
+    return ffn_facts<typename M::ffn>::named && names_itself<typename M::attention>() &&
+           named_policy<typename M::depths, depths::all> && names_itself<typename M::share>() &&
+           named_policy<typename M::position, position::rope, position::rope_half,
+                        position::learned, position::sinusoidal, position::none>;
+}
+
+/// Words for a model with a policy that files could not tell from others; true for others, and
+/// where the file does not `Say` what policies a model has.
+template <bool Say, class M>
+constexpr bool fits_facts() {
+  if constexpr (Say && !policies_named<M>())
+    static_assert(never<M>,
+                  "linnet: give your policy `static std::string name()`, a name of its own: files "
+                  "tell kinds apart by it");
+  else
+    return true;
+  return false;
 }
 
 /// One statement about a model.

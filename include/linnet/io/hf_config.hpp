@@ -203,10 +203,6 @@ struct hf_fields {
   }
 };
 
-/// The one name of a feed-forward in config.json where Hugging Face has none; only linnet writes
-/// it.
-inline constexpr const char* foreign_ffn = "linnet";
-
 template <class M>
 void t5_fields(hf_fields& to, bool untied_by_scale, bool mt5) {
   constexpr t5_shape s = M::shape;
@@ -224,20 +220,16 @@ void t5_fields(hf_fields& to, bool untied_by_scale, bool mt5) {
   to.number("relative_attention_max_distance", s.max_distance, 128);
   to.real("layer_norm_epsilon", s.eps, 1e-6);
   using ffn = ffn_facts<typename M::encoder_ffn>;
-  constexpr bool same = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn>;
-  std::vector<std::string> forms{foreign_ffn};
-  if constexpr (same && (ffn::standard || ffn::gated)) {
-    const auto names = hf_activation(ffn::activation);
-    const std::string gated = ffn::gated ? "gated-" : "";
-    if (!ffn::gated || ffn::activation != activation_kind::gelu) forms.clear();
-    // There, "gated-gelu" is the tanh form.
-    if (ffn::gated && ffn::activation == activation_kind::gelu_tanh) forms = {"gated-gelu"};
-    for (const std::string& name : names)
-      if (gated + name != "gated-gelu") forms.push_back(gated + name);
-    // Transformers takes these two from the field below, but follows them if they differ.
-    to.text("dense_act_fn", names, names[0]);
-    to.truth("is_gated_act", ffn::gated, ffn::gated);
-  }
+  const auto names = hf_activation(ffn::activation);
+  const std::string gated = ffn::gated ? "gated-" : "";
+  std::vector<std::string> forms;
+  // There, "gated-gelu" is the tanh form.
+  if (ffn::gated && ffn::activation == activation_kind::gelu_tanh) forms = {"gated-gelu"};
+  for (const std::string& name : names)
+    if (gated + name != "gated-gelu") forms.push_back(gated + name);
+  // Transformers takes these two from the field below, but follows them if they differ.
+  to.text("dense_act_fn", names, names[0]);
+  to.truth("is_gated_act", ffn::gated, ffn::gated);
   to.text("feed_forward_proj", forms, mt5 ? "gated-gelu" : "relu");
   // Newer files say of an untied head only that its input is not scaled.
   if (!untied_by_scale) to.truth("tie_word_embeddings", M::tied, !mt5);
@@ -275,11 +267,7 @@ void llama_fields(hf_fields& to) {
     for (const char* const layers : {".full_attention", ".sliding_attention"})
       to.none(scaling + layers);
   }
-  using ffn = ffn_facts<typename M::ffn>;
-  if constexpr (ffn::gated)
-    to.text("hidden_act", hf_activation(ffn::activation), "silu");
-  else
-    to.text("hidden_act", {foreign_ffn}, "silu");
+  to.text("hidden_act", hf_activation(ffn_facts<typename M::ffn>::activation), "silu");
   to.truth("attention_bias", M::biased, false);
   to.truth("mlp_bias", M::biased, false);
   to.truth("tie_word_embeddings", M::tied, false);
@@ -296,11 +284,7 @@ void gpt2_fields(hf_fields& to) {
   to.number("n_head", s.heads, 12).or_at("num_attention_heads");
   to.number("n_inner", s.d_ff, 4 * s.d_model);
   to.real("layer_norm_epsilon", s.eps, 1e-5);
-  using ffn = ffn_facts<typename M::ffn>;
-  if constexpr (ffn::standard)
-    to.text("activation_function", hf_activation(ffn::activation), "gelu_new");
-  else
-    to.text("activation_function", {foreign_ffn}, "gelu_new");
+  to.text("activation_function", hf_activation(ffn_facts<typename M::ffn>::activation), "gelu_new");
   to.truth("scale_attn_weights", true, true);
   to.truth("scale_attn_by_inverse_layer_idx", false, false);
   to.truth("add_cross_attention", false, false);
@@ -332,8 +316,6 @@ void mamba_fields(hf_fields& to) {
 template <class M>
 hf_fields fields_of(const hf_config* file) {
   constexpr hf_kind kind = hf_kind_of<M>();
-  static_assert(kind != hf_kind::none,
-                "linnet: this model type has no counterpart at Hugging Face");
   hf_fields fields;
   if constexpr (kind == hf_kind::t5) {
     const auto says = [&](const char* key, std::string_view value) {
@@ -346,7 +328,7 @@ hf_fields fields_of(const hf_config* file) {
     llama_fields<M>(fields);
   } else if constexpr (kind == hf_kind::mamba) {
     mamba_fields<M>(fields);
-  } else {
+  } else if constexpr (kind == hf_kind::gpt2) {
     gpt2_fields<M>(fields);
   }
   fields.none("quantization_config");
@@ -382,13 +364,17 @@ inline result<void> check_fields(const hf_config& config, const hf_fields& field
 /// compared.
 template <class M>
 result<void> check_config(const hf_config& config) LINNET_TRY {
-  return detail::check_fields(config, detail::fields_of<M>(&config));
+  if constexpr (detail::fits_hugging_face<true, M, storage::f32>())
+    return detail::check_fields(config, detail::fields_of<M>(&config));
+  else
+    return {};
 }
 LINNET_OR_OUT_OF_MEMORY(config.where())
 
 /// The config.json of model type `M` that Transformers reads.
 template <class M>
 std::string make_hf_config() {
+  static_assert(detail::fits_hugging_face<true, M, storage::f32>());
   constexpr hf_kind kind = hf_kind_of<M>();
   constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM",
                                           "GPT2LMHeadModel", "MambaForCausalLM"};

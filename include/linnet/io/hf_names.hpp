@@ -10,7 +10,7 @@ LINNET_NAMESPACE_BEGIN
 
 /// The kinds of models that Hugging Face files describe.
 enum class hf_kind {
-  none,   ///< no counterpart: other norms, positions or attention
+  none,   ///< no counterpart: other norms, positions, attention or feed-forwards
   t5,     ///< T5 1.0 and 1.1
   llama,  ///< RMSNorm and rotary positions
   gpt2,   ///< LayerNorm, learned positions, biases
@@ -24,36 +24,61 @@ template <index State, index Conv, index Expand>
 inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
 }  // namespace detail
 
-/// The counterpart of model type `M`. Its feed-forward does not matter here: tensors of one that
-/// Hugging Face does not know keep linnet's names in files.
+/// The counterpart of model type `M`.
 template <class M>
 constexpr hf_kind hf_kind_of() {
   constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
   if constexpr (M::family == model_family::t5) {
     const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
                       std::is_same_v<typename M::decoder_attention, attention::full>;
-    return rms && full ? hf_kind::t5 : hf_kind::none;
+    using F = detail::ffn_facts<typename M::encoder_ffn>;
+    const bool one_ffn = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
+                         (F::standard || F::gated);
+    return rms && full && one_ffn ? hf_kind::t5 : hf_kind::none;
   } else if constexpr (M::family != model_family::decoder) {
     return hf_kind::none;
   } else {
     using P = typename M::position;
+    using F = detail::ffn_facts<typename M::ffn>;
     if (M::depths::routes || !std::is_same_v<typename M::share, share::none> || M::factorised)
       return hf_kind::none;
     if (detail::is_mamba<typename M::attention>)
       return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
                                                                          : hf_kind::none;
     if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
-    if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
+    if (rms && F::gated &&
+        (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
       return hf_kind::llama;
     const bool plain = M::shape.kv_heads == M::shape.heads &&
                        M::shape.heads * M::shape.head_width() == M::shape.d_model;
     const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> &&
-                      std::is_same_v<P, position::learned> && M::biased;
+                      std::is_same_v<P, position::learned> && M::biased && F::standard;
     return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
   }
 }
 
 namespace detail {
+
+/// Words for weights that Hugging Face's files do not hold; true for others, and where the file is
+/// not `Foreign`.
+template <bool Foreign, class M, class Storage>
+constexpr bool fits_hugging_face() {
+  if constexpr (Foreign && hf_kind_of<M>() == hf_kind::none)
+    static_assert(never<M>,
+                  "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
+                  "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
+                  "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
+                  "grouped queries, a standard feed-forward), all with attention::full, and Mamba "
+                  "(mixer::mamba, ffn::skip, norm::rms, position::none); use save_safetensors() "
+                  "and load_safetensors() with naming::canonical");
+  else if constexpr (Foreign && Storage::scaled)
+    static_assert(never<M>,
+                  "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
+                  "model and quantize() it, or use naming::canonical");
+  else
+    return true;
+  return false;
+}
 
 /// A pair of names without their last part ("weight" or "bias"); # stands for a block's number.
 struct name_rule {

@@ -17,15 +17,19 @@ LINNET_NAMESPACE_BEGIN
 template <class M, class T>
 result<void> load_hugging_face(weights<M, T>& w, const std::string& directory,
                                nonfinite values = nonfinite::keep) LINNET_TRY {
-  const auto config = read_hf_config(directory + "/config.json");
-  if (!config) return config.error();
-  if (auto fits = check_config<M>(*config); !fits) return fits;
-  const std::string path = directory + "/model.safetensors", shards = path + ".index.json";
-  auto file = read_safetensors(path);
-  if (!file && file.error().code == errc::io && read_file(shards))
-    file = read_safetensors_shards(shards);
-  return file ? load_safetensors(w, *file, naming::hugging_face{}, {}, values)
-              : result<void>(file.error());
+  if constexpr (!detail::fits_hugging_face<true, M, storage_of<M, T>>()) {
+    return {};
+  } else {
+    const auto config = read_hf_config(directory + "/config.json");
+    if (!config) return config.error();
+    if (auto fits = check_config<M>(*config); !fits) return fits;
+    const std::string path = directory + "/model.safetensors", shards = path + ".index.json";
+    auto file = read_safetensors(path);
+    if (!file && file.error().code == errc::io && read_file(shards))
+      file = read_safetensors_shards(shards);
+    return file ? load_safetensors(w, *file, naming::hugging_face{}, {}, values)
+                : result<void>(file.error());
+  }
 }
 LINNET_OR_OUT_OF_MEMORY(directory)
 
@@ -33,11 +37,15 @@ LINNET_OR_OUT_OF_MEMORY(directory)
 /// and for Transformers. Errors: errc::io.
 template <class M, class T>
 result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) LINNET_TRY {
-  const std::string config = make_hf_config<M>();
-  if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
-      !saved)
-    return saved;
-  return write_file(directory + "/config.json", detail::bytes_of(config));
+  if constexpr (!detail::fits_hugging_face<true, M, storage_of<M, T>>()) {
+    return {};
+  } else {
+    const std::string config = make_hf_config<M>();
+    if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
+        !saved)
+      return saved;
+    return write_file(directory + "/config.json", detail::bytes_of(config));
+  }
 }
 LINNET_OR_OUT_OF_MEMORY(directory)
 

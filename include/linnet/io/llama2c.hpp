@@ -32,26 +32,33 @@ struct llama2c_shape {
   double eps = 0, rope_theta = 0;
 };
 
+/// Whether the blocks of decoder `M` are Llama's.
+template <class M>
+inline constexpr bool holds_llama2c =
+    std::is_same_v<typename M::norm, norm::rms>&& std::is_same_v<typename M::ffn, ffn::swiglu>&&
+        std::is_same_v<typename M::attention, attention::full> &&
+    !M::biased && !M::depths::routes && std::is_same_v<typename M::share, share::none> &&
+    !M::factorised &&
+    (std::is_same_v<typename M::position, position::rope> ||
+     std::is_same_v<typename M::position, position::rope_half>);
+
+/// The shape of a model type that checkpoints hold; words for others.
 template <class M, class T>
 constexpr llama2c_shape llama2c_shape_of() {
-  static_assert(M::family == model_family::decoder,
-                "linnet: llama2.c checkpoints hold decoder-only models");
-  if constexpr (M::family == model_family::decoder) {
-    using P = typename M::position;
-    constexpr decoder_shape s = M::shape;
-    static_assert(std::is_same_v<typename M::norm, norm::rms> &&
-                      std::is_same_v<typename M::ffn, ffn::swiglu> &&
-                      std::is_same_v<typename M::attention, attention::full> && !M::biased &&
-                      !M::depths::routes && std::is_same_v<typename M::share, share::none> &&
-                      !M::factorised &&
-                      (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>),
+  if constexpr (M::family != model_family::decoder)
+    static_assert(never<M>, "linnet: llama2.c checkpoints hold decoder-only models");
+  else if constexpr (!holds_llama2c<M>)
+    static_assert(never<M>,
                   "linnet: llama2.c checkpoints hold Llama models: norm::rms, ffn::swiglu, "
-                  "attention::full, position::rope, "
-                  "no biases, nothing shared, no factorised embedding");
-    static_assert(s.heads * s.head_width() == s.d_model,
-                  "linnet: in llama2.c checkpoints heads * head width is d_model");
-    static_assert(!storage_of<M, T>::scaled,
+                  "attention::full, position::rope, no biases, nothing shared, no factorised "
+                  "embedding");
+  else if constexpr (M::shape.heads * M::shape.head_width() != M::shape.d_model)
+    static_assert(never<M>, "linnet: in llama2.c checkpoints heads * head width is d_model");
+  else if constexpr (storage_of<M, T>::scaled)
+    static_assert(never<M>,
                   "linnet: llama2.c checkpoints are f32; load the f32 model and quantize() it");
+  else {
+    constexpr decoder_shape s = M::shape;
     const auto narrow = [](index x) { return static_cast<std::int32_t>(x); };
     return {narrow(s.d_model),
             narrow(s.d_ff),
@@ -66,6 +73,7 @@ constexpr llama2c_shape llama2c_shape_of() {
             s.eps,
             s.rope_theta};
   }
+  return {};
 }
 
 /// Where each tensor stands in a file, in values behind the header, and how many there are.
@@ -234,6 +242,7 @@ LINNET_OR_OUT_OF_MEMORY(where)
 template <class M, class T>
 result<void> load_llama2c(weights<M, T>& w, const std::string& path,
                           nonfinite values = nonfinite::keep) LINNET_TRY {
+  (void)detail::llama2c_shape_of<M, T>();
   const auto file = read_file(path);
   return file ? load_llama2c(w, *file, path, values) : result<void>(file.error());
 }

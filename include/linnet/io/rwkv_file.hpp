@@ -72,22 +72,38 @@ struct rwkv_shape {
   index vocabulary = 0, width = 0, layers = 0, heads = 0;
   double eps = 0;
 };
-template <class M, class T>
-constexpr rwkv_shape rwkv_shape_of() {
-  static_assert(M::family == model_family::decoder, "linnet: rwkv.cpp files hold RWKV models");
-  if constexpr (M::family == model_family::decoder) {
+/// Whether `M` is rwkv4<shape> or rwkv7<shape>.
+template <class M>
+constexpr bool holds_rwkv() {
+  if constexpr (M::family != model_family::decoder) {
+    return false;
+  } else {
     constexpr bool four = std::is_same_v<typename M::attention, mixer::rwkv4> &&
                           std::is_same_v<typename M::ffn, ffn::rwkv4_channel_mix>;
     constexpr bool seven = std::is_same_v<typename M::attention, mixer::rwkv7> &&
                            std::is_same_v<typename M::ffn, ffn::rwkv7_channel_mix>;
-    static_assert((four || seven) && std::is_same_v<typename M::norm, norm::layer_norm> &&
-                      std::is_same_v<typename M::position, position::none> && !M::tied &&
-                      std::is_same_v<typename M::share, share::none> && !M::factorised,
-                  "linnet: rwkv.cpp files hold models of the types rwkv4<shape> and rwkv7<shape>");
-    static_assert(!storage_of<M, T>::scaled,
-                  "linnet: load rwkv.cpp files into the f32 model and quantize() it");
-    return {four ? 4 : 7, M::vocabulary, M::d, M::shape.layers, M::shape.heads, M::shape.eps};
+    return (four || seven) && std::is_same_v<typename M::norm, norm::layer_norm> &&
+           std::is_same_v<typename M::position, position::none> && !M::tied &&
+           std::is_same_v<typename M::share, share::none> && !M::factorised;
   }
+}
+
+/// The shape of a model type that rwkv.cpp's files hold; words for others.
+template <class M, class T>
+constexpr rwkv_shape rwkv_shape_of() {
+  if constexpr (!holds_rwkv<M>())
+    static_assert(never<M>,
+                  "linnet: rwkv.cpp files hold models of the types rwkv4<shape> and rwkv7<shape>");
+  else if constexpr (storage_of<M, T>::scaled)
+    static_assert(never<M>, "linnet: load rwkv.cpp files into the f32 model and quantize() it");
+  else
+    return {std::is_same_v<typename M::attention, mixer::rwkv4> ? 4 : 7,
+            M::vocabulary,
+            M::d,
+            M::shape.layers,
+            M::shape.heads,
+            M::shape.eps};
+  return {};
 }
 
 /// A tensor that a file must hold, and where it was found.
@@ -312,6 +328,7 @@ LINNET_OR_OUT_OF_MEMORY(where)
 template <class M, class T>
 result<void> load_rwkv(weights<M, T>& w, const std::string& path,
                        nonfinite values = nonfinite::keep) LINNET_TRY {
+  (void)detail::rwkv_shape_of<M, T>();
   const auto file = read_file(path);
   return file ? load_rwkv(w, *file, path, values) : result<void>(file.error());
 }

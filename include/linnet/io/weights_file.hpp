@@ -18,26 +18,18 @@ struct hugging_face {};
 
 namespace detail {
 
+/// Whether names and layouts are Hugging Face's.
+template <class Naming>
+inline constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
+
 /// The parts of a file of `M`, in canonical order.
 template <class Naming, class M, class T>
 std::vector<file_part> parts_of(const weights<M, T>& w) {
-  constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
-  static_assert(foreign || std::is_same_v<Naming, naming::canonical>,
+  static_assert(foreign<Naming> || std::is_same_v<Naming, naming::canonical>,
                 "linnet: naming::canonical or naming::hugging_face");
-  static_assert(!foreign || hf_kind_of<M>() != hf_kind::none,
-                "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
-                "(norm::rms), Llama (norm::rms "
-                "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, "
-                "no grouped queries), all "
-                "with attention::full, and Mamba (mixer::mamba, ffn::skip, norm::rms, "
-                "position::none); use naming::canonical");
-  static_assert(!foreign || !weights<M, T>::storage::scaled,
-                "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
-                "model and quantize() it, or "
-                "use naming::canonical");
   std::vector<file_part> parts;
   for (leaf& tensor : leaves_of(w)) {
-    if constexpr (foreign) {
+    if constexpr (foreign<Naming>) {
       parts.push_back(hf_part(hf_layout_of<M>(), std::move(tensor)));
     } else {
       const auto add = [&](float* values, const char* suffix) {
@@ -233,8 +225,7 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
                               std::string_view prefix = {},
                               nonfinite values = nonfinite::keep) LINNET_TRY {
   if (!w.valid()) return w.error();
-  constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
-  if constexpr (!foreign) {
+  if constexpr (!detail::foreign<Naming>) {
     for (const detail::fact& fact : detail::facts_of<M>())
       if (const auto said = file.metadata().find(fact.key);
           said != file.metadata().end() && said->second != fact.value)
@@ -244,9 +235,14 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
         !fits && prefix.empty())
       return fits;
   }
-  return detail::load_parts(
-      file, detail::parts_of<Naming>(w), prefix, values,
-      [](std::string_view name) { return foreign && hugging_face_ignores(hf_kind_of<M>(), name); });
+  if constexpr (detail::fits_facts<!detail::foreign<Naming>, M>() &&
+                detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
+    return detail::load_parts(
+        file, detail::parts_of<Naming>(w), prefix, values, [](std::string_view name) {
+          return detail::foreign<Naming> && hugging_face_ignores(hf_kind_of<M>(), name);
+        });
+  else
+    return {};
 }
 LINNET_OR_OUT_OF_MEMORY(file.where())
 /// The same from the bytes of a file, such as an array in the program; `where` names it in errors.
@@ -254,6 +250,9 @@ template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
                               const std::string& where = "safetensors",
                               nonfinite values = nonfinite::keep) LINNET_TRY {
+  if (!(detail::fits_facts<!detail::foreign<Naming>, M>() &&
+        detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
+    return {};
   const auto file = parse_safetensors(bytes, where);
   return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
 }
@@ -262,6 +261,9 @@ LINNET_OR_OUT_OF_MEMORY(where)
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
                               nonfinite values = nonfinite::keep) LINNET_TRY {
+  if (!(detail::fits_facts<!detail::foreign<Naming>, M>() &&
+        detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
+    return {};
   const auto file = read_safetensors(path);
   return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
 }
@@ -277,7 +279,7 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
   if (!w.valid()) return w.error();
   if (weights<M, T>::storage::per_word > 1)  // compressed; masters may be saved to be looked at
     if (auto fit = check_finite(w, path); !fit) return fit;
-  if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
+  if constexpr (detail::foreign<Naming>) {
     notes["format"] = "pt";
   } else {
     notes["format"] = "linnet";
@@ -286,7 +288,11 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
     if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
     for (const detail::fact& fact : detail::facts_of<M>()) notes[fact.key] = fact.value;
   }
-  return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
+  if constexpr (detail::fits_facts<!detail::foreign<Naming>, M>() &&
+                detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
+    return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
+  else
+    return {};
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 

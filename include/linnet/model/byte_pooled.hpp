@@ -416,7 +416,7 @@ constexpr decoder_shape between_bytes(decoder_shape s) {
 template <decoder_shape Shape, class... Kept>
 struct byte_core {
   template <class... Ps>
-  struct of : make_decoder<Shape, Kept...> {};
+  struct of : decoder_of<Shape, choices<Kept...>> {};
   template <class P, class... Ps>
   struct of<P, Ps...>
       : std::conditional_t<std::is_base_of_v<pooling::policy, P>, byte_core<Shape, Kept...>,
@@ -424,7 +424,7 @@ struct byte_core {
 };
 template <decoder_shape Shape, class... Ps>
 struct make_byte_pooled {
-  static_assert(times<pooling::policy, Ps...> <= 1, "linnet: two pooling:: policies; give one");
+  static_assert(!twice<pooling::policy, Ps...>, "linnet: two pooling:: policies; give one");
   using type = byte_pooled_model<typename byte_core<between_bytes(Shape)>::template of<Ps...>::type,
                                  pick<pooling::policy, pooling::repository, Ps...>::numbers>;
 };

@@ -64,9 +64,9 @@ struct unwrap<Wrapper, Wrapper<P>> {
 template <template <class> class Wrapper, class Slot, class Default, class... Ps>
 using pick_for = pick<Slot, pick<Slot, Default, Ps...>, typename unwrap<Wrapper, Ps>::type...>;
 
-/// How many policies of the list fill a slot.
+/// Whether several policies of the list fill a slot.
 template <class Slot, class... Ps>
-inline constexpr int times = (0 + ... + static_cast<int>(std::is_base_of_v<Slot, Ps>));
+inline constexpr bool twice = (0 + ... + static_cast<int>(std::is_base_of_v<Slot, Ps>)) > 1;
 
 template <class P>
 inline constexpr bool known_policy =
@@ -77,35 +77,92 @@ inline constexpr bool known_policy =
     std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
     std::is_base_of_v<share::policy, P> || std::is_base_of_v<embedding::policy, P>;
 
-/// Words for a wrong list; true when it is right.
+/// Words for a list with two policies of one slot; true for others.
 template <class... Ps>
 constexpr bool policies_fit() {
-  static_assert(times<ffn::policy, Ps...> <= 1,
-                "linnet: two ffn:: policies for the same stack; give one, or wrap one "
-                "in encoder<> or decoder_stack<>");
-  static_assert(times<norm::policy, Ps...> <= 1, "linnet: two norm:: policies; give one");
-  static_assert(times<attention::policy, Ps...> <= 1, "linnet: two attention:: policies; give one");
-  static_assert(times<position::policy, Ps...> <= 1, "linnet: two position:: policies; give one");
-  static_assert(times<tie::policy, Ps...> <= 1, "linnet: two tie:: policies; give one");
-  static_assert(times<bias::policy, Ps...> <= 1, "linnet: two bias:: policies; give one");
-  static_assert(times<storage::policy, Ps...> <= 1, "linnet: two storage types; give one");
-  static_assert(times<kv::policy, Ps...> <= 1, "linnet: two kv:: policies; give one");
-  static_assert(times<depths::policy, Ps...> <= 1, "linnet: two depths:: policies; give one");
-  static_assert(times<share::policy, Ps...> <= 1, "linnet: two share:: policies; give one");
-  static_assert(times<embedding::policy, Ps...> <= 1, "linnet: two embedding:: policies; give one");
-  static_assert(times<activation::policy, Ps...> <= 1,
-                "linnet: two activation:: policies; give one");
-  return true;
+  if constexpr (twice<ffn::policy, Ps...>)
+    static_assert(never<Ps...>,
+                  "linnet: two ffn:: policies for the same stack; give one, or wrap one in "
+                  "encoder<> or decoder_stack<>");
+  else if constexpr (twice<norm::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two norm:: policies; give one");
+  else if constexpr (twice<attention::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two attention:: policies; give one");
+  else if constexpr (twice<position::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two position:: policies; give one");
+  else if constexpr (twice<tie::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two tie:: policies; give one");
+  else if constexpr (twice<bias::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two bias:: policies; give one");
+  else if constexpr (twice<storage::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two storage types; give one");
+  else if constexpr (twice<kv::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two kv:: policies; give one");
+  else if constexpr (twice<depths::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two depths:: policies; give one");
+  else if constexpr (twice<share::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two share:: policies; give one");
+  else if constexpr (twice<embedding::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two embedding:: policies; give one");
+  else if constexpr (twice<activation::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two activation:: policies; give one");
+  else
+    return true;
+  return false;
+}
+
+/// What may be wrong with the layer of a feed-forward policy.
+enum class ffn_fault { none, no_layer, no_delta, rank, widths, chain_widths };
+template <class Ffn, index D, index F, bool Bias, map_kind Maps = map_kind{}>
+constexpr ffn_fault fault_of_ffn() {
+  const auto widths = []<class Layer>(std::type_identity<Layer>) {
+    if constexpr (requires { requires !Layer::widths_fit; }) return ffn_fault::chain_widths;
+    return Layer::in == D && Layer::out == D ? ffn_fault::none : ffn_fault::widths;
+  };
+  constexpr bool ranked = [] {
+    if constexpr (requires { Ffn::rank; }) return Ffn::rank > 0 && Ffn::rank <= D && Ffn::rank <= F;
+    return true;
+  }();
+  if constexpr (Ffn::skipped) {
+    return ffn_fault::none;
+  } else if constexpr (!ranked) {
+    return ffn_fault::rank;
+  } else if constexpr (!requires { typename Ffn::template layer<D, F, Bias>; }) {
+    return ffn_fault::no_layer;
+  } else if constexpr (Maps.plain()) {
+    return widths(std::type_identity<typename Ffn::template layer<D, F, Bias>>{});
+  } else if constexpr (!requires { typename Ffn::template layer<D, F, Bias, Maps>; }) {
+    return ffn_fault::no_delta;
+  } else {
+    return widths(std::type_identity<typename Ffn::template layer<D, F, Bias, Maps>>{});
+  }
+}
+/// Words for a feed-forward policy whose layer has a fault; true for others.
+template <ffn_fault Fault, class Ffn>
+constexpr bool ffn_fits() {
+  static_assert(Fault != ffn_fault::no_layer,
+                "linnet: your ffn:: policy needs `template <index D, index F, bool Bias> using "
+                "layer`, with these three parameters: the width, the hidden width d_ff and whether "
+                "maps have biases");
+  static_assert(Fault != ffn_fault::no_delta,
+                "linnet::share::lora: this feed-forward's maps take no delta; its template "
+                "layer<D, F, Bias> would need a fourth parameter map_kind, as those of the "
+                "standard and gated ones, ffn::linear and ffn::linear_relu have");
+  static_assert(Fault != ffn_fault::rank,
+                "linnet::ffn::low_rank: the rank must be positive and at most the smaller width of "
+                "d_model and d_ff");
+  static_assert(Fault != ffn_fault::chain_widths,
+                "linnet::chain: neighbouring members differ in width in the layer of your ffn:: "
+                "policy: `out` of each must be `in` of the next");
+  static_assert(Fault != ffn_fault::widths,
+                "linnet: the layer of your ffn:: policy must keep the width of the stream: both "
+                "its `in` and its `out` are D, the shape's d_model");
+  return Fault == ffn_fault::none;
 }
 
 /// The layer of a feed-forward policy whose linear maps are of a kind.
 template <class Ffn, index D, index F, bool Bias, map_kind Maps>
 struct ffn_layer {
-  static_assert(
-      requires { typename Ffn::template layer<D, F, Bias, Maps>; },
-      "linnet::share::lora: this feed-forward's maps take no delta; its template layer<D, "
-      "F, Bias> would need a fourth parameter map_kind, as those of the standard and gated "
-      "ones, ffn::linear and ffn::linear_relu have");
   using type = typename Ffn::template layer<D, F, Bias, Maps>;
 };
 template <class Ffn, index D, index F, bool Bias, map_kind Maps>

@@ -2,7 +2,7 @@
 /// @file
 /// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
 
-#include <linnet/model/choices.hpp>
+#include <linnet/model/decoder_rules.hpp>
 #include <linnet/model/lesson.hpp>
 #include <linnet/model/weights.hpp>
 #include <linnet/nn/position_tables.hpp>
@@ -33,24 +33,6 @@ struct decoder_model {
   using Embedding = typename Choices::template of<linnet::embedding::policy>;
 
  public:
-  static_assert(Shape.valid(),
-                "linnet::decoder: the shape is incomplete or inconsistent: every number must be "
-                "positive, heads a "
-                "multiple of kv_heads, and d_model a multiple of heads unless d_kv is given");
-
-  static_assert(Attention::causal,
-                "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
-
-  static_assert(!Depths::routes || (Attention::subsets && Ffn::rewinds),
-                "linnet::decoder: depths::mixture asks for attention and a feed-forward that work "
-                "on any subset of the tokens, such as attention::full");
-  static_assert(!Depths::routes || std::is_same_v<Share, linnet::share::none>,
-                "linnet::decoder: the blocks of depths::mixture have parameters of their own; it "
-                "does not go with a share:: policy");
-  static_assert(Share::maps.plain() || Attention::mappable,
-                "linnet::share::lora: this kind of attention's maps take no delta; those of full, "
-                "prefix, sliding_window and sinks do");
-
   static constexpr model_family family = model_family::decoder;
   static constexpr decoder_shape shape = Shape;
   static constexpr bool tied =
@@ -74,7 +56,8 @@ struct decoder_model {
   using batch = decoder_batch;
   /// The same model with another choice for what derives from `Slot`.
   template <class Slot, class Other>
-  using with = decoder_model<Shape, typename Choices::template with<Slot, Other>>;
+  using with =
+      typename detail::decoder_of<Shape, typename Choices::template with<Slot, Other>>::type;
   /// The same model with another feed-forward.
   template <class Other>
   using with_ffn = with<linnet::ffn::policy, Other>;
@@ -458,30 +441,14 @@ struct decoder_model {
   }
 };
 
-namespace detail {
-template <decoder_shape Shape, class... Ps>
-struct make_decoder {
-  static_assert((known_policy<Ps> && ...),
-                "linnet::decoder<shape, policies...>: an argument is not a policy; derive your own "
-                "from ffn::policy, "
-                "attention::policy or norm::policy");
-  static_assert(policies_fit<Ps...>());
-  using type = decoder_model<
-      Shape,
-      choices<pick<ffn::policy, ffn::swiglu, Ps...>,
-              pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
-              pick<position::policy, position::rope, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-              pick<bias::policy, bias::none, Ps...>, typename pick_storage<Ps...>::type,
-              pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
-              pick<share::policy, share::none, Ps...>,
-              pick<embedding::policy, embedding::full, Ps...>>>;
-};
-}  // namespace detail
-
 /// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
 /// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, nothing shared,
 /// one embedding table, f32.
 template <decoder_shape Shape, class... Policies>
-using decoder = typename detail::make_decoder<Shape, Policies...>::type;
+using decoder = typename detail::make_decoder<
+    detail::policies_fit<Policies...>() && detail::decoder_fits<Shape, Policies...>() &&
+        detail::ffn_fits<detail::decoder_ffn_fault<Shape, Policies...>(),
+                         detail::pick<ffn::policy, ffn::swiglu, Policies...>>(),
+    Shape, Policies...>::type;
 
 LINNET_NAMESPACE_END

@@ -13,22 +13,25 @@ LINNET_NAMESPACE_BEGIN
 /// stay so.
 template <class M, class T>
 void initialize(weights<M, T>& w, seed s) {
-  static_assert(std::is_floating_point_v<typename storage_of<M, T>::value>,
+  constexpr bool trainable = std::is_floating_point_v<typename storage_of<M, T>::value>;
+  static_assert(trainable,
                 "linnet::initialize: quantized weights are made by quantize() from trained ones");
-  if (!w.valid()) return;
-  w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
-    random_stream random(s, stream_of(at.str()));
-    T* values = nullptr;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      values = leaf;
-    else
-      values = leaf.data;
-    for (index i = 0; i < info.size(); ++i)
-      values[i] = info.start                 ? static_cast<T>(info.start(at, i, random))
-                  : info.kind == role::scale ? T(1)
-                  : info.kind == role::bias  ? T(0)
-                                             : static_cast<T>(info.deviation * random.normal());
-  });
+  if constexpr (trainable) {
+    if (!w.valid()) return;
+    w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+      random_stream random(s, stream_of(at.str()));
+      T* values = nullptr;
+      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+        values = leaf;
+      else
+        values = leaf.data;
+      for (index i = 0; i < info.size(); ++i)
+        values[i] = info.start                 ? static_cast<T>(info.start(at, i, random))
+                    : info.kind == role::scale ? T(1)
+                    : info.kind == role::bias  ? T(0)
+                                               : static_cast<T>(info.deviation * random.normal());
+    });
+  }
 }
 
 LINNET_NAMESPACE_END

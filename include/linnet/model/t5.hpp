@@ -3,6 +3,7 @@
 /// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
 /// variants (zoo A1 to A8, B1).
 
+#include <linnet/model/choices.hpp>
 #include <linnet/model/limits.hpp>
 #include <linnet/model/t5_stack.hpp>
 #include <linnet/model/weights.hpp>
@@ -25,11 +26,6 @@ struct t5_batch {
 template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
           class DecoderAttention, class Norm, class Tie, class Storage, class Cache>
 struct t5_model {
-  static_assert(Shape.valid(),
-                "linnet::t5: the shape is incomplete: d_model, d_ff, d_kv, heads, both layer "
-                "counts and the vocabulary "
-                "must be positive, buckets a multiple of 4");
-
   static constexpr model_family family = model_family::t5;
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
@@ -319,26 +315,91 @@ inline constexpr bool known_t5_policy<encoder<P>> =
 template <class P>
 inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder<P>>;
 
-template <t5_shape Shape, class... Ps>
+/// Words for the first rule that a T5's policies or shape break; true where they keep all.
+template <t5_shape S, class... Ps>
+constexpr bool t5_fits() {
+  using EncoderAttention = pick_for<linnet::encoder, attention::policy, attention::full, Ps...>;
+  using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
+  if constexpr (!(known_t5_policy<Ps> && ...))
+    static_assert(never<Ps...>,
+                  "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
+                  "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
+                  "attention:: policies in encoder<> or decoder_stack<>");
+  else if constexpr ((std::is_base_of_v<position::policy, Ps> || ...))
+    static_assert(
+        never<Ps...>,
+        "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
+  else if constexpr ((std::is_base_of_v<bias::all, Ps> || ...))
+    static_assert(never<Ps...>, "linnet::t5: T5 has no biases; bias::all is for decoder<>");
+  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
+    static_assert(
+        never<Ps...>,
+        "linnet::t5: every token goes through every block; depths:: policies are for decoder<>");
+  else if constexpr (((std::is_base_of_v<share::policy, Ps> ||
+                       std::is_base_of_v<embedding::policy, Ps>) ||
+                      ...))
+    static_assert(never<Ps...>, "linnet::t5: share:: and embedding:: policies are for decoder<>");
+  else if constexpr (S.d_model <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: d_model, the width of the stream, must be given and positive");
+  else if constexpr (S.d_ff <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::t5_shape: d_ff, the hidden width of the feed-forward, must be given and positive");
+  else if constexpr (S.d_kv <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: d_kv, the width of a head, must be given and positive");
+  else if constexpr (S.heads <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: heads, the attention heads, must be given and positive");
+  else if constexpr (S.encoder_layers <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: encoder_layers, the number of the encoder's blocks, must be "
+                  "given and positive");
+  else if constexpr (S.decoder_layers <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: decoder_layers, the number of the decoder's blocks, must be "
+                  "given and positive");
+  else if constexpr (S.vocabulary <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::t5_shape: vocabulary, the rows of the embedding, must be given and positive");
+  else if constexpr (S.buckets < 4 || S.buckets % 4 != 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: buckets, the relative position buckets, must be a positive "
+                  "multiple of 4");
+  else if constexpr (S.max_distance <= S.buckets / 2)
+    static_assert(never<Ps...>, "linnet::t5_shape: max_distance must be greater than buckets / 2");
+  else if constexpr (!(S.eps > 0))
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: eps, added under the root of the norm, must be positive");
+  else if constexpr (EncoderAttention::takes_prefix || DecoderAttention::takes_prefix)
+    static_assert(
+        never<Ps...>,
+        "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (!EncoderAttention::bidirectional || !DecoderAttention::causal ||
+                     !DecoderAttention::continues)
+    static_assert(never<Ps...>,
+                  "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
+                  "bidirectional kind, a decoder a causal one that continues cached sequences; "
+                  "wrap it in encoder<> or decoder_stack<>");
+  else
+    return true;
+  return false;
+}
+/// What is wrong with the feed-forward of the stack that `Wrapper` addresses, in a T5 that fits
+/// otherwise.
+template <template <class> class Wrapper, t5_shape S, class... Ps>
+constexpr ffn_fault t5_ffn_fault() {
+  if constexpr (t5_fits<S, Ps...>())
+    return fault_of_ffn<pick_for<Wrapper, ffn::policy, ffn::relu, Ps...>, S.d_model, S.d_ff,
+                        false>();
+  else
+    return ffn_fault::none;
+}
+/// The T5 of a list of policies that fit.
+template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  static_assert(
-      (known_t5_policy<Ps> && ...),
-      "linnet::t5<shape, policies...>: an argument is not a policy; derive your own from "
-      "ffn::policy, "
-      "attention::policy or norm::policy, and wrap only ffn:: and attention:: policies in "
-      "encoder<> or decoder_stack<>");
-  static_assert(
-      (!std::is_base_of_v<position::policy, Ps> && ...),
-      "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
-  static_assert((!std::is_base_of_v<bias::all, Ps> && ...),
-                "linnet::t5: T5 has no biases; bias::all is for decoder<>");
-  static_assert((!std::is_base_of_v<depths::policy, Ps> && ...),
-                "linnet::t5: every token goes through every block; depths:: policies are for "
-                "decoder<>");
-  static_assert(((!std::is_base_of_v<share::policy, Ps> &&
-                  !std::is_base_of_v<embedding::policy, Ps>)&&...),
-                "linnet::t5: share:: and embedding:: policies are for decoder<>");
-  static_assert(policies_fit<Ps...>());
   using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
                         pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
@@ -346,12 +407,29 @@ struct make_t5 {
                         pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
                         typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
 };
+/// What stands in for a T5 that was refused, so that nothing is said of it again.
+template <t5_shape Shape, class... Ps>
+struct make_t5<false, Shape, Ps...> : make_t5<true,
+                                              t5_shape{.d_model = 1,
+                                                       .d_ff = 1,
+                                                       .d_kv = 1,
+                                                       .heads = 1,
+                                                       .encoder_layers = 1,
+                                                       .decoder_layers = 1,
+                                                       .vocabulary = 1},
+                                              typename pick_storage<Ps...>::stored> {};
 }  // namespace detail
 
 /// A T5 encoder-decoder: numbers from `Shape`, choices from policies in any order. Defaults are
 /// version 1.0: ReLU feed-forward, full attention, RMSNorm, tied head, f32. Version 1.1 is
 /// t5<shape, ffn::gated_gelu, tie::untied>.
 template <t5_shape Shape, class... Policies>
-using t5 = typename detail::make_t5<Shape, Policies...>::type;
+using t5 = typename detail::make_t5<
+    detail::policies_fit<Policies...>() && detail::t5_fits<Shape, Policies...>() &&
+        detail::ffn_fits<detail::t5_ffn_fault<encoder, Shape, Policies...>(),
+                         detail::pick_for<encoder, ffn::policy, ffn::relu, Policies...>>() &&
+        detail::ffn_fits<detail::t5_ffn_fault<decoder_stack, Shape, Policies...>(),
+                         detail::pick_for<decoder_stack, ffn::policy, ffn::relu, Policies...>>(),
+    Shape, Policies...>::type;
 
 LINNET_NAMESPACE_END

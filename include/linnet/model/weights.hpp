@@ -227,6 +227,38 @@ class packed : public detail::tensor_block<M, form::kernel<T, S>> {
 
 namespace detail {
 
+template <class>
+inline constexpr bool is_weights = false;
+template <class M, class T>
+inline constexpr bool is_weights<weights<M, T>> = true;
+template <class>
+inline constexpr bool is_packed = false;
+template <class M, class T, class S>
+inline constexpr bool is_packed<packed<M, T, S>> = true;
+
+/// Weights of any kind but packed ones of model `M` in a variable, which `open` functions read.
+template <class W, class M, class T>
+concept unfit_weights = is_weights<std::remove_cvref_t<W>> ||
+    (is_packed<std::remove_cvref_t<W>> &&
+     !(std::is_lvalue_reference_v<W> && std::is_same_v<std::remove_cvref_t<W>, packed<M, T>>));
+
+/// Words for such weights.
+template <class W, class M, class T>
+error refuse_weights() {
+  using given = std::remove_cvref_t<W>;
+  if constexpr (is_weights<given>)
+    static_assert(never<W>, "linnet: what runs a model reads packed weights: pack() them first");
+  else if constexpr (std::is_same_v<given, packed<M, T>>)
+    static_assert(never<W>,
+                  "linnet: these packed weights are a temporary; keep them in a variable: what is "
+                  "opened reads them as long as it lives");
+  else
+    static_assert(never<W>,
+                  "linnet: these weights are packed for another model, scalar or storage type; the "
+                  "storage type is part of the model, as in decoder<shape, storage::int8>");
+  return {};
+}
+
 /// Rewrites the kernel form `p` of a layer or model `L` from its canonical weights. Called by every
 /// thread of a team.
 template <class L, class W, class P>

@@ -72,6 +72,14 @@ struct chain {
  public:
   static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
   static constexpr bool adds_residual = linnet::detail::adds_residual<at_layer<count - 1>>();
+  /// Whether each member takes what the one before gives.
+  static constexpr bool widths_fit = [] {
+    const index ins[] = {First::layer::in, Rest::layer::in..., out},
+                outs[] = {First::layer::out, Rest::layer::out...};
+    for (std::size_t k = 0; k < count; ++k)
+      if (outs[k] != ins[k + 1]) return false;
+    return true;
+  }();
 
   template <class Form>
   struct params {
@@ -105,13 +113,14 @@ struct chain {
   template <class T, class S>
   static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
-    forward_from<0, S>(p, x, y, c, ctx, residual);
+    static_assert(widths_fit, "linnet::chain: neighbouring members differ in width");
+    if constexpr (widths_fit) forward_from<0, S>(p, x, y, c, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
+    if constexpr (widths_fit) backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
   }
 
   template <class T>
@@ -162,8 +171,6 @@ struct chain {
       at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
                                           linnet::detail::member<K>(c.items), ctx);
     } else {
-      static_assert(at_layer<K>::out == at_layer<K + 1>::in,
-                    "linnet::chain: neighbouring members differ in width");
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
       at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, z,
                                           linnet::detail::member<K>(c.items), ctx);

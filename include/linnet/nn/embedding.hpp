@@ -127,6 +127,7 @@ namespace embedding {
 struct policy {};
 /// One table [vocabulary, d_model].
 struct full : policy {
+  using kind = full;
   static std::string name() { return "full"; }
   template <index D, bool Tied>
   using ends = linnet::detail::wide_ends<D>;
@@ -138,6 +139,7 @@ struct full : policy {
 template <index Width>
 struct factorised : policy {
   static_assert(Width > 0, "linnet::embedding::factorised: the width must be positive");
+  using kind = factorised;
   static std::string name() { return "factorised " + std::to_string(Width); }
   template <index D, bool Tied>
   using ends = linnet::detail::narrow_ends<Width, D, Tied>;

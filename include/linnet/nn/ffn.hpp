@@ -271,6 +271,7 @@ struct linear_relu : policy {
 template <index Rank, class Of = swiglu>
 struct low_rank : policy {
   using dense = Of;  ///< what it factors
+  static constexpr index rank = Rank;
   template <index D, index F, bool Bias>
   using layer = typename Of::template layer<D, F, Bias, map_kind{.rank = Rank}>;
 };

@@ -308,6 +308,7 @@ namespace depths {
 /// Base of the policies of depth.
 struct policy {
   static constexpr bool routes = false;  ///< some tokens pass some blocks by
+  static constexpr index every = 1;      ///< of so many blocks, one is routed
 };
 
 /// Every token goes through every block.
@@ -350,9 +351,11 @@ struct mixture : policy {
   static_assert(Every >= 1, "linnet::depths::mixture: every how many blocks one is routed");
   static_assert(Weight.value >= 0, "linnet::depths::mixture: the weight of a loss is not negative");
   static constexpr bool routes = true;
+  static constexpr index every = Every;
   template <class Stack, class Block, index Layers, index Rotary>
   using stack = alternate<Block, linnet::detail::routed_block<Block, Capacity, By, Weight, Rotary>,
                           Layers, Every>;
+  using kind = mixture;
   /// What files call it; the weight of the auxiliary loss changes nothing that weights compute.
   static std::string name() {
     char digits[32];

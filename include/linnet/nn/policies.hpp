@@ -1,11 +1,31 @@
 #pragma once
 /// @file
-/// Policies without a layer of their own: positions, weight tying, biases, and the wrappers that
-/// address one stack of an encoder-decoder.
+/// Names of policies, and policies without a layer of their own: positions, weight tying, biases,
+/// and the wrappers that address one stack of an encoder-decoder.
+
+#include <type_traits>
 
 #include <linnet/ops/position.hpp>
 
 LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether a policy has a name of its own, by which files know it. Kinds that others derive from
+/// say which they are by `kind`, so that a name that is only inherited does not count.
+template <class P>
+constexpr bool names_itself() {
+  if constexpr (!requires { P::name(); })
+    return false;
+  else if constexpr (!requires { &P::kind::name; })
+    return true;
+  else if constexpr (std::is_same_v<P, typename P::kind> && requires { typename P::dense; })
+    return names_itself<typename P::dense>();
+  else
+    return std::is_same_v<P, typename P::kind> || &P::name != &P::kind::name;
+}
+
+}  // namespace detail
 
 /// Position policies of decoder-only models.
 namespace position {

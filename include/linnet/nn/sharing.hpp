@@ -15,24 +15,25 @@ LINNET_NAMESPACE_BEGIN
 /// such as ...attention.q.weight. Key-value caches are each block's own always.
 namespace share {
 
-/// Base of the sharing policies: nothing is shared.
+/// Base of the sharing policies: nothing is shared. What files call one is `static std::string
+/// name()`.
 struct policy {
   static constexpr index repeats = 1;  ///< times that a block runs in a row
   static constexpr map_kind maps{};    ///< how the linear maps of the blocks are made
   /// Whether the tensor at a place of the block is the same in all blocks.
   static constexpr bool shares(const path&) { return false; }
-  /// What files call it.
-  static std::string name() { return "custom"; }
 };
 
 /// Every block has parameters of its own.
 struct none : policy {
+  using kind = none;
   static std::string name() { return "none"; }
 };
 
 /// One feed-forward for all blocks, which keep their attention and both norms (MobiLlama,
 /// Thawakar et al. 2024, arXiv:2402.16840).
 struct ffn : policy {
+  using kind = ffn;
   static std::string name() { return "ffn"; }
   static constexpr bool shares(const path& at) {
     const path* below = nullptr;
@@ -44,6 +45,7 @@ struct ffn : policy {
 
 /// One block for all layers, norms included (ALBERT, Lan et al. 2019, arXiv:1909.11942).
 struct all : policy {
+  using kind = all;
   static std::string name() { return "all"; }
   static constexpr bool shares(const path&) { return true; }
 };
@@ -54,6 +56,7 @@ template <index Times>
 struct repeat : policy {
   static_assert(Times > 0, "linnet::share::repeat: a block runs at least once");
   static constexpr index repeats = Times;
+  using kind = repeat;
   static std::string name() { return "repeat " + std::to_string(Times); }
 };
 
@@ -62,6 +65,7 @@ struct repeat : policy {
 template <index Rank, index Alpha = Rank>
 struct lora : policy {
   static constexpr map_kind maps{.rank = Rank, .delta = true, .alpha = Alpha};
+  using kind = lora;
   static std::string name() {
     return "lora " + std::to_string(Rank) + " alpha " + std::to_string(Alpha);
   }

@@ -268,7 +268,10 @@ constexpr index row_values(index columns) {
 /// Scales (and zero points) of one row of `columns` inputs.
 template <class S>
 constexpr index row_scales(index columns) {
-  return !S::scaled ? 0 : S::group == 0 ? 1 : (columns + S::group - 1) / S::group;
+  if constexpr (S::group > 0)
+    return (columns + S::group - 1) / S::group;
+  else
+    return S::scaled ? 1 : 0;
 }
 /// Which of a row's scales belongs to column `j`.
 template <class S>

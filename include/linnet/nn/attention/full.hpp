@@ -259,6 +259,7 @@ namespace attention {
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
   static constexpr bool rewinds = true, subsets = true, mappable = true;
+  using kind = full;
   static std::string name() { return "full"; }
   template <attention_shape A>
   using layer =
@@ -275,6 +276,7 @@ struct low_rank : Kind {
       "sliding_window and sinks are");
   static constexpr bool mappable = false;
   using dense = Kind;  ///< what it factors
+  using kind = low_rank;
   static std::string name() { return "low_rank<" + std::to_string(Rank) + "> " + Kind::name(); }
   static constexpr attention_shape with_rank(attention_shape a) {
     a.maps = {.rank = Rank};
@@ -289,6 +291,7 @@ struct low_rank : Kind {
 /// decoder_batch::prefixes tells its length; a session takes the tokens of the first feed() for it.
 struct prefix : full {
   static constexpr bool takes_prefix = true, subsets = false;
+  using kind = prefix;
   static std::string name() { return "prefix"; }
 };
 

@@ -36,6 +36,7 @@ struct elu_plus_one {
 template <class FeatureMap = elu_plus_one>
 struct linear : policy {
   static constexpr bool rewinds = false;  ///< the state cannot forget its last tokens
+  using kind = linear;
   static std::string name() { return "linear<" + FeatureMap::name() + ">"; }
 
   template <attention_shape A>

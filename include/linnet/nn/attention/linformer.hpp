@@ -27,6 +27,7 @@ struct linformer : policy {
   static constexpr bool causal = false;
   static constexpr bool continues = false;
   static constexpr index longest = MaxLength;
+  using kind = linformer;
   static std::string name() {
     return "linformer<" + std::to_string(K) + ", " + std::to_string(MaxLength) +
            (Shared == shared::nothing           ? ", nothing>"

@@ -23,6 +23,7 @@ struct longformer : policy {
   static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
   static constexpr bool causal = false;
   static constexpr bool continues = false;
+  using kind = longformer;
   static std::string name() {
     return "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals) + ">";
   }

@@ -45,6 +45,7 @@ struct lsh : policy {
   using frozen = lsh<Bucket, Rounds, Reach, Seed, membership::frozen>;
   static constexpr bool freezes = Members == membership::frozen;
   static constexpr bool bidirectional = !freezes, rewinds = true, foresees = !freezes;
+  using kind = lsh;
   static std::string name() {
     return "lsh<" + std::to_string(Bucket) + ", " + std::to_string(Rounds) +
            (Reach == reach::bucket ? ", bucket" : "") +

@@ -25,6 +25,7 @@ struct nystrom : policy {
                 "none");
   static constexpr bool causal = false;
   static constexpr bool continues = false;
+  using kind = nystrom;
   static std::string name() {
     return "nystrom<" + std::to_string(Landmarks) + ", " + std::to_string(Convolution) + ">";
   }

@@ -6,6 +6,7 @@
 
 #include <linnet/config/shapes.hpp>
 #include <linnet/nn/attention/kv_cache.hpp>
+#include <linnet/nn/policies.hpp>
 #include <linnet/ops/position.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -38,7 +39,8 @@ struct attention_shape {
 namespace attention {
 
 /// Base of every policy that mixes the tokens of a sequence; a kind overrides what differs. Models
-/// refuse it where it cannot work.
+/// refuse it where it cannot work. `static std::string name()` is what files call it: a kind that
+/// is kept in files has one of its own, and one that others derive from says `using kind = itself`.
 struct policy {
   static constexpr bool causal = true;           ///< can be kept from seeing later tokens
   static constexpr bool bidirectional = true;    ///< can see later tokens
@@ -53,10 +55,9 @@ struct policy {
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool mappable = false;        ///< its linear maps may be of any map_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
-  /// What files call it; a kind that changes what weights compute has a name of its own.
-  static std::string name() { return "custom"; }
 };
 
 }  // namespace attention

@@ -42,6 +42,7 @@ struct routing : policy {
   using frozen = routing<Clusters, Window, membership::frozen>;
   static constexpr bool freezes = Members == membership::frozen;
   static constexpr bool bidirectional = !freezes, rewinds = true, foresees = !freezes;
+  using kind = routing;
   static std::string name() {
     return "routing<" + std::to_string(Clusters) + ", " + std::to_string(Window) +
            (freezes ? ", frozen" : "") + ">";

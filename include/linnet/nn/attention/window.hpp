@@ -14,6 +14,7 @@ template <index Width>
 struct sliding_window : policy {
   static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
   static constexpr bool rewinds = true, forgets = true, mappable = true;
+  using kind = sliding_window;
   static std::string name() { return "sliding_window<" + std::to_string(Width) + ">"; }
   template <attention_shape A>
   struct layer : linnet::detail::softmax_attention<
@@ -37,6 +38,7 @@ struct sinks : policy {
   static constexpr bool bidirectional = false;
   static constexpr bool rewinds = true, forgets = true, mappable = true;
   static constexpr index min_positions = First + Recent;
+  using kind = sinks;
   static std::string name() {
     return "sinks<" + std::to_string(First) + ", " + std::to_string(Recent) + ">";
   }

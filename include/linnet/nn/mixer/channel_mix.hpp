@@ -184,6 +184,7 @@ namespace ffn {
 /// RWKV-4's channel mix: sigmoid(W_r x_r) W_v relu(W_k x_k)^2. Keeps the last token while decoding.
 struct rwkv4_channel_mix : policy {
   static constexpr bool rewinds = false;
+  using kind = rwkv4_channel_mix;
   static std::string name() { return "rwkv4_channel_mix"; }
   template <index D, index F, bool Bias>
   struct layer : linnet::detail::channel_mix<D, F, true> {
@@ -193,6 +194,7 @@ struct rwkv4_channel_mix : policy {
 /// RWKV-7's channel mix: W_v relu(W_k x_k)^2. Keeps the last token while decoding.
 struct rwkv7_channel_mix : policy {
   static constexpr bool rewinds = false;
+  using kind = rwkv7_channel_mix;
   static std::string name() { return "rwkv7_channel_mix"; }
   template <index D, index F, bool Bias>
   struct layer : linnet::detail::channel_mix<D, F, false> {

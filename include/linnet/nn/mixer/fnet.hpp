@@ -20,6 +20,7 @@ namespace mixer {
 /// O(T log T). The map is symmetric: its derivative is the same map.
 struct fnet : attention::policy {
   static constexpr bool causal = false, continues = false;
+  using kind = fnet;
   static std::string name() { return "fnet"; }
 
   template <attention_shape A>

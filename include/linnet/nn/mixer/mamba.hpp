@@ -28,6 +28,8 @@ struct mamba : attention::policy {
   static constexpr index state = State, conv = Conv, expand = Expand;
   static constexpr bool bidirectional = false;
   static constexpr bool rewinds = false;  ///< the state cannot forget its last tokens
+  using kind = mamba;
+  static constexpr bool rotary = false;
   static std::string name() {
     return "mamba<" + std::to_string(State) + ", " + std::to_string(Conv) + ", " +
            std::to_string(Expand) + ">";

@@ -27,6 +27,8 @@ struct policy : attention::policy {
 /// play no part. Goes with ffn::rwkv4_channel_mix.
 struct rwkv4 : policy {
   static constexpr bool embedding_norm = true;
+  using kind = rwkv4;
+  static constexpr bool rotary = false;
   static std::string name() { return "rwkv4"; }
 
   template <attention_shape A>

@@ -21,6 +21,8 @@ namespace mixer {
 struct rwkv7 : policy {
   static constexpr bool embedding_norm = true;
   static constexpr bool first_differs = true;
+  using kind = rwkv7;
+  static constexpr bool rotary = false;
   static std::string name() { return "rwkv7"; }
 
   template <attention_shape A>

@@ -1,0 +1,157 @@
+#pragma once
+/// @file
+/// The rules that a decoder's shape and policies keep, each with a sentence for what breaks it.
+
+#include <linnet/model/choices.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+template <decoder_shape Shape, class Choices>
+struct decoder_model;
+
+namespace detail {
+
+/// Words for the first rule that a decoder's policies or shape break; true where they keep all.
+template <decoder_shape S, class... Ps>
+constexpr bool decoder_fits() {
+  using Attention = pick<attention::policy, attention::full, Ps...>;
+  using Ffn = pick<ffn::policy, ffn::swiglu, Ps...>;
+  using Position = pick<position::policy, position::rope, Ps...>;
+  using Depths = pick<depths::policy, depths::all, Ps...>;
+  using Share = pick<share::policy, share::none, Ps...>;
+  if constexpr (!(known_policy<Ps> && ...))
+    static_assert(never<Ps...>,
+                  "linnet::decoder<shape, policies...>: an argument is not a policy; derive your "
+                  "own from ffn::policy, attention::policy or norm::policy");
+  else if constexpr (S.d_model <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::decoder_shape: d_model, the width of the stream, must be given and positive");
+  else if constexpr (S.d_ff <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::decoder_shape: d_ff, the hidden width of the feed-forward, must be "
+                  "given and positive");
+  else if constexpr (S.heads <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::decoder_shape: heads, the query heads, must be given and positive");
+  else if constexpr (S.kv_heads <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::decoder_shape: kv_heads, the key and value heads, must be given and positive");
+  else if constexpr (S.layers <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::decoder_shape: layers, the number of blocks, must be given and positive");
+  else if constexpr (S.vocabulary <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::decoder_shape: vocabulary, the rows of the embedding, must be given and positive");
+  else if constexpr (S.context <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::decoder_shape: context, the longest sequence in tokens, must be given "
+                  "and positive");
+  else if constexpr (S.heads % S.kv_heads != 0)
+    static_assert(never<Ps...>,
+                  "linnet::decoder_shape: heads must be a multiple of kv_heads: each key-value "
+                  "head serves as many query heads");
+  else if constexpr (S.d_kv < 0)
+    static_assert(never<Ps...>,
+                  "linnet::decoder_shape: d_kv, the width of a head, must be positive, or 0 for "
+                  "d_model / heads");
+  else if constexpr (S.d_kv == 0 && S.d_model % S.heads != 0)
+    static_assert(never<Ps...>,
+                  "linnet::decoder_shape: d_model must be a multiple of heads; or give d_kv, the "
+                  "width of a head");
+  else if constexpr (!(S.eps > 0))
+    static_assert(never<Ps...>,
+                  "linnet::decoder_shape: eps, added under the root of the norm, must be positive");
+  else if constexpr (!(S.rope_theta > 0))
+    static_assert(
+        never<Ps...>,
+        "linnet::decoder_shape: rope_theta, the base of the rotary frequencies, must be positive");
+  else if constexpr (Position::pairing != rope_pairing::none && S.head_width() % 2 != 0)
+    static_assert(never<Ps...>,
+                  "linnet::decoder_shape: rotary positions need an even head width: d_kv, or "
+                  "d_model / heads");
+  else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: this kind of mixing has no rotary positions; add "
+                  "position::none");
+  else if constexpr (S.layers % Share::repeats != 0)
+    static_assert(never<Ps...>,
+                  "linnet::share::repeat<n>: layers, the number of blocks, must be a multiple of "
+                  "n");
+  else if constexpr (!Attention::causal)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
+  else if constexpr (Depths::routes && !(Attention::subsets && Ffn::rewinds))
+    static_assert(never<Ps...>,
+                  "linnet::decoder: depths::mixture asks for attention and a feed-forward that "
+                  "work on any subset of the tokens, such as attention::full");
+  else if constexpr (Depths::routes && S.layers < Depths::every)
+    static_assert(
+        never<Ps...>,
+        "linnet::depths::mixture: of so few layers, none would be routed; give a smaller Every");
+  else if constexpr (Depths::routes && !std::is_same_v<Share, share::none>)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: the blocks of depths::mixture have parameters of their own; it "
+                  "does not go with a share:: policy");
+  else if constexpr (!Share::maps.plain() && !Attention::mappable)
+    static_assert(never<Ps...>,
+                  "linnet::share::lora: this kind of attention's maps take no delta; those of "
+                  "full, prefix, sliding_window and sinks do");
+  else if constexpr (Attention::first_differs && !std::is_same_v<Share, share::none>)
+    static_assert(never<Ps...>,
+                  "linnet: share:: policies need blocks of one type; the first block of this kind "
+                  "of attention differs from the others");
+  else
+    return true;
+  return false;
+}
+/// What is wrong with the feed-forward of a decoder that fits otherwise.
+template <decoder_shape S, class... Ps>
+constexpr ffn_fault decoder_ffn_fault() {
+  if constexpr (decoder_fits<S, Ps...>())
+    return fault_of_ffn<pick<ffn::policy, ffn::swiglu, Ps...>, S.d_model, S.d_ff,
+                        std::is_same_v<pick<bias::policy, bias::none, Ps...>, bias::all>,
+                        pick<share::policy, share::none, Ps...>::maps>();
+  else
+    return ffn_fault::none;
+}
+/// The decoder of a list of policies that fit.
+template <bool Fits, decoder_shape Shape, class... Ps>
+struct make_decoder {
+  using type = decoder_model<
+      Shape,
+      choices<pick<ffn::policy, ffn::swiglu, Ps...>,
+              pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
+              pick<position::policy, position::rope, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+              pick<bias::policy, bias::none, Ps...>, typename pick_storage<Ps...>::type,
+              pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
+              pick<share::policy, share::none, Ps...>,
+              pick<embedding::policy, embedding::full, Ps...>>>;
+};
+/// What stands in for a decoder that was refused, so that nothing is said of it again.
+template <decoder_shape Shape, class... Ps>
+struct make_decoder<false, Shape, Ps...> : make_decoder<true,
+                                                        decoder_shape{.d_model = 2,
+                                                                      .d_ff = 1,
+                                                                      .heads = 1,
+                                                                      .kv_heads = 1,
+                                                                      .layers = 1,
+                                                                      .vocabulary = 1,
+                                                                      .context = 1},
+                                                        typename pick_storage<Ps...>::stored> {};
+/// The decoder of choices.
+template <decoder_shape Shape, class Choices>
+struct decoder_of;
+template <decoder_shape Shape, class... Ps>
+struct decoder_of<Shape, choices<Ps...>>
+    : make_decoder<
+          policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
+              ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>(),
+          Shape, Ps...> {};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,17 @@
+// A shape without `kv_heads` is refused by that name, and nothing follows.
+// expect: linnet::decoder_shape: kv_heads, .* must be given and positive
+#include <linnet/linnet.hpp>
+namespace ln = linnet;
+constexpr ln::decoder_shape shape {
+  .d_model = 8, .d_ff = 16, .heads = 2,
+#if !defined(LINNET_FAIL)
+  .kv_heads = 1,
+#endif
+  .layers = 1, .vocabulary = 10, .context = 8
+};
+using Model = ln::decoder<shape>;
+bool runs(const ln::packed<Model>& p) {
+  auto session = ln::session<Model>::open(p, {.target = 8});
+  const ln::token start = 1;
+  return session && !session->feed({&start, 1}).empty();
+}
