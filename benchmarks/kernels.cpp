@@ -20,7 +20,7 @@ void product(benchmark::State& state) {
   const matrix w{panels.data(), scales.data(), scales.data()};
   std::vector<std::byte> converted(
       static_cast<std::size_t>(ln::ops::converted_bytes<S>(m, k, n, 1, false)));
-  const ln::ops::machine on{{}, ln::simd::best(), converted.data()};
+  const ln::ops::execution on{{}, ln::simd::best(), converted.data()};
   const counters::clock clock(state);
   for (auto _ : state) {
     ln::ops::matmul(on, m, n, k, x.data(), w, y.data());
@@ -39,7 +39,7 @@ void derivatives(benchmark::State& state) {
   const std::vector<float> rows = numbers(n * k), x = numbers(m * k), dy = numbers(m * n);
   std::vector<float> dx = numbers(m * k), dw = numbers(n * k);
   const matrix w{nullptr, nullptr, nullptr, rows.data()};
-  const ln::ops::machine on{{}, ln::simd::best()};
+  const ln::ops::execution on{{}, ln::simd::best()};
   const counters::clock clock(state);
   for (auto _ : state) {
     ln::ops::matmul_dx(on, m, n, k, dy.data(), w, dx.data());
@@ -65,8 +65,8 @@ void trained_shapes(benchmark::internal::Benchmark* b) {
   b->Args({512, 1536, 512})->Args({512, 512, 1536})->Args({64, 32128, 384});
 }
 
-using bf16_bf16 = ln::storage::with_activation<ln::storage::bf16, ln::activation::bf16>;
-using int8_int8 = ln::storage::with_activation<ln::storage::int8, ln::activation::int8>;
+using bf16_bf16 = ln::storage::with_compute<ln::storage::bf16, ln::compute::bf16>;
+using int8_int8 = ln::storage::with_compute<ln::storage::int8, ln::compute::int8>;
 
 }  // namespace
 

@@ -18,7 +18,7 @@ template <class L>
 class alone {
  public:
   explicit alone(ln::index length) : rows_(length), buffers_(training(length)) {
-    w_.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+    w_.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
       for (ln::index i = 0; i < info.size(); ++i)
         leaf.data[i] = 0.01f * static_cast<float>(i % 7 - 3);
     });
@@ -38,14 +38,14 @@ class alone {
                                    {dx_.data(), rows_}, buffers_.cache, ctx_);
   }
   double flops() const {
-    ln::extents e;
+    ln::call_shape e;
     e.length = rows_;
     return static_cast<double>(L::flops(e));
   }
 
  private:
-  static ln::extents training(ln::index length) {
-    ln::extents e;
+  static ln::call_shape training(ln::index length) {
+    ln::call_shape e;
     e.length = length;
     e.training = true;
     return e;
@@ -54,7 +54,7 @@ class alone {
   ln::index rows_;
   ln::detail::tensor_block<L, ln::form::canonical<float, S>> w_;
   ln::detail::tensor_block<L, ln::form::gradient<float>> g_;
-  ln::detail::tensor_block<L, ln::form::kernel<float, S>> p_;
+  ln::detail::tensor_block<L, ln::form::packed<float, S>> p_;
   ln::detail::lone_buffers<L, float> buffers_;
   ln::context<float> ctx_;
   std::vector<float> x_, y_, dy_, dx_;

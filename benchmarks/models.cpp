@@ -1,7 +1,7 @@
 // Whole models, per storage type and number of threads: encoding, prefill, decoding (the time of
 // one token), and a training step in f32.
 
-#include <linnet/model/zoo.hpp>
+#include <linnet/model/presets.hpp>
 
 #include "counters.hpp"
 namespace ln = linnet;

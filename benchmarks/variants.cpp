@@ -1,6 +1,6 @@
 // The feed-forward variants in T5-Mini: encoding 128 tokens and decoding one, in f32.
 
-#include <linnet/model/zoo.hpp>
+#include <linnet/model/presets.hpp>
 
 #include "counters.hpp"
 namespace ln = linnet;

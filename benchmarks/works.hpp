@@ -7,10 +7,10 @@
 #include <string_view>
 #include <vector>
 
+#include <linnet/compress/quantize.hpp>
 #include <linnet/generate/session.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/trainer.hpp>
-#include <linnet/transform/quantize.hpp>
 
 #include "machine.hpp"
 
@@ -64,8 +64,8 @@ ln::packed<Deployed> deploy(const ln::weights<M>& w) {
 /// What a trainer computes in for a model that runs as `Deployed`: bf16 where that does, else f32.
 template <class Deployed>
 using training_compute =
-    std::conditional_t<std::is_same_v<typename Deployed::storage::activation, ln::activation::bf16>,
-                       ln::activation::bf16, ln::activation::f32>;
+    std::conditional_t<std::is_same_v<typename Deployed::storage::compute, ln::compute::bf16>,
+                       ln::compute::bf16, ln::compute::f32>;
 
 /// `count` tokens of a fixed, mixed sequence.
 template <class M>
@@ -87,7 +87,7 @@ matrices matrices_read(bool encoder) {
   using S = typename M::storage;
   matrices sum;
   M::visit(
-      [&](const ln::path& at, const ln::tensor_info& info) {
+      [&](const ln::parameter_path& at, const ln::tensor_info& info) {
         if (!info.stored()) return;
         const std::string name = at.str();
         const auto has = [&](std::string_view part) { return name.find(part) != name.npos; };
@@ -99,7 +99,7 @@ matrices matrices_read(bool encoder) {
         sum.elements += static_cast<double>(info.size());
         sum.bytes += static_cast<double>(ln::matrix_bytes<S>(info.rows, info.columns));
       },
-      ln::path{});
+      ln::parameter_path{});
   return sum;
 }
 
@@ -133,7 +133,7 @@ class encode : running<M> {
   void prepare() {}
   void operator()() { running<M>::encode(tokens_); }
   static cost of(const sizes& s) {
-    ln::extents e;
+    ln::call_shape e;
     e.batch = s.batch;
     e.length = s.source;
     return {static_cast<double>(s.batch * s.source), static_cast<double>(M::encoder::flops(e)),
@@ -236,7 +236,7 @@ class decode : running<M> {
 
 /// A training step with AdamW: [batch, source] and [batch, target] tokens of an encoder-decoder,
 /// [batch, source] of a decoder. Weights in f32, products in `Compute`.
-template <class M, class Compute = ln::activation::f32>
+template <class M, class Compute = ln::compute::f32>
 class train {
   using trainer = ln::trainer<M, ln::adamw, float, Compute>;
 

@@ -39,7 +39,7 @@ struct windows {
 };
 
 void learn(ln::weights<Model>& w, const reading& text, ln::index steps, ln::index rows,
-           ln::index length, const ln::training& how) {
+           ln::index length, const ln::training_options& how) {
   const ln::adamw optimizer{.rate = ln::schedule::cosine(3e-3, steps / 10, steps, 3e-4)};
   auto train =
       ln::trainer<Model>::open(w, {.batch = rows, .target = length, .threads = 2}, optimizer, how);
@@ -77,7 +77,7 @@ std::array<double, shape.layers> bits_at_exits(const ln::packed<Model>& p, const
 /// False if the texts differ.
 bool race(const ln::packed<Model>& p, const std::vector<std::vector<ln::token>>& prompts,
           ln::index exit) {
-  const ln::limits limits{.target = shape.context, .logits = drafts + 1};
+  const ln::limits limits{.target = shape.context, .max_logits = drafts + 1};
   auto plain = ln::session<Model>::open(p, limits), halves = ln::session<Model>::open(p, limits);
   auto skipping = ln::self_speculative<Model>::open(*halves, exit, drafts);
   const auto seconds_of = [](auto&& work) {
@@ -113,7 +113,7 @@ bool race(const ln::packed<Model>& p, const std::vector<std::vector<ln::token>>&
 /// Learns and shows; 1 if speculation changes a text.
 int show(const reading& text, ln::index steps, ln::index rows, ln::index length, bool exits) {
   std::printf("%s early exits\n", exits ? "with" : "without");
-  ln::training how{.seed = 5};
+  ln::training_options how{.seed = 5};
   if (exits) how.early_exits = {.scale = 0.2}, how.layer_dropout = {.rate = 0.1, .steps = steps};
   ln::weights<Model> w;
   ln::initialize(w, ln::seed{3});

@@ -89,7 +89,7 @@ class reader {
  public:
   static constexpr ln::index piece = 16;
   static constexpr ln::limits limits(ln::index bytes) {
-    return {.target = bytes, .chunk = piece, .logits = piece};
+    return {.target = bytes, .chunk = piece, .max_logits = piece};
   }
   /// Bytes of a session for so long a text, known without opening one.
   static constexpr ln::index footprint(ln::index bytes) {

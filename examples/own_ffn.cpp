@@ -26,7 +26,7 @@ struct square : ln::without_parameters, ln::without_cache {
       for (ln::index j = 0; j < D; ++j) dx(i, j) += 2 * x(i, j) * dy(i, j);
     });
   }
-  static constexpr ln::index flops(const ln::extents&) { return 0; }
+  static constexpr ln::index flops(const ln::call_shape&) { return 0; }
 };
 
 // The policy: a layer from width D to D for a model whose shape says d_ff = F.

@@ -120,8 +120,8 @@
 #include <linnet/xtensor.hpp>
 #endif
 #if __has_include(<xxhash.h>)
+#include <linnet/cached_logits.hpp>
 #include <linnet/checkpoint.hpp>
-#include <linnet/recorded_teacher.hpp>
 #endif
 #if __has_include(<sentencepiece_processor.h>)
 #include <linnet/sentencepiece.hpp>

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "linnet/linnet.hpp"
 ADAPTERS = ["linnet/checkpoint.hpp", "linnet/json.hpp", "linnet/low_rank.hpp",
-            "linnet/recorded_teacher.hpp", "linnet/sentencepiece.hpp", "linnet/xtensor.hpp"]
+            "linnet/cached_logits.hpp", "linnet/sentencepiece.hpp", "linnet/xtensor.hpp"]
 
 INCLUDE = re.compile(r"\s*#\s*include\s*<([^>]+)>")
 CONDITION = re.compile(r"\s*#\s*(if|endif)")
@@ -81,7 +81,7 @@ def single_header(name, external=()):
     amalgamation = Amalgamation(external)
     body = "\n".join(amalgamation.expand(name))
     body = re.sub(r"\n{3,}", "\n\n", body).strip("\n")
-    version = ".".join(re.findall(r"define LINNET_VERSION_[A-Z]+ (\d+)", read("linnet/config/platform.hpp")))
+    version = ".".join(re.findall(r"define LINNET_VERSION_[A-Z]+ (\d+)", read("linnet/core/platform.hpp")))
     license = re.sub("^", "// ", (ROOT / "LICENSE").read_text().strip(), flags=re.MULTILINE)
     license = license.replace("// \n", "//\n")
     return BANNER.format(name=name, version=version, license=license) + body + "\n", amalgamation.expanded

@@ -8,18 +8,18 @@ from pathlib import Path
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
 
 # A folder includes only itself and folders before it.
-FOLDERS = ["config", "core", "simd", "storage", "ops", "nn", "model", "text", "generate", "data",
-           "train", "transform", "eval", "io", "distributed"]
+FOLDERS = ["core", "file", "simd", "storage", "text", "ops", "nn", "model", "generate", "compress",
+           "adapt", "data", "formats", "train", "distill", "eval", "distributed"]
 # Headers with one home each.
 HOMES = [
     (re.compile(r"omp\.h"), "core/parallel.hpp"),
     (re.compile(r"\w*intrin\.h|arm_\w+\.h"), "simd/"),
-    (re.compile(r"Eigen/(?!Core)"), "transform/"),
-    (re.compile(r"nlohmann/"), "io/json.hpp"),
-    (re.compile(r"xxhash"), "io/"),
+    (re.compile(r"Eigen/(?!Core)"), "compress/"),
+    (re.compile(r"nlohmann/"), "file/json.hpp"),
+    (re.compile(r"xxhash"), ("formats/checkpoint_file.hpp", "train/checkpoint.hpp", "distill/")),
     (re.compile(r"xtensor"), "xtensor.hpp"),
     (re.compile(r"sentencepiece"), "sentencepiece.hpp"),
-    (re.compile(r"sys/|fcntl\.h|unistd\.h"), ("io/", "core/processors.hpp")),
+    (re.compile(r"sys/|fcntl\.h|unistd\.h"), ("file/", "core/processors.hpp")),
     (re.compile(r"pthread\.h|sched\.h|time\.h"), "core/processors.hpp"),
     (re.compile(r"mpi\.h"), "distributed/"),
     (re.compile(r"iostream|print"), "nowhere: the library prints nothing"),
@@ -91,6 +91,8 @@ def problems(files):
             yield f"{name}: folder is not in the order of tools/include_rules.py"
         if name.endswith(".hpp") and not BEGINNING.match(text):
             yield f"{name}: must begin with #pragma once, behind the licence line"
+        if place(name) > place("linnet/ops/") and (call := re.search(r"\bsimd::(dispatch|best|resolve)\b", text)):
+            yield f"{name}: {call[0]}: only ops/ calls simd/; see ops::execution::with_kernels"
         if (lines := text.count("\n")) > LONGEST * 1.25:
             yield f"{name}: {lines} lines, about {LONGEST} at most"
         for quoted in re.findall(r'#[ \t]*include[ \t]*"[^"]*"', text):

@@ -25,8 +25,8 @@ MAPPABLE = {"full", "prefix", "window", "sinks"}
 CACHES = {"exact": "", "bf16": "kv::bf16", "int8": "kv::int8", "int4": "kv::int4"}
 STORED = {
     "f32": "",
-    "bf16 in bf16": "storage::bf16, activation::bf16",
-    "int8 in int8": "storage::int8, activation::int8",
+    "bf16 in bf16": "storage::bf16, compute::bf16",
+    "int8 in int8": "storage::int8, compute::int8",
     "int4": "storage::int4<>",
 }
 ALSO_STORED = {"int4": "storage::int4<>", "nf4": "storage::nf4", "fp8_e4m3": "storage::fp8_e4m3",
@@ -40,9 +40,9 @@ DECODERS = {
         "window": "attention::sliding_window<7>",
         "sinks": "attention::sinks<3, 6>",
         "lsh": "attention::lsh<4, 3>",
-        "lsh frozen": "attention::lsh<4, 3>::frozen",
+        "lsh online": "attention::lsh<4, 3>::online",
         "routing": "attention::routing<5, 6>",
-        "routing frozen": "attention::routing<5, 6>::frozen",
+        "routing online": "attention::routing<5, 6>::online",
         "linear": "attention::linear<>",
         "mamba": "mixer::mamba<3, 3>",
         "rwkv4": "mixer::rwkv4",
@@ -50,9 +50,9 @@ DECODERS = {
     },
     "cache": CACHES,
     "weights": STORED,
-    "depths": {"all": "", "mixture": "depths::mixture<0.5>"},
-    "sharing": {"none": "", "ffn": "share::ffn", "all": "share::all", "repeat": "share::repeat<2>",
-                "lora": "share::lora<2>"},
+    "depths": {"all": "", "mixture": "depths::mixture_of_depths<0.5>"},
+    "sharing": {"none": "", "ffn": "sharing::ffn", "all": "sharing::all", "repeat": "sharing::repeat<2>",
+                "lora": "sharing::lora<2>"},
     "position": {"rope": "", "rope_half": "position::rope_half", "learned": "position::learned",
                  "sinusoidal": "position::sinusoidal", "none": "position::none"},
     "ffn": {"swiglu": "", "skip": "ffn::skip", "gelu": "ffn::gelu_tanh, norm::layer_norm, bias::all",
@@ -84,7 +84,7 @@ T5S = {
         "window": "decoder_stack<attention::sliding_window<4>>",
         "sinks": "decoder_stack<attention::sinks<1, 5>>",
         "lsh": "decoder_stack<attention::lsh<4, 3>>",
-        "routing frozen": "decoder_stack<attention::routing<5, 6>::frozen>",
+        "routing online": "decoder_stack<attention::routing<5, 6>::online>",
         "linear": "decoder_stack<attention::linear<>>",
     },
     "encoder": {
@@ -104,7 +104,7 @@ BYTES = {
     "attention": {"full": "", "window": "attention::sliding_window<7>",
                   "linear": "attention::linear<>"},
     "cache": CACHES,
-    "weights": {"f32": "", "int8 in int8": "storage::int8, activation::int8"},
+    "weights": {"f32": "", "int8 in int8": "storage::int8, compute::int8"},
 }
 
 

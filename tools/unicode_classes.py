@@ -21,7 +21,7 @@ TEXT = "// SPDX-License-" + """Identifier: MIT
 #include <algorithm>
 #include <iterator>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

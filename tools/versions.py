@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Checks that every place that names the version says what config/platform.hpp says.
+"""Checks that every place that names the version says what core/platform.hpp says.
 
 With --print it only prints that version.
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADER = "include/linnet/config/platform.hpp"
+HEADER = "include/linnet/core/platform.hpp"
 # The first match of each pattern in the file is the version; a second group is the release's date.
 PLACES = {
     "CHANGELOG.md": r"(?m)^## \[(\d[^\]]*)\](?: - (.*))?$",

@@ -7,9 +7,9 @@
 // speaks as every side does (sides.py): it says what it computed, then each line SECONDS is
 // answered with the times of runs.
 
-#include <linnet/io/hugging_face.hpp>
-#include <linnet/io/llama2c.hpp>
-#include <linnet/model/zoo.hpp>
+#include <linnet/formats/hugging_face.hpp>
+#include <linnet/formats/llama2c.hpp>
+#include <linnet/model/presets.hpp>
 
 #include <cstring>
 

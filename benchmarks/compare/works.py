@@ -25,8 +25,8 @@ LINNET_TYPES = {
     "f32": "Model",
     "bf16": "ln::quantized<Model, ln::storage::bf16>",
     "int8": "ln::quantized<Model, ln::storage::int8>",
-    "bf16+bf16": "ln::quantized<Model, ln::storage::bf16, ln::activation::bf16>",
-    "int8+int8": "ln::quantized<Model, ln::storage::int8, ln::activation::int8>",
+    "bf16+bf16": "ln::quantized<Model, ln::storage::bf16, ln::compute::bf16>",
+    "int8+int8": "ln::quantized<Model, ln::storage::int8, ln::compute::int8>",
 }
 ALL_LINNET = [("linnet", type) for type in LINNET_TYPES]
 

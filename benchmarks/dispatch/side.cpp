@@ -3,7 +3,7 @@
 
 #include "side.hpp"
 
-#include <linnet/model/zoo.hpp>
+#include <linnet/model/presets.hpp>
 
 #include "../works.hpp"
 
@@ -11,8 +11,8 @@ namespace {
 
 namespace ln = linnet;
 
-using bf16_bf16 = ln::storage::with_activation<ln::storage::bf16, ln::activation::bf16>;
-using int8_int8 = ln::storage::with_activation<ln::storage::int8, ln::activation::int8>;
+using bf16_bf16 = ln::storage::with_compute<ln::storage::bf16, ln::compute::bf16>;
+using int8_int8 = ln::storage::with_compute<ln::storage::int8, ln::compute::int8>;
 
 template <class S>
 constexpr const char* name_of = std::is_same_v<S, ln::storage::f32>    ? "f32"
@@ -47,7 +47,7 @@ struct product {
         values(used, ln::ops::converted_bytes<S>(M, k, n, 1, false), std::byte{});
     constexpr int times = M == 1 ? 100 : 2;
     return {std::string("product, ") + name_of<S> + ", M = " + std::to_string(M), times, [=] {
-              const ln::ops::machine on{{}, ln::simd::best(), converted};
+              const ln::ops::execution on{{}, ln::simd::best(), converted};
               const matrix w{panels, scales, scales};
               for (int i = 0; i < times; ++i) {
                 ln::ops::matmul(on, M, n, k, x, w, y);

@@ -3,11 +3,11 @@
 // files learners_*.cpp. Scoring goes through the trainer, so that each type costs one compilation
 // of its computations.
 
-#include <linnet/io/weights_file.hpp>
+#include <linnet/compress/collapse.hpp>
+#include <linnet/formats/weights_file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/trainer.hpp>
-#include <linnet/transform/collapse.hpp>
 #include <optional>
 
 #include "learner.hpp"

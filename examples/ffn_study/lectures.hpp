@@ -4,7 +4,7 @@
 #include <deque>
 #include <functional>
 #include <future>
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 #include <map>
 #include <memory>
 #include <mutex>

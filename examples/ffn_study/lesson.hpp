@@ -14,7 +14,7 @@ namespace ln = linnet;
 class taught {
  public:
   taught() = default;
-  taught(const ln::distillation& how, ln::index vocabulary)
+  taught(const ln::distillation_options& how, ln::index vocabulary)
       : how_(how),
         scratch_(static_cast<std::size_t>(ln::ops::distil_scratch<float>(vocabulary, 1))) {}
   /// The teacher's logits [rows, vocabulary] of the next batch.
@@ -25,16 +25,16 @@ class taught {
     return scratch_.empty() ||
            (l.threads == 1 && std::ssize(logits_) >= b.batch * b.target_length * M::vocabulary);
   }
-  auto teach(const ln::ops::machine&, const ln::t5_batch&) { return criterion{this}; }
+  auto token_loss(const ln::ops::execution&, const ln::t5_batch&) { return criterion{this}; }
 
  private:
   struct criterion {
     taught* from;
 
     template <class T, class S>
-    void operator()(const ln::ops::machine& on, const ln::ops::head_call<T, S>& h, ln::index first,
-                    ln::index rows) const {
-      if (from->scratch_.empty()) return ln::ops::label_loss{}(on, h, first, rows);
+    void operator()(const ln::ops::execution& on, const ln::ops::head_call<T, S>& h,
+                    ln::index first, ln::index rows) const {
+      if (from->scratch_.empty()) return ln::ops::label_cross_entropy{}(on, h, first, rows);
       ln::ops::distil(
           on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr,
           h.z_loss, from->how_, 1, from->scratch_.data(), [&](ln::index, ln::index i, T* to) {
@@ -43,7 +43,7 @@ class taught {
     }
   };
 
-  ln::distillation how_;
+  ln::distillation_options how_;
   std::span<const float> logits_;
   std::vector<float> scratch_;  ///< none: no teacher
 };

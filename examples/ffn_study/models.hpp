@@ -3,8 +3,8 @@
 // built_from<> makes types of them.
 
 #include <array>
-#include <linnet/model/zoo.hpp>
-#include <linnet/transform/collapse.hpp>
+#include <linnet/compress/collapse.hpp>
+#include <linnet/model/presets.hpp>
 #include <string_view>
 
 namespace study {

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <linnet/io/file.hpp>
+#include <linnet/file/file.hpp>
 
 #include "support/basics.hpp"
 

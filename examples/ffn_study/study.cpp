@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <linnet/config/platform.hpp>
+#include <linnet/core/platform.hpp>
 
 #include "running.hpp"
 #include "support/console.hpp"

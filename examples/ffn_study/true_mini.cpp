@@ -1,6 +1,6 @@
+#include <linnet/compress/collapse.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/model/initialize.hpp>
-#include <linnet/transform/collapse.hpp>
 
 #include "learner.hpp"
 #include "support/basics.hpp"

@@ -3,8 +3,8 @@
 // own, in two shapes.
 
 #include <linnet/eval/evaluator.hpp>
+#include <linnet/formats/weights_file.hpp>
 #include <linnet/generate/session.hpp>
-#include <linnet/io/weights_file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/trainer.hpp>
 #include <optional>

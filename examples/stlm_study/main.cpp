@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <linnet/config/platform.hpp>
+#include <linnet/core/platform.hpp>
 
 #include "cost.hpp"
 #include "running.hpp"

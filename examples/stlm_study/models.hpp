@@ -3,7 +3,7 @@
 // compiled: Table 1's, and a small one of its proportions that two cores can train in a minute or
 // two. A version is a line in versions.cpp and a file with its type.
 
-#include <linnet/model/zoo.hpp>
+#include <linnet/model/presets.hpp>
 #include <memory>
 #include <span>
 #include <string_view>

@@ -127,7 +127,7 @@ table curves(const scale& s, const which_versions& which, const results& known) 
   table t{.id = "curves",
           .title = "While training",
           .about = "Held-out bits per byte of the first seed; all have spent the same at the end.",
-          .blocks = {}};
+          .kv_blocks = {}};
   t.over = "GFLOPs of training";
   for (std::size_t i = 0; i < which.size(); ++i) {
     const outcome* const o = known.find(job_name(*which[i], 1));
@@ -174,7 +174,7 @@ table samples(const which_versions& which, const results& known) {
           .about =
               "The first seed's models after the words before the bar, temperature 0.8, top-p "
               "0.95.",
-          .blocks = {}};
+          .kv_blocks = {}};
   for (const version* v : which)
     if (const outcome* const o = known.find(job_name(*v, 1)))
       for (const auto& [name, text] : o->texts)

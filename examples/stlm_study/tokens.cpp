@@ -1,6 +1,6 @@
 #include "tokens.hpp"
 
-#include <linnet/io/file.hpp>
+#include <linnet/file/file.hpp>
 #include <linnet/text/bpe_trainer.hpp>
 
 #include "support/basics.hpp"

@@ -3,7 +3,7 @@
 namespace study {
 
 std::unique_ptr<learner> make_shared_ffn(bool full, const token_table& tokens) {
-  return make_learner<ln::decoder<small, ln::share::ffn>, ln::decoder<table_1, ln::share::ffn>>(
+  return make_learner<ln::decoder<small, ln::sharing::ffn>, ln::decoder<table_1, ln::sharing::ffn>>(
       full, tokens);
 }
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
-#include <linnet/io/file.hpp>
+#include <linnet/file/file.hpp>
 #include <nlohmann/json.hpp>
 
 #include "basics.hpp"

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <linnet/io/file.hpp>
+#include <linnet/file/file.hpp>
 #include <new>
 
 #include "console.hpp"

@@ -1,7 +1,7 @@
 #pragma once
 // Text files to learn from, with parts held out.
 
-#include <linnet/io/corpus.hpp>
+#include <linnet/file/corpus.hpp>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <linnet/checkpoint.hpp>
-#include <linnet/io/metrics_log.hpp>
+#include <linnet/train/metrics_log.hpp>
 
 #include "console.hpp"
 #include "progress.hpp"

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <linnet/config/platform.hpp>
-#include <linnet/io/file.hpp>
+#include <linnet/core/platform.hpp>
+#include <linnet/file/file.hpp>
 #include <linnet/simd/levels.hpp>
 
 #include "attention.hpp"

@@ -34,9 +34,8 @@ constexpr spelling storages[] = {
     {"int4", "ln::storage::int4<32>"},     {"nf4", "ln::storage::nf4"},
     {"fp8_e4m3", "ln::storage::fp8_e4m3"}, {"fp8_e5m2", "ln::storage::fp8_e5m2"}};
 /// What activations are rounded to before products.
-constexpr spelling activations[] = {{"f32", "ln::activation::f32"},
-                                    {"bf16", "ln::activation::bf16"},
-                                    {"int8", "ln::activation::int8"}};
+constexpr spelling activations[] = {
+    {"f32", "ln::compute::f32"}, {"bf16", "ln::compute::bf16"}, {"int8", "ln::compute::int8"}};
 constexpr spelling variants[] = {{"standard", "standard"},
                                  {"skip", "skip"},
                                  {"skip-encoder", "skip_encoder"},

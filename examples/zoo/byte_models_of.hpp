@@ -1,12 +1,12 @@
 #pragma once
 // The one implementation of `learner` and of `deployed`, for any byte-level model type.
 
+#include <linnet/compress/collapse.hpp>
+#include <linnet/compress/quantize.hpp>
 #include <linnet/eval/evaluator.hpp>
-#include <linnet/io/weights_file.hpp>
+#include <linnet/formats/weights_file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/trainer.hpp>
-#include <linnet/transform/collapse.hpp>
-#include <linnet/transform/quantize.hpp>
 
 #include "byte_models.hpp"
 #include "count_table.hpp"
@@ -68,7 +68,7 @@ inline constexpr bool collapsible = factors_of<M>() > 0;
 template <class M>
 void start_products(ln::weights<M>& w) {
   const std::string last = ".ffn.w" + std::to_string(factors_of<M>()) + ".weight";
-  w.visit([&](const ln::path& at, const ln::tensor_info& info, auto& leaf) {
+  w.visit([&](const ln::parameter_path& at, const ln::tensor_info& info, auto& leaf) {
     if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
       const std::string name = at.str();
       if (name.find(".ffn.w") == name.npos) return;

@@ -1,7 +1,7 @@
 #pragma once
 // The rows of the table that `zoo count` looks up.
 
-#include <linnet/transform/quantize.hpp>
+#include <linnet/compress/quantize.hpp>
 
 #include "counts.hpp"
 

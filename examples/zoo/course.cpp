@@ -7,8 +7,8 @@
 #include <cmath>
 #include <linnet/core/random.hpp>
 #include <linnet/eval/evaluator.hpp>
-#include <linnet/io/file.hpp>
-#include <linnet/io/safetensors.hpp>
+#include <linnet/file/file.hpp>
+#include <linnet/formats/safetensors.hpp>
 #include <numbers>
 
 #include "support.hpp"
@@ -36,7 +36,7 @@ class example_source {
   example_source(std::string_view text, const course_options& o)
       : text_(text), batch_(o.batch), random_(ln::seed{o.seed}, ln::stream_of("examples")) {}
 
-  lesson next(const reading& how) {
+  objective next(const reading& how) {
     const auto places = static_cast<std::uint64_t>(std::ssize(text_) - how.span() + 1);
     std::vector<ln::index> starts(static_cast<std::size_t>(batch_));
     for (ln::index& start : starts) {
@@ -156,9 +156,10 @@ corpus read_corpus(const std::string& path) {
   return c;
 }
 
-lesson lesson_at(const reading& how, std::string_view text, const std::vector<ln::index>& starts) {
+objective lesson_at(const reading& how, std::string_view text,
+                    const std::vector<ln::index>& starts) {
   constexpr ln::token end_of_source = 1;
-  lesson l{.batch = std::ssize(starts), .inputs = {}, .labels = {}};
+  objective l{.batch = std::ssize(starts), .inputs = {}, .labels = {}};
   for (const ln::index start : starts) {
     const auto id = [&](ln::index i) {
       return static_cast<unsigned char>(text[static_cast<std::size_t>(start + i)]) + how.offset;
@@ -245,7 +246,7 @@ course_record train_together(std::vector<student>& students, const corpus& text,
       show(std::min(done, 1.0), over ? 0 : at.seconds * (1 - done) / std::max(done, 1e-9));
     if (over || signal != 0) break;
 
-    const lesson l = examples.next(how);
+    const objective l = examples.next(how);
     ++at.steps;
     for (student& s : students) {
       const double before = now();

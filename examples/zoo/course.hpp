@@ -22,7 +22,8 @@ struct corpus {
 corpus read_corpus(const std::string& path);
 
 /// Examples that start at these offsets of a text.
-lesson lesson_at(const reading& how, std::string_view text, const std::vector<ln::index>& starts);
+objective lesson_at(const reading& how, std::string_view text,
+                    const std::vector<ln::index>& starts);
 
 /// Up to `most` examples spread evenly over a text, in lessons of up to `batch`.
 std::vector<lesson> spread_lessons(const reading& how, std::string_view text, ln::index most,

@@ -11,7 +11,7 @@
 #include <functional>
 #include <linnet/eval/answers.hpp>
 #include <linnet/eval/language.hpp>
-#include <linnet/io/file.hpp>
+#include <linnet/file/file.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <mutex>
@@ -73,7 +73,8 @@ judged open_model(const eval_options& o) {
     j.who.context = o.context > 0 ? o.context : context > 0 ? context : longest_unlimited;
     const ln::index most = std::min(part, j.who.context);
     // One sequence more: it keeps what options begin with.
-    return ln::limits{.batch = o.batch + 1, .target = j.who.context, .chunk = most, .logits = most};
+    return ln::limits{
+        .batch = o.batch + 1, .target = j.who.context, .chunk = most, .max_logits = most};
   };
   const auto t5 = [](std::string_view name) {
     return failure(fmt::format("{} is an encoder-decoder; zoo eval judges decoders", name));
@@ -149,20 +150,20 @@ class judge {
       prompts.push_back(prompt);
     }
     const bool done =
-        ln::write_greedily(*model_, std::span<const std::span<const ln::token>>(prompts), most,
-                           [&](std::size_t k, ln::token id) {
-                             solution& s = all[k];
-                             ++s.written;
-                             if (id == judged_->opening && id != '\n') return false;
-                             s.text += judged_->decode(std::exchange(s.previous, id), id);
-                             return s.text.find("\nQuestion:") == s.text.npos;
-                           });
+        ln::generate_greedy(*model_, std::span<const std::span<const ln::token>>(prompts), most,
+                            [&](std::size_t k, ln::token id) {
+                              solution& s = all[k];
+                              ++s.written;
+                              if (id == judged_->opening && id != '\n') return false;
+                              s.text += judged_->decode(std::exchange(s.previous, id), id);
+                              return s.text.find("\nQuestion:") == s.text.npos;
+                            });
     if (!done) throw failure(test.name + ": a question has tokens that the model refuses");
     std::vector<record> made;
     for (std::size_t k = 0; k < count; ++k) {
       const std::string text = all[k].text.substr(0, all[k].text.find("\nQuestion:"));
       const std::string& right = test.items[first + k].options[0];
-      made.push_back({ln::stated_number(text) == right ? 1.0 : 0.0,
+      made.push_back({ln::parse_gsm8k_answer(text) == right ? 1.0 : 0.0,
                       ln::last_number(text) == right ? 1.0 : 0.0, all[k].written});
     }
     return made;
@@ -170,7 +171,7 @@ class judge {
 
   const judged* judged_;
   std::unique_ptr<running> model_;
-  ln::session_paths<running> paths_;
+  ln::session_scorer<running> paths_;
 };
 
 /// A number that is very likely another one for another text.

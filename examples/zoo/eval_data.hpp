@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/eval/choices.hpp>
+#include <linnet/eval/multiple_choice.hpp>
 
 namespace zoo {
 

@@ -37,7 +37,7 @@ std::vector<ln::item_score> scores_of(const std::vector<record>& records) {
   return all;
 }
 
-ln::language_figures figures_of(const std::vector<record>& records) {
+ln::perplexity_metrics figures_of(const std::vector<record>& records) {
   std::vector<ln::text_score> all;
   for (const record& r : records)
     all.push_back({r[0], static_cast<ln::index>(r[1]), static_cast<ln::index>(r[2]),
@@ -52,7 +52,7 @@ ln::accuracy share(const std::vector<record>& records, std::size_t at) {
   return a;
 }
 /// The last words of texts, as texts of their own: what they cost given all before.
-ln::language_figures words_of(const std::vector<record>& records) {
+ln::perplexity_metrics words_of(const std::vector<record>& records) {
   std::vector<ln::text_score> all;
   for (const record& r : records)
     all.push_back({-r[2], static_cast<ln::index>(r[4]), static_cast<ln::index>(r[3]),
@@ -102,7 +102,7 @@ json choice_json(const eval_test& test, const std::vector<record>& records) {
   const std::vector<ln::item_score> scored = scores_of(records);
   json all{{"options", options_text(test)}, {"chance", ln::chance_level(test.items)}};
   for (const auto& [how, name] : ways) {
-    const ln::choice_figures f = ln::summarize(test.items, scored, how);
+    const ln::choice_metrics f = ln::summarize(test.items, scored, how);
     all["cut"] = f.cut;
     all[name] = {{"accuracy", f.answers.value()},
                  {"standard_error", f.answers.standard_error()},
@@ -136,7 +136,7 @@ json test_json(const eval_test& test, const std::vector<record>& records) {
     default:
       break;
   }
-  const ln::language_figures f = figures_of(records);
+  const ln::perplexity_metrics f = figures_of(records);
   return {{"bytes", f.total.bytes},
           {"characters", f.total.characters},
           {"tokens", f.total.tokens},

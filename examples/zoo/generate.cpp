@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <linnet/io/file.hpp>
+#include <linnet/file/file.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
 #include <utility>
@@ -38,7 +38,7 @@ void print_figures(ln::index read, ln::index written, double seconds) {
       seconds > 0 ? total / seconds : 0.0);
 }
 
-ln::sampling sampling_of(const generate_options& o) {
+ln::sampling_options sampling_of(const generate_options& o) {
   return {.temperature = o.temperature,
           .top_k = o.top_k,
           .top_p = o.top_p,
@@ -61,7 +61,7 @@ ln::index write_text(running& model, std::span<const ln::token> prompt, ln::inde
     return text.push(piece(id), put_text);
   };
   if (o.beams > 1) {
-    const ln::beams how{.width = o.beams, .alpha = o.alpha};
+    const ln::beam_options how{.width = o.beams, .alpha = o.alpha};
     for (const ln::token id : model.search(prompt, how, {.tokens = most, .stop = {&last, 1}}))
       if (!show(id)) break;
   } else {

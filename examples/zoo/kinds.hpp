@@ -1,7 +1,7 @@
 #pragma once
 // The kinds of attention (and other mixers) that zoo bench measures, as run time sees them.
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 #include <memory>
 #include <string>
 #include <string_view>

@@ -1,9 +1,9 @@
 // Attention of low rank, by a kernel, and Fourier mixing.
 
+#include <linnet/nn/attention/fnet.hpp>
 #include <linnet/nn/attention/linear.hpp>
 #include <linnet/nn/attention/linformer.hpp>
 #include <linnet/nn/attention/nystrom.hpp>
-#include <linnet/nn/mixer/fnet.hpp>
 
 #include "kinds_of.hpp"
 

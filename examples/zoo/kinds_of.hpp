@@ -41,8 +41,8 @@ class lone_layer_of final : public lone_layer {
   using S = ln::storage::f32;
   static constexpr ln::index d = A.d_model;
 
-  static ln::extents extents_of(const layer_plan& p) {
-    ln::extents e;
+  static ln::call_shape extents_of(const layer_plan& p) {
+    ln::call_shape e;
     e.length = p.length;
     e.threads = p.threads;
     e.training = p.training;
@@ -55,7 +55,7 @@ class lone_layer_of final : public lone_layer {
 
  public:
   static double flops(ln::index length) {
-    ln::extents e;
+    ln::call_shape e;
     e.length = length;
     // Counts are of all pairs (zoo A8); full attention does not touch the later half.
     const bool half = A.causal && Kind::name() == "full";
@@ -195,13 +195,13 @@ kind_lesson learn_bytes(const kind_course& c) {
 
 /// The kind that a decoder learns with: one whose groups later tokens decide takes its online
 /// grouping, as its sessions do, or its figures would be of text that it has looked ahead in.
-template <class Kind, bool = Kind::foresees>
+template <class Kind, bool = Kind::noncausal_grouping>
 struct learned_kind {
   using type = Kind;
 };
 template <class Kind>
 struct learned_kind<Kind, true> {
-  using type = typename Kind::frozen;
+  using type = typename Kind::online;
 };
 
 /// Adds a kind to the table.
@@ -220,7 +220,7 @@ void add_kind(std::vector<kind>& all) {
                  }});
   if constexpr (Kind::causal) {
     using learned = typename learned_kind<Kind>::type;
-    static_assert(learned::continues && !learned::foresees);
+    static_assert(learned::supports_cache && !learned::noncausal_grouping);
     all.back().learn = learn_bytes<typename decoder_of_kind<learned, Rope>::type>;
     all.back().learner = learned::name();
   }

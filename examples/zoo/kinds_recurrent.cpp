@@ -1,8 +1,8 @@
 // Recurrent mixers: they know the order of tokens and take no positions.
 
-#include <linnet/nn/mixer/mamba.hpp>
-#include <linnet/nn/mixer/rwkv4.hpp>
-#include <linnet/nn/mixer/rwkv7.hpp>
+#include <linnet/nn/recurrent/mamba.hpp>
+#include <linnet/nn/recurrent/rwkv4.hpp>
+#include <linnet/nn/recurrent/rwkv7.hpp>
 
 #include "kinds_of.hpp"
 

@@ -1,7 +1,7 @@
 // zoo: the run-time face of linnet's compile-time presets. This file only reads the command line.
 
 #include <CLI/CLI.hpp>
-#include <linnet/config/platform.hpp>
+#include <linnet/core/platform.hpp>
 
 #include "commands.hpp"
 #include "support.hpp"

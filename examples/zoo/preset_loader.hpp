@@ -3,9 +3,9 @@
 
 #include <filesystem>
 
-#include <linnet/io/hugging_face.hpp>
-#include <linnet/io/llama2c.hpp>
-#include <linnet/io/rwkv_file.hpp>
+#include <linnet/formats/hugging_face.hpp>
+#include <linnet/formats/llama2c.hpp>
+#include <linnet/formats/rwkv_file.hpp>
 
 #include "presets.hpp"
 #include "running_of.hpp"

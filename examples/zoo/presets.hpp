@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include <linnet/model/zoo.hpp>
+#include <linnet/model/presets.hpp>
 
 namespace zoo {
 

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <linnet/config/platform.hpp>
-#include <linnet/io/file.hpp>
+#include <linnet/core/platform.hpp>
+#include <linnet/file/file.hpp>
 #include <linnet/simd/levels.hpp>
 
 #include "support.hpp"

@@ -18,7 +18,7 @@ void give_up(const running& model) {
 }
 
 ln::index generate(running& model, std::span<const ln::token> prompt, ln::index most,
-                   const ln::sampling& how, const std::function<bool(ln::token)>& emit) {
+                   const ln::sampling_options& how, const std::function<bool(ln::token)>& emit) {
   if (most <= 0) return 0;
   ln::sampler choose(how);
   std::vector<ln::token> order(static_cast<std::size_t>(model.vocabulary()));

@@ -28,8 +28,8 @@ class running {
   virtual ln::index vocabulary() const = 0;
   /// Encodes a source and starts a new target; encoder-decoders only. A failure if it does not fit.
   virtual void encode(std::span<const ln::token> source) = 0;
-  /// As members of ln::session of the same names; with them a model is what ln::session_paths and
-  /// ln::write_greedily run.
+  /// As members of ln::session of the same names; with them a model is what ln::session_scorer and
+  /// ln::generate_greedy run.
   virtual const ln::limits& planned() const = 0;
   virtual ln::index capacity() const = 0;
   virtual ln::index chunk() const = 0;
@@ -46,8 +46,9 @@ class running {
   virtual std::unique_ptr<running> another() const = 0;
   /// The best text after a prompt, or for a source, that a beam search finds. A failure if there is
   /// none.
-  virtual std::vector<ln::token> search(std::span<const ln::token> tokens, const ln::beams& how,
-                                        const ln::generation& g) = 0;
+  virtual std::vector<ln::token> search(std::span<const ln::token> tokens,
+                                        const ln::beam_options& how,
+                                        const ln::generation_options& g) = 0;
 };
 
 /// Ends the program with what the model says about the last call.
@@ -56,7 +57,7 @@ class running {
 /// Continues a prompt (of an encoder-decoder: answers a source) by up to `most` tokens, which are
 /// handed to `emit` as they are chosen; it returns false to end. Returns how many were chosen.
 ln::index generate(running& model, std::span<const ln::token> prompt, ln::index most,
-                   const ln::sampling& how, const std::function<bool(ln::token)>& emit);
+                   const ln::sampling_options& how, const std::function<bool(ln::token)>& emit);
 
 /// A preset that is compiled to run.
 struct runnable_preset {

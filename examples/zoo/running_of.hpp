@@ -27,7 +27,7 @@ class running_of final : public running {
   ln::index chunk() const override { return session_.chunk(); }
   void reset() override { session_.reset(); }
   std::span<float> read(std::span<const ln::token> tokens) override {
-    return session_.read(tokens);
+    return session_.prefill(tokens);
   }
   std::span<float> feed(std::span<const ln::token> tokens, ln::index batch,
                         std::span<const ln::index> lengths) override {
@@ -42,8 +42,8 @@ class running_of final : public running {
   std::unique_ptr<running> another() const override {
     return std::make_unique<running_of>(weights_, session_.planned());
   }
-  std::vector<ln::token> search(std::span<const ln::token> tokens, const ln::beams& how,
-                                const ln::generation& g) override {
+  std::vector<ln::token> search(std::span<const ln::token> tokens, const ln::beam_options& how,
+                                const ln::generation_options& g) override {
     auto beam = take(ln::beam_search<M>::open(session_, how));
     const auto found = beam(tokens, g);
     if (found.empty()) give_up(*this);

@@ -6,5 +6,5 @@
 #if !defined(__unix__) && !defined(__APPLE__)
 #error "linnet/checkpoint.hpp: checkpoints need a POSIX system, such as Linux; MinGW is none"
 #else
-#include <linnet/io/checkpoint.hpp>
+#include <linnet/train/checkpoint.hpp>
 #endif

@@ -2,7 +2,7 @@
 /// @file
 /// Declarations for headers that only name linnet's types.
 
-#include <linnet/config/shapes.hpp>
+#include <linnet/core/shapes.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

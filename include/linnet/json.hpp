@@ -4,9 +4,9 @@
 /// of language models and logs of metrics. Needs nlohmann/json, whose streaming parser reads all
 /// JSON.
 
-#include <linnet/io/encoder_json.hpp>
-#include <linnet/io/eval_tasks.hpp>
-#include <linnet/io/hf_tokenizer.hpp>
-#include <linnet/io/hugging_face.hpp>
-#include <linnet/io/json_lines.hpp>
-#include <linnet/io/metrics_log.hpp>
+#include <linnet/data/json_lines.hpp>
+#include <linnet/eval/task_readers.hpp>
+#include <linnet/formats/hugging_face.hpp>
+#include <linnet/text/encoder_json.hpp>
+#include <linnet/text/hf_tokenizer.hpp>
+#include <linnet/train/metrics_log.hpp>

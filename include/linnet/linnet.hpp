@@ -2,19 +2,27 @@
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
 /// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/checkpoint.hpp,
-/// linnet/low_rank.hpp, linnet/recorded_teacher.hpp, linnet/sentencepiece.hpp and
+/// linnet/low_rank.hpp, linnet/cached_logits.hpp, linnet/sentencepiece.hpp and
 /// linnet/xtensor.hpp.
 
+#include <linnet/compress/collapse.hpp>
+#include <linnet/compress/quantize.hpp>
+#include <linnet/compress/unshare.hpp>
 #include <linnet/data/curriculum.hpp>
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>
 #include <linnet/data/pause.hpp>
 #include <linnet/data/window_stream.hpp>
+#include <linnet/distill/distillation.hpp>
 #include <linnet/eval/answers.hpp>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/eval/language.hpp>
 #include <linnet/eval/tasks.hpp>
+#include <linnet/file/corpus.hpp>
+#include <linnet/file/file.hpp>
+#include <linnet/formats/llama2c.hpp>
+#include <linnet/formats/rwkv_file.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>
 #include <linnet/generate/byte_text.hpp>
@@ -22,31 +30,23 @@
 #include <linnet/generate/self_speculative.hpp>
 #include <linnet/generate/session.hpp>
 #include <linnet/generate/speculative.hpp>
-#include <linnet/io/corpus.hpp>
-#include <linnet/io/file.hpp>
-#include <linnet/io/llama2c.hpp>
-#include <linnet/io/rwkv_file.hpp>
-#include <linnet/io/vocab_bpe.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/next_thought.hpp>
-#include <linnet/model/zoo.hpp>
+#include <linnet/model/presets.hpp>
+#include <linnet/nn/attention/fnet.hpp>
 #include <linnet/nn/attention/linear.hpp>
 #include <linnet/nn/attention/linformer.hpp>
 #include <linnet/nn/attention/longformer.hpp>
 #include <linnet/nn/attention/lsh.hpp>
 #include <linnet/nn/attention/nystrom.hpp>
 #include <linnet/nn/attention/routing.hpp>
-#include <linnet/nn/mixer/fnet.hpp>
-#include <linnet/nn/mixer/mamba.hpp>
+#include <linnet/nn/recurrent/mamba.hpp>
 #include <linnet/text/bpe_trainer.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
 #include <linnet/text/token_bytes.hpp>
+#include <linnet/text/vocab_bpe.hpp>
 #include <linnet/train/adafactor.hpp>
-#include <linnet/train/distillation.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/trainer.hpp>
-#include <linnet/transform/collapse.hpp>
-#include <linnet/transform/quantize.hpp>
-#include <linnet/transform/unshare.hpp>

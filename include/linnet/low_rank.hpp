@@ -3,4 +3,4 @@
 /// Opt-in: low-rank models from dense ones. Takes Eigen's singular value decomposition, which is
 /// slow to compile.
 
-#include <linnet/transform/low_rank.hpp>
+#include <linnet/compress/low_rank.hpp>

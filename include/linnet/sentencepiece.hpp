@@ -12,7 +12,7 @@
 #include <vector>
 
 #include <linnet/core/result.hpp>
-#include <linnet/io/file.hpp>
+#include <linnet/file/file.hpp>
 #include <linnet/text/t5_ids.hpp>
 
 LINNET_NAMESPACE_BEGIN

@@ -14,8 +14,8 @@
 #include <xtensor/containers/xadapt.hpp>
 #endif
 
-#include <linnet/eval/choices.hpp>
 #include <linnet/eval/language.hpp>
+#include <linnet/eval/multiple_choice.hpp>
 #include <linnet/model/weights.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -38,7 +38,7 @@ auto as_xtensor(std::span<T> logits, index batch = 1) {
 template <class M, class T, class F>
 bool with_xtensor(weights<M, T>& w, std::string_view name, F&& f) {
   bool found = false;
-  w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     if (at.str() != name) return;
     found = true;
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)

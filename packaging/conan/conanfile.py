@@ -25,7 +25,7 @@ class Linnet(ConanFile):
     no_copy_source = True
 
     def set_version(self):
-        header = load(self, os.path.join(self.tree(), "include/linnet/config/platform.hpp"))
+        header = load(self, os.path.join(self.tree(), "include/linnet/core/platform.hpp"))
         self.version = ".".join(re.findall(r"define LINNET_VERSION_[A-Z]+ (\d+)", header))
 
     def tree(self):

@@ -14,7 +14,7 @@ BOOST_AUTO_TEST_CASE(shares_partition) {
     for (const index n : {0, 1, 2, 3, 4, 5, 7, 16, 97, 1000}) {
       index next = 0, least = n, most = 0;
       for (int rank = 0; rank < size; ++rank) {
-        const auto [first, last] = ln::team(rank, size, nullptr).share(n);
+        const auto [first, last] = ln::team(rank, size, nullptr).range(n);
         BOOST_TEST(first == next);
         next = last;
         least = (std::min)(least, last - first);

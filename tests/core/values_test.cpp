@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(template_values) {
   static_assert(ln::decoder_shape{.d_model = 48, .heads = 4}.head_width() == 12);
   static_assert(ln::decoder_shape{.d_model = 48, .heads = 4, .d_kv = 5}.head_width() == 5);
   static_assert(!ln::t5_shape{}.valid() && !ln::decoder_shape{}.valid());
-  const ln::path root;
+  const ln::parameter_path root;
   BOOST_TEST((root / "encoder" / index{0} / "q").str() == "encoder.0.q");
 }
 

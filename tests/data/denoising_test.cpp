@@ -453,7 +453,7 @@ BOOST_AUTO_TEST_CASE(an_example_is_a_function_of_its_number) {
 }
 
 BOOST_AUTO_TEST_CASE(epochs_differ_in_order_and_masks) {
-  const ln::epochs seven(7, ln::seed{5});
+  const ln::epoch_sampler seven(7, ln::seed{5});
   std::vector<index> two;
   for (std::uint64_t i = 0; i < 14; ++i) two.push_back(seven(i));
   BOOST_TEST((two == std::vector<index>{6, 2, 4, 1, 0, 3, 5, 5, 0, 4, 3, 2, 6, 1}));  // Python

@@ -16,14 +16,15 @@ constexpr ln::decoder_shape paused_shape = [] {
 }();
 using model = ln::decoder<paused_shape>;
 
-static_assert(ln::pausing{pause}.count(2048) == 205 && ln::pausing{pause}.count(5) == 1 &&
-              ln::pausing{pause}.count(4) == 0 && ln::pausing{pause, 0}.count(2048) == 0);
+static_assert(ln::pause_options{pause}.count(2048) == 205 &&
+              ln::pause_options{pause}.count(5) == 1 && ln::pause_options{pause}.count(4) == 0 &&
+              ln::pause_options{pause, 0}.count(2048) == 0);
 
 struct row {
   std::vector<token> tokens, labels;
   index read = 0;
 };
-row inserted(const ln::pausing& how, const std::vector<token>& text, std::uint64_t key,
+row inserted(const ln::pause_options& how, const std::vector<token>& text, std::uint64_t key,
              std::uint64_t number) {
   row r{std::vector<token>(text.size() - 1, -1), std::vector<token>(text.size() - 1, -1)};
   r.read = ln::insert_pauses(how, text, ln::seed{key}, number, r.tokens, r.labels);
@@ -69,7 +70,7 @@ BOOST_AUTO_TEST_CASE(places) {
   constexpr std::uint64_t draws = 20000;
   constexpr double rows = draws;
   for (const index length : {5, 100}) {
-    const ln::pausing how{-7, 0.4};
+    const ln::pause_options how{-7, 0.4};
     const auto text = counting(length + 1);
     std::vector<index> at_place(at(length)), both(at(length));
     for (std::uint64_t n = 0; n < draws; ++n) {
@@ -183,11 +184,12 @@ BOOST_AUTO_TEST_CASE(no_gradient_of_pauses) {
   BOOST_TEST(t->accumulate({in.data(), out.data(), 1, 4}).tokens == 0);
   const auto size_of = [&] {
     double sum = 0, of_pause = 0;
-    t->gradient().visit([&](const ln::path& where, const ln::tensor_info& info, double* g) {
-      for (index i = 0; i < info.size(); ++i) sum += std::abs(g[i]);
-      if (where.str() == "embedding.weight")
-        for (index i = 0; i < 8; ++i) of_pause += std::abs(g[pause * 8 + i]);
-    });
+    t->gradient().visit(
+        [&](const ln::parameter_path& where, const ln::tensor_info& info, double* g) {
+          for (index i = 0; i < info.size(); ++i) sum += std::abs(g[i]);
+          if (where.str() == "embedding.weight")
+            for (index i = 0; i < 8; ++i) of_pause += std::abs(g[pause * 8 + i]);
+        });
     return std::pair(sum, of_pause);
   };
   BOOST_TEST(size_of().first == 0);
@@ -203,7 +205,7 @@ BOOST_AUTO_TEST_CASE(generation) {
   const token prompt[] = {3, 1, 4, 1};
   std::vector<token> answer;
   auto s = opened(p, {.target = 12});
-  ln::processed choose(ln::greedy{}, [](std::span<double> l) { l[pause] = -1e30; });
+  ln::with_logit_processors choose(ln::greedy{}, [](std::span<double> l) { l[pause] = -1e30; });
   std::vector<token> start(prompt, prompt + 4);
   start.insert(start.end(), 4, pause);
   s.generate(start, choose, [&](token t) { answer.push_back(t); }, {.tokens = 3});
@@ -223,7 +225,7 @@ BOOST_AUTO_TEST_CASE(generation) {
   BOOST_REQUIRE(ln::pause_before(prompt, 0, answer, pause, data.inputs, data.labels) == 6);
   const auto some = logits_of(p, data);
   s.reset();
-  BOOST_TEST(distance(s.read(prompt), row_of<model>(some, 3)) <= 1e-12);
+  BOOST_TEST(distance(s.prefill(prompt), row_of<model>(some, 3)) <= 1e-12);
   BOOST_TEST(data.inputs == (std::vector<token>{3, 1, 4, 1, answer[0], answer[1]}));
 }
 

@@ -73,7 +73,7 @@ BOOST_AUTO_TEST_CASE(ties_go_to_the_first_and_nothing_finite_is_no_class) {
   BOOST_TEST((chosen[0] >= 0 && chosen[0] < 3));
 
   ln::weights<M, double> broken;
-  broken.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+  broken.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
     std::fill_n(values_of(leaf), info.size(), std::numeric_limits<double>::quiet_NaN());
   });
   const auto packed = ln::pack(broken);

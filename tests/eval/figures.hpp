@@ -1,6 +1,7 @@
 #pragma once
 /// @file
-/// Toy models behind the concept path_scorer: tables of probabilities instead of a network.
+/// Toy models behind the concept loglikelihood_scorer: tables of probabilities instead of a
+/// network.
 
 #include "support/data.hpp"
 #include "support/test.hpp"
@@ -30,7 +31,7 @@ struct bigrams {
     return !tokens.empty() && std::ssize(tokens) <= room && known(tokens) &&
            (scores.empty() || fill(tokens.first(1), tokens.subspan(1), scores));
   }
-  bool follow(std::span<const token> rest, std::span<ln::token_score> scores) {
+  bool score(std::span<const token> rest, std::span<ln::token_score> scores) {
     read += (std::max)(std::ssize(rest) - 1, index{0});
     if (given.empty() || std::ssize(given) + std::ssize(rest) - 1 > room || !known(rest))
       return false;

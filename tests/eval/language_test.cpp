@@ -136,7 +136,7 @@ struct counting {
     for (std::size_t i = 0; i < scores.size(); ++i) scores[i] = {static_cast<double>(i + 1), false};
     return true;
   }
-  bool follow(std::span<const token> rest, std::span<ln::token_score> scores) {
+  bool score(std::span<const token> rest, std::span<ln::token_score> scores) {
     for (std::size_t i = 0; i < rest.size(); ++i)
       scores[i] = {static_cast<double>(given) + static_cast<double>(i), false};
     return given + std::ssize(rest) - 1 <= room;

@@ -175,7 +175,7 @@ void check_greedy() {
   auto search = ln::beam_search<M>::open(s, {.width = 1, .alpha = 1});
   BOOST_REQUIRE(static_cast<bool>(search));
   const auto prompt = tokens(6, M::vocabulary, 1);
-  const auto check = [&](const ln::generation& g) {
+  const auto check = [&](const ln::generation_options& g) {
     std::vector<token> want;
     s.generate(
         prompt, ln::greedy{}, [&](token t) { want.push_back(t); }, g);

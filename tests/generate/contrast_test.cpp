@@ -30,19 +30,19 @@ std::vector<token> greedy_text(const ln::packed<M, T>& p, std::span<const token>
 
 template <class M, class A>
 void check_formula(const std::vector<token>& with, const std::vector<token>& without,
-                   const ln::contrasting& how) {
+                   const ln::contrast_options& how) {
   const auto p = random_packed<M, double>(8);
   const auto q = random_packed<A, double>(8);
   auto expert = opened(p, {.source = 16, .target = 40});
   auto amateur = opened(q, {.source = 16, .target = 40});
   ln::contrast against(amateur, how);
-  ln::processed choose(ln::greedy{}, against);
+  ln::with_logit_processors choose(ln::greedy{}, against);
   anew<M, double> read(p);
   anew<A, double> read_other(q);
   const index most = 12;
   for (int twice = 0; twice < 2; ++twice) {
     std::vector<token> text;
-    BOOST_REQUIRE(against.start(without));
+    BOOST_REQUIRE(against.reset_and_prefill(without));
     expert.generate(with, choose, [&](token t) { text.push_back(t); }, {.tokens = most});
     BOOST_TEST(std::ssize(text) == most);
     for (std::size_t n = 0; n < text.size(); ++n) {
@@ -71,11 +71,12 @@ BOOST_AUTO_TEST_CASE(equal_readings_are_greedy) {
     auto expert = opened(p, {.source = 16, .target = 40}),
          amateur = opened(p, {.source = 16, .target = 40});
     const auto prompt = tokens(6, M::vocabulary, 1);
-    for (const ln::contrasting how : {ln::contrasting{}, {.weight = 5, .plausibility = 0.1}}) {
+    for (const ln::contrast_options how :
+         {ln::contrast_options{}, {.weight = 5, .plausibility = 0.1}}) {
       ln::contrast against(amateur, how);
-      BOOST_REQUIRE(against.start(prompt));
+      BOOST_REQUIRE(against.reset_and_prefill(prompt));
       std::vector<token> text;
-      expert.generate(prompt, ln::processed(ln::greedy{}, against),
+      expert.generate(prompt, ln::with_logit_processors(ln::greedy{}, against),
                       [&](token t) { text.push_back(t); }, {.tokens = 20});
       BOOST_TEST(text == greedy_text(p, prompt, 20), boost::test_tools::per_element());
     }
@@ -101,15 +102,15 @@ BOOST_AUTO_TEST_CASE(without_an_amateur) {
   const auto prompt = tokens(6, decoder::vocabulary, 1);
   const auto run = [&] {
     std::vector<token> text;
-    expert.generate(prompt, ln::processed(ln::greedy{}, against),
+    expert.generate(prompt, ln::with_logit_processors(ln::greedy{}, against),
                     [&](token t) { text.push_back(t); }, {.tokens = 20});
     return text;
   };
   BOOST_TEST(run() == greedy_text(p, prompt, 20), boost::test_tools::per_element());
-  BOOST_TEST(!against.start(prompt));
+  BOOST_TEST(!against.reset_and_prefill(prompt));
   BOOST_TEST(run() == greedy_text(p, prompt, 20), boost::test_tools::per_element());
   const token other[] = {7, 0};
-  BOOST_TEST(against.start(other));
+  BOOST_TEST(against.reset_and_prefill(other));
   const auto text = run();
   BOOST_TEST(text.size() == 20u);
   BOOST_TEST((text != greedy_text(p, prompt, 20)));
@@ -119,8 +120,9 @@ BOOST_AUTO_TEST_CASE(without_an_amateur) {
   BOOST_TEST(std::vector<token>(text.begin() + 4, text.end()) == greedy_text(p, beginning, 16),
              boost::test_tools::per_element());
   // A second text without a new start is not contrasted with the end of the first one.
-  BOOST_REQUIRE(against.start(other));
-  expert.generate(prompt, ln::processed(ln::greedy{}, against), [](token) {}, {.tokens = 3});
+  BOOST_REQUIRE(against.reset_and_prefill(other));
+  expert.generate(prompt, ln::with_logit_processors(ln::greedy{}, against), [](token) {},
+                  {.tokens = 3});
   BOOST_TEST(run() == greedy_text(p, prompt, 20), boost::test_tools::per_element());
 }
 
@@ -134,7 +136,7 @@ BOOST_AUTO_TEST_CASE(plausible_tokens) {
   logits[5] = 1.9f;
   logits[6] = 2 - 1.5f;
   ln::contrast against(amateur, {.weight = 0.5, .plausibility = 0.3});
-  BOOST_REQUIRE(against.start(prompt));
+  BOOST_REQUIRE(against.reset_and_prefill(prompt));
   const auto before = logits;
   against(std::span(logits), std::span<const token>(prompt));
   for (std::size_t t = 0; t < logits.size(); ++t)

@@ -19,7 +19,7 @@ using rwkv4 = ln::rwkv4<tiny_rwkv7_shape>;
 using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
 using hashed = ln::decoder<tiny_decoder_shape, ln::attention::lsh<2, 2>>;
 using routed = ln::decoder<tiny_decoder_shape, ln::attention::routing<3, 2>>;
-using mixture = ln::decoder<tiny_decoder_shape, ln::depths::mixture<0.5>>;
+using mixture = ln::decoder<tiny_decoder_shape, ln::depths::mixture_of_depths<0.5>>;
 using prefixed = ln::decoder<tiny_decoder_shape, ln::attention::prefix>;
 using window = ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<3>>;
 
@@ -100,8 +100,8 @@ struct random_calls {
   }
   /// Exactly what is behind the longest text by no more than can be taken back.
   void truncate(sequence& a, index b, index length) {
-    const bool can = length <= std::ssize(a.text) &&
-                     (length == 0 || a.longest - length <= s.most_taken_back());
+    const bool can =
+        length <= std::ssize(a.text) && (length == 0 || a.longest - length <= s.max_truncation());
     BOOST_TEST(s.truncate(length, b) == can);
     if (!can) return;
     a.text.resize(at(length));
@@ -117,7 +117,7 @@ struct random_calls {
         } else if (what == 1) {
           const index b = below(batch);
           const index far = std::ssize(all[at(b)].text) - below(8);
-          if constexpr (M::rewinds)
+          if constexpr (M::can_truncate)
             truncate(all[at(b)], b, below(8) == 0 ? 0 : (std::max)(far, index{0}));
         } else {
           feed();
@@ -135,8 +135,12 @@ struct random_calls {
 template <class M, class T>
 void check_feed_all(int threads) {
   const auto p = random_packed<M, T>(4);
-  auto s = opened(
-      p, {.batch = 3, .source = 7, .target = 20, .threads = threads, .grain = 0, .logits = 5});
+  auto s = opened(p, {.batch = 3,
+                      .source = 7,
+                      .target = 20,
+                      .threads = threads,
+                      .min_flops_per_thread = 0,
+                      .max_logits = 5});
   auto one = opened(p, {.source = 7, .target = 20});
   const auto source = tokens(6, M::vocabulary, 1);
   const index lengths[] = {5, 3, 1};
@@ -224,12 +228,12 @@ BOOST_AUTO_TEST_CASE(forks_of_prefixes) {
   check_twins<prefixed>();
   const auto p = random_packed<prefixed, float>(3);
   auto s = opened(p, {.target = 12, .chunk = 3});
-  BOOST_TEST(s.read(tokens(4, prefixed::vocabulary, 1)).empty());
+  BOOST_TEST(s.prefill(tokens(4, prefixed::vocabulary, 1)).empty());
   BOOST_TEST(s.position() == 0);
-  BOOST_REQUIRE(!s.read(tokens(3, prefixed::vocabulary, 1)).empty());
+  BOOST_REQUIRE(!s.prefill(tokens(3, prefixed::vocabulary, 1)).empty());
   BOOST_TEST(!s.truncate(2));  // into the prefix
   BOOST_TEST(s.truncate(3));
-  BOOST_TEST(!s.read(tokens(4, prefixed::vocabulary, 1)).empty());
+  BOOST_TEST(!s.prefill(tokens(4, prefixed::vocabulary, 1)).empty());
 }
 
 BOOST_AUTO_TEST_CASE(logits_of_every_token) {
@@ -239,9 +243,10 @@ BOOST_AUTO_TEST_CASE(logits_of_every_token) {
 }
 BOOST_AUTO_TEST_CASE(logits_are_planned_for) {
   const auto p = random_packed<decoder, float>();
-  const auto none = ln::session<decoder>::open(p, {.logits = 0});
+  const auto none = ln::session<decoder>::open(p, {.max_logits = 0});
   BOOST_REQUIRE(!none);
-  BOOST_TEST(none.error().message() == "session::open: limits.logits: expected at least 1, got 0");
+  BOOST_TEST(none.error().message() ==
+             "session::open: limits.max_logits: expected at least 1, got 0");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

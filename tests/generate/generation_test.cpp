@@ -21,7 +21,7 @@ struct setup {
   std::vector<token> prompt = tokens(6, M::vocabulary, 1);
 
   /// What greedy generation gives: tokens as they are chosen, and the number it returns.
-  std::pair<std::vector<token>, index> run(const ln::generation& g = {}) {
+  std::pair<std::vector<token>, index> run(const ln::generation_options& g = {}) {
     std::vector<token> all;
     const index n = s.generate(
         prompt, ln::greedy{}, [&](token t) { all.push_back(t); }, g);
@@ -117,7 +117,7 @@ BOOST_AUTO_TEST_CASE(own_sampler) {
 // A sampler of temperature 0 gives the greedy text; a warm one another, the same for the same seed.
 BOOST_AUTO_TEST_CASE(sampled_text) {
   setup<t5> a;
-  const auto text = [&](const ln::sampling& settings) {
+  const auto text = [&](const ln::sampling_options& settings) {
     ln::sampler choose(settings);
     std::vector<token> all;
     a.s.generate(a.prompt, choose, [&](token t) { all.push_back(t); });

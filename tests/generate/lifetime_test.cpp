@@ -38,10 +38,10 @@ static_assert(std::is_constructible_v<ln::session<decoder>, const decoder_weight
 static_assert(!std::is_constructible_v<ln::session<decoder>, decoder_weights, ln::limits,
                                        std::span<std::byte>>);
 static_assert(says_keeps<ln::evaluator<decoder>, decoder_weights, ln::limits>);
-static_assert(says_keeps<ln::evaluator_paths<decoder>, decoder_weights, ln::limits>);
+static_assert(says_keeps<ln::evaluator_scorer<decoder>, decoder_weights, ln::limits>);
 static_assert(says_keeps<ln::classifier<t5>, ln::packed<t5>, labels, ln::limits>);
-static_assert(keeps<ln::teachers<decoder, decoder>, decoder_weights, ln::limits>);
-using two = ln::teachers<decoder, decoder, decoder>;
+static_assert(keeps<ln::distillation<decoder, decoder>, decoder_weights, ln::limits>);
+using two = ln::distillation<decoder, decoder, decoder>;
 static_assert(opens<two, decoder_weights&, decoder_weights&, ln::limits>);
 static_assert(!opens<two, decoder_weights&, decoder_weights, ln::limits>);
 // Those that write to what they keep never took temporaries.
@@ -66,7 +66,7 @@ BOOST_AUTO_TEST_SUITE(lifetime)
 
 BOOST_AUTO_TEST_CASE(kept_spans_are_spans) {
   const std::vector<token> stop = {3, 5};
-  const ln::generation g{.stop = stop}, one{.stop = {stop.data(), 1}}, none;
+  const ln::generation_options g{.stop = stop}, one{.stop = {stop.data(), 1}}, none;
   BOOST_TEST(g.stops(5));
   BOOST_TEST(!one.stops(5));
   BOOST_TEST(!none.stops(3));

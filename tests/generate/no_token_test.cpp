@@ -26,7 +26,7 @@ void check_nothing(const Sampler& sampler, const std::vector<float>& logits) {
     copy = given;
     choose.probabilities(std::span(copy), std::span(order), {}, std::span(law));
     BOOST_TEST(std::count(law.begin(), law.end(), 0.0) == std::ssize(law));
-    BOOST_TEST(choose.pick(law) == ln::no_token);
+    BOOST_TEST(choose.sample(law) == ln::no_token);
   };
   check(0.0f);
   check(0.0);
@@ -68,10 +68,11 @@ BOOST_AUTO_TEST_CASE(samplers) {
                                              end};
   for (const auto& row : rows) {
     check_nothing(ln::greedy{}, row);
-    for (const ln::sampling& how :
-         {ln::sampling{}, ln::sampling{.temperature = 0}, ln::sampling{.top_k = 2},
-          ln::sampling{.top_p = 0.9}, ln::sampling{.top_p = 0.9, .min_p = 0.3},
-          ln::sampling{.min_p = 0.5}, ln::sampling{.repetition_penalty = 1.2}})
+    for (const ln::sampling_options& how :
+         {ln::sampling_options{}, ln::sampling_options{.temperature = 0},
+          ln::sampling_options{.top_k = 2}, ln::sampling_options{.top_p = 0.9},
+          ln::sampling_options{.top_p = 0.9, .min_p = 0.3}, ln::sampling_options{.min_p = 0.5},
+          ln::sampling_options{.repetition_penalty = 1.2}})
       check_nothing(ln::sampler(how), row);
   }
 }
@@ -79,10 +80,11 @@ BOOST_AUTO_TEST_CASE(samplers) {
 // Tokens of probability 0 are no harm, however they are written.
 BOOST_AUTO_TEST_CASE(banned_tokens) {
   for (const float banned : {-inf, -1e30f, std::numeric_limits<float>::lowest()})
-    for (const ln::sampling& how :
-         {ln::sampling{}, ln::sampling{.temperature = 0}, ln::sampling{.temperature = 1e-9},
-          ln::sampling{.top_k = 3}, ln::sampling{.top_p = 0.99}, ln::sampling{.min_p = 1e-9},
-          ln::sampling{.top_k = 3, .top_p = 1, .min_p = 0.01}})
+    for (const ln::sampling_options& how :
+         {ln::sampling_options{}, ln::sampling_options{.temperature = 0},
+          ln::sampling_options{.temperature = 1e-9}, ln::sampling_options{.top_k = 3},
+          ln::sampling_options{.top_p = 0.99}, ln::sampling_options{.min_p = 1e-9},
+          ln::sampling_options{.top_k = 3, .top_p = 1, .min_p = 0.01}})
       for (int i = 0; i < 20; ++i) {
         std::vector<float> row{banned, banned, 1, banned};
         std::vector<token> order(row.size());
@@ -105,9 +107,12 @@ BOOST_AUTO_TEST_CASE(generate_ends) {
       std::vector<token> text;
       const auto emit = [&](token t) { text.push_back(t); };
       const auto n = static_cast<index>(good);
-      BOOST_TEST(s.generate(prompt, ln::processed(ln::greedy{}, spoiling(good, value)), emit) == n);
-      BOOST_TEST(s.generate(prompt, ln::processed(ln::sampler({.seed = 1}), spoiling(good, value)),
+      BOOST_TEST(s.generate(prompt, ln::with_logit_processors(ln::greedy{}, spoiling(good, value)),
                             emit) == n);
+      BOOST_TEST(
+          s.generate(prompt,
+                     ln::with_logit_processors(ln::sampler({.seed = 1}), spoiling(good, value)),
+                     emit) == n);
       BOOST_TEST(text.size() == 2 * good);
       BOOST_TEST(std::count(text.begin(), text.end(), ln::no_token) == 0);
     }
@@ -145,7 +150,7 @@ BOOST_AUTO_TEST_CASE(beams_end) {
       }
       if (width > 1 || good == 0) continue;
       std::vector<token> text;
-      s.generate(prompt, ln::processed(ln::greedy{}, spoiling(good)),
+      s.generate(prompt, ln::with_logit_processors(ln::greedy{}, spoiling(good)),
                  [&](token t) { text.push_back(t); });
       BOOST_TEST(text == std::vector<token>(found[0].tokens.begin(), found[0].tokens.end()),
                  boost::test_tools::per_element());
@@ -167,7 +172,7 @@ BOOST_AUTO_TEST_CASE(beams_end) {
 
 BOOST_AUTO_TEST_CASE(speculation_ends) {
   const auto p = random_packed<M, double>(21), q = random_packed<M, double>(22);
-  auto target = opened(p, {.target = 12, .logits = 4}), draft = opened(q, {.target = 12});
+  auto target = opened(p, {.target = 12, .max_logits = 4}), draft = opened(q, {.target = 12});
   auto fast = ln::speculative<M, M, double>::open(target, draft, 3);
   auto own = ln::self_speculative<M, double>::open(target, 1, 3);
   BOOST_REQUIRE(static_cast<bool>(fast));
@@ -175,22 +180,23 @@ BOOST_AUTO_TEST_CASE(speculation_ends) {
   for (const std::size_t good : {0u, 1u, 2u, 5u}) {
     std::vector<token> plain, two, self;
     const auto into = [](std::vector<token>& text) { return [&](token t) { text.push_back(t); }; };
-    target.generate(prompt, ln::processed(ln::greedy{}, spoiling(good)), into(plain));
+    target.generate(prompt, ln::with_logit_processors(ln::greedy{}, spoiling(good)), into(plain));
     BOOST_TEST(plain.size() == good);
-    fast->generate(prompt, ln::processed(ln::greedy{}, spoiling(good)), into(two));
-    own->generate(prompt, ln::processed(ln::greedy{}, spoiling(good)), into(self));
+    fast->generate(prompt, ln::with_logit_processors(ln::greedy{}, spoiling(good)), into(two));
+    own->generate(prompt, ln::with_logit_processors(ln::greedy{}, spoiling(good)), into(self));
     BOOST_TEST(two == plain, boost::test_tools::per_element());
     BOOST_TEST(self == plain, boost::test_tools::per_element());
-    BOOST_TEST(fast->generate(prompt, ln::processed(ln::sampler({.seed = 1}), spoiling(good)),
+    BOOST_TEST(fast->generate(prompt,
+                              ln::with_logit_processors(ln::sampler({.seed = 1}), spoiling(good)),
                               [](token t) { BOOST_TEST(t >= 0); }) == static_cast<index>(good));
   }
   // A draft that is no number drafts nothing; the text is the target's.
   ln::weights<M, double> w;
-  w.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+  w.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
     std::fill_n(values_of(leaf), info.size(), static_cast<double>(nan));
   });
   const auto bad = ln::pack(w);
-  auto spoilt = opened(bad, {.target = 12, .logits = 4});
+  auto spoilt = opened(bad, {.target = 12, .max_logits = 4});
   auto alone = ln::speculative<M, M, double>::open(target, spoilt, 3);
   std::vector<token> text, plain;
   target.generate(prompt, ln::greedy{}, [&](token t) { plain.push_back(t); });
@@ -200,8 +206,8 @@ BOOST_AUTO_TEST_CASE(speculation_ends) {
   BOOST_TEST(alone->counts().drafted == 0);
   // A model that is no number writes nothing, nor does greedy decoding find a token the best.
   BOOST_TEST(spoilt.generate(prompt, ln::greedy{}, [](token) {}) == 0);
-  BOOST_TEST(ln::write_greedily(spoilt, std::span<const token>(prompt), 5,
-                                [](token) { return true; }) == 0);
+  BOOST_TEST(ln::generate_greedy(spoilt, std::span<const token>(prompt), 5,
+                                 [](token) { return true; }) == 0);
   const std::vector<double> row{1, 2, static_cast<double>(nan)};
   for (const token t : {0, 1, 2}) {
     const auto score = ln::score_of(std::span(row), t);
@@ -212,8 +218,8 @@ BOOST_AUTO_TEST_CASE(speculation_ends) {
 
 // Nothing is written behind a scratch span that is shorter than the logits.
 BOOST_AUTO_TEST_CASE(short_scratch) {
-  for (const ln::sampling& how :
-       {ln::sampling{}, {.top_k = 2}, {.top_p = 0.5}, {.repetition_penalty = 1.5}}) {
+  for (const ln::sampling_options& how :
+       {ln::sampling_options{}, {.top_k = 2}, {.top_p = 0.5}, {.repetition_penalty = 1.5}}) {
     ln::sampler choose(how);
     std::vector<float> logits{1, 2, 3, 4};
     std::vector<token> scratch(3);
@@ -258,12 +264,12 @@ BOOST_AUTO_TEST_CASE(drafts_outside_the_vocabulary) {
   struct odd : ln::greedy {
     token wrong;
     int good;
-    token pick(std::span<const double> weights) {
-      return good-- > 0 ? ln::greedy::pick(weights) : wrong;
+    token sample(std::span<const double> weights) {
+      return good-- > 0 ? ln::greedy::sample(weights) : wrong;
     }
   };
   const auto p = random_packed<M, float>(21);
-  auto target = opened(p, {.target = 12, .logits = 4}), draft = opened(p, {.target = 12});
+  auto target = opened(p, {.target = 12, .max_logits = 4}), draft = opened(p, {.target = 12});
   auto fast = ln::speculative<M, M>::open(target, draft, 3);
   auto own = ln::self_speculative<M>::open(target, 1, 3);
   LINNET_REQUIRE_OK(fast);

@@ -26,7 +26,7 @@ struct twins {
   long refused = 0, shared = 0;
 
   static ln::limits with_blocks(ln::limits limits) {
-    limits.blocks = blocks;
+    limits.kv_blocks = blocks;
     return limits;
   }
   index below(index n) { return random.below(static_cast<std::uint32_t>(n)); }
@@ -122,16 +122,16 @@ BOOST_AUTO_TEST_CASE(copies_are_counted_exactly) {
   const auto p = random_packed<decoder, float>(3);
   const auto two = tokens(2, decoder::vocabulary, 5), three = tokens(3, decoder::vocabulary, 6);
   for (const index pool : {1, 2, 3}) {
-    auto s = opened(p, {.batch = 3, .target = capacity, .blocks = pool});
-    BOOST_REQUIRE(!s.read(two).empty());
+    auto s = opened(p, {.batch = 3, .target = capacity, .kv_blocks = pool});
+    BOOST_REQUIRE(!s.prefill(two).empty());
     BOOST_REQUIRE(s.fork(0, 1));
     BOOST_TEST(s.feed(two, 2, {}).empty() == (pool < 2));
     s.reset();
-    BOOST_REQUIRE(!s.read(two).empty());
+    BOOST_REQUIRE(!s.prefill(two).empty());
     BOOST_REQUIRE((s.fork(0, 1) && s.fork(0, 2)));
     BOOST_TEST(s.feed(two, 2, {}).empty() == (pool < 3));
     s.reset();
-    BOOST_REQUIRE(!s.read(two).empty());
+    BOOST_REQUIRE(!s.prefill(two).empty());
     BOOST_REQUIRE((s.fork(0, 1) && s.fork(0, 2)));
     BOOST_TEST(s.feed(three, 3, {}).empty() == (pool < 3));
     BOOST_TEST(s.free_blocks() == (pool < 3 ? pool - 1 : 0));
@@ -141,7 +141,7 @@ BOOST_AUTO_TEST_CASE(copies_are_counted_exactly) {
 // Speculation writes as many tokens as the blocks hold, one at a time where drafts have no room.
 BOOST_AUTO_TEST_CASE(speculation_fills_the_blocks) {
   const auto p = random_packed<decoder, float>(1), q = random_packed<decoder, float>(2);
-  auto target = opened(p, {.target = 50, .blocks = 1, .logits = 5});
+  auto target = opened(p, {.target = 50, .kv_blocks = 1, .max_logits = 5});
   for (const auto* const weights : {&p, &q}) {
     auto draft = opened(*weights, {.target = 50});
     auto fast = ln::speculative<decoder, decoder>::open(target, draft, 4);
@@ -161,7 +161,7 @@ BOOST_AUTO_TEST_CASE(speculation_fills_the_blocks) {
 BOOST_AUTO_TEST_CASE(memory_is_the_blocks) {
   const auto state = [](index sequences, index target, index count) {
     return ln::detail::plan_for<decoder, float>(
-               {.batch = sequences, .target = target, .chunk = 8, .blocks = count},
+               {.batch = sequences, .target = target, .chunk = 8, .kv_blocks = count},
                ln::purpose::decoding)
         .state;
   };

@@ -55,7 +55,7 @@ BOOST_AUTO_TEST_CASE(texts_end_with_a_zero) {
 
 BOOST_AUTO_TEST_CASE(feeding) {
   const auto p = random_packed<M, float>();
-  auto s = opened(p, {.batch = 2, .target = 12, .chunk = 6, .logits = 3});
+  auto s = opened(p, {.batch = 2, .target = 12, .chunk = 6, .max_logits = 3});
   BOOST_TEST(s.last_refusal().data() != nullptr);
   BOOST_TEST(s.last_refusal().empty());
   const std::vector<token> many(13, 1);
@@ -74,13 +74,13 @@ BOOST_AUTO_TEST_CASE(feeding) {
   check(s, fed(some, 2, zero), refusal::length_below_one);
   check(s, fed(some, 2, three), refusal::length_over_padded);
   check(s, !s.feed_all(some).empty(), refusal::over_logits);
-  check(s, !s.read(none).empty(), refusal::no_tokens);
-  check(s, !s.read(outside).empty(), refusal::token_outside_vocabulary);
-  check(s, !s.read(many).empty(), refusal::over_target);
+  check(s, !s.prefill(none).empty(), refusal::no_tokens);
+  check(s, !s.prefill(outside).empty(), refusal::token_outside_vocabulary);
+  check(s, !s.prefill(many).empty(), refusal::over_target);
   BOOST_TEST(s.position() == 0);
   check_done(s, fed(some, 2, two));
   check_done(s, !s.feed_all(first(3)).empty());
-  check_done(s, !s.read(first(7)).empty());
+  check_done(s, !s.prefill(first(7)).empty());
   check(s, fed(first(1)), refusal::over_target);
   BOOST_TEST(s.position() == 12);
 }
@@ -94,42 +94,42 @@ BOOST_AUTO_TEST_CASE(long_prompts_are_not_begun) {
   for (const index blocks : {0, 1}) {  // one block holds 32 tokens
     const index most = blocks > 0 ? 32 : 40;
     const auto why = [&](refusal other) { return blocks > 0 ? refusal::no_blocks : other; };
-    auto s = opened(p, {.target = blocks > 0 ? 64 : most, .chunk = 8, .blocks = blocks});
-    check(s, !s.read(many).empty(), why(refusal::over_target));
+    auto s = opened(p, {.target = blocks > 0 ? 64 : most, .chunk = 8, .kv_blocks = blocks});
+    check(s, !s.prefill(many).empty(), why(refusal::over_target));
     BOOST_TEST(s.position() == 0);
     BOOST_TEST(s.free_blocks() == blocks);
-    check(s, !s.read(late).empty(), refusal::token_outside_vocabulary);
+    check(s, !s.prefill(late).empty(), refusal::token_outside_vocabulary);
     BOOST_TEST(s.position() == 0);
     check_done(s, !s.feed(some).empty());
-    check(s, !s.start(many).empty(), why(refusal::over_target));
-    check(s, !s.start(late).empty(), refusal::token_outside_vocabulary);
+    check(s, !s.reset_and_prefill(many).empty(), why(refusal::over_target));
+    check(s, !s.reset_and_prefill(late).empty(), refusal::token_outside_vocabulary);
     check(s, s.generate(many, ln::greedy{}, ignore) > 0, why(refusal::over_target));
     BOOST_TEST(s.position() == 4);
     BOOST_TEST(std::ranges::equal(s.fed(), some));
-    check(s, !s.read(std::span(fits).first(at(most - 3))).empty(), why(refusal::over_target));
+    check(s, !s.prefill(std::span(fits).first(at(most - 3))).empty(), why(refusal::over_target));
     BOOST_TEST(s.position() == 4);
-    check_done(s, !s.read(std::span(fits).first(at(most - 4))).empty());
+    check_done(s, !s.prefill(std::span(fits).first(at(most - 4))).empty());
     BOOST_TEST(s.position() == most);
-    check_done(s, !s.start(std::span(fits).first(at(most))).empty());
+    check_done(s, !s.reset_and_prefill(std::span(fits).first(at(most))).empty());
     BOOST_TEST(s.position() == most);
   }
   const auto q = random_packed<prefixed, float>();
   auto s = opened(q, {.target = 12, .chunk = 4});
-  check(s, !s.read(std::span(fits).first(5)).empty(), refusal::over_chunk);
-  check(s, !s.start(std::span(fits).first(5)).empty(), refusal::over_chunk);
-  check_done(s, !s.read(some).empty());
-  check_done(s, !s.read(std::span(fits).first(5)).empty());
+  check(s, !s.prefill(std::span(fits).first(5)).empty(), refusal::over_chunk);
+  check(s, !s.reset_and_prefill(std::span(fits).first(5)).empty(), refusal::over_chunk);
+  check_done(s, !s.prefill(some).empty());
+  check_done(s, !s.prefill(std::span(fits).first(5)).empty());
 }
 
 BOOST_AUTO_TEST_CASE(blocks) {
   const auto p = random_packed<M, float>();
-  auto s = opened(p, {.batch = 2, .target = 40, .blocks = 1});
+  auto s = opened(p, {.batch = 2, .target = 40, .kv_blocks = 1});
   const std::vector<token> one(1, 1), most(32, 1);
   check_done(s, !s.feed(most).empty());
   check(s, !s.feed(one).empty(), refusal::no_blocks);
-  check(s, !s.read(one).empty(), refusal::no_blocks);
+  check(s, !s.prefill(one).empty(), refusal::no_blocks);
   check_done(s, s.fork(0, 1));
-  check_done(s, !s.start(std::span(most).first(31)).empty());
+  check_done(s, !s.reset_and_prefill(std::span(most).first(31)).empty());
   // A text that ends for want of a block says so.
   BOOST_TEST(s.generate(std::span(most).first(30), choosing(1), ignore) == 3);
   BOOST_TEST(s.last_refusal() == ln::to_string(refusal::no_blocks));
@@ -178,7 +178,7 @@ BOOST_AUTO_TEST_CASE(sources) {
   check(s, s.encode(some, 2, std::span(two).first(1)), refusal::lengths_missing);
   check(s, s.encode(some, 2, zero), refusal::length_below_one);
   check(s, s.encode(some, 2, three), refusal::length_over_padded);
-  check(s, !s.start(some).empty(), refusal::over_source);
+  check(s, !s.reset_and_prefill(some).empty(), refusal::over_source);
   check(s, s.generate(some, ln::greedy{}, ignore) > 0, refusal::over_source);
   check_done(s, s.encode(three_tokens));
   check(s, !s.feed(some, 2, {}).empty(), refusal::no_source);  // the second has none
@@ -190,7 +190,7 @@ BOOST_AUTO_TEST_CASE(sources) {
 BOOST_AUTO_TEST_CASE(generating) {
   const auto p = random_packed<M, float>();
   auto s = opened(p, {.target = 8});
-  const auto generate = [&](auto choose, const ln::generation& g = {}) {
+  const auto generate = [&](auto choose, const ln::generation_options& g = {}) {
     return s.generate(some, choose, ignore, g);
   };
   check(s, generate(ln::greedy{}, {.tokens = -1}) > 0, refusal::options);
@@ -241,7 +241,8 @@ void check_way(Way& way, const Generate& generate) {
 
 BOOST_AUTO_TEST_CASE(other_ways) {
   const auto p = random_packed<M, float>();
-  auto s = opened(p, {.batch = 2, .target = 12, .logits = 3}), small = opened(p, {.target = 12});
+  auto s = opened(p, {.batch = 2, .target = 12, .max_logits = 3}),
+       small = opened(p, {.target = 12});
   {
     auto way = ln::speculative<M, M>::open(s, small, 2);
     check(*way, way->generate(some, ln::sampler{{.temperature = -1}}, ignore) > 0,
@@ -281,18 +282,19 @@ BOOST_AUTO_TEST_CASE(contrasts) {
   ln::contrast wrong(amateur, {.plausibility = 2});
   check(wrong, wrong.start(some), refusal::options);
   ln::contrast against(amateur);
-  check(against, against.start(outside), refusal::token_outside_vocabulary);
-  check_done(against, against.start(some));
+  check(against, against.reset_and_prefill(outside), refusal::token_outside_vocabulary);
+  check_done(against, against.reset_and_prefill(some));
   const auto run = [&] {
-    return expert.generate(some, ln::processed(ln::greedy{}, against), ignore, {.tokens = 5});
+    return expert.generate(some, ln::with_logit_processors(ln::greedy{}, against), ignore,
+                           {.tokens = 5});
   };
   BOOST_TEST(run() == 5);  // the amateur had no room for the end
   BOOST_TEST(against.last_refusal() == ln::to_string(refusal::over_target));
-  check_done(against, against.start(some));
+  check_done(against, against.reset_and_prefill(some));
   const std::vector<token> shorter{1};
   BOOST_TEST(run() == 5);
-  BOOST_TEST(
-      expert.generate(shorter, ln::processed(ln::greedy{}, against), ignore, {.tokens = 1}) == 1);
+  BOOST_TEST(expert.generate(shorter, ln::with_logit_processors(ln::greedy{}, against), ignore,
+                             {.tokens = 1}) == 1);
   BOOST_TEST(against.last_refusal() == ln::to_string(refusal::not_started));
 }
 

@@ -14,7 +14,7 @@ const std::vector<float> logits{0.3f, -1.2f, 2.0f, 0.3f, -0.4f, 1.1f, -3.0f, 1.9
 /// The law that the settings ask for: temperature, then the k most likely, then the smallest likely
 /// set of mass p, then those at least min_p times as likely as the first; ties go to the lower id.
 /// Before that, the logits of `so_far` are penalised once each.
-std::vector<double> law(const ln::sampling& s, const std::vector<token>& so_far = {}) {
+std::vector<double> law(const ln::sampling_options& s, const std::vector<token>& so_far = {}) {
   std::vector<double> p;
   double mass = 0;
   for (std::size_t i = 0; i < logits.size(); ++i) {
@@ -57,7 +57,7 @@ std::vector<double> told(Sampler&& choose, const std::vector<token>& so_far = {}
 }
 
 /// Draws many tokens: none outside the support, every one of it, in the right proportions.
-void check_law(ln::sampling s, const std::vector<token>& so_far = {}) {
+void check_law(ln::sampling_options s, const std::vector<token>& so_far = {}) {
   constexpr int draws = 20'000;
   const auto want = law(s, so_far);
   BOOST_TEST(distance(told<double>(ln::sampler(s), so_far), want) <= 1e-14);
@@ -78,7 +78,7 @@ void check_law(ln::sampling s, const std::vector<token>& so_far = {}) {
              "temperature " << s.temperature << " top_k " << s.top_k << " top_p " << s.top_p
                             << " min_p " << s.min_p << ": " << chi);
 }
-std::ptrdiff_t support(const ln::sampling& s) {
+std::ptrdiff_t support(const ln::sampling_options& s) {
   const auto p = law(s);
   return std::count_if(p.begin(), p.end(), [](double x) { return x > 0; });
 }
@@ -169,7 +169,7 @@ BOOST_AUTO_TEST_CASE(certain_laws) {
   BOOST_TEST(g.accept(1));
   BOOST_TEST(!g.accept(0.999));
   const double weights[] = {0, 0.25, 0.5, 0.5};
-  BOOST_TEST(g.pick(weights) == 2);
+  BOOST_TEST(g.sample(weights) == 2);
   ln::sampler s({.seed = 3});
   int accepted = 0;
   for (int i = 0; i < 10'000; ++i) {
@@ -191,7 +191,7 @@ BOOST_AUTO_TEST_CASE(picks) {
 // Equal logits at the boundary: the set is the smallest, of the lowest ids, and what is exactly
 // min_p times as likely stays.
 BOOST_AUTO_TEST_CASE(boundaries) {
-  const auto kept = [](const std::vector<double>& l, const ln::sampling& how) {
+  const auto kept = [](const std::vector<double>& l, const ln::sampling_options& how) {
     std::vector<token> ids;
     const auto check = [&]<class T>(T) {
       std::vector<T> copy(l.begin(), l.end());
@@ -243,11 +243,12 @@ BOOST_AUTO_TEST_CASE(as_a_full_sort) {
       std::iota(sorted.begin(), sorted.end(), 0);
       std::stable_sort(sorted.begin(), sorted.end(),
                        [&](token a, token b) { return w[at(a)] > w[at(b)]; });
-      for (const ln::sampling& how :
-           {ln::sampling{.top_p = 0.1}, ln::sampling{.top_p = 0.9}, ln::sampling{.top_p = 0.999},
-            ln::sampling{.top_k = 100}, ln::sampling{.top_k = 3000}, ln::sampling{.top_k = 1},
-            ln::sampling{.top_k = 700, .top_p = 0.7},
-            ln::sampling{.top_k = 700, .top_p = 0.9, .min_p = 0.2}}) {
+      for (const ln::sampling_options& how :
+           {ln::sampling_options{.top_p = 0.1}, ln::sampling_options{.top_p = 0.9},
+            ln::sampling_options{.top_p = 0.999}, ln::sampling_options{.top_k = 100},
+            ln::sampling_options{.top_k = 3000}, ln::sampling_options{.top_k = 1},
+            ln::sampling_options{.top_k = 700, .top_p = 0.7},
+            ln::sampling_options{.top_k = 700, .top_p = 0.9, .min_p = 0.2}}) {
         std::size_t kept = how.top_k > 0 ? at(how.top_k) : sorted.size();
         const auto mass_of = [&](std::size_t n) {
           double sum = 0;
@@ -302,17 +303,17 @@ BOOST_AUTO_TEST_CASE(hooks) {
     std::vector<token> order(copy.size());
     return sampler(std::span(copy), std::span(order), so_far);
   };
-  ln::processed banned(ln::greedy{}, ban);
+  ln::with_logit_processors banned(ln::greedy{}, ban);
   BOOST_TEST(choose(banned, {}) == 2);
   BOOST_TEST(choose(banned, {2}) == 7);
   BOOST_TEST(choose(banned, {2, 7}) == 5);
   calls.clear();
-  BOOST_TEST(choose(ln::processed(ln::greedy{}, ban, raise), {5}) == 2);
+  BOOST_TEST(choose(ln::with_logit_processors(ln::greedy{}, ban, raise), {5}) == 2);
   BOOST_TEST(calls == (std::vector<int>{1, 2}), boost::test_tools::per_element());
-  BOOST_TEST(choose(ln::processed(ln::greedy{}, raise), {}) == 5);
+  BOOST_TEST(choose(ln::with_logit_processors(ln::greedy{}, raise), {}) == 5);
   // The law is that of the changed logits, and a sampler given by name goes on drawing.
   ln::sampler s({.seed = 4}), same({.seed = 4});
-  ln::processed warm(s, ban);
+  ln::with_logit_processors warm(s, ban);
   const auto p = told<float>(warm, {2, 3});
   BOOST_TEST(p[2] == 0);
   BOOST_TEST(p[3] == 0);
@@ -323,7 +324,7 @@ BOOST_AUTO_TEST_CASE(hooks) {
   const auto last = [](std::span<float> l, std::span<token>) {
     return static_cast<token>(l.size() - 1);
   };
-  BOOST_TEST(choose(ln::processed(last, raise), {}) == 7);
+  BOOST_TEST(choose(ln::with_logit_processors(last, raise), {}) == 7);
 }
 
 // Temperature 0 is greedy; so is one of a thousandth, and nothing overflows.

@@ -32,7 +32,7 @@ struct counting_layer : ln::without_parameters, ln::without_cache {
     counted.rows[at(ctx.layer)] += x.rows();
     for (index i = 0; i < x.size(); ++i) y.data()[i] = x.data()[i] / 2;
   }
-  static constexpr index flops(const ln::extents&) { return 0; }
+  static constexpr index flops(const ln::call_shape&) { return 0; }
 };
 struct counting : ln::ffn::policy {
   template <index D, index, bool>
@@ -49,13 +49,13 @@ ln::self_speculative<Model, T> speculation(ln::session<Model, T>& s, index exit,
 template <index N>
 void check_exit(ln::session<M, double>& s, const ln::weights<M, double>& w) {
   ln::weights<ln::decoder<with_layers(N)>, double> first;
-  first.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
-    w.visit([&](const ln::path& from, const ln::tensor_info&, const auto& values) {
+  first.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
+    w.visit([&](const ln::parameter_path& from, const ln::tensor_info&, const auto& values) {
       if (from.str() == where.str()) std::copy_n(values_of(values), info.size(), values_of(leaf));
     });
   });
   const auto p = ln::pack(first);
-  auto alone = opened(p, {.batch = 2, .target = 20, .logits = 3});
+  auto alone = opened(p, {.batch = 2, .target = 20, .max_logits = 3});
   BOOST_REQUIRE(s.exit_after(N));
   BOOST_TEST(s.position() == 0);
   const auto some = tokens(12, M::vocabulary, 4);
@@ -77,10 +77,10 @@ template <class Model>
 void check_greedy(const ln::limits& l, index exit, index drafts) {
   const auto p = random_packed<Model, float>(6);
   ln::limits plain = l;
-  plain.blocks = 0;
+  plain.kv_blocks = 0;
   auto whole = opened(p, plain), s = opened(p, l);
   auto fast = speculation(s, exit, drafts);
-  const auto compare = [&](std::span<const token> prompt, const ln::generation& g) {
+  const auto compare = [&](std::span<const token> prompt, const ln::generation_options& g) {
     const auto want = text_of(whole, prompt, ln::greedy{}, g);
     (void)s.exit_after(1);  // which a text of the whole model takes back
     BOOST_TEST(text_of(fast, prompt, ln::greedy{}, g) == want, boost::test_tools::per_element());
@@ -118,7 +118,7 @@ BOOST_AUTO_TEST_CASE(early_exit) {
   ln::weights<M, double> w;
   randomize(w);
   const auto p = ln::pack(w);
-  auto s = opened(p, {.batch = 2, .target = 20, .logits = 3});
+  auto s = opened(p, {.batch = 2, .target = 20, .max_logits = 3});
   for (const index no : {0, 4, -1}) BOOST_TEST(!s.exit_after(no));
   check_exit<1>(s, w);
   check_exit<2>(s, w);
@@ -129,7 +129,7 @@ BOOST_AUTO_TEST_CASE(early_exit_of_rwkv7) {
   using R = ln::rwkv7<tiny_rwkv7_shape>;
   const auto p = random_packed<R, double>();
   auto scoring = ln::evaluator<R, double>::open(p, {.target = 6});
-  auto s = opened(p, {.target = 6, .logits = 6});
+  auto s = opened(p, {.target = 6, .max_logits = 6});
   const auto data = decoder_tokens(1, 6, R::vocabulary);
   std::vector<ln::loss_sum> each(2);
   BOOST_REQUIRE(scoring->exit_losses(data.view(), each));
@@ -150,18 +150,19 @@ BOOST_AUTO_TEST_CASE(early_exit_of_rwkv7) {
 
 BOOST_AUTO_TEST_CASE(greedy_texts) {
   for (const index exit : {1, 2, 3})
-    for (const index drafts : {1, 3, 6}) check_greedy<M>({.target = 20, .logits = 7}, exit, drafts);
-  check_greedy<M>({.target = 20, .chunk = 4, .logits = 4}, 1, 3);
-  check_greedy<M>({.target = 20, .blocks = 1, .logits = 4}, 2, 3);
+    for (const index drafts : {1, 3, 6})
+      check_greedy<M>({.target = 20, .max_logits = 7}, exit, drafts);
+  check_greedy<M>({.target = 20, .chunk = 4, .max_logits = 4}, 1, 3);
+  check_greedy<M>({.target = 20, .kv_blocks = 1, .max_logits = 4}, 2, 3);
   using windowed = M::with_attention<ln::attention::sliding_window<4>>;
-  check_greedy<windowed>({.target = 20, .chunk = 5, .logits = 4}, 1, 3);
-  check_greedy<M::with_attention<ln::attention::prefix>>({.target = 20, .logits = 4}, 1, 3);
-  check_greedy<M::with_cache<ln::kv::int8>>({.target = 20, .logits = 4}, 1, 3);
-  using routed = ln::decoder<with_layers(3), ln::depths::mixture<0.5>>;
-  check_greedy<routed>({.target = 20, .logits = 4}, 1, 3);
-  check_greedy<routed>({.target = 20, .logits = 4}, 2, 3);
-  check_greedy<ln::decoder<with_layers(3), ln::share::all, ln::embedding::factorised<4>>>(
-      {.target = 20, .logits = 4}, 2, 3);
+  check_greedy<windowed>({.target = 20, .chunk = 5, .max_logits = 4}, 1, 3);
+  check_greedy<M::with_attention<ln::attention::prefix>>({.target = 20, .max_logits = 4}, 1, 3);
+  check_greedy<M::with_cache<ln::kv::int8>>({.target = 20, .max_logits = 4}, 1, 3);
+  using routed = ln::decoder<with_layers(3), ln::depths::mixture_of_depths<0.5>>;
+  check_greedy<routed>({.target = 20, .max_logits = 4}, 1, 3);
+  check_greedy<routed>({.target = 20, .max_logits = 4}, 2, 3);
+  check_greedy<ln::decoder<with_layers(3), ln::sharing::all, ln::embedding::factorised<4>>>(
+      {.target = 20, .max_logits = 4}, 2, 3);
 }
 
 BOOST_AUTO_TEST_CASE(law_of_the_model) {
@@ -169,8 +170,9 @@ BOOST_AUTO_TEST_CASE(law_of_the_model) {
   const auto p = random_packed<four, double>(21);
   const std::vector<token> prompt{3, 1, 2};
   const token stop[] = {2};
-  const auto check = [&](const ln::sampling& how, index drafts, const ln::generation& g) {
-    auto s = opened(p, {.target = 10, .logits = drafts + 1});
+  const auto check = [&](const ln::sampling_options& how, index drafts,
+                         const ln::generation_options& g) {
+    auto s = opened(p, {.target = 10, .max_logits = drafts + 1});
     auto fast = speculation(s, 1, drafts);
     long accepted = 0, rejected = 0;
     check_law_of_generation(p, prompt, how, g, [&](auto& choose, const auto& emit) {
@@ -192,7 +194,7 @@ BOOST_AUTO_TEST_CASE(law_of_the_model) {
 // An exit behind the last layer is the model: every draft is accepted.
 BOOST_AUTO_TEST_CASE(the_last_exit_agrees) {
   const auto p = random_packed<M, double>(5);
-  auto s = opened(p, {.target = 30, .logits = 4});
+  auto s = opened(p, {.target = 30, .max_logits = 4});
   auto fast = speculation(s, 3, 3);
   const token prompt[] = {1, 2};
   for (const double temperature : {0.0, 1.2}) {
@@ -208,7 +210,7 @@ BOOST_AUTO_TEST_CASE(the_last_exit_agrees) {
 // Wherever a text ends, the session is where a session is that was fed the same tokens.
 BOOST_AUTO_TEST_CASE(cache_after_rejected_drafts) {
   const auto p = random_packed<M, double>(5);
-  auto s = opened(p, {.target = 30, .logits = 5});
+  auto s = opened(p, {.target = 30, .max_logits = 5});
   auto fast = speculation(s, 1, 4);
   const auto prompt = tokens(5, M::vocabulary, 3), more = tokens(3, M::vocabulary, 4);
   index rejected = 0;
@@ -219,7 +221,7 @@ BOOST_AUTO_TEST_CASE(cache_after_rejected_drafts) {
     BOOST_TEST(s.position() == std::ssize(prompt) + most - 1);
     for (index i = 0; i < std::ssize(fed); ++i)
       BOOST_TEST(fed[at(i)] == (i < 5 ? prompt[at(i)] : text[at(i - 5)]));
-    auto fresh = opened(p, {.target = 30, .logits = 5});
+    auto fresh = opened(p, {.target = 30, .max_logits = 5});
     BOOST_REQUIRE(!fresh.feed(fed).empty());
     const auto want = fresh.feed_all(more);
     BOOST_TEST(distance(s.feed_all(more), want) <= 1e-13 * magnitude(want));
@@ -231,7 +233,7 @@ BOOST_AUTO_TEST_CASE(cache_after_rejected_drafts) {
 BOOST_AUTO_TEST_CASE(nothing_is_computed_twice) {
   using C = M::with_ffn<counting>;
   const auto p = random_packed<C, double>(5);
-  auto s = opened(p, {.target = 30, .logits = 4});
+  auto s = opened(p, {.target = 30, .max_logits = 4});
   for (const index exit : {1, 2, 3}) {
     auto fast = speculation(s, exit, 3);
     const auto prompt = tokens(5, C::vocabulary, 3);
@@ -246,7 +248,7 @@ BOOST_AUTO_TEST_CASE(nothing_is_computed_twice) {
 // Where the blocks of a paged cache are used up, the text ends.
 BOOST_AUTO_TEST_CASE(no_block_is_left) {
   const auto p = random_packed<M, float>(6);
-  auto s = opened(p, {.batch = 2, .target = 64, .blocks = 1, .logits = 4}),
+  auto s = opened(p, {.batch = 2, .target = 64, .kv_blocks = 1, .max_logits = 4}),
        whole = opened(p, {.target = 64});
   auto fast = speculation(s, 1, 3);
   const auto prompt = tokens(5, M::vocabulary, 1);
@@ -265,7 +267,7 @@ BOOST_AUTO_TEST_CASE(stories260k) {
   ln::weights<stories> w;
   BOOST_REQUIRE(static_cast<bool>(ln::load_llama2c(w, file)));
   const auto p = ln::pack(w);
-  auto s = opened(p, {.target = 200, .logits = 5});
+  auto s = opened(p, {.target = 200, .max_logits = 5});
   for (const std::vector<token>& prompt :
        {std::vector<token>{1}, {1, 403, 407, 261, 378}, {1, 300, 310}}) {
     const auto want = text_of(s, prompt, ln::greedy{});
@@ -281,7 +283,7 @@ BOOST_AUTO_TEST_CASE(stories260k) {
 
 BOOST_AUTO_TEST_CASE(refusals) {
   const auto p = random_packed<M, float>();
-  auto s = opened(p, {.target = 12, .logits = 3});
+  auto s = opened(p, {.target = 12, .max_logits = 3});
   const auto message = [&](index exit, index drafts) {
     const auto fast = ln::self_speculative<M>::open(s, exit, drafts);
     return fast ? "opened" : fast.error().message();
@@ -294,7 +296,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(message(1, 0) == "self_speculative::open: drafts: expected at least 1, got 0");
   BOOST_TEST(message(1, 2) == "opened");
   BOOST_TEST(message(1, 3) ==
-             "self_speculative::open: limits.logits: expected at least 4 (drafts + 1), got 3");
+             "self_speculative::open: limits.max_logits: expected at least 4 (drafts + 1), got 3");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

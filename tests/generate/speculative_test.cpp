@@ -21,11 +21,11 @@ using target4_t5 = ln::t5<four_tokens_t5>;
 using draft4_t5 = ln::t5<four_tokens_t5, ln::ffn::skip>;
 
 template <class M, class D>
-void check_law(const ln::sampling& how, index drafts, const ln::generation& g,
+void check_law(const ln::sampling_options& how, index drafts, const ln::generation_options& g,
                index draft_capacity = 10) {
   const auto p = random_packed<M, double>(21);
   const auto q = random_packed<D, double>(22);
-  auto target = opened(p, {.source = 5, .target = 10, .logits = drafts + 1});
+  auto target = opened(p, {.source = 5, .target = 10, .max_logits = drafts + 1});
   auto draft = opened(q, {.source = 5, .target = draft_capacity});
   auto fast = ln::speculative<M, D, double>::open(target, draft, drafts);
   BOOST_REQUIRE(static_cast<bool>(fast));
@@ -57,7 +57,7 @@ struct independent : tree {
     const double both[] = {probability, 1 - probability};
     return decide(both) == 0;
   }
-  token pick(std::span<const double> weights) { return static_cast<token>(decide(weights)); }
+  token sample(std::span<const double> weights) { return static_cast<token>(decide(weights)); }
 };
 
 }  // namespace
@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(tokens_per_round) {
   const ln::packed<target4, double> p;
   const ln::packed<draft4> q;
   for (const index drafts : {1, 2, 4}) {
-    auto target = opened(p, {.target = 12, .logits = drafts + 1});
+    auto target = opened(p, {.target = 12, .max_logits = drafts + 1});
     auto draft = opened(q, {.target = 12});
     auto fast = ln::speculative<target4, draft4, double, float>::open(target, draft, drafts);
     BOOST_REQUIRE(static_cast<bool>(fast));
@@ -127,7 +127,7 @@ BOOST_AUTO_TEST_CASE(equal_models_agree) {
   }();
   using M = ln::decoder<shape>;
   const auto p = random_packed<M, double>(5);
-  auto target = opened(p, {.target = 30, .logits = 4}), draft = opened(p, {.target = 30});
+  auto target = opened(p, {.target = 30, .max_logits = 4}), draft = opened(p, {.target = 30});
   auto fast = ln::speculative<M, M, double>::open(target, draft, 3);
   BOOST_REQUIRE(static_cast<bool>(fast));
   ln::sampler choose({.temperature = 1.2, .top_p = 0.95, .repetition_penalty = 3});
@@ -149,11 +149,12 @@ BOOST_AUTO_TEST_CASE(greedy_texts) {
   const auto check = [&]<class A, class B>(const ln::packed<A>& p, const ln::packed<B>& q) {
     for (const auto& [drafts, chunk, draft_chunk] :
          {std::array<index, 3>{1, 0, 0}, {3, 0, 0}, {6, 0, 0}, {3, 4, 2}}) {
-      auto target = opened(p, {.source = 9, .target = 20, .chunk = chunk, .logits = drafts + 1});
+      auto target =
+          opened(p, {.source = 9, .target = 20, .chunk = chunk, .max_logits = drafts + 1});
       auto draft = opened(q, {.source = 9, .target = 20, .chunk = draft_chunk});
       auto fast = ln::speculative<A, B>::open(target, draft, drafts);
       BOOST_REQUIRE(static_cast<bool>(fast));
-      const auto compare = [&](std::span<const token> prompt, const ln::generation& g) {
+      const auto compare = [&](std::span<const token> prompt, const ln::generation_options& g) {
         const auto want = text_of(target, prompt, ln::greedy{}, g);
         std::vector<token> got;
         const index n = fast->generate(
@@ -211,7 +212,7 @@ BOOST_AUTO_TEST_CASE(stories260k_with_a_draft) {
   ln::weights<M> w;
   BOOST_REQUIRE(static_cast<bool>(ln::load_llama2c(w, file)));
   const auto p = ln::pack(w);
-  auto target = opened(p, {.target = 200, .logits = 5});
+  auto target = opened(p, {.target = 200, .max_logits = 5});
   const token begin[] = {1};
   const auto want = text_of(target, begin, ln::greedy{});
   BOOST_TEST(want.size() == 200u);
@@ -235,7 +236,7 @@ BOOST_AUTO_TEST_CASE(stories260k_with_a_draft) {
 // text.
 BOOST_AUTO_TEST_CASE(the_draft_forgets_what_was_rejected) {
   const auto p = random_packed<target4, double>(21), q = random_packed<target4, double>(24);
-  auto target = opened(p, {.target = 30, .logits = 4}), draft = opened(q, {.target = 30});
+  auto target = opened(p, {.target = 30, .max_logits = 4}), draft = opened(q, {.target = 30});
   auto fast = ln::speculative<target4, target4, double>::open(target, draft, 3);
   BOOST_REQUIRE(static_cast<bool>(fast));
   anew<target4, double> alone(q);
@@ -263,7 +264,7 @@ BOOST_AUTO_TEST_CASE(the_draft_forgets_what_was_rejected) {
 
 BOOST_AUTO_TEST_CASE(refusals) {
   const auto p = random_packed<target4, float>();
-  auto target = opened(p, {.target = 12, .logits = 3}), draft = opened(p, {.target = 12});
+  auto target = opened(p, {.target = 12, .max_logits = 3}), draft = opened(p, {.target = 12});
   const auto message = [&](index drafts) {
     const auto fast = ln::speculative<target4, target4>::open(target, draft, drafts);
     return fast ? "opened" : fast.error().message();
@@ -271,13 +272,13 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(message(0) == "speculative::open: drafts: expected at least 1, got 0");
   BOOST_TEST(message(2) == "opened");
   BOOST_TEST(message(3) ==
-             "speculative::open: limits.logits: expected at least 4 (drafts + 1), got 3");
+             "speculative::open: limits.max_logits: expected at least 4 (drafts + 1), got 3");
   BOOST_TEST(message(13) ==
              "speculative::open: drafts: expected 1 to 12 (that can be taken back), got 13");
   // What a cache cannot take back exactly is not drafted.
   using lossy = target4::with_cache<ln::kv::int4>;
   const auto q = random_packed<lossy, float>();
-  auto many = opened(q, {.target = 90, .logits = 50});
+  auto many = opened(q, {.target = 90, .max_logits = 50});
   BOOST_TEST(static_cast<bool>(ln::speculative<lossy, target4>::open(many, draft, 32)));
   const auto fast = ln::speculative<lossy, target4>::open(many, draft, 33);
   BOOST_REQUIRE(!fast);

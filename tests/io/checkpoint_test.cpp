@@ -36,7 +36,7 @@ struct run {
   ln::weights<M, typename Trainer::scalar> w;
   std::optional<Trainer> train{};
 
-  explicit run(std::uint64_t seed = 1, ln::limits limits = {}, ln::training how = {}) {
+  explicit run(std::uint64_t seed = 1, ln::limits limits = {}, ln::training_options how = {}) {
     randomize(w, seed);
     how.dropout = 0.1;
     how.seed = 5;
@@ -209,9 +209,9 @@ BOOST_AUTO_TEST_CASE(files_that_lie) {
   const auto after = [&](auto&& change) {
     auto facts = file->facts;
     auto sections = file->sections;
-    std::string bad = ln::detail::sections_head(facts, sections);
+    std::string bad = ln::detail::checkpoint_file_head(facts, sections);
     change(facts, sections, bad);
-    if (bad.empty()) bad = ln::detail::sections_head(facts, sections);
+    if (bad.empty()) bad = ln::detail::checkpoint_file_head(facts, sections);
     const auto sum = ln::detail::checksum(bytes(bad).first(bad.size() - 8));
     std::memcpy(bad.data() + bad.size() - 8, &sum, 8);
     for (const auto& one : sections)
@@ -602,11 +602,12 @@ BOOST_AUTO_TEST_CASE(checksums_of_large_sections) {
   for (const std::size_t size : {1u, 4095u, 4096u, 100'003u, 3'000'000u}) {
     const std::vector<std::byte> own(size, std::byte{7});
     const std::vector<ln::section> sections{{"own", own}};
-    const std::string head = ln::detail::sections_head({}, sections);
+    const std::string head = ln::detail::checkpoint_file_head({}, sections);
     std::vector<std::byte> file(head.size() + size);
     __builtin_memcpy(file.data(), head.data(), head.size());
     std::copy(own.begin(), own.end(), file.begin() + std::ssize(head));
-    BOOST_TEST(static_cast<bool>(ln::detail::parse_sections(std::span<const std::byte>(file), "f")));
+    BOOST_TEST(
+        static_cast<bool>(ln::detail::parse_sections(std::span<const std::byte>(file), "f")));
     for (const std::size_t place : {std::size_t{0}, size / 2, size - 1}) {
       file[head.size() + place] ^= std::byte{16};
       const auto parsed = ln::detail::parse_sections(std::span<const std::byte>(file), "f");

@@ -6,8 +6,8 @@
 #include "support/models.hpp"
 
 #if __has_include(<xxhash.h>)
+#include <linnet/cached_logits.hpp>
 #include <linnet/checkpoint.hpp>
-#include <linnet/recorded_teacher.hpp>
 #endif
 
 namespace test::failing_allocations_test {
@@ -238,20 +238,20 @@ BOOST_AUTO_TEST_CASE(files) {
   randomize(trained);
   auto train = ln::trainer<model>::open(trained, {.target = 8});
   check_refusal("load_checkpoint", [&] { return ln::load_checkpoint(none, *train); });
-  const ln::recording how{.vocabulary = 64, .k = 4};
-  check_failing_allocations("teacher_recorder", [&](auto arm) {
-    auto recorder = ln::teacher_recorder::open(file, how);
+  const ln::cached_logits_format how{.vocabulary = 64, .k = 4};
+  check_failing_allocations("cached_logits_writer", [&](auto arm) {
+    auto recorder = ln::cached_logits_writer::open(file, how);
     arm();
     return recorder->commit();
   });
-  check_refusal("teacher_recorder", [&] {
-    auto recorder = ln::teacher_recorder::open(nowhere, how);
+  check_refusal("cached_logits_writer", [&] {
+    auto recorder = ln::cached_logits_writer::open(nowhere, how);
     return recorder ? recorder->commit() : ln::result<void>(recorder.error());
   });
-  check_refusal("recorded_teacher", [&] { return ln::recorded_teacher<>::open({}, how); });
+  check_refusal("cached_logits_reader", [&] { return ln::cached_logits_reader<>::open({}, how); });
   // A second commit() does not publish what the first one could not.
   LINNET_REQUIRE_OK(ln::write_file(file, bytes(text)));
-  auto recorder = ln::teacher_recorder::open(file, how);
+  auto recorder = ln::cached_logits_writer::open(file, how);
   fail_allocation(0, true);
   const auto first = recorder->commit();
   BOOST_TEST(stop_failing());
@@ -356,14 +356,15 @@ BOOST_AUTO_TEST_CASE(what_computes, *boost::unit_test::label("numbers")) {
   ln::weights<model> w;
   randomize(w);
   const auto p = ln::pack(w);
-  const ln::limits l{.batch = 2, .target = 8, .logits = 4};
+  const ln::limits l{.batch = 2, .target = 8, .max_logits = 4};
   check_failing_allocations("session", [&] { return ln::session<model>::open(p, l); });
   check_failing_allocations("evaluator", [&] { return ln::evaluator<model>::open(p, l); });
-  check_failing_allocations("evaluator_paths",
-                            [&] { return ln::evaluator_paths<model>::open(p, l); });
+  check_failing_allocations("evaluator_scorer",
+                            [&] { return ln::evaluator_scorer<model>::open(p, l); });
   check_failing_allocations("trainer", [&] { return ln::trainer<model>::open(w, l); });
-  check_failing_allocations(
-      "teachers", [&] { return ln::teachers<ln::packed<model>, ln::packed<model>>::open(p, l); });
+  check_failing_allocations("teachers", [&] {
+    return ln::distillation<ln::packed<model>, ln::packed<model>>::open(p, l);
+  });
   auto session = ln::session<model>::open(p, l), draft = ln::session<model>::open(p, l);
   check_failing_allocations("beam_search",
                             [&] { return ln::beam_search<model>::open(*session, {.width = 2}); });

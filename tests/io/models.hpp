@@ -113,7 +113,7 @@ template <class M, class T = float>
 ln::weights<M, T> distinct(T step = T(1) / 8192) {
   ln::weights<M, T> w;
   T next = step;
-  w.visit([&](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+  w.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
     auto* const values = values_of(leaf);
     for (index i = 0; i < info.size(); ++i, next += step) values[i] = next;
   });

@@ -7,7 +7,7 @@
 #include <sstream>
 
 #if defined(LINNET_TEST_XXHASH)
-#include <linnet/recorded_teacher.hpp>
+#include <linnet/cached_logits.hpp>
 #endif
 
 #include "support/data.hpp"
@@ -196,12 +196,12 @@ BOOST_AUTO_TEST_SUITE(options)
 BOOST_AUTO_TEST_CASE(the_document) {
   rows = documented();
   const auto p = random_packed<M, float>(1);
-  auto s = opened(p, {.batch = 4, .target = 8, .logits = 3});
+  auto s = opened(p, {.batch = 4, .target = 8, .max_logits = 3});
   ln::weights<M> w;
   randomize(w);
   const std::vector<token> prompt{1, 2};
 
-  check<ln::sampling>("sampling", "sampling", {}, [](const auto& o) {
+  check<ln::sampling_options>("sampling_options", "sampling_options", {}, [](const auto& o) {
     // A sampler that was made without asking finds nothing to choose from.
     ln::sampler made(o);
     std::vector<float> logits{1, 2};
@@ -212,18 +212,19 @@ BOOST_AUTO_TEST_CASE(the_document) {
     BOOST_TEST(law[0] + law[1] == 0);
     return complaint_of(ln::sampler::open(o));
   });
-  check<ln::generation>("generation", "", {}, [&](const auto& o) {
+  check<ln::generation_options>("generation_options", "", {}, [&](const auto& o) {
     return s.generate(
                prompt, ln::greedy{}, [](token) {}, o) == 0
                ? complaint(ln::error{})
                : complaint();
   });
-  check<ln::contrasting>("contrasting", "contrasting", {}, [&](const auto& o) {
-    BOOST_TEST(!ln::contrast<M>(s, o).start(prompt));
+  check<ln::contrast_options>("contrast_options", "contrast_options", {}, [&](const auto& o) {
+    BOOST_TEST(!ln::contrast<M>(s, o).reset_and_prefill(prompt));
     return complaint_of(ln::contrast<M>::open(s, o));
   });
-  check<ln::beams>("beams", "beams", {},
-                   [&](const auto& o) { return complaint_of(ln::beam_search<M>::open(s, o)); });
+  check<ln::beam_options>("beam_options", "beam_options", {}, [&](const auto& o) {
+    return complaint_of(ln::beam_search<M>::open(s, o));
+  });
   check<ln::limits>("limits", "limits", {.target = 8}, [&](const auto& o) {
     BOOST_TEST((!ln::evaluator<M>::open(p, o) && !ln::trainer<M>::open(w, o)));
     return complaint_of(ln::session<M>::open(p, o));
@@ -238,17 +239,18 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::schedule>("schedule", "adamw.rate", {}, [&](const auto& o) {
     return complaint_of(ln::trainer<M>::open(w, l, {.rate = o}));
   });
-  check<ln::training>("training", "training", {}, [&](const auto& o) {
+  check<ln::training_options>("training_options", "training_options", {}, [&](const auto& o) {
     return complaint_of(ln::trainer<M>::open(w, l, {}, o));
   });
-  check<ln::layer_dropout>("layer_dropout", "training.layer_dropout", {}, [&](const auto& o) {
-    return complaint_of(ln::trainer<M>::open(w, l, {}, {.layer_dropout = o}));
-  });
-  check<ln::early_exits>("early_exits", "training.early_exits", {}, [&](const auto& o) {
+  check<ln::layer_dropout>(
+      "layer_dropout", "training_options.layer_dropout", {}, [&](const auto& o) {
+        return complaint_of(ln::trainer<M>::open(w, l, {}, {.layer_dropout = o}));
+      });
+  check<ln::early_exits>("early_exits", "training_options.early_exits", {}, [&](const auto& o) {
     return complaint_of(ln::trainer<M>::open(w, l, {}, {.early_exits = o}));
   });
-  check<ln::distillation>("distillation", "distillation", {}, [&](const auto& o) {
-    return complaint_of(ln::teachers<M, M>::open(p, l, o));
+  check<ln::distillation_options>("distillation", "distillation", {}, [&](const auto& o) {
+    return complaint_of(ln::distillation<M, M>::open(p, l, o));
   });
 
   const std::string letters(100, 'a');
@@ -269,16 +271,17 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::detail::mixture_change>("mixture", "mixture", {}, [&](const auto& o) {
     return complaint_of(ln::mixture::open(difficulty, difficulty, o.first, o.last, ln::seed{1}));
   });
-  check<ln::pausing>("pausing", "", {}, [&](const auto& o) {
+  check<ln::pause_options>("pause_options", "", {}, [&](const auto& o) {
     std::vector<token> row(7), labels(7);
     return ln::insert_pauses(o, std::vector<token>(8, 1), ln::seed{1}, 0, row, labels) == 0
                ? complaint(ln::error{})
                : complaint();
   });
 #if defined(LINNET_TEST_XXHASH)
-  check<ln::recording>("recording", "recording", {.vocabulary = 100}, [&](const auto& o) {
-    return complaint_of(ln::teacher_recorder::open("nowhere/file", o));
-  });
+  check<ln::cached_logits_format>(
+      "recording", "recording", {.vocabulary = 100}, [&](const auto& o) {
+        return complaint_of(ln::cached_logits_writer::open("nowhere/file", o));
+      });
 #endif
   for (const auto& [name, said] : rows)
     if (!name.starts_with("recording.")) BOOST_TEST(said.checked, name << " is no option");

@@ -5,7 +5,7 @@
 #include "support/scoring.hpp"
 
 #if __has_include(<xxhash.h>)
-#include <linnet/recorded_teacher.hpp>
+#include <linnet/cached_logits.hpp>
 
 namespace test::recorded_teacher_test {
 
@@ -22,13 +22,13 @@ auto stream_of_batches() {
 }
 /// The file of a teacher on these batches.
 template <class M, class T>
-std::string recorded(const ln::packed<M, T>& p, const auto& batches, const ln::recording& how,
-                     int threads = 1) {
+std::string recorded(const ln::packed<M, T>& p, const auto& batches,
+                     const ln::cached_logits_format& how, int threads = 1) {
   const scratch_folder folder;
   ln::limits l = batches[0].limits(threads);
   l.run_on = std_threads();
   auto score = ln::evaluator<M, T>::open(p, l);
-  auto book = ln::teacher_recorder::open(folder.path("teacher"), how, l);
+  auto book = ln::cached_logits_writer::open(folder.path("teacher"), how, l);
   LINNET_REQUIRE_OK(book);
   for (const auto& data : batches) {
     const double nats = score->loss(data.view(), *book).nats;
@@ -61,13 +61,13 @@ template <class M, class T>
 double distance_of_gradients(const ln::gradients<M, T>& a, const ln::gradients<M, T>& b) {
   double worst = 0, size = 0;
   M::visit(
-      [&](const ln::path&, const ln::tensor_info& info, const auto& x, const auto& y) {
+      [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& x, const auto& y) {
         for (index i = 0; i < info.size(); ++i) {
           worst = (std::max)(worst, distance_of(x[i], y[i]));
           size = (std::max)(size, distance_of(x[i], 0));
         }
       },
-      ln::path{}, a.tree(), b.tree());
+      ln::parameter_path{}, a.tree(), b.tree());
   BOOST_TEST(size > 0.1);
   return worst / size;
 }
@@ -78,12 +78,12 @@ void check_whole_vocabulary() {
   const auto batches = stream_of_batches<M>();
   const auto p = random_packed<Teacher, double>(5);
   const ln::limits l = batches[0].limits();
-  const ln::distillation how{.alpha = 0.3, .temperature = 2};
-  auto live = ln::teachers<ln::packed<M, double>, ln::packed<Teacher, double>>::open(p, l, how);
+  const ln::distillation_options how{.alpha = 0.3, .temperature = 2};
+  auto live = ln::distillation<ln::packed<M, double>, ln::packed<Teacher, double>>::open(p, l, how);
   for (const bool half : {false, true}) {
-    const ln::recording all{M::vocabulary, M::vocabulary, 2, half, 77};
+    const ln::cached_logits_format all{M::vocabulary, M::vocabulary, 2, half, 77};
     const std::string file = recorded(p, batches, all);
-    auto read = ln::recorded_teacher<double>::open(bytes(file), all, how.alpha, l);
+    auto read = ln::cached_logits_reader<double>::open(bytes(file), all, how.alpha, l);
     LINNET_REQUIRE_OK(read);
     BOOST_TEST(read->batches() == 2);
     for (index i = 0; i < 2; ++i) {
@@ -111,7 +111,7 @@ std::string with(std::string file, std::size_t at, T x) {
 
 }  // namespace
 
-BOOST_AUTO_TEST_SUITE(recorded_teacher)
+BOOST_AUTO_TEST_SUITE(cached_logits_reader)
 
 // Byte by byte: the header, the rows whose labels count, sorted ids with their logits, and a rest
 // that has the probability it had.
@@ -121,7 +121,7 @@ BOOST_AUTO_TEST_CASE(what_stands_in_a_file) {
   const auto p = random_packed<decoder, float>(5);
   const auto logits = logits_of<decoder>(p, batches[0]);
   for (const bool half : {false, true}) {
-    const ln::recording how{n, k, 2.5, half, 0x123456789abcdefu};
+    const ln::cached_logits_format how{n, k, 2.5, half, 0x123456789abcdefu};
     const std::size_t width = half ? 2 : 4, row_size = 4 * width + 3 * 2;
     const std::string file = recorded(p, batches, how);
     BOOST_TEST(file.size() == 40 + 16 + 8 * row_size + 16);
@@ -179,9 +179,9 @@ BOOST_AUTO_TEST_CASE(some_of_the_vocabulary) {
   auto score = ln::evaluator<decoder, double>::open(s, batches[0].limits());
   double before = 1e300;
   for (const index k : {1, 4, 10}) {
-    const ln::recording how{n, k, 2, false};
+    const ln::cached_logits_format how{n, k, 2, false};
     const std::string file = recorded(p, batches, how);
-    auto read = ln::recorded_teacher<double>::open(bytes(file), how, 0, batches[0].limits());
+    auto read = ln::cached_logits_reader<double>::open(bytes(file), how, 0, batches[0].limits());
     LINNET_REQUIRE_OK(read);
     for (index b = 0; b < 2; ++b) {
       const auto& data = batches[at(b)];
@@ -222,20 +222,20 @@ BOOST_AUTO_TEST_CASE(some_of_the_vocabulary) {
 BOOST_AUTO_TEST_CASE(threads, *boost::unit_test::label("tsan")) {
   const auto batches = stream_of_batches<t5>();
   const auto p = random_packed<t5_teacher, float>(5);
-  const ln::recording how{t5::vocabulary, 4};
+  const ln::cached_logits_format how{t5::vocabulary, 4};
   const std::string file = recorded(p, batches, how);
   BOOST_TEST((recorded(p, batches, how, 3) == file));
   ln::loss_sum alone, shared;
-  auto read = ln::recorded_teacher<>::open(bytes(file), how, 0.1, {.threads = 3});
+  auto read = ln::cached_logits_reader<>::open(bytes(file), how, 0.1, {.threads = 3});
   LINNET_REQUIRE_OK(read);
   const auto a = gradient_of<t5, float>(batches[0], read->batch(0), alone);
   const auto b = gradient_of<t5, float>(batches[0], read->batch(0), shared, 3);
   BOOST_TEST(same_bytes(a, b));
   BOOST_TEST(alone.nats == shared.nats);
   // alpha = 1 asks nothing of the file.
-  auto hard = ln::recorded_teacher<>::open(bytes(file), how, 1);
+  auto hard = ln::cached_logits_reader<>::open(bytes(file), how, 1);
   const auto c = gradient_of<t5, float>(batches[0], hard->batch(0), alone);
-  const auto d = gradient_of<t5, float>(batches[0], ln::labels_alone{}, shared);
+  const auto d = gradient_of<t5, float>(batches[0], ln::cross_entropy_objective{}, shared);
   BOOST_TEST(same_bytes(c, d));
   BOOST_TEST(alone.nats == shared.nats);
 }
@@ -244,9 +244,9 @@ BOOST_AUTO_TEST_CASE(threads, *boost::unit_test::label("tsan")) {
 BOOST_AUTO_TEST_CASE(other_batches_are_refused) {
   auto batches = stream_of_batches<t5>();
   const auto p = random_packed<t5, float>(5);
-  const ln::recording how{t5::vocabulary, 4};
+  const ln::cached_logits_format how{t5::vocabulary, 4};
   const std::string file = recorded(p, batches, how);
-  auto read = ln::recorded_teacher<>::open(bytes(file), how);
+  auto read = ln::cached_logits_reader<>::open(bytes(file), how);
   LINNET_REQUIRE_OK(read);
   auto score = ln::evaluator<t5>::open(p, batches[0].limits());
   const auto refused = [&](const auto& data, index i) {
@@ -273,7 +273,7 @@ BOOST_AUTO_TEST_CASE(other_batches_are_refused) {
   auto small = how;
   small.vocabulary = 10;
   const scratch_folder folder;
-  auto book = ln::teacher_recorder::open(folder.path("x"), small);
+  auto book = ln::cached_logits_writer::open(folder.path("x"), small);
   BOOST_TEST(!ln::is_finite(score->loss(data.view(), *book).nats));
   BOOST_TEST(book->batches() == 0);
 }
@@ -282,13 +282,13 @@ BOOST_AUTO_TEST_CASE(other_batches_are_refused) {
 BOOST_AUTO_TEST_CASE(wrong_files_are_refused) {
   const std::vector batches{data_for<decoder>(2, 4, 5)};
   const auto p = random_packed<decoder, float>(5);
-  const ln::recording right{11, 3, 2, true, 42};
+  const ln::cached_logits_format right{11, 3, 2, true, 42};
   const std::string file = recorded(p, batches, right);
-  const auto why = [&](const std::string& f, const ln::recording& r) {
+  const auto why = [&](const std::string& f, const ln::cached_logits_format& r) {
     const std::vector<char> exact(f.begin(), f.end());  // so that ASan sees every overread
-    return message(ln::recorded_teacher<>::open(std::as_bytes(std::span(exact)), r));
+    return message(ln::cached_logits_reader<>::open(std::as_bytes(std::span(exact)), r));
   };
-  const std::string head = "recorded_teacher::open: ";
+  const std::string head = "cached_logits_reader::open: ";
   BOOST_TEST(why(file, right) == "success");
   auto r = right;
   r.vocabulary = 12;
@@ -308,7 +308,7 @@ BOOST_AUTO_TEST_CASE(wrong_files_are_refused) {
   r = right, r.vocabulary = 0;
   BOOST_TEST(why(file, r) ==
              head + "recording.vocabulary: expected 1 <= vocabulary <= 2147483647, got 0");
-  BOOST_TEST(message(ln::recorded_teacher<>::open(bytes(file), right, 2)) ==
+  BOOST_TEST(message(ln::cached_logits_reader<>::open(bytes(file), right, 2)) ==
              head +
                  "distillation.alpha: expected 0 <= alpha <= 1 (at 1 no teacher is asked), got 2");
 
@@ -355,12 +355,12 @@ BOOST_AUTO_TEST_CASE(recorder_refuses) {
   const std::vector batches{data_for<decoder>(2, 4, 5)};
   const scratch_folder folder;
   const auto path = folder.path("teacher");
-  BOOST_TEST(message(ln::teacher_recorder::open(path, {.vocabulary = 11, .k = 0})) ==
-             "teacher_recorder::open: recording.k: expected at least 1, got 0");
+  BOOST_TEST(message(ln::cached_logits_writer::open(path, {.vocabulary = 11, .k = 0})) ==
+             "cached_logits_writer::open: recording.k: expected at least 1, got 0");
   BOOST_TEST(
-      message(ln::teacher_recorder::open(path, {.vocabulary = 11, .k = 1}, {.threads = 0})) ==
-      "teacher_recorder::open: limits.threads: expected 1 <= threads <= 65536, got 0");
-  auto lost = ln::teacher_recorder::open(folder.path("no/teacher"), {.vocabulary = 11, .k = 1});
+      message(ln::cached_logits_writer::open(path, {.vocabulary = 11, .k = 1}, {.threads = 0})) ==
+      "cached_logits_writer::open: limits.threads: expected 1 <= threads <= 65536, got 0");
+  auto lost = ln::cached_logits_writer::open(folder.path("no/teacher"), {.vocabulary = 11, .k = 1});
   LINNET_REQUIRE_OK(lost);
   BOOST_TEST(message(lost->commit()).find("No such file") != std::string::npos);
   ln::weights<decoder> w;
@@ -370,11 +370,12 @@ BOOST_AUTO_TEST_CASE(recorder_refuses) {
     w.tree().head.data[i] = std::numeric_limits<float>::quiet_NaN();
   const auto p = ln::pack(w);
   auto score = ln::evaluator<decoder>::open(p, batches[0].limits());
-  auto book = ln::teacher_recorder::open(path, {.vocabulary = 11, .k = 3});
+  auto book = ln::cached_logits_writer::open(path, {.vocabulary = 11, .k = 3});
   (void)score->loss(batches[0].view(), *book);
-  BOOST_TEST(message(book->commit()) ==
-             "teacher_recorder::commit: the teacher's logits: expected finite numbers, got others");
-  book = ln::teacher_recorder::open(path, {.vocabulary = 11, .k = 3});
+  BOOST_TEST(
+      message(book->commit()) ==
+      "cached_logits_writer::commit: the teacher's logits: expected finite numbers, got others");
+  book = ln::cached_logits_writer::open(path, {.vocabulary = 11, .k = 3});
   BOOST_TEST(!std::filesystem::exists(path));
 }
 
@@ -384,7 +385,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 #else
 
-BOOST_AUTO_TEST_CASE(recorded_teacher) {
+BOOST_AUTO_TEST_CASE(cached_logits_reader) {
   std::cout << "SKIPPED: recorded teachers want xxhash.h (Debian: libxxhash-dev)\n";
 }
 

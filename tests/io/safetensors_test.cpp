@@ -90,8 +90,8 @@ BOOST_AUTO_TEST_CASE(bad_files) {
   const auto offsets = [&](std::string_view range) {
     return one("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":" + std::string(range));
   };
-  const auto shape = [&](std::string_view extents) {
-    return one("\"dtype\":\"F32\",\"data_offsets\":[0,4],\"shape\":" + std::string(extents));
+  const auto shape = [&](std::string_view call_shape) {
+    return one("\"dtype\":\"F32\",\"data_offsets\":[0,4],\"shape\":" + std::string(call_shape));
   };
   const std::string a4 = R"("a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
   const auto two = [&](std::string_view range, std::string_view values) {

@@ -5,7 +5,7 @@
 namespace test::tying_file_test {
 
 namespace ln = linnet;
-namespace share = ln::share;
+namespace sharing = ln::sharing;
 
 namespace {
 
@@ -30,7 +30,7 @@ BOOST_AUTO_TEST_CASE(names_and_facts) {
   const test::scratch_folder folder;
   const std::string path = folder.path("w.safetensors");
   {
-    using M = ln::decoder<test::mha_shape, share::ffn, ln::ffn::low_rank<3>>;
+    using M = ln::decoder<test::mha_shape, sharing::ffn, ln::ffn::low_rank<3>>;
     const auto file = round_trip(test::distinct<M>(), path);
     BOOST_TEST(shape(file, "blocks.shared.ffn.gate.v.weight") == "F32 [3, 16]");
     BOOST_TEST(shape(file, "blocks.shared.ffn.gate.u.weight") == "F32 [26, 3]");
@@ -47,7 +47,7 @@ BOOST_AUTO_TEST_CASE(names_and_facts) {
     BOOST_TEST(refused.error().what == "blocks.0.ffn.gate.v.weight");
   }
   {
-    using M = ln::decoder<test::mha_shape, share::lora<2, 4>, ln::embedding::factorised<5>>;
+    using M = ln::decoder<test::mha_shape, sharing::lora<2, 4>, ln::embedding::factorised<5>>;
     const auto file = round_trip(test::distinct<M>(), path);
     BOOST_TEST(shape(file, "blocks.shared.attention.k.weight") == "F32 [16, 16]");
     BOOST_TEST(shape(file, "blocks.1.attention.k.lora_a.weight") == "F32 [2, 16]");
@@ -57,17 +57,17 @@ BOOST_AUTO_TEST_CASE(names_and_facts) {
     BOOST_TEST(file.metadata().at("share") == "lora 2 alpha 4");
     BOOST_TEST(file.metadata().at("embedding") == "factorised 5");
     // The same tensors with another factor are another function.
-    ln::weights<ln::decoder<test::mha_shape, share::lora<2>, ln::embedding::factorised<5>>> other;
+    ln::weights<ln::decoder<test::mha_shape, sharing::lora<2>, ln::embedding::factorised<5>>> other;
     const auto refused = ln::load_safetensors(other, path);
     BOOST_REQUIRE(!refused);
     BOOST_TEST(refused.error().what == "share");
   }
   const auto albert = ln::quantize<ln::storage::int8>(
-      test::distinct<ln::decoder<test::mha_shape, share::all, ln::embedding::factorised<5>>>(1.0f /
-                                                                                             1024));
+      test::distinct<ln::decoder<test::mha_shape, sharing::all, ln::embedding::factorised<5>>>(
+          1.0f / 1024));
   BOOST_TEST(shape(round_trip(albert, path), "blocks.shared.attention.norm.weight") == "F32 [16]");
   static_assert(ln::hf_kind_of<ln::decoder<test::mha_shape>>() == ln::hf_kind::llama);
-  static_assert(ln::hf_kind_of<ln::decoder<test::mha_shape, share::all>>() == ln::hf_kind::none);
+  static_assert(ln::hf_kind_of<ln::decoder<test::mha_shape, sharing::all>>() == ln::hf_kind::none);
   static_assert(ln::hf_kind_of<ln::decoder<test::mha_shape, ln::embedding::factorised<5>>>() ==
                 ln::hf_kind::none);
 }

@@ -52,7 +52,7 @@ using ln::detail::names_itself;
 static_assert(names_itself<own_ffn>() && names_itself<other_ffn>() && !names_itself<unnamed_ffn>());
 static_assert(names_itself<ln::attention::full>() && names_itself<own_attention>());
 static_assert(!names_itself<unnamed_attention>() && !names_itself<ln::attention::policy>());
-static_assert(names_itself<ln::attention::prefix>() && names_itself<ln::share::all>());
+static_assert(names_itself<ln::attention::prefix>() && names_itself<ln::sharing::all>());
 
 BOOST_AUTO_TEST_SUITE(weights_file)
 

@@ -11,28 +11,28 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_decoder)
 
 BOOST_AUTO_TEST_CASE(model_41) {
-  check<decoder, ln::attention::routing<5, 6>::frozen, ln::kv::bf16>("decoder: attention routing frozen, cache bf16");
+  check<decoder, ln::attention::routing<5, 6>::online, ln::kv::bf16>("decoder: attention routing online, cache bf16");
 }
 BOOST_AUTO_TEST_CASE(model_42) {
-  check<decoder, ln::attention::routing<5, 6>::frozen, ln::share::ffn, ln::position::rope_half, ln::ffn::skip, ln::storage::bf16, ln::activation::bf16, ln::tie::untied>("decoder: attention routing frozen, sharing ffn, position rope_half, ffn skip, weights bf16 in bf16, ends untied");
+  check<decoder, ln::attention::routing<5, 6>::online, ln::sharing::ffn, ln::position::rope_half, ln::ffn::skip, ln::storage::bf16, ln::compute::bf16, ln::tie::untied>("decoder: attention routing online, sharing ffn, position rope_half, ffn skip, weights bf16 in bf16, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_43) {
-  check<decoder, ln::attention::routing<5, 6>::frozen, ln::kv::int4, ln::share::all, ln::position::learned, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::storage::int8, ln::activation::int8, ln::embedding::factorised<4>>("decoder: attention routing frozen, cache int4, sharing all, position learned, ffn gelu, weights int8 in int8, ends factorised");
+  check<decoder, ln::attention::routing<5, 6>::online, ln::kv::int4, ln::sharing::all, ln::position::learned, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::storage::int8, ln::compute::int8, ln::embedding::factorised<4>>("decoder: attention routing online, cache int4, sharing all, position learned, ffn gelu, weights int8 in int8, ends factorised");
 }
 BOOST_AUTO_TEST_CASE(model_44) {
-  check<decoder, ln::attention::routing<5, 6>::frozen, ln::kv::int8, ln::share::repeat<2>, ln::position::sinusoidal, ln::ffn::reparam<2>, ln::storage::fp8_e4m3>("decoder: attention routing frozen, cache int8, sharing repeat, position sinusoidal, ffn reparam, weights fp8_e4m3");
+  check<decoder, ln::attention::routing<5, 6>::online, ln::kv::int8, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::ffn::reparam<2>, ln::storage::fp8_e4m3>("decoder: attention routing online, cache int8, sharing repeat, position sinusoidal, ffn reparam, weights fp8_e4m3");
 }
 BOOST_AUTO_TEST_CASE(model_45) {
-  check<decoder, ln::attention::routing<5, 6>::frozen, ln::ffn::rwkv4_channel_mix, ln::position::none>("decoder: attention routing frozen, ffn channel mix, position none");
+  check<decoder, ln::attention::routing<5, 6>::online, ln::ffn::rwkv4_channel_mix, ln::position::none>("decoder: attention routing online, ffn channel mix, position none");
 }
 BOOST_AUTO_TEST_CASE(model_46) {
   check<decoder, ln::mixer::rwkv4, ln::position::none>("decoder: attention rwkv4, position none");
 }
 BOOST_AUTO_TEST_CASE(model_47) {
-  check<decoder, ln::mixer::rwkv4, ln::embedding::factorised<4>, ln::share::ffn, ln::position::none, ln::ffn::skip, ln::storage::bf16, ln::activation::bf16>("decoder: attention rwkv4, ends factorised, sharing ffn, position none, ffn skip, weights bf16 in bf16");
+  check<decoder, ln::mixer::rwkv4, ln::embedding::factorised<4>, ln::sharing::ffn, ln::position::none, ln::ffn::skip, ln::storage::bf16, ln::compute::bf16>("decoder: attention rwkv4, ends factorised, sharing ffn, position none, ffn skip, weights bf16 in bf16");
 }
 BOOST_AUTO_TEST_CASE(model_48) {
-  check<decoder, ln::mixer::rwkv4, ln::tie::untied, ln::share::all, ln::position::none, ln::ffn::reparam<2>, ln::storage::int8, ln::activation::int8>("decoder: attention rwkv4, ends untied, sharing all, position none, ffn reparam, weights int8 in int8");
+  check<decoder, ln::mixer::rwkv4, ln::tie::untied, ln::sharing::all, ln::position::none, ln::ffn::reparam<2>, ln::storage::int8, ln::compute::int8>("decoder: attention rwkv4, ends untied, sharing all, position none, ffn reparam, weights int8 in int8");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -38,11 +38,11 @@ class all_ways {
   /// Whether a whole sequence at once is grouped by its later tokens, which a session cannot be.
   static constexpr bool noncausal = [] {
     if constexpr (encodes)
-      return M::decoder_attention::foresees;
+      return M::decoder_attention::noncausal_grouping;
     else
-      return M::attention::foresees;
+      return M::attention::noncausal_grouping;
   }();
-  static constexpr bool rewinds = M::rewinds;
+  static constexpr bool can_truncate = M::can_truncate;
   using row = std::vector<float>;
 
  public:
@@ -118,9 +118,9 @@ class all_ways {
             .source = 40,
             .target = capacity,
             .chunk = chunk,
-            .blocks = blocks,
-            .grain = 0,
-            .logits = chunk > 0 ? (std::min)(chunk, logits) : logits};
+            .kv_blocks = blocks,
+            .min_flops_per_thread = 0,
+            .max_logits = chunk > 0 ? (std::min)(chunk, logits) : logits};
   }
   ln::session<M> open(index batch, index chunk = 0, index logits = 7) const {
     auto s = ln::session<M>::open(p_, limits(batch, blocks_, chunk, logits));
@@ -131,9 +131,9 @@ class all_ways {
   std::span<float> start(ln::session<M>& s, std::span<const token> text, index prompt) const {
     if constexpr (encodes) {
       BOOST_REQUIRE(s.encode(source_));
-      return s.read(part(text, 0, prompt));
+      return s.prefill(part(text, 0, prompt));
     } else {
-      return s.start(part(text, 0, prompt));
+      return s.reset_and_prefill(part(text, 0, prompt));
     }
   }
   static row copy(std::span<const float> x) { return row(x.begin(), x.end()); }
@@ -292,7 +292,7 @@ class all_ways {
 
   outcome truncate() {
     outcome o;
-    if constexpr (!rewinds) {
+    if constexpr (!can_truncate) {
       o.refused = "this kind of attention cannot take tokens back";
     } else {
       std::uint64_t stream = 300;
@@ -336,7 +336,7 @@ class all_ways {
     auto s = open(1);
     std::span<float> logits;
     if constexpr (encodes)
-      logits = s.start(source_);
+      logits = s.reset_and_prefill(source_);
     else
       logits = start(s, text_, prompt_);
     while (s.position() < capacity) {
@@ -389,7 +389,7 @@ class all_ways {
     return compare_texts({found[0].tokens.begin(), found[0].tokens.end()});
   }
   outcome speculative() {
-    if constexpr (!rewinds) {
+    if constexpr (!can_truncate) {
       return {0, true, "this kind of attention cannot take tokens back"};
     } else {
       outcome o;
@@ -410,7 +410,7 @@ class all_ways {
   outcome self_speculative() {
     if constexpr (!decodes) {
       return {0, true, "the model must be a decoder"};
-    } else if constexpr (!rewinds) {
+    } else if constexpr (!can_truncate) {
       return {0, true, "this kind of attention cannot take tokens back"};
     } else {
       auto s = open(1);
@@ -431,12 +431,12 @@ class all_ways {
       const auto& plain = truth(text_);
       for (const index logits : {1, 3, 64}) {
         auto s = open(3, 0, logits);
-        ln::session_paths paths(s);
+        ln::session_scorer paths(s);
         BOOST_REQUIRE(paths.begin(part(text_, 0, prompt_), {}));
         std::vector<ln::token_score> scores(at(length - prompt_)), again(scores);
         const ln::continuation all[] = {{part(text_, prompt_, length - prompt_), scores},
                                         {part(text_, prompt_, length - prompt_), again}};
-        BOOST_REQUIRE(paths.follow_all(all));
+        BOOST_REQUIRE(paths.score_all(all));
         for (index i = prompt_; i < length; ++i)
           for (const auto* x : {&scores, &again}) {
             row expected = plain[at(i)];
@@ -533,7 +533,7 @@ class all_ways {
       check({found[0].tokens.begin(), found[0].tokens.end()}, room + 1);
       auto wide = ln::beam_search<M>::open(s, {.width = 2, .early = false});
       BOOST_TEST(!(*wide)(prompt_or_source()).empty());
-      if constexpr (rewinds) {
+      if constexpr (can_truncate) {
         auto d = ln::session<Draft>::open(draft_, limits(1));
         auto fast = ln::speculative<M, Draft>::open(s, *d, 4);
         got.clear();
@@ -624,7 +624,7 @@ constexpr double bound() {
   if constexpr (requires { requires std::is_same_v<typename M::attention, ln::mixer::rwkv7>; })
     return 1e-4;
   constexpr bool rounds = M::cache::code != ln::kv_code::exact ||
-                          !std::is_same_v<typename M::storage::activation, ln::activation::f32>;
+                          !std::is_same_v<typename M::storage::compute, ln::compute::f32>;
   return rounds ? 1.0 / 256 : 1e-5;
 }
 

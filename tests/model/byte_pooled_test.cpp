@@ -63,7 +63,7 @@ static_assert(near(wide::saved(50257, true), 0.3698) && near(wide::saved(50257, 
 static_assert(near(wide::saved(50257, true), 1 - 55'924'736 / 88'747'776.0));
 
 /// Every parameter by central differences. Zero may only be what no token of the batch has.
-template <class M, class Lesson = ln::labels_alone>
+template <class M, class Lesson = ln::cross_entropy_objective>
 void check_gradients(const Lesson& from = {}, double dropout = 0, double z_loss = 0) {
   const byte_tokens data(2, 3, slots);
   ln::weights<M, double> w;
@@ -117,7 +117,7 @@ class plain_ends {
   using rows = std::vector<std::vector<double>>;
   template <class M>
   void read(const ln::weights<M, double>& w) {
-    w.visit([&](const ln::path& where, const ln::tensor_info& info, const auto& leaf) {
+    w.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, const auto& leaf) {
       all_[where.str()] = {values_of(leaf), values_of(leaf) + info.size()};
     });
   }
@@ -180,7 +180,7 @@ template <class M>
 ln::weights<M, double> without_core() {
   ln::weights<M, double> w;
   randomize(w);
-  w.visit([](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  w.visit([](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     const std::string name = where.str();
     if (name.starts_with("blocks.") &&
         (name.ends_with("attention.o.weight") || name.ends_with("ffn.down.weight")))
@@ -339,12 +339,13 @@ BOOST_AUTO_TEST_CASE(parts_add_up) {
   BOOST_TEST(all.tokens == sum.tokens);
   BOOST_TEST(std::abs(all.nats - sum.nats) <= 1e-11 * sum.nats);
   corrected::visit(
-      [](const ln::path& where, const ln::tensor_info& info, const auto& a, const auto& b) {
+      [](const ln::parameter_path& where, const ln::tensor_info& info, const auto& a,
+         const auto& b) {
         const std::span<const double> x(a, at(info.size())), y(b, at(info.size()));
         BOOST_TEST(magnitude(x) > 1e-6, where.str());
         BOOST_TEST(distance(x, y) <= 1e-11 * magnitude(x), where.str());
       },
-      ln::path{}, whole->gradient().tree(), parts->gradient().tree());
+      ln::parameter_path{}, whole->gradient().tree(), parts->gradient().tree());
 }
 
 // Weighted reconstruction adds the loss of the head on the embedder's own output, once for each
@@ -396,9 +397,10 @@ BOOST_AUTO_TEST_CASE(cached_is_uncached) {
   const auto after = [&](index b, index position) {
     return token_logits(logits, b * length + position - 1);
   };
-  ln::limits l{.batch = 3, .target = length, .chunk = 36, .grain = 0, .logits = 3};
+  ln::limits l{
+      .batch = 3, .target = length, .chunk = 36, .min_flops_per_thread = 0, .max_logits = 3};
   for (const index blocks : {index{0}, index{8}}) {
-    l.blocks = blocks;
+    l.kv_blocks = blocks;
     auto s = opened(p, l);
     index position = 0;
     for (const index piece : {1, 35, 1, 3, 1}) {
@@ -454,7 +456,7 @@ BOOST_AUTO_TEST_CASE(threads_change_no_bit) {
     }
     all.push_back(train->accumulate(data.view()).nats);
     const auto keep = [&](const auto& block) {
-      block.visit([&](const ln::path&, const ln::tensor_info& info, const auto& leaf) {
+      block.visit([&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
         all.insert(all.end(), values_of(leaf), values_of(leaf) + info.size());
       });
     };
@@ -516,7 +518,7 @@ BOOST_AUTO_TEST_CASE(learns_a_text_and_says_it) {
 
   const auto p = ln::pack(w);
   auto s = ln::session<M>::open(p, {.target = 32});
-  const auto say = [&](auto&& emit, const ln::generation& g = {}) {
+  const auto say = [&](auto&& emit, const ln::generation_options& g = {}) {
     return ln::generate_bytes(*s, table.slots_of(std::span(inputs).first(1)), ln::greedy{}, emit,
                               g);
   };

@@ -25,7 +25,7 @@ using t5_window = ln::t5<tiny_t5_shape, ln::attention::sliding_window<4>>;
 using t5_sinks = ln::t5<tiny_t5_shape, ln::decoder_stack<ln::attention::sinks<1, 5>>>;
 constexpr index long_length = 150, chunk = 9;
 
-// Groups of tokens: with membership frozen, sessions and whole sequences agree.
+// Groups of tokens: with online grouping, sessions and whole sequences agree.
 template <ln::decoder_shape Shape, class Kind>
 using grouped = ln::decoder<Shape, Kind, ln::tie::untied>;
 inline constexpr ln::decoder_shape one_layer = [] {
@@ -36,13 +36,13 @@ inline constexpr ln::decoder_shape one_layer = [] {
 using lsh = ln::attention::lsh<4, 3>;
 using routing = ln::attention::routing<5, 6>;
 using hashed = grouped<tiny_decoder_shape, lsh>;
-using hashed_frozen = grouped<tiny_decoder_shape, lsh::frozen>;
+using hashed_frozen = grouped<tiny_decoder_shape, lsh::online>;
 using one_hashed = grouped<one_layer, lsh>;
-using one_hashed_frozen = grouped<one_layer, lsh::frozen>;
+using one_hashed_frozen = grouped<one_layer, lsh::online>;
 using routed = grouped<tiny_decoder_shape, routing>;
-using routed_frozen = grouped<tiny_decoder_shape, routing::frozen>;
+using routed_frozen = grouped<tiny_decoder_shape, routing::online>;
 using t5_hashed = ln::t5<tiny_t5_shape, ln::decoder_stack<lsh>>;
-using t5_hashed_frozen = ln::t5<tiny_t5_shape, ln::decoder_stack<lsh::frozen>>;
+using t5_hashed_frozen = ln::t5<tiny_t5_shape, ln::decoder_stack<lsh::online>>;
 
 /// Sequences with the logits of all their positions, computed without a cache. For T5 the inputs
 /// are the start token and the labels but the last; each sequence has a source of its own.
@@ -55,7 +55,8 @@ struct sequences {
   std::vector<index> lengths{7, 3, 6};
   std::vector<T> logits;
 
-  explicit sequences(const ln::packed<M, T>& p, index length_ = cache_test::length) : length(length_) {
+  explicit sequences(const ln::packed<M, T>& p, index length_ = cache_test::length)
+      : length(length_) {
     if constexpr (encodes) {
       t5_tokens data(batch, 7, length, M::vocabulary);
       data.lengths = lengths;
@@ -96,7 +97,7 @@ template <class M, class T>
 ln::session<M, T> open(const ln::packed<M, T>& p, index batch, index target = length,
                        index most = 0) {
   auto s = ln::session<M, T>::open(
-      p, {.batch = batch, .source = 7, .target = target, .chunk = most, .grain = 0});
+      p, {.batch = batch, .source = 7, .target = target, .chunk = most, .min_flops_per_thread = 0});
   BOOST_REQUIRE(static_cast<bool>(s));
   return *std::move(s);
 }
@@ -200,7 +201,7 @@ BOOST_AUTO_TEST_CASE(rwkv7_double) { check_cache<rwkv7, double>(); }
 BOOST_AUTO_TEST_CASE(rwkv7_float) { check_cache<rwkv7, float>(); }
 
 // Who meets whom is decided as tokens come.
-BOOST_AUTO_TEST_CASE(frozen_groups) {
+BOOST_AUTO_TEST_CASE(online_groups) {
   check_cache<hashed, double, hashed_frozen>();
   check_cache<hashed, float, hashed_frozen>();
   check_cache<routed, double, routed_frozen>();
@@ -315,7 +316,7 @@ BOOST_AUTO_TEST_CASE(keys_and_values_as_int4) {
       BOOST_TEST(distance(logits, all.after(0, position)) <= 8.0 / 14 * size);
     }
   }
-  const index left = length - s.most_taken_back();
+  const index left = length - s.max_truncation();
   BOOST_TEST(left == length - 32);
   BOOST_TEST(!s.truncate(left - 1));
   BOOST_REQUIRE(s.truncate(left));
@@ -326,26 +327,26 @@ BOOST_AUTO_TEST_CASE(keys_and_values_as_int4) {
   const auto logits = s.feed(twice, 2, {});
   BOOST_TEST(same_bits(logits.first(at(M::vocabulary)), logits.last(at(M::vocabulary))));
   BOOST_TEST(distance(logits.first(at(M::vocabulary)), all.after(0, left + 9)) <= 8.0 / 14 * size);
-  const auto paged = ln::session<M>::open(p, {.target = 8, .blocks = 3});
+  const auto paged = ln::session<M>::open(p, {.target = 8, .kv_blocks = 3});
   BOOST_REQUIRE(!paged);
   BOOST_TEST(paged.error().message() ==
-             "session::open: limits.blocks: expected 0, as kv::int4 is not paged, got 3");
+             "session::open: limits.kv_blocks: expected 0, as kv::int4 is not paged, got 3");
 }
 // A ring holds what every row of a piece looks at, where window and piece fill blocks but for one.
 BOOST_AUTO_TEST_CASE(rows_of_pieces_in_rings) {
   using M = llama::with_attention<ln::attention::sliding_window<7>>;
   const auto p = random_packed<M, float>();
   const auto text = tokens(54, M::vocabulary, 5);
-  auto ring = ln::session<M>::open(p, {.target = 200, .chunk = 27, .logits = 27});
+  auto ring = ln::session<M>::open(p, {.target = 200, .chunk = 27, .max_logits = 27});
   auto one = ln::session<M>::open(p, {.target = 54});
   for (index done = 0; done < 54; done += 27) {
     const auto rows = ring->feed_all(std::span(text).subspan(at(done), 27));
     BOOST_REQUIRE(!rows.empty());
     for (index i = 0; i < 27; ++i)
-      BOOST_TEST(distance(rows.subspan(at(i * M::vocabulary), at(M::vocabulary)),
-                          one->feed(std::span(text).subspan(at(done + i), 1))) <=
-                     same_result<float>,
-                 done + i);
+      BOOST_TEST(
+          distance(rows.subspan(at(i * M::vocabulary), at(M::vocabulary)),
+                   one->feed(std::span(text).subspan(at(done + i), 1))) <= same_result<float>,
+          done + i);
   }
 }
 // A query sees its own block of keys as they were given and rounds earlier ones, however the text
@@ -354,7 +355,7 @@ BOOST_AUTO_TEST_CASE(int4_in_any_cut) {
   using M = llama::with_cache<ln::kv::int4>;
   const auto p = random_packed<M, float>();
   const auto text = tokens(100, M::vocabulary, 5);
-  const ln::limits l{.target = 100, .logits = 100};
+  const ln::limits l{.target = 100, .max_logits = 100};
   auto whole = ln::session<M>::open(p, l), parts = ln::session<M>::open(p, l);
   const auto rows = whole->feed_all(text);
   BOOST_REQUIRE(!rows.empty());
@@ -362,15 +363,14 @@ BOOST_AUTO_TEST_CASE(int4_in_any_cut) {
   index done = 0;
   for (const index n : sizes) {
     const auto some = parts->feed_all(std::span(text).subspan(at(done), at(n)));
-    BOOST_TEST(distance(rows.subspan(at(done * width), at(n * width)), some) <=
-                   same_result<float>,
+    BOOST_TEST(distance(rows.subspan(at(done * width), at(n * width)), some) <= same_result<float>,
                done);
     done += n;
   }
   BOOST_TEST(done == 100);
 }
-// A prefix that fills a block is not rounded for its own queries: in one layer the last of them sees
-// what it sees without a prefix.
+// A prefix that fills a block is not rounded for its own queries: in one layer the last of them
+// sees what it sees without a prefix.
 BOOST_AUTO_TEST_CASE(prefix_as_int4) {
   constexpr ln::decoder_shape shape = [] {
     ln::decoder_shape one = tiny_decoder_shape;
@@ -398,7 +398,7 @@ BOOST_AUTO_TEST_CASE(sources_as_int4) {
     const ln::limits l{.source = n, .target = 8};
     auto one = ln::session<t5>::open(exact, l);
     auto other = ln::session<M>::open(rounded, l);
-    const auto want = one->start(source), got = other->start(source);
+    const auto want = one->reset_and_prefill(source), got = other->reset_and_prefill(source);
     BOOST_REQUIRE(!got.empty());
     BOOST_TEST(distance(want, got) <= 0.1 * magnitude(want), n);
   }
@@ -539,9 +539,10 @@ BOOST_AUTO_TEST_CASE(sessions_start_anew) {
 }
 
 // A recurrent state cannot take back its last tokens, and its models say so.
-static_assert(hashed::rewinds && routed::rewinds && llama::rewinds && t5::rewinds &&
-              !rwkv4::rewinds && !rwkv7::rewinds && !t5_channel_mix::rewinds && window::rewinds &&
-              window::forgets && !llama::forgets);
+static_assert(hashed::can_truncate && routed::can_truncate && llama::can_truncate &&
+              t5::can_truncate && !rwkv4::can_truncate && !rwkv7::can_truncate &&
+              !t5_channel_mix::can_truncate && window::can_truncate && window::evicts &&
+              !llama::evicts);
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -32,10 +32,11 @@ struct dense {
 template <class Block>
 dense tensor(const Block& block, const std::string& name) {
   dense r;
-  block.visit([&](const ln::path& at_path, const ln::tensor_info& info, const auto& leaf) {
-    if (at_path.str() == name)
-      r = {info.rows, info.columns, {values_of(leaf), values_of(leaf) + info.size()}};
-  });
+  block.visit(
+      [&](const ln::parameter_path& at_path, const ln::tensor_info& info, const auto& leaf) {
+        if (at_path.str() == name)
+          r = {info.rows, info.columns, {values_of(leaf), values_of(leaf) + info.size()}};
+      });
   BOOST_REQUIRE_MESSAGE(!r.x.empty(), name);
   return r;
 }

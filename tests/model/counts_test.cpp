@@ -123,11 +123,11 @@ static_assert(ln::decoder<stlm_shape(10, 1536, 4), ln::tie::untied>::parameters(
 static_assert(ln::decoder<stlm_shape(8, 1320, 4)>::parameters() == 47'203'328);
 
 // Parameters that blocks share count once (zoo C4); operations are done by every block.
-namespace share = ln::share;
+namespace sharing = ln::sharing;
 constexpr ln::decoder_shape stlm = stlm_shape(10, 1536, 4);
-static_assert(ln::decoder<stlm, share::all>::parameters() == 28'747'776);
-static_assert(ln::decoder<stlm, share::none>::parameters() == 55'888'896);
-static_assert(ln::decoder<stlm_shape(20, 1536, 4), share::repeat<2>>::parameters() == 55'888'896);
+static_assert(ln::decoder<stlm, sharing::all>::parameters() == 28'747'776);
+static_assert(ln::decoder<stlm, sharing::none>::parameters() == 55'888'896);
+static_assert(ln::decoder<stlm_shape(20, 1536, 4), sharing::repeat<2>>::parameters() == 55'888'896);
 // A block of the 50M and 100M has d (d + 2 d / 4) + d^2 = 655,360 in its attention (4 of 16 heads
 // have keys), 3 d f = 2,359,296 in its feed-forward and 2 d = 1,024 in its norms; the table has V d
 // = 25,731,584, the last norm d = 512. One feed-forward:
@@ -150,15 +150,15 @@ static_assert(zoo::stlm_10m_albert::parameters() ==
 static_assert(zoo::stlm_10m_albert::parameters() == 3'421'632);
 // One block's matrices, and in each of ten layers its norms and rank 8 (in + out) for q, k, v, o
 // and the three of the feed-forward: 8 (2 * 1024 + 2 * 640 + 3 * 2048) = 75,776.
-static_assert(ln::decoder<stlm, share::lora<8>>::parameters() ==
+static_assert(ln::decoder<stlm, sharing::lora<8>>::parameters() ==
               25'731'584 + 655'360 + 2'359'296 + 10 * (1'024 + 75'776) + 512);
 static_assert(ln::decoder<stlm, ln::embedding::factorised<128>>::parameters() ==
               55'888'896 - 50257 * (512 - 128) + 128 * 512);
 static_assert(ln::decoder<stlm, ln::embedding::factorised<128>>::non_embedding() == 30'157'312);
 static_assert(ln::decoder<stlm, ln::ffn::low_rank<128>>::parameters() ==
               55'888'896 - 10 * 3 * (512 * 1536 - 128 * (512 + 1536)));
-static_assert(ln::decoder<stlm, share::all>::flops(2, 64) == ln::decoder<stlm>::flops(2, 64));
-static_assert(ln::decoder<stlm, share::lora<8>>::flops(2, 64) ==
+static_assert(ln::decoder<stlm, sharing::all>::flops(2, 64) == ln::decoder<stlm>::flops(2, 64));
+static_assert(ln::decoder<stlm, sharing::lora<8>>::flops(2, 64) ==
               ln::decoder<stlm>::flops(2, 64) + 2 * 128 * 10 * 75'776);
 static_assert(ln::decoder<stlm, ln::ffn::low_rank<128>>::flops(1, 1) ==
               ln::decoder<stlm>::flops(1, 1) - 2 * 10 * 3 * (512 * 1536 - 128 * (512 + 1536)));
@@ -248,7 +248,9 @@ template <class M>
 index visited() {
   index sum = 0;
   const ln::weights<M> w;
-  w.visit([&](const ln::path&, const ln::tensor_info& info, const auto&) { sum += info.size(); });
+  w.visit([&](const ln::parameter_path&, const ln::tensor_info& info, const auto&) {
+    sum += info.size();
+  });
   return sum;
 }
 
@@ -264,7 +266,8 @@ BOOST_AUTO_TEST_CASE(weights_hold_what_is_counted) {
   BOOST_TEST(visited<t5>() == t5::parameters());
   BOOST_TEST(visited<decoder>() == decoder::parameters());
   index tensors = 0;
-  t5::visit([&](const ln::path&, const ln::tensor_info&) { ++tensors; }, ln::path{});
+  t5::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
+            ln::parameter_path{});
   BOOST_TEST(ln::weights<t5>::bytes() >= 4 * t5::parameters());
   BOOST_TEST(ln::weights<t5>::bytes() < 4 * t5::parameters() + 64 * tensors);
   BOOST_TEST((ln::weights<t5, double>::bytes() >= 8 * t5::parameters()));
@@ -274,7 +277,8 @@ BOOST_AUTO_TEST_CASE(weights_hold_what_is_counted) {
 BOOST_AUTO_TEST_CASE(names_are_unique) {
   std::vector<std::string> names;
   zoo::t5_v1_1_small::visit(
-      [&](const ln::path& at, const ln::tensor_info&) { names.push_back(at.str()); }, ln::path{});
+      [&](const ln::parameter_path& at, const ln::tensor_info&) { names.push_back(at.str()); },
+      ln::parameter_path{});
   BOOST_TEST(names.size() == 2u + 2 * 2 + 8 * (2 + 4 + 3) + 8 * (3 + 8 + 3));
   std::sort(names.begin(), names.end());
   BOOST_TEST((std::adjacent_find(names.begin(), names.end()) == names.end()));

@@ -20,7 +20,7 @@ void check_silence() {
   ln::weights<M> w;
   randomize(w);
   const auto p = ln::pack(w);
-  const ln::limits l{.batch = 3, .source = 9, .target = 16, .logits = 4};
+  const ln::limits l{.batch = 3, .source = 9, .target = 16, .max_logits = 4};
   auto s = ln::session<M>::open(p, l), other = ln::session<M>::open(p, l);
   BOOST_REQUIRE(static_cast<bool>(s) && static_cast<bool>(other));
 
@@ -63,8 +63,8 @@ void check_silence() {
       BOOST_REQUIRE(static_cast<bool>(*alone));
       (*alone)->generate(prompt, sample, emit);
     }
-    BOOST_REQUIRE(against.start(prompt));
-    s->generate(prompt, ln::processed(ln::greedy{}, against), emit);
+    BOOST_REQUIRE(against.reset_and_prefill(prompt));
+    s->generate(prompt, ln::with_logit_processors(ln::greedy{}, against), emit);
   };
   work();
   BOOST_TEST(heap_use_of(work).calls == 0);

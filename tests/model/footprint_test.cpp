@@ -13,7 +13,7 @@
 #include "support/models.hpp"
 
 #if __has_include(<xxhash.h>)
-#include <linnet/recorded_teacher.hpp>
+#include <linnet/cached_logits.hpp>
 #endif
 
 namespace test::footprint_test {
@@ -23,8 +23,8 @@ namespace {
 using t5 = ln::t5<tiny_t5_shape, ln::ffn::reparam<2, 1.5>>;
 using decoder = ln::decoder<tiny_decoder_shape, ln::bias::all>;
 using rwkv7 = ln::rwkv7<tiny_rwkv7_shape>;
-using mixture =
-    ln::decoder<tiny_decoder_shape, ln::depths::mixture<0.5, 2, ln::depths::decision::predictor>>;
+using mixture = ln::decoder<tiny_decoder_shape,
+                            ln::depths::mixture_of_depths<0.5, 2, ln::depths::decision::predictor>>;
 using between_bytes = ln::byte_pooled<tiny_decoder_shape, ln::pooling::of<tiny_pooling>>;
 using t5_int8 = ln::quantized<ln::collapsed<t5>, ln::storage::int8>;
 
@@ -97,7 +97,7 @@ void check_decoding(const P& p, int threads) {
   int emitted = 0;
   check_silence("decoding", [&] {
     if constexpr (ln::session<M>::ids_per_token > 1) {
-      emitted += static_cast<int>(s->start(prompt).size());
+      emitted += static_cast<int>(s->reset_and_prefill(prompt).size());
       ln::generate_bytes(*s, prompt, sample, [&](std::string_view) { ++emitted; }, {.stop = stop});
     } else {
       s->generate(prompt, ln::greedy{}, [&](token) { ++emitted; });
@@ -217,7 +217,7 @@ BOOST_AUTO_TEST_CASE(callers_memory_that_does_not_do) {
     BOOST_TEST(s.fed().empty());
     BOOST_TEST(s.free_blocks() == 0);
     BOOST_TEST(s.feed(tokens(1, decoder::vocabulary, 1)).empty());
-    BOOST_TEST(s.start(tokens(1, decoder::vocabulary, 1)).empty());
+    BOOST_TEST(s.reset_and_prefill(tokens(1, decoder::vocabulary, 1)).empty());
     BOOST_TEST(s.generate(tokens(1, decoder::vocabulary, 1), ln::greedy{}, [](token) {}) == 0);
     BOOST_TEST(!s.truncate(0));
     BOOST_TEST(!s.fork(0, 0));
@@ -245,7 +245,8 @@ BOOST_AUTO_TEST_CASE(callers_memory_that_does_not_do) {
 
   session s(p, l, std::span(memory, at(bytes)));
   BOOST_TEST(s.valid());
-  BOOST_TEST(s.start(tokens(1, decoder::vocabulary, 1)).size() == at(decoder::vocabulary));
+  BOOST_TEST(s.reset_and_prefill(tokens(1, decoder::vocabulary, 1)).size() ==
+             at(decoder::vocabulary));
   for (const index b : {index{-1}, l.batch}) {
     BOOST_TEST(!s.truncate(0, b));
     BOOST_TEST(s.position(b) == 0);
@@ -267,7 +268,7 @@ BOOST_AUTO_TEST_CASE(training_is_silent) {
 
 // Lessons allocate their footprint, and steps with them nothing.
 BOOST_AUTO_TEST_CASE(distillation_is_silent) {
-  using lessons = ln::teachers<t5, t5_int8, ln::packed<t5, double>>;
+  using lessons = ln::distillation<t5, t5_int8, ln::packed<t5, double>>;
   constexpr ln::limits one{.batch = 3, .source = 13, .target = 9};
   static_assert(lessons::footprint(one) >
                 ln::evaluator<t5_int8>::footprint(one) + ln::evaluator<t5, double>::footprint(one));
@@ -298,18 +299,18 @@ BOOST_AUTO_TEST_CASE(distillation_is_silent) {
   learn(**live);
 #if __has_include(<xxhash.h>)
   const scratch_folder folder;
-  const ln::recording how{.vocabulary = t5::vocabulary, .k = 4};
-  auto book = ln::teacher_recorder::open(folder.path("teacher"), how, l);
+  const ln::cached_logits_format how{.vocabulary = t5::vocabulary, .k = 4};
+  auto book = ln::cached_logits_writer::open(folder.path("teacher"), how, l);
   auto score = ln::evaluator<t5, double>::open(exact, l);
   (void)score->loss(data.view(), *book);
   LINNET_REQUIRE_OK(book->commit());
   const std::string file = contents(folder.path("teacher"));
-  std::optional<ln::result<ln::recorded_teacher<>>> read;
-  const heap_use reading =
-      heap_use_of([&] { read.emplace(ln::recorded_teacher<>::open(bytes(file), how, 0.1, l)); });
+  std::optional<ln::result<ln::cached_logits_reader<>>> read;
+  const heap_use reading = heap_use_of(
+      [&] { read.emplace(ln::cached_logits_reader<>::open(bytes(file), how, 0.1, l)); });
   LINNET_REQUIRE_OK(*read);
   BOOST_TEST(reading.calls == 1);
-  BOOST_TEST(reading.bytes == ln::recorded_teacher<>::footprint(how, l, 1));
+  BOOST_TEST(reading.bytes == ln::cached_logits_reader<>::footprint(how, l, 1));
   learn((*read)->batch(0));
 #endif
   BOOST_TEST(sum > 0);

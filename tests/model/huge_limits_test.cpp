@@ -8,23 +8,24 @@ namespace test::huge_limits_test {
 namespace {
 
 using index_member = index ln::limits::*;
-constexpr index_member fields[] = {&ln::limits::batch, &ln::limits::source, &ln::limits::target,
-                                   &ln::limits::chunk, &ln::limits::blocks, &ln::limits::logits};
-constexpr const char* names[] = {"limits.batch", "limits.source", "limits.target",
-                                 "limits.chunk", "limits.blocks", "limits.logits"};
+constexpr index_member fields[] = {&ln::limits::batch,     &ln::limits::source,
+                                   &ln::limits::target,    &ln::limits::chunk,
+                                   &ln::limits::kv_blocks, &ln::limits::max_logits};
+constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
+                                 "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
 
 /// Calls f(limits, name, value) for every field and power of two, alone and with others that are
 /// large, too.
 template <class F>
 void for_huge_limits(F&& f) {
-  constexpr ln::limits small{.source = 8, .target = 8, .chunk = 4, .blocks = 2, .threads = 2};
+  constexpr ln::limits small{.source = 8, .target = 8, .chunk = 4, .kv_blocks = 2, .threads = 2};
   constexpr ln::limits large{.batch = index{1} << 20,
                              .source = index{1} << 21,
                              .target = index{1} << 22,
                              .chunk = 1 << 18,
-                             .blocks = index{1} << 19,
+                             .kv_blocks = index{1} << 19,
                              .threads = 1 << 12,
-                             .logits = 1 << 16};
+                             .max_logits = 1 << 16};
   for (const ln::limits& from : {small, large})
     for (std::size_t i = 0; i < std::size(fields); ++i)
       for (int shift = 8; shift<64; shift += from.batch> 1 ? 5 : 1) {
@@ -96,13 +97,12 @@ BOOST_AUTO_TEST_CASE(footprints_stop_at_the_most) {
   check_footprints<ln::decoder<tiny_decoder_shape, ln::attention::linear<>>>("linear");
   check_footprints<ln::decoder<tiny_decoder_shape, ln::mixer::mamba<4, 3>, ln::position::none>>(
       "mamba");
-  check_footprints<ln::quantized<decoder, ln::storage::int8, ln::activation::int8>>(
-      "rounded inputs");
+  check_footprints<ln::quantized<decoder, ln::storage::int8, ln::compute::int8>>("rounded inputs");
 }
 
 // Growing step by step ends at the same number as computing it at once, which constants do.
 BOOST_AUTO_TEST_CASE(exact_below_the_most) {
-  constexpr ln::limits l{.batch = 3, .source = 70, .target = 1000, .threads = 5, .logits = 300};
+  constexpr ln::limits l{.batch = 3, .source = 70, .target = 1000, .threads = 5, .max_logits = 300};
   constexpr ln::limits wide{
       .batch = 300, .source = 257, .target = 511, .chunk = 300, .threads = 900};
   const auto check = [](index constant, index computed) { BOOST_TEST(constant == computed); };
@@ -141,7 +141,7 @@ BOOST_AUTO_TEST_CASE(open_refuses) {
         return ln::classifier<t5>::open(q, {{3, 1}, {4, 5, 1}}, l);
       },
       [](ln::limits l) {
-        l.target = (std::max)({l.target, l.logits, index{3}});
+        l.target = (std::max)({l.target, l.max_logits, index{3}});
         l.chunk = 0;
         return ln::session<t5>::footprint(l);
       },

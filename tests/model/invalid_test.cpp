@@ -19,7 +19,7 @@ constexpr ln::decoder_shape endless_shape{.d_model = 1 << 20,
                                           .vocabulary = 1 << 30,
                                           .context = 8};
 using endless = ln::decoder<endless_shape, ffn::reparam<2>>;
-using endless_shared = ln::decoder<endless_shape, ln::share::repeat<2>>;
+using endless_shared = ln::decoder<endless_shape, ln::sharing::repeat<2>>;
 using decoder = ln::decoder<tiny_decoder_shape, ffn::reparam<2>>;
 
 /// Not valid, without values, and with an error that begins like this.
@@ -30,7 +30,7 @@ void check_invalid(const Block& b, ln::errc code, const std::string& begin) {
   BOOST_TEST(b.block().empty());
   BOOST_TEST((b.error().code == code));
   BOOST_TEST(b.error().message().starts_with(begin), b.error().message());
-  b.visit([](const ln::path&, const ln::tensor_info&, const auto& leaf) {
+  b.visit([](const ln::parameter_path&, const ln::tensor_info&, const auto& leaf) {
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
       BOOST_TEST(leaf == nullptr);
     else if constexpr (requires { leaf.panels; })
@@ -147,7 +147,7 @@ BOOST_AUTO_TEST_CASE(moved_from_objects) {
 
   const token prompt[] = {1, 2, 3};
   for (const index blocks : {0, 2}) {
-    auto opened = ln::session<decoder>::open(p, {.target = 8, .blocks = blocks});
+    auto opened = ln::session<decoder>::open(p, {.target = 8, .kv_blocks = blocks});
     ln::session<decoder> from = *std::move(opened);
     (void)from.feed(prompt);
     ln::session<decoder> to = std::move(from);
@@ -164,7 +164,7 @@ BOOST_AUTO_TEST_CASE(moved_from_objects) {
     BOOST_TEST(to.position() == 3);
     const auto logits = to.feed({prompt, 1});
     BOOST_TEST_REQUIRE(!logits.empty());
-    auto fresh = ln::session<decoder>::open(p, {.target = 8, .blocks = blocks});
+    auto fresh = ln::session<decoder>::open(p, {.target = 8, .kv_blocks = blocks});
     (void)fresh->feed(prompt);
     BOOST_TEST(same_bits(logits, fresh->feed({prompt, 1})));
   }

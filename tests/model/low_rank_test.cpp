@@ -12,8 +12,8 @@ using dense = ln::decoder<tiny_decoder_shape, ln::bias::all>;
 template <index Rank>
 using low = ln::decoder<tiny_decoder_shape, ln::bias::all, ln::ffn::low_rank<Rank>>;
 using low_attention = ln::decoder<tiny_decoder_shape, ln::bias::all, ln::attention::low_rank<4>>;
-static_assert(std::is_same_v<ln::dense_of<low<3>>, dense>);
-static_assert(std::is_same_v<ln::dense_of<low_attention>, dense>);
+static_assert(std::is_same_v<ln::dense_counterpart<low<3>>, dense>);
+static_assert(std::is_same_v<ln::dense_counterpart<low_attention>, dense>);
 // Each of three matrices between 8 and 7 becomes Rank (8 + 7) numbers.
 static_assert(low<3>::parameters() == dense::parameters() - 2 * 3 * (56 - 3 * 15));
 
@@ -21,7 +21,7 @@ static_assert(low<3>::parameters() == dense::parameters() - 2 * 3 * (56 - 3 * 15
 template <class W>
 std::vector<double> tensor(const W& w, const std::string& name) {
   std::vector<double> x;
-  w.visit([&](const ln::path& at_path, const ln::tensor_info& info, const auto& leaf) {
+  w.visit([&](const ln::parameter_path& at_path, const ln::tensor_info& info, const auto& leaf) {
     if (at_path.str() == name) x.assign(values_of(leaf), values_of(leaf) + info.size());
   });
   BOOST_REQUIRE_MESSAGE(!x.empty(), name);
@@ -127,9 +127,9 @@ BOOST_AUTO_TEST_CASE(nearest_of_its_rank) {
 // At full rank nothing is lost; below it something is.
 // A decomposition of what is not finite would be made of anything.
 BOOST_AUTO_TEST_CASE(not_finite) {
-  ln::weights<ln::dense_of<low<3>>, double> w;
+  ln::weights<ln::dense_counterpart<low<3>>, double> w;
   randomize(w);
-  w.visit([](const ln::path& at, const ln::tensor_info&, auto& leaf) {
+  w.visit([](const ln::parameter_path& at, const ln::tensor_info&, auto& leaf) {
     if (at.str() == "blocks.1.ffn.down.weight")
       values_of(leaf)[5] = std::numeric_limits<double>::quiet_NaN();
   });

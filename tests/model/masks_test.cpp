@@ -17,7 +17,7 @@ template <class M, class T>
 ln::packed<M, T> lasting_packed() {
   ln::weights<M, T> w;
   randomize(w);
-  w.visit([](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  w.visit([](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     if (where.str().ends_with("time_decay")) std::fill_n(values_of(leaf), info.size(), T(-6));
   });
   return ln::pack(w);

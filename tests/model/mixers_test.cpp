@@ -23,7 +23,7 @@ using fourier_t5 =
     ln::t5<tiny_t5_shape, ln::encoder<ln::mixer::fnet>, ln::decoder_stack<ln::attention::linear<>>>;
 using linear_t5 = ln::t5<tiny_t5_shape, ln::encoder<ln::attention::linear<>>>;
 
-static_assert(!mamba::attention::rewinds && !linear::attention::rewinds);
+static_assert(!mamba::attention::can_truncate && !linear::attention::can_truncate);
 static_assert(!fourier_t5::encoder_attention::causal && !mamba::attention::bidirectional);
 // A feed-forward and positions are still a choice.
 static_assert(
@@ -44,8 +44,11 @@ void check_decoding(double tolerance) {
   const auto piece = [&](index b, index first, index count) {
     return std::span(data.inputs).subspan(at(b * length + first), at(count));
   };
-  auto s = ln::session<M, T>::open(
-      p, {.batch = 2, .target = length, .threads = 2, .grain = 0, .run_on = std_threads()});
+  auto s = ln::session<M, T>::open(p, {.batch = 2,
+                                       .target = length,
+                                       .threads = 2,
+                                       .min_flops_per_thread = 0,
+                                       .run_on = std_threads()});
   BOOST_REQUIRE(static_cast<bool>(s));
   for (index b = 0; b < 2; ++b) {
     s->reset();
@@ -130,9 +133,12 @@ BOOST_AUTO_TEST_CASE(encoding) {
   const auto p = random_packed<M, double>();
   const t5_tokens data(3, 13, 6, M::vocabulary);
   const auto want = logits_of(p, data);
-  auto s = ln::session<M, double>::open(
-      p,
-      {.batch = 3, .source = 17, .target = 6, .threads = 3, .grain = 0, .run_on = std_threads()});
+  auto s = ln::session<M, double>::open(p, {.batch = 3,
+                                            .source = 17,
+                                            .target = 6,
+                                            .threads = 3,
+                                            .min_flops_per_thread = 0,
+                                            .run_on = std_threads()});
   BOOST_REQUIRE(static_cast<bool>(s));
   for (int repeat = 0; repeat < 2; ++repeat) {
     BOOST_REQUIRE(s->encode(data.source, 3, data.lengths));

@@ -14,9 +14,9 @@ namespace zoo = ln::zoo;
 template <class... Policies>
 using tiny = ln::decoder<tiny_decoder_shape, Policies...>;
 constexpr auto by_router = depths::decision::router, by_predictor = depths::decision::predictor;
-using routed = tiny<depths::mixture<0.5, 2, by_router, 0.0>>;
-using weighted = tiny<depths::mixture<0.5, 2, by_router, 0.3>>;
-using predicted = tiny<depths::mixture<0.5, 1, by_predictor, 0.3>, ln::position::learned,
+using routed = tiny<depths::mixture_of_depths<0.5, 2, by_router, 0.0>>;
+using weighted = tiny<depths::mixture_of_depths<0.5, 2, by_router, 0.3>>;
+using predicted = tiny<depths::mixture_of_depths<0.5, 1, by_predictor, 0.3>, ln::position::learned,
                        ln::norm::layer_norm, ln::bias::all>;
 
 /// Four layers of which the second and the fourth are routed.
@@ -25,13 +25,13 @@ constexpr ln::decoder_shape four_layers = [] {
   s.layers = 4;
   return s;
 }();
-using deep = ln::decoder<four_layers, depths::mixture<0.5>>;
+using deep = ln::decoder<four_layers, depths::mixture_of_depths<0.5>>;
 using five = ln::decoder<[] {
   ln::decoder_shape s = tiny_decoder_shape;
   s.layers = 5;
   return s;
 }(),
-                         depths::mixture<0.5>>;
+                         depths::mixture_of_depths<0.5>>;
 
 // Presets: a router of d_model numbers for every second block, and half of the blocks' work.
 static_assert(zoo::stlm_10m_mod::parameters() == zoo::stlm_10m::parameters() + 9 * 128 &&
@@ -45,10 +45,10 @@ constexpr index stlm_head(index tokens) { return 2 * tokens * 512 * 50257; }
 static_assert(zoo::stlm_50m::flops(1, 512) == 10 * stlm_block(512) + stlm_head(512));
 static_assert(zoo::stlm_50m_mod::flops(1, 512) ==
               5 * (stlm_block(512) + stlm_block(64) + 2 * 512 * 512) + stlm_head(512));
-static_assert(routed::rewinds && !routed::forgets);
+static_assert(routed::can_truncate && !routed::evicts);
 // The order of policies makes no second type, and no policy of depth is depths::all.
-static_assert(std::is_same_v<tiny<ln::ffn::relu, depths::mixture<>>,
-                             tiny<depths::mixture<0.125, 2>, ln::ffn::relu>>);
+static_assert(std::is_same_v<tiny<ln::ffn::relu, depths::mixture_of_depths<>>,
+                             tiny<depths::mixture_of_depths<0.125, 2>, ln::ffn::relu>>);
 static_assert(std::is_same_v<tiny<depths::all>, tiny<>>);
 
 /// Logits of [batch, length] tokens by an evaluator.
@@ -70,7 +70,7 @@ std::vector<index> entering(const ln::packed<M, double>& p, const decoder_tokens
   const ln::limits l = data.limits();
   ln::memory_block memory(ln::detail::plan_for<M, double>(l, ln::purpose::scoring).total());
   auto work = ln::detail::place_workspace<M, double>(l, ln::purpose::scoring, memory.data()).work;
-  ln::ops::machine on{ln::team{}, ln::simd::best()};
+  ln::ops::execution on{ln::team{}, ln::simd::best()};
   // Blocks share memory, so that only the last one's counts remain.
   (void)M::template loss<double, ln::storage::f64>(p.tree(), nullptr, data.view(), work, on, {});
   const auto& last = work.stack.others.back();
@@ -89,7 +89,11 @@ void check_session() {
   BOOST_TEST(entered < 3 * length - length / 2);
   const auto logits = scored(p, data);
   for (const index part : {index{1}, index{2}, index{5}, length}) {
-    auto s = opened(p, {.batch = 3, .target = length, .threads = 2, .grain = 0, .logits = part});
+    auto s = opened(p, {.batch = 3,
+                        .target = length,
+                        .threads = 2,
+                        .min_flops_per_thread = 0,
+                        .max_logits = part});
     for (index t = 0; t < length; t += part) {
       const index wide = std::min(part, length - t);
       std::vector<token> more;
@@ -139,7 +143,7 @@ BOOST_AUTO_TEST_CASE(gradients_of_both_losses) {
   ln::detail::attach_rows<M>(w, p);
   ln::memory_block memory(ln::detail::plan_for<M, double>(l, ln::purpose::training).total());
   auto work = ln::detail::place_workspace<M, double>(l, ln::purpose::training, memory.data()).work;
-  const ln::ops::machine on{ln::team{}, ln::simd::best()};
+  const ln::ops::execution on{ln::team{}, ln::simd::best()};
   const auto run = [&](auto* gradients) {
     ln::detail::pack_into(on, w, p);
     return M::template loss<double, S>(p.tree(), gradients, data.view(), work, on, {}).nats;
@@ -206,7 +210,7 @@ BOOST_AUTO_TEST_CASE(what_looks_ahead) {
 // Training takes the same steps on any number of threads, and its routers come to agree with what
 // was chosen, so that an evaluator sees what training sees.
 BOOST_AUTO_TEST_CASE(training) {
-  using M = ln::decoder<four_layers, depths::mixture<0.25, 2, by_router, 0.1>>;
+  using M = ln::decoder<four_layers, depths::mixture_of_depths<0.25, 2, by_router, 0.1>>;
   const decoder_tokens data(2, 16, M::vocabulary, 2);
   const auto trained = [&](int threads) {
     ln::weights<M> w;
@@ -257,26 +261,27 @@ BOOST_AUTO_TEST_CASE(caches_in_fewer_bits) {
 
 BOOST_AUTO_TEST_CASE(refusals) {
   const auto p = some_packed<routed, float>();
-  const auto s = ln::session<routed>::open(p, {.target = 32, .blocks = 4});
+  const auto s = ln::session<routed>::open(p, {.target = 32, .kv_blocks = 4});
   BOOST_REQUIRE(!s);
-  BOOST_TEST(s.error().message() ==
-             "session::open: limits.blocks: expected 0, as a mixture of depths is not paged, got "
-             "4");
+  BOOST_TEST(
+      s.error().message() ==
+      "session::open: limits.kv_blocks: expected 0, as a mixture of depths is not paged, got "
+      "4");
 }
 
 // Files say what the mixture is, but not how its router was trained.
 BOOST_AUTO_TEST_CASE(facts) {
-  const auto depth_of = [](const std::vector<ln::detail::fact>& all) {
+  const auto depth_of = [](const std::vector<ln::detail::key_value>& all) {
     for (const auto& fact : all)
       if (fact.key == "depths") return fact.value;
     return std::string("none");
   };
-  BOOST_TEST(depth_of(ln::detail::facts_of<tiny<depths::mixture<>>>()) ==
+  BOOST_TEST(depth_of(ln::detail::metadata_of<tiny<depths::mixture_of_depths<>>>()) ==
              "mixture<0.125, 2, router>");
-  BOOST_TEST(depth_of(ln::detail::facts_of<predicted>()) == "mixture<0.5, 1, predictor>");
-  BOOST_TEST(depth_of(ln::detail::facts_of<weighted>()) ==
-             depth_of(ln::detail::facts_of<routed>()));
-  BOOST_TEST(depth_of(ln::detail::facts_of<tiny<>>()) == "none");
+  BOOST_TEST(depth_of(ln::detail::metadata_of<predicted>()) == "mixture<0.5, 1, predictor>");
+  BOOST_TEST(depth_of(ln::detail::metadata_of<weighted>()) ==
+             depth_of(ln::detail::metadata_of<routed>()));
+  BOOST_TEST(depth_of(ln::detail::metadata_of<tiny<>>()) == "none");
 }
 
 // Blocks are named by their place in the stack, routed or not.
@@ -284,12 +289,12 @@ BOOST_AUTO_TEST_CASE(names) {
   std::string routers;
   index blocks = 0;
   five::visit(
-      [&](const ln::path& where, const ln::tensor_info&) {
+      [&](const ln::parameter_path& where, const ln::tensor_info&) {
         const std::string name = where.str();
         if (name.ends_with("router.weight")) routers += name + ' ';
         if (name == "blocks." + std::to_string(blocks) + ".attention.norm.weight") ++blocks;
       },
-      ln::path{});
+      ln::parameter_path{});
   BOOST_TEST(routers == "blocks.1.router.weight blocks.3.router.weight ");
   BOOST_TEST(blocks == 5);
 }

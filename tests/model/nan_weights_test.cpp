@@ -13,12 +13,12 @@ void check_nan_shows() {
   ln::weights<M> w;
   randomize(w);
   const std::vector<token> text{1, 3, 2, 5, 4, 1, 2, 3};
-  w.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  w.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     const std::vector<float> before(values_of(leaf), values_of(leaf) + info.size());
     std::fill_n(values_of(leaf), info.size(), std::numeric_limits<float>::quiet_NaN());
     const auto packed = ln::pack(w);
     auto s = opened(packed, {.source = 8, .target = 8});
-    const auto logits = s.start(text);
+    const auto logits = s.reset_and_prefill(text);
     BOOST_REQUIRE(!logits.empty());
     BOOST_TEST(magnitude(logits) == hopeless, where.str());
     std::copy(before.begin(), before.end(), values_of(leaf));

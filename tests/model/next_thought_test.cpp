@@ -83,7 +83,11 @@ struct thoughts {
   }
   ln::thought_batch view() const { return part(0, batch); }
   ln::limits limits(int threads = 1) const {
-    return {.batch = batch, .source = source, .target = length, .threads = threads, .grain = 0};
+    return {.batch = batch,
+            .source = source,
+            .target = length,
+            .threads = threads,
+            .min_flops_per_thread = 0};
   }
 };
 
@@ -213,9 +217,10 @@ BOOST_AUTO_TEST_CASE(batches_of_any_shape_after_each_other) {
     auto train = ln::trainer<model, ln::adamw, double>::open(w, large.limits());
     for (const thoughts* one : all) (void)train->accumulate(one->view());
     std::vector<double> values;
-    train->gradient().visit([&](const ln::path&, const ln::tensor_info& info, const auto& leaf) {
-      values.insert(values.end(), leaf, leaf + info.size());
-    });
+    train->gradient().visit(
+        [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
+          values.insert(values.end(), leaf, leaf + info.size());
+        });
     return values;
   };
   auto sum = gradient({&large});
@@ -227,7 +232,7 @@ BOOST_AUTO_TEST_CASE(batches_of_any_shape_after_each_other) {
 // Weights that are no numbers any more give a loss that is none, and nothing worse.
 BOOST_AUTO_TEST_CASE(diverged_weights) {
   ln::weights<model> w;
-  w.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+  w.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
     for (index i = 0; i < info.size(); ++i)
       values_of(leaf)[i] = i % 3 == 0 ? std::numeric_limits<float>::quiet_NaN() : 1e30f;
   });
@@ -248,9 +253,10 @@ BOOST_AUTO_TEST_CASE(threads_change_no_bit) {
     std::vector<double> all;
     for (int step = 0; step < 2; ++step) all.push_back(train->step(data.view()));
     all.push_back(train->accumulate(data.view()).nats);
-    train->gradient().visit([&](const ln::path&, const ln::tensor_info& info, const auto& leaf) {
-      all.insert(all.end(), leaf, leaf + info.size());
-    });
+    train->gradient().visit(
+        [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
+          all.insert(all.end(), leaf, leaf + info.size());
+        });
     return all;
   };
   const auto alone = run(1);

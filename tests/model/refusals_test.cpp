@@ -13,7 +13,7 @@ using ln::refusal;
 bool refused(const ln::loss_sum& l) { return !ln::is_finite(l.nats) && l.tokens == 0; }
 
 /// A lesson that accepts nothing.
-struct accepts_none : ln::labels_alone {
+struct accepts_none : ln::cross_entropy_objective {
   template <class Model>
   bool accepts(const typename Model::batch&, const ln::limits&) const {
     return false;
@@ -35,10 +35,10 @@ BOOST_AUTO_TEST_CASE(limits_that_make_no_sense) {
              "session::open: limits.threads: expected 1 <= threads <= 65536, got 0");
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .chunk = -1})) ==
              "session::open: limits.chunk: expected at least 0 (0 for limits.target), got -1");
-  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .chunk = 2, .logits = 3})) ==
-             "session::open: limits.logits: expected no more than 2, limits.chunk, got 3");
-  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .blocks = -1})) ==
-             "session::open: limits.blocks: expected at least 0 (0: none shared), got -1");
+  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .chunk = 2, .max_logits = 3})) ==
+             "session::open: limits.max_logits: expected no more than 2, limits.chunk, got 3");
+  BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 8, .kv_blocks = -1})) ==
+             "session::open: limits.kv_blocks: expected at least 0 (0: none shared), got -1");
   BOOST_TEST(message(ln::evaluator<t5>::open(p, {.target = 1})) ==
              "evaluator::open: limits.source: expected at least 1 source token, got 0");
   BOOST_TEST(message(ln::evaluator<t5>::open(p, {.source = 1})) ==

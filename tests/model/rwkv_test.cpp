@@ -168,8 +168,8 @@ BOOST_AUTO_TEST_CASE(rwkv7_starts_where_it_should) {
 BOOST_AUTO_TEST_CASE(learns) {
   check_learning<ln::rwkv4<tiny_decoder_shape>>(3e-2);
   check_learning<ln::rwkv7<tiny_rwkv7_shape>>(3e-2);
-  check_learning<ln::rwkv4<tiny_decoder_shape>, ln::activation::bf16>(3e-2);
-  check_learning<ln::rwkv7<tiny_rwkv7_shape>, ln::activation::bf16>(3e-2);
+  check_learning<ln::rwkv4<tiny_decoder_shape>, ln::compute::bf16>(3e-2);
+  check_learning<ln::rwkv7<tiny_rwkv7_shape>, ln::compute::bf16>(3e-2);
 }
 
 // The first layer's values outlast it also where the other layers share their buffers: scoring
@@ -195,7 +195,7 @@ BOOST_AUTO_TEST_CASE(stored_in_int8) {
   const auto q = ln::quantize<ln::storage::int8>(w);
   const auto want = logits_of(ln::pack(decoded<M>(q)), data);
   BOOST_TEST(distance(logits_of(ln::pack(q), data), want) <= 1e-5 * (1 + magnitude(want)));
-  const auto rounded = ln::quantize<ln::storage::int8, ln::activation::int8>(w);
+  const auto rounded = ln::quantize<ln::storage::int8, ln::compute::int8>(w);
   const double far = distance(logits_of(ln::pack(rounded), data), want);
   BOOST_TEST(far > 1e-5);
   BOOST_TEST(far < 0.3 * magnitude(want));
@@ -214,9 +214,9 @@ BOOST_AUTO_TEST_CASE(layers_are_numbered_throughout) {
   using one = ln::rwkv7<shallow>;
   check_model<one>(decoder_data<one>());
   std::vector<std::string> names;
-  zoo::rwkv7_834k::visit(
-      [&](const ln::path& where, const ln::tensor_info&) { names.push_back(where.str()); },
-      ln::path{});
+  zoo::rwkv7_834k::visit([&](const ln::parameter_path& where,
+                             const ln::tensor_info&) { names.push_back(where.str()); },
+                         ln::parameter_path{});
   const auto count = [&](const char* name) { return std::count(names.begin(), names.end(), name); };
   BOOST_TEST(count("blocks.0.attention.w1.weight") == 1);
   BOOST_TEST(count("blocks.0.attention.v0") == 0);
@@ -225,7 +225,7 @@ BOOST_AUTO_TEST_CASE(layers_are_numbered_throughout) {
   BOOST_TEST(count("blocks.12.ffn.x_k") == 0);
   std::sort(names.begin(), names.end());
   BOOST_TEST((std::adjacent_find(names.begin(), names.end()) == names.end()));
-  const auto facts = ln::detail::facts_of<zoo::rwkv7_834k>();
+  const auto facts = ln::detail::metadata_of<zoo::rwkv7_834k>();
   const auto has = [&](const char* key, const char* value) {
     return std::count_if(facts.begin(), facts.end(),
                          [&](const auto& f) { return f.key == key && f.value == value; }) == 1;

@@ -13,8 +13,11 @@ template <class M>
 std::vector<token> generated(const ln::packed<M>& p, const std::vector<token>& prompt,
                              int threads) {
   std::vector<token> all;
-  auto s = ln::session<M>::open(
-      p, {.source = 16, .target = 24, .threads = threads, .grain = 0, .run_on = std_threads()});
+  auto s = ln::session<M>::open(p, {.source = 16,
+                                    .target = 24,
+                                    .threads = threads,
+                                    .min_flops_per_thread = 0,
+                                    .run_on = std_threads()});
   if (!s) return all;
   ln::sampler sample({.temperature = 1, .seed = 5});
   s->generate(prompt, sample, [&](token t) { all.push_back(t); });

@@ -9,7 +9,7 @@ namespace test::storage_test {
 namespace {
 
 namespace storage = ln::storage;
-namespace activation = ln::activation;
+namespace compute = ln::compute;
 using t5 = ln::t5<tiny_t5_shape>;
 using llama = ln::decoder<tiny_decoder_shape>;
 
@@ -19,7 +19,7 @@ std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_b
   const auto prompt = tokens(7, Q::vocabulary, 3);
   auto run = ln::session<Q>::open(p, {.target = 8,
                                       .threads = threads,
-                                      .grain = 0,
+                                      .min_flops_per_thread = 0,
                                       .run_on = threads > 1 ? std_threads() : ln::executor{}});
   std::span<float> logits;
   if (one_by_one)
@@ -30,7 +30,7 @@ std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_b
 }
 
 /// `rounding` is what rounding the inputs of products may change in the logits.
-template <class S, class A = activation::f32>
+template <class S, class A = compute::f32>
 void check_model(double rounding) {
   using Q = ln::quantized<llama, S, A>;
   ln::weights<llama> w;
@@ -47,7 +47,8 @@ void check_model(double rounding) {
     BOOST_TEST(same_bits(prompt_logits(p, threads, true), prompt_logits(p, 1, true)));
   }
   index tensors = 0;
-  llama::visit([&](const ln::path&, const ln::tensor_info&) { ++tensors; }, ln::path{});
+  llama::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
+               ln::parameter_path{});
   BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
   BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 3 * 64 * tensors);
 }
@@ -65,17 +66,15 @@ BOOST_AUTO_TEST_CASE(every_storage) {
   check_model<storage::nf4>(1e-5);
 }
 BOOST_AUTO_TEST_CASE(rounded_inputs) {
-  check_model<storage::bf16, activation::bf16>(0.1);
-  check_model<storage::int8, activation::int8>(0.3);
+  check_model<storage::bf16, compute::bf16>(0.1);
+  check_model<storage::int8, compute::int8>(0.3);
 }
 
 // The policies say the same as the transformation, in any order.
 BOOST_AUTO_TEST_CASE(as_policies) {
-  using Q = ln::quantized<llama, storage::int8, activation::int8>;
-  static_assert(
-      std::is_same_v<Q, ln::decoder<tiny_decoder_shape, storage::int8, activation::int8>>);
-  static_assert(
-      std::is_same_v<Q, ln::decoder<tiny_decoder_shape, activation::int8, storage::int8>>);
+  using Q = ln::quantized<llama, storage::int8, compute::int8>;
+  static_assert(std::is_same_v<Q, ln::decoder<tiny_decoder_shape, storage::int8, compute::int8>>);
+  static_assert(std::is_same_v<Q, ln::decoder<tiny_decoder_shape, compute::int8, storage::int8>>);
   static_assert(
       std::is_same_v<ln::quantized<t5, storage::nf4>, ln::t5<tiny_t5_shape, storage::nf4>>);
   BOOST_TEST(ln::weight_bytes<Q>() < ln::weight_bytes<llama>() / 2);
@@ -92,15 +91,17 @@ BOOST_AUTO_TEST_CASE(threads_as_work_is_worth) {
   ln::weights<llama> w;
   randomize(w);
   const auto p = ln::pack(w);
-  const auto teams_with = [&](index grain) {
+  const auto teams_with = [&](index min_flops_per_thread) {
     teams = 0;
-    auto run = ln::session<llama>::open(
-        p, {.target = 8, .threads = 2, .grain = grain, .run_on = counting});
+    auto run = ln::session<llama>::open(p, {.target = 8,
+                                            .threads = 2,
+                                            .min_flops_per_thread = min_flops_per_thread,
+                                            .run_on = counting});
     (void)run->feed(tokens(7, llama::vocabulary, 3));
     return teams;
   };
   constexpr index work = llama::flops(1, 7);
-  BOOST_TEST(teams_with(ln::limits{}.grain) == 0);
+  BOOST_TEST(teams_with(ln::limits{}.min_flops_per_thread) == 0);
   BOOST_TEST(teams_with(work / 2 + 1) == 0);
   BOOST_TEST(teams_with(work / 2) == 1);
   BOOST_TEST(teams_with(0) == 1);
@@ -108,10 +109,10 @@ BOOST_AUTO_TEST_CASE(threads_as_work_is_worth) {
 
 // A T5 session, whose cross-attention reads the encoder's output, with int8 throughout.
 BOOST_AUTO_TEST_CASE(t5_in_int8) {
-  using Q = ln::quantized<t5, storage::int8, activation::int8>;
+  using Q = ln::quantized<t5, storage::int8, compute::int8>;
   ln::weights<t5> w;
   randomize(w);
-  const auto p = ln::pack(ln::quantize<storage::int8, activation::int8>(w));
+  const auto p = ln::pack(ln::quantize<storage::int8, compute::int8>(w));
   const auto exact = ln::pack(w);
   const auto source = tokens(5, t5::vocabulary, 9);
   const token start = t5::start;

@@ -7,17 +7,17 @@ namespace test::tying_decode_test {
 
 namespace {
 
-namespace share = ln::share;
+namespace sharing = ln::sharing;
 
 constexpr ln::decoder_shape four_layers = [] {
   ln::decoder_shape s = tiny_decoder_shape;
   s.layers = 4;
   return s;
 }();
-using albert = ln::decoder<four_layers, share::all, ln::embedding::factorised<3>>;
-using mobillama = ln::decoder<four_layers, share::ffn, ln::ffn::low_rank<2>>;
-using repeated = ln::decoder<four_layers, share::repeat<2>, ln::attention::low_rank<3>>;
-using adapted = ln::decoder<four_layers, share::lora<2>, ln::attention::sliding_window<5>>;
+using albert = ln::decoder<four_layers, sharing::all, ln::embedding::factorised<3>>;
+using mobillama = ln::decoder<four_layers, sharing::ffn, ln::ffn::low_rank<2>>;
+using repeated = ln::decoder<four_layers, sharing::repeat<2>, ln::attention::low_rank<3>>;
+using adapted = ln::decoder<four_layers, sharing::lora<2>, ln::attention::sliding_window<5>>;
 
 /// Tokens one by one, in parts and all in one call, against the whole text at once.
 template <class M, class T>
@@ -141,12 +141,12 @@ BOOST_AUTO_TEST_CASE(forks) {
   check_fork<adapted>();
 }
 BOOST_AUTO_TEST_CASE(threads, *boost::unit_test::label("tsan")) {
-  check_threads<ln::decoder<wide, share::lora<4>, ln::embedding::factorised<20>>>();
-  check_threads<ln::decoder<wide, share::all, ln::ffn::low_rank<10>>>();
+  check_threads<ln::decoder<wide, sharing::lora<4>, ln::embedding::factorised<20>>>();
+  check_threads<ln::decoder<wide, sharing::all, ln::ffn::low_rank<10>>>();
 }
 BOOST_AUTO_TEST_CASE(stored_in_few_bits) {
-  using narrow = ln::decoder<tiny_decoder_shape, share::all, ln::embedding::factorised<3>>;
-  using deltas = ln::decoder<tiny_decoder_shape, share::lora<2>>;
+  using narrow = ln::decoder<tiny_decoder_shape, sharing::all, ln::embedding::factorised<3>>;
+  using deltas = ln::decoder<tiny_decoder_shape, sharing::lora<2>>;
   check_storage<ln::storage::int8, narrow>(1e-5);
   check_storage<ln::storage::bf16, deltas>(1e-5);
 }

@@ -6,7 +6,7 @@
 namespace test::tying_gradient_test {
 
 namespace {
-namespace share = ln::share;
+namespace sharing = ln::sharing;
 namespace embedding = ln::embedding;
 
 constexpr ln::decoder_shape four_layers = [] {
@@ -16,9 +16,9 @@ constexpr ln::decoder_shape four_layers = [] {
 }();
 
 /// A user's own choice: one attention for all blocks.
-struct one_attention : share::policy {
-  static constexpr bool shares(const ln::path& at) {
-    const ln::path* p = &at;
+struct one_attention : sharing::policy {
+  static constexpr bool shares(const ln::parameter_path& at) {
+    const ln::parameter_path* p = &at;
     while (p && p->name != "attention") p = p->parent;
     return p != nullptr;
   }
@@ -34,20 +34,20 @@ void check(double dropout = 0) {
 BOOST_AUTO_TEST_SUITE(tying_gradients)
 
 BOOST_AUTO_TEST_CASE(one_feed_forward) {
-  check<share::ffn>();
-  check<share::ffn>(0.25);
+  check<sharing::ffn>();
+  check<sharing::ffn>(0.25);
 }
 BOOST_AUTO_TEST_CASE(one_block) {
-  check<share::all, ln::bias::all, ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh>(
-      0.25);
+  check<sharing::all, ln::bias::all, ln::norm::layer_norm, ln::position::learned,
+        ln::ffn::gelu_tanh>(0.25);
 }
 BOOST_AUTO_TEST_CASE(blocks_twice_in_a_row) {
-  using model = ln::decoder<four_layers, share::repeat<2>>;
+  using model = ln::decoder<four_layers, sharing::repeat<2>>;
   check_model<model>(decoder_data<model>(), 0.25);
 }
 BOOST_AUTO_TEST_CASE(deltas) {
-  check<share::lora<2, 3>, ln::bias::all>(0.25);
-  check<share::lora<1>, ln::ffn::relu, ln::attention::sliding_window<3>>();
+  check<sharing::lora<2, 3>, ln::bias::all>(0.25);
+  check<sharing::lora<1>, ln::ffn::relu, ln::attention::sliding_window<3>>();
 }
 BOOST_AUTO_TEST_CASE(own_policy) { check<one_attention, ln::ffn::linear_relu>(); }
 
@@ -56,11 +56,11 @@ BOOST_AUTO_TEST_CASE(narrow_embedding) {
   check<embedding::factorised<3>, ln::tie::untied, ln::position::learned>();
 }
 BOOST_AUTO_TEST_CASE(narrow_embedding_of_one_block) {
-  check<embedding::factorised<5>, share::all>();
+  check<embedding::factorised<5>, sharing::all>();
 }
 BOOST_AUTO_TEST_CASE(low_rank_maps) {
   check<ln::ffn::low_rank<2>, ln::attention::low_rank<3>, ln::bias::all>(0.25);
-  check<ln::ffn::low_rank<3, ln::ffn::gelu>, share::ffn>();
+  check<ln::ffn::low_rank<3, ln::ffn::gelu>, sharing::ffn>();
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -5,7 +5,7 @@
 namespace test::tying_rounding_test {
 
 namespace {
-using M = ln::decoder<tiny_decoder_shape, ln::share::lora<2>, ln::embedding::factorised<3>>;
+using M = ln::decoder<tiny_decoder_shape, ln::sharing::lora<2>, ln::embedding::factorised<3>>;
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(tying_rounding)
@@ -14,7 +14,7 @@ BOOST_AUTO_TEST_CASE(learns_in_bf16) {
   ln::weights<M> w;
   ln::initialize(w, ln::seed{1});
   const auto data = decoder_data<M>(3, 20);
-  using trainer = ln::trainer<M, ln::adamw, float, ln::activation::bf16>;
+  using trainer = ln::trainer<M, ln::adamw, float, ln::compute::bf16>;
   auto train = trainer::open(w, data.limits(), {ln::schedule::constant(3e-2)}, {.clip = 1.0});
   BOOST_REQUIRE(static_cast<bool>(train));
   const double before = train->evaluate(data.view()).mean();
@@ -30,7 +30,7 @@ BOOST_AUTO_TEST_CASE(rounded_inputs_and_four_bits) {
   const auto data = decoder_data<M>(2, 6);
   const auto q = ln::quantize<ln::storage::int8>(w);
   const auto want = logits_of(ln::pack(decoded<M>(q)), data);
-  const auto rounded = ln::quantize<ln::storage::int8, ln::activation::int8>(w);
+  const auto rounded = ln::quantize<ln::storage::int8, ln::compute::int8>(w);
   const double far = distance(logits_of(ln::pack(rounded), data), want);
   BOOST_TEST(far > 1e-5);
   BOOST_TEST(far < 0.3 * magnitude(want));

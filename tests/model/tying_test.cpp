@@ -9,7 +9,7 @@ namespace test::tying_test {
 
 namespace {
 
-namespace share = ln::share;
+namespace sharing = ln::sharing;
 
 constexpr ln::decoder_shape shape_of(index layers) {
   ln::decoder_shape s = tiny_decoder_shape;
@@ -18,9 +18,9 @@ constexpr ln::decoder_shape shape_of(index layers) {
 }
 using apart = ln::decoder<shape_of(4)>;
 
-/// One block but for its norms: what share::lora is with deltas of zero.
-struct all_but_norms : share::policy {
-  static constexpr bool shares(const ln::path& at) { return at.parent->name != "norm"; }
+/// One block but for its norms: what sharing::lora is with deltas of zero.
+struct all_but_norms : sharing::policy {
+  static constexpr bool shares(const ln::parameter_path& at) { return at.parent->name != "norm"; }
 };
 
 /// A tensor of a weights or gradients object.
@@ -32,7 +32,7 @@ struct tensor {
 template <class Block>
 tensor find(Block& block, const std::string& name) {
   tensor found;
-  block.visit([&](const ln::path& at_path, const ln::tensor_info& info, auto& leaf) {
+  block.visit([&](const ln::parameter_path& at_path, const ln::tensor_info& info, auto& leaf) {
     if (at_path.str() == name)
       found = {info.rows, info.columns, const_cast<double*>(values_of(leaf))};
   });
@@ -54,13 +54,13 @@ template <class M>
 std::string place(index l, const std::string& rest) {
   const bool in_ffn = rest.starts_with("ffn."), norm = rest.find(".norm.") != rest.npos;
   const bool delta = rest.find(".lora_") != rest.npos;
-  using S = typename M::share;
+  using S = typename M::sharing;
   const std::string own = "blocks." + std::to_string(l) + '.' + rest;
-  if constexpr (std::is_same_v<S, share::ffn>)
+  if constexpr (std::is_same_v<S, sharing::ffn>)
     return in_ffn && !norm ? "blocks.shared." + rest : own;
-  else if constexpr (std::is_same_v<S, share::all>)
+  else if constexpr (std::is_same_v<S, sharing::all>)
     return "blocks.shared." + rest;
-  else if constexpr (std::is_same_v<S, share::repeat<2>>)
+  else if constexpr (std::is_same_v<S, sharing::repeat<2>>)
     return "blocks." + std::to_string(l / 2) + '.' + rest;
   else
     return norm || delta ? own : "blocks.shared." + rest;
@@ -122,8 +122,9 @@ void check_against_apart() {
       BOOST_TEST(std::abs(got.x[i] - want.x[i]) <= 1e-12);
   }
   index entries = 0;
-  together.visit(
-      [&](const ln::path&, const ln::tensor_info& info, const auto&) { entries += info.size(); });
+  together.visit([&](const ln::parameter_path&, const ln::tensor_info& info, const auto&) {
+    entries += info.size();
+  });
   BOOST_TEST(entries == M::parameters());
 }
 
@@ -132,14 +133,14 @@ void check_against_apart() {
 BOOST_AUTO_TEST_SUITE(tying)
 
 BOOST_AUTO_TEST_CASE(gradients_are_sums_over_the_uses) {
-  check_against_apart<ln::decoder<shape_of(4), share::ffn>>();
-  check_against_apart<ln::decoder<shape_of(4), share::all>>();
-  check_against_apart<ln::decoder<shape_of(4), share::repeat<2>>>();
+  check_against_apart<ln::decoder<shape_of(4), sharing::ffn>>();
+  check_against_apart<ln::decoder<shape_of(4), sharing::all>>();
+  check_against_apart<ln::decoder<shape_of(4), sharing::repeat<2>>>();
 }
 
 // With one layer there is nothing to share.
 BOOST_AUTO_TEST_CASE(one_layer) {
-  using M = ln::decoder<shape_of(1), share::all>;
+  using M = ln::decoder<shape_of(1), sharing::all>;
   using N = ln::decoder<shape_of(1)>;
   static_assert(M::parameters() == N::parameters());
   static_assert(std::is_same_v<ln::unshared<M>, N>);
@@ -152,7 +153,7 @@ BOOST_AUTO_TEST_CASE(one_layer) {
 // Deltas: none at the start, added up by unshare(), and their gradients by the chain rule from
 // those of the matrices: dB = s G A^T, dA = s B^T G.
 BOOST_AUTO_TEST_CASE(deltas) {
-  using M = ln::decoder<shape_of(4), share::lora<2, 3>>;
+  using M = ln::decoder<shape_of(4), sharing::lora<2, 3>>;
   ln::weights<M, double> w;
   ln::initialize(w, ln::seed{3});
   const tensor fresh = find(w, "blocks.1.ffn.up.lora_b.weight");
@@ -165,7 +166,7 @@ BOOST_AUTO_TEST_CASE(deltas) {
   using plain = ln::decoder<shape_of(4), all_but_norms>;
   ln::weights<plain, double> same;
   randomize(w);
-  w.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  w.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     if (where.parent->name == "lora_b") std::fill_n(values_of(leaf), info.size(), 0.0);
     if (const tensor to = find(same, where.str()); to.x)
       std::copy_n(values_of(leaf), info.size(), to.x);
@@ -231,7 +232,7 @@ BOOST_AUTO_TEST_CASE(narrow_embedding) {
   ln::weights<N, double> wide;
   const tensor e = find(w, "embedding.weight"), p = find(w, "embedding.projection.weight");
   BOOST_REQUIRE((e.rows == 11 && e.columns == 3 && p.rows == 8 && p.columns == 3));
-  wide.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  wide.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     double* const to = values_of(leaf);
     if (where.str() != "embedding.weight") {
       std::copy_n(find(w, where.str()).x, info.size(), to);

@@ -25,7 +25,7 @@ struct moments {
 template <class M>
 moments moments_of(const ln::weights<M>& w, const std::string& name) {
   moments r;
-  w.visit([&](const ln::path& at_path, const ln::tensor_info& info, const auto& leaf) {
+  w.visit([&](const ln::parameter_path& at_path, const ln::tensor_info& info, const auto& leaf) {
     if (at_path.str() != name) return;
     double sum = 0, squares = 0;
     for (index i = 0; i < info.size(); ++i) {
@@ -45,7 +45,8 @@ double worst_rounding(const ln::weights<M>& w,
                       const ln::weights<ln::quantized<M, storage::int8>>& q) {
   double worst = 0;
   M::visit(
-      [&](const ln::path&, const ln::tensor_info& info, const auto& exact, const auto& rounded) {
+      [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& exact,
+          const auto& rounded) {
         if constexpr (requires { rounded.scales; })
           for (index i = 0; i < info.size(); ++i) {
             const auto scale = static_cast<double>(rounded.scales[i / info.columns]);
@@ -56,7 +57,7 @@ double worst_rounding(const ln::weights<M>& w,
           for (index i = 0; i < info.size(); ++i)
             worst = (std::max)(worst, exact[i] == rounded[i] ? 0.0 : hopeless);
       },
-      ln::path{}, w.tree(), q.tree());
+      ln::parameter_path{}, w.tree(), q.tree());
   return worst;
 }
 
@@ -170,7 +171,8 @@ BOOST_AUTO_TEST_CASE(int8_weights) {
   static_assert(sizeof(*q.tree().embedding.data) == 1);
   using quantized = ln::quantized<t5, storage::int8>;
   index tensors = 0;
-  t5::visit([&](const ln::path&, const ln::tensor_info&) { ++tensors; }, ln::path{});
+  t5::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
+            ln::parameter_path{});
   BOOST_TEST(ln::weights<quantized>::bytes() >= ln::weight_bytes<quantized>());
   BOOST_TEST(ln::weights<quantized>::bytes() <= ln::weight_bytes<quantized>() + 2 * 64 * tensors);
   const auto data = t5_data<t5>();
@@ -188,14 +190,15 @@ BOOST_AUTO_TEST_CASE(bf16_weights) {
   const auto back = decoded<t5>(q);
   double worst = 0;
   t5::visit(
-      [&](const ln::path&, const ln::tensor_info& info, const auto& exact, const auto& rounded) {
+      [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& exact,
+          const auto& rounded) {
         for (index i = 0; i < info.size(); ++i) {
           const auto x = static_cast<double>(values_of(exact)[i]);
           worst = (std::max)(
               worst, std::abs(static_cast<double>(values_of(rounded)[i]) - x) / std::abs(x));
         }
       },
-      ln::path{}, w.tree(), back.tree());
+      ln::parameter_path{}, w.tree(), back.tree());
   BOOST_TEST(worst <= 1.0 / 256);
   BOOST_TEST(worst > 1.0 / 300);
   static_assert(sizeof(*q.tree().embedding.data) == 2);

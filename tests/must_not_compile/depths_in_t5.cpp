@@ -10,7 +10,7 @@ constexpr ln::t5_shape shape{.d_model = 8,
                              .decoder_layers = 1,
                              .vocabulary = 10};
 #if defined(LINNET_FAIL)
-using Model = ln::t5<shape, ln::depths::mixture<>>;
+using Model = ln::t5<shape, ln::depths::mixture_of_depths<>>;
 #else
 using Model = ln::t5<shape>;
 #endif

@@ -21,4 +21,5 @@ using Teacher = ln::t5<other>;
 #else
 using Teacher = ln::decoder<shape>;
 #endif
-static_assert(ln::teachers<ln::decoder<shape>, Teacher>::footprint({.source = 1, .target = 1}) > 0);
+static_assert(ln::distillation<ln::decoder<shape>, Teacher>::footprint({.source = 1, .target = 1}) >
+              0);

@@ -16,4 +16,4 @@ constexpr ln::decoder_shape other = [] {
 #endif
   return s;
 }();
-static_assert(ln::teachers<ln::decoder<shape>, ln::decoder<other>>::footprint({}) > 0);
+static_assert(ln::distillation<ln::decoder<shape>, ln::decoder<other>>::footprint({}) > 0);

@@ -1,4 +1,4 @@
-// Frozen membership looks at earlier tokens alone, which an encoder has no use for.
+// Online grouping looks at earlier tokens alone, which an encoder has no use for.
 // expect: linnet::t5: this kind of attention does not fit this stack
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
@@ -11,8 +11,8 @@ constexpr ln::t5_shape shape{.d_model = 8,
                              .vocabulary = 10};
 using Kind = ln::attention::lsh<4, 2>;
 #if defined(LINNET_FAIL)
-using Model = ln::t5<shape, ln::encoder<Kind::frozen>>;
+using Model = ln::t5<shape, ln::encoder<Kind::online>>;
 #else
-using Model = ln::t5<shape, ln::encoder<Kind>, ln::decoder_stack<Kind::frozen>>;
+using Model = ln::t5<shape, ln::encoder<Kind>, ln::decoder_stack<Kind::online>>;
 #endif
 static_assert(Model::parameters() > 0);

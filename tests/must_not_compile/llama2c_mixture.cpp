@@ -10,7 +10,7 @@ constexpr ln::decoder_shape shape{.d_model = 8,
                                   .vocabulary = 10,
                                   .context = 8};
 #if defined(LINNET_FAIL)
-using Model = ln::decoder<shape, ln::depths::mixture<>>;
+using Model = ln::decoder<shape, ln::depths::mixture_of_depths<>>;
 #else
 using Model = ln::decoder<shape>;
 #endif

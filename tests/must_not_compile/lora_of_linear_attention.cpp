@@ -10,8 +10,8 @@ constexpr ln::decoder_shape shape{.d_model = 8,
                                   .vocabulary = 10,
                                   .context = 8};
 #if defined(LINNET_FAIL)
-using Model = ln::decoder<shape, ln::share::lora<2>, ln::attention::linear<>>;
+using Model = ln::decoder<shape, ln::sharing::lora<2>, ln::attention::linear<>>;
 #else
-using Model = ln::decoder<shape, ln::share::lora<2>, ln::attention::sliding_window<4>>;
+using Model = ln::decoder<shape, ln::sharing::lora<2>, ln::attention::sliding_window<4>>;
 #endif
 static_assert(Model::parameters() > 0);

@@ -1,5 +1,6 @@
 // Groups that later tokens decide: a score would know what it scores.
-// expect: linnet::evaluator_paths: in whole sequences this kind of attention groups tokens by later
+// expect: linnet::evaluator_scorer: in whole sequences this kind of attention groups tokens by
+// later
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,
@@ -12,6 +13,6 @@ constexpr ln::decoder_shape shape{.d_model = 8,
 #if defined(LINNET_FAIL)
 using kind = ln::attention::lsh<4, 2>;
 #else
-using kind = ln::attention::lsh<4, 2>::frozen;
+using kind = ln::attention::lsh<4, 2>::online;
 #endif
-static_assert(sizeof(ln::evaluator_paths<ln::decoder<shape, kind>>) > 0);
+static_assert(sizeof(ln::evaluator_scorer<ln::decoder<shape, kind>>) > 0);

@@ -10,7 +10,7 @@ constexpr ln::decoder_shape shape{.d_model = 8,
                                   .vocabulary = 10,
                                   .context = 8};
 struct whole : ln::attention::full {
-  static constexpr bool continues = false;
+  static constexpr bool supports_cache = false;
 };
 using Model = ln::decoder<shape, whole>;
 #if defined(LINNET_FAIL)

@@ -11,8 +11,8 @@ constexpr ln::decoder_shape shape{.d_model = 8,
                                   .vocabulary = 10,
                                   .context = 8};
 #if defined(LINNET_FAIL)
-using Model = ln::rwkv7<shape, ln::share::all>;
+using Model = ln::rwkv7<shape, ln::sharing::all>;
 #else
-using Model = ln::rwkv4<shape, ln::share::all>;
+using Model = ln::rwkv4<shape, ln::sharing::all>;
 #endif
 static_assert(Model::parameters() > 0);

@@ -1,5 +1,5 @@
 // Sharing between blocks is for decoders.
-// expect: share:: and embedding:: policies are for decoder
+// expect: sharing:: and embedding:: policies are for decoder
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::t5_shape shape{.d_model = 8,
@@ -10,7 +10,7 @@ constexpr ln::t5_shape shape{.d_model = 8,
                              .decoder_layers = 1,
                              .vocabulary = 10};
 #if defined(LINNET_FAIL)
-using Model = ln::t5<shape, ln::share::ffn>;
+using Model = ln::t5<shape, ln::sharing::ffn>;
 #else
 using Model = ln::t5<shape, ln::ffn::low_rank<2>>;
 #endif

@@ -10,8 +10,8 @@ constexpr ln::decoder_shape shape{.d_model = 8,
                                   .vocabulary = 10,
                                   .context = 8};
 #if defined(LINNET_FAIL)
-using Model = ln::decoder<shape, ln::share::repeat<2>>;
+using Model = ln::decoder<shape, ln::sharing::repeat<2>>;
 #else
-using Model = ln::decoder<shape, ln::share::repeat<3>>;
+using Model = ln::decoder<shape, ln::sharing::repeat<3>>;
 #endif
 static_assert(Model::parameters() > 0);

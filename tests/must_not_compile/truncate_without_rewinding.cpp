@@ -11,7 +11,7 @@ constexpr ln::decoder_shape shape{.d_model = 8,
                                   .context = 8};
 struct mine : ln::attention::policy {
 #if !defined(LINNET_FAIL)
-  static constexpr bool rewinds = true;
+  static constexpr bool can_truncate = true;
 #endif
   template <ln::attention_shape A>
   struct layer : ln::attention::full::layer<A> {};

@@ -28,7 +28,7 @@ struct bowl : ln::without_parameters, ln::without_cache {
       dx.data()[i] += dy.data()[i] * x.data()[i] / std::sqrt(T(1) + x.data()[i] * x.data()[i]);
     });
   }
-  static constexpr index flops(const ln::extents&) { return 0; }
+  static constexpr index flops(const ln::call_shape&) { return 0; }
 };
 
 struct bowl_ffn : ln::ffn::policy {
@@ -54,7 +54,7 @@ struct flawed : ln::without_cache {
     typename Form::vector weight{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const ln::path& at, P&... p) {
+  static constexpr void visit(F&& f, const ln::parameter_path& at, P&... p) {
     f(at / "weight", ln::tensor_info{1, 3, ln::role::bias, 0}, p.weight...);
   }
   template <class T, class S, class P, class C>

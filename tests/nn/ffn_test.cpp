@@ -45,17 +45,17 @@ BOOST_AUTO_TEST_CASE(reparam) {
 BOOST_AUTO_TEST_CASE(values) {
   const auto run = [](auto layer, double w1, double w2, double x) {
     using L = decltype(layer);
-    using kernel = ln::form::kernel<double, ln::storage::f64>;
+    using kernel = ln::form::packed<double, ln::storage::f64>;
     ln::detail::tensor_block<L, kernel> p;
     double next = w1;
-    p.visit([&](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+    p.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
       if constexpr (requires { leaf.panels; }) {
-        ln::ops::pack(ln::ops::machine{}, info.rows, info.columns,
+        ln::ops::pack(ln::ops::execution{}, info.rows, info.columns,
                       ln::matrix_ref<ln::storage::f64>{&next}, leaf);
         next = w2;
       }
     });
-    ln::extents e;
+    ln::call_shape e;
     e.length = 1;
     ln::detail::lone_buffers<L, double> buffers(e);
     ln::context<double> ctx;

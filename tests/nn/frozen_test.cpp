@@ -1,5 +1,5 @@
 // Sessions of kinds that group tokens: fed in any parts, they give what the parallel form gives
-// with membership::frozen, and each token meets whom its own past says.
+// with grouping::online, and each token meets whom its own past says.
 
 #include "support/mixing.hpp"
 
@@ -22,7 +22,7 @@ using parts = std::vector<std::vector<index>>;
 template <class Kind, shape A = grouped, class T = double>
 void check(index length, index d_kv = 0) {
   using layer = typename Kind::template layer<A>;
-  using whole = typename Kind::frozen::template layer<A>;
+  using whole = typename Kind::online::template layer<A>;
   const double tolerance = std::is_same_v<T, double> ? 1e-12 : 1e-5;
   const index some = length / 3, rest = length - 2 * some;
   for (const parts& p : {parts(at(length), {1, 1}), parts{{length, length}},
@@ -57,7 +57,7 @@ BOOST_AUTO_TEST_CASE(routing) {
 BOOST_AUTO_TEST_CASE(one_group_is_the_unfrozen_kind) {
   const auto same = []<class Kind>() {
     using layer = typename Kind::template layer<grouped>;
-    using frozen = typename Kind::frozen::template layer<grouped>;
+    using frozen = typename Kind::online::template layer<grouped>;
     mixing<layer> one({.batch = 1, .length = 30});
     mixing<frozen> other({.batch = 1, .length = 30});
     const auto x = normal<double>(30 * 8, 1);
@@ -72,7 +72,7 @@ BOOST_AUTO_TEST_CASE(small_buckets_need_no_freezing) {
   constexpr index length = 60;
   using kind = a::lsh<30, 3, a::reach::bucket>;
   mixing<kind::layer<grouped>> whole({.batch = 1, .length = length});
-  mixing<kind::frozen::layer<grouped>> frozen({.batch = 1, .length = length});
+  mixing<kind::online::layer<grouped>> frozen({.batch = 1, .length = length});
   const auto x = normal<double>(length * 8, 1);
   const auto y = whole.forward(x, length), z = frozen.forward(x, length);
   // In two chunks all of a bucket meet; frozen, its first 31 do.

@@ -15,7 +15,7 @@ struct mean : linnet::attention::policy {
     template <class T>
     using cache = std::array<T*, 1>;  // sums [batch, in] while decoding
     template <class T>
-    static constexpr cache<T> plan(linnet::planner& m, const linnet::extents& e) {
+    static constexpr cache<T> plan(linnet::planner& m, const linnet::call_shape& e) {
       return {m.state.take<T>(e.capacity > 0 ? e.batch * in : 0)};
     }
     template <class T, class S, class P>
@@ -42,7 +42,7 @@ struct mean : linnet::attention::policy {
         for (index t = 0; t < n && !A.causal; ++t) dx(first + t, j) += sum;
       });
     }
-    static constexpr index flops(const linnet::extents&) { return 0; }
+    static constexpr index flops(const linnet::call_shape&) { return 0; }
     static constexpr index state_values(index) { return in; }
   };
 };
@@ -84,7 +84,7 @@ void check_nan_parameters() {
   const auto x = normal<float>(length * d, 1);
   mixing<Layer, float> whole({.batch = 1, .length = length});
   mixing<Layer, float> session({.batch = 1, .length = length, .capacity = Continues ? length : 0});
-  whole.w.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  whole.w.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     for (index row = 0; row < info.rows; ++row) {
       float& value = values_of(leaf)[row * info.columns + row % info.columns];
       const float before = std::exchange(value, std::numeric_limits<float>::quiet_NaN());
@@ -111,10 +111,11 @@ void check_kind(index parameters) {
       using layer = typename Kind::template layer<causal>;
       BOOST_TEST(ln::count_parameters<layer>() == parameters);
       check_threads<layer, float>(41, {41, 41});
-      if constexpr (Kind::continues) {
+      if constexpr (Kind::supports_cache) {
         const std::vector<std::vector<index>> pieces{{3, 1}, {1, 1}, {35, 2}, {1, 36}};
-        if constexpr (Kind::foresees) {  // who sees whom depends on later tokens, but in sessions
-          check_pieces<layer, double, typename Kind::frozen::template layer<causal>>(40, pieces,
+        if constexpr (Kind::noncausal_grouping) {  // who sees whom depends on later tokens, but in
+                                                   // sessions
+          check_pieces<layer, double, typename Kind::online::template layer<causal>>(40, pieces,
                                                                                      1e-12);
         } else {
           check_causality<layer>(60);
@@ -125,7 +126,7 @@ void check_kind(index parameters) {
         };
         const index values = layer::state_values(40), bytes = (state(32) - state(16)) / 16;
         BOOST_TEST(bytes >= values * 4);
-        if (!Kind::forgets) BOOST_TEST(bytes <= values * 4 + 8 * ln::alignment);
+        if (!Kind::evicts) BOOST_TEST(bytes <= values * 4 + 8 * ln::alignment);
       }
     }
     if constexpr (Kind::bidirectional) {
@@ -136,7 +137,7 @@ void check_kind(index parameters) {
     }
     check_nan_stays<typename Kind::template layer<Kind::causal ? causal : plain>>();
     check_nan_parameters<typename Kind::template layer<Kind::causal ? causal : plain>,
-                         Kind::causal && Kind::continues>();
+                         Kind::causal && Kind::supports_cache>();
     check_layer<typename Kind::template layer<Kind::causal ? causal : plain>>({.length = 9});
   }
 }
@@ -164,9 +165,9 @@ BOOST_AUTO_TEST_CASE(rings) {
 BOOST_AUTO_TEST_CASE(sparse) {
   check_kind<a::longformer<6, 2>>(all + 3 * 8 * 8);
   check_kind<a::lsh<4, 2>>(all - 8 * 8);
-  check_kind<a::lsh<4, 2>::frozen>(all - 8 * 8);
+  check_kind<a::lsh<4, 2>::online>(all - 8 * 8);
   check_kind<a::routing<3, 8>>(all - 8 * 8 + 3 * 8);
-  check_kind<a::routing<3, 8>::frozen>(all - 8 * 8 + 3 * 8);
+  check_kind<a::routing<3, 8>::online>(all - 8 * 8 + 3 * 8);
 }
 BOOST_AUTO_TEST_CASE(low_rank) {
   check_kind<a::linformer<5, 64>>(all + 2 * 5 * 64);

@@ -25,7 +25,7 @@ void check_epilogues(const char* what) {
   const auto planned = [](auto layer) {
     ln::planner m;
     (void)decltype(layer)::template plan<double>(m, {.batch = 2, .length = 5});
-    return m.keep.peak() + m.scratch.peak();
+    return m.saved.peak() + m.scratch.peak();
   };
   const index normed = ln::round_up(2 * 5 * Layer::in * index{sizeof(double)}, 64);
   BOOST_TEST(planned(branched{}) <= planned(Layer{}) + planned(rms{}) + normed, what);
@@ -75,7 +75,8 @@ BOOST_AUTO_TEST_CASE(names_are_paths) {
   using block = ln::chain<ln::named<"first", ln::residual<rms, ln::linear<6, 6, true>>>>;
   std::string names;
   ln::repeat<block, 2>::visit(
-      [&](const ln::path& at, const ln::tensor_info&) { names += at.str() + ' '; }, ln::path{});
+      [&](const ln::parameter_path& at, const ln::tensor_info&) { names += at.str() + ' '; },
+      ln::parameter_path{});
   BOOST_TEST(names ==
              "0.first.norm.weight 0.first.weight 0.first.bias 1.first.norm.weight 1.first.weight "
              "1.first.bias ");
@@ -85,11 +86,11 @@ BOOST_AUTO_TEST_CASE(names_are_paths) {
 BOOST_AUTO_TEST_CASE(layers_share_memory_outside_training) {
   const auto planned = [](auto layer, bool training) {
     ln::planner m;
-    ln::extents e;
+    ln::call_shape e;
     e.length = 8;
     e.training = training;
     (void)decltype(layer)::template plan<float>(m, e);
-    return m.keep.peak() + m.scratch.peak();
+    return m.saved.peak() + m.scratch.peak();
   };
   using layer = ln::residual<rms, branch>;
   BOOST_TEST(planned(ln::repeat<layer, 3>{}, false) == planned(ln::repeat<layer, 9>{}, false));

@@ -20,7 +20,7 @@ struct softened_square {
     for (index i = 0; i < n; ++i) y[i] = x[i] * x[i] + T(0.25);
   }
   template <class T>
-  static T slope(T x, T) {
+  static T derivative(T x, T) {
     return 2 * x;
   }
 };

@@ -7,7 +7,7 @@
 namespace test::linear_map_test {
 
 namespace {
-constexpr ln::map_kind factored{.rank = 2}, with_delta{.rank = 2, .delta = true, .alpha = 3};
+constexpr ln::projection_kind factored{.rank = 2}, with_delta{.rank = 2, .delta = true, .alpha = 3};
 constexpr ln::attention_shape decoder_shape{.d_model = 6,
                                             .heads = 2,
                                             .kv_heads = 1,
@@ -17,8 +17,8 @@ constexpr ln::attention_shape decoder_shape{.d_model = 6,
                                             .rope = ln::rope_pairing::half};
 constexpr ln::attention_shape cross_shape{
     .d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 3, .cross = true, .scaled = false};
-constexpr ln::attention_shape with(ln::attention_shape a, ln::map_kind maps) {
-  a.maps = maps;
+constexpr ln::attention_shape with(ln::attention_shape a, ln::projection_kind projections) {
+  a.projections = projections;
   return a;
 }
 template <ln::attention_shape A>
@@ -29,7 +29,7 @@ static_assert(ln::count_parameters<ln::lora_linear<7, 5, 2, 3, true>>() == 7 * 5
 static_assert(ln::low_rank_linear<7, 5, 2>::flops({.batch = 3, .length = 2}) == 2 * 6 * 2 * 12);
 static_assert(ln::lora_linear<7, 5, 2>::flops({.batch = 3, .length = 2}) == 2 * 6 * (35 + 2 * 12));
 static_assert(ln::count_parameters<ln::ffn::low_rank<3>::layer<8, 20, false>>() == 3 * 3 * 28);
-static_assert(std::is_same_v<ln::linear_map<4, 5, true>, ln::linear<4, 5, true>>);
+static_assert(std::is_same_v<ln::projection<4, 5, true>, ln::linear<4, 5, true>>);
 
 /// y[m, k] = x[m, n] W, by the numbers that the panels stand for, on some threads.
 template <class T, class S>
@@ -40,7 +40,7 @@ void check_transposed(index m, index n, index k) {
   for (const int threads : {1, 3}) {
     std::vector<T> y(at(m * k), T(7));
     ln::parallel(threads, std_threads(), [&](const ln::team& team) {
-      ln::ops::matmul_transposed(ln::ops::machine{team, ln::simd::best()}, m, n, k, x.data(),
+      ln::ops::matmul_transposed(ln::ops::execution{team, ln::simd::best()}, m, n, k, x.data(),
                                  w.packed, y.data());
     });
     std::vector<double> want(y.size());

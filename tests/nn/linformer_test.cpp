@@ -26,7 +26,7 @@ static_assert(ln::count_parameters<layer<wide, 32, 512, shared::nothing>>() ==
 static_assert(ln::count_parameters<layer<wide, 32, 512, shared::keys_and_values>>() ==
               4 * 64 * 64 + 32 * 512);
 static_assert(grows_slowly<layer<wide, 32, 16384>>());
-static_assert(!linformer<2, 3>::causal && !linformer<2, 3>::continues);
+static_assert(!linformer<2, 3>::causal && !linformer<2, 3>::supports_cache);
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(linformer_layer)

@@ -23,7 +23,7 @@ constexpr shape wide{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16};
 static_assert(ln::count_parameters<layer<wide, 32, 2>>() == 7 * 64 * 64);
 static_assert(ln::count_parameters<layer<wide, 32, 0>>() == 4 * 64 * 64);
 static_assert(grows_slowly<layer<wide, 128, 2>>());
-static_assert(!longformer<>::causal && !longformer<>::continues);
+static_assert(!longformer<>::causal && !longformer<>::supports_cache);
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(longformer_layer)
@@ -114,7 +114,7 @@ BOOST_AUTO_TEST_CASE(padding_is_nothing) {
   run.run(true);
   for (index t = 5; t < 9; ++t)
     for (const double y : run.output(0, t)) BOOST_TEST(y == 0, t);
-  run.gradients.visit([](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  run.gradients.visit([](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     for (index i = 0; i < info.size(); ++i) BOOST_TEST(ln::is_finite(leaf[i]), where.str());
   });
 }

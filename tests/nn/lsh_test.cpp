@@ -1,5 +1,5 @@
 // Reformer's attention: hashing and sorting, gradients, the union of all rounds in plain loops, one
-// chunk as full attention, causality with frozen membership.
+// chunk as full attention, causality with online grouping.
 
 #include <linnet/json.hpp>
 
@@ -28,28 +28,29 @@ constexpr shape rotary{.d_model = 6,
                        .causal = true,
                        .bias = true,
                        .rope = ln::rope_pairing::half};
-using ln::attention::membership;
+using ln::attention::grouping;
 template <shape A, index Bucket, index Rounds, reach Reach = reach::chunks, std::uint64_t Seed = 0,
-          membership Members = membership::whole>
-using layer = typename lsh<Bucket, Rounds, Reach, Seed, Members>::template layer<A>;
+          grouping Grouping = grouping::whole>
+using layer = typename lsh<Bucket, Rounds, Reach, Seed, Grouping>::template layer<A>;
 template <shape A, index Bucket, index Rounds>
-using frozen = typename lsh<Bucket, Rounds>::frozen::template layer<A>;
+using frozen = typename lsh<Bucket, Rounds>::online::template layer<A>;
 
 constexpr shape wide{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16};
 static_assert(ln::count_parameters<layer<wide, 64, 8>>() == 3 * 64 * 64);
 // Hashing into more buckets is the part that does not grow linearly.
 static_assert(grows_slowly<layer<wide, 64, 4>>(32));
-static_assert(lsh<>::causal && lsh<>::bidirectional && lsh<>::continues && lsh<>::foresees);
-static_assert(!lsh<>::frozen::bidirectional && !lsh<>::frozen::foresees);
+static_assert(lsh<>::causal && lsh<>::bidirectional && lsh<>::supports_cache &&
+              lsh<>::noncausal_grouping);
+static_assert(!lsh<>::online::bidirectional && !lsh<>::online::noncausal_grouping);
 
 /// Whom each token of a sample sees in some round: [heads, valid, valid], with the token itself.
 /// Frozen ones have the buckets of a text of `planned` tokens.
 template <shape A, index Bucket, index Rounds, reach Reach, std::uint64_t Seed,
-          membership Members = membership::whole>
+          grouping Grouping = grouping::whole>
 std::vector<char> seen(const std::vector<double>& q, index valid, index planned) {
   constexpr index h = A.d_kv, heads = A.heads;
   std::vector<char> sees(at(heads * valid * valid));
-  const index text = Members == membership::frozen ? planned : valid;
+  const index text = Grouping == grouping::online ? planned : valid;
   const index buckets = text <= Bucket ? 1 : 2 * ((text + 2 * Bucket - 1) / (2 * Bucket)),
               half = buckets / 2, chunks = (valid + Bucket - 1) / Bucket;
   for (index head = 0; head < heads; ++head)
@@ -70,7 +71,7 @@ std::vector<char> seen(const std::vector<double>& q, index valid, index planned)
       std::stable_sort(order.begin(), order.end(),
                        [&](index a, index b) { return bucket[at(a)] < bucket[at(b)]; });
       for (index place = 0; place < valid; ++place) chunk[at(order[at(place)])] = place / Bucket;
-      if (Members == membership::frozen) {
+      if (Grouping == grouping::online) {
         for (index i = 0; i < valid; ++i) {
           index earlier = 0;
           for (index j = 0; j < i; ++j) earlier += bucket[at(j)] == bucket[at(i)];
@@ -93,10 +94,10 @@ std::vector<char> seen(const std::vector<double>& q, index valid, index planned)
 /// The layer in plain loops: one softmax over all that a token sees in any round, itself only if
 /// there is nothing else.
 template <shape A, index Bucket, index Rounds, reach Reach = reach::chunks, std::uint64_t Seed = 0,
-          membership Members = membership::whole>
+          grouping Grouping = grouping::whole>
 void check_reference(index length, std::vector<index> lengths, double tolerance = 1e-12) {
   constexpr index h = A.d_kv, heads = A.heads;
-  attention_run<layer<A, Bucket, Rounds, Reach, Seed, Members>> run(
+  attention_run<layer<A, Bucket, Rounds, Reach, Seed, Grouping>> run(
       std::ssize(lengths), length, lengths, A.relative ? heads : 0);
   run.run();
   for (index b = 0; b < std::ssize(lengths); ++b) {
@@ -116,7 +117,7 @@ void check_reference(index length, std::vector<index> lengths, double tolerance 
         for (index c = 0; c < h; ++c)
           v[at((t * heads + head) * h + c)] =
               grouped[at((t * A.kv_heads + head * A.kv_heads / heads) * h + c)];
-    const auto sees = seen<A, Bucket, Rounds, Reach, Seed, Members>(q, valid, length);
+    const auto sees = seen<A, Bucket, Rounds, Reach, Seed, Grouping>(q, valid, length);
     const auto visible = [&](index head, index i, index j) {
       const char* const row = sees.data() + (head * valid + i) * valid;
       return j == i ? std::count(row, row + valid, 1) == 1 : row[j] == 1;
@@ -217,7 +218,7 @@ BOOST_AUTO_TEST_CASE(union_of_the_rounds) {
   check_reference<plain, 60, 2>(241, {241, 100});
 }
 BOOST_AUTO_TEST_CASE(union_of_frozen_rounds) {
-  constexpr auto members = membership::frozen;
+  constexpr auto members = grouping::online;
   check_reference<causal, 4, 3, reach::chunks, 0, members>(41, {41, 33, 5, 4, 1});
   check_reference<causal, 1, 2, reach::chunks, 3, members>(41, {41, 8});
   check_reference<pairs, 4, 2, reach::chunks, 0, members>(41, {41, 8});
@@ -250,10 +251,11 @@ void check_transformers(const std::string& name) {
   run.run(true);
   BOOST_TEST(distance(expected("y"), run.y) <= 1e-13, name);
   BOOST_TEST(distance(expected("grad.x"), run.dx) <= 1e-12, name);
-  run.gradients.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
-    const std::span<const double> got(leaf, at(info.size()));
-    BOOST_TEST(distance(expected("grad." + where.str()), got) <= 1e-12, name << where.str());
-  });
+  run.gradients.visit(
+      [&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
+        const std::span<const double> got(leaf, at(info.size()));
+        BOOST_TEST(distance(expected("grad." + where.str()), got) <= 1e-12, name << where.str());
+      });
 }
 BOOST_AUTO_TEST_CASE(transformers) {
   check_transformers<shape{.d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 4}>("whole");
@@ -295,7 +297,7 @@ BOOST_AUTO_TEST_CASE(permutation) {
 
 // Changing what a token says but not where it is put leaves all earlier outputs as they are, to the
 // bit. Queries do not read the last input, so changing that leaves all buckets alone.
-BOOST_AUTO_TEST_CASE(causality_with_frozen_membership) {
+BOOST_AUTO_TEST_CASE(causality_with_online_grouping) {
   constexpr index length = 70;
   for (const index t : {0, 1, 31, 68}) {
     attention_run<layer<causal, 8, 3>> run(1, length);
@@ -353,7 +355,7 @@ BOOST_AUTO_TEST_CASE(threads) {
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 2>>(70, {70, 1, 52}, 2); }
 BOOST_AUTO_TEST_CASE(names) {
   BOOST_TEST(lsh<>::name() == "lsh<64, 8>");
-  BOOST_TEST(lsh<>::frozen::name() == "lsh<64, 8, frozen>");
+  BOOST_TEST(lsh<>::online::name() == "lsh<64, 8, frozen>");
   BOOST_TEST((lsh<32, 4, reach::bucket, 9>::name()) == "lsh<32, 4, bucket, seed 9>");
 }
 

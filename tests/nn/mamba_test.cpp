@@ -189,7 +189,7 @@ BOOST_AUTO_TEST_CASE(initial_values) {
   ln::weights<ln::decoder<shape, ln::mixer::mamba<>, ln::ffn::skip, ln::position::none>> w;
   ln::initialize(w, ln::seed{1});
   int checked = 0;
-  w.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  w.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     const std::string name = where.str();
     const auto* const x = values_of(leaf);
     const auto all = [&](auto&& holds) {

@@ -244,12 +244,13 @@ BOOST_AUTO_TEST_CASE(the_whole_block) {
   BOOST_TEST(distance(std::span(one.gradients.tree().router, at(d)), dw) <= 1e-12 * magnitude(dw));
   index tensors = 0;
   block::visit(
-      [&](const ln::path& where, const ln::tensor_info& info, const double* a, const double* b) {
+      [&](const ln::parameter_path& where, const ln::tensor_info& info, const double* a,
+          const double* b) {
         BOOST_TEST(distance(std::span(a, at(info.size())), std::span(b, at(info.size()))) <= 1e-12,
                    where.str());
         ++tensors;
       },
-      ln::path{}, one.gradients.tree().block, whole.gradients.tree());
+      ln::parameter_path{}, one.gradients.tree().block, whole.gradients.tree());
   BOOST_TEST(tensors == 9);
 }
 
@@ -326,11 +327,12 @@ BOOST_AUTO_TEST_CASE(router_loss) {
   BOOST_TEST(distance(run.dx, without.dx) > 1e-2);
   BOOST_TEST(distance(std::span(run.gradients.tree().router, at(d)), dw) <= 1e-8);
   block::visit(
-      [&](const ln::path& where, const ln::tensor_info& info, const double* a, const double* b) {
+      [&](const ln::parameter_path& where, const ln::tensor_info& info, const double* a,
+          const double* b) {
         BOOST_TEST(same_bits(std::span(a, at(info.size())), std::span(b, at(info.size()))),
                    where.str());
       },
-      ln::path{}, run.gradients.tree().block, without.gradients.tree().block);
+      ln::parameter_path{}, run.gradients.tree().block, without.gradients.tree().block);
 }
 
 // The predictor learns the same of its own output, and its gradient ends at its input: nothing
@@ -346,15 +348,16 @@ BOOST_AUTO_TEST_CASE(predictor_loss) {
   BOOST_TEST(same_bits(std::span(run.gradients.tree().router, at(d)),
                        std::span(without.gradients.tree().router, at(d))));
   block::visit(
-      [&](const ln::path& where, const ln::tensor_info& info, const double* a, const double* b) {
+      [&](const ln::parameter_path& where, const ln::tensor_info& info, const double* a,
+          const double* b) {
         BOOST_TEST(same_bits(std::span(a, at(info.size())), std::span(b, at(info.size()))),
                    where.str());
       },
-      ln::path{}, run.gradients.tree().block, without.gradients.tree().block);
+      ln::parameter_path{}, run.gradients.tree().block, without.gradients.tree().block);
   const std::vector<index> chosen[] = {best(routes(run, 0), 3), best(routes(run, 1), 2)};
   index compared = 0;
   predicted<weight>::predictor_layer::visit(
-      [&](const ln::path& where, const ln::tensor_info& info, const double* gradient) {
+      [&](const ln::parameter_path& where, const ln::tensor_info& info, const double* gradient) {
         const auto values = run.weight(where.str());
         for (index i = 0; i < info.size(); ++i) {
           double loss[2];
@@ -370,7 +373,7 @@ BOOST_AUTO_TEST_CASE(predictor_loss) {
           compared += std::abs(gradient[i]) > 1e-4;
         }
       },
-      ln::path{} / "predictor", run.gradients.tree().predictor);
+      ln::parameter_path{} / "predictor", run.gradients.tree().predictor);
   BOOST_TEST(compared == 2 * d + 2 + 2 + 1);
 }
 
@@ -384,7 +387,7 @@ BOOST_AUTO_TEST_CASE(copies_of_a_session) {
   const auto w = run.weight("router.weight");
   std::fill(w.begin(), w.end(), 0.0);
   w.back() = 1;
-  ln::detail::tensor_block<layer, ln::form::kernel<double, S>> p;
+  ln::detail::tensor_block<layer, ln::form::packed<double, S>> p;
   ln::detail::pack_tree<layer>({}, run.weights, p);
   ln::detail::attach_rows<layer>(run.weights, p);
   numbers rope(at(4 * h));
@@ -430,9 +433,10 @@ BOOST_AUTO_TEST_CASE(narrow) { check_float<routed<>>(9, {9, 6}, 0, h); }
 
 // Maps take the share of the tokens, scores its square, and the router two operations per number.
 BOOST_AUTO_TEST_CASE(operations) {
-  constexpr index maps = 2 * d * (heads * h + 2 * kv_heads * h) + 2 * heads * h * d + 6 * d * f;
-  static_assert(work<block>(64) == 64 * maps + 4 * 64 * 64 * heads * h);
-  static_assert(work<routed<0.25>>(64) == 16 * maps + 4 * 16 * 16 * heads * h + 64 * 2 * d);
+  constexpr index projections =
+      2 * d * (heads * h + 2 * kv_heads * h) + 2 * heads * h * d + 6 * d * f;
+  static_assert(work<block>(64) == 64 * projections + 4 * 64 * 64 * heads * h);
+  static_assert(work<routed<0.25>>(64) == 16 * projections + 4 * 16 * 16 * heads * h + 64 * 2 * d);
   static_assert(work<routed<0.4, depths::decision::predictor>>(64) ==
                 work<routed<0.4>>(64) + 64 * (2 * d * 2 + 2 * 2));
   // Training keeps what the chosen tokens need: here about a share of the block's memory.

@@ -23,7 +23,7 @@ constexpr shape wide{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16};
 static_assert(ln::count_parameters<layer<wide, 32, 33>>() == 4 * 64 * 64 + 33 * 4);
 static_assert(ln::count_parameters<layer<wide, 32, 0>>() == 4 * 64 * 64);
 static_assert(grows_slowly<layer<wide, 32, 33>>());
-static_assert(!nystrom<>::causal && !nystrom<>::continues);
+static_assert(!nystrom<>::causal && !nystrom<>::supports_cache);
 
 /// A random matrix whose rows sum to one, near the identity when `near`.
 std::vector<double> stochastic(index m, double near, std::uint64_t stream) {

@@ -25,19 +25,20 @@ constexpr shape relative = [] {
   a.causal = true;
   return a;
 }();
-using ln::attention::membership;
-template <shape A, index Clusters, index Window, membership Members = membership::whole>
-using layer = typename routing<Clusters, Window, Members>::template layer<A>;
+using ln::attention::grouping;
+template <shape A, index Clusters, index Window, grouping Grouping = grouping::whole>
+using layer = typename routing<Clusters, Window, Grouping>::template layer<A>;
 template <shape A, index Clusters, index Window>
-using frozen = layer<A, Clusters, Window, membership::frozen>;
+using frozen = layer<A, Clusters, Window, grouping::online>;
 
 constexpr shape wide{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16};
 constexpr shape wide_causal{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16, .causal = true};
 static_assert(ln::count_parameters<layer<wide, 8, 32>>() == 4 * 64 * 64 + 8 * 64);
 static_assert(ln::count_parameters<layer<wide_causal, 8, 32>>() == 3 * 64 * 64 + 8 * 64);
 static_assert(grows_slowly<layer<wide, 8, 32>>());
-static_assert(routing<2, 2>::causal && routing<2, 2>::bidirectional && routing<2, 2>::continues &&
-              routing<2, 2>::foresees && !routing<2, 2>::frozen::foresees);
+static_assert(routing<2, 2>::causal && routing<2, 2>::bidirectional &&
+              routing<2, 2>::supports_cache && routing<2, 2>::noncausal_grouping &&
+              !routing<2, 2>::online::noncausal_grouping);
 
 /// Heads of width h with unit length.
 std::vector<double> unit(std::vector<double> x, index h) {
@@ -60,11 +61,11 @@ std::vector<double> spread(const std::vector<double>& x, index heads, index kv_h
 }
 
 /// The layer in plain loops.
-template <shape A, index Clusters, index Window, membership Members = membership::whole>
+template <shape A, index Clusters, index Window, grouping Grouping = grouping::whole>
 void check_reference(index length, std::vector<index> lengths) {
   constexpr index h = A.d_kv, heads = A.heads;
-  attention_run<layer<A, Clusters, Window, Members>> run(std::ssize(lengths), length, lengths,
-                                                         A.relative ? heads : 0);
+  attention_run<layer<A, Clusters, Window, Grouping>> run(std::ssize(lengths), length, lengths,
+                                                          A.relative ? heads : 0);
   run.run();
   const auto centroids = run.weight("centroids");
   for (index b = 0; b < std::ssize(lengths); ++b) {
@@ -90,7 +91,7 @@ void check_reference(index length, std::vector<index> lengths) {
           std::stable_sort(order.begin(), order.end(),
                            [&](index i, index j) { return along(i) > along(j); });
           std::vector<char> in(at(valid));
-          if (Members == membership::frozen) {  // those to which no centroid is nearer
+          if (Grouping == grouping::online) {  // those to which no centroid is nearer
             for (index t = 0; t < valid; ++t) {
               in[at(t)] = 1;
               for (index other = 0; other < Clusters; ++other) {
@@ -114,7 +115,7 @@ void check_reference(index length, std::vector<index> lengths) {
             valid, valid, heads, h, v,
             [&](index other, index i, index j) {
               return other == head && queries[at(i)] && keys[at(j)] && (!A.causal || j <= i) &&
-                     (Members == membership::whole || chunk(j) + 1 >= chunk(i));
+                     (Grouping == grouping::whole || chunk(j) + 1 >= chunk(i));
             },
             [&](index, index i, index j) {
               return std::sqrt(double(h)) * dot(q, i, k, j, heads, head, h) +
@@ -154,7 +155,7 @@ BOOST_AUTO_TEST_CASE(dense_reference) {
   check_reference<plain, 2, 55>(120, {120, 60});
 }
 BOOST_AUTO_TEST_CASE(dense_reference_of_frozen_members) {
-  constexpr auto members = membership::frozen;
+  constexpr auto members = grouping::online;
   check_reference<causal, 3, 2, members>(20, {20, 11, 1});
   check_reference<relative, 4, 1, members>(20, {20, 11});
   check_reference<causal, 2, 55, members>(240, {240, 60});
@@ -235,10 +236,11 @@ BOOST_AUTO_TEST_CASE(centroids_follow) {
           expected[at((i % heads * clusters + best) * h + c)] += rows[at(i * h + c)];
       }
     }
-  run.gradients.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
-    if (where.str() == "centroids")
-      BOOST_TEST(distance(expected, std::span(leaf, at(info.size()))) <= 1e-13);
-  });
+  run.gradients.visit(
+      [&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
+        if (where.str() == "centroids")
+          BOOST_TEST(distance(expected, std::span(leaf, at(info.size()))) <= 1e-13);
+      });
 }
 
 namespace {
@@ -260,8 +262,9 @@ BOOST_AUTO_TEST_CASE(training_moves_centroids) {
   train->update();
   index rows = 0;
   model::visit(
-      [&](const ln::path&, const ln::tensor_info& info, auto& after, auto& old, auto& sum) {
-        if (info.kind != ln::role::average) return;
+      [&](const ln::parameter_path&, const ln::tensor_info& info, auto& after, auto& old,
+          auto& sum) {
+        if (info.kind != ln::role::moving_average) return;
         for (index r = 0; r < info.rows; ++r) {
           std::vector<double> expected(values_of(old) + r * 2, values_of(old) + r * 2 + 2);
           const double size = std::hypot(sum[r * 2], sum[r * 2 + 1]);
@@ -275,7 +278,7 @@ BOOST_AUTO_TEST_CASE(training_moves_centroids) {
           BOOST_TEST(distance(expected, std::span(values_of(after) + r * 2, 2)) <= 1e-14);
         }
       },
-      ln::path{}, w.tree(), before.tree(), sums.tree());
+      ln::parameter_path{}, w.tree(), before.tree(), sums.tree());
   BOOST_TEST(rows > 4);
 }
 
@@ -297,7 +300,7 @@ BOOST_AUTO_TEST_CASE(threads) {
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 6>>(40, {40, 1, 22}, 4); }
 BOOST_AUTO_TEST_CASE(names) {
   BOOST_TEST((routing<8, 64>::name()) == "routing<8, 64>");
-  BOOST_TEST((routing<8, 64>::frozen::name()) == "routing<8, 64, frozen>");
+  BOOST_TEST((routing<8, 64>::online::name()) == "routing<8, 64, frozen>");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

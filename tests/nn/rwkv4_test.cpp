@@ -62,7 +62,7 @@ struct recurrence {
     std::vector<T> starts(at(ln::ops::recurrent_chunks(length) * 3 * d));
     ln::ops::wkv4_call<T> a{1, length, d, decay.data(), bonus.data(), k.data(), v.data(), y.data()};
     a.starts = starts.data();
-    on_machine(1, ln::simd::best(), [&](const ln::ops::machine& on) {
+    on_machine(1, ln::simd::best(), [&](const ln::ops::execution& on) {
       ln::ops::wkv4(on, a);
       ln::ops::wkv4_backward(on, a,
                              {dy.data(), dk.data(), dv.data(), d_decay.data(), d_bonus.data()});
@@ -196,7 +196,7 @@ BOOST_AUTO_TEST_CASE(counts) {
   static_assert(ln::count_parameters<time_mix<d>>() == 4 * d * d + 5 * d);
   static_assert(ln::count_parameters<channel_mix<d, f>>() == d * d + 2 * d * f + 2 * d);
   static_assert(time_mix<d>::state_values(1000) + channel_mix<d, f>::state_values(1000) == 5 * d);
-  ln::extents e;
+  ln::call_shape e;
   e.batch = 3;
   e.length = 7;
   BOOST_TEST(time_mix<d>::flops(e) == 21 * 2 * 4 * d * d);

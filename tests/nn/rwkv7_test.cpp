@@ -130,7 +130,7 @@ struct recurrence {
         {r.data(), w.data(), k.data(), v.data(), remove.data(), weight.data()},
         y.data(),
         state.data()};
-    on_machine(2, ln::simd::best(), [&](const ln::ops::machine& on) { ln::ops::wkv7(on, a); });
+    on_machine(2, ln::simd::best(), [&](const ln::ops::execution& on) { ln::ops::wkv7(on, a); });
   }
 };
 
@@ -242,7 +242,7 @@ BOOST_AUTO_TEST_CASE(counts) {
                 rwkv7_rank(768, 5) == 128);
   static_assert(rwkv7_rank(2048, 2.5) == 128 && rwkv7_rank(2048, 1.7) == 64 &&
                 rwkv7_rank(2048, 5) == 224);
-  ln::extents e;
+  ln::call_shape e;
   e.length = 3;
   BOOST_TEST((time_mix<4, 16, true>::flops(e)) ==
              3 * (2 * (4 * d * d + 6 * d * rank) + 9 * d * 16));

@@ -161,12 +161,12 @@ const std::vector<shape> shapes{
 };
 
 /// The multiplier of one value, from the documented key: sample and site above, position below.
-double multiplier(const ln::dropout_key& key, index sample, int site, index position) {
+double multiplier(const ln::dropout_key& key, index sample, int dropout_id, index position) {
   if (key.rate <= 0) return 1;
-  const auto words = ln::philox(
-      key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
-      static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site),
-      static_cast<std::uint64_t>(position / 4));
+  const auto words = ln::philox(key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
+                                static_cast<std::uint64_t>(key.sample + sample) << 24 ^
+                                    static_cast<std::uint64_t>(dropout_id),
+                                static_cast<std::uint64_t>(position / 4));
   const bool dropped = static_cast<double>(words[at(position % 4)]) < key.rate * 4294967296.0;
   return dropped ? 0 : 1 / (1 - key.rate);
 }
@@ -183,7 +183,7 @@ struct problem {
   index n, kv, origin, line;
   std::vector<T> q, k, v, d_out, bias, q_first;
   ln::dropout_key dropout;
-  static constexpr int site = 5;
+  static constexpr int dropout_id = 5;
 
   explicit problem(const shape& shape_)
       : s(shape_),
@@ -227,7 +227,7 @@ struct problem {
     c.scratch = scratch.data();
     c.scratch_size = scratch_size(s);
     c.dropout = dropout;
-    c.site = site;
+    c.dropout_id = dropout_id;
     return c;
   }
 };
@@ -284,7 +284,8 @@ outcome dense(const problem<T>& p) {
         double inner = 0;
         for (index j = 0; j < s.keys; ++j) {
           if (sum > 0) prob[at(j)] /= sum;
-          const double m = multiplier(p.dropout, b, p.site, (head * s.queries + i) * s.keys + j);
+          const double m =
+              multiplier(p.dropout, b, p.dropout_id, (head * s.queries + i) * s.keys + j);
           kept[at(j)] = prob[at(j)] * m;
           double d = 0;
           for (index c = 0; c < s.h; ++c) d += value(p.d_out, q_at + c) * value(p.v, k_at(j) + c);
@@ -334,7 +335,7 @@ void check(const shape& s, ln::simd::level level, int threads) {
   std::vector<T> out(p.q.size()), scratch(at(scratch_size(s) * threads));
   std::vector<T> dq(p.q.size(), T(0.5)), dk(p.k.size(), T(0.5)), dv(p.k.size(), T(0.5)),
       d_bias(want.d_bias.size(), T(0.5)), dq_first(p.q_first.size(), T(0.5));
-  on_machine(threads, level, [&](const ln::ops::machine& on) {
+  on_machine(threads, level, [&](const ln::ops::execution& on) {
     ln::ops::attention(on, hidden.call(out, scratch));
     ln::ops::attention_backward(on, hidden.call(out, scratch),
                                 {p.d_out.data(), dq.data(), dk.data(), dv.data(), dq_first.data(),
@@ -488,7 +489,7 @@ void check_kept(layout how, bool bitwise) {
       call.prefix = straight.prefix;
       call.bias = straight.bias, call.bias_origin = straight.bias_origin;
       call.scratch = gathered.data(), call.scratch_size = scratch_size(s, false, true);
-      call.dropout = straight.dropout, call.site = straight.site;
+      call.dropout = straight.dropout, call.dropout_id = straight.dropout_id;
       ln::ops::attention<float, Code>({{}, level}, call);
       if (bitwise)
         BOOST_TEST(same_bits(out, plain), s.name);

@@ -29,10 +29,10 @@ struct call {
   std::vector<T> student;
   std::vector<std::vector<T>> teachers;
   std::vector<token> labels;
-  ln::distillation how;
+  ln::distillation_options how;
   double z_loss = 0;
 
-  call(index rows_, index vocabulary_, std::size_t count, const ln::distillation& how_,
+  call(index rows_, index vocabulary_, std::size_t count, const ln::distillation_options& how_,
        double size = 2)
       : rows(rows_), vocabulary(vocabulary_), how(how_) {
     student = normal<T>(rows * vocabulary, 1, size);
@@ -49,7 +49,7 @@ struct call {
     outcome o{std::vector<double>(at(rows), 77.0), student};
     std::vector<T> scratch(at(ln::ops::distil_scratch<T>(vocabulary, threads)));
     std::vector<std::vector<const T*>> given(at(threads));  // to each thread
-    on_machine(threads, level, [&](const ln::ops::machine& on) {
+    on_machine(threads, level, [&](const ln::ops::execution& on) {
       ln::ops::distil(on, rows, vocabulary, labels.data(), o.gradient.data(), o.losses.data(),
                       gradient, z_loss, how, static_cast<index>(teachers.size()), scratch.data(),
                       [&](index t, index i, T* to) {

@@ -7,11 +7,11 @@
 namespace test::dropout_test {
 
 namespace {
-std::vector<double> mask(const ln::dropout_key& key, int site, index batch, index length,
+std::vector<double> mask(const ln::dropout_key& key, int dropout_id, index batch, index length,
                          index width, int threads = 1) {
   std::vector<double> x(at(batch * length * width), 1.0);
-  on_machine(threads, ln::simd::level::portable, [&](const ln::ops::machine& on) {
-    ln::ops::dropout(on, key, site, batch, length, width, x.data());
+  on_machine(threads, ln::simd::level::portable, [&](const ln::ops::execution& on) {
+    ln::ops::dropout(on, key, dropout_id, batch, length, width, x.data());
   });
   return x;
 }
@@ -24,16 +24,17 @@ BOOST_AUTO_TEST_SUITE(dropout)
 template <class T>
 void check_mask(ln::simd::level level, index first, index n) {
   const ln::dropout_key key{123, 4, 7, 0.3};
-  constexpr int site = 9;
+  constexpr int dropout_id = 9;
   std::vector<T> x(at(n + 1), 2), other(at(n + 1), 3);
   ln::simd::dispatch(level, [&](auto kernels) {
-    ln::ops::drop(kernels, key, 5, site, first, n, x.data(), other.data());
-    ln::ops::drop(kernels, {1, 2, 3, 0}, 5, site, first, n, x.data());
+    ln::ops::drop(kernels, key, 5, dropout_id, first, n, x.data(), other.data());
+    ln::ops::drop(kernels, {1, 2, 3, 0}, 5, dropout_id, first, n, x.data());
   });
   int wrong = 0;
   for (index i = 0; i < n; ++i) {
-    const auto words = ln::philox(123 ^ (4 * 0x9E3779B97F4A7C15ull), std::uint64_t{12} << 24 ^ site,
-                                  static_cast<std::uint64_t>((first + i) / 4));
+    const auto words =
+        ln::philox(123 ^ (4 * 0x9E3779B97F4A7C15ull), std::uint64_t{12} << 24 ^ dropout_id,
+                   static_cast<std::uint64_t>((first + i) / 4));
     const T want = words[at((first + i) % 4)] / 4294967296.0 < 0.3 ? T(0) : static_cast<T>(1 / 0.7);
     wrong += x[at(i)] != 2 * want || other[at(i)] != 3 * want;
   }
@@ -98,8 +99,8 @@ BOOST_AUTO_TEST_CASE(layers_skipped) {
   BOOST_TEST(ln::ops::layer_depth(2, 3) == 1);
   BOOST_TEST(ln::ops::layer_depth(0, 1) == 0);
   constexpr index n = 40'000, layers = 5;
-  const auto skipped = [](index layer, std::uint64_t step, int site, double rate = 0.5) {
-    const ln::ops::layer_mask mask({1, step, 3, 0.9, rate}, site, layer, layers);
+  const auto skipped = [](index layer, std::uint64_t step, int dropout_id, double rate = 0.5) {
+    const ln::ops::layer_mask mask({1, step, 3, 0.9, rate}, dropout_id, layer, layers);
     std::vector<double> all(at(n));
     for (index b = 0; b < n; ++b) all[at(b)] = mask.drops(b);
     return all;
@@ -146,7 +147,7 @@ BOOST_AUTO_TEST_CASE(skipped_layers_pass_values) {
     for (const bool in_place : {false, true}) {
       std::vector<double> y(x.size(), 7), dx(x.size(), 1), rest(x.size(), 7);
       if (in_place) rest = dy;
-      on_machine(threads, ln::simd::level::portable, [&](const ln::ops::machine& on) {
+      on_machine(threads, ln::simd::level::portable, [&](const ln::ops::execution& on) {
         mask.pass(on.threads, batch, length, width, x.data(), y.data());
         mask.pass_backward(on.threads, batch, length, width, in_place ? rest.data() : dy.data(),
                            dx.data(), rest.data());

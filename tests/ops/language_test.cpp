@@ -28,7 +28,7 @@ void check_embed() {
   std::vector<double> want;
   for (const token id : ids)
     for (index j = 0; j < d; ++j) want.push_back(e.meaning[at(id * d + j)]);
-  ln::ops::embed(ln::ops::machine{}, rows, d, ids.data(), e.packed, x.data());
+  ln::ops::embed(ln::ops::execution{}, rows, d, ids.data(), e.packed, x.data());
   BOOST_TEST(distance(x, want) <= epsilon<T> * magnitude(want), S::name);
 }
 
@@ -115,7 +115,7 @@ BOOST_AUTO_TEST_CASE(embed_gradient_of_repeated_tokens) {
   std::vector<float> first;
   for (int threads = 1; threads <= 4; ++threads) {
     auto table_gradient = start;
-    on_machine(threads, ln::simd::best(), [&](const ln::ops::machine& on) {
+    on_machine(threads, ln::simd::best(), [&](const ln::ops::execution& on) {
       ln::ops::embed_backward(on, rows, d, ids.data(), dx.data(), table_gradient.data());
     });
     if (threads == 1) first = table_gradient;
@@ -132,7 +132,7 @@ BOOST_AUTO_TEST_CASE(position_gradient_sums_the_batch) {
   auto got = start, want = start;
   for (index b = 0; b < batch; ++b)
     for (index i = 0; i < length * d; ++i) want[at(i)] += dx[at(b * length * d + i)];
-  ln::ops::position_backward(ln::ops::machine{}, batch, length, d, dx.data(), got.data());
+  ln::ops::position_backward(ln::ops::execution{}, batch, length, d, dx.data(), got.data());
   BOOST_TEST(distance(got, want) < 1e-14);
 }
 

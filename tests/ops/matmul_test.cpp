@@ -75,15 +75,15 @@ constexpr std::byte poison{0xff};
 /// What the products of storage S round x[m, k] to.
 template <class S, class T>
 std::vector<T> rounded(index m, index k, std::vector<T> x) {
-  using A = typename S::activation;
+  using A = typename S::compute;
   for (index i = 0; i < m; ++i) {
     const std::span<T> row(x.data() + i * k, at(k));
     const double most = magnitude(row);
     const auto scale = static_cast<float>(most > 0 ? most / 127 : 1);
     for (T& v : row) {
-      if constexpr (std::is_same_v<A, ln::activation::bf16>)
+      if constexpr (std::is_same_v<A, ln::compute::bf16>)
         v = static_cast<T>(storage::bf16::decode(storage::bf16::encode(static_cast<double>(v))));
-      if constexpr (std::is_same_v<A, ln::activation::int8>) v = scale * std::nearbyint(v / scale);
+      if constexpr (std::is_same_v<A, ln::compute::int8>) v = scale * std::nearbyint(v / scale);
     }
   }
   return x;
@@ -152,16 +152,16 @@ void check_epilogues() {
           std::vector<T> first, apart(count), z(count);
           for (int threads = 1; threads <= 5; ++threads) {
             std::vector<T> y(count, T(77)), g(count, T(77));
-            on_machine(threads, level, [&](ln::ops::machine on) {
+            on_machine(threads, level, [&](ln::ops::execution on) {
               on.converted = converted.data();
               ln::ops::product<T, S> one{w.packed, n, y.data(), bias.data()};
               one.finish = gated ? ln::ops::gates<A, T> : ln::ops::activates<A, T>;
               one.gate = gated ? g.data() : nullptr;
               one.residual = add;
               if (gated)
-                ln::ops::products<T, S, 2>(on, m, k, x.data(), {{v.packed, n, g.data()}, one});
+                ln::ops::gemm_batch<T, S, 2>(on, m, k, x.data(), {{v.packed, n, g.data()}, one});
               else
-                ln::ops::products<T, S, 1>(on, m, k, x.data(), {one});
+                ln::ops::gemm_batch<T, S, 1>(on, m, k, x.data(), {one});
               if (threads > 1) return;
               ln::ops::matmul(on, m, n, k, x.data(), w.packed, z.data(), bias.data());
               if (gated)
@@ -225,7 +225,7 @@ void check_backward() {
 
 /// Both derivatives in bf16, from f32 masters: those of the rounded dy, x and W.
 void check_backward_bf16() {
-  using S = storage::with_activation<storage::bf16, ln::activation::bf16>;
+  using S = storage::with_compute<storage::bf16, ln::compute::bf16>;
   for_shapes_and_long_sums([](index m, index n, index k, int number) {
     const auto rounding = [](std::vector<float> x) {
       for (float& v : x)
@@ -245,7 +245,7 @@ void check_backward_bf16() {
     const reference want_dw = product(n, k, m, dy_seen.data(), 1, n, x_seen.data(), 1, k);
     const float alpha = number % 2 ? 1.0f : 0.7f;
     for (const auto level : levels()) {
-      const ln::ops::machine on{{}, level, converted.data()};
+      const ln::ops::execution on{{}, level, converted.data()};
       ln::ops::pack(on, n, k, ln::matrix_ref<storage::f32>{masters.data()}, w);
       int wrong = 0;
       for (index i = 0; i < n; ++i)
@@ -293,15 +293,15 @@ BOOST_AUTO_TEST_CASE(forward_fp8) {
 }
 // With rounded inputs it is the product of the rounded inputs; of integers, exactly that.
 BOOST_AUTO_TEST_CASE(forward_bf16_bf16) {
-  check_forward<float, storage::with_activation<storage::bf16, ln::activation::bf16>>();
+  check_forward<float, storage::with_compute<storage::bf16, ln::compute::bf16>>();
 }
 BOOST_AUTO_TEST_CASE(forward_int8_int8) {
-  check_forward<float, storage::with_activation<storage::int8, ln::activation::int8>>();
+  check_forward<float, storage::with_compute<storage::int8, ln::compute::int8>>();
 }
 BOOST_AUTO_TEST_CASE(forward_int8_asymmetric_int8) {
-  check_forward<float, storage::with_activation<storage::int8_per<storage::granularity::row,
-                                                                  storage::symmetry::asymmetric>,
-                                                ln::activation::int8>>();
+  check_forward<float, storage::with_compute<storage::int8_per<storage::granularity::row,
+                                                               storage::symmetry::asymmetric>,
+                                             ln::compute::int8>>();
 }
 // What follows a product, for each way that products are computed.
 BOOST_AUTO_TEST_CASE(epilogues, *boost::unit_test::label("tsan")) {
@@ -317,14 +317,11 @@ BOOST_AUTO_TEST_CASE(epilogues, *boost::unit_test::label("tsan")) {
   check_epilogues<kind::silu, float,
                   storage::int8_per<granularity::group, symmetry::asymmetric, 8>>();
   check_epilogues<kind::gelu_tanh, float, storage::nf4>();
-  check_epilogues<kind::silu, float,
-                  storage::with_activation<storage::bf16, ln::activation::bf16>>();
-  check_epilogues<kind::relu, float,
-                  storage::with_activation<storage::int8, ln::activation::int8>>();
-  check_epilogues<
-      kind::gelu_tanh, float,
-      storage::with_activation<storage::int8_per<granularity::row, symmetry::asymmetric>,
-                               ln::activation::int8>>();
+  check_epilogues<kind::silu, float, storage::with_compute<storage::bf16, ln::compute::bf16>>();
+  check_epilogues<kind::relu, float, storage::with_compute<storage::int8, ln::compute::int8>>();
+  check_epilogues<kind::gelu_tanh, float,
+                  storage::with_compute<storage::int8_per<granularity::row, symmetry::asymmetric>,
+                                        ln::compute::int8>>();
 }
 BOOST_AUTO_TEST_CASE(backward_f32) { check_backward<float, storage::f32>(); }
 BOOST_AUTO_TEST_CASE(backward_bf16) { check_backward_bf16(); }
@@ -379,7 +376,7 @@ BOOST_AUTO_TEST_CASE(same_bits_on_any_number_of_threads, *boost::unit_test::labe
         for (int threads = 1; threads <= 5; ++threads) {
           std::vector<float> y(at(m * n)), dx(start.begin(), start.begin() + m * k),
               dw(start.begin() + m * k, start.end()), db(at(n));
-          on_machine(threads, level, [&](const ln::ops::machine& on) {
+          on_machine(threads, level, [&](const ln::ops::execution& on) {
             ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data());
             ln::ops::matmul_dx(on, m, n, k, dy.data(), w.packed, dx.data());
             ln::ops::matmul_dw(on, m, n, k, dy.data(), x.data(), dw.data());
@@ -412,7 +409,7 @@ void check_threads() {
       std::vector<float> first;
       for (int threads = 1; threads <= 5; ++threads) {
         std::vector<float> y(at(m * n));
-        on_machine(threads, level, [&](ln::ops::machine on) {
+        on_machine(threads, level, [&](ln::ops::execution on) {
           on.converted = converted.data();
           ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data(), bias.data());
         });
@@ -428,10 +425,10 @@ BOOST_AUTO_TEST_CASE(same_bits_in_every_storage, *boost::unit_test::label("tsan"
   check_threads<storage::nf4>();
   check_threads<storage::int4<8>>();
   check_threads<storage::int8_per<granularity::group, symmetry::asymmetric, 16>>();
-  check_threads<storage::with_activation<storage::bf16, ln::activation::bf16>>();
-  check_threads<storage::with_activation<storage::int8, ln::activation::int8>>();
-  check_threads<storage::with_activation<storage::int8_per<granularity::row, symmetry::asymmetric>,
-                                         ln::activation::int8>>();
+  check_threads<storage::with_compute<storage::bf16, ln::compute::bf16>>();
+  check_threads<storage::with_compute<storage::int8, ln::compute::int8>>();
+  check_threads<storage::with_compute<storage::int8_per<granularity::row, symmetry::asymmetric>,
+                                      ln::compute::int8>>();
 }
 
 // The bias gradient is the sum of the rows, added to what is there.
@@ -441,7 +438,7 @@ BOOST_AUTO_TEST_CASE(bias_gradient_is_a_column_sum) {
   auto db = start, want = start;
   for (index i = 0; i < m; ++i)
     for (index j = 0; j < n; ++j) want[at(j)] += dy[at(i * n + j)];
-  ln::ops::bias_gradient(ln::ops::machine{}, m, n, dy.data(), db.data());
+  ln::ops::bias_gradient(ln::ops::execution{}, m, n, dy.data(), db.data());
   BOOST_TEST(distance(db, want) < 1e-13);
 }
 

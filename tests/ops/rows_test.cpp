@@ -435,7 +435,7 @@ BOOST_AUTO_TEST_CASE(slices_cover_the_array) {
   for (int threads = 1; threads <= 5; ++threads) {
     std::vector<float> sum(n), copy(n), filled(n), activated(n), gated(n), dx = y, d_gate(n),
                                                                            d_up(n);
-    on_machine(threads, ln::simd::level::portable, [&](const ln::ops::machine& on) {
+    on_machine(threads, ln::simd::level::portable, [&](const ln::ops::execution& on) {
       ln::ops::add(on, n, x.data(), y.data(), sum.data());
       ln::ops::copy(on, n, x.data(), copy.data());
       ln::ops::fill(on, n, 3.0f, filled.data());

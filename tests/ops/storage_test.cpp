@@ -224,7 +224,7 @@ void check_extreme_inputs() {
           auto x = normal<float>(m * k, 5, special < 0x7f000000 ? 1e-45 : 1);
           std::vector<float> before(at(m * n)), after(at(m * n));
           std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, false)));
-          const ln::ops::machine on{{}, level, converted.data()};
+          const ln::ops::execution on{{}, level, converted.data()};
           ln::ops::matmul(on, m, n, k, x.data(), w.packed, before.data());
           const index row = m / 2;
           std::memcpy(&x[at(row * k + place)], &special, sizeof special);
@@ -272,10 +272,10 @@ BOOST_AUTO_TEST_CASE(extreme_rows_in_every_storage) {
   check_extremes<storage::nf4>(0.16);
 }
 BOOST_AUTO_TEST_CASE(extreme_inputs_in_int8) {
-  check_extreme_inputs<storage::with_activation<storage::int8, ln::activation::int8>>();
-  check_extreme_inputs<storage::with_activation<
+  check_extreme_inputs<storage::with_compute<storage::int8, ln::compute::int8>>();
+  check_extreme_inputs<storage::with_compute<
       storage::int8_per<storage::granularity::row, storage::symmetry::asymmetric>,
-      ln::activation::int8>>();
+      ln::compute::int8>>();
 }
 
 // Codes have no NaN: it becomes 0, infinities the ends, without undefined behaviour.

@@ -40,7 +40,7 @@ struct attention_run {
         d_bias(at(batch) * bias.size()),
         rope(at(length * d_kv)) {
     if (d_kv > 0) ln::ops::rope_table(length, d_kv, 10000.0, rope.data());
-    weights.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+    weights.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
       const auto values =
           normal<T>(info.size(), ln::stream_of(where.str()),
                     info.kind == ln::role::bias ? 0.5 : 1 / std::sqrt(double(info.columns)));
@@ -57,7 +57,7 @@ struct attention_run {
   /// The values of a parameter by its path.
   std::span<T> weight(const std::string& name) {
     std::span<T> found;
-    weights.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+    weights.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
       if (where.str() == name) found = {values_of(leaf), at(info.size())};
     });
     BOOST_REQUIRE_MESSAGE(!found.empty(), "no parameter " << name);
@@ -66,22 +66,22 @@ struct attention_run {
 
   /// y; with `back` also dx, d_bias and the gradients, from zero.
   void run(bool back = false, int threads = 1) {
-    ln::extents e;
+    ln::call_shape e;
     e.batch = batch;
     e.length = length;
     e.threads = threads;
     e.training = training;
     ln::detail::lone_buffers<Layer, T> buffers(e);
     if (prepare) prepare(buffers.cache);
-    ln::detail::tensor_block<Layer, ln::form::kernel<T, S>> p;
+    ln::detail::tensor_block<Layer, ln::form::packed<T, S>> p;
     ln::detail::pack_tree<Layer>({}, weights, p);
     ln::detail::attach_rows<Layer>(weights, p);
     std::fill(dx.begin(), dx.end(), T(0));
     std::fill(d_bias.begin(), d_bias.end(), T(0));
-    gradients.visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+    gradients.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
       std::fill_n(leaf, info.size(), T(0));
     });
-    on_machine(threads, ln::simd::best(), [&](const ln::ops::machine& on) {
+    on_machine(threads, ln::simd::best(), [&](const ln::ops::execution& on) {
       ln::context<T> ctx;
       ctx.on = on;
       ctx.batch = batch;
@@ -207,9 +207,10 @@ void check_skipped(index length, index heads = 0, index d_kv = 0) {
         if (mask.drops(b) == skipped) run.input(b, t)[t % Layer::in] += 0.5;
     run.run(true);
     std::map<std::string, std::vector<double>> all;
-    run.gradients.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
-      if (where.str().starts_with("1.")) all[where.str()].assign(leaf, leaf + info.size());
-    });
+    run.gradients.visit(
+        [&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
+          if (where.str().starts_with("1.")) all[where.str()].assign(leaf, leaf + info.size());
+        });
     return all;
   };
   run.run();
@@ -236,7 +237,7 @@ void check_float(index length, std::vector<index> lengths, index heads = 0, inde
 /// Bytes that a layer plans for one training call of this length.
 template <class Layer>
 constexpr index planned(index length) {
-  ln::extents e;
+  ln::call_shape e;
   e.length = length;
   e.training = true;
   return ln::detail::lone_buffers<Layer, float>::bytes(e);
@@ -244,7 +245,7 @@ constexpr index planned(index length) {
 /// Work of one forward call.
 template <class Layer>
 constexpr index work(index length) {
-  ln::extents e;
+  ln::call_shape e;
   e.length = length;
   return Layer::flops(e);
 }

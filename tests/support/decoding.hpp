@@ -41,7 +41,7 @@ class anew {
       : session_(opened(p, {.source = source, .target = target})) {}
   /// `tokens`: prompt or source.
   std::span<T> operator()(std::span<const token> tokens, std::span<const token> more) {
-    std::span<T> logits = session_.start(tokens);
+    std::span<T> logits = session_.reset_and_prefill(tokens);
     for (const token t : more) logits = session_.feed({&t, 1});
     BOOST_REQUIRE(!logits.empty());
     return logits;

@@ -91,7 +91,7 @@ double worst_gradient(const golden_case<M>& c, ln::gradients<M, T>& sums, index 
   LINNET_REQUIRE_OK(ln::load_safetensors(want, c.expected, names_of<M>{}, "grad."));
   std::map<std::string, std::pair<double, double>> squares;  // of the error, of the value
   M::visit(
-      [&](const ln::path& at_path, const ln::tensor_info& info, const auto& right,
+      [&](const ln::parameter_path& at_path, const ln::tensor_info& info, const auto& right,
           const auto& sum) {
         std::string name = at_path.str();
         if constexpr (foreign_names<M>) name = ln::hugging_face_name(ln::hf_kind_of<M>(), name);
@@ -103,7 +103,7 @@ double worst_gradient(const golden_case<M>& c, ln::gradients<M, T>& sums, index 
           size += r * r;
         }
       },
-      ln::path{}, want.tree(), sums.tree());
+      ln::parameter_path{}, want.tree(), sums.tree());
   double worst = 0;
   for (const auto& [name, one] : squares) {
     BOOST_TEST(one.second > 0, name);
@@ -166,7 +166,7 @@ void check_hidden(const std::string& name, double tolerance) {
       ln::detail::place_workspace<M, T>(c.limits(), ln::purpose::decoding, memory.data()).work;
   M::template encode<T, ln::storage_of<M, T>>(p.tree(), c.source.data(), c.batch, c.source_length,
                                               c.lengths.data(), work,
-                                              ln::ops::machine{{}, ln::simd::best()});
+                                              ln::ops::execution{{}, ln::simd::best()});
   const std::vector<T> hidden(work.memory, work.memory + c.batch * c.source_length * M::d);
   BOOST_TEST(c.difference("hidden.encoder", hidden, c.source_length, false) <= tolerance, name);
 }

@@ -49,7 +49,7 @@ class tree {
 /// The law of ln::sampler; its choices are those of the tree.
 struct enumerating : tree {
   ln::sampler law;
-  explicit enumerating(const ln::sampling& s) : law(s) {}
+  explicit enumerating(const ln::sampling_options& s) : law(s) {}
   template <class T>
   void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
                      std::span<double> out) {
@@ -59,14 +59,14 @@ struct enumerating : tree {
     const double both[] = {p, 1 - p};
     return decide(both) == 0;
   }
-  token pick(std::span<const double> weights) { return static_cast<token>(decide(weights)); }
+  token sample(std::span<const double> weights) { return static_cast<token>(decide(weights)); }
 };
 
 /// The law of generate(sampler, emit), which returns the number of tokens emitted after `prompt`,
 /// is that of the model alone, token by token.
 template <class M, class Generate>
 void check_law_of_generation(const ln::packed<M, double>& p, const std::vector<token>& prompt,
-                             const ln::sampling& how, const ln::generation& g,
+                             const ln::sampling_options& how, const ln::generation_options& g,
                              Generate&& generate) {
   std::map<std::vector<token>, double> law;
   enumerating choose(how);
@@ -122,7 +122,7 @@ void check_law_of_generation(const ln::packed<M, double>& p, const std::vector<t
 /// The text that a session, or something that drives one, generates.
 template <class Generator, class Sampler>
 std::vector<token> text_of(Generator& s, std::span<const token> prompt, Sampler&& choose,
-                           const ln::generation& g = {}) {
+                           const ln::generation_options& g = {}) {
   std::vector<token> all;
   const index n = s.generate(
       prompt, choose, [&](token t) { all.push_back(t); }, g);

@@ -12,12 +12,12 @@ namespace test {
 template <class Layer>
 struct lone_layer {
   using S = ln::storage::f64;
-  using kernel = ln::form::kernel<double, S>;
+  using kernel = ln::form::packed<double, S>;
   std::map<std::string, std::vector<double>> parameters;
 
   explicit lone_layer(std::uint64_t seed = 1) {
     Layer::visit(
-        [&](const ln::path& where, const ln::tensor_info& info) {
+        [&](const ln::parameter_path& where, const ln::tensor_info& info) {
           ln::random_stream random(ln::seed{seed}, ln::stream_of(where.str()));
           const double width = info.kind == ln::role::matrix
                                    ? 1 / std::sqrt(static_cast<double>(info.columns))
@@ -26,22 +26,22 @@ struct lone_layer {
           for (index i = 0; i < info.size(); ++i)
             values.push_back(width * random.normal() + (info.kind == ln::role::scale ? 1 : 0));
         },
-        ln::path{});
+        ln::parameter_path{});
   }
 
   /// y of [batch, length] tokens of x, in inference or as the forward pass of a training step.
   std::vector<double> forward(const std::vector<double>& x, index batch, index length,
                               bool training = false) const {
     ln::detail::tensor_block<Layer, kernel> p;
-    p.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+    p.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
       const double* const from = parameters.at(where.str()).data();
       if constexpr (requires { leaf.panels; })
-        ln::ops::pack(ln::ops::machine{}, info.rows, info.columns,
+        ln::ops::pack(ln::ops::execution{}, info.rows, info.columns,
                       ln::matrix_ref<S>{const_cast<double*>(from)}, leaf);
       else
         std::copy_n(from, info.size(), const_cast<double*>(leaf));
     });
-    ln::extents e;
+    ln::call_shape e;
     e.batch = batch;
     e.length = length;
     e.training = training;

@@ -32,7 +32,7 @@ struct matrix {
     ln::detail::encode_matrix(n, k, values.data(), canonical);
     for (index i = 0; i < n; ++i)
       for (index j = 0; j < k; ++j) meaning.push_back(canonical.at(i, j, k));
-    ln::ops::pack(ln::ops::machine{}, n, k, canonical, packed);
+    ln::ops::pack(ln::ops::execution{}, n, k, canonical, packed);
     if constexpr (S::per_word == 1) packed.rows = rows.data();
   }
 };

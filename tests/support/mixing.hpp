@@ -17,15 +17,15 @@ class mixing {
   static constexpr index d = Layer::in;
 
   /// `capacity` makes it one that continues sequences, `training` one with a backward pass.
-  explicit mixing(const ln::extents& e, index d_kv = 0) : buffers_(on_three_threads(e)) {
+  explicit mixing(const ln::call_shape& e, index d_kv = 0) : buffers_(on_three_threads(e)) {
     // What a layer reads before it has written it shows.
-    for (auto* const block : {&buffers_.state, &buffers_.keep, &buffers_.scratch})
+    for (auto* const block : {&buffers_.state, &buffers_.saved, &buffers_.scratch})
       std::fill_n(static_cast<T*>(block->data()), block->size() / static_cast<index>(sizeof(T)),
                   std::numeric_limits<T>::quiet_NaN());
     const index positions = (std::max)(e.length, e.capacity);
     rope_.resize(at(positions * d_kv));
     if (d_kv > 0) ln::ops::rope_table(positions, d_kv, 10000.0, rope_.data());
-    w.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+    w.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
       ln::random_stream random(ln::seed{5}, ln::stream_of(where.str()));
       const double width =
           info.kind == ln::role::matrix ? 1 / std::sqrt(static_cast<double>(info.columns)) : 0.5;
@@ -62,11 +62,11 @@ class mixing {
   const auto& cache() const { return buffers_.cache; }
 
   ln::detail::tensor_block<Layer, ln::form::canonical<T, S>> w;
-  ln::detail::tensor_block<Layer, ln::form::kernel<T, S>> p;
+  ln::detail::tensor_block<Layer, ln::form::packed<T, S>> p;
   ln::detail::tensor_block<Layer, ln::form::gradient<T>> g;
 
  private:
-  static ln::extents on_three_threads(ln::extents e) {
+  static ln::call_shape on_three_threads(ln::call_shape e) {
     e.threads = 3;
     return e;
   }
@@ -74,7 +74,7 @@ class mixing {
   void run(const std::vector<T>& x, index length, const std::vector<index>& lengths,
            const std::vector<index>& past, int threads, F&& f) {
     const index rows = std::ssize(x) / d;
-    on_machine(threads, ln::simd::best(), [&](const ln::ops::machine& on) {
+    on_machine(threads, ln::simd::best(), [&](const ln::ops::execution& on) {
       ln::context<T> ctx;
       ctx.on = on;
       ctx.batch = rows / length;
@@ -92,12 +92,12 @@ class mixing {
 
 /// Bytes that a call needs.
 template <class Layer, class T = float>
-constexpr index bytes_of(const ln::extents& e) {
+constexpr index bytes_of(const ln::call_shape& e) {
   return ln::detail::lone_buffers<Layer, T>::bytes(e);
 }
 /// Bytes of what lasts while decoding.
 template <class Layer, class T = float>
-constexpr index state_bytes_of(const ln::extents& e) {
+constexpr index state_bytes_of(const ln::call_shape& e) {
   ln::planner m;
   (void)Layer::template plan<T>(m, e);
   return m.state.peak();
@@ -137,7 +137,7 @@ template <class Layer, class T = double>
 void check_padding(index length, const std::vector<index>& lengths, index d_kv = 0) {
   constexpr index d = Layer::in;
   const index batch = std::ssize(lengths), n = batch * length * d;
-  const ln::extents e{.batch = batch, .length = length, .training = true};
+  const ln::call_shape e{.batch = batch, .length = length, .training = true};
   mixing<Layer, T> layer(e, d_kv), again(e, d_kv);
   auto x = normal<T>(n, 1), dy = normal<T>(n, 3);
   for (index b = 0; b < batch; ++b)
@@ -174,7 +174,7 @@ template <class Layer, class T = float>
 void check_threads(index length, const std::vector<index>& lengths, index d_kv = 0) {
   constexpr index d = Layer::in;
   const index batch = std::ssize(lengths), n = batch * length * d;
-  const ln::extents e{.batch = batch, .length = length, .training = true};
+  const ln::call_shape e{.batch = batch, .length = length, .training = true};
   const auto x = normal<T>(n, 1), dy = normal<T>(n, 3);
   mixing<Layer, T> one(e, d_kv);
   const auto y = one.forward(x, length, lengths), dx = one.backward(x, dy, length, lengths);

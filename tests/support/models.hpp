@@ -48,7 +48,7 @@ inline constexpr ln::decoder_shape tiny_rwkv7_shape{.d_model = 6,
 /// and biases away from their start.
 template <class M, class T>
 void randomize(ln::weights<M, T>& w, std::uint64_t seed = 1) {
-  w.visit([&](const ln::path& at, const ln::tensor_info& info, auto& leaf) {
+  w.visit([&](const ln::parameter_path& at, const ln::tensor_info& info, auto& leaf) {
     ln::random_stream random(ln::seed{seed}, ln::stream_of(at.str()));
     const double width =
         info.kind == ln::role::matrix ? 1 / std::sqrt(static_cast<double>(info.columns)) : 0.5;
@@ -92,7 +92,7 @@ struct t5_tokens {
             .source = source_length,
             .target = target_length,
             .threads = threads,
-            .grain = 0};
+            .min_flops_per_thread = 0};
   }
 };
 
@@ -114,7 +114,7 @@ struct decoder_tokens {
     return {inputs.data() + first * length, labels.data() + first * length, count, length};
   }
   ln::limits limits(int threads = 1) const {
-    return {.batch = batch, .target = length, .threads = threads, .grain = 0};
+    return {.batch = batch, .target = length, .threads = threads, .min_flops_per_thread = 0};
   }
 };
 
@@ -153,7 +153,7 @@ struct byte_tokens {
   }
   ln::byte_batch view() const { return part(0, batch); }
   ln::limits limits(int threads = 1) const {
-    return {.batch = batch, .target = length, .threads = threads, .grain = 0};
+    return {.batch = batch, .target = length, .threads = threads, .min_flops_per_thread = 0};
   }
   /// The slots of inputs [first, first + count) of a sequence.
   std::vector<token> input(index b, index first, index count) const {
@@ -201,7 +201,7 @@ template <class M, class Q>
 ln::weights<M> decoded(const ln::weights<Q>& q) {
   ln::weights<M> w;
   M::visit(
-      [](const ln::path&, const ln::tensor_info& info, auto& to, const auto& from) {
+      [](const ln::parameter_path&, const ln::tensor_info& info, auto& to, const auto& from) {
         if constexpr (requires { from.scales; })
           for (index r = 0; r < info.rows; ++r)
             for (index j = 0; j < info.columns; ++j)
@@ -209,7 +209,7 @@ ln::weights<M> decoded(const ln::weights<Q>& q) {
         else
           std::copy_n(from, info.size(), to);
       },
-      ln::path{}, w.tree(), q.tree());
+      ln::parameter_path{}, w.tree(), q.tree());
   return w;
 }
 

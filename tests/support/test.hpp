@@ -110,11 +110,11 @@ inline ln::executor std_threads() {
           }};
 }
 
-/// Calls f(machine) on `threads` threads at the given level.
+/// Calls f(execution) on `threads` threads at the given level.
 template <class F>
 void on_machine(int threads, ln::simd::level level, F&& f) {
   ln::parallel(threads, std_threads(), [&](const ln::team& team) {
-    f(ln::ops::machine{team, level});
+    f(ln::ops::execution{team, level});
   });
 }
 

@@ -137,7 +137,7 @@ BOOST_AUTO_TEST_CASE(holds_back_and_lets_go) {
 }
 
 BOOST_AUTO_TEST_CASE(sequences) {
-  const auto sequence = [](std::string_view s) { return ln::text_stream::sequence(s); };
+  const auto sequence = [](std::string_view s) { return ln::utf8_sequence(s); };
   // All beginnings of two bytes, then what a third and a fourth change, against the numbers.
   for (int a = 0; a < 256; ++a) {
     const std::string one(1, static_cast<char>(a));

@@ -16,13 +16,13 @@ struct tensors {
     typename Form::vector one{}, centre{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const ln::path& at, P&... p) {
+  static constexpr void visit(F&& f, const ln::parameter_path& at, P&... p) {
     f(at / "big", ln::tensor_info{128, 130, ln::role::matrix}, p.big...);
     f(at / "square", ln::tensor_info{131, 128, ln::role::matrix}, p.square...);
     f(at / "flat", ln::tensor_info{127, 130, ln::role::matrix}, p.flat...);
     f(at / "narrow", ln::tensor_info{130, 127, ln::role::table}, p.narrow...);
     f(at / "one", ln::tensor_info{1, 1, ln::role::scale}, p.one...);
-    f(at / "centre", ln::tensor_info{2, 3, ln::role::average}, p.centre...);
+    f(at / "centre", ln::tensor_info{2, 3, ln::role::moving_average}, p.centre...);
   }
 };
 
@@ -43,10 +43,10 @@ struct bench {
   template <class F>
   void each(F&& f) {
     tensors::visit(
-        [&](const ln::path&, const ln::tensor_info& info, auto& values, auto& gradient) {
+        [&](const ln::parameter_path&, const ln::tensor_info& info, auto& values, auto& gradient) {
           for (index i = 0; i < info.size(); ++i) f(values_of(values)[i], gradient[i]);
         },
-        ln::path{}, w.tree(), g.tree());
+        ln::parameter_path{}, w.tree(), g.tree());
   }
   std::vector<double> values() {
     std::vector<double> all;
@@ -55,7 +55,7 @@ struct bench {
   }
   void step(const ln::adafactor& optimizer, index t, double scale = 1, int threads = 1) {
     on_machine(threads, ln::simd::best(),
-               [&](const ln::ops::machine& on) { optimizer.update(on, t, scale, g, state, w); });
+               [&](const ln::ops::execution& on) { optimizer.update(on, t, scale, g, state, w); });
   }
 };
 
@@ -89,8 +89,7 @@ struct naive {
       for (std::size_t i = 0; i < m * n; ++i) v[i] = r[i / n] * c[i % n] / mean;
     } else {
       v.resize(m * n);
-      for (std::size_t i = 0; i < m * n; ++i)
-        v[i] = keep * v[i] + (1 - keep) * (g[i] * g[i] + eps);
+      for (std::size_t i = 0; i < m * n; ++i) v[i] = keep * v[i] + (1 - keep) * (g[i] * g[i] + eps);
     }
     std::vector<double> u(m * n);
     for (std::size_t i = 0; i < m * n; ++i) u[i] = g[i] / std::sqrt(v[i]);
@@ -115,7 +114,7 @@ void check_reference(double clip, double eps, double tolerance) {
   std::vector<naive> want;
   std::size_t first = 0;
   tensors::visit(
-      [&](const ln::path&, const ln::tensor_info& info) {
+      [&](const ln::parameter_path&, const ln::tensor_info& info) {
         const auto begin = before.begin() + static_cast<std::ptrdiff_t>(first);
         want.push_back({info.rows,
                         info.columns,
@@ -128,7 +127,7 @@ void check_reference(double clip, double eps, double tolerance) {
                         {}});
         first += at(info.size());
       },
-      ln::path{});
+      ln::parameter_path{});
   for (int t = 1; t <= 5; ++t) {
     b.random(static_cast<std::uint64_t>(t));
     const double scale = t % 2 == 0 ? 0.05 : 1, rate = 0.5 / std::sqrt((std::max)(2.0, 1.0 * t));

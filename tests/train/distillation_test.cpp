@@ -43,7 +43,7 @@ void check_gradients() {
   const auto data = data_for<Student>();
   const auto exact = random_packed<Teacher, double>(5);
   const auto small = random_int8<Student>(6);
-  auto lesson = ln::teachers<f64<Student>, f64<Teacher>, int8<Student>>::open(
+  auto lesson = ln::distillation<f64<Student>, f64<Teacher>, int8<Student>>::open(
       exact, small, data.limits(), {.alpha = 0.3, .temperature = 2, .shares = {1, 3}});
   BOOST_REQUIRE(static_cast<bool>(lesson));
   BOOST_TEST(lesson->settings().shares[1] == 0.75);
@@ -59,7 +59,7 @@ void check_gradients() {
 /// The loss of a batch from all logits of student and teachers at once, by the equations.
 template <class M>
 double naive_loss(const std::vector<double>& student, const std::vector<std::vector<double>>& all,
-                  const std::vector<token>& labels, const ln::distillation& how) {
+                  const std::vector<token>& labels, const ln::distillation_options& how) {
   const auto log_softmax = [](std::span<const double> l, double t) {
     double sum = 0;
     for (const double x : l) sum += std::exp(x / t);
@@ -89,9 +89,9 @@ void check_chunks() {
   const auto data = data_for<Student>(9, 6, 31);
   const auto w = random_packed<Student, double>(1);
   const auto a = random_packed<Teacher, double>(5), b = random_packed<Teacher, double>(6);
-  const ln::distillation how{.alpha = 0.2, .temperature = 3, .shares = {0.25, 0.75}};
+  const ln::distillation_options how{.alpha = 0.2, .temperature = 3, .shares = {0.25, 0.75}};
   auto lesson =
-      ln::teachers<f64<Student>, f64<Teacher>, f64<Teacher>>::open(a, b, data.limits(), how);
+      ln::distillation<f64<Student>, f64<Teacher>, f64<Teacher>>::open(a, b, data.limits(), how);
   auto scores = ln::evaluator<Student, double>::open(w, data.limits());
   const ln::loss_sum got = scores->loss(data.view(), *lesson);
   const double want = naive_loss<Student>(
@@ -118,10 +118,10 @@ template <class Student, class Teacher>
 void check_limits_of_the_loss() {
   const auto data = data_for<Student>(5, 6, 31);
   const auto p = random_packed<Teacher, float>(5);
-  using one = ln::teachers<Student, Teacher>;
-  using two = ln::teachers<Student, Teacher, Teacher>;
+  using one = ln::distillation<Student, Teacher>;
+  using two = ln::distillation<Student, Teacher, Teacher>;
   ln::loss_sum plain, loss, other;
-  const auto want = gradient_of<Student>(data, ln::labels_alone{}, plain);
+  const auto want = gradient_of<Student>(data, ln::cross_entropy_objective{}, plain);
   // alpha = 1 is the cross-entropy, to the bit.
   auto hard = one::open(p, data.limits(), {.alpha = 1});
   BOOST_TEST(same_bytes(gradient_of<Student>(data, *hard, loss), want));
@@ -153,15 +153,16 @@ template <class M>
 void check_own_teacher() {
   const auto data = data_for<M>(5, 6, 31);
   const auto p = random_packed<M, float>(1);
-  auto self = ln::teachers<M, M>::open(p, data.limits(), {.alpha = 0, .temperature = 3});
+  auto self = ln::distillation<M, M>::open(p, data.limits(), {.alpha = 0, .temperature = 3});
   ln::weights<M> w;
   randomize(w);
   auto train = ln::trainer<M>::open(w, data.limits());
   BOOST_TEST(train->accumulate(data.view(), *self).nats > 1);
-  train->gradient().visit([](const ln::path& at, const ln::tensor_info& info, const auto& leaf) {
-    for (index i = 0; i < info.size(); ++i)
-      BOOST_REQUIRE_MESSAGE(leaf[i] == 0, at.str() << '[' << i << ']');
-  });
+  train->gradient().visit(
+      [](const ln::parameter_path& at, const ln::tensor_info& info, const auto& leaf) {
+        for (index i = 0; i < info.size(); ++i)
+          BOOST_REQUIRE_MESSAGE(leaf[i] == 0, at.str() << '[' << i << ']');
+      });
 }
 
 /// Parts of a batch, each with its own call of the teacher, are the whole one.
@@ -169,7 +170,7 @@ template <class Student, class Teacher>
 void check_accumulation() {
   const auto data = data_for<Student>(5, 6, 5);
   const auto p = random_packed<Teacher, double>(5);
-  using f64_teachers = ln::teachers<f64<Student>, f64<Teacher>>;
+  using f64_teachers = ln::distillation<f64<Student>, f64<Teacher>>;
   auto lesson = f64_teachers::open(p, data.limits(), {.alpha = 0.1, .temperature = 2});
   ln::weights<Student, double> whole, parts;
   randomize(whole);
@@ -193,11 +194,11 @@ void check_accumulation() {
   BOOST_TEST(!same_bytes(whole, before));
   double worst = 0;
   Student::visit(
-      [&](const ln::path&, const ln::tensor_info& info, const auto& a, const auto& b) {
+      [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& a, const auto& b) {
         for (index i = 0; i < info.size(); ++i)
           worst = (std::max)(worst, distance_of(values_of(a)[i], values_of(b)[i]));
       },
-      ln::path{}, whole.tree(), parts.tree());
+      ln::parameter_path{}, whole.tree(), parts.tree());
   BOOST_TEST(worst < 1e-11);
 }
 
@@ -245,8 +246,8 @@ double distance_after(std::uint64_t seed, double alpha, int steps) {
       data.labels[at(i)] = drawn;
     }
   }
-  auto lesson =
-      ln::teachers<Student, Teacher>::open(p, unseen.limits(), {.alpha = alpha, .temperature = 2});
+  auto lesson = ln::distillation<Student, Teacher>::open(p, unseen.limits(),
+                                                         {.alpha = alpha, .temperature = 2});
   auto train = ln::trainer<Student>::open(
       w, unseen.limits(),
       {ln::schedule::cosine(1e-2, 10, (std::max)(steps, 20)), 0.9, 0.98, 1e-8, 0});
@@ -299,22 +300,23 @@ BOOST_AUTO_TEST_CASE(student_comes_closer) {
 BOOST_AUTO_TEST_CASE(refusals) {
   const auto data = data_for<decoder>(3, 6, 5);
   const auto p = random_packed<decoder_teacher, float>(5);
-  using lessons = ln::teachers<decoder, decoder_teacher>;
-  const auto why = [&](const ln::limits& l, const ln::distillation& how) {
+  using lessons = ln::distillation<decoder, decoder_teacher>;
+  const auto why = [&](const ln::limits& l, const ln::distillation_options& how) {
     const auto r = lessons::open(p, l, how);
     return r ? std::string("success") : r.error().message();
   };
   BOOST_TEST(why(data.limits(), {}) == "success");
   BOOST_TEST(why(data.limits(), {.alpha = 1.5}) ==
-             "teachers::open: distillation.alpha: expected 0 <= alpha <= 1 (at 1 no teacher "
+             "distillation::open: distillation.alpha: expected 0 <= alpha <= 1 (at 1 no teacher "
              "is asked), got 1.5");
   BOOST_TEST(why(data.limits(), {.temperature = 0}) ==
-             "teachers::open: distillation.temperature: expected above 0, finite, got 0");
+             "distillation::open: distillation.temperature: expected above 0, finite, got 0");
   BOOST_TEST(why(data.limits(), {.shares = {-1}}) ==
-             "teachers::open: distillation.shares: expected at least 0, finite, got -1");
+             "distillation::open: distillation.shares: expected at least 0, finite, got -1");
   BOOST_TEST(why(data.limits(), {.shares = {0, 1}}) ==
-             "teachers::open: distillation.shares: expected a positive sum, got 0");
-  BOOST_TEST(why({.batch = 0}, {}) == "teachers::open: limits.batch: expected at least 1, got 0");
+             "distillation::open: distillation.shares: expected a positive sum, got 0");
+  BOOST_TEST(why({.batch = 0}, {}) ==
+             "distillation::open: limits.batch: expected at least 1, got 0");
 
   ln::weights<decoder> w;
   randomize(w);

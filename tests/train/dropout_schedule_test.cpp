@@ -12,8 +12,8 @@ using model = ln::decoder<tiny_decoder_shape>;
 
 static_assert(schedule(0.25).at(1) == 0.25 && schedule(0.25).at(1'000'000) == 0.25);
 static_assert(schedule(0).at(7) == 0);
-static_assert(ln::training{.dropout = 0.125}.dropout.at(3) == 0.125);
-static_assert(ln::training{}.dropout.at(3) == 0);
+static_assert(ln::training_options{.dropout = 0.125}.dropout.at(3) == 0.125);
+static_assert(ln::training_options{}.dropout.at(3) == 0);
 
 /// The losses of some steps that change nothing but the dropout.
 std::vector<double> losses(const schedule& dropout, int steps, index from = 0) {
@@ -85,7 +85,7 @@ BOOST_AUTO_TEST_CASE(validity) {
     BOOST_TEST(!bad.valid());
     auto refused = ln::trainer<model>::open(w, data.limits(), {}, {.dropout = bad});
     BOOST_REQUIRE(!refused);
-    BOOST_TEST(refused.error().what == "training.dropout");
+    BOOST_TEST(refused.error().what == "training_options.dropout");
     const double shown = std::stod(refused.error().got);
     BOOST_TEST((!ln::is_finite(shown) || shown < 0 || shown >= 1));  // the rate that is wrong
   }

@@ -39,7 +39,7 @@ std::string enabled(const ln::early_exits& exits, index step, index layers) {
 template <class Block>
 std::map<std::string, std::vector<double>> by_name(const Block& block) {
   std::map<std::string, std::vector<double>> all;
-  block.visit([&](const ln::path& where, const ln::tensor_info& info, const auto& leaf) {
+  block.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, const auto& leaf) {
     all[where.str()].assign(values_of(leaf), values_of(leaf) + info.size());
   });
   return all;
@@ -51,7 +51,7 @@ template <index N>
 std::pair<ln::loss_sum, std::map<std::string, std::vector<double>>> truncated(
     const std::map<std::string, std::vector<double>>& weights, const decoder_tokens& data) {
   ln::weights<decoder<N>, double> w;
-  w.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  w.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     std::copy_n(weights.at(where.str()).data(), info.size(), values_of(leaf));
   });
   auto train = ln::trainer<decoder<N>, ln::adamw, double>::open(w, data.limits());
@@ -71,16 +71,16 @@ template <class Model>
 void check_exits(const std::vector<double>& weights, double dropout, double layer_rate) {
   auto w = random_weights<Model>();
   const auto data = decoder_data<Model>(3, 4);
-  const ln::gradient_report r =
-      ln::check_model_gradients(w, data.view(), data.limits(), {3, 1, 2, dropout, layer_rate}, 1e-5,
-                                1e-3, ln::labels_alone{}, ln::exit_calls{weights.data()});
+  const ln::gradient_report r = ln::check_model_gradients(
+      w, data.view(), data.limits(), {3, 1, 2, dropout, layer_rate}, 1e-5, 1e-3,
+      ln::cross_entropy_objective{}, ln::exit_calls{weights.data()});
   BOOST_TEST(r.passed(), text_of(r));
   BOOST_TEST(r.entries == Model::parameters());
   BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
 }
 
 /// Weights after three steps of a trainer.
-std::vector<double> trained(const ln::training& how, std::vector<double>* losses = nullptr,
+std::vector<double> trained(const ln::training_options& how, std::vector<double>* losses = nullptr,
                             int threads = 1) {
   auto w = random_weights<M>();
   const auto data = decoder_data<M>(4, 5);
@@ -241,7 +241,8 @@ BOOST_AUTO_TEST_CASE(schedules_follow_steps) {
 }
 
 BOOST_AUTO_TEST_CASE(threads_change_nothing) {
-  const ln::training how{.dropout = 0.1, .layer_dropout = {0.6}, .early_exits = {.scale = 1}};
+  const ln::training_options how{
+      .dropout = 0.1, .layer_dropout = {0.6}, .early_exits = {.scale = 1}};
   std::vector<double> losses, same;
   const auto alone = trained(how, &losses);
   for (int threads = 2; threads <= 3; ++threads) {
@@ -254,7 +255,7 @@ BOOST_AUTO_TEST_CASE(threads_change_nothing) {
 // Parts of a batch skip the layers that the whole batch does; a part of one sample may compute
 // nothing at all of a layer.
 template <class Model>
-void check_accumulation(const ln::training& how) {
+void check_accumulation(const ln::training_options& how) {
   auto whole = random_weights<Model>(), parts = random_weights<Model>();
   const auto data = data_for<Model>(5, 6, 5);
   auto one = ln::trainer<Model, ln::adamw, double>::open(whole, data.limits(), {}, how);
@@ -291,13 +292,13 @@ BOOST_AUTO_TEST_CASE(skipped_samples_pass_unchanged) {
   using S = ln::storage::f64;
   constexpr index batch = 24, length = 3, rows = batch * length, sample = length * 6;
   ln::detail::tensor_block<stack, ln::form::canonical<double, S>> w;
-  ln::detail::tensor_block<stack, ln::form::kernel<double, S>> p;
+  ln::detail::tensor_block<stack, ln::form::packed<double, S>> p;
   ln::detail::tensor_block<stack, ln::form::gradient<double>> g;
-  w.visit([&](const ln::path& where, const ln::tensor_info& info, auto& leaf) {
+  w.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
     const auto values = normal<double>(info.size(), ln::stream_of(where.str()));
     std::copy(values.begin(), values.end(), values_of(leaf));
   });
-  ln::extents e;
+  ln::call_shape e;
   e.batch = batch;
   e.length = length;
   e.training = true;
@@ -315,7 +316,7 @@ BOOST_AUTO_TEST_CASE(skipped_samples_pass_unchanged) {
   const double* streams[] = {x.data(), buffers.cache.loop.stream[0], buffers.cache.loop.stream[1],
                              y.data()};
   const auto drops = [&](index l, index b) {
-    return ln::ops::layer_mask(ctx.dropout, buffers.cache.loop.site, 1 + l, 4).drops(b);
+    return ln::ops::layer_mask(ctx.dropout, buffers.cache.loop.dropout_id, 1 + l, 4).drops(b);
   };
   const auto same = [](const double* a, const double* b, index from) {
     return std::memcmp(a + from * sample, b + from * sample, at(sample) * sizeof(double)) == 0;
@@ -349,7 +350,7 @@ BOOST_AUTO_TEST_CASE(skipped_samples_pass_unchanged) {
 
 BOOST_AUTO_TEST_CASE(refusals) {
   auto w = random_weights<M>();
-  const auto message = [](auto& weights, const ln::training& how) {
+  const auto message = [](auto& weights, const ln::training_options& how) {
     using model = typename std::remove_cvref_t<decltype(weights)>::model;
     const auto t = ln::trainer<model, ln::adamw, double>::open(
         weights, {.batch = 1, .source = 4, .target = 4}, {}, how);

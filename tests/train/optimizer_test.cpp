@@ -20,7 +20,7 @@ struct bench {
   bench() { randomize(w); }
   /// Fills the gradients with values of widely different sizes.
   void random_gradients(std::uint64_t step) {
-    g.visit([&](const ln::path& at_path, const ln::tensor_info& info, auto& leaf) {
+    g.visit([&](const ln::parameter_path& at_path, const ln::tensor_info& info, auto& leaf) {
       ln::random_stream random(ln::seed{step}, ln::stream_of(at_path.str()));
       for (index i = 0; i < info.size(); ++i)
         leaf[i] = static_cast<T>(random.normal() * std::pow(10.0, 3 * random.normal() - 2));
@@ -30,10 +30,10 @@ struct bench {
   template <class F>
   void each(F&& f) {
     model::visit(
-        [&](const ln::path&, const ln::tensor_info& info, auto& values, auto& gradient) {
+        [&](const ln::parameter_path&, const ln::tensor_info& info, auto& values, auto& gradient) {
           for (index i = 0; i < info.size(); ++i) f(info, values_of(values)[i], gradient[i]);
         },
-        ln::path{}, w.tree(), g.tree());
+        ln::parameter_path{}, w.tree(), g.tree());
   }
   std::vector<double> values() {
     std::vector<double> all;
@@ -64,7 +64,7 @@ void check_adamw(int threads, double tolerance) {
       w[i] -= rate * (m_hat / (std::sqrt(v_hat) + 1e-4) + (two_dimensions ? 0.2 * w[i] : 0));
       ++i;
     });
-    on_machine(threads, ln::simd::best(), [&](const ln::ops::machine& on) {
+    on_machine(threads, ln::simd::best(), [&](const ln::ops::execution& on) {
       optimizer.update(on, step, scale, b.g, b.state, b.w);
     });
   }
@@ -91,7 +91,7 @@ BOOST_AUTO_TEST_CASE(first_step_is_the_sign) {
     g = (&g - b.g.tree().embedding) % 3 == 0 ? -1e-3 : 1e3;
   });
   const ln::adamw optimizer{ln::schedule::constant(0.125), 0.9, 0.999, 1e-12, 0};
-  optimizer.update(ln::ops::machine{{}, ln::simd::best()}, 1, 1, b.g, b.state, b.w);
+  optimizer.update(ln::ops::execution{{}, ln::simd::best()}, 1, 1, b.g, b.state, b.w);
   std::size_t i = 0;
   double worst = 0;
   b.each([&](const ln::tensor_info&, double& value, double& g) {
@@ -105,7 +105,7 @@ BOOST_AUTO_TEST_CASE(decay_is_decoupled) {
   bench<double> b;
   const auto before = b.values();
   const ln::adamw optimizer{ln::schedule::constant(0.5), 0.9, 0.999, 1e-8, 0.1};
-  optimizer.update(ln::ops::machine{{}, ln::simd::best()}, 1, 1, b.g, b.state, b.w);
+  optimizer.update(ln::ops::execution{{}, ln::simd::best()}, 1, 1, b.g, b.state, b.w);
   std::size_t i = 0;
   double worst = 0;
   index untouched = 0;

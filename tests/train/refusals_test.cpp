@@ -24,7 +24,7 @@ index calls_of_loop(train_type& train, const Call& call) {
 }
 
 /// A lesson that accepts nothing.
-struct accepts_none : ln::labels_alone {
+struct accepts_none : ln::cross_entropy_objective {
   template <class Model>
   bool accepts(const typename Model::batch&, const ln::limits&) const {
     return false;

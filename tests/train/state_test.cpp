@@ -25,17 +25,17 @@ struct momentum {
     }
   };
   template <class M, class T>
-  void update(const ln::ops::machine& on, index, double scale, const ln::gradients<M, T>& g,
+  void update(const ln::ops::execution& on, index, double scale, const ln::gradients<M, T>& g,
               state<M, T>& s, ln::weights<M, T>& w) const {
     M::visit(
-        [&](const ln::path&, const ln::tensor_info& info, auto& values, const auto& gradient,
-            auto& v) {
+        [&](const ln::parameter_path&, const ln::tensor_info& info, auto& values,
+            const auto& gradient, auto& v) {
           on.threads.each(info.size(), [&](index i) {
             v[i] = T(0.9) * v[i] + static_cast<T>(scale) * gradient[i];
             values_of(values)[i] -= T(0.1) * v[i];
           });
         },
-        ln::path{}, w.tree(), g.tree(), s.velocity.tree());
+        ln::parameter_path{}, w.tree(), g.tree(), s.velocity.tree());
   }
 };
 /// One that remembers nothing, and so needs no visit.
@@ -46,7 +46,7 @@ struct descent {
     bool valid() const { return true; }
   };
   template <class M, class T>
-  void update(const ln::ops::machine&, index, double, const ln::gradients<M, T>&, state<M, T>&,
+  void update(const ln::ops::execution&, index, double, const ln::gradients<M, T>&, state<M, T>&,
               ln::weights<M, T>&) const {}
 };
 
@@ -92,7 +92,7 @@ BOOST_AUTO_TEST_CASE(blocks) {
 BOOST_AUTO_TEST_CASE(a_copy_continues_with_the_same_bits) {
   using trainer = ln::trainer<model, momentum>;
   const auto data = data_for<model>(3, 0, 6);
-  const ln::training how{.dropout = 0.2, .seed = 9};
+  const ln::training_options how{.dropout = 0.2, .seed = 9};
   const auto call = [&](trainer& train, int i) {
     if (i % 3 == 2) return train.update(), train.gradient_norm();
     return train.accumulate(data.part(i % 3, 1 + i % 2)).nats;
@@ -125,7 +125,8 @@ BOOST_AUTO_TEST_CASE(parts_of_a_step_of_480) {
     return *ln::window_stream<>::open(ln::token_source(text, {}), batch, length, ln::seed{8});
   };
   const ln::adamw optimizer{.rate = ln::schedule::cosine(1e-2, 1, 4), .beta2 = 0.95, .decay = 0.1};
-  const ln::training how{.dropout = ln::dropout_schedule::linear(0.1, 0.3, 1, 3), .seed = 5};
+  const ln::training_options how{.dropout = ln::dropout_schedule::linear(0.1, 0.3, 1, 3),
+                                 .seed = 5};
   using trainer = ln::trainer<model, ln::adamw, double>;
   ln::weights<model, double> w, v, u;
   randomize(w);
@@ -152,11 +153,11 @@ BOOST_AUTO_TEST_CASE(parts_of_a_step_of_480) {
   }
   double worst = 0;
   model::visit(
-      [&](const ln::path&, const ln::tensor_info& info, const auto& a, const auto& b) {
+      [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& a, const auto& b) {
         for (index i = 0; i < info.size(); ++i)
           worst = (std::max)(worst, distance_of(values_of(a)[i], values_of(b)[i]));
       },
-      ln::path{}, w.tree(), v.tree());
+      ln::parameter_path{}, w.tree(), v.tree());
   BOOST_TEST(worst < 1e-11);
 
   auto cursor = static_cast<std::uint64_t>(three->steps()) * whole +
@@ -213,7 +214,7 @@ BOOST_AUTO_TEST_CASE(losses_that_are_not_finite) {
     BOOST_TEST(!ln::is_finite(train->accumulate(data.view()).nats));
     gamma = before;
     train->refresh();
-    train->gradient().visit([](const ln::path&, const ln::tensor_info& info, auto& leaf) {
+    train->gradient().visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
       std::fill_n(leaf, info.size(), 0.5f);
     });
     (void)train->accumulate(data.part(0, 1));

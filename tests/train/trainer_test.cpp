@@ -17,15 +17,16 @@ struct plain_descent {
     bool valid() const { return true; }
   };
   template <class M, class T>
-  void update(const ln::ops::machine& on, index, double scale, const ln::gradients<M, T>& g,
+  void update(const ln::ops::execution& on, index, double scale, const ln::gradients<M, T>& g,
               state<M, T>&, ln::weights<M, T>& w) const {
     M::visit(
-        [&](const ln::path&, const ln::tensor_info& info, auto& values, const auto& gradient) {
+        [&](const ln::parameter_path&, const ln::tensor_info& info, auto& values,
+            const auto& gradient) {
           on.threads.each(info.size(), [&](index i) {
             values_of(values)[i] -= static_cast<T>(scale) * gradient[i];
           });
         },
-        ln::path{}, w.tree(), g.tree());
+        ln::parameter_path{}, w.tree(), g.tree());
   }
 };
 
@@ -33,7 +34,7 @@ struct plain_descent {
 template <class Block>
 std::vector<double> all_of(const Block& block) {
   std::vector<double> all;
-  block.visit([&](const ln::path&, const ln::tensor_info& info, const auto& leaf) {
+  block.visit([&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
     all.insert(all.end(), values_of(leaf), values_of(leaf) + info.size());
   });
   return all;
@@ -71,7 +72,7 @@ void check_accumulation(double dropout) {
   ln::weights<M, double> whole, parts;
   randomize(whole);
   randomize(parts);
-  const ln::training how{.clip = 0.3, .dropout = dropout, .seed = 77};
+  const ln::training_options how{.clip = 0.3, .dropout = dropout, .seed = 77};
   auto one = ln::trainer<M, ln::adamw, double>::open(whole, data.limits(), {}, how);
   auto two = ln::trainer<M, ln::adamw, double>::open(parts, data.limits(), {}, how);
   double steps_differ = 0;
@@ -121,7 +122,7 @@ void check_larger_limits() {
 }
 
 /// Trains on one batch until its loss is nearly nothing.
-template <class M, class Compute = ln::activation::f32>
+template <class M, class Compute = ln::compute::f32>
 double overfit(const auto& data, int steps) {
   ln::weights<M> w;
   ln::initialize(w, ln::seed{3});
@@ -181,20 +182,20 @@ BOOST_AUTO_TEST_CASE(bf16) {
   randomize(w);
   auto exact = ln::trainer<t5>::open(w, data.limits());
   const ln::loss_sum want = exact->accumulate(data.view());
-  using rounding = ln::trainer<t5, ln::adamw, float, ln::activation::bf16>;
+  using rounding = ln::trainer<t5, ln::adamw, float, ln::compute::bf16>;
   ln::limits limits = data.limits();
   auto rounded = rounding::open(w, limits);
   const ln::loss_sum got = rounded->accumulate(data.view());
   BOOST_TEST(distance_of(got.nats, want.nats) <= 0.01 * want.nats);
   double difference = 0, size = 0;
   t5::visit(
-      [&](const ln::path&, const ln::tensor_info& info, const auto& a, const auto& b) {
+      [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& a, const auto& b) {
         for (index i = 0; i < info.size(); ++i) {
           difference += std::pow(static_cast<double>(a[i] - b[i]), 2);
           size += std::pow(static_cast<double>(a[i]), 2);
         }
       },
-      ln::path{}, exact->gradient().tree(), rounded->gradient().tree());
+      ln::parameter_path{}, exact->gradient().tree(), rounded->gradient().tree());
   BOOST_TEST(difference > 0);
   BOOST_TEST(std::sqrt(difference / size) < 0.03);
 
@@ -205,7 +206,7 @@ BOOST_AUTO_TEST_CASE(bf16) {
   BOOST_TEST(same_bytes(shared->gradient(), rounded->gradient()));
 
   const double in_f32 = overfit<t5>(data, 300);
-  BOOST_TEST((overfit<t5, ln::activation::bf16>(data, 300)) < in_f32 + 0.02);
+  BOOST_TEST((overfit<t5, ln::compute::bf16>(data, 300)) < in_f32 + 0.02);
 }
 
 BOOST_AUTO_TEST_CASE(larger_limits_change_nothing) {

@@ -41,7 +41,7 @@ int main() {
   // expect: = failure, io: disk$
 
   ln::weights<model> first;
-  const auto set = [&](const ln::path& at, const ln::tensor_info&, const auto& leaf) {
+  const auto set = [&](const ln::parameter_path& at, const ln::tensor_info&, const auto& leaf) {
     if constexpr (requires { leaf.data; })
       for (int i = 0; i < 4; ++i)
         if (at.str() == "blocks.1.attention.k.weight") leaf.data[i] = 0.5f * static_cast<float>(i);

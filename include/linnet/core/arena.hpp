@@ -9,7 +9,7 @@
 #include <memory>
 #include <utility>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -215,13 +215,13 @@ class team {
     if (size_ > 1) barrier_->wait(size_);
   }
   /// This thread's contiguous share [first, last) of `n` items.
-  constexpr std::pair<index, index> share(index n) const {
+  constexpr std::pair<index, index> range(index n) const {
     return {n * rank_ / size_, n * (rank_ + 1) / size_};
   }
   /// Calls `f(i)` for this thread's share of [0, n), then waits for the team.
   template <class F>
   void each(index n, F&& f) const {
-    const auto [first, last] = share(n);
+    const auto [first, last] = range(n);
     for (index i = first; i < last; ++i) f(i);
     wait();
   }

@@ -20,7 +20,7 @@
 #include <sched.h>
 #endif
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <string_view>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -5,7 +5,7 @@
 
 #include <string_view>
 
-#include <linnet/config/platform.hpp>
+#include <linnet/core/platform.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -24,7 +24,7 @@ enum class refusal : unsigned char {
   over_target,               ///< more tokens than limits.target
   over_source,               ///< more source tokens than limits.source
   over_chunk,                ///< more tokens in one call than limits.chunk
-  over_logits,               ///< more tokens in one call of feed_all() than limits.logits
+  over_logits,               ///< more tokens in one call of feed_all() than limits.max_logits
   lengths_missing,           ///< fewer lengths than sequences
   length_below_one,          ///< a sequence of no valid tokens
   length_over_padded,        ///< more valid tokens than were given
@@ -86,8 +86,8 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "more tokens in one call than limits.chunk: read() takes any number of them, but a "
              "prompt of attention::prefix needs a larger limits.chunk";
     case refusal::over_logits:
-      return "more tokens than limits.logits: give feed_all() fewer, or open with a larger "
-             "limits.logits";
+      return "more tokens than limits.max_logits: give feed_all() fewer, or open with a larger "
+             "limits.max_logits";
     case refusal::lengths_missing:
       return "lengths has fewer entries than the batch has sequences: give one for each";
     case refusal::length_below_one:
@@ -95,7 +95,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::length_over_padded:
       return "an entry of lengths is above the padded length: give the number of valid tokens";
     case refusal::no_blocks:
-      return "too few free blocks: truncate a sequence, or open with more limits.blocks";
+      return "too few free blocks: truncate a sequence, or open with more limits.kv_blocks";
     case refusal::no_source:
       return "a sequence has no source: call encode() with as many sources first";
     case refusal::no_sequence:
@@ -104,7 +104,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the sequence never had that length: give one from 0 to position()";
     case refusal::length_gone:
       return "the cache has forgotten the sequence at that length: give 0, or take back at most "
-             "most_taken_back() tokens";
+             "max_truncation() tokens";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
     case refusal::no_token:

@@ -12,7 +12,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -6,7 +6,7 @@
 #include <span>
 #include <type_traits>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <linnet/core/options.hpp>
-#include <linnet/data/order.hpp>
+#include <linnet/data/epoch_sampler.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -89,7 +89,7 @@ class curriculum {
   std::vector<index> ranked_;
   pacing pace_;
   seed key_;
-  epochs all_;
+  epoch_sampler all_;
 };
 
 LINNET_NAMESPACE_END

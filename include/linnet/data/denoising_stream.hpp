@@ -7,7 +7,7 @@
 
 #include <linnet/data/batch_arrays.hpp>
 #include <linnet/data/denoising.hpp>
-#include <linnet/data/order.hpp>
+#include <linnet/data/epoch_sampler.hpp>
 #include <linnet/data/text_source.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -101,7 +101,7 @@ class denoising_stream {
   example_limits limits_;
   seed key_;
   index windows_;
-  epochs order_;
+  epoch_sampler order_;
   std::vector<token> raw_;  ///< one window
   detail::batch_arrays arrays_;
 };

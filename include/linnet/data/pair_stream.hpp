@@ -7,7 +7,7 @@
 
 #include <linnet/core/result.hpp>
 #include <linnet/data/batch_arrays.hpp>
-#include <linnet/data/order.hpp>
+#include <linnet/data/epoch_sampler.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -120,7 +120,7 @@ class pair_stream {
   std::vector<token> tokens_;
   std::vector<place> places_;  ///< input and target of each pair
   example_limits limits_;
-  epochs order_;
+  epoch_sampler order_;
   detail::batch_arrays arrays_;
 };
 

@@ -23,7 +23,7 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Pauses in the texts of pre-training.
-struct pausing {
+struct pause_options {
   token pause = 0;     ///< the id
   double share = 0.1;  ///< pauses to put among `length` tokens, as a part of `length`; 0 to 1
 
@@ -46,7 +46,7 @@ struct pausing {
 /// pause whose next token is one of the text does have a label. Allocates nothing. Returns how many
 /// tokens of the text are inputs, so that the next row may go on there; 0, and nothing done, if
 /// sizes do not fit or `how` is out of its ranges.
-inline index insert_pauses(const pausing& how, std::span<const token> text, seed key,
+inline index insert_pauses(const pause_options& how, std::span<const token> text, seed key,
                            std::uint64_t number, std::span<token> tokens, std::span<token> labels) {
   const index length = std::ssize(tokens);
   if (length < 1 || length > (index{1} << 30) || std::ssize(labels) != length ||

@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include <linnet/data/epoch_sampler.hpp>
 #include <linnet/data/mixture.hpp>
-#include <linnet/data/order.hpp>
 #include <linnet/data/text_source.hpp>
 #include <linnet/model/decoder.hpp>
 
@@ -121,7 +121,7 @@ class window_stream {
   mixture which_;
   index batch_, length_;
   std::vector<token> inputs_, labels_;  ///< [batch, length]
-  std::vector<epochs> orders_;          ///< of each text
+  std::vector<epoch_sampler> orders_;   ///< of each text
 };
 
 LINNET_NAMESPACE_END

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/text/words.hpp>
 
@@ -21,8 +21,8 @@ LINNET_NAMESPACE_BEGIN
 /// batch is the most prompts. False if they are more, or one of them is empty, too long or of
 /// tokens that the model refuses.
 template <class S, class Emit>
-bool write_greedily(S& session, std::span<const std::span<const token>> prompts, index most,
-                    Emit&& on_token) {
+bool generate_greedy(S& session, std::span<const std::span<const token>> prompts, index most,
+                     Emit&& on_token) {
   struct text {
     std::size_t number;  ///< of its prompt
     index length;        ///< of that
@@ -87,9 +87,9 @@ bool write_greedily(S& session, std::span<const std::span<const token>> prompts,
 /// The same for one prompt and `on_token(token)`. Returns how many tokens were chosen; 0 for a
 /// prompt that is refused.
 template <class S, class Emit>
-index write_greedily(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
+index generate_greedy(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
   index n = 0;
-  (void)write_greedily(session, std::span(&prompt, 1), most, [&](std::size_t, token t) {
+  (void)generate_greedy(session, std::span(&prompt, 1), most, [&](std::size_t, token t) {
     ++n;
     return on_token(t);
   });
@@ -161,7 +161,7 @@ inline std::string leading_number(std::string_view text) {
 
 /// The answer that a solution of GSM8K states: the number behind its first "####" (Cobbe et al.
 /// 2021), in one spelling, so that "1,000", "$1000" and "1000.0" are equal. "" if there is none.
-inline std::string stated_number(std::string_view text) {
+inline std::string parse_gsm8k_answer(std::string_view text) {
   const std::size_t mark = text.find("####");
   if (mark == text.npos) return "";
   text.remove_prefix(mark + 4);
@@ -169,10 +169,10 @@ inline std::string stated_number(std::string_view text) {
   return detail::leading_number(text);
 }
 
-/// The last number of a text, in one spelling: a milder reading of a solution than stated_number().
-/// A minus (-, U+2212, U+FF0D) is its sign, before or behind a sign of money ($, euro, pound, yen,
-/// rupee). It is none behind a letter, a number, a closing bracket, another minus or one of %._! as
-/// in 5-3. An en dash is no sign. "" if there is no number.
+/// The last number of a text, in one spelling: a milder reading of a solution than
+/// parse_gsm8k_answer(). A minus (-, U+2212, U+FF0D) is its sign, before or behind a sign of money
+/// ($, euro, pound, yen, rupee). It is none behind a letter, a number, a closing bracket, another
+/// minus or one of %._! as in 5-3. An en dash is no sign. "" if there is no number.
 inline std::string last_number(std::string_view text) {
   const auto digit = [&](std::size_t i) { return detail::is_digit(text[i]); };
   std::size_t end = text.size();

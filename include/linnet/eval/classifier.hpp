@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <linnet/eval/estimates.hpp>
-#include <linnet/eval/paths.hpp>
+#include <linnet/eval/session_scorer.hpp>
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -51,9 +51,9 @@ class classifier {
       if (!linnet::detail::tokens_fit(labels[c].data(), std::ssize(labels[c]), M::vocabulary,
                                       false))
         return wrong(name, "tokens below " + std::to_string(M::vocabulary), "others");
-      l.logits = (std::max)(l.logits, std::ssize(labels[c]));
+      l.max_logits = (std::max)(l.max_logits, std::ssize(labels[c]));
     }
-    l.target = (std::max)(l.target, l.logits);
+    l.target = (std::max)(l.target, l.max_logits);
     l.chunk = 0;
     auto session = linnet::session<M, T>::open(p, l);
     if (!session) return session.error();

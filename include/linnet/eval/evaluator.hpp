@@ -5,7 +5,7 @@
 #include <array>
 
 #include <linnet/model/buffers.hpp>
-#include <linnet/model/lesson.hpp>
+#include <linnet/model/objective.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -44,12 +44,12 @@ class evaluator {
   /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
   /// them; where it is too short for them, the loss is NaN, as for a batch that does not fit.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
-    return loss(b, labels_alone{}, logits);
+    return loss(b, cross_entropy_objective{}, logits);
   }
   /// The same with a lesson's loss, such as that of distillation from `teachers`.
   template <class Lesson>
-  requires lesson<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
-                                           std::span<T> logits = {}) {
+  requires objective<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
+                                              std::span<T> logits = {}) {
     reason_ = M::refuses(b, limits_);
     if (reason_ == refusal::none && !from.template accepts<M>(b, limits_))
       reason_ = refusal::lesson;
@@ -57,9 +57,9 @@ class evaluator {
       reason_ = refusal::short_logits;
     if (reason_ != refusal::none) return loss_sum::refused();
     loss_sum loss;
-    run(limits_, work_.converted, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::execution& on) {
       const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {},
-                                                  logits.data(), 0, from.teach(on, b));
+                                                  logits.data(), 0, from.token_loss(on, b));
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -74,9 +74,9 @@ class evaluator {
     reason_ = losses.size() == weights.size() ? M::refuses(b, limits_) : refusal::wrong_losses;
     if (reason_ != refusal::none) return false;
     weights.fill(1);
-    run(limits_, work_.converted, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::execution& on) {
       (void)M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, nullptr, 0,
-                                   ops::label_loss{}, {weights.data(), losses.data()});
+                                   ops::label_cross_entropy{}, {weights.data(), losses.data()});
     });
     return true;
   }

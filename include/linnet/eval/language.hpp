@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include <linnet/eval/estimates.hpp>
-#include <linnet/eval/paths.hpp>
+#include <linnet/eval/session_scorer.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -29,7 +29,7 @@ constexpr index characters_in(std::string_view text) {
 /// token of the text is predicted, from it at least. Longer texts go in windows, see
 /// score_windows. Errors: errc::invalid for a stride beyond the longest sequence, and for tokens
 /// that the model refuses, also for want of blocks.
-template <path_scorer P, class Encode>
+template <loglikelihood_scorer P, class Encode>
 result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
                               index stride = 0) LINNET_TRY {
   const auto wrong = [](const char* what, std::string expected, std::string got) {
@@ -51,7 +51,7 @@ LINNET_OR_OUT_OF_MEMORY("score_text")
 /// Figures over documents. The ratios are of sums over all documents (corpus level), with errors
 /// over documents, since the tokens of one are not independent (see ratio_estimate). A perplexity
 /// of any unit is 2 to the power of its bits.
-struct language_figures {
+struct perplexity_metrics {
   index documents = 0;
   text_score total;
   estimate bits_per_byte;       ///< what models with different tokenizers compare by
@@ -65,8 +65,8 @@ struct language_figures {
 
 /// Sums up documents; those without text are left out. Where memory lacks there are no figures, of
 /// 0 documents.
-inline language_figures summarize(std::span<const text_score> documents) LINNET_TRY {
-  language_figures f;
+inline perplexity_metrics summarize(std::span<const text_score> documents) LINNET_TRY {
+  perplexity_metrics f;
   std::vector<double> bits, bytes, characters, tokens, perplexities;
   for (const text_score& d : documents) {
     if (d.bytes <= 0 || d.characters <= 0) continue;

@@ -3,8 +3,9 @@
 /// Tests of language models as files have them: MMLU and HellaSwag. Those in JSON are read by
 /// linnet/json.hpp.
 
+#include <linnet/core/utf8.hpp>
 #include <linnet/data/table.hpp>
-#include <linnet/eval/choices.hpp>
+#include <linnet/eval/multiple_choice.hpp>
 #include <linnet/text/stream.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -15,7 +16,7 @@ namespace detail {
 inline std::string text_problem(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     if (text[i] == '\0') return "a zero byte";
-    const std::size_t n = text_stream::sequence(text.substr(i));
+    const std::size_t n = utf8_sequence(text.substr(i));
     if (n == 0 || (n == 1 && static_cast<unsigned char>(text[i]) >= 0x80))
       return "a byte that begins no UTF-8 sequence";
     i += n;

@@ -7,7 +7,7 @@
 LINNET_NAMESPACE_BEGIN
 
 /// How beam_search looks for texts.
-struct beams {
+struct beam_options {
   index width = 4;     ///< hypotheses that are continued side by side, and results at most
   double alpha = 0.6;  ///< a hypothesis y scores log P(y) / ((5 + |y|) / 6)^alpha (Wu et al. 2016);
                        ///< 0 favours short texts, larger values longer ones
@@ -45,7 +45,7 @@ class beam_search {
 
  public:
   /// Exact bytes that a search with a session of these limits allocates.
-  static constexpr index footprint(const limits& l, const beams& b) {
+  static constexpr index footprint(const limits& l, const beam_options& b) {
     arena counter;
     (void)place(counter, l, b);
     return counter.peak();
@@ -53,13 +53,14 @@ class beam_search {
 
   /// A search in the sequences 0 to width - 1 of a session, which must outlive it. Errors:
   /// errc::invalid (a width below 1 or above limits.batch), errc::out_of_memory.
-  static result<beam_search> open(session<M, T>& s, const beams& how = {}) LINNET_TRY {
+  static result<beam_search> open(session<M, T>& s, const beam_options& how = {}) LINNET_TRY {
     const limits& l = s.planned();
     if (how.width < 1 || how.width > l.batch)
-      return linnet::error{errc::invalid, "beam_search::open", "beams.width",
+      return linnet::error{errc::invalid, "beam_search::open", "beam_options.width",
                            "1 to limits.batch, " + std::to_string(l.batch),
                            std::to_string(how.width)};
-    if (auto fit = detail::acceptable("beam_search::open", "beams", how); !fit) return fit.error();
+    if (auto fit = detail::acceptable("beam_search::open", "beam_options", how); !fit)
+      return fit.error();
     beam_search made(s, how);
     made.own_ = memory_block(footprint(l, how));
     if (!made.own_.data()) return detail::out_of_memory("beam_search::open", footprint(l, how));
@@ -73,8 +74,8 @@ class beam_search {
   /// encoder-decoder), best first. `hooks` change the logits of each hypothesis before they are
   /// read, as those of `processed` do. Empty if `tokens` do not fit.
   template <class... Hooks>
-  std::span<const hypothesis> operator()(std::span<const token> tokens, const generation& g = {},
-                                         Hooks&&... hooks) {
+  std::span<const hypothesis> operator()(std::span<const token> tokens,
+                                         const generation_options& g = {}, Hooks&&... hooks) {
     if (!own_.data()) return {};  // moved from
     session<M, T>& s = *session_;
     finished_ = 0;
@@ -82,7 +83,7 @@ class beam_search {
       detail::refuse(s, refusal::options);
       return {};
     }
-    std::span<T> logits = s.start(tokens);
+    std::span<T> logits = s.reset_and_prefill(tokens);
     if (logits.empty()) return {};
     const index room = s.capacity() - s.position() + 1;
     const index most = g.tokens > 0 ? (std::min)(g.tokens, room) : room;
@@ -137,7 +138,7 @@ class beam_search {
     hypothesis* results = nullptr;  ///< [width] best first
     token* result_texts = nullptr;  ///< [width, capacity]
   };
-  static constexpr buffers place(arena& a, const limits& l, const beams& b) {
+  static constexpr buffers place(arena& a, const limits& l, const beam_options& b) {
     const index size = b.width * session<M, T>::capacity_for(l);
     buffers made;
     made.sums = a.take<double>(b.width);
@@ -152,7 +153,7 @@ class beam_search {
   }
   static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
 
-  beam_search(session<M, T>& s, const beams& how)
+  beam_search(session<M, T>& s, const beam_options& how)
       : session_(&s), how_(how), capacity_(s.capacity()) {}
 
   static bool better(const candidate& a, const candidate& b) {
@@ -170,7 +171,7 @@ class beam_search {
     std::push_heap(heap, heap + size, better);
   }
   /// Offers every continuation, by token `n`, of open hypothesis `b`; not those of probability 0.
-  void consider(index b, std::span<const T> logits, index n, const generation& g) {
+  void consider(index b, std::span<const T> logits, index n, const generation_options& g) {
     const token best = detail::most_likely(logits);
     if (best == no_token) {
       detail::refuse(*session_, refusal::no_token);
@@ -246,7 +247,7 @@ class beam_search {
   }
 
   session<M, T>* session_;
-  beams how_;
+  beam_options how_;
   index capacity_;  ///< tokens of a text at most
   memory_block own_;
   buffers at_{};

@@ -9,7 +9,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// The blocks of simd::token_block tokens that sequences read and write: each has a table of them.
+/// The blocks of ops::token_block tokens that sequences read and write: each has a table of them.
 /// Sequences that continue one another share blocks until one of them writes into a block: then it
 /// gets a copy. Memory is given once; nothing allocates.
 class block_tables {
@@ -55,7 +55,7 @@ class block_tables {
   }
   /// Blocks that hold so many tokens.
   static constexpr index blocks_of(index tokens) {
-    return (tokens + simd::token_block - 1) / simd::token_block;
+    return (tokens + ops::token_block - 1) / ops::token_block;
   }
   /// Free blocks that reserve() takes.
   template <class Past, class More>
@@ -65,11 +65,10 @@ class block_tables {
       sum += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0});
       if (!shares(b, past(b))) continue;
       // Those before it in the batch leave the block; it needs a copy if somebody is left then.
-      const index i = past(b) / simd::token_block;
+      const index i = past(b) / ops::token_block;
       std::int32_t left = references_[at(b, i)];
       for (index other = 0; other < b; ++other)
-        left -=
-            shares(other, past(other)) && at(other, past(other) / simd::token_block) == at(b, i);
+        left -= shares(other, past(other)) && at(other, past(other) / ops::token_block) == at(b, i);
       sum += left > 1;
     }
     return sum;
@@ -81,7 +80,7 @@ class block_tables {
     for (index b = 0; b < batch; ++b) {
       // Others may have taken their copy meanwhile: then the block is this sequence's own.
       if (shares(b, past(b))) {
-        std::int32_t& block = at(b, past(b) / simd::token_block);
+        std::int32_t& block = at(b, past(b) / ops::token_block);
         const std::int32_t shared = block;
         block = take();
         copy(index{shared}, index{block});
@@ -95,7 +94,7 @@ class block_tables {
   std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
   /// Whether the block that the next token of a sequence goes into is somebody else's too.
   bool shares(index sequence, index past) const {
-    const index i = past / simd::token_block;
+    const index i = past / ops::token_block;
     return i < used_[sequence] && references_[at(sequence, i)] > 1;
   }
   std::int32_t take() {

@@ -5,7 +5,7 @@
 #include <array>
 #include <string_view>
 
-#include <linnet/config/shapes.hpp>
+#include <linnet/core/shapes.hpp>
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -21,7 +21,7 @@ LINNET_NAMESPACE_BEGIN
 /// so a repetition penalty changes nothing.
 template <class M, class T, class Sampler, class Emit>
 index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& choose,
-                     Emit&& on_text, const generation& g = {}) {
+                     Emit&& on_text, const generation_options& g = {}) {
   constexpr auto width = static_cast<std::size_t>(M::vocabulary);
   constexpr auto most = static_cast<std::size_t>(M::bytes_per_token);
   std::array<token, most> next;
@@ -32,7 +32,7 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
     detail::refuse(s, refusal::options);
     return n;
   }
-  for (std::span<T> logits = s.start(prompt); !logits.empty(); logits = s.feed(next)) {
+  for (std::span<T> logits = s.reset_and_prefill(prompt); !logits.empty(); logits = s.feed(next)) {
     next.fill(byte_pad);
     std::size_t count = 0;
     bool stopped = false;

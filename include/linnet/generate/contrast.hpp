@@ -7,7 +7,7 @@
 LINNET_NAMESPACE_BEGIN
 
 /// How strongly the readings are contrasted.
-struct contrasting {
+struct contrast_options {
   double weight = 1;        ///< of log P_expert - log P_amateur, added to log P_expert
   double plausibility = 0;  ///< only tokens at least this times as likely as the expert's most
                             ///< likely one (Li et al. 2023: 0.1); 0 leaves all
@@ -37,26 +37,27 @@ class contrast {
  public:
   /// Contrasts with an amateur's session, which must outlive it. Errors: errc::invalid (an option
   /// out of its range, see docs/options.md).
-  static result<contrast> open(session<M, T>& amateur, const contrasting& how = {}) LINNET_TRY {
-    if (auto fit = detail::acceptable("contrast::open", "contrasting", how); !fit)
+  static result<contrast> open(session<M, T>& amateur,
+                               const contrast_options& how = {}) LINNET_TRY {
+    if (auto fit = detail::acceptable("contrast::open", "contrast_options", how); !fit)
       return fit.error();
     return contrast(amateur, how);
   }
   LINNET_OR_OUT_OF_MEMORY("contrast::open")
   /// Contrasts with an amateur's session, which must outlive it. With options out of their ranges
   /// start() fails.
-  explicit contrast(session<M, T>& amateur, const contrasting& how = {})
+  explicit contrast(session<M, T>& amateur, const contrast_options& how = {})
       : amateur_(&amateur), how_(how) {}
 
   /// To be called before each text: what the amateur reads in place of the expert's prompt or
   /// source. False for tokens that do not fit; the expert's logits then stay as they are.
-  bool start(std::span<const token> tokens) {
+  bool reset_and_prefill(std::span<const token> tokens) {
     logits_ = {};
     if (!detail::in_range(how_)) {
       detail::refuse(*amateur_, refusal::options);
       return false;
     }
-    logits_ = amateur_->start(tokens);
+    logits_ = amateur_->reset_and_prefill(tokens);
     read_ = unknown;
     return !logits_.empty();
   }
@@ -71,7 +72,7 @@ class contrast {
       detail::refuse(*amateur_, refusal::not_started);
     }
     if (read_ != unknown && count > read_ && !logits_.empty())
-      logits_ = amateur_->read(so_far.subspan(static_cast<std::size_t>(read_)));
+      logits_ = amateur_->prefill(so_far.subspan(static_cast<std::size_t>(read_)));
     read_ = count;
     if (logits_.size() != expert.size()) return;
     const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
@@ -91,7 +92,7 @@ class contrast {
   static constexpr index unknown = -1;
 
   session<M, T>* amateur_;
-  contrasting how_;
+  contrast_options how_;
   std::span<T> logits_{};
   index read_ = unknown;  ///< tokens of the expert that the amateur has read, or its prompt instead
 };

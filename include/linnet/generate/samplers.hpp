@@ -52,7 +52,7 @@ token most_likely(std::span<T> logits) {
   std::span<T> best;
   scalar most = 0;
   bool usable = !logits.empty();
-  simd::dispatch(simd::best(), [&](auto kernels) {
+  ops::execution{{}, ops::best()}.with_kernels([&](auto kernels) {
     using K = decltype(kernels);
     for (std::size_t i = 0; i < logits.size(); i += stretch) {
       const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
@@ -89,7 +89,8 @@ inline token draw(std::span<const double> weights, double u) {
 ///
 /// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
 /// so_far, out)`, the law that it draws from, and its random choices as `accept(probability)` and
-/// `pick(weights)`. A law of zeros means that there is no token; `pick` then returns `no_token`.
+/// `sample(weights)`. A law of zeros means that there is no token; `sample` then returns
+/// `no_token`.
 ///
 /// Greedy: the most likely token; ties go to the lowest id (zoo I1). `no_token` where there is
 /// nothing to choose from.
@@ -110,7 +111,7 @@ struct greedy {
   /// Nothing is left to chance: only what is certain is accepted.
   bool accept(double probability) const { return probability >= 1; }
   /// The heaviest weight; ties go to the lowest id.
-  token pick(std::span<const double> weights) const {
+  token sample(std::span<const double> weights) const {
     const token best = detail::most_likely(weights);
     return best != no_token && weights[detail::slot(best)] > 0 ? best : no_token;
   }
@@ -118,7 +119,7 @@ struct greedy {
 
 /// What a `sampler` does, in this order: repetition penalty, temperature, top-k, top-p (zoo I2),
 /// min-p.
-struct sampling {
+struct sampling_options {
   double temperature = 1;  ///< logits are divided by it; 0 is greedy
   index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
   double top_p = 1;        ///< keep the smallest most likely set with at least this probability
@@ -144,13 +145,14 @@ class sampler {
  public:
   /// A sampler with options from outside. Errors: errc::invalid (one out of its range, see
   /// docs/options.md).
-  static result<sampler> open(const sampling& how) LINNET_TRY {
-    if (auto fit = detail::acceptable("sampler::open", "sampling", how); !fit) return fit.error();
+  static result<sampler> open(const sampling_options& how) LINNET_TRY {
+    if (auto fit = detail::acceptable("sampler::open", "sampling_options", how); !fit)
+      return fit.error();
     return sampler(how);
   }
   LINNET_OR_OUT_OF_MEMORY("sampler::open")
   /// A sampler with options that are in their ranges; with others it finds nothing to choose from.
-  explicit sampler(const sampling& how)
+  explicit sampler(const sampling_options& how)
       : settings_(how),
         random_(seed{how.seed}, stream_of("sampler")),
         usable_(detail::in_range(how)) {}
@@ -164,7 +166,7 @@ class sampler {
     penalize(logits, order, so_far);
     const token best = usable_ ? detail::most_likely(logits) : no_token;
     if (best == no_token || settings_.temperature <= 0) return best;
-    const law<T> l = warp(logits, order, logits[detail::slot(best)]);
+    const distribution<T> l = warp(logits, order, logits[detail::slot(best)]);
     const double u = random_.uniform() * l.mass;
     if (l.ranked > 0)
       return detail::rank(std::span<const T>(logits), order, l.ranked, itself,
@@ -193,19 +195,19 @@ class sampler {
     std::fill(out.begin(), out.end(), 0.0);
     const token best = usable_ ? detail::most_likely(logits) : no_token;
     if (best == no_token) return;
-    const law<T> l = warp(logits, order, logits[detail::slot(best)]);
+    const distribution<T> l = warp(logits, order, logits[detail::slot(best)]);
     for (std::size_t i = 0; i < logits.size(); ++i)
       if (l.keeps(logits[i], i)) out[i] = static_cast<double>(logits[i]) / l.mass;
   }
   /// True with this probability.
   bool accept(double probability) { return fine_uniform() < probability; }
   /// A token with a probability in proportion to its weight.
-  token pick(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
+  token sample(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
 
  private:
   /// Which tokens are kept, and the sum of their weights.
   template <class T>
-  struct law {
+  struct distribution {
     double mass;
     T least = 0;             ///< heavier tokens are kept,
     std::size_t last{};      ///< of those as heavy as `least` the ones up to this id
@@ -239,15 +241,15 @@ class sampler {
   /// Turns logits into weights, the largest 1, and finds those that are kept. The weights' bits are
   /// the same at every instruction-set level.
   template <class T>
-  law<T> warp(std::span<T> logits, std::span<token> order, T largest) const {
+  distribution<T> warp(std::span<T> logits, std::span<token> order, T largest) const {
     const double by = 1 / (std::max)(settings_.temperature, 1e-300);
     for (T& l : logits)
       l = static_cast<T>((static_cast<double>(l) - static_cast<double>(largest)) * by);
-    simd::dispatch(simd::level::portable, [&](auto kernels) {
+    ops::execution{}.with_kernels([&](auto kernels) {
       (void)decltype(kernels)::template exp_sum<T>(std::ssize(logits), T(0), logits.data());
     });
     const std::span<const T> weights = logits;
-    law<T> l{.mass = 0, .last = weights.size()};
+    distribution<T> l{.mass = 0, .last = weights.size()};
     std::size_t left = weights.size();
     const auto cut = [&](token end) {  // the last that is kept
       l.least = weights[detail::slot(end)];
@@ -285,7 +287,7 @@ class sampler {
     return l;
   }
 
-  sampling settings_;
+  sampling_options settings_;
   random_stream random_;
   bool usable_;
 };
@@ -297,14 +299,15 @@ class sampler {
 ///
 ///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
 template <class Sampler, class... Hooks>
-class processed {
+class with_logit_processors {
   static_assert(sizeof...(Hooks) > 0,
                 "linnet::processed: give it a hook, or use the sampler alone");
 
  public:
   /// The sampler and the hooks, called in this order.
   template <class A, class... Rest>
-  requires(sizeof...(Rest) == sizeof...(Hooks)) explicit processed(A&& sampler, Rest&&... hooks)
+  requires(sizeof...(Rest) == sizeof...(Hooks)) explicit with_logit_processors(A&& sampler,
+                                                                               Rest&&... hooks)
       : sampler_(std::forward<A>(sampler)), hooks_(std::forward<Rest>(hooks)...) {}
 
   /// The sampler's choice from the changed logits.
@@ -324,7 +327,7 @@ class processed {
   /// The sampler's.
   bool accept(double probability) { return sampler_.accept(probability); }
   /// The sampler's.
-  token pick(std::span<const double> weights) { return sampler_.pick(weights); }
+  token sample(std::span<const double> weights) { return sampler_.sample(weights); }
 
  private:
   template <class T>
@@ -336,6 +339,6 @@ class processed {
   std::tuple<Hooks...> hooks_;
 };
 template <class Sampler, class... Hooks>
-processed(Sampler&&, Hooks&&...) -> processed<Sampler, Hooks...>;
+with_logit_processors(Sampler&&, Hooks&&...) -> with_logit_processors<Sampler, Hooks...>;
 
 LINNET_NAMESPACE_END

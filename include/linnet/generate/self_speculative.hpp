@@ -18,15 +18,15 @@ template <class M, class T = float>
 class self_speculative {
   static_assert(M::family == model_family::decoder,
                 "linnet::self_speculative: the model must be a decoder");
-  static_assert(M::rewinds,
+  static_assert(M::can_truncate,
                 "linnet::self_speculative: rejected tokens must be taken back, which the model's "
                 "kind of attention cannot do");
 
  public:
   /// Speculation in this session, which must outlive it, with drafts from the first `exit` layers,
   /// `drafts` at a time. Errors: errc::invalid (exit outside 1 to the model's layers, drafts below
-  /// 1, not below the session's limits.logits, or more than its cache can take back, see
-  /// session::most_taken_back()), errc::out_of_memory.
+  /// 1, not below the session's limits.max_logits, or more than its cache can take back, see
+  /// session::max_truncation()), errc::out_of_memory.
   static result<self_speculative> open(session<M, T>& s, index exit, index drafts) LINNET_TRY {
     if (exit < 1 || exit > layers)
       return linnet::error{errc::invalid, "self_speculative::open", "exit",
@@ -55,7 +55,7 @@ class self_speculative {
   /// cache has no block left.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
-                 const generation& g = {}) {
+                 const generation_options& g = {}) {
     counts_ = {};
     if (!own_.data()) return 0;  // moved from
     if (!detail::in_range(g)) {
@@ -107,7 +107,7 @@ class self_speculative {
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
     (void)session_->exit_after(layers);  // all of them
-    const std::span<T> logits = session_->read(tokens);
+    const std::span<T> logits = session_->prefill(tokens);
     if (logits.empty()) return false;
     std::copy(tokens.begin(), tokens.end(), at_.drafts.text);
     known_ = std::ssize(tokens) + 1;
@@ -118,7 +118,7 @@ class self_speculative {
   /// Drafts, verifies and decides one to drafts + 1 tokens, at most `most`. False, and nothing
   /// decided, where the cache has no room.
   template <class Sampler>
-  bool round(Sampler& choose, const generation& g, index most) {
+  bool round(Sampler& choose, const generation_options& g, index most) {
     session<M, T>& s = *session_;
     const index start = s.position(), room = s.capacity() - start - 1;
     const index wanted = (std::min)({drafts_, room, most - 1});

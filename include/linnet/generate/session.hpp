@@ -16,7 +16,7 @@
 LINNET_NAMESPACE_BEGIN
 
 /// When generation ends.
-struct generation {
+struct generation_options {
   index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
   lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
 
@@ -66,13 +66,13 @@ class session {
   friend void detail::refuse(Session&, refusal) noexcept;
   using S = storage_of<M, T>;
   static constexpr bool encodes = M::family == model_family::t5;
-  static constexpr bool continues() {
+  static constexpr bool supports_cache() {
     if constexpr (encodes)
-      return M::decoder_attention::continues;
+      return M::decoder_attention::supports_cache;
     else
-      return M::attention::continues;
+      return M::attention::supports_cache;
   }
-  static_assert(continues(),
+  static_assert(supports_cache(),
                 "linnet::session: this kind of attention cannot continue cached sequences, so the "
                 "model cannot be run token by token; an evaluator scores whole sequences");
 
@@ -181,7 +181,7 @@ class session {
       return M::longest(l);
   }
 
-  /// Blocks of 32 tokens that are left, where limits.blocks gave some; feed() needs them.
+  /// Blocks of 32 tokens that are left, where limits.kv_blocks gave some; feed() needs them.
   index free_blocks() const { return valid() ? tables_.available() : 0; }
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
@@ -190,17 +190,17 @@ class session {
 
   /// Most tokens of a sequence that truncate() can take back, the prompt of attention::prefix
   /// apart: chunk() where old tokens are forgotten, 32 with kv::int4, else all.
-  index most_taken_back() const {
-    const index kept = M::forgets ? chunk() : capacity();
-    return M::cache::code == kv_code::int4 ? (std::min)(kept, index{simd::token_block}) : kept;
+  index max_truncation() const {
+    const index kept = M::evicts ? chunk() : capacity();
+    return M::cache::code == kv_code::int4 ? (std::min)(kept, index{ops::token_block}) : kept;
   }
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
   /// for a sequence or length that is not there, or where the cache no longer has what it had at
-  /// that length: all tokens can be taken back (length 0), else at most most_taken_back() behind
+  /// that length: all tokens can be taken back (length 0), else at most max_truncation() behind
   /// the longest that the sequence has been, and none of the prompt of attention::prefix, whose
   /// tokens have seen each other.
   [[nodiscard]] bool truncate(index length, index b = 0) {
-    static_assert(M::rewinds,
+    static_assert(M::can_truncate,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
     if (!takes(!has(b)                            ? refusal::no_sequence
                : length < 0 || length > past_[b]  ? refusal::no_such_length
@@ -209,7 +209,7 @@ class session {
       return false;
     past_[b] = length;
     if (length == 0) floor_[b] = 0;
-    if (limits_.blocks > 0) tables_.truncate(b, length);
+    if (limits_.kv_blocks > 0) tables_.truncate(b, length);
     return true;
   }
 
@@ -226,7 +226,7 @@ class session {
       part.first =
           (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_per_token;
     M::copy_state(work_.work, from, to, part);
-    if (limits_.blocks > 0) tables_.share(from, to);
+    if (limits_.kv_blocks > 0) tables_.share(from, to);
     std::copy(a.begin(), a.end(), fed_ + to * capacity() * ids_per_token);
     past_[to] = past_[from];
     floor_[to] = floor_[from];
@@ -256,7 +256,7 @@ class session {
     memory_length_ = length;
     for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
     std::copy_n(lengths.data(), batch, memory_lengths_);
-    run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::machine& on) {
+    run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::execution& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
                                memory_lengths_, work_.work, on);
     });
@@ -278,18 +278,18 @@ class session {
   /// logits of what follows them. Empty, and nothing done, for what feed() refuses in one part or
   /// all of them. A prompt of attention::prefix cannot come in parts: one longer than chunk() is
   /// refused.
-  [[nodiscard]] std::span<T> read(std::span<const token> tokens) {
+  [[nodiscard]] std::span<T> prefill(std::span<const token> tokens) {
     if (!takes(refuses(tokens, 1, {}, takes_prefix && position() == 0 ? chunk() : capacity())))
       return {};
     return parts(tokens);
   }
-  /// Feeds tokens to the one sequence, at most limits.logits of them; returns the logits
+  /// Feeds tokens to the one sequence, at most limits.max_logits of them; returns the logits
   /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next
   /// without having seen it.
   [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens) {
     return feed_all(tokens, 1, {});
   }
-  /// Feeds [batch, length] tokens like feed(), with length <= limits.logits; returns logits
+  /// Feeds [batch, length] tokens like feed(), with length <= limits.max_logits; returns logits
   /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
   [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens, index batch,
                                       std::span<const index> lengths) {
@@ -299,7 +299,7 @@ class session {
   /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
   /// start token; returns the logits [vocabulary] of the first new token. Empty, and nothing done,
   /// if `tokens` do not fit.
-  [[nodiscard]] std::span<T> start(std::span<const token> tokens) {
+  [[nodiscard]] std::span<T> reset_and_prefill(std::span<const token> tokens) {
     if constexpr (encodes) {
       const token first = M::start;
       return encode(tokens) ? feed({&first, 1}) : std::span<T>();
@@ -318,9 +318,9 @@ class session {
   /// not fit or `g.tokens` is negative.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
-                 const generation& g = {}) requires(ids_per_token == 1) {
+                 const generation_options& g = {}) requires(ids_per_token == 1) {
     if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
-    std::span<T> logits = start(tokens);
+    std::span<T> logits = reset_and_prefill(tokens);
     if (logits.empty()) return 0;
     const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
     for (index n = 0;; ++n) {
@@ -344,7 +344,7 @@ class session {
     for (int i = 0; i < 4; ++i) (void)counter.take<index>(l.batch);
     (void)counter.take<token>(l.batch * capacity_for(l) * ids_per_token);
     (void)counter.take<token>(M::vocabulary);
-    if (l.blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.blocks);
+    if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
@@ -367,8 +367,8 @@ class session {
     source_of_ = extra.take<index>(l.batch);
     fed_ = extra.take<token>(l.batch * capacity_for(l) * ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
-    if (l.blocks > 0) {
-      tables_ = block_tables(extra, l.batch, capacity_for(l), l.blocks);
+    if (l.kv_blocks > 0) {
+      tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
       work_.work.tables = tables_.data();
       work_.work.table_size = tables_.size();
     }
@@ -376,7 +376,7 @@ class session {
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
                        bool every, const layer_range& part) {
-    const index most = every ? (std::min)(chunk(), limits_.logits) : chunk();
+    const index most = every ? (std::min)(chunk(), limits_.max_logits) : chunk();
     refusal why = refuses(tokens, batch, lengths, most);
     if (why == refusal::over_chunk && every) why = refusal::over_logits;
     return takes(why) ? continued(tokens, batch, lengths, every, part) : std::span<T>();
@@ -413,10 +413,10 @@ class session {
       c.no(!anew && past_[b] + length > capacity(), refusal::over_target);
     }
     c.no(length > most, refusal::over_chunk);
-    if (!c.fits() || limits_.blocks == 0) return c.why;
+    if (!c.fits() || limits_.kv_blocks == 0) return c.why;
     const auto past = [&](index b) { return past_[b]; };
     const auto more = [&](index b) { return lengths.empty() ? length : lengths.data()[b]; };
-    c.no(anew ? block_tables::blocks_of(length) > limits_.blocks
+    c.no(anew ? block_tables::blocks_of(length) > limits_.kv_blocks
               : tables_.needed(batch, past, more) > tables_.available(),
          refusal::no_blocks);
     return c.why;
@@ -433,12 +433,12 @@ class session {
                          bool every, [[maybe_unused]] const layer_range& part) {
     const index length = length_of(tokens, batch);
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    if (limits_.blocks > 0)
+    if (limits_.kv_blocks > 0)
       tables_.reserve(
           batch, [&](index b) { return past_[b]; },
           [&](index b) { return valid ? valid[b] : length; },
           [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
-    run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::machine& on) {
+    run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::execution& on) {
       if constexpr (encodes)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
                                memory_length_, memory_lengths_, batch <= cached_sources_,
@@ -457,7 +457,7 @@ class session {
                   fed_ + (b * capacity() + past_[b]) * ids_per_token);
       if (takes_prefix && !every && past_[b] == 0) floor_[b] = count;
       past_[b] += count;
-      floor_[b] = (std::max)(floor_[b], past_[b] - most_taken_back());
+      floor_[b] = (std::max)(floor_[b], past_[b] - max_truncation());
     }
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};

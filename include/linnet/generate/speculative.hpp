@@ -47,9 +47,9 @@ struct draft_buffers {
   template <class Sampler, class T>
   bool propose(Sampler& choose, std::span<T> logits, index i, index end) const {
     const std::size_t size = logits.size();
-    const std::span<double> law(q + i * std::ssize(logits), size);
-    choose.probabilities(logits, {scratch, size}, first(end), law);
-    text[end] = one_of(size, choose.pick(law));
+    const std::span<double> distribution(q + i * std::ssize(logits), size);
+    choose.probabilities(logits, {scratch, size}, first(end), distribution);
+    text[end] = one_of(size, choose.sample(distribution));
     return text[end] != no_token;
   }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
@@ -58,21 +58,21 @@ struct draft_buffers {
   index judge(Sampler& choose, std::span<T> rows, index vocabulary, index known,
               index drafted) const {
     const auto size = static_cast<std::size_t>(vocabulary);
-    const std::span<double> law(p, size);
+    const std::span<double> distribution(p, size);
     index accepted = 0;
     for (;; ++accepted) {
       const index end = known + accepted;
       choose.probabilities(rows.subspan(static_cast<std::size_t>(accepted) * size, size),
-                           {scratch, size}, first(end), law);
+                           {scratch, size}, first(end), distribution);
       if (accepted == drafted) break;  // one more, from p
       const std::span<const double> by(q + accepted * vocabulary, size);
       const std::size_t x = slot(text[end]);
-      if (!choose.accept((std::min)(1.0, law[x] / by[x]))) {
-        residual(law, by);
+      if (!choose.accept((std::min)(1.0, distribution[x] / by[x]))) {
+        residual(distribution, by);
         break;
       }
     }
-    text[known + accepted] = one_of(size, choose.pick(law));
+    text[known + accepted] = one_of(size, choose.sample(distribution));
     return accepted;
   }
 
@@ -92,13 +92,13 @@ result<void> drafts_fit(const char* where, const Session& s, index drafts) {
   const auto refuse = [&](const char* field, std::string expected, index got) {
     return linnet::error{errc::invalid, where, field, std::move(expected), std::to_string(got)};
   };
-  const index checked = s.planned().logits - 1, most = s.most_taken_back();
+  const index checked = s.planned().max_logits - 1, most = s.max_truncation();
   if (drafts < 1) return refuse("drafts", "at least 1", drafts);
   if (drafts > most)
     return refuse("drafts", "1 to " + std::to_string(most) + " (that can be taken back)", drafts);
   if (drafts > checked)
-    return refuse("limits.logits", "at least " + std::to_string(drafts + 1) + " (drafts + 1)",
-                  s.planned().logits);
+    return refuse("limits.max_logits", "at least " + std::to_string(drafts + 1) + " (drafts + 1)",
+                  s.planned().max_logits);
   return {};
 }
 
@@ -118,14 +118,14 @@ class speculative {
   static_assert(detail::ids_per_token<M>() == 1,
                 "linnet::speculative: this model's tokens consist of bytes; generate_bytes() runs "
                 "it");
-  static_assert(M::rewinds && D::rewinds,
+  static_assert(M::can_truncate && D::can_truncate,
                 "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
                 "attention cannot do");
 
  public:
   /// Speculation with these sessions, which must outlive it, and `drafts` tokens drafted at a time.
-  /// Errors: errc::invalid (drafts below 1, not below the target's limits.logits, or more than its
-  /// cache can take back, see session::most_taken_back()), errc::out_of_memory.
+  /// Errors: errc::invalid (drafts below 1, not below the target's limits.max_logits, or more than
+  /// its cache can take back, see session::max_truncation()), errc::out_of_memory.
   static result<speculative> open(session<M, T>& target, session<D, U>& draft,
                                   index drafts) LINNET_TRY {
     if (auto fit = detail::drafts_fit("speculative::open", target, drafts); !fit)
@@ -151,7 +151,7 @@ class speculative {
   /// no room for the text, the target goes on alone.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
-                 const generation& g = {}) {
+                 const generation_options& g = {}) {
     counts_ = {};
     if (!own_.data()) return 0;  // moved from
     if (!detail::in_range(g)) {
@@ -197,9 +197,9 @@ class speculative {
   /// yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
-    const std::span<T> logits = target_->start(tokens);
+    const std::span<T> logits = target_->reset_and_prefill(tokens);
     if (logits.empty()) return false;
-    drafting_ = !draft_->start(tokens).empty();
+    drafting_ = !draft_->reset_and_prefill(tokens).empty();
     const auto before = target_->fed();
     std::copy(before.begin(), before.end(), at_.text);
     known_ = std::ssize(before) + 1;
@@ -216,7 +216,7 @@ class speculative {
     index drafted = 0;
     for (; drafting_ && drafted < wanted; ++drafted) {
       const index end = known_ + drafted;
-      const auto logits = draft_->read(at_.first(end).subspan(at(draft_->position())));
+      const auto logits = draft_->prefill(at_.first(end).subspan(at(draft_->position())));
       if (logits.empty()) {
         drafting_ = false;  // the text has outgrown it
         break;

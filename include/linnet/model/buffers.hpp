@@ -16,9 +16,9 @@ namespace detail {
 
 /// Bytes of each kind of memory that model M plans for a purpose.
 struct plan_sizes {
-  index state = 0, keep = 0, scratch = 0, converted = 0;
+  index state = 0, saved = 0, scratch = 0, converted = 0;
   constexpr index total() const {
-    return add_sizes(add_sizes(state, keep), add_sizes(scratch, converted));
+    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
   }
 };
 template <class S>
@@ -31,42 +31,42 @@ template <class M, class T, class S = storage_of<M, T>>
 constexpr plan_sizes plan_for(const limits& l, purpose use) {
   planner m = planner_for<S>();
   (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.keep.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
+  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
 }
 
 /// The buffers of one layer, in memory of its own: for checks and benchmarks of layers alone.
 /// Zeros.
 template <class Layer, class T>
 struct lone_buffers {
-  memory_block state, keep, scratch;
+  memory_block state, saved, scratch;
   typename Layer::template cache<T> cache{};
 
-  explicit lone_buffers(const extents& e) : lone_buffers(e, sizes_for(e)) {}
+  explicit lone_buffers(const call_shape& e) : lone_buffers(e, sizes_for(e)) {}
   /// Whether memory was there for what the layer needs.
   bool valid() const { return enough_; }
   /// Bytes that a layer needs.
-  static constexpr index bytes(const extents& e) {
+  static constexpr index bytes(const call_shape& e) {
     const planner sizes = sizes_for(e);
-    return sizes.state.peak() + sizes.keep.peak() + sizes.scratch.peak();
+    return sizes.state.peak() + sizes.saved.peak() + sizes.scratch.peak();
   }
 
  private:
-  static constexpr planner sizes_for(const extents& e) {
+  static constexpr planner sizes_for(const call_shape& e) {
     planner sizes;
     (void)Layer::template plan<T>(sizes, e);
     return sizes;
   }
-  lone_buffers(const extents& e, const planner& sizes)
-      : state(sizes.state.peak()), keep(sizes.keep.peak()), scratch(sizes.scratch.peak()) {
+  lone_buffers(const call_shape& e, const planner& sizes)
+      : state(sizes.state.peak()), saved(sizes.saved.peak()), scratch(sizes.scratch.peak()) {
     const auto short_of = [](const arena& a, const memory_block& b) {
       return a.peak() > 0 && b.data() == nullptr;
     };
-    enough_ = !short_of(sizes.state, state) && !short_of(sizes.keep, keep) &&
+    enough_ = !short_of(sizes.state, state) && !short_of(sizes.saved, saved) &&
               !short_of(sizes.scratch, scratch);
     if (!enough_) return;
     planner m;
     m.state = arena(state.data(), state.size());
-    m.keep = arena(keep.data(), keep.size());
+    m.saved = arena(saved.data(), saved.size());
     m.scratch = arena(scratch.data(), scratch.size());
     cache = Layer::template plan<T>(m, e);
   }
@@ -86,10 +86,10 @@ placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memor
   auto* const at = static_cast<std::byte*>(memory);
   planner m = planner_for<S>();
   m.state = arena(at, sizes.state);
-  m.keep = arena(at + sizes.state, sizes.keep);
-  m.scratch = arena(at + sizes.state + sizes.keep, sizes.scratch);
+  m.saved = arena(at + sizes.state, sizes.saved);
+  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
   placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
-                                at + sizes.state + sizes.keep + sizes.scratch};
+                                at + sizes.state + sizes.saved + sizes.scratch};
   M::prepare(placed.work, l);
   return placed;
 }
@@ -124,10 +124,10 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
     return "no more than " + std::to_string(most) + ", " + what;
   };
   if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.blocks > 0 && M::cache::code == kv_code::int4)
-    return refuse("limits.blocks", "0, as kv::int4 is not paged", l.blocks);
-  if (l.chunk > 0 && l.logits > l.chunk)
-    return refuse("limits.logits", no_more_than(l.chunk, "limits.chunk"), l.logits);
+  if (l.kv_blocks > 0 && M::cache::code == kv_code::int4)
+    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
+  if (l.chunk > 0 && l.max_logits > l.chunk)
+    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
   if constexpr (M::family == model_family::t5) {
     if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
     if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
@@ -137,8 +137,8 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
                     l.source);
   } else {
     if constexpr (requires { typename M::depths; })
-      if (l.blocks > 0 && M::depths::routes)
-        return refuse("limits.blocks", "0, as a mixture of depths is not paged", l.blocks);
+      if (l.kv_blocks > 0 && M::depths::routes)
+        return refuse("limits.kv_blocks", "0, as a mixture of depths is not paged", l.kv_blocks);
     if (M::longest(l) > M::context_length && M::learned)
       return refuse("limits.target", no_more_than(M::context_length, "the model's context"),
                     l.target);
@@ -147,8 +147,8 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
         return refuse("limits.source",
                       "1 to the model's context, " + std::to_string(M::context_length), l.source);
   }
-  constexpr const char* names[] = {"limits.batch", "limits.source", "limits.target",
-                                   "limits.chunk", "limits.blocks", "limits.logits"};
+  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
+                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
   std::size_t largest = 0;
   for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
     const index value = l.*growing_limits[i];

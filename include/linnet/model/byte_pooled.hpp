@@ -21,7 +21,7 @@ struct byte_batch {
 };
 
 /// The criterion of `reconstruction`.
-struct reconstruction_loss : ops::label_loss {
+struct reconstruction_loss : ops::label_cross_entropy {
   double reconstruction = 1;  ///< weight of the auxiliary loss
 };
 
@@ -38,21 +38,21 @@ struct reconstruction {
     return true;
   }
   template <class Batch>
-  reconstruction_loss teach(const ops::machine&, const Batch&) const {
+  reconstruction_loss token_loss(const ops::execution&, const Batch&) const {
     return {{}, weight};
   }
 };
 
 namespace detail {
 /// The criterion of labels, each token's rows weighted by how often it occurs.
-struct repeated_loss : ops::label_loss {
+struct repeated_loss : ops::label_cross_entropy {
   const index* counts = nullptr;  ///< [tokens]
   index bytes_per_token = 1;
   double weight = 1;
   template <class T, class S>
-  void operator()(const ops::machine& on, const ops::head_call<T, S>& h, index first,
+  void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
                   index rows) const {
-    ops::label_loss::operator()(on, h, first, rows);
+    ops::label_cross_entropy::operator()(on, h, first, rows);
     on.threads.each(rows, [&](index i) {
       const double by = weight * static_cast<double>(counts[(first + i) / bytes_per_token]);
       h.losses[first + i] *= by;
@@ -84,14 +84,14 @@ struct byte_pooled_model {
   static constexpr byte_pooling pooling = Numbers;
   static constexpr decoder_shape shape = Core::shape;
   static constexpr bool tied = false, biased = Core::biased, learned = false, sinusoidal = false,
-                        factorised = false, rotary = Core::rotary, rewinds = Core::rewinds,
-                        forgets = Core::forgets;
+                        factorised = false, rotary = Core::rotary,
+                        can_truncate = Core::can_truncate, evicts = Core::evicts;
   using ffn = typename Core::ffn;
   using attention = typename Core::attention;
   using norm = typename Core::norm;
   using position = typename Core::position;
   using depths = typename Core::depths;
-  using share = typename Core::share;
+  using sharing = typename Core::sharing;
   using storage = typename Core::storage;
   using cache = typename Core::cache;
   using batch = byte_batch;
@@ -128,8 +128,8 @@ struct byte_pooled_model {
   };
   /// Named visit of all parameters, once each, in canonical order. Initial values are decoders'.
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
       if (info.deviation > 0) info.deviation = Core::initial_deviation;
       f(where, info, leaf...);
     };
@@ -158,7 +158,8 @@ struct byte_pooled_model {
   /// Floating-point operations of one forward call over [batch, length] tokens at most; tokens that
   /// repeat are embedded once.
   static constexpr index flops(index batch_size, index length) {
-    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
+    const call_shape e =
+        detail::stack_call_shape({.batch = batch_size}, purpose::scoring, length, 0);
     return reader::flops(e.rows()) + blocks::flops(e) + writer::flops(e.rows());
   }
 
@@ -175,55 +176,55 @@ struct byte_pooled_model {
     token *tokens = nullptr, *place = nullptr;  ///< see find_distinct()
     index *order = nullptr, *counts = nullptr;  ///< likewise
     token* bytes = nullptr;                     ///< [tokens_at_once, bytes_per_token]
-    typename Core::places::template cache<T> positions{};
-    T* last = nullptr;                     ///< [batch, d] last valid rows
-    T* logits = nullptr;                   ///< [batch * limits.logits, bytes_per_token, vocabulary]
+    typename Core::positional::template cache<T> positions{};
+    T* last = nullptr;    ///< [batch, d] last valid rows
+    T* logits = nullptr;  ///< [batch * limits.max_logits, bytes_per_token, vocabulary]
     const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
     index table_size = 0;
-    int site = 0;
+    int dropout_id = 0;
   };
   /// The longest sequence for these limits in tokens: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) { return Core::longest(l); }
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const extents e = detail::stack_extents(l, use, longest(l), 0);
+    const call_shape e = detail::stack_call_shape(l, use, longest(l), 0);
     const bool decodes = use == purpose::decoding;
     const index rows = e.rows(), size = rows * d;
     workspace<T> w;
-    w.site = m.sites++;
-    w.positions = Core::places::template plan<T>(m, e, longest(l));
-    w.embedded = m.keep.take<T>(size);
-    w.out = m.keep.take<T>(size);
+    w.dropout_id = m.dropout_ids++;
+    w.positions = Core::positional::template plan<T>(m, e, longest(l));
+    w.embedded = m.saved.take<T>(size);
+    w.out = m.saved.take<T>(size);
     if (decodes) {
-      w.last = m.keep.take<T>(e.batch * d);
-      w.logits = m.state.take<T>(e.batch * l.logits * bytes_per_token * vocabulary);
+      w.last = m.saved.take<T>(e.batch * d);
+      w.logits = m.state.take<T>(e.batch * l.max_logits * bytes_per_token * vocabulary);
     } else {
-      w.pooled = m.keep.take<T>(size);
-      w.tokens = m.keep.take<token>(rows);
-      w.place = m.keep.take<token>(rows);
-      w.order = m.keep.take<index>(rows);
-      w.counts = m.keep.take<index>(rows);
-      w.bytes = m.keep.take<token>(tokens_at_once * bytes_per_token);
+      w.pooled = m.saved.take<T>(size);
+      w.tokens = m.saved.take<token>(rows);
+      w.place = m.saved.take<token>(rows);
+      w.order = m.saved.take<index>(rows);
+      w.counts = m.saved.take<index>(rows);
+      w.bytes = m.saved.take<token>(tokens_at_once * bytes_per_token);
     }
     if (e.training) {
-      w.d_pooled = m.keep.take<T>(size);
-      w.d_embedded = m.keep.take<T>(size);
-      w.d_out = m.keep.take<T>(size);
+      w.d_pooled = m.saved.take<T>(size);
+      w.d_embedded = m.saved.take<T>(size);
+      w.d_out = m.saved.take<T>(size);
     }
     w.stack = blocks::template plan<T>(m, e);
     // The ends work by turns, and on some tokens at a time.
-    const index kept = m.keep.mark(), some = (std::min)(tokens_at_once, rows);
+    const index kept = m.saved.mark(), some = (std::min)(tokens_at_once, rows);
     w.embedder = reader::template plan<T>(m, e, some);
-    m.keep.release(kept);
-    w.head = writer::template plan<T>(m, e, (std::min)(some, decodes ? e.batch * l.logits : rows),
-                                      !decodes);
+    m.saved.release(kept);
+    w.head = writer::template plan<T>(
+        m, e, (std::min)(some, decodes ? e.batch * l.max_logits : rows), !decodes);
     return w;
   }
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
-    Core::places::prepare(w.positions, longest(l));
+    Core::positional::prepare(w.positions, longest(l));
   }
 
   /// Why a batch does not fit the limits or its table of tokens, or those of them that it has hold
@@ -244,15 +245,15 @@ struct byte_pooled_model {
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
-  /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_loss` or
+  /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_cross_entropy` or
   /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `logits`, if given,
   /// receives all [batch * length, bytes_per_token, vocabulary] of them. Called by every thread.
-  template <class T, class S, class Criterion = ops::label_loss>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::machine& on,
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
                        const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
                        const Criterion& criterion = {}) {
-    static_assert(std::is_base_of_v<ops::label_loss, Criterion>,
+    static_assert(std::is_base_of_v<ops::label_cross_entropy, Criterion>,
                   "linnet::byte_pooled: it learns from labels, alone or with `reconstruction`");
     context<T> ctx;
     ctx.on = on;
@@ -300,7 +301,7 @@ struct byte_pooled_model {
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
         ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
         each_part(w.distinct, [&](index first, index count) {
           const token* const bytes = gather(on, b, first, count, w);
@@ -319,9 +320,9 @@ struct byte_pooled_model {
   /// sequence's last valid token, or with `every` w.logits[batch * length, bytes_per_token,
   /// vocabulary] of what follows each. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::kernel<T, S>>& p, const token* bytes, index batch_size,
+  static void step(const params<form::packed<T, S>>& p, const token* bytes, index batch_size,
                    index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::machine& on, bool every = false) {
+                   const ops::execution& on, bool every = false) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -368,7 +369,7 @@ struct byte_pooled_model {
   /// w.tokens[w.distinct] in ascending order, w.counts of each, and w.place[rows] of each token in
   /// them. A token's vector depends on its bytes alone, so each is computed once.
   template <class T>
-  static void find_distinct(const ops::machine& on, index rows, const token* tokens,
+  static void find_distinct(const ops::execution& on, index rows, const token* tokens,
                             workspace<T>& w) {
     on.threads.once([&] {
       for (index i = 0; i < rows; ++i) w.order[i] = i;
@@ -388,7 +389,7 @@ struct byte_pooled_model {
   }
   /// The bytes of distinct tokens [first, first + count).
   template <class T>
-  static const token* gather(const ops::machine& on, const batch& b, index first, index count,
+  static const token* gather(const ops::execution& on, const batch& b, index first, index count,
                              workspace<T>& w) {
     on.threads.each(count, [&](index i) {
       std::copy_n(b.bytes + w.tokens[first + i] * bytes_per_token, bytes_per_token,
@@ -398,10 +399,10 @@ struct byte_pooled_model {
   }
   /// w.embedded -> w.out
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+  static void forward(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
     const index rows = ctx.rows();
-    Core::places::angles(w.positions, ctx);
-    ops::dropout(ctx.on, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    Core::positional::angles(w.positions, ctx);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.embedded);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
   }
 };
@@ -416,7 +417,7 @@ constexpr decoder_shape between_bytes(decoder_shape s) {
 template <decoder_shape Shape, class... Kept>
 struct byte_core {
   template <class... Ps>
-  struct of : decoder_of<Shape, choices<Kept...>> {};
+  struct of : decoder_of<Shape, policy_set<Kept...>> {};
   template <class P, class... Ps>
   struct of<P, Ps...>
       : std::conditional_t<std::is_base_of_v<pooling::policy, P>, byte_core<Shape, Kept...>,

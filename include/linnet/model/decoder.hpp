@@ -3,7 +3,7 @@
 /// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
 
 #include <linnet/model/decoder_rules.hpp>
-#include <linnet/model/lesson.hpp>
+#include <linnet/model/objective.hpp>
 #include <linnet/model/weights.hpp>
 #include <linnet/nn/position_tables.hpp>
 #include <linnet/ops/language.hpp>
@@ -20,44 +20,45 @@ struct decoder_batch {
 };
 
 /// A decoder-only model as a type; spelled decoder<shape, policies...>.
-template <decoder_shape Shape, class Choices>
+template <decoder_shape Shape, class Policies>
 struct decoder_model {
  private:
-  using Ffn = typename Choices::template of<linnet::ffn::policy>;
-  using Attention = typename Choices::template of<linnet::attention::policy>;
-  using Norm = typename Choices::template of<linnet::norm::policy>;
-  using Position = typename Choices::template of<linnet::position::policy>;
-  using Bias = typename Choices::template of<linnet::bias::policy>;
-  using Depths = typename Choices::template of<linnet::depths::policy>;
-  using Share = typename Choices::template of<linnet::share::policy>;
-  using Embedding = typename Choices::template of<linnet::embedding::policy>;
+  using Ffn = typename Policies::template of<linnet::ffn::policy>;
+  using Attention = typename Policies::template of<linnet::attention::policy>;
+  using Norm = typename Policies::template of<linnet::norm::policy>;
+  using Position = typename Policies::template of<linnet::position::policy>;
+  using Bias = typename Policies::template of<linnet::bias::policy>;
+  using Depths = typename Policies::template of<linnet::depths::policy>;
+  using Sharing = typename Policies::template of<linnet::sharing::policy>;
+  using Embedding = typename Policies::template of<linnet::embedding::policy>;
 
  public:
   static constexpr model_family family = model_family::decoder;
   static constexpr decoder_shape shape = Shape;
   static constexpr bool tied =
-      std::is_same_v<typename Choices::template of<linnet::tie::policy>, tie::tied>;
+      std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
   static constexpr bool biased = std::is_same_v<Bias, bias::all>;
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
   static constexpr bool rotary = Position::pairing != rope_pairing::none;
   static constexpr bool embedding_normed = Attention::embedding_norm;
   /// Whether decoding can take tokens back, and whether it forgets old ones.
-  static constexpr bool rewinds = Attention::rewinds && Ffn::rewinds, forgets = Attention::forgets;
+  static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
+                        evicts = Attention::evicts;
   using ffn = Ffn;
   using attention = Attention;
   using norm = Norm;
   using position = Position;
   using depths = Depths;
-  using share = Share;
+  using sharing = Sharing;
   using embedding = Embedding;
-  using storage = typename Choices::template of<linnet::storage::policy>;
-  using cache = typename Choices::template of<linnet::kv::policy>;
+  using storage = typename Policies::template of<linnet::storage::policy>;
+  using cache = typename Policies::template of<linnet::kv::policy>;
   using batch = decoder_batch;
   /// The same model with another choice for what derives from `Slot`.
   template <class Slot, class Other>
   using with =
-      typename detail::decoder_of<Shape, typename Choices::template with<Slot, Other>>::type;
+      typename detail::decoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
   /// The same model with another feed-forward.
   template <class Other>
   using with_ffn = with<linnet::ffn::policy, Other>;
@@ -82,7 +83,7 @@ struct decoder_model {
                                         .bias = biased,
                                         .rope = Position::pairing,
                                         .cache = cache::code,
-                                        .maps = Share::maps};
+                                        .projections = Sharing::projections};
   using norm_layer = typename Norm::template layer<d, eps>;
   /// The attention layer of the first block.
   static constexpr attention_shape self_first = [] {
@@ -93,22 +94,22 @@ struct decoder_model {
   template <attention_shape A>
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
-      template make<d, Shape.d_ff, biased, eps, Share::maps>::type;
+      template make<d, Shape.d_ff, biased, eps, Sharing::projections>::type;
   using blocks = typename Depths::template stack<
       detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>, Shape.layers,
-                       Attention::first_differs, Share>,
+                       Attention::first_differs, Sharing>,
       block_with<self>, Shape.layers, rotary ? self.d_kv : 0>;
   /// What lies between the embedding's table and the stream, at both ends.
-  using ends = typename Embedding::template ends<d, tied>;
+  using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
-  using places = detail::position_tables<Position, d, self.d_kv,
-                                         (std::max)(context_length, Attention::min_positions),
-                                         real{Shape.rope_theta}>;
+  using positional = detail::position_tables<Position, d, self.d_kv,
+                                             (std::max)(context_length, Attention::min_positions),
+                                             real{Shape.rope_theta}>;
 
   template <class Form>
   struct params {
     typename Form::matrix embedding{};
-    [[no_unique_address]] typename ends::template params<Form> ends_map{};
+    [[no_unique_address]] typename embedding_projection::template params<Form> projection{};
     [[no_unique_address]] std::conditional_t<
         embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
         embedding_norm{};
@@ -120,18 +121,19 @@ struct decoder_model {
   };
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     f(at / "embedding" / "weight",
-      tensor_info{vocabulary, ends::table, role::table, initial_deviation, embedding_start},
+      tensor_info{vocabulary, embedding_projection::table, role::table, initial_deviation,
+                  embedding_start},
       p.embedding...);
-    ends::visit(f, at / "embedding", p.ends_map...);
+    embedding_projection::visit(f, at / "embedding", p.projection...);
     if constexpr (embedding_normed)
       norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
     if constexpr (learned)
       f(at / "position" / "weight",
         tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
     // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
-    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
       if (info.deviation > 0) info.deviation = initial_deviation;
       f(where, info, leaf...);
     };
@@ -143,10 +145,10 @@ struct decoder_model {
   }
   static constexpr double initial_deviation = 0.02;
   static constexpr double head_deviation =
-      embedding_normed ? 0.5 / detail::root(static_cast<double>(d)) : initial_deviation;
+      embedding_normed ? 0.5 / detail::sqrt(static_cast<double>(d)) : initial_deviation;
   /// A normalised embedding starts so small that its norm's epsilon outweighs it (RWKV).
   static constexpr decltype(tensor_info::start) embedding_start =
-      embedding_normed ? +[](const path&, index,
+      embedding_normed ? +[](const parameter_path&, index,
                              random_stream& random) { return 1e-4 * (2 * random.uniform() - 1); }
                        : nullptr;
 
@@ -155,15 +157,17 @@ struct decoder_model {
   /// Parameters outside the embedding (of a factorised one, outside both factors), the position
   /// table and an untied head.
   static constexpr index non_embedding() {
-    return parameters() - vocabulary * ends::table - count_parameters<ends>() -
-           (tied ? 0 : vocabulary * d) - (learned ? context_length * d : 0);
+    return parameters() - vocabulary * embedding_projection::table -
+           count_parameters<embedding_projection>() - (tied ? 0 : vocabulary * d) -
+           (learned ? context_length * d : 0);
   }
   /// Floating-point operations of one forward call over [batch, length] tokens, head included, and
   /// the map of a factorised embedding.
   static constexpr index flops(index batch_size, index length) {
-    const extents e = detail::stack_extents({.batch = batch_size}, purpose::scoring, length, 0);
-    return blocks::flops(e) + norm_layer::flops(e) + ends::flops(e) +
-           2 * e.rows() * ends::head * vocabulary;
+    const call_shape e =
+        detail::stack_call_shape({.batch = batch_size}, purpose::scoring, length, 0);
+    return blocks::flops(e) + norm_layer::flops(e) + embedding_projection::flops(e) +
+           2 * e.rows() * embedding_projection::head * vocabulary;
   }
 
   /// Buffers of one session, evaluator or trainer.
@@ -173,17 +177,17 @@ struct decoder_model {
     typename norm_layer::template cache<T> norm{}, embedding_norm{};
     T *embedded = nullptr, *out = nullptr, *normed = nullptr;  ///< [rows, d]
     T *looked_up = nullptr, *d_looked_up = nullptr;  ///< [rows, d] before the embedding's norm
-    typename ends::template cache<T> at_ends{};
+    typename embedding_projection::template cache<T> projected{};
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
-    typename places::template cache<T> positions{};
+    typename positional::template cache<T> positions{};
     index* prefix = nullptr;               ///< [batch] tokens of each sequence's first call
     T* chunk = nullptr;                    ///< logits of some rows
     T* last = nullptr;                     ///< [batch, d] last valid rows
-    T* logits = nullptr;                   ///< [batch * limits.logits, vocabulary]
+    T* logits = nullptr;                   ///< [batch * limits.max_logits, vocabulary]
     const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
     index table_size = 0;
     double* losses = nullptr;  ///< [rows]
-    int site = 0;
+    int dropout_id = 0;
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) {
@@ -192,31 +196,31 @@ struct decoder_model {
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const extents e = detail::stack_extents(l, use, longest(l), 0);
+    const call_shape e = detail::stack_call_shape(l, use, longest(l), 0);
     const index size = e.rows() * d;
     workspace<T> w;
-    w.site = m.sites++;
-    w.positions = places::template plan<T>(m, e, longest(l));
-    w.embedded = m.keep.take<T>(size);
-    w.looked_up = embedding_normed ? m.keep.take<T>(size) : w.embedded;
-    w.out = m.keep.take<T>(size);
-    w.normed = m.keep.take<T>(size);
-    w.at_ends = ends::template plan<T>(m, e);
+    w.dropout_id = m.dropout_ids++;
+    w.positions = positional::template plan<T>(m, e, longest(l));
+    w.embedded = m.saved.take<T>(size);
+    w.looked_up = embedding_normed ? m.saved.take<T>(size) : w.embedded;
+    w.out = m.saved.take<T>(size);
+    w.normed = m.saved.take<T>(size);
+    w.projected = embedding_projection::template plan<T>(m, e);
     if (use == purpose::decoding) {
-      if (Attention::takes_prefix) w.prefix = m.keep.take<index>(e.batch);
-      w.last = m.keep.take<T>(e.batch * d);
-      m.product(e.batch * l.logits, ends::head, vocabulary, e);
-      w.logits = m.state.take<T>(e.batch * l.logits * vocabulary);
+      if (Attention::takes_prefix) w.prefix = m.saved.take<index>(e.batch);
+      w.last = m.saved.take<T>(e.batch * d);
+      m.product(e.batch * l.max_logits, embedding_projection::head, vocabulary, e);
+      w.logits = m.state.take<T>(e.batch * l.max_logits * vocabulary);
     } else {
-      w.losses = m.keep.take<double>(e.rows());
-      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
-      m.product(ops::head_rows(vocabulary), ends::head, vocabulary, e);
+      w.losses = m.saved.take<double>(e.rows());
+      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), embedding_projection::head, vocabulary, e);
     }
     if (e.training) {
-      w.d_embedded = m.keep.take<T>(size);
-      w.d_out = m.keep.take<T>(size);
-      w.d_normed = m.keep.take<T>(size);
-      w.d_looked_up = embedding_normed ? m.keep.take<T>(size) : w.d_embedded;
+      w.d_embedded = m.saved.take<T>(size);
+      w.d_out = m.saved.take<T>(size);
+      w.d_normed = m.saved.take<T>(size);
+      w.d_looked_up = embedding_normed ? m.saved.take<T>(size) : w.d_embedded;
     }
     if (embedding_normed) w.embedding_norm = norm_layer::template plan<T>(m, e);
     w.norm = norm_layer::template plan<T>(m, e);
@@ -226,7 +230,7 @@ struct decoder_model {
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
-    places::prepare(w.positions, longest(l));
+    positional::prepare(w.positions, longest(l));
   }
 
   /// Why a batch does not fit the limits, the vocabulary or the attention.
@@ -246,21 +250,21 @@ struct decoder_model {
   /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
   /// and ops::head_logits() take. Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const ops::machine& on) {
+  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
+                                   workspace<T>& w, const ops::execution& on) {
     context<T> ctx = batch_context<T>(b, on);
     embed<T, S>(p, b.tokens, w, ctx);
     run_layers<T, S>(p, w, ctx);
     final_norm<T, S>(p, w, ctx);
     return head<T, S>(p, b, w, ctx);
   }
-  /// Summed loss of a batch by a criterion (see ops::label_loss), the cross-entropy. With `dp`,
-  /// also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
+  /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
+  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
   /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. With `exits`, the losses
   /// of early exits are in the sum, by their weights. Called by every thread.
-  template <class T, class S, class Criterion = ops::label_loss>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::machine& on,
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
                        const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
                        const Criterion& criterion = {}, const exit_calls& exits = {}) {
     context<T> ctx = batch_context<T>(b, on);
@@ -279,14 +283,14 @@ struct decoder_model {
       if constexpr (ops::trainable<S>)
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
-          h.dy = ends::template read_gradient<T>(rows, w.d_normed, w.at_ends, on);
+          h.dy = embedding_projection::template read_gradient<T>(rows, w.d_normed, w.projected, on);
           h.d_table = head_gradient<T>(*dp);
         }
       const loss_sum one = ops::head_loss(on, h, criterion);
       if constexpr (ops::trainable<S>)
         if (dx) {
-          ends::template read_backward<T, S>(p.ends_map, dp->ends_map, rows, w.normed, w.d_normed,
-                                             w.at_ends, on);
+          embedding_projection::template read_backward<T, S>(p.projection, dp->projection, rows,
+                                                             w.normed, w.d_normed, w.projected, on);
           norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
                                               {dx, rows}, w.norm, ctx);
         }
@@ -296,29 +300,30 @@ struct decoder_model {
     };
     embed<T, S>(p, b.tokens, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
-    const auto tap = stream_tap<T>::of(take_exit);
-    if (exits.weights && !dp) ctx.tap = tap;
+    const auto hook = layer_hook<T>::of(take_exit);
+    if (exits.weights && !dp) ctx.hook = hook;
     run_layers<T, S>(p, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     take_exit(Shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
-        if (exits.weights) ctx.tap = tap;
+        if (exits.weights) ctx.hook = hook;
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on, dropout, w.site, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
         if constexpr (embedding_normed) {
           ops::fill(on, rows * d, T(0), w.d_looked_up);
           norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
                                               {w.looked_up, rows}, d_embedded,
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
-        ops::embed_backward(on, rows, ends::table, b.tokens,
-                            ends::template widen_backward<T, S>(p.ends_map, dp->ends_map, rows,
-                                                                w.d_looked_up, w.at_ends, ctx),
-                            dp->embedding);
+        ops::embed_backward(
+            on, rows, embedding_projection::table, b.tokens,
+            embedding_projection::template widen_backward<T, S>(p.projection, dp->projection, rows,
+                                                                w.d_looked_up, w.projected, ctx),
+            dp->embedding);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
       }
@@ -332,9 +337,9 @@ struct decoder_model {
   /// d]; if the first is not the model's, it reads w.embedded of that size instead of tokens.
   /// Called by every thread.
   template <class T, class S>
-  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
+  static void step(const params<form::packed<T, S>>& p, const token* tokens, index batch_size,
                    index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::machine& on, bool every = false, const layer_range& part = {}) {
+                   const ops::execution& on, bool every = false, const layer_range& part = {}) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -361,9 +366,10 @@ struct decoder_model {
       });
     const index read_rows = every ? ctx.rows() : batch_size;
     const T* const y = every ? w.normed : w.last;
-    ops::matmul(on, read_rows, vocabulary, ends::head,
-                ends::template read<T, S>(p.ends_map, read_rows, y, w.at_ends, on),
-                head_matrix<T, S>(p), w.logits);
+    ops::matmul(
+        on, read_rows, vocabulary, embedding_projection::head,
+        embedding_projection::template read<T, S>(p.projection, read_rows, y, w.projected, on),
+        head_matrix<T, S>(p), w.logits);
   }
 
   /// Lets cached sequence `to` continue where `from` is.
@@ -374,7 +380,7 @@ struct decoder_model {
 
  private:
   template <class T>
-  static context<T> batch_context(const batch& b, const ops::machine& on) {
+  static context<T> batch_context(const batch& b, const ops::execution& on) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
@@ -384,15 +390,22 @@ struct decoder_model {
   }
   /// The head on w.normed.
   template <class T, class S>
-  static ops::head_call<T, S> head(const params<form::kernel<T, S>>& p, const batch& b,
+  static ops::head_call<T, S> head(const params<form::packed<T, S>>& p, const batch& b,
                                    workspace<T>& w, const context<T>& ctx) {
-    const T* const y =
-        ends::template read<T, S>(p.ends_map, ctx.rows(), w.normed, w.at_ends, ctx.on);
-    return {ctx.rows(), ends::head, vocabulary, y,       head_matrix<T, S>(p),
-            T(1),       b.labels,   w.chunk,    w.losses};
+    const T* const y = embedding_projection::template read<T, S>(p.projection, ctx.rows(), w.normed,
+                                                                 w.projected, ctx.on);
+    return {ctx.rows(),
+            embedding_projection::head,
+            vocabulary,
+            y,
+            head_matrix<T, S>(p),
+            T(1),
+            b.labels,
+            w.chunk,
+            w.losses};
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
     if constexpr (tied)
       return p.embedding;
     else
@@ -407,12 +420,12 @@ struct decoder_model {
   }
   /// tokens -> w.embedded
   template <class T, class S>
-  static void embed(const params<form::kernel<T, S>>& p, const token* tokens, workspace<T>& w,
+  static void embed(const params<form::packed<T, S>>& p, const token* tokens, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, ends::table, tokens, p.embedding,
-               ends::template rows<T>(w.at_ends, w.looked_up));
-    ends::template widen<T, S>(p.ends_map, rows, w.looked_up, w.at_ends, ctx);
+    ops::embed(ctx.on, rows, embedding_projection::table, tokens, p.embedding,
+               embedding_projection::template rows<T>(w.projected, w.looked_up));
+    embedding_projection::template widen<T, S>(p.projection, rows, w.looked_up, w.projected, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.positions.table;
@@ -424,18 +437,18 @@ struct decoder_model {
     if constexpr (embedding_normed)
       norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
                                          w.embedding_norm, ctx);
-    ops::dropout(ctx.on, ctx.dropout, w.site, ctx.batch, ctx.length, d, w.embedded);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.embedded);
   }
   /// w.embedded -> w.out
   template <class T, class S>
-  static void run_layers(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
-    places::angles(w.positions, ctx);
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    positional::angles(w.positions, ctx);
     blocks::template forward<T, S>(p.stack, {w.embedded, ctx.rows()}, {w.out, ctx.rows()}, w.stack,
                                    ctx);
   }
   /// w.out -> w.normed
   template <class T, class S>
-  static void final_norm(const params<form::kernel<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+  static void final_norm(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
     norm_layer::template forward<T, S>(p.norm, {w.out, ctx.rows()}, {w.normed, ctx.rows()}, w.norm,
                                        ctx);
   }

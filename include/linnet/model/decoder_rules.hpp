@@ -2,11 +2,11 @@
 /// @file
 /// The rules that a decoder's shape and policies keep, each with a sentence for what breaks it.
 
-#include <linnet/model/choices.hpp>
+#include <linnet/model/policy_set.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-template <decoder_shape Shape, class Choices>
+template <decoder_shape Shape, class Policies>
 struct decoder_model;
 
 namespace detail {
@@ -18,7 +18,7 @@ constexpr bool decoder_fits() {
   using Ffn = pick<ffn::policy, ffn::swiglu, Ps...>;
   using Position = pick<position::policy, position::rope, Ps...>;
   using Depths = pick<depths::policy, depths::all, Ps...>;
-  using Share = pick<share::policy, share::none, Ps...>;
+  using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   if constexpr (!(known_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::decoder<shape, policies...>: an argument is not a policy; derive your "
@@ -77,33 +77,36 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of mixing has no rotary positions; add "
                   "position::none");
-  else if constexpr (S.layers % Share::repeats != 0)
+  else if constexpr (S.layers % Sharing::repeats != 0)
     static_assert(never<Ps...>,
-                  "linnet::share::repeat<n>: layers, the number of blocks, must be a multiple of "
+                  "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
                   "n");
   else if constexpr (!Attention::causal)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
-  else if constexpr (Depths::routes && !(Attention::subsets && Ffn::rewinds))
-    static_assert(never<Ps...>,
-                  "linnet::decoder: depths::mixture asks for attention and a feed-forward that "
-                  "work on any subset of the tokens, such as attention::full");
-  else if constexpr (Depths::routes && S.layers < Depths::every)
+  else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
-        "linnet::depths::mixture: of so few layers, none would be routed; give a smaller Every");
-  else if constexpr (Depths::routes && !std::is_same_v<Share, share::none>)
+        "linnet::decoder: depths::mixture_of_depths asks for attention and a feed-forward that "
+        "work on any subset of the tokens, such as attention::full");
+  else if constexpr (Depths::routes && S.layers < Depths::every)
     static_assert(never<Ps...>,
-                  "linnet::decoder: the blocks of depths::mixture have parameters of their own; it "
-                  "does not go with a share:: policy");
-  else if constexpr (!Share::maps.plain() && !Attention::mappable)
+                  "linnet::depths::mixture_of_depths: of so few layers, none would be routed; give "
+                  "a smaller Every");
+  else if constexpr (Depths::routes && !std::is_same_v<Sharing, sharing::none>)
+    static_assert(
+        never<Ps...>,
+        "linnet::decoder: the blocks of depths::mixture_of_depths have parameters of their own; it "
+        "does not go with a sharing:: policy");
+  else if constexpr (!Sharing::projections.plain() && !Attention::supports_low_rank)
     static_assert(never<Ps...>,
-                  "linnet::share::lora: this kind of attention's maps take no delta; those of "
+                  "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
                   "full, prefix, sliding_window and sinks do");
-  else if constexpr (Attention::first_differs && !std::is_same_v<Share, share::none>)
-    static_assert(never<Ps...>,
-                  "linnet: share:: policies need blocks of one type; the first block of this kind "
-                  "of attention differs from the others");
+  else if constexpr (Attention::first_differs && !std::is_same_v<Sharing, sharing::none>)
+    static_assert(
+        never<Ps...>,
+        "linnet: sharing:: policies need blocks of one type; the first block of this kind "
+        "of attention differs from the others");
   else
     return true;
   return false;
@@ -114,7 +117,7 @@ constexpr ffn_fault decoder_ffn_fault() {
   if constexpr (decoder_fits<S, Ps...>())
     return fault_of_ffn<pick<ffn::policy, ffn::swiglu, Ps...>, S.d_model, S.d_ff,
                         std::is_same_v<pick<bias::policy, bias::none, Ps...>, bias::all>,
-                        pick<share::policy, share::none, Ps...>::maps>();
+                        pick<sharing::policy, sharing::none, Ps...>::projections>();
   else
     return ffn_fault::none;
 }
@@ -123,13 +126,13 @@ template <bool Fits, decoder_shape Shape, class... Ps>
 struct make_decoder {
   using type = decoder_model<
       Shape,
-      choices<pick<ffn::policy, ffn::swiglu, Ps...>,
-              pick<attention::policy, attention::full, Ps...>, pick<norm::policy, norm::rms, Ps...>,
-              pick<position::policy, position::rope, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-              pick<bias::policy, bias::none, Ps...>, typename pick_storage<Ps...>::type,
-              pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
-              pick<share::policy, share::none, Ps...>,
-              pick<embedding::policy, embedding::full, Ps...>>>;
+      policy_set<
+          pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+          pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
+          pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
+          typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
+          pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+          pick<embedding::policy, embedding::full, Ps...>>>;
 };
 /// What stands in for a decoder that was refused, so that nothing is said of it again.
 template <decoder_shape Shape, class... Ps>
@@ -143,10 +146,10 @@ struct make_decoder<false, Shape, Ps...> : make_decoder<true,
                                                                       .context = 1},
                                                         typename pick_storage<Ps...>::stored> {};
 /// The decoder of choices.
-template <decoder_shape Shape, class Choices>
+template <decoder_shape Shape, class Policies>
 struct decoder_of;
 template <decoder_shape Shape, class... Ps>
-struct decoder_of<Shape, choices<Ps...>>
+struct decoder_of<Shape, policy_set<Ps...>>
     : make_decoder<
           policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
               ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>(),

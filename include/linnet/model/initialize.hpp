@@ -18,7 +18,7 @@ void initialize(weights<M, T>& w, seed s) {
                 "linnet::initialize: quantized weights are made by quantize() from trained ones");
   if constexpr (trainable) {
     if (!w.valid()) return;
-    w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+    w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
       random_stream random(s, stream_of(at.str()));
       T* values = nullptr;
       if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)

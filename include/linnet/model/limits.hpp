@@ -31,16 +31,17 @@ struct limits {
   index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
   index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
                      ///< parts; 0 for `target`. Smaller chunks need less memory
-  index blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
-                     ///< share as they need them; 0 gives each sequence its whole `target`
-  int threads = 1;   ///< most threads that share the work of one call, see parallel(); any number
-                     ///< gives the same results
-  index grain = 4'000'000;  ///< floating-point operations that are worth one more thread in an
-                            ///< inference call; 0 always takes all threads
+  index kv_blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
+                        ///< share as they need them; 0 gives each sequence its whole `target`
+  int threads = 1;  ///< most threads that share the work of one call, see parallel(); any number
+                    ///< gives the same results
+  index min_flops_per_thread =
+      4'000'000;  ///< floating-point operations that are worth one more thread in an
+                  ///< inference call; 0 always takes all threads
   simd::level level =
       simd::level::automatic;  ///< pin it for results that are equal across machines
   executor run_on{};           ///< your own threads instead of OpenMP's
-  index logits = 1;            ///< tokens per sequence whose logits session::feed_all returns; for
+  index max_logits = 1;        ///< tokens per sequence whose logits session::feed_all returns; for
                                ///< speculative decoding one more than are drafted
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
@@ -50,11 +51,12 @@ struct limits {
     f("source", self.source, detail::count(0, "decoders ignore it"));
     f("target", self.target, detail::count(0, "0: a decoder's whole context"));
     f("chunk", self.chunk, detail::count(0, "0 for limits.target"));
-    f("blocks", self.blocks, detail::count(0, "0: none shared"));
+    f("kv_blocks", self.kv_blocks, detail::count(0, "0: none shared"));
     f("threads", self.threads, detail::between(1, most_threads));
-    f("grain", self.grain, detail::count(0, "0 always takes all threads"));
+    f("min_flops_per_thread", self.min_flops_per_thread,
+      detail::count(0, "0 always takes all threads"));
     f("level", self.level, detail::one_of(level_names));
-    f("logits", self.logits, detail::count(1));
+    f("max_logits", self.max_logits, detail::count(1));
   }
 
  private:
@@ -62,19 +64,20 @@ struct limits {
                                                 "avx512dot"};
 };
 
-/// Calls `f(machine)` on the threads of `l`; `converted` is ops::machine's.
+/// Calls `f(execution)` on the threads of `l`; `converted` is ops::execution's.
 template <class F>
 void run(const limits& l, void* converted, F&& f) {
   parallel(l.threads, l.run_on, [&](const team& threads) {
-    f(ops::machine{threads, simd::resolve(l.level), converted});
+    f(ops::execution{threads, ops::resolve(l.level), converted});
   });
 }
 /// The same with only as many threads as `flops` floating-point operations are worth.
 template <class F>
 void run(const limits& l, void* converted, index flops, F&& f) {
   limits fitting = l;
-  if (l.grain > 0)
-    fitting.threads = static_cast<int>((std::clamp)(flops / l.grain, index{1}, index{l.threads}));
+  if (l.min_flops_per_thread > 0)
+    fitting.threads =
+        static_cast<int>((std::clamp)(flops / l.min_flops_per_thread, index{1}, index{l.threads}));
   run(fitting, converted, f);
 }
 
@@ -90,9 +93,9 @@ namespace detail {
 inline constexpr index most_positions = 0x7fffffff;
 
 /// The members of `limits` that sizes grow with, `threads` apart.
-inline constexpr index limits::*growing_limits[] = {&limits::batch,  &limits::source,
-                                                    &limits::target, &limits::chunk,
-                                                    &limits::blocks, &limits::logits};
+inline constexpr index limits::*growing_limits[] = {&limits::batch,     &limits::source,
+                                                    &limits::target,    &limits::chunk,
+                                                    &limits::kv_blocks, &limits::max_logits};
 
 /// bytes(l), or most_bytes where computing it would exceed what an index holds. Each product in
 /// bytes() is a part of the sum, and becomes at most eight times as large where one limit doubles.
@@ -178,13 +181,13 @@ struct batch_check {
 };
 
 /// Layer extents of one stack.
-constexpr extents stack_extents(const limits& l, purpose use, index length, index memory) {
-  extents e;
+constexpr call_shape stack_call_shape(const limits& l, purpose use, index length, index memory) {
+  call_shape e;
   e.batch = l.batch;
   e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
   e.memory = memory;
   e.capacity = use == purpose::decoding ? length : 0;
-  e.blocks = use == purpose::decoding ? l.blocks : 0;
+  e.blocks = use == purpose::decoding ? l.kv_blocks : 0;
   e.threads = l.threads;
   e.training = use == purpose::training;
   return e;

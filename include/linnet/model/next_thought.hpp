@@ -5,8 +5,8 @@
 /// decoder puts that into words. The paper gives the idea alone; the parts are those of its
 /// published code, smaller.
 
-#include <linnet/model/choices.hpp>
 #include <linnet/model/limits.hpp>
+#include <linnet/model/policy_set.hpp>
 #include <linnet/model/weights.hpp>
 #include <linnet/nn/attention_pooling.hpp>
 #include <linnet/ops/language.hpp>
@@ -76,7 +76,7 @@ struct thought_layers {
   /// Stands behind the last layer.
   struct nothing : without_parameters, without_cache {
     template <class T>
-    static constexpr without_cache::cache<T> plan(planner&, const extents&) {
+    static constexpr without_cache::cache<T> plan(planner&, const call_shape&) {
       return {};
     }
   };
@@ -96,7 +96,7 @@ struct thought_layers {
     [[no_unique_address]] typename rest::template params<Form> others{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     layer::visit(f, at.element(K, Shape.shrinks()), p.first...);
     rest::visit(f, at, p.others...);
   }
@@ -107,12 +107,12 @@ struct thought_layers {
     T *y = nullptr, *dy = nullptr;  ///< [batch * kept, out]
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
-    extents after = e;
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    call_shape after = e;
     after.length = layer::kept(e.length);
     cache<T> c;
-    c.y = m.keep.take<T>(after.rows() * out);
-    if (e.training) c.dy = m.keep.take<T>(after.rows() * out);
+    c.y = m.saved.take<T>(after.rows() * out);
+    if (e.training) c.dy = m.saved.take<T>(after.rows() * out);
     c.first = layer::template plan<T>(m, e);
     c.others = rest::template plan<T>(m, after);
     return c;
@@ -127,7 +127,7 @@ struct thought_layers {
   }
   /// x[batch * length, in] -> latent[batch, thought]
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, const T* x, T* latent, cache<T>& c,
+  static void forward(const params<form::packed<T, S>>& p, const T* x, T* latent, cache<T>& c,
                       context<T>& ctx) {
     context<T> next = behind(ctx, c);
     layer::template forward<T, S>(p.first, {x, ctx.rows()}, {c.y, next.rows()}, c.first, ctx);
@@ -137,7 +137,7 @@ struct thought_layers {
       rest::template forward<T, S>(p.others, c.y, latent, c.others, next);
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        const T* x, const T* d_latent, T* dx, cache<T>& c, context<T>& ctx) {
     context<T> next = behind(ctx, c);
     ops::fill(ctx.on, next.rows() * out, T(0), c.dy);
@@ -211,8 +211,8 @@ struct next_thought {
   /// Named visit of all parameters, once each, in canonical order. Tables and the usual blocks
   /// start as those of decoders; layers between, which no residual bridges, by their inputs' width.
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    const auto normal = [&](const path& where, tensor_info info, auto&... leaf) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
       if (info.deviation > 0) info.deviation = initial_deviation;
       f(where, info, leaf...);
     };
@@ -245,7 +245,7 @@ struct next_thought {
     T *d_target = nullptr, *d_line = nullptr, *d_written = nullptr;
     T* chunk = nullptr;        ///< logits of some rows
     double* losses = nullptr;  ///< [batch * length]
-    int source_site = 0, target_site = 0;
+    int source_dropout_id = 0, target_dropout_id = 0;
   };
   /// The longest continuation for these limits: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) {
@@ -256,15 +256,16 @@ struct next_thought {
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     const bool trains = use == purpose::training;
     const auto of = [&](index length) {
-      return extents{.batch = l.batch, .length = length, .threads = l.threads, .training = trains};
+      return call_shape{
+          .batch = l.batch, .length = length, .threads = l.threads, .training = trains};
     };
-    const extents e = of(l.source), one = of(1), y = of(longest(l)), z = of(pseudo + longest(l));
+    const call_shape e = of(l.source), one = of(1), y = of(longest(l)), z = of(pseudo + longest(l));
     workspace<T> w;
-    w.source_site = m.sites++;
-    w.target_site = m.sites++;
+    w.source_dropout_id = m.dropout_ids++;
+    w.target_dropout_id = m.dropout_ids++;
     const auto take = [&](index n, T*& x, T*& dx) {
-      x = m.keep.take<T>(n);
-      if (trains) dx = m.keep.take<T>(n);
+      x = m.saved.take<T>(n);
+      if (trains) dx = m.saved.take<T>(n);
     };
     take(e.rows() * d, w.source, w.d_source);
     take(e.rows() * d, w.read, w.d_read);
@@ -273,8 +274,8 @@ struct next_thought {
     take(y.rows() * d, w.target, w.d_target);
     take(z.rows() * d, w.line, w.d_line);
     take(z.rows() * d, w.written, w.d_written);
-    w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
-    w.losses = m.keep.take<double>(y.rows());
+    w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+    w.losses = m.saved.take<double>(y.rows());
     m.product(ops::head_rows(vocabulary), d, vocabulary, y);
     w.reader = reading::template plan<T>(m, e);
     w.shrink = shrinking::template plan<T>(m, e);
@@ -300,12 +301,12 @@ struct next_thought {
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
-  /// Summed loss of a batch by a criterion (see ops::label_loss). With `dp`, also adds the gradient
-  /// of that sum. `logits`, if given, receives all [batch * length, vocabulary] of them. Called by
-  /// every thread.
-  template <class T, class S, class Criterion = ops::label_loss>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::machine& on,
+  /// Summed loss of a batch by a criterion (see ops::label_cross_entropy). With `dp`, also adds the
+  /// gradient of that sum. `logits`, if given, receives all [batch * length, vocabulary] of them.
+  /// Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
                        const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
                        const Criterion& criterion = {}) {
     context<T> from, one, to;
@@ -317,19 +318,19 @@ struct next_thought {
     one.length = 1;
     to.length = pseudo + b.length;
     const index rows = b.batch * b.length, ahead = pseudo * d;
-    const auto embed = [&](index length, const token* tokens, int site, T* x) {
+    const auto embed = [&](index length, const token* tokens, int dropout_id, T* x) {
       ops::embed(on, b.batch * length, d, tokens, p.embedding, x);
       on.threads.each(b.batch * length, [&](index i) {
         for (index j = 0; j < d; ++j) x[i * d + j] += p.positions[i % length * d + j];
       });
-      ops::dropout(on, dropout, site, b.batch, length, d, x);
+      ops::dropout(on, dropout, dropout_id, b.batch, length, d, x);
     };
-    embed(b.source_length, b.source, w.source_site, w.source);
+    embed(b.source_length, b.source, w.source_dropout_id, w.source);
     reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
                                     w.reader, from);
     shrinking::template forward<T, S>(p.shrink, w.read, w.latent, w.shrink, from);
     thinking::template forward<T, S>(p.core, {w.latent, b.batch}, {w.made, b.batch}, w.core, one);
-    embed(b.length, b.tokens, w.target_site, w.target);
+    embed(b.length, b.tokens, w.target_dropout_id, w.target);
     on.threads.each(b.batch, [&](index i) {
       T* const line = w.line + i * to.length * d;
       std::copy_n(w.made + i * ahead, ahead, line);
@@ -366,12 +367,12 @@ struct next_thought {
           std::copy_n(line, ahead, w.d_made + i * ahead);
           std::copy_n(line + ahead, b.length * d, w.d_target + i * b.length * d);
         });
-        const auto embed_backward = [&](index length, const token* tokens, int site, T* dx) {
-          ops::dropout(on, dropout, site, b.batch, length, d, dx);
+        const auto embed_backward = [&](index length, const token* tokens, int dropout_id, T* dx) {
+          ops::dropout(on, dropout, dropout_id, b.batch, length, d, dx);
           ops::embed_backward(on, b.batch * length, d, tokens, dx, dp->embedding);
           ops::position_backward(on, b.batch, length, d, dx, dp->positions);
         };
-        embed_backward(b.length, b.tokens, w.target_site, w.d_target);
+        embed_backward(b.length, b.tokens, w.target_dropout_id, w.d_target);
         ops::fill(on, b.batch * thought, T(0), w.d_latent);
         thinking::template backward<T, S>(p.core, dp->core, {w.latent, b.batch},
                                           {w.d_made, b.batch}, {w.d_latent, b.batch}, w.core, one);
@@ -382,7 +383,7 @@ struct next_thought {
         reading::template backward<T, S>(p.reader, dp->reader, {w.source, from.rows()},
                                          {w.d_read, from.rows()}, {w.d_source, from.rows()},
                                          w.reader, from);
-        embed_backward(b.source_length, b.source, w.source_site, w.d_source);
+        embed_backward(b.source_length, b.source, w.source_dropout_id, w.d_source);
       }
     return sum;
   }

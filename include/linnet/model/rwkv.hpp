@@ -3,9 +3,9 @@
 /// RWKV-4 and RWKV-7: decoders without attention, spelled with the policies they are made of.
 
 #include <linnet/model/decoder.hpp>
-#include <linnet/nn/mixer/channel_mix.hpp>
-#include <linnet/nn/mixer/rwkv4.hpp>
-#include <linnet/nn/mixer/rwkv7.hpp>
+#include <linnet/nn/recurrent/channel_mix.hpp>
+#include <linnet/nn/recurrent/rwkv4.hpp>
+#include <linnet/nn/recurrent/rwkv7.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -3,8 +3,8 @@
 /// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
 /// variants (zoo A1 to A8, B1).
 
-#include <linnet/model/choices.hpp>
 #include <linnet/model/limits.hpp>
+#include <linnet/model/policy_set.hpp>
 #include <linnet/model/t5_stack.hpp>
 #include <linnet/model/weights.hpp>
 #include <linnet/ops/language.hpp>
@@ -31,8 +31,8 @@ struct t5_model {
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
   static constexpr bool biased = false;
   /// Whether decoding can take tokens back, and whether it forgets old ones.
-  static constexpr bool rewinds = DecoderAttention::rewinds && DecoderFfn::rewinds,
-                        forgets = DecoderAttention::forgets;
+  static constexpr bool can_truncate = DecoderAttention::can_truncate && DecoderFfn::can_truncate,
+                        evicts = DecoderAttention::evicts;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;
@@ -74,7 +74,7 @@ struct t5_model {
   };
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     f(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, 1}, p.embedding...);
     encoder::visit(f, at / "encoder", p.encoder_stack...);
     decoder::visit(f, at / "decoder", p.decoder_stack...);
@@ -89,8 +89,8 @@ struct t5_model {
   /// Floating-point operations of one forward call, head included (zoo A8).
   static constexpr index flops(index batch_size, index source, index target) {
     const limits l{.batch = batch_size};
-    return encoder::flops(detail::stack_extents(l, purpose::scoring, source, 0)) +
-           decoder::flops(detail::stack_extents(l, purpose::scoring, target, source)) +
+    return encoder::flops(detail::stack_call_shape(l, purpose::scoring, source, 0)) +
+           decoder::flops(detail::stack_call_shape(l, purpose::scoring, target, source)) +
            2 * batch_size * target * d * vocabulary;
   }
 
@@ -104,7 +104,7 @@ struct t5_model {
     token* inputs = nullptr;                  ///< [target rows] labels shifted right
     T* chunk = nullptr;                       ///< logits of some rows
     T* last = nullptr;                        ///< [batch, d] last valid rows
-    T* logits = nullptr;                      ///< [batch * limits.logits, vocabulary]
+    T* logits = nullptr;                      ///< [batch * limits.max_logits, vocabulary]
     const std::int32_t* tables = nullptr;     ///< [batch, table_size] of a session's paged cache
     index table_size = 0;
     double* losses = nullptr;  ///< [target rows]
@@ -113,30 +113,30 @@ struct t5_model {
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const extents target = detail::stack_extents(l, use, l.target, l.source);
-    extents source = detail::stack_extents(l, purpose::scoring, l.source, 0);
+    const call_shape target = detail::stack_call_shape(l, use, l.target, l.source);
+    call_shape source = detail::stack_call_shape(l, purpose::scoring, l.source, 0);
     source.training = use == purpose::training;  // the encoder reads its whole input at once
     workspace<T> w;
-    arena& lasting = use == purpose::decoding ? m.state : m.keep;
+    arena& lasting = use == purpose::decoding ? m.state : m.saved;
     w.memory = lasting.take<T>(source.rows() * d);
-    w.out = m.keep.take<T>(target.rows() * d);
+    w.out = m.saved.take<T>(target.rows() * d);
     if (use == purpose::decoding) {
-      w.last = m.keep.take<T>(l.batch * d);
-      m.product(l.batch * l.logits, d, vocabulary, target);
-      w.logits = m.state.take<T>(l.batch * l.logits * vocabulary);
+      w.last = m.saved.take<T>(l.batch * d);
+      m.product(l.batch * l.max_logits, d, vocabulary, target);
+      w.logits = m.state.take<T>(l.batch * l.max_logits * vocabulary);
     } else {
-      w.inputs = m.keep.take<token>(target.rows());
-      w.losses = m.keep.take<double>(target.rows());
-      w.chunk = m.keep.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      w.inputs = m.saved.take<token>(target.rows());
+      w.losses = m.saved.take<double>(target.rows());
+      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
       m.product(ops::head_rows(vocabulary), d, vocabulary, target);
     }
     if (use == purpose::training) {
-      w.d_memory = m.keep.take<T>(source.rows() * d);
-      w.d_out = m.keep.take<T>(target.rows() * d);
+      w.d_memory = m.saved.take<T>(source.rows() * d);
+      w.d_out = m.saved.take<T>(target.rows() * d);
     }
-    const index mark = m.keep.mark();
+    const index mark = m.saved.mark();
     w.encoder_stack = encoder::template plan<T>(m, source);
-    if (use != purpose::training) m.keep.release(mark);
+    if (use != purpose::training) m.saved.release(mark);
     w.decoder_stack = decoder::template plan<T>(m, target);
     return w;
   }
@@ -159,18 +159,19 @@ struct t5_model {
   /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
   /// and ops::head_logits() take. Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const ops::machine& on) {
+  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
+                                   workspace<T>& w, const ops::execution& on) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     context<T> target = target_context<T>(b, w, ctx);
     return read<T, S>(p, b, w, ctx, target);
   }
-  /// Summed loss of a batch by a criterion (see ops::label_loss), the cross-entropy. With `dp`,
-  /// also adds the gradient of that sum. `logits`, if given, receives all [batch * target_length,
-  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by every thread.
-  template <class T, class S, class Criterion = ops::label_loss>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::machine& on,
+  /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
+  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all [batch *
+  /// target_length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by
+  /// every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
                        const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
                        const Criterion& criterion = {}) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
@@ -205,8 +206,9 @@ struct t5_model {
 
   /// Encodes [batch, length] source tokens into w.memory. Called by every thread.
   template <class T, class S>
-  static void encode(const params<form::kernel<T, S>>& p, const token* source, index batch_size,
-                     index length, const index* lengths, workspace<T>& w, const ops::machine& on) {
+  static void encode(const params<form::packed<T, S>>& p, const token* source, index batch_size,
+                     index length, const index* lengths, workspace<T>& w,
+                     const ops::execution& on) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     encode<T, S>(p, source, w, ctx);
   }
@@ -216,10 +218,10 @@ struct t5_model {
   /// `memory_length` padded tokens; its keys and values are computed unless `memory_cached`. Called
   /// by every thread.
   template <class T, class S>
-  static void step(const params<form::kernel<T, S>>& p, const token* tokens, index batch_size,
+  static void step(const params<form::packed<T, S>>& p, const token* tokens, index batch_size,
                    index length, const index* lengths, const index* past, index memory_length,
                    const index* memory_lengths, bool memory_cached, workspace<T>& w,
-                   const ops::machine& on, bool every = false) {
+                   const ops::execution& on, bool every = false) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     ctx.past = past;
     ctx.tables = w.tables;
@@ -253,10 +255,10 @@ struct t5_model {
   /// T5's tied head reads y / sqrt(d) (zoo A5).
   template <class T>
   static constexpr T head_scale() {
-    return tied ? T(1 / detail::root(d)) : T(1);
+    return tied ? T(1 / detail::sqrt(d)) : T(1);
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::kernel<T, S>>& p) {
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
     if constexpr (tied)
       return p.embedding;
     else
@@ -264,7 +266,7 @@ struct t5_model {
   }
   template <class T>
   static context<T> source_context(index batch_size, index length, const index* lengths,
-                                   const ops::machine& on) {
+                                   const ops::execution& on) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = batch_size;
@@ -285,7 +287,7 @@ struct t5_model {
     return target;
   }
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::kernel<T, S>>& p, const batch& b,
+  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
                                    workspace<T>& w, context<T>& ctx, context<T>& target) {
     encode<T, S>(p, b.source, w, ctx);
     const index rows = target.rows();
@@ -299,7 +301,7 @@ struct t5_model {
             b.labels, w.chunk, w.losses};
   }
   template <class T, class S>
-  static void encode(const params<form::kernel<T, S>>& p, const token* source, workspace<T>& w,
+  static void encode(const params<form::packed<T, S>>& p, const token* source, workspace<T>& w,
                      context<T>& ctx) {
     ops::embed(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
     encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
@@ -335,10 +337,10 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: every token goes through every block; depths:: policies are for decoder<>");
-  else if constexpr (((std::is_base_of_v<share::policy, Ps> ||
+  else if constexpr (((std::is_base_of_v<sharing::policy, Ps> ||
                        std::is_base_of_v<embedding::policy, Ps>) ||
                       ...))
-    static_assert(never<Ps...>, "linnet::t5: share:: and embedding:: policies are for decoder<>");
+    static_assert(never<Ps...>, "linnet::t5: sharing:: and embedding:: policies are for decoder<>");
   else if constexpr (S.d_model <= 0)
     static_assert(never<Ps...>,
                   "linnet::t5_shape: d_model, the width of the stream, must be given and positive");
@@ -378,7 +380,7 @@ constexpr bool t5_fits() {
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
   else if constexpr (!EncoderAttention::bidirectional || !DecoderAttention::causal ||
-                     !DecoderAttention::continues)
+                     !DecoderAttention::supports_cache)
     static_assert(never<Ps...>,
                   "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
                   "bidirectional kind, a decoder a causal one that continues cached sequences; "

@@ -2,10 +2,11 @@
 /// @file
 /// One of T5's two stacks: blocks behind relative-position biases (zoo A2 to A4).
 
-#include <linnet/model/choices.hpp>
+#include <linnet/model/policy_set.hpp>
 #include <linnet/ops/dropout.hpp>
 #include <linnet/ops/elementwise.hpp>
-#include <linnet/ops/position.hpp>
+#include <linnet/ops/relative_bias.hpp>
+#include <linnet/ops/rope.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -17,7 +18,7 @@ struct t5_stack {
   static constexpr index in = d, out = d;
   static constexpr real eps{Shape.eps};
   static_assert(
-      IsDecoder ? Attention::causal && Attention::continues : Attention::bidirectional,
+      IsDecoder ? Attention::causal && Attention::supports_cache : Attention::bidirectional,
       "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
       "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
       "in encoder<> or decoder_stack<>");
@@ -60,9 +61,9 @@ struct t5_stack {
     typename norm_layer::template params<Form> norm{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     f(at / "relative_bias" / "weight",
-      tensor_info{Shape.buckets, heads, role::position, 1 / detail::root(d)}, p.relative_bias...);
+      tensor_info{Shape.buckets, heads, role::position, 1 / detail::sqrt(d)}, p.relative_bias...);
     blocks::visit(f, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
   }
@@ -76,22 +77,22 @@ struct t5_stack {
     T* bias = nullptr;               ///< [heads, 2 origin + 1] bias lines
     T* d_bias = nullptr;             ///< [batch, heads, 2 origin + 1]
     index origin = 0;
-    int input_site = 0, output_site = 0;
+    int input_dropout_id = 0, output_dropout_id = 0;
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
     cache<T> c;
-    c.input_site = m.sites++;
-    c.output_site = m.sites++;
+    c.input_dropout_id = m.dropout_ids++;
+    c.output_dropout_id = m.dropout_ids++;
     c.origin = (std::max)(e.length, e.capacity) - 1;
     const index lines = heads * (2 * c.origin + 1), size = e.rows() * d;
-    c.x = m.keep.take<T>(size);
-    c.y = m.keep.take<T>(size);
-    c.bias = m.keep.take<T>(lines);
+    c.x = m.saved.take<T>(size);
+    c.y = m.saved.take<T>(size);
+    c.bias = m.saved.take<T>(lines);
     if (e.training) {
-      c.dx = m.keep.take<T>(size);
-      c.dy = m.keep.take<T>(size);
-      c.d_bias = m.keep.take<T>(e.batch * lines);
+      c.dx = m.saved.take<T>(size);
+      c.dy = m.saved.take<T>(size);
+      c.d_bias = m.saved.take<T>(e.batch * lines);
     }
     c.norm = norm_layer::template plan<T>(m, e);
     c.stack = blocks::template plan<T>(m, e);
@@ -100,7 +101,7 @@ struct t5_stack {
 
   /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (zoo A4).
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<T, d> y, cache<T>& c,
+  static void forward(const params<form::packed<T, S>>& p, view<T, d> y, cache<T>& c,
                       context<T>& ctx) {
     const index rows = ctx.rows(), line = 2 * c.origin + 1;
     ctx.on.threads.each(heads, [&](index head) {
@@ -109,28 +110,28 @@ struct t5_stack {
     });
     ctx.bias = c.bias;
     ctx.bias_origin = c.origin;
-    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.x);
+    ops::dropout(ctx.on, ctx.dropout, c.input_dropout_id, ctx.batch, ctx.length, d, c.x);
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
     norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, y.data());
+    ops::dropout(ctx.on, ctx.dropout, c.output_dropout_id, ctx.batch, ctx.length, d, y.data());
   }
   /// Gradient of y (overwritten) -> gradient of the embedded tokens in c.dx.
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<T, d> dy, cache<T>& c, context<T>& ctx) {
     const index rows = ctx.rows(), line = 2 * c.origin + 1;
     ctx.bias = c.bias;
     ctx.bias_origin = c.origin;
     ctx.d_bias = c.d_bias;
     ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
-    ops::dropout(ctx.on, ctx.dropout, c.output_site, ctx.batch, ctx.length, d, dy.data());
+    ops::dropout(ctx.on, ctx.dropout, c.output_dropout_id, ctx.batch, ctx.length, d, dy.data());
     ops::fill(ctx.on, rows * d, T(0), c.dy);
     norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm,
                                         ctx);
     ops::fill(ctx.on, rows * d, T(0), c.dx);
     blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
                                     c.stack, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.input_site, ctx.batch, ctx.length, d, c.dx);
+    ops::dropout(ctx.on, ctx.dropout, c.input_dropout_id, ctx.batch, ctx.length, d, c.dx);
     ctx.on.threads.each(heads, [&](index head) {
       for (index b = 0; b < ctx.batch; ++b)
         for (index r = 0; r < line; ++r)
@@ -144,7 +145,9 @@ struct t5_stack {
     linnet::copy_state<blocks, T>(c.stack, from, to, part);
   }
 
-  static constexpr index flops(const extents& e) { return blocks::flops(e) + norm_layer::flops(e); }
+  static constexpr index flops(const call_shape& e) {
+    return blocks::flops(e) + norm_layer::flops(e);
+  }
 
  private:
   /// The bucket of a key position minus query position.

@@ -112,12 +112,12 @@ class tensor_block {
   /// Calls f(path, tensor_info, leaf) for each tensor in canonical order.
   template <class F>
   void visit(F&& f) {
-    M::visit(f, path{}, tree_);
+    M::visit(f, parameter_path{}, tree_);
   }
   /// @copydoc visit()
   template <class F>
   void visit(F&& f) const {
-    M::visit(f, path{}, tree_);
+    M::visit(f, parameter_path{}, tree_);
   }
   /// The whole block as bytes.
   void* data() const { return memory_.data(); }
@@ -129,8 +129,9 @@ class tensor_block {
 
  private:
   static constexpr void place_all(arena& memory, tree_type& tree) {
-    M::visit([&](const path&, const tensor_info& info, auto& leaf) { place(memory, info, leaf); },
-             path{}, tree);
+    M::visit([&](const parameter_path&, const tensor_info& info,
+                 auto& leaf) { place(memory, info, leaf); },
+             parameter_path{}, tree);
   }
 
   memory_block memory_;
@@ -178,13 +179,13 @@ template <class M, class T>
 std::string first_nonfinite(const weights<M, T>& w) {
   std::string found;
   if (!w.valid()) return found;
-  const auto look = [&]<class S>(S, const auto* values, index count, const path& at,
+  const auto look = [&]<class S>(S, const auto* values, index count, const parameter_path& at,
                                  const char* suffix) {
     bool finite = true;  // no early end: the loop runs on vectors
     for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
     if (!finite) found = at.str() + suffix;
   };
-  w.visit([&](const path& at, const tensor_info& info, const auto& leaf) {
+  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
     if (!found.empty()) return;
     using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
@@ -218,7 +219,7 @@ class gradients : public detail::tensor_block<M, form::gradient<T>> {};
 
 /// The form that kernels read: constant, shareable by any number of sessions in any threads.
 template <class M, class T = float, class S = storage_of<M, T>>
-class packed : public detail::tensor_block<M, form::kernel<T, S>> {
+class packed : public detail::tensor_block<M, form::packed<T, S>> {
  public:
   using model = M;
   using scalar = T;
@@ -262,9 +263,9 @@ error refuse_weights() {
 /// Rewrites the kernel form `p` of a layer or model `L` from its canonical weights. Called by every
 /// thread of a team.
 template <class L, class W, class P>
-void pack_tree(const ops::machine& on, const W& w, P& p) {
+void pack_tree(const ops::execution& on, const W& w, P& p) {
   L::visit(
-      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
           using scalar = std::remove_cvref_t<decltype(*from)>;
           ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
@@ -272,21 +273,21 @@ void pack_tree(const ops::machine& on, const W& w, P& p) {
           ops::pack(on, info.rows, info.columns, from, to);
         }
       },
-      path{}, p.tree(), w.tree());
+      parameter_path{}, p.tree(), w.tree());
 }
 /// The same for a model.
 template <class M, class T, class S>
-void pack_into(const ops::machine& on, const weights<M, T>& w, packed<M, T, S>& p) {
+void pack_into(const ops::execution& on, const weights<M, T>& w, packed<M, T, S>& p) {
   pack_tree<M>(on, w, p);
 }
 /// Shows `p` the canonical rows of its matrices of numbers, which backward() reads.
 template <class L, class W, class P>
 void attach_rows(const W& w, P& p) {
   L::visit(
-      [](const path&, const tensor_info&, auto& to, const auto& from) {
+      [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
         if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
       },
-      path{}, p.tree(), w.tree());
+      parameter_path{}, p.tree(), w.tree());
 }
 
 }  // namespace detail
@@ -296,7 +297,7 @@ void attach_rows(const W& w, P& p) {
 template <class M, class T>
 packed<M, T> pack(const weights<M, T>& w) {
   auto p = detail::made_of<packed<M, T>>(w);
-  if (p.valid()) detail::pack_into(ops::machine{}, w, p);
+  if (p.valid()) detail::pack_into(ops::execution{}, w, p);
   return p;
 }
 
@@ -306,14 +307,14 @@ weights<M, T> unpack(const packed<M, T>& p) {
   auto w = detail::made_of<weights<M, T>>(p);
   if (!w.valid()) return w;
   M::visit(
-      [&](const path&, const tensor_info& info, auto& to, const auto& from) {
+      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
           std::copy_n(from, info.size(), to);
         } else {
           ops::unpack(info.rows, info.columns, from, to);
         }
       },
-      path{}, w.tree(), p.tree());
+      parameter_path{}, w.tree(), p.tree());
   return w;
 }
 

@@ -2,7 +2,9 @@
 /// @file
 /// A stack of two types of layers that take turns.
 
-#include <linnet/nn/combinators.hpp>
+#include <linnet/nn/chain.hpp>
+#include <linnet/nn/repeat.hpp>
+#include <linnet/nn/residual.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -24,7 +26,7 @@ struct alternate {
     std::array<typename Other::template params<Form>, other_count> others{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     for (std::size_t l = 0; l < count; ++l)
       take(
           l,
@@ -41,23 +43,23 @@ struct alternate {
     linnet::detail::layer_loop<T, in, count> loop{};
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
     cache<T> c;
     const index mark = m.scratch.mark();
     c.loop.plan(m, e);
     for (std::size_t l = 0; l < count; ++l) {
-      const index kept = m.keep.mark();
+      const index kept = m.saved.mark();
       take(
           l, [&](auto layer, auto& item) { item = decltype(layer)::type::template plan<T>(m, e); },
           c);
-      if (!e.training) m.keep.release(kept);
+      if (!e.training) m.saved.release(kept);
     }
     m.scratch.release(mark);
     return c;
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
     c.loop.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
       take(
@@ -69,7 +71,7 @@ struct alternate {
     });
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
     c.loop.backward(x, dy, dx, ctx, 0, N,
@@ -90,7 +92,7 @@ struct alternate {
     for (auto& item : c.others) linnet::copy_state<Other, T>(item, from, to, part);
   }
 
-  static constexpr index flops(const extents& e) {
+  static constexpr index flops(const call_shape& e) {
     return (N - N / Every) * Layer::flops(e) + N / Every * Other::flops(e);
   }
 

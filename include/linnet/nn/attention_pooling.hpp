@@ -44,7 +44,7 @@ struct shrinking_attention {
     typename last_norm::template params<Form> norm2{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     mixer::visit(f, at / "attention", p.attention...);
     first_norm::visit(f, at / "norm1", p.norm1...);
     feed_forward::visit(f, at / "ffn", p.ffn...);
@@ -65,26 +65,26 @@ struct shrinking_attention {
     index* lengths = nullptr;                   ///< [batch] valid tokens that are left
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
     const index rows = e.rows();
-    extents after = e;
+    call_shape after = e;
     after.length = kept(e.length);
     cache<T> c;
-    c.sum = m.keep.take<T>(rows * In);
-    c.normed = m.keep.take<T>(rows * In);
-    c.chosen = m.keep.take<T>(after.rows() * In);
-    c.made = m.keep.take<T>(after.rows() * Out);
+    c.sum = m.saved.take<T>(rows * In);
+    c.normed = m.saved.take<T>(rows * In);
+    c.chosen = m.saved.take<T>(after.rows() * In);
+    c.made = m.saved.take<T>(after.rows() * Out);
     if (e.training) {
-      c.d_sum = m.keep.take<T>(rows * In);
-      c.d_normed = m.keep.take<T>(rows * In);
-      c.d_chosen = m.keep.take<T>(after.rows() * In);
-      c.d_made = m.keep.take<T>(after.rows() * Out);
+      c.d_sum = m.saved.take<T>(rows * In);
+      c.d_normed = m.saved.take<T>(rows * In);
+      c.d_chosen = m.saved.take<T>(after.rows() * In);
+      c.d_made = m.saved.take<T>(after.rows() * Out);
     }
-    c.received = m.keep.take<T>(rows);
-    c.weights = m.keep.take<T>(rows);
-    c.order = m.keep.take<index>(rows);
-    c.from = m.keep.take<index>(after.rows());
-    c.lengths = m.keep.take<index>(e.batch);
+    c.received = m.saved.take<T>(rows);
+    c.weights = m.saved.take<T>(rows);
+    c.order = m.saved.take<index>(rows);
+    c.from = m.saved.take<index>(after.rows());
+    c.lengths = m.saved.take<index>(e.batch);
     c.attention = mixer::template plan<T>(m, e);
     c.norm1 = first_norm::template plan<T>(m, e);
     c.ffn = feed_forward::template plan<T>(m, after);
@@ -94,7 +94,7 @@ struct shrinking_attention {
 
   /// Afterwards c.lengths are those of y's sequences.
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+  static void forward(const params<form::packed<T, S>>& p, view<const T, In> x, view<T, Out> y,
                       cache<T>& c, context<T>& ctx) {
     const index rows = ctx.rows(), left = kept(ctx.length), made = ctx.batch * left;
     mixer::template forward<T, S>(p.attention, x, {c.normed, rows}, c.attention, ctx);
@@ -112,7 +112,7 @@ struct shrinking_attention {
     last_norm::template forward<T, S>(p.norm2, {c.made, made}, y, c.norm2, ctx);
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx, cache<T>& c,
                        context<T>& ctx) {
     const index rows = ctx.rows(), made = ctx.batch * kept(ctx.length);
@@ -149,7 +149,7 @@ struct shrinking_attention {
           const T* const k = c.attention.k + (first + j) * In + head * h;
           T score = 0;
           for (index l = 0; l < h; ++l) score += q[l] * k[l];
-          weights[j] = score * mixer::maps::template scale<T>;
+          weights[j] = score * mixer::projections::template scale<T>;
           largest = j == 0 || weights[j] > largest ? weights[j] : largest;
         }
         for (index j = 0; j < n; ++j) sum += weights[j] = std::exp(weights[j] - largest);

@@ -95,7 +95,7 @@ struct byte_blocks<D, N, Norm, Eps, std::index_sequence<K...>> {
 /// What both ends of a call share: `tokens` tokens of N.bytes_per_token rows each. No dropout:
 /// tokens that repeat share one computation, and so would share their masks.
 template <byte_pooling N, class T>
-context<T> byte_context(const ops::machine& on, index tokens, const index* lengths) {
+context<T> byte_context(const ops::execution& on, index tokens, const index* lengths) {
   context<T> ctx;
   ctx.on = on;
   ctx.batch = tokens;
@@ -105,7 +105,7 @@ context<T> byte_context(const ops::machine& on, index tokens, const index* lengt
 }
 /// Room for `tokens` tokens at a time in a model planned for `e`.
 template <byte_pooling N>
-constexpr extents byte_extents(const extents& e, index tokens) {
+constexpr call_shape byte_extents(const call_shape& e, index tokens) {
   return {
       .batch = tokens, .length = N.bytes_per_token, .threads = e.threads, .training = e.training};
 }
@@ -128,7 +128,7 @@ struct byte_embedder {
     typename blocks::template params<Form> stack{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     f(at / "byte" / "weight", tensor_info{byte_values, width, role::table, 1}, p.bytes...);
     f(at / "position" / "weight", tensor_info{bytes_per_token, width, role::position, 1},
       p.positions...);
@@ -145,15 +145,15 @@ struct byte_embedder {
   };
   /// Buffers for `tokens` tokens at a time.
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& of, index tokens) {
-    const extents e = detail::byte_extents<N>(of, tokens);
+  static constexpr cache<T> plan(planner& m, const call_shape& of, index tokens) {
+    const call_shape e = detail::byte_extents<N>(of, tokens);
     cache<T> c;
-    c.x = m.keep.take<T>(e.rows() * width);
-    c.y = m.keep.take<T>(e.rows() * D);
-    c.lengths = m.keep.take<index>(tokens);
+    c.x = m.saved.take<T>(e.rows() * width);
+    c.y = m.saved.take<T>(e.rows() * D);
+    c.lengths = m.saved.take<index>(tokens);
     if (e.training) {
-      c.dx = m.keep.take<T>(e.rows() * width);
-      c.dy = m.keep.take<T>(e.rows() * D);
+      c.dx = m.saved.take<T>(e.rows() * width);
+      c.dy = m.saved.take<T>(e.rows() * D);
     }
     c.stack = blocks::template plan<T>(m, e);
     return c;
@@ -161,7 +161,7 @@ struct byte_embedder {
 
   /// pooled[tokens, D] of some tokens.
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
+  static void forward(const params<form::packed<T, S>>& p, const ops::execution& on, index tokens,
                       const token* bytes, T* pooled, cache<T>& c) {
     const index rows = tokens * bytes_per_token;
     context<T> ctx = context_of(on, tokens, bytes, c);
@@ -182,9 +182,9 @@ struct byte_embedder {
   }
   /// Adds the gradients of what forward() has just computed, given that of pooled[tokens, D].
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                       const ops::machine& on, index tokens, const token* bytes, const T* d_pooled,
-                       cache<T>& c) {
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const ops::execution& on, index tokens, const token* bytes,
+                       const T* d_pooled, cache<T>& c) {
     const index rows = tokens * bytes_per_token;
     context<T> ctx = context_of(on, tokens, bytes, c);
     on.threads.each(tokens, [&](index i) {
@@ -208,7 +208,7 @@ struct byte_embedder {
 
  private:
   template <class T>
-  static context<T> context_of(const ops::machine& on, index tokens, const token* bytes,
+  static context<T> context_of(const ops::execution& on, index tokens, const token* bytes,
                                const cache<T>& c) {
     if (masked)
       on.threads.each(tokens, [&](index i) {
@@ -238,13 +238,13 @@ struct byte_head {
     typename Form::matrix bytes{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     to_slots::visit(f, at / "expand", p.expand...);
     f(at / "position" / "weight", tensor_info{bytes_per_token, width, role::position, 1},
       p.positions...);
     blocks::visit(f, at / "blocks", p.stack...);
     f(at / "byte" / "weight",
-      tensor_info{byte_values, width, role::matrix, 1 / detail::root(static_cast<double>(width))},
+      tensor_info{byte_values, width, role::matrix, 1 / detail::sqrt(static_cast<double>(width))},
       p.bytes...);
   }
 
@@ -260,21 +260,21 @@ struct byte_head {
   };
   /// Buffers for `tokens` tokens at a time; labels and logits only where a loss is computed.
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& of, index tokens, bool loss) {
-    const extents e = detail::byte_extents<N>(of, tokens);
+  static constexpr cache<T> plan(planner& m, const call_shape& of, index tokens, bool loss) {
+    const call_shape e = detail::byte_extents<N>(of, tokens);
     cache<T> c;
     m.product(tokens, D, bytes_per_token * width, e);
     m.product(loss ? chunk_rows : e.rows(), width, byte_values, e);
-    c.x = m.keep.take<T>(e.rows() * width);
-    c.y = m.keep.take<T>(e.rows() * width);
+    c.x = m.saved.take<T>(e.rows() * width);
+    c.y = m.saved.take<T>(e.rows() * width);
     if (loss) {
-      c.chunk = m.keep.take<T>(chunk_rows * byte_values);
-      c.labels = m.keep.take<token>(e.rows());
-      c.losses = m.keep.take<double>(e.rows());
+      c.chunk = m.saved.take<T>(chunk_rows * byte_values);
+      c.labels = m.saved.take<token>(e.rows());
+      c.losses = m.saved.take<double>(e.rows());
     }
     if (e.training) {
-      c.dx = m.keep.take<T>(e.rows() * width);
-      c.dy = m.keep.take<T>(e.rows() * width);
+      c.dx = m.saved.take<T>(e.rows() * width);
+      c.dy = m.saved.take<T>(e.rows() * width);
     }
     c.stack = blocks::template plan<T>(m, e);
     return c;
@@ -282,7 +282,7 @@ struct byte_head {
 
   /// logits[tokens * bytes_per_token, byte_values] of some tokens.
   template <class T, class S>
-  static void logits(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
+  static void logits(const params<form::packed<T, S>>& p, const ops::execution& on, index tokens,
                      const T* states, T* logits, cache<T>& c) {
     forward<T, S>(p, on, tokens, states, c);
     ops::matmul(on, tokens * bytes_per_token, byte_values, width, c.y, p.bytes, logits);
@@ -292,8 +292,8 @@ struct byte_head {
   /// there and to d_states[tokens, D]. `logits`, if given, receives all [tokens * bytes_per_token,
   /// byte_values] of them.
   template <class T, class S, class Label, class Criterion>
-  static loss_sum loss(const params<form::kernel<T, S>>& p, params<form::gradient<T>>* dp,
-                       const ops::machine& on, index tokens, const T* states, T* d_states,
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const ops::execution& on, index tokens, const T* states, T* d_states,
                        T* logits, double z_loss, const Label& label, const Criterion& criterion,
                        cache<T>& c) {
     const index rows = tokens * bytes_per_token;
@@ -339,7 +339,7 @@ struct byte_head {
  private:
   /// states -> c.y
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, const ops::machine& on, index tokens,
+  static void forward(const params<form::packed<T, S>>& p, const ops::execution& on, index tokens,
                       const T* states, cache<T>& c) {
     const index rows = tokens * bytes_per_token;
     context<T> ctx = detail::byte_context<N, T>(on, tokens, nullptr);

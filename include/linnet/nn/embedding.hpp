@@ -14,7 +14,7 @@ namespace detail {
 
 /// The ends of a model whose table is as wide as its stream: nothing is between the two.
 template <index D>
-struct wide_ends : without_parameters, without_cache {
+struct full_projection : without_parameters, without_cache {
   static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
   template <class T>
   static T* rows(const without_cache::cache<T>&, T* x) {
@@ -29,30 +29,30 @@ struct wide_ends : without_parameters, without_cache {
   }
   template <class T, class S, class P>
   static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
-                       const ops::machine&) {
+                       const ops::execution&) {
     return y;
   }
   template <class T>
-  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::machine&) {
+  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::execution&) {
     return dy;
   }
   template <class T, class S, class P, class G>
   static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
-                            const ops::machine&) {}
-  static constexpr index flops(const extents&) { return 0; }
+                            const ops::execution&) {}
+  static constexpr index flops(const call_shape&) { return 0; }
 };
 
 /// Those of a table [vocabulary, Width] with a map P[D, Width]: rows of the stream are x = P e, and
 /// a tied head reads z = P^T y.
 template <index Width, index D, bool Tied>
-struct narrow_ends {
+struct factorised_projection {
   using map = linear<Width, D>;
   static constexpr index table = Width, head = Tied ? Width : D;
 
   template <class Form>
   using params = typename map::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     map::visit(f, at / "projection", p...);
   }
 
@@ -62,12 +62,12 @@ struct narrow_ends {
     T* gradient = nullptr;            ///< of one of them by turns, while training
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
     const index size = e.rows() * Width;
     (void)map::template plan<T>(m, e);
-    cache<T> c{m.keep.take<T>(size)};
-    if (Tied) c.out = m.keep.take<T>(size);
-    if (e.training) c.gradient = m.keep.take<T>(size);
+    cache<T> c{m.saved.take<T>(size)};
+    if (Tied) c.out = m.saved.take<T>(size);
+    if (e.training) c.gradient = m.saved.take<T>(size);
     return c;
   }
 
@@ -78,14 +78,14 @@ struct narrow_ends {
   }
   /// x = P e
   template <class T, class S>
-  static void widen(const params<form::kernel<T, S>>& p, index n, T* x, const cache<T>& c,
+  static void widen(const params<form::packed<T, S>>& p, index n, T* x, const cache<T>& c,
                     context<T>& ctx) {
     without_cache::cache<T> none;
     map::template forward<T, S>(p, {c.in, n}, {x, n}, none, ctx);
   }
   /// The derivative by the rows of the table; adds that by P.
   template <class T, class S>
-  static T* widen_backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+  static T* widen_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                            index n, T* dx, const cache<T>& c, context<T>& ctx) {
     without_cache::cache<T> none;
     ops::fill(ctx.on, n * Width, T(0), c.gradient);
@@ -94,29 +94,30 @@ struct narrow_ends {
   }
   /// What the head's matrix reads for y[rows, D].
   template <class T, class S>
-  static const T* read(const params<form::kernel<T, S>>& p, index n, const T* y, const cache<T>& c,
-                       const ops::machine& on) {
+  static const T* read(const params<form::packed<T, S>>& p, index n, const T* y, const cache<T>& c,
+                       const ops::execution& on) {
     if (!Tied) return y;
     ops::matmul_transposed(on, n, D, Width, y, p.weight, c.out);
     return c.out;
   }
   /// Where the head adds the derivative by what it reads.
   template <class T>
-  static T* read_gradient(index n, T* dy, const cache<T>& c, const ops::machine& on) {
+  static T* read_gradient(index n, T* dy, const cache<T>& c, const ops::execution& on) {
     if (!Tied) return dy;
     ops::fill(on, n * Width, T(0), c.gradient);
     return c.gradient;
   }
   /// Adds to dy = P dz and dP = y dz^T.
   template <class T, class S>
-  static void read_backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
-                            index n, const T* y, T* dy, const cache<T>& c, const ops::machine& on) {
+  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                            index n, const T* y, T* dy, const cache<T>& c,
+                            const ops::execution& on) {
     if (!Tied) return;
     const T* const no_bias = nullptr;
     ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, no_bias, true);
     ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
   }
-  static constexpr index flops(const extents& e) { return (Tied ? 2 : 1) * map::flops(e); }
+  static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }
 };
 
 }  // namespace detail
@@ -130,7 +131,7 @@ struct full : policy {
   using kind = full;
   static std::string name() { return "full"; }
   template <index D, bool Tied>
-  using ends = linnet::detail::wide_ends<D>;
+  using projection = linnet::detail::full_projection<D>;
 };
 /// A table [vocabulary, Width] and a linear map from Width to d_model (ALBERT, Lan et al. 2019,
 /// arXiv:1909.11942; zoo C4). A tied head takes the same two the other way: first the transposed
@@ -142,7 +143,7 @@ struct factorised : policy {
   using kind = factorised;
   static std::string name() { return "factorised " + std::to_string(Width); }
   template <index D, bool Tied>
-  using ends = linnet::detail::narrow_ends<Width, D, Tied>;
+  using projection = linnet::detail::factorised_projection<Width, D, Tied>;
 };
 }  // namespace embedding
 

@@ -3,12 +3,15 @@
 /// Feed-forward policies: the usual ones, and the re-parameterised variants of the report
 /// "Exploring the Limits of Small Language Models" (zoo B1). A policy has a template `layer<D, F,
 /// Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have biases;
-/// with a fourth parameter, a map_kind that says how its maps are made, it also fits share::lora. A
-/// policy of your own derives from ffn::policy; nothing in the library needs editing.
+/// with a fourth parameter, a projection_kind that says how its maps are made, it also fits
+/// sharing::lora. A policy of your own derives from ffn::policy; nothing in the library needs
+/// editing.
 
-#include <linnet/config/shapes.hpp>
-#include <linnet/nn/combinators.hpp>
-#include <linnet/nn/linear_map.hpp>
+#include <linnet/core/shapes.hpp>
+#include <linnet/nn/chain.hpp>
+#include <linnet/nn/projection.hpp>
+#include <linnet/nn/repeat.hpp>
+#include <linnet/nn/residual.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -26,7 +29,7 @@ struct activation_layer : without_parameters, without_cache {
                        without_cache::cache<T>&, context<T>& ctx) {
     ops::activation_backward<A>(ctx.on, x.size(), x.data(), dy.data(), dx.data());
   }
-  static constexpr index flops(const extents&) { return 0; }
+  static constexpr index flops(const call_shape&) { return 0; }
 };
 
 /// y = x with dropped values, on rows of width D; the identity outside training.
@@ -35,42 +38,43 @@ struct dropout_layer : without_parameters {
   static constexpr index in = D, out = D;
   template <class T>
   struct cache {
-    int site = 0;
+    int dropout_id = 0;
     T* scratch = nullptr;  ///< [rows, D] gradient on its way back
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
     const index mark = m.scratch.mark();
-    const cache<T> c{m.sites++, e.training ? m.scratch.take<T>(e.rows() * D) : nullptr};
+    const cache<T> c{m.dropout_ids++, e.training ? m.scratch.take<T>(e.rows() * D) : nullptr};
     m.scratch.release(mark);
     return c;
   }
   template <class T, class S, class P>
   static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>& c, context<T>& ctx) {
     ops::copy(ctx.on, x.size(), x.data(), y.data());
-    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, D, y.data());
+    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, D, y.data());
   }
   template <class T, class S, class P, class G>
   static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx,
                        cache<T>& c, context<T>& ctx) {
     ops::copy(ctx.on, dy.size(), dy.data(), c.scratch);
-    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, D, c.scratch);
+    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, D, c.scratch);
     ops::add(ctx.on, dx.size(), dx.data(), c.scratch, dx.data());
   }
-  static constexpr index flops(const extents&) { return 0; }
+  static constexpr index flops(const call_shape&) { return 0; }
 };
 
 /// y = Drop(f(W x (+ b))), without dropout unless `Drops`: a linear map and what follows it, which
 /// outside training is part of the product.
-template <index In, index Out, activation_kind A, bool Bias, bool Drops, map_kind Maps = map_kind{}>
+template <index In, index Out, activation_kind A, bool Bias, bool Drops,
+          projection_kind Projections = projection_kind{}>
 struct activated_linear {
   static constexpr index in = In, out = Out;
-  using map = linear_map<In, Out, Bias, Maps>;
+  using map = projection<In, Out, Bias, Projections>;
 
   template <class Form>
   using params = typename map::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     map::visit(f, at, p...);
   }
 
@@ -79,16 +83,16 @@ struct activated_linear {
     T* inner = nullptr;  ///< [rows, Out] W x + b, kept while training
     T *d_inner = nullptr, *d_active = nullptr;
     [[no_unique_address]] typename map::template cache<T> map_cache{};
-    int site = 0;
+    int dropout_id = 0;
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
     cache<T> c;
     const index n = e.rows() * Out;
-    if (Drops) c.site = m.sites++;
+    if (Drops) c.dropout_id = m.dropout_ids++;
     const index mark = m.scratch.mark();
     if (e.training) {
-      c.inner = m.keep.take<T>(n);
+      c.inner = m.saved.take<T>(n);
       c.d_inner = m.scratch.take<T>(n);
       if (Drops) c.d_active = m.scratch.take<T>(n);
     }
@@ -98,45 +102,46 @@ struct activated_linear {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+  static void forward(const params<form::packed<T, S>>& p, view<const T, In> x, view<T, Out> y,
                       cache<T>& c, context<T>& ctx) {
     T* const inner = c.inner ? c.inner : y.data();
-    if constexpr (Maps.plain()) {
+    if constexpr (Projections.plain()) {
       auto one = map::template product<T, S>(p, inner);
       if (c.inner == nullptr) one.finish = ops::activates<A, T>;
-      ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+      ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
     } else {
       map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
     }
-    if (c.inner || !Maps.plain()) ops::activation<A>(ctx.on, y.size(), inner, y.data());
+    if (c.inner || !Projections.plain()) ops::activation<A>(ctx.on, y.size(), inner, y.data());
     if constexpr (Drops)
-      ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, Out, y.data());
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, Out, y.data());
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx, cache<T>& c,
                        context<T>& ctx) {
     const view<T, Out> d_inner(c.d_inner, x.rows());
     const T* d_active = dy.data();
     if constexpr (Drops) {
       ops::copy(ctx.on, dy.size(), dy.data(), c.d_active);
-      ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, Out, c.d_active);
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, Out, c.d_active);
       d_active = c.d_active;
     }
     ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
     ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
     map::template backward<T, S>(p, dp, x, d_inner, dx, c.map_cache, ctx);
   }
-  static constexpr index flops(const extents& e) { return map::flops(e); }
+  static constexpr index flops(const call_shape& e) { return map::flops(e); }
 };
 
 /// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
-template <index D, index F, activation_kind A, bool Bias, map_kind Maps = map_kind{}>
+template <index D, index F, activation_kind A, bool Bias,
+          projection_kind Projections = projection_kind{}>
 struct gated_layer {
   static constexpr index in = D, out = D;
   static constexpr bool adds_residual = true;
-  using wide = linear_map<D, F, Bias, Maps>;
-  using narrow = linear_map<F, D, Bias, Maps>;
+  using wide = projection<D, F, Bias, Projections>;
+  using narrow = projection<F, D, Bias, Projections>;
 
   template <class Form>
   struct params {
@@ -144,7 +149,7 @@ struct gated_layer {
     typename narrow::template params<Form> down{};
   };
   template <class Fn, class... P>
-  static constexpr void visit(Fn&& f, const path& at, P&... p) {
+  static constexpr void visit(Fn&& f, const parameter_path& at, P&... p) {
     wide::visit(f, at / "gate", p.gate...);
     wide::visit(f, at / "up", p.up...);
     narrow::visit(f, at / "down", p.down...);
@@ -157,16 +162,16 @@ struct gated_layer {
     T *d_gate = nullptr, *d_up = nullptr, *d_hidden = nullptr;
     typename wide::template cache<T> gate_map{}, up_map{};
     typename narrow::template cache<T> down_map{};
-    int site = 0;
+    int dropout_id = 0;
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
     cache<T> c;
     const index n = e.rows() * F;
-    c.site = m.sites++;
-    c.gate = m.keep.take<T>(n);
-    if (e.training) c.up = m.keep.take<T>(n);
-    c.hidden = m.keep.take<T>(n);
+    c.dropout_id = m.dropout_ids++;
+    c.gate = m.saved.take<T>(n);
+    if (e.training) c.up = m.saved.take<T>(n);
+    c.hidden = m.saved.take<T>(n);
     const index mark = m.scratch.mark();
     if (e.training) {
       c.d_gate = m.scratch.take<T>(n);
@@ -181,29 +186,30 @@ struct gated_layer {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+  static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
     const view<T, F> hidden(c.hidden, rows);
     T* const upward = c.up ? c.up : c.hidden;
-    if constexpr (Maps.plain()) {
+    if constexpr (Projections.plain()) {
       auto up = wide::template product<T, S>(p.up, upward);
       if (c.up == nullptr) {
         up.finish = ops::gates<A, T>;
         up.gate = c.gate;
       }
-      ops::products<T, S, 2>(ctx.on, rows, D, x.data(),
-                             {wide::template product<T, S>(p.gate, c.gate), up});
+      ops::gemm_batch<T, S, 2>(ctx.on, rows, D, x.data(),
+                               {wide::template product<T, S>(p.gate, c.gate), up});
     } else {
       wide::template forward<T, S>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
       wide::template forward<T, S>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
-    if (c.up || !Maps.plain()) ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
-    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.hidden);
+    if (c.up || !Projections.plain())
+      ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
+    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.hidden);
     narrow::template forward<T, S>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
                        context<T>& ctx) {
     const index rows = x.rows();
@@ -211,12 +217,14 @@ struct gated_layer {
         d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
     narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.site, ctx.batch, ctx.length, F, c.d_hidden);
+    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
     wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
     wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
   }
-  static constexpr index flops(const extents& e) { return 2 * wide::flops(e) + narrow::flops(e); }
+  static constexpr index flops(const call_shape& e) {
+    return 2 * wide::flops(e) + narrow::flops(e);
+  }
 };
 
 /// Feed-forward policies.
@@ -225,15 +233,15 @@ namespace ffn {
 /// Base of every feed-forward policy.
 struct policy {
   static constexpr bool skipped = false;
-  static constexpr bool rewinds = true;  ///< keeps no summary of past tokens while decoding
+  static constexpr bool can_truncate = true;  ///< keeps no summary of past tokens while decoding
 };
 
 /// wo(Drop(f(wi x))): the usual feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU).
 template <activation_kind A>
 struct standard : policy {
-  template <index D, index F, bool Bias, map_kind Maps = map_kind{}>
-  using layer = chain<named<"wi", activated_linear<D, F, A, Bias, true, Maps>>,
-                      named<"wo", linear_map<F, D, Bias, Maps>>>;
+  template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
+  using layer = chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>>,
+                      named<"wo", projection<F, D, Bias, Projections>>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -242,8 +250,8 @@ using gelu_tanh = standard<activation_kind::gelu_tanh>;  ///< GPT-2
 /// down(Drop(f(gate x) * up x)).
 template <activation_kind A>
 struct gated : policy {
-  template <index D, index F, bool Bias, map_kind Maps = map_kind{}>
-  using layer = gated_layer<D, F, A, Bias, Maps>;
+  template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
+  using layer = gated_layer<D, F, A, Bias, Projections>;
 };
 using gated_gelu = gated<activation_kind::gelu_tanh>;  ///< T5 v1.1
 using swiglu = gated<activation_kind::silu>;           ///< Llama, STLM
@@ -255,14 +263,15 @@ struct skip : policy {
 
 /// 1W: one linear map W[D, D], no nonlinearity.
 struct linear : policy {
-  template <index D, index, bool Bias, map_kind Maps = map_kind{}>
-  using layer = chain<named<"w", linear_map<D, D, Bias, Maps>>>;
+  template <index D, index, bool Bias, projection_kind Projections = projection_kind{}>
+  using layer = chain<named<"w", projection<D, D, Bias, Projections>>>;
 };
 
 /// 1W + ReLU: ReLU(W x), W[D, D].
 struct linear_relu : policy {
-  template <index D, index, bool Bias, map_kind Maps = map_kind{}>
-  using layer = chain<named<"w", activated_linear<D, D, activation_kind::relu, Bias, false, Maps>>>;
+  template <index D, index, bool Bias, projection_kind Projections = projection_kind{}>
+  using layer =
+      chain<named<"w", activated_linear<D, D, activation_kind::relu, Bias, false, Projections>>>;
 };
 
 /// `Of`, a standard or gated feed-forward, with every matrix factored through `Rank`: U (V x), of
@@ -273,7 +282,7 @@ struct low_rank : policy {
   using dense = Of;  ///< what it factors
   static constexpr index rank = Rank;
   template <index D, index F, bool Bias>
-  using layer = typename Of::template layer<D, F, Bias, map_kind{.rank = Rank}>;
+  using layer = typename Of::template layer<D, F, Bias, projection_kind{.rank = Rank}>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which

@@ -10,7 +10,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 /// Square root for constant expressions (Newton), x >= 0.
-constexpr double root(double x) {
+constexpr double sqrt(double x) {
   if (x <= 0) return 0;
   double r = x > 1 ? x : 1;
   for (int i = 0; i < 64; ++i) r = 0.5 * (r + x / r);
@@ -32,22 +32,22 @@ struct linear : without_cache {
     [[no_unique_address]] std::conditional_t<Bias, typename Form::vector, std::nullptr_t> bias{};
   };
 
-  static constexpr tensor_info weight_info{Out, In, role::matrix, 1 / detail::root(In)};
+  static constexpr tensor_info weight_info{Out, In, role::matrix, 1 / detail::sqrt(In)};
 
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     f(at / "weight", weight_info, p.weight...);
     if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
   }
 
   template <class T>
-  static constexpr without_cache::cache<T> plan(planner& m, const extents& e) {
+  static constexpr without_cache::cache<T> plan(planner& m, const call_shape& e) {
     m.product(e.rows(), In, Out, e);
     return {};
   }
   /// The product into `y`, to be computed alone or together with others of the same inputs.
   template <class T, class S>
-  static ops::product<T, S> product(const params<form::kernel<T, S>>& p, T* y) {
+  static ops::product<T, S> product(const params<form::packed<T, S>>& p, T* y) {
     if constexpr (Bias)
       return {p.weight, Out, y, p.bias};
     else
@@ -55,15 +55,15 @@ struct linear : without_cache {
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, In> x, view<T, Out> y,
+  static void forward(const params<form::packed<T, S>>& p, view<const T, In> x, view<T, Out> y,
                       without_cache::cache<T>&, context<T>& ctx, const T* residual = nullptr) {
     auto one = product<T, S>(p, y.data());
     one.residual = residual;
-    ops::products<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
   }
 
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
                        without_cache::cache<T>&, context<T>& ctx) {
     if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
@@ -71,7 +71,7 @@ struct linear : without_cache {
                          dx.data());
   }
 
-  static constexpr index flops(const extents& e) { return 2 * e.rows() * In * Out; }
+  static constexpr index flops(const call_shape& e) { return 2 * e.rows() * In * Out; }
 };
 
 LINNET_NAMESPACE_END

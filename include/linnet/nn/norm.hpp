@@ -2,8 +2,9 @@
 /// @file
 /// RMSNorm and LayerNorm: the policies that choose them and their layers.
 
-#include <linnet/config/shapes.hpp>
+#include <linnet/core/shapes.hpp>
 #include <linnet/nn/layer.hpp>
+#include <linnet/ops/norm.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -24,46 +25,33 @@ struct rms : policy {
       typename Form::vector weight{};
     };
     template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
       f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
     }
 
     template <class T>
     struct cache {
-      T* root = nullptr;  ///< [rows] 1 / sqrt(mean(x^2) + eps)
+      T* inverse = nullptr;  ///< [rows] 1 / sqrt(mean(x^2) + eps)
     };
     template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
-      return {m.keep.take<T>(e.rows())};
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
+      return {m.saved.take<T>(e.rows())};
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+    static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
                         cache<T>& c, context<T>& ctx) {
-      ctx.on.threads.each(x.rows(), [&](index i) {
-        simd::dispatch(ctx.on.level, [&](auto k) {
-          c.root[i] =
-              decltype(k)::template rms_norm<T>(D, T(Eps.value), x.row(i), p.weight, y.row(i));
-        });
-      });
+      ops::rms_norm(ctx.on, T(Eps.value), x, p.weight, y, c.inverse);
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
                          context<T>& ctx) {
-      const auto [first, last] = ctx.on.threads.share(D);
-      for (index i = 0; i < x.rows(); ++i)
-        for (index j = first; j < last; ++j) dp.weight[j] += dy(i, j) * x(i, j) * c.root[i];
-      ctx.on.threads.each(x.rows(), [&](index i) {
-        simd::dispatch(ctx.on.level, [&](auto k) {
-          decltype(k)::template rms_norm_backward<T>(D, c.root[i], x.row(i), p.weight, dy.row(i),
-                                                     dx.row(i));
-        });
-      });
+      ops::rms_norm_backward(ctx.on, x, p.weight, c.inverse, dy, dp.weight, dx);
     }
 
-    static constexpr index flops(const extents&) { return 0; }
+    static constexpr index flops(const call_shape&) { return 0; }
   };
 };
 
@@ -79,7 +67,7 @@ struct layer_norm : policy {
       typename Form::vector bias{};
     };
     template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
       f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
       f(at / "bias", tensor_info{1, D, role::bias, 0}, p.bias...);
     }
@@ -89,42 +77,24 @@ struct layer_norm : policy {
       T* statistics = nullptr;  ///< [rows, 2] mean and 1 / sqrt(variance + eps)
     };
     template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
-      return {m.keep.take<T>(2 * e.rows())};
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
+      return {m.saved.take<T>(2 * e.rows())};
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, D> x, view<T, D> y,
+    static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
                         cache<T>& c, context<T>& ctx) {
-      ctx.on.threads.each(x.rows(), [&](index i) {
-        simd::dispatch(ctx.on.level, [&](auto k) {
-          decltype(k)::template layer_norm<T>(D, T(Eps.value), x.row(i), p.weight, p.bias, y.row(i),
-                                              c.statistics + 2 * i);
-        });
-      });
+      ops::layer_norm(ctx.on, T(Eps.value), x, p.weight, p.bias, y, c.statistics);
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
                          context<T>& ctx) {
-      const auto [first, last] = ctx.on.threads.share(D);
-      for (index i = 0; i < x.rows(); ++i) {
-        const T mean = c.statistics[2 * i], r = c.statistics[2 * i + 1];
-        for (index j = first; j < last; ++j) {
-          dp.weight[j] += dy(i, j) * (x(i, j) - mean) * r;
-          dp.bias[j] += dy(i, j);
-        }
-      }
-      ctx.on.threads.each(x.rows(), [&](index i) {
-        simd::dispatch(ctx.on.level, [&](auto k) {
-          decltype(k)::template layer_norm_backward<T>(D, c.statistics + 2 * i, x.row(i), p.weight,
-                                                       dy.row(i), dx.row(i));
-        });
-      });
+      ops::layer_norm_backward(ctx.on, x, p.weight, c.statistics, dy, dp.weight, dp.bias, dx);
     }
 
-    static constexpr index flops(const extents&) { return 0; }
+    static constexpr index flops(const call_shape&) { return 0; }
   };
 };
 

@@ -14,20 +14,20 @@
 LINNET_NAMESPACE_BEGIN
 
 /// A place in the tree of parameters: a chain of names from the leaf to the root, on the stack.
-struct path {
-  const path* parent = nullptr;
+struct parameter_path {
+  const parameter_path* parent = nullptr;
   std::string_view name{};
   index number = -1;  ///< the index of an array element instead of a name
   index count = 0;    ///< elements of that array
 
   /// A named child.
-  constexpr path operator/(std::string_view child) const { return {this, child, -1, 0}; }
+  constexpr parameter_path operator/(std::string_view child) const { return {this, child, -1, 0}; }
   /// A numbered child.
-  constexpr path operator/(index child) const { return {this, {}, child, 0}; }
+  constexpr parameter_path operator/(index child) const { return {this, {}, child, 0}; }
   /// A numbered child, one of `of`.
-  constexpr path element(index child, index of) const { return {this, {}, child, of}; }
+  constexpr parameter_path element(index child, index of) const { return {this, {}, child, of}; }
   /// The element that this place is in: a layer, for parameters of a repeat; else the root.
-  constexpr const path& enclosing_element() const {
+  constexpr const parameter_path& enclosing_element() const {
     return number >= 0 || !parent ? *this : parent->enclosing_element();
   }
   /// The dotted name, such as `encoder.0.attention.q.weight`.
@@ -50,8 +50,9 @@ enum class role {
   position,  ///< a table of positions or relative-position buckets; always stored in full
   scale,     ///< a norm's gamma, starts at one
   bias,      ///< an additive vector, starts at zero
-  average    ///< rows of unit length that follow running averages and have no derivative: backward
-             ///< adds to their gradient what they are to follow, see follow_averages()
+  moving_average  ///< rows of unit length that follow running averages and have no derivative:
+                  ///< backward adds to their gradient what they are to follow, see
+                  ///< follow_averages()
 };
 
 /// The facts about one parameter tensor.
@@ -61,7 +62,7 @@ struct tensor_info {
   role kind = role::matrix;
   double deviation = 0;  ///< standard deviation of the initial normal values (zoo A6)
   /// Initial value number `i` instead, if given.
-  double (*start)(const path& at, index i, random_stream& random) = nullptr;
+  double (*start)(const parameter_path& at, index i, random_stream& random) = nullptr;
 
   /// Number of values.
   constexpr index size() const { return rows * columns; }
@@ -69,17 +70,17 @@ struct tensor_info {
   constexpr bool stored() const { return kind == role::matrix || kind == role::table; }
   /// Whether weight decay applies: every trained tensor with two dimensions.
   constexpr bool decays() const {
-    return kind != role::scale && kind != role::bias && kind != role::average;
+    return kind != role::scale && kind != role::bias && kind != role::moving_average;
   }
 };
 
 /// Where the layer of a parameter stands in its stack, for initial values that depend on it.
-struct depth {
+struct layer_position {
   double layer = 0, layers = 1;
 
   /// Of the parameter at this place; the only layer if it is in no stack.
-  constexpr explicit depth(const path& at) {
-    const path& element = at.enclosing_element();
+  constexpr explicit layer_position(const parameter_path& at) {
+    const parameter_path& element = at.enclosing_element();
     if (element.number < 0) return;
     layer = static_cast<double>(element.number);
     layers =
@@ -92,7 +93,7 @@ struct depth {
 };
 
 /// The initial value 0, for tensor_info::start.
-inline double start_zero(const path&, index, random_stream&) { return 0; }
+inline double start_zero(const parameter_path&, index, random_stream&) { return 0; }
 
 /// The forms in which a layer's `params` can appear.
 namespace form {
@@ -110,7 +111,7 @@ struct gradient {
 };
 /// What kernels read: packed panels, and while training also the canonical rows.
 template <class T, class S>
-struct kernel {
+struct packed {
   using matrix = ops::packed_matrix<T, S>;
   using vector = const T*;
 };

@@ -5,7 +5,8 @@
 
 #include <type_traits>
 
-#include <linnet/ops/position.hpp>
+#include <linnet/ops/relative_bias.hpp>
+#include <linnet/ops/rope.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include <linnet/config/shapes.hpp>
+#include <linnet/core/shapes.hpp>
 #include <linnet/nn/layer.hpp>
 #include <linnet/nn/policies.hpp>
 
@@ -27,10 +27,10 @@ struct position_tables {
   };
   static constexpr index count(index longest) { return (std::min)(longest, Kept); }
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e, index longest) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e, index longest) {
     cache<T> c;
     if (rotary) c.table = m.state.take<T>(count(longest) * Head);
-    if (rotary && longest > Kept) c.beyond = m.keep.take<T>(e.rows() * Head);
+    if (rotary && longest > Kept) c.beyond = m.saved.take<T>(e.rows() * Head);
     if (sinusoidal) c.table = m.state.take<T>(longest * D);
     return c;
   }

@@ -4,24 +4,26 @@
 
 #include <string>
 
-#include <linnet/config/shapes.hpp>
-#include <linnet/nn/combinators.hpp>
+#include <linnet/core/shapes.hpp>
+#include <linnet/nn/chain.hpp>
+#include <linnet/nn/repeat.hpp>
+#include <linnet/nn/residual.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 /// Sharing policies: which tensors of a block are the same in every block of the stack. A shared
 /// tensor exists, counts and is visited once; its gradient is the sum over the blocks. A policy of
-/// your own derives from share::policy and says `shares(path)` of the places of a block's tensors,
-/// such as ...attention.q.weight. Key-value caches are each block's own always.
-namespace share {
+/// your own derives from sharing::policy and says `shares(path)` of the places of a block's
+/// tensors, such as ...attention.q.weight. Key-value caches are each block's own always.
+namespace sharing {
 
 /// Base of the sharing policies: nothing is shared. What files call one is `static std::string
 /// name()`.
 struct policy {
-  static constexpr index repeats = 1;  ///< times that a block runs in a row
-  static constexpr map_kind maps{};    ///< how the linear maps of the blocks are made
+  static constexpr index repeats = 1;              ///< times that a block runs in a row
+  static constexpr projection_kind projections{};  ///< how the linear maps of the blocks are made
   /// Whether the tensor at a place of the block is the same in all blocks.
-  static constexpr bool shares(const path&) { return false; }
+  static constexpr bool shares(const parameter_path&) { return false; }
 };
 
 /// Every block has parameters of its own.
@@ -35,9 +37,9 @@ struct none : policy {
 struct ffn : policy {
   using kind = ffn;
   static std::string name() { return "ffn"; }
-  static constexpr bool shares(const path& at) {
-    const path* below = nullptr;
-    for (const path* p = &at; p; below = p, p = p->parent)
+  static constexpr bool shares(const parameter_path& at) {
+    const parameter_path* below = nullptr;
+    for (const parameter_path* p = &at; p; below = p, p = p->parent)
       if (p->name == "ffn") return !below || below->name != "norm";
     return false;
   }
@@ -47,14 +49,14 @@ struct ffn : policy {
 struct all : policy {
   using kind = all;
   static std::string name() { return "all"; }
-  static constexpr bool shares(const path&) { return true; }
+  static constexpr bool shares(const parameter_path&) { return true; }
 };
 
 /// Each block runs `Times` times in a row before the next (MobileLLM-LS, Liu et al. 2024,
 /// arXiv:2402.14905). `layers` of the shape counts runs.
 template <index Times>
 struct repeat : policy {
-  static_assert(Times > 0, "linnet::share::repeat: a block runs at least once");
+  static_assert(Times > 0, "linnet::sharing::repeat: a block runs at least once");
   static constexpr index repeats = Times;
   using kind = repeat;
   static std::string name() { return "repeat " + std::to_string(Times); }
@@ -64,29 +66,29 @@ struct repeat : policy {
 /// W + Alpha / Rank B A, and norms of its own (zoo C4e). unshare() adds the deltas up.
 template <index Rank, index Alpha = Rank>
 struct lora : policy {
-  static constexpr map_kind maps{.rank = Rank, .delta = true, .alpha = Alpha};
+  static constexpr projection_kind projections{.rank = Rank, .delta = true, .alpha = Alpha};
   using kind = lora;
   static std::string name() {
     return "lora " + std::to_string(Rank) + " alpha " + std::to_string(Alpha);
   }
-  static constexpr bool shares(const path& at) {
-    for (const path* p = &at; p; p = p->parent)
+  static constexpr bool shares(const parameter_path& at) {
+    for (const parameter_path* p = &at; p; p = p->parent)
       if (p->name == "norm" || p->name == "lora_a" || p->name == "lora_b") return false;
     return true;
   }
 };
 
-}  // namespace share
+}  // namespace sharing
 
 namespace detail {
 
-/// The parameters of `N` layers of which some are shared: see share::policy. What a layer reads is
-/// put together for each call, a copy of a few pointers, so that every tensor has one place.
-template <class Layer, index N, class Share>
+/// The parameters of `N` layers of which some are shared: see sharing::policy. What a layer reads
+/// is put together for each call, a copy of a few pointers, so that every tensor has one place.
+template <class Layer, index N, class Sharing>
 struct shared_parameters {
-  static_assert(N % Share::repeats == 0,
-                "linnet::share::repeat<n>: the number of layers must be a multiple of n");
-  static constexpr auto times = static_cast<std::size_t>(Share::repeats);
+  static_assert(N % Sharing::repeats == 0,
+                "linnet::sharing::repeat<n>: the number of layers must be a multiple of n");
+  static constexpr auto times = static_cast<std::size_t>(Sharing::repeats);
   static constexpr std::size_t count = static_cast<std::size_t>(N) / times;
 
   template <class Form>
@@ -97,10 +99,10 @@ struct shared_parameters {
     typename Layer::template params<Form> shared{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     const auto only = [&f](bool shared) {
-      return [&f, shared](const path& where, const tensor_info& info, auto&... leaf) {
-        if (Share::shares(where) == shared) f(where, info, leaf...);
+      return [&f, shared](const parameter_path& where, const tensor_info& info, auto&... leaf) {
+        if (Sharing::shares(where) == shared) f(where, info, leaf...);
       };
     };
     for (std::size_t l = 0; l < count; ++l)
@@ -113,10 +115,10 @@ struct shared_parameters {
   static auto of(P& p, std::size_t l) {
     auto layer = p.items[l / times];
     Layer::visit(
-        [](const path& where, const tensor_info&, auto& to, const auto& from) {
-          if (Share::shares(where)) to = from;
+        [](const parameter_path& where, const tensor_info&, auto& to, const auto& from) {
+          if (Sharing::shares(where)) to = from;
         },
-        path{}, layer, p.shared);
+        parameter_path{}, layer, p.shared);
     return layer;
   }
 };

@@ -56,7 +56,7 @@ struct attention_call {
   T* scratch = nullptr;       ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
-  int site = 0;
+  int dropout_id = 0;
 };
 
 /// Gradients of an attention call over plain keys and values; everything is added to.
@@ -270,7 +270,7 @@ struct attention_unit {
   void drop(Kernels kernels, index head, const block& some, T* x) const {
     for (index i = 0; i < some.rows; ++i)
       for (const stretch& s : some)
-        ops::drop(kernels, call.dropout, b, call.site,
+        ops::drop(kernels, call.dropout, b, call.dropout_id,
                   (head * call.queries + some.row + i) * call.keys + s.first, s.last - s.first,
                   x + i * wide + s.column);
   }
@@ -281,7 +281,7 @@ struct attention_unit {
 /// out = softmax(scale q k^T + bias) v over the keys in each query's window. Every query must see a
 /// key.
 template <class T, class Code>
-void attention(const machine& on, const attention_call<T, Code>& call) {
+void attention(const execution& on, const attention_call<T, Code>& call) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
@@ -335,7 +335,7 @@ void attention(const machine& on, const attention_call<T, Code>& call) {
 
 /// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
 template <class T>
-void attention_backward(const machine& on, const attention_call<T>& call,
+void attention_backward(const execution& on, const attention_call<T>& call,
                         const attention_gradient<T>& grad) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
     simd::dispatch(on.level, [&](auto kernels) {

@@ -117,10 +117,10 @@ class attention_tile {
   /// Dropout of query i's probabilities (before mix()), or of those that dv is made of and their
   /// slopes (between begin_backward() and end_backward()); `first` numbers its scores.
   template <class Kernels>
-  void drop(Kernels kernels, const dropout_key& key, index sample, int site, index i, index first,
-            bool backward) {
-    ops::drop(kernels, key, sample, site, first, count_, backward ? dropped_ + i * wide_ : row(i),
-              backward ? slopes(i) : nullptr);
+  void drop(Kernels kernels, const dropout_key& key, index sample, int dropout_id, index i,
+            index first, bool backward) {
+    ops::drop(kernels, key, sample, dropout_id, first, count_,
+              backward ? dropped_ + i * wide_ : row(i), backward ? slopes(i) : nullptr);
   }
 
  private:

@@ -29,7 +29,7 @@ struct causal_convolution_call {
 
 /// y[batch, length, channels] = the convolution; with `past`, then moves the window on.
 template <class T>
-void causal_convolution(const machine& on, const causal_convolution_call<T>& call, T* y) {
+void causal_convolution(const execution& on, const causal_convolution_call<T>& call, T* y) {
   const index channels = call.channels, taps = call.taps;
   on.threads.each(call.batch * call.length, [&](index row) {
     T* const out = y + row * channels;
@@ -55,7 +55,7 @@ void causal_convolution(const machine& on, const causal_convolution_call<T>& cal
 /// The derivative of a call without `past`: dx[batch, length, channels], rows `stride` apart, is
 /// overwritten; d_weight and d_bias are added to.
 template <class T>
-void causal_convolution_backward(const machine& on, const causal_convolution_call<T>& call,
+void causal_convolution_backward(const execution& on, const causal_convolution_call<T>& call,
                                  const T* dy, T* dx, T* d_weight, T* d_bias) {
   const index channels = call.channels, taps = call.taps, rows = call.batch * call.length;
   on.threads.each(rows, [&](index row) {
@@ -65,7 +65,7 @@ void causal_convolution_backward(const machine& on, const causal_convolution_cal
       for (index c = 0; c < channels; ++c)
         out[c] += call.weight[c * taps + taps - 1 - ahead] * dy[(row + ahead) * channels + c];
   });
-  const auto [first, last] = on.threads.share(channels);
+  const auto [first, last] = on.threads.range(channels);
   for (index row = 0; row < rows; ++row) {
     const T* const d = dy + row * channels;
     for (index c = first; c < last; ++c) d_bias[c] += d[c];

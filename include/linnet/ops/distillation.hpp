@@ -17,7 +17,7 @@ LINNET_NAMESPACE_BEGIN
 /// loss it is summed over the tokens that are not `ignored`, and the trainer divides by their
 /// number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t), so it is not zero for a
 /// perfect student, but its gradient by the student's logits, (1 - alpha) tau (p^s - p^t), is.
-struct distillation {
+struct distillation_options {
   double alpha = 0.1;      ///< weight of the hard loss, 0 to 1; at 1 no teacher is asked
   double temperature = 3;  ///< tau, positive
   std::array<double, 4> shares{1, 1, 1, 1};  ///< of the teachers in their mixture, relative
@@ -43,9 +43,9 @@ constexpr index distil_scratch(index vocabulary, index threads) {
 /// `teacher(t, i, to)` writes the logits of teacher t < `teachers` for row i to to[vocabulary];
 /// `how.shares` of these teachers add up to 1. Rows labelled `ignored` give 0.
 template <class T, class Teacher>
-void distil(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
-            double* losses, bool gradient, double z_loss, const distillation& how, index teachers,
-            T* scratch, const Teacher& teacher) {
+void distil(const execution& on, index rows, index vocabulary, const token* labels, T* logits,
+            double* losses, bool gradient, double z_loss, const distillation_options& how,
+            index teachers, T* scratch, const Teacher& teacher) {
   const double soft = (1 - how.alpha) * how.temperature;
   const T inverse = T(1 / how.temperature);
   T* const target = scratch + on.threads.rank() * distil_scratch<T>(vocabulary, 1);

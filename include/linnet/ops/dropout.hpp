@@ -27,25 +27,25 @@ namespace ops {
 /// Multiplies `n` values of one sample at one site, those from position `first` on, with 0 or
 /// 1 / (1 - rate); the same values of `other`, too, unless it is null.
 template <class Kernels, class T>
-void drop(Kernels, const dropout_key& key, index sample, int site, index first, index n, T* x,
+void drop(Kernels, const dropout_key& key, index sample, int dropout_id, index first, index n, T* x,
           T* other = nullptr) {
   if (key.rate <= 0) return;
-  Kernels::template drop<T>(
-      key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
-      static_cast<std::uint64_t>(key.sample + sample) << 24 ^ static_cast<std::uint64_t>(site),
-      static_cast<std::uint32_t>(key.rate * 4294967296.0), static_cast<T>(1.0 / (1.0 - key.rate)),
-      first, n, x, other);
+  Kernels::template drop<T>(key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
+                            static_cast<std::uint64_t>(key.sample + sample) << 24 ^
+                                static_cast<std::uint64_t>(dropout_id),
+                            static_cast<std::uint32_t>(key.rate * 4294967296.0),
+                            static_cast<T>(1.0 / (1.0 - key.rate)), first, n, x, other);
 }
 
 /// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or
 /// double.
 template <class T>
-void dropout(const machine& on, const dropout_key& key, int site, index batch, index length,
+void dropout(const execution& on, const dropout_key& key, int dropout_id, index batch, index length,
              index width, T* x) {
   if (key.rate <= 0) return;
   on.threads.each(batch * length, [&](index row) {
     simd::dispatch(on.level, [&](auto kernels) {
-      drop(kernels, key, row / length, site, row % length * width, width, x + row * width);
+      drop(kernels, key, row / length, dropout_id, row % length * width, width, x + row * width);
     });
   });
 }
@@ -62,8 +62,8 @@ inline double layer_depth(index layer, index layers) {
 class layer_mask {
  public:
   /// Of layer `layer` of `layers`; `site` tells stacks apart.
-  layer_mask(const dropout_key& key, int site, index layer, index layers)
-      : key_(key), site_(site), layer_(layer) {
+  layer_mask(const dropout_key& key, int dropout_id, index layer, index layers)
+      : key_(key), dropout_id_(dropout_id), layer_(layer) {
     if (key.layer_rate > 0)
       limit_ = static_cast<std::uint32_t>(key.layer_rate * layer_depth(layer, layers) * 0x1p32);
   }
@@ -73,8 +73,8 @@ class layer_mask {
   bool drops(index sample) const {
     if (limit_ == 0) return false;
     const std::uint64_t stream = key_.seed ^ (key_.step * 0x9E3779B97F4A7C15ull);
-    const std::uint64_t where =
-        static_cast<std::uint64_t>(key_.sample + sample) << 24 ^ static_cast<std::uint64_t>(site_);
+    const std::uint64_t where = static_cast<std::uint64_t>(key_.sample + sample) << 24 ^
+                                static_cast<std::uint64_t>(dropout_id_);
     // Counters from the end: the values of the site count from the start.
     return philox(stream, where, ~static_cast<std::uint64_t>(layer_))[0] < limit_;
   }
@@ -110,7 +110,7 @@ class layer_mask {
 
  private:
   dropout_key key_;
-  int site_;
+  int dropout_id_;
   index layer_;
   std::uint32_t limit_ = 0;
 };

@@ -11,9 +11,9 @@ namespace ops {
 namespace detail {
 /// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
 template <class T, class F>
-void in_slices(const machine& on, index n, F&& f) {
+void in_slices(const execution& on, index n, F&& f) {
   constexpr index line = 64 / static_cast<index>(sizeof(T));
-  const auto [first, last] = on.threads.share((n + line - 1) / line);
+  const auto [first, last] = on.threads.range((n + line - 1) / line);
   const index begin = first * line, end = (std::min)(n, last * line);
   if (begin < end) f(begin, end - begin);
   on.threads.wait();
@@ -22,17 +22,17 @@ void in_slices(const machine& on, index n, F&& f) {
 
 /// x[n] = value
 template <class T>
-void fill(const machine& on, index n, T value, T* x) {
+void fill(const execution& on, index n, T value, T* x) {
   detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
 }
 /// y[n] = x[n]
 template <class T>
-void copy(const machine& on, index n, const T* x, T* y) {
+void copy(const execution& on, index n, const T* x, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
 }
 /// y[n] = a[n] + b[n]; y may be a or b
 template <class T>
-void add(const machine& on, index n, const T* a, const T* b, T* y) {
+void add(const execution& on, index n, const T* a, const T* b, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
     simd::dispatch(on.level,
                    [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
@@ -40,7 +40,7 @@ void add(const machine& on, index n, const T* a, const T* b, T* y) {
 }
 /// y[n] = f(x[n])
 template <activation_kind A, class T>
-void activation(const machine& on, index n, const T* x, T* y) {
+void activation(const execution& on, index n, const T* x, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
     simd::dispatch(on.level,
                    [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
@@ -48,7 +48,7 @@ void activation(const machine& on, index n, const T* x, T* y) {
 }
 /// dx[n] += dy[n] f'(x[n])
 template <activation_kind A, class T>
-void activation_backward(const machine& on, index n, const T* x, const T* dy, T* dx) {
+void activation_backward(const execution& on, index n, const T* x, const T* dy, T* dx) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
     simd::dispatch(on.level, [&](auto k) {
       decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
@@ -57,14 +57,14 @@ void activation_backward(const machine& on, index n, const T* x, const T* dy, T*
 }
 /// x[n] = log(1 + e^x[n])
 template <class T>
-void softplus(const machine& on, index n, T* x) {
+void softplus(const execution& on, index n, T* x) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
     simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
   });
 }
 /// dx[n] *= the derivative of softplus at x[n]
 template <class T>
-void softplus_backward(const machine& on, index n, const T* x, T* dx) {
+void softplus_backward(const execution& on, index n, const T* x, T* dx) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
     simd::dispatch(on.level, [&](auto k) {
       decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
@@ -73,7 +73,7 @@ void softplus_backward(const machine& on, index n, const T* x, T* dx) {
 }
 /// y[n] = f(gate[n]) up[n] (zoo A4, C1)
 template <activation_kind A, class T>
-void gated(const machine& on, index n, const T* gate, const T* up, T* y) {
+void gated(const execution& on, index n, const T* gate, const T* up, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
     simd::dispatch(on.level, [&](auto k) {
       decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
@@ -82,7 +82,7 @@ void gated(const machine& on, index n, const T* gate, const T* up, T* y) {
 }
 /// dgate[n], dup[n] = the derivatives of gated() (overwritten)
 template <activation_kind A, class T>
-void gated_backward(const machine& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
+void gated_backward(const execution& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
                     T* dup) {
   detail::in_slices<T>(on, n, [&](index at, index count) {
     simd::dispatch(on.level, [&](auto k) {

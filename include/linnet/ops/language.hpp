@@ -26,7 +26,7 @@ namespace ops {
 
 /// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
 template <class T, class S>
-void embed(const machine& on, index rows, index d, const token* tokens,
+void embed(const execution& on, index rows, index d, const token* tokens,
            const packed_matrix<T, S>& table, T* x) {
   on.threads.each(rows, [&](index i) {
     for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
@@ -34,9 +34,9 @@ void embed(const machine& on, index rows, index d, const token* tokens,
 }
 /// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
 template <class T>
-void embed_backward(const machine& on, index rows, index d, const token* tokens, const T* dx,
+void embed_backward(const execution& on, index rows, index d, const token* tokens, const T* dx,
                     T* d_table) {
-  const auto [first, last] = on.threads.share(d);
+  const auto [first, last] = on.threads.range(d);
   for (index i = 0; i < rows; ++i)
     for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
   on.threads.wait();
@@ -44,7 +44,7 @@ void embed_backward(const machine& on, index rows, index d, const token* tokens,
 
 /// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
 template <class T>
-void position_backward(const machine& on, index batch, index length, index d, const T* dx,
+void position_backward(const execution& on, index batch, index length, index d, const T* dx,
                        T* d_table) {
   on.threads.each(length, [&](index t) {
     for (index b = 0; b < batch; ++b)
@@ -75,7 +75,7 @@ double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, d
 /// losses[i] = f(kernels, i, row) for each row of logits that has a label; the others have no loss
 /// and no gradient.
 template <class T, class F>
-void each_labelled_row(const machine& on, index rows, index vocabulary, const token* labels,
+void each_labelled_row(const execution& on, index rows, index vocabulary, const token* labels,
                        T* logits, double* losses, bool gradient, F&& f) {
   on.threads.each(rows, [&](index i) {
     T* const row = logits + i * vocabulary;
@@ -94,8 +94,8 @@ void each_labelled_row(const machine& on, index rows, index vocabulary, const to
 /// and, in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
 /// z-loss (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
 template <class T>
-void cross_entropy(const machine& on, index rows, index vocabulary, const token* labels, T* logits,
-                   double* losses, bool gradient, double z_loss = 0) {
+void cross_entropy(const execution& on, index rows, index vocabulary, const token* labels,
+                   T* logits, double* losses, bool gradient, double z_loss = 0) {
   detail::each_labelled_row(
       on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
         return detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
@@ -121,7 +121,8 @@ struct head_call {
 
 /// logits[rows, vocabulary] of rows [first, first + rows) of a call.
 template <class T, class S>
-void head_logits(const machine& on, const head_call<T, S>& h, index first, index rows, T* logits) {
+void head_logits(const execution& on, const head_call<T, S>& h, index first, index rows,
+                 T* logits) {
   matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits,
          static_cast<const T*>(nullptr), false, h.alpha);
 }
@@ -130,9 +131,9 @@ void head_logits(const machine& on, const head_call<T, S>& h, index first, index
 /// called by every thread for each chunk, rows [first, first + rows) of the call whose logits are
 /// in h.chunk; it sets h.losses of these rows and, where h.dy is given, puts the gradient of their
 /// sum in place of the logits.
-struct label_loss {
+struct label_cross_entropy {
   template <class T, class S>
-  void operator()(const machine& on, const head_call<T, S>& h, index first, index rows) const {
+  void operator()(const execution& on, const head_call<T, S>& h, index first, index rows) const {
     cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
                   h.dy != nullptr, h.z_loss);
   }
@@ -140,8 +141,8 @@ struct label_loss {
 
 /// Summed loss of all rows by a criterion and, where asked for, the gradients of that sum times
 /// h.weight.
-template <class T, class S, class Criterion = label_loss>
-loss_sum head_loss(const machine& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
+template <class T, class S, class Criterion = label_cross_entropy>
+loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
   const index step = head_rows(h.vocabulary);
   for (index first = 0; first < h.rows; first += step) {
     const index rows = (std::min)(step, h.rows - first);

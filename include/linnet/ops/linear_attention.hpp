@@ -3,8 +3,11 @@
 /// Linear attention, forward and backward, in blocks of rows with a state between them (zoo D9;
 /// Katharopoulos et al. 2020). No matrix of all queries by all keys is ever held.
 
+#include <algorithm>
+
 #include <linnet/ops/attention.hpp>
-#include <linnet/ops/position.hpp>
+#include <linnet/ops/relative_bias.hpp>
+#include <linnet/ops/rope.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -279,7 +282,7 @@ struct linear_attention_unit {
           if (call.causal) Kernels::template add<T>(h, sum, fk + i * h, sum);
           for (index c = 0; c < h; ++c)
             grad.dq[at + c] = (gq[i * h + c] + d_denominator[i] * sum[c]) *
-                              Map::template slope<T>(call.q[at + c], fq[i * h + c]);
+                              Map::template derivative<T>(call.q[at + c], fq[i * h + c]);
         }
       }
       for (index i = 0; i < rows; ++i) {
@@ -287,7 +290,7 @@ struct linear_attention_unit {
         rotate(gk + i * h, i0 + i, true);
         for (index c = 0; c < h; ++c)
           grad.dk[at + c] = (gk[i * h + c] + gf[i * h + c]) *
-                            Map::template slope<T>(call.k[at + c], fk[i * h + c]);
+                            Map::template derivative<T>(call.k[at + c], fk[i * h + c]);
       }
     }
     for (index i = valid; i < call.length; ++i) {
@@ -304,7 +307,7 @@ struct linear_attention_unit {
 /// Rotary positions, if any, turn the features of the numerator alone, so that the denominator
 /// stays positive (Su et al. 2021). `Map` is a feature map as attention::linear describes it.
 template <class Map, class T>
-void linear_attention(const machine& on, const linear_attention_call<T>& call) {
+void linear_attention(const execution& on, const linear_attention_call<T>& call) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
     simd::dispatch(on.level, [&](auto kernels) {
       detail::linear_attention_unit<Map, decltype(kernels), T>(call, item, on.threads.rank())
@@ -316,7 +319,7 @@ void linear_attention(const machine& on, const linear_attention_call<T>& call) {
 /// The derivative of linear_attention() from a call with `denominators` and `boundaries`. What
 /// happened inside a block is computed again.
 template <class Map, class T>
-void linear_attention_backward(const machine& on, const linear_attention_call<T>& call,
+void linear_attention_backward(const execution& on, const linear_attention_call<T>& call,
                                const linear_attention_gradient<T>& grad) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
     simd::dispatch(on.level, [&](auto kernels) {

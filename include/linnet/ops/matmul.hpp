@@ -13,11 +13,11 @@ namespace ops {
 
 /// Whether products of storage `S` round their inputs first.
 template <class S>
-inline constexpr bool converts = !std::is_same_v<typename S::activation, activation::f32>;
+inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
 /// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
 template <class S>
 inline constexpr bool trainable =
-    S::per_word == 1 || std::is_same_v<typename S::activation, activation::bf16>;
+    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
 
 /// Rows up to which every thread converts for itself instead of waiting for the others.
 inline constexpr index own_rows = 4;
@@ -27,7 +27,7 @@ inline constexpr index own_rows = 4;
 template <class S>
 constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
-  constexpr bool int8 = std::is_same_v<typename S::activation, activation::int8>;
+  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
   using matrix = packed_matrix<float, S>;
   const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
   const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
@@ -43,7 +43,7 @@ inline constexpr index block_rows = 8 * 12;
 /// Calls f(i0, i1, p0, p1) for this thread's share of the outputs of an [M, N] product: rows
 /// [i0, i1) of panels [p0, p1). Each output is one sum, whatever block it falls into.
 template <class F>
-void each_block(const machine& on, index m, index n, F&& f) {
+void each_block(const execution& on, index m, index n, F&& f) {
   const index panels = round_up(n, panel_width) / panel_width;
   const index blocks = round_up(m, block_rows) / block_rows;
   const index height = round_up((m + blocks - 1) / blocks, 12);
@@ -51,7 +51,7 @@ void each_block(const machine& on, index m, index n, F&& f) {
     const index i0 = block * height, i1 = (std::min)(m, i0 + height);
     if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);
   };
-  const auto [first, last] = on.threads.share(panels * blocks);
+  const auto [first, last] = on.threads.range(panels * blocks);
   if (blocks >= 4 * on.threads.size()) {
     // Many rows: every thread has its own, which it has in its caches from the last operation.
     for (index unit = first; unit < last;) {
@@ -96,9 +96,9 @@ void multiply(simd::level level, index m, index n, index k, const simd::rows_ope
 /// Splits C = epilogue(A B) over the team. `k` counts what A and B hold. Each block is handed to
 /// `finish`.
 template <class Value, class T, class Epilogue, class Finish = as_it_is>
-void split_product(const machine& on, index m, index n, index k, const simd::rows_operand<Value>& a,
-                   const simd::columns_operand<Value>& b, T* c, const Epilogue& e, index slack,
-                   const Finish& finish = {}) {
+void split_product(const execution& on, index m, index n, index k,
+                   const simd::rows_operand<Value>& a, const simd::columns_operand<Value>& b, T* c,
+                   const Epilogue& e, index slack, const Finish& finish = {}) {
   each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
     const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
@@ -116,7 +116,7 @@ inline constexpr index gathered_steps = 128;
 /// What these steps read of B, and of A where it is a transpose, is copied side by side first:
 /// lines that are far apart displace each other from the first-level cache.
 template <class Value, class T>
-void split_sum(const machine& on, index m, index n, index k, const simd::rows_operand<Value>& a,
+void split_sum(const execution& on, index m, index n, index k, const simd::rows_operand<Value>& a,
                const Value* b, T* c, T alpha) {
   const simd::epilogue<T> add{nullptr, alpha, true};
   if (m < block_rows / 2)  // read once or twice, not worth a copy
@@ -160,11 +160,11 @@ struct converted_rows {
 };
 /// Rounds x[m, k] to the compute type of `S`.
 template <class S>
-converted_rows convert(const machine& on, index m, index k, const float* x) {
+converted_rows convert(const execution& on, index m, index k, const float* x) {
   assert(on.converted && "linnet::ops: this storage type needs machine::converted");
   const index depth = packed_matrix<float, S>::depth(k);
   auto* words = static_cast<simd::word*>(on.converted);
-  constexpr bool int8 = std::is_same_v<typename S::activation, activation::int8>;
+  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
   if (m <= own_rows) words += on.threads.rank() * m * (depth + (int8 ? 2 : 0));
   converted_rows to{{words, depth, 1}, nullptr, nullptr};
   to.scales = reinterpret_cast<float*>(words + m * depth);
@@ -250,7 +250,7 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
 /// What turns `n` finished values of a product into others, in place; `gate` are those of another
 /// product. See activates() and gates().
 template <class T>
-using finisher = void (*)(simd::level level, index n, const T* gate, T* y);
+using epilogue = void (*)(simd::level level, index n, const T* gate, T* y);
 
 /// y = f(y)
 template <activation_kind A, class T>
@@ -276,7 +276,7 @@ struct product {
   const T* bias = nullptr;
   bool accumulate = false;
   T alpha = T(1);
-  finisher<T> finish = nullptr;
+  epilogue<T> finish = nullptr;
   /// [M, N], or null: finished before this call, or by a product of the same width earlier in it,
   /// whose blocks fall to the same threads.
   const T* gate = nullptr;
@@ -299,7 +299,8 @@ struct product {
 
 /// All products of x[M, K], which is converted once.
 template <class T, class S, std::size_t Count>
-void products(const machine& on, index m, index k, const T* x, const product<T, S> (&all)[Count]) {
+void gemm_batch(const execution& on, index m, index k, const T* x,
+                const product<T, S> (&all)[Count]) {
   using matrix = packed_matrix<T, S>;
   detail::converted_rows inputs;
   if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
@@ -323,7 +324,7 @@ void products(const machine& on, index m, index k, const T* x, const product<T, 
           }
         });
       });
-    } else if constexpr (std::is_same_v<typename S::activation, activation::bf16>) {
+    } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
       detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding, finish);
     } else {
       const simd::integer_epilogue scaled{
@@ -337,15 +338,16 @@ void products(const machine& on, index m, index k, const T* x, const product<T, 
 
 /// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ... when `accumulate`.
 template <class T, class S>
-void matmul(const machine& on, index m, index n, index k, const T* x, const packed_matrix<T, S>& w,
-            T* y, const T* bias = nullptr, bool accumulate = false, T alpha = T(1)) {
-  products<T, S, 1>(on, m, k, x, {{w, n, y, bias, accumulate, alpha}});
+void matmul(const execution& on, index m, index n, index k, const T* x,
+            const packed_matrix<T, S>& w, T* y, const T* bias = nullptr, bool accumulate = false,
+            T alpha = T(1)) {
+  gemm_batch<T, S, 1>(on, m, k, x, {{w, n, y, bias, accumulate, alpha}});
 }
 
 /// y[M, K] = x[M, N] W[N, K]: a product with W instead of its transpose, of any storage. For small
 /// matrices: it reads the panels value by value and keeps nothing in registers. Split over K.
 template <class T, class S>
-void matmul_transposed(const machine& on, index m, index n, index k, const T* x,
+void matmul_transposed(const execution& on, index m, index n, index k, const T* x,
                        const packed_matrix<T, S>& w, T* y) {
   on.threads.each(k, [&](index j) {
     for (index i = 0; i < m; ++i) y[i * k + j] = T(0);
@@ -367,7 +369,7 @@ void matmul_transposed(const machine& on, index m, index n, index k, const T* x,
 
 /// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
 template <class T, class S>
-void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
+void matmul_dx(const execution& on, index m, index n, index k, const T* dy,
                const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
   static_assert(
       S::per_word == 1,
@@ -378,7 +380,7 @@ void matmul_dx(const machine& on, index m, index n, index k, const T* dy,
 
 /// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
 template <class T>
-void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const T* x, T* dw,
+void matmul_dw(const execution& on, index m, index n, index k, const T* dy, const T* x, T* dw,
                T alpha = T(1)) {
   detail::split_sum<T>(on, n, k, m, {dy, 1, n}, x, dw, alpha);
   on.threads.wait();
@@ -387,7 +389,7 @@ void matmul_dw(const machine& on, index m, index n, index k, const T* dy, const 
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W.
 template <class T, class S>
-void matmul_backward(const machine& on, index m, index n, index k, const T* dy, const T* x,
+void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, T* dw, T* dx, T alpha = T(1)) {
   if constexpr (S::per_word == 1) {
     matmul_dw(on, m, n, k, dy, x, dw, alpha);
@@ -395,7 +397,7 @@ void matmul_backward(const machine& on, index m, index n, index k, const T* dy, 
   } else {
     static_assert(trainable<S>,
                   "linnet: gradients flow through f32, f64 or bf16 with "
-                  "activation::bf16; train first, quantize afterwards");
+                  "compute::bf16; train first, quantize afterwards");
     const index pairs = (m + 1) / 2, depth = (n + 1) / 2;
     auto* const x_pairs = static_cast<simd::word*>(on.converted);  // [pairs, k]
     auto* const dy_pairs = x_pairs + pairs * k;                    // [pairs, n]
@@ -421,8 +423,8 @@ void matmul_backward(const machine& on, index m, index n, index k, const T* dy, 
 
 /// db[N] += column sums of dy[M, N], each sum in ascending row order.
 template <class T>
-void bias_gradient(const machine& on, index m, index n, const T* dy, T* db) {
-  const auto [first, last] = on.threads.share(n);
+void bias_gradient(const execution& on, index m, index n, const T* dy, T* db) {
+  const auto [first, last] = on.threads.range(n);
   for (index i = 0; i < m; ++i)
     for (index j = first; j < last; ++j) db[j] += dy[i * n + j];
   on.threads.wait();

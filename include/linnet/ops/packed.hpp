@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include <linnet/core/parallel.hpp>
+#include <linnet/ops/execution.hpp>
 #include <linnet/simd/kernels.hpp>
 #include <linnet/storage/types.hpp>
 
@@ -15,14 +16,6 @@ LINNET_NAMESPACE_BEGIN
 namespace ops {
 
 using simd::panel_width;
-
-/// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
-/// converted_bytes() for models whose products round their inputs.
-struct machine {
-  team threads{};
-  simd::level level = simd::level::portable;
-  void* converted = nullptr;
-};
 
 /// A weight matrix W[N, K] in the form that products read: panels of 32 output features, each K
 /// rows of numbers or of words of codes (see simd::word); the last panel is padded. The layout is
@@ -73,7 +66,7 @@ struct packed_matrix {
 
 /// Fills the panels (and scales) of `to` from W[n, k]; `share` of the team.
 template <class T, class S>
-void pack(const machine& on, index n, index k, const matrix_ref<S>& from,
+void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
           const packed_matrix<T, S>& to) {
   using matrix = packed_matrix<T, S>;
   using word = typename S::word;
@@ -111,9 +104,9 @@ void pack(const machine& on, index n, index k, const matrix_ref<S>& from,
 /// The same from f32 masters for training in bf16. Also fills `rows`: pairs of output features,
 /// [ceil(n / 2), k], for the derivative by the inputs.
 template <class S>
-void pack(const machine& on, index n, index k, const matrix_ref<storage::f32>& from,
+void pack(const execution& on, index n, index k, const matrix_ref<storage::f32>& from,
           const packed_matrix<float, S>&
-              to) requires(std::is_same_v<typename S::activation, activation::bf16>) {
+              to) requires(std::is_same_v<typename S::compute, compute::bf16>) {
   using matrix = packed_matrix<float, S>;
   on.threads.each((n + panel_width - 1) / panel_width, [&](index panel) {
     const index first = panel * panel_width, count = (std::min)(panel_width, n - first);

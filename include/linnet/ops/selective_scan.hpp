@@ -171,7 +171,7 @@ struct scan_unit {
 
 /// The scan, split over sequences and channels.
 template <class T>
-void selective_scan(const machine& on, const scan_call<T>& call) {
+void selective_scan(const execution& on, const scan_call<T>& call) {
   const index units = (call.channels + scan_channels - 1) / scan_channels;
   on.threads.each(call.batch * units, [&](index unit) {
     const index first = unit % units * scan_channels;
@@ -187,7 +187,7 @@ void selective_scan(const machine& on, const scan_call<T>& call) {
 /// The derivative of selective_scan() from a call with `boundaries`. The states inside a block are
 /// computed again; sums over channels and sequences run in a fixed order.
 template <class T>
-void selective_scan_backward(const machine& on, const scan_call<T>& call,
+void selective_scan_backward(const execution& on, const scan_call<T>& call,
                              const scan_gradient<T>& grad) {
   const index states = call.states, groups = scan_groups(call.channels);
   const index block = call.length * 2 * states;

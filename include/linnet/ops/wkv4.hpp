@@ -90,7 +90,7 @@ struct wkv4_state {
 
 /// Calls f(kernels, sequence, first channel, channels, w) for this thread's share of the channels.
 template <class T, class F>
-void each_wkv4(const machine& on, const wkv4_call<T>& a, F&& f) {
+void each_wkv4(const execution& on, const wkv4_call<T>& a, F&& f) {
   const index blocks = (a.d + wkv4_channels - 1) / wkv4_channels;
   on.threads.each(a.batch * blocks, [&](index unit) {
     const index first = unit % blocks * wkv4_channels,
@@ -105,7 +105,7 @@ void each_wkv4(const machine& on, const wkv4_call<T>& a, F&& f) {
 
 /// y of all tokens; the states on the way. Rows behind `valid` get zeros and change no state.
 template <class T>
-void wkv4(const machine& on, const wkv4_call<T>& a) {
+void wkv4(const execution& on, const wkv4_call<T>& a) {
   constexpr index width = detail::wkv4_channels;
   detail::each_wkv4(on, a, [&](auto kernels, index b, index first, index count, const T* w) {
     using K = decltype(kernels);
@@ -142,7 +142,7 @@ void wkv4(const machine& on, const wkv4_call<T>& a) {
 /// the gradients of P and Q, run backwards in time with an exponent of their own:
 /// GP_{t-1} = s_t + e^w GP_t and GQ_{t-1} = -s_t y_t + e^w GQ_t, where s_t = dy_t / denominator.
 template <class T>
-void wkv4_backward(const machine& on, const wkv4_call<T>& a, const wkv4_gradients<T>& g) {
+void wkv4_backward(const execution& on, const wkv4_call<T>& a, const wkv4_gradients<T>& g) {
   constexpr index width = detail::wkv4_channels;
   detail::each_wkv4(on, a, [&](auto kernels, index b, index first, index count, const T* w) {
     using K = decltype(kernels);

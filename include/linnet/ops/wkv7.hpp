@@ -69,7 +69,7 @@ void wkv7_step(Kernels kernels, const wkv7_call<T>& a, index at, const T* from, 
 
 /// y of all tokens; the states on the way. Rows behind `valid` get zeros and change no state.
 template <class T>
-void wkv7(const machine& on, const wkv7_call<T>& a) {
+void wkv7(const execution& on, const wkv7_call<T>& a) {
   const index n = a.n, blocks = (n + detail::wkv7_rows - 1) / detail::wkv7_rows;
   on.threads.each(a.batch * a.heads * blocks, [&](index unit) {
     const index i0 = unit % blocks * detail::wkv7_rows,
@@ -102,8 +102,8 @@ constexpr index wkv7_scratch(index n) { return (recurrent_chunk + 2) * n * n + 2
 /// The derivatives of wkv7(), of a call that began from nothing and left its `starts`; `dx` is
 /// overwritten. `scratch` has wkv7_scratch(n) values per thread.
 template <class T>
-void wkv7_backward(const machine& on, const wkv7_call<T>& a, const T* dy, const wkv7_vectors<T>& dx,
-                   T* scratch) {
+void wkv7_backward(const execution& on, const wkv7_call<T>& a, const T* dy,
+                   const wkv7_vectors<T>& dx, T* scratch) {
   const index n = a.n, size = n * n, chunks = recurrent_chunks(a.length);
   T* const states = scratch + on.threads.rank() * wkv7_scratch(n);  // before and after each token
   T* const g = states + (recurrent_chunk + 1) * size;               // gradient of S

@@ -40,6 +40,11 @@ constexpr const char* name(level l) {
 
 namespace detail {
 
+/// Calls f(position, count) for full vectors and, once, for the rest.
+#define LINNET_FOR_VECTORS(T, i, count, n) \
+  for (index i = 0, count = lanes<T>;      \
+       i < (n) && ((count = (n)-i < lanes<T> ? (n)-i : lanes<T>), true); i += lanes<T>)
+
 /// Hides from the optimizer how a register's value came about.
 #if defined(__x86_64__)
 #define LINNET_KEEP(x) __asm__("" : "+x"(x))
@@ -64,10 +69,14 @@ namespace detail {
 struct portable {
 #include <linnet/simd/vector.inl>
 
-#include <linnet/simd/matmul.inl>
+#include <linnet/simd/gemm.inl>
 
-#include <linnet/simd/codes.inl>
-#include <linnet/simd/rows.inl>
+#include <linnet/simd/attention.inl>
+#include <linnet/simd/elementwise.inl>
+#include <linnet/simd/quantized.inl>
+#include <linnet/simd/reduce.inl>
+#include <linnet/simd/scan.inl>
+#include <linnet/simd/softmax_norm.inl>
 
 #include <linnet/simd/dropout.inl>
 };
@@ -107,10 +116,14 @@ struct portable {
 struct avx2 {
 #include <linnet/simd/vector.inl>
 
-#include <linnet/simd/matmul.inl>
+#include <linnet/simd/gemm.inl>
 
-#include <linnet/simd/codes.inl>
-#include <linnet/simd/rows.inl>
+#include <linnet/simd/attention.inl>
+#include <linnet/simd/elementwise.inl>
+#include <linnet/simd/quantized.inl>
+#include <linnet/simd/reduce.inl>
+#include <linnet/simd/scan.inl>
+#include <linnet/simd/softmax_norm.inl>
 
 #include <linnet/simd/dropout.inl>
 };
@@ -154,10 +167,14 @@ struct avx2 {
 struct avx512 {
 #include <linnet/simd/vector.inl>
 
-#include <linnet/simd/matmul.inl>
+#include <linnet/simd/gemm.inl>
 
-#include <linnet/simd/codes.inl>
-#include <linnet/simd/rows.inl>
+#include <linnet/simd/attention.inl>
+#include <linnet/simd/elementwise.inl>
+#include <linnet/simd/quantized.inl>
+#include <linnet/simd/reduce.inl>
+#include <linnet/simd/scan.inl>
+#include <linnet/simd/softmax_norm.inl>
 
 #include <linnet/simd/dropout.inl>
 };
@@ -175,9 +192,9 @@ struct avx512 {
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
 /// Kernels for AVX-512 with dot products: those that multiply codes differ.
 struct avx512dot : avx512 {
-#include <linnet/simd/matmul.inl>
+#include <linnet/simd/gemm.inl>
 
-#include <linnet/simd/codes.inl>
+#include <linnet/simd/quantized.inl>
 };
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
@@ -194,6 +211,7 @@ struct avx512dot : avx512 {
 #undef LINNET_DOT_INT8
 #endif
 #undef LINNET_KEEP
+#undef LINNET_FOR_VECTORS
 
 /// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that.
 inline level detect() {

@@ -2,7 +2,7 @@
 /// @file
 /// What the kernels of every instruction-set level are called with.
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_SIMD_NAMESPACE_BEGIN
 

@@ -154,7 +154,7 @@ LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& 
 
 /// Square root of each lane.
 template <class T>
-LINNET_TARGET static inline vec<T> root(const vec<T>& x) {
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 #if defined(LINNET_ROOT_FLOAT)
   vec<T> y;
   if constexpr (sizeof(T) == 4) {
@@ -256,7 +256,7 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
 }
 /// f'(x) of an activation.
 template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> slope(const vec<T>& x) {
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
   if constexpr (A == activation_kind::relu)
     return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
   if constexpr (A == activation_kind::gelu)

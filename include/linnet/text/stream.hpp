@@ -10,7 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
+#include <linnet/core/utf8.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -83,27 +84,6 @@ class text_stream {
   /// Whether a stop string has ended the text.
   bool stopped() const { return stopped_; }
 
-  /// Bytes of the well-formed UTF-8 sequence that `text` begins with; 1 for a byte that begins
-  /// none, 0 if more bytes are needed to tell. `text` must not be empty.
-  static constexpr std::size_t sequence(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned lead = byte(0);
-    const std::size_t length = lead < 0xc2 || lead > 0xf4 ? 1
-                               : lead < 0xe0              ? 2
-                               : lead < 0xf0              ? 3
-                                                          : 4;
-    if (length == 1) return 1;
-    for (std::size_t i = 1; i < length; ++i) {
-      if (i == text.size()) return 0;
-      // The second byte has a narrower range behind some leads: no overlong forms, surrogates or
-      // numbers above U+10FFFF.
-      const unsigned low = i > 1 ? 0x80 : lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-      const unsigned high = i > 1 ? 0xbf : lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-      if (byte(i) < low || byte(i) > high) return 1;
-    }
-    return length;
-  }
-
  private:
   static constexpr std::size_t chunk = 256;  ///< bytes that are gathered before they are handed on
 
@@ -133,7 +113,7 @@ class text_stream {
     const std::string_view held(held_.data(), size_);
     std::size_t end = 0;
     while (end < size_ - waiting_) {
-      const std::size_t n = sequence(held.substr(end));
+      const std::size_t n = utf8_sequence(held.substr(end));
       if (n == 0 || end + n > size_ - waiting_) break;
       end += n;
     }

@@ -2,7 +2,7 @@
 /// @file
 /// The special token ids of T5's vocabularies.
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/config/shapes.hpp>
+#include <linnet/core/shapes.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

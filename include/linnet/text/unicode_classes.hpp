@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <iterator>
 
-#include <linnet/core/types.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

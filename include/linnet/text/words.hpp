@@ -5,6 +5,7 @@
 #include <array>
 #include <string_view>
 
+#include <linnet/core/utf8.hpp>
 #include <linnet/text/stream.hpp>
 #include <linnet/text/unicode_classes.hpp>
 
@@ -29,7 +30,7 @@ inline constexpr std::array<character_class, 128> ascii_classes = [] {
 inline front_character front_of(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   if (byte(0) < 0x80) return {ascii_classes[byte(0)], 1};
-  const std::size_t n = text_stream::sequence(text.substr(0, 4));
+  const std::size_t n = utf8_sequence(text.substr(0, 4));
   if (n < 2) return {character_class::other, 1};
   char32_t c = byte(0) & (0xffu >> (n + 1));
   for (std::size_t i = 1; i < n; ++i) c = c << 6 | (byte(i) & 0x3fu);

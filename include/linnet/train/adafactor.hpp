@@ -31,7 +31,7 @@ struct second_moment_form {
 };
 template <class T>
 constexpr void place(arena& memory, const tensor_info& info, second_moment<T>& leaf) {
-  if (info.kind == role::average) return;  // no gradient, see follow_averages()
+  if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
   const bool factored = second_moment<T>::factors(info);
   leaf.rows = memory.take<T>(factored ? info.rows : info.size());
   if (factored) leaf.columns = memory.take<T>(info.columns);
@@ -88,12 +88,12 @@ struct adafactor {
       constexpr sums(void* block, index size) {
         index lines = 1, most = 1;
         M::visit(
-            [&](const path&, const tensor_info& info) {
+            [&](const parameter_path&, const tensor_info& info) {
               const bool factored = detail::second_moment<T>::factors(info);
               lines = (std::max)(lines, factored ? info.rows : pieces(info.size()));
               most = (std::max)(most, factored ? info.columns : 1);
             },
-            path{});
+            parameter_path{});
         arena all = block ? arena(block, size) : arena();
         weights = all.template take<double>(lines);
         updates = all.template take<double>(lines);
@@ -109,13 +109,14 @@ struct adafactor {
   /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team; sums
   /// run in a fixed order, so any number of threads gives the same bits.
   template <class M, class T>
-  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g,
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>& s, weights<M, T>& w) const {
     const typename state<M, T>::sums sums(s.memory_.data(), s.memory_.size());
     const double lr = rate.at(t), keep = 1 - std::pow(static_cast<double>(t), -decay);
     M::visit(
-        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& v) {
-          if (info.kind == role::average) return;
+        [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
+            auto& v) {
+          if (info.kind == role::moving_average) return;
           T* data = nullptr;
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
             data = values;
@@ -126,7 +127,7 @@ struct adafactor {
           else
             by_values(on, info, lr, keep, gradient_scale, gradient, v.rows, data, sums);
         },
-        path{}, w.tree(), g.tree(), s.moments_.tree());
+        parameter_path{}, w.tree(), g.tree(), s.moments_.tree());
   }
 
  private:
@@ -152,7 +153,7 @@ struct adafactor {
 
   /// u = g / sqrt(v) for each value.
   template <class T, class Sums>
-  void by_values(const ops::machine& on, const tensor_info& info, double lr, double keep,
+  void by_values(const ops::execution& on, const tensor_info& info, double lr, double keep,
                  double scale, const T* g, T* v, T* w, const Sums& sums) const {
     const index lines = pieces(info.size());
     const auto count_at = [&](index at) { return (std::min)(piece, info.size() - at); };
@@ -180,9 +181,9 @@ struct adafactor {
   /// u = g / sqrt(v) with v[i, j] = rows[i] columns[j] / mean(rows), so u is g times a factor of
   /// its row and one of its column.
   template <class T, class Sums>
-  void by_rows_and_columns(const ops::machine& on, const tensor_info& info, double lr, double keep,
-                           double scale, const T* g, const detail::second_moment<T>& v, T* w,
-                           const Sums& sums) const {
+  void by_rows_and_columns(const ops::execution& on, const tensor_info& info, double lr,
+                           double keep, double scale, const T* g, const detail::second_moment<T>& v,
+                           T* w, const Sums& sums) const {
     const index m = info.rows, n = info.columns;
     const double square = scale * scale;
     on.threads.each(m, [&](index i) {

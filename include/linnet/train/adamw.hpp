@@ -48,21 +48,21 @@ struct adamw {
 
   /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
   template <class M, class T>
-  void update(const ops::machine& on, index t, double gradient_scale, const gradients<M, T>& g,
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>& s, weights<M, T>& w) const {
     const double lr = rate.at(t);
     const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
     const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
     M::visit(
-        [&](const path&, const tensor_info& info, auto& values, const auto& gradient, auto& m,
-            auto& v) {
+        [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
+            auto& m, auto& v) {
           T* data = nullptr;
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
             data = values;
           else
             data = values.data;
           ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
-            simd::dispatch(on.level, [&](auto k) {
+            on.with_kernels([&](auto k) {
               // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
               decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
                                              T(lr * correct2 / correct1), T(eps * correct2),
@@ -71,7 +71,7 @@ struct adamw {
             });
           });
         },
-        path{}, w.tree(), g.tree(), s.first.tree(), s.second.tree());
+        parameter_path{}, w.tree(), g.tree(), s.first.tree(), s.second.tree());
   }
 };
 

@@ -9,17 +9,17 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Moves each row of the tensors of role::average towards the sum g that backward left in its
-/// gradient, w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|; a row without a usable sum
+/// Moves each row of the tensors of role::moving_average towards the sum g that backward left in
+/// its gradient, w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|; a row without a usable sum
 /// stays. Clears these gradients, so that no optimizer sees them. Only the direction of a sum
 /// counts, not how many batches it is made of. A trainer does this before each step. Called by
 /// every thread of a team.
 template <class M, class T>
-void follow_averages(const ops::machine& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
+void follow_averages(const ops::execution& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
   M::visit(
-      [&](const path&, const tensor_info& info, auto& values, auto& sums) {
+      [&](const parameter_path&, const tensor_info& info, auto& values, auto& sums) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          if (info.kind == role::average)
+          if (info.kind == role::moving_average)
             on.threads.each(info.rows, [&](index row) {
               T* const x = values + row * info.columns;
               T* const sum = sums + row * info.columns;
@@ -41,7 +41,7 @@ void follow_averages(const ops::machine& on, double keep, gradients<M, T>& g, we
               std::fill_n(sum, info.columns, T(0));
             });
       },
-      path{}, w.tree(), g.tree());
+      parameter_path{}, w.tree(), g.tree());
 }
 
 LINNET_NAMESPACE_END

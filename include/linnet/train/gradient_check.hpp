@@ -10,9 +10,10 @@
 
 #include <linnet/core/random.hpp>
 #include <linnet/model/buffers.hpp>
-#include <linnet/model/lesson.hpp>
+#include <linnet/model/objective.hpp>
 #include <linnet/nn/linear.hpp>
-#include <linnet/ops/position.hpp>
+#include <linnet/ops/relative_bias.hpp>
+#include <linnet/ops/rope.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -80,7 +81,7 @@ void compare_gradient(const std::string& name, index n, double* values, const do
 template <class L, class W, class G, class Loss>
 void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&& loss) {
   L::visit(
-      [&](const path& at, const tensor_info& info, auto& values, auto& gradient) {
+      [&](const parameter_path& at, const tensor_info& info, auto& values, auto& gradient) {
         double* data = nullptr;
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
           data = values;
@@ -88,7 +89,7 @@ void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&&
           data = values.data;
         compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
       },
-      path{}, w.tree(), g.tree());
+      parameter_path{}, w.tree(), g.tree());
 }
 
 inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream,
@@ -106,7 +107,7 @@ inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::u
 template <class Layer>
 gradient_report check_layer_gradients(const layer_check& how = {}) {
   using S = storage::f64;
-  using kernel = form::kernel<double, S>;
+  using kernel = form::packed<double, S>;
   const auto count = [](index n) { return static_cast<std::size_t>(n); };
   gradient_report report;
   const bool fits = how.batch > 0 && how.length > 0 && how.memory >= 0 && how.heads >= 0 &&
@@ -119,7 +120,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     return report;
   }
   const index rows = how.batch * how.length, origin = how.length;
-  extents e;
+  call_shape e;
   e.batch = how.batch;
   e.length = how.length;
   e.memory = (std::max)(how.memory, index{1});
@@ -142,7 +143,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   detail::fill_random(bias, how.seed, 4);
   detail::fill_random(other, how.seed, 5);
   if (how.d_kv > 0) ops::rope_table(how.length, how.d_kv, 10000.0, rope.data());
-  w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     random_stream random(seed{how.seed}, stream_of(at.str()));
     double* values = nullptr;
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
@@ -150,7 +151,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     else
       values = leaf.data;
     const double deviation =
-        info.kind == role::matrix ? 1 / detail::root(static_cast<double>(info.columns)) : 0.5;
+        info.kind == role::matrix ? 1 / detail::sqrt(static_cast<double>(info.columns)) : 0.5;
     for (index i = 0; i < info.size(); ++i)
       values[i] = deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0);
   });
@@ -160,7 +161,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   detail::attach_rows<Layer>(w, p);
 
   context<double> ctx;
-  ctx.on.level = simd::best();
+  ctx.on.level = ops::best();
   ctx.batch = how.batch;
   ctx.length = how.length;
   ctx.lengths = how.lengths.empty() ? nullptr : how.lengths.data();
@@ -199,17 +200,17 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 
   // Every gradient starts at 0.5, and 0.5 is taken away again.
   constexpr double start = 0.5;
-  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+  g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
     std::fill_n(leaf, info.size(), start);
   });
   for (auto* gradient : {&dx, &d_memory, &d_bias})
     std::fill(gradient->begin(), gradient->end(), start);
   Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows},
                                       {dx.data(), rows}, cache, ctx);
-  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+  g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
-      leaf[i] = info.kind == role::average ? 0 : leaf[i] - start;
+      leaf[i] = info.kind == role::moving_average ? 0 : leaf[i] - start;
   });
   for (auto* gradient : {&dx, &d_memory, &d_bias})
     for (double& v : *gradient) v -= start;
@@ -232,8 +233,8 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 /// which should be random and tiny, or of another loss that a lesson makes of it. `dropout` keeps
 /// its masks fixed; `z_loss` as in `training`; `more` are further arguments of M::loss(). A batch
 /// that does not fit the limits is not checked; then report.tensor says why.
-template <class M, class Lesson = labels_alone, class... More>
-requires lesson<Lesson, M> gradient_report
+template <class M, class Lesson = cross_entropy_objective, class... More>
+requires objective<Lesson, M> gradient_report
 check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
                       const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0,
                       const Lesson& from = {}, const More&... more) {
@@ -253,25 +254,25 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
     return report;
   }
   auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;
-  const ops::machine on{team{}, simd::resolve(l.level)};
+  const ops::execution on{team{}, ops::resolve(l.level)};
   detail::attach_rows<M>(w, p);
   const auto loss = [&] {
     detail::pack_into(on, w, p);
     return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss,
-                                       from.teach(on, b), more...)
+                                       from.token_loss(on, b), more...)
         .nats;
   };
   constexpr double start = 0.5;
-  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+  g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
     std::fill_n(leaf, info.size(), start);
   });
   detail::pack_into(on, w, p);
   (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss,
-                                    from.teach(on, b), more...);
-  g.visit([&](const path&, const tensor_info& info, auto& leaf) {
+                                    from.token_loss(on, b), more...);
+  g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
-      leaf[i] = info.kind == role::average ? 0 : leaf[i] - start;
+      leaf[i] = info.kind == role::moving_average ? 0 : leaf[i] - start;
   });
   detail::compare_parameters<M>(w, g, step, report, loss);
   return report;

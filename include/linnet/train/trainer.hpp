@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include <linnet/model/buffers.hpp>
-#include <linnet/model/lesson.hpp>
+#include <linnet/model/objective.hpp>
 #include <linnet/train/adamw.hpp>
 #include <linnet/train/averages.hpp>
 #include <linnet/train/layer_skip.hpp>
@@ -21,7 +21,7 @@ enum class bad_step {
 };
 
 /// How a trainer trains, besides its optimizer.
-struct training {
+struct training_options {
   double clip = 1.0;             ///< largest global gradient norm (zoo H); 0 turns clipping off
   dropout_schedule dropout = 0;  ///< probability of dropping a value, in each step
   double z_loss = 0;             ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
@@ -79,20 +79,21 @@ inline constexpr index norm_chunk = 4096;
 template <class M>
 consteval index norm_chunks() {
   index n = 1;
-  M::visit([&](const path&, const tensor_info& info) { n = info.size() > n ? info.size() : n; },
-           path{});
+  M::visit([&](const parameter_path&,
+               const tensor_info& info) { n = info.size() > n ? info.size() : n; },
+           parameter_path{});
   return (n + norm_chunk - 1) / norm_chunk;
 }
 template <class M, class T>
-double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* partial) {
+double sum_of_squares(const ops::execution& on, const gradients<M, T>& g, double* partial) {
   double sum = 0;
   M::visit(
-      [&](const path&, const tensor_info& info, const auto& leaf) {
-        if (info.kind == role::average) return;  // no gradient, see follow_averages()
+      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+        if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
         const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
         on.threads.each(chunks, [&](index c) {
           const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
-          simd::dispatch(on.level, [&](auto k) {
+          on.with_kernels([&](auto k) {
             partial[c] =
                 static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
           });
@@ -100,21 +101,21 @@ double sum_of_squares(const ops::machine& on, const gradients<M, T>& g, double* 
         for (index c = 0; c < chunks; ++c) sum += partial[c];
         on.threads.wait();
       },
-      path{}, g.tree());
+      parameter_path{}, g.tree());
   return sum;
 }
 }  // namespace detail
 
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
-/// activation::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
+/// compute::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
 /// and gradients, with sums in f32; all else stays in f32.
-template <class M, class Optimizer = adamw, class T = float, class Compute = activation::f32>
+template <class M, class Optimizer = adamw, class T = float, class Compute = compute::f32>
 class trainer {
-  static constexpr bool rounds = std::is_same_v<Compute, activation::bf16>;
-  static_assert(rounds ? std::is_same_v<T, float> : std::is_same_v<Compute, activation::f32>,
-                "linnet::trainer: computes in activation::f32, or in float weights with "
-                "activation::bf16");
-  using S = std::conditional_t<rounds, storage::with_activation<storage::bf16, activation::bf16>,
+  static constexpr bool rounds = std::is_same_v<Compute, compute::bf16>;
+  static_assert(rounds ? std::is_same_v<T, float> : std::is_same_v<Compute, compute::f32>,
+                "linnet::trainer: computes in compute::f32, or in float weights with "
+                "compute::bf16");
+  using S = std::conditional_t<rounds, storage::with_compute<storage::bf16, compute::bf16>,
                                storage_of<M, T>>;
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
@@ -136,14 +137,15 @@ class trainer {
 
   /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
   static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
-                              const training& how = {}) LINNET_TRY {
+                              const training_options& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("trainer::open", l, footprint(l)); !fit)
       return fit.error();
-    if (auto fit = detail::acceptable("trainer::open", "training", how); !fit) return fit.error();
+    if (auto fit = detail::acceptable("trainer::open", "training_options", how); !fit)
+      return fit.error();
     if (auto fit = detail::acceptable("trainer::open", optimizer_name(), optimizer); !fit)
       return fit.error();
     if (M::family != model_family::decoder && how.early_exits.scale > 0)
-      return linnet::error{errc::invalid, "trainer::open", "training.early_exits.scale",
+      return linnet::error{errc::invalid, "trainer::open", "training_options.early_exits.scale",
                            "0 for an encoder-decoder", detail::number_text(how.early_exits.scale)};
     if (!w.valid()) return w.error();
     trainer t(w, l, optimizer, how);
@@ -154,16 +156,17 @@ class trainer {
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
     M::visit(
-        [&](const path&, [[maybe_unused]] const tensor_info& info, auto& to, const auto& from) {
+        [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
+            const auto& from) {
           if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             if constexpr (rounds)
-              to.rows = more.take<simd::word>(pair_words(info));
+              to.rows = more.take<ops::word>(pair_words(info));
             else
               to.rows = from.data;
           }
         },
-        path{}, t.packed_.tree(), w.tree());
-    run(l, nullptr, [&](const ops::machine& on) { detail::pack_into(on, w, t.packed_); });
+        parameter_path{}, t.packed_.tree(), w.tree());
+    run(l, nullptr, [&](const ops::execution& on) { detail::pack_into(on, w, t.packed_); });
     return t;
   }
   LINNET_OR_OUT_OF_MEMORY("trainer::open")
@@ -171,15 +174,15 @@ class trainer {
   /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
   /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped(). A refused
   /// batch is counted by refused(), and last_refusal() says why.
-  double step(const batch& b) { return step(b, labels_alone{}); }
+  double step(const batch& b) { return step(b, cross_entropy_objective{}); }
   /// The same with a lesson's loss, such as that of distillation from `teachers`; NaN also for a
   /// batch that the lesson does not accept.
   template <class Lesson>
-  requires lesson<Lesson, M>
+  requires objective<Lesson, M>
   double step(const batch& b, Lesson&& from) {
     if (!takes(b, from)) return loss_sum::refused().mean();
     loss_sum loss;
-    run(limits_, work_.converted, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::execution& on) {
       const loss_sum sum = add_gradients(on, b, from);
       if (on.threads.rank() == 0) loss = sum;
       apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
@@ -188,13 +191,13 @@ class trainer {
     return loss.mean();
   }
   /// Adds the gradient of one part of a larger batch; update() then takes the step.
-  loss_sum accumulate(const batch& b) { return accumulate(b, labels_alone{}); }
+  loss_sum accumulate(const batch& b) { return accumulate(b, cross_entropy_objective{}); }
   /// The same with a lesson's loss.
   template <class Lesson>
-  requires lesson<Lesson, M> loss_sum accumulate(const batch& b, Lesson&& from) {
+  requires objective<Lesson, M> loss_sum accumulate(const batch& b, Lesson&& from) {
     if (!takes(b, from)) return loss_sum::refused();
     loss_sum loss;
-    run(limits_, work_.converted, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::execution& on) {
       const loss_sum sum = add_gradients(on, b, from);
       if (on.threads.rank() == 0) loss = sum;
     });
@@ -212,19 +215,19 @@ class trainer {
       return;
     }
     run(limits_, work_.converted,
-        [&](const ops::machine& on) { apply(on, progress_.tokens, progress_.nats); });
+        [&](const ops::execution& on) { apply(on, progress_.tokens, progress_.nats); });
     finish();
   }
   /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
   /// [rows, vocabulary] of them. A mixture of depths looks ahead here as it does in training (see
-  /// depths::mixture); an evaluator of current() does not.
+  /// depths::mixture_of_depths); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
     refusal why = M::refuses(b, limits_);
     if (why == refusal::none && !detail::logits_fit<M>(b, logits)) why = refusal::short_logits;
     if (!stopped_) reason_ = why;
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
-    run(limits_, work_.converted, [&](const ops::machine& on) {
+    run(limits_, work_.converted, [&](const ops::execution& on) {
       const loss_sum sum =
           M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on, {}, logits.data());
       if (on.threads.rank() == 0) loss = sum;
@@ -236,7 +239,7 @@ class trainer {
   void refresh() {
     if (limits_.batch < 1) return;
     run(limits_, work_.converted,
-        [&](const ops::machine& on) { detail::pack_into(on, *weights_, packed_); });
+        [&](const ops::execution& on) { detail::pack_into(on, *weights_, packed_); });
   }
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
   gradients<M, T>& gradient() { return gradients_; }
@@ -256,9 +259,9 @@ class trainer {
   std::string_view last_refusal() const noexcept {
     return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
   }
-  /// Whether training::if_not_finite or training::patience has stopped it; last_refusal() says why.
-  /// The weights are those of the last good step; resume(progress()) starts it again. Also true of
-  /// a trainer that was moved from.
+  /// Whether training_options::if_not_finite or training_options::patience has stopped it;
+  /// last_refusal() says why. The weights are those of the last good step; resume(progress())
+  /// starts it again. Also true of a trainer that was moved from.
   bool stopped() const { return stopped_ || limits_.batch < 1; }
   /// All counters.
   const training_progress& progress() const { return progress_; }
@@ -298,7 +301,8 @@ class trainer {
   Optimizer& optimizer() { return optimizer_; }
 
  private:
-  trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer, const training& how)
+  trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
+          const training_options& how)
       : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
 
   static std::string optimizer_name() {
@@ -316,10 +320,10 @@ class trainer {
     (void)more.take<double>(detail::norm_chunks<M>());
     if (rounds)
       M::visit(
-          [&](const path&, const tensor_info& info) {
-            if (info.stored()) (void)more.take<simd::word>(pair_words(info));
+          [&](const parameter_path&, const tensor_info& info) {
+            if (info.stored()) (void)more.take<ops::word>(pair_words(info));
           },
-          path{});
+          parameter_path{});
     return add_sizes(detail::plan_for<M, T, S>(l, purpose::training).total(), more.peak());
   }
   template <class Lesson>
@@ -344,13 +348,13 @@ class trainer {
   /// Counts a call that led to no step; too many in a row stop the trainer.
   void in_vain(bool stop = false) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
   template <class Lesson>
-  loss_sum add_gradients(const ops::machine& on, const batch& b, Lesson& from) {
+  loss_sum add_gradients(const ops::execution& on, const batch& b, Lesson& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
                           how_.dropout.at(progress_.steps + 1),
                           how_.layer_dropout.at(progress_.steps)};
     const auto loss = [&](const auto&... exits) {
       return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
-                                    nullptr, how_.z_loss, from.teach(on, b), exits...);
+                                    nullptr, how_.z_loss, from.token_loss(on, b), exits...);
     };
     if constexpr (M::family == model_family::decoder) {
       std::array<double, static_cast<std::size_t>(M::shape.layers)> weights;
@@ -362,7 +366,7 @@ class trainer {
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.
-  void apply(const ops::machine& on, index tokens, double nats) {
+  void apply(const ops::execution& on, index tokens, double nats) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
     const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
@@ -372,9 +376,9 @@ class trainer {
       optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
       detail::pack_into(on, *weights_, packed_);
     }
-    M::visit([&](const path&, const tensor_info& info,
+    M::visit([&](const parameter_path&, const tensor_info& info,
                  auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
-             path{}, gradients_.tree());
+             parameter_path{}, gradients_.tree());
     on.threads.once([&] {
       progress_.norm = norm;
       usable_ = usable;
@@ -398,7 +402,7 @@ class trainer {
   weights<M, T>* weights_;
   detail::owned_limits limits_;
   Optimizer optimizer_;
-  training how_;
+  training_options how_;
   memory_block memory_;
   packed<M, T, S> packed_;
   gradients<M, T> gradients_;

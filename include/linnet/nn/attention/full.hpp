@@ -3,7 +3,7 @@
 /// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
 /// or multi-query, with rotary or relative positions and a key-value cache.
 
-#include <linnet/nn/attention/maps.hpp>
+#include <linnet/nn/attention/projections.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -13,8 +13,9 @@ namespace detail {
 /// query's distance to the window's `first` keys is counted in kept tokens (zoo D4).
 template <attention_shape A, ops::attention_window Window, bool Slots = false>
 struct softmax_attention {
-  using maps = attention_maps<A>;
-  static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv;
+  using projections = attention_projections<A>;
+  static constexpr index in = projections::in, out = projections::out, n = projections::n,
+                         kv = projections::kv;
   static constexpr bool adds_residual = true;
   static constexpr ops::attention_window window = Window;
   /// Tokens that are kept at most, and so the largest distance to the first ones.
@@ -23,15 +24,15 @@ struct softmax_attention {
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
-  using to_query = typename maps::to_query;
-  using to_key = typename maps::to_key;
-  using to_output = typename maps::to_output;
+  using to_query = typename projections::to_query;
+  using to_key = typename projections::to_key;
+  using to_output = typename projections::to_output;
 
   template <class Form>
-  using params = typename maps::template params<Form>;
+  using params = typename projections::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const path& at, P&... p) {
-    maps::visit(f, at, p...);
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    projections::visit(f, at, p...);
   }
 
   template <class T>
@@ -40,20 +41,20 @@ struct softmax_attention {
     T *q_first = nullptr, *dq_first = nullptr;   ///< [rows, n], rotated to their slots
     buffer<T, false> values{};
     buffer<T, true> keys{};  ///< what decoding keeps
-    typename maps::template map_caches<T> inner{};
+    typename projections::template projection_caches<T> inner{};
     T* mixed = nullptr;  ///< [rows, n] before the output map
     T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
     T* scratch = nullptr;  ///< per thread
     index scratch_size = 0;
     index capacity = 0;  ///< tokens that a sequence may have in decoding
-    int site = 0;
+    int dropout_id = 0;
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const extents& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
     cache<T> c;
     const bool cached = e.capacity > 0;
     const index keys = A.cross ? e.memory : e.length;
-    c.site = m.sites++;
+    c.dropout_id = m.dropout_ids++;
     const index stored = A.cross ? e.memory : e.capacity;
     c.capacity = stored;
     if (cached) {
@@ -62,11 +63,11 @@ struct softmax_attention {
       c.keys.plan(m.state, e.batch, stored, window.first, recent, blocks);
       c.values.plan(m.state, e.batch, stored, window.first, recent, blocks);
     }
-    c.q = m.keep.take<T>(e.rows() * n);
-    if (two_queries) c.q_first = m.keep.take<T>(e.rows() * n);
-    c.mixed = m.keep.take<T>(e.rows() * n);
+    c.q = m.saved.take<T>(e.rows() * n);
+    if (two_queries) c.q_first = m.saved.take<T>(e.rows() * n);
+    c.mixed = m.saved.take<T>(e.rows() * n);
     const index key_values = e.batch * keys * kv;
-    arena& passing = cached ? m.scratch : m.keep;
+    arena& passing = cached ? m.scratch : m.saved;
     const index mark = m.scratch.mark();
     c.k = passing.take<T>(key_values);
     c.v = passing.take<T>(key_values);
@@ -80,13 +81,13 @@ struct softmax_attention {
     c.scratch_size = ops::attention_scratch(e.length, cached ? stored : keys, A.d_kv, window,
                                             e.training, cached && c.keys.gathered());
     c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
-    c.inner = maps::template plan_maps<T>(m, e, keys);
+    c.inner = projections::template plan_projections<T>(m, e, keys);
     m.scratch.release(mark);
     return c;
   }
 
   template <class T, class S>
-  static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
@@ -94,8 +95,8 @@ struct softmax_attention {
       to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
       if (!ctx.memory_cached) {
         const view<const T, in> memory(ctx.memory, ctx.batch * ctx.memory_length);
-        if constexpr (A.maps.plain()) {
-          ops::products<T, S, 2>(
+        if constexpr (A.projections.plain()) {
+          ops::gemm_batch<T, S, 2>(
               ctx.on, memory.rows(), in, memory.data(),
               {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
         } else {
@@ -106,8 +107,8 @@ struct softmax_attention {
           linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory_length, true, c.k, c.v);
       }
     } else {
-      if constexpr (A.maps.plain()) {
-        ops::products<T, S, 3>(
+      if constexpr (A.projections.plain()) {
+        ops::gemm_batch<T, S, 3>(
             ctx.on, rows, in, x.data(),
             {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
              to_key::template product<T, S>(p.v, c.v)});
@@ -140,7 +141,7 @@ struct softmax_attention {
   }
 
   template <class T, class S>
-  static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
     const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
@@ -189,9 +190,9 @@ struct softmax_attention {
     return 2 * kv * (std::min)(tokens, window.first + (std::min)(window.before, tokens) + 1);
   }
 
-  static constexpr index flops(const extents& e) {
+  static constexpr index flops(const call_shape& e) {
     const index queries = e.length, keys = A.cross ? e.memory : e.length;
-    extents key_rows = e;
+    call_shape key_rows = e;
     key_rows.length = keys;
     const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
     const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
@@ -218,7 +219,7 @@ struct softmax_attention {
     a.kv_heads = A.kv_heads;
     a.h = A.d_kv;
     a.window = window;
-    a.scale = maps::template scale<T>;
+    a.scale = projections::template scale<T>;
     a.q = c.q;
     a.q_first = c.q_first;
     a.kept = kept;
@@ -236,7 +237,7 @@ struct softmax_attention {
     a.scratch = c.scratch;
     a.scratch_size = c.scratch_size;
     a.dropout = ctx.dropout;
-    a.site = c.site;
+    a.dropout_id = c.dropout_id;
     return a;
   }
   /// Rotary positions on one row of x[rows, heads * d_kv], in place; `limit` keeps them below it.
@@ -258,7 +259,7 @@ namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
-  static constexpr bool rewinds = true, subsets = true, mappable = true;
+  static constexpr bool can_truncate = true, supports_token_subset = true, supports_low_rank = true;
   using kind = full;
   static std::string name() { return "full"; }
   template <attention_shape A>
@@ -271,15 +272,15 @@ struct full : policy {
 template <index Rank, class Kind = full>
 struct low_rank : Kind {
   static_assert(
-      Kind::mappable,
+      Kind::supports_low_rank,
       "linnet::attention::low_rank: this kind's maps are not of its making; full, prefix, "
       "sliding_window and sinks are");
-  static constexpr bool mappable = false;
+  static constexpr bool supports_low_rank = false;
   using dense = Kind;  ///< what it factors
   using kind = low_rank;
   static std::string name() { return "low_rank<" + std::to_string(Rank) + "> " + Kind::name(); }
   static constexpr attention_shape with_rank(attention_shape a) {
-    a.maps = {.rank = Rank};
+    a.projections = {.rank = Rank};
     return a;
   }
   template <attention_shape A>
@@ -290,7 +291,7 @@ struct low_rank : Kind {
 /// earlier ones too; behind it tokens see what came before (Raffel et al. 2020, "prefix LM").
 /// decoder_batch::prefixes tells its length; a session takes the tokens of the first feed() for it.
 struct prefix : full {
-  static constexpr bool takes_prefix = true, subsets = false;
+  static constexpr bool takes_prefix = true, supports_token_subset = false;
   using kind = prefix;
   static std::string name() { return "prefix"; }
 };

@@ -49,7 +49,7 @@ struct kv_buffer {
   static_assert(exact || Code != kv_code::int4);
   using code =
       std::conditional_t<exact, T,
-                         std::conditional_t<Code == kv_code::bf16, simd::bf16_code, std::int8_t>>;
+                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
   static constexpr index heads = Heads, width = H;
   static constexpr bool scaled = !exact && Code == kv_code::int8;
   // Kernels write whole words of codes.
@@ -67,7 +67,7 @@ struct kv_buffer {
     places = {count, first, recent};
     if (places.ring == 0 && blocks > 0) {
       paged = true;
-      places.tokens = blocks * simd::token_block;
+      places.tokens = blocks * ops::token_block;
       batch = 1;
     }
     data = state.take<code>(batch * places.tokens * Heads * slot);
@@ -82,14 +82,14 @@ struct kv_buffer {
             table_size};
   }
   /// Keeps x[Heads, H] for token `j` of sequence `b` of `all`, which are rows(). In any order.
-  void put(const ops::machine& on, const ops::kv_rows<code>& all, index b, index j,
+  void put(const ops::execution& on, const ops::kv_rows<code>& all, index b, index j,
            const T* x) const {
     const index row = (paged ? 0 : b * places.tokens) + all.of(b, 0).place(j);
     code* const to = data + row * Heads * slot;
     if constexpr (exact) {
       std::copy_n(x, Heads * H, to);
     } else {
-      simd::dispatch(on.level, [&](auto kernels) {
+      on.with_kernels([&](auto kernels) {
         using K = decltype(kernels);
         for (index head = 0; head < Heads; ++head) {
           [[maybe_unused]] std::int32_t sum = 0;
@@ -110,7 +110,7 @@ struct kv_buffer {
   }
   /// Block `from` becomes block `to`.
   void copy_block(index from, index to) const {
-    if (paged) copy_rows(from * simd::token_block, to * simd::token_block, simd::token_block);
+    if (paged) copy_rows(from * ops::token_block, to * ops::token_block, ops::token_block);
   }
 
  private:

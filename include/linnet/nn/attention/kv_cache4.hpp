@@ -21,7 +21,7 @@ struct kv_places {
   /// For texts of `count` tokens of which the `first` and the last `recent` ones are looked at: a
   /// ring where that is smaller.
   constexpr kv_places(index count, index first, index recent) : tokens(count) {
-    const index block = simd::token_block;
+    const index block = ops::token_block;
     if (recent >= count || round_up(first, block) + round_up(recent, block) >= count) return;
     fixed = round_up(first, block);
     ring = round_up(recent, block);
@@ -35,7 +35,7 @@ struct kv_buffer4 {
   using code = ops::int4_code;
   static constexpr bool exact = false;
   static constexpr index heads = Heads, width = H;
-  static constexpr index block = simd::token_block, pairs = (H + 1) / 2;
+  static constexpr index block = ops::token_block, pairs = (H + 1) / 2;
   /// Exact keys of one sequence.
   static constexpr index kept_newest = Heads * ops::kv_rows<code>::newest_blocks * block * H;
 

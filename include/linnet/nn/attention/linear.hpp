@@ -2,7 +2,7 @@
 /// @file
 /// Linear attention as a layer: a kernel of features instead of the softmax (zoo D9).
 
-#include <linnet/nn/attention/maps.hpp>
+#include <linnet/nn/attention/projections.hpp>
 #include <linnet/ops/linear_attention.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -22,7 +22,7 @@ struct elu_plus_one {
   }
   /// f'(x), given y = f(x).
   template <class T>
-  static T slope(T x, T y) {
+  static T derivative(T x, T y) {
     return x > T(0) ? T(1) : y;
   }
 };
@@ -35,7 +35,7 @@ struct elu_plus_one {
 /// inside.
 template <class FeatureMap = elu_plus_one>
 struct linear : policy {
-  static constexpr bool rewinds = false;  ///< the state cannot forget its last tokens
+  static constexpr bool can_truncate = false;  ///< the state cannot forget its last tokens
   using kind = linear;
   static std::string name() { return "linear<" + FeatureMap::name() + ">"; }
 
@@ -43,17 +43,18 @@ struct linear : policy {
   struct layer {
     static_assert(!A.cross,
                   "linnet::attention::linear: mixes one sequence; it has no cross-attention");
-    using maps = linnet::detail::attention_maps<A>;
-    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv;
+    using projections = linnet::detail::attention_projections<A>;
+    static constexpr index in = projections::in, out = projections::out, n = projections::n,
+                           kv = projections::kv;
     static constexpr index state_size = ops::linear_attention_state(A.d_kv);
-    using to_query = typename maps::to_query;
-    using to_key = typename maps::to_key;
-    using to_output = typename maps::to_output;
+    using to_query = typename projections::to_query;
+    using to_key = typename projections::to_key;
+    using to_output = typename projections::to_output;
 
     template <class Form>
-    using params = typename maps::template params<Form>;
+    using params = typename projections::template params<Form>;
     template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
       to_query::visit(f, at / "q", p.q...);
       to_key::visit(f, at / "k", p.k...);
       to_key::visit(f, at / "v", p.v...);
@@ -72,22 +73,22 @@ struct linear : policy {
       index scratch_size = 0;
     };
     template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
       cache<T> c;
       const index rows = e.rows();
       m.product(rows, in, n, e);
       m.product(rows, in, kv, e);
       m.product(rows, n, out, e);
       if (e.capacity > 0) c.state = m.state.take<T>(e.batch * A.kv_heads * state_size);
-      c.q = m.keep.take<T>(rows * n);
-      c.k = m.keep.take<T>(rows * kv);
-      c.v = m.keep.take<T>(rows * kv);
-      c.mixed = m.keep.take<T>(rows * n);
+      c.q = m.saved.take<T>(rows * n);
+      c.k = m.saved.take<T>(rows * kv);
+      c.v = m.saved.take<T>(rows * kv);
+      c.mixed = m.saved.take<T>(rows * n);
       const index mark = m.scratch.mark();
       if (e.training) {
         const index blocks = A.causal ? ops::linear_attention_blocks(e.length) : 1;
-        c.denominators = m.keep.take<T>(rows * A.heads);
-        c.boundaries = m.keep.take<T>(e.batch * A.kv_heads * blocks * state_size);
+        c.denominators = m.saved.take<T>(rows * A.heads);
+        c.boundaries = m.saved.take<T>(e.batch * A.kv_heads * blocks * state_size);
         c.dq = m.scratch.take<T>(rows * n);
         c.dk = m.scratch.take<T>(rows * kv);
         c.dv = m.scratch.take<T>(rows * kv);
@@ -100,11 +101,11 @@ struct linear : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+    static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
       const index rows = x.rows();
-      ops::products<T, S, 3>(
+      ops::gemm_batch<T, S, 3>(
           ctx.on, rows, in, x.data(),
           {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
            to_key::template product<T, S>(p.v, c.v)});
@@ -113,7 +114,7 @@ struct linear : policy {
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                          context<T>& ctx) {
       without_cache::cache<T> none;
@@ -138,7 +139,7 @@ struct linear : policy {
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
       copy_sequence(c.state, A.kv_heads * state_size, from, to, part);
     }
-    static constexpr index flops(const extents& e) {
+    static constexpr index flops(const call_shape& e) {
       constexpr index h = A.d_kv, most = ops::linear_attention_rows;
       const index whole = e.length / most, rest = e.length % most;
       // Scores and their sums of values inside the blocks of a causal layer.

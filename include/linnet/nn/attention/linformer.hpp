@@ -2,7 +2,7 @@
 /// @file
 /// Linformer: softmax attention over K mixtures of the keys and values instead of over all of them.
 
-#include <linnet/nn/attention/maps.hpp>
+#include <linnet/nn/attention/projections.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -25,7 +25,7 @@ struct linformer : policy {
   static_assert(K > 0 && MaxLength > 0,
                 "linnet::attention::linformer<K, MaxLength>: both must be positive");
   static constexpr bool causal = false;
-  static constexpr bool continues = false;
+  static constexpr bool supports_cache = false;
   static constexpr index longest = MaxLength;
   using kind = linformer;
   static std::string name() {
@@ -43,45 +43,46 @@ struct linformer : policy {
     static_assert(!A.cross,
                   "linnet::attention::linformer: mixes the tokens of one sequence; "
                   "cross-attention is attention::full's");
-    using maps = linnet::detail::attention_maps<A>;
-    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    using projections = linnet::detail::attention_projections<A>;
+    static constexpr index in = projections::in, out = projections::out, n = projections::n,
+                           kv = projections::kv, h = A.d_kv;
     /// Matrices E, each for some columns of the keys: all heads, or one.
     static constexpr index parts = Shared == shared::nothing ? A.kv_heads : 1;
     static constexpr index part = kv / parts;
     static constexpr bool one = Shared == shared::keys_and_values;
 
     template <class Form>
-    struct params : maps::template params<Form> {
+    struct params : projections::template params<Form> {
       typename Form::vector e{};  ///< [parts, K, MaxLength]
       [[no_unique_address]] std::conditional_t<one, std::nullptr_t, typename Form::vector> f{};
     };
     template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
-      maps::visit(f, at, p...);
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+      projections::visit(f, at, p...);
       constexpr tensor_info info{parts * K, MaxLength, role::position,
-                                 1 / linnet::detail::root(MaxLength)};
+                                 1 / linnet::detail::sqrt(MaxLength)};
       f(at / "e" / "weight", info, p.e...);
       if constexpr (!one) f(at / "f" / "weight", info, p.f...);
     }
 
     template <class T>
     struct cache {
-      typename maps::template buffers<T> b{};
+      typename projections::template buffers<T> b{};
       T *k = nullptr, *v = nullptr;    ///< [batch, K, kv] projected
       T *dk = nullptr, *dv = nullptr;  ///< their gradients
       T* columns = nullptr;            ///< [part, 32] per thread
       T* scratch = nullptr;            ///< per thread
       index scratch_size = 0;
-      int site = 0;
+      int dropout_id = 0;
     };
     template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
       cache<T> c;
       const index mark = m.scratch.mark(), projected = e.batch * K * kv;
-      c.site = m.sites++;
-      c.b = maps::template plan<T>(m, e);
-      c.k = m.keep.take<T>(projected);
-      c.v = m.keep.take<T>(projected);
+      c.dropout_id = m.dropout_ids++;
+      c.b = projections::template plan<T>(m, e);
+      c.k = m.saved.take<T>(projected);
+      c.v = m.saved.take<T>(projected);
       if (e.training) {
         c.dk = m.scratch.take<T>(projected);
         c.dv = m.scratch.take<T>(projected);
@@ -94,33 +95,33 @@ struct linformer : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+    static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
       assert(ctx.length <= MaxLength && ctx.past == nullptr &&
              "linnet::attention::linformer: longer than MaxLength, or cached decoding");
-      maps::template project<T, S>(p, x, c.b, ctx);
+      projections::template project<T, S>(p, x, c.b, ctx);
       shorten(p.e, c.b.k, c.k, ctx);
       shorten(second(p), c.b.v, c.v, ctx);
       ops::attention(ctx.on, call(c, ctx));
-      maps::template finish<T, S>(p, y, c.b, ctx);
+      projections::template finish<T, S>(p, y, c.b, ctx);
     }
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                          context<T>& ctx) {
-      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      projections::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
       ops::fill(ctx.on, ctx.batch * K * kv, T(0), c.dk);
       ops::fill(ctx.on, ctx.batch * K * kv, T(0), c.dv);
       ops::attention_backward(ctx.on, call(c, ctx), {c.b.d_mixed, c.b.dq, c.dk, c.dv, nullptr});
       shorten_backward(p.e, dp.e, c.b.k, c.dk, c.b.dk, c, ctx);
       shorten_backward(second(p), second(dp), c.b.v, c.dv, c.b.dv, c, ctx);
-      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+      projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
     /// Nothing is kept from token to token: whole sequences only.
     static constexpr index state_values(index) { return 0; }
-    static constexpr index flops(const extents& e) {
-      return maps::flops(e) + 4 * e.rows() * K * kv + 4 * e.rows() * K * n;
+    static constexpr index flops(const call_shape& e) {
+      return projections::flops(e) + 4 * e.rows() * K * kv + 4 * e.rows() * K * n;
     }
 
    private:
@@ -134,11 +135,11 @@ struct linformer : policy {
     }
     template <class T>
     static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
-      auto a = maps::call(ctx.batch, ctx.length, c.b.q, K, c.k, c.v, c.b.mixed);
+      auto a = projections::call(ctx.batch, ctx.length, c.b.q, K, c.k, c.v, c.b.mixed);
       a.scratch = c.scratch;
       a.scratch_size = c.scratch_size;
       a.dropout = ctx.dropout;
-      a.site = c.site;
+      a.dropout_id = c.dropout_id;
       return a;
     }
     /// y[batch, K, kv] = E x over the valid tokens of x[batch, length, kv].
@@ -146,7 +147,7 @@ struct linformer : policy {
     static void shorten(const T* e, const T* x, T* y, const context<T>& ctx) {
       ctx.on.threads.each(ctx.batch * parts, [&](index item) {
         const index b = item / parts, g = item % parts;
-        simd::dispatch(ctx.on.level, [&](auto kernels) {
+        ctx.on.with_kernels([&](auto kernels) {
           decltype(kernels)::template multiply<T>(
               K, part, ctx.length_of(b), {e + g * K * MaxLength, MaxLength, 1},
               {x + b * ctx.length * kv + g * part, kv, ops::panel_width}, y + b * K * kv + g * part,
@@ -160,7 +161,7 @@ struct linformer : policy {
                                  const cache<T>& c, const context<T>& ctx) {
       ctx.on.threads.each(ctx.batch * parts, [&](index item) {
         const index b = item / parts, g = item % parts;
-        simd::dispatch(ctx.on.level, [&](auto kernels) {
+        ctx.on.with_kernels([&](auto kernels) {
           decltype(kernels)::template multiply<T>(
               ctx.length_of(b), part, K, {e + g * K * MaxLength, 1, MaxLength},
               {dy + b * K * kv + g * part, kv, ops::panel_width},
@@ -179,7 +180,7 @@ struct linformer : policy {
           const T* const from = x + (b * ctx.length + t0) * kv + g * part;
           for (index i = 0; i < part; ++i)
             for (index t = 0; t < count; ++t) columns[i * wide + t] = from[t * kv + i];
-          simd::dispatch(ctx.on.level, [&](auto kernels) {
+          ctx.on.with_kernels([&](auto kernels) {
             decltype(kernels)::template multiply<T>(
                 K, count, part, {dy + b * K * kv + g * part, kv, 1}, {columns, wide, wide},
                 de + g * K * MaxLength + t0, MaxLength, {nullptr, T(1), true}, wide - count);

@@ -2,7 +2,7 @@
 /// @file
 /// Longformer: a window of neighbours, and a few global tokens that see all and that all see.
 
-#include <linnet/nn/attention/maps.hpp>
+#include <linnet/nn/attention/projections.hpp>
 #include <linnet/ops/attention_tile.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -22,7 +22,7 @@ struct longformer : policy {
                 "each side");
   static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
   static constexpr bool causal = false;
-  static constexpr bool continues = false;
+  static constexpr bool supports_cache = false;
   using kind = longformer;
   static std::string name() {
     return "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals) + ">";
@@ -35,8 +35,9 @@ struct longformer : policy {
     static_assert(!A.cross,
                   "linnet::attention::longformer: mixes the tokens of one sequence; "
                   "cross-attention is attention::full's");
-    using maps = linnet::detail::attention_maps<A>;
-    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    using projections = linnet::detail::attention_projections<A>;
+    static constexpr index in = projections::in, out = projections::out, n = projections::n,
+                           kv = projections::kv, h = A.d_kv;
     static constexpr index half = Window / 2, group = A.heads / A.kv_heads;
     static constexpr bool global = Globals > 0;
     /// Most keys of a block of local queries.
@@ -44,49 +45,49 @@ struct longformer : policy {
 
     template <class Form>
     struct global_params {
-      typename maps::to_query::template params<Form> q{};
-      typename maps::to_key::template params<Form> k{}, v{};
+      typename projections::to_query::template params<Form> q{};
+      typename projections::to_key::template params<Form> k{}, v{};
     };
     template <class Form>
-    struct params : maps::template params<Form> {
+    struct params : projections::template params<Form> {
       [[no_unique_address]] std::conditional_t<global, global_params<Form>, std::nullptr_t> all{};
     };
     template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
-      maps::visit(f, at, p...);
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+      projections::visit(f, at, p...);
       if constexpr (global) {
-        maps::visit_query(f, at / "q_global", p.all.q...);
-        maps::to_key::visit(f, at / "k_global", p.all.k...);
-        maps::to_key::visit(f, at / "v_global", p.all.v...);
+        projections::visit_query(f, at / "q_global", p.all.q...);
+        projections::to_key::visit(f, at / "k_global", p.all.k...);
+        projections::to_key::visit(f, at / "v_global", p.all.v...);
       }
     }
 
     template <class T>
     struct cache {
-      typename maps::template buffers<T> b{};
+      typename projections::template buffers<T> b{};
       T *x = nullptr, *q = nullptr, *mixed = nullptr;  ///< [batch * Globals, in or n]: global rows
       T *k = nullptr, *v = nullptr;                    ///< [rows, kv] for the global queries
       T *dx = nullptr, *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
       T* scratch = nullptr;  ///< per thread
       index scratch_size = 0, most = 0;
       bool training = false;
-      int site = 0, global_site = 0;
+      int dropout_id = 0, global_dropout_id = 0;
     };
     template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
       cache<T> c;
       const index mark = m.scratch.mark(), first = e.batch * (std::min)(Globals, e.length);
-      c.site = m.sites++;
-      c.global_site = m.sites++;
+      c.dropout_id = m.dropout_ids++;
+      c.global_dropout_id = m.dropout_ids++;
       c.training = e.training;
       c.most = (std::min)(widest, e.length);
-      c.b = maps::template plan<T>(m, e);
+      c.b = projections::template plan<T>(m, e);
       if (global) {
-        c.x = m.keep.take<T>(first * in);
-        c.q = m.keep.take<T>(first * n);
-        c.mixed = m.keep.take<T>(first * n);
-        c.k = m.keep.take<T>(e.rows() * kv);
-        c.v = m.keep.take<T>(e.rows() * kv);
+        c.x = m.saved.take<T>(first * in);
+        c.q = m.saved.take<T>(first * n);
+        c.mixed = m.saved.take<T>(first * n);
+        c.k = m.saved.take<T>(e.rows() * kv);
+        c.v = m.saved.take<T>(e.rows() * kv);
         if (e.training) {
           c.dx = m.scratch.take<T>(first * in);
           c.dq = m.scratch.take<T>(first * n);
@@ -105,20 +106,20 @@ struct longformer : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+    static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
       assert(ctx.past == nullptr && "linnet::attention::longformer: no cached decoding");
-      maps::template project<T, S>(p, x, c.b, ctx);
+      projections::template project<T, S>(p, x, c.b, ctx);
       if constexpr (global) {
         const index g = globals(ctx);
         ctx.on.threads.each(ctx.batch * g, [&](index i) {
           std::copy_n(x.row(i / g * ctx.length + i % g), in, c.x + i * in);
         });
-        ops::products<T, S, 1>(ctx.on, ctx.batch * g, in, c.x,
-                               {maps::to_query::template product<T, S>(p.all.q, c.q)});
-        ops::products<T, S, 2>(ctx.on, x.rows(), in, x.data(),
-                               {maps::to_key::template product<T, S>(p.all.k, c.k),
-                                maps::to_key::template product<T, S>(p.all.v, c.v)});
+        ops::gemm_batch<T, S, 1>(ctx.on, ctx.batch * g, in, c.x,
+                                 {projections::to_query::template product<T, S>(p.all.q, c.q)});
+        ops::gemm_batch<T, S, 2>(ctx.on, x.rows(), in, x.data(),
+                                 {projections::to_key::template product<T, S>(p.all.k, c.k),
+                                  projections::to_key::template product<T, S>(p.all.v, c.v)});
         rotate_global(c.q, c.k, ctx, false);
         ops::attention(ctx.on, call(c, ctx));
       }
@@ -132,26 +133,26 @@ struct longformer : policy {
       });
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         for (index i = 0; i < at.rows; ++i)
-          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+          tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i)
           std::copy_n(tile.out(i), h, c.b.mixed + at.query(i, ctx));
       });
-      maps::template finish<T, S>(p, y, c.b, ctx);
+      projections::template finish<T, S>(p, y, c.b, ctx);
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                          context<T>& ctx) {
-      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      projections::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         using K = decltype(kernels);
         tile.begin_backward(
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
             [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
-          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
           if constexpr (A.relative) {
             T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
@@ -161,7 +162,7 @@ struct longformer : policy {
                                line + at.low);
           }
         }
-        tile.end_backward(kernels, at.rows, maps::template scale<T>);
+        tile.end_backward(kernels, at.rows, projections::template scale<T>);
         for (index i = 0; i < at.rows; ++i)
           K::template add<T>(h, c.b.dq + at.query(i, ctx), tile.out(i), c.b.dq + at.query(i, ctx));
         for (index j = 0; j < tile.keys(); ++j) {
@@ -171,14 +172,14 @@ struct longformer : policy {
         }
       });
       if constexpr (global) global_backward<T, S>(p.all, dp.all, x, dx, c, ctx);
-      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+      projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
     /// Nothing is kept from token to token: whole sequences only.
     static constexpr index state_values(index) { return 0; }
-    static constexpr index flops(const extents& e) {
+    static constexpr index flops(const call_shape& e) {
       const index g = e.batch * (std::min)(Globals, e.length);
-      return maps::flops(e) + 4 * e.rows() * (std::min)(e.length, Window + 1 + Globals) * n +
+      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, Window + 1 + Globals) * n +
              (global ? 2 * g * in * n + 4 * e.rows() * in * kv + 4 * g * e.length * n : 0);
     }
 
@@ -210,7 +211,7 @@ struct longformer : policy {
     static void each_block(const cache<T>& c, const context<T>& ctx, F&& f) {
       constexpr index most_rows = ops::attention_rows;
       ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
-        simd::dispatch(ctx.on.level, [&](auto kernels) {
+        ctx.on.with_kernels([&](auto kernels) {
           using K = decltype(kernels);
           const index b = item / A.kv_heads, g = item % A.kv_heads, valid = ctx.length_of(b);
           ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
@@ -224,7 +225,7 @@ struct longformer : policy {
               tile.load_keys(
                   seen + high - low, [&](index j) { return c.b.k + at.key(j, ctx); },
                   [&](index j) { return c.b.v + at.key(j, ctx); });
-              tile.score(kernels, rows, maps::template scale<T>,
+              tile.score(kernels, rows, projections::template scale<T>,
                          [&](index i) { return c.b.q + at.query(i, ctx); });
               for (index i = 0; i < rows; ++i) {
                 T* const row = tile.row(i);
@@ -249,7 +250,7 @@ struct longformer : policy {
     /// The global queries' attention to all valid tokens.
     template <class T>
     static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
-      auto a = maps::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
+      auto a = projections::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
       a.key_lengths = ctx.lengths;
       if constexpr (A.relative) {
         a.bias = ctx.bias;
@@ -258,11 +259,11 @@ struct longformer : policy {
       a.scratch = c.scratch;
       a.scratch_size = c.scratch_size;
       a.dropout = ctx.dropout;
-      a.site = c.global_site;
+      a.dropout_id = c.global_dropout_id;
       return a;
     }
     template <class T, class S>
-    static void global_backward(const global_params<form::kernel<T, S>>& p,
+    static void global_backward(const global_params<form::packed<T, S>>& p,
                                 global_params<form::gradient<T>>& dp, view<const T, in> x,
                                 view<T, in> dx, const cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
@@ -278,10 +279,10 @@ struct longformer : policy {
           ctx.on, call(c, ctx),
           {c.d_mixed, c.dq, c.dk, c.dv, nullptr, A.relative ? ctx.d_bias : nullptr});
       rotate_global(c.dq, c.dk, ctx, true);
-      maps::to_query::template backward<T, S>(p.q, dp.q, {c.x, first}, {c.dq, first}, {c.dx, first},
-                                              none, ctx);
-      maps::to_key::template backward<T, S>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
-      maps::to_key::template backward<T, S>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
+      projections::to_query::template backward<T, S>(p.q, dp.q, {c.x, first}, {c.dq, first},
+                                                     {c.dx, first}, none, ctx);
+      projections::to_key::template backward<T, S>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
+      projections::to_key::template backward<T, S>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
       ctx.on.threads.each(first, [&](index i) {
         T* const to = dx.row(i / g * ctx.length + i % g);
         for (index j = 0; j < in; ++j) to[j] += c.dx[i * in + j];

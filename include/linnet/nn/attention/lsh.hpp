@@ -2,7 +2,7 @@
 /// @file
 /// Reformer's attention: tokens of similar direction, found by hashing, attend to each other.
 
-#include <linnet/nn/attention/frozen.hpp>
+#include <linnet/nn/attention/grouping.hpp>
 #include <linnet/ops/attention_tile.hpp>
 #include <linnet/ops/buckets.hpp>
 
@@ -29,27 +29,29 @@ enum class reach {
 /// Rounds. A causal model sees no later token, but which earlier ones it sees depends on all
 /// tokens: outputs of a prefix differ from those of the prefix alone.
 ///
-/// A session therefore goes by membership::frozen: in each round, a token sees those before it in
+/// A session therefore goes by grouping::online: in each round, a token sees those before it in
 /// its bucket, back to the start of the chunk of `Bucket` before its own. It has the buckets of the
-/// longest text that it was planned for, and so has training with membership::frozen. As long as a
+/// longest text that it was planned for, and so has training with grouping::online. As long as a
 /// bucket has no more than Bucket tokens, these are the tokens that reach::bucket sees in training;
 /// reach::chunks sees neighbours of other buckets too: of the pairs that 1,024 random tokens make
 /// with 8 rounds of 64, a session has 64 % (of clustered ones 67 %) and hardly another; of those of
-/// reach::bucket 99 %. With membership::frozen a model trains as it decodes.
+/// reach::bucket 99 %. With grouping::online a model trains as it decodes.
 template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0,
-          membership Members = membership::whole>
+          grouping Grouping = grouping::whole>
 struct lsh : policy {
   static_assert(Bucket > 0 && Rounds > 0,
                 "linnet::attention::lsh<Bucket, Rounds>: both must be positive");
   /// The kind whose training is this kind's decoding.
-  using frozen = lsh<Bucket, Rounds, Reach, Seed, membership::frozen>;
-  static constexpr bool freezes = Members == membership::frozen;
-  static constexpr bool bidirectional = !freezes, rewinds = true, foresees = !freezes;
+  using online = lsh<Bucket, Rounds, Reach, Seed, grouping::online>;
+  static constexpr bool is_online = Grouping == grouping::online;
+  static constexpr bool bidirectional = !is_online, can_truncate = true,
+                        noncausal_grouping = !is_online;
   using kind = lsh;
   static std::string name() {
     return "lsh<" + std::to_string(Bucket) + ", " + std::to_string(Rounds) +
            (Reach == reach::bucket ? ", bucket" : "") +
-           (Seed != 0 ? ", seed " + std::to_string(Seed) : "") + (freezes ? ", frozen" : "") + ">";
+           (Seed != 0 ? ", seed " + std::to_string(Seed) : "") + (is_online ? ", frozen" : "") +
+           ">";
   }
 
   template <attention_shape A>
@@ -57,25 +59,26 @@ struct lsh : policy {
     static_assert(!A.cross,
                   "linnet::attention::lsh: queries are keys, so it mixes the tokens of one "
                   "sequence; cross-attention is attention::full's");
-    static_assert(A.causal || !freezes,
-                  "linnet::attention::lsh: membership::frozen is for causal models");
-    using groups = linnet::detail::frozen_groups<A, Bucket, Rounds>;
-    using maps = linnet::detail::attention_maps<A, true>;
-    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    static_assert(A.causal || !is_online,
+                  "linnet::attention::lsh: grouping::online is for causal models");
+    using groups = linnet::detail::online_groups<A, Bucket, Rounds>;
+    using projections = linnet::detail::attention_projections<A, true>;
+    static constexpr index in = projections::in, out = projections::out, n = projections::n,
+                           kv = projections::kv, h = A.d_kv;
     static constexpr index group = A.heads / A.kv_heads;
 
     template <class Form>
-    using params = typename maps::template params<Form>;
+    using params = typename projections::template params<Form>;
     template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
-      maps::visit(f, at, p...);
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+      projections::visit(f, at, p...);
     }
 
     /// What `ready` says; memory that says so by chance is unlikely.
     static constexpr index filled = 0x726f7461746564;
     template <class T>
     struct cache {
-      typename maps::template buffers<T> b{};
+      typename projections::template buffers<T> b{};
       typename groups::template cache<T> past{};  ///< of a session
       T* lengths = nullptr;                       ///< [rows, heads] 1 / |q|
       T *largest = nullptr, *sum = nullptr;  ///< [batch, heads, length] of each query's softmax
@@ -89,30 +92,30 @@ struct lsh : policy {
       index scratch_size = 0, wide = 0, most = 0;
       index longest = 0;  ///< tokens of the longest text that was planned for
       bool training = false;
-      int site = 0;
+      int dropout_id = 0;
     };
     template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
       cache<T> c;
       const index mark = m.scratch.mark(), sorted = e.batch * A.heads * Rounds * e.length;
       const bool cached = e.capacity > 0;
-      c.site = m.sites++;
+      c.dropout_id = m.dropout_ids++;
       c.training = e.training;
       c.most = (std::min)(2 * Bucket, e.length);
       c.longest = (std::max)(e.length, e.capacity);
       c.wide = round_up((ops::bucket_count(c.longest, Bucket) + 1) / 2, ops::panel_width);
-      c.b = maps::template plan<T>(m, e);
-      c.b.k = m.keep.take<T>(e.rows() * n);
+      c.b = projections::template plan<T>(m, e);
+      c.b.k = m.saved.take<T>(e.rows() * n);
       if (e.training) c.b.dk = m.scratch.take<T>(e.rows() * n);
-      c.lengths = m.keep.take<T>(e.rows() * A.heads);
-      c.bucket = m.keep.take<std::int32_t>(sorted);
+      c.lengths = m.saved.take<T>(e.rows() * A.heads);
+      c.bucket = m.saved.take<std::int32_t>(sorted);
       if (cached) {
         c.past = groups::template plan<T>(m, e);
       } else {
-        c.largest = m.keep.take<T>(e.rows() * A.heads);
-        c.sum = m.keep.take<T>(e.rows() * A.heads);
-        c.order = m.keep.take<std::int32_t>(sorted);
-        c.chunk = m.keep.take<std::int32_t>(sorted);
+        c.largest = m.saved.take<T>(e.rows() * A.heads);
+        c.sum = m.saved.take<T>(e.rows() * A.heads);
+        c.order = m.saved.take<std::int32_t>(sorted);
+        c.chunk = m.saved.take<std::int32_t>(sorted);
         c.counts = m.scratch.take<std::int32_t>(e.threads * 2 * c.wide);
       }
       c.rotations = m.state.take<T>(A.heads * Rounds * h * c.wide);
@@ -125,9 +128,9 @@ struct lsh : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+    static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
-      maps::template project<T, S>(p, x, c.b, ctx);
+      projections::template project<T, S>(p, x, c.b, ctx);
       linnet::detail::unit_heads(ctx.on, x.rows(), A.heads, h, c.b.q, c.b.k, c.lengths);
       rotations(c, ctx);
       if (ctx.past)
@@ -136,14 +139,14 @@ struct lsh : policy {
             [&](index item) { return hash(c, ctx, item, c.longest); }, c.b.mixed);
       else
         mix(c, ctx);
-      maps::template finish<T, S>(p, y, c.b, ctx);
+      projections::template finish<T, S>(p, y, c.b, ctx);
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                          context<T>& ctx) {
-      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      projections::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
       ops::fill(ctx.on, x.rows() * n, T(0), c.b.dk);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         using K = decltype(kernels);
@@ -156,7 +159,7 @@ struct lsh : policy {
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
             [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
-          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), true);
+          tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), true);
           // The sum over all rounds of probability times slope is the output times its slope.
           const index query = at.query(i, ctx), t = at.token(i);
           const T all = K::template dot<T>(h, c.b.mixed + query, c.b.d_mixed + query);
@@ -185,7 +188,7 @@ struct lsh : policy {
       });
       linnet::detail::unit_heads_backward(ctx.on, x.rows(), A.heads, h, c.b.k, c.lengths, c.b.dk,
                                           c.b.dq, true);
-      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+      projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
     /// Numbers that a session keeps of each sequence of up to `tokens` tokens: keys, values, and
@@ -196,9 +199,9 @@ struct lsh : policy {
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
       groups::copy_state(c.past, from, to, part);
     }
-    static constexpr index flops(const extents& e) {
+    static constexpr index flops(const call_shape& e) {
       const index buckets = ops::bucket_count(e.length, Bucket);
-      return maps::flops(e) + 4 * e.rows() * (std::min)(e.length, 2 * Bucket) * n * Rounds +
+      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, 2 * Bucket) * n * Rounds +
              (buckets > 1 ? e.rows() * n * buckets * Rounds : 0);
     }
 
@@ -225,7 +228,7 @@ struct lsh : policy {
           c.largest[query] = largest;
           c.sum[query] = shrink * c.sum[query] + exponentials(kernels, tile, at, i, largest);
           K::template scale<T>(h, shrink, c.b.mixed + at.query(i, ctx));
-          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, ctx), false);
+          tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), false);
         }
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i) {
@@ -267,7 +270,7 @@ struct lsh : policy {
     static T exponentials(Kernels, ops::attention_tile<T>& tile, const block<T>& at, index i,
                           T shift) {
       const index keys = tile.keys();
-      const index seen = freezes ? at.before + (at.queries - at.chunk) + i + 1 : keys;
+      const index seen = is_online ? at.before + (at.queries - at.chunk) + i + 1 : keys;
       std::fill(tile.row(i) + seen, tile.row(i) + keys, T(0));
       return Kernels::template exp_sum<T>(seen, shift, tile.row(i));
     }
@@ -295,7 +298,7 @@ struct lsh : policy {
                                     index tokens) {
       const index b = item / (A.heads * Rounds), head = item / Rounds % A.heads;
       std::int32_t* const bucket = c.bucket + item * ctx.length;
-      simd::dispatch(ctx.on.level, [&](auto kernels) {
+      ctx.on.with_kernels([&](auto kernels) {
         ops::hash_rows(kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
                        ops::bucket_count(tokens, Bucket),
                        c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
@@ -311,7 +314,7 @@ struct lsh : policy {
       ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
         const index valid = ctx.length_of(item / (A.heads * Rounds));
         // How long a text will be no session knows.
-        const index planned = freezes ? c.longest : valid;
+        const index planned = is_online ? c.longest : valid;
         const std::int32_t* const bucket = hash(c, ctx, item, planned);
         std::int32_t* const order = c.order + item * ctx.length;
         std::int32_t* const chunk = c.chunk + item / Rounds * Rounds * ctx.length + item % Rounds;
@@ -319,7 +322,7 @@ struct lsh : policy {
                             c.counts + rank * 2 * c.wide, order);
         std::int32_t number = -1;
         each_chunk(valid, bucket, order, [&](index first, index own, index, index before) {
-          number += freezes && before == 0 ? 2 : 1;
+          number += is_online && before == 0 ? 2 : 1;
           for (index i = first; i < first + own; ++i) chunk[order[i] * Rounds] = number;
         });
       });
@@ -329,7 +332,7 @@ struct lsh : policy {
     template <class F>
     static void each_chunk(index valid, [[maybe_unused]] const std::int32_t* bucket,
                            [[maybe_unused]] const std::int32_t* order, F&& f) {
-      if constexpr (freezes) {
+      if constexpr (is_online) {
         ops::each_bucket_chunk(valid, Bucket, bucket, order,
                                [&](index first, index last, index before) {
                                  f(first, last - first, first - before, before);
@@ -369,7 +372,7 @@ struct lsh : policy {
                                      order + first,
                                      order + previous,
                                      false};
-                         simd::dispatch(ctx.on.level, [&](auto kernels) {
+                         ctx.on.with_kernels([&](auto kernels) {
                            run_chunk(kernels, c, ctx, tile, at, discount, f);
                          });
                        });
@@ -430,8 +433,8 @@ struct lsh : policy {
       sight(const cache<T>& c, index all, index t, index chunks) {
         for (index r = 0; r < Rounds; ++r) {
           mine[r] = c.chunk[all + t * Rounds + r];
-          before[r] =
-              freezes ? mine[r] - 1 : static_cast<std::int32_t>(ops::chunk_before(mine[r], chunks));
+          before[r] = is_online ? mine[r] - 1
+                                : static_cast<std::int32_t>(ops::chunk_before(mine[r], chunks));
         }
       }
     };

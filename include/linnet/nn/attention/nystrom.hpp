@@ -2,7 +2,7 @@
 /// @file
 /// Nystromformer: softmax attention through a few landmarks, with a pseudo-inverse in between.
 
-#include <linnet/nn/attention/maps.hpp>
+#include <linnet/nn/attention/projections.hpp>
 #include <linnet/ops/pseudoinverse.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -24,7 +24,7 @@ struct nystrom : policy {
                 "linnet::attention::nystrom: the convolution has an odd number of taps, or 0 for "
                 "none");
   static constexpr bool causal = false;
-  static constexpr bool continues = false;
+  static constexpr bool supports_cache = false;
   using kind = nystrom;
   static std::string name() {
     return "nystrom<" + std::to_string(Landmarks) + ", " + std::to_string(Convolution) + ">";
@@ -41,27 +41,28 @@ struct nystrom : policy {
     static_assert(A.heads == A.kv_heads,
                   "linnet::attention::nystrom: every head has its own keys; give as many kv_heads "
                   "as heads");
-    using maps = linnet::detail::attention_maps<A>;
-    static constexpr index in = maps::in, out = maps::out, n = maps::n, h = A.d_kv, m = Landmarks;
+    using projections = linnet::detail::attention_projections<A>;
+    static constexpr index in = projections::in, out = projections::out, n = projections::n,
+                           h = A.d_kv, m = Landmarks;
     static constexpr bool convolves = Convolution > 0;
 
     template <class Form>
-    struct params : maps::template params<Form> {
+    struct params : projections::template params<Form> {
       [[no_unique_address]] std::conditional_t<convolves, typename Form::vector, std::nullptr_t>
           taps{};  ///< [heads, Convolution]
     };
     template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
-      maps::visit(f, at, p...);
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+      projections::visit(f, at, p...);
       if constexpr (convolves)
         f(at / "taps" / "weight",
-          tensor_info{A.heads, Convolution, role::position, 1 / linnet::detail::root(Convolution)},
+          tensor_info{A.heads, Convolution, role::position, 1 / linnet::detail::sqrt(Convolution)},
           p.taps...);
     }
 
     template <class T>
     struct cache {
-      typename maps::template buffers<T> b{};
+      typename projections::template buffers<T> b{};
       T *q = nullptr, *k = nullptr;           ///< landmarks [batch, m, n]
       T *values = nullptr, *mixed = nullptr;  ///< [batch, m, n]: softmax(~q k^T) v, and Z times it
       T *dq = nullptr, *dk = nullptr, *d_values = nullptr, *d_mixed = nullptr;  ///< gradients
@@ -70,15 +71,15 @@ struct nystrom : policy {
       index scratch_size = 0;
     };
     template <class T>
-    static constexpr cache<T> plan(planner& p, const extents& e) {
+    static constexpr cache<T> plan(planner& p, const call_shape& e) {
       cache<T> c;
       const index mark = p.scratch.mark(), size = e.batch * m * n;
-      c.b = maps::template plan<T>(p, e);
-      c.q = p.keep.take<T>(size);
-      c.k = p.keep.take<T>(size);
-      c.values = p.keep.take<T>(size);
-      c.mixed = p.keep.take<T>(size);
-      c.landmarks = p.keep.take<index>(e.batch);
+      c.b = projections::template plan<T>(p, e);
+      c.q = p.saved.take<T>(size);
+      c.k = p.saved.take<T>(size);
+      c.values = p.saved.take<T>(size);
+      c.mixed = p.saved.take<T>(size);
+      c.landmarks = p.saved.take<index>(e.batch);
       if (e.training) {
         c.dq = p.scratch.take<T>(size);
         c.dk = p.scratch.take<T>(size);
@@ -95,10 +96,10 @@ struct nystrom : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+    static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
       assert(ctx.past == nullptr && "linnet::attention::nystrom: no cached decoding");
-      maps::template project<T, S>(p, x, c.b, ctx);
+      projections::template project<T, S>(p, x, c.b, ctx);
       each_segment(c, ctx, [&](index b, index s, index first, index last) {
         if (s == 0) c.landmarks[b] = in_use(ctx, b);
         mean(c.b.q + b * ctx.length * n, first, last, c.q + (b * m + s) * n);
@@ -107,7 +108,7 @@ struct nystrom : policy {
       ops::attention(ctx.on, to_landmarks(c, ctx));
       ctx.on.threads.each(ctx.batch * A.heads, [&](index item) {
         const index b = item / A.heads, at = b * m * n + item % A.heads * h;
-        simd::dispatch(ctx.on.level, [&](auto kernels) {
+        ctx.on.with_kernels([&](auto kernels) {
           const auto inverse = inverse_of(kernels, c, ctx, b, at);
           decltype(kernels)::template multiply<T>(
               inverse.m, h, inverse.m, {inverse.result(), inverse.wide, 1},
@@ -117,19 +118,19 @@ struct nystrom : policy {
       ops::attention(ctx.on, from_landmarks(c, ctx));
       if constexpr (convolves)
         ctx.on.threads.each(ctx.rows(), [&](index row) {
-          each_tap(ctx, row, [&](index head, index tap, index other) {
-            add_scaled(p.taps[head * Convolution + tap], c.b.v + other * n + head * h,
+          each_tap(ctx, row, [&](index head, index hook, index other) {
+            add_scaled(p.taps[head * Convolution + hook], c.b.v + other * n + head * h,
                        c.b.mixed + row * n + head * h);
           });
         });
-      maps::template finish<T, S>(p, y, c.b, ctx);
+      projections::template finish<T, S>(p, y, c.b, ctx);
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                          context<T>& ctx) {
-      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      projections::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
       for (T* const gradient : {c.dq, c.dk, c.d_values, c.d_mixed})
         ops::fill(ctx.on, ctx.batch * m * n, T(0), gradient);
       if constexpr (convolves) convolve_backward(p.taps, dp.taps, c, ctx);
@@ -137,8 +138,7 @@ struct nystrom : policy {
                               {c.b.d_mixed, c.b.dq, c.dk, c.d_mixed, nullptr});
       ctx.on.threads.each(ctx.batch * A.heads, [&](index item) {
         const index b = item / A.heads, at = b * m * n + item % A.heads * h;
-        simd::dispatch(ctx.on.level,
-                       [&](auto kernels) { invert_backward(kernels, c, ctx, b, at); });
+        ctx.on.with_kernels([&](auto kernels) { invert_backward(kernels, c, ctx, b, at); });
       });
       ops::attention_backward(ctx.on, to_landmarks(c, ctx),
                               {c.d_values, c.dq, c.b.dk, c.b.dv, nullptr});
@@ -146,13 +146,13 @@ struct nystrom : policy {
         mean_backward(c.dq + (b * m + s) * n, first, last, c.b.dq + b * ctx.length * n);
         mean_backward(c.dk + (b * m + s) * n, first, last, c.b.dk + b * ctx.length * n);
       });
-      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+      projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
     /// Nothing is kept from token to token: whole sequences only.
     static constexpr index state_values(index) { return 0; }
-    static constexpr index flops(const extents& e) {
-      return maps::flops(e) + 8 * e.rows() * m * n + 2 * Convolution * e.rows() * n +
+    static constexpr index flops(const call_shape& e) {
+      return projections::flops(e) + 8 * e.rows() * m * n + 2 * Convolution * e.rows() * n +
              e.batch * (4 * m * m * n + 6 * 4 * 2 * m * m * m * A.heads);
     }
 
@@ -189,7 +189,7 @@ struct nystrom : policy {
     /// Landmarks as queries of all tokens.
     template <class T>
     static ops::attention_call<T> to_landmarks(const cache<T>& c, const context<T>& ctx) {
-      auto a = maps::call(ctx.batch, m, c.q, ctx.length, c.b.k, c.b.v, c.values);
+      auto a = projections::call(ctx.batch, m, c.q, ctx.length, c.b.k, c.b.v, c.values);
       a.key_lengths = ctx.lengths;
       a.scratch = c.scratch;
       a.scratch_size = c.scratch_size;
@@ -198,7 +198,7 @@ struct nystrom : policy {
     /// All tokens as queries of the landmarks.
     template <class T>
     static ops::attention_call<T> from_landmarks(const cache<T>& c, const context<T>& ctx) {
-      auto a = maps::call(ctx.batch, ctx.length, c.b.q, m, c.k, c.mixed, c.b.mixed);
+      auto a = projections::call(ctx.batch, ctx.length, c.b.q, m, c.k, c.mixed, c.b.mixed);
       a.key_lengths = c.landmarks;
       a.scratch = c.scratch;
       a.scratch_size = c.scratch_size;
@@ -213,8 +213,8 @@ struct nystrom : policy {
                                           c.scratch + ctx.on.threads.rank() * c.scratch_size};
       for (index i = 0; i < used; ++i) {
         T* const row = inverse.a() + i * inverse.wide;
-        Kernels::template dots<T>(used, h, maps::template scale<T>, c.q + at + i * n, c.k + at, n,
-                                  row);
+        Kernels::template dots<T>(used, h, projections::template scale<T>, c.q + at + i * n,
+                                  c.k + at, n, row);
         Kernels::template softmax<T>(used, row);
       }
       inverse.run(kernels);
@@ -225,7 +225,7 @@ struct nystrom : policy {
     static void invert_backward(Kernels kernels, const cache<T>& c, const context<T>& ctx, index b,
                                 index at) {
       const auto z = inverse_of(kernels, c, ctx, b, at);
-      constexpr T scale = maps::template scale<T>;
+      constexpr T scale = projections::template scale<T>;
       constexpr index panel = ops::panel_width;
       for (index i = 0; i < z.m; ++i)
         Kernels::template dots<T>(z.m, h, T(1), c.d_mixed + at + i * n, c.values + at, n,
@@ -249,10 +249,10 @@ struct nystrom : policy {
     static void each_tap(const context<T>& ctx, index row, F&& f) {
       const index b = row / ctx.length, t = row % ctx.length, valid = ctx.length_of(b);
       if (t >= valid) return;
-      for (index tap = 0; tap < Convolution; ++tap) {
-        const index other = t + tap - Convolution / 2;
+      for (index hook = 0; hook < Convolution; ++hook) {
+        const index other = t + hook - Convolution / 2;
         if (other < 0 || other >= valid) continue;
-        for (index head = 0; head < A.heads; ++head) f(head, tap, b * ctx.length + other);
+        for (index head = 0; head < A.heads; ++head) f(head, hook, b * ctx.length + other);
       }
     }
     template <class T>
@@ -260,8 +260,8 @@ struct nystrom : policy {
                                   const context<T>& ctx) {
       ctx.on.threads.each(ctx.rows(), [&](index row) {
         // Row `other` was read by `row` through one tap, so `row` is read by it through the mirror.
-        each_tap(ctx, row, [&](index head, index tap, index other) {
-          add_scaled(taps[head * Convolution + Convolution - 1 - tap],
+        each_tap(ctx, row, [&](index head, index hook, index other) {
+          add_scaled(taps[head * Convolution + Convolution - 1 - hook],
                      c.b.d_mixed + other * n + head * h, c.b.dv + row * n + head * h);
         });
       });

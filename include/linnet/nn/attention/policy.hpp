@@ -4,10 +4,11 @@
 
 #include <string>
 
-#include <linnet/config/shapes.hpp>
+#include <linnet/core/shapes.hpp>
 #include <linnet/nn/attention/kv_cache.hpp>
 #include <linnet/nn/policies.hpp>
-#include <linnet/ops/position.hpp>
+#include <linnet/ops/relative_bias.hpp>
+#include <linnet/ops/rope.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -25,7 +26,8 @@ struct attention_shape {
   bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
   kv_code cache = kv_code::exact;
-  map_kind maps{};  ///< how the linear maps are made, for policies that are `mappable`
+  projection_kind
+      projections{};  ///< how the linear maps are made, for policies that are `supports_low_rank`
 
   /// Width of all query heads.
   constexpr index n() const { return heads * d_kv; }
@@ -42,21 +44,24 @@ namespace attention {
 /// refuse it where it cannot work. `static std::string name()` is what files call it: a kind that
 /// is kept in files has one of its own, and one that others derive from says `using kind = itself`.
 struct policy {
-  static constexpr bool causal = true;           ///< can be kept from seeing later tokens
-  static constexpr bool bidirectional = true;    ///< can see later tokens
-  static constexpr bool continues = true;        ///< can continue cached sequences
-  static constexpr bool rewinds = false;         ///< cached tokens can be taken back again
-  static constexpr bool forgets = false;         ///< a cache keeps only what later tokens will see
-  static constexpr bool foresees = false;        ///< later tokens decide which earlier ones meet,
-                                                 ///< but in sessions, where they are unknown
-  static constexpr bool subsets = false;         ///< works on any subset of the tokens, with the
-                                                 ///< angles and the past that the context gives
-  static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
-  static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
-  static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;           ///< can take rotary positions
-  static constexpr bool mappable = false;        ///< its linear maps may be of any map_kind
+  static constexpr bool causal = true;          ///< can be kept from seeing later tokens
+  static constexpr bool bidirectional = true;   ///< can see later tokens
+  static constexpr bool supports_cache = true;  ///< can continue cached sequences
+  static constexpr bool can_truncate = false;   ///< cached tokens can be taken back again
+  static constexpr bool evicts = false;         ///< a cache keeps only what later tokens will see
+  static constexpr bool noncausal_grouping =
+      false;  ///< later tokens decide which earlier ones meet,
+              ///< but in sessions, where they are unknown
+  static constexpr bool supports_token_subset =
+      false;                                    ///< works on any subset of the tokens, with the
+                                                ///< angles and the past that the context gives
+  static constexpr bool takes_prefix = false;   ///< sees a prefix of the sequence both ways
+  static constexpr index min_positions = 0;     ///< positions that it needs whatever the length
+  static constexpr index longest = 0;           ///< most tokens an encoder may read; 0 for any
+  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
+  static constexpr bool rotary = true;          ///< can take rotary positions
+  static constexpr bool supports_low_rank =
+      false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
 };
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include <linnet/nn/attention/frozen.hpp>
+#include <linnet/nn/attention/grouping.hpp>
 #include <linnet/ops/attention_tile.hpp>
 #include <linnet/ops/buckets.hpp>
 
@@ -21,31 +21,32 @@ namespace attention {
 /// zero. With Clusters = Window = sqrt(T), O(T^1.5). A causal layer shares queries and keys, so
 /// that a token always finds itself, and masks later ones.
 ///
-/// Centroids are tensors of role::average: backward adds to each the queries and keys nearest to
-/// it, and a trainer moves it there (k-means by a running average). They have no derivative, the
-/// choice of tokens is a constant in backward, and parameter counts include them.
+/// Centroids are tensors of role::moving_average: backward adds to each the queries and keys
+/// nearest to it, and a trainer moves it there (k-means by a running average). They have no
+/// derivative, the choice of tokens is a constant in backward, and parameter counts include them.
 ///
 /// Caution: which tokens a centroid takes depends on the whole sequence, in a causal model too: an
 /// earlier output can change with a later token's membership.
 ///
-/// A session therefore goes by membership::frozen: a token belongs to its nearest centroid alone
+/// A session therefore goes by grouping::online: a token belongs to its nearest centroid alone
 /// (the paper's definition, of which the `Window` best are its balanced approximation), and sees
 /// those that came there before it, back to the start of the chunk of `Window` before its own. Of
 /// the pairs that 1,024 random tokens make in 32 clusters of 32, after 20 rounds of k-means, a
 /// session has 78 %, and 23 % of its own are others; 12 % of the tokens, in no cluster in training,
-/// have one. With membership::frozen a model trains as it decodes.
-template <index Clusters, index Window, membership Members = membership::whole>
+/// have one. With grouping::online a model trains as it decodes.
+template <index Clusters, index Window, grouping Grouping = grouping::whole>
 struct routing : policy {
   static_assert(Clusters > 0 && Window > 0,
                 "linnet::attention::routing<Clusters, Window>: both must be positive");
   /// The kind whose training is this kind's decoding.
-  using frozen = routing<Clusters, Window, membership::frozen>;
-  static constexpr bool freezes = Members == membership::frozen;
-  static constexpr bool bidirectional = !freezes, rewinds = true, foresees = !freezes;
+  using online = routing<Clusters, Window, grouping::online>;
+  static constexpr bool is_online = Grouping == grouping::online;
+  static constexpr bool bidirectional = !is_online, can_truncate = true,
+                        noncausal_grouping = !is_online;
   using kind = routing;
   static std::string name() {
     return "routing<" + std::to_string(Clusters) + ", " + std::to_string(Window) +
-           (freezes ? ", frozen" : "") + ">";
+           (is_online ? ", frozen" : "") + ">";
   }
 
   template <attention_shape A>
@@ -53,65 +54,67 @@ struct routing : policy {
     static_assert(!A.cross,
                   "linnet::attention::routing: mixes the tokens of one sequence; cross-attention "
                   "is attention::full's");
-    static_assert(A.causal || !freezes,
-                  "linnet::attention::routing: membership::frozen is for causal models");
-    using groups = linnet::detail::frozen_groups<A, Window, 1>;
+    static_assert(A.causal || !is_online,
+                  "linnet::attention::routing: grouping::online is for causal models");
+    using groups = linnet::detail::online_groups<A, Window, 1>;
     /// Most queries, and keys, of a group.
-    static constexpr index widest = freezes ? 2 * Window : Window;
+    static constexpr index widest = is_online ? 2 * Window : Window;
     static constexpr bool shares = A.causal;
-    using maps = linnet::detail::attention_maps<A, shares>;
-    static constexpr index in = maps::in, out = maps::out, n = maps::n, kv = maps::kv, h = A.d_kv;
+    using projections = linnet::detail::attention_projections<A, shares>;
+    static constexpr index in = projections::in, out = projections::out, n = projections::n,
+                           kv = projections::kv, h = A.d_kv;
     static constexpr index group = A.heads / A.kv_heads;
     /// Heads, and width, of the keys.
     static constexpr index key_heads = shares ? A.heads : A.kv_heads, keys = key_heads * h;
 
     template <class Form>
-    struct params : maps::template params<Form> {
+    struct params : projections::template params<Form> {
       typename Form::vector centroids{};  ///< [heads * Clusters, h]
     };
     template <class F, class... P>
-    static constexpr void visit(F&& f, const path& at, P&... p) {
-      maps::visit(f, at, p...);
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+      projections::visit(f, at, p...);
       f(at / "centroids",
-        tensor_info{A.heads * Clusters, h, role::average, 1 / linnet::detail::root(h)},
+        tensor_info{A.heads * Clusters, h, role::moving_average, 1 / linnet::detail::sqrt(h)},
         p.centroids...);
     }
 
     template <class T>
     struct cache {
-      typename maps::template buffers<T> b{};  ///< q and k of unit length; shared ones are the same
+      typename projections::template buffers<T>
+          b{};  ///< q and k of unit length; shared ones are the same
       typename groups::template cache<T> past{};     ///< of a session
       T *q_lengths = nullptr, *k_lengths = nullptr;  ///< 1 / |q| [rows, heads], 1 / |k|
       std::int32_t* queries =
           nullptr;                   ///< [batch, heads, members] tokens of each cluster, in order
       std::int32_t* keys = nullptr;  ///< likewise
-      std::int32_t* nearest = nullptr;  ///< [batch, heads, length] where they are frozen
+      std::int32_t* nearest = nullptr;  ///< [batch, heads, length] where they are online
       T* share = nullptr;               ///< [batch, heads, length] 1 / clusters of each query
       T* scratch = nullptr;             ///< per thread
       std::int32_t* order = nullptr;    ///< [order_size] per thread
       index scratch_size = 0, order_size = 0, most = 0;
-      index members = 0;  ///< Clusters * Window, or the length where they are frozen
+      index members = 0;  ///< Clusters * Window, or the length where they are online
       bool training = false;
-      int site = 0;
+      int dropout_id = 0;
     };
     template <class T>
-    static constexpr cache<T> plan(planner& m, const extents& e) {
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
       cache<T> c;
       const index mark = m.scratch.mark(), tokens = e.rows() * A.heads;
       const bool cached = e.capacity > 0;
-      c.site = m.sites++;
+      c.dropout_id = m.dropout_ids++;
       c.training = e.training;
       c.most = (std::min)(widest, e.length);
-      c.members = freezes ? e.length : Clusters * Window;
-      c.b = maps::template plan<T>(m, e);
-      c.q_lengths = m.keep.take<T>(tokens);
-      if (freezes || cached) c.nearest = m.keep.take<std::int32_t>(tokens);
+      c.members = is_online ? e.length : Clusters * Window;
+      c.b = projections::template plan<T>(m, e);
+      c.q_lengths = m.saved.take<T>(tokens);
+      if (is_online || cached) c.nearest = m.saved.take<std::int32_t>(tokens);
       if (cached) c.past = groups::template plan<T>(m, e);
       if (!cached) {
-        c.queries = m.keep.take<std::int32_t>(e.batch * A.heads * c.members);
+        c.queries = m.saved.take<std::int32_t>(e.batch * A.heads * c.members);
         c.order_size = (std::max)(e.length, Clusters);
         c.order = m.scratch.take<std::int32_t>(c.order_size * e.threads);
-        if (!freezes) c.share = m.keep.take<T>(tokens);
+        if (!is_online) c.share = m.saved.take<T>(tokens);
       }
       if (shares) {
         c.b.k = c.b.q;
@@ -119,8 +122,8 @@ struct routing : policy {
         c.k_lengths = c.q_lengths;
         c.keys = c.queries;
       } else {
-        c.k_lengths = m.keep.take<T>(e.rows() * key_heads);
-        c.keys = m.keep.take<std::int32_t>(e.batch * A.heads * c.members);
+        c.k_lengths = m.saved.take<T>(e.rows() * key_heads);
+        c.keys = m.saved.take<std::int32_t>(e.batch * A.heads * c.members);
       }
       c.scratch_size = cached ? Clusters
                               : (std::max)({ops::attention_tile<T>::size(c.most, h, e.training),
@@ -131,10 +134,10 @@ struct routing : policy {
     }
 
     template <class T, class S>
-    static void forward(const params<form::kernel<T, S>>& p, view<const T, in> x, view<T, out> y,
+    static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
       const index rows = x.rows();
-      maps::template project<T, S>(p, x, c.b, ctx);
+      projections::template project<T, S>(p, x, c.b, ctx);
       linnet::detail::unit_heads(ctx.on, rows, A.heads, h, c.b.q, c.b.q, c.q_lengths);
       if constexpr (!shares)
         linnet::detail::unit_heads(ctx.on, rows, A.kv_heads, h, c.b.k, c.b.k, c.k_lengths);
@@ -144,22 +147,22 @@ struct routing : policy {
             [&](index item) { return follow(p.centroids, c, ctx, item); }, c.b.mixed);
       else
         mix(p.centroids, c, ctx);
-      maps::template finish<T, S>(p, y, c.b, ctx);
+      projections::template finish<T, S>(p, y, c.b, ctx);
     }
 
     template <class T, class S>
-    static void backward(const params<form::kernel<T, S>>& p, params<form::gradient<T>>& dp,
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                          context<T>& ctx) {
       const index rows = x.rows();
-      maps::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
+      projections::template finish_backward<T, S>(p, dp, dy, c.b, ctx);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         using K = decltype(kernels);
         tile.begin_backward(
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
             [&](index i) { return at.share(i, c, ctx); });
         for (index i = 0; i < at.rows; ++i) {
-          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, c), true);
+          tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, c), true);
           T* const slopes = tile.slopes(i);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), slopes, slopes);
           if constexpr (A.relative) {
@@ -187,7 +190,7 @@ struct routing : policy {
       if constexpr (!shares)
         linnet::detail::unit_heads_backward(ctx.on, rows, A.kv_heads, h, c.b.k, c.k_lengths, c.b.dk,
                                             c.b.dk, false);
-      maps::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
+      projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
     /// Numbers that a session keeps of each sequence of up to `tokens` tokens: keys, values, and
@@ -198,16 +201,16 @@ struct routing : policy {
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
       groups::copy_state(c.past, from, to, part);
     }
-    static constexpr index flops(const extents& e) {
+    static constexpr index flops(const call_shape& e) {
       const index window = (std::min)(Window, e.length);
-      return maps::flops(e) + 4 * e.batch * Clusters * window * window * n +
+      return projections::flops(e) + 4 * e.batch * Clusters * window * window * n +
              (shares ? 2 : 4) * e.rows() * Clusters * n;
     }
 
    private:
     /// Queries and keys of length sqrt(h), their product divided by sqrt(h).
     template <class T>
-    static constexpr T scale = T(linnet::detail::root(h));
+    static constexpr T scale = T(linnet::detail::sqrt(h));
 
     /// mixed from q, k and v of whole sequences.
     template <class T>
@@ -216,7 +219,7 @@ struct routing : policy {
       ops::fill(ctx.on, ctx.rows() * n, T(0), c.b.mixed);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         for (index i = 0; i < at.rows; ++i)
-          tile.drop(kernels, ctx.dropout, at.b, c.site, i, at.first_score(i, c), false);
+          tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, c), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i) {
           const T share = at.share(i, c, ctx);
@@ -246,7 +249,7 @@ struct routing : policy {
       }
       /// The part of query i's output that this cluster makes.
       T share(index i, const cache<T>& c, const context<T>& ctx) const {
-        return freezes ? T(1) : c.share[(b * A.heads + head) * ctx.length + token(i)];
+        return is_online ? T(1) : c.share[(b * A.heads + head) * ctx.length + token(i)];
       }
       /// The number of query i's first score, for dropout.
       index first_score(index i, const cache<T>& c) const {
@@ -259,7 +262,7 @@ struct routing : policy {
     static index nearest(const T* centroids, index head, const T* x, const cache<T>& c,
                          const context<T>& ctx) {
       T* const along = c.scratch + ctx.on.threads.rank() * c.scratch_size;
-      simd::dispatch(ctx.on.level, [&](auto kernels) {
+      ctx.on.with_kernels([&](auto kernels) {
         decltype(kernels)::template dots<T>(Clusters, h, T(1), x, centroids + head * Clusters * h,
                                             h, along);
       });
@@ -288,7 +291,7 @@ struct routing : policy {
     /// The tokens that each centroid takes, and in how many clusters each query is.
     template <class T>
     static void choose(const T* centroids, cache<T>& c, const context<T>& ctx) {
-      if constexpr (freezes) {
+      if constexpr (is_online) {
         ctx.on.threads.each(ctx.batch * A.heads, [&](index item) {
           ops::sort_by_bucket(
               ctx.length_of(item / A.heads), Clusters, follow(centroids, c, ctx, item),
@@ -328,7 +331,7 @@ struct routing : policy {
       const int rank = ctx.on.threads.rank();
       T* const along = c.scratch + rank * c.scratch_size;
       std::int32_t* const order = c.order + rank * c.order_size;
-      simd::dispatch(ctx.on.level, [&](auto kernels) {
+      ctx.on.with_kernels([&](auto kernels) {
         decltype(kernels)::template dots<T>(valid, h, T(1), centroid, x, stride, along);
       });
       for (index t = 0; t < valid; ++t) {
@@ -353,8 +356,7 @@ struct routing : policy {
                                     c.training);
         for (index head = g * group; head < (g + 1) * group; ++head)
           each_group(c, ctx, b, head, [&](block<T> at) {
-            simd::dispatch(ctx.on.level,
-                           [&](auto kernels) { run_group(kernels, c, ctx, tile, at, f); });
+            ctx.on.with_kernels([&](auto kernels) { run_group(kernels, c, ctx, tile, at, f); });
           });
       });
     }
@@ -365,7 +367,7 @@ struct routing : policy {
       const index valid = ctx.length_of(b), item = b * A.heads + head;
       const std::int32_t* const asking = c.queries + item * c.members;
       const std::int32_t* const asked = c.keys + item * c.members;
-      if constexpr (freezes) {
+      if constexpr (is_online) {
         ops::each_bucket_chunk(valid, Window, c.nearest + item * ctx.length, asking,
                                [&](index first, index last, index before) {
                                  f(block<T>{b, head, first, last - first, last - first + before,

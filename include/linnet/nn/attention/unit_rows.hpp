@@ -2,7 +2,7 @@
 /// @file
 /// Heads of unit length, for kinds of attention that compare directions.
 
-#include <linnet/nn/attention/maps.hpp>
+#include <linnet/nn/attention/projections.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -11,7 +11,8 @@ namespace detail {
 /// y = r x with r = (x.x + 1e-6 h)^-1/2 for each head of x[rows, heads * h]; keeps r [rows, heads].
 /// y may be x.
 template <class T>
-void unit_heads(const ops::machine& on, index rows, index heads, index h, const T* x, T* y, T* r) {
+void unit_heads(const ops::execution& on, index rows, index heads, index h, const T* x, T* y,
+                T* r) {
   on.threads.each(rows * heads, [&](index i) {
     const T* const from = x + i * h;
     T sum = T(1e-6) * static_cast<T>(h);
@@ -22,7 +23,7 @@ void unit_heads(const ops::machine& on, index rows, index heads, index h, const 
 }
 /// dx [+]= r (dy - y (y.dy)); dx may be dy.
 template <class T>
-void unit_heads_backward(const ops::machine& on, index rows, index heads, index h, const T* y,
+void unit_heads_backward(const ops::execution& on, index rows, index heads, index h, const T* y,
                          const T* r, const T* dy, T* dx, bool add) {
   on.threads.each(rows * heads, [&](index i) {
     T along = T(0);

@@ -1,0 +1,110 @@
+#pragma once
+/// @file
+/// Factorise: every matrix of a low-rank model from the best approximation of the dense one (zoo
+/// C5).
+
+#ifndef EIGEN_MPL2_ONLY
+#define EIGEN_MPL2_ONLY
+#endif
+// Eigen uses names that other headers define as macros: they step aside while it is read.
+#pragma push_macro("min")
+#pragma push_macro("max")
+#pragma push_macro("I")
+#pragma push_macro("V")
+#pragma push_macro("check")
+#pragma push_macro("Success")
+#undef min
+#undef max
+#undef I
+#undef V
+#undef check
+#undef Success
+#include <Eigen/SVD>
+#pragma pop_macro("Success")
+#pragma pop_macro("check")
+#pragma pop_macro("V")
+#pragma pop_macro("I")
+#pragma pop_macro("max")
+#pragma pop_macro("min")
+
+#include <linnet/compress/unshare.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// What a policy factors, or itself.
+template <class P>
+struct dense_policy {
+  using type = P;
+};
+template <class P>
+requires requires { typename P::dense; }
+struct dense_policy<P> {
+  using type = typename P::dense;
+};
+
+/// U[out, rank] and V[rank, in] of the best approximation of W[out, in], in rank and Frobenius
+/// norm: the largest singular values, half of each in either factor (Eckart and Young 1936).
+template <class T>
+void split_matrix(index out, index in, index rank, const T* w, T* u, T* v) {
+  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
+  matrix dense(out, in);
+  for (index i = 0; i < out; ++i)
+    for (index j = 0; j < in; ++j) dense(i, j) = static_cast<double>(w[i * in + j]);
+  const Eigen::BDCSVD<matrix> svd(dense, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  for (index r = 0; r < rank; ++r) {
+    const double root = std::sqrt(svd.singularValues()(r));
+    for (index i = 0; i < out; ++i) u[i * rank + r] = static_cast<T>(svd.matrixU()(i, r) * root);
+    for (index j = 0; j < in; ++j) v[r * in + j] = static_cast<T>(svd.matrixV()(j, r) * root);
+  }
+}
+
+}  // namespace detail
+
+/// The decoder that a low-rank one approximates: its ffn::low_rank and attention::low_rank replaced
+/// by what they factor.
+template <class M>
+using dense_counterpart =
+    typename M::template with<ffn::policy, typename detail::dense_policy<typename M::ffn>::type>::
+        template with<attention::policy,
+                      typename detail::dense_policy<typename M::attention>::type>;
+
+/// Weights of the low-rank decoder `Low` from those of the dense one: each W becomes the U V of its
+/// rank that is nearest in Frobenius norm; all else is copied. At full rank it is the same
+/// function. Takes some seconds for matrices of a thousand rows. Of weights that are not finite the
+/// result is not valid(), and its error() names the tensor.
+template <class Low, class T>
+weights<Low, T> factorise(const weights<dense_counterpart<Low>, T>& w) {
+  static_assert(!std::is_same_v<Low, dense_counterpart<Low>>,
+                "linnet::factorise: the target has neither ffn::low_rank nor attention::low_rank");
+  static_assert(std::is_floating_point_v<typename weights<Low, T>::storage::value>,
+                "linnet::factorise: factorise first, quantize afterwards");
+  auto low = detail::made_of<weights<Low, T>>(w);
+  if (!low.valid()) return low;
+  if (auto fit = check_finite(w, "factorise"); !fit) {  // of which no decomposition says a word
+    low.fail(fit.error());
+    return low;
+  }
+  T* v = nullptr;  // the first factor of a matrix is met right before the second
+  low.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    T* const to = detail::numbers_of(leaf);
+    const std::string name = at.str();
+    if (const auto same = detail::find_tensor(w, name); same.data) {
+      std::copy_n(same.data, info.size(), to);
+      return;
+    }
+    // ...q.v.weight and ...q.u.weight come from ...q.weight, ...q.u.bias from ...q.bias.
+    const std::string stem = at.parent->parent->str() + '.' + std::string(at.name);
+    const auto from = detail::find_tensor(w, stem);
+    if (info.kind != role::matrix)
+      std::copy_n(from.data, info.size(), to);
+    else if (at.parent->name == "v")
+      v = to;
+    else
+      detail::split_matrix(from.info.rows, from.info.columns, info.columns, from.data, to, v);
+  });
+  return low;
+}
+
+LINNET_NAMESPACE_END

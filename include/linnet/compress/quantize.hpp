@@ -1,0 +1,61 @@
+#pragma once
+/// @file
+/// Quantize: weights are rounded once and stored, shipped and multiplied as small codes.
+
+#include <string>
+#include <utility>
+
+#include <linnet/model/weights.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The model type that quantize() makes: M with its matrices and token tables stored as `S`, and
+/// the inputs of its products rounded to `A`.
+template <class M, class S, class A = compute::f32>
+using quantized = typename M::template with_storage<
+    std::conditional_t<std::is_same_v<A, compute::f32>, S, storage::with_compute<S, A>>>;
+
+/// Rounds every matrix and token table of `w` to storage `S` (zoo E1, E2), to nearest, with scales
+/// from the largest magnitudes. Norms, biases and position tables stay in f32. `A` is what inputs
+/// of products are rounded to at run time. The result is not valid() if `w` is not, if `w` holds a
+/// NaN or an infinity, or a number that `S` would make infinite. Its error() names the first such
+/// tensor; pack(), session::open() and save_safetensors() pass it on.
+template <class S, class A = compute::f32, class M>
+weights<quantized<M, S, A>> quantize(const weights<M>& w) {
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize: the source must be stored in f32");
+  auto rounded = detail::made_of<weights<quantized<M, S, A>>>(w);
+  if (!rounded.valid()) return rounded;
+  if (auto fit = check_finite(w, "quantize"); !fit) {
+    rounded.fail(fit.error());
+    return rounded;
+  }
+  M::visit(
+      [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+          std::copy_n(from, info.size(), to);
+        else
+          detail::encode_matrix(info.rows, info.columns, from.data, to);
+      },
+      parameter_path{}, rounded.tree(), w.tree());
+  if (auto name = first_nonfinite(rounded); !name.empty())
+    rounded.fail({errc::invalid, "quantize", std::move(name),
+                  std::string("numbers that storage::") + S::name + " holds", "a larger one"});
+  return rounded;
+}
+
+/// Bytes of the weights of model `M` stored as `S`, scales included, norms and position tables in
+/// f32.
+template <class M, class S = typename M::storage>
+consteval index weight_bytes() {
+  index bytes = 0;
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info) {
+        bytes += info.stored() ? matrix_bytes<S>(info.rows, info.columns)
+                               : info.size() * static_cast<index>(sizeof(float));
+      },
+      parameter_path{});
+  return bytes;
+}
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,34 @@
+#pragma once
+/// @file
+/// The scalar vocabulary of the library: indices and tokens.
+
+#include <cstddef>
+#include <cstdint>
+
+#include <linnet/core/platform.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Signed size and index type used for every extent, row, column and count.
+using index = std::ptrdiff_t;
+
+/// A token id. Negative ids never reach a model; `ignored` marks label positions without loss.
+using token = std::int32_t;
+
+/// The label that contributes neither loss nor gradient (the value -100 of common data loaders).
+inline constexpr token ignored = -100;
+
+/// What a sampler returns where there is nothing to choose from: logits that are empty, hold a NaN
+/// or whose largest is infinite. It is no token of any vocabulary, and generation ends with it.
+inline constexpr token no_token = -1;
+
+/// The smallest multiple of `step` that is not below `n`; both positive.
+constexpr index round_up(index n, index step) { return (n + step - 1) / step * step; }
+
+namespace detail {
+/// False whatever the types: the condition of a refusal in words.
+template <class...>
+inline constexpr bool never = false;
+}  // namespace detail
+
+LINNET_NAMESPACE_END

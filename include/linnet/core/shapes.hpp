@@ -1,0 +1,134 @@
+#pragma once
+/// @file
+/// Shapes: the numbers of a model, as aggregates that serve as template values.
+
+#include <linnet/core/scalars.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
+struct t5_shape {
+  index d_model = 0;         ///< width of the residual stream
+  index d_ff = 0;            ///< hidden width of the feed-forward
+  index d_kv = 0;            ///< width of one attention head
+  index heads = 0;           ///< attention heads
+  index encoder_layers = 0;  ///< encoder blocks
+  index decoder_layers = 0;  ///< decoder blocks
+  index vocabulary = 0;      ///< rows of the embedding
+  index buckets = 32;        ///< relative position buckets
+  index max_distance = 128;  ///< distance from which all positions share the last bucket
+  double eps = 1e-6;         ///< added under the root of the norm
+
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
+           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
+           max_distance > buckets / 2 && eps > 0;
+  }
+};
+
+/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
+struct decoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< query heads
+  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-5;          ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
+           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  }
+};
+
+/// How the linear maps of a layer are made: of one matrix each, of two factors, or of one matrix
+/// and a low-rank delta. See projection.
+struct projection_kind {
+  index rank = 0;      ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;  ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;     ///< of a delta
+
+  /// Whether a map is one matrix.
+  constexpr bool plain() const { return rank == 0; }
+};
+
+/// Values of a byte slot: the bytes 0 to 255, what fills the slots behind a token's bytes, and the
+/// end of a text, which is a token of its own (zoo C3).
+inline constexpr token byte_pad = 256, byte_end = 257;
+inline constexpr index byte_values = 258;  ///< how many there are
+
+/// What a model of bytes makes of padding, and how its blocks are wired (zoo C3).
+enum class byte_rules {
+  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
+              ///< mark in the loss and the others have none; feed-forwards that keep the width have
+              ///< a residual, and the head adds its positions once
+  repository  ///< as the published code computes: padding is a byte like others, is averaged and
+              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
+};
+
+/// Numbers of the two ends of a byte_pooled model: the embedder that makes one vector of a token's
+/// bytes, and the head that predicts the bytes of the next token.
+struct byte_pooling {
+  index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
+  index width = 128;  ///< of a byte's vector: in front of the embedder's blocks and in the head
+  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
+                                       ///< the last block goes to d_model
+  index head_blocks = 7;               ///< blocks of the head, all `width` wide
+  index heads = 8;                     ///< of every block's attention
+  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
+  byte_rules rules = byte_rules::corrected;
+
+  /// Blocks of the embedder.
+  constexpr index blocks() const {
+    index n = 1;
+    while (n <= 7 && between[n - 1] > 0) ++n;
+    return n;
+  }
+  /// Width of what the embedder's block `k` reads.
+  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    for (index k = 0; k < blocks(); ++k)
+      if (heads <= 0 || width_before(k) % heads != 0) return false;
+    for (index k = blocks() - 1; k < 7; ++k)
+      if (between[k] != 0) return false;
+    return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
+  }
+  /// The same numbers under other rules.
+  constexpr byte_pooling under(byte_rules other) const {
+    byte_pooling same = *this;
+    same.rules = other;
+    return same;
+  }
+  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
+  static constexpr byte_pooling repository() { return {}; }
+  /// The paper: bytes of width 64 and two blocks; what it leaves open is taken from the code.
+  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
+};
+
+/// A real number usable as a template value (clang 14 does not take a plain double).
+struct real {
+  double value;
+  /// From a plain number.
+  constexpr real(double x) : value(x) {}
+};
+
+/// A positive factor usable as a template value, such as `expansion{1.5}`; kept to 1/1000.
+struct expansion {
+  index thousandths;
+  /// From a plain number.
+  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
+  /// `width` times the factor, rounded to the nearest whole number.
+  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
+};
+
+LINNET_NAMESPACE_END

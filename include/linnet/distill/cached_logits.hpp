@@ -1,0 +1,98 @@
+#pragma once
+/// @file
+/// What a teacher's file is. Opt-in, through linnet/cached_logits.hpp. A file (little-endian,
+/// nothing aligned) is
+///   "linnetKD", u32 version 1, u32 vocabulary, u32 k, u16 bytes of a logit (2: f16, 4: f32),
+///   u16 bytes of an id (2 up to 65536 tokens, else 4), f64 temperature, u64 stream;
+///   for each batch: u64 XXH3 of its tokens, u64 rows, then for each row whose label counts:
+///   the logit of the rest, the k largest logits, in descending order, their k ids;
+///   u64 batches, u64 XXH3 of all bytes before.
+/// Logits are relative to the row's largest, where small floats are finest.
+
+#ifndef XXH_INLINE_ALL
+#define XXH_INLINE_ALL
+#endif
+#include <xxhash.h>
+
+#include <linnet/formats/tensor.hpp>
+#include <linnet/model/decoder.hpp>
+#include <linnet/model/t5.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// What a teacher's file holds. The k largest logits of a row are kept; the tokens of the rest
+/// share one logit, such that their probability together is the teacher's own at `temperature`,
+/// hence a file is learned from at this temperature only. The k probabilities are thus exact but
+/// for rounding (in f16 a share of 2^-12 |logit - largest| / temperature), and where the rest has
+/// the probability r, the total variation from the teacher's law is below r; to renormalize over
+/// the k instead would cost all of r and make the teacher surer than it is. k = vocabulary keeps
+/// all.
+struct cached_logits_format {
+  index vocabulary = 0;      ///< of teacher and student
+  index k = 64;              ///< logits per row
+  double temperature = 3;    ///< of the distillation
+  bool half = true;          ///< logits in f16, else in f32
+  std::uint64_t stream = 0;  ///< your name for the data and the teacher, compared when reading
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("vocabulary", self.vocabulary, detail::between(1, 0x7fffffff));
+    f("k", self.k, detail::count(1));
+    f("temperature", self.temperature, detail::above(0));
+    f("half", self.half, detail::one_of(detail::false_or_true));
+  }
+
+  /// Bytes of a logit, of a token's id, of a row.
+  constexpr index logit_bytes() const { return half ? 2 : 4; }
+  /// @copydoc logit_bytes()
+  constexpr index id_bytes() const { return vocabulary <= 65536 ? 2 : 4; }
+  /// @copydoc logit_bytes()
+  constexpr index row_bytes() const { return (k + 1) * logit_bytes() + k * id_bytes(); }
+};
+
+namespace detail {
+
+inline constexpr char cached_logits_magic[] = "linnetKD";
+inline constexpr index cached_logits_head = 40, cached_logits_batch = 16, cached_logits_end = 16;
+
+/// The rows of a batch, and the hash of all that the model reads of it.
+struct batch_digest {
+  index rows = 0;  ///< whose label counts
+  std::uint64_t hash = 0;
+};
+inline batch_digest digest_of(const token* inputs, index sequences, index length,
+                              const index* lengths, const token* labels, index label_length) {
+  XXH3_state_t state;
+  XXH3_64bits_reset(&state);
+  const auto add = [&](const auto* values, index n) {
+    if (values) XXH3_64bits_update(&state, values, static_cast<std::size_t>(n) * sizeof *values);
+  };
+  const index sizes[] = {sequences, length, label_length, lengths != nullptr};
+  add(sizes, 4);
+  add(inputs, sequences * length);
+  add(lengths, sequences);
+  add(labels, sequences * label_length);
+  index rows = 0;
+  for (index i = 0; i < sequences * label_length; ++i) rows += labels[i] != ignored;
+  return {rows, XXH3_64bits_digest(&state)};
+}
+inline batch_digest digest_of(const t5_batch& b) {
+  return digest_of(b.source, b.batch, b.source_length, b.source_lengths, b.labels, b.target_length);
+}
+inline batch_digest digest_of(const decoder_batch& b) {
+  return digest_of(b.tokens, b.batch, b.length, b.prefixes, b.labels, b.length);
+}
+
+/// An error for a recording that makes no sense, or nothing.
+inline result<void> acceptable(const char* where, const cached_logits_format& r, const limits& l) {
+  if (auto fit = acceptable(where, "cached_logits_format", r); !fit) return fit;
+  if (r.k > r.vocabulary)
+    return linnet::error{errc::invalid, where, "cached_logits_format.k", "1 to the vocabulary",
+                         std::to_string(r.k)};
+  return acceptable(where, "limits", l);
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,193 @@
+#pragma once
+/// @file
+/// Knowledge distillation from models in memory: one or more teachers, of other types than the
+/// student, whose logits are made chunk by chunk beside the student's.
+
+#include <functional>
+#include <optional>
+#include <tuple>
+
+#include <linnet/model/buffers.hpp>
+#include <linnet/model/objective.hpp>
+#include <linnet/ops/distillation.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// The packed weights that a student or a teacher is named by: a model's in f32, or themselves.
+template <class M>
+struct packed_form {
+  using type = packed<M>;
+};
+template <class M, class T, class S>
+struct packed_form<packed<M, T, S>> {
+  using type = packed<M, T, S>;
+};
+
+/// An error for settings of distillation from so many teachers that make no sense, or nothing.
+inline result<void> acceptable(const char* where, const distillation_options& how, index teachers) {
+  if (auto fit = acceptable(where, "distillation_options", how); !fit) return fit;
+  double sum = 0;
+  for (std::size_t t = 0; t < static_cast<std::size_t>(teachers); ++t) sum += how.shares[t];
+  if (is_finite(sum) && sum > 0) return {};
+  return linnet::error{errc::invalid, where, "distillation_options.shares", "a positive sum",
+                       number_text(sum)};
+}
+}  // namespace detail
+
+/// The lesson (see model/lesson.hpp) of a `Student` with one to four `Teachers`: models of its
+/// family and vocabulary with any sizes and storage. Each is a model, computing in float, or
+/// packed<M, T> for another scalar. A call of a trainer or evaluator first runs the teachers on the
+/// batch; then, in the student's chunk loop, each teacher's head is multiplied for the same chunk,
+/// so logits of all tokens never exist. All memory is taken by open().
+template <class Student, class... Teachers>
+class distillation {
+  static constexpr index count = sizeof...(Teachers);
+  static_assert(count >= 1 && count <= 4, "linnet::distillation: one to four teachers");
+  template <class Name>
+  using form = typename detail::packed_form<Name>::type;
+  template <class Name>
+  using model_of = typename form<Name>::model;
+  using student = model_of<Student>;
+  using scalar = typename form<Student>::scalar;
+  static_assert(((student::family == model_of<Teachers>::family) && ...),
+                "linnet::distillation: a teacher and the student are of different families");
+  static_assert(((student::vocabulary == model_of<Teachers>::vocabulary) && ...),
+                "linnet::distillation: a teacher and the student have different vocabularies");
+
+ public:
+  using batch = typename student::batch;
+
+  /// Exact bytes that teachers with these limits allocate.
+  static constexpr index footprint(const limits& l) {
+    return detail::bounded_bytes(l, [](const limits& some) {
+      index sum = scratch_bytes(some);
+      ((sum = add_sizes(sum, workspace_bytes<Teachers>(some))), ...);
+      return sum;
+    });
+  }
+
+  /// Lessons for batches up to these limits, whose threads are as many as the trainer's or more.
+  /// The packed weights must outlive them, so temporary ones do not convert. Errors: errc::invalid
+  /// (limits, weights, a setting out of its range), errc::out_of_memory.
+  static result<distillation> open(std::reference_wrapper<const form<Teachers>>... p,
+                                   const limits& l,
+                                   const distillation_options& how = {}) LINNET_TRY {
+    for (const auto& fit :
+         {detail::acceptable<model_of<Teachers>>("distillation::open", l, footprint(l))...})
+      if (!fit) return fit.error();
+    if (auto fit = detail::acceptable("distillation::open", how, count); !fit) return fit.error();
+    if (std::optional<linnet::error> why;
+        ((p.get().valid() || (why = p.get().error(), false)) && ...), why)
+      return *why;
+    distillation made(l, how, p.get()...);
+    auto* at = static_cast<std::byte*>(made.memory_.data());
+    if (!at) return detail::out_of_memory("distillation::open", footprint(l));
+    std::apply([&](auto&... each) { (each.place(l, at), ...); }, made.all_);
+    made.scratch_ = reinterpret_cast<scalar*>(at);
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("distillation::open")
+
+  /// Whether the batch fits.
+  template <class M>
+  bool accepts(const batch& b, const limits& l) const {
+    static_assert(M::vocabulary == student::vocabulary,
+                  "linnet::distillation: these teach a student with another vocabulary");
+    return l.threads <= limits_.threads && (model_of<Teachers>::accepts(b, limits_) && ...);
+  }
+  /// Runs the teachers; returns the criterion.
+  auto token_loss(const ops::execution& on, const batch& b) const {
+    criterion made{this, {}};
+    if (how_.alpha < 1)
+      made.calls.emplace(
+          std::apply([&](const auto&... each) { return heads{each.read(on, b)...}; }, all_));
+    return made;
+  }
+  /// How the student learns; shares add up to 1.
+  const distillation_options& settings() const { return how_; }
+
+ private:
+  template <class Name>
+  struct one {
+    using M = model_of<Name>;
+    using T = typename form<Name>::scalar;
+    using S = typename form<Name>::storage;
+    using head = ops::head_call<T, S>;
+    const form<Name>* weights;
+    detail::placed_workspace<M, T> work{};
+
+    void place(const limits& l, std::byte*& at) {
+      work = detail::place_workspace<M, T, S>(l, purpose::scoring, at);
+      at += workspace_bytes<Name>(l);
+    }
+    ops::execution on(const ops::execution& caller) const {
+      return {caller.threads, caller.level, work.converted};
+    }
+    head read(const ops::execution& caller, const batch& b) const {
+      typename M::template workspace<T> w = work.work;
+      return M::template read<T, S>(weights->tree(), b, w, on(caller));
+    }
+  };
+  using heads = std::tuple<typename one<Teachers>::head...>;
+
+  struct criterion {
+    const distillation* from;
+    std::optional<heads> calls;  ///< none where alpha is 1
+
+    template <class T, class S>
+    void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                    index rows) const {
+      static_assert(std::is_same_v<T, scalar>,
+                    "linnet::distillation: the student computes in another scalar; name it as "
+                    "packed<Student, T>");
+      if (!calls) return ops::label_cross_entropy{}(on, h, first, rows);
+      each_head([&](index, const auto& teacher, const auto& head) {
+        ops::head_logits(teacher.on(on), head, first, rows, head.chunk);
+      });
+      ops::distil(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                  h.dy != nullptr, h.z_loss, from->how_, count, from->scratch_,
+                  [&](index t, index i, T* to) {
+                    each_head([&](index n, const auto&, const auto& head) {
+                      if (n != t) return;
+                      const auto* const logits = head.chunk + i * h.vocabulary;
+                      for (index j = 0; j < h.vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+                    });
+                  });
+    }
+    /// Calls f(number, teacher, head) for each.
+    template <class F>
+    void each_head(F&& f) const {
+      [&]<std::size_t... Number>(std::index_sequence<Number...>) {
+        (f(static_cast<index>(Number), std::get<Number>(from->all_), std::get<Number>(*calls)),
+         ...);
+      }
+      (std::make_index_sequence<sizeof...(Teachers)>{});
+    }
+  };
+
+  template <class Name>
+  static constexpr index workspace_bytes(const limits& l) {
+    return detail::plan_for<model_of<Name>, typename form<Name>::scalar,
+                            typename form<Name>::storage>(l, purpose::scoring)
+        .total();
+  }
+  static constexpr index scratch_bytes(const limits& l) {
+    return ops::distil_scratch<scalar>(student::vocabulary, l.threads) *
+           static_cast<index>(sizeof(scalar));
+  }
+  distillation(const limits& l, const distillation_options& how, const form<Teachers>&... p)
+      : limits_(l), how_(how), memory_(footprint(l)), all_{one<Teachers>{&p}...} {
+    double sum = 0;
+    for (std::size_t t = 0; t < sizeof...(Teachers); ++t) sum += how.shares[t];
+    for (double& share : how_.shares) share /= sum;
+  }
+
+  detail::owned_limits limits_;
+  distillation_options how_;
+  memory_block memory_;
+  std::tuple<one<Teachers>...> all_;
+  scalar* scratch_ = nullptr;
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,296 @@
+#pragma once
+/// @file
+/// How probable a model finds given tokens: what all evaluation of language models is made of.
+
+#include <algorithm>
+#include <cmath>
+#include <concepts>
+#include <limits>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <linnet/eval/evaluator.hpp>
+#include <linnet/generate/samplers.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// How a model saw a token coming.
+struct token_score {
+  double log_probability = 0;  ///< natural logarithm, given all tokens before it
+  bool best = false;           ///< whether greedy decoding would have chosen it
+};
+
+/// The score of token `t` under logits [vocabulary]; in double, whatever their type. Of several
+/// largest logits the first is the best. NaN where a sampler would find nothing to choose from.
+template <class T>
+token_score score_of(std::span<T> logits, token t) {
+  const token best = detail::most_likely(logits);
+  if (best == no_token) return {std::numeric_limits<double>::quiet_NaN(), false};
+  const auto top = static_cast<double>(logits[static_cast<std::size_t>(best)]);
+  double sum = 0;
+  for (const T x : logits) sum += std::exp(static_cast<double>(x) - top);
+  return {static_cast<double>(logits[static_cast<std::size_t>(t)]) - top - std::log(sum),
+          best == t};
+}
+
+/// What scores tokens: a model behind session_scorer or evaluator_scorer, or a class of your own.
+///  - `longest()`: tokens that a sequence may have. What follows them can still be scored.
+///  - `begin(given, scores)`: starts a sequence with at least one token. `scores`, unless empty,
+///    receives those of given[1], given[2], …: one less than there are tokens. Without `scores` the
+///    given tokens are a prompt: attention::prefix lets them see each other.
+///  - `score(rest, scores)`: the scores of tokens behind the given ones. May be called any number
+///    of times after begin(): each goes on from the given tokens, not from another's.
+/// Both return false, with nothing promised of `scores`, for tokens that the model refuses.
+template <class P>
+concept loglikelihood_scorer = requires(P& p, std::span<const token> tokens,
+                                        std::span<token_score> scores) {
+  { p.longest() } -> std::convertible_to<index>;
+  { p.begin(tokens, scores) } -> std::same_as<bool>;
+  { p.score(tokens, scores) } -> std::same_as<bool>;
+};
+
+namespace detail {
+/// What tokens have to be that a scorer takes.
+inline constexpr const char* scorable =
+    "tokens of the model's vocabulary, within its limits and the free blocks of its cache";
+}  // namespace detail
+
+/// Tokens behind the given ones, and where their scores go: one for each.
+struct continuation {
+  std::span<const token> tokens;
+  std::span<token_score> scores;
+};
+
+/// Scores several continuations, each behind the given tokens: together where `P` has a member
+/// score_all(span of continuations), else one after another. False as soon as score() is.
+template <loglikelihood_scorer P>
+bool score_all(P& paths, std::span<const continuation> all) {
+  if constexpr (requires { paths.score_all(all); })
+    return paths.score_all(all);
+  else
+    return std::all_of(all.begin(), all.end(),
+                       [&](const continuation& c) { return paths.score(c.tokens, c.scores); });
+}
+
+/// Scores with a session, or any class with these of its members: planned, capacity, reset, read,
+/// feed_all and fork. What continuations share is computed once, and `batch - 1` of them (of the
+/// session's limits; at least 1) run together: the last sequence keeps the given tokens while the
+/// others go on from them. `logits` tokens of each are fed at a time. The sums of a row may be
+/// rounded differently beside others; the same calls with the same limits give the same bits.
+template <class S>
+class session_scorer {
+  using scalar = typename decltype(std::declval<S&>().prefill({}))::element_type;
+
+ public:
+  /// Scores with this session, which must outlive it and is its own meanwhile.
+  explicit session_scorer(S& session) : session_(&session) {}
+
+  /// Tokens that a sequence may have, see loglikelihood_scorer.
+  index longest() const { return session_->capacity(); }
+  /// Starts a sequence.
+  bool begin(std::span<const token> given, std::span<token_score> scores) {
+    session_->reset();
+    kept_ = false;
+    next_.clear();
+    if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
+    if (!scores.empty()) {
+      const continuation all{given, scores};
+      if (!feed({&all, 1})) return false;
+      given = given.subspan(given.size() - 1);
+    }
+    const auto last = session_->prefill(given);
+    next_.assign(last.begin(), last.end());
+    return !next_.empty();
+  }
+  /// Goes on behind the given tokens.
+  bool score(std::span<const token> rest, std::span<token_score> scores) {
+    const continuation one{rest, scores};
+    return score_all({&one, 1});
+  }
+  /// Goes on behind the given tokens with each of several continuations.
+  bool score_all(std::span<const continuation> all) {
+    if (next_.empty()) return false;
+    waiting_.clear();
+    for (const auto& [rest, scores] : all) {
+      if (scores.size() != rest.size()) return false;
+      if (rest.empty()) continue;
+      if (!known(rest[0])) return false;
+      scores[0] = score_of(std::span<const scalar>(next_), rest[0]);
+      if (rest.size() > 1) waiting_.push_back({rest, scores.subspan(1)});
+    }
+    // The longest first: those that have tokens left are always the first of their batch.
+    std::sort(waiting_.begin(), waiting_.end(),
+              [](const auto& a, const auto& b) { return a.tokens.size() > b.tokens.size(); });
+    const index keeper = session_->planned().batch - 1;
+    for (std::span<const continuation> rest = waiting_; !rest.empty();) {
+      if (keeper < 1 || !(kept_ || session_->fork(0, keeper))) return false;
+      kept_ = true;
+      const auto together = rest.first((std::min)(rest.size(), static_cast<std::size_t>(keeper)));
+      for (index b = 0; b < std::ssize(together); ++b)
+        if (!session_->fork(keeper, b)) return false;
+      if (!feed(together)) return false;
+      rest = rest.subspan(together.size());
+    }
+    return true;
+  }
+
+ private:
+  bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
+  /// Feeds the tokens of a batch, the longest first, and scores what comes behind each: the next.
+  bool feed(std::span<const continuation> batch) {
+    const auto most = static_cast<std::size_t>(session_->planned().max_logits);
+    for (std::size_t at = 0; at + 1 < batch[0].tokens.size();) {
+      while (batch.back().tokens.size() <= at + 1) batch = batch.first(batch.size() - 1);
+      const std::size_t length = (std::min)(most, batch[0].tokens.size() - 1 - at);
+      inputs_.assign(batch.size() * length, 0);
+      lengths_.clear();
+      for (const continuation& c : batch) {
+        const auto part = c.tokens.subspan(at, (std::min)(length, c.tokens.size() - 1 - at));
+        std::copy(part.begin(), part.end(),
+                  inputs_.begin() + static_cast<index>(lengths_.size() * length));
+        lengths_.push_back(std::ssize(part));
+      }
+      const auto logits = session_->feed_all(inputs_, std::ssize(batch), lengths_);
+      if (logits.empty()) return false;
+      const std::size_t vocabulary = logits.size() / inputs_.size();
+      for (std::size_t b = 0; b < batch.size(); ++b)
+        for (std::size_t i = 0; i < static_cast<std::size_t>(lengths_[b]); ++i) {
+          const token t = batch[b].tokens[at + i + 1];
+          if (t < 0 || static_cast<std::size_t>(t) >= vocabulary) return false;
+          batch[b].scores[at + i] =
+              score_of(logits.subspan((b * length + i) * vocabulary, vocabulary), t);
+        }
+      at += length;
+    }
+    return true;
+  }
+
+  S* session_;
+  std::vector<std::remove_const_t<scalar>> next_;  ///< logits behind the given tokens, or none
+  bool kept_ = false;                              ///< the last sequence holds the given tokens
+  std::vector<continuation> waiting_;  ///< tokens from the given's last on; scores behind each
+  std::vector<token> inputs_;          ///< [batch, length]
+  std::vector<index> lengths_;         ///< [batch]
+};
+
+/// Scores with an evaluator: all tokens anew in each call, so for kinds of attention that a session
+/// cannot run. One pass over a sequence, which is filled up to a multiple of `multiple`.
+template <class M, class T = float>
+class evaluator_scorer {
+  static_assert(M::family == model_family::decoder,
+                "linnet::evaluator_scorer: the model must be a decoder");
+  static_assert(
+      !M::attention::noncausal_grouping,
+      "linnet::evaluator_scorer: in whole sequences this kind of attention groups tokens "
+      "by later ones, so a score would know what it scores; session_scorer, or the kind's "
+      "frozen form, know only what came before");
+  static constexpr bool prefixed = M::attention::takes_prefix;
+
+ public:
+  /// Scores sequences of up to `l.target` tokens (0: the model's context), or the last multiple of
+  /// `multiple` below it; its batch is 1. `p` must outlive it. Errors: those of evaluator::open,
+  /// and errc::invalid for a multiple outside 1 to that length.
+  static result<evaluator_scorer> open(const packed<M, T>& p, limits l,
+                                       index multiple = 1) LINNET_TRY {
+    l.batch = 1;
+    auto e = evaluator<M, T>::open(p, l);
+    if (!e) return e.error();
+    const index longest = M::longest(l);
+    if (multiple < 1 || multiple > longest)
+      return error{errc::invalid, "evaluator_scorer::open", "multiple",
+                   "1 to " + std::to_string(longest), std::to_string(multiple)};
+    return evaluator_scorer(*std::move(e), longest / multiple * multiple, multiple);
+  }
+  LINNET_OR_OUT_OF_MEMORY("evaluator_scorer::open")
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W>
+  requires linnet::detail::unfit_weights<W, M, T>
+  static result<evaluator_scorer> open(W&&, limits, index = 1) {
+    return linnet::detail::refuse_weights<W, M, T>();
+  }
+
+  /// Tokens that a sequence may have, see loglikelihood_scorer.
+  index longest() const { return longest_; }
+  /// Starts a sequence.
+  bool begin(std::span<const token> given, std::span<token_score> scores) {
+    given_.assign(given.begin(), given.end());
+    prefix_ = scores.empty() ? std::ssize(given) : 0;
+    if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
+    return scores.empty() || run(given.subspan(1), 0, scores);
+  }
+  /// Goes on behind the given tokens.
+  bool score(std::span<const token> rest, std::span<token_score> scores) {
+    if (given_.empty() || scores.size() != rest.size()) return false;
+    const std::size_t given = given_.size();
+    given_.insert(given_.end(), rest.begin(), rest.end());
+    const bool done = rest.empty() || run(rest, static_cast<index>(given) - 1, scores);
+    given_.resize(given);
+    return done;
+  }
+
+ private:
+  evaluator_scorer(evaluator<M, T>&& e, index longest, index multiple)
+      : evaluator_(std::move(e)), longest_(longest), multiple_(multiple) {}
+
+  /// Scores the last tokens of given_; the first of them stands behind given_[first].
+  bool run(std::span<const token> labels, index first, std::span<token_score> scores) {
+    const index n = std::ssize(given_) - 1, length = (n + multiple_ - 1) / multiple_ * multiple_;
+    inputs_.assign(given_.begin(), given_.end() - 1);
+    inputs_.resize(static_cast<std::size_t>(length));
+    ignored_.assign(static_cast<std::size_t>(length), ignored);
+    logits_.resize(static_cast<std::size_t>(length * M::vocabulary));
+    if (n < 1 || n > longest_ ||
+        !linnet::detail::tokens_fit(labels.data(), std::ssize(labels), M::vocabulary, false))
+      return false;
+    // Only the logits are wanted; a loss that is not a number says that the tokens were refused.
+    if (!is_finite(
+            evaluator_
+                .loss({inputs_.data(), ignored_.data(), 1, length, prefixed ? &prefix_ : nullptr},
+                      logits_)
+                .nats))
+      return false;
+    for (std::size_t i = 0; i < labels.size(); ++i)
+      scores[i] =
+          score_of(std::span<const T>(logits_).subspan((static_cast<std::size_t>(first) + i) *
+                                                           static_cast<std::size_t>(M::vocabulary),
+                                                       static_cast<std::size_t>(M::vocabulary)),
+                   labels[i]);
+    return true;
+  }
+
+  evaluator<M, T> evaluator_;
+  index longest_, multiple_;
+  index prefix_ = 0;  ///< given tokens that see each other
+  std::vector<token> given_, inputs_, ignored_;
+  std::vector<T> logits_;
+};
+
+/// Scores all tokens of a sequence but the first, in windows where it is longer than `longest`
+/// allows. Windows begin `stride` tokens after each other (1 to longest; 0 means half of it); each
+/// token is scored in the first window that reaches it, so with at least longest - stride + 1
+/// tokens before it, or all there are. No window but the first begins with the sequence's first
+/// token. `scores` receives tokens.size() - 1 of them. False for tokens that are refused.
+template <loglikelihood_scorer P>
+bool score_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                   index stride = 0) {
+  const auto n = std::ssize(tokens);
+  const index longest = paths.longest();
+  if (stride <= 0) stride = (std::max)(longest / 2, index{1});
+  if (n < 1 || longest < 1 || stride > longest || std::ssize(scores) != n - 1) return false;
+  const auto at = [](index i) { return static_cast<std::size_t>(i); };
+  std::vector<token_score> window;
+  for (index first = 0, done = 0; done < n - 1; first += stride) {
+    const index end = (std::min)(first + longest, n - 1);  // its last token only gets a score
+    window.resize(at(end - first));
+    const std::span<token_score> all(window);
+    if (!paths.begin(tokens.subspan(at(first), at(end - first)), all.first(all.size() - 1)) ||
+        !paths.score(tokens.subspan(at(end), 1), all.last(1)))
+      return false;
+    for (; done < end; ++done) scores[at(done)] = window[at(done - first)];
+  }
+  return true;
+}
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,296 @@
+#pragma once
+/// @file
+/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba (zoo A7, C1, D11).
+
+#include <linnet/formats/tensor.hpp>
+#include <linnet/model/metadata.hpp>
+#include <linnet/nn/recurrent/mamba.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The kinds of models that Hugging Face files describe.
+enum class hf_kind {
+  none,   ///< no counterpart: other norms, positions, attention or feed-forwards
+  t5,     ///< T5 1.0 and 1.1
+  llama,  ///< RMSNorm and rotary positions
+  gpt2,   ///< LayerNorm, learned positions, biases
+  mamba   ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
+};
+
+namespace detail {
+template <class P>
+inline constexpr bool is_mamba = false;
+template <index State, index Conv, index Expand>
+inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
+}  // namespace detail
+
+/// The counterpart of model type `M`.
+template <class M>
+constexpr hf_kind hf_kind_of() {
+  constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
+  if constexpr (M::family == model_family::t5) {
+    const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
+                      std::is_same_v<typename M::decoder_attention, attention::full>;
+    using F = detail::ffn_metadata<typename M::encoder_ffn>;
+    const bool one_ffn = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
+                         (F::standard || F::gated);
+    return rms && full && one_ffn ? hf_kind::t5 : hf_kind::none;
+  } else if constexpr (M::family != model_family::decoder) {
+    return hf_kind::none;
+  } else {
+    using P = typename M::position;
+    using F = detail::ffn_metadata<typename M::ffn>;
+    if (M::depths::routes || !std::is_same_v<typename M::sharing, sharing::none> || M::factorised)
+      return hf_kind::none;
+    if (detail::is_mamba<typename M::attention>)
+      return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
+                                                                         : hf_kind::none;
+    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
+    if (rms && F::gated &&
+        (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
+      return hf_kind::llama;
+    const bool plain = M::shape.kv_heads == M::shape.heads &&
+                       M::shape.heads * M::shape.head_width() == M::shape.d_model;
+    const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> &&
+                      std::is_same_v<P, position::learned> && M::biased && F::standard;
+    return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
+  }
+}
+
+namespace detail {
+
+/// Words for weights that Hugging Face's files do not hold; true for others, and where the file is
+/// not `Foreign`.
+template <bool Foreign, class M, class Storage>
+constexpr bool fits_hugging_face() {
+  if constexpr (Foreign && hf_kind_of<M>() == hf_kind::none)
+    static_assert(never<M>,
+                  "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
+                  "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
+                  "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
+                  "grouped queries, a standard feed-forward), all with attention::full, and Mamba "
+                  "(mixer::mamba, ffn::skip, norm::rms, position::none); use save_safetensors() "
+                  "and load_safetensors() with naming::canonical");
+  else if constexpr (Foreign && Storage::scaled)
+    static_assert(never<M>,
+                  "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
+                  "model and quantize() it, or use naming::canonical");
+  else
+    return true;
+  return false;
+}
+
+/// A pair of names without their last part ("weight" or "bias"); # stands for a block's number.
+struct name_rule {
+  std::string_view linnet, hugging_face;
+};
+
+inline constexpr name_rule t5_rules[] = {
+    {"embedding", "shared"},
+    {"head", "lm_head"},
+    {"encoder.relative_bias", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
+    {"encoder.blocks.#.attention.norm", "encoder.block.#.layer.0.layer_norm"},
+    {"encoder.blocks.#.attention.q", "encoder.block.#.layer.0.SelfAttention.q"},
+    {"encoder.blocks.#.attention.k", "encoder.block.#.layer.0.SelfAttention.k"},
+    {"encoder.blocks.#.attention.v", "encoder.block.#.layer.0.SelfAttention.v"},
+    {"encoder.blocks.#.attention.o", "encoder.block.#.layer.0.SelfAttention.o"},
+    {"encoder.blocks.#.ffn.norm", "encoder.block.#.layer.1.layer_norm"},
+    {"encoder.blocks.#.ffn.wi", "encoder.block.#.layer.1.DenseReluDense.wi"},
+    {"encoder.blocks.#.ffn.wo", "encoder.block.#.layer.1.DenseReluDense.wo"},
+    {"encoder.blocks.#.ffn.gate", "encoder.block.#.layer.1.DenseReluDense.wi_0"},
+    {"encoder.blocks.#.ffn.up", "encoder.block.#.layer.1.DenseReluDense.wi_1"},
+    {"encoder.blocks.#.ffn.down", "encoder.block.#.layer.1.DenseReluDense.wo"},
+    {"encoder.norm", "encoder.final_layer_norm"},
+    {"decoder.relative_bias", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
+    {"decoder.blocks.#.attention.norm", "decoder.block.#.layer.0.layer_norm"},
+    {"decoder.blocks.#.attention.q", "decoder.block.#.layer.0.SelfAttention.q"},
+    {"decoder.blocks.#.attention.k", "decoder.block.#.layer.0.SelfAttention.k"},
+    {"decoder.blocks.#.attention.v", "decoder.block.#.layer.0.SelfAttention.v"},
+    {"decoder.blocks.#.attention.o", "decoder.block.#.layer.0.SelfAttention.o"},
+    {"decoder.blocks.#.cross.norm", "decoder.block.#.layer.1.layer_norm"},
+    {"decoder.blocks.#.cross.q", "decoder.block.#.layer.1.EncDecAttention.q"},
+    {"decoder.blocks.#.cross.k", "decoder.block.#.layer.1.EncDecAttention.k"},
+    {"decoder.blocks.#.cross.v", "decoder.block.#.layer.1.EncDecAttention.v"},
+    {"decoder.blocks.#.cross.o", "decoder.block.#.layer.1.EncDecAttention.o"},
+    {"decoder.blocks.#.ffn.norm", "decoder.block.#.layer.2.layer_norm"},
+    {"decoder.blocks.#.ffn.wi", "decoder.block.#.layer.2.DenseReluDense.wi"},
+    {"decoder.blocks.#.ffn.wo", "decoder.block.#.layer.2.DenseReluDense.wo"},
+    {"decoder.blocks.#.ffn.gate", "decoder.block.#.layer.2.DenseReluDense.wi_0"},
+    {"decoder.blocks.#.ffn.up", "decoder.block.#.layer.2.DenseReluDense.wi_1"},
+    {"decoder.blocks.#.ffn.down", "decoder.block.#.layer.2.DenseReluDense.wo"},
+    {"decoder.norm", "decoder.final_layer_norm"},
+};
+inline constexpr name_rule llama_rules[] = {
+    {"embedding", "model.embed_tokens"},
+    {"blocks.#.attention.norm", "model.layers.#.input_layernorm"},
+    {"blocks.#.attention.q", "model.layers.#.self_attn.q_proj"},
+    {"blocks.#.attention.k", "model.layers.#.self_attn.k_proj"},
+    {"blocks.#.attention.v", "model.layers.#.self_attn.v_proj"},
+    {"blocks.#.attention.o", "model.layers.#.self_attn.o_proj"},
+    {"blocks.#.ffn.norm", "model.layers.#.post_attention_layernorm"},
+    {"blocks.#.ffn.gate", "model.layers.#.mlp.gate_proj"},
+    {"blocks.#.ffn.up", "model.layers.#.mlp.up_proj"},
+    {"blocks.#.ffn.down", "model.layers.#.mlp.down_proj"},
+    {"norm", "model.norm"},
+    {"head", "lm_head"},
+};
+inline constexpr name_rule gpt2_rules[] = {
+    {"embedding", "transformer.wte"},
+    {"position", "transformer.wpe"},
+    {"blocks.#.attention.norm", "transformer.h.#.ln_1"},
+    {"blocks.#.attention.q", "transformer.h.#.attn.c_attn"},  // side by side in one tensor
+    {"blocks.#.attention.k", "transformer.h.#.attn.c_attn"},
+    {"blocks.#.attention.v", "transformer.h.#.attn.c_attn"},
+    {"blocks.#.attention.o", "transformer.h.#.attn.c_proj"},
+    {"blocks.#.ffn.norm", "transformer.h.#.ln_2"},
+    {"blocks.#.ffn.wi", "transformer.h.#.mlp.c_fc"},
+    {"blocks.#.ffn.wo", "transformer.h.#.mlp.c_proj"},
+    {"norm", "transformer.ln_f"},
+    {"head", "lm_head"},
+};
+inline constexpr name_rule mamba_rules[] = {
+    {"embedding", "backbone.embeddings"},
+    {"blocks.#.attention.norm", "backbone.layers.#.norm"},
+    {"blocks.#.attention.in_proj", "backbone.layers.#.mixer.in_proj"},
+    {"blocks.#.attention.conv", "backbone.layers.#.mixer.conv1d"},
+    {"blocks.#.attention.x_proj", "backbone.layers.#.mixer.x_proj"},
+    {"blocks.#.attention.dt_proj", "backbone.layers.#.mixer.dt_proj"},
+    {"blocks.#.attention", "backbone.layers.#.mixer"},  // A_log and D
+    {"blocks.#.attention.out_proj", "backbone.layers.#.mixer.out_proj"},
+    {"norm", "backbone.norm_f"},
+    {"head", "lm_head"},
+};
+
+constexpr std::span<const name_rule> rules_of(hf_kind kind) {
+  if (kind == hf_kind::t5) return t5_rules;
+  if (kind == hf_kind::llama) return llama_rules;
+  if (kind == hf_kind::gpt2) return gpt2_rules;
+  if (kind == hf_kind::mamba) return mamba_rules;
+  return {};
+}
+
+/// Whether `text` is `pattern` with digits in place of #; `number` receives them.
+inline bool fits(std::string_view text, std::string_view pattern, std::string_view& number) {
+  const std::size_t mark = pattern.find('#');
+  if (mark == pattern.npos) return text == pattern;
+  const std::string_view tail = pattern.substr(mark + 1);
+  if (text.size() < pattern.size() || text.substr(0, mark) != pattern.substr(0, mark)) return false;
+  number = text.substr(mark, text.size() - mark - tail.size());
+  return text.substr(mark + number.size()) == tail &&
+         number.find_first_not_of("0123456789") == number.npos;
+}
+
+/// The part of a name before its last dot.
+inline std::string_view stem(std::string_view name) {
+  return name.substr(0, (std::min)(name.size(), name.rfind('.')));
+}
+
+/// `name` with its stem translated, or "" if no rule of the kind fits.
+inline std::string translate(hf_kind kind, std::string_view name, std::string_view name_rule::*from,
+                             std::string_view name_rule::*to, bool gated = false) {
+  const std::string_view head = stem(name);
+  for (const name_rule& rule : rules_of(kind)) {
+    std::string_view number;
+    if (!fits(head, rule.*from, number)) continue;
+    // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
+    if (from == &name_rule::hugging_face && gated && rule.linnet.ends_with(".wo")) continue;
+    std::string found(rule.*to);
+    if (const std::size_t mark = found.find('#'); mark != found.npos)
+      found.replace(mark, 1, number);
+    return found.append(name.substr(head.size()));
+  }
+  return {};
+}
+
+}  // namespace detail
+
+/// Hugging Face's name for one of linnet's, such as "encoder.blocks.0.ffn.wi.weight"; linnet's own
+/// where there is none.
+inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name) {
+  const std::string found = detail::translate(kind, linnet_name, &detail::name_rule::linnet,
+                                              &detail::name_rule::hugging_face);
+  return found.empty() ? std::string(linnet_name) : found;
+}
+
+/// linnet's name for one of Hugging Face's, or "" if it is none of the kind. `gated` tells T5 1.1's
+/// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
+inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
+                               bool gated = false) {
+  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face,
+                           &detail::name_rule::linnet, gated);
+}
+
+/// Whether Hugging Face checkpoints may hold a tensor of this name that models have no use for: old
+/// T5's unused cross-attention bias, GPT-2's causal masks, old Llama's rotary frequencies.
+inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
+  if (kind == hf_kind::t5)
+    return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+  std::string_view number;
+  const auto is = [&](std::string_view prefix, std::string_view pattern) {
+    return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
+  };
+  if (kind == hf_kind::gpt2)
+    return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
+  return kind == hf_kind::llama && (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") ||
+                                    name == "model.rotary_emb.inv_freq");
+}
+
+namespace detail {
+
+/// A tensor of the model and where a file has it.
+struct file_part {
+  leaf tensor;
+  placement at;
+  std::vector<std::string> aliases{};  ///< other names under which the file may hold it
+};
+
+/// The numbers that decide how Hugging Face lays out a model's tensors.
+struct hf_layout {
+  hf_kind kind = hf_kind::none;
+  bool tied = true;
+  index rope_heads =
+      0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
+};
+
+template <class M>
+constexpr hf_layout hf_layout_of() {
+  hf_layout layout{hf_kind_of<M>(), M::tied, 0};
+  if constexpr (M::family == model_family::decoder)
+    if (M::position::pairing == rope_pairing::interleaved)
+      layout.rope_heads = M::shape.head_width();
+  return layout;
+}
+
+inline file_part hf_part(const hf_layout& layout, leaf tensor) {
+  file_part part{
+      tensor,
+      {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector},
+      {}};
+  const std::string_view name = stem(tensor.name);
+  const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
+  if (layout.kind == hf_kind::llama && (query || key)) part.at.half_heads = layout.rope_heads;
+  if (layout.kind == hf_kind::gpt2 && name.starts_with("blocks.") && part.at.name != tensor.name) {
+    if (query || key || name.ends_with(".attention.v")) {
+      part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;
+      part.at.rows *= 3;
+    }
+    // Conv1D keeps its matrices as [in, out].
+    part.at.transposed = !tensor.vector;
+    if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
+  }
+  if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
+  for (const std::string_view prefix : {"model.", "transformer.", "backbone."})
+    if (part.at.name.starts_with(prefix))
+      part.aliases.push_back(part.at.name.substr(prefix.size()));
+  if (name == "embedding") {
+    if (layout.kind == hf_kind::t5)
+      part.aliases.insert(part.aliases.end(),
+                          {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
+    if (layout.tied) part.aliases.push_back("lm_head.weight");
+  }
+  return part;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,46 @@
+#pragma once
+/// @file
+/// What a model learns from besides the labels of its batches.
+
+#include <concepts>
+
+#include <linnet/model/limits.hpp>
+#include <linnet/ops/language.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Something that trainers and evaluators of model `M` can be given with a batch: `teachers`,
+/// `cached_logits_reader`, `cached_logits_writer` or your own.
+/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
+///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `token_loss(machine, batch)` is then called by every thread and returns the criterion of the
+/// loss,
+///   see ops::label_cross_entropy.
+template <class L, class M>
+concept objective = requires(L& l, const typename M::batch& b, const limits& m,
+                             const ops::execution& on) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+  l.token_loss(on, b);
+};
+
+/// Which exits of a decoder a loss is taken at: after layer l, the final norm and head read the
+/// stream.
+struct exit_calls {
+  const double* weights = nullptr;  ///< [layers] share of each exit in the loss, 0 for none; null
+                                    ///< for the last exit alone
+  loss_sum* losses = nullptr;       ///< [layers] receives the loss of each exit that has a share
+};
+
+/// The lesson of labels alone.
+struct cross_entropy_objective {
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
+    return {};
+  }
+};
+
+LINNET_NAMESPACE_END

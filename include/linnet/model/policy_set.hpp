@@ -1,0 +1,221 @@
+#pragma once
+/// @file
+/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+
+#include <type_traits>
+
+#include <linnet/nn/attention/window.hpp>
+#include <linnet/nn/chain.hpp>
+#include <linnet/nn/embedding.hpp>
+#include <linnet/nn/ffn.hpp>
+#include <linnet/nn/norm.hpp>
+#include <linnet/nn/policies.hpp>
+#include <linnet/nn/repeat.hpp>
+#include <linnet/nn/residual.hpp>
+#include <linnet/nn/routing/mixture_of_depths.hpp>
+#include <linnet/nn/sharing.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The policy derived from `Slot` in the list, or `Default`.
+template <class Slot, class Default, class... Ps>
+struct pick_policy {
+  using type = Default;
+};
+template <class Slot, class Default, class P, class... Ps>
+struct pick_policy<Slot, Default, P, Ps...> {
+  using type = typename std::conditional_t<std::is_base_of_v<Slot, P>, std::type_identity<P>,
+                                           pick_policy<Slot, Default, Ps...>>::type;
+};
+template <class Slot, class Default, class... Ps>
+using pick = typename pick_policy<Slot, Default, Ps...>::type;
+
+/// One policy for each slot, in a fixed order, so that a model has one type however it is spelled.
+template <class... Ps>
+struct policy_set {
+  /// The policy of a slot.
+  template <class Slot>
+  using of = pick<Slot, void, Ps...>;
+  /// The same choices but for `Other`, which takes the place of what derives from `Slot`.
+  template <class Slot, class Other>
+  using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
+};
+
+/// The storage type in the list, or f32, with the list's compute type.
+template <class... Ps>
+struct pick_storage {
+  using stored = pick<storage::policy, storage::f32, Ps...>;
+  using computed = pick<compute::policy, typename stored::compute, Ps...>;
+  using type = typename std::conditional_t<
+      std::is_same_v<computed, typename stored::compute>, std::type_identity<stored>,
+      std::type_identity<storage::with_compute<stored, computed>>>::type;
+};
+
+/// What a wrapper such as encoder<P> holds, or void.
+template <template <class> class Wrapper, class P>
+struct unwrap {
+  using type = void;
+};
+template <template <class> class Wrapper, class P>
+struct unwrap<Wrapper, Wrapper<P>> {
+  using type = P;
+};
+/// The policy of a slot for one stack: the wrapped one, else the one for all, else the default.
+template <template <class> class Wrapper, class Slot, class Default, class... Ps>
+using pick_for = pick<Slot, pick<Slot, Default, Ps...>, typename unwrap<Wrapper, Ps>::type...>;
+
+/// Whether several policies of the list fill a slot.
+template <class Slot, class... Ps>
+inline constexpr bool twice = (0 + ... + static_cast<int>(std::is_base_of_v<Slot, Ps>)) > 1;
+
+template <class P>
+inline constexpr bool known_policy =
+    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<norm::policy, P> ||
+    std::is_base_of_v<attention::policy, P> || std::is_base_of_v<position::policy, P> ||
+    std::is_base_of_v<tie::policy, P> || std::is_base_of_v<bias::policy, P> ||
+    std::is_base_of_v<storage::policy, P> || std::is_base_of_v<compute::policy, P> ||
+    std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
+    std::is_base_of_v<sharing::policy, P> || std::is_base_of_v<embedding::policy, P>;
+
+/// Words for a list with two policies of one slot; true for others.
+template <class... Ps>
+constexpr bool policies_fit() {
+  if constexpr (twice<ffn::policy, Ps...>)
+    static_assert(never<Ps...>,
+                  "linnet: two ffn:: policies for the same stack; give one, or wrap one in "
+                  "encoder<> or decoder_stack<>");
+  else if constexpr (twice<norm::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two norm:: policies; give one");
+  else if constexpr (twice<attention::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two attention:: policies; give one");
+  else if constexpr (twice<position::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two position:: policies; give one");
+  else if constexpr (twice<tie::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two tie:: policies; give one");
+  else if constexpr (twice<bias::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two bias:: policies; give one");
+  else if constexpr (twice<storage::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two storage types; give one");
+  else if constexpr (twice<kv::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two kv:: policies; give one");
+  else if constexpr (twice<depths::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two depths:: policies; give one");
+  else if constexpr (twice<sharing::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two sharing:: policies; give one");
+  else if constexpr (twice<embedding::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two embedding:: policies; give one");
+  else if constexpr (twice<compute::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet: two compute:: policies; give one");
+  else
+    return true;
+  return false;
+}
+
+/// What may be wrong with the layer of a feed-forward policy.
+enum class ffn_fault { none, no_layer, no_delta, rank, widths, chain_widths };
+template <class Ffn, index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
+constexpr ffn_fault fault_of_ffn() {
+  const auto widths = []<class Layer>(std::type_identity<Layer>) {
+    if constexpr (requires { requires !Layer::widths_fit; }) return ffn_fault::chain_widths;
+    return Layer::in == D && Layer::out == D ? ffn_fault::none : ffn_fault::widths;
+  };
+  constexpr bool ranked = [] {
+    if constexpr (requires { Ffn::rank; }) return Ffn::rank > 0 && Ffn::rank <= D && Ffn::rank <= F;
+    return true;
+  }();
+  if constexpr (Ffn::skipped) {
+    return ffn_fault::none;
+  } else if constexpr (!ranked) {
+    return ffn_fault::rank;
+  } else if constexpr (!requires { typename Ffn::template layer<D, F, Bias>; }) {
+    return ffn_fault::no_layer;
+  } else if constexpr (Projections.plain()) {
+    return widths(std::type_identity<typename Ffn::template layer<D, F, Bias>>{});
+  } else if constexpr (!requires { typename Ffn::template layer<D, F, Bias, Projections>; }) {
+    return ffn_fault::no_delta;
+  } else {
+    return widths(std::type_identity<typename Ffn::template layer<D, F, Bias, Projections>>{});
+  }
+}
+/// Words for a feed-forward policy whose layer has a fault; true for others.
+template <ffn_fault Fault, class Ffn>
+constexpr bool ffn_fits() {
+  static_assert(Fault != ffn_fault::no_layer,
+                "linnet: your ffn:: policy needs `template <index D, index F, bool Bias> using "
+                "layer`, with these three parameters: the width, the hidden width d_ff and whether "
+                "maps have biases");
+  static_assert(Fault != ffn_fault::no_delta,
+                "linnet::sharing::lora: this feed-forward's maps take no delta; its template "
+                "layer<D, F, Bias> would need a fourth parameter projection_kind, as those of the "
+                "standard and gated ones, ffn::linear and ffn::linear_relu have");
+  static_assert(Fault != ffn_fault::rank,
+                "linnet::ffn::low_rank: the rank must be positive and at most the smaller width of "
+                "d_model and d_ff");
+  static_assert(Fault != ffn_fault::chain_widths,
+                "linnet::chain: neighbouring members differ in width in the layer of your ffn:: "
+                "policy: `out` of each must be `in` of the next");
+  static_assert(Fault != ffn_fault::widths,
+                "linnet: the layer of your ffn:: policy must keep the width of the stream: both "
+                "its `in` and its `out` are D, the shape's d_model");
+  return Fault == ffn_fault::none;
+}
+
+/// The layer of a feed-forward policy whose linear maps are of a kind.
+template <class Ffn, index D, index F, bool Bias, projection_kind Projections>
+struct ffn_layer {
+  using type = typename Ffn::template layer<D, F, Bias, Projections>;
+};
+template <class Ffn, index D, index F, bool Bias, projection_kind Projections>
+requires(Projections.plain()) struct ffn_layer<Ffn, D, F, Bias, Projections> {
+  using type = typename Ffn::template layer<D, F, Bias>;
+};
+
+/// The residual block of a stack: the attention branches, then the feed-forward unless skipped.
+template <class Norm, class Ffn, class... Branches>
+struct block_of {
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  struct make {
+    using feed_forward = residual<typename Norm::template layer<D, Eps>,
+                                  typename ffn_layer<Ffn, D, F, Bias, Projections>::type>;
+    using type = chain<Branches..., named<"ffn", feed_forward>>;
+  };
+};
+template <class Norm, class Ffn, class... Branches>
+requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  struct make {
+    using type = chain<Branches...>;
+  };
+};
+
+/// `N` blocks, of which the first is a `First` if it differs; `Rest` holds the type of the others.
+/// The buffers of a first one that differs last as long as those of the others, which may read
+/// them.
+template <class First, class Rest, index N, bool Differs, class Sharing = sharing::none>
+struct stack_of {
+  static_assert(
+      !Differs,
+      "linnet: sharing:: policies need blocks of one type; the first block of this kind of "
+      "attention differs from the others");
+  using block = typename Rest::type;
+  using type = repeat<block, N, 0, N, shared_parameters<block, N, Sharing>>;
+};
+template <class First, class Rest, index N>
+struct stack_of<First, Rest, N, false, sharing::none> {
+  using type = repeat<typename Rest::type, N>;
+};
+template <class First, class Rest, index N>
+struct stack_of<First, Rest, N, true, sharing::none> {
+  using type =
+      chain<named<"", repeat<First, 1, 0, N>>, named<"", repeat<typename Rest::type, N - 1, 1, N>>>;
+};
+template <class First, class Rest>
+struct stack_of<First, Rest, 1, true, sharing::none> {
+  using type = repeat<First, 1>;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

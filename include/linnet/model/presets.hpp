@@ -1,0 +1,187 @@
+#pragma once
+/// @file
+/// Presets: the models of the literature as types, with their parameter counts (zoo A8, C1), which
+/// the tests assert.
+
+#include <linnet/model/byte_pooled.hpp>
+#include <linnet/model/rwkv.hpp>
+#include <linnet/model/t5.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Models with known shapes.
+namespace zoo {
+
+/// Shapes of the presets, to build variants from: t5<zoo::shapes::t5_mini, ffn::reparam<3>>.
+namespace shapes {
+inline constexpr index t5_vocabulary = 32128;  ///< 32,100 pieces padded to a multiple of 128
+
+/// T5-Efficient sizes; the published totals belong to heads of width 64 (zoo A8).
+constexpr t5_shape t5_efficient(index layers, index d_ff, index d_model, index heads, index d_kv) {
+  return {.d_model = d_model,
+          .d_ff = d_ff,
+          .d_kv = d_kv,
+          .heads = heads,
+          .encoder_layers = layers,
+          .decoder_layers = layers,
+          .vocabulary = t5_vocabulary};
+}
+inline constexpr t5_shape t5_tiny = t5_efficient(4, 1024, 256, 4, 64);
+inline constexpr t5_shape t5_mini = t5_efficient(4, 1536, 384, 8, 64);
+inline constexpr t5_shape t5_small = t5_efficient(6, 2048, 512, 8, 64);
+inline constexpr t5_shape t5_base = t5_efficient(12, 3072, 768, 12, 64);
+inline constexpr t5_shape t5_tiny_kv32 = t5_efficient(4, 1024, 256, 4, 32);
+inline constexpr t5_shape t5_mini_kv32 = t5_efficient(4, 1536, 384, 8, 32);
+inline constexpr t5_shape t5_small_kv32 = t5_efficient(6, 2048, 512, 8, 32);
+inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
+inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
+
+// Super Tiny Language Models (Hillier et al. 2024, Table 1): the published baseline of 50M and two
+// sisters of the same family, deep and thin as MobileLLM (Liu et al. 2024) found best at these
+// sizes. The 100M keeps the baseline's block and is deeper; at 10M the GPT-2 vocabulary would take
+// the whole budget, so the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
+inline constexpr decoder_shape stlm_10m{.d_model = 128,
+                                        .d_ff = 384,
+                                        .heads = 8,
+                                        .kv_heads = 4,
+                                        .layers = 18,
+                                        .vocabulary = 50257,
+                                        .context = 512,
+                                        .eps = 1e-6};
+inline constexpr decoder_shape stlm_50m{.d_model = 512,
+                                        .d_ff = 1536,
+                                        .heads = 16,
+                                        .kv_heads = 4,
+                                        .layers = 10,
+                                        .vocabulary = 50257,
+                                        .context = 512,
+                                        .eps = 1e-6};
+inline constexpr decoder_shape stlm_100m{.d_model = 512,
+                                         .d_ff = 1536,
+                                         .heads = 16,
+                                         .kv_heads = 4,
+                                         .layers = 25,
+                                         .vocabulary = 50257,
+                                         .context = 512,
+                                         .eps = 1e-6};
+// The same budgets between bytes: without a table of tokens more of them is left for the blocks.
+// The 50M is the published configuration, as wide as the budget of the baseline allows; the 100M is
+// deeper. At 10M the published ends would take half, so it has the paper's smaller ones.
+inline constexpr decoder_shape stlm_10m_bytes{.d_model = 256,
+                                              .d_ff = 768,
+                                              .heads = 8,
+                                              .kv_heads = 2,
+                                              .layers = 12,
+                                              .vocabulary = 50257,
+                                              .context = 512,
+                                              .eps = 1e-6};
+inline constexpr decoder_shape stlm_50m_bytes{.d_model = 768,
+                                              .d_ff = 1536,
+                                              .heads = 16,
+                                              .kv_heads = 4,
+                                              .layers = 10,
+                                              .vocabulary = 50257,
+                                              .context = 512,
+                                              .eps = 1e-6};
+inline constexpr decoder_shape stlm_100m_bytes{.d_model = 768,
+                                               .d_ff = 1536,
+                                               .heads = 16,
+                                               .kv_heads = 4,
+                                               .layers = 19,
+                                               .vocabulary = 50257,
+                                               .context = 512,
+                                               .eps = 1e-6};
+inline constexpr decoder_shape gpt2_small{.d_model = 768,
+                                          .d_ff = 3072,
+                                          .heads = 12,
+                                          .kv_heads = 12,
+                                          .layers = 12,
+                                          .vocabulary = 50257,
+                                          .context = 1024,
+                                          .eps = 1e-5};
+inline constexpr decoder_shape stories260k{.d_model = 64,
+                                           .d_ff = 172,
+                                           .heads = 8,
+                                           .kv_heads = 4,
+                                           .layers = 5,
+                                           .vocabulary = 512,
+                                           .context = 512,
+                                           .eps = 1e-5};
+inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
+                                              .d_ff = 5632,
+                                              .heads = 32,
+                                              .kv_heads = 4,
+                                              .layers = 22,
+                                              .vocabulary = 32000,
+                                              .context = 2048,
+                                              .eps = 1e-5};
+inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
+                                              .d_ff = 1536,
+                                              .heads = 9,
+                                              .kv_heads = 3,
+                                              .layers = 30,
+                                              .vocabulary = 32000,
+                                              .context = 2048,
+                                              .eps = 1e-5};
+// The byte-level test models of rwkv.cpp; without positions, any context would do.
+inline constexpr decoder_shape rwkv4_660k{.d_model = 128,
+                                          .d_ff = 256,
+                                          .heads = 1,
+                                          .kv_heads = 1,
+                                          .layers = 4,
+                                          .vocabulary = 256,
+                                          .context = 1024,
+                                          .eps = 1e-5};
+inline constexpr decoder_shape rwkv7_834k{.d_model = 64,
+                                          .d_ff = 256,
+                                          .heads = 1,
+                                          .kv_heads = 1,
+                                          .layers = 12,
+                                          .vocabulary = 256,
+                                          .context = 1024,
+                                          .eps = 1e-5};
+}  // namespace shapes
+
+using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
+using t5_mini = t5<shapes::t5_mini>;              ///< 31,220,480
+using t5_small = t5<shapes::t5_small>;            ///< 60,506,624
+using t5_base = t5<shapes::t5_base>;              ///< 222,903,552
+using t5_tiny_kv32 = t5<shapes::t5_tiny_kv32>;    ///< 13,997,824, heads of width 32
+using t5_mini_kv32 = t5<shapes::t5_mini_kv32>;    ///< 26,501,888
+using t5_small_kv32 = t5<shapes::t5_small_kv32>;  ///< 51,069,440
+using t5_v1_1_small = t5<shapes::t5_v1_1_small, ffn::gated_gelu, tie::untied>;  ///< 76,961,152
+using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    ///< 247,577,856
+using stlm_10m = decoder<shapes::stlm_10m>;    ///< within 5% of 10M
+using stlm_50m = decoder<shapes::stlm_50m>;    ///< 55,888,896, the published baseline
+using stlm_100m = decoder<shapes::stlm_100m>;  ///< within 5% of 100M
+using stlm_10m_mod =
+    decoder<shapes::stlm_10m, depths::mixture_of_depths<>>;  ///< 9,977,728, nine blocks routed
+using stlm_50m_mod =
+    decoder<shapes::stlm_50m, depths::mixture_of_depths<>>;  ///< 55,891,456, five blocks routed
+// Sisters with fewer parameters of their own (zoo C4): one feed-forward for all blocks (MobiLlama),
+// and one block for all layers behind a narrow embedding (ALBERT), 128 wide or half the stream.
+using stlm_10m_ffn_shared = decoder<shapes::stlm_10m, sharing::ffn>;    ///< 7,469,824
+using stlm_50m_ffn_shared = decoder<shapes::stlm_50m, sharing::ffn>;    ///< 34,655,232
+using stlm_100m_ffn_shared = decoder<shapes::stlm_100m, sharing::ffn>;  ///< 44,500,992
+using stlm_10m_albert =
+    decoder<shapes::stlm_10m, sharing::all, embedding::factorised<64>>;  ///< 3,421,632
+using stlm_50m_albert =
+    decoder<shapes::stlm_50m, sharing::all, embedding::factorised<128>>;  ///< 9,514,624
+using stlm_100m_albert =
+    decoder<shapes::stlm_100m, sharing::all, embedding::factorised<128>>;    ///< 9,514,624, deeper
+using stlm_10m_bytes = byte_pooled<shapes::stlm_10m_bytes, pooling::paper>;  ///< 9,527,552
+using stlm_50m_bytes = byte_pooled<shapes::stlm_50m_bytes>;    ///< 55,924,736, as published
+using stlm_100m_bytes = byte_pooled<shapes::stlm_100m_bytes>;  ///< 101,060,096
+using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learned, ffn::gelu_tanh,
+                           bias::all>;             ///< 124,439,808
+using stories260k = decoder<shapes::stories260k>;  ///< 260,032
+using tinyllama_1_1b =
+    decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
+using mobilellm_125m =
+    decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
+using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;              ///< 661,504
+using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;              ///< 829,888
+
+}  // namespace zoo
+
+LINNET_NAMESPACE_END

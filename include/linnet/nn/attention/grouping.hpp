@@ -1,0 +1,166 @@
+#pragma once
+/// @file
+/// Decoding for kinds of attention that group tokens by what they say: groups that only grow.
+
+#include <linnet/nn/attention/unit_rows.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// What decides which tokens meet in kinds that group tokens by their content (lsh, routing).
+///
+/// The papers group a whole sequence at once, so that in a causal model too, later tokens decide
+/// which earlier ones meet. A session cannot know later tokens. It decides where a token belongs
+/// once, when the token comes, from the token itself and those before it: tokens of one bucket, or
+/// nearest to one centroid, are counted off in chunks as they come, and a token meets those of its
+/// chunk and of the chunk before in the same bucket. Where a sequence is split into calls makes no
+/// difference but rounding (of which a token as near to two buckets may take either).
+enum class grouping {
+  whole,  ///< the whole sequence does, as published; sessions go by `online`
+  online  ///< a token and those before it do, in training as in sessions: nothing differs
+};
+
+}  // namespace attention
+
+namespace detail {
+
+/// Tokens of a session in `Rounds` groupings, in chunks of `Size`: their keys, one per query head,
+/// their values, and where they belong.
+template <attention_shape A, index Size, index Rounds>
+struct online_groups {
+  static constexpr index h = A.d_kv, n = A.n(), group = A.heads / A.kv_heads;
+
+  template <class T>
+  struct cache {
+    typename pick_kv_buffer<T, A.cache, A.heads, h, true>::type keys{};
+    typename pick_kv_buffer<T, A.cache, A.kv_heads, h, false>::type values{};
+    std::int32_t* member = nullptr;  ///< [batch, heads, Rounds, capacity]: bucket * Size + the
+                                     ///< token's place in its chunk
+    std::int32_t* before = nullptr;  ///< the same size: the token before in the bucket, or -1
+    std::int32_t* met = nullptr;     ///< [most] per thread
+    T* scratch = nullptr;            ///< [most, 2 h + 1] per thread
+    index capacity = 0, most = 0;
+  };
+  /// The scratch is the caller's to release.
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    c.capacity = e.capacity;
+    c.most = (std::min)(e.capacity, Rounds * (2 * Size - 1) + 1);
+    c.keys.plan(m.state, e.batch, e.capacity, 0, e.capacity, e.blocks);
+    c.values.plan(m.state, e.batch, e.capacity, 0, e.capacity, e.blocks);
+    c.member = m.state.take<std::int32_t>(e.batch * A.heads * Rounds * e.capacity);
+    c.before = m.state.take<std::int32_t>(e.batch * A.heads * Rounds * e.capacity);
+    c.met = m.scratch.take<std::int32_t>(c.most * e.threads);
+    c.scratch = m.scratch.take<T>(c.most * (2 * h + 1) * e.threads);
+    return c;
+  }
+  static constexpr index state_values(index tokens) {
+    return tokens * (n + A.kv() + 2 * A.heads * Rounds);
+  }
+  /// What is kept of a token never changes, so that the last tokens can be taken back, and tokens
+  /// that two sequences begin with need not be copied.
+  template <class T>
+  static void copy_state(const cache<T>& c, index from, index to, const state_part& part) {
+    if (part.block) {
+      c.keys.copy_block(from, to);
+      c.values.copy_block(from, to);
+      return;
+    }
+    c.keys.copy(from, to, part.first, part.tokens);
+    c.values.copy(from, to, part.first, part.tokens);
+    constexpr index all = A.heads * Rounds;
+    for (index i = 0; i < all; ++i)
+      for (std::int32_t* const x : {c.member, c.before})
+        std::copy(x + (from * all + i) * c.capacity + part.first,
+                  x + (from * all + i) * c.capacity + part.tokens,
+                  x + (to * all + i) * c.capacity + part.first);
+  }
+
+  /// mixed[rows, n] = softmax(scale q k^T + bias) v over the tokens that each new token meets in
+  /// some round; with `Self` it meets itself, else only where there is nobody else. k[rows, n];
+  /// `hash(item)` returns the buckets of the new tokens of item = (sequence, head, round).
+  template <bool Self, class T, class Hash>
+  static void run(const cache<T>& c, const context<T>& ctx, const T* q, const T* k, const T* v,
+                  T scale, Hash&& hash, T* mixed) {
+    keep_tokens(c.keys, c.values, ctx, ctx.length, false, k, v);
+    ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
+      const index b = item / (A.heads * Rounds);
+      join(ctx.past[b], ctx.length_of(b), hash(item), c.member + item * c.capacity,
+           c.before + item * c.capacity);
+    });
+    const auto keys = key_rows(c.keys, ctx, k, ctx.length, ctx.past);
+    const auto values = c.values.rows(ctx.tables, ctx.table_size);
+    ctx.on.threads.each(ctx.rows() * A.heads, [&](index item) {
+      const index row = item / A.heads, head = item % A.heads, b = row / ctx.length,
+                  t = ctx.past[b] + row % ctx.length, at = row * n + head * h;
+      const int rank = ctx.on.threads.rank();
+      std::int32_t* const met = c.met + rank * c.most;
+      T* const k_met = c.scratch + rank * c.most * (2 * h + 1);
+      T* const v_met = k_met + c.most * h;
+      T* const p = v_met + c.most * h;
+      if (row % ctx.length >= ctx.length_of(b)) {
+        std::fill_n(mixed + at, h, T(0));
+        return;
+      }
+      const index count = meet<Self>(c, (b * A.heads + head) * Rounds * c.capacity, t, met);
+      for (index j = 0; j < count; ++j) {
+        keys.load(b, head, met[j], keys.of(b, head).place(met[j]), h, k_met + j * h, 1,
+                  t / ops::token_block);
+        values.load(b, head / group, met[j], values.of(b, head / group).place(met[j]), h,
+                    v_met + j * h, 1, -1);
+      }
+      ctx.on.with_kernels([&](auto kernels) {
+        using K = decltype(kernels);
+        K::template dots<T>(count, h, scale, q + at, k_met, h, p);
+        if constexpr (A.relative)
+          for (index j = 0; j < count; ++j)
+            p[j] += ctx.bias[head * (2 * ctx.bias_origin + 1) + ctx.bias_origin + met[j] - t];
+        K::template softmax<T>(count, p);
+        K::template mix<T>(count, h, p, v_met, h, mixed + at);
+      });
+    });
+    keep_newest(c.keys, keys, ctx);
+  }
+
+ private:
+  /// Tokens past, past + 1, ... of one sequence, head and round join their buckets. Each looks back
+  /// to the one before it in its bucket, so that a bucket passes no place of a text twice: a text
+  /// takes at most its length times the buckets, 1/h of the products that found these.
+  static void join(index past, index count, const std::int32_t* bucket, std::int32_t* member,
+                   std::int32_t* before) {
+    for (index t = past; t < past + count; ++t) {
+      const auto first = static_cast<std::int32_t>(bucket[t - past] * Size);
+      index last = t - 1;
+      while (last >= 0 && (member[last] < first || member[last] - first >= Size)) --last;
+      const index place = last < 0 ? 0 : (member[last] - first + 1) % Size;
+      member[t] = first + static_cast<std::int32_t>(place);
+      before[t] = static_cast<std::int32_t>(last);
+    }
+  }
+  /// Lists the tokens that token `t` meets in some round, each once, the newest first.
+  template <bool Self, class T>
+  static index meet(const cache<T>& c, index at, index t, std::int32_t* met) {
+    std::int32_t next[std::size_t{Rounds}];
+    index left[std::size_t{Rounds}], count = 0;
+    for (index r = 0; r < Rounds; ++r) {
+      next[r] = c.before[at + r * c.capacity + t];
+      left[r] = c.member[at + r * c.capacity + t] % Size + Size;
+    }
+    if (Self) met[count++] = static_cast<std::int32_t>(t);
+    for (;;) {
+      const std::int32_t last = *std::max_element(next, next + Rounds);
+      if (last < 0) break;
+      met[count++] = last;
+      for (index r = 0; r < Rounds; ++r)
+        if (next[r] == last) next[r] = --left[r] > 0 ? c.before[at + r * c.capacity + last] : -1;
+    }
+    if (count == 0) met[count++] = static_cast<std::int32_t>(t);
+    return count;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,192 @@
+#pragma once
+/// @file
+/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
+/// read whole sequences their buffers and rotary positions.
+
+#include <linnet/nn/attention/policy.hpp>
+#include <linnet/nn/projection.hpp>
+#include <linnet/ops/attention.hpp>
+#include <linnet/ops/elementwise.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The maps x -> q, k, v and mixed -> y, and what self-attention over whole sequences does around
+/// its mixing. With `SharedKey` there are no keys here: the kind makes them from the queries.
+template <attention_shape A, bool SharedKey = false>
+struct attention_projections {
+  static_assert(A.heads % A.kv_heads == 0,
+                "linnet::attention: heads must be a multiple of kv_heads");
+  static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
+                "linnet::attention: rotary positions need an even head width d_kv");
+  static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
+  using to_query = projection<in, n, A.bias, A.projections>;
+  using to_key = projection<in, kv, A.bias, A.projections>;
+  using to_output = projection<n, out, A.bias, A.projections>;
+
+  /// The factor of the scores.
+  template <class T>
+  static constexpr T scale = T(A.scaled ? 1 / sqrt(h) : 1);
+
+  template <class Form>
+  struct params {
+    typename to_query::template params<Form> q{};
+    [[no_unique_address]] std::conditional_t<SharedKey, std::nullptr_t,
+                                             typename to_key::template params<Form>>
+        k{};
+    typename to_key::template params<Form> v{};
+    typename to_output::template params<Form> o{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    visit_query(f, at / "q", p.q...);
+    if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
+    to_key::visit(f, at / "v", p.v...);
+    to_output::visit(f, at / "o", p.o...);
+  }
+  /// A map of queries: T5's small initial values replace the missing 1/sqrt(d_kv) (zoo A6).
+  template <class F, class... P>
+  static constexpr void visit_query(F&& f, const parameter_path& at, P&... p) {
+    const auto scaled = [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
+      tensor_info changed = info;
+      if (!A.scaled) changed.deviation /= sqrt(h);
+      f(where, changed, leaf...);
+    };
+    to_query::visit(scaled, at, p...);
+  }
+
+  /// What the maps themselves keep; nothing where each is one matrix.
+  template <class T>
+  struct projection_caches {
+    typename to_query::template cache<T> q{};
+    typename to_key::template cache<T> k{}, v{};
+    typename to_output::template cache<T> o{};
+  };
+  /// Plans the maps for calls `e`, keys and values of `key_rows` for each sequence.
+  template <class T>
+  static constexpr projection_caches<T> plan_projections(planner& m, const call_shape& e,
+                                                         index key_rows) {
+    call_shape keys = e;
+    keys.length = key_rows;
+    projection_caches<T> c;
+    c.q = to_query::template plan<T>(m, e);
+    c.k = to_key::template plan<T>(m, keys);
+    c.v = to_key::template plan<T>(m, keys);
+    c.o = to_output::template plan<T>(m, e);
+    return c;
+  }
+
+  /// Buffers around the mixing.
+  template <class T>
+  struct buffers {
+    T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
+    T* mixed = nullptr;                          ///< [rows, n] before the output map
+    T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+  };
+  /// The gradients lie in scratch, which the caller releases.
+  template <class T>
+  static constexpr buffers<T> plan(planner& m, const call_shape& e) {
+    buffers<T> b;
+    m.product(e.rows(), in, n, e);
+    m.product(e.rows(), in, kv, e);
+    m.product(e.rows(), n, out, e);
+    b.q = m.saved.take<T>(e.rows() * n);
+    if (!SharedKey) b.k = m.saved.take<T>(e.rows() * kv);
+    b.v = m.saved.take<T>(e.rows() * kv);
+    b.mixed = m.saved.take<T>(e.rows() * n);
+    if (e.training) {
+      b.dq = m.scratch.take<T>(e.rows() * n);
+      if (!SharedKey) b.dk = m.scratch.take<T>(e.rows() * kv);
+      b.dv = m.scratch.take<T>(e.rows() * kv);
+      b.d_mixed = m.scratch.take<T>(e.rows() * n);
+    }
+    return b;
+  }
+
+  /// x -> q, k (unless shared) and v; queries and keys rotated where the model has such positions.
+  template <class T, class S, class P>
+  static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
+    if constexpr (SharedKey)
+      ops::gemm_batch<T, S, 2>(
+          ctx.on, x.rows(), in, x.data(),
+          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.v, b.v)});
+    else
+      ops::gemm_batch<T, S, 3>(
+          ctx.on, x.rows(), in, x.data(),
+          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.k, b.k),
+           to_key::template product<T, S>(p.v, b.v)});
+    rotate(b.q, b.k, ctx, false);
+  }
+  /// mixed -> y
+  template <class T, class S, class P>
+  static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
+    without_cache::cache<T> none;
+    to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
+  }
+  /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
+  template <class T, class S, class P, class D>
+  static void finish_backward(const P& p, D& dp, view<const T, out> dy, const buffers<T>& b,
+                              context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = dy.rows();
+    ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
+    to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
+                                       ctx);
+    ops::fill(ctx.on, rows * n, T(0), b.dq);
+    if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
+    ops::fill(ctx.on, rows * kv, T(0), b.dv);
+  }
+  /// dq, dk (unless shared) and dv -> dx
+  template <class T, class S, class P, class D>
+  static void project_backward(const P& p, D& dp, view<const T, in> x, view<T, in> dx,
+                               const buffers<T>& b, context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index rows = x.rows();
+    rotate(b.dq, b.dk, ctx, true);
+    to_query::template backward<T, S>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
+    if constexpr (!SharedKey)
+      to_key::template backward<T, S>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
+    to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
+  }
+
+  /// Floating-point operations of the maps.
+  static constexpr index flops(const call_shape& e) {
+    return 2 * e.rows() * in * (2 * n + (SharedKey ? 1 : 2) * kv);
+  }
+
+  /// Softmax attention of these queries over some keys, [batch, keys], of the same heads.
+  template <class T>
+  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
+                                     const T* k, const T* v, T* to) {
+    ops::attention_call<T> a{};
+    a.batch = batch;
+    a.queries = queries;
+    a.keys = keys_;
+    a.heads = A.heads;
+    a.kv_heads = A.kv_heads;
+    a.h = h;
+    a.scale = scale<T>;
+    a.q = q;
+    a.k = {k, keys_, kv, h};
+    a.v = {v, keys_, kv, h};
+    a.out = to;
+    return a;
+  }
+
+  /// Rotary positions on queries and on keys that have a map of their own, or their derivative.
+  template <class T>
+  static void rotate(T* q, T* k, const context<T>& ctx, bool inverse) {
+    if constexpr (A.rope != rope_pairing::none)
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        const T* const table = ctx.rope_of(row, h);
+        ops::rope_row(A.rope, A.heads, h, table, q + row * n, inverse);
+        if constexpr (!SharedKey)
+          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
+      });
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

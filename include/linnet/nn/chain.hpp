@@ -1,0 +1,199 @@
+#pragma once
+/// @file
+/// Layers applied one after the other, by name.
+
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#include <linnet/nn/layer.hpp>
+#include <linnet/ops/elementwise.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A string usable as a template value: the name of a member of a chain.
+template <std::size_t N>
+struct fixed_string {
+  char text[N]{};
+  /// From a literal.
+  constexpr fixed_string(const char (&literal)[N]) {
+    for (std::size_t i = 0; i < N; ++i) text[i] = literal[i];
+  }
+  /// As text, without the final zero.
+  constexpr operator std::string_view() const { return {text, N - 1}; }
+};
+
+/// A layer with the name that its parameters carry inside a chain.
+template <fixed_string Name, class Layer>
+struct named {
+  using layer = Layer;
+  static constexpr std::string_view name = Name;
+};
+
+namespace detail {
+
+/// Value number K of a pack, which compiles to a fraction of the functions of a std::tuple.
+template <std::size_t K, class T>
+struct numbered {
+  T value{};
+};
+template <class Numbers, class... T>
+struct pack_of;
+template <std::size_t... K, class... T>
+struct pack_of<std::index_sequence<K...>, T...> : numbered<K, T>... {};
+/// One value of each type.
+template <class... T>
+using pack = pack_of<std::index_sequence_for<T...>, T...>;
+/// Value number K of a pack.
+template <std::size_t K, class T>
+constexpr T& member(numbered<K, T>& s) {
+  return s.value;
+}
+/// @copydoc member()
+template <std::size_t K, class T>
+constexpr const T& member(const numbered<K, T>& s) {
+  return s.value;
+}
+
+}  // namespace detail
+
+/// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
+/// ...>. Every intermediate result has a buffer of its own while training. An empty name adds
+/// nothing to the path.
+template <class First, class... Rest>
+struct chain {
+ private:
+  static constexpr std::size_t count = 1 + sizeof...(Rest);
+  template <std::size_t K>
+  using item = std::tuple_element_t<K, std::tuple<First, Rest...>>;
+  template <std::size_t K>
+  using at_layer = typename item<K>::layer;
+
+ public:
+  static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
+  static constexpr bool adds_residual = linnet::detail::adds_residual<at_layer<count - 1>>();
+  /// Whether each member takes what the one before gives.
+  static constexpr bool widths_fit = [] {
+    const index ins[] = {First::layer::in, Rest::layer::in..., out},
+                outs[] = {First::layer::out, Rest::layer::out...};
+    for (std::size_t k = 0; k < count; ++k)
+      if (outs[k] != ins[k + 1]) return false;
+    return true;
+  }();
+
+  template <class Form>
+  struct params {
+    linnet::detail::pack<typename First::layer::template params<Form>,
+                         typename Rest::layer::template params<Form>...>
+        items{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    visit_from<0>(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    linnet::detail::pack<typename First::layer::template cache<T>,
+                         typename Rest::layer::template cache<T>...>
+        items{};
+    T* between[count]{};   ///< output of each member but the last
+    T* gradient[count]{};  ///< its gradient, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    const index mark = m.scratch.mark();
+    if (e.training) gradients_from<0>(m, e, c);
+    plan_from<0>(m, e, c);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    static_assert(widths_fit, "linnet::chain: neighbouring members differ in width");
+    if constexpr (widths_fit) forward_from<0, S>(p, x, y, c, ctx, residual);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    if constexpr (widths_fit) backward_from<0, S>(p, dp, x, dy, dx, c, ctx);
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    copy_from<0>(c, from, to, part);
+  }
+
+  static constexpr index flops(const call_shape& e) {
+    return First::layer::flops(e) + (index{0} + ... + Rest::layer::flops(e));
+  }
+
+ private:
+  template <std::size_t K, class F, class... P>
+  static constexpr void visit_from(F&& f, const parameter_path& at, P&... p) {
+    if constexpr (item<K>::name.empty())
+      at_layer<K>::visit(f, at, linnet::detail::member<K>(p.items)...);
+    else
+      at_layer<K>::visit(f, at / item<K>::name, linnet::detail::member<K>(p.items)...);
+    if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
+  }
+  template <std::size_t K, class T>
+  static constexpr void plan_from(planner& m, const call_shape& e, cache<T>& c) {
+    linnet::detail::member<K>(c.items) = at_layer<K>::template plan<T>(m, e);
+    if constexpr (K + 1 < count) {
+      c.between[K] = m.saved.take<T>(e.rows() * at_layer<K>::out);
+      plan_from<K + 1>(m, e, c);
+    }
+  }
+  template <std::size_t K, class T>
+  static constexpr void gradients_from(planner& m, const call_shape& e, cache<T>& c) {
+    if constexpr (K + 1 < count) {
+      c.gradient[K] = m.scratch.take<T>(e.rows() * at_layer<K>::out);
+      gradients_from<K + 1>(m, e, c);
+    }
+  }
+  template <std::size_t K, class T>
+  static void copy_from(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<at_layer<K>, T>(linnet::detail::member<K>(c.items), from, to, part);
+    if constexpr (K + 1 < count) copy_from<K + 1>(c, from, to, part);
+  }
+  template <std::size_t K, class S, class T, class P>
+  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
+                           cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
+    if constexpr (K + 1 == count && adds_residual) {
+      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
+                                          linnet::detail::member<K>(c.items), ctx, residual);
+    } else if constexpr (K + 1 == count) {
+      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
+                                          linnet::detail::member<K>(c.items), ctx);
+    } else {
+      const view<T, at_layer<K>::out> z(c.between[K], x.rows());
+      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, z,
+                                          linnet::detail::member<K>(c.items), ctx);
+      forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
+    }
+  }
+  template <std::size_t K, class S, class T, class P, class G>
+  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x,
+                            view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
+                            context<T>& ctx) {
+    if constexpr (K + 1 == count) {
+      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
+                                           linnet::detail::member<K>(dp.items), x, dy, dx,
+                                           linnet::detail::member<K>(c.items), ctx);
+    } else {
+      const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
+      ops::fill(ctx.on, dz.size(), T(0), dz.data());
+      backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
+      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
+                                           linnet::detail::member<K>(dp.items), x, dz, dx,
+                                           linnet::detail::member<K>(c.items), ctx);
+    }
+  }
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,42 @@
+#pragma once
+/// @file
+/// The size of a call, and the plan of the memory that it needs.
+
+#include <linnet/core/arena.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The largest call that buffers are planned for.
+struct call_shape {
+  index batch = 1;        ///< sequences at a time
+  index length = 0;       ///< new tokens per sequence in one call
+  index memory = 0;       ///< tokens of the encoder's output (cross-attention), else 0
+  index capacity = 0;     ///< tokens that the key-value cache holds; 0 while training
+  index blocks = 0;       ///< blocks of tokens of a cache that sequences share, or 0
+  index threads = 1;      ///< threads that may take part
+  bool training = false;  ///< keep what a backward pass needs
+
+  /// Token positions in one call.
+  constexpr index rows() const { return batch * length; }
+};
+
+/// Plans three kinds of memory. A layer that holds a scratch buffer while it calls another layer
+/// takes it before planning that layer and releases it afterwards.
+struct planner {
+  arena state{};    ///< lasts from call to call: key-value caches
+  arena saved{};    ///< lasts from forward to backward; without training, layers share it by turns
+  arena scratch{};  ///< lasts for one call of the layer that takes it
+  int dropout_ids = 0;  ///< dropout sites numbered so far
+  /// ops::converted_bytes() of the storage type, or null where products do not round their inputs.
+  index (*converted_bytes)(index rows, index in, index out, index threads, bool training) = nullptr;
+  index converted = 0;  ///< the most that a product needs
+
+  /// Makes room for a product of `rows` inputs.
+  constexpr void product(index rows, index in, index out, const call_shape& e) {
+    if (converted_bytes == nullptr) return;
+    const index bytes = converted_bytes(rows, in, out, e.threads, e.training);
+    converted = bytes > converted ? bytes : converted;
+  }
+};
+
+LINNET_NAMESPACE_END

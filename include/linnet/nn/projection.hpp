@@ -1,0 +1,143 @@
+#pragma once
+/// @file
+/// Linear maps of fewer numbers: of two thin factors, and of a matrix that layers share plus a thin
+/// delta of each layer's own.
+
+#include <linnet/core/shapes.hpp>
+#include <linnet/nn/chain.hpp>
+#include <linnet/nn/linear.hpp>
+#include <linnet/nn/repeat.hpp>
+#include <linnet/nn/residual.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// The second factor of a product: starts with deviation Rank^-1/2, whatever the model says of its
+/// other matrices, so that entries of the product deviate as those of the first factor do.
+template <index Rank, index Out, bool Bias>
+struct second_factor : linear<Rank, Out, Bias> {
+  static double start(const parameter_path&, index, random_stream& random) {
+    return random.normal() / sqrt(Rank);
+  }
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    linear<Rank, Out, Bias>::visit(
+        [&](const parameter_path& where, tensor_info info, auto&... leaf) {
+          if (info.kind == role::matrix) info.start = start;
+          f(where, info, leaf...);
+        },
+        at, p...);
+  }
+};
+/// Two thin factors; see low_rank_linear.
+template <index In, index Out, index Rank, bool Bias>
+struct factors {
+  static_assert(Rank > 0 && Rank <= In && Rank <= Out,
+                "linnet::low_rank_linear: the rank must be positive and at most the smaller width");
+  using type = chain<named<"v", linear<In, Rank>>, named<"u", second_factor<Rank, Out, Bias>>>;
+};
+}  // namespace detail
+
+/// y[rows, Out] = U (V x) (+ b), U[Out, Rank], V[Rank, In]: Rank (In + Out) numbers instead of
+/// In Out (zoo C5).
+template <index In, index Out, index Rank, bool Bias = false>
+using low_rank_linear = typename detail::factors<In, Out, Rank, Bias>::type;
+
+/// y[rows, Out] = W x (+ b) + Alpha / Rank B (A x), W[Out, In], A[Rank, In], B[Out, Rank] (LoRA,
+/// Hu et al. 2021, arXiv:2106.09685; zoo C4, H). B starts at zero.
+template <index In, index Out, index Rank, index Alpha = Rank, bool Bias = false>
+struct lora_linear {
+  static_assert(Rank > 0 && Alpha > 0, "linnet::lora_linear: the rank and alpha must be positive");
+  static constexpr index in = In, out = Out;
+  static constexpr bool adds_residual = true;
+  using whole = linear<In, Out, Bias>;
+  using first = linear<In, Rank>;
+  using second = linear<Rank, Out>;
+  /// The factor of the delta.
+  static constexpr double scale = static_cast<double>(Alpha) / static_cast<double>(Rank);
+
+  template <class Form>
+  struct params {
+    typename whole::template params<Form> whole_matrix{};
+    typename first::template params<Form> lora_a{};
+    typename second::template params<Form> lora_b{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    whole::visit(f, at, p.whole_matrix...);
+    first::visit(f, at / "lora_a", p.lora_a...);
+    const auto zero = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
+      info.start = start_zero;
+      f(where, info, leaf...);
+    };
+    second::visit(zero, at / "lora_b", p.lora_b...);
+  }
+
+  template <class T>
+  struct cache {
+    T* inner = nullptr;    ///< [rows, Rank] A x
+    T* d_inner = nullptr;  ///< its gradient, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    (void)whole::template plan<T>(m, e);
+    (void)first::template plan<T>(m, e);
+    (void)second::template plan<T>(m, e);
+    const index mark = m.scratch.mark();
+    const cache<T> c{m.saved.take<T>(e.rows() * Rank),
+                     e.training ? m.scratch.take<T>(e.rows() * Rank) : nullptr};
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, In> x, view<T, Out> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    without_cache::cache<T> none;
+    first::template forward<T, S>(p.lora_a, x, {c.inner, x.rows()}, none, ctx);
+    auto delta = second::template product<T, S>(p.lora_b, y.data());
+    delta.alpha = T(scale);
+    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), Rank, c.inner, {delta});
+    auto rest = whole::template product<T, S>(p.whole_matrix, y.data());
+    rest.accumulate = true;
+    rest.residual = residual;
+    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {rest});
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, In> x, view<const T, Out> dy, view<T, In> dx, cache<T>& c,
+                       context<T>& ctx) {
+    without_cache::cache<T> none;
+    const view<T, Rank> d_inner(c.d_inner, x.rows());
+    whole::template backward<T, S>(p.whole_matrix, dp.whole_matrix, x, dy, dx, none, ctx);
+    ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
+    ops::matmul_backward(ctx.on, x.rows(), Out, Rank, dy.data(), c.inner, p.lora_b.weight,
+                         dp.lora_b.weight, c.d_inner, T(scale));
+    first::template backward<T, S>(p.lora_a, dp.lora_a, x, d_inner, dx, none, ctx);
+  }
+
+  static constexpr index flops(const call_shape& e) {
+    return whole::flops(e) + first::flops(e) + second::flops(e);
+  }
+};
+
+namespace detail {
+template <index In, index Out, bool Bias, projection_kind Kind>
+struct linear_map_of {
+  using type = low_rank_linear<In, Out, Kind.rank, Bias>;
+};
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.plain()) struct linear_map_of<In, Out, Bias, Kind> {
+  using type = linear<In, Out, Bias>;
+};
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.rank > 0 && Kind.delta) struct linear_map_of<In, Out, Bias, Kind> {
+  using type = lora_linear<In, Out, Kind.rank, Kind.alpha, Bias>;
+};
+}  // namespace detail
+
+/// The linear map of a kind.
+template <index In, index Out, bool Bias = false, projection_kind Kind = projection_kind{}>
+using projection = typename detail::linear_map_of<In, Out, Bias, Kind>::type;
+
+LINNET_NAMESPACE_END

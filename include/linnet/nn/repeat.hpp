@@ -1,0 +1,163 @@
+#pragma once
+/// @file
+/// Layers of one type after each other.
+
+#include <utility>
+
+#include <linnet/nn/layer.hpp>
+#include <linnet/ops/elementwise.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The parameters of `N` layers that have nothing in common but their type.
+template <class Layer, index N, index First, index All>
+struct own_parameters {
+  static constexpr auto count = static_cast<std::size_t>(N);
+  template <class Form>
+  struct params {
+    typename Layer::template params<Form> items[count]{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    for (std::size_t l = 0; l < count; ++l)
+      Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
+  }
+  /// Those of layer `l`.
+  template <class P>
+  static auto& of(P& p, std::size_t l) {
+    return p.items[l];
+  }
+};
+
+namespace detail {
+
+/// What `Count` layers of width D after each other leave to the next one, and the loops over them.
+/// A sample may skip layers while training, see ops::layer_mask; outside training, those of
+/// ctx.layers run.
+template <class T, index D, std::size_t Count>
+struct layer_loop {
+  T* stream[Count]{};  ///< [rows, D] output of each layer but the last
+  T* gradient[2]{};    ///< of two neighbouring layers
+  int dropout_id = 0;  ///< of layer dropout
+
+  constexpr void plan(planner& m, const call_shape& e) {
+    const index size = e.rows() * D;
+    dropout_id = m.dropout_ids;
+    if (e.training)
+      for (T*& g : gradient) g = m.scratch.take<T>(size);
+    for (std::size_t l = 0; l + 1 < Count; ++l)
+      stream[l] = e.training || l < 2 ? m.saved.take<T>(size) : stream[l - 2];
+  }
+  /// Calls run(l, x, y) for the layers, numbered from `first` in a stack of `all`.
+  template <class Run>
+  void forward(view<const T, D> x, view<T, D> y, context<T>& ctx, index first, index all,
+               Run&& run) const {
+    for (std::size_t l = 0; l < Count; ++l) {
+      const index layer = first + static_cast<index>(l);
+      if (!ctx.layers.holds(layer)) continue;
+      ctx.layer = layer;
+      ctx.hook(layer, x.data(), nullptr);
+      const bool last = l + 1 == Count || !ctx.layers.holds(layer + 1);
+      const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
+      const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
+      ctx.mask = mask ? &mask : nullptr;
+      if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
+      ctx.mask = nullptr;
+      if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
+      x = next;
+    }
+    if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
+  }
+  /// Calls run(l, x, dy, dx) for the layers, the last one first.
+  template <class Run>
+  void backward(view<const T, D> x, view<const T, D> dy, view<T, D> dx, context<T>& ctx,
+                index first, index all, Run&& run) const {
+    for (std::size_t l = Count; l-- > 0;) {
+      const view<const T, D> input = l > 0 ? view<const T, D>(stream[l - 1], x.rows()) : x;
+      const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
+      if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
+      const index layer = ctx.layer = first + static_cast<index>(l);
+      const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
+      if (mask) {
+        T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
+        mask.pass_backward(ctx.on.threads, ctx.batch, ctx.length, D, dy.data(), d_input.data(),
+                           rest);
+        dy = view<const T, D>(rest, x.rows());
+      }
+      ctx.mask = mask ? &mask : nullptr;
+      if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
+      ctx.mask = nullptr;
+      ctx.hook(layer, input.data(), d_input.data());
+      dy = d_input;
+    }
+  }
+};
+
+}  // namespace detail
+
+/// `N` layers of one type after each other: one instantiation, one loop. They are numbered from
+/// `First`, as part of a stack of `All`. `Held` has their parameters: by default each its own.
+template <class Layer, index N, index First = 0, index All = First + N,
+          class Held = own_parameters<Layer, N, First, All>>
+struct repeat {
+  static_assert(N > 0, "linnet::repeat: at least one layer");
+  static_assert(Layer::in == Layer::out,
+                "linnet::repeat: the layer must keep the width of the stream");
+  static constexpr index in = Layer::in, out = Layer::out;
+  static constexpr auto count = static_cast<std::size_t>(N);
+
+  template <class Form>
+  using params = typename Held::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    Held::visit(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    typename Layer::template cache<T> items[count]{};
+    linnet::detail::layer_loop<T, in, count> loop{};
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    const index mark = m.scratch.mark();
+    c.loop.plan(m, e);
+    for (auto& item : c.items) {
+      const index kept = m.saved.mark();
+      item = Layer::template plan<T>(m, e);
+      // A layer alone shares with nobody: what it leaves in ctx outlasts it.
+      if (!e.training && count > 1) m.saved.release(kept);
+    }
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    c.loop.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
+    });
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    c.loop.backward(x, dy, dx, ctx, First, All,
+                    [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+                      auto&& gradients = Held::of(dp, l);
+                      Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du,
+                                                     c.items[l], ctx);
+                    });
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    for (auto& item : c.items) linnet::copy_state<Layer, T>(item, from, to, part);
+  }
+
+  static constexpr index flops(const call_shape& e) { return N * Layer::flops(e); }
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,90 @@
+#pragma once
+/// @file
+/// The pre-norm residual branch.
+
+#include <linnet/nn/layer.hpp>
+#include <linnet/ops/elementwise.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y is not x. Outside training, a
+/// branch that `adds_residual` does so itself.
+template <class Norm, class Sub>
+struct residual {
+  static constexpr index in = Norm::in, out = Norm::in;
+  static_assert(Sub::in == in && Sub::out == in,
+                "linnet::residual: the branch must keep the width of the stream");
+  static constexpr bool fused = linnet::detail::adds_residual<Sub>();
+
+  template <class Form>
+  struct params {
+    typename Norm::template params<Form> norm{};
+    typename Sub::template params<Form> sub{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    Norm::visit(f, at / "norm", p.norm...);
+    Sub::visit(f, at, p.sub...);
+  }
+
+  template <class T>
+  struct cache {
+    typename Norm::template cache<T> norm{};
+    typename Sub::template cache<T> sub{};
+    T* normed = nullptr;    ///< [rows, D] input of the branch
+    T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient; null where the
+                            ///< branch adds x itself
+    T* d_normed = nullptr;  ///< [rows, D] while training
+    int dropout_id = 0;     ///< of its dropout
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    c.dropout_id = m.dropout_ids++;
+    c.norm = Norm::template plan<T>(m, e);
+    c.normed = m.saved.take<T>(e.rows() * in);
+    const index mark = m.scratch.mark();
+    if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
+    if (e.training) c.d_normed = m.scratch.take<T>(e.rows() * in);
+    c.sub = Sub::template plan<T>(m, e);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
+                      cache<T>& c, context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
+    Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
+    if constexpr (fused)
+      if (c.branch == nullptr) {
+        Sub::template forward<T, S>(p.sub, normed, y, c.sub, ctx, x.data());
+        return;
+      }
+    Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
+    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
+    ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
+        d_normed(c.d_normed, x.rows());
+    ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
+    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_branch.data());
+    ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
+    Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
+    ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
+    Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<Sub, T>(c.sub, from, to, part);
+  }
+
+  static constexpr index flops(const call_shape& e) { return Norm::flops(e) + Sub::flops(e); }
+};
+
+LINNET_NAMESPACE_END

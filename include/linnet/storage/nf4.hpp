@@ -1,0 +1,36 @@
+#pragma once
+/// @file
+/// Storage in 4-bit codes of normal quantiles.
+
+#include <cmath>
+#include <cstdint>
+
+#include <linnet/storage/policy.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// 4-bit codes of normal quantiles with one scale for each 64 inputs of a row (Dettmers et al.
+/// 2023, zoo E2); two codes in a byte, the first in the low half.
+struct nf4 : coded<std::uint8_t, simd::code::nf4> {
+  static constexpr const char* name = "nf4";
+  static constexpr bool scaled = true;
+  static constexpr index group = 64, per_value = 2;
+  static constexpr double largest = 1;
+  /// The nearest of the 16 values; that of 0 for a NaN.
+  static value encode(double x) {
+    if (!is_finite(x)) return static_cast<value>(is_nan(x) ? 7 : x > 0 ? 15 : 0);
+    int best = 0;
+    for (int i = 1; i < 16; ++i)
+      if (std::abs(x - decode(static_cast<value>(i))) <
+          std::abs(x - decode(static_cast<value>(best))))
+        best = i;
+    return static_cast<value>(best);
+  }
+  static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
+};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,106 @@
+#pragma once
+/// @file
+/// What all storage types have in common, and the types that products compute in.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include <linnet/core/finite.hpp>
+#include <linnet/simd/operands.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// What the inputs of a matrix product are rounded to before it: the compute type of a model.
+namespace compute {
+/// Base of the compute types.
+struct policy {};
+/// Not at all: products in the model's scalar type.
+struct f32 : policy {};
+/// bfloat16 to nearest even; sums in f32. Weights must be stored as bf16.
+struct bf16 : policy {};
+/// int8 with one scale per token, found at run time (W8A8, zoo E13); sums in int32, exact. Weights
+/// must be stored as 8-bit integers with one scale per row or tensor.
+struct int8 : policy {};
+}  // namespace compute
+
+/// The ways a weight matrix [out, in] can be stored.
+namespace storage {
+
+/// What a scale is shared by.
+enum class granularity {
+  tensor,  ///< a whole matrix
+  row,     ///< the weights of one output feature
+  group    ///< consecutive inputs of one output feature
+};
+/// Where the codes of an integer storage lie.
+enum class symmetry {
+  symmetric,  ///< x = scale * code, codes from -max to max
+  asymmetric  ///< x = scale * (code - zero), codes from 0, the range extended to hold 0
+};
+
+/// Whether `x` is a NaN; looks at the bits, so it stays right under -ffast-math.
+inline bool is_nan(double x) {
+  std::uint64_t bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & ~(std::uint64_t{1} << 63)) > std::uint64_t{0x7ff} << 52;
+}
+/// The whole number nearest to `x` from `low` to `high`, half to even; 0 for a NaN.
+inline double nearest_whole(double x, double low, double high) {
+  return is_nan(x) ? 0 : (std::clamp)(std::nearbyint(x), low, high);
+}
+
+/// What all storage types have in common; a type overrides what differs.
+struct policy {
+  using compute = linnet::compute::f32;      ///< see with_compute
+  static constexpr bool scaled = false;      ///< whether codes come with scales
+  static constexpr bool centred = false;     ///< whether they also come with zero points
+  static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
+  static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
+  static constexpr index per_value = 1;      ///< codes in one `value` of a canonical row
+};
+/// Storage of whole numbers: what is in a row is what kernels read.
+template <class Real>
+struct real : policy {
+  using value = Real;  ///< one stored number
+  using word = Real;   ///< what packed panels are made of
+  static constexpr index per_word = 1;
+  /// Whether a stored number is neither infinite nor NaN.
+  static bool finite(value x) { return is_finite(x); }
+};
+/// Storage of codes that kernels decode: packed panels are words of several codes.
+template <class Value, simd::code Code>
+struct coded : policy {
+  using value = Value;
+  using word = simd::word;
+  static constexpr simd::code code = Code;
+  static constexpr int origin = 0;  ///< packed code of the canonical code 0
+  static constexpr index per_word = 32 / simd::bits_of(Code);
+  /// Whether a code is neither infinite nor NaN: every integer and every table entry.
+  static constexpr bool finite(value) { return true; }
+};
+
+/// Whether storage `S` keeps codes of this kind.
+template <class S>
+constexpr bool keeps(simd::code kind) {
+  if constexpr (S::per_word > 1)
+    return S::code == kind;
+  else
+    return false;
+}
+
+/// Storage `S` whose products round their inputs to `A` first.
+template <class S, class A>
+struct with_compute : S {
+  static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
+                "linnet: compute::bf16 multiplies weights stored as storage::bf16");
+  static_assert(
+      !std::is_same_v<A, linnet::compute::int8> || (keeps<S>(simd::code::u8) && S::group == 0),
+      "linnet: compute::int8 multiplies 8-bit integer weights with one scale per row or tensor");
+  using compute = A;
+};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
