@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What results say beside their times: rates, and how near they come to this machine's limits.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The matrix product at the zoo's shapes, per storage type, on one thread; and its derivatives.
 
 #include "counters.hpp"

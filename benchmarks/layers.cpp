@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 // Layers alone, at T5-Mini's sizes (width 384, hidden 1536, 8 heads of 32) on one thread: attention
 // and the feed-forwards, forward and backward, for a number of tokens.
 
-#include <linnet/model/buffers.hpp>
+#include <linnet/model/layer_runner.hpp>
 #include <linnet/nn/attention/full.hpp>
 #include <linnet/nn/ffn.hpp>
 
@@ -17,26 +18,19 @@ constexpr ln::index width = 384, hidden = 1536;
 template <class L>
 class alone {
  public:
-  explicit alone(ln::index length) : rows_(length), buffers_(training(length)) {
-    w_.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+  explicit alone(ln::index length) : rows_(length), layer_(training(length)) {
+    layer_.weights.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
       for (ln::index i = 0; i < info.size(); ++i)
         leaf.data[i] = 0.01f * static_cast<float>(i % 7 - 3);
     });
-    ln::detail::pack_tree<L>(ctx_.on, w_, p_);
-    ln::detail::attach_rows<L>(w_, p_);
+    layer_.pack();
     ctx_.on.level = ln::simd::best();
     ctx_.length = length;
     for (auto* x : {&x_, &y_, &dy_, &dx_})
       x->assign(static_cast<std::size_t>(length * width), 0.5f);
   }
-  void forward() {
-    L::template forward<float, S>(p_.tree(), {x_.data(), rows_}, {y_.data(), rows_}, buffers_.cache,
-                                  ctx_);
-  }
-  void backward() {
-    L::template backward<float, S>(p_.tree(), g_.tree(), {x_.data(), rows_}, {dy_.data(), rows_},
-                                   {dx_.data(), rows_}, buffers_.cache, ctx_);
-  }
+  void forward() { layer_.forward(x_.data(), y_.data(), ctx_); }
+  void backward() { layer_.backward(x_.data(), dy_.data(), dx_.data(), ctx_); }
   double flops() const {
     ln::call_shape e;
     e.length = rows_;
@@ -52,10 +46,7 @@ class alone {
   }
 
   ln::index rows_;
-  ln::detail::tensor_block<L, ln::form::canonical<float, S>> w_;
-  ln::detail::tensor_block<L, ln::form::gradient<float>> g_;
-  ln::detail::tensor_block<L, ln::form::packed<float, S>> p_;
-  ln::detail::lone_buffers<L, float> buffers_;
+  ln::layer_runner<L> layer_;
   ln::context<float> ctx_;
   std::vector<float> x_, y_, dy_, dx_;
 };

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The machine's limits: products from registers per type, and reading of each level of memory.
 
 #include "counters.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What this machine can do at most: multiply-adds from registers, and reading of memory. Measured,
 // not looked up: clocks and neighbours change.

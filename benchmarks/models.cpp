@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Whole models, per storage type and number of threads: encoding, prefill, decoding (the time of
 // one token), and a training step in f32.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What choosing a token costs: every sampler at the vocabularies of small models, of Llama and of
 // GPT-2, on laws from flat to steep (the deviation of the logits).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // How times grow with the batch, the sequence and the width: a Llama of four layers and a
 // vocabulary of 512, in f32 on one thread.
 

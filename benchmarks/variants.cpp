@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The feed-forward variants in T5-Mini: encoding 128 tokens and decoding one, in f32.
 
 #include <linnet/model/presets.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What is timed of a whole model: encoding, prefill, decoding and a training step. Each work is
 // opened once and then run again and again; it says what one run has to compute and to read.
@@ -42,7 +43,7 @@ T take(ln::result<T>&& r) {
 }
 
 template <class M>
-inline constexpr bool encodes = M::family == ln::model_family::t5;
+inline constexpr bool encodes = M::encodes;
 
 /// Random weights, the same for each seed.
 template <class M>

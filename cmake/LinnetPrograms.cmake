@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # How linnet's own targets (tests, examples, benchmarks, kernels) are built. Nothing here reaches a
 # target that only links linnet::linnet.
 

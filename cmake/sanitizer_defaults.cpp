@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What the sanitizers should know in every program of ours. Each function is optional for the
 // sanitizer of its name and unused by the others.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // LayerSkip: a byte-level decoder learns to answer after any layer, then its first layers draft
 // what the others check, on one cache: the whole model's text in less time. Without arguments it
 // learns a few sentences by heart; `early_exit TEXT STEPS` learns from a text file, keeping its end

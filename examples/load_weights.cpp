@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Loading weights: from a file, from memory, and what happens when they do not fit the type.
 
 #include <cstdio>

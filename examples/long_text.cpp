@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Reading without end in memory that does not grow: a byte-level decoder learns from stretches of
 // 64 bytes, then reads a text of 100,000 (or as many as the argument says) with attention sinks and
 // with a sliding window. Full attention reads only the first few thousand: its memory grows.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A feed-forward of your own, from outside the library: y = down(up(x)^2), the squared linear unit.
 // It is written once, checked with the shipped gradient checker, and used in a T5 and in a decoder.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Trains a byte-level decoder on a few sentences until it knows them by heart, then lets it recite.
 
 #include <cstdio>

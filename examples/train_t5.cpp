@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Trains a T5 of your own shape on a toy task (write the source backwards), collapses its
 // re-parameterised feed-forward, quantizes it to int8 and lets it answer.
 

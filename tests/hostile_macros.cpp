@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Macros that other headers define must neither hurt the library nor be changed by it.
 
 // The standard library and what opt-in headers adapt come first: they may use these names.

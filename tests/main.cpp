@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The entry point of every test program: says which instruction-set level and how many threads it
 // runs with, hands over to Boost.Test, then says how many cases had no real data.
 

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the single headers: single_include/linnet/linnet.hpp and the opt-in adapters beside it.
+# SPDX-License-Identifier: MIT
+"""Writes the single headers: single_include/linnet/linnet.hpp, the parts of it that stand alone, and
+the opt-in adapters beside it.
 
 Every <linnet/...> include is replaced by the file: an .hpp where it is first included, an .inl
 (kernels, included once per instruction set) at each inclusion. With --check nothing is written;
@@ -12,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN = "linnet/linnet.hpp"
+PARTS = {"linnet/inference.hpp": "INFERENCE"}  # of MAIN, alone
 ADAPTERS = ["linnet/checkpoint.hpp", "linnet/json.hpp", "linnet/low_rank.hpp",
             "linnet/cached_logits.hpp", "linnet/sentencepiece.hpp", "linnet/xtensor.hpp"]
 
@@ -87,11 +90,26 @@ def single_header(name, external=()):
     return BANNER.format(name=name, version=version, license=license) + body + "\n", amalgamation.expanded
 
 
+def guarded(name, text):
+    """The single header of MAIN or a part of it: of these, a program includes one."""
+    mine = PARTS.get(name, "LINNET")
+    others = " || ".join(f"defined(LINNET_SINGLE_{other})"
+                         for other in ["LINNET", *PARTS.values()] if other != mine)
+    return text.replace("#pragma once\n", f"""#pragma once
+#if {others}
+#error "linnet: of the single headers linnet.hpp and inference.hpp include one"
+#endif
+#define LINNET_SINGLE_{mine}
+""", 1)
+
+
 def main(arguments):
     if arguments not in ([], ["--check"]):
         sys.exit("usage: tools/amalgamate.py [--check]")
     text, contained = single_header(MAIN)
-    outputs = {MAIN: text}
+    outputs = {MAIN: guarded(MAIN, text)}
+    for part in PARTS:
+        outputs[part] = guarded(part, single_header(part)[0])
     for adapter in ADAPTERS:
         if (ROOT / "include" / adapter).exists():
             outputs[adapter], _ = single_header(adapter, external=[MAIN, *contained])

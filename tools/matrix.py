@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Which model types the matrix test runs: every pair of choices that go together at least once.
 
     tools/matrix.py                writes tests/matrix/*.cpp

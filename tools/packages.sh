@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 # Sourced by check and quickstart: installs the Debian or Ubuntu packages that are missing.
 

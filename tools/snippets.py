@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Extracts the C++ blocks of Markdown documents as programs, to be compiled and run.
 
 usage: snippets.py FOLDER DOCUMENT...

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Writes include/linnet/text/unicode_classes.hpp from Python's Unicode tables."""
 
 import sys

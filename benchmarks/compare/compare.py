@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Compares linnet with other programs on the same works, side by side.
 
 All sides of a work are started, pinned to the same processors, and asked by turns, again and again,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The machine's side of a comparison: the time that a work takes at the highest rate of products
 // and of reading memory, whichever is longer. Started as limit_side TYPE FLOPS BYTES PASSES
 // THREADS: BYTES of weights are read in PASSES equal passes.

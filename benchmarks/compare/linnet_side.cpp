@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // linnet's side of a comparison. Compiled once per model and work, with
 //   SIDE_MODEL      a model type stored in f32, such as ln::zoo::t5_mini_kv32
 //   SIDE_DEPLOYED   that model as it runs, such as ln::quantized<Model, ln::storage::int8>

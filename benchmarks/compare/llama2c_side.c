@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // llama2.c's side of a comparison: its own forward pass in a loop, greedy, after one start token.
 // Compiled with -DRUN_C="\"path/run.c\""; started as llama2c_side CHECKPOINT TOKENS START.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The report of a comparison: one HTML page without anything from outside, and lines of text."""
 
 from html import escape

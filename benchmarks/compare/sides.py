@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Preparing the sides: the environment of the peers, their models, and linnet's programs."""
 
 import hashlib

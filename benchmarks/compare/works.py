@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What is compared: models, works, the sides that can do them, and the goals."""
 
 from dataclasses import dataclass, field

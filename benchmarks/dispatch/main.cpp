@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What choosing the kernels at run time costs: the same works built with the default flags and with
 // -march=native, in one program and in turns. Prints the median time of each and of the quotients
 // of neighbouring times. Started as bench_dispatch [ROUNDS [NAME]], NAME a part of works' names.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Works of one build: products, an encoder, a decoder's token, all on one thread. Compiled twice,
 // with SIDE naming the function that is defined.
 

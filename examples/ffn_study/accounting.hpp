@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What the models cost: exactly, from their types, and by the formula that reproduces the report's
 // column of parameters.

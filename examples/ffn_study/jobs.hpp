@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What there is to run, as data: a scale names the sizes, jobs_of() lists the jobs.
 

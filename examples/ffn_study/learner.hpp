@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Run time's handles on the model types: `learner` for those that are trained, `subject` for those
 // whose cost is measured.
@@ -7,8 +8,8 @@
 #include <span>
 #include <string>
 
-#include "lesson.hpp"
 #include "models.hpp"
+#include "objective.hpp"
 
 namespace study {
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The one implementation of `learner`, for any T5 type. A few of them are compiled in each of the
 // files learners_*.cpp. Scoring goes through the trainer, so that each type costs one compilation

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "learner_of.hpp"
 
 namespace study {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What teachers said: for jobs that learn side by side from the same teacher and batches.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // ffn_study: the report "Exploring the Limits of Small Language Models" as a study anyone can
 // rerun. This file only reads the command line.
 

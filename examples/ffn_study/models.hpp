@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The models of the report as data: a shape and a recipe of what is changed in it. Only
 // built_from<> makes types of them.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What models learn from: i.i.d. denoising of text on bytes, and the tasks of
 // GLUE as text.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "running.hpp"
 
 #include <fmt/format.h>
@@ -74,8 +75,8 @@ outcome measure_cost(const job& j, const workshop& w) {
   return o;
 }
 
-/// The report's rates (zoo A10): factor / sqrt(step); while warming up linear, or constant for half
-/// as long.
+/// The report's rates (Lee et al. 2023): factor / sqrt(step); while warming up linear, or constant
+/// for half as long.
 ln::schedule rate_of(const job& j, const scale& s) {
   const double steps = std::max(2.0, s.warm_up * static_cast<double>(j.steps));
   const double factor = s.highest_rate * std::sqrt(steps);
@@ -106,18 +107,18 @@ class tutor {
     model_ = make_learner(model_of(j.needs));
     model_->load(w.runs + "/" + j.needs + ".safetensors");
     model_->begin({.limits = l, .rate = {}});
-    lesson_ = taught({.alpha = j.alpha, .temperature = j.temperature}, byte_vocabulary);
+    objective_ = taught({.alpha = j.alpha, .temperature = j.temperature}, byte_vocabulary);
   }
   taught& prepare(const ln::t5_batch& b, ln::index step) {
-    if (!model_) return lesson_;
+    if (!model_) return objective_;
     said_ = lectures_->hear(course_, step, [&] {
       std::vector<float> logits(
           static_cast<std::size_t>(b.batch * b.target_length * byte_vocabulary));
       model_->nats(b, logits);
       return std::make_shared<const std::vector<float>>(std::move(logits));
     });
-    lesson_.listen(*said_);
-    return lesson_;
+    objective_.listen(*said_);
+    return objective_;
   }
 
  private:
@@ -125,7 +126,7 @@ class tutor {
   lectures* lectures_ = nullptr;
   std::string course_;  ///< the teacher and the order of the batches
   lectures::logits said_;
-  taught lesson_;
+  taught objective_;
 };
 
 /// Takes the steps of a job from where it stands; false if it was put off. `examples(i)` gives the
@@ -181,7 +182,7 @@ std::optional<outcome> pretrain(const job& j, const workshop& w) {
   return o;
 }
 
-/// Chooses among label texts, by the summed log-probability of all their tokens (zoo A12).
+/// Chooses among label texts, by the summed log-probability of all their tokens.
 class judge {
  public:
   judge(std::vector<std::vector<ln::token>> labels, const ln::limits& l)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The whole study: runs what is missing, then writes the report of what is there.
 

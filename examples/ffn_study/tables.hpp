@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The tables of the report: published figures, figures derived from types, and results of jobs.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include <linnet/compress/collapse.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/model/initialize.hpp>

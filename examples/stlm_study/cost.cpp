@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "cost.hpp"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The one implementation of `learner`, for any decoder. Each version is compiled in a file of its
 // own, in two shapes.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // stlm_study: versions of the baseline of "Super Tiny Language Models" at equal training FLOPs.
 // This file only reads the command line.
 

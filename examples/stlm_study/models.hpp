@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The versions of the paper's baseline that are compared, and the two shapes in which each is
 // compiled: Table 1's, and a small one of its proportions that two cores can train in a minute or

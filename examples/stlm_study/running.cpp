@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "running.hpp"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "tables.hpp"
 
 #include <fmt/format.h>
@@ -127,7 +128,7 @@ table curves(const scale& s, const which_versions& which, const results& known) 
   table t{.id = "curves",
           .title = "While training",
           .about = "Held-out bits per byte of the first seed; all have spent the same at the end.",
-          .kv_blocks = {}};
+          .blocks = {}};
   t.over = "GFLOPs of training";
   for (std::size_t i = 0; i < which.size(); ++i) {
     const outcome* const o = known.find(job_name(*which[i], 1));
@@ -174,7 +175,7 @@ table samples(const which_versions& which, const results& known) {
           .about =
               "The first seed's models after the words before the bar, temperature 0.8, top-p "
               "0.95.",
-          .kv_blocks = {}};
+          .blocks = {}};
   for (const version* v : which)
     if (const outcome* const o = known.find(job_name(*v, 1)))
       for (const auto& [name, text] : o->texts)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "tokens.hpp"
 
 #include <linnet/file/file.hpp>

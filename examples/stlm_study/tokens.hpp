@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // How text becomes tokens. Nothing else in the program knows.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "learner_of.hpp"
 
 #include <linnet/generate/byte_text.hpp>

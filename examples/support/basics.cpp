@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "basics.hpp"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Small things that every command needs: refusals, numbers as text, lists of names.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What a program says, and signals that ask it to end.
 
@@ -10,8 +11,8 @@
 namespace support {
 
 /// To be called first. Opens closed standard streams on nothing, so that no file that is written
-/// takes their number. From then on a closed pipe, and a file beyond the limit of sizes (ulimit -f),
-/// is a failed write, not the end.
+/// takes their number. From then on a closed pipe, and a file beyond the limit of sizes (ulimit
+/// -f), is a failed write, not the end.
 void prepare_console();
 
 namespace detail {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "html.hpp"
 
 #include <fmt/format.h>

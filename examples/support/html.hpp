@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What the HTML pages that the programs write have in common: their frame, look and building
 // blocks.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Plots as SVG text. Colours come from the page: every mark has the class of its series.
 

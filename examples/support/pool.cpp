@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "pool.hpp"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Runs the jobs of a study, some at a time, each in one thread, and keeps every result at once.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A progress display on standard error: bars redrawn in place on a terminal, else a line every few
 // seconds.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Writes the tables of a study as Markdown, CSV and HTML.
 

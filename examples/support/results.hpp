@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What finished jobs of a study left behind: one small JSON file each.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What programs have in common: numbers on the command line, how they end; and those that run a
 // study: options, the folder of results, the report.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Trainings that can be interrupted: checkpoints, a log, a deadline.
 

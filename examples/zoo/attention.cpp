@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo bench --attention: one layer of each kind of attention over growing lengths.
 
 #include "attention.hpp"
@@ -174,10 +175,10 @@ void print_study(const attention_study& s) {
         grouped(s.steps), kind_batch, kind_context, s.byte_entropy);
     std::vector<text_row> rows{{"kind", "parameters", "bits/byte", "seconds"}};
     for (const kind_result& r : s.kinds)
-      if (r.lesson)
-        rows.push_back({r.what.learner, grouped(r.lesson->parameters),
-                        fmt::format("{:.4f}", r.lesson->bits),
-                        fmt::format("{:.1f}", r.lesson->seconds)});
+      if (r.learned)
+        rows.push_back({r.what.learner, grouped(r.learned->parameters),
+                        fmt::format("{:.4f}", r.learned->bits),
+                        fmt::format("{:.1f}", r.learned->seconds)});
     put("{}", aligned(rows));
   }
   put("\nThe least of up to {} runs. Exponents are fitted to the longer half of the lengths.",
@@ -207,8 +208,8 @@ json json_of(const attention_study& s) {
                      {"stopped", r.stopped},
                      {"forward_exponent", number(r.forward_exponent)},
                      {"training_exponent", number(r.both_exponent)},
-                     {"bits_per_byte", r.lesson ? json(r.lesson->bits) : json()},
-                     {"learned_as", r.lesson ? json(r.what.learner) : json()},
+                     {"bits_per_byte", r.learned ? json(r.learned->bits) : json()},
+                     {"learned_as", r.learned ? json(r.what.learner) : json()},
                      {"points", points}});
   }
   return {{"width", kind_width},  {"heads", kind_heads},
@@ -246,7 +247,7 @@ void bench_attention(const bench_options& o) {
     if (!text || !k.learn) continue;
     say("{:4.0f} s  training {}\n", now() - start, k.name);
     try {
-      s.kinds.back().lesson = k.learn({text->training, text->held_out, s.steps, s.threads});
+      s.kinds.back().learned = k.learn({text->training, text->held_out, s.steps, s.threads});
     } catch (const failure& e) {  // what the other kinds came to is not lost for that
       say("{}\n", e.what());
     }

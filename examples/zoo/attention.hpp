@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What zoo bench --attention finds out: how time and memory of a layer grow with the length.
 
@@ -26,7 +27,7 @@ struct kind_result {
   std::vector<kind_point> points;  ///< by length
   bool stopped = false;            ///< before the last length, which would have taken too long
   std::optional<double> forward_exponent, both_exponent;  ///< time ~ length^exponent
-  std::optional<kind_lesson> lesson;                      ///< of decoders, if there was a text
+  std::optional<learning_result> learned;                 ///< of decoders, if there was a text
 };
 
 /// All that was measured.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A study of kinds of attention as one HTML page.
 
 #include <fmt/format.h>
@@ -59,10 +60,10 @@ std::string exponents(const attention_study& s, std::optional<double> kind_resul
 }
 
 /// Bits per byte of the kinds that learned.
-std::string lessons(const attention_study& s) {
+std::string learning_bars(const attention_study& s) {
   std::vector<plot_bar> bars;
   for (std::size_t i = 0; i < s.kinds.size(); ++i)
-    if (const auto& l = s.kinds[i].lesson)
+    if (const auto& l = s.kinds[i].learned)
       bars.push_back({s.kinds[i].what.learner, fmt::format("kind{}", i), l->bits,
                       fmt::format("{:.3f}", l->bits)});
   return bars.empty() ? ""
@@ -85,7 +86,7 @@ std::string table(const attention_study& s) {
         grouped(p.length), time_text(p.forward / tokens), time_text(p.both / tokens),
         human_bytes(p.bytes), human_bytes(p.train_bytes), 100 * p.forward_peak, 100 * p.both_peak,
         number(r.forward_exponent), number(r.both_exponent),
-        r.lesson ? fmt::format("{:.3f}", r.lesson->bits) : "–");
+        r.learned ? fmt::format("{:.3f}", r.learned->bits) : "–");
   }
   return "<div class=\"scroll\"><table><thead><tr><th>kind</th><th>layer of</th><th>parameters</th>"
          "<th>tokens</th><th>time per token</th><th>memory</th><th>of peak</th><th>time ~ "
@@ -124,7 +125,7 @@ std::string page(const attention_study& s) {
   html += section("Memory, forward and backward", "Buffers that training keeps between the two.",
                   lines_of(s, "bytes", bytes_text,
                            [](const kind_point& p) { return static_cast<double>(p.train_bytes); }));
-  if (const std::string bars = lessons(s); !bars.empty())
+  if (const std::string bars = learning_bars(s); !bars.empty())
     html += section(
         "Quality",
         fmt::format("Bits per byte of held-out text after {} steps of {} stretches of {} bytes of "

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo bench: how fast one configuration is, whichever it is. Models are types, so the configuration
 // is written down as a short program, compiled once and run.
 
@@ -65,7 +66,7 @@ entry entry_of(std::string name, std::string scope) {
   std::string type = name;
   std::replace_if(
       type.begin(), type.end(), [](char c) { return c == '-' || c == '.'; }, '_');
-  if constexpr (M::family == ln::model_family::t5)
+  if constexpr (M::encodes)
     return {name, scope + type, true, 0};
   else
     return {name, scope + type, false, M::context_length};

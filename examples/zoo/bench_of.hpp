@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What the programs that zoo bench writes have in common: they measure one model type and print
 // what they found as JSON.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "byte_models_of.hpp"
 
 namespace zoo {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The byte-level models that this program trains: a decoder and a T5, each with six feed-forwards.
 // `learner` and `deployed` are run time's handles on them.
@@ -42,7 +43,7 @@ struct reading {
 };
 
 /// Examples as the models take them: `inputs` are a decoder's tokens or a T5's sources.
-struct lesson {
+struct example_batch {
   ln::index batch = 0;
   std::vector<ln::token> inputs, labels;
 };
@@ -62,10 +63,10 @@ class deployed {
   deployed& operator=(const deployed&) = delete;
   virtual ~deployed() = default;
 
-  /// Plans memory for scoring lessons of up to `batch` examples.
+  /// Plans memory for scoring batches of up to `batch` examples.
   virtual void prepare(ln::index batch, int threads) = 0;
-  /// Summed loss of a lesson in nats. `logits`, unless empty, receives all of them.
-  virtual double nats(const lesson& l, std::span<float> logits = {}) = 0;
+  /// Summed loss of a batch in nats. `logits`, unless empty, receives all of them.
+  virtual double nats(const example_batch& l, std::span<float> logits = {}) = 0;
   /// A session with these limits.
   virtual std::unique_ptr<running> open(const ln::limits& l) const = 0;
 };
@@ -95,9 +96,9 @@ class learner {
   /// Fresh weights and a trainer for batches of this size.
   virtual void begin(ln::index batch, int threads, std::uint64_t seed) = 0;
   /// One optimizer step; returns the mean loss in nats per predicted byte before it.
-  virtual double step(const lesson& l, double rate) = 0;
+  virtual double step(const example_batch& l, double rate) = 0;
   /// Summed loss in nats with the present weights.
-  virtual double nats(const lesson& l) = 0;
+  virtual double nats(const example_batch& l) = 0;
   /// Writes all that training consists of between two steps, with some bytes of the caller's.
   virtual void save_checkpoint(const std::string& path, std::span<const std::byte> own) = 0;
   /// Puts training where a checkpoint stands; false, and nothing changed, if there is none.

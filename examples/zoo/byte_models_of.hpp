@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The one implementation of `learner` and of `deployed`, for any byte-level model type.
 
@@ -23,7 +24,7 @@ inline constexpr ln::expansion byte_expansion{2};
 
 template <class M>
 constexpr reading reading_of() {
-  if constexpr (M::family == ln::model_family::t5)
+  if constexpr (M::encodes)
     return {.encodes = true, .offset = 3, .source = 128, .target = 64};
   else
     return {.encodes = false, .offset = 0, .source = 0, .target = M::context_length};
@@ -36,9 +37,9 @@ constexpr ln::limits limits_for(ln::index batch, int threads) {
 }
 
 template <class M>
-typename M::batch batch_of(const lesson& l) {
+typename M::batch batch_of(const example_batch& l) {
   constexpr reading r = reading_of<M>();
-  if constexpr (M::family == ln::model_family::t5)
+  if constexpr (M::encodes)
     return {.source = l.inputs.data(),
             .labels = l.labels.data(),
             .batch = l.batch,
@@ -55,7 +56,7 @@ template <int N, ln::expansion E>
 inline constexpr int factors<ln::ffn::reparam<N, E>> = N;
 template <class M>
 constexpr int factors_of() {
-  if constexpr (M::family == ln::model_family::t5)
+  if constexpr (M::encodes)
     return factors<typename M::decoder_ffn>;
   else
     return factors<typename M::ffn>;
@@ -88,7 +89,7 @@ class deployed_of final : public deployed {
   void prepare(ln::index batch, int threads) override {
     evaluator_.emplace(take(ln::evaluator<M>::open(*weights_, limits_for<M>(batch, threads))));
   }
-  double nats(const lesson& l, std::span<float> logits) override {
+  double nats(const example_batch& l, std::span<float> logits) override {
     return evaluator_->loss(batch_of<M>(l), logits).nats;
   }
   std::unique_ptr<running> open(const ln::limits& l) const override {
@@ -122,11 +123,11 @@ class learner_of final : public learner {
     trainer_.emplace(take(ln::trainer<M>::open(*weights_, limits_for<M>(batch, threads),
                                                {.beta2 = 0.99, .decay = 0.1}, {.seed = seed})));
   }
-  double step(const lesson& l, double rate) override {
+  double step(const example_batch& l, double rate) override {
     trainer_->optimizer().rate = ln::schedule::constant(rate);
     return trainer_->step(batch_of<M>(l));
   }
-  double nats(const lesson& l) override { return trainer_->evaluate(batch_of<M>(l)).nats; }
+  double nats(const example_batch& l) override { return trainer_->evaluate(batch_of<M>(l)).nats; }
 #if __has_include(<xxhash.h>)
   void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
     save_run(path, *trainer_, own);

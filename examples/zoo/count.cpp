@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo list and zoo count: what the presets and their variants cost, without running anything.
 
 #include <fmt/format.h>
@@ -21,7 +22,7 @@ std::vector<countable> all_countables() {
   return table;
 }
 
-bool is_t5(const countable& entry) { return entry.family == ln::model_family::t5; }
+bool is_t5(const countable& entry) { return entry.encodes; }
 
 /// The numbers as JSON, in a fixed order.
 nlohmann::ordered_json json_of(const counts& c) {

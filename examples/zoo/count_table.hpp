@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The rows of the table that `zoo count` looks up.
 
@@ -10,7 +11,7 @@ namespace zoo {
 template <class M>
 counts count_model(lengths l) {
   counts c{.parameters = M::parameters(), .non_embedding = M::non_embedding()};
-  if constexpr (M::family == ln::model_family::t5)
+  if constexpr (M::encodes)
     c.forward_flops = M::flops(1, l.source, l.target);
   else
     c.forward_flops = M::flops(1, l.target);
@@ -23,7 +24,7 @@ counts count_model(lengths l) {
 template <class M, variant V, ln::expansion E = ln::expansion{4}>
 void add_variant(std::vector<countable>& table, std::string_view preset) {
   const bool expands = V == variant::two || V == variant::three;
-  table.push_back({preset, M::family, V, expands ? E.thousandths : 0,
+  table.push_back({preset, M::encodes, V, expands ? E.thousandths : 0,
                    count_model<typename with_variant<M, V, E>::type>});
 }
 
@@ -40,8 +41,7 @@ template <class M>
 void add_variants(std::vector<countable>& table, std::string_view preset) {
   add_variant<M, variant::standard>(table, preset);
   add_variant<M, variant::skip>(table, preset);
-  if constexpr (M::family == ln::model_family::t5)
-    add_variant<M, variant::skip_encoder>(table, preset);
+  if constexpr (M::encodes) add_variant<M, variant::skip_encoder>(table, preset);
   add_variant<M, variant::one>(table, preset);
   add_variant<M, variant::one_relu>(table, preset);
   add_expansions<M, variant::two>(table, preset);

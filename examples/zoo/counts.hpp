@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What a model costs, for every preset and feed-forward variant: all computed from types.
 
@@ -27,7 +28,7 @@ struct lengths {
 /// One model type that can be counted.
 struct countable {
   std::string_view preset;
-  ln::model_family family;
+  bool encodes;  ///< an encoder-decoder
   variant ffn;
   ln::index expansion;  ///< of 2w and 3w in thousandths, else 0
   counts (*count)(lengths);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "course.hpp"
 
 #include <fmt/format.h>
@@ -36,16 +37,16 @@ class example_source {
   example_source(std::string_view text, const course_options& o)
       : text_(text), batch_(o.batch), random_(ln::seed{o.seed}, ln::stream_of("examples")) {}
 
-  objective next(const reading& how) {
+  example_batch next(const reading& how) {
     const auto places = static_cast<std::uint64_t>(std::ssize(text_) - how.span() + 1);
     std::vector<ln::index> starts(static_cast<std::size_t>(batch_));
     for (ln::index& start : starts) {
       const std::uint64_t high = random_.bits(), low = random_.bits();
       start = static_cast<ln::index>((high << 32 | low) % places);
     }
-    return lesson_at(how, text_, starts);
+    return batch_at(how, text_, starts);
   }
-  /// Goes on behind the first `steps` lessons.
+  /// Goes on behind the first `steps` batches.
   void skip(ln::index steps) {
     for (ln::index i = 0; i < 2 * batch_ * steps; ++i) (void)random_.bits();
   }
@@ -56,10 +57,10 @@ class example_source {
   ln::random_stream random_;
 };
 
-double held_out_bits(learner& model, const std::vector<lesson>& lessons) {
+double held_out_bits(learner& model, const std::vector<example_batch>& batches) {
   double nats = 0;
   ln::index bytes = 0;
-  for (const lesson& l : lessons) {
+  for (const example_batch& l : batches) {
     nats += model.nats(l);
     bytes += predicted_bytes(l);
   }
@@ -156,10 +157,10 @@ corpus read_corpus(const std::string& path) {
   return c;
 }
 
-objective lesson_at(const reading& how, std::string_view text,
-                    const std::vector<ln::index>& starts) {
+example_batch batch_at(const reading& how, std::string_view text,
+                       const std::vector<ln::index>& starts) {
   constexpr ln::token end_of_source = 1;
-  objective l{.batch = std::ssize(starts), .inputs = {}, .labels = {}};
+  example_batch l{.batch = std::ssize(starts), .inputs = {}, .labels = {}};
   for (const ln::index start : starts) {
     const auto id = [&](ln::index i) {
       return static_cast<unsigned char>(text[static_cast<std::size_t>(start + i)]) + how.offset;
@@ -173,20 +174,20 @@ objective lesson_at(const reading& how, std::string_view text,
   return l;
 }
 
-std::vector<lesson> spread_lessons(const reading& how, std::string_view text, ln::index most,
-                                   ln::index batch) {
+std::vector<example_batch> spread_batches(const reading& how, std::string_view text, ln::index most,
+                                          ln::index batch) {
   const ln::index room = std::ssize(text) - how.span();
   const ln::index n = std::clamp<ln::index>(room / how.target + 1, 1, most);
-  std::vector<lesson> lessons;
+  std::vector<example_batch> batches;
   std::vector<ln::index> starts;
   for (ln::index i = 0; i < n; ++i) {
     starts.push_back(n > 1 ? room * i / (n - 1) : 0);
     if (std::ssize(starts) == batch || i + 1 == n) {
-      lessons.push_back(lesson_at(how, text, starts));
+      batches.push_back(batch_at(how, text, starts));
       starts.clear();
     }
   }
-  return lessons;
+  return batches;
 }
 
 double byte_entropy(std::string_view text) {
@@ -215,7 +216,7 @@ course_record train_together(std::vector<student>& students, const corpus& text,
   keeper kept(keep, *students.front().model, at);
   example_source examples(text.training, o);
   examples.skip(at.steps);
-  const auto exam = spread_lessons(how, text.held_out, examples_per_check, o.batch);
+  const auto exam = spread_batches(how, text.held_out, examples_per_check, o.batch);
   const double budget = o.minutes * 60, start = now() - at.seconds;
   int signal = 0;
   progress bar;
@@ -246,7 +247,7 @@ course_record train_together(std::vector<student>& students, const corpus& text,
       show(std::min(done, 1.0), over ? 0 : at.seconds * (1 - done) / std::max(done, 1e-9));
     if (over || signal != 0) break;
 
-    const objective l = examples.next(how);
+    const example_batch l = examples.next(how);
     ++at.steps;
     for (student& s : students) {
       const double before = now();

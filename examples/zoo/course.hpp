@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Text as examples, and the training of several models side by side on the same ones.
 
@@ -22,15 +23,15 @@ struct corpus {
 corpus read_corpus(const std::string& path);
 
 /// Examples that start at these offsets of a text.
-objective lesson_at(const reading& how, std::string_view text,
-                    const std::vector<ln::index>& starts);
+example_batch batch_at(const reading& how, std::string_view text,
+                       const std::vector<ln::index>& starts);
 
-/// Up to `most` examples spread evenly over a text, in lessons of up to `batch`.
-std::vector<lesson> spread_lessons(const reading& how, std::string_view text, ln::index most,
-                                   ln::index batch);
+/// Up to `most` examples spread evenly over a text, in batches of up to `batch`.
+std::vector<example_batch> spread_batches(const reading& how, std::string_view text, ln::index most,
+                                          ln::index batch);
 
-/// Bytes that a lesson asks to predict.
-inline ln::index predicted_bytes(const lesson& l) { return std::ssize(l.labels); }
+/// Bytes that a batch asks to predict.
+inline ln::index predicted_bytes(const example_batch& l) { return std::ssize(l.labels); }
 
 /// Bits per byte of a text whose bytes are drawn independently, each as often as in `text`: what a
 /// model reaches that knows how often each byte occurs and nothing else.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo eval: judges a decoder by tests. What is computed together (the options of an item, or some
 // answers that are written) depends on the tests and --batch alone and runs in one thread, so that
 // results are the same bits for any number of threads and however often a run was interrupted.

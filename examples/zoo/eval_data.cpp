@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "eval_data.hpp"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The tests that `zoo eval` knows, read from a folder of their files.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "eval_results.hpp"
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // What `zoo eval` finds out: records of items, the table on the screen and the JSON file.
 

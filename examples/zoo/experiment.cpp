@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #include "experiment.hpp"
 
 #include <fmt/format.h>
@@ -43,10 +44,10 @@ std::string choose_prompt(std::string_view text, ln::index longest) {
   return std::string(prompt);
 }
 
-double score(deployed& model, const std::vector<lesson>& lessons) {
+double score(deployed& model, const std::vector<example_batch>& batches) {
   double nats = 0;
   ln::index bytes = 0;
-  for (const lesson& l : lessons) {
+  for (const example_batch& l : batches) {
     nats += model.nats(l);
     bytes += predicted_bytes(l);
   }
@@ -56,7 +57,7 @@ double score(deployed& model, const std::vector<lesson>& lessons) {
 /// Milliseconds of a forward call of each model: the median of repetitions taken in turns, so that
 /// whatever else the machine does meets them all.
 std::vector<double> time_models(const std::vector<std::unique_ptr<deployed>>& models,
-                                const lesson& one) {
+                                const example_batch& one) {
   constexpr int rounds = 31, warm_up = 3;
   std::vector<std::vector<double>> times(models.size());
   for (int round = -warm_up; round < rounds; ++round)
@@ -93,9 +94,9 @@ void write_sample(const experiment& e, const deployed& model, outcome& o) {
 }
 
 collapse_proof compare(const experiment& e, const student& s, deployed& before, deployed& after,
-                       const std::vector<lesson>& lessons) {
+                       const std::vector<example_batch>& batches) {
   collapse_proof proof{.name = s.name};
-  for (const lesson& l : lessons) {
+  for (const example_batch& l : batches) {
     const auto size = static_cast<std::size_t>(std::ssize(l.labels) * s.model->vocabulary());
     std::vector<float> a(size), b(size);
     (void)before.nats(l, a);
@@ -116,8 +117,8 @@ collapse_proof compare(const experiment& e, const student& s, deployed& before, 
 /// Measures every form of every student.
 void measure(experiment& e) {
   const ln::index batch = e.options.batch;
-  const auto exam = spread_lessons(e.how, e.text.held_out, scored_examples, batch);
-  const auto one = lesson_at(e.how, e.text.held_out, {0});
+  const auto exam = spread_batches(e.how, e.text.held_out, scored_examples, batch);
+  const auto one = batch_at(e.how, e.text.held_out, {0});
   std::vector<std::unique_ptr<deployed>> models;
   for (std::size_t i = 0; i < e.students.size(); ++i) {
     const learner& model = *e.students[i].model;
@@ -135,11 +136,11 @@ void measure(experiment& e) {
       write_sample(e, *models.back(), o);
     }
   }
-  for (const lesson& l : exam) e.scored_bytes += predicted_bytes(l);
+  for (const example_batch& l : exam) e.scored_bytes += predicted_bytes(l);
   const std::vector<double> times = time_models(models, one);
   for (std::size_t i = 0; i < times.size(); ++i) e.outcomes[i].ms = times[i];
 
-  const auto compared = spread_lessons(e.how, e.text.held_out, compared_examples, batch);
+  const auto compared = spread_batches(e.how, e.text.held_out, compared_examples, batch);
   for (std::size_t i = 0; i < e.students.size(); ++i) {
     if (!e.students[i].model->collapses()) continue;
     const auto index_of = [&](form f) {

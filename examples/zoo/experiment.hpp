@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Trains several variants on one text, then measures every form of each: what `quickstart` and
 // `sweep` print and report.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo generate: lets a model continue a text, as llama2.c's run does.
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The kinds of attention (and other mixers) that zoo bench measures, as run time sees them.
 
@@ -44,7 +45,7 @@ struct kind_course {
 inline constexpr ln::index kind_layers = 2, kind_context = 256, kind_batch = 4;
 
 /// What one came to.
-struct kind_lesson {
+struct learning_result {
   double bits = 0;           ///< per byte of held-out text
   double seconds = 0;        ///< of training
   ln::index parameters = 0;  ///< of the whole model
@@ -60,7 +61,7 @@ struct kind {
   double (*flops)(ln::index length) = nullptr;
   ln::index (*bytes)(const layer_plan& p) = nullptr;  ///< of its buffers
   std::unique_ptr<lone_layer> (*make)(const layer_plan& p) = nullptr;
-  kind_lesson (*learn)(const kind_course& c) = nullptr;  ///< as a byte-level decoder, or null
+  learning_result (*learn)(const kind_course& c) = nullptr;  ///< as a byte-level decoder, or null
   std::string learner{};  ///< name of the kind of that decoder, which never looks ahead
 
   /// What the command line calls it: the name without numbers.

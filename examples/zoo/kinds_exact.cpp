@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Softmax attention over all tokens, or over near ones.
 
 #include <linnet/nn/attention/full.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Attention of low rank, by a kernel, and Fourier mixing.
 
 #include <linnet/nn/attention/fnet.hpp>

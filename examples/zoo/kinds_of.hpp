@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The one implementation of `lone_layer` and of a small training run, for any kind of attention.
 
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/model/decoder.hpp>
 #include <linnet/model/initialize.hpp>
+#include <linnet/model/layer_runner.hpp>
 #include <linnet/model/rwkv.hpp>
 #include <linnet/train/trainer.hpp>
 
@@ -34,11 +36,6 @@ constexpr ln::attention_shape shape_of_kind() {
 template <class Kind, ln::attention_shape A>
 class lone_layer_of final : public lone_layer {
   using layer = typename Kind::template layer<A>;
-  /// The layer as a model of its own.
-  struct alone : layer {
-    using storage = ln::storage::f32;
-  };
-  using S = ln::storage::f32;
   static constexpr ln::index d = A.d_model;
 
   static ln::call_shape extents_of(const layer_plan& p) {
@@ -57,21 +54,19 @@ class lone_layer_of final : public lone_layer {
   static double flops(ln::index length) {
     ln::call_shape e;
     e.length = length;
-    // Counts are of all pairs (zoo A8); full attention does not touch the later half.
+    // Counts are of all pairs; full attention does not touch the later half.
     const bool half = A.causal && Kind::name() == "full";
     return static_cast<double>(layer::flops(e) -
                                (half ? 2 * length * (length - 1) * kind_width : 0));
   }
   static ln::index bytes(const layer_plan& p) {
-    return ln::detail::lone_buffers<layer, float>::bytes(extents_of(p));
+    return ln::layer_buffers<layer, float>::bytes(extents_of(p));
   }
 
-  explicit lone_layer_of(const layer_plan& p) : plan_(p), buffers_(extents_of(p)) {
-    if (!buffers_.valid() || !weights_.valid() || !gradient_.valid())
-      throw failure("not enough memory for a layer of " + Kind::name());
-    ln::initialize(weights_, ln::seed{1});
-    packed_ = ln::pack(weights_);
-    ln::detail::attach_rows<layer>(weights_, packed_);
+  explicit lone_layer_of(const layer_plan& p) : plan_(p), layer_(extents_of(p)) {
+    if (!layer_.valid()) throw failure("not enough memory for a layer of " + Kind::name());
+    ln::initialize(layer_.weights, ln::seed{1});
+    layer_.pack();
     ln::random_stream random(ln::seed{2});
     for (auto* x : {&x_, &y_, &dy_, &dx_}) x->resize(static_cast<std::size_t>(p.length * d));
     for (float& x : x_) x = static_cast<float>(random.normal());
@@ -87,17 +82,10 @@ class lone_layer_of final : public lone_layer {
   }
 
   void forward() override {
-    run([this](auto& ctx) {
-      layer::template forward<float, S>(packed_.tree(), {x_.data(), plan_.length},
-                                        {y_.data(), plan_.length}, buffers_.cache, ctx);
-    });
+    run([this](auto& ctx) { layer_.forward(x_.data(), y_.data(), ctx); });
   }
   void backward() override {
-    run([this](auto& ctx) {
-      layer::template backward<float, S>(packed_.tree(), gradient_.tree(),
-                                         {x_.data(), plan_.length}, {dy_.data(), plan_.length},
-                                         {dx_.data(), plan_.length}, buffers_.cache, ctx);
-    });
+    run([this](auto& ctx) { layer_.backward(x_.data(), dy_.data(), dx_.data(), ctx); });
   }
 
  private:
@@ -119,10 +107,7 @@ class lone_layer_of final : public lone_layer {
   }
 
   layer_plan plan_;
-  ln::detail::lone_buffers<layer, float> buffers_;
-  ln::weights<alone> weights_;
-  ln::packed<alone> packed_;
-  ln::gradients<alone> gradient_;
+  ln::layer_runner<layer> layer_;
   std::vector<float> x_, y_, dy_, dx_, rope_, bias_, d_bias_;
 };
 
@@ -154,7 +139,7 @@ struct decoder_of_kind<ln::mixer::rwkv7, ln::rope_pairing::none> {
 
 /// Trains model `M`; every kind sees the same batches.
 template <class M>
-kind_lesson learn_bytes(const kind_course& c) {
+learning_result learn_bytes(const kind_course& c) {
   constexpr ln::index length = kind_context, rows = kind_batch;
   constexpr std::size_t size = static_cast<std::size_t>(rows * length);
   std::vector<ln::token> tokens(size), labels(size);
@@ -181,7 +166,7 @@ kind_lesson learn_bytes(const kind_course& c) {
     if (!ln::is_finite(trainer.step({tokens.data(), labels.data(), rows, length})))
       throw failure(M::attention::name() + ": " + std::string(trainer.last_refusal()));
   }
-  kind_lesson result{.seconds = now() - start, .parameters = M::parameters()};
+  learning_result result{.seconds = now() - start, .parameters = M::parameters()};
   const ln::index most = 64, examples = std::min(most, (std::ssize(c.held_out) - 1) / length);
   double nats = 0;
   for (ln::index i = 0; i < examples; ++i) {

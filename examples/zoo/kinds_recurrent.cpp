@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Recurrent mixers: they know the order of tokens and take no positions.
 
 #include <linnet/nn/recurrent/mamba.hpp>

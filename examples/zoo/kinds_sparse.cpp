@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Softmax attention over chosen tokens.
 
 #include <linnet/nn/attention/lsh.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo logits: the numbers behind the next token, for whoever compares linnet with something else.
 
 #include <fmt/format.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo: the run-time face of linnet's compile-time presets. This file only reads the command line.
 
 #include <CLI/CLI.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // Weights of a preset from the files that people have.
 
@@ -16,14 +17,15 @@ namespace zoo {
 template <class M>
 inline constexpr bool in_llama2c = false;
 template <class M>
-requires(M::family == ln::model_family::decoder) inline constexpr bool in_llama2c<M> =
+requires(std::is_same_v<typename M::batch, ln::decoder_batch>) inline constexpr bool in_llama2c<M> =
     M::rotary && !M::biased && std::is_same_v<typename M::ffn, ln::ffn::swiglu>;
 
 /// Whether model `M` is one that rwkv.cpp has a format for.
 template <class M>
 inline constexpr bool in_rwkv_file = false;
 template <class M>
-requires(M::family == ln::model_family::decoder) inline constexpr bool in_rwkv_file<M> =
+requires(
+    std::is_same_v<typename M::batch, ln::decoder_batch>) inline constexpr bool in_rwkv_file<M> =
     std::is_base_of_v<ln::mixer::policy, typename M::attention>;
 /// Whether model `M` is one that Hugging Face Transformers knows.
 template <class M>
@@ -72,7 +74,7 @@ std::unique_ptr<running> open_preset(const std::string& path, const ln::limits& 
 template <class M, bool Runs>
 void add_runnable(std::vector<runnable_preset>& table, preset<M, Runs>, const char* name) {
   if constexpr (Runs) {
-    constexpr bool t5 = M::family == ln::model_family::t5;
+    constexpr bool t5 = M::encodes;
     ln::index context = 0;
     if constexpr (!t5) context = M::context_length;
     table.push_back({name, t5, M::vocabulary, context, open_preset<M>});

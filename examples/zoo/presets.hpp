@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The presets and the feed-forward variants by their names on the command line, and the way from a
 // name to a type: only here does run time meet compile time.
@@ -91,7 +92,7 @@ struct with_variant<M, variant::standard, E> {
   using type = M;
 };
 template <class M, ln::expansion E>
-requires(M::family == ln::model_family::t5) struct with_variant<M, variant::skip_encoder, E> {
+requires(M::encodes) struct with_variant<M, variant::skip_encoder, E> {
   using type = typename M::template with_ffn<ln::ffn::skip, typename M::decoder_ffn>;
 };
 

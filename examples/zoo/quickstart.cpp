@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo quickstart: learn a text, collapse, quantize, compare, write, report.
 
 #include <fmt/format.h>

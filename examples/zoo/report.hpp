@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // An experiment as one HTML page with nothing outside it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The decoder-only presets that are compiled to run.
 
 #include "preset_loader.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The T5 presets that are compiled to run.
 
 #include "preset_loader.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // A model with weights, ready to run, whatever its type: run time's handle on a compile-time model.
 
@@ -34,7 +35,7 @@ class running {
   virtual ln::index capacity() const = 0;
   virtual ln::index chunk() const = 0;
   virtual void reset() = 0;
-  virtual std::span<float> read(std::span<const ln::token> tokens) = 0;
+  virtual std::span<float> prefill(std::span<const ln::token> tokens) = 0;
   std::span<float> feed(std::span<const ln::token> tokens) { return feed(tokens, 1, {}); }
   virtual std::span<float> feed(std::span<const ln::token> tokens, ln::index batch,
                                 std::span<const ln::index> lengths) = 0;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 // The one implementation of `running`, for any model type.
 
@@ -10,7 +11,7 @@ namespace zoo {
 
 template <class M>
 class running_of final : public running {
-  static constexpr bool t5 = M::family == ln::model_family::t5;
+  static constexpr bool t5 = M::encodes;
 
  public:
   running_of(std::shared_ptr<const ln::packed<M>> weights, const ln::limits& l)
@@ -26,7 +27,7 @@ class running_of final : public running {
   ln::index capacity() const override { return session_.capacity(); }
   ln::index chunk() const override { return session_.chunk(); }
   void reset() override { session_.reset(); }
-  std::span<float> read(std::span<const ln::token> tokens) override {
+  std::span<float> prefill(std::span<const ln::token> tokens) override {
     return session_.prefill(tokens);
   }
   std::span<float> feed(std::span<const ln::token> tokens, ln::index batch,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo sweep: all feed-forward variants, trained side by side and compared in one table.
 
 #include <fmt/format.h>

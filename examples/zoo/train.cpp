@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo train: one byte-level model on one text, saved for zoo generate.
 
 #include <fmt/format.h>

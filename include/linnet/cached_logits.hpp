@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Opt-in: a teacher's most probable tokens, written to a file once and learned from many times.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Opt-in: checkpoints of training that can be continued without a difference. Needs xxhash (its

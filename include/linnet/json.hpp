@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Opt-in: safetensors files, Hugging Face directories and tokenizers, tables of JSON lines, tests
-/// of language models and logs of metrics. Needs nlohmann/json, whose streaming parser reads all
-/// JSON.
+/// Opt-in: everything that needs nlohmann/json: safetensors, Hugging Face directories and
+/// tokenizers, JSON lines, tests of language models, logs of metrics. Needs nlohmann/json, whose
+/// streaming parser reads all JSON.
 
 #include <linnet/data/json_lines.hpp>
 #include <linnet/eval/task_readers.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
@@ -8,31 +9,21 @@
 #include <linnet/compress/collapse.hpp>
 #include <linnet/compress/quantize.hpp>
 #include <linnet/compress/unshare.hpp>
-#include <linnet/data/curriculum.hpp>
-#include <linnet/data/denoising_stream.hpp>
-#include <linnet/data/glue.hpp>
-#include <linnet/data/pause.hpp>
-#include <linnet/data/window_stream.hpp>
-#include <linnet/distill/distillation.hpp>
 #include <linnet/eval/answers.hpp>
 #include <linnet/eval/classifier.hpp>
-#include <linnet/eval/evaluator.hpp>
 #include <linnet/eval/language.hpp>
 #include <linnet/eval/tasks.hpp>
-#include <linnet/file/corpus.hpp>
-#include <linnet/file/file.hpp>
-#include <linnet/formats/llama2c.hpp>
 #include <linnet/formats/rwkv_file.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>
 #include <linnet/generate/byte_text.hpp>
 #include <linnet/generate/contrast.hpp>
 #include <linnet/generate/self_speculative.hpp>
-#include <linnet/generate/session.hpp>
 #include <linnet/generate/speculative.hpp>
+#include <linnet/model/contract.hpp>
 #include <linnet/model/initialize.hpp>
+#include <linnet/model/layer_runner.hpp>
 #include <linnet/model/next_thought.hpp>
-#include <linnet/model/presets.hpp>
 #include <linnet/nn/attention/fnet.hpp>
 #include <linnet/nn/attention/linear.hpp>
 #include <linnet/nn/attention/linformer.hpp>
@@ -42,11 +33,6 @@
 #include <linnet/nn/attention/routing.hpp>
 #include <linnet/nn/recurrent/mamba.hpp>
 #include <linnet/text/bpe_trainer.hpp>
-#include <linnet/text/bytes.hpp>
-#include <linnet/text/llama2c_tokenizer.hpp>
-#include <linnet/text/stream.hpp>
 #include <linnet/text/token_bytes.hpp>
 #include <linnet/text/vocab_bpe.hpp>
-#include <linnet/train/adafactor.hpp>
-#include <linnet/train/gradient_check.hpp>
-#include <linnet/train/trainer.hpp>
+#include <linnet/training.hpp>

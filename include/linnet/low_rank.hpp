@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Opt-in: low-rank models from dense ones. Takes Eigen's singular value decomposition, which is

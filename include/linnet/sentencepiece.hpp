@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Opt-in: T5's tokenizer. Needs the SentencePiece library (0.1.97), which reads the model; it
@@ -17,7 +18,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A SentencePiece model with T5's sentinels behind its pieces (zoo L5): `<extra_id_0>` is the last
+/// A SentencePiece model with T5's sentinels behind its pieces: `<extra_id_0>` is the last
 /// id, 32099 of T5's. Movable; const calls may run in any threads.
 class sentencepiece_tokenizer {
  public:
@@ -51,9 +52,9 @@ class sentencepiece_tokenizer {
   }
   LINNET_OR_OUT_OF_MEMORY(path)
 
-  /// The special ids; of T5's order in T5's models.
+  /// The special ids of the vocabulary, in T5's order.
   const t5_ids& ids() const { return ids_; }
-  /// Number of ids, sentinels included.
+  /// Number of ids of the vocabulary, sentinels included.
   index vocabulary() const { return ids_.vocabulary; }
 
   /// The ids of a text, with `end` behind them if asked for. Sentinels, written `<extra_id_0>`, are

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Opt-in: parameters, logits and other arrays of linnet as xtensor expressions, without a copy;
@@ -49,8 +50,8 @@ bool with_xtensor(weights<M, T>& w, std::string_view name, F&& f) {
   return found;
 }
 
-/// The options' scores of items as an array [items, most options]; minus infinity where an item has
-/// fewer. xt::argmax over axis 1 is what each item's chosen() says.
+/// Scores of all options of items, as an array [items, most options]. Where an item has fewer, they
+/// are minus infinity. xt::argmax over axis 1 gives each item's chosen().
 inline xt::xtensor<double, 2> as_xtensor(std::span<const item_score> scored, choice_by how) {
   std::size_t most = 0;
   for (const item_score& s : scored) most = s.options.size() > most ? s.options.size() : most;

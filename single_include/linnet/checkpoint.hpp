@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // linnet 0.1.0: small language models in C++20.
 // Written by tools/amalgamate.py from include/linnet/checkpoint.hpp: do not edit.
 //
@@ -25,8 +26,11 @@
 #pragma once
 /// @file
 /// Opt-in: checkpoints of training that can be continued without a difference. Needs xxhash (its
-/// header alone).
+/// header alone) and a POSIX system.
 
+#if !defined(__unix__) && !defined(__APPLE__)
+#error "linnet/checkpoint.hpp: checkpoints need a POSIX system, such as Linux; MinGW is none"
+#else
 /// @file
 /// Checkpoints: files from which training continues with the same bits. Opt-in, through
 /// linnet/checkpoint.hpp.
@@ -39,9 +43,9 @@
 ///     8 bytes  "linnetCP"
 ///     4        version; all versions have these 16 bytes, the table and its checksum
 ///     4        size of the table
-///     table    number of facts, number of sections (4 bytes each); for each fact its key and
-///              value, for each section its name, size and XXH3 checksum (8 bytes each); a text
-///              is its size (4 bytes) and its bytes
+///     table    number of entries of metadata, number of sections (4 bytes each); for each entry
+///              its key and value, for each section its name, size and XXH3 checksum (8 bytes
+///              each); a text is its size (4 bytes) and its bytes
 ///     8        XXH3 checksum of all before
 ///     ...      the sections' bytes, one after another, to the end of the file
 
@@ -52,9 +56,15 @@
 #endif
 #include <xxhash.h>
 
+#include <linnet/linnet.hpp>
+#include <linnet/linnet.hpp>
+#include <linnet/linnet.hpp>
+#include <linnet/linnet.hpp>
+#include <linnet/linnet.hpp>
+
 LINNET_NAMESPACE_BEGIN
 
-/// Some bytes under a name.
+/// A named section: some bytes under a name.
 struct section {
   std::string name;
   std::span<const std::byte> bytes{};
@@ -70,9 +80,9 @@ inline std::uint64_t checksum(std::span<const std::byte> bytes) {
   return XXH3_64bits(bytes.data(), bytes.size());
 }
 
-/// What a file of sections says. The sections' bytes are the file's.
+/// A parsed file of sections: its statements and its sections. The sections' bytes are the file's.
 struct section_file {
-  std::vector<fact> facts;
+  std::vector<key_value> facts;
   std::vector<section> sections;
 
   const section* find(std::string_view name) const {
@@ -81,7 +91,7 @@ struct section_file {
   }
 };
 
-/// Takes values from the front of some bytes, as long as there are enough.
+/// Reads values from the front of some bytes, as long as there are enough.
 struct section_reader {
   std::span<const std::byte> rest;
   bool good = true;
@@ -104,11 +114,11 @@ struct section_reader {
   }
 };
 
-/// Reads a file of sections and verifies every byte of it. `where` names it in errors. Errors:
+/// Parses a file of sections and verifies every byte of it. `where` names it in errors. Errors:
 /// errc::malformed, errc::unsupported (another version).
 inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
                                            const std::string& where) LINNET_TRY {
-  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+  const auto wrong = [&](const std::string& what, std::string expected, std::string got) {
     return error{errc::malformed, where, printable(what), std::move(expected), std::move(got)};
   };
   section_reader file{bytes};
@@ -160,9 +170,9 @@ inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// Everything before the sections' bytes.
-inline std::string sections_head(const std::vector<fact>& facts,
-                                 const std::vector<section>& sections) {
+/// Head of a file of sections: everything before the sections' bytes.
+inline std::string checkpoint_file_head(const std::vector<key_value>& facts,
+                                        const std::vector<section>& sections) {
   std::string head(sections_magic);
   const auto number = [&](auto value) {
     head.append(reinterpret_cast<const char*>(&value), sizeof value);
@@ -177,7 +187,7 @@ inline std::string sections_head(const std::vector<fact>& facts,
   const std::size_t table_at = head.size();
   number(static_cast<std::uint32_t>(facts.size()));
   number(static_cast<std::uint32_t>(sections.size()));
-  for (const fact& one : facts) {
+  for (const key_value& one : facts) {
     text(one.key);
     text(one.value);
   }
@@ -192,16 +202,17 @@ inline std::string sections_head(const std::vector<fact>& facts,
   return head;
 }
 
-/// Writes a file of sections, the one before kept as previous_of(path). Errors: errc::io,
+/// Writes a file of sections; the previous file is kept as previous_of(path). Errors: errc::io,
 /// errc::invalid (names that are too many or not unique).
-inline result<void> write_sections(const std::string& path, const std::vector<fact>& facts,
-                                   const std::vector<section>& sections) LINNET_TRY {
+inline result<void> write_checkpoint_file(const std::string& path,
+                                          const std::vector<key_value>& facts,
+                                          const std::vector<section>& sections) LINNET_TRY {
   for (std::size_t i = 0; i < sections.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (sections[i].name == sections[j].name)
         return error{errc::invalid, path, printable(sections[i].name), "one section of this name",
                      "two"};
-  const std::string head = sections_head(facts, sections);
+  const std::string head = checkpoint_file_head(facts, sections);
   if (head.size() > longest_sections_table)
     return error{errc::invalid, path, "names of sections",
                  "at most " + std::to_string(longest_sections_table) + " bytes",
@@ -216,18 +227,19 @@ LINNET_OR_OUT_OF_MEMORY(path)
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+#include <linnet/linnet.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// The bytes of `object`, which has to live as long, as a section of a checkpoint: a position in
-/// the data, a random_stream.
+/// The bytes of `object` as a section of a checkpoint, such as a position in the data or a
+/// random_stream. The object has to live as long as the section.
 template <class T>
 section as_section(std::string name, const T& object) {
   static_assert(std::is_trivially_copyable_v<T>, "linnet::as_section: an object that is its bytes");
   return {std::move(name), std::as_bytes(std::span(&object, 1))};
 }
 
-/// What a checkpoint held besides the trainer's state.
+/// Contents of a checkpoint besides the trainer's state.
 struct checkpoint {
   /// A section of your own.
   struct entry {
@@ -238,12 +250,13 @@ struct checkpoint {
   std::string note;          ///< if that is the one before: what is wrong with the newest
   std::vector<entry> own{};  ///< in the order in which they were saved
 
-  /// The bytes of the section of that name, or null.
+  /// Bytes of the section of that name, or null.
   const std::vector<std::byte>* find(std::string_view name) const {
     const auto at = std::ranges::find(own, name, &entry::name);
     return at != own.end() ? &at->bytes : nullptr;
   }
-  /// Sets `object` to what as_section() wrote; false, and unchanged, without such a section.
+  /// Sets `object` to the bytes that as_section() wrote; false, and unchanged, without such a
+  /// section.
   template <class T>
   bool read(std::string_view name, T& object) const {
     static_assert(std::is_trivially_copyable_v<T>);
@@ -256,23 +269,23 @@ struct checkpoint {
 
 namespace detail {
 
-/// Begins the names of the trainer's sections.
+/// Prefix of the names of the trainer's own sections.
 inline constexpr std::string_view reserved = "linnet.";
 
-/// What a checkpoint says about the type of its trainer: the facts about the model, and a digest of
-/// the names and shapes of its tensors for what they do not say.
+/// Description of a trainer's type in a checkpoint: the model's metadata, and a digest of the names
+/// and shapes of its tensors.
 template <class Trainer>
-std::vector<fact> trainer_facts() {
+std::vector<key_value> trainer_metadata() {
   using M = typename Trainer::model;
   using optimizer = typename Trainer::optimizer_type;
-  std::vector<fact> all = facts_of<M>();
+  std::vector<key_value> all = metadata_of<M>();
   std::string tensors;
   M::visit(
-      [&](const path& at, const tensor_info& info) {
+      [&](const parameter_path& at, const tensor_info& info) {
         tensors += at.str() + ' ' + std::to_string(info.rows) + ' ' + std::to_string(info.columns);
         tensors += '\n';
       },
-      path{});
+      parameter_path{});
   all.push_back({"tensors", std::to_string(checksum(std::as_bytes(std::span(tensors))))});
   all.push_back({"scalar", std::is_same_v<typename Trainer::scalar, double> ? "f64" : "f32"});
   if constexpr (requires { optimizer::name(); })
@@ -293,14 +306,15 @@ void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
 
 }  // namespace detail
 
-/// Writes all that a run consists of, and sections of your own (whose names must not begin with
-/// "linnet."), between any two calls of the trainer. The file is complete on the disk before it
+/// Saves the whole state of a run, and sections of your own, between any two calls of the trainer.
+/// Names of your sections must not begin with "linnet.". The file is complete on the disk before it
 /// gets its name. The one before is kept as `path`.previous, beside the target of a symbolic link.
 /// Settings (of the optimizer, of the trainer, limits) belong to the program. Errors: errc::io;
 /// errc::invalid (a name; a trainer that stopped(), so that the last good checkpoint stays).
 template <class Trainer>
 result<void> save_checkpoint(const std::string& path, Trainer& train,
                              const std::vector<section>& own = {}) LINNET_TRY {
+  if (!detail::fits_facts<true, typename Trainer::model>()) return {};
   const training_progress progress = train.progress();
   if (train.stopped())
     return error{errc::invalid, path, "trainer", "one that goes on",
@@ -316,21 +330,22 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
                    "a name that does not begin with linnet.", "this one"};
     sections.push_back(one);
   }
-  return detail::write_sections(path, detail::trainer_facts<Trainer>(), sections);
+  return detail::write_checkpoint_file(path, detail::trainer_metadata<Trainer>(), sections);
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
-/// Puts the trainer where save_checkpoint() found one of the same type, from the bytes of a file
-/// that `where` names in errors. The trainer is untouched unless all of it fits. Errors:
-/// errc::malformed (damage), errc::unsupported (another version), errc::mismatch (another model,
-/// scalar type or optimizer), errc::missing.
+/// Restores a trainer from the bytes of a checkpoint of a trainer of the same type; `where` names
+/// the file in errors. The trainer is untouched unless all of it fits. Errors: errc::malformed
+/// (damage), errc::unsupported (another version), errc::mismatch (another model, scalar type or
+/// optimizer), errc::missing.
 template <class Trainer>
 result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
                                    const std::string& where = "checkpoint") LINNET_TRY {
+  if (!detail::fits_facts<true, typename Trainer::model>()) return error{};
   const auto file = detail::parse_sections(bytes, where);
   if (!file) return file.error();
-  for (const detail::fact& one : detail::trainer_facts<Trainer>()) {
-    const auto said = std::ranges::find(file->facts, one.key, &detail::fact::key);
+  for (const detail::key_value& one : detail::trainer_metadata<Trainer>()) {
+    const auto said = std::ranges::find(file->facts, one.key, &detail::key_value::key);
     const bool there = said != file->facts.end();
     if (!there || said->value != one.value)
       return error{errc::mismatch, where, one.key, one.value + " (the trainer's type)",
@@ -380,15 +395,16 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
     if (name == "gradients") std::ranges::fill(to, std::byte{0});
   });
   for (const block& one : blocks) std::ranges::copy(one.from->bytes, one.to.begin());
-  train.resume(progress);
+  if (auto resumed = train.resume(progress); !resumed) return resumed.error();
   return all;
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// Loads a checkpoint file. If it is absent or damaged, loads what a killed process left complete
-/// as `path`.partial, which then gets the name, or else `path`.previous. note then says what was
-/// wrong. A damaged file is set aside as `path`.damaged. Errors also: errc::io,
-/// errc::out_of_memory; errc::missing if there is neither `path` nor `path`.previous.
+/// Restores a trainer from a checkpoint file. If it is absent or damaged, it loads the complete
+/// file that a killed process left as `path`.partial, which then gets the name. Or else it loads
+/// `path`.previous. In both cases note says what was wrong. A damaged file is set aside as
+/// `path`.damaged. Errors also: errc::io, errc::out_of_memory; errc::missing if there is neither
+/// `path` nor `path`.previous.
 template <class Trainer>
 result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) LINNET_TRY {
   const auto load = [&](const std::string& name) -> result<checkpoint> {
@@ -426,3 +442,4 @@ result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) LINN
 LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
+#endif

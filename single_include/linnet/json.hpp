@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // linnet 0.1.0: small language models in C++20.
 // Written by tools/amalgamate.py from include/linnet/json.hpp: do not edit.
 //
@@ -24,19 +25,21 @@
 // SOFTWARE.
 #pragma once
 /// @file
-/// Opt-in: safetensors files, Hugging Face directories and tokenizers, tables of JSON lines, tests
-/// of language models and logs of metrics. Needs nlohmann/json, whose streaming parser reads all
-/// JSON.
+/// Opt-in: everything that needs nlohmann/json: safetensors, Hugging Face directories and
+/// tokenizers, JSON lines, tests of language models, logs of metrics. Needs nlohmann/json, whose
+/// streaming parser reads all JSON.
 
 /// @file
-/// GPT-2's encoder.json, which says again what follows from vocab.bpe.
+/// Tables of JSON: one object per line, or an array of objects.
 
 #include <algorithm>
+#include <utility>
 
+#include <linnet/linnet.hpp>
 /// @file
-/// The one place that includes nlohmann/json (opt-in, through linnet/json.hpp): JSON as a stream of
-/// events. Nothing is kept but what the reader of the events keeps, so memory stays bounded and
-/// duplicate keys can be seen.
+/// JSON as a stream of events, with nlohmann/json (opt-in, through linnet/json.hpp). Nothing is
+/// kept but what the reader of the events keeps, so memory stays bounded and duplicate keys can be
+/// seen.
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -44,13 +47,11 @@
 #include <string>
 #include <string_view>
 
-#include <linnet/linnet.hpp>
-
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// `text` between quotes as JSON (UTF-8 is left as it is).
+/// `text` as a JSON string with quotes (UTF-8 stays as it is).
 inline std::string json_quoted(std::string_view text) {
   std::string quoted = "\"";
   for (const char c : text) {
@@ -66,17 +67,7 @@ inline std::string json_quoted(std::string_view text) {
   return quoted += '"';
 }
 
-/// Whether a text is UTF-8, as JSON has to be.
-inline bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const std::size_t n = text_stream::sequence(text);
-    if (n == 0 || (n == 1 && static_cast<unsigned char>(text[0]) >= 0x80)) return false;
-    text.remove_prefix(n);
-  }
-  return true;
-}
-
-/// A value that is neither object nor array.
+/// A JSON value that is neither object nor array.
 struct json_scalar {
   enum class kinds { null, boolean, number, text };
   kinds kind = kinds::null;
@@ -86,7 +77,8 @@ struct json_scalar {
   std::uint64_t count = 0;
   std::string_view string{};  ///< of a text, valid during the event
 
-  /// As JSON, for comparisons and messages; numbers by value, so 1e-6 and 0.000001 are equal.
+  /// The value as JSON, for comparisons and messages; numbers by value, so 1e-6 and 0.000001 are
+  /// equal.
   std::string text() const {
     if (kind == kinds::null) return "null";
     if (kind == kinds::boolean) return truth ? "true" : "false";
@@ -94,10 +86,10 @@ struct json_scalar {
   }
 };
 
-/// Hands nlohmann's events to a reader with
+/// Passes nlohmann's events to a reader that has these members:
 ///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const
 ///   json_scalar&)
-/// that returns false to stop, having said why in its member `failure`.
+/// Each returns false to stop, having said why in the reader's member `failure`.
 template <class Reader>
 struct json_events {
   using json = nlohmann::json;
@@ -133,7 +125,7 @@ struct json_events {
       problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
     return false;
   }
-  /// nlohmann sees such numbers too, but not under -ffast-math.
+  /// Refuses a number that is too large; nlohmann does so too, but not under -ffast-math.
   bool too_large() {
     broken = true;
     problem = "a number too large for a double";
@@ -175,76 +167,6 @@ result<void> read_json(std::span<const std::byte> text, std::size_t limit, const
 }  // namespace detail
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Compares the events of an encoder.json with a tokenizer.
-struct encoder_reader {
-  const bpe_tokenizer& tokenizer;
-  std::string where;
-  std::vector<bool> seen{};
-  error failure{};
-  std::string name{}, bytes{};
-  bool inside = false;
-
-  bool open(bool array) {
-    if (inside || array) return fail("content", "an object of ids", array ? "an array" : "more");
-    return inside = true;
-  }
-  bool close() { return true; }
-  bool key(std::string_view text) {
-    name = text;
-    return true;
-  }
-  bool scalar(const json_scalar& value) {
-    if (!inside) return fail("content", "an object of ids", value.text());
-    token id = tokenizer.find_added(name);
-    bytes.clear();
-    if (id < 0 && append_bytes_of(name, bytes)) id = tokenizer.find(bytes);
-    const std::string what = json_quoted(printable(name));
-    if (id < 0) return fail(what, "a piece of the tokenizer", "another", errc::mismatch);
-    if (!value.whole || value.count != static_cast<std::uint64_t>(id))
-      return fail(what, std::to_string(id) + " (the tokenizer)", value.text(), errc::mismatch);
-    if (seen[static_cast<std::size_t>(id)]) return fail(what, "it once", "it twice");
-    return seen[static_cast<std::size_t>(id)] = true;
-  }
-  bool fail(std::string what, std::string expected, std::string got, errc code = errc::malformed) {
-    failure = {code, where, std::move(what), std::move(expected), std::move(got)};
-    return false;
-  }
-};
-
-}  // namespace detail
-
-/// Checks that an encoder.json (vocab.json at Hugging Face) gives every piece of a tokenizer the id
-/// that it has, and no other pieces. Errors: errc::mismatch, errc::malformed, errc::unsupported.
-inline result<void> check_encoder_json(const bpe_tokenizer& tokenizer,
-                                       std::span<const std::byte> text,
-                                       const std::string& where = "encoder.json") LINNET_TRY {
-  detail::encoder_reader reader{tokenizer, where};
-  reader.seen.resize(static_cast<std::size_t>(tokenizer.vocabulary()));
-  if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", reader);
-      !read)
-    return read.error();
-  const auto lacking = std::find(reader.seen.begin(), reader.seen.end(), false);
-  if (lacking == reader.seen.end()) return {};
-  const auto id = static_cast<token>(lacking - reader.seen.begin());
-  return error{errc::mismatch, where, "content", "an entry with the id " + std::to_string(id),
-               "none"};
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-LINNET_NAMESPACE_END
-/// @file
-/// Tests of language models whose files are JSON: BLiMP, ARC, WinoGrande, LAMBADA and GSM8K.
-/// Opt-in, through linnet/json.hpp.
-
-/// @file
-/// Tables of JSON: one object per line, or an array of objects.
-
-#include <utility>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -315,10 +237,10 @@ inline result<void> append_object(table& to, std::string_view object,
 
 }  // namespace detail
 
-/// The table of the fields `names` of all lines; numbers, truth values and null as JSON writes
-/// them, other fields left out. Lines of white space count as none. Errors: errc::malformed or
-/// errc::unsupported (a line above 1 MiB), naming file and line, for a line that is no object, a
-/// field that is absent, there twice, an object or an array.
+/// Parses JSON lines into a table of the fields `names`. Numbers, truth values and null are as JSON
+/// writes them; other fields are left out. Lines of white space count as none. Errors name file and
+/// line. They are errc::malformed for a line that is no object and for a field that is absent,
+/// there twice, an object or an array. They are errc::unsupported for a line above 1 MiB.
 inline result<table> parse_json_lines(std::string_view text, std::vector<std::string> names,
                                       const std::string& where = "JSON lines") LINNET_TRY {
   if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
@@ -335,7 +257,7 @@ inline result<table> parse_json_lines(std::string_view text, std::vector<std::st
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// The same of a text that is one array of objects, [{…}, {…}]; each row's line is where its object
+/// Parses a text that is one array of objects, [{…}, {…}]; each row's line is where its object
 /// begins. Errors: as above, and for what is no such array.
 inline result<table> parse_json_array(std::string_view text, std::vector<std::string> names,
                                       const std::string& where = "JSON") LINNET_TRY {
@@ -391,12 +313,16 @@ inline result<table> parse_json_array(std::string_view text, std::vector<std::st
 LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
+/// @file
+/// Tests of language models whose files are JSON: BLiMP, ARC, WinoGrande, LAMBADA and GSM8K.
+/// Opt-in, through linnet/json.hpp.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Items of a table's rows: read(row, place) gives a result<eval_item>. All fields are checked.
+/// Items from the rows of a table: read(row, place) gives a result<eval_item>. All fields are
+/// checked.
 template <class Read>
 result<std::vector<eval_item>> items_of(const result<table>& rows, const std::string& where,
                                         const std::vector<std::string>& names, Read&& read) {
@@ -414,8 +340,8 @@ result<std::vector<eval_item>> items_of(const result<table>& rows, const std::st
   return some_items(std::move(items), where);
 }
 
-/// A question in the words of LLM-Adapters (Hu et al. 2023): `intro`, the question, an empty line,
-/// "<Word>1: … <Word>2: …" and, behind `gap`, "Answer format: <word>1/<word>2". `answer` is
+/// A question in the format of LLM-Adapters (Hu et al. 2023): `intro`, the question, an empty line,
+/// "<Word>1: … <Word>2: …". Behind `gap` comes "Answer format: <word>1/<word>2". `answer` is
 /// "<word>1". The options' texts must not hold the next option's "<Word>k: ".
 inline result<eval_item> instructed_item(const table& rows, index row, std::string_view intro,
                                          std::string_view word, std::string_view gap) {
@@ -459,11 +385,11 @@ inline result<eval_item> instructed_item(const table& rows, index row, std::stri
 
 }  // namespace detail
 
-/// BLiMP (Warstadt et al. 2020) as JSON lines with sentence_good, sentence_bad and
-/// linguistics_term, the group: the paper's 12 phenomena and "s-selection". The good sentence comes
-/// first in every other pair: ties go to the first option, and must not be worth anything. Seven of
-/// the 67,000 published pairs are twice the same sentence; they stay, as everywhere. Errors, of all
-/// readers here: errc::malformed, naming file, line and field.
+/// Reads BLiMP (Warstadt et al. 2020): JSON lines with sentence_good, sentence_bad and
+/// linguistics_term. That term is the group: the paper's 12 phenomena and "s-selection". The good
+/// sentence comes first in every other pair: ties go to the first option, and must not be worth
+/// anything. Seven of the 67,000 published pairs are twice the same sentence; they stay, as
+/// everywhere. Errors, of all readers here: errc::malformed, naming file, line and field.
 inline result<std::vector<eval_item>> read_blimp(std::string_view text,
                                                  const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"sentence_good", "sentence_bad", "linguistics_term"};
@@ -477,9 +403,9 @@ inline result<std::vector<eval_item>> read_blimp(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// ARC (Clark et al. 2018) in the form of LLM-Adapters: an array of objects with instruction
-/// ("Please choose the correct answer to the question: … Answer1: … Answer format: …") and answer
-/// ("answer1"). The context is the question alone.
+/// Reads ARC (Clark et al. 2018) in the format of LLM-Adapters: an array of objects with
+/// instruction and answer. An instruction is "Please choose the correct answer to the question: …
+/// Answer1: … Answer format: …", an answer "answer1". The context is the question alone.
 inline result<std::vector<eval_item>> read_arc(std::string_view text,
                                                const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};
@@ -491,10 +417,10 @@ inline result<std::vector<eval_item>> read_arc(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// WinoGrande (Sakaguchi et al. 2020) in the form of LLM-Adapters. The context is what stands
-/// before the blank "_", the ending what stands behind it: choice_by::whole compares the filled-in
-/// sentences, choice_by::continuation how well each filler explains what follows ("partial
-/// scoring", Trinh and Le 2018).
+/// Reads WinoGrande (Sakaguchi et al. 2020) in the format of LLM-Adapters. The context is what
+/// stands before the blank "_", the ending what stands behind it. choice_by::whole compares the
+/// filled-in sentences. choice_by::continuation compares how well each filler explains what follows
+/// ("partial scoring", Trinh and Le 2018).
 inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
                                                       const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};
@@ -517,7 +443,7 @@ inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// LAMBADA (Paperno et al. 2016) as JSON lines with text: the only option is the last word, the
+/// Reads LAMBADA (Paperno et al. 2016): JSON lines with text. The only option is the last word, the
 /// context all before it.
 inline result<std::vector<eval_item>> read_lambada(std::string_view text,
                                                    const std::string& where) LINNET_TRY {
@@ -533,19 +459,1667 @@ inline result<std::vector<eval_item>> read_lambada(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// GSM8K (Cobbe et al. 2021) as JSON lines with question and answer: the only option is the number
-/// that the answer states, in the spelling of stated_number().
+/// Reads GSM8K (Cobbe et al. 2021): JSON lines with question and answer. The only option is the
+/// number that the answer states, in the spelling of parse_gsm8k_answer().
 inline result<std::vector<eval_item>> read_gsm8k(std::string_view text,
                                                  const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"question", "answer"};
   const auto rows = parse_json_lines(text, names, where);
   return detail::items_of(rows, where, names, [&](index row, const auto&) -> result<eval_item> {
-    const std::string number = stated_number(rows->at(row, 1));
+    const std::string number = parse_gsm8k_answer(rows->at(row, 1));
     if (number.empty())
       return rows->wrong(row, "answer", "a number behind \"####\"", rows->at(row, 1));
     return eval_item{.context = std::string(detail::without_blanks(rows->at(row, 0))),
                      .options = {number}};
   });
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Directories saved by Hugging Face Transformers: config.json and model.safetensors, or its
+/// shards.
+
+/// @file
+/// Hugging Face's config.json: read, compared with a model type field by field, and written.
+
+#include <limits>
+
+/// @file
+/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The kinds of models that Hugging Face files describe.
+enum class hf_kind {
+  none,   ///< no counterpart: other norms, positions, attention or feed-forwards
+  t5,     ///< T5 1.0 and 1.1
+  llama,  ///< RMSNorm and rotary positions
+  gpt2,   ///< LayerNorm, learned positions, biases
+  mamba   ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
+};
+
+namespace detail {
+template <class P>
+inline constexpr bool is_mamba = false;
+template <index State, index Conv, index Expand>
+inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
+}  // namespace detail
+
+/// The counterpart of model type `M`.
+template <class M>
+constexpr hf_kind hf_kind_of() {
+  if constexpr (detail::is_t5<M>) {
+    constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
+    const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
+                      std::is_same_v<typename M::decoder_attention, attention::full>;
+    using F = detail::ffn_metadata<typename M::encoder_ffn>;
+    const bool one_ffn = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
+                         (F::standard || F::gated);
+    return rms && full && one_ffn ? hf_kind::t5 : hf_kind::none;
+  } else if constexpr (!detail::is_decoder<M>) {
+    return hf_kind::none;
+  } else {
+    constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
+    using P = typename M::position;
+    using F = detail::ffn_metadata<typename M::ffn>;
+    if (M::depths::routes || !std::is_same_v<typename M::sharing, sharing::none> || M::factorised)
+      return hf_kind::none;
+    if (detail::is_mamba<typename M::attention>)
+      return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
+                                                                         : hf_kind::none;
+    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
+    if (rms && F::gated &&
+        (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
+      return hf_kind::llama;
+    const bool plain = M::shape.kv_heads == M::shape.heads &&
+                       M::shape.heads * M::shape.head_width() == M::shape.d_model;
+    const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> &&
+                      std::is_same_v<P, position::learned> && M::biased && F::standard;
+    return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
+  }
+}
+
+namespace detail {
+
+/// Words for weights that Hugging Face's files do not hold; true for others, and where the file is
+/// not `Foreign`.
+template <bool Foreign, class M, class Storage>
+constexpr bool fits_hugging_face() {
+  if constexpr (Foreign && hf_kind_of<M>() == hf_kind::none)
+    static_assert(never<M>,
+                  "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
+                  "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
+                  "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
+                  "grouped queries, a standard feed-forward), all with attention::full, and Mamba "
+                  "(mixer::mamba, ffn::skip, norm::rms, position::none); use save_safetensors() "
+                  "and load_safetensors() with naming::canonical");
+  else if constexpr (Foreign && Storage::scaled)
+    static_assert(never<M>,
+                  "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
+                  "model and quantize() it, or use naming::canonical");
+  else
+    return true;
+  return false;
+}
+
+/// A pair of names without their last part ("weight" or "bias"); # stands for a block's number.
+struct name_rule {
+  std::string_view linnet, hugging_face;
+};
+
+inline constexpr name_rule t5_rules[] = {
+    {"embedding", "shared"},
+    {"head", "lm_head"},
+    {"encoder.relative_bias", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
+    {"encoder.blocks.#.attention.norm", "encoder.block.#.layer.0.layer_norm"},
+    {"encoder.blocks.#.attention.q", "encoder.block.#.layer.0.SelfAttention.q"},
+    {"encoder.blocks.#.attention.k", "encoder.block.#.layer.0.SelfAttention.k"},
+    {"encoder.blocks.#.attention.v", "encoder.block.#.layer.0.SelfAttention.v"},
+    {"encoder.blocks.#.attention.o", "encoder.block.#.layer.0.SelfAttention.o"},
+    {"encoder.blocks.#.ffn.norm", "encoder.block.#.layer.1.layer_norm"},
+    {"encoder.blocks.#.ffn.wi", "encoder.block.#.layer.1.DenseReluDense.wi"},
+    {"encoder.blocks.#.ffn.wo", "encoder.block.#.layer.1.DenseReluDense.wo"},
+    {"encoder.blocks.#.ffn.gate", "encoder.block.#.layer.1.DenseReluDense.wi_0"},
+    {"encoder.blocks.#.ffn.up", "encoder.block.#.layer.1.DenseReluDense.wi_1"},
+    {"encoder.blocks.#.ffn.down", "encoder.block.#.layer.1.DenseReluDense.wo"},
+    {"encoder.norm", "encoder.final_layer_norm"},
+    {"decoder.relative_bias", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
+    {"decoder.blocks.#.attention.norm", "decoder.block.#.layer.0.layer_norm"},
+    {"decoder.blocks.#.attention.q", "decoder.block.#.layer.0.SelfAttention.q"},
+    {"decoder.blocks.#.attention.k", "decoder.block.#.layer.0.SelfAttention.k"},
+    {"decoder.blocks.#.attention.v", "decoder.block.#.layer.0.SelfAttention.v"},
+    {"decoder.blocks.#.attention.o", "decoder.block.#.layer.0.SelfAttention.o"},
+    {"decoder.blocks.#.cross.norm", "decoder.block.#.layer.1.layer_norm"},
+    {"decoder.blocks.#.cross.q", "decoder.block.#.layer.1.EncDecAttention.q"},
+    {"decoder.blocks.#.cross.k", "decoder.block.#.layer.1.EncDecAttention.k"},
+    {"decoder.blocks.#.cross.v", "decoder.block.#.layer.1.EncDecAttention.v"},
+    {"decoder.blocks.#.cross.o", "decoder.block.#.layer.1.EncDecAttention.o"},
+    {"decoder.blocks.#.ffn.norm", "decoder.block.#.layer.2.layer_norm"},
+    {"decoder.blocks.#.ffn.wi", "decoder.block.#.layer.2.DenseReluDense.wi"},
+    {"decoder.blocks.#.ffn.wo", "decoder.block.#.layer.2.DenseReluDense.wo"},
+    {"decoder.blocks.#.ffn.gate", "decoder.block.#.layer.2.DenseReluDense.wi_0"},
+    {"decoder.blocks.#.ffn.up", "decoder.block.#.layer.2.DenseReluDense.wi_1"},
+    {"decoder.blocks.#.ffn.down", "decoder.block.#.layer.2.DenseReluDense.wo"},
+    {"decoder.norm", "decoder.final_layer_norm"},
+};
+inline constexpr name_rule llama_rules[] = {
+    {"embedding", "model.embed_tokens"},
+    {"blocks.#.attention.norm", "model.layers.#.input_layernorm"},
+    {"blocks.#.attention.q", "model.layers.#.self_attn.q_proj"},
+    {"blocks.#.attention.k", "model.layers.#.self_attn.k_proj"},
+    {"blocks.#.attention.v", "model.layers.#.self_attn.v_proj"},
+    {"blocks.#.attention.o", "model.layers.#.self_attn.o_proj"},
+    {"blocks.#.ffn.norm", "model.layers.#.post_attention_layernorm"},
+    {"blocks.#.ffn.gate", "model.layers.#.mlp.gate_proj"},
+    {"blocks.#.ffn.up", "model.layers.#.mlp.up_proj"},
+    {"blocks.#.ffn.down", "model.layers.#.mlp.down_proj"},
+    {"norm", "model.norm"},
+    {"head", "lm_head"},
+};
+inline constexpr name_rule gpt2_rules[] = {
+    {"embedding", "transformer.wte"},
+    {"position", "transformer.wpe"},
+    {"blocks.#.attention.norm", "transformer.h.#.ln_1"},
+    {"blocks.#.attention.q", "transformer.h.#.attn.c_attn"},  // side by side in one tensor
+    {"blocks.#.attention.k", "transformer.h.#.attn.c_attn"},
+    {"blocks.#.attention.v", "transformer.h.#.attn.c_attn"},
+    {"blocks.#.attention.o", "transformer.h.#.attn.c_proj"},
+    {"blocks.#.ffn.norm", "transformer.h.#.ln_2"},
+    {"blocks.#.ffn.wi", "transformer.h.#.mlp.c_fc"},
+    {"blocks.#.ffn.wo", "transformer.h.#.mlp.c_proj"},
+    {"norm", "transformer.ln_f"},
+    {"head", "lm_head"},
+};
+inline constexpr name_rule mamba_rules[] = {
+    {"embedding", "backbone.embeddings"},
+    {"blocks.#.attention.norm", "backbone.layers.#.norm"},
+    {"blocks.#.attention.in_proj", "backbone.layers.#.mixer.in_proj"},
+    {"blocks.#.attention.conv", "backbone.layers.#.mixer.conv1d"},
+    {"blocks.#.attention.x_proj", "backbone.layers.#.mixer.x_proj"},
+    {"blocks.#.attention.dt_proj", "backbone.layers.#.mixer.dt_proj"},
+    {"blocks.#.attention", "backbone.layers.#.mixer"},  // A_log and D
+    {"blocks.#.attention.out_proj", "backbone.layers.#.mixer.out_proj"},
+    {"norm", "backbone.norm_f"},
+    {"head", "lm_head"},
+};
+
+constexpr std::span<const name_rule> rules_of(hf_kind kind) {
+  if (kind == hf_kind::t5) return t5_rules;
+  if (kind == hf_kind::llama) return llama_rules;
+  if (kind == hf_kind::gpt2) return gpt2_rules;
+  if (kind == hf_kind::mamba) return mamba_rules;
+  return {};
+}
+
+/// Whether `text` is `pattern` with digits in place of #; `number` receives them.
+inline bool fits(std::string_view text, std::string_view pattern, std::string_view& number) {
+  const std::size_t mark = pattern.find('#');
+  if (mark == pattern.npos) return text == pattern;
+  const std::string_view tail = pattern.substr(mark + 1);
+  if (text.size() < pattern.size() || text.substr(0, mark) != pattern.substr(0, mark)) return false;
+  number = text.substr(mark, text.size() - mark - tail.size());
+  return text.substr(mark + number.size()) == tail &&
+         number.find_first_not_of("0123456789") == number.npos;
+}
+
+/// The part of a name before its last dot.
+inline std::string_view stem(std::string_view name) {
+  return name.substr(0, (std::min)(name.size(), name.rfind('.')));
+}
+
+/// `name` with its stem translated, or "" if no rule of the kind fits.
+inline std::string translate(hf_kind kind, std::string_view name, std::string_view name_rule::*from,
+                             std::string_view name_rule::*to, bool gated = false) {
+  const std::string_view head = stem(name);
+  for (const name_rule& rule : rules_of(kind)) {
+    std::string_view number;
+    if (!fits(head, rule.*from, number)) continue;
+    // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
+    if (from == &name_rule::hugging_face && gated && rule.linnet.ends_with(".wo")) continue;
+    std::string found(rule.*to);
+    if (const std::size_t mark = found.find('#'); mark != found.npos)
+      found.replace(mark, 1, number);
+    return found.append(name.substr(head.size()));
+  }
+  return {};
+}
+
+}  // namespace detail
+
+/// Hugging Face's name for one of linnet's, such as "encoder.blocks.0.ffn.wi.weight"; linnet's own
+/// where there is none.
+inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name) {
+  const std::string found = detail::translate(kind, linnet_name, &detail::name_rule::linnet,
+                                              &detail::name_rule::hugging_face);
+  return found.empty() ? std::string(linnet_name) : found;
+}
+
+/// linnet's name for one of Hugging Face's, or "" if it is none of the kind. `gated` tells T5 1.1's
+/// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
+inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
+                               bool gated = false) {
+  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face,
+                           &detail::name_rule::linnet, gated);
+}
+
+/// Whether `name` is a tensor that Hugging Face checkpoints may hold but models do not use. These
+/// are old T5's unused cross-attention bias, GPT-2's causal masks and old Llama's rotary
+/// frequencies.
+inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
+  if (kind == hf_kind::t5)
+    return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+  std::string_view number;
+  const auto is = [&](std::string_view prefix, std::string_view pattern) {
+    return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
+  };
+  if (kind == hf_kind::gpt2)
+    return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
+  return kind == hf_kind::llama && (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") ||
+                                    name == "model.rotary_emb.inv_freq");
+}
+
+namespace detail {
+
+/// A tensor of the model and its place in a file.
+struct file_part {
+  leaf tensor;
+  placement at;
+  std::vector<std::string> aliases{};  ///< other names under which the file may hold it
+};
+
+/// Numbers that decide how Hugging Face lays out a model's tensors.
+struct hf_layout {
+  hf_kind kind = hf_kind::none;
+  bool tied = true;
+  index rope_heads =
+      0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
+};
+
+template <class M>
+constexpr hf_layout hf_layout_of() {
+  hf_layout layout{hf_kind_of<M>(), M::tied, 0};
+  if constexpr (is_decoder<M>)
+    if (M::position::pairing == rope_pairing::interleaved)
+      layout.rope_heads = M::shape.head_width();
+  return layout;
+}
+
+inline file_part hf_part(const hf_layout& layout, leaf tensor) {
+  file_part part{
+      tensor,
+      {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector},
+      {}};
+  const std::string_view name = stem(tensor.name);
+  const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
+  if (layout.kind == hf_kind::llama && (query || key)) part.at.half_heads = layout.rope_heads;
+  if (layout.kind == hf_kind::gpt2 && name.starts_with("blocks.") && part.at.name != tensor.name) {
+    if (query || key || name.ends_with(".attention.v")) {
+      part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;
+      part.at.rows *= 3;
+    }
+    // Conv1D keeps its matrices as [in, out].
+    part.at.transposed = !tensor.vector;
+    if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
+  }
+  if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
+  for (const std::string_view prefix : {"model.", "transformer.", "backbone."})
+    if (part.at.name.starts_with(prefix))
+      part.aliases.push_back(part.at.name.substr(prefix.size()));
+  if (name == "embedding") {
+    if (layout.kind == hf_kind::t5)
+      part.aliases.insert(part.aliases.end(),
+                          {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
+    if (layout.tied) part.aliases.push_back("lm_head.weight");
+  }
+  return part;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// A field and its value as JSON text; numbers also as the nearest float.
+struct hf_entry {
+  std::string key, value, as_float{};
+};
+}  // namespace detail
+
+/// The fields of a config.json: those of the outermost object, and of its objects "rope_parameters"
+/// and "rope_scaling" as "rope_parameters.rope_theta". Other nested values only count as present.
+class hf_config {
+ public:
+  /// The value of a field as JSON text (numbers in their shortest form), or null if it is absent or
+  /// null.
+  const std::string* find(std::string_view key) const {
+    const detail::hf_entry* const field = entry(key);
+    return field ? &field->value : nullptr;
+  }
+  /// The value of a field as JSON text, rounded to a float if it is a number; null as for find().
+  const std::string* find_float(std::string_view key) const {
+    const detail::hf_entry* const field = entry(key);
+    return field ? &field->as_float : nullptr;
+  }
+  /// Name of the file in error messages.
+  const std::string& where() const { return where_; }
+
+ private:
+  friend result<hf_config> parse_hf_config(std::span<const std::byte>, const std::string&);
+  std::string where_;
+  std::vector<detail::hf_entry> fields_;  ///< by key
+
+  const detail::hf_entry* entry(std::string_view key) const {
+    const auto at =
+        std::lower_bound(fields_.begin(), fields_.end(), key,
+                         [](const detail::hf_entry& a, std::string_view b) { return a.key < b; });
+    return at != fields_.end() && at->key == key && at->value != "null" ? &*at : nullptr;
+  }
+};
+
+namespace detail {
+
+/// Longest config.json that is read, in bytes, and its deepest nesting.
+inline constexpr std::size_t longest_config = 128 * 1024;
+inline constexpr int deepest_config = 32;
+
+/// A number as the text of the nearest float: equal for all spellings of what a float can hold.
+inline std::string float_text(double x) {
+  constexpr auto most = static_cast<double>((std::numeric_limits<float>::max)());
+  return number_text(x > most || x < -most ? x : static_cast<double>(static_cast<float>(x)));
+}
+
+/// Collects the events of a config.json.
+struct config_reader {
+  explicit config_reader(const std::string& file) : where(file) {}
+
+  std::string where;
+  std::vector<hf_entry> fields{};
+  error failure{};
+
+  bool open(bool array) {
+    if (depth == 0 && array) return fail("content", "a JSON object", "an array");
+    if (depth == deepest_config)
+      return fail("content", "at most " + std::to_string(deepest_config) + " levels", "more");
+    if (depth == 1 || (depth == 2 && !inner.empty())) {
+      const std::string nested = array ? "[...]" : "{...}";
+      fields.push_back({name, nested, nested});
+      if (depth == 1 && !array && (name == "rope_parameters" || name == "rope_scaling"))
+        inner = name + ".";
+    }
+    ++depth;
+    return true;
+  }
+  bool close() {
+    if (--depth == 1) inner.clear();
+    return true;
+  }
+  bool key(std::string_view text) {
+    if (depth == 1) name = text;
+    if (depth == 2 && !inner.empty()) name = inner + std::string(text);
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("content", "a JSON object", value.text());
+    if (depth == 1 || (depth == 2 && !inner.empty()))
+      fields.push_back(
+          {name, value.text(),
+           value.kind == json_scalar::kinds::number ? float_text(value.number) : value.text()});
+    return true;
+  }
+
+ private:
+  int depth = 0;
+  std::string name{}, inner{};
+
+  bool fail(const char* what, std::string expected, std::string got) {
+    failure = {errc::malformed, where, what, std::move(expected), std::move(got)};
+    return false;
+  }
+};
+
+}  // namespace detail
+
+/// Parses a config.json held in memory: at most 128 KiB, 32 levels, no field twice. `where` names
+/// it in errors. Errors: errc::malformed, errc::unsupported.
+inline result<hf_config> parse_hf_config(std::span<const std::byte> text,
+                                         const std::string& where = "config.json") LINNET_TRY {
+  detail::config_reader reader(where);
+  if (auto read = detail::read_json(text, detail::longest_config, where, "content", reader); !read)
+    return read.error();
+  std::sort(reader.fields.begin(), reader.fields.end(),
+            [](const auto& a, const auto& b) { return a.key < b.key; });
+  for (std::size_t i = 1; i < reader.fields.size(); ++i)
+    if (reader.fields[i].key == reader.fields[i - 1].key)
+      return error{errc::malformed, where, detail::printable(reader.fields[i].key),
+                   "each field once", "this one twice"};
+  hf_config config;
+  config.where_ = where;
+  config.fields_ = std::move(reader.fields);
+  return config;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Reads a config.json. Errors: those of read_file() and parse_hf_config().
+inline result<hf_config> read_hf_config(const std::string& path) LINNET_TRY {
+  const auto bytes = read_file(path);
+  return bytes ? parse_hf_config(*bytes, path) : result<hf_config>(bytes.error());
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+namespace detail {
+
+/// A field that a config.json must have for a model type. Values are JSON texts.
+struct hf_field {
+  std::vector<std::string> keys;    ///< the field, then other places for the same fact
+  std::vector<std::string> values;  ///< the value, then other spellings of it
+  std::string absent{};             ///< what Hugging Face assumes without the field
+  std::string as_float{};           ///< of a real number, which is compared as a float
+  bool written = true;              ///< make_hf_config() writes it
+
+  /// Accepts the value also under another key.
+  hf_field& or_at(const std::string& key) {
+    keys.push_back(key);
+    return *this;
+  }
+  /// Makes the field optional: compared where it is present, and never written.
+  void only_read() { written = false; }
+};
+
+/// Hugging Face's names of an activation.
+inline std::vector<std::string> hf_activation(activation_kind kind) {
+  switch (kind) {
+    case activation_kind::relu:
+      return {"relu"};
+    case activation_kind::gelu:
+      return {"gelu", "gelu_python"};
+    case activation_kind::gelu_tanh:
+      return {"gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"};
+    default:
+      return {"silu", "swish"};
+  }
+}
+
+/// Builder of a list of fields.
+struct hf_fields {
+  std::vector<hf_field> all{};
+
+  hf_field& text(const std::string& key, const std::vector<std::string>& values,
+                 std::string_view absent) {
+    all.push_back({{key}, {}, json_quoted(absent)});
+    for (const std::string& value : values) all.back().values.push_back(json_quoted(value));
+    return all.back();
+  }
+  hf_field& number(const std::string& key, index value, index absent) {
+    return add(key, std::to_string(value), std::to_string(absent));
+  }
+  hf_field& real(const std::string& key, double value, double absent) {
+    hf_field& field = add(key, number_text(value), number_text(absent));
+    field.as_float = float_text(value);
+    return field;
+  }
+  hf_field& truth(const std::string& key, bool value, bool absent) {
+    return add(key, value ? "true" : "false", absent ? "true" : "false");
+  }
+  /// A field that must not be there, unless it is null.
+  void none(const std::string& key) { add(key, "null", "null").only_read(); }
+
+ private:
+  hf_field& add(const std::string& key, std::string value, std::string absent) {
+    all.push_back({{key}, {std::move(value)}, std::move(absent)});
+    return all.back();
+  }
+};
+
+template <class M>
+void t5_fields(hf_fields& to, bool untied_by_scale, bool mt5) {
+  constexpr t5_shape s = M::shape;
+  // mT5 of Transformers 5 never scales the input of its head, as no tied type here does.
+  to.text("model_type", {"t5"}, "t5");
+  if (!M::tied) to.all.back().values.push_back(json_quoted("mt5"));
+  to.number("vocab_size", s.vocabulary, mt5 ? 250112 : 32128);
+  to.number("d_model", s.d_model, 512).or_at("hidden_size");
+  to.number("d_kv", s.d_kv, 64).or_at("head_dim");
+  to.number("d_ff", s.d_ff, mt5 ? 1024 : 2048);
+  to.number("num_layers", s.encoder_layers, mt5 ? 8 : 6).or_at("num_hidden_layers");
+  to.number("num_decoder_layers", s.decoder_layers, s.encoder_layers);
+  to.number("num_heads", s.heads, mt5 ? 6 : 8).or_at("num_attention_heads");
+  to.number("relative_attention_num_buckets", s.buckets, 32);
+  to.number("relative_attention_max_distance", s.max_distance, 128);
+  to.real("layer_norm_epsilon", s.eps, 1e-6);
+  using ffn = ffn_metadata<typename M::encoder_ffn>;
+  const auto names = hf_activation(ffn::activation);
+  const std::string gated = ffn::gated ? "gated-" : "";
+  std::vector<std::string> forms;
+  // There, "gated-gelu" is the tanh form.
+  if (ffn::gated && ffn::activation == activation_kind::gelu_tanh) forms = {"gated-gelu"};
+  for (const std::string& name : names)
+    if (gated + name != "gated-gelu") forms.push_back(gated + name);
+  // Transformers takes these two from the field below, but follows them if they differ.
+  to.text("dense_act_fn", names, names[0]);
+  to.truth("is_gated_act", ffn::gated, ffn::gated);
+  to.text("feed_forward_proj", forms, mt5 ? "gated-gelu" : "relu");
+  // Newer files say of an untied head only that its input is not scaled.
+  if (!untied_by_scale) to.truth("tie_word_embeddings", M::tied, !mt5);
+  to.truth("scale_decoder_outputs", M::tied, M::tied).only_read();
+  to.truth("tie_encoder_decoder", false, false).only_read();
+  to.number("decoder_start_token_id", M::start, 0);
+  to.number("pad_token_id", M::start, 0);
+}
+
+template <class M>
+void llama_fields(hf_fields& to) {
+  constexpr decoder_shape s = M::shape;
+  to.text("model_type", {"llama"}, "llama");
+  to.number("vocab_size", s.vocabulary, 32000);
+  to.number("hidden_size", s.d_model, 4096);
+  to.number("intermediate_size", s.d_ff, 11008);
+  to.number("num_hidden_layers", s.layers, 32);
+  to.number("num_attention_heads", s.heads, 32);
+  to.number("num_key_value_heads", s.kv_heads, s.heads);
+  to.number("head_dim", s.head_width(), s.d_model / s.heads);
+  to.number("max_position_embeddings", s.context, 2048);
+  to.real("rms_norm_eps", s.eps, 1e-6);
+  to.real("rope_theta", s.rope_theta, 10000)
+      .or_at("rope_parameters.rope_theta")
+      .or_at("rope_scaling.rope_theta");
+  to.real("partial_rotary_factor", 1, 1)
+      .or_at("rope_parameters.partial_rotary_factor")
+      .or_at("rope_scaling.partial_rotary_factor")
+      .only_read();
+  for (const std::string scaling : {"rope_parameters", "rope_scaling"}) {
+    to.all.push_back({{scaling}, {"{...}"}, "{...}"});
+    to.all.back().only_read();
+    to.text(scaling + ".rope_type", {"default"}, "default").or_at(scaling + ".type").only_read();
+    to.real(scaling + ".factor", 1, 1).only_read();
+    for (const char* const layers : {".full_attention", ".sliding_attention"})
+      to.none(scaling + layers);
+  }
+  to.text("hidden_act", hf_activation(ffn_metadata<typename M::ffn>::activation), "silu");
+  to.truth("attention_bias", M::biased, false);
+  to.truth("mlp_bias", M::biased, false);
+  to.truth("tie_word_embeddings", M::tied, false);
+}
+
+template <class M>
+void gpt2_fields(hf_fields& to) {
+  constexpr decoder_shape s = M::shape;
+  to.text("model_type", {"gpt2"}, "gpt2");
+  to.number("vocab_size", s.vocabulary, 50257);
+  to.number("n_positions", s.context, 1024).or_at("max_position_embeddings");
+  to.number("n_embd", s.d_model, 768).or_at("hidden_size");
+  to.number("n_layer", s.layers, 12).or_at("num_hidden_layers");
+  to.number("n_head", s.heads, 12).or_at("num_attention_heads");
+  to.number("n_inner", s.d_ff, 4 * s.d_model);
+  to.real("layer_norm_epsilon", s.eps, 1e-5);
+  to.text("activation_function", hf_activation(ffn_metadata<typename M::ffn>::activation),
+          "gelu_new");
+  to.truth("scale_attn_weights", true, true);
+  to.truth("scale_attn_by_inverse_layer_idx", false, false);
+  to.truth("add_cross_attention", false, false);
+  to.truth("tie_word_embeddings", M::tied, true);
+}
+
+template <class M>
+void mamba_fields(hf_fields& to) {
+  constexpr decoder_shape s = M::shape;
+  using mixer = typename M::attention;
+  to.text("model_type", {"mamba"}, "mamba");
+  to.number("vocab_size", s.vocabulary, 50280);
+  to.number("hidden_size", s.d_model, 768);
+  to.number("state_size", mixer::state, 16);
+  to.number("num_hidden_layers", s.layers, 32);
+  to.number("conv_kernel", mixer::conv, 4);
+  to.number("expand", mixer::expand, 2);
+  to.number("intermediate_size", mixer::expand * s.d_model, mixer::expand * s.d_model).only_read();
+  constexpr index rank = mixer::template layer<M::self>::rank;
+  to.number("time_step_rank", rank, rank).values.push_back(json_quoted("auto"));
+  to.real("layer_norm_epsilon", s.eps, 1e-5);
+  to.text("hidden_act", {"silu", "swish"}, "silu");
+  to.truth("use_bias", M::biased, false);
+  to.truth("use_conv_bias", true, true);
+  to.truth("tie_word_embeddings", M::tied, true);
+}
+
+/// Fields of the config.json of model type `M`. `file`: the one at hand, if any.
+template <class M>
+hf_fields fields_of(const hf_config* file) {
+  constexpr hf_kind kind = hf_kind_of<M>();
+  hf_fields fields;
+  if constexpr (kind == hf_kind::t5) {
+    const auto says = [&](const char* key, std::string_view value) {
+      const std::string* const got = file ? file->find(key) : nullptr;
+      return got && *got == value;
+    };
+    t5_fields<M>(fields, !M::tied && says("scale_decoder_outputs", "false"),
+                 says("model_type", "\"mt5\""));
+  } else if constexpr (kind == hf_kind::llama) {
+    llama_fields<M>(fields);
+  } else if constexpr (kind == hf_kind::mamba) {
+    mamba_fields<M>(fields);
+  } else if constexpr (kind == hf_kind::gpt2) {
+    gpt2_fields<M>(fields);
+  }
+  fields.none("quantization_config");
+  return fields;
+}
+
+inline result<void> check_fields(const hf_config& config, const hf_fields& fields) {
+  for (const hf_field& field : fields.all) {
+    const std::string expected = field.values[0] + " (the model type)";
+    bool present = false;
+    for (const std::string& key : field.keys) {
+      const std::string* const got = config.find(key);
+      if (!got) continue;
+      present = true;
+      if (std::find(field.values.begin(), field.values.end(), *got) != field.values.end()) continue;
+      if (!field.as_float.empty() && *config.find_float(key) == field.as_float) continue;
+      return error{errc::mismatch, config.where(), key, expected, *got};
+    }
+    if (present ||
+        std::find(field.values.begin(), field.values.end(), field.absent) != field.values.end())
+      continue;
+    return error{errc::mismatch, config.where(), field.keys[0], expected,
+                 "no such field, which means " + field.absent};
+  }
+  return {};
+}
+
+}  // namespace detail
+
+/// Compares a config.json with model type `M`. The first field that differs is the error
+/// (errc::mismatch), with the file's value and the type's; an absent one has Hugging Face's
+/// default. Fields that do not change what the weights compute, such as dropout rates, are not
+/// compared.
+template <class M>
+result<void> check_config(const hf_config& config) LINNET_TRY {
+  if constexpr (detail::fits_hugging_face<true, M, storage::f32>())
+    return detail::check_fields(config, detail::fields_of<M>(&config));
+  else
+    return {};
+}
+LINNET_OR_OUT_OF_MEMORY(config.where())
+
+/// The config.json of model type `M` that Transformers reads.
+template <class M>
+std::string make_hf_config() {
+  static_assert(detail::fits_hugging_face<true, M, storage::f32>());
+  constexpr hf_kind kind = hf_kind_of<M>();
+  constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM",
+                                          "GPT2LMHeadModel", "MambaForCausalLM"};
+  std::string text = "{\n  \"architectures\": [\n    " +
+                     detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
+  for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
+    if (field.written)
+      text += ",\n  " + detail::json_quoted(field.keys[0]) + ": " + field.values[0];
+  if constexpr (kind == hf_kind::t5)
+    text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
+  return text + "\n}\n";
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Safetensors in several files, as Hugging Face saves large models: shards, and an index of the
+/// tensors in them.
+
+/// @file
+/// Safetensors files: a strict reader that trusts nothing in the file, and a deterministic writer.
+/// Opt-in, through linnet/json.hpp (needs nlohmann/json).
+
+#include <functional>
+#include <map>
+#include <optional>
+
+LINNET_NAMESPACE_BEGIN
+
+/// One tensor of a safetensors file: its name, type and shape, and a view of its values in the
+/// file's bytes.
+struct tensor_record {
+  static constexpr index most_dimensions = 8;
+
+  std::string name;
+  dtype type = dtype::f32;
+  std::array<index, most_dimensions> call_shape{};
+  index dimensions = 0;
+  std::span<const std::byte> data{};  ///< row-major, little-endian, perhaps not aligned
+
+  /// Extents of the tensor.
+  std::span<const index> shape() const {
+    return {call_shape.data(), static_cast<std::size_t>(dimensions)};
+  }
+  /// Number of values.
+  index size() const { return std::ssize(data) / size_of(type); }
+  /// Type and shape for messages, such as "F32 [4, 24]".
+  std::string description() const {
+    std::string text = std::string(name_of(type)) + " [";
+    for (const index n : shape()) text += (text.back() == '[' ? "" : ", ") + std::to_string(n);
+    return text + "]";
+  }
+};
+
+/// A parsed safetensors file, or several with one index. It views the bytes it was parsed from, or
+/// owns them if it was read from a path. Movable.
+class safetensors {
+ public:
+  /// The tensors, sorted by name.
+  std::span<const tensor_record> tensors() const { return tensors_; }
+  /// The tensor of that name, or null.
+  const tensor_record* find(std::string_view name) const {
+    const auto at =
+        std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                         [](const tensor_record& a, std::string_view b) { return a.name < b; });
+    return at != tensors_.end() && at->name == name ? &*at : nullptr;
+  }
+  /// The texts under "__metadata__".
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
+  /// Name of the file in error messages.
+  const std::string& where() const { return where_; }
+
+  /// All values of a tensor as `T`: float or double from F16, BF16, F32 or F64; 32- or 64-bit
+  /// signed integers from I32. I64 is read where the values fit. Errors: errc::missing,
+  /// errc::mismatch.
+  template <class T>
+  result<std::vector<T>> values(std::string_view name) const LINNET_TRY {
+    constexpr bool real = std::is_floating_point_v<T>;
+    const tensor_record* const from = find(name);
+    if (!from)
+      return error{errc::missing, where_, std::string(name), "a tensor of this name", "none"};
+    std::vector<T> all(static_cast<std::size_t>(from->size()));
+    if (real && is_real(from->type)) {
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        double x = 0;
+        detail::decode_reals(from->type,
+                             from->data.data() + i * static_cast<std::size_t>(size_of(from->type)),
+                             1, 1, &x);
+        all[i] = static_cast<T>(x);
+      }
+    } else if (!real && (from->type == dtype::i32 || from->type == dtype::i64)) {
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        const std::int64_t x = from->type == dtype::i32
+                                   ? detail::load_as<std::int32_t>(from->data.data() + i * 4)
+                                   : detail::load_as<std::int64_t>(from->data.data() + i * 8);
+        all[i] = static_cast<T>(x);
+        if (static_cast<std::int64_t>(all[i]) != x)
+          return error{errc::mismatch, where_, from->name,
+                       "values of " + std::to_string(8 * sizeof(T)) + " bits", std::to_string(x)};
+      }
+    } else {
+      return error{errc::mismatch, where_, from->name,
+                   real ? "F16, BF16, F32 or F64" : "I32 or I64", from->description()};
+    }
+    return all;
+  }
+  LINNET_OR_OUT_OF_MEMORY(where_)
+
+ private:
+  friend result<safetensors> parse_safetensors(lasting_span<const std::byte>, const std::string&);
+  friend result<safetensors> read_safetensors(const std::string&);
+  friend result<safetensors> read_safetensors_shards(const std::string&);
+  std::vector<file_bytes> owned_;  ///< one, of shards one for each
+  std::string where_;
+  std::vector<tensor_record> tensors_;
+  std::map<std::string, std::string, std::less<>> metadata_;
+};
+
+namespace detail {
+
+/// Longest header that is read; a tensor takes about 130 bytes of it.
+inline constexpr std::size_t longest_safetensors_header = 512 * 1024;
+
+/// Collects the header's events into records, whose data are still empty.
+struct safetensors_header {
+  struct entry {
+    tensor_record record{};
+    std::array<std::uint64_t, 2> range{};  ///< data_offsets
+  };
+  explicit safetensors_header(const std::string& file) : where(file) {}
+
+  std::string where;
+  std::vector<entry> tensors{};
+  std::map<std::string, std::string, std::less<>> metadata{};
+  error failure{};
+
+  bool open(bool array) {
+    ++depth;
+    if (depth == 1) return !array || fail("header", "a JSON object", "an array");
+    if (depth == 2) return !array || fail(name, "a JSON object", "an array");
+    elements = 0;
+    if (depth == 3 && array && (field == "shape" || field == "data_offsets")) return true;
+    return fail(subject(), expected(), array ? "an array" : "an object");
+  }
+
+  bool key(std::string_view text) {
+    if (depth == 1) {
+      name = text;
+      in_metadata = text == "__metadata__";
+      seen_type = seen_shape = seen_offsets = false;
+      if (!in_metadata) {
+        tensors.emplace_back().record.name = text;
+        return true;
+      }
+      return !std::exchange(seen_metadata, true) ||
+             fail("__metadata__", "each name once", "this one twice");
+    }
+    field = text;
+    if (in_metadata)
+      return metadata.emplace(field, "").second ||
+             fail(subject(), "each key once", "this one twice");
+    bool* const seen = text == "dtype"          ? &seen_type
+                       : text == "shape"        ? &seen_shape
+                       : text == "data_offsets" ? &seen_offsets
+                                                : nullptr;
+    if (!seen) return fail(name, "dtype, shape and data_offsets", printable(text));
+    return !std::exchange(*seen, true) || fail(subject(), "each key once", "this one twice");
+  }
+
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("header", "a JSON object", value.text());
+    if (depth == 1) return fail(name, "a JSON object", value.text());
+    if (in_metadata) {
+      if (value.kind != json_scalar::kinds::text) return fail(subject(), expected(), value.text());
+      metadata.find(field)->second = value.string;
+      return true;
+    }
+    if (depth == 2) {
+      if (field != "dtype") return fail(subject(), expected(), value.text());
+      for (std::size_t i = 0; i < dtype_table.size(); ++i)
+        if (value.kind == json_scalar::kinds::text && dtype_table[i].name == value.string) {
+          tensors.back().record.type = static_cast<dtype>(i);
+          return true;
+        }
+      return fail(subject(), expected(), value.text());
+    }
+    // A number in an array.
+    if (!value.whole || value.count > std::uint64_t{PTRDIFF_MAX})
+      return fail(subject(), expected(), value.text());
+    if (field == "data_offsets") {
+      if (elements == 2) return fail(subject(), expected(), "more");
+      tensors.back().range[elements++] = value.count;
+    } else {
+      if (elements == tensor_record::most_dimensions)
+        return fail(subject(),
+                    "at most " + std::to_string(tensor_record::most_dimensions) + " dimensions",
+                    "more");
+      tensors.back().record.call_shape[elements++] = static_cast<index>(value.count);
+      tensors.back().record.dimensions = static_cast<index>(elements);
+    }
+    return true;
+  }
+
+  bool close() {
+    --depth;
+    if (depth == 2 && field == "data_offsets" && elements != 2)
+      return fail(subject(), expected(), std::to_string(elements));
+    if (depth != 1 || in_metadata) return true;
+    const char* const absent = !seen_type      ? "dtype"
+                               : !seen_shape   ? "shape"
+                               : !seen_offsets ? "data_offsets"
+                                               : nullptr;
+    return !absent || fail(name + ": " + absent, "one in every tensor", "none");
+  }
+
+ private:
+  int depth = 0;
+  std::string name{}, field{};
+  bool in_metadata = false, seen_metadata = false, seen_type = false, seen_shape = false,
+       seen_offsets = false;
+  std::size_t elements = 0;
+
+  std::string subject() const { return name + ": " + field; }
+  const char* expected() const {
+    if (in_metadata) return "a text";
+    if (field == "dtype")
+      return "BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, U64, I64 or F64";
+    return field == "shape" ? "whole numbers from 0 up" : "two whole numbers from 0 up";
+  }
+  bool fail(const std::string& what, std::string expects, std::string got) {
+    failure = {errc::malformed, where, printable(what), std::move(expects), std::move(got)};
+    return false;
+  }
+};
+
+/// Sorts the tensors by name, and checks their ranges in `size` bytes of values.
+inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors,
+                                 std::uint64_t size, const std::string& where) {
+  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected,
+                         std::string got) {
+    return error{errc::malformed, where, printable(at.name) + what, std::move(expected),
+                 std::move(got)};
+  };
+  std::sort(tensors.begin(), tensors.end(),
+            [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
+  for (std::size_t i = 1; i < tensors.size(); ++i)
+    if (tensors[i].record.name == tensors[i - 1].record.name)
+      return wrong(tensors[i].record, "", "each name once", "this one twice");
+
+  std::vector<std::uint32_t> order(tensors.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
+  std::sort(order.begin(), order.end(),
+            [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
+  std::uint64_t end = 0;
+  for (const std::uint32_t i : order) {
+    const tensor_record& tensor = tensors[i].record;
+    const auto [first, last] = tensors[i].range;
+    if (last < first)
+      return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first),
+                   std::to_string(last));
+    if (first != end)
+      return wrong(tensor, ": data_offsets",
+                   "to begin at " + std::to_string(end) + ", the end of the tensor before",
+                   std::to_string(first) + (first < end ? ", an overlap" : ", a gap"));
+    if (last > size)
+      return wrong(tensor, ": data_offsets",
+                   "an end within the " + std::to_string(size) + " bytes of values",
+                   std::to_string(last));
+    std::uint64_t bytes = static_cast<std::uint64_t>(size_of(tensor.type));
+    for (const index n : tensor.shape())
+      if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(n), &bytes))
+        return wrong(tensor, ": shape", "a size below 2^64 bytes", tensor.description());
+    if (bytes != last - first)
+      return wrong(tensor, ": data_offsets",
+                   std::to_string(bytes) + " bytes for " + tensor.description(),
+                   std::to_string(last - first));
+    end = last;
+  }
+  if (end != size)
+    return error{errc::malformed, where, "values",
+                 std::to_string(end) + " bytes, the end of the last tensor", std::to_string(size)};
+  return {};
+}
+
+/// Parses the header of a file with `size` bytes of values; writers check theirs with it too.
+inline result<safetensors_header> read_safetensors_header(std::span<const std::byte> text,
+                                                          std::uint64_t size,
+                                                          const std::string& where) {
+  while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
+  if (text.empty() || text.front() != std::byte{'{'})
+    return error{errc::malformed, where, "header", "to begin with {",
+                 text.empty() ? "nothing" : "another character"};
+  if (!has_memory_to_read(text.size())) return out_of_memory(where);
+  safetensors_header header(where);
+  if (auto read = read_json(text, longest_safetensors_header, where, "header", header); !read)
+    return read.error();
+  if (auto checked = check_ranges(header.tensors, size, where); !checked) return checked.error();
+  return header;
+}
+
+}  // namespace detail
+
+/// Parses a safetensors file held in memory, which must outlive the result. Checked: the length of
+/// the header, its JSON and types, duplicate names and keys, and that the tensors fill the file
+/// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
+inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
+                                             const std::string& where = "safetensors") LINNET_TRY {
+  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
+    return error{code, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  if (file.size() < 8)
+    return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
+  const auto length = detail::load_as<std::uint64_t>(file.data());
+  if (length > file.size() - 8)
+    return wrong(errc::malformed, "header length",
+                 "at most the " + std::to_string(file.size() - 8) + " bytes that follow",
+                 std::to_string(length));
+  const auto values = file.subspan(8 + length);
+  if (!detail::has_memory_to_read(length)) return detail::out_of_memory(where);
+  auto header = detail::read_safetensors_header(file.subspan(8, length), values.size(), where);
+  if (!header) return header.error();
+  safetensors parsed;
+  parsed.where_ = where;
+  parsed.metadata_ = std::move(header->metadata);
+  parsed.tensors_.reserve(header->tensors.size());
+  for (auto& [record, range] : header->tensors) {
+    parsed.tensors_.push_back(std::move(record));
+    parsed.tensors_.back().data = values.subspan(range[0], range[1] - range[0]);
+  }
+  return parsed;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Reads and parses a safetensors file. Errors: those of read_file() and parse_safetensors().
+inline result<safetensors> read_safetensors(const std::string& path) LINNET_TRY {
+  auto bytes = read_file(path);
+  if (!bytes) return bytes.error();
+  auto parsed = parse_safetensors(*bytes, path);
+  if (parsed) parsed->owned_.push_back(std::move(*bytes));
+  return parsed;
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// A tensor to be written: a name, a type, a shape and its values, row-major.
+struct named_tensor {
+  std::string name;
+  dtype type = dtype::f32;
+  std::vector<index> shape;
+  std::span<const std::byte> data{};
+};
+
+/// Texts stored beside the tensors.
+using file_metadata = std::map<std::string, std::string, std::less<>>;
+
+namespace detail {
+
+inline std::span<const std::byte> bytes_of(std::string_view text) {
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+/// Order in which tensors are written: by element size, so that all are aligned, then by name.
+/// Hugging Face's writer does so too. Sorts, and returns the length and text of the header, or why
+/// readers would refuse it (errc::invalid).
+template <class Tensor>
+result<std::string> safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata,
+                                       const std::string& path) {
+  const auto wrong = [&](const std::string& what, const char* expected, std::string got) {
+    return error{errc::invalid, path, printable(what), expected, std::move(got)};
+  };
+  std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
+    return size_of(a.type) != size_of(b.type) ? size_of(a.type) > size_of(b.type) : a.name < b.name;
+  });
+  std::string text = "{";
+  const auto begin = [&](std::string_view name) {
+    text += (text.size() > 1 ? "," : "") + json_quoted(name) + ":{";
+  };
+  if (!metadata.empty()) {
+    begin("__metadata__");
+    for (const auto& [name, value] : metadata) {
+      if (!is_utf8(name) || !is_utf8(value))
+        return wrong("__metadata__: " + name, "texts in UTF-8", "other bytes");
+      text += (text.back() == '{' ? "" : ",") + json_quoted(name) + ":" + json_quoted(value);
+    }
+    text += '}';
+  }
+  index at = 0;
+  for (const Tensor& tensor : tensors) {
+    if (!is_utf8(tensor.name)) return wrong(tensor.name, "a name in UTF-8", "other bytes");
+    if (tensor.name == "__metadata__")
+      return wrong(tensor.name, "another name for a tensor", "that of the notes");
+    index size = size_of(tensor.type);
+    begin(tensor.name);
+    text += "\"dtype\":" + json_quoted(name_of(tensor.type)) + ",\"shape\":[";
+    for (const index n : tensor.shape) {
+      if (text.back() != '[') text += ',';
+      text += std::to_string(n);
+      size *= n;
+    }
+    text += "],\"data_offsets\":[";
+    text += std::to_string(at) + ",";
+    text += std::to_string(at += size) + "]}";
+  }
+  text += '}';
+  text.resize(static_cast<std::size_t>(round_up(std::ssize(text), 8)), ' ');
+  if (auto read = read_safetensors_header(bytes_of(text), static_cast<std::uint64_t>(at), path);
+      !read) {
+    error why = read.error();
+    why.code = errc::invalid;
+    return why;
+  }
+  const std::uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
+}
+
+}  // namespace detail
+
+/// Writes a safetensors file with these tensors, in a fixed order whatever order they are given in.
+/// Nothing is written that parse_safetensors() refuses: names and notes are UTF-8. Errors:
+/// errc::invalid (also a shape that does not fit its data), errc::io.
+inline result<void> write_safetensors(const std::string& path, std::vector<named_tensor> tensors,
+                                      const file_metadata& metadata = {}) LINNET_TRY {
+  for (const named_tensor& tensor : tensors) {
+    std::uint64_t size = static_cast<std::uint64_t>(size_of(tensor.type));
+    bool fits = true;
+    for (const index n : tensor.shape)
+      fits = fits && n >= 0 && !__builtin_mul_overflow(size, static_cast<std::uint64_t>(n), &size);
+    if (!fits || size != tensor.data.size())
+      return error{errc::invalid, path, detail::printable(tensor.name),
+                   "as many bytes as the shape says", std::to_string(tensor.data.size())};
+  }
+  const auto prefix = detail::safetensors_prefix(tensors, metadata, path);
+  if (!prefix) return prefix.error();
+  detail::file_writer file(path);
+  file.write(detail::bytes_of(*prefix));
+  for (const named_tensor& tensor : tensors) file.write(tensor.data);
+  return file.commit();
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Longest index that is read; a tensor takes about 100 bytes of it.
+inline constexpr std::size_t longest_shard_index = 4 * 1024 * 1024;
+
+/// Collects the "weight_map" of a model.safetensors.index.json; what else it says is not needed.
+struct shard_index_reader {
+  explicit shard_index_reader(const std::string& file) : where(file) {}
+
+  std::string where;
+  text_list tensors{}, files{};  ///< names of tensors, and the file of each
+  error failure{};
+
+  bool open(bool array) {
+    if (depth == 0 && array) return fail("content", "a JSON object", "an array");
+    if (depth == deepest)
+      return fail("content", "at most " + std::to_string(deepest) + " levels", "more");
+    if (in_map) return fail(tensor, "the name of a file", array ? "an array" : "an object");
+    if (depth == 1 && name == "weight_map") {
+      if (array) return fail(name, "an object", "an array");
+      if (std::exchange(has_map, true)) return fail(name, "it once", "it twice");
+      in_map = true;
+    }
+    ++depth;
+    return true;
+  }
+  bool close() {
+    if (--depth == 1) in_map = false;
+    return true;
+  }
+  bool key(std::string_view text) {
+    if (in_map)
+      tensor = text;
+    else if (depth == 1)
+      name = text;
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("content", "a JSON object", value.text());
+    if (depth == 1 && name == "weight_map") return fail(name, "an object", value.text());
+    if (!in_map) return true;
+    const auto barred = [](char c) {
+      return static_cast<unsigned char>(c) < ' ' || c == '\x7f' || c == '/' || c == '\\' ||
+             c == ':';
+    };
+    if (value.kind != json_scalar::kinds::text || value.string.empty() || value.string[0] == '.' ||
+        std::any_of(value.string.begin(), value.string.end(), barred))
+      return fail(tensor, "the name of a file beside the index", value.text());
+    tensors.push_back(tensor);
+    files.push_back(value.string);
+    return true;
+  }
+  bool fail(const std::string& what, std::string expected, std::string got) {
+    failure = {errc::malformed, where, printable(what), std::move(expected), std::move(got)};
+    return false;
+  }
+
+  bool has_map = false;
+
+ private:
+  static constexpr int deepest = 32;
+  int depth = 0;
+  bool in_map = false;
+  std::string name{}, tensor{};
+};
+
+}  // namespace detail
+
+/// Reads the shards that a model.safetensors.index.json names, which stand beside it, as one file.
+/// The index and the shards must name the same tensors. Errors: those of read_file() and of
+/// read_safetensors(), errc::malformed, errc::mismatch.
+inline result<safetensors> read_safetensors_shards(const std::string& path) LINNET_TRY {
+  const auto text = read_file(path);
+  if (!text) return text.error();
+  detail::shard_index_reader reader(path);
+  if (auto read = detail::read_json(*text, detail::longest_shard_index, path, "content", reader);
+      !read)
+    return read.error();
+  const auto wrong = [&](errc code, const std::string& what, std::string expected,
+                         std::string got) {
+    return error{code, path, detail::printable(what), std::move(expected), std::move(got)};
+  };
+  if (!reader.has_map) return wrong(errc::malformed, "weight_map", "an object", "none");
+  const detail::text_list &tensors = reader.tensors, &files = reader.files;
+  const auto sorted = [](const detail::text_list& texts) {
+    std::vector<std::uint32_t> order(texts.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
+    std::sort(order.begin(), order.end(),
+              [&](std::uint32_t a, std::uint32_t b) { return texts[a] < texts[b]; });
+    return order;
+  };
+  const auto by_tensor = sorted(tensors), by_file = sorted(files);
+  for (std::size_t i = 1; i < by_tensor.size(); ++i)
+    if (tensors[by_tensor[i]] == tensors[by_tensor[i - 1]])
+      return wrong(errc::malformed, std::string(tensors[by_tensor[i]]), "each name once",
+                   "this one twice");
+
+  safetensors all;
+  all.where_ = path;
+  const std::string folder = path.substr(0, path.find_last_of('/') + 1);
+  for (std::size_t i = 0; i < by_file.size(); ++i) {
+    const std::string name(files[by_file[i]]);
+    if (i > 0 && name == files[by_file[i - 1]]) continue;
+    auto shard = read_safetensors(folder + name);
+    if (!shard) return shard.error();
+    for (const tensor_record& tensor : shard->tensors_) {
+      const auto at = std::lower_bound(
+          by_tensor.begin(), by_tensor.end(), tensor.name,
+          [&](std::uint32_t entry, const std::string& key) { return tensors[entry] < key; });
+      const bool there = at != by_tensor.end() && tensors[*at] == tensor.name;
+      if (!there || files[*at] != name)
+        return wrong(errc::mismatch, tensor.name,
+                     there ? "it in " + detail::printable(files[*at]) : "no such tensor",
+                     "it in " + detail::printable(name));
+    }
+    for (tensor_record& tensor : shard->tensors_) all.tensors_.push_back(std::move(tensor));
+    for (file_bytes& bytes : shard->owned_) all.owned_.push_back(std::move(bytes));
+    all.metadata_.merge(shard->metadata_);
+  }
+  std::sort(all.tensors_.begin(), all.tensors_.end(),
+            [](const tensor_record& a, const tensor_record& b) { return a.name < b.name; });
+  for (const std::uint32_t i : by_tensor)
+    if (const std::string tensor(tensors[i]); !all.find(tensor))
+      return wrong(errc::missing, tensor, "it in " + detail::printable(files[i]), "no such tensor");
+  return all;
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Weights to and from safetensors files, under linnet's names or Hugging Face's.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Whose names and layouts a file of weights follows.
+namespace naming {
+/// linnet's own names and layouts, for every model. Quantized tensors are their codes, with scales
+/// and zero points as `<name>.scales` and `<name>.zeros`.
+struct canonical {};
+/// Names and layouts of Hugging Face Transformers, for T5, Llama, GPT-2 and Mamba.
+struct hugging_face {};
+}  // namespace naming
+
+namespace detail {
+
+/// Whether names and layouts are Hugging Face's.
+template <class Naming>
+inline constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
+
+/// The parts of a file of `M`, in canonical order.
+template <class Naming, class M, class T>
+std::vector<file_part> parts_of(const weights<M, T>& w) {
+  static_assert(foreign<Naming> || std::is_same_v<Naming, naming::canonical>,
+                "linnet: naming::canonical or naming::hugging_face");
+  std::vector<file_part> parts;
+  for (leaf& tensor : leaves_of(w)) {
+    if constexpr (foreign<Naming>) {
+      parts.push_back(hf_part(hf_layout_of<M>(), std::move(tensor)));
+    } else {
+      const auto add = [&](float* values, const char* suffix) {
+        if (values == nullptr) return;
+        leaf more{.name = tensor.name + suffix, .rows = tensor.rows, .columns = tensor.row_scales};
+        more.vector = tensor.row_scales == 1;
+        more.data = reinterpret_cast<std::byte*>(values);
+        parts.push_back({more, {more.name, more.rows, more.columns, more.vector}});
+      };
+      add(tensor.scales, ".scales");
+      add(tensor.zeros, ".zeros");
+      parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
+    }
+  }
+  return parts;
+}
+
+/// The file's shape of a part, for comparison with a record's.
+inline std::vector<index> shape_of(const placement& at) {
+  if (at.vector) return {at.rows};
+  if (at.depthwise) return {at.rows, 1, at.columns};
+  return {at.rows, at.columns};
+}
+
+inline std::string shape_text(const placement& at) {
+  std::string text;
+  for (const index size : shape_of(at)) text += (text.empty() ? "[" : ", ") + std::to_string(size);
+  return text + "]";
+}
+
+/// Fault in codes, scales or zero points that quantize() could not have made: what they should be,
+/// or null. Asked before they are saved, and of what is loaded.
+inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
+  if (tensor.type == dtype::i8)
+    return std::find(data, data + tensor.size(), std::byte{0x80}) != data + tensor.size()
+               ? "codes from -127 to 127"
+               : nullptr;
+  if ((type == dtype::f8_e4m3 || type == dtype::f8_e5m2) && !all_finite(type, data, tensor.size()))
+    return "codes of finite numbers";
+  const bool scales = tensor.name.ends_with(".scales");
+  if (!scales && !tensor.name.ends_with(".zeros")) return nullptr;
+  for (index i = 0; i < tensor.size(); ++i) {
+    double x = 0;
+    decode_reals(type, data + i * size_of(type), 1, 1, &x);
+    if (!is_finite(x) || (scales ? !(x > 0) : !(x >= 0 && x <= 255)))
+      return scales ? "positive, finite scales" : "zero points from 0 to 255";
+  }
+  return nullptr;
+}
+
+/// Whether two tensors of one shape hold equal values, of whatever real types they are.
+inline bool same_values(const tensor_record& a, const tensor_record& b) {
+  if (!std::ranges::equal(a.shape(), b.shape())) return false;
+  if (a.type == b.type) return std::ranges::equal(a.data, b.data);
+  if (!is_real(a.type) || !is_real(b.type)) return false;
+  for (index i = 0; i < a.size(); ++i) {
+    std::uint64_t x = 0, y = 0;  // bits: zeros have signs, and a NaN is equal to itself
+    double value = 0;
+    decode_reals(a.type, a.data.data() + i * size_of(a.type), 1, 1, &value);
+    __builtin_memcpy(&x, &value, sizeof x);
+    decode_reals(b.type, b.data.data() + i * size_of(b.type), 1, 1, &value);
+    __builtin_memcpy(&y, &value, sizeof y);
+    if (x != y) return false;
+  }
+  return true;
+}
+
+/// Finds every part in the file and checks its type and shape, then that nothing else is in it.
+/// Only then it copies. Tensors whose names do not begin with `prefix` are not looked at.
+template <class Ignores>
+result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts,
+                        std::string_view prefix, nonfinite values, Ignores&& ignores) {
+  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
+    return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
+  };
+  std::vector<bool> used(file.tensors().size());
+  std::vector<const tensor_record*> found(parts.size());
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const file_part& part = parts[i];
+    const placement& at = part.at;
+    const auto look_for = [&](std::string_view name) {
+      const tensor_record* const record = file.find(std::string(prefix).append(name));
+      if (!record) return record;
+      used[static_cast<std::size_t>(record - file.tensors().data())] = true;
+      return record;
+    };
+    found[i] = look_for(at.name);
+    for (const std::string& alias : part.aliases) {
+      const tensor_record* const other = look_for(alias);
+      if (!found[i]) found[i] = other;
+      if (other && !same_values(*other, *found[i]))
+        return wrong(errc::mismatch, other->name,
+                     "the same values as " + found[i]->name + " (one tensor in the model type)",
+                     "others");
+    }
+    const bool code = !is_real(part.tensor.type);
+    const std::string expected = (code ? std::string(name_of(part.tensor.type)) + " " : "real ") +
+                                 shape_text(at) + " (the model type)";
+    if (!found[i])
+      return wrong(errc::missing, std::string(prefix) + at.name, expected, "no such tensor");
+    const tensor_record& record = *found[i];
+    if ((code ? record.type != part.tensor.type : !is_real(record.type)) ||
+        !std::ranges::equal(record.shape(), shape_of(at)))
+      return wrong(errc::mismatch, record.name, expected, record.description());
+    if (const char* const wanted = unusable(part.tensor, record.type, record.data.data()))
+      return wrong(errc::malformed, record.name, wanted, "another value");
+    if (values == nonfinite::refuse && !all_finite(record.type, record.data.data(), record.size()))
+      return wrong(errc::invalid, record.name, "finite numbers", "a NaN or an infinity");
+  }
+  for (std::size_t i = 0; i < used.size(); ++i) {
+    const std::string& name = file.tensors()[i].name;
+    if (!used[i] && name.starts_with(prefix) &&
+        !ignores(std::string_view(name).substr(prefix.size())))
+      return wrong(errc::mismatch, name, "only tensors of the model type",
+                   file.tensors()[i].description());
+  }
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    copy_in(parts[i].tensor, parts[i].at, found[i]->type, found[i]->data.data());
+  return {};
+}
+
+/// Writes parts to a file; parts that share a tensor of the file are joined.
+inline result<void> save_parts(const std::string& path, const std::vector<file_part>& parts,
+                               const file_metadata& metadata) {
+  struct file_tensor {
+    std::string name;
+    dtype type = dtype::f32;
+    std::vector<index> shape;
+    std::vector<const file_part*> parts;
+  };
+  std::vector<file_tensor> tensors;
+  for (const file_part& part : parts) {
+    auto at = std::find_if(tensors.begin(), tensors.end(),
+                           [&](const auto& t) { return t.name == part.at.name; });
+    if (at == tensors.end())
+      at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
+    at->parts.push_back(&part);
+  }
+  for (const file_part& part : parts)
+    if (const char* const wanted = unusable(part.tensor, part.tensor.type, part.tensor.data))
+      return error{errc::invalid, path, part.at.name, wanted, "another value"};
+  const auto prefix = safetensors_prefix(tensors, metadata, path);
+  if (!prefix) return prefix.error();
+  file_writer file(path);
+  file.write(bytes_of(*prefix));
+  std::vector<std::byte> whole;
+  for (const file_tensor& tensor : tensors) {
+    const file_part& first = *tensor.parts.front();
+    const auto size =
+        static_cast<std::size_t>(first.at.rows * first.at.columns * size_of(tensor.type));
+    if (tensor.parts.size() == 1 && !first.at.reordered()) {
+      file.write({first.tensor.data, size});
+      continue;
+    }
+    whole.resize(size);
+    for (const file_part* part : tensor.parts) copy_out(part->tensor, part->at, whole.data());
+    file.write(whole);
+  }
+  return file.commit();
+}
+
+/// Refuses a file of quantized weights for a type that stores them otherwise; the error names both
+/// types.
+template <class S>
+result<void> check_storage(const safetensors& file) {
+  const auto said = file.metadata().find("storage");
+  if (said == file.metadata().end()) return {};
+  const auto differs = [&](const char* what, const std::string& expected, const std::string& got) {
+    return error{errc::mismatch, file.where(), what, expected + " (the model type)",
+                 printable(got)};
+  };
+  const auto is_plain = [](std::string_view name) {
+    return name == "f32" || name == "f64" || name == "bf16" || name == "f16";
+  };
+  if (said->second != S::name && !(is_plain(said->second) && is_plain(S::name)))
+    return differs("storage", S::name, said->second);
+  const auto group = file.metadata().find("storage_group");
+  if (const std::string own = std::to_string(S::group);
+      S::group > 0 && group != file.metadata().end() && group->second != own)
+    return differs("storage_group", own, group->second);
+  return {};
+}
+
+}  // namespace detail
+
+/// Loads all weights from a parsed safetensors file, converting between F16, BF16, F32, F64 and the
+/// model's storage. Every tensor of the model must be there exactly once and in its shape, and no
+/// other; `w` is untouched unless all of it fits. Files that linnet wrote also say what model they
+/// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
+/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory, and
+/// errc::invalid where `values` are to be finite.
+template <class M, class T, class Naming = naming::canonical>
+result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
+                              std::string_view prefix = {},
+                              nonfinite values = nonfinite::keep) LINNET_TRY {
+  if (!w.valid()) return w.error();
+  if constexpr (!detail::foreign<Naming>) {
+    for (const detail::key_value& fact : detail::metadata_of<M>())
+      if (const auto said = file.metadata().find(fact.key);
+          said != file.metadata().end() && said->second != fact.value)
+        return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
+                     detail::printable(said->second)};
+    if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
+        !fits && prefix.empty())
+      return fits;
+  }
+  if constexpr (detail::fits_facts<!detail::foreign<Naming>, M>() &&
+                detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
+    return detail::load_parts(
+        file, detail::parts_of<Naming>(w), prefix, values, [](std::string_view name) {
+          return detail::foreign<Naming> && hugging_face_ignores(hf_kind_of<M>(), name);
+        });
+  else
+    return {};
+}
+LINNET_OR_OUT_OF_MEMORY(file.where())
+/// Loads all weights from the bytes of a safetensors file, such as an array in the program. `where`
+/// names it in errors. Errors: as above, and those of parse_safetensors().
+template <class M, class T, class Naming = naming::canonical>
+result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
+                              const std::string& where = "safetensors",
+                              nonfinite values = nonfinite::keep) LINNET_TRY {
+  if (!(detail::fits_facts<!detail::foreign<Naming>, M>() &&
+        detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
+    return {};
+  const auto file = parse_safetensors(bytes, where);
+  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+/// Loads weights from a safetensors file. Errors: those of the overload above and of
+/// read_safetensors().
+template <class M, class T, class Naming = naming::canonical>
+result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
+                              nonfinite values = nonfinite::keep) LINNET_TRY {
+  if (!(detail::fits_facts<!detail::foreign<Naming>, M>() &&
+        detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
+    return {};
+  const auto file = read_safetensors(path);
+  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Saves all weights as a safetensors file in their storage type. The metadata are a description of
+/// the model (linnet's names) or the mark that Transformers asks for (Hugging Face's), and `notes`
+/// of your own. The same weights always give the same bytes. Nothing is written that
+/// load_safetensors() refuses. Errors: errc::invalid (notes that are not UTF-8 or too long, scales
+/// that are not finite), errc::io.
+template <class M, class T, class Naming = naming::canonical>
+result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
+                              file_metadata notes = {}) LINNET_TRY {
+  if (!w.valid()) return w.error();
+  if (weights<M, T>::storage::per_word > 1)  // compressed; masters may be saved to be looked at
+    if (auto fit = check_finite(w, path); !fit) return fit;
+  if constexpr (detail::foreign<Naming>) {
+    notes["format"] = "pt";
+  } else {
+    notes["format"] = "linnet";
+    using S = typename weights<M, T>::storage;
+    notes["storage"] = S::name;
+    if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
+    for (const detail::key_value& fact : detail::metadata_of<M>()) notes[fact.key] = fact.value;
+  }
+  if constexpr (detail::fits_facts<!detail::foreign<Naming>, M>() &&
+                detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
+    return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
+  else
+    return {};
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Loads the weights of a T5, Llama, GPT-2 or Mamba directory into a model of a matching type.
+/// First config.json is compared (check_config()), then every tensor, and only then is `w` written.
+/// Without a model.safetensors, model.safetensors.index.json and its shards are read. Llama's
+/// rotary pairs are reordered where the type uses position::rope. Errors: those of
+/// read_hf_config(), check_config(), read_safetensors_shards() and load_safetensors().
+template <class M, class T>
+result<void> load_hugging_face(weights<M, T>& w, const std::string& directory,
+                               nonfinite values = nonfinite::keep) LINNET_TRY {
+  if constexpr (!detail::fits_hugging_face<true, M, storage_of<M, T>>()) {
+    return {};
+  } else {
+    const auto config = read_hf_config(directory + "/config.json");
+    if (!config) return config.error();
+    if (auto fits = check_config<M>(*config); !fits) return fits;
+    const std::string path = directory + "/model.safetensors", shards = path + ".index.json";
+    auto file = read_safetensors(path);
+    if (!file && file.error().code == errc::io && read_file(shards))
+      file = read_safetensors_shards(shards);
+    return file ? load_safetensors(w, *file, naming::hugging_face{}, {}, values)
+                : result<void>(file.error());
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(directory)
+
+/// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face()
+/// and for Transformers. Errors: errc::io, and those of save_safetensors().
+template <class M, class T>
+result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) LINNET_TRY {
+  if constexpr (!detail::fits_hugging_face<true, M, storage_of<M, T>>()) {
+    return {};
+  } else {
+    const std::string config = make_hf_config<M>();
+    if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
+        !saved)
+      return saved;
+    return write_file(directory + "/config.json", detail::bytes_of(config));
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(directory)
+
+LINNET_NAMESPACE_END
+/// @file
+/// GPT-2's encoder.json, which repeats the ids that follow from vocab.bpe.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Compares the events of an encoder.json with a tokenizer.
+struct encoder_reader {
+  const bpe_tokenizer& tokenizer;
+  std::string where;
+  std::vector<bool> seen{};
+  error failure{};
+  std::string name{}, bytes{};
+  bool inside = false;
+
+  bool open(bool array) {
+    if (inside || array) return fail("content", "an object of ids", array ? "an array" : "more");
+    return inside = true;
+  }
+  bool close() { return true; }
+  bool key(std::string_view text) {
+    name = text;
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    if (!inside) return fail("content", "an object of ids", value.text());
+    token id = tokenizer.find_added(name);
+    bytes.clear();
+    if (id < 0 && append_bytes_of(name, bytes)) id = tokenizer.find(bytes);
+    const std::string what = json_quoted(printable(name));
+    if (id < 0) return fail(what, "a piece of the tokenizer", "another", errc::mismatch);
+    if (!value.whole || value.count != static_cast<std::uint64_t>(id))
+      return fail(what, std::to_string(id) + " (the tokenizer)", value.text(), errc::mismatch);
+    if (seen[static_cast<std::size_t>(id)]) return fail(what, "it once", "it twice");
+    return seen[static_cast<std::size_t>(id)] = true;
+  }
+  bool fail(std::string what, std::string expected, std::string got, errc code = errc::malformed) {
+    failure = {code, where, std::move(what), std::move(expected), std::move(got)};
+    return false;
+  }
+};
+
+}  // namespace detail
+
+/// Checks that an encoder.json (vocab.json at Hugging Face) gives every piece of a tokenizer the id
+/// that it has, and no other pieces. Errors: errc::mismatch, errc::malformed, errc::unsupported.
+inline result<void> check_encoder_json(const bpe_tokenizer& tokenizer,
+                                       std::span<const std::byte> text,
+                                       const std::string& where = "encoder.json") LINNET_TRY {
+  detail::encoder_reader reader{tokenizer, where};
+  reader.seen.resize(static_cast<std::size_t>(tokenizer.vocabulary()));
+  if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", reader);
+      !read)
+    return read.error();
+  const auto lacking = std::find(reader.seen.begin(), reader.seen.end(), false);
+  if (lacking == reader.seen.end()) return {};
+  const auto id = static_cast<token>(lacking - reader.seen.begin());
+  return error{errc::mismatch, where, "content", "an entry with the id " + std::to_string(id),
+               "none"};
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
@@ -558,7 +2132,7 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// Collects the events of a tokenizer.json. Its three long lists are kept in about their bytes,
-/// settings as facts under names such as "pre_tokenizer.pretokenizers[1].type".
+/// settings under names such as "pre_tokenizer.pretokenizers[1].type".
 struct hf_tokenizer_reader {
   explicit hf_tokenizer_reader(const std::string& file) : where(file) {}
 
@@ -573,7 +2147,7 @@ struct hf_tokenizer_reader {
   text_list merges{};                ///< two pieces for each
   text_list added_texts{};
   std::vector<added_token> added{};
-  std::vector<fact> facts{};
+  std::vector<key_value> facts{};
   bool has_vocabulary = false, has_merges = false, has_added = false;
   error failure{};
 
@@ -739,14 +2313,15 @@ struct hf_tokenizer_reader {
   }
 };
 
-/// What the settings of a tokenizer.json say, or the first one that linnet does not follow.
+/// Applies the settings of a tokenizer.json; the error names the first one that linnet does not
+/// support.
 inline result<void> apply_hf_settings(const hf_tokenizer_reader& file, bpe_parts& parts) {
   const auto is = [](const std::string& text, auto... names) { return ((text == names) || ...); };
-  const auto refuse = [&](const fact& f, std::string expected) {
+  const auto refuse = [&](const key_value& f, std::string expected) {
     return error{errc::unsupported, file.where, f.key, std::move(expected), f.value};
   };
   bool bytes = false, decoded = false, no_prefix = false, single = false;
-  for (const fact& f : file.facts) {
+  for (const key_value& f : file.facts) {
     const std::string& value = f.value;
     std::string_view key = f.key;
     const auto within = [&](std::string_view prefix) {
@@ -799,7 +2374,7 @@ inline result<void> apply_hf_settings(const hf_tokenizer_reader& file, bpe_parts
   if (!decoded) return lacks("decoder", "\"ByteLevel\"");
 
   std::vector<std::string_view> names;
-  for (const fact& f : file.facts) names.push_back(f.key);
+  for (const key_value& f : file.facts) names.push_back(f.key);
   std::sort(names.begin(), names.end());
   if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
     return error{errc::malformed, file.where, std::string(*twice), "it once", "it twice"};
@@ -862,12 +2437,20 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) 
   };
   for (std::size_t i = 0; i < file.vocabulary.size(); ++i)
     if (auto done = put(file.ids[i], i, [&] { return name_of(i); }); !done) return done;
+  std::size_t next = file.vocabulary.size();  // Hugging Face gives ids in the order of the list
   for (std::size_t i = 0; i < file.added.size(); ++i) {
-    if (known[i])
-      by_id[file.added[i].id] = static_cast<std::uint32_t>(total + i);
-    else if (auto done = put(file.added[i].id, total + i, [&] { return name_of_added(i) + ".id"; });
-             !done)
-      return done;
+    const std::uint64_t id = file.added[i].id;
+    const auto name = [&] { return name_of_added(i) + ".id"; };
+    if (known[i]) {
+      by_id[id] = static_cast<std::uint32_t>(total + i);
+      continue;
+    }
+    if (auto done = put(id, total + i, name); !done) return done;
+    if (id != next)
+      return error{errc::unsupported, file.where, name(),
+                   std::to_string(next) + ", the next id in the order of the list",
+                   std::to_string(id)};
+    ++next;
   }
   (void)std::exchange(file.ids, {});
 
@@ -926,10 +2509,10 @@ inline result<void> take_hf_merges(hf_tokenizer_reader& file, bpe_parts& parts) 
 
 }  // namespace detail
 
-/// Parses a tokenizer.json held in memory, of at most 64 MiB: a byte-level BPE model with GPT-2's
-/// pre-tokenizer ("ByteLevel"; SmolLM's "Digits" before it), no normalizer and the ids 0 to n - 1.
-/// Added tokens become added texts. Truncation, padding and post-processing (begin and end tokens)
-/// are left to the caller. `where` names the file in errors. Errors, with the field:
+/// Parses a tokenizer.json held in memory, of at most 64 MiB: a byte-level BPE model with the ids 0
+/// to n - 1. It has GPT-2's pre-tokenizer ("ByteLevel"; SmolLM's "Digits" before it) and no
+/// normalizer. Added tokens become added texts. Truncation, padding and post-processing (begin and
+/// end tokens) are left to the caller. `where` names the file in errors. Errors, with the field:
 /// errc::unsupported (another model, or a setting that linnet does not follow), errc::malformed.
 inline result<bpe_tokenizer> parse_hf_tokenizer(
     std::span<const std::byte> text, const std::string& where = "tokenizer.json") LINNET_TRY {
@@ -950,1560 +2533,23 @@ inline result<bpe_tokenizer> parse_hf_tokenizer(
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads a tokenizer.json. Errors: those of read_file() and parse_hf_tokenizer().
-inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) {
+inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) LINNET_TRY {
   const auto file = read_file(path);
   return file ? parse_hf_tokenizer(*file, path) : result<bpe_tokenizer>(file.error());
 }
-
-LINNET_NAMESPACE_END
-/// @file
-/// Directories as Hugging Face Transformers saves them: config.json and model.safetensors, or its
-/// shards.
-
-/// @file
-/// Hugging Face's config.json: read, compared with a model type field by field, and written.
-
-#include <limits>
-
-/// @file
-/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba (zoo A7, C1, D11).
-
-LINNET_NAMESPACE_BEGIN
-
-/// The kinds of models that Hugging Face files describe.
-enum class hf_kind {
-  none,   ///< no counterpart: other norms, positions or attention
-  t5,     ///< T5 1.0 and 1.1
-  llama,  ///< RMSNorm and rotary positions
-  gpt2,   ///< LayerNorm, learned positions, biases
-  mamba   ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
-};
-
-namespace detail {
-template <class P>
-inline constexpr bool is_mamba = false;
-template <index State, index Conv, index Expand>
-inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
-}  // namespace detail
-
-/// The counterpart of model type `M`. Its feed-forward does not matter here: tensors of one that
-/// Hugging Face does not know keep linnet's names in files.
-template <class M>
-constexpr hf_kind hf_kind_of() {
-  constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
-  if constexpr (M::family == model_family::t5) {
-    const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
-                      std::is_same_v<typename M::decoder_attention, attention::full>;
-    return rms && full ? hf_kind::t5 : hf_kind::none;
-  } else if constexpr (M::family != model_family::decoder) {
-    return hf_kind::none;
-  } else {
-    using P = typename M::position;
-    if (M::depths::routes || !std::is_same_v<typename M::share, share::none> || M::factorised)
-      return hf_kind::none;
-    if (detail::is_mamba<typename M::attention>)
-      return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
-                                                                         : hf_kind::none;
-    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
-    if (rms && (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
-      return hf_kind::llama;
-    const bool plain = M::shape.kv_heads == M::shape.heads &&
-                       M::shape.heads * M::shape.head_width() == M::shape.d_model;
-    const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> &&
-                      std::is_same_v<P, position::learned> && M::biased;
-    return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
-  }
-}
-
-namespace detail {
-
-/// A pair of names without their last part ("weight" or "bias"); # stands for a block's number.
-struct name_rule {
-  std::string_view linnet, hugging_face;
-};
-
-inline constexpr name_rule t5_rules[] = {
-    {"embedding", "shared"},
-    {"head", "lm_head"},
-    {"encoder.relative_bias", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
-    {"encoder.blocks.#.attention.norm", "encoder.block.#.layer.0.layer_norm"},
-    {"encoder.blocks.#.attention.q", "encoder.block.#.layer.0.SelfAttention.q"},
-    {"encoder.blocks.#.attention.k", "encoder.block.#.layer.0.SelfAttention.k"},
-    {"encoder.blocks.#.attention.v", "encoder.block.#.layer.0.SelfAttention.v"},
-    {"encoder.blocks.#.attention.o", "encoder.block.#.layer.0.SelfAttention.o"},
-    {"encoder.blocks.#.ffn.norm", "encoder.block.#.layer.1.layer_norm"},
-    {"encoder.blocks.#.ffn.wi", "encoder.block.#.layer.1.DenseReluDense.wi"},
-    {"encoder.blocks.#.ffn.wo", "encoder.block.#.layer.1.DenseReluDense.wo"},
-    {"encoder.blocks.#.ffn.gate", "encoder.block.#.layer.1.DenseReluDense.wi_0"},
-    {"encoder.blocks.#.ffn.up", "encoder.block.#.layer.1.DenseReluDense.wi_1"},
-    {"encoder.blocks.#.ffn.down", "encoder.block.#.layer.1.DenseReluDense.wo"},
-    {"encoder.norm", "encoder.final_layer_norm"},
-    {"decoder.relative_bias", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
-    {"decoder.blocks.#.attention.norm", "decoder.block.#.layer.0.layer_norm"},
-    {"decoder.blocks.#.attention.q", "decoder.block.#.layer.0.SelfAttention.q"},
-    {"decoder.blocks.#.attention.k", "decoder.block.#.layer.0.SelfAttention.k"},
-    {"decoder.blocks.#.attention.v", "decoder.block.#.layer.0.SelfAttention.v"},
-    {"decoder.blocks.#.attention.o", "decoder.block.#.layer.0.SelfAttention.o"},
-    {"decoder.blocks.#.cross.norm", "decoder.block.#.layer.1.layer_norm"},
-    {"decoder.blocks.#.cross.q", "decoder.block.#.layer.1.EncDecAttention.q"},
-    {"decoder.blocks.#.cross.k", "decoder.block.#.layer.1.EncDecAttention.k"},
-    {"decoder.blocks.#.cross.v", "decoder.block.#.layer.1.EncDecAttention.v"},
-    {"decoder.blocks.#.cross.o", "decoder.block.#.layer.1.EncDecAttention.o"},
-    {"decoder.blocks.#.ffn.norm", "decoder.block.#.layer.2.layer_norm"},
-    {"decoder.blocks.#.ffn.wi", "decoder.block.#.layer.2.DenseReluDense.wi"},
-    {"decoder.blocks.#.ffn.wo", "decoder.block.#.layer.2.DenseReluDense.wo"},
-    {"decoder.blocks.#.ffn.gate", "decoder.block.#.layer.2.DenseReluDense.wi_0"},
-    {"decoder.blocks.#.ffn.up", "decoder.block.#.layer.2.DenseReluDense.wi_1"},
-    {"decoder.blocks.#.ffn.down", "decoder.block.#.layer.2.DenseReluDense.wo"},
-    {"decoder.norm", "decoder.final_layer_norm"},
-};
-inline constexpr name_rule llama_rules[] = {
-    {"embedding", "model.embed_tokens"},
-    {"blocks.#.attention.norm", "model.layers.#.input_layernorm"},
-    {"blocks.#.attention.q", "model.layers.#.self_attn.q_proj"},
-    {"blocks.#.attention.k", "model.layers.#.self_attn.k_proj"},
-    {"blocks.#.attention.v", "model.layers.#.self_attn.v_proj"},
-    {"blocks.#.attention.o", "model.layers.#.self_attn.o_proj"},
-    {"blocks.#.ffn.norm", "model.layers.#.post_attention_layernorm"},
-    {"blocks.#.ffn.gate", "model.layers.#.mlp.gate_proj"},
-    {"blocks.#.ffn.up", "model.layers.#.mlp.up_proj"},
-    {"blocks.#.ffn.down", "model.layers.#.mlp.down_proj"},
-    {"norm", "model.norm"},
-    {"head", "lm_head"},
-};
-inline constexpr name_rule gpt2_rules[] = {
-    {"embedding", "transformer.wte"},
-    {"position", "transformer.wpe"},
-    {"blocks.#.attention.norm", "transformer.h.#.ln_1"},
-    {"blocks.#.attention.q", "transformer.h.#.attn.c_attn"},  // side by side in one tensor
-    {"blocks.#.attention.k", "transformer.h.#.attn.c_attn"},
-    {"blocks.#.attention.v", "transformer.h.#.attn.c_attn"},
-    {"blocks.#.attention.o", "transformer.h.#.attn.c_proj"},
-    {"blocks.#.ffn.norm", "transformer.h.#.ln_2"},
-    {"blocks.#.ffn.wi", "transformer.h.#.mlp.c_fc"},
-    {"blocks.#.ffn.wo", "transformer.h.#.mlp.c_proj"},
-    {"norm", "transformer.ln_f"},
-    {"head", "lm_head"},
-};
-inline constexpr name_rule mamba_rules[] = {
-    {"embedding", "backbone.embeddings"},
-    {"blocks.#.attention.norm", "backbone.layers.#.norm"},
-    {"blocks.#.attention.in_proj", "backbone.layers.#.mixer.in_proj"},
-    {"blocks.#.attention.conv", "backbone.layers.#.mixer.conv1d"},
-    {"blocks.#.attention.x_proj", "backbone.layers.#.mixer.x_proj"},
-    {"blocks.#.attention.dt_proj", "backbone.layers.#.mixer.dt_proj"},
-    {"blocks.#.attention", "backbone.layers.#.mixer"},  // A_log and D
-    {"blocks.#.attention.out_proj", "backbone.layers.#.mixer.out_proj"},
-    {"norm", "backbone.norm_f"},
-    {"head", "lm_head"},
-};
-
-constexpr std::span<const name_rule> rules_of(hf_kind kind) {
-  if (kind == hf_kind::t5) return t5_rules;
-  if (kind == hf_kind::llama) return llama_rules;
-  if (kind == hf_kind::gpt2) return gpt2_rules;
-  if (kind == hf_kind::mamba) return mamba_rules;
-  return {};
-}
-
-/// Whether `text` is `pattern` with digits in place of #; `number` receives them.
-inline bool fits(std::string_view text, std::string_view pattern, std::string_view& number) {
-  const std::size_t mark = pattern.find('#');
-  if (mark == pattern.npos) return text == pattern;
-  const std::string_view tail = pattern.substr(mark + 1);
-  if (text.size() < pattern.size() || text.substr(0, mark) != pattern.substr(0, mark)) return false;
-  number = text.substr(mark, text.size() - mark - tail.size());
-  return text.substr(mark + number.size()) == tail &&
-         number.find_first_not_of("0123456789") == number.npos;
-}
-
-/// The part of a name before its last dot.
-inline std::string_view stem(std::string_view name) {
-  return name.substr(0, (std::min)(name.size(), name.rfind('.')));
-}
-
-/// `name` with its stem translated, or "" if no rule of the kind fits.
-inline std::string translate(hf_kind kind, std::string_view name, std::string_view name_rule::*from,
-                             std::string_view name_rule::*to, bool gated = false) {
-  const std::string_view head = stem(name);
-  for (const name_rule& rule : rules_of(kind)) {
-    std::string_view number;
-    if (!fits(head, rule.*from, number)) continue;
-    // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
-    if (from == &name_rule::hugging_face && gated && rule.linnet.ends_with(".wo")) continue;
-    std::string found(rule.*to);
-    if (const std::size_t mark = found.find('#'); mark != found.npos)
-      found.replace(mark, 1, number);
-    return found.append(name.substr(head.size()));
-  }
-  return {};
-}
-
-}  // namespace detail
-
-/// Hugging Face's name for one of linnet's, such as "encoder.blocks.0.ffn.wi.weight"; linnet's own
-/// where there is none.
-inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name) {
-  const std::string found = detail::translate(kind, linnet_name, &detail::name_rule::linnet,
-                                              &detail::name_rule::hugging_face);
-  return found.empty() ? std::string(linnet_name) : found;
-}
-
-/// linnet's name for one of Hugging Face's, or "" if it is none of the kind. `gated` tells T5 1.1's
-/// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
-inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
-                               bool gated = false) {
-  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face,
-                           &detail::name_rule::linnet, gated);
-}
-
-/// Whether Hugging Face checkpoints may hold a tensor of this name that models have no use for: old
-/// T5's unused cross-attention bias, GPT-2's causal masks, old Llama's rotary frequencies.
-inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
-  if (kind == hf_kind::t5)
-    return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
-  std::string_view number;
-  const auto is = [&](std::string_view prefix, std::string_view pattern) {
-    return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
-  };
-  if (kind == hf_kind::gpt2)
-    return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
-  return kind == hf_kind::llama && (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") ||
-                                    name == "model.rotary_emb.inv_freq");
-}
-
-namespace detail {
-
-/// A tensor of the model and where a file has it.
-struct file_part {
-  leaf tensor;
-  placement at;
-  std::vector<std::string> aliases{};  ///< other names under which the file may hold it
-};
-
-/// The numbers that decide how Hugging Face lays out a model's tensors.
-struct hf_layout {
-  hf_kind kind = hf_kind::none;
-  bool tied = true;
-  index rope_heads =
-      0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
-};
-
-template <class M>
-constexpr hf_layout hf_layout_of() {
-  hf_layout layout{hf_kind_of<M>(), M::tied, 0};
-  if constexpr (M::family == model_family::decoder)
-    if (M::position::pairing == rope_pairing::interleaved)
-      layout.rope_heads = M::shape.head_width();
-  return layout;
-}
-
-inline file_part hf_part(const hf_layout& layout, leaf tensor) {
-  file_part part{
-      tensor,
-      {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector},
-      {}};
-  const std::string_view name = stem(tensor.name);
-  const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
-  if (layout.kind == hf_kind::llama && (query || key)) part.at.half_heads = layout.rope_heads;
-  if (layout.kind == hf_kind::gpt2 && name.starts_with("blocks.") && part.at.name != tensor.name) {
-    if (query || key || name.ends_with(".attention.v")) {
-      part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;
-      part.at.rows *= 3;
-    }
-    // Conv1D keeps its matrices as [in, out].
-    part.at.transposed = !tensor.vector;
-    if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
-  }
-  if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
-  for (const std::string_view prefix : {"model.", "transformer.", "backbone."})
-    if (part.at.name.starts_with(prefix))
-      part.aliases.push_back(part.at.name.substr(prefix.size()));
-  if (name == "embedding") {
-    if (layout.kind == hf_kind::t5)
-      part.aliases.insert(part.aliases.end(),
-                          {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
-    if (layout.tied) part.aliases.push_back("lm_head.weight");
-  }
-  return part;
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-/// A field and its value as JSON text; numbers also as the nearest float.
-struct hf_entry {
-  std::string key, value, as_float{};
-};
-}  // namespace detail
-
-/// The fields of a config.json: those of the outermost object, and of its objects "rope_parameters"
-/// and "rope_scaling" as "rope_parameters.rope_theta". Other nested values only count as present.
-class hf_config {
- public:
-  /// The value of a field as JSON text (numbers in their shortest form), or null where there is
-  /// none or it is null.
-  const std::string* find(std::string_view key) const {
-    const detail::hf_entry* const field = entry(key);
-    return field ? &field->value : nullptr;
-  }
-  /// The value of a field rounded to a float where it is a number, as JSON text; null as above.
-  const std::string* find_float(std::string_view key) const {
-    const detail::hf_entry* const field = entry(key);
-    return field ? &field->as_float : nullptr;
-  }
-  /// Name of the file in messages.
-  const std::string& where() const { return where_; }
-
- private:
-  friend result<hf_config> parse_hf_config(std::span<const std::byte>, const std::string&);
-  std::string where_;
-  std::vector<detail::hf_entry> fields_;  ///< by key
-
-  const detail::hf_entry* entry(std::string_view key) const {
-    const auto at =
-        std::lower_bound(fields_.begin(), fields_.end(), key,
-                         [](const detail::hf_entry& a, std::string_view b) { return a.key < b; });
-    return at != fields_.end() && at->key == key && at->value != "null" ? &*at : nullptr;
-  }
-};
-
-namespace detail {
-
-/// Longest config.json that is read, and how deep its values may nest.
-inline constexpr std::size_t longest_config = 128 * 1024;
-inline constexpr int deepest_config = 32;
-
-/// A number as the text of the nearest float: equal for all spellings of what a float can hold.
-inline std::string float_text(double x) {
-  constexpr auto most = static_cast<double>((std::numeric_limits<float>::max)());
-  return number_text(x > most || x < -most ? x : static_cast<double>(static_cast<float>(x)));
-}
-
-/// Collects the events of a config.json.
-struct config_reader {
-  explicit config_reader(const std::string& file) : where(file) {}
-
-  std::string where;
-  std::vector<hf_entry> fields{};
-  error failure{};
-
-  bool open(bool array) {
-    if (depth == 0 && array) return fail("content", "a JSON object", "an array");
-    if (depth == deepest_config)
-      return fail("content", "at most " + std::to_string(deepest_config) + " levels", "more");
-    if (depth == 1 || (depth == 2 && !inner.empty())) {
-      const std::string nested = array ? "[...]" : "{...}";
-      fields.push_back({name, nested, nested});
-      if (depth == 1 && !array && (name == "rope_parameters" || name == "rope_scaling"))
-        inner = name + ".";
-    }
-    ++depth;
-    return true;
-  }
-  bool close() {
-    if (--depth == 1) inner.clear();
-    return true;
-  }
-  bool key(std::string_view text) {
-    if (depth == 1) name = text;
-    if (depth == 2 && !inner.empty()) name = inner + std::string(text);
-    return true;
-  }
-  bool scalar(const json_scalar& value) {
-    if (depth == 0) return fail("content", "a JSON object", value.text());
-    if (depth == 1 || (depth == 2 && !inner.empty()))
-      fields.push_back(
-          {name, value.text(),
-           value.kind == json_scalar::kinds::number ? float_text(value.number) : value.text()});
-    return true;
-  }
-
- private:
-  int depth = 0;
-  std::string name{}, inner{};
-
-  bool fail(const char* what, std::string expected, std::string got) {
-    failure = {errc::malformed, where, what, std::move(expected), std::move(got)};
-    return false;
-  }
-};
-
-}  // namespace detail
-
-/// Parses a config.json held in memory: at most 128 KiB, 32 levels, no field twice. `where` names
-/// it in errors. Errors: errc::malformed, errc::unsupported.
-inline result<hf_config> parse_hf_config(std::span<const std::byte> text,
-                                         const std::string& where = "config.json") LINNET_TRY {
-  detail::config_reader reader(where);
-  if (auto read = detail::read_json(text, detail::longest_config, where, "content", reader); !read)
-    return read.error();
-  std::sort(reader.fields.begin(), reader.fields.end(),
-            [](const auto& a, const auto& b) { return a.key < b.key; });
-  for (std::size_t i = 1; i < reader.fields.size(); ++i)
-    if (reader.fields[i].key == reader.fields[i - 1].key)
-      return error{errc::malformed, where, detail::printable(reader.fields[i].key),
-                   "each field once", "this one twice"};
-  hf_config config;
-  config.where_ = where;
-  config.fields_ = std::move(reader.fields);
-  return config;
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-/// Reads a config.json. Errors: those of read_file() and parse_hf_config().
-inline result<hf_config> read_hf_config(const std::string& path) {
-  const auto bytes = read_file(path);
-  return bytes ? parse_hf_config(*bytes, path) : result<hf_config>(bytes.error());
-}
-
-namespace detail {
-
-/// What a config.json has to say for a model type. Values are JSON texts.
-struct hf_field {
-  std::vector<std::string> keys;    ///< the field, then other places for the same fact
-  std::vector<std::string> values;  ///< the value, then other spellings of it
-  std::string absent{};             ///< what Hugging Face assumes without the field
-  std::string as_float{};           ///< of a real number, which is compared as a float
-  bool written = true;              ///< make_hf_config() writes it
-
-  /// Another place for the same fact.
-  hf_field& or_at(const std::string& key) {
-    keys.push_back(key);
-    return *this;
-  }
-  /// Compared where it is present, and never written.
-  void only_read() { written = false; }
-};
-
-/// Hugging Face's names of an activation.
-inline std::vector<std::string> hf_activation(activation_kind kind) {
-  switch (kind) {
-    case activation_kind::relu:
-      return {"relu"};
-    case activation_kind::gelu:
-      return {"gelu", "gelu_python"};
-    case activation_kind::gelu_tanh:
-      return {"gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"};
-    default:
-      return {"silu", "swish"};
-  }
-}
-
-/// Builds a list of fields.
-struct hf_fields {
-  std::vector<hf_field> all{};
-
-  hf_field& text(const std::string& key, const std::vector<std::string>& values,
-                 std::string_view absent) {
-    all.push_back({{key}, {}, json_quoted(absent)});
-    for (const std::string& value : values) all.back().values.push_back(json_quoted(value));
-    return all.back();
-  }
-  hf_field& number(const std::string& key, index value, index absent) {
-    return add(key, std::to_string(value), std::to_string(absent));
-  }
-  hf_field& real(const std::string& key, double value, double absent) {
-    hf_field& field = add(key, number_text(value), number_text(absent));
-    field.as_float = float_text(value);
-    return field;
-  }
-  hf_field& truth(const std::string& key, bool value, bool absent) {
-    return add(key, value ? "true" : "false", absent ? "true" : "false");
-  }
-  /// A field that must not be there, unless it is null.
-  void none(const std::string& key) { add(key, "null", "null").only_read(); }
-
- private:
-  hf_field& add(const std::string& key, std::string value, std::string absent) {
-    all.push_back({{key}, {std::move(value)}, std::move(absent)});
-    return all.back();
-  }
-};
-
-/// The one name of a feed-forward in config.json where Hugging Face has none; only linnet writes
-/// it.
-inline constexpr const char* foreign_ffn = "linnet";
-
-template <class M>
-void t5_fields(hf_fields& to, bool untied_by_scale, bool mt5) {
-  constexpr t5_shape s = M::shape;
-  // mT5 of Transformers 5 never scales the input of its head, as no tied type here does.
-  to.text("model_type", {"t5"}, "t5");
-  if (!M::tied) to.all.back().values.push_back(json_quoted("mt5"));
-  to.number("vocab_size", s.vocabulary, mt5 ? 250112 : 32128);
-  to.number("d_model", s.d_model, 512).or_at("hidden_size");
-  to.number("d_kv", s.d_kv, 64).or_at("head_dim");
-  to.number("d_ff", s.d_ff, mt5 ? 1024 : 2048);
-  to.number("num_layers", s.encoder_layers, mt5 ? 8 : 6).or_at("num_hidden_layers");
-  to.number("num_decoder_layers", s.decoder_layers, s.encoder_layers);
-  to.number("num_heads", s.heads, mt5 ? 6 : 8).or_at("num_attention_heads");
-  to.number("relative_attention_num_buckets", s.buckets, 32);
-  to.number("relative_attention_max_distance", s.max_distance, 128);
-  to.real("layer_norm_epsilon", s.eps, 1e-6);
-  using ffn = ffn_facts<typename M::encoder_ffn>;
-  constexpr bool same = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn>;
-  std::vector<std::string> forms{foreign_ffn};
-  if constexpr (same && (ffn::standard || ffn::gated)) {
-    const auto names = hf_activation(ffn::activation);
-    const std::string gated = ffn::gated ? "gated-" : "";
-    if (!ffn::gated || ffn::activation != activation_kind::gelu) forms.clear();
-    // There, "gated-gelu" is the tanh form.
-    if (ffn::gated && ffn::activation == activation_kind::gelu_tanh) forms = {"gated-gelu"};
-    for (const std::string& name : names)
-      if (gated + name != "gated-gelu") forms.push_back(gated + name);
-    // Transformers takes these two from the field below, but follows them if they differ.
-    to.text("dense_act_fn", names, names[0]);
-    to.truth("is_gated_act", ffn::gated, ffn::gated);
-  }
-  to.text("feed_forward_proj", forms, mt5 ? "gated-gelu" : "relu");
-  // Newer files say of an untied head only that its input is not scaled.
-  if (!untied_by_scale) to.truth("tie_word_embeddings", M::tied, !mt5);
-  to.truth("scale_decoder_outputs", M::tied, M::tied).only_read();
-  to.truth("tie_encoder_decoder", false, false).only_read();
-  to.number("decoder_start_token_id", M::start, 0);
-  to.number("pad_token_id", M::start, 0);
-}
-
-template <class M>
-void llama_fields(hf_fields& to) {
-  constexpr decoder_shape s = M::shape;
-  to.text("model_type", {"llama"}, "llama");
-  to.number("vocab_size", s.vocabulary, 32000);
-  to.number("hidden_size", s.d_model, 4096);
-  to.number("intermediate_size", s.d_ff, 11008);
-  to.number("num_hidden_layers", s.layers, 32);
-  to.number("num_attention_heads", s.heads, 32);
-  to.number("num_key_value_heads", s.kv_heads, s.heads);
-  to.number("head_dim", s.head_width(), s.d_model / s.heads);
-  to.number("max_position_embeddings", s.context, 2048);
-  to.real("rms_norm_eps", s.eps, 1e-6);
-  to.real("rope_theta", s.rope_theta, 10000)
-      .or_at("rope_parameters.rope_theta")
-      .or_at("rope_scaling.rope_theta");
-  to.real("partial_rotary_factor", 1, 1)
-      .or_at("rope_parameters.partial_rotary_factor")
-      .or_at("rope_scaling.partial_rotary_factor")
-      .only_read();
-  for (const std::string scaling : {"rope_parameters", "rope_scaling"}) {
-    to.all.push_back({{scaling}, {"{...}"}, "{...}"});
-    to.all.back().only_read();
-    to.text(scaling + ".rope_type", {"default"}, "default").or_at(scaling + ".type").only_read();
-    to.real(scaling + ".factor", 1, 1).only_read();
-    for (const char* const layers : {".full_attention", ".sliding_attention"})
-      to.none(scaling + layers);
-  }
-  using ffn = ffn_facts<typename M::ffn>;
-  if constexpr (ffn::gated)
-    to.text("hidden_act", hf_activation(ffn::activation), "silu");
-  else
-    to.text("hidden_act", {foreign_ffn}, "silu");
-  to.truth("attention_bias", M::biased, false);
-  to.truth("mlp_bias", M::biased, false);
-  to.truth("tie_word_embeddings", M::tied, false);
-}
-
-template <class M>
-void gpt2_fields(hf_fields& to) {
-  constexpr decoder_shape s = M::shape;
-  to.text("model_type", {"gpt2"}, "gpt2");
-  to.number("vocab_size", s.vocabulary, 50257);
-  to.number("n_positions", s.context, 1024).or_at("max_position_embeddings");
-  to.number("n_embd", s.d_model, 768).or_at("hidden_size");
-  to.number("n_layer", s.layers, 12).or_at("num_hidden_layers");
-  to.number("n_head", s.heads, 12).or_at("num_attention_heads");
-  to.number("n_inner", s.d_ff, 4 * s.d_model);
-  to.real("layer_norm_epsilon", s.eps, 1e-5);
-  using ffn = ffn_facts<typename M::ffn>;
-  if constexpr (ffn::standard)
-    to.text("activation_function", hf_activation(ffn::activation), "gelu_new");
-  else
-    to.text("activation_function", {foreign_ffn}, "gelu_new");
-  to.truth("scale_attn_weights", true, true);
-  to.truth("scale_attn_by_inverse_layer_idx", false, false);
-  to.truth("add_cross_attention", false, false);
-  to.truth("tie_word_embeddings", M::tied, true);
-}
-
-template <class M>
-void mamba_fields(hf_fields& to) {
-  constexpr decoder_shape s = M::shape;
-  using mixer = typename M::attention;
-  to.text("model_type", {"mamba"}, "mamba");
-  to.number("vocab_size", s.vocabulary, 50280);
-  to.number("hidden_size", s.d_model, 768);
-  to.number("state_size", mixer::state, 16);
-  to.number("num_hidden_layers", s.layers, 32);
-  to.number("conv_kernel", mixer::conv, 4);
-  to.number("expand", mixer::expand, 2);
-  to.number("intermediate_size", mixer::expand * s.d_model, mixer::expand * s.d_model).only_read();
-  constexpr index rank = mixer::template layer<M::self>::rank;
-  to.number("time_step_rank", rank, rank).values.push_back(json_quoted("auto"));
-  to.real("layer_norm_epsilon", s.eps, 1e-5);
-  to.text("hidden_act", {"silu", "swish"}, "silu");
-  to.truth("use_bias", M::biased, false);
-  to.truth("use_conv_bias", true, true);
-  to.truth("tie_word_embeddings", M::tied, true);
-}
-
-/// What a config.json of `M` says. `file`: the one at hand, if any.
-template <class M>
-hf_fields fields_of(const hf_config* file) {
-  constexpr hf_kind kind = hf_kind_of<M>();
-  static_assert(kind != hf_kind::none,
-                "linnet: this model type has no counterpart at Hugging Face");
-  hf_fields fields;
-  if constexpr (kind == hf_kind::t5) {
-    const auto says = [&](const char* key, std::string_view value) {
-      const std::string* const got = file ? file->find(key) : nullptr;
-      return got && *got == value;
-    };
-    t5_fields<M>(fields, !M::tied && says("scale_decoder_outputs", "false"),
-                 says("model_type", "\"mt5\""));
-  } else if constexpr (kind == hf_kind::llama) {
-    llama_fields<M>(fields);
-  } else if constexpr (kind == hf_kind::mamba) {
-    mamba_fields<M>(fields);
-  } else {
-    gpt2_fields<M>(fields);
-  }
-  fields.none("quantization_config");
-  return fields;
-}
-
-inline result<void> check_fields(const hf_config& config, const hf_fields& fields) {
-  for (const hf_field& field : fields.all) {
-    const std::string expected = field.values[0] + " (the model type)";
-    bool present = false;
-    for (const std::string& key : field.keys) {
-      const std::string* const got = config.find(key);
-      if (!got) continue;
-      present = true;
-      if (std::find(field.values.begin(), field.values.end(), *got) != field.values.end()) continue;
-      if (!field.as_float.empty() && *config.find_float(key) == field.as_float) continue;
-      return error{errc::mismatch, config.where(), key, expected, *got};
-    }
-    if (present ||
-        std::find(field.values.begin(), field.values.end(), field.absent) != field.values.end())
-      continue;
-    return error{errc::mismatch, config.where(), field.keys[0], expected,
-                 "no such field, which means " + field.absent};
-  }
-  return {};
-}
-
-}  // namespace detail
-
-/// Compares a config.json with model type `M`. The first field that differs is the error
-/// (errc::mismatch), with the file's value and the type's; an absent one has Hugging Face's
-/// default. Fields that do not change what the weights compute, such as dropout rates, are not
-/// compared.
-template <class M>
-result<void> check_config(const hf_config& config) LINNET_TRY {
-  return detail::check_fields(config, detail::fields_of<M>(&config));
-}
-LINNET_OR_OUT_OF_MEMORY(config.where())
-
-/// The config.json of model type `M` that Transformers reads.
-template <class M>
-std::string make_hf_config() {
-  constexpr hf_kind kind = hf_kind_of<M>();
-  constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM",
-                                          "GPT2LMHeadModel", "MambaForCausalLM"};
-  std::string text = "{\n  \"architectures\": [\n    " +
-                     detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
-  for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
-    if (field.written)
-      text += ",\n  " + detail::json_quoted(field.keys[0]) + ": " + field.values[0];
-  if constexpr (kind == hf_kind::t5)
-    text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
-  return text + "\n}\n";
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// Safetensors in several files, as Hugging Face saves large models: shards, and an index that says
-/// which tensor stands in which of them.
-
-/// @file
-/// Safetensors files: a strict reader that trusts nothing in the file, and a deterministic writer.
-/// Opt-in, through linnet/json.hpp (needs nlohmann/json).
-
-#include <functional>
-#include <map>
-#include <optional>
-
-LINNET_NAMESPACE_BEGIN
-
-/// One tensor of a safetensors file: facts, and a view of its values in the file's bytes.
-struct tensor_record {
-  static constexpr index most_dimensions = 8;
-
-  std::string name;
-  dtype type = dtype::f32;
-  std::array<index, most_dimensions> extents{};
-  index dimensions = 0;
-  std::span<const std::byte> data{};  ///< row-major, little-endian, perhaps not aligned
-
-  /// The extents.
-  std::span<const index> shape() const {
-    return {extents.data(), static_cast<std::size_t>(dimensions)};
-  }
-  /// Number of values.
-  index size() const { return std::ssize(data) / size_of(type); }
-  /// For messages, such as "F32 [4, 24]".
-  std::string description() const {
-    std::string text = std::string(name_of(type)) + " [";
-    for (const index n : shape()) text += (text.back() == '[' ? "" : ", ") + std::to_string(n);
-    return text + "]";
-  }
-};
-
-/// A parsed safetensors file, or several with one index. It views the bytes it was parsed from, or
-/// owns them if it was read from a path. Movable.
-class safetensors {
- public:
-  /// The tensors, sorted by name.
-  std::span<const tensor_record> tensors() const { return tensors_; }
-  /// The tensor of that name, or null.
-  const tensor_record* find(std::string_view name) const {
-    const auto at =
-        std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                         [](const tensor_record& a, std::string_view b) { return a.name < b; });
-    return at != tensors_.end() && at->name == name ? &*at : nullptr;
-  }
-  /// The texts under "__metadata__".
-  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
-  /// Name of the file in messages.
-  const std::string& where() const { return where_; }
-
-  /// All values of a tensor as `T`: float or double from F16, BF16, F32, F64; a 32- or 64-bit
-  /// signed integer from I32 and, where the values fit, I64. Errors: errc::missing, errc::mismatch.
-  template <class T>
-  result<std::vector<T>> values(std::string_view name) const LINNET_TRY {
-    constexpr bool real = std::is_floating_point_v<T>;
-    const tensor_record* const from = find(name);
-    if (!from)
-      return error{errc::missing, where_, std::string(name), "a tensor of this name", "none"};
-    std::vector<T> all(static_cast<std::size_t>(from->size()));
-    if (real && is_real(from->type)) {
-      for (std::size_t i = 0; i < all.size(); ++i) {
-        double x = 0;
-        detail::decode_reals(from->type,
-                             from->data.data() + i * static_cast<std::size_t>(size_of(from->type)),
-                             1, 1, &x);
-        all[i] = static_cast<T>(x);
-      }
-    } else if (!real && (from->type == dtype::i32 || from->type == dtype::i64)) {
-      for (std::size_t i = 0; i < all.size(); ++i) {
-        const std::int64_t x = from->type == dtype::i32
-                                   ? detail::load_as<std::int32_t>(from->data.data() + i * 4)
-                                   : detail::load_as<std::int64_t>(from->data.data() + i * 8);
-        all[i] = static_cast<T>(x);
-        if (static_cast<std::int64_t>(all[i]) != x)
-          return error{errc::mismatch, where_, from->name,
-                       "values of " + std::to_string(8 * sizeof(T)) + " bits", std::to_string(x)};
-      }
-    } else {
-      return error{errc::mismatch, where_, from->name,
-                   real ? "F16, BF16, F32 or F64" : "I32 or I64", from->description()};
-    }
-    return all;
-  }
-  LINNET_OR_OUT_OF_MEMORY(where_)
-
- private:
-  friend result<safetensors> parse_safetensors(lasting_span<const std::byte>, const std::string&);
-  friend result<safetensors> read_safetensors(const std::string&);
-  friend result<safetensors> read_safetensors_shards(const std::string&);
-  std::vector<file_bytes> owned_;  ///< one, of shards one for each
-  std::string where_;
-  std::vector<tensor_record> tensors_;
-  std::map<std::string, std::string, std::less<>> metadata_;
-};
-
-namespace detail {
-
-/// Longest header that is read; a tensor takes about 130 bytes of it.
-inline constexpr std::size_t longest_safetensors_header = 512 * 1024;
-
-/// Collects the header's events into records: their data are still empty.
-struct safetensors_header {
-  struct entry {
-    tensor_record record{};
-    std::array<std::uint64_t, 2> range{};  ///< data_offsets
-  };
-  explicit safetensors_header(const std::string& file) : where(file) {}
-
-  std::string where;
-  std::vector<entry> tensors{};
-  std::map<std::string, std::string, std::less<>> metadata{};
-  error failure{};
-
-  bool open(bool array) {
-    ++depth;
-    if (depth == 1) return !array || fail("header", "a JSON object", "an array");
-    if (depth == 2) return !array || fail(name, "a JSON object", "an array");
-    elements = 0;
-    if (depth == 3 && array && (field == "shape" || field == "data_offsets")) return true;
-    return fail(subject(), expected(), array ? "an array" : "an object");
-  }
-
-  bool key(std::string_view text) {
-    if (depth == 1) {
-      name = text;
-      in_metadata = text == "__metadata__";
-      seen_type = seen_shape = seen_offsets = false;
-      if (!in_metadata) {
-        tensors.emplace_back().record.name = text;
-        return true;
-      }
-      return !std::exchange(seen_metadata, true) ||
-             fail("__metadata__", "each name once", "this one twice");
-    }
-    field = text;
-    if (in_metadata)
-      return metadata.emplace(field, "").second ||
-             fail(subject(), "each key once", "this one twice");
-    bool* const seen = text == "dtype"          ? &seen_type
-                       : text == "shape"        ? &seen_shape
-                       : text == "data_offsets" ? &seen_offsets
-                                                : nullptr;
-    if (!seen) return fail(name, "dtype, shape and data_offsets", printable(text));
-    return !std::exchange(*seen, true) || fail(subject(), "each key once", "this one twice");
-  }
-
-  bool scalar(const json_scalar& value) {
-    if (depth == 0) return fail("header", "a JSON object", value.text());
-    if (depth == 1) return fail(name, "a JSON object", value.text());
-    if (in_metadata) {
-      if (value.kind != json_scalar::kinds::text) return fail(subject(), expected(), value.text());
-      metadata.find(field)->second = value.string;
-      return true;
-    }
-    if (depth == 2) {
-      if (field != "dtype") return fail(subject(), expected(), value.text());
-      for (std::size_t i = 0; i < dtype_table.size(); ++i)
-        if (value.kind == json_scalar::kinds::text && dtype_table[i].name == value.string) {
-          tensors.back().record.type = static_cast<dtype>(i);
-          return true;
-        }
-      return fail(subject(), expected(), value.text());
-    }
-    // A number in an array.
-    if (!value.whole || value.count > std::uint64_t{PTRDIFF_MAX})
-      return fail(subject(), expected(), value.text());
-    if (field == "data_offsets") {
-      if (elements == 2) return fail(subject(), expected(), "more");
-      tensors.back().range[elements++] = value.count;
-    } else {
-      if (elements == tensor_record::most_dimensions)
-        return fail(subject(),
-                    "at most " + std::to_string(tensor_record::most_dimensions) + " dimensions",
-                    "more");
-      tensors.back().record.extents[elements++] = static_cast<index>(value.count);
-      tensors.back().record.dimensions = static_cast<index>(elements);
-    }
-    return true;
-  }
-
-  bool close() {
-    --depth;
-    if (depth == 2 && field == "data_offsets" && elements != 2)
-      return fail(subject(), expected(), std::to_string(elements));
-    if (depth != 1 || in_metadata) return true;
-    const char* const absent = !seen_type      ? "dtype"
-                               : !seen_shape   ? "shape"
-                               : !seen_offsets ? "data_offsets"
-                                               : nullptr;
-    return !absent || fail(name + ": " + absent, "one in every tensor", "none");
-  }
-
- private:
-  int depth = 0;
-  std::string name{}, field{};
-  bool in_metadata = false, seen_metadata = false, seen_type = false, seen_shape = false,
-       seen_offsets = false;
-  std::size_t elements = 0;
-
-  std::string subject() const { return name + ": " + field; }
-  const char* expected() const {
-    if (in_metadata) return "a text";
-    if (field == "dtype")
-      return "BOOL, U8, I8, F8_E4M3, F8_E5M2, U16, I16, F16, BF16, U32, I32, F32, U64, I64 or F64";
-    return field == "shape" ? "whole numbers from 0 up" : "two whole numbers from 0 up";
-  }
-  bool fail(const std::string& what, std::string expects, std::string got) {
-    failure = {errc::malformed, where, printable(what), std::move(expects), std::move(got)};
-    return false;
-  }
-};
-
-/// Sorts the tensors by name, and says what is wrong with their ranges in `size` bytes of values.
-inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors,
-                                 std::uint64_t size, const std::string& where) {
-  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected,
-                         std::string got) {
-    return error{errc::malformed, where, printable(at.name) + what, std::move(expected),
-                 std::move(got)};
-  };
-  std::sort(tensors.begin(), tensors.end(),
-            [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
-  for (std::size_t i = 1; i < tensors.size(); ++i)
-    if (tensors[i].record.name == tensors[i - 1].record.name)
-      return wrong(tensors[i].record, "", "each name once", "this one twice");
-
-  std::vector<std::uint32_t> order(tensors.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-  std::sort(order.begin(), order.end(),
-            [&](auto a, auto b) { return tensors[a].range < tensors[b].range; });
-  std::uint64_t end = 0;
-  for (const std::uint32_t i : order) {
-    const tensor_record& tensor = tensors[i].record;
-    const auto [first, last] = tensors[i].range;
-    if (last < first)
-      return wrong(tensor, ": data_offsets", "an end behind the beginning " + std::to_string(first),
-                   std::to_string(last));
-    if (first != end)
-      return wrong(tensor, ": data_offsets",
-                   "to begin at " + std::to_string(end) + ", the end of the tensor before",
-                   std::to_string(first) + (first < end ? ", an overlap" : ", a gap"));
-    if (last > size)
-      return wrong(tensor, ": data_offsets",
-                   "an end within the " + std::to_string(size) + " bytes of values",
-                   std::to_string(last));
-    std::uint64_t bytes = static_cast<std::uint64_t>(size_of(tensor.type));
-    for (const index n : tensor.shape())
-      if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(n), &bytes))
-        return wrong(tensor, ": shape", "a size below 2^64 bytes", tensor.description());
-    if (bytes != last - first)
-      return wrong(tensor, ": data_offsets",
-                   std::to_string(bytes) + " bytes for " + tensor.description(),
-                   std::to_string(last - first));
-    end = last;
-  }
-  if (end != size)
-    return error{errc::malformed, where, "values",
-                 std::to_string(end) + " bytes, the end of the last tensor", std::to_string(size)};
-  return {};
-}
-
-/// The header of a file with `size` bytes of values: all that readers ask of it, and writers too.
-inline result<safetensors_header> read_safetensors_header(std::span<const std::byte> text,
-                                                          std::uint64_t size,
-                                                          const std::string& where) {
-  while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
-  if (text.empty() || text.front() != std::byte{'{'})
-    return error{errc::malformed, where, "header", "to begin with {",
-                 text.empty() ? "nothing" : "another character"};
-  if (!has_memory_to_read(text.size())) return out_of_memory(where);
-  safetensors_header header(where);
-  if (auto read = read_json(text, longest_safetensors_header, where, "header", header); !read)
-    return read.error();
-  if (auto checked = check_ranges(header.tensors, size, where); !checked) return checked.error();
-  return header;
-}
-
-}  // namespace detail
-
-/// Parses a safetensors file held in memory, which must outlive the result. Checked: the length of
-/// the header, its JSON and types, duplicate names and keys, and that the tensors fill the file
-/// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
-inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
-                                             const std::string& where = "safetensors") LINNET_TRY {
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, where, std::move(what), std::move(expected), std::move(got)};
-  };
-  if (file.size() < 8)
-    return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
-  const auto length = detail::load_as<std::uint64_t>(file.data());
-  if (length > file.size() - 8)
-    return wrong(errc::malformed, "header length",
-                 "at most the " + std::to_string(file.size() - 8) + " bytes that follow",
-                 std::to_string(length));
-  const auto values = file.subspan(8 + length);
-  if (!detail::has_memory_to_read(length)) return detail::out_of_memory(where);
-  auto header = detail::read_safetensors_header(file.subspan(8, length), values.size(), where);
-  if (!header) return header.error();
-  safetensors parsed;
-  parsed.where_ = where;
-  parsed.metadata_ = std::move(header->metadata);
-  parsed.tensors_.reserve(header->tensors.size());
-  for (auto& [record, range] : header->tensors) {
-    parsed.tensors_.push_back(std::move(record));
-    parsed.tensors_.back().data = values.subspan(range[0], range[1] - range[0]);
-  }
-  return parsed;
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-/// Reads and parses a safetensors file. Errors: those of read_file() and parse_safetensors().
-inline result<safetensors> read_safetensors(const std::string& path) {
-  auto bytes = read_file(path);
-  if (!bytes) return bytes.error();
-  auto parsed = parse_safetensors(*bytes, path);
-  if (parsed) parsed->owned_.push_back(std::move(*bytes));
-  return parsed;
-}
-
-/// A tensor to be written: a name, a type, a shape and its values, row-major.
-struct named_tensor {
-  std::string name;
-  dtype type = dtype::f32;
-  std::vector<index> shape;
-  std::span<const std::byte> data{};
-};
-
-/// Texts stored beside the tensors.
-using file_metadata = std::map<std::string, std::string, std::less<>>;
-
-namespace detail {
-
-inline std::span<const std::byte> bytes_of(std::string_view text) {
-  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
-}
-
-/// The order in which tensors are written: by element size, so that all are aligned, then by name;
-/// Hugging Face's writer does the same. Sorts, and returns the length and text of the header, or
-/// why readers would refuse it (errc::invalid).
-template <class Tensor>
-result<std::string> safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata,
-                                       const std::string& path) {
-  const auto wrong = [&](const std::string& what, const char* expected, std::string got) {
-    return error{errc::invalid, path, printable(what), expected, std::move(got)};
-  };
-  std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
-    return size_of(a.type) != size_of(b.type) ? size_of(a.type) > size_of(b.type) : a.name < b.name;
-  });
-  std::string text = "{";
-  const auto begin = [&](std::string_view name) {
-    text += (text.size() > 1 ? "," : "") + json_quoted(name) + ":{";
-  };
-  if (!metadata.empty()) {
-    begin("__metadata__");
-    for (const auto& [name, value] : metadata) {
-      if (!is_utf8(name) || !is_utf8(value))
-        return wrong("__metadata__: " + name, "texts in UTF-8", "other bytes");
-      text += (text.back() == '{' ? "" : ",") + json_quoted(name) + ":" + json_quoted(value);
-    }
-    text += '}';
-  }
-  index at = 0;
-  for (const Tensor& tensor : tensors) {
-    if (!is_utf8(tensor.name)) return wrong(tensor.name, "a name in UTF-8", "other bytes");
-    if (tensor.name == "__metadata__")
-      return wrong(tensor.name, "another name for a tensor", "that of the notes");
-    index size = size_of(tensor.type);
-    begin(tensor.name);
-    text += "\"dtype\":" + json_quoted(name_of(tensor.type)) + ",\"shape\":[";
-    for (const index n : tensor.shape) {
-      if (text.back() != '[') text += ',';
-      text += std::to_string(n);
-      size *= n;
-    }
-    text += "],\"data_offsets\":[";
-    text += std::to_string(at) + ",";
-    text += std::to_string(at += size) + "]}";
-  }
-  text += '}';
-  text.resize(static_cast<std::size_t>(round_up(std::ssize(text), 8)), ' ');
-  if (auto read = read_safetensors_header(bytes_of(text), static_cast<std::uint64_t>(at), path);
-      !read) {
-    error why = read.error();
-    why.code = errc::invalid;
-    return why;
-  }
-  const std::uint64_t length = text.size();
-  return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
-}
-
-}  // namespace detail
-
-/// Writes a safetensors file with these tensors, in a fixed order whatever order they are given in.
-/// Nothing is written that parse_safetensors() refuses: names and notes are UTF-8. Errors:
-/// errc::invalid (also a shape that does not fit its data), errc::io.
-inline result<void> write_safetensors(const std::string& path, std::vector<named_tensor> tensors,
-                                      const file_metadata& metadata = {}) LINNET_TRY {
-  for (const named_tensor& tensor : tensors) {
-    std::uint64_t size = static_cast<std::uint64_t>(size_of(tensor.type));
-    bool fits = true;
-    for (const index n : tensor.shape)
-      fits = fits && n >= 0 && !__builtin_mul_overflow(size, static_cast<std::uint64_t>(n), &size);
-    if (!fits || size != tensor.data.size())
-      return error{errc::invalid, path, detail::printable(tensor.name),
-                   "as many bytes as the shape says", std::to_string(tensor.data.size())};
-  }
-  const auto prefix = detail::safetensors_prefix(tensors, metadata, path);
-  if (!prefix) return prefix.error();
-  detail::file_writer file(path);
-  file.write(detail::bytes_of(*prefix));
-  for (const named_tensor& tensor : tensors) file.write(tensor.data);
-  return file.commit();
-}
 LINNET_OR_OUT_OF_MEMORY(path)
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Longest index that is read; a tensor takes about 100 bytes of it.
-inline constexpr std::size_t longest_shard_index = 4 * 1024 * 1024;
-
-/// Collects the "weight_map" of a model.safetensors.index.json; what else it says is not needed.
-struct shard_index_reader {
-  explicit shard_index_reader(const std::string& file) : where(file) {}
-
-  std::string where;
-  std::vector<std::pair<std::string, std::string>> files{};  ///< of tensors, by their names
-  error failure{};
-
-  bool open(bool array) {
-    if (depth == 0 && array) return fail("content", "a JSON object", "an array");
-    if (depth == deepest)
-      return fail("content", "at most " + std::to_string(deepest) + " levels", "more");
-    if (in_map) return fail(tensor, "the name of a file", array ? "an array" : "an object");
-    if (depth == 1 && name == "weight_map") {
-      if (array) return fail(name, "an object", "an array");
-      if (std::exchange(has_map, true)) return fail(name, "it once", "it twice");
-      in_map = true;
-    }
-    ++depth;
-    return true;
-  }
-  bool close() {
-    if (--depth == 1) in_map = false;
-    return true;
-  }
-  bool key(std::string_view text) {
-    if (in_map)
-      tensor = text;
-    else if (depth == 1)
-      name = text;
-    return true;
-  }
-  bool scalar(const json_scalar& value) {
-    if (depth == 0) return fail("content", "a JSON object", value.text());
-    if (depth == 1 && name == "weight_map") return fail(name, "an object", value.text());
-    if (!in_map) return true;
-    const auto barred = [](char c) {
-      return static_cast<unsigned char>(c) < ' ' || c == '\x7f' || c == '/' || c == '\\' ||
-             c == ':';
-    };
-    if (value.kind != json_scalar::kinds::text || value.string.empty() || value.string[0] == '.' ||
-        std::any_of(value.string.begin(), value.string.end(), barred))
-      return fail(tensor, "the name of a file beside the index", value.text());
-    files.emplace_back(tensor, value.string);
-    return true;
-  }
-  bool fail(const std::string& what, std::string expected, std::string got) {
-    failure = {errc::malformed, where, printable(what), std::move(expected), std::move(got)};
-    return false;
-  }
-
-  bool has_map = false;
-
- private:
-  static constexpr int deepest = 32;
-  int depth = 0;
-  bool in_map = false;
-  std::string name{}, tensor{};
-};
-
-}  // namespace detail
-
-/// Reads the shards that a model.safetensors.index.json names, which stand beside it, as one file.
-/// The index and the shards must name the same tensors. Errors: those of read_file() and of
-/// read_safetensors(), errc::malformed, errc::mismatch.
-inline result<safetensors> read_safetensors_shards(const std::string& path) LINNET_TRY {
-  const auto text = read_file(path);
-  if (!text) return text.error();
-  detail::shard_index_reader reader(path);
-  if (auto read = detail::read_json(*text, detail::longest_shard_index, path, "content", reader);
-      !read)
-    return read.error();
-  const auto wrong = [&](errc code, const std::string& what, std::string expected,
-                         std::string got) {
-    return error{code, path, detail::printable(what), std::move(expected), std::move(got)};
-  };
-  if (!reader.has_map) return wrong(errc::malformed, "weight_map", "an object", "none");
-  auto& files = reader.files;
-  std::sort(files.begin(), files.end());
-  for (std::size_t i = 1; i < files.size(); ++i)
-    if (files[i].first == files[i - 1].first)
-      return wrong(errc::malformed, files[i].first, "each name once", "this one twice");
-  std::vector<std::string> names;
-  for (const auto& [tensor, file] : files) names.push_back(file);
-  std::sort(names.begin(), names.end());
-
-  safetensors all;
-  all.where_ = path;
-  const std::string folder = path.substr(0, path.find_last_of('/') + 1);
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    const std::string& name = names[i];
-    if (i > 0 && name == names[i - 1]) continue;
-    auto shard = read_safetensors(folder + name);
-    if (!shard) return shard.error();
-    for (const tensor_record& tensor : shard->tensors_) {
-      const auto at = std::lower_bound(
-          files.begin(), files.end(), tensor.name,
-          [](const auto& entry, const std::string& key) { return entry.first < key; });
-      const bool there = at != files.end() && at->first == tensor.name;
-      if (!there || at->second != name)
-        return wrong(errc::mismatch, tensor.name,
-                     there ? "it in " + detail::printable(at->second) : "no such tensor",
-                     "it in " + detail::printable(name));
-    }
-    for (tensor_record& tensor : shard->tensors_) all.tensors_.push_back(std::move(tensor));
-    for (file_bytes& bytes : shard->owned_) all.owned_.push_back(std::move(bytes));
-    all.metadata_.merge(shard->metadata_);
-  }
-  std::sort(all.tensors_.begin(), all.tensors_.end(),
-            [](const tensor_record& a, const tensor_record& b) { return a.name < b.name; });
-  for (const auto& [tensor, file] : files)
-    if (!all.find(tensor))
-      return wrong(errc::missing, tensor, "it in " + detail::printable(file), "no such tensor");
-  return all;
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-LINNET_NAMESPACE_END
-/// @file
-/// Weights to and from safetensors files, under linnet's names or Hugging Face's.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Whose names and layouts a file of weights follows.
-namespace naming {
-/// linnet's own names and layouts; holds every model, quantized ones too (their codes, and the
-/// scales and zero points as `<name>.scales` and `<name>.zeros`).
-struct canonical {};
-/// Those of Hugging Face Transformers for T5, Llama, GPT-2 and Mamba.
-struct hugging_face {};
-}  // namespace naming
-
-namespace detail {
-
-/// The parts of a file of `M`, in canonical order.
-template <class Naming, class M, class T>
-std::vector<file_part> parts_of(const weights<M, T>& w) {
-  constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
-  static_assert(foreign || std::is_same_v<Naming, naming::canonical>,
-                "linnet: naming::canonical or naming::hugging_face");
-  static_assert(!foreign || hf_kind_of<M>() != hf_kind::none,
-                "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
-                "(norm::rms), Llama (norm::rms "
-                "and rotary positions) and GPT-2 (norm::layer_norm, position::learned, bias::all, "
-                "no grouped queries), all "
-                "with attention::full, and Mamba (mixer::mamba, ffn::skip, norm::rms, "
-                "position::none); use naming::canonical");
-  static_assert(!foreign || !weights<M, T>::storage::scaled,
-                "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
-                "model and quantize() it, or "
-                "use naming::canonical");
-  std::vector<file_part> parts;
-  for (leaf& tensor : leaves_of(w)) {
-    if constexpr (foreign) {
-      parts.push_back(hf_part(hf_layout_of<M>(), std::move(tensor)));
-    } else {
-      const auto add = [&](float* values, const char* suffix) {
-        if (values == nullptr) return;
-        leaf more{.name = tensor.name + suffix, .rows = tensor.rows, .columns = tensor.row_scales};
-        more.vector = tensor.row_scales == 1;
-        more.data = reinterpret_cast<std::byte*>(values);
-        parts.push_back({more, {more.name, more.rows, more.columns, more.vector}});
-      };
-      add(tensor.scales, ".scales");
-      add(tensor.zeros, ".zeros");
-      parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
-    }
-  }
-  return parts;
-}
-
-/// The file's shape of a part, for comparison with a record's.
-inline std::vector<index> shape_of(const placement& at) {
-  if (at.vector) return {at.rows};
-  if (at.depthwise) return {at.rows, 1, at.columns};
-  return {at.rows, at.columns};
-}
-
-inline std::string shape_text(const placement& at) {
-  std::string text;
-  for (const index size : shape_of(at)) text += (text.empty() ? "[" : ", ") + std::to_string(size);
-  return text + "]";
-}
-
-/// Why codes, scales or zero points are none that quantize() could have made: what they should be,
-/// or null. Asked before they are saved, and of what is loaded.
-inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
-  if (tensor.type == dtype::i8)
-    return std::find(data, data + tensor.size(), std::byte{0x80}) != data + tensor.size()
-               ? "codes from -127 to 127"
-               : nullptr;
-  if ((type == dtype::f8_e4m3 || type == dtype::f8_e5m2) && !all_finite(type, data, tensor.size()))
-    return "codes of finite numbers";
-  const bool scales = tensor.name.ends_with(".scales");
-  if (!scales && !tensor.name.ends_with(".zeros")) return nullptr;
-  for (index i = 0; i < tensor.size(); ++i) {
-    double x = 0;
-    decode_reals(type, data + i * size_of(type), 1, 1, &x);
-    if (!is_finite(x) || (scales ? !(x > 0) : !(x >= 0 && x <= 255)))
-      return scales ? "positive, finite scales" : "zero points from 0 to 255";
-  }
-  return nullptr;
-}
-
-/// Whether two tensors of one shape hold equal values, of whatever real types they are.
-inline bool same_values(const tensor_record& a, const tensor_record& b) {
-  if (!std::ranges::equal(a.shape(), b.shape())) return false;
-  if (a.type == b.type) return std::ranges::equal(a.data, b.data);
-  if (!is_real(a.type) || !is_real(b.type)) return false;
-  for (index i = 0; i < a.size(); ++i) {
-    std::uint64_t x = 0, y = 0;  // bits: zeros have signs, and a NaN is equal to itself
-    double value = 0;
-    decode_reals(a.type, a.data.data() + i * size_of(a.type), 1, 1, &value);
-    __builtin_memcpy(&x, &value, sizeof x);
-    decode_reals(b.type, b.data.data() + i * size_of(b.type), 1, 1, &value);
-    __builtin_memcpy(&y, &value, sizeof y);
-    if (x != y) return false;
-  }
-  return true;
-}
-
-/// Finds every part in the file and checks its type and shape, then that the file holds nothing
-/// else, and only then copies. Tensors whose names do not begin with `prefix` are not looked at.
-template <class Ignores>
-result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts,
-                        std::string_view prefix, nonfinite values, Ignores&& ignores) {
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
-  };
-  std::vector<bool> used(file.tensors().size());
-  std::vector<const tensor_record*> found(parts.size());
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    const file_part& part = parts[i];
-    const placement& at = part.at;
-    const auto look_for = [&](std::string_view name) {
-      const tensor_record* const record = file.find(std::string(prefix).append(name));
-      if (!record) return record;
-      used[static_cast<std::size_t>(record - file.tensors().data())] = true;
-      return record;
-    };
-    found[i] = look_for(at.name);
-    for (const std::string& alias : part.aliases) {
-      const tensor_record* const other = look_for(alias);
-      if (!found[i]) found[i] = other;
-      if (other && !same_values(*other, *found[i]))
-        return wrong(errc::mismatch, other->name,
-                     "the same values as " + found[i]->name + " (one tensor in the model type)",
-                     "others");
-    }
-    const bool code = !is_real(part.tensor.type);
-    const std::string expected = (code ? std::string(name_of(part.tensor.type)) + " " : "real ") +
-                                 shape_text(at) + " (the model type)";
-    if (!found[i])
-      return wrong(errc::missing, std::string(prefix) + at.name, expected, "no such tensor");
-    const tensor_record& record = *found[i];
-    if ((code ? record.type != part.tensor.type : !is_real(record.type)) ||
-        !std::ranges::equal(record.shape(), shape_of(at)))
-      return wrong(errc::mismatch, record.name, expected, record.description());
-    if (const char* const wanted = unusable(part.tensor, record.type, record.data.data()))
-      return wrong(errc::malformed, record.name, wanted, "another value");
-    if (values == nonfinite::refuse && !all_finite(record.type, record.data.data(), record.size()))
-      return wrong(errc::invalid, record.name, "finite numbers", "a NaN or an infinity");
-  }
-  for (std::size_t i = 0; i < used.size(); ++i) {
-    const std::string& name = file.tensors()[i].name;
-    if (!used[i] && name.starts_with(prefix) &&
-        !ignores(std::string_view(name).substr(prefix.size())))
-      return wrong(errc::mismatch, name, "only tensors of the model type",
-                   file.tensors()[i].description());
-  }
-  for (std::size_t i = 0; i < parts.size(); ++i)
-    copy_in(parts[i].tensor, parts[i].at, found[i]->type, found[i]->data.data());
-  return {};
-}
-
-/// Writes parts, those that share a tensor of the file into one.
-inline result<void> save_parts(const std::string& path, const std::vector<file_part>& parts,
-                               const file_metadata& metadata) {
-  struct file_tensor {
-    std::string name;
-    dtype type = dtype::f32;
-    std::vector<index> shape;
-    std::vector<const file_part*> parts;
-  };
-  std::vector<file_tensor> tensors;
-  for (const file_part& part : parts) {
-    auto at = std::find_if(tensors.begin(), tensors.end(),
-                           [&](const auto& t) { return t.name == part.at.name; });
-    if (at == tensors.end())
-      at = tensors.insert(at, {part.at.name, part.tensor.type, shape_of(part.at), {}});
-    at->parts.push_back(&part);
-  }
-  for (const file_part& part : parts)
-    if (const char* const wanted = unusable(part.tensor, part.tensor.type, part.tensor.data))
-      return error{errc::invalid, path, part.at.name, wanted, "another value"};
-  const auto prefix = safetensors_prefix(tensors, metadata, path);
-  if (!prefix) return prefix.error();
-  file_writer file(path);
-  file.write(bytes_of(*prefix));
-  std::vector<std::byte> whole;
-  for (const file_tensor& tensor : tensors) {
-    const file_part& first = *tensor.parts.front();
-    const auto size =
-        static_cast<std::size_t>(first.at.rows * first.at.columns * size_of(tensor.type));
-    if (tensor.parts.size() == 1 && !first.at.reordered()) {
-      file.write({first.tensor.data, size});
-      continue;
-    }
-    whole.resize(size);
-    for (const file_part* part : tensor.parts) copy_out(part->tensor, part->at, whole.data());
-    file.write(whole);
-  }
-  return file.commit();
-}
-
-/// Refuses a file of quantized weights for a type that stores them otherwise, by both names.
-template <class S>
-result<void> check_storage(const safetensors& file) {
-  const auto said = file.metadata().find("storage");
-  if (said == file.metadata().end()) return {};
-  const auto differs = [&](const char* what, const std::string& expected, const std::string& got) {
-    return error{errc::mismatch, file.where(), what, expected + " (the model type)",
-                 printable(got)};
-  };
-  const auto is_plain = [](std::string_view name) {
-    return name == "f32" || name == "f64" || name == "bf16" || name == "f16";
-  };
-  if (said->second != S::name && !(is_plain(said->second) && is_plain(S::name)))
-    return differs("storage", S::name, said->second);
-  const auto group = file.metadata().find("storage_group");
-  if (const std::string own = std::to_string(S::group);
-      S::group > 0 && group != file.metadata().end() && group->second != own)
-    return differs("storage_group", own, group->second);
-  return {};
-}
-
-}  // namespace detail
-
-/// Loads all weights from a parsed safetensors file, converting between F16, BF16, F32, F64 and the
-/// model's storage. Every tensor of the model must be there exactly once and in its shape, and no
-/// other; `w` is untouched unless all of it fits. Files that linnet wrote also say what model they
-/// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
-/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory, and
-/// errc::invalid where `values` are to be finite.
-template <class M, class T, class Naming = naming::canonical>
-result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
-                              std::string_view prefix = {},
-                              nonfinite values = nonfinite::keep) LINNET_TRY {
-  if (!w.valid()) return w.error();
-  constexpr bool foreign = std::is_same_v<Naming, naming::hugging_face>;
-  if constexpr (!foreign) {
-    for (const detail::fact& fact : detail::facts_of<M>())
-      if (const auto said = file.metadata().find(fact.key);
-          said != file.metadata().end() && said->second != fact.value)
-        return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
-                     detail::printable(said->second)};
-    if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
-        !fits && prefix.empty())
-      return fits;
-  }
-  return detail::load_parts(
-      file, detail::parts_of<Naming>(w), prefix, values,
-      [](std::string_view name) { return foreign && hugging_face_ignores(hf_kind_of<M>(), name); });
-}
-LINNET_OR_OUT_OF_MEMORY(file.where())
-/// The same from the bytes of a file, such as an array in the program; `where` names it in errors.
-template <class M, class T, class Naming = naming::canonical>
-result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
-                              const std::string& where = "safetensors",
-                              nonfinite values = nonfinite::keep) {
-  const auto file = parse_safetensors(bytes, where);
-  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
-}
-/// The same from a file.
-template <class M, class T, class Naming = naming::canonical>
-result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
-                              nonfinite values = nonfinite::keep) {
-  const auto file = read_safetensors(path);
-  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
-}
-
-/// Saves all weights in their storage type, with a description of the model (linnet's names) or
-/// the mark that Transformers asks for (Hugging Face's), and `notes` of your own. The same weights
-/// always give the same bytes. Nothing is written that load_safetensors() refuses. Errors:
-/// errc::invalid (notes that are not UTF-8 or too long, scales that are not finite), errc::io.
-template <class M, class T, class Naming = naming::canonical>
-result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
-                              file_metadata notes = {}) LINNET_TRY {
-  if (!w.valid()) return w.error();
-  if (weights<M, T>::storage::per_word > 1)  // compressed; masters may be saved to be looked at
-    if (auto fit = check_finite(w, path); !fit) return fit;
-  if constexpr (std::is_same_v<Naming, naming::hugging_face>) {
-    notes["format"] = "pt";
-  } else {
-    notes["format"] = "linnet";
-    using S = typename weights<M, T>::storage;
-    notes["storage"] = S::name;
-    if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
-    for (const detail::fact& fact : detail::facts_of<M>()) notes[fact.key] = fact.value;
-  }
-  return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Loads the weights of a T5, Llama, GPT-2 or Mamba directory into a model of a matching type.
-/// config.json is compared first (check_config()), then every tensor, and only then is `w` written.
-/// Without a model.safetensors, model.safetensors.index.json and its shards are read. Llama's
-/// rotary pairs are reordered where the type uses position::rope. Errors: those of
-/// read_hf_config(), check_config(), read_safetensors_shards() and load_safetensors().
-template <class M, class T>
-result<void> load_hugging_face(weights<M, T>& w, const std::string& directory,
-                               nonfinite values = nonfinite::keep) LINNET_TRY {
-  const auto config = read_hf_config(directory + "/config.json");
-  if (!config) return config.error();
-  if (auto fits = check_config<M>(*config); !fits) return fits;
-  const std::string path = directory + "/model.safetensors", shards = path + ".index.json";
-  auto file = read_safetensors(path);
-  if (!file && file.error().code == errc::io && read_file(shards))
-    file = read_safetensors_shards(shards);
-  return file ? load_safetensors(w, *file, naming::hugging_face{}, {}, values)
-              : result<void>(file.error());
-}
-LINNET_OR_OUT_OF_MEMORY(directory)
-
-/// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face()
-/// and for Transformers. Errors: errc::io.
-template <class M, class T>
-result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) LINNET_TRY {
-  const std::string config = make_hf_config<M>();
-  if (auto saved = save_safetensors(w, directory + "/model.safetensors", naming::hugging_face{});
-      !saved)
-    return saved;
-  return write_file(directory + "/config.json", detail::bytes_of(config));
-}
-LINNET_OR_OUT_OF_MEMORY(directory)
 
 LINNET_NAMESPACE_END
 /// @file
 /// Figures of a run (loss, rate, tokens, seconds, ...) as JSON lines or CSV, one line per step.
 /// Opt-in, through linnet/json.hpp.
 
+#include <vector>
+
 LINNET_NAMESPACE_BEGIN
 
-/// A log that a resumed run goes on with: lines after the step of its checkpoint are dropped, so no
-/// step is there twice. Movable. CSV if the path ends in .csv, else JSON lines.
+/// A log that a resumed run continues: lines after the step of its checkpoint are dropped, so no
+/// step is logged twice. Movable. CSV if the path ends in .csv, else JSON lines.
 class metrics_log {
  public:
   /// Opens the log, with these columns after "step". Of what is there, the lines up to step `last`
@@ -2530,13 +2576,14 @@ class metrics_log {
     return log;
   }
   LINNET_OR_OUT_OF_MEMORY(path)
-  /// What is wrong with the lines up to the step that open() was given; empty if nothing is.
+  /// Description of a fault in the lines up to the step that open() was given; empty if there is
+  /// none.
   const std::string& note() const { return note_; }
 
   /// Adds a line: the figures of step `step` in the order of the columns. Numbers that are not
   /// finite are null in JSON, empty in CSV. Errors: errc::io, errc::invalid (another number of
   /// figures).
-  result<void> write(index step, std::span<const double> figures) {
+  result<void> write(index step, std::span<const double> figures) LINNET_TRY {
     if (figures.size() != columns_.size())
       return error{errc::invalid, path_, "figures", std::to_string(columns_.size()),
                    std::to_string(figures.size())};
@@ -2553,6 +2600,7 @@ class metrics_log {
     line += csv_ ? "\n" : "}\n";
     return file_->write(line);
   }
+  LINNET_OR_OUT_OF_MEMORY(path_)
   /// Waits until all lines are on the disk. Call it before each save_checkpoint(), so that the log
   /// of a run that is resumed there has lost none. Errors: errc::io.
   result<void> sync() { return file_->sync(); }

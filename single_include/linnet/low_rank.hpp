@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // linnet 0.1.0: small language models in C++20.
 // Written by tools/amalgamate.py from include/linnet/low_rank.hpp: do not edit.
 //
@@ -28,8 +29,7 @@
 /// slow to compile.
 
 /// @file
-/// Factorise: every matrix of a low-rank model from the best approximation of the dense one (zoo
-/// C5).
+/// Factorise: every matrix of a low-rank model from the best approximation of the dense one.
 
 #ifndef EIGEN_MPL2_ONLY
 #define EIGEN_MPL2_ONLY
@@ -61,7 +61,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// What a policy factors, or itself.
+/// The dense policy that a low-rank policy factors, or the policy itself.
 template <class P>
 struct dense_policy {
   using type = P;
@@ -72,8 +72,8 @@ struct dense_policy<P> {
   using type = typename P::dense;
 };
 
-/// U[out, rank] and V[rank, in] of the best approximation of W[out, in], in rank and Frobenius
-/// norm: the largest singular values, half of each in either factor (Eckart and Young 1936).
+/// The best approximation U[out, rank] V[rank, in] of W[out, in] in Frobenius norm (Eckart and
+/// Young 1936). It holds the largest singular values, the square root of each in either factor.
 template <class T>
 void split_matrix(index out, index in, index rank, const T* w, T* u, T* v) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
@@ -93,17 +93,18 @@ void split_matrix(index out, index in, index rank, const T* w, T* u, T* v) {
 /// The decoder that a low-rank one approximates: its ffn::low_rank and attention::low_rank replaced
 /// by what they factor.
 template <class M>
-using dense_of = typename M::template with<ffn::policy,
-                                           typename detail::dense_policy<typename M::ffn>::type>::
-    template with<attention::policy, typename detail::dense_policy<typename M::attention>::type>;
+using dense_counterpart =
+    typename M::template with<ffn::policy, typename detail::dense_policy<typename M::ffn>::type>::
+        template with<attention::policy,
+                      typename detail::dense_policy<typename M::attention>::type>;
 
-/// Weights of the low-rank decoder `Low` from those of the dense one: each W becomes the U V of its
-/// rank that is nearest in Frobenius norm; all else is copied. At full rank it is the same
+/// Weights of the low-rank decoder `Low` from those of the dense one. Each W becomes the U V of its
+/// rank that is nearest in Frobenius norm; the rest is copied. At full rank it is the same
 /// function. Takes some seconds for matrices of a thousand rows. Of weights that are not finite the
 /// result is not valid(), and its error() names the tensor.
 template <class Low, class T>
-weights<Low, T> factorise(const weights<dense_of<Low>, T>& w) {
-  static_assert(!std::is_same_v<Low, dense_of<Low>>,
+weights<Low, T> factorise(const weights<dense_counterpart<Low>, T>& w) {
+  static_assert(!std::is_same_v<Low, dense_counterpart<Low>>,
                 "linnet::factorise: the target has neither ffn::low_rank nor attention::low_rank");
   static_assert(std::is_floating_point_v<typename weights<Low, T>::storage::value>,
                 "linnet::factorise: factorise first, quantize afterwards");
@@ -114,7 +115,7 @@ weights<Low, T> factorise(const weights<dense_of<Low>, T>& w) {
     return low;
   }
   T* v = nullptr;  // the first factor of a matrix is met right before the second
-  low.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+  low.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     T* const to = detail::numbers_of(leaf);
     const std::string name = at.str();
     if (const auto same = detail::find_tensor(w, name); same.data) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // linnet 0.1.0: small language models in C++20.
 // Written by tools/amalgamate.py from include/linnet/sentencepiece.hpp: do not edit.
 //
@@ -39,15 +40,15 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A SentencePiece model with T5's sentinels behind its pieces (zoo L5): `<extra_id_0>` is the last
+/// A SentencePiece model with T5's sentinels behind its pieces: `<extra_id_0>` is the last
 /// id, 32099 of T5's. Movable; const calls may run in any threads.
 class sentencepiece_tokenizer {
  public:
   /// Parses a model held in memory, with so many sentinels behind its pieces. `where` names the
   /// file in errors. Errors: errc::malformed, errc::invalid (a negative number of sentinels).
-  static result<sentencepiece_tokenizer> parse(std::span<const std::byte> model,
-                                               index sentinels = 100,
-                                               const std::string& where = "spiece.model") {
+  static result<sentencepiece_tokenizer> parse(
+      std::span<const std::byte> model, index sentinels = 100,
+      const std::string& where = "spiece.model") LINNET_TRY {
     if (sentinels < 0)
       return error{errc::invalid, where, "sentinels", "at least 0", std::to_string(sentinels)};
     std::string bytes(reinterpret_cast<const char*>(model.data()), model.size());
@@ -64,22 +65,25 @@ class sentencepiece_tokenizer {
     made.ids_ = {made.at_start_->GetPieceSize() + sentinels, sentinels};
     return made;
   }
+  LINNET_OR_OUT_OF_MEMORY(where)
   /// Reads a model. Errors: those of read_file() and parse().
-  static result<sentencepiece_tokenizer> open(const std::string& path, index sentinels = 100) {
+  static result<sentencepiece_tokenizer> open(const std::string& path,
+                                              index sentinels = 100) LINNET_TRY {
     const auto bytes = read_file(path);
     return bytes ? parse(*bytes, sentinels, path) : result<sentencepiece_tokenizer>(bytes.error());
   }
+  LINNET_OR_OUT_OF_MEMORY(path)
 
-  /// The special ids; of T5's order in T5's models.
+  /// The special ids of the vocabulary, in T5's order.
   const t5_ids& ids() const { return ids_; }
-  /// Number of ids, sentinels included.
+  /// Number of ids of the vocabulary, sentinels included.
   index vocabulary() const { return ids_.vocabulary; }
 
   /// The ids of a text, with `end` behind them if asked for. Sentinels, written `<extra_id_0>`, are
   /// cut out first and the pieces of text between them encoded by themselves. Behind a sentinel a
   /// word keeps the space before it, and one without a space gets none. A text that the library
-  /// refuses has no ids.
-  std::vector<token> encode(std::string_view text, bool with_end = false) const {
+  /// refuses has no ids, nor has one where memory lacks.
+  std::vector<token> encode(std::string_view text, bool with_end = false) const LINNET_TRY {
     std::vector<token> all;
     const sentencepiece::SentencePieceProcessor* processor = at_start_.get();
     const auto append = [&](std::string_view part) {
@@ -99,11 +103,12 @@ class sentencepiece_tokenizer {
     if (with_end) all.push_back(t5_ids::end);
     return all;
   }
+  LINNET_WITHOUT_MEMORY(return {})
 
   /// The text of several ids. Sentinels become `<extra_id_0>`; padding, `end` and ids outside of
-  /// the vocabulary nothing.
+  /// the vocabulary nothing. Empty where memory lacks.
   template <class Tokens>
-  std::string decode(const Tokens& tokens) const {
+  std::string decode(const Tokens& tokens) const LINNET_TRY {
     std::string text;
     std::vector<int> some;
     bool first = true;  // before any sentinel
@@ -128,6 +133,7 @@ class sentencepiece_tokenizer {
     flush();
     return text;
   }
+  LINNET_WITHOUT_MEMORY(return {})
 
  private:
   static constexpr std::string_view sentinel_name = "<extra_id_";

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // linnet 0.1.0: small language models in C++20.
 // Written by tools/amalgamate.py from include/linnet/xtensor.hpp: do not edit.
 //
@@ -60,7 +61,7 @@ auto as_xtensor(std::span<T> logits, index batch = 1) {
 template <class M, class T, class F>
 bool with_xtensor(weights<M, T>& w, std::string_view name, F&& f) {
   bool found = false;
-  w.visit([&](const path& at, const tensor_info& info, auto& leaf) {
+  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     if (at.str() != name) return;
     found = true;
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
@@ -71,8 +72,8 @@ bool with_xtensor(weights<M, T>& w, std::string_view name, F&& f) {
   return found;
 }
 
-/// The options' scores of items as an array [items, most options]; minus infinity where an item has
-/// fewer. xt::argmax over axis 1 is what each item's chosen() says.
+/// Scores of all options of items, as an array [items, most options]. Where an item has fewer, they
+/// are minus infinity. xt::argmax over axis 1 gives each item's chosen().
 inline xt::xtensor<double, 2> as_xtensor(std::span<const item_score> scored, choice_by how) {
   std::size_t most = 0;
   for (const item_score& s : scored) most = s.options.size() > most ? s.options.size() : most;

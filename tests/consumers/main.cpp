@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A whole program that only knows <linnet/linnet.hpp>: a tiny decoder learns to count, is collapsed
 // and quantized, and must still count.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Planned memory: what an arena counts is exactly what it hands out.
 
 #include <cstdint>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Threads: shares cover every item once, barriers order writes, a user's executor is used.
 
 #include <atomic>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Threads that the host has processors for: quotas read from files of a made-up host, affinity,
 // teams that do not pay, and processes where threads cannot be made.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The random generator: published known answers, moments, unbiased integers, independent streams.
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Storage types: every bfloat16 code, every int8 rounding rule.
 
 #include <bit>

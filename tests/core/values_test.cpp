@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Small values: results and errors, finiteness by bits, views, template values.
 
 #include <bit>

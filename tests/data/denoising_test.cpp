@@ -1,5 +1,6 @@
-// Denoising: counts and lengths of T5, the law of the masks, texts put together again; and the
-// stream of examples as a pure function of its number.
+// SPDX-License-Identifier: MIT
+// Denoising: counts and lengths of T5, the distribution of the masks, texts put together again; and
+// the stream of examples as a pure function of its number.
 
 #include <algorithm>
 #include <map>
@@ -17,7 +18,7 @@ namespace {
 constexpr ln::denoising spans{};
 constexpr ln::denoising independent{.mask = ln::masking::independent};
 
-// The lengths of T5's pre-training (zoo A9).
+// The lengths of T5's pre-training (Raffel et al. 2020, in their code).
 static_assert(spans.raw_length(512) == 568 && spans.lengths(568).source == 512 &&
               spans.lengths(568).target == 114);
 static_assert(spans.raw_length(256) == 284 && spans.lengths(284).target == 58);

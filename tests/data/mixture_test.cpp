@@ -1,5 +1,6 @@
-// Mixtures of streams: the law of the draws by chi-square, weights by hand, moving weights.
-// Curricula: ranks, pacing and draws.
+// SPDX-License-Identifier: MIT
+// Mixtures of streams: the distribution of the draws by chi-square, weights by hand, moving
+// weights. Curricula: ranks, pacing and draws.
 
 #include <algorithm>
 #include <numeric>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Text-to-text examples as batches.
 
 #include <algorithm>

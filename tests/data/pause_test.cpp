@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Pause tokens: where they go, what has a label, and what a model makes of them.
 
 #include <numeric>

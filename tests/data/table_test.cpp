@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Tables and the tasks read from them: by hand, errors by their whole message, and the real files.
 
 #include <map>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Next-token windows: every token asked for once an epoch, a pure function of the number, mixtures
 // and curricula of texts.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Results of evaluation as xtensor arrays.
 
 #include "figures.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Classification by the words of labels: scores against the teacher-forced loss of each label, and
 // decoded answers against decoding by hand.
 

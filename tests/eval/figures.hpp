@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Toy models behind the concept loglikelihood_scorer: tables of probabilities instead of a

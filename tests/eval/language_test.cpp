@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Language modelling figures: hand-computed ones, uniform models under several tokenizers, windows.
 
 #include "figures.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Multiple choice: a toy model by hand, the border between context and option, ties, chance, texts
 // that are too long.
 

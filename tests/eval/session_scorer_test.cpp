@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Scores of tokens by real models: sessions and evaluators against logits computed anew token by
 // token, shared beginnings against none, several ways
 // to go on together, threads, refusals; and greedy writing.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What ffn_study derives: against the published figures and against models written out as tensors.
 
 #include <cmath>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What ffn_study runs: on a text of its own, at the scale that only shows that all works.
 
 #include <cmath>

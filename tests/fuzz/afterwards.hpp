@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// What a program does with a model that a file gave it. Nothing may break, whatever its values

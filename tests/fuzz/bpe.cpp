@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a text: merges are learned from its first half, and the whole is encoded as the rule
 // says, step by step, and comes back.
 

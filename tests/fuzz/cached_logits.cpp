@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a teacher's file: as they are, and behind the right header with the right checksum.
 
 #include <cstring>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a checkpoint, as they are and with a header whose checksum is right; what is loaded
 // trains on, and its weights are used.
 

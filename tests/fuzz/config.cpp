@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a config.json: parsed and compared with a model of each kind.
 
 #include <linnet/json.hpp>

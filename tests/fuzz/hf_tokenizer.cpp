@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a tokenizer.json and as an encoder.json. What is read gives every text back.
 
 #include <linnet/json.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a llama2.c checkpoint, as they are and behind the right header; then what programs
 // do with it.
 

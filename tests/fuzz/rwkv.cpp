@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a model file of rwkv.cpp, as they are and behind the right header; then what
 // programs do with it.
 

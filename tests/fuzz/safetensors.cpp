@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a safetensors file: parsed, every tensor read, and loaded into models that are used
 // then.
 

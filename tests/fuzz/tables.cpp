@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as tables, tasks and JSON lines, and as choices of a grammar that makes such. What is
 // read as a table and written with all fields in quotes is read as the same table again.
 

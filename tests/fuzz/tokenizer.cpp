@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a tokenizer.bin and as a text: the vocabulary gets its 259 first pieces right, so
 // that the rest of the file is reached.
 

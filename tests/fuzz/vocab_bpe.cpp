@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Any bytes as a vocab.bpe, with and without its first line. What is read gives every text back.
 
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Beam search: against all texts where these can be tried, against the method written out with
 // every text read anew, and against greedy generation.
 
@@ -36,7 +37,7 @@ bool better(const text& a, const text& b) { return a.score > b.score; }
 template <class M>
 struct setup {
   static constexpr index capacity = 9;
-  static constexpr bool encodes = M::family == ln::model_family::t5;
+  static constexpr bool encodes = M::encodes;
   ln::packed<M, double> p;
   anew<M, double> read;
   std::vector<token> prompt{1, 3, 0};
@@ -264,7 +265,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
     const auto search = ln::beam_search<decoder, double>::open(s, {.width = width});
     BOOST_REQUIRE(!search);
     BOOST_TEST(search.error().message() ==
-               "beam_search::open: beams.width: expected 1 to limits.batch, 3, got " +
+               "beam_search::open: beam_options.width: expected 1 to limits.batch, 3, got " +
                    std::to_string(width));
   }
   auto search = ln::beam_search<decoder, double>::open(s, {.width = 2});

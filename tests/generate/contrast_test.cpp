@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Contrastive decoding: equal readings give the greedy text, others the argmax of the formula
 // written out with every text read anew.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Sequences that continue where others are, and the logits of every token fed.
 
 #include "support/decoding.hpp"
@@ -26,7 +27,7 @@ using window = ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<3>>
 /// Random calls on a batch, each result compared with the same text read anew.
 template <class M, index Capacity = 12, index Chunk = 0>
 struct random_calls {
-  static constexpr bool encodes = M::family == ln::model_family::t5;
+  static constexpr bool encodes = M::encodes;
   static constexpr index batch = 4, capacity = Capacity;
   ln::packed<M, double> p = random_packed<M, double>(3);
   ln::session<M, double> s =
@@ -146,7 +147,7 @@ void check_feed_all(int threads) {
   const index lengths[] = {5, 3, 1};
   const auto more = tokens(15, M::vocabulary, 2);
   const auto start = [&](auto& session) {
-    if constexpr (M::family == ln::model_family::t5) {
+    if constexpr (M::encodes) {
       BOOST_REQUIRE(session.encode(source));
       for (index b = 1; b < session.planned().batch; ++b) BOOST_REQUIRE(session.fork(0, b));
     } else {

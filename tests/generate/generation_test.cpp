@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Generation: the tokens are those of the loop written out, and it ends where it should.
 
 #include "support/scoring.hpp"
@@ -33,7 +34,7 @@ struct setup {
     for (index n = 0; n < count; ++n) {
       std::vector<float> logits;
       index rows = 0;
-      if constexpr (M::family == ln::model_family::t5) {
+      if constexpr (M::encodes) {
         std::vector<token> labels = all;  // row n has read the start token and the first n labels
         labels.push_back(0);
         rows = n + 1;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What would be gone before it is read does not convert: weights, tokens and bytes that are kept
 // are taken from objects with names alone.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Logits that leave nothing to choose from: no sampler returns a token, and every way to generate
 // ends.
 

@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: MIT
 // Key-value memory in blocks that sequences share: the same bits as memory of their own, whatever
-// is fed, forked and taken back, and no block is lost (zoo D14).
+// is fed, forked and taken back, and no block is lost (Kwon et al. 2023).
 
 #include "support/decoding.hpp"
 
@@ -35,7 +36,7 @@ struct twins {
     own.reset();
     paged.reset();
     BOOST_REQUIRE(paged.free_blocks() == blocks);
-    if constexpr (M::family == ln::model_family::t5) {
+    if constexpr (M::encodes) {
       const auto source = tokens(2 * 7, M::vocabulary, random.bits());
       const std::vector<index> lengths{7, 3};
       for (auto* s : {&own, &paged}) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Every call that does nothing says why, and a call that did what was asked says nothing.
 
 #include <cstring>
@@ -216,8 +217,8 @@ BOOST_AUTO_TEST_CASE(sessions_without_memory) {
   const auto to = std::move(from);
   check_done(to, true);
   check(from, !from.feed(some).empty(), refusal::not_valid);
-  check(from, !from.read(some).empty(), refusal::not_valid);
-  check(from, !from.start(some).empty(), refusal::not_valid);
+  check(from, !from.prefill(some).empty(), refusal::not_valid);
+  check(from, !from.reset_and_prefill(some).empty(), refusal::not_valid);
   check(from, !from.feed_all(some).empty(), refusal::not_valid);
   check(from, from.truncate(0), refusal::not_valid);
   check(from, from.fork(0, 0), refusal::not_valid);
@@ -280,7 +281,7 @@ BOOST_AUTO_TEST_CASE(contrasts) {
   const auto p = random_packed<M, float>();
   auto amateur = opened(p, {.target = 6}), expert = opened(p, {.target = 12});
   ln::contrast wrong(amateur, {.plausibility = 2});
-  check(wrong, wrong.start(some), refusal::options);
+  check(wrong, wrong.reset_and_prefill(some), refusal::options);
   ln::contrast against(amateur);
   check(against, against.reset_and_prefill(outside), refusal::token_outside_vocabulary);
   check_done(against, against.reset_and_prefill(some));

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Samplers: exact supports, and frequencies by chi-square against probabilities computed here.
 
 #include <algorithm>
@@ -11,9 +12,9 @@ namespace {
 
 const std::vector<float> logits{0.3f, -1.2f, 2.0f, 0.3f, -0.4f, 1.1f, -3.0f, 1.9f};
 
-/// The law that the settings ask for: temperature, then the k most likely, then the smallest likely
-/// set of mass p, then those at least min_p times as likely as the first; ties go to the lower id.
-/// Before that, the logits of `so_far` are penalised once each.
+/// The distribution that the settings ask for: temperature, then the k most likely, then the
+/// smallest likely set of mass p, then those at least min_p times as likely as the first; ties go
+/// to the lower id. Before that, the logits of `so_far` are penalised once each.
 std::vector<double> law(const ln::sampling_options& s, const std::vector<token>& so_far = {}) {
   std::vector<double> p;
   double mass = 0;
@@ -45,7 +46,7 @@ token draw(ln::sampler& choose, const std::vector<token>& so_far = {}) {
   std::vector<token> order(copy.size());
   return choose(std::span(copy), std::span(order), so_far);
 }
-/// The law that a sampler tells.
+/// The distribution that a sampler tells.
 template <class T, class Sampler>
 std::vector<double> told(Sampler&& choose, const std::vector<token>& so_far = {}) {
   std::vector<T> copy(logits.begin(), logits.end());
@@ -311,7 +312,7 @@ BOOST_AUTO_TEST_CASE(hooks) {
   BOOST_TEST(choose(ln::with_logit_processors(ln::greedy{}, ban, raise), {5}) == 2);
   BOOST_TEST(calls == (std::vector<int>{1, 2}), boost::test_tools::per_element());
   BOOST_TEST(choose(ln::with_logit_processors(ln::greedy{}, raise), {}) == 5);
-  // The law is that of the changed logits, and a sampler given by name goes on drawing.
+  // The distribution is that of the changed logits, and a sampler given by name goes on drawing.
   ln::sampler s({.seed = 4}), same({.seed = 4});
   ln::with_logit_processors warm(s, ban);
   const auto p = told<float>(warm, {2, 3});

@@ -1,5 +1,6 @@
-// Early exit and self-speculative decoding: the model that ends early, texts and their law, the
-// cache behind rejected drafts, and what each layer has computed.
+// SPDX-License-Identifier: MIT
+// Early exit and self-speculative decoding: the model that ends early, texts and their
+// distribution, the cache behind rejected drafts, and what each layer has computed.
 
 #include <array>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // operator new that adds up what is asked for, knows what is held, and fails on demand.
 
 #include "support/allocations.hpp"

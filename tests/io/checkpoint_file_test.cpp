@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Files of sections: every bit is under a checksum, in small sections and in large ones.
 
 #include "support/data.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Checkpoints: a run that is resumed at any moment gives the bits of one that never stopped; damage
 // of any kind is seen; whatever happens while one is written, the old or the new can be loaded.
 
@@ -505,8 +506,8 @@ BOOST_AUTO_TEST_CASE(a_stopped_trainer_leaves_the_last_good_checkpoint) {
   r.train->update();
   BOOST_TEST(message(ln::save_checkpoint(folder.path("a"), *r.train)) ==
              folder.path("a") +
-                 ": trainer: expected one that goes on, got one that stopped after step 0: the "
-                 "loss or the gradient is not finite");
+                 ": trainer: expected one that goes on, got one that stopped after step 0: " +
+                 std::string(ln::to_string(ln::refusal::not_finite)));
   LINNET_REQUIRE_OK(ln::load_checkpoint(folder.path("a"), *r.train));
   BOOST_TEST((r.state() == good));
   BOOST_TEST(!r.train->stopped());

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Files as read-only memory.
 
 #include "support/data.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Readers of tests of language models: small files written for this purpose, the counts of the real
 // ones, and what is wrong with wrong ones.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Where the heap has no room: every allocation of every reader, writer and open() fails once, and
 // each says errc::out_of_memory.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Whole files: what is read, what is refused, that a failed write leaves nothing behind, and what
 // becomes of links, modes, pipes and of writers that are killed or many.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // config.json: every field that decides what a model computes is compared with the type, and bad
 // files are refused one by one.
 

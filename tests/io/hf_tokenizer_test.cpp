@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // tokenizer.json and encoder.json: small ones written here, what is refused and in which words, and
 // GPT-2's own.
 

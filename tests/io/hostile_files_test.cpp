@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Files made to be slow or large to read: heap within the budget of docs/files.md, and time that
 // grows as the file does.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Hugging Face directories: names, layouts, aliases and config.json, against the fixtures that
 // Transformers wrote.
 

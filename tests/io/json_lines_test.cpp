@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Tables of JSON lines.
 
 #include <linnet/json.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // llama2.c checkpoints: both versions round-trip, each field of the header is compared with the
 // type, and the real stories260K model loads and tells its story.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Logs of metrics: what a line looks like, and that a resumed run has every step once.
 
 #include <sys/resource.h>

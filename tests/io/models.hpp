@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Model types for the tests of files: those of the golden fixtures, and kin.

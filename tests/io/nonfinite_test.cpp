@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Weights that are not finite, in files: masters are kept as they are, compressed ones are refused.
 
 #include "io/models.hpp"

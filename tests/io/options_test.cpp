@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // docs/options.md against the library: every field's default and range, and what is opened, or
 // not, with values at and beyond their ends.
 
@@ -249,9 +250,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::early_exits>("early_exits", "training_options.early_exits", {}, [&](const auto& o) {
     return complaint_of(ln::trainer<M>::open(w, l, {}, {.early_exits = o}));
   });
-  check<ln::distillation_options>("distillation", "distillation", {}, [&](const auto& o) {
-    return complaint_of(ln::distillation<M, M>::open(p, l, o));
-  });
+  check<ln::distillation_options>(
+      "distillation_options", "distillation_options", {},
+      [&](const auto& o) { return complaint_of(ln::distillation<M, M>::open(p, l, o)); });
 
   const std::string letters(100, 'a');
   const std::string_view texts[] = {letters};
@@ -279,12 +280,13 @@ BOOST_AUTO_TEST_CASE(the_document) {
   });
 #if defined(LINNET_TEST_XXHASH)
   check<ln::cached_logits_format>(
-      "recording", "recording", {.vocabulary = 100}, [&](const auto& o) {
+      "cached_logits_format", "cached_logits_format", {.vocabulary = 100}, [&](const auto& o) {
         return complaint_of(ln::cached_logits_writer::open("nowhere/file", o));
       });
 #endif
   for (const auto& [name, said] : rows)
-    if (!name.starts_with("recording.")) BOOST_TEST(said.checked, name << " is no option");
+    if (!name.starts_with("cached_logits_format."))
+      BOOST_TEST(said.checked, name << " is no option");
 }
 
 // Options that depend on others.

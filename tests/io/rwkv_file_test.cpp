@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Model files of rwkv.cpp: the tiny models that come with it reproduce its logits; every type of
 // block by hand; and files that lie.
 

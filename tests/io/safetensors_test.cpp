@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Safetensors files: values and element types, bad files one by one, files with random damage, and
 // the writer.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // fsync, rename, link and flock as this program links them.
 
 #include "system_calls.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Files of models that share parameters: every tensor once, under a name that says whose it is.
 
 #include "io/models.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Weights in safetensors files under linnet's names: every kind of model and storage comes back bit
 // by bit, and files of other models are refused before a weight is touched.
 
@@ -37,8 +38,6 @@ struct own_ffn : ln::ffn::policy {
                           ln::named<"second", ln::linear<F, D, Bias>>>;
 };
 
-}  // namespace
-
 /// Other kinds of other people: their tensors are equal, their names differ.
 struct other_ffn : own_ffn {
   static std::string name() { return "other"; }
@@ -48,6 +47,9 @@ struct own_attention : ln::attention::full {
   static std::string name() { return "own"; }
 };
 struct unnamed_attention : ln::attention::full {};
+
+}  // namespace
+
 using ln::detail::names_itself;
 static_assert(names_itself<own_ffn>() && names_itself<other_ffn>() && !names_itself<unnamed_ffn>());
 static_assert(names_itself<ln::attention::full>() && names_itself<own_attention>());

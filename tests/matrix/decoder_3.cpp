@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Written by tools/matrix.py: run it again instead of changing this file.
 
 #include "matrix/ways.hpp"

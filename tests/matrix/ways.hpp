@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// One truth for every way to run a model: the tokens and scores of the plain way, or a refusal.
@@ -31,8 +32,8 @@ struct text_with_gaps {
 /// Crosses one model type with all ways to run it.
 template <class M, class Draft>
 class all_ways {
-  static constexpr bool encodes = M::family == ln::model_family::t5;
-  static constexpr bool decodes = M::family == ln::model_family::decoder;
+  static constexpr bool encodes = M::encodes;
+  static constexpr bool decodes = M::exits > 0;
   static constexpr index slots = ln::session<M>::ids_per_token, vocabulary = M::vocabulary;
   static constexpr bool prefixed = ln::session<M>::takes_prefix;
   /// Whether a whole sequence at once is grouped by its later tokens, which a session cannot be.

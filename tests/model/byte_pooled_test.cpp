@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Models between bytes: counts, gradients, the ends against plain loops, what padding may change,
 // decoding through the cache, and training until the text is known.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Decoding through the key-value cache equals running the whole sequence at once: token by token,
 // in chunks, and in batches of sequences of different lengths.
 
@@ -48,7 +49,7 @@ using t5_hashed_frozen = ln::t5<tiny_t5_shape, ln::decoder_stack<lsh::online>>;
 /// are the start token and the labels but the last; each sequence has a source of its own.
 template <class M, class T>
 struct sequences {
-  static constexpr bool encodes = M::family == ln::model_family::t5;
+  static constexpr bool encodes = M::encodes;
   static constexpr index batch = 3;
   index length;
   std::vector<token> source, inputs;
@@ -454,7 +455,7 @@ index cache_bytes(index batch, bool scaled) {
     const index scales = scaled ? batch * tokens * heads * 4 : 0;
     return 2 * (ln::round_up(codes, ln::alignment) + ln::round_up(scales, ln::alignment));
   };
-  if constexpr (M::family == ln::model_family::t5)
+  if constexpr (M::encodes)
     return M::shape.decoder_layers *
            (part(length, M::shape.heads, M::shape.d_kv) + part(7, M::shape.heads, M::shape.d_kv));
   else

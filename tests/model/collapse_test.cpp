@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Collapsing re-parameterised feed-forwards: the same function, and the gradients that belong to
 // it.
 

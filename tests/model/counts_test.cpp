@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Parameter, operation and byte counts against formulas written out here from the literature, and
 // the rule that the order of policies makes no second type.
 
@@ -122,7 +123,7 @@ static_assert(ln::decoder<stlm_shape(10, 1536, 16)>::parameters() == 59'821'056)
 static_assert(ln::decoder<stlm_shape(10, 1536, 4), ln::tie::untied>::parameters() == 81'620'480);
 static_assert(ln::decoder<stlm_shape(8, 1320, 4)>::parameters() == 47'203'328);
 
-// Parameters that blocks share count once (zoo C4); operations are done by every block.
+// Parameters that blocks share count once; operations are done by every block.
 namespace sharing = ln::sharing;
 constexpr ln::decoder_shape stlm = stlm_shape(10, 1536, 4);
 static_assert(ln::decoder<stlm, sharing::all>::parameters() == 28'747'776);

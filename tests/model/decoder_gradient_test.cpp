@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Whole decoder-only models: every parameter by central differences.
 
 #include "support/models.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Decoding methods take all their memory when they are opened: then, exactly their footprint;
 // afterwards nothing.
 
@@ -36,7 +37,7 @@ void check_silence() {
   BOOST_TEST(use.bytes == fast_type::footprint(l, 3));
   BOOST_REQUIRE(static_cast<bool>(*search) && static_cast<bool>(*fast));
   [[maybe_unused]] auto alone = [&] {
-    if constexpr (M::family == ln::model_family::decoder) {
+    if constexpr (M::exits > 0) {
       using alone_type = ln::self_speculative<M>;
       std::optional<ln::result<alone_type>> made;
       use = heap_use_of([&] { made.emplace(alone_type::open(*other, 1, 3)); });
@@ -59,7 +60,7 @@ void check_silence() {
     emitted += std::ssize((**search)(prompt, {.stop = stop}, [](auto logits) { logits[1] = 0; }));
     (*fast)->generate(prompt, sample, emit);
     s->generate(prompt, sample, emit);
-    if constexpr (M::family == ln::model_family::decoder) {
+    if constexpr (M::exits > 0) {
       BOOST_REQUIRE(static_cast<bool>(*alone));
       (*alone)->generate(prompt, sample, emit);
     }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A session, evaluator or trainer allocates exactly its footprint, once; afterwards, after one
 // warm-up per calling thread, training and decoding steps ask the heap for nothing.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Llama (grouped, multi-head and multi-query; tied and untied) against Hugging Face Transformers in
 // double precision.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Mamba against Hugging Face Transformers in double precision.
 
 #include "support/golden.hpp"

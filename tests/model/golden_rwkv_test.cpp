@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // RWKV-4 against Hugging Face, with a channel mix that matters.
 
 #include "support/golden.hpp"

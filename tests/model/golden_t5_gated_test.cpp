@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // T5 1.1 against Hugging Face Transformers in double precision.
 
 #include "support/golden.hpp"

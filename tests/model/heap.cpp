@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Every way to the heap, counted. The address sanitizer has its own allocator and tells through a
 // hook; elsewhere the C library's functions are replaced by ones that count and call glibc's.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Limits whose memory exceeds what an index holds: footprints stop at linnet::most_bytes instead of
 // wrapping, and open() refuses. Run with the sanitizers: nothing on the way may overflow.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What has no values says so: weights that memory was not there for, that were not finite, or that
 // were moved from, and all that is made of them. Nothing invalid refers to another object's memory.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Low-rank models from dense ones: the best approximation there is, and none at full rank.
 
 #include <linnet/low_rank.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What a position may not see does not reach it: causality bit for bit, padding, neighbours in the
 // batch.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Linear attention, Fourier mixing and Mamba inside whole models: gradients of every parameter,
 // decoding in pieces and in batches, threads, no requests to the heap.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Mixture of depths in whole models: gradients, sessions, what looks ahead and what does not.
 
 #include <cmath>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Weights that are no numbers: what a model makes of them is none either, never a finite answer.
 
 #include "support/decoding.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Next-thought models: gradients, which tokens stay, the encoder against plain loops, and what may
 // not matter.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What does not fit is refused: limits and weights with an error that names the field, batches and
 // tokens with NaN, nothing, or false, and never with a crash.
 
@@ -50,7 +51,7 @@ BOOST_AUTO_TEST_CASE(limits_that_make_no_sense) {
   BOOST_TEST(message(ln::session<decoder>::open(q, {.target = 64})) == "accepted");
   ln::weights<decoder> w;
   BOOST_TEST(message(ln::trainer<decoder>::open(w, {.target = 8}, {}, {.dropout = 1}))
-                 .starts_with("trainer::open: training.dropout"));
+                 .starts_with("trainer::open: training_options.dropout"));
   BOOST_TEST(message(ln::trainer<decoder>::open(w, {.batch = -3}))
                  .starts_with("trainer::open: limits.batch"));
 }
@@ -165,7 +166,7 @@ BOOST_AUTO_TEST_CASE(decoder_batches_that_do_not_fit) {
   BOOST_TEST(score->exit_losses(good.view(), losses));
   BOOST_TEST(score->last_refusal().empty());
   BOOST_TEST(refused(score->loss(good.view(), accepts_none{})));
-  BOOST_TEST(score->last_refusal() == ln::to_string(refusal::lesson));
+  BOOST_TEST(score->last_refusal() == ln::to_string(refusal::objective));
 
   using prefixed = ln::decoder<tiny_decoder_shape, ln::attention::prefix>;
   const auto q = random_packed<prefixed, float>();

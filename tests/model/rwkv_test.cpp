@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // RWKV-4 and RWKV-7 as whole models: what is counted, where they start, and that they learn.
 
 #include "support/scoring.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Two sessions on one constant model in two threads, each the same as alone.
 
 #include "support/scoring.hpp"

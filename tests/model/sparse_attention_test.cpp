@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Sparse and low-rank kinds of attention in whole models: gradients, sessions, refusals.
 
 #include "support/scoring.hpp"
@@ -59,7 +60,7 @@ BOOST_AUTO_TEST_CASE(linformer_has_a_longest_source) {
   const auto s = ln::session<short_sources>::open(p, {.source = 8, .target = 2});
   BOOST_REQUIRE(!s);
   BOOST_TEST(s.error().message() ==
-             "session::open: limits.source: expected no more tokens than the encoder's attention "
+             "session::open: limits.source: expected no more than 7, what the encoder's attention "
              "reads, got 8");
   BOOST_TEST(static_cast<bool>(ln::session<short_sources>::open(p, {.source = 7, .target = 2})));
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Models in every storage and compute type: they compute what their decoded weights compute, in a
 // session as in one call, for any number of threads, and hold no more bytes than the type says.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Whole T5 models: every parameter by central differences.
 
 #include "support/models.hpp"

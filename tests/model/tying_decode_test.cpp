@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Decoding and threads with shared parameters, narrow embeddings and low-rank maps: caches are each
 // layer's own, and every storage type knows the models.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Models whose blocks share parameters, narrow embeddings and low-rank maps: every parameter by
 // central differences.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Deltas and a narrow embedding in products that round their inputs, and stored in four bits.
 
 #include "support/scoring.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Parameters that blocks share, against the same model with nothing shared: the same function, and
 // gradients that are sums over the uses.
 

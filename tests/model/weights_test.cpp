@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The values of models: initial ones, packing there and back, quantizing.
 
 #include "support/scoring.hpp"

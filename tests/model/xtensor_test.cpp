@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The xtensor adapter: views share memory with the weights and have the right shape.
 
 #include <boost/test/unit_test.hpp>

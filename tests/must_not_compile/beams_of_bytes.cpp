@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Methods that choose one id after the other do not fit tokens that consist of bytes.
 // expect: linnet::beam_search: this model's tokens consist of bytes
 #include <linnet/linnet.hpp>

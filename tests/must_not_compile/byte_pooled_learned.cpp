@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Pooled tokens have no table of positions.
 // expect: linnet::byte_pooled: tokens take rotary positions or none
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Neighbouring members of a chain have to fit.
 // expect: linnet::chain: neighbouring members differ in width
 #include <linnet/linnet.hpp>

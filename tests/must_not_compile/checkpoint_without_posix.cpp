@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Checkpoints need files as POSIX has them.
 // expect: linnet/checkpoint.hpp: checkpoints need a POSIX system, such as Linux; MinGW is none
 

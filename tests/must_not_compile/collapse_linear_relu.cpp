@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Nor does one matrix followed by a ReLU, in a decoder.
 // expect: linnet::collapse: this model's feed-forward has a nonlinearity
 #include <linnet/linnet.hpp>

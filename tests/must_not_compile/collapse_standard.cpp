@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A feed-forward with a nonlinearity between its matrices cannot be collapsed.
 // expect: linnet::collapse: this model's feed-forward has a nonlinearity
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A shape without `context` is refused by that name, and nothing follows.
 // expect: linnet::decoder_shape: context, .* must be given and positive
 #include <linnet/linnet.hpp>

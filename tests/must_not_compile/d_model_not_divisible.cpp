@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Without a width of heads of their own, heads share the width of the stream.
 // expect: linnet::decoder_shape: d_model must be a multiple of heads
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // T5 has no routed blocks.
 // expect: linnet::t5: every token goes through every block
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A teacher reads the same batches as its student.
 // expect: a teacher and the student are of different families
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A teacher speaks of the same tokens as its student.
 // expect: a teacher and the student have different vocabularies
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The template of a feed-forward's layer has three parameters.
 // expect: linnet: your ffn:: policy needs `template <index D, index F, bool Bias> using layer`
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The layer of a feed-forward keeps the width of the stream.
 // expect: linnet: the layer of your ffn:: policy must keep the width
 #include <linnet/linnet.hpp>

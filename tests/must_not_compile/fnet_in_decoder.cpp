@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A Fourier transform sees later tokens.
 // expect: linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A kind of attention that keeps state and cannot copy it does not fork.
 // expect: needs a copy_state
 // lines: 47: it is found in the depth of a running model, and every layer around it is named

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Online grouping looks at earlier tokens alone, which an encoder has no use for.
 // expect: linnet::t5: this kind of attention does not fit this stack
 #include <linnet/linnet.hpp>

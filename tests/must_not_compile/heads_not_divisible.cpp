@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Query heads must be a multiple of the key-value heads.
 // expect: linnet::decoder_shape: heads must be a multiple of kv_heads
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Hugging Face files hold only T5, Llama, GPT-2 and Mamba.
 // expect: linnet: this model type has no counterpart at Hugging Face
 #include <linnet/json.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Hugging Face's models have feed-forwards of their own.
 // expect: linnet: this model type has no counterpart at Hugging Face.*use save_safetensors
 #include <linnet/json.hpp>

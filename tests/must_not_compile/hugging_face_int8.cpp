@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Quantized weights have no place in Hugging Face's layout.
 // expect: linnet: quantized weights are not kept in Hugging Face's layout
 #include <linnet/json.hpp>

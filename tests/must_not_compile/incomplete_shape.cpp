@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A shape with a number left out is refused in words.
 // expect: linnet::t5_shape: decoder_layers, .* must be given and positive
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A kind of attention that derives from another has a name of its own in files.
 // expect: linnet: give your policy `static std::string name\(\)`
 #include <linnet/json.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Quantized weights come from trained ones.
 // expect: linnet::initialize: quantized weights are made by quantize
 #include <linnet/linnet.hpp>

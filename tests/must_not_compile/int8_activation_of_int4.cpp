@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Inputs are rounded to int8 only where weights are int8 too.
 // expect: compute::int8 multiplies 8-bit integer weights
 // lines: 48: the storage type itself is wrong, wherever it is named

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A shape without `kv_heads` is refused by that name, and nothing follows.
 // expect: linnet::decoder_shape: kv_heads, .* must be given and positive
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A shape without `layers` is refused by that name, and nothing follows.
 // expect: linnet::decoder_shape: layers, .* must be given and positive
 #include <linnet/linnet.hpp>

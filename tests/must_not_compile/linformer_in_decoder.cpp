@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Linformer's mixtures hold later tokens.
 // expect: this kind of attention sees later tokens; it fits T5 encoders
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // llama2.c checkpoints hold only Llama models.
 // expect: linnet: llama2.c checkpoints hold Llama models
 #include <linnet/linnet.hpp>

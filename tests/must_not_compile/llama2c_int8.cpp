@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // llama2.c checkpoints are f32; quantizing comes after loading.
 // expect: linnet: llama2.c checkpoints are f32
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // llama2.c has no routed blocks.
 // expect: linnet: llama2.c checkpoints hold Llama models
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Checkpoints of llama2.c hold no encoder-decoders.
 // expect: linnet: llama2.c checkpoints hold decoder-only models
 #include <linnet/linnet.hpp>

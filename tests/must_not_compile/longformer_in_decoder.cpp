@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Longformer sees later tokens.
 // expect: linnet::decoder: this kind of attention sees later tokens
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Deltas need maps that the layer makes of any kind.
 // expect: this kind of attention's maps take no delta
 #include <linnet/linnet.hpp>

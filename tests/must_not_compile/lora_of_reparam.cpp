@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A chain of matrices takes no deltas.
 // expect: this feed-forward's maps take no delta
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // More rank than the smaller width is only waste.
 // expect: at most the smaller width
 #include <linnet/linnet.hpp>

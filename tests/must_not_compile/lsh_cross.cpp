@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // LSH attention has no keys but its queries, so there is nothing to look up in an encoder's output.
 // expect: linnet::attention::lsh: queries are keys
 #include <linnet/linnet.hpp>

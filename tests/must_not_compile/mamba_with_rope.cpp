@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Mamba orders tokens by itself; decoders rotate by default.
 // expect: linnet::decoder: this kind of mixing has no rotary positions; add position::none
 #include <linnet/linnet.hpp>

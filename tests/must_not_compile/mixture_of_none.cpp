@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Four blocks have no eighth one.
 // expect: linnet::depths::mixture_of_depths: of so few layers, none would be routed
 #include <linnet/linnet.hpp>

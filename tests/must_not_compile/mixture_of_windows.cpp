@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A window of the chosen tokens would be another window of the text.
 // expect: linnet::decoder: depths::mixture_of_depths asks for attention and a feed-forward that
 // work

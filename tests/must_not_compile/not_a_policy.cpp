@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Something that is no policy is refused by name.
 // expect: an argument is not a policy
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Rotary positions turn pairs, so a head has an even width.
 // expect: rotary positions need an even head width
 #include <linnet/linnet.hpp>

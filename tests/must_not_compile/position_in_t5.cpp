@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // T5 brings its own positions.
 // expect: linnet::t5: T5 has its own relative positions
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // An encoder-decoder has no prefix: its source is seen both ways already.
 // expect: attention::prefix is for
 #include <linnet/linnet.hpp>

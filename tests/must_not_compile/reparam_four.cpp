@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The re-parameterised feed-forward has two or three matrices.
 // expect: linnet::ffn::reparam<N, e>: N is 2 or 3 matrices
 // lines: 43: the policy itself is wrong, and clang takes it for none

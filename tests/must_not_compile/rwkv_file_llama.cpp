@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // rwkv.cpp's files hold RWKV models.
 // expect: linnet: rwkv.cpp files hold models of the types
 #include <linnet/linnet.hpp>

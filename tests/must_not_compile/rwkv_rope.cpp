@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A recurrence knows the order of its tokens; decoders rotate unless told not to.
 // expect: linnet::decoder: this kind of mixing has no rotary positions; add position::none
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Groups that later tokens decide: a score would know what it scores.
 // expect: linnet::evaluator_scorer: in whole sequences this kind of attention groups tokens by
 // later

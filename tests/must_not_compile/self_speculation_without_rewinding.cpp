@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Rejected drafts have to be taken back.
 // expect: rejected tokens must be taken back
 #include <linnet/linnet.hpp>

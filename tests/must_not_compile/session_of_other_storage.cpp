@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The storage type of the weights is part of the model.
 // expect: linnet: these weights are packed for another model, scalar or storage type
 #include <linnet/linnet.hpp>

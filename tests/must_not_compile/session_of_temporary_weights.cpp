@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Weights that would be gone before the session reads them.
 // expect: linnet: these packed weights are a temporary; keep them in a variable
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Sessions read packed weights.
 // expect: linnet: what runs a model reads packed weights: pack\(\) them first
 #include <linnet/linnet.hpp>

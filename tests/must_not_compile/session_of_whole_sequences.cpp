@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A kind of attention that cannot continue cached sequences: no decoding token by token.
 // expect: linnet::session: this kind of attention cannot continue cached sequences
 #include <linnet/linnet.hpp>

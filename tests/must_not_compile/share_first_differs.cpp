@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The first block of RWKV-7 has other parameters than the rest.
 // expect: policies need blocks of one type
 // lines: 17: rwkv7 is an alias of decoder, which clang names, too

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Sharing between blocks is for decoders.
 // expect: sharing:: and embedding:: policies are for decoder
 #include <linnet/linnet.hpp>

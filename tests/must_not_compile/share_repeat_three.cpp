@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Layers are counted as they run: three of them are not pairs.
 // expect: must be a multiple of n
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A draft speaks of the same tokens as the target.
 // expect: the models have different vocabularies
 #include <linnet/linnet.hpp>

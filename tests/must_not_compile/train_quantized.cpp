@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Training needs full weights.
 // expect: linnet::trainer: training needs f32
 #include <linnet/linnet.hpp>

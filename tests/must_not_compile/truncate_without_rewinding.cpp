@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Tokens cannot be taken back from a kind of attention that does not say it can do without them.
 // expect: cannot take tokens back
 #include <linnet/linnet.hpp>

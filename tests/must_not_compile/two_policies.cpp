@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Two choices for one slot are refused; one for each stack is fine.
 // expect: two ffn:: policies for the same stack
 #include <linnet/linnet.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Two feed-forwards of equal tensors are told apart in files by their names.
 // expect: linnet: give your policy `static std::string name\(\)`
 #include <linnet/json.hpp>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Gradients of the attention layer in all its kinds.
 
 #include "support/gradients.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The gradient checker itself: a user's policy from outside the library passes it, alone and inside
 // whole models; wrong derivatives of every kind are reported.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What docs/attention.md says of each kind's operations, and how they grow, against the counters of
 // the layers up to a million tokens.
 

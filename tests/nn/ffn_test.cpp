@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Gradients of every feed-forward policy.
 
 #include "support/gradients.hpp"
@@ -46,7 +47,7 @@ BOOST_AUTO_TEST_CASE(values) {
   const auto run = [](auto layer, double w1, double w2, double x) {
     using L = decltype(layer);
     using kernel = ln::form::packed<double, ln::storage::f64>;
-    ln::detail::tensor_block<L, kernel> p;
+    ln::tensor_block<L, kernel> p;
     double next = w1;
     p.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
       if constexpr (requires { leaf.panels; }) {
@@ -57,7 +58,7 @@ BOOST_AUTO_TEST_CASE(values) {
     });
     ln::call_shape e;
     e.length = 1;
-    ln::detail::lone_buffers<L, double> buffers(e);
+    ln::layer_buffers<L, double> buffers(e);
     ln::context<double> ctx;
     ctx.length = 1;
     double y = 0;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Fourier transforms of every length, and the layer that mixes tokens with them.
 
 #include "support/mixing.hpp"

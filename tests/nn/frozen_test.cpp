@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Sessions of kinds that group tokens: fed in any parts, they give what the parallel form gives
 // with grouping::online, and each token meets whom its own past says.
 
@@ -75,7 +76,7 @@ BOOST_AUTO_TEST_CASE(small_buckets_need_no_freezing) {
   mixing<kind::online::layer<grouped>> frozen({.batch = 1, .length = length});
   const auto x = normal<double>(length * 8, 1);
   const auto y = whole.forward(x, length), z = frozen.forward(x, length);
-  // In two chunks all of a bucket meet; frozen, its first 31 do.
+  // In two chunks all of a bucket meet; online, its first 31 do.
   BOOST_TEST(distance(rows_of(y, 8, length, 0, 0, 31), rows_of(z, 8, length, 0, 0, 31)) <= 1e-13);
   mixing<a::lsh<30, 3>::layer<grouped>> chunks({.batch = 1, .length = length});
   BOOST_TEST(distance(rows_of(chunks.forward(x, length), 8, length, 0, 0, 31),

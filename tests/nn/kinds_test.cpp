@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // One harness over every kind of attention and mixer: gradients, causality to the bit, decoding in
 // pieces, padding, threads. And a kind of a user's own, which has to pass it like any other.
 
@@ -90,8 +91,7 @@ void check_nan_parameters() {
       const float before = std::exchange(value, std::numeric_limits<float>::quiet_NaN());
       for (auto* const layer : {&whole, &session}) {
         if (layer == &session && !Continues) continue;
-        ln::detail::pack_tree<Layer>({}, whole.w, layer->p);
-        ln::detail::attach_rows<Layer>(whole.w, layer->p);
+        layer->take(whole.w);
         const auto y = layer->forward(
             x, length, {}, layer == &session ? std::vector<index>{0} : std::vector<index>{});
         BOOST_TEST(magnitude(y) == hopeless,

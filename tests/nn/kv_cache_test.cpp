@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The key-value cache in 4 bits: keys by channel, values by token, the newest keys as they are.
 
 #include "support/test.hpp"
@@ -141,8 +142,7 @@ BOOST_AUTO_TEST_CASE(taken_back) {
   for (index b = 0; b < batch; ++b)
     for (cached* const some : {&c, &plain})
       for (index j = 90; j < text; ++j)
-        for (index i = 0; i < heads * h; ++i)
-          some->k[at((b * text + j) * heads * h + i)] *= -3;
+        for (index i = 0; i < heads * h; ++i) some->k[at((b * text + j) * heads * h + i)] *= -3;
   c.put(90, 93);
   c.put(93, 130);
   plain.put(0, 130);
@@ -229,9 +229,8 @@ void check_gathered() {
         ln::arena counter;
         buffer.plan(counter, 1, 200, first, recent, blocks);
         const std::int32_t table[8] = {};
-        BOOST_TEST(buffer.gathered() ==
-                   !(std::is_same_v<T, typename decltype(buffer)::code> &&
-                     buffer.rows(table, 8).plain()));
+        BOOST_TEST(buffer.gathered() == !(std::is_same_v<T, typename decltype(buffer)::code> &&
+                                          buffer.rows(table, 8).plain()));
       }
 }
 BOOST_AUTO_TEST_CASE(gathered_rows) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Gradients of layers and combinators by central differences, for every parameter and every input.
 
 #include "support/gradients.hpp"

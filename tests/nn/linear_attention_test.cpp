@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Linear attention: gradients, the explicit kernel of all tokens by all tokens, decoding in pieces,
 // causality, padding, threads, memory.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Linear maps of two factors and of a matrix with a delta: alone, in feed-forwards and in
 // attention.
 

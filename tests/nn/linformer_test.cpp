@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Linformer: gradients, the dense reference, the identity projection, padding, threads, counts.
 
 #include "support/attention.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Longformer: gradients, the dense reference with its mask, full attention as a special case.
 
 #include "support/attention.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Reformer's attention: hashing and sorting, gradients, the union of all rounds in plain loops, one
 // chunk as full attention, causality with online grouping.
 
@@ -44,7 +45,7 @@ static_assert(lsh<>::causal && lsh<>::bidirectional && lsh<>::supports_cache &&
 static_assert(!lsh<>::online::bidirectional && !lsh<>::online::noncausal_grouping);
 
 /// Whom each token of a sample sees in some round: [heads, valid, valid], with the token itself.
-/// Frozen ones have the buckets of a text of `planned` tokens.
+/// Online ones have the buckets of a text of `planned` tokens.
 template <shape A, index Bucket, index Rounds, reach Reach, std::uint64_t Seed,
           grouping Grouping = grouping::whole>
 std::vector<char> seen(const std::vector<double>& q, index valid, index planned) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Mamba's mixer: gradients, the plain recurrence, the associative scan, decoding in pieces,
 // causality, threads, memory, parameters, initial values.
 
@@ -146,7 +147,7 @@ BOOST_AUTO_TEST_CASE(threads, *boost::unit_test::label("tsan")) {
   check_threads<tiny>(9, {9});
 }
 
-/// The specification's count (zoo D11), without the norm of the block.
+/// The count of all tensors (Gu and Dao 2023), without the norm of the block.
 constexpr index formula(index d, index states) {
   const index inner = 2 * d, rank = (d + 15) / 16;
   return 6 * d * d + inner * (4 + 1) + inner * (rank + 2 * states) + rank * inner + inner +

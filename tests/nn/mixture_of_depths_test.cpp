@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A block that some tokens go through: against plain loops, its limits, and its two other losses.
 
 #include <algorithm>
@@ -382,14 +383,13 @@ BOOST_AUTO_TEST_CASE(predictor_loss) {
 BOOST_AUTO_TEST_CASE(copies_of_a_session) {
   using layer = routed<>;
   using S = ln::storage::f64;
-  ln::detail::lone_buffers<layer, double> buffers({.batch = 2, .length = 3, .capacity = 4});
+  ln::layer_buffers<layer, double> buffers({.batch = 2, .length = 3, .capacity = 4});
   attention_run<layer> run(2, 3, {}, 0, h);  // for its parameters
   const auto w = run.weight("router.weight");
   std::fill(w.begin(), w.end(), 0.0);
   w.back() = 1;
-  ln::detail::tensor_block<layer, ln::form::packed<double, S>> p;
-  ln::detail::pack_tree<layer>({}, run.weights, p);
-  ln::detail::attach_rows<layer>(run.weights, p);
+  ln::tensor_block<layer, ln::form::packed<double, S>> p;
+  ln::pack_layer(run.weights, p);
   numbers rope(at(4 * h));
   ln::ops::rope_table(4, h, 10000.0, rope.data());
   const auto fed = [&](numbers x, index length, index before) {

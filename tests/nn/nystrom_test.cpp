@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Nystromformer: the pseudo-inverse and its derivative, gradients, the dense reference, m = T.
 
 #include "support/attention.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Routing attention: gradients, clusters in plain loops, one cluster as full attention, centroids
 // that follow their tokens.
 

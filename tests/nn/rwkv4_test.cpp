@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // RWKV-4: gradients of both its layers, and their values against the definition of the weighted
 // average as a double sum, with keys that overflow every number.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // RWKV-7: gradients of both its layers, and their values against explicit transition matrices, with
 // several heads, and in the limits in which the recurrence is a known one.
 

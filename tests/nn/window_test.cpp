@@ -1,4 +1,6 @@
-// Attention sinks by their definition: evict, count slots, rotate to slots, attend (zoo D4).
+// SPDX-License-Identifier: MIT
+// Attention sinks by their definition (Xiao et al. 2023): evict, count slots, rotate to slots,
+// attend.
 
 #include "support/attention.hpp"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The program tests/consumers/main.cpp several times in one, its main function renamed and each
 // compiled with different flags: all must compute the right results.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Attention against a naive dense reference in double that builds the whole query-by-key matrix.
 
 #include "support/test.hpp"
@@ -160,7 +161,8 @@ const std::vector<shape> shapes{
      8},
 };
 
-/// The multiplier of one value, from the documented key: sample and site above, position below.
+/// The multiplier of one value, from the documented key: sample and dropout id above, position
+/// below.
 double multiplier(const ln::dropout_key& key, index sample, int dropout_id, index position) {
   if (key.rate <= 0) return 1;
   const auto words = ln::philox(key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
@@ -237,7 +239,7 @@ struct outcome {
   std::vector<double> out, dq, dk, dv, d_bias, dq_first;
 };
 
-/// The textbook formulas (zoo D1) on dense matrices.
+/// The textbook formulas (Vaswani et al. 2017, eq. 1) on dense matrices.
 template <class T>
 outcome dense(const problem<T>& p) {
   const shape& s = p.s;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The loss of distillation against its definition in double, at every level.
 
 #include "support/test.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Dropout masks: the documented key, the right rate, independence of threads and of splitting.
 
 #include <algorithm>
@@ -19,8 +20,8 @@ std::vector<double> mask(const ln::dropout_key& key, int dropout_id, index batch
 
 BOOST_AUTO_TEST_SUITE(dropout)
 
-// Each value's fate is one word of Philox: key seed ^ step * golden ratio, counter (sample, site),
-// position. Kept values are scaled by 1 / (1 - rate). At every level, wherever a row begins.
+// Each value's fate is one word of Philox: key seed ^ step * golden ratio, counter (sample, dropout
+// id), position. Kept values are scaled by 1 / (1 - rate). At every level, wherever a row begins.
 template <class T>
 void check_mask(ln::simd::level level, index first, index n) {
   const ln::dropout_key key{123, 4, 7, 0.3};
@@ -67,8 +68,8 @@ BOOST_AUTO_TEST_CASE(rate_is_right) {
   }
 }
 
-// The mask depends on seed, step, sample and site, and on nothing else: not on threads, and not on
-// how samples are grouped into calls.
+// The mask depends on seed, step, sample and dropout id, and on nothing else: not on threads, and
+// not on how samples are grouped into calls.
 BOOST_AUTO_TEST_CASE(mask_depends_on_its_key_alone) {
   const auto whole = mask({1, 2, 0, 0.5}, 3, 6, 5, 7);
   for (int threads = 2; threads <= 5; ++threads)

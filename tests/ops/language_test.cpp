@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Embedding, cross-entropy and the fused head against loops in double.
 
 #include "support/matrix.hpp"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Matrix products against a triple loop in double, at every instruction-set level, for every
 // storage type, at every edge of the register tiles. The tolerance is the bound of a K-term sum: it
 // holds for any order of summation and for nothing less than the right product.
@@ -182,7 +183,8 @@ void check_epilogues() {
             const double unit = (static_cast<double>(k) + 40) * epsilon<T>;
             const double f = active(A, gated ? gate.value[i] : u);
             const double want = more + (gated ? f * u : f);
-            // No slope is larger than 1.13 (zoo A4), so errors of inputs count that much.
+            // No derivative is larger than 1.13 (that of the GELU), so errors of inputs count that
+            // much.
             const double up_size = up.terms[i] + std::abs(shift);
             const double size =
                 gated ? std::abs(f) * up_size + 1.13 * gate.terms[i] * std::abs(u) : 1.13 * up_size;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Positions: T5's buckets against the published table and formula, rotary embeddings by their
 // defining property, sinusoids.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Kernels over rows: every width from 1 to 70 at every instruction-set level against double, and
 // the error bounds that simd/vector.inl states, over dense ranges.
 

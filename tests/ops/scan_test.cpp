@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The kernels of selective scans at every instruction-set level against double, for full vectors
 // and ragged ends; softplus over its whole range.
 

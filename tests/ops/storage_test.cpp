@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Storage types, exhaustively: every code is what the format says, encoding finds the nearest, and
 // the vectors of every instruction-set level decode to the same numbers.
 
@@ -19,7 +20,7 @@ std::uint32_t bits_of(float x) {
 }
 bool is_nan(double x) { return !ln::is_finite(x) && !(std::abs(x) > 1); }
 
-/// A small float by the definition: sign, exponent, fraction, bias (zoo E2).
+/// A small float by the definition: sign, exponent, fraction, bias (Micikevicius et al. 2022).
 double by_definition(unsigned code, int exponent_bits, int fraction_bits, bool finite) {
   const int bias = (1 << (exponent_bits - 1)) - 1, top = (1 << exponent_bits) - 1;
   const unsigned fraction = code & ((1u << fraction_bits) - 1);

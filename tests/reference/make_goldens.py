@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Write the golden fixtures in tests/golden from Hugging Face Transformers.
 
 Each case is a tiny model with random weights, saved the way HF saves it

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Write tests/golden/tokenizers/cases.json: random byte-level tokenizers with
 added tokens, and the ids that Hugging Face's tokenizers package gives to texts.
 

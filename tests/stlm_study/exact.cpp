@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What stlm_study derives, by hand; what it refuses; and the cost of the paper's run.
 
 #include <cmath>

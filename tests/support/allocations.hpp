@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// How much memory a piece of code asks for, and what it does where there is none. The program's

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// One attention layer at a time: run it on given inputs, and compare it with plain loops.
@@ -16,8 +17,8 @@ struct attention_run {
   static constexpr index in = Layer::in;
   index batch, length, heads;
   std::vector<index> lengths;
-  ln::detail::tensor_block<Layer, ln::form::canonical<T, S>> weights;
-  ln::detail::tensor_block<Layer, ln::form::gradient<T>> gradients;
+  ln::tensor_block<Layer, ln::form::canonical<T, S>> weights;
+  ln::tensor_block<Layer, ln::form::gradient<T>> gradients;
   std::vector<T> x, y, dy, dx, bias, d_bias, rope;
   ln::dropout_key dropout{};
   index layer = 0;  ///< number in a stack
@@ -71,11 +72,10 @@ struct attention_run {
     e.length = length;
     e.threads = threads;
     e.training = training;
-    ln::detail::lone_buffers<Layer, T> buffers(e);
+    ln::layer_buffers<Layer, T> buffers(e);
     if (prepare) prepare(buffers.cache);
-    ln::detail::tensor_block<Layer, ln::form::packed<T, S>> p;
-    ln::detail::pack_tree<Layer>({}, weights, p);
-    ln::detail::attach_rows<Layer>(weights, p);
+    ln::tensor_block<Layer, ln::form::packed<T, S>> p;
+    ln::pack_layer(weights, p);
     std::fill(dx.begin(), dx.end(), T(0));
     std::fill(d_bias.begin(), d_bias.end(), T(0));
     gradients.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
@@ -240,7 +240,7 @@ constexpr index planned(index length) {
   ln::call_shape e;
   e.length = length;
   e.training = true;
-  return ln::detail::lone_buffers<Layer, float>::bytes(e);
+  return ln::layer_buffers<Layer, float>::bytes(e);
 }
 /// Work of one forward call.
 template <class Layer>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Files for the tests: the golden fixtures, real data from LINNET_DATA, and a folder to write in.

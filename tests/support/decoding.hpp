@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// What the tests of decoding methods share: tiny models, and the logits after a text computed

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// A golden fixture and everything that is compared with it; tests/reference/README.md says what
@@ -21,7 +22,7 @@ using names_of =
 /// The inputs and the expected numbers of one case.
 template <class M>
 struct golden_case {
-  static constexpr bool encodes = M::family == ln::model_family::t5;
+  static constexpr bool encodes = M::encodes;
   std::string folder;
   ln::safetensors expected;
   std::vector<token> source, labels;  ///< `source` is the input of decoders

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Shorthand for the gradient checker: one call, one message that says what is wrong.

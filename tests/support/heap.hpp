@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// What a program asks of the heap by any way: malloc, calloc, realloc, the aligned forms, and all

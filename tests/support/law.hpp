@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The exact law of a generator's texts, by enumerating every outcome of every random choice.
+/// The exact distribution of a generator's texts, by enumerating every outcome of every random
+/// choice.
 
 #include <map>
 
@@ -46,7 +48,7 @@ class tree {
   double probability_ = 1;
 };
 
-/// The law of ln::sampler; its choices are those of the tree.
+/// The distribution of ln::sampler; its choices are those of the tree.
 struct enumerating : tree {
   ln::sampler law;
   explicit enumerating(const ln::sampling_options& s) : law(s) {}
@@ -62,8 +64,8 @@ struct enumerating : tree {
   token sample(std::span<const double> weights) { return static_cast<token>(decide(weights)); }
 };
 
-/// The law of generate(sampler, emit), which returns the number of tokens emitted after `prompt`,
-/// is that of the model alone, token by token.
+/// The distribution of generate(sampler, emit), which returns the number of tokens emitted after
+/// `prompt`, is that of the model alone, token by token.
 template <class M, class Generate>
 void check_law_of_generation(const ln::packed<M, double>& p, const std::vector<token>& prompt,
                              const ln::sampling_options& how, const ln::generation_options& g,
@@ -82,7 +84,7 @@ void check_law_of_generation(const ln::packed<M, double>& p, const std::vector<t
   } while (choose.next());
   BOOST_TEST(std::abs(all - 1) <= 1e-13);
 
-  // The target's own law, text by text.
+  // The target's own distribution, text by text.
   anew<M, double> read(p);
   ln::sampler sampler(how);
   double worst = 0, sum = 0;
@@ -92,7 +94,7 @@ void check_law_of_generation(const ln::packed<M, double>& p, const std::vector<t
     const auto [text, before] = open.back();
     open.pop_back();
     std::vector<token> so_far = prompt, scratch(4);
-    if (M::family == ln::model_family::t5) so_far = {0};
+    if (M::encodes) so_far = {0};
     so_far.insert(so_far.end(), text.begin(), text.end());
     std::vector<double> next(4);
     sampler.probabilities(read(prompt, text), std::span(scratch), std::span<const token>(so_far),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// A layer with random parameters outside of any model, to be compared with a formula.
@@ -32,7 +33,7 @@ struct lone_layer {
   /// y of [batch, length] tokens of x, in inference or as the forward pass of a training step.
   std::vector<double> forward(const std::vector<double>& x, index batch, index length,
                               bool training = false) const {
-    ln::detail::tensor_block<Layer, kernel> p;
+    ln::tensor_block<Layer, kernel> p;
     p.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
       const double* const from = parameters.at(where.str()).data();
       if constexpr (requires { leaf.panels; })
@@ -45,7 +46,7 @@ struct lone_layer {
     e.batch = batch;
     e.length = length;
     e.training = training;
-    ln::detail::lone_buffers<Layer, double> buffers(e);
+    ln::layer_buffers<Layer, double> buffers(e);
     ln::context<double> ctx;
     ctx.on.level = ln::simd::best();
     ctx.batch = batch;

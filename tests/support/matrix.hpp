@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// A weight matrix in some storage type: canonical, packed, and as the numbers it stands for.

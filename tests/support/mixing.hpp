@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// One layer that mixes the tokens of sequences, with random parameters, run as models run it; and
@@ -17,9 +18,10 @@ class mixing {
   static constexpr index d = Layer::in;
 
   /// `capacity` makes it one that continues sequences, `training` one with a backward pass.
-  explicit mixing(const ln::call_shape& e, index d_kv = 0) : buffers_(on_three_threads(e)) {
+  explicit mixing(const ln::call_shape& e, index d_kv = 0) : layer_(on_three_threads(e)) {
     // What a layer reads before it has written it shows.
-    for (auto* const block : {&buffers_.state, &buffers_.saved, &buffers_.scratch})
+    auto& buffers = layer_.buffers;
+    for (auto* const block : {&buffers.state, &buffers.saved, &buffers.scratch})
       std::fill_n(static_cast<T*>(block->data()), block->size() / static_cast<index>(sizeof(T)),
                   std::numeric_limits<T>::quiet_NaN());
     const index positions = (std::max)(e.length, e.capacity);
@@ -32,8 +34,7 @@ class mixing {
       for (index i = 0; i < info.size(); ++i)
         values_of(leaf)[i] = static_cast<T>(width * random.normal());
     });
-    ln::detail::pack_tree<Layer>({}, w, p);
-    ln::detail::attach_rows<Layer>(w, p);
+    layer_.pack();
   }
 
   /// y[batch, length, d]. With `past`, continues sequences.
@@ -41,29 +42,35 @@ class mixing {
                          const std::vector<index>& lengths = {},
                          const std::vector<index>& past = {}, int threads = 1) {
     std::vector<T> y(x.size(), T(77));
-    run(x, length, lengths, past, threads, [&](auto& ctx, index rows) {
-      Layer::template forward<T, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, buffers_.cache,
-                                    ctx);
-    });
+    run(x, length, lengths, past, threads,
+        [&](auto& ctx) { layer_.forward(x.data(), y.data(), ctx); });
     return y;
   }
   /// dx after forward(); the gradients of the parameters are added to `g`.
   std::vector<T> backward(const std::vector<T>& x, const std::vector<T>& dy, index length,
                           const std::vector<index>& lengths = {}, int threads = 1) {
     std::vector<T> dx(x.size());
-    run(x, length, lengths, {}, threads, [&](auto& ctx, index rows) {
-      Layer::template backward<T, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows},
-                                     {dx.data(), rows}, buffers_.cache, ctx);
-    });
+    run(x, length, lengths, {}, threads,
+        [&](auto& ctx) { layer_.backward(x.data(), dy.data(), dx.data(), ctx); });
     return dx;
   }
 
-  /// What the last call kept.
-  const auto& cache() const { return buffers_.cache; }
+  /// Takes the parameters of another one.
+  template <class Weights>
+  void take(const Weights& from) {
+    std::ranges::copy(from.block(), w.block().begin());
+    layer_.pack();
+  }
 
-  ln::detail::tensor_block<Layer, ln::form::canonical<T, S>> w;
-  ln::detail::tensor_block<Layer, ln::form::packed<T, S>> p;
-  ln::detail::tensor_block<Layer, ln::form::gradient<T>> g;
+  /// What the last call kept.
+  const auto& cache() const { return layer_.buffers.cache; }
+
+ private:
+  ln::layer_runner<Layer, T> layer_;
+
+ public:
+  decltype(layer_.weights)& w = layer_.weights;
+  decltype(layer_.gradients)& g = layer_.gradients;
 
  private:
   static ln::call_shape on_three_threads(ln::call_shape e) {
@@ -82,18 +89,17 @@ class mixing {
       ctx.lengths = lengths.empty() ? nullptr : lengths.data();
       ctx.past = past.empty() ? nullptr : past.data();
       ctx.rope = rope_.data();
-      f(ctx, rows);
+      f(ctx);
     });
   }
 
-  ln::detail::lone_buffers<Layer, T> buffers_;
   std::vector<T> rope_;
 };
 
 /// Bytes that a call needs.
 template <class Layer, class T = float>
 constexpr index bytes_of(const ln::call_shape& e) {
-  return ln::detail::lone_buffers<Layer, T>::bytes(e);
+  return ln::layer_buffers<Layer, T>::bytes(e);
 }
 /// Bytes of what lasts while decoding.
 template <class Layer, class T = float>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Tiny models that several test programs share, and batches for them.
@@ -176,9 +177,9 @@ decoder_tokens decoder_data(index batch = 2, index length = 5) {
 /// The data of any family.
 template <class M>
 auto data_for(index batch = 2, index source = 5, index target = 4) {
-  if constexpr (M::family == ln::model_family::t5)
+  if constexpr (M::encodes)
     return t5_tokens(batch, source, target, M::vocabulary);
-  else if constexpr (M::family == ln::model_family::byte_pooled)
+  else if constexpr (M::ids_per_token > 1)
     return byte_tokens(batch, target, M::bytes_per_token);
   else
     return decoder_tokens(batch, target, M::vocabulary);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Logits of whole sequences at once, what cached decoding is compared with.
@@ -17,11 +18,11 @@ std::vector<T> logits_of(const ln::packed<M, T>& p, const typename M::batch& b,
   auto scoring = ln::evaluator<M, T>::open(p, l);
   BOOST_REQUIRE(static_cast<bool>(scoring));
   index rows = 0;
-  if constexpr (M::family == ln::model_family::t5)
+  if constexpr (M::encodes)
     rows = b.batch * b.target_length;
   else
     rows = b.batch * b.length;
-  std::vector<T> logits(at(rows * ln::detail::ids_per_token<M>() * M::vocabulary));
+  std::vector<T> logits(at(rows * M::ids_per_token * M::vocabulary));
   (void)scoring->loss(b, std::span<T>(logits));
   return logits;
 }

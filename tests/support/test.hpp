@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// What the tests share: random values, comparisons that notice NaN, instruction-set levels,

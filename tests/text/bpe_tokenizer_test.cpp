@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Byte-pair encoding: against the rule spelled out step by step, on any bytes, on bad files, and
 // with GPT-2's own vocabulary.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Learning merges: against a trainer that counts everything anew for each merge.
 
 #include <map>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Bytes as tokens.
 
 #include "support/data.hpp"

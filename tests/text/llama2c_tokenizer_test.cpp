@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // llama2.c's tokenizer: against its rules spelled out step by step, on bad files, and on the real
 // vocabulary of stories260K.
 

@@ -1,4 +1,5 @@
-// T5's tokenizer by the SentencePiece library: ids of the reference (zoo L5) and sentinels in text.
+// SPDX-License-Identifier: MIT
+// T5's tokenizer by the SentencePiece library: ids of the reference and sentinels in text.
 
 #include "support/data.hpp"
 

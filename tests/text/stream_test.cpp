@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Text in pieces: whole characters, nothing of a stop string, whatever the cuts; compared with a
 // reference that sees the whole text at once.
 

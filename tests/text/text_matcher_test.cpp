@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Lists of texts, their matcher and the keyed hash against plain ones that need no thought.
 
 #include "support/test.hpp"

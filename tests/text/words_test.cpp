@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // GPT-2's words: the checks of the pattern, a scanner over characters with their classes written
 // down, and bytes that are no UTF-8.
 
@@ -67,7 +68,7 @@ const character characters[] = {
     {"\xe6\xbc", 'O'},
 };
 
-/// The first word by zoo L4, from a list of characters.
+/// The first word by GPT-2's pattern, from a list of characters.
 std::size_t first_word(const std::vector<character>& c, std::size_t i) {
   const auto is = [&](std::size_t at, const char* text) {
     return at < c.size() && c[at].text == text;

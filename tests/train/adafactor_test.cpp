@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Adafactor against hand-made numbers and against the paper's formulas in plain doubles.
 
 #include "support/test.hpp"

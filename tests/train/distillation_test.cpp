@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Students of live teachers: whole models by central differences, the limits of the loss, threads,
 // accumulation, refusals, and a student that comes closer to its teacher.
 
@@ -101,7 +102,7 @@ void check_chunks() {
   BOOST_TEST(got.tokens == scores->loss(data.view()).tokens);
 }
 
-/// Gradients of one batch after a lesson.
+/// Gradients of one batch after an objective.
 template <class M, class Lesson>
 auto gradient_of(const auto& data, Lesson&& lesson, ln::loss_sum& loss, int threads = 1,
                  const ln::executor& custom = {}) {
@@ -221,8 +222,8 @@ double divergence(const std::vector<float>& teacher, const std::vector<float>& s
   return sum / static_cast<double>(rows);
 }
 
-/// Trains a student again and again on four batches of 96 words drawn from the law of a random
-/// teacher; returns how far it then is from the teacher on words that it has not seen.
+/// Trains a student again and again on four batches of 96 words drawn from the distribution of a
+/// random teacher; returns how far it then is from the teacher on words that it has not seen.
 template <class Student, class Teacher>
 double distance_after(std::uint64_t seed, double alpha, int steps) {
   const auto p = random_packed<Teacher, float>(seed);
@@ -306,15 +307,18 @@ BOOST_AUTO_TEST_CASE(refusals) {
     return r ? std::string("success") : r.error().message();
   };
   BOOST_TEST(why(data.limits(), {}) == "success");
-  BOOST_TEST(why(data.limits(), {.alpha = 1.5}) ==
-             "distillation::open: distillation.alpha: expected 0 <= alpha <= 1 (at 1 no teacher "
-             "is asked), got 1.5");
-  BOOST_TEST(why(data.limits(), {.temperature = 0}) ==
-             "distillation::open: distillation.temperature: expected above 0, finite, got 0");
-  BOOST_TEST(why(data.limits(), {.shares = {-1}}) ==
-             "distillation::open: distillation.shares: expected at least 0, finite, got -1");
+  BOOST_TEST(
+      why(data.limits(), {.alpha = 1.5}) ==
+      "distillation::open: distillation_options.alpha: expected 0 <= alpha <= 1 (at 1 no teacher "
+      "is asked), got 1.5");
+  BOOST_TEST(
+      why(data.limits(), {.temperature = 0}) ==
+      "distillation::open: distillation_options.temperature: expected above 0, finite, got 0");
+  BOOST_TEST(
+      why(data.limits(), {.shares = {-1}}) ==
+      "distillation::open: distillation_options.shares: expected at least 0, finite, got -1");
   BOOST_TEST(why(data.limits(), {.shares = {0, 1}}) ==
-             "distillation::open: distillation.shares: expected a positive sum, got 0");
+             "distillation::open: distillation_options.shares: expected a positive sum, got 0");
   BOOST_TEST(why({.batch = 0}, {}) ==
              "distillation::open: limits.batch: expected at least 1, got 0");
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Dropout schedules: rates by hand, ends, direction; and that the trainer applies each step's.
 
 #include "support/data.hpp"

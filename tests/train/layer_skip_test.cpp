@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // LayerSkip: the weights of exits, the loss of all exits against truncated models, and layers that
 // samples skip in training.
 
@@ -289,34 +290,26 @@ BOOST_AUTO_TEST_CASE(skipped_samples_pass_unchanged) {
   using layer = ln::residual<ln::norm::rms::layer<6, ln::real{1e-3}>,
                              ln::chain<ln::named<"w", ln::linear<6, 6, true>>>>;
   using stack = ln::repeat<layer, 3, 1, 4>;
-  using S = ln::storage::f64;
   constexpr index batch = 24, length = 3, rows = batch * length, sample = length * 6;
-  ln::detail::tensor_block<stack, ln::form::canonical<double, S>> w;
-  ln::detail::tensor_block<stack, ln::form::packed<double, S>> p;
-  ln::detail::tensor_block<stack, ln::form::gradient<double>> g;
-  w.visit([&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
-    const auto values = normal<double>(info.size(), ln::stream_of(where.str()));
-    std::copy(values.begin(), values.end(), values_of(leaf));
-  });
-  ln::call_shape e;
-  e.batch = batch;
-  e.length = length;
-  e.training = true;
-  ln::detail::lone_buffers<stack, double> buffers(e);
+  ln::layer_runner<stack, double> alone({.batch = batch, .length = length, .training = true});
+  alone.weights.visit(
+      [&](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
+        const auto values = normal<double>(info.size(), ln::stream_of(where.str()));
+        std::copy(values.begin(), values.end(), values_of(leaf));
+      });
+  const auto& cache = alone.buffers.cache;
   ln::context<double> ctx;
   ctx.on.level = ln::simd::best();
   ctx.batch = batch;
   ctx.length = length;
   ctx.dropout = {1, 2, 0, 0, 0.9};
-  ln::detail::attach_rows<stack>(w, p);
-  ln::detail::pack_tree<stack>(ctx.on, w, p);
+  alone.pack();
   const auto x = normal<double>(rows * 6, 1), dy = normal<double>(rows * 6, 2);
   std::vector<double> y(x.size()), dx(x.size());
-  stack::forward<double, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, buffers.cache, ctx);
-  const double* streams[] = {x.data(), buffers.cache.loop.stream[0], buffers.cache.loop.stream[1],
-                             y.data()};
+  alone.forward(x.data(), y.data(), ctx);
+  const double* streams[] = {x.data(), cache.loop.stream[0], cache.loop.stream[1], y.data()};
   const auto drops = [&](index l, index b) {
-    return ln::ops::layer_mask(ctx.dropout, buffers.cache.loop.dropout_id, 1 + l, 4).drops(b);
+    return ln::ops::layer_mask(ctx.dropout, cache.loop.dropout_id, 1 + l, 4).drops(b);
   };
   const auto same = [](const double* a, const double* b, index from) {
     return std::memcmp(a + from * sample, b + from * sample, at(sample) * sizeof(double)) == 0;
@@ -334,9 +327,8 @@ BOOST_AUTO_TEST_CASE(skipped_samples_pass_unchanged) {
   auto some = dy;
   for (index b = 0; b < batch; ++b)
     if (!drops(2, b)) std::fill_n(some.begin() + b * sample, sample, 0.0);
-  stack::backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {some.data(), rows},
-                             {dx.data(), rows}, buffers.cache, ctx);
-  for (const auto& [name, values] : by_name(g))
+  alone.backward(x.data(), some.data(), dx.data(), ctx);
+  for (const auto& [name, values] : by_name(alone.gradients))
     BOOST_TEST((magnitude(values) == 0) == (name.substr(0, 1) == "3"), name);
   index unchanged = 0;
   for (index b = 0; b < batch; ++b) {
@@ -357,25 +349,31 @@ BOOST_AUTO_TEST_CASE(refusals) {
     return t ? "opened" : t.error().message();
   };
   BOOST_TEST(message(w, {.layer_dropout = {1}}) ==
-             "trainer::open: training.layer_dropout.rate: expected 0 <= rate < 1 (0 turns it off), "
+             "trainer::open: training_options.layer_dropout.rate: expected 0 <= rate < 1 (0 turns "
+             "it off), "
              "got 1");
   BOOST_TEST(message(w, {.layer_dropout = {.rate = std::nan("")}}) ==
-             "trainer::open: training.layer_dropout.rate: expected 0 <= rate < 1 (0 turns it off), "
+             "trainer::open: training_options.layer_dropout.rate: expected 0 <= rate < 1 (0 turns "
+             "it off), "
              "got nan");
-  BOOST_TEST(message(w, {.layer_dropout = {0.1, -1}}) ==
-             "trainer::open: training.layer_dropout.steps: expected at least 0 (0 for continued "
-             "training), got -1");
-  BOOST_TEST(message(w, {.early_exits = {.scale = 1.5}}) ==
-             "trainer::open: training.early_exits.scale: expected 0 <= scale <= 1 (0 is plain "
-             "training), got 1.5");
+  BOOST_TEST(
+      message(w, {.layer_dropout = {0.1, -1}}) ==
+      "trainer::open: training_options.layer_dropout.steps: expected at least 0 (0 for continued "
+      "training), got -1");
+  BOOST_TEST(
+      message(w, {.early_exits = {.scale = 1.5}}) ==
+      "trainer::open: training_options.early_exits.scale: expected 0 <= scale <= 1 (0 is plain "
+      "training), got 1.5");
   BOOST_TEST(message(w, {.early_exits = {.rotation = 0}}) ==
-             "trainer::open: training.early_exits.rotation: expected at least 1, got 0");
-  BOOST_TEST(message(w, {.early_exits = {.steps = -1}}) ==
-             "trainer::open: training.early_exits.steps: expected at least 0 (0: all from the "
-             "start), got -1");
+             "trainer::open: training_options.early_exits.rotation: expected at least 1, got 0");
+  BOOST_TEST(
+      message(w, {.early_exits = {.steps = -1}}) ==
+      "trainer::open: training_options.early_exits.steps: expected at least 0 (0: all from the "
+      "start), got -1");
   auto v = random_weights<ln::t5<tiny_t5_shape>>();
   BOOST_TEST(message(v, {.early_exits = {.scale = 1}}) ==
-             "trainer::open: training.early_exits.scale: expected 0 for an encoder-decoder, got 1");
+             "trainer::open: training_options.early_exits.scale: expected 0, as this model has no "
+             "early exits, got 1");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

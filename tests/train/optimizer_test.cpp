@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // AdamW against the textbook in plain scalars, and the schedules by their formulas and shapes.
 
 #include "support/models.hpp"

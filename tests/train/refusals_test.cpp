@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Loops over a trainer's steps end, whatever they are given, and the trainer says why.
 
 #include <functional>
@@ -23,7 +24,7 @@ index calls_of_loop(train_type& train, const Call& call) {
   return calls;
 }
 
-/// A lesson that accepts nothing.
+/// An objective that accepts nothing.
 struct accepts_none : ln::cross_entropy_objective {
   template <class Model>
   bool accepts(const typename Model::batch&, const ln::limits&) const {
@@ -57,7 +58,7 @@ BOOST_AUTO_TEST_CASE(no_loop_runs_for_ever) {
       {ln::refusal::over_target, true, false, with(longer)},
       {ln::refusal::over_target, true, false,
        [&](train_type& t) { (void)t.accumulate(longer.view()); }},
-      {ln::refusal::lesson, true, false,
+      {ln::refusal::objective, true, false,
        [&](train_type& t) { (void)t.step(good.view(), accepts_none{}); }},
       {ln::refusal::no_label, false, false, with(unlabelled)},
       {ln::refusal::no_label, false, false, [](train_type& t) { t.update(); }},

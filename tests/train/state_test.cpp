@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // What a run consists of: copied into a fresh trainer at any moment, it continues with the same
 // bits. And what happens when a loss or a gradient is not finite.
 

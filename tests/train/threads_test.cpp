@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Results do not depend on the number of threads: losses, gradients, weights and generated tokens
 // of 1, 2, 3 and 4 threads are equal to the bit, with OpenMP and with threads of our own.
 

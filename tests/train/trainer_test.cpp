@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The trainer: clipping, accumulation, steps that must not be taken, and a loss that goes to zero.
 
 #include "support/models.hpp"
@@ -271,7 +272,7 @@ BOOST_AUTO_TEST_CASE(losses_that_are_not_finite_are_skipped) {
   (void)train->accumulate(data.view());
   auto progress = train->progress();
   progress.nats = std::numeric_limits<double>::infinity();
-  train->resume(progress);
+  LINNET_REQUIRE_OK(train->resume(progress));
   train->update();
   BOOST_TEST(same_bytes(w, before));
   BOOST_TEST(train->skipped() == 1);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo bench: refusals, one small configuration that is compiled, run, and found again, and the
 // kinds of attention.
 

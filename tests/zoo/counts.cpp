@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo count against formulas written down once more, from the papers' tables and not from types.
 
 #include "program.hpp"

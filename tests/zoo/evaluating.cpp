@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo eval: a model that was trained here judged by small tests written for the purpose, on several
 // threads, interrupted and gone on with; real weights where there are some.
 

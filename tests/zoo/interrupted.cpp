@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // zoo train when something ends it: signals, full disks, streams that nobody reads; and what every
 // command does when its output cannot be written.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Models at work: real weights, training, checkpoints, the report.
 
 #include <pty.h>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """CTranslate2: T5 models; the encoder alone, or greedy decoding without it."""
 
 import os

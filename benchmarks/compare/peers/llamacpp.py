@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """llama.cpp, through the C interface that llama-cpp-python ships: models of Llama's architecture."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Writes models with random weights as Transformers does: make_models.py FOLDER NAME..."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """ONNX Runtime: encoders and prompts, exported from PyTorch; int8 with dynamic quantization."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """PyTorch with Transformers' models: eager, or compiled (mode "compile")."""
 
 import warnings

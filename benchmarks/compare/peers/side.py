@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How every side of a comparison behaves: a process that is started as
 
     SIDE WEIGHTS WORK TYPE BATCH SOURCE TARGET THREADS START MODE

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Collapse: the re-parameterised feed-forwards 2W and 3W become the one matrix that they are
-/// (zoo B1).
+/// (Lee et al. 2023).
 
 #include <string>
 
@@ -36,7 +37,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// What a feed-forward policy collapses to; itself where there is nothing to do.
+/// The policy that a feed-forward policy collapses to; itself where there is nothing to multiply.
 template <class Ffn>
 struct collapse_ffn {
   using type = Ffn;
@@ -48,8 +49,12 @@ struct collapse_ffn<ffn::reparam<N, E>> {
   static constexpr bool linear = true;
 };
 
-template <class M, model_family = M::family>
+template <class M>
 struct collapse_model {
+  static_assert(
+      requires { typename M::template with_ffn<typename M::ffn>; },
+      "linnet::collapse: the model needs its feed-forward's policy as `ffn`, or as `encoder_ffn` "
+      "and `decoder_ffn`, and with_ffn<> that gives it another");
   static_assert(collapse_ffn<typename M::ffn>::linear,
                 "linnet::collapse: this model's feed-forward has a nonlinearity between its "
                 "matrices (or none at all); "
@@ -57,7 +62,8 @@ struct collapse_model {
   using type = typename M::template with_ffn<typename collapse_ffn<typename M::ffn>::type>;
 };
 template <class M>
-struct collapse_model<M, model_family::t5> {
+requires requires { typename M::encoder_ffn; }
+struct collapse_model<M> {
   using encoder = collapse_ffn<typename M::encoder_ffn>;
   using decoder = collapse_ffn<typename M::decoder_ffn>;
   static_assert(encoder::linear || decoder::linear,
@@ -73,8 +79,8 @@ struct collapse_model<M, model_family::t5> {
 template <class M>
 using collapsed = typename detail::collapse_model<M>::type;
 
-/// Multiplies the matrices of each re-parameterised feed-forward, in double, rounded once: the same
-/// function with fewer weights.
+/// Multiplies the matrices of each re-parameterised feed-forward, in double, rounded once. The
+/// result computes the function of `w` with fewer weights.
 template <class M, class T>
 weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
   static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,

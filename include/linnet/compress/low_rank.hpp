@@ -1,7 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Factorise: every matrix of a low-rank model from the best approximation of the dense one (zoo
-/// C5).
+/// Factorise: every matrix of a low-rank model from the best approximation of the dense one.
 
 #ifndef EIGEN_MPL2_ONLY
 #define EIGEN_MPL2_ONLY
@@ -33,7 +33,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// What a policy factors, or itself.
+/// The dense policy that a low-rank policy factors, or the policy itself.
 template <class P>
 struct dense_policy {
   using type = P;
@@ -44,8 +44,8 @@ struct dense_policy<P> {
   using type = typename P::dense;
 };
 
-/// U[out, rank] and V[rank, in] of the best approximation of W[out, in], in rank and Frobenius
-/// norm: the largest singular values, half of each in either factor (Eckart and Young 1936).
+/// The best approximation U[out, rank] V[rank, in] of W[out, in] in Frobenius norm (Eckart and
+/// Young 1936). It holds the largest singular values, the square root of each in either factor.
 template <class T>
 void split_matrix(index out, index in, index rank, const T* w, T* u, T* v) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
@@ -70,8 +70,8 @@ using dense_counterpart =
         template with<attention::policy,
                       typename detail::dense_policy<typename M::attention>::type>;
 
-/// Weights of the low-rank decoder `Low` from those of the dense one: each W becomes the U V of its
-/// rank that is nearest in Frobenius norm; all else is copied. At full rank it is the same
+/// Weights of the low-rank decoder `Low` from those of the dense one. Each W becomes the U V of its
+/// rank that is nearest in Frobenius norm; the rest is copied. At full rank it is the same
 /// function. Takes some seconds for matrices of a thousand rows. Of weights that are not finite the
 /// result is not valid(), and its error() names the tensor.
 template <class Low, class T>

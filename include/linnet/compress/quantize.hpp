@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Quantize: weights are rounded once and stored, shipped and multiplied as small codes.
@@ -15,10 +16,10 @@ template <class M, class S, class A = compute::f32>
 using quantized = typename M::template with_storage<
     std::conditional_t<std::is_same_v<A, compute::f32>, S, storage::with_compute<S, A>>>;
 
-/// Rounds every matrix and token table of `w` to storage `S` (zoo E1, E2), to nearest, with scales
-/// from the largest magnitudes. Norms, biases and position tables stay in f32. `A` is what inputs
-/// of products are rounded to at run time. The result is not valid() if `w` is not, if `w` holds a
-/// NaN or an infinity, or a number that `S` would make infinite. Its error() names the first such
+/// Rounds every matrix and token table of `w` to storage `S`, to nearest, with scales from the
+/// largest magnitudes. Norms, biases and position tables stay in f32. `A` is what inputs of
+/// products are rounded to at run time. The result is not valid() if `w` is not, if `w` holds a NaN
+/// or an infinity, or a number that `S` would make infinite. Its error() names the first such
 /// tensor; pack(), session::open() and save_safetensors() pass it on.
 template <class S, class A = compute::f32, class M>
 weights<quantized<M, S, A>> quantize(const weights<M>& w) {

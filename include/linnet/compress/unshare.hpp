@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Unshare: every block gets parameters of its own, and low-rank deltas are added to what they
-/// change (zoo C4, H).
+/// Unshare: every block gets parameters of its own, and low-rank deltas are added to the matrices
+/// they change.
 
 #include <string>
 
@@ -15,7 +16,7 @@ using unshared = typename M::template with<sharing::policy, sharing::none>;
 
 namespace detail {
 
-/// A tensor of plain numbers, or none.
+/// A tensor of weights as an array of plain numbers, or none.
 template <class T>
 struct number_tensor {
   T* data = nullptr;
@@ -29,7 +30,7 @@ auto* numbers_of(Leaf& leaf) {
   else
     return leaf.data;
 }
-/// The tensor of that name.
+/// The tensor of `w` with that name.
 template <class W>
 auto find_tensor(const W& w, std::string_view name) {
   number_tensor<const typename W::scalar> found;
@@ -56,7 +57,7 @@ void add_product(T* to, double scale, const number_tensor<const T>& b,
 }  // namespace detail
 
 /// Copies shared parameters to every block that uses them, and adds the deltas of sharing::lora to
-/// their matrices: the same function, with the parameters of all blocks apart.
+/// their matrices. The result computes the function of `w`.
 template <class M, class T>
 weights<unshared<M>, T> unshare(const weights<M, T>& w) {
   static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
@@ -16,10 +17,10 @@ LINNET_NAMESPACE_BEGIN
 /// Alignment of every planned buffer, in bytes: one cache line and one AVX-512 register.
 inline constexpr index alignment = 64;
 
-/// More bytes than any memory has: where sizes would exceed what an index holds, they stay here.
+/// Upper bound of sizes in bytes: sizes that would exceed what an index holds stay here.
 inline constexpr index most_bytes = (std::numeric_limits<index>::max)() / alignment * alignment;
 
-/// a + b and a * b of sizes that are not negative, most_bytes at most.
+/// a + b and a * b of sizes that are not negative, at most most_bytes.
 constexpr index add_sizes(index a, index b) {
   index sum = 0;
   return __builtin_add_overflow(a, b, &sum) || sum > most_bytes ? most_bytes : sum;
@@ -33,12 +34,12 @@ constexpr index multiply_sizes(index a, index b) {
 /// Hands out consecutive buffers from one block. Without a block it only counts, also at compile
 /// time, so one `plan` function serves as layout, as footprint and as allocation.
 ///
-/// Buffers taken after a mark() and given back by release() may share memory with later ones: a
-/// layer's temporary buffers, or all activations of an earlier layer when nothing is kept for a
-/// backward pass. peak() is what the block has to hold.
+/// Buffers taken after a mark() and given back by release() may share memory with later ones. Such
+/// are a layer's temporary buffers, or all activations of an earlier layer when nothing is kept for
+/// a backward pass. The block has to hold peak() bytes.
 class arena {
  public:
-  /// An arena that only counts.
+  /// An arena without memory, which only counts.
   constexpr arena() = default;
   /// An arena over `size` bytes at `block`, which must be aligned to `alignment`.
   arena(void* block, index size) : block_(static_cast<std::byte*>(block)), size_(size) {}

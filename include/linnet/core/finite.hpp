@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Indices and tokens, tests for finite values and NaN that survive -ffast-math, and sums whose
-/// bits do not depend on the compiler.
+/// Tests for finite values and NaN that survive -ffast-math, and sums whose bits do not depend on
+/// the compiler.
 
 #include <linnet/core/scalars.hpp>
 
@@ -34,7 +35,7 @@ inline bool is_nan(double x) {
 }
 
 namespace detail {
-/// f(0) + ... + f(n - 1) in eight fixed lanes.
+/// The sum f(0) + ... + f(n - 1) in eight fixed lanes.
 template <class F>
 double sum_in_lanes(index n, F&& f) {
   double lane[8] = {};

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Statements in texts: a name and what is said of it.
+/// Pairs of texts: a name and its value, such as metadata.
 
 #include <string>
 
@@ -10,7 +11,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// One statement about a model or a file.
+/// One item of metadata about a model or a file.
 struct key_value {
   std::string key, value;
 };

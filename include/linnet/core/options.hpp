@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The ranges of run-time options: one table per struct of options, by which values are checked,
-/// and which docs/options.md shows.
+/// Ranges of run-time options: each struct of options has one table, which checks its values.
+/// docs/options.md shows the tables.
 
 #include <array>
 #include <charconv>
@@ -72,14 +73,14 @@ constexpr option_range between(double least, double most, std::string_view note 
 constexpr option_range count(double least, std::string_view note = {}) {
   return {.least = least, .most = most_count, .counts = true, .note = note};
 }
-/// A value of an enumeration, or of bool, whose values are 0, 1, …
+/// The range of an enumeration, or of bool, whose values are 0, 1, …
 template <std::size_t N>
 constexpr option_range one_of(const char* const (&names)[N]) {
   return {.least = 0, .most = static_cast<double>(N) - 1, .names = names};
 }
 inline constexpr const char* false_or_true[] = {"false", "true"};
 
-/// An option's value as a number; of several that must all fit, one that does not, if there is one.
+/// The value of an option as a number. Of several values it is one out of range, if there is one.
 template <class Value>
 double option_value(const Value& x, const option_range& r) {
   if constexpr (requires { x.unfit(r); }) {
@@ -93,8 +94,8 @@ double option_value(const Value& x, const option_range& r) {
   }
 }
 
-/// Structs of options have `visit_options(self, f)`, which calls f(name, value, range) for each
-/// field and f(name, value) for those that are structs of options.
+/// Concept of structs of options: `visit_options(self, f)` calls f(name, value, range) for each
+/// field, and f(name, value) for nested structs.
 template <class Options>
 concept has_ranges = requires(const Options& all) {
   Options::visit_options(all, [](const auto&...) {});
@@ -121,7 +122,7 @@ inline linnet::error out_of_range(const char* where, const std::string& field,
   if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
   return {errc::invalid, where, field, rule, number_text(got)};
 }
-/// The first option, of those that `prefix` and its field name, that is not in its range.
+/// Finds the first option out of its range; `prefix` and its field name it.
 template <class Options>
 std::optional<linnet::error> first_out_of_range(const char* where, const std::string& prefix,
                                                 const Options& all) {
@@ -139,12 +140,12 @@ std::optional<linnet::error> first_out_of_range(const char* where, const std::st
   return wrong;
 }
 
-/// An error, from the function `where`, for options that are not in their ranges: the first of
-/// them, named behind `prefix`. Optimizers of the caller's own need not have ranges.
+/// Error of the function `where` for options that are out of their ranges: names the first of them
+/// behind `prefix`. Optimizers of the caller's own need not have ranges.
 template <class Options>
-result<void> acceptable(const char* where, const std::string& prefix, const Options& all) {
+result<void> acceptable(const char* where, std::string_view prefix, const Options& all) {
   if constexpr (has_ranges<Options>)
-    if (!in_range(all)) return *first_out_of_range(where, prefix, all);
+    if (!in_range(all)) return *first_out_of_range(where, std::string(prefix), all);
   return {};
 }
 

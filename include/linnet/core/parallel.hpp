@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The only place that knows about threads. One parallel region runs a whole forward call,
-/// training step or decode step; inside it every thread executes the same code (SPMD), takes its
+/// Threads: the only place that knows about them. One parallel region runs a whole forward call,
+/// training step or decode step. Inside it every thread executes the same code (SPMD), takes its
 /// share of each operation's outputs and meets the others at a barrier.
 
 #include <algorithm>
@@ -17,10 +18,10 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A user's own way to run threads instead of OpenMP. `run(object, n, body, argument)` must call
-/// `body(argument, rank, size)` once for each rank in [0, size), all at the same time (they wait
-/// for each other), for one size <= n, and return when all have returned. It is not called where
-/// one thread is enough.
+/// A user's own way to run threads in place of OpenMP. `run(object, n, body, argument)` must call
+/// `body(argument, rank, size)` once for each rank in [0, size), for one size <= n. All calls run
+/// at the same time, as they wait for each other. `run` returns when all have returned. It is not
+/// called where one thread is enough.
 struct executor {
   void* object = nullptr;
   void (*run)(void* object, int threads, void (*body)(void*, int, int), void* argument) = nullptr;
@@ -28,12 +29,12 @@ struct executor {
 
 namespace detail {
 
-/// What meeting others has cost the calling thread, in looks whether they have come. Values that
-/// one thread writes and another reads cost about `looks_per_meeting` beside the wait itself.
+/// Cost of meeting other threads, counted in looks at the barrier by the calling thread. Values
+/// that one thread writes and another reads cost about `looks_per_meeting` beside the wait itself.
 inline constinit thread_local std::int64_t looks = 0;
 inline constexpr int looks_per_meeting = 4;
 
-/// Looks up to `most` times whether `changed()`; the result of the last look.
+/// Looks up to `most` times whether `changed()`; returns the result of the last look.
 template <class F>
 bool spin(int most, F&& changed) {
   for (int n = 1;; ++n) {
@@ -75,8 +76,8 @@ class barrier {
   alignas(64) std::atomic<std::int64_t> slept_{0};
 };
 
-/// What teams have saved of one thread's time, in nanoseconds; below 0 the team does without its
-/// other threads until that has paid for what they cost.
+/// Time that teams have saved one thread, in nanoseconds. Below 0 the team does without its other
+/// threads until that has paid for their cost.
 ///
 /// Threads that wait for each other need all of their processors at once. Where other programs, a
 /// quota or a virtual machine's host takes some away, a team may be many times slower than one
@@ -93,9 +94,9 @@ class team_savings {
     if (left > 0) unwatched_.store(left - 1, std::memory_order_relaxed);
     return left == 0;
   }
-  /// After a team computed for `computed` in `elapsed`. Every failure in a row makes the pause
-  /// until the next try twice as long, up to about a second: threads that OpenMP keeps waiting
-  /// cost, too.
+  /// Accounts for a team that computed for `computed` in `elapsed`. Every failure in a row makes
+  /// the pause until the next try twice as long, up to about a second: threads that OpenMP keeps
+  /// waiting cost, too.
   void add(std::int64_t computed, std::int64_t elapsed) {
     std::int64_t gain = (std::max)(computed - elapsed, -largest_loss);
     const bool brief = gain > 0 && elapsed < 1'000'000;
@@ -111,7 +112,8 @@ class team_savings {
     }
     balance_.store(left, std::memory_order_relaxed);
   }
-  /// After one thread took `elapsed` where a team was asked for: an eighth of it pays back.
+  /// Accounts for one thread that took `elapsed` where a team was asked for: an eighth of it pays
+  /// back.
   void repay(std::int64_t elapsed) {
     const std::int64_t before = balance_.load(std::memory_order_relaxed);
     if (before < 0)
@@ -163,17 +165,17 @@ struct region {
 };
 
 #if defined(_OPENMP)
-/// Processors for the calling thread's teams; asked for again from time to time, as it takes a
-/// while. Where OpenMP binds threads to processors, it alone knows those of the process.
+/// Number of processors for the calling thread's teams; asked for again from time to time, as it
+/// takes a while. Where OpenMP binds threads to processors, it alone knows those of the process.
 inline int openmp_processors() {
   static thread_local int known = 0, calls = 0;
   if (calls++ % 64 == 0)
     known = omp_get_proc_bind() == omp_proc_bind_false ? affine_processors() : omp_get_num_procs();
   return usable_processors(known);
 }
-/// How many of `n` threads OpenMP can run for the calling thread without ending the program, which
-/// it does where it cannot make one, or waiting for ever, as it does for threads that the parent of
-/// a forked process had.
+/// How many of `n` threads OpenMP can run for the calling thread. More would end the program, if
+/// OpenMP cannot make a thread, or wait for ever, as for threads that the parent of a forked
+/// process had.
 inline int openmp_threads(int n) {
 #if defined(__unix__) || defined(__APPLE__)
   struct crew {
@@ -196,8 +198,8 @@ inline int openmp_threads(int n) {
 
 }  // namespace detail
 
-/// A thread's place in the running parallel region. Outputs are split by position, never by
-/// timing, so results do not depend on the number of threads.
+/// Team of threads: a thread's place in the running parallel region. Outputs are split by position,
+/// never by timing, so results do not depend on the number of threads.
 class team {
  public:
   /// The team of one thread.
@@ -248,13 +250,13 @@ void detail::region::run(F& f, int rank, int size) {
                      std::memory_order_relaxed);
 }
 
-/// Runs `f(team)` on up to `threads` threads: through `custom` if it is given, else through OpenMP
-/// where the program is compiled with it, else on the calling thread alone. The caller's OpenMP
-/// settings are not touched. `f` must not throw.
+/// Runs `f(team)` on up to `threads` threads. It uses `custom` if given, else OpenMP if the program
+/// is compiled with it, else the calling thread alone. The caller's OpenMP settings are not
+/// touched. `f` must not throw.
 ///
-/// There are no more threads than default_threads(), and for a while only one where other work
-/// keeps a team's threads from running at the same time. Where OpenMP can make fewer, there are
-/// fewer; a forked process whose parent's thread used OpenMP here has one.
+/// There are no more threads than default_threads(). For a while there is only one, where other
+/// work keeps a team's threads from running at the same time. Where OpenMP can make fewer, there
+/// are fewer; a forked process whose parent's thread used OpenMP here has one.
 template <class F>
 void parallel(int threads, const executor& custom, F&& f) {
 #if defined(_OPENMP)

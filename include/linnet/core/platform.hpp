@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Version, the keyed inline namespace and the few compiler differences, all in one place.
+/// Version, the keyed inline namespace and the few compiler differences.
 
 // The one place that states the version: CMake, the packages and the single headers read it here.
 #define LINNET_VERSION_MAJOR 0

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// How many threads the host has processors for, and whether they can be made.
+/// Number of processors that the host has for threads, and whether threads can be made.
 
 #include <algorithm>
 #include <atomic>
@@ -26,7 +27,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Text of limited length on the stack; what does not fit is cut off, and then it is not `whole`.
+/// Text of limited length on the stack; `whole` is false if something was cut off.
 struct short_text {
   char text[4096];
   std::size_t size = 0;
@@ -68,8 +69,8 @@ inline std::string_view next_word(std::string_view& text) {
   text.remove_prefix(n);
   return word;
 }
-/// Processors that `quota` microseconds in each `period` are, rounded down but at least 1; 0 where
-/// that is no limit.
+/// Number of processors that `quota` microseconds in each `period` amount to, rounded down but at
+/// least 1; 0 without a limit.
 inline int processors_of(std::string_view quota, std::string_view period) {
   const auto number = [](std::string_view text) {
     std::int64_t value = 0;
@@ -81,8 +82,8 @@ inline int processors_of(std::string_view quota, std::string_view period) {
   return static_cast<int>((std::clamp)(most / per, std::int64_t{1}, std::int64_t{1} << 16));
 }
 
-/// Processors that control groups of Linux, version 1 or 2, leave this process; 0 for all. `root`
-/// is the folder that holds /proc and /sys, as text to put in front of them.
+/// Number of processors that control groups of Linux, version 1 or 2, leave this process; 0 for
+/// all. `root` is the folder that holds /proc and /sys, as text to put in front of them.
 inline int cgroup_processors(std::string_view root = "") {
   int fewest = 0;
   const auto limit = [&](int n) {
@@ -130,7 +131,7 @@ inline int cgroup_processors(std::string_view root = "") {
   return fewest;
 }
 
-/// Processors that the calling thread may run on, at least 1.
+/// Number of processors that the calling thread may run on, at least 1.
 inline int affine_processors() {
 #if defined(__linux__)
   unsigned long mask[1024 / sizeof(unsigned long)] = {};  // of 8,192 processors
@@ -147,11 +148,11 @@ inline int affine_processors() {
 #endif
 }
 
-/// Processors of the host instead of those that it says it has, all of them free; 0 to ask it. For
+/// Number of processors to assume in place of the host's, all of them free; 0 to ask the host. For
 /// tests, which want more threads than there are processors.
 inline std::atomic<int> assumed_processors{0};
 
-/// Processors for the threads of one call. `affine` is what affinity leaves.
+/// Number of processors for the threads of one call. `affine` is what affinity leaves.
 inline int usable_processors(int affine) {
   if (const int assumed = assumed_processors.load(std::memory_order_relaxed); assumed > 0)
     return assumed;
@@ -177,7 +178,7 @@ struct nanoseconds {
 #endif
 };
 
-/// How many of `n` more threads can be made now; those made for the trial are gone afterwards.
+/// How many of `n` more threads can be made now; threads made for the trial are joined.
 inline int threads_to_be_had([[maybe_unused]] int n) {
 #if defined(__unix__) || defined(__APPLE__)
   constexpr int most = 256;
@@ -203,8 +204,8 @@ inline int threads_to_be_had([[maybe_unused]] int n) {
 
 }  // namespace detail
 
-/// Threads that a call can make use of: the processors that affinity leaves this process, and no
-/// more than the whole processors of its control group's quota. At least 1.
+/// Default number of threads: the processors that affinity leaves this process, limited by the
+/// whole processors of its control group's quota. At least 1.
 inline int default_threads() { return detail::usable_processors(detail::affine_processors()); }
 
 LINNET_NAMESPACE_END

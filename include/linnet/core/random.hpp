@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Counter-based random numbers: the same key and counter give the same bits on every compiler,
-/// in every thread and in any order, so a dropout mask can be recomputed instead of stored.
+/// Counter-based random numbers: one key and counter give the same bits on every compiler, in every
+/// thread and in any order. So a dropout mask can be recomputed instead of stored.
 
 #include <array>
 #include <cmath>
@@ -11,7 +12,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Names the stream of random numbers a call starts from.
+/// Seed: names the stream of random numbers that a call starts from.
 struct seed {
   std::uint64_t value = 0;
 };
@@ -70,8 +71,8 @@ class random_stream {
   int left_ = 0;
 };
 
-/// A stream number from a name (64-bit FNV-1a), so a tensor's initial values depend on its name
-/// and not on the order in which tensors are visited.
+/// Stream number of a name (64-bit FNV-1a). A tensor's initial values so depend on its name and not
+/// on the order in which tensors are visited.
 constexpr std::uint64_t stream_of(std::string_view name) {
   std::uint64_t h = 0xcbf29ce484222325ull;
   for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;

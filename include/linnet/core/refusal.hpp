@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Why a call did nothing: causes as values, for calls that answer with an empty span, NaN or
@@ -44,7 +45,8 @@ enum class refusal : unsigned char {
   prefix_outside,            ///< a prefix that is longer than its sequence
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
-  lesson,                    ///< a batch that the lesson does not serve
+  objective,                 ///< a batch that the objective does not serve
+  batch,                     ///< a batch that the model does not take, without a reason
   no_label,                  ///< nothing to learn from
   not_finite                 ///< a loss or gradient that is no number
 };
@@ -83,7 +85,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the source is longer than limits.source: give fewer tokens, or open with a larger "
              "limits.source";
     case refusal::over_chunk:
-      return "more tokens in one call than limits.chunk: read() takes any number of them, but a "
+      return "more tokens in one call than limits.chunk: prefill() takes any number of them, but a "
              "prompt of attention::prefix needs a larger limits.chunk";
     case refusal::over_logits:
       return "more tokens than limits.max_logits: give feed_all() fewer, or open with a larger "
@@ -111,7 +113,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
              "and the sampler's options";
     case refusal::not_started:
-      return "another text: call start() before each";
+      return "another text: call reset_and_prefill() before each";
     case refusal::null_tokens:
       return "tokens of the batch is null: give the inputs";
     case refusal::null_labels:
@@ -129,9 +131,11 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the span of logits is too short: give room for [rows, vocabulary], or none";
     case refusal::wrong_losses:
       return "another number of losses: give one for each layer";
-    case refusal::lesson:
-      return "the lesson does not accept the batch: check the teacher's limits and the order of "
+    case refusal::objective:
+      return "the objective does not accept the batch: check the teacher's limits and the order of "
              "recorded batches";
+    case refusal::batch:
+      return "the model does not take the batch: see its accepts()";
     case refusal::no_label:
       return "no label counts: give at least one that is not `ignored`";
     case refusal::not_finite:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Errors as values: what went wrong, where, what was expected and what was found.
@@ -54,7 +55,7 @@ inline std::string printable(std::string_view text) {
   return text.size() > 60 ? shown + "..." : shown;
 }
 
-/// errc::out_of_memory, even where none is left for its words.
+/// The error errc::out_of_memory, made without memory for its text if none is left.
 inline error out_of_memory(std::string_view where) {
   error failure{errc::out_of_memory, {}, {}, "enough memory", "less"};  // no text needs the heap
 #if defined(__cpp_exceptions)
@@ -68,7 +69,7 @@ inline error out_of_memory(std::string_view where) {
   return failure;
 }
 
-/// Bytes of an array [a, b] of values of a size; more than there can be where they do not fit.
+/// Bytes of an array [a, b] of values of a size; more than there can be if they do not fit.
 inline std::size_t array_bytes(index a, index b, std::size_t size) {
   index bytes = 0;
   if (__builtin_mul_overflow(a, b, &bytes) ||
@@ -88,7 +89,7 @@ inline bool has_memory(std::size_t bytes) {
   return room != nullptr;
 #endif
 }
-/// Whether it has room for what reading a file of some bytes takes at most (docs/files.md).
+/// Whether the heap has room for the most that reading a file of some bytes takes (docs/files.md).
 inline bool has_memory_to_read(std::size_t bytes) {
   constexpr std::size_t kilobyte = 1024;
   return has_memory((std::min)(16 * bytes, 2 * bytes + 16 * kilobyte * kilobyte) + 64 * kilobyte);
@@ -114,8 +115,8 @@ inline bool has_memory_to_read(std::size_t bytes) {
 #define LINNET_OR_OUT_OF_MEMORY(where) \
   LINNET_WITHOUT_MEMORY(return ::linnet::detail::out_of_memory(where))
 
-/// A value of type `T`, or the error that prevented it. No exceptions are involved; reading the
-/// value of a failed result is a programming error (an assertion).
+/// Result of a function: a value of type `T`, or the error that prevented it. No exceptions are
+/// involved; reading the value of a failed result is a programming error (an assertion).
 template <class T>
 class [[nodiscard]] result {
  public:
@@ -129,7 +130,7 @@ class [[nodiscard]] result {
       : succeeded_(other.succeeded_) {
     assume(other);
   }
-  /// Takes the other's value or failure.
+  /// Takes over the other's value or failure.
   result& operator=(result other) noexcept(std::is_nothrow_move_constructible_v<T>) {
     end();
     succeeded_ = other.succeeded_;
@@ -159,7 +160,7 @@ class [[nodiscard]] result {
   }
   /// @copydoc operator->()
   const T* operator->() const { return const_cast<result*>(this)->operator->(); }
-  /// The failure; only when there is no value.
+  /// The failure; call it only if there is no value.
   const linnet::error& error() const {
     assert(!succeeded_ && "linnet::result: error() of a successful result");
     return failure_;
@@ -188,7 +189,7 @@ class [[nodiscard]] result {
   bool succeeded_;
 };
 
-/// Success without a value, or an error: the result of functions that only do something.
+/// Result of a function without a value: success, or an error.
 template <>
 class [[nodiscard]] result<void> {
  public:
@@ -196,7 +197,7 @@ class [[nodiscard]] result<void> {
   result(linnet::error failure) : failure_(std::move(failure)) {}
   /// Whether it succeeded.
   explicit operator bool() const { return !failure_; }
-  /// The failure; only when there is one.
+  /// The failure; call it only if there is one.
   const linnet::error& error() const {
     assert(failure_ && "linnet::result: error() of a successful result");
     return *failure_;

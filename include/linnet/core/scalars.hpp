@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The scalar vocabulary of the library: indices and tokens.
+/// Scalar types of the library: indices and tokens.
 
 #include <cstddef>
 #include <cstdint>
@@ -18,8 +19,8 @@ using token = std::int32_t;
 /// The label that contributes neither loss nor gradient (the value -100 of common data loaders).
 inline constexpr token ignored = -100;
 
-/// What a sampler returns where there is nothing to choose from: logits that are empty, hold a NaN
-/// or whose largest is infinite. It is no token of any vocabulary, and generation ends with it.
+/// Result of a sampler that has nothing to choose from: logits that are empty, hold a NaN or have
+/// an infinite maximum. It is no token of any vocabulary, and generation ends with it.
 inline constexpr token no_token = -1;
 
 /// The smallest multiple of `step` that is not below `n`; both positive.

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Shapes: the numbers of a model, as aggregates that serve as template values.
+/// Shapes: the numbers of a model, as aggregates that can be template arguments.
 
 #include <linnet/core/scalars.hpp>
 
@@ -50,23 +51,23 @@ struct decoder_shape {
   }
 };
 
-/// How the linear maps of a layer are made: of one matrix each, of two factors, or of one matrix
-/// and a low-rank delta. See projection.
+/// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
+/// See projection.
 struct projection_kind {
   index rank = 0;      ///< width between the two factors; 0 for a plain matrix
   bool delta = false;  ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
-  index alpha = 0;     ///< of a delta
+  index alpha = 0;     ///< numerator of a delta's factor alpha / rank
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }
 };
 
-/// Values of a byte slot: the bytes 0 to 255, what fills the slots behind a token's bytes, and the
-/// end of a text, which is a token of its own (zoo C3).
+/// Values of a byte slot behind the bytes 0 to 255: `byte_pad` fills slots behind a token's bytes.
+/// `byte_end` is the end of a text, which is a token of its own (Hillier et al. 2024).
 inline constexpr token byte_pad = 256, byte_end = 257;
 inline constexpr index byte_values = 258;  ///< how many there are
 
-/// What a model of bytes makes of padding, and how its blocks are wired (zoo C3).
+/// Rules for padding, and for the wiring of blocks, in a model of bytes (Hillier et al. 2024).
 enum class byte_rules {
   corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
               ///< mark in the loss and the others have none; feed-forwards that keep the width have
@@ -75,25 +76,25 @@ enum class byte_rules {
               ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
 };
 
-/// Numbers of the two ends of a byte_pooled model: the embedder that makes one vector of a token's
-/// bytes, and the head that predicts the bytes of the next token.
+/// Numbers of a byte_pooled model's two ends. The embedder makes one vector of a token's bytes; the
+/// head predicts the bytes of the next token.
 struct byte_pooling {
   index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
-  index width = 128;  ///< of a byte's vector: in front of the embedder's blocks and in the head
+  index width = 128;  ///< width of a byte's vector, before the embedder's blocks and in the head
   index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
                                        ///< the last block goes to d_model
   index head_blocks = 7;               ///< blocks of the head, all `width` wide
-  index heads = 8;                     ///< of every block's attention
+  index heads = 8;                     ///< attention heads of every block
   index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
   byte_rules rules = byte_rules::corrected;
 
-  /// Blocks of the embedder.
+  /// Number of blocks of the embedder.
   constexpr index blocks() const {
     index n = 1;
     while (n <= 7 && between[n - 1] > 0) ++n;
     return n;
   }
-  /// Width of what the embedder's block `k` reads.
+  /// Width of the input of the embedder's block `k`.
   constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
   /// Whether every number is usable.
   constexpr bool valid() const {
@@ -103,7 +104,7 @@ struct byte_pooling {
       if (between[k] != 0) return false;
     return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
   }
-  /// The same numbers under other rules.
+  /// These numbers under other rules.
   constexpr byte_pooling under(byte_rules other) const {
     byte_pooling same = *this;
     same.rules = other;
@@ -111,18 +112,19 @@ struct byte_pooling {
   }
   /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
   static constexpr byte_pooling repository() { return {}; }
-  /// The paper: bytes of width 64 and two blocks; what it leaves open is taken from the code.
+  /// The paper: bytes of width 64 and two blocks; numbers that it does not state are taken from the
+  /// code.
   static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
 };
 
-/// A real number usable as a template value (clang 14 does not take a plain double).
+/// A real number as a template argument (clang 14 does not take a plain double).
 struct real {
   double value;
   /// From a plain number.
   constexpr real(double x) : value(x) {}
 };
 
-/// A positive factor usable as a template value, such as `expansion{1.5}`; kept to 1/1000.
+/// A positive factor as a template argument, such as `expansion{1.5}`; kept to 1/1000.
 struct expansion {
   index thousandths;
   /// From a plain number.

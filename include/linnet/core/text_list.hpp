@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Lists of many short texts in little more memory than their bytes.
@@ -17,7 +18,7 @@ namespace detail {
 /// Numbers that never fall, in two bits each and one bit for each step that they rise (Elias 1974).
 class rising_numbers {
  public:
-  /// Number of them.
+  /// How many numbers there are.
   std::size_t size() const { return size_; }
   /// Number `i`, which must exist. Reading all in order takes linear time.
   std::uint64_t operator[](std::size_t i) const {
@@ -32,7 +33,7 @@ class rising_numbers {
     for (; before > 0; --before) word &= word - 1;
     return std::uint64_t{at} * 64 + static_cast<std::uint64_t>(std::countr_zero(word)) - i;
   }
-  /// Adds a number; one below the last one counts as that.
+  /// Adds a number; one below the last counts as the last.
   void push_back(std::uint64_t number) {
     const std::uint64_t bit = (std::max)(number + size_, next_);
     if (size_ % every == 0) samples_.push_back(bit);
@@ -52,7 +53,7 @@ class rising_numbers {
   std::uint64_t next_ = 0;  ///< first bit that the next number may have
 };
 
-/// Texts one behind the other.
+/// A list of texts, stored one behind the other.
 class text_list {
  public:
   /// Number of texts.

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Matrix views whose width is part of the type, and spans that are kept.
+/// Matrix views whose width is part of the type, and spans that outlive a call.
 
 #include <algorithm>
 #include <span>
@@ -10,14 +11,14 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A row-major matrix of `Columns` columns that somebody else owns: [rows, Columns].
+/// A row-major matrix of `Columns` columns that is owned elsewhere: [rows, Columns].
 template <class T, index Columns>
 class view {
  public:
   constexpr view() = default;
   /// Views `rows` rows at `data`.
   constexpr view(T* data, index rows) : data_(data), rows_(rows) {}
-  /// A view of mutable values reads as a view of constant ones.
+  /// Converts a view of mutable values to a view of constant ones.
   constexpr operator view<const T, Columns>() const requires(!std::is_const_v<T>) {
     return {data_, rows_};
   }
@@ -56,7 +57,7 @@ class lasting_span : public std::span<T> {
   constexpr lasting_span() = default;
   /// `size` values at `data`.
   constexpr lasting_span(T* data, std::size_t size) : std::span<T>(data, size) {}
-  /// The values of a span or of a container that has a name.
+  /// Takes the values of a span, or of a container that has a name.
   template <class R>
   requires(std::is_convertible_v<R, std::span<T>>&& lasts<R>) constexpr lasting_span(R&& values)
       : std::span<T>(values) {}

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The arrays behind a t5_batch.
@@ -13,7 +14,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What a stream of T5 examples makes room for.
+/// Largest batch that a stream of T5 examples has room for.
 struct example_limits {
   index batch = 1;   ///< examples at a time
   index source = 0;  ///< longest source in tokens, end included
@@ -33,7 +34,7 @@ namespace detail {
 /// Sources and labels of a batch, allocated once for the largest.
 class batch_arrays {
  public:
-  /// Bytes that it takes.
+  /// Number of bytes that the arrays take.
   static std::size_t bytes(const example_limits& l) {
     return array_bytes(l.batch, l.source, sizeof(token)) +
            array_bytes(l.batch, l.target, sizeof(token)) + array_bytes(l.batch, 1, sizeof(index));

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Examples in an order of difficulty: from a few easy ones to all of them.
@@ -14,8 +15,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// How the share of examples that training draws from grows, in the number of examples seen
-/// (Platanios et al. 2019, who call it competence).
+/// Growth of the share of examples that training draws from, over the examples seen (Platanios et
+/// al. 2019, who call it competence).
 struct pacing {
   double start = 0.1;      ///< share at the beginning, above 0
   std::uint64_t full = 0;  ///< examples after which it is 1
@@ -29,7 +30,7 @@ struct pacing {
     f("power", self.power, detail::above(0));
   }
 
-  /// The share that example `i` is drawn from.
+  /// The share of examples that example `i` is drawn from.
   double share(std::uint64_t i) const {
     if (i >= full) return 1;
     const double first = std::pow(start, power);
@@ -39,7 +40,7 @@ struct pacing {
 };
 
 /// The item of example i, for every i: a pure function of (seed, i). At first it is drawn from the
-/// easiest items, more and more of them, with replacement; once all are there, each epoch visits
+/// easiest items, more and more of them, with replacement. Once all are there, each epoch visits
 /// all of them in an order of its own. The difficulties are the caller's: lengths, or the losses of
 /// a smaller model.
 class curriculum {

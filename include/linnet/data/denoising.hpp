@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// T5's unsupervised objectives (Raffel et al. 2020; zoo A9) on token ids: masked runs of a text
-/// become sentinels in the source, and the target says what stood there.
+/// T5's unsupervised objectives on token ids (Raffel et al. 2020). Masked runs of a text become
+/// sentinels in the source, and the target holds the masked tokens.
 
 #include <algorithm>
 #include <cmath>
@@ -36,7 +37,8 @@ struct denoising {
   struct noise {
     index tokens, runs;
   };
-  /// Those of a text of `length` >= 2 tokens. Rounds to even in float, as the reference does.
+  /// Numbers of masked tokens and runs in a text of `length` >= 2 tokens. Rounds to even in float,
+  /// as the reference does.
   constexpr noise noise_of(index length) const {
     const double share = static_cast<float>(density), span = static_cast<float>(mean_span);
     const index tokens =
@@ -80,8 +82,8 @@ struct denoising {
 
  private:
   static constexpr const char* masks[] = {"spans", "independent"};
-  /// Products and quotients of floats, computed in double and made floats here: the same whether or
-  /// not a compiler contracts them with what follows.
+  /// Rounds a product or quotient of floats, computed in double, to float and then to an integer.
+  /// The result does not depend on whether a compiler contracts operations.
   static constexpr index round(double exact) {
     const auto x = static_cast<float>(exact);
     const auto whole = static_cast<index>(x);
@@ -92,8 +94,8 @@ struct denoising {
 
 namespace detail {
 
-/// `total` cut into `parts` positive numbers, each way to do so equally likely; one after another,
-/// without memory.
+/// Cuts `total` into `parts` positive numbers, each way equally likely. They come one after
+/// another, without memory.
 class random_parts {
  public:
   random_parts(index total, index parts, random_stream random)
@@ -115,8 +117,8 @@ class random_parts {
 
 }  // namespace detail
 
-/// Writes the source and the target of `text`: pieces kept and masked alternate; masked run k
-/// becomes sentinel k in the source, the target has sentinel k and the run; both end with `end`.
+/// Writes the source and the target of `text`: kept and masked pieces alternate. Masked run k
+/// becomes sentinel k in the source; the target has sentinel k and the run. Both end with `end`.
 /// The masks depend on `key` and the text's length only.
 ///
 /// i.i.d. denoising masks no more where the target has no room or the sentinels are used up.
@@ -174,9 +176,9 @@ inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
   return done;
 }
 
-/// The inverse: the text whose masked runs `target` gives. Reads both up to their first `end`, the
-/// target also up to the first `ignored`. Errors: errc::mismatch for sentinels that do not stand in
-/// order in both, as in a model's own wrong prediction.
+/// Inverse of denoise(): the text whose masked runs `target` gives. Reads both up to their first
+/// `end`, the target also up to the first `ignored`. Errors: errc::mismatch for sentinels that do
+/// not stand in order in both, as in a model's own wrong prediction.
 inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const token> source,
                                          std::span<const token> target) LINNET_TRY {
   const auto wrong = [](const char* what, token expected, std::string got) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Pre-training examples of T5: windows of a text, denoised.
@@ -12,9 +13,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Example i of a text, for every i: a pure function of (seed, i). Nothing depends on what was
-/// asked for before, so a cursor is one integer, a run resumes exactly, and worker r of n trains on
-/// examples n B t + r B + [0, B) in step t.
+/// Stream of denoising examples from a text: example i is a pure function of (seed, i). Nothing
+/// depends on earlier calls, so a cursor is one integer and a run resumes exactly. Worker r of n
+/// trains on examples n B t + r B + [0, B) in step t.
 ///
 /// A text is cut into windows of raw_length() tokens, packed: they run over the ends of documents.
 /// Each epoch visits every window once, in an order of its own and with masks of its own; the last
@@ -25,9 +26,9 @@ LINNET_NAMESPACE_BEGIN
 template <class Source = byte_source>
 class denoising_stream {
  public:
-  /// A stream with memory for its batches. `l.target` may be 0 for as much as the objective needs.
-  /// Errors: errc::invalid, for an objective, lengths or sentinels that do not fit each other, or
-  /// fewer than two tokens of text.
+  /// Opens a stream with memory for its batches. `l.target` may be 0 for as much as the objective
+  /// needs. Errors: errc::invalid, for an objective, lengths or sentinels that do not fit each
+  /// other, or fewer than two tokens of text.
   static result<denoising_stream> open(Source text, const denoising& how, example_limits l,
                                        seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, auto got) {
@@ -59,7 +60,7 @@ class denoising_stream {
 
   /// Tokens of a window: 568 for sources of 512.
   index raw_length() const { return std::ssize(raw_); }
-  /// Longest target, and the batch and sources as asked for.
+  /// Limits of the stream: batch and sources as asked for, and the longest target.
   const example_limits& planned() const { return limits_; }
   /// Examples per epoch.
   index epoch() const { return windows_; }

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The order in which training sees its examples, as arithmetic: nothing is shuffled or kept, so
-/// one number says where a run stands, and a run resumes or splits exactly.
+/// Order of training examples as arithmetic: nothing is shuffled or stored. One number says where a
+/// run stands, so a run resumes or splits exactly.
 
 #include <cassert>
 
@@ -9,10 +10,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A pseudo-random permutation of [0, size) without memory: a Feistel network of eight rounds with
-/// philox as its round function (Luby and Rackoff 1988), on the smallest power of four that holds
-/// the numbers; results outside are permuted again until they fall inside (cycle walking, fewer
-/// than four times on average).
+/// A pseudo-random permutation of [0, size) without memory: a Feistel network of eight rounds of
+/// philox (Luby and Rackoff 1988). It acts on the smallest power of four that holds the numbers.
+/// Results outside are permuted again (cycle walking), fewer than four times on average.
 class permutation {
  public:
   /// The permutation number `stream` of a seed.
@@ -20,7 +20,7 @@ class permutation {
       : size_(size), key_(key.value), stream_(stream) {
     while (half_ < 32 && (std::uint64_t{1} << 2 * half_) < size) ++half_;
   }
-  /// Where `i` < size goes.
+  /// The number that `i` < size is mapped to.
   constexpr std::uint64_t operator()(std::uint64_t i) const {
     assert(i < size_ && "linnet::permutation: a number outside of [0, size)");
     do i = once(i);
@@ -44,8 +44,8 @@ class permutation {
   int half_ = 1;  ///< bits of each half
 };
 
-/// The endless sequence of examples of a training run: epochs, each of which visits all of `size`
-/// items once, in an order of its own.
+/// Endless sequence of training examples in epochs; each epoch visits all of `size` items once, in
+/// an order of its own.
 class epoch_sampler {
  public:
   constexpr epoch_sampler(index size, seed key)

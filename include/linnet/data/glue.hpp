@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Classification tasks of GLUE (Wang et al. 2019) as text, in T5's words (zoo A12).
+/// Classification tasks of GLUE (Wang et al. 2019) as text, in T5's words (Raffel et al.
+/// 2020, appendix D).
 
 #include <array>
 #include <span>
@@ -37,7 +39,7 @@ inline constexpr text_task cola{"cola", detail::cola};
 /// Whether a premise entails a hypothesis.
 inline constexpr text_task mnli{"mnli", detail::mnli};
 
-/// How files hold MNLI.
+/// Layouts of MNLI in files.
 enum class mnli_layout {
   named,        ///< TSV with columns premise, hypothesis and gold_label among others
   label_first,  ///< TSV without header: label, premise, hypothesis
@@ -82,8 +84,8 @@ inline result<std::vector<text_pair>> sentences(const table& rows, const text_ta
 
 }  // namespace detail
 
-/// SST-2: TSV with columns sentence and label (0 or 1). "sst2 sentence: …" -> "positive". White
-/// space around texts is left out, here and below. Errors: errc::malformed, errc::missing.
+/// Reads SST-2: TSV with columns sentence and label (0 or 1). "sst2 sentence: …" -> "positive".
+/// White space around texts is left out, here and below. Errors: errc::malformed, errc::missing.
 inline result<std::vector<text_pair>> read_sst2(std::string_view text,
                                                 const std::string& where) LINNET_TRY {
   const auto rows = table::parse(text, table_format::tsv(), where);
@@ -95,7 +97,7 @@ inline result<std::vector<text_pair>> read_sst2(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// CoLA: TSV without header: source, label (0 or 1), the author's mark, sentence.
+/// Reads CoLA: TSV without header, with source, label (0 or 1), the author's mark and sentence.
 /// "cola sentence: …" -> "acceptable". Errors: errc::malformed.
 inline result<std::vector<text_pair>> read_cola(std::string_view text,
                                                 const std::string& where) LINNET_TRY {
@@ -107,7 +109,8 @@ inline result<std::vector<text_pair>> read_cola(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// MNLI: "mnli hypothesis: … premise: …" -> "entailment". Errors: errc::malformed, errc::missing.
+/// Reads MNLI as pairs: "mnli hypothesis: … premise: …" -> "entailment". Errors: errc::malformed,
+/// errc::missing.
 inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layout layout,
                                                 const std::string& where) LINNET_TRY {
   const bool question = layout == mnli_layout::question, plain = layout == mnli_layout::label_first;

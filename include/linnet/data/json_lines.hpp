@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Tables of JSON: one object per line, or an array of objects.
@@ -77,10 +78,10 @@ inline result<void> append_object(table& to, std::string_view object,
 
 }  // namespace detail
 
-/// The table of the fields `names` of all lines; numbers, truth values and null as JSON writes
-/// them, other fields left out. Lines of white space count as none. Errors: errc::malformed or
-/// errc::unsupported (a line above 1 MiB), naming file and line, for a line that is no object, a
-/// field that is absent, there twice, an object or an array.
+/// Parses JSON lines into a table of the fields `names`. Numbers, truth values and null are as JSON
+/// writes them; other fields are left out. Lines of white space count as none. Errors name file and
+/// line. They are errc::malformed for a line that is no object and for a field that is absent,
+/// there twice, an object or an array. They are errc::unsupported for a line above 1 MiB.
 inline result<table> parse_json_lines(std::string_view text, std::vector<std::string> names,
                                       const std::string& where = "JSON lines") LINNET_TRY {
   if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
@@ -97,7 +98,7 @@ inline result<table> parse_json_lines(std::string_view text, std::vector<std::st
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// The same of a text that is one array of objects, [{…}, {…}]; each row's line is where its object
+/// Parses a text that is one array of objects, [{…}, {…}]; each row's line is where its object
 /// begins. Errors: as above, and for what is no such array.
 inline result<table> parse_json_array(std::string_view text, std::vector<std::string> names,
                                       const std::string& where = "JSON") LINNET_TRY {

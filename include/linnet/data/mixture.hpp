@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Several streams of examples as one: which of them each example comes from.
+/// Mixtures of several streams of examples: which stream each example comes from.
 
 #include <cmath>
 #include <span>
@@ -12,9 +13,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Weights of streams of these sizes, proportional to size^tau with a sum of 1: tau 1 takes each
-/// example equally often, 0 each stream; T5's mixing temperature is 1 / tau (zoo C10). An empty
-/// stream has weight 0.
+/// Weights of streams of these sizes, proportional to size^tau, with sum 1. tau = 1 draws each
+/// example equally often, tau = 0 each stream. T5's mixing temperature is 1 / tau (Raffel et al.
+/// 2020, section 3.5.2). An empty stream has weight 0.
 inline std::vector<double> mixing_weights(std::span<const index> sizes, double tau) {
   std::vector<double> weights;
   double sum = 0;
@@ -46,16 +47,16 @@ struct mixture_change {
 /// streams take the place of are left out.
 class mixture {
  public:
-  /// One stream alone.
+  /// A mixture of one stream.
   mixture() : from_{1}, to_{1} {}
-  /// Streams with these weights, which need not have a sum of 1. Errors: errc::invalid for no
-  /// weights, one that is negative or not finite, or a sum of 0.
+  /// Opens a mixture of streams with these weights, whose sum need not be 1. Errors: errc::invalid
+  /// for no weights, one that is negative or not finite, or a sum of 0.
   static result<mixture> open(std::span<const double> weights, seed key) {
     return open(weights, weights, 0, 0, key);
   }
-  /// Weights, each list scaled to a sum of 1, that are `weights` up to example `first`, then move
-  /// in straight lines to `later` at example `last`, and stay. Errors: as above; errc::invalid for
-  /// lists of different lengths, and for a `first` behind `last`.
+  /// Weights that are `weights` up to example `first`, then move in straight lines to `later` at
+  /// example `last`, and stay. Each list is scaled to a sum of 1. Errors: as above; errc::invalid
+  /// for lists of different lengths, and for a `first` behind `last`.
   static result<mixture> open(std::span<const double> weights, std::span<const double> later,
                               std::uint64_t first, std::uint64_t last, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, std::string got) {
@@ -90,7 +91,7 @@ class mixture {
   }
   LINNET_OR_OUT_OF_MEMORY("mixture::open")
 
-  /// How many streams there are.
+  /// Number of streams.
   index streams() const { return std::ssize(from_); }
   /// The probability that example `i` is from `stream`.
   double probability(index stream, std::uint64_t i) const {

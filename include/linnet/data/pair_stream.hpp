@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Text-to-text examples, such as those of a fine-tuning task, as T5 batches.
@@ -16,9 +17,8 @@ struct text_pair {
   std::string input, target;
 };
 
-/// Example i of a list of pairs, for every i, as a pure function of (seed, i): each epoch visits
-/// every pair once in an order of its own, and a cursor is one integer. All tokens are made once,
-/// by open().
+/// Stream of pairs of texts: example i is a pure function of (seed, i), so a cursor is one integer.
+/// Each epoch visits every pair once, in an order of its own. All tokens are made once, by open().
 class pair_stream {
  public:
   /// Encodes all pairs with a callable encode(std::string_view) that returns a range of tokens, and
@@ -63,13 +63,13 @@ class pair_stream {
   t5_batch batch(std::uint64_t first) {
     return batch(first, [this](std::uint64_t i) { return pair(i); });
   }
-  /// The same with pairs by a callable which(i), such as a curriculum.
+  /// Pairs first, first + 1, … of the order that a callable which(i) gives, such as a curriculum.
   template <class Which>
   t5_batch batch(std::uint64_t first, Which&& which) {
     return fill(limits_.batch,
                 [&](index b) { return which(first + static_cast<std::uint64_t>(b)); });
   }
-  /// Pairs first, first + 1, … as they were given, fewer at the end and none outside; for
+  /// Pairs first, first + 1, … in the given order, fewer at the end and none outside; for
   /// evaluation.
   t5_batch in_order(index first) {
     const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);

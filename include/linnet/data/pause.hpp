@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Pause tokens (Goyal et al. 2023, arXiv:2310.02226; zoo C8): one token more, which gives a model
-/// time to compute before it has to answer.
+/// Pause tokens: one extra token gives a model time to compute before it has to answer (Goyal et
+/// al. 2023, arXiv:2310.02226).
 ///
 /// The pause is an id behind those of the text, so the model's shape has a vocabulary of one more.
 /// It is learned as an input alone, never as a target. To generate, put pauses behind the prompt,
@@ -39,13 +40,13 @@ struct pause_options {
   }
 };
 
-/// One row of pre-training, as a pure function of (key, number). text[length + 1] gets
-/// how.count(length) pauses, at places of which every choice is as likely, but none in front of the
-/// first token, and is cut to length + 1 tokens again: the first `length` are the inputs tokens
-/// [length], and the ones that follow each are labels[length], a pause among them `ignored`. A
-/// pause whose next token is one of the text does have a label. Allocates nothing. Returns how many
-/// tokens of the text are inputs, so that the next row may go on there; 0, and nothing done, if
-/// sizes do not fit or `how` is out of its ranges.
+/// Builds one row of pre-training, as a pure function of (key, number). The text[length + 1] gets
+/// how.count(length) pauses, and is cut to length + 1 tokens again. Every choice of their places is
+/// equally likely, but none is in front of the first token. The first `length` tokens are the
+/// inputs tokens[length]. The token that follows each is its label in labels[length], or `ignored`
+/// where that is a pause. A pause whose next token is one of the text does have a label. Allocates
+/// nothing. Returns how many tokens of the text are inputs, so that the next row may go on there;
+/// 0, and nothing done, if sizes do not fit or `how` is out of its ranges.
 inline index insert_pauses(const pause_options& how, std::span<const token> text, seed key,
                            std::uint64_t number, std::span<token> tokens, std::span<token> labels) {
   const index length = std::ssize(tokens);
@@ -72,11 +73,10 @@ inline index insert_pauses(const pause_options& how, std::span<const token> text
   return read;
 }
 
-/// One row of fine-tuning: a prompt, `pauses` pauses and an answer, each token with the one that
-/// follows it as its label if that is of the answer, else `ignored`; what is left of the row is
-/// filled with pauses without a label. Allocates nothing. Returns how many inputs the example
-/// takes, one less than its tokens; 0, and nothing done, if prompt or answer is empty, or the row
-/// too short.
+/// Builds one row of fine-tuning: a prompt, `pauses` pauses and an answer. Tokens of the answer are
+/// labels of the tokens before them; all other labels are `ignored`. The rest of the row is filled
+/// with pauses. Allocates nothing. Returns how many inputs the example takes, one less than its
+/// tokens; 0, and nothing done, if prompt or answer is empty, or the row too short.
 inline index pause_before(std::span<const token> prompt, index pauses,
                           std::span<const token> answer, token pause, std::span<token> tokens,
                           std::span<token> labels) {

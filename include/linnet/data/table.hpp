@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Tables in text files: tab-separated values, and comma-separated ones with quotes (RFC 4180).
@@ -63,7 +64,7 @@ class table {
                  all.empty() ? "no header" : detail::printable(all)};
   }
   LINNET_OR_OUT_OF_MEMORY(where_)
-  /// What is wrong with a field.
+  /// The error of a field.
   error wrong(index row, std::string what, std::string expected, std::string_view got) const {
     return wrong_at(line(row), std::move(what), std::move(expected), detail::printable(got));
   }

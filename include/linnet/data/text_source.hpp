@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Texts as one long row of tokens that can be read from any place: bytes directly, without a copy,
-/// or what a tokenizer made of them.
+/// Texts as one long row of tokens with random access: bytes directly, without a copy, or the
+/// tokens of a tokenizer.
 
 #include <algorithm>
 #include <span>
@@ -28,12 +29,12 @@ void each_document(std::span<const std::string_view> texts, std::string_view sep
 }
 }  // namespace detail
 
-/// Texts that somebody else keeps (a `corpus`), read as bytes: token = byte + 3 in ByT5's way. Two
-/// numbers per document are all that is held, so texts may be larger than memory.
+/// Texts owned elsewhere (a `corpus`), read as bytes: token = byte + 3 as in ByT5. Two numbers per
+/// document are all that is held, so texts may be larger than memory.
 class byte_source {
  public:
-  /// The texts one behind the other. With a separator, such as an empty line "\n\n", each document
-  /// is followed by `end` in its place, runs of separators counting once; this reads all texts
+  /// The texts, one behind the other. With a separator, such as an empty line "\n\n", each document
+  /// is followed by `end` in its place, and runs of separators count once. This reads all texts
   /// through, once.
   explicit byte_source(std::span<const std::string_view> texts, std::string_view separator = {},
                        byte_tokenizer tokens = byte_tokenizer::t5())
@@ -72,7 +73,7 @@ class byte_source {
   index marked_, size_ = 0;
 };
 
-/// Tokens that somebody else keeps: what tokenize() made, or such an array in a mapped file.
+/// Tokens owned elsewhere: an array that tokenize() made, or one in a mapped file.
 class token_source {
  public:
   token_source(lasting_span<const token> tokens, t5_ids ids) : tokens_(tokens), ids_(ids) {}
@@ -90,8 +91,8 @@ class token_source {
   t5_ids ids_;
 };
 
-/// All texts as tokens, by a callable encode(std::string_view) that returns a range of them; with a
-/// separator, `end` behind each document as in byte_source. For any tokenizer.
+/// Encodes all texts with a callable encode(std::string_view) that returns a range of tokens. With
+/// a separator, `end` stands behind each document as in byte_source. For any tokenizer.
 template <class Encode>
 std::vector<token> tokenize(std::span<const std::string_view> texts, std::string_view separator,
                             Encode&& encode) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Next-token examples of decoders: windows of one or more texts.
@@ -19,14 +20,14 @@ struct text_window {
   index text = 0, number = 0;
 };
 
-/// Example i of some texts, for every i: a pure function of (seed, i), as in denoising_stream, so a
-/// cursor is one integer, and worker r of n trains on examples n B t + r B + [0, B) in step t.
+/// Stream of next-token examples: example i is a pure function of (seed, i), so a cursor is one
+/// integer. Worker r of n trains on examples n B t + r B + [0, B) in step t.
 ///
 /// A text is cut into windows of `length` tokens, packed: they run over the ends of documents. The
-/// last one begins earlier, so that it is as long as the others, and what the one before it asked
-/// for is `ignored`: the windows of a text ask for each of its tokens but the first exactly once.
-/// An epoch visits all windows of a text, in an order of its own; among several texts a mixture
-/// chooses.
+/// last one begins earlier, so that it is as long as the others; labels that the one before it had
+/// are `ignored`. So the windows of a text have each of its tokens but the first as a label exactly
+/// once. An epoch visits all windows of a text, in an order of its own; among several texts a
+/// mixture chooses.
 ///
 /// `Source` has `size()` and `read(first, span<token>)`: byte_source, token_source or your own.
 /// What it views must outlive the stream.
@@ -76,7 +77,8 @@ class window_stream {
   decoder_batch batch(std::uint64_t first) {
     return batch(first, [this](std::uint64_t i) { return window(i); });
   }
-  /// The same with windows by a callable where(i) -> text_window, such as a curriculum's.
+  /// Windows first, first + 1, … of the order that a callable where(i) -> text_window gives, such
+  /// as a curriculum's.
   template <class Where>
   decoder_batch batch(std::uint64_t first, Where&& where) {
     for (index b = 0; b < batch_; ++b) fill(b, where(first + static_cast<std::uint64_t>(b)));

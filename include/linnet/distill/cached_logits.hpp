@@ -1,12 +1,13 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What a teacher's file is. Opt-in, through linnet/cached_logits.hpp. A file (little-endian,
-/// nothing aligned) is
-///   "linnetKD", u32 version 1, u32 vocabulary, u32 k, u16 bytes of a logit (2: f16, 4: f32),
-///   u16 bytes of an id (2 up to 65536 tokens, else 4), f64 temperature, u64 stream;
-///   for each batch: u64 XXH3 of its tokens, u64 rows, then for each row whose label counts:
-///   the logit of the rest, the k largest logits, in descending order, their k ids;
-///   u64 batches, u64 XXH3 of all bytes before.
+/// The file format of cached logits: a teacher's most probable tokens, for distillation. Opt-in,
+/// through linnet/cached_logits.hpp. Files are little-endian and not aligned:
+///  - "linnetKD", u32 version 1, u32 vocabulary, u32 k, u16 bytes of a logit (2: f16, 4: f32), u16
+///    bytes of an id (2 up to 65536 tokens, else 4), f64 temperature, u64 stream.
+///  - For each batch u64 XXH3 of its tokens and u64 rows. Then for each row whose label counts the
+///    logit of the rest, the k largest logits in descending order, and their k ids.
+///  - u64 batches, u64 XXH3 of all bytes before.
 /// Logits are relative to the row's largest, where small floats are finest.
 
 #ifndef XXH_INLINE_ALL
@@ -20,17 +21,17 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What a teacher's file holds. The k largest logits of a row are kept; the tokens of the rest
-/// share one logit, such that their probability together is the teacher's own at `temperature`,
-/// hence a file is learned from at this temperature only. The k probabilities are thus exact but
-/// for rounding (in f16 a share of 2^-12 |logit - largest| / temperature), and where the rest has
-/// the probability r, the total variation from the teacher's law is below r; to renormalize over
-/// the k instead would cost all of r and make the teacher surer than it is. k = vocabulary keeps
-/// all.
+/// Settings of a cached-logits file: the vocabulary, how many logits are kept, and their
+/// temperature. The k largest logits of a row are kept. The other tokens share one logit, such that
+/// their probability together is the teacher's own at `temperature`. So a file serves this
+/// temperature only. The k probabilities are thus exact but for rounding (in f16 a share of 2^-12
+/// |logit - largest| / temperature). Where the rest has the probability r, the total variation from
+/// the teacher's distribution is below r. To renormalize over the k instead would cost all of r and
+/// make the teacher surer than it is. With k = vocabulary all are kept.
 struct cached_logits_format {
-  index vocabulary = 0;      ///< of teacher and student
+  index vocabulary = 0;      ///< number of tokens of teacher and student
   index k = 64;              ///< logits per row
-  double temperature = 3;    ///< of the distillation
+  double temperature = 3;    ///< temperature of the distillation
   bool half = true;          ///< logits in f16, else in f32
   std::uint64_t stream = 0;  ///< your name for the data and the teacher, compared when reading
 
@@ -43,7 +44,7 @@ struct cached_logits_format {
     f("half", self.half, detail::one_of(detail::false_or_true));
   }
 
-  /// Bytes of a logit, of a token's id, of a row.
+  /// Bytes of a logit, of a token's id, and of a row.
   constexpr index logit_bytes() const { return half ? 2 : 4; }
   /// @copydoc logit_bytes()
   constexpr index id_bytes() const { return vocabulary <= 65536 ? 2 : 4; }
@@ -84,7 +85,7 @@ inline batch_digest digest_of(const decoder_batch& b) {
   return digest_of(b.tokens, b.batch, b.length, b.prefixes, b.labels, b.length);
 }
 
-/// An error for a recording that makes no sense, or nothing.
+/// Checks the settings of a cached-logits file; the error names the first that makes no sense.
 inline result<void> acceptable(const char* where, const cached_logits_format& r, const limits& l) {
   if (auto fit = acceptable(where, "cached_logits_format", r); !fit) return fit;
   if (r.k > r.vocabulary)

@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Students learn from a teacher's file. Opt-in, through linnet/cached_logits.hpp.
+/// Distillation from cached logits: students learn from a teacher's file. Opt-in, through
+/// linnet/cached_logits.hpp.
 
 #include <cstring>
 
@@ -9,8 +11,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A teacher's file as a teacher of students that compute in `T`: batch(i) is the lesson of the
-/// batch that was recorded as number i, valid while this stays where it is. Reads from bytes in
+/// Cached logits as objectives for students that compute in `T`: batch(i) is the objective of the
+/// batch recorded as number i. It is valid while the reader stays where it is. Reads from bytes in
 /// memory or in a memory map.
 template <class T = float>
 class cached_logits_reader {
@@ -21,13 +23,13 @@ class cached_logits_reader {
   };
 
  public:
-  /// Exact bytes that a recorded teacher allocates.
+  /// Exact bytes that a reader allocates.
   static constexpr index footprint(const cached_logits_format& r, const limits& l, index batches) {
     return round_up(batches * static_cast<index>(sizeof(page)), alignment) +
            ops::distil_scratch<T>(r.vocabulary, l.threads) * static_cast<index>(sizeof(T));
   }
 
-  /// Reads all of `bytes`, which must outlive it, for trainers with no more threads than `l` has.
+  /// Opens `bytes`, which must outlive the reader, for trainers with at most the threads of `l`.
   /// `alpha` is distillation's. Errors: errc::malformed (no such file, a wrong checksum, counts or
   /// ids out of bounds), errc::unsupported (version), errc::mismatch (recorded otherwise than
   /// `expected`), errc::invalid, errc::out_of_memory.
@@ -80,10 +82,11 @@ class cached_logits_reader {
   /// Batches in the file.
   index batches() const { return batches_; }
 
-  /// The lesson of one batch.
-  class lesson_of_batch {
+  /// The objective of one recorded batch.
+  class objective_of_batch {
    public:
-    /// Whether it was recorded from this very batch.
+    /// Whether the recorded batch is this very one, and the limits have no more threads than the
+    /// reader.
     template <class M>
     bool accepts(const typename M::batch& b, const limits& l) const {
       if (!page_ || M::vocabulary != from_->record_.vocabulary || l.threads > from_->threads_)
@@ -91,7 +94,7 @@ class cached_logits_reader {
       const detail::batch_digest facts = detail::digest_of(b);
       return facts.hash == page_->hash && facts.rows == page_->rows;
     }
-    /// The criterion.
+    /// The loss criterion of the batch's rows.
     template <class Batch>
     auto token_loss(const ops::execution&, const Batch&) const {
       return [from = from_, page = page_](const ops::execution& on, const auto& h, index first,
@@ -114,12 +117,12 @@ class cached_logits_reader {
 
    private:
     friend cached_logits_reader;
-    lesson_of_batch(const cached_logits_reader* from, const page* p) : from_(from), page_(p) {}
+    objective_of_batch(const cached_logits_reader* from, const page* p) : from_(from), page_(p) {}
     const cached_logits_reader* from_;
     const page* page_;
   };
-  /// The lesson of batch i; it accepts none where i is not in [0, batches()).
-  lesson_of_batch batch(index i) const {
+  /// The objective of batch i; it accepts no batch where i is not in [0, batches()).
+  objective_of_batch batch(index i) const {
     return {this, i >= 0 && i < batches_ ? pages() + i : nullptr};
   }
 
@@ -132,7 +135,7 @@ class cached_logits_reader {
         batches_(batches),
         memory_(footprint(r, l, batches)) {}
 
-  /// Everything but the batches.
+  /// Checks everything in the file but the batches.
   static result<void> check_head(std::span<const std::byte> bytes,
                                  const cached_logits_format& expected) {
     const char* const where = "cached_logits_reader::open";
@@ -171,7 +174,7 @@ class cached_logits_reader {
     return reinterpret_cast<T*>(static_cast<std::byte*>(memory_.data()) +
                                 round_up(batches_ * static_cast<index>(sizeof(page)), alignment));
   }
-  /// Logit j of a row, the rest's first.
+  /// Logit j of a row; logit 0 is that of all tokens that are not kept.
   double logit(const std::byte* row, index j) const {
     return record_.half ? storage::f16::decode(detail::load_as<std::uint16_t>(row + 2 * j))
                         : static_cast<double>(detail::load_as<float>(row + 4 * j));
@@ -181,7 +184,7 @@ class cached_logits_reader {
     return record_.id_bytes() == 2 ? index{detail::load_as<std::uint16_t>(ids + 2 * j)}
                                    : index{detail::load_as<std::uint32_t>(ids + 4 * j)};
   }
-  /// A row of the file as logits of the whole vocabulary.
+  /// Expands a row of the file to logits of the whole vocabulary.
   void expand(const std::byte* row, T* to) const {
     std::fill_n(to, record_.vocabulary, static_cast<T>(logit(row, 0)));
     for (index j = 0; j < record_.k; ++j) to[id(row, j)] = static_cast<T>(logit(row, j + 1));

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Writes a teacher's most probable tokens to a file. Opt-in, through linnet/cached_logits.hpp.
+/// Caching a teacher's most probable tokens in a file. Opt-in, through linnet/cached_logits.hpp.
 
 #include <cstring>
 
@@ -11,17 +12,18 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Writes a teacher's file. It is a lesson (see model/lesson.hpp): give it to the teacher's
-/// evaluator with each batch, in the order in which students will see them; the losses are the
-/// teacher's own. commit() then gives the file its name.
+/// Writes a teacher's most probable tokens to a file: an objective for the teacher's evaluator. It
+/// is an objective (see model/objective.hpp): give it to the teacher's evaluator with each batch,
+/// in the order in which students will see them. The losses are the teacher's own. At the end,
+/// commit() gives the file its name.
 class cached_logits_writer {
  public:
-  /// Bytes of memory besides the file's own buffer.
+  /// Bytes of memory that a writer takes, without the file's own buffer.
   static constexpr index footprint(const cached_logits_format& r, const limits& l) {
     return round_up(ops::head_rows(r.vocabulary) * r.row_bytes(), alignment) +
            l.threads * round_up(r.k * static_cast<index>(sizeof(token)), alignment);
   }
-  /// A recorder for evaluators with no more threads than `l` has. Errors: errc::invalid,
+  /// Opens a writer for evaluators with at most the threads of `l`. Errors: errc::invalid,
   /// errc::out_of_memory; those of the file are commit()'s.
   static result<cached_logits_writer> open(const std::string& path, const cached_logits_format& r,
                                            const limits& l = {}) LINNET_TRY {
@@ -45,12 +47,12 @@ class cached_logits_writer {
   }
   LINNET_OR_OUT_OF_MEMORY("cached_logits_writer::open")
 
-  /// Whether the teacher has the recording's vocabulary and no more threads.
+  /// Whether the teacher has the file's vocabulary and no more threads than the writer.
   template <class M>
   bool accepts(const typename M::batch&, const limits& l) const {
     return M::vocabulary == how_.vocabulary && l.threads <= threads_;
   }
-  /// Begins a batch; returns the criterion that records its rows.
+  /// Begins a batch and returns the criterion that records its rows.
   template <class Batch>
   auto token_loss(const ops::execution& on, const Batch& b) {
     on.threads.once([&] {
@@ -77,7 +79,7 @@ class cached_logits_writer {
       });
     };
   }
-  /// Batches so far.
+  /// Number of batches written.
   index batches() const { return batches_; }
   /// Ends the file. Errors: errc::io, errc::invalid (the teacher's logits were not finite).
   result<void> commit() LINNET_TRY {
@@ -121,7 +123,7 @@ class cached_logits_writer {
     else
       put(at, static_cast<float>(x));
   }
-  /// One row of logits as it stands in the file.
+  /// Encodes one row of logits for the file.
   template <class T>
   void record(const T* logits, int rank, std::byte* at) const {
     const index n = how_.vocabulary, k = how_.k;

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Knowledge distillation from models in memory: one or more teachers, of other types than the
-/// student, whose logits are made chunk by chunk beside the student's.
+/// Knowledge distillation from models in memory: one to four teachers, of other types than the
+/// student. Their logits are computed chunk by chunk beside the student's.
 
 #include <functional>
 #include <optional>
@@ -14,7 +15,8 @@
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-/// The packed weights that a student or a teacher is named by: a model's in f32, or themselves.
+/// The packed weights that a teacher is named by: those of a model in f32, or the packed type
+/// itself.
 template <class M>
 struct packed_form {
   using type = packed<M>;
@@ -24,7 +26,8 @@ struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
 
-/// An error for settings of distillation from so many teachers that make no sense, or nothing.
+/// Checks the settings of distillation from so many teachers; the error names the first that makes
+/// no sense.
 inline result<void> acceptable(const char* where, const distillation_options& how, index teachers) {
   if (auto fit = acceptable(where, "distillation_options", how); !fit) return fit;
   double sum = 0;
@@ -35,11 +38,11 @@ inline result<void> acceptable(const char* where, const distillation_options& ho
 }
 }  // namespace detail
 
-/// The lesson (see model/lesson.hpp) of a `Student` with one to four `Teachers`: models of its
-/// family and vocabulary with any sizes and storage. Each is a model, computing in float, or
-/// packed<M, T> for another scalar. A call of a trainer or evaluator first runs the teachers on the
-/// batch; then, in the student's chunk loop, each teacher's head is multiplied for the same chunk,
-/// so logits of all tokens never exist. All memory is taken by open().
+/// Distillation objective (see model/objective.hpp) of a `Student` with one to four `Teachers` of
+/// its family and vocabulary. Their sizes and storage are free. Each is a model, computing in
+/// float, or packed<M, T> for another scalar. A call of a trainer or evaluator first runs the
+/// teachers on the batch. Then, in the student's chunk loop, each teacher's head is multiplied for
+/// the same chunk. So logits of all tokens never exist. All memory is taken by open().
 template <class Student, class... Teachers>
 class distillation {
   static constexpr index count = sizeof...(Teachers);
@@ -50,7 +53,8 @@ class distillation {
   using model_of = typename form<Name>::model;
   using student = model_of<Student>;
   using scalar = typename form<Student>::scalar;
-  static_assert(((student::family == model_of<Teachers>::family) && ...),
+  static_assert((std::is_same_v<typename student::batch, typename model_of<Teachers>::batch> &&
+                 ...),
                 "linnet::distillation: a teacher and the student are of different families");
   static_assert(((student::vocabulary == model_of<Teachers>::vocabulary) && ...),
                 "linnet::distillation: a teacher and the student have different vocabularies");
@@ -58,7 +62,7 @@ class distillation {
  public:
   using batch = typename student::batch;
 
-  /// Exact bytes that teachers with these limits allocate.
+  /// Exact bytes that a distillation objective with these limits allocates.
   static constexpr index footprint(const limits& l) {
     return detail::bounded_bytes(l, [](const limits& some) {
       index sum = scratch_bytes(some);
@@ -67,9 +71,9 @@ class distillation {
     });
   }
 
-  /// Lessons for batches up to these limits, whose threads are as many as the trainer's or more.
-  /// The packed weights must outlive them, so temporary ones do not convert. Errors: errc::invalid
-  /// (limits, weights, a setting out of its range), errc::out_of_memory.
+  /// Opens a distillation objective for batches up to these limits, with at least the trainer's
+  /// number of threads. The packed weights must outlive them, so temporary ones do not convert.
+  /// Errors: errc::invalid (limits, weights, a setting out of its range), errc::out_of_memory.
   static result<distillation> open(std::reference_wrapper<const form<Teachers>>... p,
                                    const limits& l,
                                    const distillation_options& how = {}) LINNET_TRY {
@@ -96,7 +100,7 @@ class distillation {
                   "linnet::distillation: these teach a student with another vocabulary");
     return l.threads <= limits_.threads && (model_of<Teachers>::accepts(b, limits_) && ...);
   }
-  /// Runs the teachers; returns the criterion.
+  /// Runs the teachers and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
     criterion made{this, {}};
     if (how_.alpha < 1)
@@ -104,7 +108,7 @@ class distillation {
           std::apply([&](const auto&... each) { return heads{each.read(on, b)...}; }, all_));
     return made;
   }
-  /// How the student learns; shares add up to 1.
+  /// Settings of distillation; the shares add up to 1.
   const distillation_options& settings() const { return how_; }
 
  private:

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Answers that a model writes: greedy text, and the number in it (zoo C11).
+/// Answers that a model generates: greedy text, and the number in it.
 
 #include <algorithm>
 #include <span>
@@ -17,7 +18,7 @@ LINNET_NAMESPACE_BEGIN
 /// Continues several prompts greedily and together, each by up to `most` tokens or as many as fit.
 /// Hands each token to `emit(number, token)`, `number` being that of its prompt, which returns
 /// false to end that text; `no_token` ends it, too, and is not handed on. `S` is a session of a
-/// decoder, or a class with its members planned, capacity, chunk, reset, feed and fork; its limits'
+/// decoder, or a class with its members planned, capacity, chunk, reset, feed and fork. Its limits'
 /// batch is the most prompts. False if they are more, or one of them is empty, too long or of
 /// tokens that the model refuses.
 template <class S, class Emit>
@@ -84,8 +85,8 @@ bool generate_greedy(S& session, std::span<const std::span<const token>> prompts
   return true;
 }
 
-/// The same for one prompt and `on_token(token)`. Returns how many tokens were chosen; 0 for a
-/// prompt that is refused.
+/// Continues one prompt greedily and calls `on_token(token)` for each token. Returns how many
+/// tokens were chosen; 0 for a prompt that is refused.
 template <class S, class Emit>
 index generate_greedy(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
   index n = 0;
@@ -160,7 +161,8 @@ inline std::string leading_number(std::string_view text) {
 }  // namespace detail
 
 /// The answer that a solution of GSM8K states: the number behind its first "####" (Cobbe et al.
-/// 2021), in one spelling, so that "1,000", "$1000" and "1000.0" are equal. "" if there is none.
+/// 2021). It has one spelling, so that "1,000", "$1000" and "1000.0" are equal. "" if there is
+/// none.
 inline std::string parse_gsm8k_answer(std::string_view text) {
   const std::size_t mark = text.find("####");
   if (mark == text.npos) return "";

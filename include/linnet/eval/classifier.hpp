@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Classification with an encoder-decoder that answers in words (zoo A12), and how good it is.
+/// Classification with an encoder-decoder that answers in words (Raffel et al. 2020), and its
+/// accuracy.
 
 #include <algorithm>
 #include <span>
@@ -13,8 +15,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// The baseline without a model: always the class that is the most frequent of `known` (the lowest
-/// of several), on `asked`.
+/// Accuracy of the most frequent class of `known`, the lowest of several, on `asked`: a baseline
+/// without a model.
 inline accuracy majority_baseline(std::span<const index> known, std::span<const index> asked) {
   std::vector<index> sorted(known.begin(), known.end());
   std::sort(sorted.begin(), sorted.end());
@@ -26,12 +28,11 @@ inline accuracy majority_baseline(std::span<const index> known, std::span<const 
   return {std::count(asked.begin(), asked.end(), best), std::ssize(asked)};
 }
 
-/// Chooses among label texts with a T5 model, in either of T5's two ways. Planned once; choosing
-/// allocates nothing.
+/// Classifies with a T5 model: chooses among label texts, by probability or by greedy decoding.
+/// Planned once; choosing allocates nothing.
 template <class M, class T = float>
 class classifier {
-  static_assert(M::family == model_family::t5,
-                "linnet::classifier: the model must be an encoder-decoder");
+  static_assert(M::encodes, "linnet::classifier: the model must be an encoder-decoder");
 
  public:
   /// A classifier among `labels`: the tokens of each label's text, its end included. `l` says
@@ -48,8 +49,7 @@ class classifier {
     for (std::size_t c = 0; c < labels.size(); ++c) {
       const std::string name = "label " + std::to_string(c);
       if (labels[c].empty()) return wrong(name, "at least one token", "none");
-      if (!linnet::detail::tokens_fit(labels[c].data(), std::ssize(labels[c]), M::vocabulary,
-                                      false))
+      if (!linnet::tokens_fit(labels[c].data(), std::ssize(labels[c]), M::vocabulary, false))
         return wrong(name, "tokens below " + std::to_string(M::vocabulary), "others");
       l.max_logits = (std::max)(l.max_logits, std::ssize(labels[c]));
     }
@@ -63,17 +63,17 @@ class classifier {
   /// Refuses in words what is no variable of packed weights of this type.
   template <class W>
   requires linnet::detail::unfit_weights<W, M, T>
-  static result<classifier> open(W&&, std::vector<std::vector<token>>, limits) {
+  static result<classifier> open(W&&, const std::vector<std::vector<token>>&, const limits&) {
     return linnet::detail::refuse_weights<W, M, T>();
   }
 
   /// Number of labels.
   index classes() const { return std::ssize(labels_); }
 
-  /// Log-probabilities of all labels, given sources [batch, length] that are padded on the right;
-  /// `lengths` [batch] are their valid tokens. Each is the sum over the label's tokens, the end
-  /// included, under teacher forcing. The answer is [batch, classes()], valid until the next call;
-  /// empty, and nothing done, for sources that session::encode refuses.
+  /// Log-probabilities [batch, classes] of all labels for sources [batch, length], padded on the
+  /// right. `lengths` [batch] counts their valid tokens. Each is the sum over the label's tokens,
+  /// the end included, under teacher forcing. The answer is [batch, classes()], valid until the
+  /// next call; empty, and nothing done, for sources that session::encode refuses.
   std::span<const double> scores(std::span<const token> sources, index batch,
                                  std::span<const index> lengths) {
     if (!session_.encode(sources, batch, lengths)) return {};
@@ -118,9 +118,9 @@ class classifier {
     return true;
   }
 
-  /// The tokens that greedy decoding gives for one source, up to `end`, which is left out; for
-  /// comparing texts: task.class_of(tokenizer.decode(answer)). At most as many as the target of the
-  /// limits; valid until the next call. Empty also for a source that session::encode refuses.
+  /// Greedily decoded tokens for one source, up to but without `end`. To compare texts:
+  /// task.class_of(tokenizer.decode(answer)). At most as many as the target of the limits; valid
+  /// until the next call. Empty also for a source that session::encode refuses.
   std::span<const token> answer(std::span<const token> source, token end = 1) {
     std::size_t n = 0;
     session_.generate(source, greedy{}, [&](token t) { inputs_[n++] = t; }, {.stop = {&end, 1}});

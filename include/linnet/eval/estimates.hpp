@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Figures with their standard errors: shares, means and ratios over samples that may come in
@@ -14,11 +15,11 @@
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-/// What cannot be said of too few samples.
+/// A figure of too few samples.
 inline constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
 }  // namespace detail
 
-/// A share of right answers.
+/// Counts of right answers, and their share.
 struct accuracy {
   index right = 0;
   index total = 0;
@@ -32,7 +33,8 @@ struct accuracy {
   double value() const {
     return total > 0 ? static_cast<double>(right) / static_cast<double>(total) : detail::unknown;
   }
-  /// Its standard error over samples of this size: sqrt(p (1 - p) / n); NaN for fewer than two.
+  /// Standard error of the share over samples of this size: sqrt(p (1 - p) / n). NaN for fewer
+  /// than two.
   double standard_error() const {
     return total > 1 ? std::sqrt(value() * (1 - value()) / static_cast<double>(total))
                      : detail::unknown;
@@ -66,22 +68,22 @@ estimate ratio_of(std::size_t n, Top&& top, Bottom&& bottom) {
 }  // namespace detail
 
 /// The ratio sum(top) / sum(bottom) of samples [n] that are whole documents, such as bits over
-/// bytes: its error is the delta method's, sqrt(n / (n - 1) sum (top - ratio bottom)^2) /
-/// sum(bottom) (Cochran 1977, 6.4). Both are NaN for no samples or a bottom of 0, the error also
-/// for one sample.
+/// bytes. Its error is that of the delta method: sqrt(n / (n - 1) sum (top - ratio bottom)^2) /
+/// sum(bottom) (Cochran 1977, 6.4). Both are NaN for no samples or a bottom of 0. The error is NaN
+/// for one sample, too.
 inline estimate ratio_estimate(std::span<const double> top, std::span<const double> bottom) {
   if (top.size() != bottom.size()) return {};
   return detail::ratio_of(
       top.size(), [&](std::size_t i) { return top[i]; }, [&](std::size_t i) { return bottom[i]; });
 }
 
-/// The mean of samples [n], with the error of independent ones, sqrt(sum (x - mean)^2 / (n (n -
+/// The mean of samples [n] and the error of independent samples, sqrt(sum (x - mean)^2 / (n (n -
 /// 1))).
 inline estimate mean_estimate(std::span<const double> samples) {
   return detail::ratio_of(
       samples.size(), [&](std::size_t i) { return samples[i]; }, [](std::size_t) { return 1.0; });
 }
-/// The same for samples that are alike within a cluster, such as the sentences of one template:
+/// The mean of samples that are alike within a cluster, such as the sentences of one template.
 /// `clusters` [n] numbers them from 0. The error is sqrt(g / (g - 1) sum over clusters of (sum
 /// within (x - mean))^2) / n for g clusters, which is larger where clusters agree in themselves
 /// (Cameron and Miller 2015). It is the error over clusters drawn anew, so of another test like

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Scoring: the loss of a packed model on given text, without gradients.
+/// Evaluators: the loss of a packed model on given text, without gradients.
 
 #include <array>
 
@@ -13,6 +14,7 @@ LINNET_NAMESPACE_BEGIN
 template <class M, class T = float>
 class evaluator {
   using S = storage_of<M, T>;
+  static_assert(detail::check_language_model<M, T, S>());
 
  public:
   using model = M;
@@ -25,7 +27,9 @@ class evaluator {
     });
   }
 
-  /// An evaluator for batches up to these limits. `p` must outlive it.
+  /// Opens an evaluator for batches up to these limits; it allocates footprint(l) bytes, once. `p`
+  /// must outlive it. Errors: errc::invalid for limits that make no sense for the model, by the
+  /// name of the field. Also errc::out_of_memory, and the error of `p` if it is not valid().
   static result<evaluator> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("evaluator::open", l, footprint(l)); !fit)
       return fit.error();
@@ -41,18 +45,21 @@ class evaluator {
   requires detail::unfit_weights<W, M, T>
   static result<evaluator> open(W&&, const limits&) { return detail::refuse_weights<W, M, T>(); }
 
-  /// Summed loss of a batch in nats. `logits`, if not empty, receives all [rows, vocabulary] of
-  /// them; where it is too short for them, the loss is NaN, as for a batch that does not fit.
+  /// Summed cross-entropy of a batch in nats, and the number of labels it is summed over. `logits`,
+  /// if not empty, receives the logits [batch * length of the labels, vocabulary]. The loss is NaN,
+  /// and nothing is computed, if `logits` is too short. It is also NaN for a batch that does not
+  /// fit the limits or the vocabulary.
   loss_sum loss(const batch& b, std::span<T> logits = {}) {
     return loss(b, cross_entropy_objective{}, logits);
   }
-  /// The same with a lesson's loss, such as that of distillation from `teachers`.
+  /// Summed loss of a batch by an objective, such as `distillation`; NaN also for a batch that the
+  /// objective does not accept.
   template <class Lesson>
   requires objective<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
                                               std::span<T> logits = {}) {
-    reason_ = M::refuses(b, limits_);
+    reason_ = detail::refusal_of<M>(b, limits_);
     if (reason_ == refusal::none && !from.template accepts<M>(b, limits_))
-      reason_ = refusal::lesson;
+      reason_ = refusal::objective;
     if (reason_ == refusal::none && !detail::logits_fit<M>(b, logits))
       reason_ = refusal::short_logits;
     if (reason_ != refusal::none) return loss_sum::refused();
@@ -65,13 +72,13 @@ class evaluator {
     return loss;
   }
 
-  /// The loss of a batch at each exit of a decoder, losses[layers]: exit l reads the stream after
-  /// layer l with the final norm and head, the last is the model. One forward pass. False, and
+  /// Losses of a batch at all exits of a decoder, losses[layers]. Exit l applies the final norm and
+  /// head to the stream after layer l; the last exit is the model. One forward pass. False, and
   /// nothing done, for a batch that does not fit or another number of losses.
-  bool exit_losses(const batch& b,
-                   std::span<loss_sum> losses) requires(M::family == model_family::decoder) {
-    std::array<double, static_cast<std::size_t>(M::shape.layers)> weights;
-    reason_ = losses.size() == weights.size() ? M::refuses(b, limits_) : refusal::wrong_losses;
+  bool exit_losses(const batch& b, std::span<loss_sum> losses) requires(M::exits > 0) {
+    std::array<double, static_cast<std::size_t>(M::exits)> weights;
+    reason_ =
+        losses.size() == weights.size() ? detail::refusal_of<M>(b, limits_) : refusal::wrong_losses;
     if (reason_ != refusal::none) return false;
     weights.fill(1);
     run(limits_, work_.converted, [&](const ops::execution& on) {
@@ -97,7 +104,7 @@ class evaluator {
   refusal reason_ = refusal::none;
 };
 
-/// Nats as bits per byte of text (zoo C11).
+/// Converts nats to bits per byte of text.
 inline double bits_per_byte(double nats, index bytes) {
   return nats / (0.69314718055994531 * static_cast<double>(bytes));
 }

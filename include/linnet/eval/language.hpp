@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// How well a model predicts texts, whatever its tokenizer: bits per byte and per character, and
-/// the perplexities that papers print (zoo C11).
+/// How well a model predicts texts, whatever its tokenizer: bits per byte, bits per character and
+/// perplexities.
 
 #include <string_view>
 
@@ -10,12 +11,12 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What texts cost a model.
+/// Score of one text under a model: nats, tokens, bytes and characters.
 struct text_score {
   double nats = 0;       ///< minus the summed log-probability of all tokens
-  index tokens = 0;      ///< that were predicted: all of the text
-  index bytes = 0;       ///< of the text
-  index characters = 0;  ///< of the text: code points of its UTF-8
+  index tokens = 0;      ///< predicted tokens: all of the text
+  index bytes = 0;       ///< bytes of the text
+  index characters = 0;  ///< code points of the text's UTF-8
 };
 
 /// Code points of a UTF-8 text: bytes that do not continue one.
@@ -48,16 +49,16 @@ result<text_score> score_text(P& paths, const Encode& encode, token opening, std
 }
 LINNET_OR_OUT_OF_MEMORY("score_text")
 
-/// Figures over documents. The ratios are of sums over all documents (corpus level), with errors
-/// over documents, since the tokens of one are not independent (see ratio_estimate). A perplexity
-/// of any unit is 2 to the power of its bits.
+/// Metrics over documents: bits per byte, bits per character, perplexities. The ratios are of sums
+/// over all documents (corpus level), with errors over documents, since the tokens of one are not
+/// independent (see ratio_estimate). A perplexity of any unit is 2 to the power of its bits.
 struct perplexity_metrics {
   index documents = 0;
   text_score total;
   estimate bits_per_byte;       ///< what models with different tokenizers compare by
   estimate bits_per_character;  ///< "original string length" (arXiv 2405.14159, 4.1.2)
   estimate bits_per_token;      ///< only for models with one tokenizer
-  /// Mean over documents of exp(nats / characters): what the code of that paper averages. Short
+  /// Mean over documents of exp(nats / characters), as the code of that paper averages. Short
   /// documents weigh as much as long ones, and exp() favours the worst: prefer a power of the
   /// corpus-level bits.
   estimate mean_perplexity;

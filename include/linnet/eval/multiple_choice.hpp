@@ -1,7 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Multiple choice by the probability of the path: which of several texts a model expects (zoo
-/// C11).
+/// Multiple choice by log-likelihood: which of several texts a model finds most likely.
 
 #include <map>
 #include <string>
@@ -14,29 +14,29 @@ LINNET_NAMESPACE_BEGIN
 
 /// A question of a test. Its texts are context + " " + option + ending; no space without a context.
 struct eval_item {
-  std::string context{};               ///< what comes first; may be empty
-  std::vector<std::string> options{};  ///< of a word to guess or a number to find: only that
+  std::string context{};               ///< text before the options; may be empty
+  std::vector<std::string> options{};  ///< one alone where a word or a number is to be found
   index answer = 0;                    ///< the right option
-  std::string group{};                 ///< such as a phenomenon or a subject
-  std::string ending{};                ///< what comes behind an option, its space included
+  std::string group{};                 ///< a phenomenon or a subject, for figures by group
+  std::string ending{};                ///< text behind an option, its space included
 };
 
-/// What decides between options.
+/// The score that decides between options.
 enum class choice_by {
   whole,         ///< the probability of the whole text
-  continuation,  ///< that of the option given the context; with an ending, of the ending given both
-  per_byte       ///< the latter's logarithm per byte, so that long options are not worse for that
+  continuation,  ///< that of the option given the context, or of the ending given both
+  per_byte       ///< the log of continuation per byte, so that long options are no worse for it
 };
 
-/// What a model thinks of one option. Logarithms are natural.
+/// Log-likelihood of one option under a model, and its lengths. Logarithms are natural.
 struct option_score {
   double whole = 0;         ///< log-probability of the text, from where the options' tokens differ
-  double continuation = 0;  ///< of what choice_by::continuation says
-  index bytes = 0;          ///< of that, without the space that may come first
-  index tokens = 0;         ///< of that
+  double continuation = 0;  ///< log-probability that choice_by::continuation compares
+  index bytes = 0;          ///< bytes of the continuation, without a leading space
+  index tokens = 0;         ///< tokens of the continuation
   bool best = true;         ///< whether greedy decoding would have written it
 
-  /// The number that decides.
+  /// The score by which options are compared.
   double by(choice_by how) const {
     return how == choice_by::whole          ? whole
            : how == choice_by::continuation ? continuation
@@ -44,7 +44,7 @@ struct option_score {
   }
 };
 
-/// The options of one item, scored.
+/// Scores of the options of one item.
 struct item_score {
   std::vector<option_score> options;
   bool cut = false;  ///< the text was too long: the beginning of the context was left out
@@ -58,14 +58,14 @@ struct item_score {
         best = static_cast<index>(i);
     return best;
   }
-  /// Whether another option is as good as the best.
+  /// Whether another option has the best score too.
   bool tied(choice_by how) const {
     const index best = chosen(how);
     return best >= 0 && std::count_if(options.begin(), options.end(), [&](const auto& o) {
                           return o.by(how) == options[static_cast<std::size_t>(best)].by(how);
                         }) > 1;
   }
-  /// The share of one option in the softmax over all of them: how sure the model is. 0 if no score
+  /// Softmax over all options' scores, at one option: the model's confidence in it. 0 if no score
   /// is finite.
   double confidence(choice_by how, index option) const {
     const index best = chosen(how);
@@ -78,7 +78,7 @@ struct item_score {
   }
 };
 
-/// How options become tokens.
+/// How the texts of an item become tokens.
 struct choice_options {
   token opening = 0;  ///< the token that stands before a text
   bool joined =
@@ -133,15 +133,15 @@ choice_paths paths_of(const eval_item& item, const Encode& encode, const choice_
 /// Scores the options of an item. `encode(text)` gives a text's tokens without special ones.
 ///
 /// The border: a tokenizer may merge what stands on both sides of it into one token. Joined, that
-/// token cannot be divided; it and all behind it belong to the continuation, and if it happens to
-/// one option, the continuations of all begin there. So "whole" and "continuation" choose the same
+/// token cannot be divided; it and all behind it belong to the continuation. If it happens to one
+/// option, the continuations of all begin there. So "whole" and "continuation" choose the same
 /// where there is no ending, and every option is a path from the same given tokens. Apart, the
 /// space is the continuation's first character, and a text may get tokens that its encoding as a
 /// whole would not have.
 ///
 /// What all options begin with is computed once and not scored: it cancels. The options run
 /// together where the scorer can (score_all). Texts beyond the model's context lose the beginning
-/// of the context, all options the same (`cut`); an option that is too long by itself is scored in
+/// of the context, all options equally (`cut`). An option that is too long by itself is scored in
 /// windows.
 ///
 /// Errors: errc::invalid for an item without options, an empty option, an answer that is none of
@@ -207,8 +207,8 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
 }
 LINNET_OR_OUT_OF_MEMORY("score_options")
 
-/// What guessing gets: the mean of one over the number of options. 0 for no items, and of items
-/// with only one option, which are texts to write.
+/// Accuracy of guessing: the mean over items of one over the number of options. 0 for no items, and
+/// of items with only one option, which are texts to write.
 inline double chance_level(std::span<const eval_item> items) {
   double sum = 0;
   for (const eval_item& item : items)
@@ -216,10 +216,10 @@ inline double chance_level(std::span<const eval_item> items) {
   return items.empty() ? 0 : sum / static_cast<double>(items.size());
 }
 
-/// Figures of a test.
+/// Metrics of a multiple-choice test: accuracies with their standard errors.
 struct choice_metrics {
   accuracy answers;     ///< with the error of independent items
-  estimate clustered;   ///< the same share with the error over groups; of one group, over items
+  estimate clustered;   ///< share of right answers, error over groups (of one group, over items)
   estimate confidence;  ///< mean share of the right option in the softmax
   index ties = 0;       ///< items with more than one best option; the first was chosen
   index cut = 0;        ///< items that lost the beginning of their context

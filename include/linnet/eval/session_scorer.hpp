@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// How probable a model finds given tokens: what all evaluation of language models is made of.
+/// Log-likelihood of given tokens under a model, on which all evaluation of language models is
+/// built.
 
 #include <algorithm>
 #include <cmath>
@@ -16,7 +18,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// How a model saw a token coming.
+/// Score of one token: its log-probability, and whether it was the most likely one.
 struct token_score {
   double log_probability = 0;  ///< natural logarithm, given all tokens before it
   bool best = false;           ///< whether greedy decoding would have chosen it
@@ -35,7 +37,8 @@ token_score score_of(std::span<T> logits, token t) {
           best == t};
 }
 
-/// What scores tokens: a model behind session_scorer or evaluator_scorer, or a class of your own.
+/// A scorer of tokens: session_scorer, evaluator_scorer, or a class of your own with the members
+/// below.
 ///  - `longest()`: tokens that a sequence may have. What follows them can still be scored.
 ///  - `begin(given, scores)`: starts a sequence with at least one token. `scores`, unless empty,
 ///    receives those of given[1], given[2], …: one less than there are tokens. Without `scores` the
@@ -52,7 +55,7 @@ concept loglikelihood_scorer = requires(P& p, std::span<const token> tokens,
 };
 
 namespace detail {
-/// What tokens have to be that a scorer takes.
+/// Words for the tokens that a scorer takes.
 inline constexpr const char* scorable =
     "tokens of the model's vocabulary, within its limits and the free blocks of its cache";
 }  // namespace detail
@@ -63,8 +66,8 @@ struct continuation {
   std::span<token_score> scores;
 };
 
-/// Scores several continuations, each behind the given tokens: together where `P` has a member
-/// score_all(span of continuations), else one after another. False as soon as score() is.
+/// Scores several continuations of the given tokens: together if `P` has a member score_all(span of
+/// continuations), else one after another. False as soon as score() is.
 template <loglikelihood_scorer P>
 bool score_all(P& paths, std::span<const continuation> all) {
   if constexpr (requires { paths.score_all(all); })
@@ -74,22 +77,23 @@ bool score_all(P& paths, std::span<const continuation> all) {
                        [&](const continuation& c) { return paths.score(c.tokens, c.scores); });
 }
 
-/// Scores with a session, or any class with these of its members: planned, capacity, reset, read,
-/// feed_all and fork. What continuations share is computed once, and `batch - 1` of them (of the
-/// session's limits; at least 1) run together: the last sequence keeps the given tokens while the
-/// others go on from them. `logits` tokens of each are fed at a time. The sums of a row may be
-/// rounded differently beside others; the same calls with the same limits give the same bits.
+/// Scores tokens with a session, or any class with these members of it: planned, capacity, reset,
+/// prefill, feed_all and fork. The common beginning of continuations is computed once. `batch - 1`
+/// of them (of the session's limits; at least 1) run together. The last sequence keeps the given
+/// tokens while the others go on from them. `logits` tokens of each are fed at a time. The sums of
+/// a row may be rounded differently beside others; the same calls with the same limits give the
+/// same bits.
 template <class S>
 class session_scorer {
   using scalar = typename decltype(std::declval<S&>().prefill({}))::element_type;
 
  public:
-  /// Scores with this session, which must outlive it and is its own meanwhile.
+  /// Refers to a session, which must outlive the scorer and serves it alone meanwhile.
   explicit session_scorer(S& session) : session_(&session) {}
 
   /// Tokens that a sequence may have, see loglikelihood_scorer.
   index longest() const { return session_->capacity(); }
-  /// Starts a sequence.
+  /// Starts a sequence with the given tokens.
   bool begin(std::span<const token> given, std::span<token_score> scores) {
     session_->reset();
     kept_ = false;
@@ -104,12 +108,12 @@ class session_scorer {
     next_.assign(last.begin(), last.end());
     return !next_.empty();
   }
-  /// Goes on behind the given tokens.
+  /// Scores one continuation of the given tokens.
   bool score(std::span<const token> rest, std::span<token_score> scores) {
     const continuation one{rest, scores};
     return score_all({&one, 1});
   }
-  /// Goes on behind the given tokens with each of several continuations.
+  /// Scores several continuations of the given tokens.
   bool score_all(std::span<const continuation> all) {
     if (next_.empty()) return false;
     waiting_.clear();
@@ -138,7 +142,7 @@ class session_scorer {
 
  private:
   bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
-  /// Feeds the tokens of a batch, the longest first, and scores what comes behind each: the next.
+  /// Feeds the tokens of a batch, the longest first, and scores the token behind each.
   bool feed(std::span<const continuation> batch) {
     const auto most = static_cast<std::size_t>(session_->planned().max_logits);
     for (std::size_t at = 0; at + 1 < batch[0].tokens.size();) {
@@ -175,18 +179,19 @@ class session_scorer {
   std::vector<index> lengths_;         ///< [batch]
 };
 
-/// Scores with an evaluator: all tokens anew in each call, so for kinds of attention that a session
-/// cannot run. One pass over a sequence, which is filled up to a multiple of `multiple`.
+/// Scores tokens with an evaluator, which computes all tokens anew in each call: for kinds of
+/// attention that a session cannot run. One pass over a sequence, which is filled up to a multiple
+/// of `multiple`.
 template <class M, class T = float>
 class evaluator_scorer {
-  static_assert(M::family == model_family::decoder,
+  static_assert(std::is_same_v<typename M::batch, decoder_batch>,
                 "linnet::evaluator_scorer: the model must be a decoder");
   static_assert(
-      !M::attention::noncausal_grouping,
+      M::causal,
       "linnet::evaluator_scorer: in whole sequences this kind of attention groups tokens "
       "by later ones, so a score would know what it scores; session_scorer, or the kind's "
       "frozen form, know only what came before");
-  static constexpr bool prefixed = M::attention::takes_prefix;
+  static constexpr bool prefixed = M::takes_prefix;
 
  public:
   /// Scores sequences of up to `l.target` tokens (0: the model's context), or the last multiple of
@@ -213,14 +218,14 @@ class evaluator_scorer {
 
   /// Tokens that a sequence may have, see loglikelihood_scorer.
   index longest() const { return longest_; }
-  /// Starts a sequence.
+  /// Starts a sequence with the given tokens.
   bool begin(std::span<const token> given, std::span<token_score> scores) {
     given_.assign(given.begin(), given.end());
     prefix_ = scores.empty() ? std::ssize(given) : 0;
     if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
     return scores.empty() || run(given.subspan(1), 0, scores);
   }
-  /// Goes on behind the given tokens.
+  /// Scores one continuation of the given tokens.
   bool score(std::span<const token> rest, std::span<token_score> scores) {
     if (given_.empty() || scores.size() != rest.size()) return false;
     const std::size_t given = given_.size();
@@ -242,7 +247,7 @@ class evaluator_scorer {
     ignored_.assign(static_cast<std::size_t>(length), ignored);
     logits_.resize(static_cast<std::size_t>(length * M::vocabulary));
     if (n < 1 || n > longest_ ||
-        !linnet::detail::tokens_fit(labels.data(), std::ssize(labels), M::vocabulary, false))
+        !linnet::tokens_fit(labels.data(), std::ssize(labels), M::vocabulary, false))
       return false;
     // Only the logits are wanted; a loss that is not a number says that the tokens were refused.
     if (!is_finite(

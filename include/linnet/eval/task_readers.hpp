@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Tests of language models whose files are JSON: BLiMP, ARC, WinoGrande, LAMBADA and GSM8K.
@@ -11,7 +12,8 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Items of a table's rows: read(row, place) gives a result<eval_item>. All fields are checked.
+/// Items from the rows of a table: read(row, place) gives a result<eval_item>. All fields are
+/// checked.
 template <class Read>
 result<std::vector<eval_item>> items_of(const result<table>& rows, const std::string& where,
                                         const std::vector<std::string>& names, Read&& read) {
@@ -29,8 +31,8 @@ result<std::vector<eval_item>> items_of(const result<table>& rows, const std::st
   return some_items(std::move(items), where);
 }
 
-/// A question in the words of LLM-Adapters (Hu et al. 2023): `intro`, the question, an empty line,
-/// "<Word>1: … <Word>2: …" and, behind `gap`, "Answer format: <word>1/<word>2". `answer` is
+/// A question in the format of LLM-Adapters (Hu et al. 2023): `intro`, the question, an empty line,
+/// "<Word>1: … <Word>2: …". Behind `gap` comes "Answer format: <word>1/<word>2". `answer` is
 /// "<word>1". The options' texts must not hold the next option's "<Word>k: ".
 inline result<eval_item> instructed_item(const table& rows, index row, std::string_view intro,
                                          std::string_view word, std::string_view gap) {
@@ -74,11 +76,11 @@ inline result<eval_item> instructed_item(const table& rows, index row, std::stri
 
 }  // namespace detail
 
-/// BLiMP (Warstadt et al. 2020) as JSON lines with sentence_good, sentence_bad and
-/// linguistics_term, the group: the paper's 12 phenomena and "s-selection". The good sentence comes
-/// first in every other pair: ties go to the first option, and must not be worth anything. Seven of
-/// the 67,000 published pairs are twice the same sentence; they stay, as everywhere. Errors, of all
-/// readers here: errc::malformed, naming file, line and field.
+/// Reads BLiMP (Warstadt et al. 2020): JSON lines with sentence_good, sentence_bad and
+/// linguistics_term. That term is the group: the paper's 12 phenomena and "s-selection". The good
+/// sentence comes first in every other pair: ties go to the first option, and must not be worth
+/// anything. Seven of the 67,000 published pairs are twice the same sentence; they stay, as
+/// everywhere. Errors, of all readers here: errc::malformed, naming file, line and field.
 inline result<std::vector<eval_item>> read_blimp(std::string_view text,
                                                  const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"sentence_good", "sentence_bad", "linguistics_term"};
@@ -92,9 +94,9 @@ inline result<std::vector<eval_item>> read_blimp(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// ARC (Clark et al. 2018) in the form of LLM-Adapters: an array of objects with instruction
-/// ("Please choose the correct answer to the question: … Answer1: … Answer format: …") and answer
-/// ("answer1"). The context is the question alone.
+/// Reads ARC (Clark et al. 2018) in the format of LLM-Adapters: an array of objects with
+/// instruction and answer. An instruction is "Please choose the correct answer to the question: …
+/// Answer1: … Answer format: …", an answer "answer1". The context is the question alone.
 inline result<std::vector<eval_item>> read_arc(std::string_view text,
                                                const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};
@@ -106,10 +108,10 @@ inline result<std::vector<eval_item>> read_arc(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// WinoGrande (Sakaguchi et al. 2020) in the form of LLM-Adapters. The context is what stands
-/// before the blank "_", the ending what stands behind it: choice_by::whole compares the filled-in
-/// sentences, choice_by::continuation how well each filler explains what follows ("partial
-/// scoring", Trinh and Le 2018).
+/// Reads WinoGrande (Sakaguchi et al. 2020) in the format of LLM-Adapters. The context is what
+/// stands before the blank "_", the ending what stands behind it. choice_by::whole compares the
+/// filled-in sentences. choice_by::continuation compares how well each filler explains what follows
+/// ("partial scoring", Trinh and Le 2018).
 inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
                                                       const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};
@@ -132,7 +134,7 @@ inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// LAMBADA (Paperno et al. 2016) as JSON lines with text: the only option is the last word, the
+/// Reads LAMBADA (Paperno et al. 2016): JSON lines with text. The only option is the last word, the
 /// context all before it.
 inline result<std::vector<eval_item>> read_lambada(std::string_view text,
                                                    const std::string& where) LINNET_TRY {
@@ -148,8 +150,8 @@ inline result<std::vector<eval_item>> read_lambada(std::string_view text,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// GSM8K (Cobbe et al. 2021) as JSON lines with question and answer: the only option is the number
-/// that the answer states, in the spelling of parse_gsm8k_answer().
+/// Reads GSM8K (Cobbe et al. 2021): JSON lines with question and answer. The only option is the
+/// number that the answer states, in the spelling of parse_gsm8k_answer().
 inline result<std::vector<eval_item>> read_gsm8k(std::string_view text,
                                                  const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"question", "answer"};

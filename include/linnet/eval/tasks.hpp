@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Tests of language models as files have them: MMLU and HellaSwag. Those in JSON are read by
+/// Multiple-choice tests from text files: MMLU and HellaSwag. Those in JSON are read by
 /// linnet/json.hpp.
 
 #include <linnet/core/utf8.hpp>
@@ -12,7 +13,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Why a text is none, or "".
+/// Why a text cannot be read, or "".
 inline std::string text_problem(std::string_view text) {
   for (std::size_t i = 0; i < text.size();) {
     if (text[i] == '\0') return "a zero byte";
@@ -24,7 +25,7 @@ inline std::string text_problem(std::string_view text) {
   return "";
 }
 
-/// Refuses a text without anything to read in it; `where` is its file and line.
+/// Refuses a text with nothing to read in it; `where` is its file and line.
 inline result<void> check_text(const std::string& where, std::string_view what,
                                std::string_view text) {
   if (const std::string problem = text_problem(text); !problem.empty())
@@ -60,10 +61,10 @@ inline std::string replace_all(std::string_view text, std::string_view from, std
 
 }  // namespace detail
 
-/// MMLU (Hendrycks et al. 2021) as CSV with the columns question, choice0 to choice3 and answer (0
-/// to 3); `subject` becomes the group. The item is the question and the texts of the choices, not
-/// the usual prompt with letters and five examples. Errors: errc::malformed, errc::missing, naming
-/// file, line and field.
+/// Reads MMLU (Hendrycks et al. 2021): CSV with the columns question, choice0 to choice3 and answer
+/// (0 to 3). `subject` becomes the group. The item is the question and the texts of the choices,
+/// not the usual prompt with letters and five examples. Errors: errc::malformed, errc::missing,
+/// naming file, line and field.
 inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::string_view subject,
                                                 const std::string& where) LINNET_TRY {
   const auto rows = table::parse(text, table_format::csv(), where);
@@ -117,10 +118,10 @@ inline std::string clean_hellaswag(std::string_view text) {
   return detail::replace_all(clean, "  ", " ");
 }
 
-/// HellaSwag (Zellers et al. 2019) as text, six lines for each item: "activity: context", the
-/// number of the right ending (0 to 3), four endings. The group is the activity. Texts are cleaned;
-/// an ending of which nothing is left stays as it was. Errors: errc::malformed, naming file and
-/// line.
+/// Reads HellaSwag (Zellers et al. 2019) as text with six lines per item. They are "activity:
+/// context", the number of the right ending (0 to 3) and four endings. The group is the activity.
+/// Texts are cleaned; an ending of which nothing is left stays as it was. Errors: errc::malformed,
+/// naming file and line.
 inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
                                                      const std::string& where) LINNET_TRY {
   std::vector<eval_item> items;

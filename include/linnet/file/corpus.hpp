@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Files as read-only memory: mapped where POSIX is there, so that they may be larger than memory;
@@ -15,8 +16,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// The bytes of a file that stay where they are when the object moves. The file must not shrink
-/// meanwhile.
+/// The bytes of a mapped file, which stay where they are when the object moves. The file must not
+/// shrink meanwhile.
 class mapped_file {
  public:
   /// Maps a regular file. Errors: errc::io, errc::out_of_memory.
@@ -84,9 +85,9 @@ class corpus {
   /// @copydoc open
   static result<corpus> open(const std::string& path) { return open(std::span(&path, 1)); }
 
-  /// The text of each file; valid as long as the corpus, moved or not.
+  /// Text of each file; valid as long as the corpus, moved or not.
   std::span<const std::string_view> texts() const { return texts_; }
-  /// Bytes of all of them.
+  /// Bytes of all files.
   index size() const { return size_; }
 
  private:

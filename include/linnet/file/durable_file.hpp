@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// How linnet writes every file: under a temporary name beside it, to the disk, then renamed.
+/// Durable files: linnet writes every file under a temporary name beside it, to the disk, and then
+/// renames it.
 
 #include <array>
 #include <cerrno>
@@ -34,17 +36,17 @@ inline error file_error(const std::string& path, const char* expected, int numbe
           number != 0 ? std::generic_category().message(number) : "a failure"};
 }
 
-/// The name under which the file before is kept.
+/// Name under which the previous file is kept.
 inline std::string previous_of(const std::string& path) { return path + ".previous"; }
 
-/// Writers of one file that work at the same time have numbers from 0, each a name of its own.
+/// Largest number of writers of one file at a time; each has a number from 0 and a name of its own.
 inline constexpr int most_writers = 100;
-/// The name under which writer `number` works.
+/// Name under which writer `number` works.
 inline std::string partial_of(const std::string& path, int number = 0) {
   return path + (number > 0 ? '.' + std::to_string(number) : "") + ".partial";
 }
 
-/// The name under which a damaged file is set aside.
+/// Name under which a damaged file is set aside.
 inline std::string damaged_of(const std::string& path) { return path + ".damaged"; }
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -72,7 +74,7 @@ class descriptor {
   int number_;
 };
 
-/// The number of the open file that /dev/stdout or /dev/fd/N stands for, or -1.
+/// Number of the open file that /dev/stdout or /dev/fd/N stands for, or -1.
 inline int descriptor_of(std::string_view path) {
   if (path == "/dev/stdout") return STDOUT_FILENO;
   if (path == "/dev/stderr") return STDERR_FILENO;
@@ -85,7 +87,7 @@ inline int descriptor_of(std::string_view path) {
   return -1;
 }
 
-/// The name that a symbolic link leads to, whether or not there is such a file.
+/// Name that a symbolic link leads to, whether or not there is such a file.
 inline std::string target_of(std::string path) {
   for (int links = 0; links < 40 && descriptor_of(path) < 0; ++links) {
     char to[4096];
@@ -97,10 +99,10 @@ inline std::string target_of(std::string path) {
   return path;
 }
 
-/// Whether there is anything of that name.
+/// Whether any file has that name.
 inline bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
 
-/// Whether the open file is still the one of that name.
+/// Whether the open file still has that name.
 inline bool has_name(const descriptor& file, const std::string& path) {
   struct stat here {
   }, there{};
@@ -108,8 +110,8 @@ inline bool has_name(const descriptor& file, const std::string& path) {
          here.st_dev == there.st_dev && here.st_ino == there.st_ino;
 }
 
-/// The temporary file of a writer that was killed, locked; closed if there is none, or while its
-/// writer is at work. Writers hold a lock as long as their file has that name.
+/// Opens and locks the temporary file of a writer that was killed; closed if there is none, or
+/// while its writer is at work. Writers hold a lock as long as their file has that name.
 inline descriptor abandoned(const std::string& partial) {
   descriptor file(::open(partial.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat facts {};
@@ -118,7 +120,7 @@ inline descriptor abandoned(const std::string& partial) {
   return ours ? std::move(file) : descriptor();
 }
 
-/// Gives a regular file damaged_of() it as a second name, or where that cannot be as its only one.
+/// Gives a regular file damaged_of() it as a second name, or as its only one where that cannot be.
 inline void set_aside(const std::string& path) {
   const std::string target = target_of(path), damaged = damaged_of(target);
   struct stat facts {};
@@ -129,7 +131,7 @@ inline void set_aside(const std::string& path) {
 }
 
 /// Writes a file in pieces. A regular file gets its name, its mode and its owner when it is
-/// complete on the disk, so that a reader sees the old or the new one, and of several writers one.
+/// complete on the disk. So a reader sees the old or the new one, and of several writers one.
 /// Devices, pipes and open files such as /dev/stdout are written directly.
 class file_writer {
  public:
@@ -142,7 +144,7 @@ class file_writer {
   }
   file_writer(const file_writer&) = delete;
   file_writer& operator=(const file_writer&) = delete;
-  /// Leaves nothing of a file that was not committed.
+  /// Removes a file that was not committed.
   ~file_writer() { remove_partial(); }
 
   /// Appends bytes; a failure is remembered.
@@ -153,12 +155,12 @@ class file_writer {
     std::memcpy(buffer_.data() + used_, bytes.data(), bytes.size());
     used_ += bytes.size();
   }
-  /// Hands over to the system what was written.
+  /// Hands written bytes over to the system.
   result<void> flush() {
     send_buffer();
     return state();
   }
-  /// Waits until it is on the disk.
+  /// Waits until written bytes are on the disk.
   result<void> sync() {
     send_buffer();
     if (failure_ == 0) failure_ = sync(file_);
@@ -272,7 +274,8 @@ class file_writer {
         failure_ = n == 0 ? EIO : errno;
     }
   }
-  /// 0 or the number of the error. Pipes, terminals and some file systems have no such thing.
+  /// Syncs a file; 0 or the number of the error. Pipes, terminals and some file systems have no
+  /// such thing.
   static int sync(const descriptor& file) {
 #ifdef F_FULLFSYNC
     if (::fcntl(file.get(), F_FULLFSYNC) == 0) return 0;
@@ -358,7 +361,7 @@ class file_writer {
     return state();
   }
   result<void> sync() { return flush(); }
-  /// Files that are open cannot be renamed, so it is closed and opened again.
+  /// Publishes the file, which is closed and opened again, as open files cannot be renamed here.
   result<void> publish() {
     if (commit() && !file_) file_.reset(std::fopen(path_.c_str(), "ab"));
     if (failure_ == 0 && !file_) failure_ = errno;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Whole files in and out: read into memory once, written beside the target and then renamed.
@@ -43,7 +44,7 @@ namespace detail {
 
 #if defined(__unix__) || defined(__APPLE__)
 
-/// A regular file, open to be read.
+/// A regular file, open for reading.
 struct regular_file {
   descriptor file{};
   std::size_t size = 0;
@@ -69,7 +70,7 @@ inline result<regular_file> open_regular(const std::string& path) {
     return file_error(path, "a file that fits into memory", EFBIG);
   return made;
 }
-/// Reads so many bytes, or to the end of the file; the number of bytes, or -1.
+/// Reads so many bytes, or to the end of the file; returns the number of bytes, or -1.
 inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
   std::size_t done = 0;
   while (done < to.size()) {
@@ -139,7 +140,7 @@ inline result<void> write_file(const std::string& path,
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
-/// A file of lines that grows: a journal, a log. Movable.
+/// A growing file of lines, such as a journal or a log. Movable.
 class line_file {
  public:
   /// Replaces what `path` holds by `kept`, as write_file() does, and goes on behind it. Errors:
@@ -162,7 +163,7 @@ class line_file {
     writer_->write(std::as_bytes(std::span(line)));
     return done(writer_->flush());
   }
-  /// Waits until all lines are on the disk: they outlive a loss of power. Errors: errc::io.
+  /// Waits until all lines are on the disk, so that they outlive a loss of power. Errors: errc::io.
   result<void> sync() { return writer_ ? done(writer_->sync()) : moved_from(); }
 
  private:

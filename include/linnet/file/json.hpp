@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The one place that includes nlohmann/json (opt-in, through linnet/json.hpp): JSON as a stream of
-/// events. Nothing is kept but what the reader of the events keeps, so memory stays bounded and
-/// duplicate keys can be seen.
+/// JSON as a stream of events, with nlohmann/json (opt-in, through linnet/json.hpp). Nothing is
+/// kept but what the reader of the events keeps, so memory stays bounded and duplicate keys can be
+/// seen.
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -17,7 +18,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// `text` between quotes as JSON (UTF-8 is left as it is).
+/// `text` as a JSON string with quotes (UTF-8 stays as it is).
 inline std::string json_quoted(std::string_view text) {
   std::string quoted = "\"";
   for (const char c : text) {
@@ -33,7 +34,7 @@ inline std::string json_quoted(std::string_view text) {
   return quoted += '"';
 }
 
-/// A value that is neither object nor array.
+/// A JSON value that is neither object nor array.
 struct json_scalar {
   enum class kinds { null, boolean, number, text };
   kinds kind = kinds::null;
@@ -43,7 +44,8 @@ struct json_scalar {
   std::uint64_t count = 0;
   std::string_view string{};  ///< of a text, valid during the event
 
-  /// As JSON, for comparisons and messages; numbers by value, so 1e-6 and 0.000001 are equal.
+  /// The value as JSON, for comparisons and messages; numbers by value, so 1e-6 and 0.000001 are
+  /// equal.
   std::string text() const {
     if (kind == kinds::null) return "null";
     if (kind == kinds::boolean) return truth ? "true" : "false";
@@ -51,10 +53,10 @@ struct json_scalar {
   }
 };
 
-/// Hands nlohmann's events to a reader with
+/// Passes nlohmann's events to a reader that has these members:
 ///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const
 ///   json_scalar&)
-/// that returns false to stop, having said why in its member `failure`.
+/// Each returns false to stop, having said why in the reader's member `failure`.
 template <class Reader>
 struct json_events {
   using json = nlohmann::json;
@@ -90,7 +92,7 @@ struct json_events {
       problem += ", after " + printable(last.size() > 20 ? last.substr(last.size() - 20) : last);
     return false;
   }
-  /// nlohmann sees such numbers too, but not under -ffast-math.
+  /// Refuses a number that is too large; nlohmann does so too, but not under -ffast-math.
   bool too_large() {
     broken = true;
     problem = "a number too large for a double";

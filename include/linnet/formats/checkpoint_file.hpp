@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Files of named sections with checksums: a strict reader that trusts nothing in the file, and a
@@ -6,9 +7,9 @@
 ///     8 bytes  "linnetCP"
 ///     4        version; all versions have these 16 bytes, the table and its checksum
 ///     4        size of the table
-///     table    number of facts, number of sections (4 bytes each); for each fact its key and
-///              value, for each section its name, size and XXH3 checksum (8 bytes each); a text
-///              is its size (4 bytes) and its bytes
+///     table    number of entries of metadata, number of sections (4 bytes each); for each entry
+///              its key and value, for each section its name, size and XXH3 checksum (8 bytes
+///              each); a text is its size (4 bytes) and its bytes
 ///     8        XXH3 checksum of all before
 ///     ...      the sections' bytes, one after another, to the end of the file
 
@@ -27,7 +28,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Some bytes under a name.
+/// A named section: some bytes under a name.
 struct section {
   std::string name;
   std::span<const std::byte> bytes{};
@@ -43,7 +44,7 @@ inline std::uint64_t checksum(std::span<const std::byte> bytes) {
   return XXH3_64bits(bytes.data(), bytes.size());
 }
 
-/// What a file of sections says. The sections' bytes are the file's.
+/// A parsed file of sections: its statements and its sections. The sections' bytes are the file's.
 struct section_file {
   std::vector<key_value> facts;
   std::vector<section> sections;
@@ -54,7 +55,7 @@ struct section_file {
   }
 };
 
-/// Takes values from the front of some bytes, as long as there are enough.
+/// Reads values from the front of some bytes, as long as there are enough.
 struct section_reader {
   std::span<const std::byte> rest;
   bool good = true;
@@ -77,7 +78,7 @@ struct section_reader {
   }
 };
 
-/// Reads a file of sections and verifies every byte of it. `where` names it in errors. Errors:
+/// Parses a file of sections and verifies every byte of it. `where` names it in errors. Errors:
 /// errc::malformed, errc::unsupported (another version).
 inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
                                            const std::string& where) LINNET_TRY {
@@ -133,7 +134,7 @@ inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// Everything before the sections' bytes.
+/// Head of a file of sections: everything before the sections' bytes.
 inline std::string checkpoint_file_head(const std::vector<key_value>& facts,
                                         const std::vector<section>& sections) {
   std::string head(sections_magic);
@@ -165,7 +166,7 @@ inline std::string checkpoint_file_head(const std::vector<key_value>& facts,
   return head;
 }
 
-/// Writes a file of sections, the one before kept as previous_of(path). Errors: errc::io,
+/// Writes a file of sections; the previous file is kept as previous_of(path). Errors: errc::io,
 /// errc::invalid (names that are too many or not unique).
 inline result<void> write_checkpoint_file(const std::string& path,
                                           const std::vector<key_value>& facts,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Hugging Face's config.json: read, compared with a model type field by field, and written.
@@ -22,18 +23,18 @@ struct hf_entry {
 /// and "rope_scaling" as "rope_parameters.rope_theta". Other nested values only count as present.
 class hf_config {
  public:
-  /// The value of a field as JSON text (numbers in their shortest form), or null where there is
-  /// none or it is null.
+  /// The value of a field as JSON text (numbers in their shortest form), or null if it is absent or
+  /// null.
   const std::string* find(std::string_view key) const {
     const detail::hf_entry* const field = entry(key);
     return field ? &field->value : nullptr;
   }
-  /// The value of a field rounded to a float where it is a number, as JSON text; null as above.
+  /// The value of a field as JSON text, rounded to a float if it is a number; null as for find().
   const std::string* find_float(std::string_view key) const {
     const detail::hf_entry* const field = entry(key);
     return field ? &field->as_float : nullptr;
   }
-  /// Name of the file in messages.
+  /// Name of the file in error messages.
   const std::string& where() const { return where_; }
 
  private:
@@ -51,7 +52,7 @@ class hf_config {
 
 namespace detail {
 
-/// Longest config.json that is read, and how deep its values may nest.
+/// Longest config.json that is read, in bytes, and its deepest nesting.
 inline constexpr std::size_t longest_config = 128 * 1024;
 inline constexpr int deepest_config = 32;
 
@@ -141,7 +142,7 @@ LINNET_OR_OUT_OF_MEMORY(path)
 
 namespace detail {
 
-/// What a config.json has to say for a model type. Values are JSON texts.
+/// A field that a config.json must have for a model type. Values are JSON texts.
 struct hf_field {
   std::vector<std::string> keys;    ///< the field, then other places for the same fact
   std::vector<std::string> values;  ///< the value, then other spellings of it
@@ -149,12 +150,12 @@ struct hf_field {
   std::string as_float{};           ///< of a real number, which is compared as a float
   bool written = true;              ///< make_hf_config() writes it
 
-  /// Another place for the same fact.
+  /// Accepts the value also under another key.
   hf_field& or_at(const std::string& key) {
     keys.push_back(key);
     return *this;
   }
-  /// Compared where it is present, and never written.
+  /// Makes the field optional: compared where it is present, and never written.
   void only_read() { written = false; }
 };
 
@@ -172,7 +173,7 @@ inline std::vector<std::string> hf_activation(activation_kind kind) {
   }
 }
 
-/// Builds a list of fields.
+/// Builder of a list of fields.
 struct hf_fields {
   std::vector<hf_field> all{};
 
@@ -313,7 +314,7 @@ void mamba_fields(hf_fields& to) {
   to.truth("tie_word_embeddings", M::tied, true);
 }
 
-/// What a config.json of `M` says. `file`: the one at hand, if any.
+/// Fields of the config.json of model type `M`. `file`: the one at hand, if any.
 template <class M>
 hf_fields fields_of(const hf_config* file) {
   constexpr hf_kind kind = hf_kind_of<M>();

@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba (zoo A7, C1, D11).
+/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba.
 
 #include <linnet/formats/tensor.hpp>
-#include <linnet/model/metadata.hpp>
+#include <linnet/model/decoder.hpp>
+#include <linnet/model/t5.hpp>
 #include <linnet/nn/recurrent/mamba.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -27,17 +29,18 @@ inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
 /// The counterpart of model type `M`.
 template <class M>
 constexpr hf_kind hf_kind_of() {
-  constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
-  if constexpr (M::family == model_family::t5) {
+  if constexpr (detail::is_t5<M>) {
+    constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
     const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
                       std::is_same_v<typename M::decoder_attention, attention::full>;
     using F = detail::ffn_metadata<typename M::encoder_ffn>;
     const bool one_ffn = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
                          (F::standard || F::gated);
     return rms && full && one_ffn ? hf_kind::t5 : hf_kind::none;
-  } else if constexpr (M::family != model_family::decoder) {
+  } else if constexpr (!detail::is_decoder<M>) {
     return hf_kind::none;
   } else {
+    constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
     using P = typename M::position;
     using F = detail::ffn_metadata<typename M::ffn>;
     if (M::depths::routes || !std::is_same_v<typename M::sharing, sharing::none> || M::factorised)
@@ -220,8 +223,9 @@ inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
                            &detail::name_rule::linnet, gated);
 }
 
-/// Whether Hugging Face checkpoints may hold a tensor of this name that models have no use for: old
-/// T5's unused cross-attention bias, GPT-2's causal masks, old Llama's rotary frequencies.
+/// Whether `name` is a tensor that Hugging Face checkpoints may hold but models do not use. These
+/// are old T5's unused cross-attention bias, GPT-2's causal masks and old Llama's rotary
+/// frequencies.
 inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
   if (kind == hf_kind::t5)
     return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
@@ -237,14 +241,14 @@ inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
 
 namespace detail {
 
-/// A tensor of the model and where a file has it.
+/// A tensor of the model and its place in a file.
 struct file_part {
   leaf tensor;
   placement at;
   std::vector<std::string> aliases{};  ///< other names under which the file may hold it
 };
 
-/// The numbers that decide how Hugging Face lays out a model's tensors.
+/// Numbers that decide how Hugging Face lays out a model's tensors.
 struct hf_layout {
   hf_kind kind = hf_kind::none;
   bool tied = true;
@@ -255,7 +259,7 @@ struct hf_layout {
 template <class M>
 constexpr hf_layout hf_layout_of() {
   hf_layout layout{hf_kind_of<M>(), M::tied, 0};
-  if constexpr (M::family == model_family::decoder)
+  if constexpr (is_decoder<M>)
     if (M::position::pairing == rope_pairing::interleaved)
       layout.rope_heads = M::shape.head_width();
   return layout;

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Directories as Hugging Face Transformers saves them: config.json and model.safetensors, or its
+/// Directories saved by Hugging Face Transformers: config.json and model.safetensors, or its
 /// shards.
 
 #include <linnet/formats/hf_config.hpp>
@@ -10,7 +11,7 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Loads the weights of a T5, Llama, GPT-2 or Mamba directory into a model of a matching type.
-/// config.json is compared first (check_config()), then every tensor, and only then is `w` written.
+/// First config.json is compared (check_config()), then every tensor, and only then is `w` written.
 /// Without a model.safetensors, model.safetensors.index.json and its shards are read. Llama's
 /// rotary pairs are reordered where the type uses position::rope. Errors: those of
 /// read_hf_config(), check_config(), read_safetensors_shards() and load_safetensors().
@@ -34,7 +35,7 @@ result<void> load_hugging_face(weights<M, T>& w, const std::string& directory,
 LINNET_OR_OUT_OF_MEMORY(directory)
 
 /// Saves config.json and model.safetensors into a directory that exists, for load_hugging_face()
-/// and for Transformers. Errors: errc::io.
+/// and for Transformers. Errors: errc::io, and those of save_safetensors().
 template <class M, class T>
 result<void> save_hugging_face(const weights<M, T>& w, const std::string& directory) LINNET_TRY {
   if constexpr (!detail::fits_hugging_face<true, M, storage_of<M, T>>()) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Checkpoints of llama2.c, versions 0 (legacy, no magic number) and 1; f32, little-endian.
@@ -8,7 +9,7 @@
 
 #include <linnet/file/file.hpp>
 #include <linnet/formats/tensor.hpp>
-#include <linnet/model/metadata.hpp>
+#include <linnet/model/decoder.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -21,7 +22,8 @@ namespace detail {
 inline constexpr std::uint32_t llama2c_magic = 0x616b3432;
 inline constexpr index llama2c_header = 256;  ///< bytes, version 1
 
-/// The facts of a model type that a checkpoint also holds, and the two that the format fixes.
+/// Metadata of a model type that a llama2.c checkpoint also holds, and two numbers that the format
+/// fixes.
 struct llama2c_shape {
   std::int32_t dim = 0, hidden = 0, layers = 0, heads = 0, kv_heads = 0, vocabulary = 0,
                context = 0;
@@ -45,7 +47,7 @@ inline constexpr bool holds_llama2c =
 /// The shape of a model type that checkpoints hold; words for others.
 template <class M, class T>
 constexpr llama2c_shape llama2c_shape_of() {
-  if constexpr (M::family != model_family::decoder)
+  if constexpr (!is_decoder<M>)
     static_assert(never<M>, "linnet: llama2.c checkpoints hold decoder-only models");
   else if constexpr (!holds_llama2c<M>)
     static_assert(never<M>,
@@ -76,7 +78,7 @@ constexpr llama2c_shape llama2c_shape_of() {
   return {};
 }
 
-/// Where each tensor stands in a file, in values behind the header, and how many there are.
+/// Offset of each tensor in a llama2.c checkpoint, in values behind the header.
 class llama2c_layout {
  public:
   llama2c_layout(const llama2c_shape& s, llama2c_version version) : layers_(s.layers) {
@@ -106,9 +108,9 @@ class llama2c_layout {
     if (!s.tied) add("head.weight", table);
   }
 
-  /// Values behind the header.
+  /// Number of values behind the header.
   index size() const { return size_; }
-  /// The first value of the tensor with linnet's name `name`, or -1.
+  /// Offset of the tensor with linnet's name `name`, or -1.
   index find(std::string_view name) const {
     index layer = -1;
     if (name.starts_with("blocks.")) {
@@ -122,7 +124,7 @@ class llama2c_layout {
         return e.first + (layer > 0 ? layer * e.size : 0);
     return -1;
   }
-  /// The first value of version 0's rotary tables.
+  /// Offset of version 0's rotary tables.
   index tables() const { return tables_; }
 
  private:
@@ -140,7 +142,7 @@ class llama2c_layout {
   }
 };
 
-/// Compares a file with a model type; the value is the number of bytes before the first tensor.
+/// Compares a checkpoint with a model type; returns the number of bytes before the first tensor.
 inline result<index> check_llama2c(std::span<const std::byte> file, const llama2c_shape& type,
                                    const std::string& where, llama2c_version& version) LINNET_TRY {
   const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
@@ -238,7 +240,8 @@ result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// The same from a file. Errors: also those of read_file().
+/// Loads a llama2.c checkpoint, version 0 or 1, from a file. Errors: as above, and those of
+/// read_file().
 template <class M, class T>
 result<void> load_llama2c(weights<M, T>& w, const std::string& path,
                           nonfinite values = nonfinite::keep) LINNET_TRY {
@@ -258,7 +261,7 @@ inline result<llama2c_tokenizer> read_llama2c_tokenizer(const std::string& path,
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
-/// Saves weights as a llama2.c checkpoint, which llama2.c's run reads (version 0). Errors:
+/// Saves weights as a llama2.c checkpoint of version 0, which llama2.c's run reads. Errors:
 /// errc::mismatch (eps and theta that the format cannot express), errc::out_of_memory, errc::io.
 template <class M, class T>
 result<void> save_llama2c(const weights<M, T>& w, const std::string& path,

@@ -1,17 +1,17 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Model files of rwkv.cpp (zoo L3): RWKV-4 and RWKV-7 in F32, F16 and ggml's blocks Q4_0, Q4_1,
-/// Q5_0, Q5_1 and Q8_0.
+/// Model files of rwkv.cpp (github.com/RWKV/rwkv.cpp): RWKV-4 and RWKV-7. Values are F32, F16 or in
+/// ggml's blocks Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0.
 ///
 /// A header of six 32-bit integers (magic, version, n_vocab, n_embed, n_layer, type) is followed by
-/// records to the end of the file, in any order and not aligned: number of dimensions, length of
-/// the name, type, dimensions (fastest first), name, data.
+/// records to the end of the file. They come in any order and are not aligned. A record is number
+/// of dimensions, length of the name, type, dimensions (fastest first), name, data.
 
 #include <cmath>
 
 #include <linnet/file/file.hpp>
 #include <linnet/formats/tensor.hpp>
-#include <linnet/model/metadata.hpp>
 #include <linnet/model/rwkv.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -66,7 +66,7 @@ inline void decode_rwkv_block(const rwkv_type& type, const std::byte* from, doub
   }
 }
 
-/// The facts of a model type that a file also holds.
+/// Metadata of a model type that an rwkv.cpp file also holds.
 struct rwkv_shape {
   int version = 4;
   index vocabulary = 0, width = 0, layers = 0, heads = 0;
@@ -75,7 +75,7 @@ struct rwkv_shape {
 /// Whether `M` is rwkv4<shape> or rwkv7<shape>.
 template <class M>
 constexpr bool holds_rwkv() {
-  if constexpr (M::family != model_family::decoder) {
+  if constexpr (!is_decoder<M>) {
     return false;
   } else {
     constexpr bool four = std::is_same_v<typename M::attention, mixer::rwkv4> &&
@@ -324,7 +324,8 @@ result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// The same from a file. Errors: also those of read_file().
+/// Loads a model file of rwkv.cpp into a model of type rwkv4<shape> or rwkv7<shape>. Errors: as
+/// above, and those of read_file().
 template <class M, class T>
 result<void> load_rwkv(weights<M, T>& w, const std::string& path,
                        nonfinite values = nonfinite::keep) LINNET_TRY {

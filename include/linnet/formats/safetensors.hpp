@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Safetensors files: a strict reader that trusts nothing in the file, and a deterministic writer.
@@ -15,7 +16,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// One tensor of a safetensors file: facts, and a view of its values in the file's bytes.
+/// One tensor of a safetensors file: its name, type and shape, and a view of its values in the
+/// file's bytes.
 struct tensor_record {
   static constexpr index most_dimensions = 8;
 
@@ -25,13 +27,13 @@ struct tensor_record {
   index dimensions = 0;
   std::span<const std::byte> data{};  ///< row-major, little-endian, perhaps not aligned
 
-  /// The extents.
+  /// Extents of the tensor.
   std::span<const index> shape() const {
     return {call_shape.data(), static_cast<std::size_t>(dimensions)};
   }
   /// Number of values.
   index size() const { return std::ssize(data) / size_of(type); }
-  /// For messages, such as "F32 [4, 24]".
+  /// Type and shape for messages, such as "F32 [4, 24]".
   std::string description() const {
     std::string text = std::string(name_of(type)) + " [";
     for (const index n : shape()) text += (text.back() == '[' ? "" : ", ") + std::to_string(n);
@@ -54,11 +56,12 @@ class safetensors {
   }
   /// The texts under "__metadata__".
   const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
-  /// Name of the file in messages.
+  /// Name of the file in error messages.
   const std::string& where() const { return where_; }
 
-  /// All values of a tensor as `T`: float or double from F16, BF16, F32, F64; a 32- or 64-bit
-  /// signed integer from I32 and, where the values fit, I64. Errors: errc::missing, errc::mismatch.
+  /// All values of a tensor as `T`: float or double from F16, BF16, F32 or F64; 32- or 64-bit
+  /// signed integers from I32. I64 is read where the values fit. Errors: errc::missing,
+  /// errc::mismatch.
   template <class T>
   result<std::vector<T>> values(std::string_view name) const LINNET_TRY {
     constexpr bool real = std::is_floating_point_v<T>;
@@ -107,7 +110,7 @@ namespace detail {
 /// Longest header that is read; a tensor takes about 130 bytes of it.
 inline constexpr std::size_t longest_safetensors_header = 512 * 1024;
 
-/// Collects the header's events into records: their data are still empty.
+/// Collects the header's events into records, whose data are still empty.
 struct safetensors_header {
   struct entry {
     tensor_record record{};
@@ -219,7 +222,7 @@ struct safetensors_header {
   }
 };
 
-/// Sorts the tensors by name, and says what is wrong with their ranges in `size` bytes of values.
+/// Sorts the tensors by name, and checks their ranges in `size` bytes of values.
 inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors,
                                  std::uint64_t size, const std::string& where) {
   const auto wrong = [&](const tensor_record& at, const char* what, std::string expected,
@@ -268,7 +271,7 @@ inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors
   return {};
 }
 
-/// The header of a file with `size` bytes of values: all that readers ask of it, and writers too.
+/// Parses the header of a file with `size` bytes of values; writers check theirs with it too.
 inline result<safetensors_header> read_safetensors_header(std::span<const std::byte> text,
                                                           std::uint64_t size,
                                                           const std::string& where) {
@@ -344,9 +347,9 @@ inline std::span<const std::byte> bytes_of(std::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
-/// The order in which tensors are written: by element size, so that all are aligned, then by name;
-/// Hugging Face's writer does the same. Sorts, and returns the length and text of the header, or
-/// why readers would refuse it (errc::invalid).
+/// Order in which tensors are written: by element size, so that all are aligned, then by name.
+/// Hugging Face's writer does so too. Sorts, and returns the length and text of the header, or why
+/// readers would refuse it (errc::invalid).
 template <class Tensor>
 result<std::string> safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata,
                                        const std::string& path) {

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Safetensors in several files, as Hugging Face saves large models: shards, and an index that says
-/// which tensor stands in which of them.
+/// Safetensors in several files, as Hugging Face saves large models: shards, and an index of the
+/// tensors in them.
 
 #include <linnet/core/text_list.hpp>
 #include <linnet/formats/safetensors.hpp>

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Tensors in files: their element types, and the way between them and a model's weights.
+/// Tensors in files: their element types, and the conversion to and from a model's weights.
 
 #include <algorithm>
 #include <array>
@@ -73,13 +74,13 @@ constexpr bool is_real(dtype type) {
   return type == dtype::f16 || type == dtype::bf16 || type == dtype::f32 || type == dtype::f64;
 }
 
-/// What loading does with weights that are infinite or NaN: keeps them, as a run that diverged is
-/// to be looked at, or refuses the file by the name of the first tensor that has one.
+/// Policy for loaded weights that are infinite or NaN. `keep` loads them, so that a run that
+/// diverged can be looked at; `refuse` names the first such tensor in an error.
 enum class nonfinite { keep, refuse };
 
 namespace detail {
 
-/// Any object at `from`, which need not be aligned.
+/// The object at `from`, which need not be aligned.
 template <class T>
 T load_as(const std::byte* from) {
   T value;
@@ -109,7 +110,8 @@ inline void decode_reals(dtype type, const std::byte* from, index count, index s
   }
 }
 
-/// Whether all of `count` values are finite, those of real types and of F8 ones; integers are.
+/// Whether all of `count` values are finite. Real types and F8 types are looked at; integers always
+/// are.
 inline bool all_finite(dtype type, const std::byte* from, index count) {
   const auto magnitude = [&](index i) { return static_cast<unsigned>(from[i]) & 0x7f; };
   if (type == dtype::f8_e4m3 || type == dtype::f8_e5m2) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Weights to and from safetensors files, under linnet's names or Hugging Face's.
@@ -9,10 +10,10 @@ LINNET_NAMESPACE_BEGIN
 
 /// Whose names and layouts a file of weights follows.
 namespace naming {
-/// linnet's own names and layouts; holds every model, quantized ones too (their codes, and the
-/// scales and zero points as `<name>.scales` and `<name>.zeros`).
+/// linnet's own names and layouts, for every model. Quantized tensors are their codes, with scales
+/// and zero points as `<name>.scales` and `<name>.zeros`.
 struct canonical {};
-/// Those of Hugging Face Transformers for T5, Llama, GPT-2 and Mamba.
+/// Names and layouts of Hugging Face Transformers, for T5, Llama, GPT-2 and Mamba.
 struct hugging_face {};
 }  // namespace naming
 
@@ -60,7 +61,7 @@ inline std::string shape_text(const placement& at) {
   return text + "]";
 }
 
-/// Why codes, scales or zero points are none that quantize() could have made: what they should be,
+/// Fault in codes, scales or zero points that quantize() could not have made: what they should be,
 /// or null. Asked before they are saved, and of what is loaded.
 inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
   if (tensor.type == dtype::i8)
@@ -97,8 +98,8 @@ inline bool same_values(const tensor_record& a, const tensor_record& b) {
   return true;
 }
 
-/// Finds every part in the file and checks its type and shape, then that the file holds nothing
-/// else, and only then copies. Tensors whose names do not begin with `prefix` are not looked at.
+/// Finds every part in the file and checks its type and shape, then that nothing else is in it.
+/// Only then it copies. Tensors whose names do not begin with `prefix` are not looked at.
 template <class Ignores>
 result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts,
                         std::string_view prefix, nonfinite values, Ignores&& ignores) {
@@ -151,7 +152,7 @@ result<void> load_parts(const safetensors& file, const std::vector<file_part>& p
   return {};
 }
 
-/// Writes parts, those that share a tensor of the file into one.
+/// Writes parts to a file; parts that share a tensor of the file are joined.
 inline result<void> save_parts(const std::string& path, const std::vector<file_part>& parts,
                                const file_metadata& metadata) {
   struct file_tensor {
@@ -191,7 +192,8 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   return file.commit();
 }
 
-/// Refuses a file of quantized weights for a type that stores them otherwise, by both names.
+/// Refuses a file of quantized weights for a type that stores them otherwise; the error names both
+/// types.
 template <class S>
 result<void> check_storage(const safetensors& file) {
   const auto said = file.metadata().find("storage");
@@ -245,7 +247,8 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
     return {};
 }
 LINNET_OR_OUT_OF_MEMORY(file.where())
-/// The same from the bytes of a file, such as an array in the program; `where` names it in errors.
+/// Loads all weights from the bytes of a safetensors file, such as an array in the program. `where`
+/// names it in errors. Errors: as above, and those of parse_safetensors().
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
                               const std::string& where = "safetensors",
@@ -257,7 +260,8 @@ result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes
   return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
 }
 LINNET_OR_OUT_OF_MEMORY(where)
-/// The same from a file.
+/// Loads weights from a safetensors file. Errors: those of the overload above and of
+/// read_safetensors().
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
                               nonfinite values = nonfinite::keep) LINNET_TRY {
@@ -269,10 +273,11 @@ result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming 
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
-/// Saves all weights in their storage type, with a description of the model (linnet's names) or
-/// the mark that Transformers asks for (Hugging Face's), and `notes` of your own. The same weights
-/// always give the same bytes. Nothing is written that load_safetensors() refuses. Errors:
-/// errc::invalid (notes that are not UTF-8 or too long, scales that are not finite), errc::io.
+/// Saves all weights as a safetensors file in their storage type. The metadata are a description of
+/// the model (linnet's names) or the mark that Transformers asks for (Hugging Face's), and `notes`
+/// of your own. The same weights always give the same bytes. Nothing is written that
+/// load_safetensors() refuses. Errors: errc::invalid (notes that are not UTF-8 or too long, scales
+/// that are not finite), errc::io.
 template <class M, class T, class Naming = naming::canonical>
 result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
                               file_metadata notes = {}) LINNET_TRY {

@@ -1,12 +1,13 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Beam search: the likeliest texts instead of one likely token after the other (zoo I3).
+/// Beam search: the likeliest texts instead of one likely token after the other.
 
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// How beam_search looks for texts.
+/// Options of beam search: width, length, length penalty.
 struct beam_options {
   index width = 4;     ///< hypotheses that are continued side by side, and results at most
   double alpha = 0.6;  ///< a hypothesis y scores log P(y) / ((5 + |y|) / 6)^alpha (Wu et al. 2016);
@@ -26,8 +27,8 @@ struct beam_options {
 /// One result of a beam search, valid until the next one.
 struct hypothesis {
   std::span<const token> tokens{};  ///< without the prompt and without the stop token
-  double log_probability = 0;       ///< of all its tokens, the stop token included
-  double score = 0;                 ///< the same, normalised by length
+  double log_probability = 0;       ///< sum over all tokens, the stop token included
+  double score = 0;                 ///< log_probability, normalised by length
   bool stopped = false;             ///< it ended with a stop token, not for lack of room
 };
 
@@ -51,7 +52,7 @@ class beam_search {
     return counter.peak();
   }
 
-  /// A search in the sequences 0 to width - 1 of a session, which must outlive it. Errors:
+  /// Opens a search that uses sequences 0 to width - 1 of a session, which must outlive it. Errors:
   /// errc::invalid (a width below 1 or above limits.batch), errc::out_of_memory.
   static result<beam_search> open(session<M, T>& s, const beam_options& how = {}) LINNET_TRY {
     const limits& l = s.planned();
@@ -72,7 +73,7 @@ class beam_search {
 
   /// The best continuations of a prompt (of a decoder) or answers to a source (of an
   /// encoder-decoder), best first. `hooks` change the logits of each hypothesis before they are
-  /// read, as those of `processed` do. Empty if `tokens` do not fit.
+  /// read, as those of `with_logit_processors` do. Empty if `tokens` do not fit.
   template <class... Hooks>
   std::span<const hypothesis> operator()(std::span<const token> tokens,
                                          const generation_options& g = {}, Hooks&&... hooks) {

@@ -1,15 +1,16 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Who owns which block of a pool of key-value memory (Kwon et al. 2023, zoo D14).
+/// Block tables of paged key-value memory: which sequence owns which block (Kwon et al. 2023).
 
 #include <algorithm>
 
 #include <linnet/core/arena.hpp>
-#include <linnet/simd/operands.hpp>
+#include <linnet/ops/execution.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// The blocks of ops::token_block tokens that sequences read and write: each has a table of them.
+/// Block tables: for each sequence, the blocks of ops::token_block tokens that it reads and writes.
 /// Sequences that continue one another share blocks until one of them writes into a block: then it
 /// gets a copy. Memory is given once; nothing allocates.
 class block_tables {
@@ -27,9 +28,9 @@ class block_tables {
 
   /// Blocks in each table.
   index size() const { return size_; }
-  /// [batch, size()] blocks; those behind a sequence's tokens mean nothing.
+  /// The table [batch, size()] of block numbers; entries behind a sequence's tokens mean nothing.
   const std::int32_t* data() const { return table_; }
-  /// Blocks that nobody uses.
+  /// Number of free blocks.
   index available() const { return available_; }
 
   /// Frees all blocks.
@@ -39,7 +40,7 @@ class block_tables {
     for (index i = 0; i < blocks_; ++i) free_[i] = static_cast<std::int32_t>(blocks_ - 1 - i);
     available_ = blocks_;
   }
-  /// Keeps the blocks of the first `tokens` tokens of a sequence, and frees the others.
+  /// Keeps the blocks of the first `tokens` tokens of a sequence and frees the rest.
   void truncate(index sequence, index tokens) {
     const index keep = blocks_of(tokens);
     while (used_[sequence] > keep) release(at(sequence, --used_[sequence]));
@@ -92,7 +93,7 @@ class block_tables {
 
  private:
   std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
-  /// Whether the block that the next token of a sequence goes into is somebody else's too.
+  /// Whether another sequence also uses the block that the next token of this sequence goes into.
   bool shares(index sequence, index past) const {
     const index i = past / ops::token_block;
     return i < used_[sequence] && references_[at(sequence, i)] > 1;

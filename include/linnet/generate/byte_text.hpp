@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Text from byte_pooled models: the bytes of one token after the other.
+/// Generation with byte_pooled models: the bytes of one token after the other.
 
 #include <array>
 #include <string_view>
@@ -11,8 +12,8 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Generates after a prompt of tokens [length, bytes_per_token] (see token_bytes::slots_of). In
-/// each step the bytes of the next token are chosen by `choose(logits, scratch)`, slot by slot and
-/// each for itself, up to the first that is byte_pad, byte_end or a stop byte; they are passed to
+/// each step `choose(logits, scratch)` chooses the bytes of the next token, slot by slot and each
+/// for itself. They end before the first byte_pad, byte_end or stop byte. They are passed to
 /// `on_text(std::string_view)`, which may return false to end, and fed back as the next token. Ends
 /// with a token without bytes, with a stop byte or a number outside of [0, byte_values), or after
 /// `g.tokens` tokens. Returns the number

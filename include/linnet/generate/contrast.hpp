@@ -1,14 +1,16 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Contrastive decoding: prefer what one reading of a text makes likelier than another (zoo I4).
+/// Contrastive decoding: prefer tokens that an expert finds likelier than an amateur does (Li et
+/// al. 2023).
 
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// How strongly the readings are contrasted.
+/// Options of contrastive decoding.
 struct contrast_options {
-  double weight = 1;        ///< of log P_expert - log P_amateur, added to log P_expert
+  double weight = 1;        ///< factor of log P_expert - log P_amateur, added to log P_expert
   double plausibility = 0;  ///< only tokens at least this times as likely as the expert's most
                             ///< likely one (Li et al. 2023: 0.1); 0 leaves all
 
@@ -20,11 +22,11 @@ struct contrast_options {
   }
 };
 
-/// A hook (see `processed`) that turns the logits of an expert into
-/// log P_expert + weight (log P_expert - log P_amateur), up to a constant. The amateur is another
-/// session that reads the same new tokens: the same model without the context that matters or with
-/// another one (Wang et al. 2023, SCOTT), or a weaker model (Li et al. 2023). Two equal readings
-/// change nothing. It allocates nothing. For one sequence; not for speculative decoding.
+/// A logit hook for `with_logit_processors`: logits become log P_expert + weight (log P_expert -
+/// log P_amateur), up to a constant. The amateur is another session that reads the same new tokens.
+/// It may be a weaker model (Li et al. 2023). Or it is the same model without the context that
+/// matters, or with another one (Wang et al. 2023, SCOTT). Two equal readings change nothing. It
+/// allocates nothing. For one sequence; not for speculative decoding.
 ///
 ///     ln::contrast against(plain, {.plausibility = 0.1});
 ///     against.start(question);
@@ -49,8 +51,8 @@ class contrast {
   explicit contrast(session<M, T>& amateur, const contrast_options& how = {})
       : amateur_(&amateur), how_(how) {}
 
-  /// To be called before each text: what the amateur reads in place of the expert's prompt or
-  /// source. False for tokens that do not fit; the expert's logits then stay as they are.
+  /// Gives the amateur its own prompt or source; call it before each text. False for tokens that do
+  /// not fit; the expert's logits then stay as they are.
   bool reset_and_prefill(std::span<const token> tokens) {
     logits_ = {};
     if (!detail::in_range(how_)) {
@@ -79,7 +81,7 @@ class contrast {
     const double least = how_.plausibility > 0 ? most + std::log(how_.plausibility) : -1e300;
     for (std::size_t i = 0; i < expert.size(); ++i) {
       const auto e = static_cast<double>(expert[i]), a = static_cast<double>(logits_[i]);
-      // Logits are log P up to a constant, which does not change the law. A difference of exactly
+      // Logits are log P up to a constant, which changes nothing. A difference of exactly
       // 0 keeps every tie and order.
       expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
     }

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Places in the order of weights from the heaviest down, found without sorting.
+/// Ranks of weights from the largest down, found without sorting.
 
 #include <algorithm>
 #include <bit>
@@ -17,9 +18,9 @@ namespace detail {
 /// Index of a token in logits.
 inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
 
-/// Writes the ids of the weights in [least, most] into `room`, in their order, but of those equal
-/// to `least` only ids up to `last`; returns how many they are. Gives up, and returns the number of
-/// all weights, where they are more than `enough`.
+/// Writes into `room` the ids of the weights in [least, most], in rising order, and returns their
+/// number. Of weights equal to `least` only ids up to `last` count. Gives up, and returns the
+/// number of all weights, where they are more than `enough`.
 template <class T>
 std::size_t gather(std::span<const T> weights, std::span<token> room, T least, T most,
                    std::size_t last, std::size_t enough) {
@@ -42,16 +43,15 @@ std::size_t gather(std::span<const T> weights, std::span<token> room, T least, T
   return count;
 }
 
-/// A token in the order from the heaviest to the lightest, equals by rising id, and the sum up to
-/// and with it.
+/// A token's rank from the largest weight down, ties by rising id, and the running sum up to it.
 struct ranked {
   token id;
   double sum;
 };
-/// The first token of that order at which `reached(sum)` holds, where each token adds
-/// `measure(weight)`; at the latest the last one that adds anything. Weights are in [0, 1]. Looks
-/// at the first `count` ids in `room`, which it overwrites, or at all if they are as many as the
-/// weights. A radix select over the weights' bits: nothing is sorted.
+/// The first token in that order at which `reached(sum)` holds, where each token adds
+/// `measure(weight)`. If there is none, the last token that adds anything. Weights are in [0, 1].
+/// Looks at the first `count` ids in `room`, which it overwrites, or at all if they are as many as
+/// the weights. A radix select over the weights' bits: nothing is sorted.
 template <class T, class Measure, class Reached>
 ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, Measure&& measure,
             Reached&& reached) {

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Choosing the next token from logits: greedy; temperature with top-k, top-p, min-p and a
-/// repetition penalty; and a caller's own changes of the logits before either.
+/// Samplers: greedy choice, or drawing with temperature, top-k, top-p, min-p and a repetition
+/// penalty. Hooks may change the logits first.
 
 #include <algorithm>
 #include <cmath>
@@ -14,7 +15,7 @@
 #include <linnet/core/options.hpp>
 #include <linnet/core/random.hpp>
 #include <linnet/generate/rank.hpp>
-#include <linnet/simd/kernels.hpp>
+#include <linnet/ops/execution.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -33,7 +34,7 @@ token choose_token(Sampler& choose, std::span<T> logits, std::span<token> scratc
     return one_of(logits.size(), choose(logits, scratch));
 }
 
-/// Calls a hook with as much as it wants to know.
+/// Calls a hook with one argument or two, as it takes them.
 template <class Hook, class T>
 void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) {
   if constexpr (std::is_invocable_v<Hook&, std::span<T>, std::span<const token>>)
@@ -42,8 +43,8 @@ void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) 
     hook(logits);
 }
 
-/// The most likely token, of equals the lowest id; `no_token` where logits are empty, hold a NaN or
-/// have an infinite maximum.
+/// The most likely token, ties to the lowest id; `no_token` for logits that are empty, hold a NaN
+/// or have an infinite maximum.
 template <class T>
 token most_likely(std::span<T> logits) {
   using scalar = std::remove_const_t<T>;
@@ -65,8 +66,8 @@ token most_likely(std::span<T> logits) {
   return static_cast<token>(std::find(best.begin(), best.end(), most) - logits.begin());
 }
 
-/// The token that the number `u` of [0, 1) draws from weights of any sum; `no_token` if there is
-/// no weight above 0.
+/// The token that a number `u` in [0, 1) selects from weights of any sum; `no_token` if no weight
+/// is above 0.
 inline token draw(std::span<const double> weights, double u) {
   const double mass = std::accumulate(weights.begin(), weights.end(), 0.0);
   double sum = 0;
@@ -82,17 +83,17 @@ inline token draw(std::span<const double> weights, double u) {
 
 }  // namespace detail
 
-/// A sampler is called with the logits [vocabulary], which it may overwrite, a scratch list of
-/// token ids of the same size and, if it takes a third argument, the tokens so far, prompt
-/// included; it returns the chosen token, or `no_token`, which ends generation. Write your own with
-/// the same call.
+/// Contract of a sampler: called with logits [vocabulary], which it may overwrite, and a scratch
+/// list of ids of that size, it returns a token. A third argument, if it takes one, is the tokens
+/// so far, prompt included. It returns `no_token` to end generation. Write your own with the same
+/// call.
 ///
 /// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
-/// so_far, out)`, the law that it draws from, and its random choices as `accept(probability)` and
-/// `sample(weights)`. A law of zeros means that there is no token; `sample` then returns
-/// `no_token`.
+/// so_far, out)`, the distribution that it draws from, and its random choices as
+/// `accept(probability)` and `sample(weights)`. A distribution of zeros means that there is no
+/// token; `sample` then returns `no_token`.
 ///
-/// Greedy: the most likely token; ties go to the lowest id (zoo I1). `no_token` where there is
+/// Greedy: the most likely token; ties go to the lowest id. `no_token` where there is
 /// nothing to choose from.
 struct greedy {
   template <class T>
@@ -100,7 +101,7 @@ struct greedy {
     return detail::most_likely(logits);
   }
 
-  /// All on the most likely token.
+  /// Gives the most likely token probability 1.
   template <class T>
   void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token>,
                      std::span<double> out) const {
@@ -108,17 +109,17 @@ struct greedy {
     const token best = (*this)(logits, scratch);
     if (best != no_token) out[detail::slot(best)] = 1;
   }
-  /// Nothing is left to chance: only what is certain is accepted.
+  /// Accepts a draft only if it is certain: probability 1.
   bool accept(double probability) const { return probability >= 1; }
-  /// The heaviest weight; ties go to the lowest id.
+  /// The token with the largest weight; ties go to the lowest id.
   token sample(std::span<const double> weights) const {
     const token best = detail::most_likely(weights);
     return best != no_token && weights[detail::slot(best)] > 0 ? best : no_token;
   }
 };
 
-/// What a `sampler` does, in this order: repetition penalty, temperature, top-k, top-p (zoo I2),
-/// min-p.
+/// Options of `sampler`, applied in this order: repetition penalty, temperature, top-k (Fan et al.
+/// 2018), top-p (Holtzman et al. 2020), min-p.
 struct sampling_options {
   double temperature = 1;  ///< logits are divided by it; 0 is greedy
   index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
@@ -157,7 +158,7 @@ class sampler {
         random_(seed{how.seed}, stream_of("sampler")),
         usable_(detail::in_range(how)) {}
 
-  /// A token after the tokens `so_far`, which only the repetition penalty asks for; `no_token`
+  /// Draws the token that follows `so_far`, which only the repetition penalty reads; `no_token`
   /// where there is nothing to choose from.
   template <class T>
   token operator()(std::span<T> logits, std::span<token> order,
@@ -183,8 +184,9 @@ class sampler {
     return chosen;
   }
 
-  /// The law that a token is drawn from: out[vocabulary], of sum 1, zero for what is not kept; all
-  /// zero where there is nothing to choose from. Overwrites the logits; draws nothing.
+  /// The distribution that a token is drawn from: out[vocabulary], sum 1, zero for tokens that are
+  /// not kept. All zero where there is nothing to choose from. Overwrites the logits; draws
+  /// nothing.
   template <class T>
   void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
                      std::span<double> out) const {
@@ -199,9 +201,9 @@ class sampler {
     for (std::size_t i = 0; i < logits.size(); ++i)
       if (l.keeps(logits[i], i)) out[i] = static_cast<double>(logits[i]) / l.mass;
   }
-  /// True with this probability.
+  /// Draws true with this probability.
   bool accept(double probability) { return fine_uniform() < probability; }
-  /// A token with a probability in proportion to its weight.
+  /// Draws a token with a probability in proportion to its weight.
   token sample(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
 
  private:
@@ -292,10 +294,10 @@ class sampler {
   bool usable_;
 };
 
-/// A sampler with hooks before it: each is called with the logits, which it may change, and, if it
-/// takes a second argument, the tokens so far; then the sampler chooses. A token whose logit a hook
-/// makes very negative (-1e30) is never chosen while others are left. Sampler and hooks given by
-/// name are referred to, temporaries are kept.
+/// A sampler behind hooks, each called with the logits, which it may change, and, if it takes a
+/// second argument, the tokens so far. A token whose logit a hook makes very negative (-1e30) is
+/// never chosen while others are left. Sampler and hooks given by name are referred to, temporaries
+/// are kept.
 ///
 ///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
 template <class Sampler, class... Hooks>
@@ -304,7 +306,7 @@ class with_logit_processors {
                 "linnet::processed: give it a hook, or use the sampler alone");
 
  public:
-  /// The sampler and the hooks, called in this order.
+  /// Refers to a sampler and hooks, which are called in this order.
   template <class A, class... Rest>
   requires(sizeof...(Rest) == sizeof...(Hooks)) explicit with_logit_processors(A&& sampler,
                                                                                Rest&&... hooks)
@@ -317,16 +319,16 @@ class with_logit_processors {
     apply(logits, so_far);
     return detail::choose_token(sampler_, logits, scratch, so_far);
   }
-  /// The sampler's law for the changed logits.
+  /// The sampler's distribution for the changed logits.
   template <class T>
   void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
                      std::span<double> out) {
     apply(logits, so_far);
     sampler_.probabilities(logits, scratch, so_far, out);
   }
-  /// The sampler's.
+  /// Forwards to the sampler.
   bool accept(double probability) { return sampler_.accept(probability); }
-  /// The sampler's.
+  /// Forwards to the sampler.
   token sample(std::span<const double> weights) { return sampler_.sample(weights); }
 
  private:

@@ -1,32 +1,33 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Self-speculative decoding: the first layers of a model draft several tokens, its other layers
-/// check them in one call (LayerSkip, Elhoushi et al. 2024, zoo C7).
+/// Self-speculative decoding: a model's first layers draft tokens, its other layers check them in
+/// one call (LayerSkip, Elhoushi et al. 2024).
 
 #include <linnet/generate/speculative.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// Generates with a session of the decoder `M` alone. In a round the layers before `exit` run on
-/// the last known token and up to `drafts` tokens that the final norm and head draft from their
-/// output; then the other layers run once over what they have put out for all of these, and the
-/// drafts are judged as in `speculative`. Both halves use the session's one cache, and nothing is
-/// computed twice. The text follows the whole model's law; a greedy sampler gives its greedy text.
-/// It helps a model that was trained with early exits (train/layer_skip.hpp). All memory is taken
-/// by open().
+/// Generates with one session of decoder `M`, which drafts for itself by early exit. In a round the
+/// layers before `exit` run on the last known token and on up to `drafts` drafted tokens. The final
+/// norm and head draft each from their output. Then the other layers run once over the outputs for
+/// all of these, and the drafts are judged as in `speculative`. Both halves use the session's one
+/// cache, and nothing is computed twice. The text follows the whole model's distribution; a greedy
+/// sampler gives its greedy text. It helps a model that was trained with early exits
+/// (train/layer_skip.hpp). All memory is taken by open().
 template <class M, class T = float>
 class self_speculative {
-  static_assert(M::family == model_family::decoder,
-                "linnet::self_speculative: the model must be a decoder");
+  static_assert(M::exits > 0,
+                "linnet::self_speculative: the model has no early exits to draft from");
   static_assert(M::can_truncate,
                 "linnet::self_speculative: rejected tokens must be taken back, which the model's "
                 "kind of attention cannot do");
 
  public:
-  /// Speculation in this session, which must outlive it, with drafts from the first `exit` layers,
-  /// `drafts` at a time. Errors: errc::invalid (exit outside 1 to the model's layers, drafts below
-  /// 1, not below the session's limits.max_logits, or more than its cache can take back, see
-  /// session::max_truncation()), errc::out_of_memory.
+  /// Opens speculation in a session, which must outlive it: the first `exit` layers draft `drafts`
+  /// tokens at a time. Errors: errc::invalid for an exit outside 1 to the model's layers, and for
+  /// drafts below 1 or not below the session's limits.max_logits. Also for more drafts than its
+  /// cache can take back, see session::max_truncation(). errc::out_of_memory.
   static result<self_speculative> open(session<M, T>& s, index exit, index drafts) LINNET_TRY {
     if (exit < 1 || exit > layers)
       return linnet::error{errc::invalid, "self_speculative::open", "exit",
@@ -50,9 +51,9 @@ class self_speculative {
     return counter.peak();
   }
 
-  /// Like session::generate(), with a sampler that tells its law (see `greedy`). The whole model
-  /// reads the prompt and gives the first token; rounds give the others. Also ends where a paged
-  /// cache has no block left.
+  /// Generates like session::generate(), with a sampler that has `probabilities()` (see `greedy`).
+  /// The whole model reads the prompt and gives the first token; rounds give the others. Also ends
+  /// where a paged cache has no block left.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation_options& g = {}) {
@@ -83,11 +84,12 @@ class self_speculative {
   std::string_view last_refusal() const noexcept {
     return own_.data() ? session_->last_refusal() : to_string(refusal::not_valid);
   }
-  /// Of the text that is being or was generated last; its first token is not counted.
+  /// Draft counts of the text that is being, or was last, generated; its first token is not
+  /// counted.
   const draft_counts& counts() const { return counts_; }
 
  private:
-  static constexpr index layers = M::shape.layers, vocabulary = M::vocabulary, d = M::d;
+  static constexpr index layers = M::exits, vocabulary = M::vocabulary, d = M::d;
   struct buffers {
     detail::draft_buffers drafts{};
     T* streams = nullptr;  ///< [drafts + 1, d] that enter layer `exit`
@@ -103,7 +105,7 @@ class self_speculative {
   self_speculative(session<M, T>& s, index exit, index drafts)
       : session_(&s), exit_(exit), drafts_(drafts) {}
 
-  /// Reads the prompt and chooses the first token: known, but not fed yet.
+  /// Feeds the prompt and chooses the first token, which is not fed yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
     (void)session_->exit_after(layers);  // all of them

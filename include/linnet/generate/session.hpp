@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Inference: a session owns all mutable state of one running model and shares the constant packed
-/// weights with any number of others.
+/// Inference sessions: one object holds all mutable state of a running model and shares constant
+/// packed weights with any number of others.
 
 #include <algorithm>
 #include <cstdint>
@@ -15,7 +16,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// When generation ends.
+/// Options of generation: when it ends.
 struct generation_options {
   index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
   lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
@@ -43,12 +44,6 @@ bool goes_on(Emit& on_token, const Value& t) {
     return static_cast<bool>(on_token(t));
   }
 }
-/// Whether the first tokens of model `M` see each other both ways.
-template <class M>
-constexpr bool takes_prefix() {
-  if constexpr (requires { M::attention::takes_prefix; }) return M::attention::takes_prefix;
-  return false;
-}
 /// Lets last_refusal() of a session say why what runs it did nothing.
 template <class Session>
 void refuse(Session& s, refusal why) noexcept {
@@ -56,8 +51,9 @@ void refuse(Session& s, refusal why) noexcept {
 }
 }  // namespace detail
 
-/// Runs model `M` token by token with a key-value cache. A session is planned once for its limits;
-/// afterwards nothing allocates. Not for use by two threads at once; open a second session instead.
+/// Inference session of model `M`: runs it token by token with a key-value cache. A session is
+/// planned once for its limits; afterwards nothing allocates. Not for use by two threads at once;
+/// open a second session instead.
 template <class M, class T = float>
 class session {
   template <class Model, class Scalar>
@@ -65,14 +61,9 @@ class session {
   template <class Session>
   friend void detail::refuse(Session&, refusal) noexcept;
   using S = storage_of<M, T>;
-  static constexpr bool encodes = M::family == model_family::t5;
-  static constexpr bool supports_cache() {
-    if constexpr (encodes)
-      return M::decoder_attention::supports_cache;
-    else
-      return M::attention::supports_cache;
-  }
-  static_assert(supports_cache(),
+  static_assert(detail::check_decoding_model<M, T, S>());
+  static constexpr bool encodes = M::encodes;
+  static_assert(M::supports_cache,
                 "linnet::session: this kind of attention cannot continue cached sequences, so the "
                 "model cannot be run token by token; an evaluator scores whole sequences");
 
@@ -80,9 +71,9 @@ class session {
   using model = M;
   /// Numbers that a token consists of: spans of tokens hold [tokens, ids_per_token], spans of
   /// logits [rows, ids_per_token, vocabulary].
-  static constexpr index ids_per_token = detail::ids_per_token<M>();
+  static constexpr index ids_per_token = M::ids_per_token;
   /// Whether a prompt's tokens see each other, so that it has to come in one call.
-  static constexpr bool takes_prefix = detail::takes_prefix<M>();
+  static constexpr bool takes_prefix = M::takes_prefix;
 
   /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
   static constexpr index footprint(const limits& l) {
@@ -91,7 +82,9 @@ class session {
     });
   }
 
-  /// A session with memory of its own. `p` must outlive it.
+  /// Opens a session that allocates its memory: footprint(l) bytes, once. `p` must outlive it.
+  /// Errors: errc::invalid for limits that make no sense for the model, by the name of the field.
+  /// Also errc::out_of_memory, and the error of `p` if it is not valid().
   static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     memory_block memory(footprint(l));
@@ -101,8 +94,9 @@ class session {
     return s;
   }
   LINNET_OR_OUT_OF_MEMORY("session::open")
-  /// A session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`. Both it
-  /// and `p` must outlive the session. Nothing is written to memory that is too small.
+  /// Opens a session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`.
+  /// Memory and `p` must outlive the session. Nothing is written to memory that is too small.
+  /// Errors: as above, and errc::invalid for memory that is too small or not aligned.
   static result<session> open(const packed<M, T>& p, const limits& l,
                               std::span<std::byte> memory) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
@@ -136,16 +130,15 @@ class session {
   /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,
   /// and false of one that was moved from, which refuses every call.
   bool valid() const { return limits_.batch > 0; }
-  /// Why the last call of feed(), feed_all(), read(), start(), generate(), encode(), truncate(),
-  /// fork() or exit_after() did nothing: one of the texts of to_string(refusal), empty after a call
-  /// that did what was asked. After generate() and other ways of decoding also why a text ended
-  /// before a stop token or `tokens`. Static text, zero-terminated and never null.
+  /// Why the last call did nothing: one of the texts of to_string(refusal). It is empty after a
+  /// call that did what was asked. After generate() and other ways of decoding it also says why a
+  /// text ended before a stop token or `tokens`. Static text, zero-terminated and never null.
   std::string_view last_refusal() const noexcept {
     return to_string(valid() ? reason_ : refusal::not_valid);
   }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
-  /// Forgets everything fed so far.
+  /// Forgets everything that was fed.
   void reset() {
     if (!valid()) return;
     std::fill_n(past_, limits_.batch, index{0});
@@ -153,12 +146,12 @@ class session {
     tables_.reset();
     cached_sources_ = 0;
   }
-  /// Ends the model (of a decoder) after its first `layers` layers, whose output the final norm and
-  /// head then read (LayerSkip, zoo C7), or after all of them again; forgets everything fed so far.
-  /// False, and nothing done, for a number outside 1 to the model's layers.
-  [[nodiscard]] bool exit_after(index layers) requires(M::family == model_family::decoder) {
-    if (!takes(layers < 1 || layers > M::shape.layers ? refusal::no_layer : refusal::none))
-      return false;
+  /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
+  /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
+  /// Everything fed so far is forgotten. False, and nothing done, for a number outside 1 to the
+  /// model's layers.
+  [[nodiscard]] bool exit_after(index layers) requires(M::exits > 0) {
+    if (!takes(layers < 1 || layers > M::exits ? refusal::no_layer : refusal::none)) return false;
     layers_ = {0, layers};
     reset();
     return true;
@@ -173,32 +166,27 @@ class session {
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return valid() ? capacity_for(limits_) : 0; }
-  /// The same of a session with these limits.
-  static constexpr index capacity_for(const limits& l) {
-    if constexpr (encodes)
-      return l.target;
-    else
-      return M::longest(l);
-  }
+  /// Most tokens that a sequence of a session with these limits can be fed.
+  static constexpr index capacity_for(const limits& l) { return M::longest(l); }
 
-  /// Blocks of 32 tokens that are left, where limits.kv_blocks gave some; feed() needs them.
+  /// Free blocks of 32 tokens, where limits.kv_blocks gave some; feed() needs them.
   index free_blocks() const { return valid() ? tables_.available() : 0; }
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
     return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
   }
 
-  /// Most tokens of a sequence that truncate() can take back, the prompt of attention::prefix
-  /// apart: chunk() where old tokens are forgotten, 32 with kv::int4, else all.
+  /// Most tokens of a sequence that truncate() can take back, not counting the prompt of
+  /// attention::prefix. It is chunk() where old tokens are evicted, 32 with kv::int4, else all.
   index max_truncation() const {
     const index kept = M::evicts ? chunk() : capacity();
     return M::cache::code == kv_code::int4 ? (std::min)(kept, index{ops::token_block}) : kept;
   }
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
-  /// for a sequence or length that is not there, or where the cache no longer has what it had at
-  /// that length: all tokens can be taken back (length 0), else at most max_truncation() behind
-  /// the longest that the sequence has been, and none of the prompt of attention::prefix, whose
-  /// tokens have seen each other.
+  /// for a sequence or length that is not there, or if the cache no longer has its state of that
+  /// length. All tokens can be taken back (length 0), else at most max_truncation() behind the
+  /// longest that the sequence has been. Tokens of the prompt of attention::prefix have seen each
+  /// other, so none of them can be taken back alone.
   [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::can_truncate,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
@@ -239,8 +227,8 @@ class session {
     return true;
   }
 
-  /// Encodes one source (encoder-decoders) and starts a new target. False, and nothing done, for a
-  /// source that is empty, too long or holds tokens outside the vocabulary.
+  /// Encodes one source [length] of an encoder-decoder and starts a new target. False, and nothing
+  /// done, for a source that is empty, too long or holds tokens outside the vocabulary.
   [[nodiscard]] bool encode(std::span<const token> source) requires(encodes) {
     const auto length = static_cast<index>(source.size());
     return encode(source, 1, {&length, 1});
@@ -263,20 +251,22 @@ class session {
     return true;
   }
 
-  /// Feeds tokens to the one sequence; returns the logits [vocabulary] of what follows them, valid
-  /// (and yours to overwrite) until the next call. Empty, and nothing done, for tokens that do not
-  /// fit the capacity, the free blocks or the vocabulary, or before a source is encoded. With
-  /// attention::prefix the tokens of a sequence's first call are its prefix and see each other.
+  /// Feeds tokens to the one sequence and returns the logits [vocabulary] of what follows. They are
+  /// valid, and yours to overwrite, until the next call. Empty, and nothing done, for tokens that
+  /// do not fit the capacity, the free blocks or the vocabulary, or before a source is encoded.
+  /// With attention::prefix the tokens of a sequence's first call are its prefix and see each
+  /// other.
   [[nodiscard]] std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
-  /// Feeds [batch, length] tokens, padded on the right; `lengths` (valid tokens of each sequence,
-  /// at least 1) may be empty when all are valid. Returns logits [batch, vocabulary].
+  /// Feeds [batch, length] tokens, padded on the right. `lengths` [batch] counts the valid tokens
+  /// of each sequence, at least 1; it may be empty when all are valid. Returns logits [batch,
+  /// vocabulary].
   [[nodiscard]] std::span<T> feed(std::span<const token> tokens, index batch,
                                   std::span<const index> lengths) {
     return advance(tokens, batch, lengths, false, layers_);
   }
-  /// Feeds any number of tokens to the one sequence, in parts of at most chunk(); returns the
-  /// logits of what follows them. Empty, and nothing done, for what feed() refuses in one part or
-  /// all of them. A prompt of attention::prefix cannot come in parts: one longer than chunk() is
+  /// Feeds any number of tokens to the one sequence, in parts of at most chunk(), and returns the
+  /// logits [vocabulary] of what follows. They are empty, and nothing is done, if feed() would
+  /// refuse a part. A prompt of attention::prefix cannot come in parts: one longer than chunk() is
   /// refused.
   [[nodiscard]] std::span<T> prefill(std::span<const token> tokens) {
     if (!takes(refuses(tokens, 1, {}, takes_prefix && position() == 0 ? chunk() : capacity())))
@@ -296,9 +286,9 @@ class session {
     return advance(tokens, batch, lengths, true, layers_);
   }
 
-  /// Starts anew with the prompt of a decoder, or with the source of an encoder-decoder and the
-  /// start token; returns the logits [vocabulary] of the first new token. Empty, and nothing done,
-  /// if `tokens` do not fit.
+  /// Resets the session and feeds a decoder's prompt, or an encoder-decoder's source and start
+  /// token. Returns the logits [vocabulary] of the first new token. They are empty, and nothing is
+  /// done, if `tokens` do not fit.
   [[nodiscard]] std::span<T> reset_and_prefill(std::span<const token> tokens) {
     if constexpr (encodes) {
       const token first = M::start;
@@ -310,12 +300,14 @@ class session {
     }
   }
 
-  /// Generates after `tokens`: the prompt of a decoder (at least one token), the source of an
-  /// encoder-decoder. Calls `choose(logits, scratch, fed)` (or without `fed`, the tokens so far)
-  /// and `on_token(token)` for each new token as it is chosen; `on_token` may return false to end.
-  /// Ends where the capacity or a paged cache is full, or `choose` gives `no_token` or another that
-  /// is not in the vocabulary. Returns the number of tokens passed to `on_token`; 0 if `tokens` do
-  /// not fit or `g.tokens` is negative.
+  /// Generates behind `tokens`: a decoder's prompt of at least one token, or an encoder-decoder's
+  /// source. For each new token it calls `choose(logits, scratch, fed)` and then `on_token(token)`.
+  /// `choose` is a sampler (see `greedy`): logits [vocabulary], scratch ids [vocabulary] and, if it
+  /// takes them, the tokens fed so far. `on_token` may return false to end. Generation also ends at
+  /// a stop token, after `g.tokens` tokens, or where the capacity or a paged cache is full. It ends
+  /// where `choose` returns `no_token` or an id outside the vocabulary. Returns the number of
+  /// tokens passed to `on_token`. It is 0 if `tokens` do not fit or `g.tokens` is negative. Nothing
+  /// is allocated.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation_options& g = {}) requires(ids_per_token == 1) {
@@ -391,10 +383,10 @@ class session {
     return batch > 0 ? std::ssize(tokens) / ids_per_token / batch : 0;
   }
   /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
-  detail::batch_check checked(std::span<const token> tokens, index batch,
-                              std::span<const index> lengths, index most, refusal over) const {
+  batch_check checked(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                      index most, refusal over) const {
     const index length = length_of(tokens, batch);
-    detail::batch_check c(batch, limits_.batch);
+    batch_check c(batch, limits_.batch);
     c.no(tokens.empty(), refusal::no_tokens);
     c.no(c.fits() && std::ssize(tokens) % (batch * ids_per_token) != 0, refusal::uneven);
     c.tokens(tokens.data(), length * ids_per_token, M::vocabulary);
@@ -443,7 +435,7 @@ class session {
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
                                memory_length_, memory_lengths_, batch <= cached_sources_,
                                work_.work, on, every);
-      else if constexpr (M::family == model_family::decoder)
+      else if constexpr (M::exits > 0)
         M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
                                work_.work, on, every, part);
       else

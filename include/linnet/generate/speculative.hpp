@@ -1,21 +1,22 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Speculative decoding: a small model drafts several tokens, the large one checks them in one
-/// call, and the text follows the large model's law exactly (Leviathan et al. 2023, zoo I5).
+/// Speculative decoding: a small model drafts tokens, the large one checks them in one call
+/// (Leviathan et al. 2023, algorithm 1). The text follows the large model's distribution exactly.
 
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// How often drafts were right, since the last start of generate().
+/// Counts of drafted and accepted tokens since the last start of generate().
 struct draft_counts {
   index rounds = 0;    ///< calls of the target
   index drafted = 0;   ///< tokens proposed
-  index accepted = 0;  ///< of them taken
-  index tokens = 0;    ///< decided: accepted ones and one more per round
+  index accepted = 0;  ///< proposed tokens that were taken
+  index tokens = 0;    ///< tokens decided: accepted ones and one more per round
 
-  /// Tokens per call of the target; for independent tokens accepted with probability a,
-  /// (1 - a^(drafts + 1)) / (1 - a).
+  /// Tokens per call of the target model; for independent tokens accepted with probability a, (1 -
+  /// a^(drafts + 1)) / (1 - a).
   double per_round() const {
     return rounds > 0 ? static_cast<double>(tokens) / static_cast<double>(rounds) : 0;
   }
@@ -23,8 +24,8 @@ struct draft_counts {
 
 namespace detail {
 
-/// What speculation works in: one text, and the laws of its drafts. Drafts are judged as zoo I5
-/// says.
+/// Buffers of speculation: one text, and the distributions of its drafts. Drafts are judged as
+/// Leviathan et al. 2023 says.
 struct draft_buffers {
   token* text = nullptr;     ///< [capacity + 1] what is known, then what is drafted
   token* scratch = nullptr;  ///< [vocabulary] of the sampler
@@ -53,7 +54,7 @@ struct draft_buffers {
     return text[end] != no_token;
   }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
-  /// vocabulary], and draws the token that follows those accepted; returns their number.
+  /// vocabulary]; returns the number accepted. It also draws the token behind them.
   template <class Sampler, class T>
   index judge(Sampler& choose, std::span<T> rows, index vocabulary, index known,
               index drafted) const {
@@ -77,8 +78,8 @@ struct draft_buffers {
   }
 
  private:
-  /// p becomes max(0, p - q), of any sum. Laws that differ by rounding alone leave nothing; then
-  /// p stays.
+  /// Replaces p by max(0, p - q), not normalised. Distributions that differ by rounding alone leave
+  /// nothing; then p stays.
   static void residual(std::span<double> p, std::span<const double> q) {
     bool any = false;
     for (std::size_t i = 0; i < p.size(); ++i) any = any || p[i] > q[i];
@@ -104,18 +105,18 @@ result<void> drafts_fit(const char* where, const Session& s, index drafts) {
 
 }  // namespace detail
 
-/// Generates with a session of the model `M`, sped up by a session of a smaller model `D` of the
-/// same family with the same vocabulary. Both laws are warped by the same sampler. A drafted token
-/// x is accepted with probability min(1, p(x) / q(x)); the first that is not is drawn anew from
-/// max(0, p - q), normalised, and after `drafts` accepted ones another follows from p. A greedy
-/// sampler gives the target's greedy text. All memory is taken by open().
+/// Generates with a session of model `M`, sped up by drafts of a smaller model `D` of the same
+/// family and vocabulary. Both distributions are warped by the same sampler. A drafted token x is
+/// accepted with probability min(1, p(x) / q(x)); the first that is not is drawn anew from max(0, p
+/// - q), normalised, and after `drafts` accepted ones another follows from p. A greedy sampler
+/// gives the target's greedy text. All memory is taken by open().
 template <class M, class D, class T = float, class U = T>
 class speculative {
-  static_assert(M::family == D::family,
+  static_assert(M::encodes == D::encodes && M::ids_per_token == D::ids_per_token,
                 "linnet::speculative: the models are of different families");
   static_assert(M::vocabulary == D::vocabulary,
                 "linnet::speculative: the models have different vocabularies");
-  static_assert(detail::ids_per_token<M>() == 1,
+  static_assert(M::ids_per_token == 1,
                 "linnet::speculative: this model's tokens consist of bytes; generate_bytes() runs "
                 "it");
   static_assert(M::can_truncate && D::can_truncate,
@@ -123,9 +124,9 @@ class speculative {
                 "attention cannot do");
 
  public:
-  /// Speculation with these sessions, which must outlive it, and `drafts` tokens drafted at a time.
-  /// Errors: errc::invalid (drafts below 1, not below the target's limits.max_logits, or more than
-  /// its cache can take back, see session::max_truncation()), errc::out_of_memory.
+  /// Opens speculation with two sessions, which must outlive it, and `drafts` tokens drafted at a
+  /// time. Errors: errc::invalid (drafts below 1, not below the target's limits.max_logits, or more
+  /// than its cache can take back, see session::max_truncation()), errc::out_of_memory.
   static result<speculative> open(session<M, T>& target, session<D, U>& draft,
                                   index drafts) LINNET_TRY {
     if (auto fit = detail::drafts_fit("speculative::open", target, drafts); !fit)
@@ -146,9 +147,9 @@ class speculative {
     return counter.peak();
   }
 
-  /// Like session::generate() of the target, with a sampler that tells its law (see `greedy`). The
-  /// target reads the prompt and gives the first token; rounds give the others. Where the draft has
-  /// no room for the text, the target goes on alone.
+  /// Generates like the target's session::generate(), with a sampler that has `probabilities()`
+  /// (see `greedy`). The target reads the prompt and gives the first token; rounds give the others.
+  /// Where the draft has no room for the text, the target goes on alone.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation_options& g = {}) {
@@ -179,7 +180,8 @@ class speculative {
   std::string_view last_refusal() const noexcept {
     return own_.data() ? target_->last_refusal() : to_string(refusal::not_valid);
   }
-  /// Of the text that is being or was generated last; its first token is not counted.
+  /// Draft counts of the text that is being, or was last, generated; its first token is not
+  /// counted.
   const draft_counts& counts() const { return counts_; }
 
  private:
@@ -193,8 +195,8 @@ class speculative {
   speculative(session<M, T>& target, session<D, U>& draft, index drafts)
       : target_(&target), draft_(&draft), drafts_(drafts) {}
 
-  /// Reads the prompt, whole as the plain way does, and chooses the first token: known, but not fed
-  /// yet.
+  /// Feeds the prompt and chooses the first token, which is not fed yet. The prompt is fed whole,
+  /// as without speculation.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
     const std::span<T> logits = target_->reset_and_prefill(tokens);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
@@ -6,9 +7,7 @@
 #include <span>
 
 #include <linnet/core/result.hpp>
-#include <linnet/model/limits.hpp>
-#include <linnet/model/weights.hpp>
-#include <linnet/nn/attention/kv_cache.hpp>
+#include <linnet/model/contract.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -34,45 +33,6 @@ constexpr plan_sizes plan_for(const limits& l, purpose use) {
   return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
 }
 
-/// The buffers of one layer, in memory of its own: for checks and benchmarks of layers alone.
-/// Zeros.
-template <class Layer, class T>
-struct lone_buffers {
-  memory_block state, saved, scratch;
-  typename Layer::template cache<T> cache{};
-
-  explicit lone_buffers(const call_shape& e) : lone_buffers(e, sizes_for(e)) {}
-  /// Whether memory was there for what the layer needs.
-  bool valid() const { return enough_; }
-  /// Bytes that a layer needs.
-  static constexpr index bytes(const call_shape& e) {
-    const planner sizes = sizes_for(e);
-    return sizes.state.peak() + sizes.saved.peak() + sizes.scratch.peak();
-  }
-
- private:
-  static constexpr planner sizes_for(const call_shape& e) {
-    planner sizes;
-    (void)Layer::template plan<T>(sizes, e);
-    return sizes;
-  }
-  lone_buffers(const call_shape& e, const planner& sizes)
-      : state(sizes.state.peak()), saved(sizes.saved.peak()), scratch(sizes.scratch.peak()) {
-    const auto short_of = [](const arena& a, const memory_block& b) {
-      return a.peak() > 0 && b.data() == nullptr;
-    };
-    enough_ = !short_of(sizes.state, state) && !short_of(sizes.saved, saved) &&
-              !short_of(sizes.scratch, scratch);
-    if (!enough_) return;
-    planner m;
-    m.state = arena(state.data(), state.size());
-    m.saved = arena(saved.data(), saved.size());
-    m.scratch = arena(scratch.data(), scratch.size());
-    cache = Layer::template plan<T>(m, e);
-  }
-  bool enough_ = false;
-};
-
 /// The workspace of model M inside memory, and where its products round their inputs.
 template <class M, class T>
 struct placed_workspace {
@@ -94,19 +54,10 @@ placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memor
   return placed;
 }
 
-/// Numbers that a token of model `M` consists of: one id, but of byte_pooled models a token's
-/// bytes.
-template <class M>
-constexpr index ids_per_token() {
-  if constexpr (requires { M::bytes_per_token; })
-    return M::bytes_per_token;
-  else
-    return 1;
-}
 /// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
 template <class M, class Batch, class T>
 bool logits_fit(const Batch& b, std::span<T> logits) {
-  index rows = b.batch * ids_per_token<M>();
+  index rows = b.batch * M::ids_per_token;
   if constexpr (requires { b.target_length; })
     rows *= b.target_length;
   else
@@ -114,7 +65,8 @@ bool logits_fit(const Batch& b, std::span<T> logits) {
   return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
 }
 
-/// An error for limits that make no sense for model M, or nothing. `footprint` is what they need.
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
 template <class M>
 result<void> acceptable(const char* where, const limits& l, index footprint) {
   const auto refuse = [&](const char* field, std::string rule, index got) {
@@ -128,25 +80,8 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
     return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
   if (l.chunk > 0 && l.max_logits > l.chunk)
     return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if constexpr (M::family == model_family::t5) {
-    if (l.source < 1) return refuse("limits.source", "at least 1 source token", l.source);
-    if (l.target < 1) return refuse("limits.target", "at least 1 target token", l.target);
-    constexpr index longest = M::encoder_attention::longest;
-    if (longest > 0 && l.source > longest)
-      return refuse("limits.source", no_more_than(longest, "what the encoder's attention reads"),
-                    l.source);
-  } else {
-    if constexpr (requires { typename M::depths; })
-      if (l.kv_blocks > 0 && M::depths::routes)
-        return refuse("limits.kv_blocks", "0, as a mixture of depths is not paged", l.kv_blocks);
-    if (M::longest(l) > M::context_length && M::learned)
-      return refuse("limits.target", no_more_than(M::context_length, "the model's context"),
-                    l.target);
-    if constexpr (M::family == model_family::next_thought)
-      if (l.source < 1 || l.source > M::context_length)
-        return refuse("limits.source",
-                      "1 to the model's context, " + std::to_string(M::context_length), l.source);
-  }
+  if (const limits_refusal own = M::check_limits(l); own.field != nullptr)
+    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
   constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
                                    "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
   std::size_t largest = 0;

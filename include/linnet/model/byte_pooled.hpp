@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Language models between bytes: a decoder's blocks on tokens that are pooled from their bytes,
-/// and a head that predicts the bytes of the next token (Hillier et al. 2024, "Super Tiny Language
-/// Models", section 5.2; zoo C3). No table of tokens: any tokenizer only says where tokens end.
+/// Language models on tokens that are pooled from their bytes (Hillier et al. 2024, "Super Tiny
+/// Language Models", section 5.2). A head predicts the bytes of the next token. No table of tokens:
+/// any tokenizer only says where tokens end.
 
 #include <linnet/model/decoder.hpp>
 #include <linnet/nn/byte_pooling.hpp>
@@ -25,15 +26,15 @@ struct reconstruction_loss : ops::label_cross_entropy {
   double reconstruction = 1;  ///< weight of the auxiliary loss
 };
 
-/// A lesson for byte_pooled models, the auxiliary loss of the published code: the head, applied to
-/// what the embedder makes of a token, must return that token's bytes. The loss becomes that of the
-/// labels plus `weight` times the sum of this one over all tokens, both divided by the counted
+/// Auxiliary objective of byte_pooled models: the head, applied to a token's pooled vector, must
+/// return that token's bytes. It is taken from the published code. The loss becomes that of the
+/// labels plus `weight` times this one, summed over all tokens. Both are divided by the counted
 /// bytes of the labels.
 struct reconstruction {
   double weight = 1;
   template <class M>
   static bool accepts(const typename M::batch&, const limits&) {
-    static_assert(M::family == model_family::byte_pooled,
+    static_assert(std::is_same_v<typename M::batch, byte_batch>,
                   "linnet::reconstruction: only byte_pooled models read and write bytes");
     return true;
   }
@@ -66,7 +67,7 @@ struct repeated_loss : ops::label_cross_entropy {
 /// A byte_pooled model as a type; spelled byte_pooled<shape, policies...>. `Core` is the decoder
 /// whose blocks it has.
 template <class Core, byte_pooling Numbers>
-struct byte_pooled_model {
+struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Core, Numbers>> {
   static_assert(Core::tied,
                 "linnet::byte_pooled: there is no table of tokens that a head could share; leave "
                 "tie:: policies out");
@@ -79,13 +80,13 @@ struct byte_pooled_model {
   static_assert(!Core::attention::takes_prefix,
                 "linnet::byte_pooled: attention::prefix is not supported");
 
-  static constexpr model_family family = model_family::byte_pooled;
   using core = Core;
   static constexpr byte_pooling pooling = Numbers;
   static constexpr decoder_shape shape = Core::shape;
   static constexpr bool tied = false, biased = Core::biased, learned = false, sinusoidal = false,
                         factorised = false, rotary = Core::rotary,
-                        can_truncate = Core::can_truncate, evicts = Core::evicts;
+                        can_truncate = Core::can_truncate, evicts = Core::evicts,
+                        causal = Core::causal, supports_cache = Core::supports_cache;
   using ffn = typename Core::ffn;
   using attention = typename Core::attention;
   using norm = typename Core::norm;
@@ -95,25 +96,14 @@ struct byte_pooled_model {
   using storage = typename Core::storage;
   using cache = typename Core::cache;
   using batch = byte_batch;
-  /// The same model with another choice for what derives from `Slot`.
+  /// This model with `Other` in place of the policy that derives from `Slot`.
   template <class Slot, class Other>
   using with = byte_pooled_model<typename Core::template with<Slot, Other>, Numbers>;
-  /// The same model with another feed-forward.
-  template <class Other>
-  using with_ffn = with<linnet::ffn::policy, Other>;
-  /// The same model with another kind of attention.
-  template <class Other>
-  using with_attention = with<linnet::attention::policy, Other>;
-  /// The same model with another key-value cache.
-  template <class Other>
-  using with_cache = with<linnet::kv::policy, Other>;
-  /// The same model with another storage type.
-  template <class Other>
-  using with_storage = with<linnet::storage::policy, Other>;
 
   static constexpr index d = Core::d, context_length = Core::context_length;
   static constexpr index vocabulary = byte_values;                   ///< values of a slot
-  static constexpr index bytes_per_token = Numbers.bytes_per_token;  ///< bytes of a token
+  static constexpr index bytes_per_token = Numbers.bytes_per_token,  ///< bytes of a token
+      ids_per_token = bytes_per_token;
   /// Tokens whose bytes are worked on at a time: the ends keep nothing of the others.
   static constexpr index tokens_at_once = 32;
   using reader = byte_embedder<Numbers, d, norm, Core::eps>;
@@ -140,26 +130,26 @@ struct byte_pooled_model {
 
   /// Trainable parameters.
   static constexpr index parameters() { return count_parameters<byte_pooled_model>(); }
-  /// Those of the embedder, which stands for a table of tokens.
+  /// Parameters of the embedder, which replaces a table of tokens.
   static constexpr index embedder_parameters() { return count_parameters<reader>(); }
-  /// Those of the head, which stands for another.
+  /// Parameters of the head, which replaces an output matrix over tokens.
   static constexpr index head_parameters() { return count_parameters<writer>(); }
-  /// Those between, of the blocks. There is no final norm (zoo C3).
+  /// Parameters of the blocks between embedder and head. There is no final norm, as in the
+  /// published code (Hillier et al. 2024).
   static constexpr index non_embedding() { return count_parameters<blocks>(); }
-  /// The share of parameters that are saved over tables [tokens, d] for embedding and head, one for
-  /// both where they are tied: of the ends alone, which is what the paper's "90% to 95%" is about.
+  /// Fraction of parameters saved by embedder and head over tables [tokens, d], one for both where
+  /// they are tied. This is the paper's "90% to 95%".
   static constexpr double saved_at_ends(index tokens, bool tables_tied) {
     return 1 - ratio(embedder_parameters() + head_parameters(), tables(tokens, tables_tied));
   }
-  /// The same of the whole model.
+  /// Fraction of the whole model's parameters saved over tables [tokens, d].
   static constexpr double saved(index tokens, bool tables_tied) {
     return 1 - ratio(parameters(), non_embedding() + tables(tokens, tables_tied));
   }
-  /// Floating-point operations of one forward call over [batch, length] tokens at most; tokens that
-  /// repeat are embedded once.
+  /// Floating-point operations of one forward call over at most [batch, length] tokens; repeated
+  /// tokens are embedded once.
   static constexpr index flops(index batch_size, index length) {
-    const call_shape e =
-        detail::stack_call_shape({.batch = batch_size}, purpose::scoring, length, 0);
+    const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
     return reader::flops(e.rows()) + blocks::flops(e) + writer::flops(e.rows());
   }
 
@@ -183,12 +173,12 @@ struct byte_pooled_model {
     index table_size = 0;
     int dropout_id = 0;
   };
-  /// The longest sequence for these limits in tokens: `target`, or the whole context when it is 0.
+  /// Longest sequence for these limits, in tokens: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) { return Core::longest(l); }
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const call_shape e = detail::stack_call_shape(l, use, longest(l), 0);
+    const call_shape e = call_shape_for(l, use, longest(l));
     const bool decodes = use == purpose::decoding;
     const index rows = e.rows(), size = rows * d;
     workspace<T> w;
@@ -227,18 +217,24 @@ struct byte_pooled_model {
     Core::positional::prepare(w.positions, longest(l));
   }
 
-  /// Why a batch does not fit the limits or its table of tokens, or those of them that it has hold
-  /// more than values of bytes.
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    detail::describe_byte_pooled<byte_pooled_model>(f);
+  }
+  /// The limits that the decoder of the blocks refuses.
+  static constexpr limits_refusal check_limits(const limits& l) { return Core::check_limits(l); }
+  /// Why a batch does not fit the limits, its table of tokens, or the values of bytes.
   static refusal refuses(const batch& b, const limits& l) {
-    detail::batch_check c(b.batch, l.batch);
+    batch_check c(b.batch, l.batch);
     c.length(b.length, longest(l), refusal::over_target);
     c.no(b.bytes == nullptr, refusal::null_bytes);
     c.tokens(b.tokens, b.length, b.vocabulary);
     c.labels(b.labels, b.length, b.vocabulary);
     for (const token* const tokens : {b.tokens, b.labels})
       for (index i = 0; c.fits() && i < b.batch * b.length; ++i)
-        c.no(tokens[i] != ignored && !detail::tokens_fit(b.bytes + tokens[i] * bytes_per_token,
-                                                         bytes_per_token, vocabulary, false),
+        c.no(tokens[i] != ignored && !tokens_fit(b.bytes + tokens[i] * bytes_per_token,
+                                                 bytes_per_token, vocabulary, false),
              refusal::byte_outside_vocabulary);
     return c.why;
   }
@@ -315,10 +311,10 @@ struct byte_pooled_model {
     return sum;
   }
 
-  /// Feeds bytes[batch, length, bytes_per_token] of tokens after `past` cached ones;
-  /// w.logits[batch, bytes_per_token, vocabulary] then predicts the bytes of what follows each
-  /// sequence's last valid token, or with `every` w.logits[batch * length, bytes_per_token,
-  /// vocabulary] of what follows each. Called by every thread.
+  /// Feeds bytes[batch, length, bytes_per_token] of tokens behind `past` cached ones.
+  /// w.logits[batch, bytes_per_token, vocabulary] then predicts the bytes behind each sequence's
+  /// last valid token. With `every` they are w.logits[batch * length, bytes_per_token, vocabulary],
+  /// one row group per token. Called by every thread.
   template <class T, class S>
   static void step(const params<form::packed<T, S>>& p, const token* bytes, index batch_size,
                    index length, const index* lengths, const index* past, workspace<T>& w,
@@ -408,7 +404,8 @@ struct byte_pooled_model {
 };
 
 namespace detail {
-/// The shape of the blocks: the tokens of no tokenizer, so that equal models are equal types.
+/// The shape of the blocks with its tokenizer numbers removed, so that equal models are equal
+/// types.
 constexpr decoder_shape between_bytes(decoder_shape s) {
   if (s.vocabulary > 0) s.vocabulary = byte_values;
   return s;
@@ -431,8 +428,9 @@ struct make_byte_pooled {
 };
 }  // namespace detail
 
-/// A model between bytes: the blocks of decoder<Shape, Policies...>, whose vocabulary plays no
-/// part, and ends by a pooling:: policy, pooling::repository by default.
+/// A model on bytes: the blocks of decoder<Shape, Policies...> between an embedder and a head that
+/// a pooling:: policy describes, pooling::repository by default. The shape's vocabulary is not
+/// used.
 template <decoder_shape Shape, class... Policies>
 using byte_pooled = typename detail::make_byte_pooled<Shape, Policies...>::type;
 

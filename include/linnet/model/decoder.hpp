@@ -1,27 +1,18 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
 
 #include <linnet/model/decoder_rules.hpp>
+#include <linnet/model/metadata.hpp>
 #include <linnet/model/objective.hpp>
-#include <linnet/model/weights.hpp>
 #include <linnet/nn/position_tables.hpp>
-#include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
-struct decoder_batch {
-  const token* tokens = nullptr;    ///< inputs
-  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
-  index batch = 0;                  ///< sequences
-  index length = 0;                 ///< tokens per sequence
-  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
-};
-
 /// A decoder-only model as a type; spelled decoder<shape, policies...>.
 template <decoder_shape Shape, class Policies>
-struct decoder_model {
+struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Policies>> {
  private:
   using Ffn = typename Policies::template of<linnet::ffn::policy>;
   using Attention = typename Policies::template of<linnet::attention::policy>;
@@ -33,7 +24,6 @@ struct decoder_model {
   using Embedding = typename Policies::template of<linnet::embedding::policy>;
 
  public:
-  static constexpr model_family family = model_family::decoder;
   static constexpr decoder_shape shape = Shape;
   static constexpr bool tied =
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
@@ -42,9 +32,12 @@ struct decoder_model {
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
   static constexpr bool rotary = Position::pairing != rope_pairing::none;
   static constexpr bool embedding_normed = Attention::embedding_norm;
-  /// Whether decoding can take tokens back, and whether it forgets old ones.
+  // See model_defaults.
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
-                        evicts = Attention::evicts;
+                        evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
+                        supports_cache = Attention::supports_cache,
+                        takes_prefix = Attention::takes_prefix;
+  static constexpr index exits = Shape.layers;
   using ffn = Ffn;
   using attention = Attention;
   using norm = Norm;
@@ -55,22 +48,10 @@ struct decoder_model {
   using storage = typename Policies::template of<linnet::storage::policy>;
   using cache = typename Policies::template of<linnet::kv::policy>;
   using batch = decoder_batch;
-  /// The same model with another choice for what derives from `Slot`.
+  /// This model with `Other` in place of the policy that derives from `Slot`.
   template <class Slot, class Other>
   using with =
       typename detail::decoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
-  /// The same model with another feed-forward.
-  template <class Other>
-  using with_ffn = with<linnet::ffn::policy, Other>;
-  /// The same model with another kind of attention.
-  template <class Other>
-  using with_attention = with<linnet::attention::policy, Other>;
-  /// The same model with another key-value cache.
-  template <class Other>
-  using with_cache = with<linnet::kv::policy, Other>;
-  /// The same model with another storage type.
-  template <class Other>
-  using with_storage = with<linnet::storage::policy, Other>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
                          context_length = Shape.context;
@@ -99,7 +80,7 @@ struct decoder_model {
       detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>, Shape.layers,
                        Attention::first_differs, Sharing>,
       block_with<self>, Shape.layers, rotary ? self.d_kv : 0>;
-  /// What lies between the embedding's table and the stream, at both ends.
+  /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
   using positional = detail::position_tables<Position, d, self.d_kv,
@@ -154,18 +135,17 @@ struct decoder_model {
 
   /// Trainable parameters; shared ones count once.
   static constexpr index parameters() { return count_parameters<decoder_model>(); }
-  /// Parameters outside the embedding (of a factorised one, outside both factors), the position
-  /// table and an untied head.
+  /// Parameters outside the embedding, the position table and an untied head; both factors of a
+  /// factorised embedding count as embedding.
   static constexpr index non_embedding() {
     return parameters() - vocabulary * embedding_projection::table -
            count_parameters<embedding_projection>() - (tied ? 0 : vocabulary * d) -
            (learned ? context_length * d : 0);
   }
-  /// Floating-point operations of one forward call over [batch, length] tokens, head included, and
-  /// the map of a factorised embedding.
+  /// Floating-point operations of one forward call over [batch, length] tokens, with the head and a
+  /// factorised embedding's projection.
   static constexpr index flops(index batch_size, index length) {
-    const call_shape e =
-        detail::stack_call_shape({.batch = batch_size}, purpose::scoring, length, 0);
+    const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
     return blocks::flops(e) + norm_layer::flops(e) + embedding_projection::flops(e) +
            2 * e.rows() * embedding_projection::head * vocabulary;
   }
@@ -196,7 +176,7 @@ struct decoder_model {
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const call_shape e = detail::stack_call_shape(l, use, longest(l), 0);
+    const call_shape e = call_shape_for(l, use, longest(l));
     const index size = e.rows() * d;
     workspace<T> w;
     w.dropout_id = m.dropout_ids++;
@@ -233,9 +213,22 @@ struct decoder_model {
     positional::prepare(w.positions, longest(l));
   }
 
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    detail::describe_decoder<decoder_model>(f);
+  }
+  /// A mixture of depths does not page, and a learned table of positions has an end.
+  static constexpr limits_refusal check_limits(const limits& l) {
+    if (l.kv_blocks > 0 && Depths::routes)
+      return {"limits.kv_blocks", "0, as a mixture of depths is not paged", l.kv_blocks};
+    if (learned && longest(l) > context_length)
+      return {"limits.target", "the model's context", l.target, context_length};
+    return {};
+  }
   /// Why a batch does not fit the limits, the vocabulary or the attention.
   static refusal refuses(const batch& b, const limits& l) {
-    detail::batch_check c(b.batch, l.batch);
+    batch_check c(b.batch, l.batch);
     c.length(b.length, longest(l), refusal::over_target);
     c.tokens(b.tokens, b.length, vocabulary);
     c.labels(b.labels, b.length, vocabulary);
@@ -247,8 +240,8 @@ struct decoder_model {
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
-  /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
-  /// and ops::head_logits() take. Called by every thread.
+  /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
+  /// and ops::head_logits(). Called by every thread.
   template <class T, class S>
   static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
                                    workspace<T>& w, const ops::execution& on) {
@@ -330,12 +323,11 @@ struct decoder_model {
     return sum;
   }
 
-  /// Feeds [batch, length] tokens after `past` cached ones; w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token, or with `every`
-  /// w.logits[batch * length, vocabulary] what follows each token. Only the layers of `part` run:
-  /// the norm and head read what the last of them puts out, which stays in w.out [batch * length,
-  /// d]; if the first is not the model's, it reads w.embedded of that size instead of tokens.
-  /// Called by every thread.
+  /// Feeds [batch, length] tokens behind `past` cached ones. w.logits[batch, vocabulary] then
+  /// predicts what follows each sequence's last valid token. With `every` they are w.logits[batch *
+  /// length, vocabulary], one row per token. Only the layers of `part` run. The norm and head read
+  /// the output of the last, which stays in w.out [batch * length, d]. If the first is not the
+  /// model's, it reads w.embedded of that size instead of tokens. Called by every thread.
   template <class T, class S>
   static void step(const params<form::packed<T, S>>& p, const token* tokens, index batch_size,
                    index length, const index* lengths, const index* past, workspace<T>& w,
@@ -454,14 +446,17 @@ struct decoder_model {
   }
 };
 
-/// A decoder-only model: numbers from `Shape`, choices from policies in any order. Defaults:
-/// SwiGLU, full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, nothing shared,
-/// one embedding table, f32.
+namespace detail {
+template <class M>
+inline constexpr bool is_decoder = false;
+template <decoder_shape Shape, class Policies>
+inline constexpr bool is_decoder<decoder_model<Shape, Policies>> = true;
+}  // namespace detail
+
+/// A decoder-only model: numbers come from `Shape`, policies follow in any order. Defaults: SwiGLU,
+/// full causal attention, RMSNorm, interleaved RoPE, tied head, no biases, nothing shared, one
+/// embedding table, f32.
 template <decoder_shape Shape, class... Policies>
-using decoder = typename detail::make_decoder<
-    detail::policies_fit<Policies...>() && detail::decoder_fits<Shape, Policies...>() &&
-        detail::ffn_fits<detail::decoder_ffn_fault<Shape, Policies...>(),
-                         detail::pick<ffn::policy, ffn::swiglu, Policies...>>(),
-    Shape, Policies...>::type;
+using decoder = typename detail::checked_decoder<Shape, Policies...>::type;
 
 LINNET_NAMESPACE_END

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The rules that a decoder's shape and policies keep, each with a sentence for what breaks it.
@@ -111,7 +112,7 @@ constexpr bool decoder_fits() {
     return true;
   return false;
 }
-/// What is wrong with the feed-forward of a decoder that fits otherwise.
+/// The fault of the feed-forward of a decoder that fits otherwise.
 template <decoder_shape S, class... Ps>
 constexpr ffn_fault decoder_ffn_fault() {
   if constexpr (decoder_fits<S, Ps...>())
@@ -134,7 +135,7 @@ struct make_decoder {
           pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>>>;
 };
-/// What stands in for a decoder that was refused, so that nothing is said of it again.
+/// Stands in for a decoder that was refused, so that nothing is said of it again.
 template <decoder_shape Shape, class... Ps>
 struct make_decoder<false, Shape, Ps...> : make_decoder<true,
                                                         decoder_shape{.d_model = 2,
@@ -145,15 +146,19 @@ struct make_decoder<false, Shape, Ps...> : make_decoder<true,
                                                                       .vocabulary = 1,
                                                                       .context = 1},
                                                         typename pick_storage<Ps...>::stored> {};
+/// The decoder of a shape and policies, or what stands in for it where they do not fit.
+template <decoder_shape Shape, class... Ps>
+struct checked_decoder {
+  static constexpr bool fits =
+      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
+      ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>();
+  using type = typename make_decoder<fits, Shape, Ps...>::type;
+};
 /// The decoder of choices.
 template <decoder_shape Shape, class Policies>
 struct decoder_of;
 template <decoder_shape Shape, class... Ps>
-struct decoder_of<Shape, policy_set<Ps...>>
-    : make_decoder<
-          policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
-              ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>(),
-          Shape, Ps...> {};
+struct decoder_of<Shape, policy_set<Ps...>> : checked_decoder<Shape, Ps...> {};
 
 }  // namespace detail
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Initial values of a model's weights.
@@ -7,13 +8,13 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Fills `w` with fresh values: matrices and tables normal with the deviation their layer states
-/// (zoo A6 for T5, 0.02 for decoders), norms one, biases zero, unless the layer says otherwise.
-/// Each tensor's values depend only on the seed and the tensor's name. Weights that are not valid()
-/// stay so.
-template <class M, class T>
-void initialize(weights<M, T>& w, seed s) {
-  constexpr bool trainable = std::is_floating_point_v<typename storage_of<M, T>::value>;
+/// Fills the weights of a model, or of a layer, with fresh values. Matrices and tables are normal
+/// with the deviation that their layer states (0.02 in decoders), norms are one and biases zero,
+/// unless the layer says otherwise. Each tensor's values depend only on the seed and the tensor's
+/// name. Weights that are not valid() stay so.
+template <class M, class T, class S>
+void initialize(tensor_block<M, form::canonical<T, S>>& w, seed s) {
+  constexpr bool trainable = std::is_floating_point_v<typename S::value>;
   static_assert(trainable,
                 "linnet::initialize: quantized weights are made by quantize() from trained ones");
   if constexpr (trainable) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
@@ -11,14 +12,6 @@
 #include <linnet/nn/layer.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// The families of models, for code that treats them differently.
-enum class model_family {
-  t5,           ///< encoder-decoder
-  decoder,      ///< decoder only
-  byte_pooled,  ///< decoder only, between bytes that are pooled to tokens
-  next_thought  ///< an encoder to one vector, and a decoder behind it
-};
 
 /// Threads of one call at most.
 inline constexpr int most_threads = 65536;
@@ -71,7 +64,8 @@ void run(const limits& l, void* converted, F&& f) {
     f(ops::execution{threads, ops::resolve(l.level), converted});
   });
 }
-/// The same with only as many threads as `flops` floating-point operations are worth.
+/// Calls `f(execution)` on only as many threads of `l` as `flops` floating-point operations are
+/// worth.
 template <class F>
 void run(const limits& l, void* converted, index flops, F&& f) {
   limits fitting = l;
@@ -81,7 +75,7 @@ void run(const limits& l, void* converted, index flops, F&& f) {
   run(fitting, converted, f);
 }
 
-/// What buffers are planned for.
+/// The purpose that buffers are planned for.
 enum class purpose {
   training,  ///< loss and gradients
   scoring,   ///< loss alone
@@ -89,7 +83,7 @@ enum class purpose {
 };
 
 namespace detail {
-/// Positions, and the numbers of sequences and blocks, are 32 bits wide in tables.
+/// Largest position, and largest number of sequences and blocks: tables hold them in 32 bits.
 inline constexpr index most_positions = 0x7fffffff;
 
 /// The members of `limits` that sizes grow with, `threads` apart.
@@ -135,7 +129,9 @@ struct owned_limits : limits {
   }
 };
 
-/// Whether n tokens are all in the vocabulary, or `ignored` where that is allowed.
+}  // namespace detail
+
+/// Whether tokens[n] are all in the vocabulary; labels may be `ignored`.
 inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
   if (tokens == nullptr) return false;
   for (index i = 0; i < n; ++i)
@@ -180,8 +176,9 @@ struct batch_check {
   bool fits() const { return why == refusal::none; }
 };
 
-/// Layer extents of one stack.
-constexpr call_shape stack_call_shape(const limits& l, purpose use, index length, index memory) {
+/// The largest call of layers over sequences of `length` tokens, within the limits; `memory` is the
+/// length of the encoder's output that they read.
+constexpr call_shape call_shape_for(const limits& l, purpose use, index length, index memory = 0) {
   call_shape e;
   e.batch = l.batch;
   e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
@@ -192,6 +189,5 @@ constexpr call_shape stack_call_shape(const limits& l, purpose use, index length
   e.training = use == purpose::training;
   return e;
 }
-}  // namespace detail
 
 LINNET_NAMESPACE_END

@@ -1,13 +1,14 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What a model's type says, as texts: stored beside the weights and compared when they are loaded.
+/// Metadata of a model type as texts: stored beside the weights and compared when they are loaded.
 
 #include <string>
 #include <vector>
 
 #include <linnet/core/key_value.hpp>
-#include <linnet/model/decoder.hpp>
-#include <linnet/model/t5.hpp>
+#include <linnet/model/contract.hpp>
+#include <linnet/model/policy_set.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -26,7 +27,7 @@ constexpr const char* name_of(activation_kind kind) {
   }
 }
 
-/// What is known about a feed-forward policy.
+/// Metadata of a feed-forward policy.
 template <class P>
 struct ffn_metadata {
   static constexpr bool standard = false, gated = false, named = names_itself<P>();
@@ -117,25 +118,31 @@ inline constexpr bool named_policy = (std::is_same_v<P, Known> || ...) || names_
 /// Whether every policy of a model has a name by which files tell it from others.
 template <class M>
 constexpr bool policies_named() {
-  if constexpr (!named_policy<typename M::norm, norm::rms, norm::layer_norm>) return false;
+  if constexpr (requires { typename M::norm; })
+    if (std::is_base_of_v<linnet::norm::policy, typename M::norm> &&
+        !named_policy<typename M::norm, norm::rms, norm::layer_norm>)
+      return false;
   if constexpr (requires { typename M::embedding; })
     if (!names_itself<typename M::embedding>()) return false;
-  if constexpr (M::family == model_family::t5)
+  if constexpr (requires { typename M::encoder_ffn; })
     return ffn_metadata<typename M::encoder_ffn>::named &&
            ffn_metadata<typename M::decoder_ffn>::named &&
            names_itself<typename M::encoder_attention>() &&
            names_itself<typename M::decoder_attention>();
-  else if constexpr (M::family == model_family::next_thought)
-    return true;
-  else
+  else if constexpr (requires {
+                       typename M::ffn;
+                       typename M::depths;
+                     })
     return ffn_metadata<typename M::ffn>::named && names_itself<typename M::attention>() &&
            named_policy<typename M::depths, depths::all> && names_itself<typename M::sharing>() &&
            named_policy<typename M::position, position::rope, position::rope_half,
                         position::learned, position::sinusoidal, position::none>;
+  else  // a model without policies, or from outside: describe() is its own
+    return true;
 }
 
-/// Words for a model with a policy that files could not tell from others; true for others, and
-/// where the file does not `Say` what policies a model has.
+/// A compile-time error for a model with a policy that files could not tell from others. True for
+/// other models, and where the file does not `Say` what policies a model has.
 template <bool Say, class M>
 constexpr bool fits_facts() {
   if constexpr (Say && !policies_named<M>())
@@ -147,79 +154,108 @@ constexpr bool fits_facts() {
   return false;
 }
 
+// The facts of each family of models: f(key, value) with numbers and texts, in the order of files.
+
+template <class M, class F>
+void describe_shape(F& f) {
+  f("d_model", M::shape.d_model);
+  f("d_ff", M::shape.d_ff);
+  f("heads", M::shape.heads);
+  f("vocabulary", M::shape.vocabulary);
+  f("eps", M::shape.eps);
+}
+template <class M, class F>
+void describe_choices(F& f) {
+  f("norm", norm_name<typename M::norm>());
+  f("head", M::tied ? "tied" : "untied");
+  f("bias", M::biased ? "all" : "none");
+}
+template <class M, class F>
+void describe_blocks(F& f) {
+  constexpr auto shape = M::shape;
+  f("d_kv", shape.head_width());
+  f("kv_heads", shape.kv_heads);
+  f("layers", shape.layers);
+  f("context", shape.context);
+  f("position", position_name<typename M::position>());
+  if constexpr (M::rotary) f("rope_theta", shape.rope_theta);
+  f("ffn", ffn_metadata<typename M::ffn>::name());
+  f("attention", M::attention::name());
+  if constexpr (M::depths::routes) f("depths", M::depths::name());
+  // Older files say nothing of these; the names of the tensors tell the two apart.
+  if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
+  if constexpr (M::factorised) f("embedding", M::embedding::name());
+}
+
+template <class M, class F>
+void describe_t5(F& f) {
+  constexpr auto shape = M::shape;
+  describe_shape<M>(f);
+  f("family", "t5");
+  f("d_kv", shape.d_kv);
+  f("encoder_layers", shape.encoder_layers);
+  f("decoder_layers", shape.decoder_layers);
+  f("buckets", shape.buckets);
+  f("max_distance", shape.max_distance);
+  f("encoder_ffn", ffn_metadata<typename M::encoder_ffn>::name());
+  f("decoder_ffn", ffn_metadata<typename M::decoder_ffn>::name());
+  f("encoder_attention", M::encoder_attention::name());
+  f("decoder_attention", M::decoder_attention::name());
+  describe_choices<M>(f);
+}
+template <class M, class F>
+void describe_next_thought(F& f) {
+  constexpr auto shape = M::shape;
+  describe_shape<M>(f);
+  f("family", "next_thought");
+  f("kv_heads", shape.kv_heads);
+  f("context", shape.context);
+  f("pooling_heads", shape.pooling_heads);
+  f("pseudo", shape.pseudo);
+  f("decoder_layers", shape.decoder_layers);
+  std::string shrinks;
+  for (index k = 0; k < shape.shrinks(); ++k)
+    shrinks += (k > 0 ? ", -" : "-") + number_text(shape.dropped[k]) + " to " +
+               std::to_string(shape.widths[k]);
+  f("shrinks", shrinks);
+  describe_choices<M>(f);
+}
+template <class M, class F>
+void describe_byte_pooled(F& f) {
+  constexpr auto ends = M::pooling;
+  describe_shape<M>(f);
+  f("family", "byte_pooled");
+  f("byte_rules", ends.rules == decltype(ends.rules)::corrected ? "corrected" : "repository");
+  f("byte_slots", ends.bytes_per_token);
+  f("byte_width", ends.width);
+  f("byte_heads", ends.heads);
+  f("byte_expansion", ends.expansion);
+  f("byte_head_blocks", ends.head_blocks);
+  std::string between;
+  for (index k = 1; k < ends.blocks(); ++k)
+    between += (k > 1 ? " " : "") + std::to_string(ends.width_before(k));
+  f("byte_between", between);
+  describe_blocks<M>(f);
+  describe_choices<M>(f);
+}
+template <class M, class F>
+void describe_decoder(F& f) {
+  describe_shape<M>(f);
+  f("family", "decoder");
+  describe_blocks<M>(f);
+  describe_choices<M>(f);
+}
+
 /// Everything that decides what the weights of `M` compute; neither storage nor scalar type.
 template <class M>
 std::vector<key_value> metadata_of() {
   std::vector<key_value> all;
-  const auto number = [&](const char* key, auto value) {
-    all.push_back({key, number_text(static_cast<double>(value))});
-  };
-  const auto text = [&](const char* key, std::string value) {
-    all.push_back({key, std::move(value)});
-  };
-  constexpr auto shape = M::shape;
-  number("d_model", shape.d_model);
-  number("d_ff", shape.d_ff);
-  number("heads", shape.heads);
-  number("vocabulary", shape.vocabulary);
-  number("eps", shape.eps);
-  if constexpr (M::family == model_family::t5) {
-    text("family", "t5");
-    number("d_kv", shape.d_kv);
-    number("encoder_layers", shape.encoder_layers);
-    number("decoder_layers", shape.decoder_layers);
-    number("buckets", shape.buckets);
-    number("max_distance", shape.max_distance);
-    text("encoder_ffn", ffn_metadata<typename M::encoder_ffn>::name());
-    text("decoder_ffn", ffn_metadata<typename M::decoder_ffn>::name());
-    text("encoder_attention", M::encoder_attention::name());
-    text("decoder_attention", M::decoder_attention::name());
-  } else if constexpr (M::family == model_family::next_thought) {
-    text("family", "next_thought");
-    number("kv_heads", shape.kv_heads);
-    number("context", shape.context);
-    number("pooling_heads", shape.pooling_heads);
-    number("pseudo", shape.pseudo);
-    number("decoder_layers", shape.decoder_layers);
-    std::string shrinks;
-    for (index k = 0; k < shape.shrinks(); ++k)
-      shrinks += (k > 0 ? ", -" : "-") + number_text(shape.dropped[k]) + " to " +
-                 std::to_string(shape.widths[k]);
-    text("shrinks", shrinks);
-  } else {
-    if constexpr (M::family == model_family::byte_pooled) {
-      constexpr byte_pooling ends = M::pooling;
-      text("family", "byte_pooled");
-      text("byte_rules", ends.rules == byte_rules::corrected ? "corrected" : "repository");
-      number("byte_slots", ends.bytes_per_token);
-      number("byte_width", ends.width);
-      number("byte_heads", ends.heads);
-      number("byte_expansion", ends.expansion);
-      number("byte_head_blocks", ends.head_blocks);
-      std::string between;
-      for (index k = 1; k < ends.blocks(); ++k)
-        between += (k > 1 ? " " : "") + std::to_string(ends.width_before(k));
-      text("byte_between", between);
-    } else {
-      text("family", "decoder");
-    }
-    number("d_kv", shape.head_width());
-    number("kv_heads", shape.kv_heads);
-    number("layers", shape.layers);
-    number("context", shape.context);
-    text("position", position_name<typename M::position>());
-    if constexpr (M::rotary) number("rope_theta", shape.rope_theta);
-    text("ffn", ffn_metadata<typename M::ffn>::name());
-    text("attention", M::attention::name());
-    if constexpr (M::depths::routes) text("depths", M::depths::name());
-    // Older files say nothing of these; the names of the tensors tell the two apart.
-    if constexpr (!std::is_same_v<typename M::sharing, sharing::none>)
-      text("share", M::sharing::name());
-    if constexpr (M::factorised) text("embedding", M::embedding::name());
-  }
-  text("norm", norm_name<typename M::norm>());
-  text("head", M::tied ? "tied" : "untied");
-  text("bias", M::biased ? "all" : "none");
+  M::describe([&](const char* key, const auto& value) {
+    if constexpr (std::is_convertible_v<decltype(value), std::string>)
+      all.push_back({key, value});
+    else
+      all.push_back({key, number_text(static_cast<double>(value))});
+  });
   return all;
 }
 

@@ -1,35 +1,33 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Next-thought prediction (Hillier et al. 2024, "Super Tiny Language Models"; zoo C8): a text
-/// becomes one vector, a small network makes of it the vector of what follows, and a small causal
-/// decoder puts that into words. The paper gives the idea alone; the parts are those of its
-/// published code, smaller.
+/// Next-thought prediction (Hillier et al. 2024, "Super Tiny Language Models"): from the vector of
+/// a text, predict the vector of its continuation. A small causal decoder turns that vector into
+/// tokens. The paper gives the idea alone; the parts are those of its published code, smaller.
 
-#include <linnet/model/limits.hpp>
+#include <linnet/model/metadata.hpp>
 #include <linnet/model/policy_set.hpp>
-#include <linnet/model/weights.hpp>
 #include <linnet/nn/attention_pooling.hpp>
-#include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// Numbers of a next_thought model. The published code: d_model 768, d_ff 1536, 16 heads of 4,
-/// widths {1920, 1920, 1920, 4800}, dropped {.3, .5, .6, .6}, 12 pooling heads, 16 pseudo-tokens,
-/// 4 decoder layers.
+/// Numbers of a next_thought model: widths, layers, vocabulary. The published code: d_model 768,
+/// d_ff 1536, 16 heads of 4, widths {1920, 1920, 1920, 4800}, dropped {.3, .5, .6, .6}, 12 pooling
+/// heads, 16 pseudo-tokens, 4 decoder layers.
 struct thought_shape {
   index d_model = 64;              ///< width of tokens at both ends
-  index d_ff = 128;                ///< of the usual blocks
-  index heads = 4;                 ///< of the usual blocks
-  index kv_heads = 1;              ///< likewise
+  index d_ff = 128;                ///< hidden width of the blocks at both ends
+  index heads = 4;                 ///< query heads of these blocks
+  index kv_heads = 1;              ///< key and value heads of these blocks
   index widths[6] = {96, 128};     ///< behind each shrinking layer, up to the first 0; the last
                                    ///< is the width of a thought
   double dropped[6] = {0.3, 0.5};  ///< share of the tokens that each leaves out
-  index pooling_heads = 4;         ///< of shrinking layers; divides their widths
+  index pooling_heads = 4;         ///< heads of shrinking layers; divides their widths
   index pseudo = 4;                ///< tokens that a thought becomes in front of the decoder
   index decoder_layers = 2;        ///< causal blocks
   index vocabulary = 0;            ///< rows of the embedding, which both ends share
   index context = 0;               ///< longest source and longest target in tokens
-  double eps = 1e-6;               ///< of RMSNorms; LayerNorms have 1e-5
+  double eps = 1e-6;               ///< epsilon of RMSNorms; LayerNorms have 1e-5
 
   /// Shrinking layers.
   constexpr index shrinks() const {
@@ -51,7 +49,7 @@ struct thought_shape {
   }
 };
 
-/// Texts and what follows them.
+/// A batch of texts and their continuations.
 struct thought_batch {
   const token* source = nullptr;          ///< [batch, source_length], padded on the right
   const index* source_lengths = nullptr;  ///< [batch] valid tokens of each, at least 1
@@ -73,7 +71,7 @@ struct thought_layers {
   using layer =
       shrinking_attention<in, out, Shape.pooling_heads, real{Shape.dropped[K]}, real{1e-5}>;
   using pool = mean_pooling<out>;
-  /// Stands behind the last layer.
+  /// A layer that does nothing; it stands behind the last shrinking layer.
   struct nothing : without_parameters, without_cache {
     template <class T>
     static constexpr without_cache::cache<T> plan(planner&, const call_shape&) {
@@ -154,24 +152,22 @@ struct thought_layers {
 
 /// A next-thought model as a type. Source: token and position vectors, one bidirectional block,
 /// shrinking layers, their mean: a latent vector. Core: linear, ReLU, linear. Target: a linear map
-/// of the latent to `pseudo` vectors, in front of token and position vectors of the continuation;
-/// causal blocks; an untied output matrix without a norm before it. Blocks have RMSNorm, grouped
-/// queries and SwiGLU without biases. Trained by plain cross-entropy end to end; evaluators score
-/// continuations. No sessions.
+/// of the latent to `pseudo` vectors, in front of token and position vectors of the continuation.
+/// Causal blocks and an untied output matrix without a norm before it follow. Blocks have RMSNorm,
+/// grouped queries and SwiGLU without biases. Trained by plain cross-entropy end to end; evaluators
+/// score continuations. No sessions.
 template <thought_shape Shape, class Storage = linnet::storage::f32>
-struct next_thought {
+struct next_thought : model_defaults {
   static_assert(Shape.valid(),
                 "linnet::next_thought: the shape is incomplete or inconsistent: every number must "
                 "be positive, heads a multiple of kv_heads, widths multiples of their heads, and "
                 "0 <= dropped < 1");
-  static constexpr model_family family = model_family::next_thought;
   static constexpr thought_shape shape = Shape;
   static constexpr bool learned = true, tied = false, biased = false;
   using storage = Storage;
-  using cache = kv::exact;
   using norm = linnet::norm::rms;
   using batch = thought_batch;
-  /// The same model with another storage type.
+  /// This model with another storage type.
   template <class Other>
   using with_storage = next_thought<Shape, Other>;
 
@@ -283,13 +279,24 @@ struct next_thought {
     w.writer = writing::template plan<T>(m, z);
     return w;
   }
-  /// There are no constant tables.
-  template <class T>
-  static void prepare(workspace<T>&, const limits&) {}
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    detail::describe_next_thought<next_thought>(f);
+  }
+  /// Both tables of positions have an end.
+  static constexpr limits_refusal check_limits(const limits& l) {
+    if (longest(l) > context_length)
+      return {"limits.target", "the model's context", l.target, context_length};
+    if (l.source < 1) return {"limits.source", "at least 1 source token", l.source};
+    if (l.source > context_length)
+      return {"limits.source", "the model's context", l.source, context_length};
+    return {};
+  }
 
   /// Why a batch does not fit the limits or the vocabulary.
   static refusal refuses(const batch& b, const limits& l) {
-    detail::batch_check c(b.batch, l.batch);
+    batch_check c(b.batch, l.batch);
     c.length(b.length, longest(l), refusal::over_target);
     c.no(b.source_lengths == nullptr, refusal::null_source);
     c.length(b.source_length, l.source, refusal::over_source, b.source_lengths);

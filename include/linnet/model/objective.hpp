@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What a model learns from besides the labels of its batches.
+/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
 
 #include <concepts>
 
@@ -9,13 +10,12 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Something that trainers and evaluators of model `M` can be given with a batch: `teachers`,
-/// `cached_logits_reader`, `cached_logits_writer` or your own.
+/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
+/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
 /// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
 ///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
-/// - `token_loss(machine, batch)` is then called by every thread and returns the criterion of the
-/// loss,
-///   see ops::label_cross_entropy.
+/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
+///   loss, see ops::label_cross_entropy.
 template <class L, class M>
 concept objective = requires(L& l, const typename M::batch& b, const limits& m,
                              const ops::execution& on) {
@@ -31,7 +31,7 @@ struct exit_calls {
   loss_sum* losses = nullptr;       ///< [layers] receives the loss of each exit that has a share
 };
 
-/// The lesson of labels alone.
+/// The default objective: cross-entropy with the labels of the batch.
 struct cross_entropy_objective {
   template <class M>
   static bool accepts(const typename M::batch&, const limits&) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Turns a list of policies in any order into one choice per slot, with worded refusals.
@@ -38,7 +39,7 @@ struct policy_set {
   /// The policy of a slot.
   template <class Slot>
   using of = pick<Slot, void, Ps...>;
-  /// The same choices but for `Other`, which takes the place of what derives from `Slot`.
+  /// This set of policies with `Other` in place of the policy that derives from `Slot`.
   template <class Slot, class Other>
   using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
 };
@@ -53,7 +54,7 @@ struct pick_storage {
       std::type_identity<storage::with_compute<stored, computed>>>::type;
 };
 
-/// What a wrapper such as encoder<P> holds, or void.
+/// The policy inside a wrapper such as encoder<P>, or void if `P` is no such wrapper.
 template <template <class> class Wrapper, class P>
 struct unwrap {
   using type = void;
@@ -79,7 +80,7 @@ inline constexpr bool known_policy =
     std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
     std::is_base_of_v<sharing::policy, P> || std::is_base_of_v<embedding::policy, P>;
 
-/// Words for a list with two policies of one slot; true for others.
+/// Compile-time errors for a list with two policies of one slot; true for other lists.
 template <class... Ps>
 constexpr bool policies_fit() {
   if constexpr (twice<ffn::policy, Ps...>)
@@ -113,7 +114,7 @@ constexpr bool policies_fit() {
   return false;
 }
 
-/// What may be wrong with the layer of a feed-forward policy.
+/// Faults of the layer of a feed-forward policy.
 enum class ffn_fault { none, no_layer, no_delta, rank, widths, chain_widths };
 template <class Ffn, index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
 constexpr ffn_fault fault_of_ffn() {
@@ -217,5 +218,22 @@ struct stack_of<First, Rest, 1, true, sharing::none> {
 };
 
 }  // namespace detail
+
+/// A model type with one choice replaced, for a model `M` that has `with<Slot, Policy>`.
+template <class M>
+struct policy_variants {  // a name that depends on Self waits until M is complete
+  /// Model `M` with another feed-forward policy.
+  template <class Other, class Self = M>
+  using with_ffn = typename Self::template with<linnet::ffn::policy, Other>;
+  /// Model `M` with another attention policy.
+  template <class Other, class Self = M>
+  using with_attention = typename Self::template with<linnet::attention::policy, Other>;
+  /// Model `M` with another key-value cache policy.
+  template <class Other, class Self = M>
+  using with_cache = typename Self::template with<linnet::kv::policy, Other>;
+  /// Model `M` with another storage type.
+  template <class Other, class Self = M>
+  using with_storage = typename Self::template with<linnet::storage::policy, Other>;
+};
 
 LINNET_NAMESPACE_END

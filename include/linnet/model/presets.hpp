@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Presets: the models of the literature as types, with their parameter counts (zoo A8, C1), which
+/// Presets: the models of the literature as types, with their parameter counts, which
 /// the tests assert.
 
 #include <linnet/model/byte_pooled.hpp>
@@ -16,7 +17,7 @@ namespace zoo {
 namespace shapes {
 inline constexpr index t5_vocabulary = 32128;  ///< 32,100 pieces padded to a multiple of 128
 
-/// T5-Efficient sizes; the published totals belong to heads of width 64 (zoo A8).
+/// T5-Efficient sizes; the published totals belong to heads of width 64 (Tay et al. 2021).
 constexpr t5_shape t5_efficient(index layers, index d_ff, index d_model, index heads, index d_kv) {
   return {.d_model = d_model,
           .d_ff = d_ff,
@@ -158,7 +159,7 @@ using stlm_10m_mod =
     decoder<shapes::stlm_10m, depths::mixture_of_depths<>>;  ///< 9,977,728, nine blocks routed
 using stlm_50m_mod =
     decoder<shapes::stlm_50m, depths::mixture_of_depths<>>;  ///< 55,891,456, five blocks routed
-// Sisters with fewer parameters of their own (zoo C4): one feed-forward for all blocks (MobiLlama),
+// Sisters with fewer parameters of their own: one feed-forward for all blocks (MobiLlama),
 // and one block for all layers behind a narrow embedding (ALBERT), 128 wide or half the stream.
 using stlm_10m_ffn_shared = decoder<shapes::stlm_10m, sharing::ffn>;    ///< 7,469,824
 using stlm_50m_ffn_shared = decoder<shapes::stlm_50m, sharing::ffn>;    ///< 34,655,232

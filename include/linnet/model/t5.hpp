@@ -1,13 +1,13 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
-/// variants (zoo A1 to A8, B1).
+/// variants (Lee et al. 2023).
 
 #include <linnet/model/limits.hpp>
+#include <linnet/model/metadata.hpp>
 #include <linnet/model/policy_set.hpp>
 #include <linnet/model/t5_stack.hpp>
-#include <linnet/model/weights.hpp>
-#include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -25,11 +25,11 @@ struct t5_batch {
 /// A T5 model as a type; spelled t5<shape, policies...>.
 template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
           class DecoderAttention, class Norm, class Tie, class Storage, class Cache>
-struct t5_model {
-  static constexpr model_family family = model_family::t5;
+struct t5_model : model_defaults {
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
   static constexpr bool biased = false;
+  static constexpr bool encodes = true, supports_cache = DecoderAttention::supports_cache;
   /// Whether decoding can take tokens back, and whether it forgets old ones.
   static constexpr bool can_truncate = DecoderAttention::can_truncate && DecoderFfn::can_truncate,
                         evicts = DecoderAttention::evicts;
@@ -41,24 +41,24 @@ struct t5_model {
   using storage = Storage;
   using cache = Cache;
   using batch = t5_batch;
-  /// The same model with other feed-forwards.
+  /// This model with other feed-forward policies.
   template <class E, class D = E>
   using with_ffn =
       t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage, Cache>;
-  /// The same model with other kinds of attention.
+  /// This model with other attention policies.
   template <class E, class D = E>
   using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage, Cache>;
-  /// The same model with another key-value cache.
+  /// This model with another key-value cache policy.
   template <class Other>
   using with_cache = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
                               Norm, Tie, Storage, Other>;
-  /// The same model with another storage type.
+  /// This model with another storage type.
   template <class Other>
   using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
                                 Norm, Tie, Other, Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
-  /// The token that starts every target, and pads (zoo A5).
+  /// The token that starts every target, and pads (Raffel et al. 2020).
   static constexpr token start = 0;
   using encoder =
       t5_stack<Shape, Shape.encoder_layers, false, EncoderFfn, EncoderAttention, Norm, Cache>;
@@ -86,11 +86,11 @@ struct t5_model {
   static constexpr index parameters() { return count_parameters<t5_model>(); }
   /// Parameters outside the embedding and an untied head.
   static constexpr index non_embedding() { return parameters() - vocabulary * d * (tied ? 1 : 2); }
-  /// Floating-point operations of one forward call, head included (zoo A8).
+  /// Floating-point operations of one forward call, head included.
   static constexpr index flops(index batch_size, index source, index target) {
     const limits l{.batch = batch_size};
-    return encoder::flops(detail::stack_call_shape(l, purpose::scoring, source, 0)) +
-           decoder::flops(detail::stack_call_shape(l, purpose::scoring, target, source)) +
+    return encoder::flops(call_shape_for(l, purpose::scoring, source)) +
+           decoder::flops(call_shape_for(l, purpose::scoring, target, source)) +
            2 * batch_size * target * d * vocabulary;
   }
 
@@ -113,8 +113,8 @@ struct t5_model {
   /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const call_shape target = detail::stack_call_shape(l, use, l.target, l.source);
-    call_shape source = detail::stack_call_shape(l, purpose::scoring, l.source, 0);
+    const call_shape target = call_shape_for(l, use, l.target, l.source);
+    call_shape source = call_shape_for(l, purpose::scoring, l.source);
     source.training = use == purpose::training;  // the encoder reads its whole input at once
     workspace<T> w;
     arena& lasting = use == purpose::decoding ? m.state : m.saved;
@@ -140,13 +140,26 @@ struct t5_model {
     w.decoder_stack = decoder::template plan<T>(m, target);
     return w;
   }
-  /// Nothing to fill in.
-  template <class T>
-  static void prepare(workspace<T>&, const limits&) {}
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    detail::describe_t5<t5_model>(f);
+  }
+  /// The longest target for these limits.
+  static constexpr index longest(const limits& l) { return l.target; }
+  /// Sources and targets have no default length.
+  static constexpr limits_refusal check_limits(const limits& l) {
+    if (l.source < 1) return {"limits.source", "at least 1 source token", l.source};
+    if (l.target < 1) return {"limits.target", "at least 1 target token", l.target};
+    if (EncoderAttention::longest > 0 && l.source > EncoderAttention::longest)
+      return {"limits.source", "what the encoder's attention reads", l.source,
+              EncoderAttention::longest};
+    return {};
+  }
 
   /// Why a batch does not fit the limits or the vocabulary.
   static refusal refuses(const batch& b, const limits& l) {
-    detail::batch_check c(b.batch, l.batch);
+    batch_check c(b.batch, l.batch);
     c.length(b.source_length, l.source, refusal::over_source, b.source_lengths);
     c.length(b.target_length, l.target, refusal::over_target);
     c.tokens(b.source, b.source_length, vocabulary, refusal::null_source);
@@ -156,8 +169,8 @@ struct t5_model {
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
-  /// The final hidden states of a batch and the head that is to read them, which ops::head_loss()
-  /// and ops::head_logits() take. Called by every thread.
+  /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
+  /// and ops::head_logits(). Called by every thread.
   template <class T, class S>
   static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
                                    workspace<T>& w, const ops::execution& on) {
@@ -212,9 +225,9 @@ struct t5_model {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     encode<T, S>(p, source, w, ctx);
   }
-  /// Feeds [batch, length] target tokens after `past` cached ones; w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token, or with `every`
-  /// w.logits[batch * length, vocabulary] what follows each token. The encoded source has
+  /// Feeds [batch, length] target tokens behind `past` cached ones. w.logits[batch, vocabulary]
+  /// then predicts what follows each sequence's last valid token. With `every` they are
+  /// w.logits[batch * length, vocabulary], one row per token. The encoded source has
   /// `memory_length` padded tokens; its keys and values are computed unless `memory_cached`. Called
   /// by every thread.
   template <class T, class S>
@@ -252,7 +265,7 @@ struct t5_model {
   }
 
  private:
-  /// T5's tied head reads y / sqrt(d) (zoo A5).
+  /// T5's tied head reads y / sqrt(d), as t5x does (Raffel et al. 2020).
   template <class T>
   static constexpr T head_scale() {
     return tied ? T(1 / detail::sqrt(d)) : T(1);
@@ -309,6 +322,11 @@ struct t5_model {
 };
 
 namespace detail {
+template <class M>
+inline constexpr bool is_t5 = false;
+template <t5_shape Shape, class... Choices>
+inline constexpr bool is_t5<t5_model<Shape, Choices...>> = true;
+
 template <class P>
 inline constexpr bool known_t5_policy = known_policy<P>;
 template <class P>
@@ -389,7 +407,7 @@ constexpr bool t5_fits() {
     return true;
   return false;
 }
-/// What is wrong with the feed-forward of the stack that `Wrapper` addresses, in a T5 that fits
+/// The fault of the feed-forward of the stack that `Wrapper` addresses, in a T5 that fits
 /// otherwise.
 template <template <class> class Wrapper, t5_shape S, class... Ps>
 constexpr ffn_fault t5_ffn_fault() {
@@ -409,7 +427,7 @@ struct make_t5 {
                         pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
                         typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
 };
-/// What stands in for a T5 that was refused, so that nothing is said of it again.
+/// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>
 struct make_t5<false, Shape, Ps...> : make_t5<true,
                                               t5_shape{.d_model = 1,
@@ -420,18 +438,23 @@ struct make_t5<false, Shape, Ps...> : make_t5<true,
                                                        .decoder_layers = 1,
                                                        .vocabulary = 1},
                                               typename pick_storage<Ps...>::stored> {};
+/// The T5 of a shape and policies, or what stands in for it where they do not fit.
+template <t5_shape Shape, class... Ps>
+struct checked_t5 {
+  static constexpr bool fits = policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
+                               ffn_fits<t5_ffn_fault<encoder, Shape, Ps...>(),
+                                        pick_for<encoder, ffn::policy, ffn::relu, Ps...>>() &&
+                               ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
+                                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>();
+  using type = typename make_t5<fits, Shape, Ps...>::type;
+};
+
 }  // namespace detail
 
-/// A T5 encoder-decoder: numbers from `Shape`, choices from policies in any order. Defaults are
+/// A T5 encoder-decoder: numbers come from `Shape`, policies follow in any order. Defaults are
 /// version 1.0: ReLU feed-forward, full attention, RMSNorm, tied head, f32. Version 1.1 is
 /// t5<shape, ffn::gated_gelu, tie::untied>.
 template <t5_shape Shape, class... Policies>
-using t5 = typename detail::make_t5<
-    detail::policies_fit<Policies...>() && detail::t5_fits<Shape, Policies...>() &&
-        detail::ffn_fits<detail::t5_ffn_fault<encoder, Shape, Policies...>(),
-                         detail::pick_for<encoder, ffn::policy, ffn::relu, Policies...>>() &&
-        detail::ffn_fits<detail::t5_ffn_fault<decoder_stack, Shape, Policies...>(),
-                         detail::pick_for<decoder_stack, ffn::policy, ffn::relu, Policies...>>(),
-    Shape, Policies...>::type;
+using t5 = typename detail::checked_t5<Shape, Policies...>::type;
 
 LINNET_NAMESPACE_END

@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// One of T5's two stacks: blocks behind relative-position biases (zoo A2 to A4).
+/// One of T5's two stacks: blocks behind relative-position biases (Raffel et al. 2020,
+/// section 2.1).
 
 #include <linnet/model/policy_set.hpp>
 #include <linnet/ops/dropout.hpp>
@@ -99,7 +101,7 @@ struct t5_stack {
     return c;
   }
 
-  /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (zoo A4).
+  /// c.x (embedded tokens) -> y, the normed output; dropout at both ends (Raffel et al. 2020).
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<T, d> y, cache<T>& c,
                       context<T>& ctx) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The values of a model: canonical weights, gradients and the packed form that kernels read. Each
@@ -47,14 +48,17 @@ inline linnet::error out_of_memory(const char* where, index bytes) {
           "a failed allocation"};
 }
 
-/// One block that holds a params tree of model M in one form. It is valid, or has an error; no
-/// block that was moved from or could not be allocated refers to any memory.
+}  // namespace detail
+
+/// One block of memory with the parameters of a layer or model `M` in one form, see
+/// nn/parameters.hpp. It is valid, or has an error; no block that was moved from or could not be
+/// allocated refers to any memory.
 template <class M, class Form>
 class tensor_block {
  public:
   using tree_type = typename M::template params<Form>;
 
-  /// Bytes of the block.
+  /// Size of the block in bytes.
   static constexpr index bytes() {
     arena counter;
     tree_type tree{};
@@ -71,7 +75,7 @@ class tensor_block {
     arena all(memory_.data(), memory_.size());
     place_all(all, tree_);
   }
-  /// Takes the other's block and leaves it invalid.
+  /// Takes over the block of another object, which becomes invalid.
   tensor_block(tensor_block&& other) noexcept
       : memory_(std::move(other.memory_)),
         tree_(std::exchange(other.tree_, tree_type{})),
@@ -88,17 +92,17 @@ class tensor_block {
     lacks_memory_ = other.lacks_memory_;
     return *this;
   }
-  /// Whether there are values: the allocation succeeded, and so did what made them.
+  /// Whether values are there: the allocation succeeded, and so did whatever filled it.
   bool valid() const { return memory_.data() != nullptr; }
-  /// Why it is not valid(): errc::out_of_memory, the failure of what was to make the values, or
-  /// errc::invalid of a block that was moved from.
+  /// Why valid() is false: errc::out_of_memory, the error of the function that should have made the
+  /// values, or errc::invalid after a move.
   linnet::error error() const {
     if (failed_) return failure_;
-    if (lacks_memory_) return out_of_memory("weights", bytes());
+    if (lacks_memory_) return detail::out_of_memory("weights", bytes());
     return {errc::invalid, "weights", "values", "an object that was not moved from",
             "an empty one"};
   }
-  /// Gives up the values: from now on it is not valid(), and error() says why.
+  /// Marks the values as unusable: valid() is false from now on, and error() returns `why`.
   void fail(linnet::error why) {
     memory_ = {};
     tree_ = {};
@@ -129,6 +133,7 @@ class tensor_block {
 
  private:
   static constexpr void place_all(arena& memory, tree_type& tree) {
+    using detail::place;  // and what optimizers declare behind this
     M::visit([&](const parameter_path&, const tensor_info& info,
                  auto& leaf) { place(memory, info, leaf); },
              parameter_path{}, tree);
@@ -140,6 +145,8 @@ class tensor_block {
   bool failed_ = false;
   bool lacks_memory_ = false;
 };
+
+namespace detail {
 
 /// Weights or packed weights that are made of `source`: failed if it is not valid, with its error.
 template <class To, class From>
@@ -154,7 +161,7 @@ To made_of(const From& source) {
 /// Canonical weights of model `M` with scalar `T`, in one block: what files, optimizers and
 /// transformations see. Matrices are row-major [out, in] in the model's storage type.
 template <class M, class T = float>
-class weights : public detail::tensor_block<M, form::canonical<T, storage_of<M, T>>> {
+class weights : public tensor_block<M, form::canonical<T, storage_of<M, T>>> {
   static_assert(!std::is_same_v<T, double> || std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::weights<M, double>: only models stored in f32 can run in double");
 
@@ -215,11 +222,11 @@ result<void> check_finite(const weights<M, T>& w, std::string where) {
 
 /// Gradients of the trainable tensors of `M`, in full precision.
 template <class M, class T = float>
-class gradients : public detail::tensor_block<M, form::gradient<T>> {};
+class gradients : public tensor_block<M, form::gradient<T>> {};
 
 /// The form that kernels read: constant, shareable by any number of sessions in any threads.
 template <class M, class T = float, class S = storage_of<M, T>>
-class packed : public detail::tensor_block<M, form::packed<T, S>> {
+class packed : public tensor_block<M, form::packed<T, S>> {
  public:
   using model = M;
   using scalar = T;
@@ -275,12 +282,12 @@ void pack_tree(const ops::execution& on, const W& w, P& p) {
       },
       parameter_path{}, p.tree(), w.tree());
 }
-/// The same for a model.
+/// Rewrites the packed form of a model from its canonical weights.
 template <class M, class T, class S>
 void pack_into(const ops::execution& on, const weights<M, T>& w, packed<M, T, S>& p) {
   pack_tree<M>(on, w, p);
 }
-/// Shows `p` the canonical rows of its matrices of numbers, which backward() reads.
+/// Points `p` to the canonical rows of its matrices, which backward() reads.
 template <class L, class W, class P>
 void attach_rows(const W& w, P& p) {
   L::visit(
@@ -292,8 +299,10 @@ void attach_rows(const W& w, P& p) {
 
 }  // namespace detail
 
-/// The packed form of `w`: one copy, exactly invertible by unpack(). Not valid() if `w` is not,
-/// with the same error, or where memory is lacking.
+/// Packs weights for sessions and evaluators: one copy in panels that kernels read, exactly
+/// invertible by unpack(). The result is not valid() if `w` is not, with the error of `w`, or where
+/// memory is lacking (errc::out_of_memory). The error is passed on by session::open() and
+/// evaluator::open().
 template <class M, class T>
 packed<M, T> pack(const weights<M, T>& w) {
   auto p = detail::made_of<packed<M, T>>(w);
@@ -301,7 +310,7 @@ packed<M, T> pack(const weights<M, T>& w) {
   return p;
 }
 
-/// The canonical weights that `p` was packed from.
+/// Unpacks the canonical weights that `p` was packed from.
 template <class M, class T>
 weights<M, T> unpack(const packed<M, T>& p) {
   auto w = detail::made_of<weights<M, T>>(p);

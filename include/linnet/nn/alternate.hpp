@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// A stack of two types of layers that take turns.
+/// A stack that alternates between two types of layers.
 
 #include <linnet/nn/chain.hpp>
 #include <linnet/nn/repeat.hpp>
@@ -8,8 +9,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// `N` layers after each other like those of a repeat, every `Every`-th of which is an `Other`: of
-/// Every = 2 the second, the fourth, and so on. All are numbered by their place in the stack.
+/// A repeat of `N` layers of which every `Every`-th is an `Other`: for Every = 2 the second, the
+/// fourth, and so on. All are numbered by their place in the stack.
 template <class Layer, class Other, index N, index Every>
 struct alternate {
   static_assert(Layer::in == Layer::out && Other::in == Layer::in && Other::out == Layer::in,

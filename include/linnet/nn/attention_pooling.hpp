@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Attention that shortens a sequence: the tokens that the others look at least are left out
-/// (zoo C8, the encoder of "next thought" in the published code of Super Tiny Language Models).
+/// Attention that shortens a sequence: tokens that receive the least attention are left out
+/// (Hillier et al. 2024, "next thought" in their code).
 
 #include <algorithm>
 
@@ -11,11 +12,11 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// From x[batch * length, In] to y[batch * kept(length), Out]:
-///   u = norm1(x + attention(x)), bidirectional, with biases;
-///   of each sequence the kept(length) tokens with the largest attention received, summed over
-///   heads and queries, stay, in their order; ties go to the earlier token;
-///   y = norm2(W2 gelu(W1 u)), hidden width 4 In, no residual, as the width changes.
+/// A layer from x[batch * length, In] to y[batch * kept(length), Out]:
+///  - u = norm1(x + attention(x)), bidirectional, with biases.
+///  - Of each sequence the kept(length) tokens stay that receive the most attention, summed over
+///    heads and queries. They keep their order; ties go to the earlier token.
+///  - y = norm2(W2 gelu(W1 u)), hidden width 4 In, no residual, as the width changes.
 /// LayerNorm both times. No gradient flows through the choice of tokens.
 template <index In, index Out, index Heads, real Dropped, real Eps>
 struct shrinking_attention {
@@ -92,7 +93,7 @@ struct shrinking_attention {
     return c;
   }
 
-  /// Afterwards c.lengths are those of y's sequences.
+  /// Computes y; afterwards c.lengths are the lengths of y's sequences.
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, In> x, view<T, Out> y,
                       cache<T>& c, context<T>& ctx) {
@@ -135,7 +136,7 @@ struct shrinking_attention {
   }
 
  private:
-  /// c.from and c.lengths of sequence b.
+  /// Fills in c.from and c.lengths of sequence b.
   template <class T>
   static void choose(index b, index left, cache<T>& c, const context<T>& ctx) {
     const index n = ctx.length_of(b), first = b * ctx.length, stay = kept(n);
@@ -172,7 +173,7 @@ struct shrinking_attention {
 /// latent[batch, Width] = the mean over the valid tokens of x[batch * length, Width].
 template <index Width>
 struct mean_pooling {
-  /// latent
+  /// Computes latent[batch, Width].
   template <class T>
   static void forward(const T* x, T* latent, const context<T>& ctx) {
     ctx.on.threads.each(ctx.batch, [&](index b) {
@@ -183,7 +184,7 @@ struct mean_pooling {
           latent[b * Width + j] += x[(b * ctx.length + t) * Width + j] / static_cast<T>(n);
     });
   }
-  /// dx += the gradient
+  /// dx += the gradient.
   template <class T>
   static void backward(const T* d_latent, T* dx, const context<T>& ctx) {
     ctx.on.threads.each(ctx.batch, [&](index b) {

@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Tokens as their bytes (Hillier et al. 2024, "Super Tiny Language Models", section 5.2; zoo C3):
-/// the embedder that pools a token's bytes into one vector, and the head that predicts the bytes of
-/// the next token all at once. Neither knows a tokenizer.
+/// Tokens as their bytes (Hillier et al. 2024, "Super Tiny Language Models", section 5.2). The
+/// embedder pools a token's bytes into one vector, and the head predicts all bytes of the next
+/// token at once. Neither knows a tokenizer.
 
 #include <algorithm>
 #include <utility>
@@ -13,11 +14,11 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// How a byte_pooled model reads and writes tokens.
+/// Pooling policies: how a byte_pooled model reads and writes tokens.
 namespace pooling {
 /// Base of every pooling policy.
 struct policy {};
-/// Ends of these numbers.
+/// Embedder and head with these numbers.
 template <byte_pooling Numbers>
 struct of : policy {
   static_assert(Numbers.valid(),
@@ -27,18 +28,18 @@ struct of : policy {
 };
 using repository = of<byte_pooling::repository()>;  ///< the code's numbers, corrected; the default
 using paper = of<byte_pooling::paper()>;            ///< the paper's numbers, corrected
-/// Exactly what the published code computes.
+/// Embedder and head exactly as the published code computes them.
 using repo_compat = of<byte_pooling::repository().under(byte_rules::repository)>;
 }  // namespace pooling
 
 namespace detail {
 
-/// Bytes of a token that count as read, padding not; at least one.
+/// Bytes of a token that count as read, without padding; at least one.
 inline index bytes_read(const token* bytes, index bytes_per_token) {
   const index n = std::find(bytes, bytes + bytes_per_token, byte_pad) - bytes;
   return n > 0 ? n : 1;
 }
-/// The labels of a token's bytes, padding included.
+/// Labels of a token's bytes, padding included.
 inline void byte_labels(byte_rules rules, const token* bytes, index bytes_per_token,
                         token* labels) {
   bool open = true;
@@ -51,7 +52,7 @@ inline void byte_labels(byte_rules rules, const token* bytes, index bytes_per_to
   }
 }
 
-/// A name of one digit.
+/// A number from 0 to 9 as a name.
 template <std::size_t K>
 constexpr fixed_string<2> digit() {
   static_assert(K < 10);
@@ -60,7 +61,8 @@ constexpr fixed_string<2> digit() {
 }
 
 /// A block over the bytes of a token, which all see each other: x + attention(norm x), then a
-/// feed-forward with exact GELU, with a residual only if `Residual` and In is Out. No biases.
+/// feed-forward with exact GELU. The feed-forward has a residual only if `Residual` is set and In
+/// is Out. No biases.
 template <index In, index Out, byte_pooling N, class Norm, real Eps>
 struct byte_block {
   static constexpr index hidden = N.expansion * In;
@@ -92,8 +94,8 @@ struct byte_blocks<D, N, Norm, Eps, std::index_sequence<K...>> {
                                                            after(K), N, Norm, Eps>::type>...>;
 };
 
-/// What both ends of a call share: `tokens` tokens of N.bytes_per_token rows each. No dropout:
-/// tokens that repeat share one computation, and so would share their masks.
+/// Context of embedder and head: a batch of `tokens` sequences of N.bytes_per_token rows. No
+/// dropout: tokens that repeat share one computation, and so would share their masks.
 template <byte_pooling N, class T>
 context<T> byte_context(const ops::execution& on, index tokens, const index* lengths) {
   context<T> ctx;
@@ -159,7 +161,7 @@ struct byte_embedder {
     return c;
   }
 
-  /// pooled[tokens, D] of some tokens.
+  /// Computes pooled[tokens, D] of some tokens.
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, const ops::execution& on, index tokens,
                       const token* bytes, T* pooled, cache<T>& c) {
@@ -180,7 +182,7 @@ struct byte_embedder {
       for (index j = 0; j < D; ++j) mean[j] /= static_cast<T>(n);
     });
   }
-  /// Adds the gradients of what forward() has just computed, given that of pooled[tokens, D].
+  /// Adds the gradients of the last forward(), given the gradient of pooled[tokens, D].
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        const ops::execution& on, index tokens, const token* bytes,
@@ -201,7 +203,7 @@ struct byte_embedder {
     ops::position_backward(on, tokens, bytes_per_token, width, c.dx, dp.positions);
   }
 
-  /// Operations for `tokens` distinct tokens.
+  /// Floating-point operations for `tokens` distinct tokens.
   static constexpr index flops(index tokens) {
     return blocks::flops({.batch = tokens, .length = bytes_per_token});
   }
@@ -219,8 +221,9 @@ struct byte_embedder {
 };
 
 /// Logits [tokens * N.bytes_per_token, byte_values] of the bytes of the next tokens from
-/// states[tokens, D]: a linear map to one vector for each slot, positions, blocks, a linear map to
-/// the byte values. The bytes of a token see each other's vectors but not each other's bytes.
+/// states[tokens, D]. A linear map makes one vector for each slot; positions, blocks and a linear
+/// map to the byte values follow. The bytes of a token see each other's vectors but not each
+/// other's bytes.
 template <byte_pooling N, index D, class Norm, real Eps>
 struct byte_head {
   static constexpr index bytes_per_token = N.bytes_per_token, width = N.width;
@@ -280,17 +283,17 @@ struct byte_head {
     return c;
   }
 
-  /// logits[tokens * bytes_per_token, byte_values] of some tokens.
+  /// Computes logits[tokens * bytes_per_token, byte_values] of some tokens.
   template <class T, class S>
   static void logits(const params<form::packed<T, S>>& p, const ops::execution& on, index tokens,
                      const T* states, T* logits, cache<T>& c) {
     forward<T, S>(p, on, tokens, states, c);
     ops::matmul(on, tokens * bytes_per_token, byte_values, width, c.y, p.bytes, logits);
   }
-  /// Summed loss of some tokens by a criterion, whose labels [tokens, bytes_per_token] `label(i)`
-  /// gives as the bytes of token i, or null for none. With `dp`, adds the gradients of that sum
-  /// there and to d_states[tokens, D]. `logits`, if given, receives all [tokens * bytes_per_token,
-  /// byte_values] of them.
+  /// Summed loss of some tokens by a criterion. `label(i)` gives the bytes of token i's labels
+  /// [bytes_per_token], or null for none. With `dp`, adds the gradients of that sum there and to
+  /// d_states[tokens, D]. `logits`, if given, receives all [tokens * bytes_per_token, byte_values]
+  /// of them.
   template <class T, class S, class Label, class Criterion>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const ops::execution& on, index tokens, const T* states, T* d_states,
@@ -329,7 +332,7 @@ struct byte_head {
     return sum;
   }
 
-  /// Operations for `tokens` tokens.
+  /// Floating-point operations for `tokens` tokens.
   static constexpr index flops(index tokens) {
     return 2 * tokens * D * bytes_per_token * width +
            blocks::flops({.batch = tokens, .length = bytes_per_token}) +

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Layers applied one after the other, by name.
@@ -15,11 +16,11 @@ LINNET_NAMESPACE_BEGIN
 template <std::size_t N>
 struct fixed_string {
   char text[N]{};
-  /// From a literal.
+  /// Makes the string from a literal.
   constexpr fixed_string(const char (&literal)[N]) {
     for (std::size_t i = 0; i < N; ++i) text[i] = literal[i];
   }
-  /// As text, without the final zero.
+  /// The text without its final zero.
   constexpr operator std::string_view() const { return {text, N - 1}; }
 };
 
@@ -32,7 +33,7 @@ struct named {
 
 namespace detail {
 
-/// Value number K of a pack, which compiles to a fraction of the functions of a std::tuple.
+/// Value number K of a pack, at a fraction of the instantiations of a std::tuple.
 template <std::size_t K, class T>
 struct numbered {
   T value{};
@@ -41,7 +42,7 @@ template <class Numbers, class... T>
 struct pack_of;
 template <std::size_t... K, class... T>
 struct pack_of<std::index_sequence<K...>, T...> : numbered<K, T>... {};
-/// One value of each type.
+/// Pack of values, one of each type.
 template <class... T>
 using pack = pack_of<std::index_sequence_for<T...>, T...>;
 /// Value number K of a pack.

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What all layers of a call have in common.
+/// Context of a call: sizes, tables and options that all its layers read.
 
 #include <cstdint>
 
@@ -19,28 +20,28 @@ struct layer_range {
   constexpr bool holds(index l) const { return first <= l && l < last; }
 };
 
-/// Somebody who is shown the stream between the layers of a stack.
+/// A hook that sees the stream between the layers of a stack.
 template <class T>
 struct layer_hook {
   const void* object = nullptr;
   void (*call)(const void* object, index layer, const T* x, T* dx) = nullptr;
 
-  /// Calls f(layer, x, dx): x[rows, width] is what `layer` has put out and the next one reads; in
-  /// backward, dx is its gradient so far, which f may add to, else null. The last layer's output is
-  /// not shown.
+  /// Calls f(layer, x, dx) for each layer but the last. x[rows, width] is the output of `layer`,
+  /// which the next one reads. In backward, dx is its gradient so far, to which f may add;
+  /// otherwise dx is null. The last layer's output is not shown.
   template <class F>
   static layer_hook of(const F& f) {
     return {&f, [](const void* self, index layer, const T* x, T* dx) {
               (*static_cast<const F*>(self))(layer, x, dx);
             }};
   }
-  /// Tells it, if there is one, of the input of layer `next`.
+  /// Shows the hook, if there is one, the input of layer `next`.
   void operator()(index next, const T* x, T* dx) const {
     if (call && next > 0) call(object, next - 1, x, dx);
   }
 };
 
-/// What all layers of a call share.
+/// Context of a call, which all its layers read.
 template <class T>
 struct context {
   ops::execution on{};             ///< threads and instruction-set level
@@ -70,11 +71,11 @@ struct context {
   layer_range layers{};                   ///< of the stack that run; all of them in training
   layer_hook<T> hook{};                   ///< is shown the stream between layers
 
-  /// Rows of the inputs.
+  /// Number of rows of the inputs.
   index rows() const { return batch * length; }
-  /// Tokens of sequence `b` before this call.
+  /// Number of tokens of sequence `b` before this call.
   index past_of(index b) const { return past ? past[b] : 0; }
-  /// Cosines and sines of the position of a row.
+  /// Cosines and sines for the position of a row.
   const T* rope_of(index row, index d_kv) const {
     const index position = past_of(row / length) + row % length;
     return position < rope_positions ? rope + position * d_kv : rope_beyond + row * d_kv;
@@ -82,7 +83,7 @@ struct context {
   /// Whether sequence `b` skips the running layer. What the layer computes of it is thrown away and
   /// its dy is 0; what training adds beside dy's own gradient must leave it out.
   bool skips(index b) const { return mask && mask->drops(b); }
-  /// Valid new tokens of sequence `b`.
+  /// Number of valid new tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
 };
 

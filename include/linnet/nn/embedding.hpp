@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The width of the embedding's table: that of the stream, or less, with a linear map between the
-/// two at both ends of the model (zoo C4).
+/// Embedding policies: a table as wide as the stream, or a narrower one with a linear map to and
+/// from it (Lan et al. 2019).
 
 #include <string>
 
@@ -12,7 +13,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The ends of a model whose table is as wide as its stream: nothing is between the two.
+/// Embedding ends for a table as wide as the stream: nothing stands between them.
 template <index D>
 struct full_projection : without_parameters, without_cache {
   static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
@@ -42,8 +43,8 @@ struct full_projection : without_parameters, without_cache {
   static constexpr index flops(const call_shape&) { return 0; }
 };
 
-/// Those of a table [vocabulary, Width] with a map P[D, Width]: rows of the stream are x = P e, and
-/// a tied head reads z = P^T y.
+/// Embedding ends for a table [vocabulary, Width] and a map P[D, Width]: rows of the stream are x =
+/// P e. A tied head reads z = P^T y.
 template <index Width, index D, bool Tied>
 struct factorised_projection {
   using map = linear<Width, D>;
@@ -71,7 +72,7 @@ struct factorised_projection {
     return c;
   }
 
-  /// Where rows of the table go that are looked up for x[rows, D].
+  /// Buffer for the rows of the table that are looked up for x[rows, D].
   template <class T>
   static T* rows(const cache<T>& c, T*) {
     return c.in;
@@ -83,7 +84,7 @@ struct factorised_projection {
     without_cache::cache<T> none;
     map::template forward<T, S>(p, {c.in, n}, {x, n}, none, ctx);
   }
-  /// The derivative by the rows of the table; adds that by P.
+  /// Gradient of the rows of the table; adds the gradient of P.
   template <class T, class S>
   static T* widen_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                            index n, T* dx, const cache<T>& c, context<T>& ctx) {
@@ -92,7 +93,7 @@ struct factorised_projection {
     map::template backward<T, S>(p, dp, {c.in, n}, {dx, n}, {c.gradient, n}, none, ctx);
     return c.gradient;
   }
-  /// What the head's matrix reads for y[rows, D].
+  /// Input of the head's matrix for y[rows, D].
   template <class T, class S>
   static const T* read(const params<form::packed<T, S>>& p, index n, const T* y, const cache<T>& c,
                        const ops::execution& on) {
@@ -100,14 +101,14 @@ struct factorised_projection {
     ops::matmul_transposed(on, n, D, Width, y, p.weight, c.out);
     return c.out;
   }
-  /// Where the head adds the derivative by what it reads.
+  /// Buffer to which the head adds the gradient of its input.
   template <class T>
   static T* read_gradient(index n, T* dy, const cache<T>& c, const ops::execution& on) {
     if (!Tied) return dy;
     ops::fill(on, n * Width, T(0), c.gradient);
     return c.gradient;
   }
-  /// Adds to dy = P dz and dP = y dz^T.
+  /// Adds to the gradients dy = P dz and dP = y dz^T.
   template <class T, class S>
   static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                             index n, const T* y, T* dy, const cache<T>& c,
@@ -122,7 +123,7 @@ struct factorised_projection {
 
 }  // namespace detail
 
-/// How tokens become rows of width d_model.
+/// Embedding policies: how tokens become rows of width d_model.
 namespace embedding {
 /// Base of the embedding policies.
 struct policy {};
@@ -134,7 +135,7 @@ struct full : policy {
   using projection = linnet::detail::full_projection<D>;
 };
 /// A table [vocabulary, Width] and a linear map from Width to d_model (ALBERT, Lan et al. 2019,
-/// arXiv:1909.11942; zoo C4). A tied head takes the same two the other way: first the transposed
+/// arXiv:1909.11942). A tied head takes the same two the other way: first the transposed
 /// map, from d_model to Width, then the table. (ALBERT's own head has a second map of that shape,
 /// with a bias, a GELU and a norm.) An untied head reads the stream itself.
 template <index Width>

@@ -1,9 +1,10 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Feed-forward policies: the usual ones, and the re-parameterised variants of the report
-/// "Exploring the Limits of Small Language Models" (zoo B1). A policy has a template `layer<D, F,
-/// Bias>`: a layer from width D to D, F the shape's d_ff, Bias whether linear maps have biases;
-/// with a fourth parameter, a projection_kind that says how its maps are made, it also fits
+/// Feed-forward policies: standard and gated ones, and the re-parameterised variants of "Exploring
+/// the Limits of Small Language Models" (Lee et al. 2023). A policy has a template `layer<D, F,
+/// Bias>`: a layer from width D to D. F is the shape's d_ff, Bias whether linear maps have biases.
+/// With a fourth parameter, a projection_kind that says how its projections are made, it also fits
 /// sharing::lora. A policy of your own derives from ffn::policy; nothing in the library needs
 /// editing.
 
@@ -63,8 +64,8 @@ struct dropout_layer : without_parameters {
   static constexpr index flops(const call_shape&) { return 0; }
 };
 
-/// y = Drop(f(W x (+ b))), without dropout unless `Drops`: a linear map and what follows it, which
-/// outside training is part of the product.
+/// y = Drop(f(W x (+ b))): a linear map and its activation, with dropout only if `Drops`. Outside
+/// training the activation is part of the product.
 template <index In, index Out, activation_kind A, bool Bias, bool Drops,
           projection_kind Projections = projection_kind{}>
 struct activated_linear {
@@ -236,7 +237,7 @@ struct policy {
   static constexpr bool can_truncate = true;  ///< keeps no summary of past tokens while decoding
 };
 
-/// wo(Drop(f(wi x))): the usual feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU).
+/// The standard feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU): wo(Drop(f(wi x))).
 template <activation_kind A>
 struct standard : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
@@ -247,7 +248,7 @@ using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
 using gelu_tanh = standard<activation_kind::gelu_tanh>;  ///< GPT-2
 
-/// down(Drop(f(gate x) * up x)).
+/// The gated feed-forward (Shazeer 2020): down(Drop(f(gate x) * up x)).
 template <activation_kind A>
 struct gated : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
@@ -274,9 +275,9 @@ struct linear_relu : policy {
       chain<named<"w", activated_linear<D, D, activation_kind::relu, Bias, false, Projections>>>;
 };
 
-/// `Of`, a standard or gated feed-forward, with every matrix factored through `Rank`: U (V x), of
-/// fewer numbers where Rank is less than D F / (D + F) (zoo C5). factorise() makes its weights from
-/// those of `Of`.
+/// A standard or gated feed-forward `Of` with every matrix factored through `Rank`: U (V x). It has
+/// fewer numbers where Rank is less than D F / (D + F). factorise() makes its weights from those of
+/// `Of`.
 template <index Rank, class Of = swiglu>
 struct low_rank : policy {
   using dense = Of;  ///< what it factors
@@ -285,8 +286,8 @@ struct low_rank : policy {
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.rank = Rank}>;
 };
 
-/// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D, which
-/// collapse() multiplies into one [D, D] matrix after training (zoo B1). No biases.
+/// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.
+/// 2023). After training, collapse() multiplies them into one [D, D] matrix. No biases.
 template <int N, expansion E = expansion{4}>
 struct reparam : policy {
   static_assert(N == 2 || N == 3, "linnet::ffn::reparam<N, e>: N is 2 or 3 matrices");

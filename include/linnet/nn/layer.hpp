@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The contract of a layer.
@@ -14,13 +15,16 @@
 ///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
 ///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `in` and `out`: the widths of x and y;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
 ///  continues where another is;
 ///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
-///    multiply-add counted as 2; elementwise work is not counted (zoo A8).
+///    multiply-add counted as 2; elementwise work is not counted.
 ///
 /// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
 /// finished it.
+
+#include <concepts>
 
 #include <linnet/core/arena.hpp>
 #include <linnet/core/view.hpp>
@@ -57,7 +61,7 @@ constexpr bool adds_residual() {
 }
 }  // namespace detail
 
-/// What has to be copied for one sequence to continue where another is. Tokens that were the same
+/// State that is copied so that one sequence continues where another is. Tokens that were the same
 /// ones anyway may be left out.
 struct state_part {
   index first = 0;   ///< both sequences have read the same tokens before this one
@@ -68,7 +72,7 @@ struct state_part {
 };
 
 namespace detail {
-/// Whether a layer's plan for decoding takes memory that lasts from call to call.
+/// Whether a layer's plan for decoding takes memory that persists between calls.
 template <class L, class T>
 constexpr bool keeps_state() {
   planner m;
@@ -83,8 +87,8 @@ void copy_sequence(T* state, index size, index from, index to, const state_part&
   if (!part.block) std::copy_n(state + from * size, size, state + to * size);
 }
 
-/// Copies the decoding state of sequence `from` of a layer to sequence `to`; layers that keep none
-/// need not say so.
+/// Copies the decoding state of sequence `from` of a layer to sequence `to`; layers without state
+/// need not define it.
 template <class L, class T>
 void copy_state(typename L::template cache<T>& c, index from, index to, const state_part& part) {
   if constexpr (requires { L::copy_state(c, from, to, part); })
@@ -94,6 +98,74 @@ void copy_state(typename L::template cache<T>& c, index from, index to, const st
                   "linnet::session::fork: a layer that keeps state while decoding needs a "
                   "copy_state (see nn/layer.hpp)");
 }
+
+namespace detail {
+/// Stands for what visit() calls.
+struct any_parameter {
+  template <class... Leaf>
+  constexpr void operator()(const parameter_path&, const tensor_info&, Leaf&...) const {}
+};
+template <class L>
+concept has_parameters = requires(const any_parameter& f, const parameter_path& at) {
+  typename L::template params<form::canonical<float, storage::f32>>;
+  L::visit(f, at);
+};
+template <class L, class T>
+concept has_buffers = requires(planner& m, const call_shape& e) {
+  { L::template plan<T>(m, e) } -> std::same_as<typename L::template cache<T>>;
+};
+template <class L, class T, class S>
+concept has_forward = requires(const typename L::template params<form::packed<T, S>>& p,
+                               view<const T, L::in> x, view<T, L::out> y,
+                               typename L::template cache<T>& c, context<T>& ctx) {
+  L::template forward<T, S>(p, x, y, c, ctx);
+};
+template <class L, class T, class S>
+concept has_backward = requires(const typename L::template params<form::packed<T, S>>& p,
+                                typename L::template params<form::gradient<T>>& dp,
+                                view<const T, L::in> x, view<const T, L::out> dy, view<T, L::in> dx,
+                                typename L::template cache<T>& c, context<T>& ctx) {
+  L::template backward<T, S>(p, dp, x, dy, dx, c, ctx);
+};
+template <class L>
+concept has_flops = requires(const call_shape& e) {
+  { L::flops(e) } -> std::same_as<index>;
+};
+}  // namespace detail
+
+/// A type with what the contract above asks of a layer that runs, computing in `T` from weights
+/// stored as `S`. Models also ask for its flops().
+template <class L, class T = float, class S = storage::f32>
+concept layer =
+    detail::has_parameters<L> && detail::has_buffers<L, T> && detail::has_forward<L, T, S>;
+/// A layer that also trains.
+template <class L, class T = float, class S = storage::f32>
+concept trainable_layer = layer<L, T, S> && detail::has_backward<L, T, S>;
+
+namespace detail {
+/// True, or an error that says which part of the contract `L` lacks.
+template <class L, class T = float, class S = storage::f32>
+consteval bool check_layer() {
+  static_assert(has_parameters<L>,
+                "linnet: the layer lacks params<Form> or visit(f, at, p...); see nn/layer.hpp");
+  static_assert(has_buffers<L, T>,
+                "linnet: the layer lacks cache<T> or plan<T>(planner&, call_shape) that returns "
+                "one; see nn/layer.hpp");
+  static_assert(has_forward<L, T, S>,
+                "linnet: the layer lacks in, out or forward<T, S>(p, x, y, cache, ctx); see "
+                "nn/layer.hpp");
+  return true;
+}
+/// Likewise of a layer that is to train.
+template <class L, class T = float, class S = storage::f32>
+consteval bool check_trainable_layer() {
+  static_assert(check_layer<L, T, S>());
+  static_assert(has_backward<L, T, S>,
+                "linnet: the layer lacks backward<T, S>(p, dp, x, dy, dx, cache, ctx); see "
+                "nn/layer.hpp");
+  return true;
+}
+}  // namespace detail
 
 /// Number of parameters of a layer or model; shared ones count once.
 template <class L>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The linear map and its building blocks: y = x W^T + b.
@@ -45,7 +46,7 @@ struct linear : without_cache {
     m.product(e.rows(), In, Out, e);
     return {};
   }
-  /// The product into `y`, to be computed alone or together with others of the same inputs.
+  /// Describes the product into `y`, to be computed alone or together with others of these inputs.
   template <class T, class S>
   static ops::product<T, S> product(const params<form::packed<T, S>>& p, T* y) {
     if constexpr (Bias)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// RMSNorm and LayerNorm: the policies that choose them and their layers.
@@ -14,7 +15,7 @@ namespace norm {
 /// Base of every normalisation policy.
 struct policy {};
 
-/// RMSNorm (Zhang and Sennrich 2019; zoo A1): y = gamma x / sqrt(mean(x^2) + eps).
+/// RMSNorm (Zhang and Sennrich 2019): y = gamma x / sqrt(mean(x^2) + eps).
 struct rms : policy {
   template <index D, real Eps>
   struct layer {

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// How layers name their parameters, and the forms a parameter takes: canonical weights,
-/// gradients, and the packed form that kernels read.
+/// Names of parameters, and the forms a parameter takes: canonical weights, gradients, and the
+/// packed form that kernels read.
 
 #include <charconv>
 #include <string>
@@ -13,20 +14,20 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A place in the tree of parameters: a chain of names from the leaf to the root, on the stack.
+/// Path of a parameter in the tree: a chain of names from the leaf to the root, on the stack.
 struct parameter_path {
   const parameter_path* parent = nullptr;
   std::string_view name{};
   index number = -1;  ///< the index of an array element instead of a name
   index count = 0;    ///< elements of that array
 
-  /// A named child.
+  /// Path of a named child.
   constexpr parameter_path operator/(std::string_view child) const { return {this, child, -1, 0}; }
-  /// A numbered child.
+  /// Path of a numbered child.
   constexpr parameter_path operator/(index child) const { return {this, {}, child, 0}; }
-  /// A numbered child, one of `of`.
+  /// Path of a numbered child, one of `of`.
   constexpr parameter_path element(index child, index of) const { return {this, {}, child, of}; }
-  /// The element that this place is in: a layer, for parameters of a repeat; else the root.
+  /// Path of the enclosing element: a layer, for parameters of a repeat; else the root.
   constexpr const parameter_path& enclosing_element() const {
     return number >= 0 || !parent ? *this : parent->enclosing_element();
   }
@@ -42,7 +43,7 @@ struct parameter_path {
   }
 };
 
-/// What a parameter is for; decides initial values and weight decay.
+/// Role of a parameter, which decides its initial values and weight decay.
 enum class role {
   matrix,    ///< a linear map [out, in]; may be stored quantized
   table,     ///< rows looked up by index [rows, width]; may be stored quantized when `lookup` is a
@@ -55,18 +56,18 @@ enum class role {
                   ///< follow_averages()
 };
 
-/// The facts about one parameter tensor.
+/// Metadata of one parameter tensor.
 struct tensor_info {
   index rows = 0;     ///< output features, or 1 for a vector
   index columns = 0;  ///< input features
   role kind = role::matrix;
-  double deviation = 0;  ///< standard deviation of the initial normal values (zoo A6)
-  /// Initial value number `i` instead, if given.
+  double deviation = 0;  ///< standard deviation of the initial normal values
+  /// Replaces the normal initial values: called for value number `i`.
   double (*start)(const parameter_path& at, index i, random_stream& random) = nullptr;
 
   /// Number of values.
   constexpr index size() const { return rows * columns; }
-  /// Whether it takes the model's storage type; the rest stays in the scalar type.
+  /// Whether the tensor takes the model's storage type; all others stay in the scalar type.
   constexpr bool stored() const { return kind == role::matrix || kind == role::table; }
   /// Whether weight decay applies: every trained tensor with two dimensions.
   constexpr bool decays() const {
@@ -74,11 +75,11 @@ struct tensor_info {
   }
 };
 
-/// Where the layer of a parameter stands in its stack, for initial values that depend on it.
+/// Position of a parameter's layer in its stack, for initial values that depend on it.
 struct layer_position {
   double layer = 0, layers = 1;
 
-  /// Of the parameter at this place; the only layer if it is in no stack.
+  /// Finds the position for this parameter; a layer outside a stack is the only one.
   constexpr explicit layer_position(const parameter_path& at) {
     const parameter_path& element = at.enclosing_element();
     if (element.number < 0) return;
@@ -86,9 +87,9 @@ struct layer_position {
     layers =
         static_cast<double>(element.count > element.number ? element.count : element.number + 1);
   }
-  /// 0 in the first layer, 1 in the last.
+  /// Position in the stack: 0 in the first layer, 1 in the last.
   constexpr double fraction() const { return layers > 1 ? layer / (layers - 1) : 0; }
-  /// 1 in the first layer, 1 / layers in the last.
+  /// Remaining part of the stack: 1 in the first layer, 1 / layers in the last.
   constexpr double rest() const { return 1 - layer / layers; }
 };
 
@@ -103,13 +104,13 @@ struct canonical {
   using matrix = matrix_ref<S>;
   using vector = T*;
 };
-/// Gradients, in full.
+/// Gradients, in the scalar type.
 template <class T>
 struct gradient {
   using matrix = T*;
   using vector = T*;
 };
-/// What kernels read: packed panels, and while training also the canonical rows.
+/// Packed weights for kernels: packed panels, and while training also the canonical rows.
 template <class T, class S>
 struct packed {
   using matrix = ops::packed_matrix<T, S>;

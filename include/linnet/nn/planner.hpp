@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The size of a call, and the plan of the memory that it needs.
@@ -20,14 +21,15 @@ struct call_shape {
   constexpr index rows() const { return batch * length; }
 };
 
-/// Plans three kinds of memory. A layer that holds a scratch buffer while it calls another layer
-/// takes it before planning that layer and releases it afterwards.
+/// Planner of three kinds of memory: state, saved values and scratch. A layer that holds a scratch
+/// buffer while it calls another layer takes it before planning that layer and releases it
+/// afterwards.
 struct planner {
   arena state{};    ///< lasts from call to call: key-value caches
   arena saved{};    ///< lasts from forward to backward; without training, layers share it by turns
   arena scratch{};  ///< lasts for one call of the layer that takes it
-  int dropout_ids = 0;  ///< dropout sites numbered so far
-  /// ops::converted_bytes() of the storage type, or null where products do not round their inputs.
+  int dropout_ids = 0;  ///< dropout ids given so far
+  /// ops::converted_bytes() of the storage type, or null if products do not round their inputs.
   index (*converted_bytes)(index rows, index in, index out, index threads, bool training) = nullptr;
   index converted = 0;  ///< the most that a product needs
 

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Names of policies, and policies without a layer of their own: positions, weight tying, biases,
-/// and the wrappers that address one stack of an encoder-decoder.
+/// and wrappers for one stack of an encoder-decoder.
 
 #include <type_traits>
 

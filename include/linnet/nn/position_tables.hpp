@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The constant tables of a decoder's positions: rotary angles, or sinusoids.
+/// Constant tables of a decoder's positions: rotary angles, or sinusoids.
 
 #include <algorithm>
 
@@ -12,8 +13,8 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Those of `Position` for a stream of width D with heads of width `Head`. `Kept` positions at most
-/// have rotary angles in a table; those of later ones are computed as they come.
+/// Position tables of policy `Position` for a stream of width D with heads of width `Head`. `Kept`
+/// positions at most have rotary angles in a table; those of later ones are computed as they come.
 template <class Position, index D, index Head, index Kept, real Theta>
 struct position_tables {
   static constexpr bool rotary = Position::pairing != rope_pairing::none;
@@ -45,7 +46,7 @@ struct position_tables {
       for (index t = 0; t < longest; ++t)
         for (index i = 0; i < D; ++i) c.table[t * D + i] = static_cast<T>(ops::sinusoid(t, i, D));
   }
-  /// Tells the layers the angles of this call.
+  /// Passes the angles of this call to the layers.
   template <class T>
   static void angles(const cache<T>& c, context<T>& ctx) {
     if constexpr (!rotary) return;

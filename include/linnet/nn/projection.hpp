@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Linear maps of fewer numbers: of two thin factors, and of a matrix that layers share plus a thin
-/// delta of each layer's own.
+/// Linear maps with fewer numbers: a product of two thin factors, or a shared matrix plus a
+/// low-rank delta of each layer's own.
 
 #include <linnet/core/shapes.hpp>
 #include <linnet/nn/chain.hpp>
@@ -12,8 +13,8 @@
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-/// The second factor of a product: starts with deviation Rank^-1/2, whatever the model says of its
-/// other matrices, so that entries of the product deviate as those of the first factor do.
+/// The second factor of a low-rank product: it starts with deviation Rank^-1/2, whatever the model
+/// says of its other matrices. Entries of the product then deviate as those of the first factor do.
 template <index Rank, index Out, bool Bias>
 struct second_factor : linear<Rank, Out, Bias> {
   static double start(const parameter_path&, index, random_stream& random) {
@@ -39,12 +40,12 @@ struct factors {
 }  // namespace detail
 
 /// y[rows, Out] = U (V x) (+ b), U[Out, Rank], V[Rank, In]: Rank (In + Out) numbers instead of
-/// In Out (zoo C5).
+/// In Out.
 template <index In, index Out, index Rank, bool Bias = false>
 using low_rank_linear = typename detail::factors<In, Out, Rank, Bias>::type;
 
-/// y[rows, Out] = W x (+ b) + Alpha / Rank B (A x), W[Out, In], A[Rank, In], B[Out, Rank] (LoRA,
-/// Hu et al. 2021, arXiv:2106.09685; zoo C4, H). B starts at zero.
+/// Linear map with a low-rank delta (LoRA, Hu et al. 2021, arXiv:2106.09685): y[rows, Out] = W x (+
+/// b) + Alpha / Rank B (A x). W is [Out, In], A [Rank, In], B [Out, Rank]. B starts at zero.
 template <index In, index Out, index Rank, index Alpha = Rank, bool Bias = false>
 struct lora_linear {
   static_assert(Rank > 0 && Alpha > 0, "linnet::lora_linear: the rank and alpha must be positive");
@@ -53,7 +54,7 @@ struct lora_linear {
   using whole = linear<In, Out, Bias>;
   using first = linear<In, Rank>;
   using second = linear<Rank, Out>;
-  /// The factor of the delta.
+  /// Factor of the delta.
   static constexpr double scale = static_cast<double>(Alpha) / static_cast<double>(Rank);
 
   template <class Form>

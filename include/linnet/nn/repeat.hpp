@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Layers of one type after each other.
+/// A stack of layers of one type.
 
 #include <utility>
 
@@ -9,7 +10,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// The parameters of `N` layers that have nothing in common but their type.
+/// Parameters of `N` layers of one type, with nothing shared.
 template <class Layer, index N, index First, index All>
 struct own_parameters {
   static constexpr auto count = static_cast<std::size_t>(N);
@@ -22,7 +23,7 @@ struct own_parameters {
     for (std::size_t l = 0; l < count; ++l)
       Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
   }
-  /// Those of layer `l`.
+  /// Parameters of layer `l`.
   template <class P>
   static auto& of(P& p, std::size_t l) {
     return p.items[l];
@@ -31,9 +32,8 @@ struct own_parameters {
 
 namespace detail {
 
-/// What `Count` layers of width D after each other leave to the next one, and the loops over them.
-/// A sample may skip layers while training, see ops::layer_mask; outside training, those of
-/// ctx.layers run.
+/// Buffers between `Count` layers of width D, and the loops over the layers. A sample may skip
+/// layers while training, see ops::layer_mask; outside training, those of ctx.layers run.
 template <class T, index D, std::size_t Count>
 struct layer_loop {
   T* stream[Count]{};  ///< [rows, D] output of each layer but the last

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The pre-norm residual branch.
@@ -12,6 +13,7 @@ LINNET_NAMESPACE_BEGIN
 template <class Norm, class Sub>
 struct residual {
   static constexpr index in = Norm::in, out = Norm::in;
+  static_assert(linnet::detail::check_layer<Sub>());
   static_assert(Sub::in == in && Sub::out == in,
                 "linnet::residual: the branch must keep the width of the stream");
   static constexpr bool fused = linnet::detail::adds_residual<Sub>();
@@ -84,7 +86,12 @@ struct residual {
     linnet::copy_state<Sub, T>(c.sub, from, to, part);
   }
 
-  static constexpr index flops(const call_shape& e) { return Norm::flops(e) + Sub::flops(e); }
+  static constexpr index flops(const call_shape& e) {
+    static_assert(linnet::detail::has_flops<Sub>,
+                  "linnet: the layer lacks flops(call_shape) that returns an index; see "
+                  "nn/layer.hpp");
+    return Norm::flops(e) + Sub::flops(e);
+  }
 };
 
 LINNET_NAMESPACE_END

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Which parameters the blocks of a stack have in common (zoo C4).
+/// Sharing policies: which parameters the blocks of a stack have in common.
 
 #include <string>
 
@@ -11,7 +12,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Sharing policies: which tensors of a block are the same in every block of the stack. A shared
+/// Sharing policies: which tensors of a block are shared by all blocks of the stack. A shared
 /// tensor exists, counts and is visited once; its gradient is the sum over the blocks. A policy of
 /// your own derives from sharing::policy and says `shares(path)` of the places of a block's
 /// tensors, such as ...attention.q.weight. Key-value caches are each block's own always.
@@ -22,7 +23,7 @@ namespace sharing {
 struct policy {
   static constexpr index repeats = 1;              ///< times that a block runs in a row
   static constexpr projection_kind projections{};  ///< how the linear maps of the blocks are made
-  /// Whether the tensor at a place of the block is the same in all blocks.
+  /// Whether all blocks share the tensor at this place of the block.
   static constexpr bool shares(const parameter_path&) { return false; }
 };
 
@@ -62,8 +63,9 @@ struct repeat : policy {
   static std::string name() { return "repeat " + std::to_string(Times); }
 };
 
-/// One block for all layers, and in each layer a low-rank delta for every matrix:
-/// W + Alpha / Rank B A, and norms of its own (zoo C4e). unshare() adds the deltas up.
+/// One block for all layers; each layer adds a low-rank delta of its own to every matrix (after
+/// LoRA, Hu et al. 2021): W + Alpha / Rank B A. Each layer also has norms of its own. unshare()
+/// adds the deltas up.
 template <index Rank, index Alpha = Rank>
 struct lora : policy {
   static constexpr projection_kind projections{.rank = Rank, .delta = true, .alpha = Alpha};
@@ -93,9 +95,9 @@ struct shared_parameters {
 
   template <class Form>
   struct params {
-    /// What a layer has for itself; the places of shared tensors are empty.
+    /// Parameters of each layer's own; the places of shared tensors are empty.
     typename Layer::template params<Form> items[count]{};
-    /// What all layers share; the places of their own tensors are empty.
+    /// Parameters that all layers share; the places of their own tensors are empty.
     typename Layer::template params<Form> shared{};
   };
   template <class F, class... P>
@@ -110,7 +112,7 @@ struct shared_parameters {
                    p.items[l]...);
     Layer::visit(only(true), at / "shared", p.shared...);
   }
-  /// Those of layer `l`.
+  /// Parameters of layer `l`.
   template <class P>
   static auto of(P& p, std::size_t l) {
     auto layer = p.items[l / times];

@@ -1,7 +1,9 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Softmax attention, forward and backward, in blocks of query rows (zoo D1). No matrix of all
-/// queries by all keys is ever held. Keys and values are read as they are stored.
+/// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
+/// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
+/// stored.
 
 #include <algorithm>
 
@@ -18,8 +20,8 @@ inline constexpr index attention_rows = 48;
 /// A distance that bounds nothing.
 inline constexpr index any_distance = index{1} << 48;
 
-/// Which keys a query at position p sees: those at [p - before, p + after], and in any case the
-/// `first` ones, unless they come after p + after.
+/// Window of keys that a query at position p sees: those at [p - before, p + after], and the
+/// `first` ones. None of them comes after p + after.
 struct attention_window {
   index before = any_distance;
   index after = any_distance;
@@ -68,7 +70,7 @@ struct attention_gradient {
   T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
 };
 
-/// Scratch values that one thread needs for calls of up to `queries` queries a sequence; `gathers`
+/// Scratch values that one thread needs for calls of up to `queries` queries a sequence. `gathers`
 /// unless keys and values are kv_rows::plain().
 constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
                                   bool training, bool gathers = false) {
@@ -78,9 +80,8 @@ constexpr index attention_scratch(index queries, index keys, index h, const atte
 
 namespace detail {
 
-/// out[rows, h] (+)= p[rows, keys] v[keys, h], where 0 times a value that is no finite number is 0
-/// in rows that do not see the key, to which sees(row, key) is false. All rows see the keys before
-/// `shared`.
+/// Computes out[rows, h] (+)= p[rows, keys] v[keys, h]. A row ignores keys that it does not see,
+/// even if they are not finite: sees(row, key) is false. All rows see the keys before `shared`.
 template <class Kernels, class T, class Sees>
 void mix_values(Kernels, index rows, index h, index keys, index shared, const T* p, index ldp,
                 const T* v, index ldv, T* out, index ldo, bool add, Sees&& sees) {
@@ -145,11 +146,11 @@ struct attention_unit {
     valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
   }
 
-  /// The end of the keys that query i sees.
+  /// End of the keys that query i sees.
   index end_of(index i) const {
     return (std::min)(valid, (std::max)(prefix, past + i + call.window.after + 1));
   }
-  /// Their beginning, the `first` ones apart.
+  /// Beginning of the keys that query i sees, not counting the `first` ones.
   index begin_of(index i) const {
     return (std::max)(call.window.first, past + i - call.window.before);
   }

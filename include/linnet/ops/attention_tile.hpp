@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The pieces of sparse attention: a block of query rows against a list of key rows that the caller
-/// chooses, copied together so that the products stay dense.
+/// Sparse attention: a block of query rows against a list of key rows that the caller chooses. Keys
+/// are copied together, so that the products stay dense.
 
 #include <linnet/ops/attention.hpp>
 
@@ -14,8 +15,8 @@ template <class T>
 inline constexpr T hidden_score = T(-1e30);
 
 /// Up to attention_rows queries against up to a fixed number of keys of one head of width h, in one
-/// thread's scratch memory. The caller loads rows, turns scores into probabilities and slopes of
-/// probabilities into slopes of scores, and puts results where they belong.
+/// thread's scratch memory. The caller loads rows, turns scores into probabilities and derivatives
+/// of probabilities into derivatives of scores, and puts results where they belong.
 template <class T>
 class attention_tile {
  public:
@@ -42,15 +43,15 @@ class attention_tile {
     dv_ = take(h * wide_);
   }
 
-  /// Keys of this tile.
+  /// Number of keys of this tile.
   index keys() const { return count_; }
-  /// Scores, then probabilities of query `i`, [keys].
+  /// Scores, later probabilities, of query `i`, [keys].
   T* row(index i) const { return scores_ + i * wide_; }
-  /// Slopes of the probabilities, then of the scores, of query `i`.
+  /// Derivatives of the probabilities, later of the scores, of query `i`, [keys].
   T* slopes(index i) const { return slopes_ + i * wide_; }
-  /// What mix() makes of query `i`, [h]; after backward() the slope of the query.
+  /// Output of mix() for query `i`, [h]; after backward() the derivative of the query.
   T* out(index i) const { return out_ + i * h_; }
-  /// Slopes of key `j` and value `j`, [h], summed over the blocks of queries.
+  /// Derivatives of key `j` and of value `j`, [h], summed over the blocks of queries.
   const T* dk(index j) const { return dk_ + j * h_; }
   const T* dv(index j) const { return dv_ + j * h_; }
 
@@ -92,7 +93,8 @@ class attention_tile {
     detail::mix_values(kernels, rows, h_, count_, index{0}, scores_, wide_, values_, h_, out_, h_,
                        false, [&](index i, index j) { return row(i)[j] != T(0); });
   }
-  /// slopes(i) of the probabilities, from the slopes of the outputs at d_out(i) times share(i).
+  /// Derivatives slopes(i) of the probabilities, from the derivatives of the outputs at d_out(i)
+  /// times share(i).
   template <class Kernels, class Source, class Share>
   void begin_backward(Kernels, index rows, Source&& d_out, Share&& share) {
     for (index i = 0; i < rows; ++i) {
@@ -104,7 +106,8 @@ class attention_tile {
     Kernels::template multiply<T>(rows, round_up(count_, panel_width), h_, {d_out_, h_, 1},
                                   {value_columns_, wide_, panel_width}, slopes_, wide_, {});
   }
-  /// From slopes(i) of the scores: out(i) = slope of the query; adds to dk and dv.
+  /// From the derivatives slopes(i) of the scores: out(i) becomes the derivative of the query; adds
+  /// to dk and dv.
   template <class Kernels>
   void end_backward(Kernels, index rows, T scale) {
     Kernels::template multiply<T>(count_, h_, rows, {dropped_, 1, wide_}, {d_out_, h_, panel_width},
@@ -114,8 +117,9 @@ class attention_tile {
     Kernels::template multiply<T>(count_, h_, rows, {slopes_, 1, wide_}, {q_, h_, panel_width}, dk_,
                                   h_, {nullptr, scale, true});
   }
-  /// Dropout of query i's probabilities (before mix()), or of those that dv is made of and their
-  /// slopes (between begin_backward() and end_backward()); `first` numbers its scores.
+  /// Applies dropout to query i's probabilities, before mix(). Between begin_backward() and
+  /// end_backward() it applies to the probabilities that dv is made of and to their derivatives.
+  /// `first` numbers query i's scores.
   template <class Kernels>
   void drop(Kernels kernels, const dropout_key& key, index sample, int dropout_id, index i,
             index first, bool backward) {

@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Locality-sensitive hashing of rows into buckets, and the order that sorts them (zoo D6).
+/// Locality-sensitive hashing of rows into buckets, and the order that sorts them (Kitaev et
+/// al. 2020).
 
 #include <linnet/core/random.hpp>
 #include <linnet/ops/attention.hpp>
@@ -9,16 +11,16 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// Buckets for `n` rows in chunks of `size`: an even number with two chunks' rows for each pair, or
-/// one where all rows fit one chunk.
+/// Number of buckets for `n` rows in chunks of `size`: an even number with about two chunks' rows
+/// for each pair of buckets. It is 1 if all rows fit one chunk.
 constexpr index bucket_count(index n, index size) {
   return n <= size ? 1 : 2 * ((n + 2 * size - 1) / (2 * size));
 }
 /// The chunk before chunk `u` of `chunks`, around the end.
 constexpr index chunk_before(index u, index chunks) { return u == 0 ? chunks - 1 : u - 1; }
 
-/// R[h, columns], normal, number `which` of the seed; a column does not depend on how many there
-/// are.
+/// Random matrix R[h, columns], normal, number `which` of the seed; a column does not depend on the
+/// number of columns.
 template <class T>
 void fill_rotation(seed s, index which, index h, index columns, T* r) {
   for (index j = 0; j < columns; ++j) {
@@ -28,8 +30,8 @@ void fill_rotation(seed s, index which, index h, index columns, T* r) {
   }
 }
 
-/// bucket[i] = argmax [x_i R; -x_i R] with `buckets` / 2 columns of R[h, ld], the first of equals,
-/// for `n` rows of width h that are `stride` apart. `scratch` has attention_rows * ld values.
+/// Buckets of `n` rows of width h, `stride` apart: bucket[i] = argmax [x_i R; -x_i R], the first of
+/// equals. R[h, ld] gives `buckets` / 2 columns. `scratch` has attention_rows * ld values.
 template <class Kernels, class T>
 void hash_rows(Kernels, index n, index h, const T* x, index stride, index buckets, const T* r,
                index ld, T* scratch, std::int32_t* bucket) {
@@ -65,9 +67,9 @@ inline void sort_by_bucket(index n, index buckets, const std::int32_t* bucket, s
   for (index i = 0; i < n; ++i) order[counts[bucket[i]]++] = static_cast<std::int32_t>(i);
 }
 
-/// Calls f(first, last, before) for the chunks of up to `size` rows that such an order makes where
-/// no chunk has rows of two buckets: rows [first, last) of the order, and in front of them the
-/// `before` ones of the same bucket that make the chunk before, a full one, or none.
+/// Calls f(first, last, before) for chunks of up to `size` rows, none with rows of two buckets.
+/// Rows [first, last) of the order are the chunk. The `before` rows in front of it are the previous
+/// chunk of that bucket, a full one, or none.
 template <class F>
 void each_bucket_chunk(index n, index size, const std::int32_t* bucket, const std::int32_t* order,
                        F&& f) {

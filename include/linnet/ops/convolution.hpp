@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Causal convolution of every channel with a filter of its own, forward and backward.
@@ -8,7 +9,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// One call: y_t = bias + sum_k weight_k x_(t - taps + 1 + k), per channel.
+/// Arguments of a convolution: y_t = bias + sum_k weight_k x_(t - taps + 1 + k), per channel.
 template <class T>
 struct causal_convolution_call {
   index batch, length, channels, taps;
@@ -52,8 +53,8 @@ void causal_convolution(const execution& on, const causal_convolution_call<T>& c
   });
 }
 
-/// The derivative of a call without `past`: dx[batch, length, channels], rows `stride` apart, is
-/// overwritten; d_weight and d_bias are added to.
+/// Derivative of a call without `past`: overwrites dx[batch, length, channels], rows `stride`
+/// apart, and adds to d_weight and d_bias.
 template <class T>
 void causal_convolution_backward(const execution& on, const causal_convolution_call<T>& call,
                                  const T* dy, T* dx, T* d_weight, T* d_bias) {

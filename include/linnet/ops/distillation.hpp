@@ -1,8 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The loss of knowledge distillation (Hinton et al. 2015; equations 3.1 to 3.3 of Berkeley's
-/// UCB/EECS-2023-141, zoo B3): the student's cross-entropy with the labels and, at a temperature,
-/// with its teachers.
+/// Loss of knowledge distillation (Hinton et al. 2015; Lee et al. 2023, UCB/EECS-2023-141, eq. 3.1
+/// to 3.3). It combines cross-entropy with the labels and, at a temperature, with teachers.
 
 #include <array>
 
@@ -11,16 +11,17 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// How a student learns from teachers. With p_j(tau) = softmax(logits / tau)_j, a token's loss is
+/// Options of knowledge distillation. With p_j(tau) = softmax(logits / tau)_j, a token's loss is
 ///   alpha (cross-entropy with the label + z-loss) - (1 - alpha) tau^2 sum_k p_k^t log p_k^s,
-/// both at the temperature tau; p^t is the mixture of the teachers' probabilities. Like the hard
-/// loss it is summed over the tokens that are not `ignored`, and the trainer divides by their
-/// number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t), so it is not zero for a
-/// perfect student, but its gradient by the student's logits, (1 - alpha) tau (p^s - p^t), is.
+/// with p^s and p^t at the temperature tau; p^t is the mixture of the teachers' probabilities. Like
+/// the hard loss it is summed over the tokens that are not `ignored`, and the trainer divides by
+/// their number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t), so it is not zero
+/// for a perfect student. But its gradient by the student's logits, (1 - alpha) tau (p^s - p^t),
+/// is.
 struct distillation_options {
   double alpha = 0.1;      ///< weight of the hard loss, 0 to 1; at 1 no teacher is asked
   double temperature = 3;  ///< tau, positive
-  std::array<double, 4> shares{1, 1, 1, 1};  ///< of the teachers in their mixture, relative
+  std::array<double, 4> shares{1, 1, 1, 1};  ///< relative weights of the teachers
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -33,15 +34,15 @@ struct distillation_options {
 
 namespace ops {
 
-/// Numbers of scratch memory of distil() for a team of that size.
+/// Numbers of scratch memory that distil() takes for a team of that size.
 template <class T>
 constexpr index distil_scratch(index vocabulary, index threads) {
   return 2 * threads * round_up(vocabulary, 64 / static_cast<index>(sizeof(T)));
 }
 
-/// distillation's loss of rows of a student's logits and, in their place, its gradient.
-/// `teacher(t, i, to)` writes the logits of teacher t < `teachers` for row i to to[vocabulary];
-/// `how.shares` of these teachers add up to 1. Rows labelled `ignored` give 0.
+/// Computes the distillation loss of rows of a student's logits and overwrites the logits with its
+/// gradient. `teacher(t, i, to)` writes the logits of teacher t < `teachers` for row i to
+/// to[vocabulary]; `how.shares` of these teachers add up to 1. Rows labelled `ignored` give 0.
 template <class T, class Teacher>
 void distil(const execution& on, index rows, index vocabulary, const token* labels, T* logits,
             double* losses, bool gradient, double z_loss, const distillation_options& how,

@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Dropout with masks that are computed, never stored: a value's fate depends only on the seed,
-/// the step, the sample's index in the whole batch, the site and the value's position. And layer
-/// dropout, which takes a whole layer away from a sample.
+/// Dropout with masks that are computed, never stored. Whether a value is dropped depends only on
+/// the seed, the step, the sample's index in the whole batch, the dropout id and the value's
+/// position. And layer dropout, which takes a whole layer away from a sample.
 
 #include <algorithm>
 #include <cmath>
@@ -24,8 +25,8 @@ struct dropout_key {
 
 namespace ops {
 
-/// Multiplies `n` values of one sample at one site, those from position `first` on, with 0 or
-/// 1 / (1 - rate); the same values of `other`, too, unless it is null.
+/// Multiplies `n` values of one sample, from position `first` on, with 0 or 1 / (1 - rate). The
+/// values of `other`, unless it is null, are multiplied likewise.
 template <class Kernels, class T>
 void drop(Kernels, const dropout_key& key, index sample, int dropout_id, index first, index n, T* x,
           T* other = nullptr) {
@@ -50,8 +51,8 @@ void dropout(const execution& on, const dropout_key& key, int dropout_id, index 
   });
 }
 
-/// How much likelier than the first a layer is dropped: D(l) = 2^(l / (L - 1)) - 1, from 0 to 1
-/// (LayerSkip, Elhoushi et al. 2024; zoo C7). A layer alone is never dropped.
+/// Relative rate of layer dropout (LayerSkip, Elhoushi et al. 2024): D(l) = 2^(l / (L - 1)) - 1. It
+/// is 0 in the first layer and 1 in the last. A layer alone is never dropped.
 inline double layer_depth(index layer, index layers) {
   return layers > 1 ? std::exp2(static_cast<double>(layer) / static_cast<double>(layers - 1)) - 1
                     : 0;
@@ -61,7 +62,7 @@ inline double layer_depth(index layer, index layers) {
 /// key.layer_rate * layer_depth(), drawn once for all that the layer does. Nothing is rescaled.
 class layer_mask {
  public:
-  /// Of layer `layer` of `layers`; `site` tells stacks apart.
+  /// Mask of layer `layer` of `layers`; `dropout_id` tells stacks apart.
   layer_mask(const dropout_key& key, int dropout_id, index layer, index layers)
       : key_(key), dropout_id_(dropout_id), layer_(layer) {
     if (key.layer_rate > 0)
@@ -75,7 +76,7 @@ class layer_mask {
     const std::uint64_t stream = key_.seed ^ (key_.step * 0x9E3779B97F4A7C15ull);
     const std::uint64_t where = static_cast<std::uint64_t>(key_.sample + sample) << 24 ^
                                 static_cast<std::uint64_t>(dropout_id_);
-    // Counters from the end: the values of the site count from the start.
+    // Counters from the end: the values of a dropout id count from the start.
     return philox(stream, where, ~static_cast<std::uint64_t>(layer_))[0] < limit_;
   }
   /// Whether all samples [0, batch) skip it.
@@ -91,8 +92,8 @@ class layer_mask {
       if (drops(row / length)) std::copy_n(x + row * width, width, y + row * width);
     });
   }
-  /// The derivative: dx += dy for the samples that skip the layer, rest = dy for the others and
-  /// 0 for them; `rest` may be dy.
+  /// Derivative of skipping: dx += dy for the samples that skip the layer. rest = dy for the others
+  /// and 0 for those; `rest` may be dy.
   template <class T>
   void pass_backward(const team& threads, index batch, index length, index width, const T* dy,
                      T* dx, T* rest) const {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Copies, sums and activations of whole arrays, split over the team.
@@ -71,7 +72,7 @@ void softplus_backward(const execution& on, index n, const T* x, T* dx) {
     });
   });
 }
-/// y[n] = f(gate[n]) up[n] (zoo A4, C1)
+/// y[n] = f(gate[n]) up[n] (Shazeer 2020)
 template <activation_kind A, class T>
 void gated(const execution& on, index n, const T* gate, const T* up, T* y) {
   detail::in_slices<T>(on, n, [&](index at, index count) {

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Discrete Fourier transforms of any length in O(n log n): mixed radix, and Bluestein's chirp for
-/// lengths with a large prime factor. Always several transforms side by side.
+/// Discrete Fourier transforms of any length in O(n log n): mixed radix, and Bluestein's algorithm
+/// for lengths with a large prime factor. Always several transforms side by side.
 
 #include <bit>
 #include <cmath>
@@ -38,7 +39,7 @@ constexpr index fourier_points(index n) { return fourier_padded(n); }
 /// Values of the table for any length up to n.
 constexpr index fourier_table_values(index n) { return 4 * fourier_padded(n) + 2 * n; }
 
-/// What transforms of one length share. Complex arrays are two real ones.
+/// Table and plan shared by all transforms of one length. Complex arrays are two real ones.
 template <class T>
 struct fourier_table {
   index n = 0;                             ///< length of the transform
@@ -82,7 +83,7 @@ void fourier_four(index m, index stride, index width, const fourier_table<T>& t,
   }
 }
 
-/// The same step for any radix.
+/// One step of Stockham's transform for any radix.
 template <class T>
 void fourier_any(index radix, index m, index stride, index width, const fourier_table<T>& t,
                  const T* xr, const T* xi, T* yr, T* yi) {

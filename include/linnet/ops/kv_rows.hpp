@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// How keys and values lie in memory: what attention reads.
+/// Layout of keys and values in memory, as attention reads them.
 
 #include <type_traits>
 
@@ -33,8 +34,8 @@ struct kv_rows {
   constexpr const float& scale(index b, index place, index head) const {
     return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
   }
-  /// out[c * step] = number c of the head's h in row `place`, which holds token `j`, as a query in
-  /// block `view` of tokens sees it.
+  /// out[c * step] = number c of the head's h in row `place`, for a query in block `view` of
+  /// tokens. The row holds token `j`.
   template <class T>
   void load(index b, index head, index /*j*/, index place, index h, T* out, index step,
             index /*view*/) const {
@@ -62,8 +63,8 @@ struct kv_rows {
 enum class int4_code : std::uint8_t {};
 
 /// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
-/// each channel of a block of tokens (zoo D15). A query sees the keys of its own block as they were
-/// given and those of earlier blocks rounded, however the text was cut into calls.
+/// each channel of a block of tokens (Hooper et al. 2024). A query sees the keys of its own block
+/// as they were given and those of earlier blocks rounded, however the text was cut into calls.
 template <>
 struct kv_rows<int4_code> {
   const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],
@@ -104,8 +105,8 @@ struct kv_rows<int4_code> {
       return fresh + ((b * fresh_length + j - before) * heads + head) * width;
     return newest + newest_at(b, head, j) + j % simd::token_block * width;
   }
-  /// out[c * step] = number c of the head's in row `place`, which holds token `j`, as a query in
-  /// block `view` of tokens sees it; in block -1 it sees rounded keys alone.
+  /// out[c * step] = number c of the head's in row `place`, for a query in block `view` of tokens.
+  /// The row holds token `j`. A query in block -1 sees only rounded keys.
   template <class T>
   void load(index b, index head, index j, index place, index h, T* out, index step,
             index view) const {

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The two ends of a language model: token embedding, and the output head fused with the
-/// cross-entropy, in chunks, so that logits of all tokens never exist at once.
+/// Both ends of a language model: the token embedding, and the output head fused with the
+/// cross-entropy. The head works in chunks, so that the logits of all tokens never exist at once.
 
 #include <cmath>
 #include <limits>
@@ -18,7 +19,7 @@ struct loss_sum {
 
   /// Loss per token; `nats` itself without tokens.
   constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : nats; }
-  /// The answer to a batch that cannot be used.
+  /// Result for a batch that cannot be used: NaN.
   static constexpr loss_sum refused() { return {std::numeric_limits<double>::quiet_NaN(), 0}; }
 };
 
@@ -90,9 +91,9 @@ void each_labelled_row(const execution& on, index rows, index vocabulary, const 
 
 }  // namespace detail
 
-/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l),
-/// and, in place of the logits, its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
-/// z-loss (zoo A5), usually 0 or 1e-4. Rows labelled `ignored` give 0.
+/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l).
+/// The logits are overwritten by its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
+/// z-loss, usually 0 or 1e-4. Rows labelled `ignored` give 0.
 template <class T>
 void cross_entropy(const execution& on, index rows, index vocabulary, const token* labels,
                    T* logits, double* losses, bool gradient, double z_loss = 0) {
@@ -102,13 +103,14 @@ void cross_entropy(const execution& on, index rows, index vocabulary, const toke
       });
 }
 
-/// What the head works with: y[rows, d] against the table W[vocabulary, d], logits = alpha y W^T.
+/// Arguments of the output head: y[rows, d] and the table W[vocabulary, d], with logits = alpha y
+/// W^T.
 template <class T, class S>
 struct head_call {
   index rows, d, vocabulary;
   const T* y;
   const packed_matrix<T, S>& table;
-  T alpha;               ///< d^-1/2 for T5's tied head (zoo A5), else 1
+  T alpha;               ///< d^-1/2 for T5's tied head, else 1
   const token* labels;   ///< [rows], or `ignored`
   T* chunk;              ///< scratch [head_rows, vocabulary]
   double* losses;        ///< scratch [rows]
@@ -127,10 +129,10 @@ void head_logits(const execution& on, const head_call<T, S>& h, index first, ind
          static_cast<const T*>(nullptr), false, h.alpha);
 }
 
-/// The criterion of plain training and scoring: cross_entropy() with the labels. A criterion is
-/// called by every thread for each chunk, rows [first, first + rows) of the call whose logits are
-/// in h.chunk; it sets h.losses of these rows and, where h.dy is given, puts the gradient of their
-/// sum in place of the logits.
+/// Criterion of plain training and scoring: cross_entropy() with the labels. A criterion is called
+/// by every thread for each chunk: rows [first, first + rows) of the call, whose logits are in
+/// h.chunk. It sets h.losses of these rows. Where h.dy is given, it puts the gradient of their sum
+/// in place of the logits.
 struct label_cross_entropy {
   template <class T, class S>
   void operator()(const execution& on, const head_call<T, S>& h, index first, index rows) const {
@@ -139,7 +141,7 @@ struct label_cross_entropy {
   }
 };
 
-/// Summed loss of all rows by a criterion and, where asked for, the gradients of that sum times
+/// Summed loss of all rows by a criterion; if asked for, also the gradients of that sum times
 /// h.weight.
 template <class T, class S, class Criterion = label_cross_entropy>
 loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterion& criterion = {}) {

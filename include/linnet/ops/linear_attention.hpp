@@ -1,11 +1,12 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Linear attention, forward and backward, in blocks of rows with a state between them (zoo D9;
-/// Katharopoulos et al. 2020). No matrix of all queries by all keys is ever held.
+/// Linear attention, forward and backward, in blocks of rows with a state between them
+/// (Katharopoulos et al. 2020). No matrix of all queries by all keys is ever held.
 
 #include <algorithm>
 
-#include <linnet/ops/attention.hpp>
+#include <linnet/ops/packed.hpp>
 #include <linnet/ops/relative_bias.hpp>
 #include <linnet/ops/rope.hpp>
 

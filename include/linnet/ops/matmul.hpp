@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
@@ -67,7 +68,7 @@ void each_block(const execution& on, index m, index n, F&& f) {
   }
 }
 
-/// Nothing is left to do for a block of a product.
+/// Epilogue without effect for a block of a product.
 struct as_it_is {
   void operator()(index, index, index, index) const {}
 };
@@ -204,8 +205,8 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   }
 }
 
-/// Rows [i0, i1) of panel `p` of y = x W^T: one row straight from the codes, more of them with
-/// weights decoded to f32, some inputs at a time.
+/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
+/// decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
 void decoded_product(Kernels, index i0, index i1, index p, index n, index k, const float* x,
                      const packed_matrix<float, S>& w, float* y, const simd::epilogue<float>& e) {
@@ -247,8 +248,8 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
 
 }  // namespace detail
 
-/// What turns `n` finished values of a product into others, in place; `gate` are those of another
-/// product. See activates() and gates().
+/// Activation of `n` finished values of a product, in place; `gate` are values of another product.
+/// See activates() and gates().
 template <class T>
 using epilogue = void (*)(simd::level level, index n, const T* gate, T* y);
 
@@ -257,17 +258,18 @@ template <activation_kind A, class T>
 void activates(simd::level level, index n, const T*, T* y) {
   simd::dispatch(level, [&](auto k) { decltype(k)::template activation<A, T>(n, y, y); });
 }
-/// y = f(gate) y (zoo A4, C1)
+/// y = f(gate) y (Shazeer 2020)
 template <activation_kind A, class T>
 void gates(simd::level level, index n, const T* gate, T* y) {
   simd::dispatch(level, [&](auto k) { decltype(k)::template gated<A, T>(n, gate, y, y); });
 }
 
-/// One of several products that read the same inputs: y[M, N] = alpha x W^T (+ bias), or y += ...,
-/// then y = finish(y), then y = residual + y. The last two are done by the thread that computed a
-/// block while it has it in its cache, so they need no pass over memory and no barrier. They are
-/// the row kernels of the separate operations and give the same bits; as part of the register tiles
-/// they would multiply the code and the compile time of every tile by the kinds of activations.
+/// One product of a batch of products that read one input x[M, K]: y[M, N] = alpha x W^T (+ bias),
+/// or y += .... Then y = finish(y), then y = residual + y. These two are done by the thread that
+/// computed a block while it has it in its cache, so they need no pass over memory and no barrier.
+/// They are the row kernels of the separate operations and give the same bits; as part of the
+/// register tiles they would multiply the code and the compile time of every tile by the kinds of
+/// activations.
 template <class T, class S>
 struct product {
   const packed_matrix<T, S>& w;
@@ -277,12 +279,12 @@ struct product {
   bool accumulate = false;
   T alpha = T(1);
   epilogue<T> finish = nullptr;
-  /// [M, N], or null: finished before this call, or by a product of the same width earlier in it,
-  /// whose blocks fall to the same threads.
+  /// [M, N], or null. It is finished before this call, or by a product of this width earlier in the
+  /// batch, whose blocks fall to the same threads.
   const T* gate = nullptr;
   const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
 
-  /// What remains to be done for rows [i0, i1) of columns [j0, j1).
+  /// Work that remains for rows [i0, i1) of columns [j0, j1).
   void complete(simd::level level, index i0, index i1, index j0, index j1) const {
     if (finish == nullptr && residual == nullptr) return;
     assert(residual != y && "linnet::ops: a residual is not where its sum goes");

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// A weight matrix in the form that products read: panels of 32 output features.
@@ -17,9 +18,9 @@ namespace ops {
 
 using simd::panel_width;
 
-/// A weight matrix W[N, K] in the form that products read: panels of 32 output features, each K
-/// rows of numbers or of words of codes (see simd::word); the last panel is padded. The layout is
-/// the same at every instruction-set level and can be inverted exactly.
+/// A weight matrix W[N, K] packed for products: panels of 32 output features, each K rows of
+/// numbers or of words of codes (see simd::word). The last panel is padded. The layout is the same
+/// at every instruction-set level and can be inverted exactly.
 template <class T, class S>
 struct packed_matrix {
   using word = typename S::word;
@@ -64,7 +65,7 @@ struct packed_matrix {
   }
 };
 
-/// Fills the panels (and scales) of `to` from W[n, k]; `share` of the team.
+/// Fills the panels and scales of `to` from W[n, k], this thread's share of the team.
 template <class T, class S>
 void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
           const packed_matrix<T, S>& to) {
@@ -101,8 +102,8 @@ void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
   });
 }
 
-/// The same from f32 masters for training in bf16. Also fills `rows`: pairs of output features,
-/// [ceil(n / 2), k], for the derivative by the inputs.
+/// Fills the panels of `to` from f32 master weights, for training in bf16. Also fills `rows`: pairs
+/// of output features, [ceil(n / 2), k], for the derivative by the inputs.
 template <class S>
 void pack(const execution& on, index n, index k, const matrix_ref<storage::f32>& from,
           const packed_matrix<float, S>&

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The pseudo-inverse of small matrices by iteration, and its derivative (zoo D10).
+/// The pseudo-inverse of small matrices by iteration, and its derivative (Xiong et al. 2021).
 
 #include <linnet/ops/matmul.hpp>
 
@@ -8,11 +9,11 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// Z ~ A^+ for one matrix A[m, m] whose rows are not negative and sum to one, as a softmax leaves
-/// them: Z_0 = A^T / c with c the largest column sum, then Z <- Z (13 - AZ (15 - AZ (7 - AZ))) / 4
-/// (Xiong et al. 2021; third order, Razavi et al. 2014). c belongs to this matrix alone, so a
-/// result does not depend on what else is in the batch. Serial; `scratch` holds all matrices,
-/// which have rows of `wide` values, whole panels.
+/// Pseudo-inverse Z ~ A^+ of one matrix A[m, m] whose rows are not negative and sum to one, as a
+/// softmax leaves them. Z_0 = A^T / c with c the largest column sum, then Z <- Z (13 - AZ (15 - AZ
+/// (7 - AZ))) / 4 (Xiong et al. 2021; third order, Razavi et al. 2014). The number c belongs to
+/// this matrix alone, so a result does not depend on what else is in the batch. Serial; `scratch`
+/// holds all matrices, which have rows of `wide` values, whole panels.
 template <class T, index Iterations = 6>
 struct pseudoinverse {
   static constexpr int own = static_cast<int>(Iterations) + 7;
@@ -29,7 +30,7 @@ struct pseudoinverse {
   T* d_result() const { return matrix(own); }           ///< its gradient, overwritten by backward()
   T* da() const { return matrix(own + 1); }             ///< gradient of A, after backward()
 
-  /// A -> Z
+  /// Computes Z from A.
   template <class Kernels>
   void run(Kernels) const {
     T* const z = matrix(1);
@@ -42,7 +43,7 @@ struct pseudoinverse {
       times<Kernels>(matrix(1 + s), u(), matrix(2 + s), T(0.25));
     }
   }
-  /// d_result() -> da(), after run(): through every iteration and through c.
+  /// Computes da() from d_result(), after run(): through every iteration and through c.
   template <class Kernels>
   void backward(Kernels) const {
     T *dz = d_result(), *next = matrix(own + 2);
@@ -94,7 +95,7 @@ struct pseudoinverse {
     }
     return best;
   }
-  /// X, Y, W, U of iteration `s`.
+  /// Matrices X, Y, W, U of iteration `s`.
   template <class Kernels>
   void polynomials(index s) const {
     times<Kernels>(a(), matrix(1 + s), x(), T(1));

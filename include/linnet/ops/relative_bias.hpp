@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// T5's buckets of relative positions.
@@ -8,8 +9,9 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// T5's bucket of a relative position key - query (zoo A3): exact up to a quarter (bidirectional)
-/// or half (causal) of the buckets, then logarithmic up to `max_distance`.
+/// T5's bucket of a relative position key - query (Raffel et al. 2020, section 2.1). Buckets are
+/// exact up to a quarter (bidirectional) or half (causal) of them, then logarithmic up to
+/// `max_distance`.
 constexpr index relative_bucket(index relative, bool bidirectional, index buckets,
                                 index max_distance) {
   index base = 0, distance = relative > 0 ? 0 : -relative;

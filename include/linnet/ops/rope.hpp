@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Absolute positions: rotary embeddings in both pairings, and sinusoids.
@@ -49,8 +50,8 @@ void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, 
     }
 }
 
-/// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017):
-/// sine in even columns, cosine in odd ones, wavelengths up to 10000 * 2 pi.
+/// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017,
+/// section 3.5). Even columns are sines, odd ones cosines, with wavelengths up to 10000 * 2 pi.
 inline double sinusoid(index t, index i, index d) {
   const double angle = static_cast<double>(t) *
                        std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));

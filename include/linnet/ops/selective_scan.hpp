@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The selective scan of Mamba (S6), forward and backward, in blocks of tokens with a state between
-/// them (zoo D11; Gu and Dao 2023).
+/// them (Gu and Dao 2023, algorithm 2).
 
 #include <linnet/ops/matmul.hpp>
 
@@ -32,8 +33,8 @@ constexpr index scan_partial(index batch, index length, index channels, index st
   return batch * (scan_groups(channels) * length * 2 * states + channels * (states + 1));
 }
 
-/// One call. Per channel, with A = -exp(a_log): h_t = exp(delta_t A) h_(t-1) + delta_t x_t B_t,
-/// y_t = h_t . C_t + D x_t, out_t = y_t silu(z_t).
+/// Arguments of a selective scan. Per channel, with A = -exp(a_log): h_t = exp(delta_t A) h_(t-1) +
+/// delta_t x_t B_t, y_t = h_t . C_t + D x_t, out_t = y_t silu(z_t).
 template <class T>
 struct scan_call {
   index batch, length, channels, states;
@@ -57,8 +58,8 @@ struct scan_call {
   index valid(index i) const { return lengths ? lengths[i] : length; }
 };
 
-/// Gradients of a call. Those of a_log and d are added to, the others overwritten, in the layouts
-/// of what they belong to.
+/// Gradients of a selective scan. Those of a_log and d are added to, the others overwritten, in the
+/// layouts of what they belong to.
 template <class T>
 struct scan_gradient {
   const T* d_out;

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The recurrence of RWKV-4 (Peng et al. 2023, arXiv:2305.13048; zoo D12): per channel, an average
-/// of all past values, weighted by e^key and an exponential decay.
+/// The recurrence of RWKV-4: per channel, an average of all past values, weighted by e^key and an
+/// exponential decay (Peng et al. 2023, arXiv:2305.13048).
 
 #include <cmath>
 
@@ -18,9 +19,9 @@ constexpr index recurrent_chunks(index length) {
   return (length + recurrent_chunk - 1) / recurrent_chunk;
 }
 
-/// One call: with w = -e^decay and u = bonus, per channel,
-/// y_t = (P_{t-1} + e^{u + k_t} v_t) / (Q_{t-1} + e^{u + k_t}),
-/// P_t = e^w P_{t-1} + e^{k_t} v_t, and Q_t the same of ones.
+/// Arguments of RWKV-4's recurrence. With w = -e^decay and u = bonus, per channel, y_t = (P_{t-1} +
+/// e^{u + k_t} v_t) / (Q_{t-1} + e^{u + k_t}). P_t = e^w P_{t-1} + e^{k_t} v_t, and Q_t has ones in
+/// place of v.
 template <class T>
 struct wkv4_call {
   index batch, length, d;
@@ -32,7 +33,7 @@ struct wkv4_call {
   const index* valid = nullptr;  ///< new tokens of each sequence; null: all
   T* starts = nullptr;           ///< [batch, chunks, 3, d] states for backward, or null
 };
-/// Where its derivatives go, all overwritten.
+/// Gradients of RWKV-4's recurrence, all overwritten.
 template <class T>
 struct wkv4_gradients {
   const T* dy;           ///< [batch, length, d]
@@ -44,11 +45,11 @@ namespace detail {
 
 /// Channels that one thread works on at a time.
 inline constexpr index wkv4_channels = 16;
-/// The exponent of an empty sum.
+/// Exponent of an empty sum.
 inline constexpr double nothing = -1e38;
 
-/// P, Q e^-o and o of some channels: sums are held relative to the largest exponent in them, so
-/// that no key overflows.
+/// The sums P and Q times e^-o, and o, of some channels. Sums are relative to the largest exponent
+/// in them, so that no key overflows.
 template <class T>
 struct wkv4_state {
   static constexpr index width = wkv4_channels;
@@ -59,7 +60,7 @@ struct wkv4_state {
     std::fill_n(q, width, T(0));
     std::fill_n(o, width, T(nothing));
   }
-  /// Some channels of [3, d].
+  /// Loads some channels of [3, d].
   void load(const T* from, index d, index count) {
     std::copy_n(from, count, p);
     std::copy_n(from + d, count, q);
@@ -70,7 +71,7 @@ struct wkv4_state {
     std::copy_n(q, count, to + d);
     std::copy_n(o, count, to + 2 * d);
   }
-  /// Takes in one token.
+  /// Adds one token to the state.
   template <class Kernels>
   void step(Kernels, index count, const T* w, const T* k, const T* v) {
     alignas(64) T e[std::size_t{2 * width}] = {};
@@ -103,7 +104,8 @@ void each_wkv4(const execution& on, const wkv4_call<T>& a, F&& f) {
 
 }  // namespace detail
 
-/// y of all tokens; the states on the way. Rows behind `valid` get zeros and change no state.
+/// Computes y of all tokens, and the states that backward needs. Rows behind `valid` get zeros and
+/// change no state.
 template <class T>
 void wkv4(const execution& on, const wkv4_call<T>& a) {
   constexpr index width = detail::wkv4_channels;
@@ -138,9 +140,9 @@ void wkv4(const execution& on, const wkv4_call<T>& a) {
   });
 }
 
-/// The derivatives of wkv4(), of a call that began from nothing and left its `starts`. GP and GQ,
-/// the gradients of P and Q, run backwards in time with an exponent of their own:
-/// GP_{t-1} = s_t + e^w GP_t and GQ_{t-1} = -s_t y_t + e^w GQ_t, where s_t = dy_t / denominator.
+/// Derivatives of wkv4(), of a call that began from an empty state and stored its `starts`. GP and
+/// GQ, the gradients of P and Q, run backwards in time with an exponent of their own: GP_{t-1} =
+/// s_t + e^w GP_t and GQ_{t-1} = -s_t y_t + e^w GQ_t, where s_t = dy_t / denominator.
 template <class T>
 void wkv4_backward(const execution& on, const wkv4_call<T>& a, const wkv4_gradients<T>& g) {
   constexpr index width = detail::wkv4_channels;

@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The recurrence of RWKV-7 (Peng et al. 2025, arXiv:2503.14456; zoo D12b): per head, a matrix from
-/// keys to values that decays, forgets what a key held and learns a new pair at every token (a
-/// generalised delta rule).
+/// The recurrence of RWKV-7 (Peng et al. 2025, arXiv:2503.14456): a generalised delta rule. Per
+/// head, a matrix from keys to values decays, forgets the value of a key and learns a new pair at
+/// every token.
 
 #include <linnet/ops/matmul.hpp>
 #include <linnet/ops/wkv4.hpp>
@@ -23,8 +24,8 @@ struct wkv7_vectors {
   T* weight;  ///< kappa a, removed how strongly
 };
 
-/// One call: per head, with S[n, n] from keys (columns) to values (rows),
-/// S <- S diag(w) - (S kappa)(kappa a)^T + v k^T and y = S r.
+/// Arguments of RWKV-7's recurrence: per head, S[n, n] maps keys (columns) to values (rows). S <- S
+/// diag(w) - (S kappa)(kappa a)^T + v k^T and y = S r.
 template <class T>
 struct wkv7_call {
   index batch, length, heads, n;
@@ -43,7 +44,7 @@ namespace detail {
 /// Rows of a state that one thread works on at a time.
 inline constexpr index wkv7_rows = 16;
 
-/// Takes in one token: rows [i0, i0 + rows) of S, which may be `to`. `at`: where the head's vectors
+/// Adds one token to rows [i0, i0 + rows) of S, which may be `to`. `at`: where the head's vectors
 /// of this token begin.
 template <class Kernels, class T>
 void wkv7_step(Kernels, const wkv7_call<T>& a, index at, index i0, index rows, const T* from,
@@ -58,7 +59,7 @@ void wkv7_step(Kernels, const wkv7_call<T>& a, index at, index i0, index rows, c
     for (index j = 0; j < a.n; ++j) next[j] = s[j] * w[j] - old * weight[j] + value * k[j];
   }
 }
-/// All rows.
+/// Adds one token to all rows.
 template <class Kernels, class T>
 void wkv7_step(Kernels kernels, const wkv7_call<T>& a, index at, const T* from, T* to) {
   for (index i = 0; i < a.n; i += wkv7_rows)
@@ -67,7 +68,8 @@ void wkv7_step(Kernels kernels, const wkv7_call<T>& a, index at, const T* from, 
 
 }  // namespace detail
 
-/// y of all tokens; the states on the way. Rows behind `valid` get zeros and change no state.
+/// Computes y of all tokens, and the states that backward needs. Rows behind `valid` get zeros and
+/// change no state.
 template <class T>
 void wkv7(const execution& on, const wkv7_call<T>& a) {
   const index n = a.n, blocks = (n + detail::wkv7_rows - 1) / detail::wkv7_rows;
@@ -99,7 +101,7 @@ void wkv7(const execution& on, const wkv7_call<T>& a) {
 /// Scratch of wkv7_backward() per thread.
 constexpr index wkv7_scratch(index n) { return (recurrent_chunk + 2) * n * n + 2 * n; }
 
-/// The derivatives of wkv7(), of a call that began from nothing and left its `starts`; `dx` is
+/// Derivatives of wkv7(), of a call that began from an empty state and stored its `starts`; `dx` is
 /// overwritten. `scratch` has wkv7_scratch(n) values per thread.
 template <class T>
 void wkv7_backward(const execution& on, const wkv7_call<T>& a, const T* dy,

@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: MIT
 // Scores and weighted sums of attention over rows of tokens, at one instruction-set level: included
 // inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
 // vector at the end.
 
-/// Lanes stored numbers as T: T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
@@ -26,7 +27,7 @@ LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T
                                   typename vector_of<T, Lanes>::type);
   }
 }
-/// The first `count` of them, zeros behind.
+/// Loads the first `count` of them, zeros behind.
 template <class T, class Code>
 LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
   if constexpr (std::is_same_v<T, Code>) {
@@ -49,7 +50,7 @@ LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
   return sum<T>(total);
 }
-/// The products of x with as many rows as a vector has lanes, four at a time.
+/// Products of x with as many rows as a vector has lanes, four at a time.
 template <class T, class Code>
 __attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
     index n, const T* x, const Code* const* k, vec<T>& y) {
@@ -71,7 +72,7 @@ __attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows
   }
   sums<T>(total, y);
 }
-/// The same for rows of half a vector, two at a time.
+/// Products of x with rows of half a vector, two at a time.
 template <class T>
 LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
   constexpr std::make_integer_sequence<int, lanes<T>> both{};
@@ -118,8 +119,8 @@ LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
-/// Columns [column, column + Lanes) of mix(), in four sums of every fourth token, so that blocks
-/// make no difference.
+/// Columns [column, column + Lanes) of mix(), in four sums of every fourth token, so that the
+/// result does not depend on blocks.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void mix_lanes(index first, index last, index column, const T* p,
                                            const token_rows<Code>& v, T* y, bool accumulate) {

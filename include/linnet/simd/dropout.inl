@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
@@ -44,8 +45,8 @@ LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t h
   __builtin_memcpy(words, &low, sizeof low);
   __builtin_memcpy(words + 2 * philox_lanes, &upper, sizeof upper);
 }
-/// x *= 0 or keep, and y too unless it is null: 0 where the word of Philox that belongs to the
-/// value is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
+/// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
+/// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
 template <class T>
 LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
                                index first, index n, T* x, T* y) {
@@ -60,7 +61,8 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
       some_words w;
       __builtin_memcpy(&w, words + skip + i, sizeof w);
       const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
-      const auto multiplier = reinterpret_cast<vec<T>>(reinterpret_cast<vec_int<T>>(vec<T>{} + keep) & ~dropped);
+      const auto multiplier =
+          reinterpret_cast<vec<T>>(reinterpret_cast<vec_int<T>>(vec<T>{} + keep) & ~dropped);
       put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
       if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
     }

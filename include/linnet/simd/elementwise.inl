@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
 // simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
@@ -29,8 +30,8 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
   }
 }
 
-/// One AdamW step (zoo H): m, v are moving averages, `rate` the learning rate with both bias
-/// corrections folded in, `eps` likewise, `decay` = learning rate times weight decay.
+/// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
+/// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
 LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
 // Each output is one sum over k in ascending order, whatever tile it falls into.
 
@@ -10,7 +11,7 @@ struct real_steps {
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
-/// What an epilogue needs for the columns of one vector, and the value it makes of a sum.
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
 template <class T>
 struct real_finish {
   vec<T> bias;

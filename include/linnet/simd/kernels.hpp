@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The kernels, as the rest of the library includes them. With linnet::kernels they are only

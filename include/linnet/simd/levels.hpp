@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The only place that knows about instruction sets: four levels of the same kernels, chosen at
-/// run time, so a program built without -march still uses the best of the machine it runs on.
+/// Instruction sets: four levels of the same kernels, chosen at run time. A program built without
+/// -march so uses the best level of the machine it runs on.
 
 #include <cmath>
 #include <cstdlib>
@@ -213,7 +214,7 @@ struct avx512dot : avx512 {
 #undef LINNET_KEEP
 #undef LINNET_FOR_VECTORS
 
-/// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that.
+/// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that level.
 inline level detect() {
 #if defined(LINNET_ONLY_LEVEL)
   return level::LINNET_ONLY_LEVEL;
@@ -231,9 +232,9 @@ inline level detect() {
 
 }  // namespace detail
 
-/// The level that sessions and trainers use unless told otherwise: the best of this machine, or
-/// the one the environment variable LINNET_SIMD (portable, avx2, avx512, avx512dot) names, if the
-/// machine has it. Looked up once per program.
+/// The level that sessions and trainers use by default: the best of this machine, or the one that
+/// the environment variable LINNET_SIMD names. Its values are portable, avx2, avx512 and avx512dot;
+/// a level that the machine lacks is not used. Looked up once per program.
 inline level best() {
   static const level chosen = [] {
     const level machine = detail::detect();
@@ -246,15 +247,15 @@ inline level best() {
   return chosen;
 }
 
-/// The level a wish comes down to on this machine.
+/// The level that a requested level resolves to on this machine.
 inline level resolve(level wish) {
   return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
 }
 
 /// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. A
 /// program compiled with -DLINNET_ONLY_LEVEL=portable, avx2, avx512 or avx512dot has the kernels of
-/// that level alone and needs a machine that has it: smaller, compiled faster, no faster to run.
-/// Those that multiply low-precision activations are best reached through dispatch_dot().
+/// that level alone and needs a machine that has it. It is smaller and compiles faster, but runs no
+/// faster. Those that multiply low-precision activations are best reached through dispatch_dot().
 template <class F>
 inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_ONLY_LEVEL)
@@ -267,7 +268,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::portable{});
 #endif
 }
-/// The same for products of low-precision activations.
+/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)

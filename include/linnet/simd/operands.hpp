@@ -1,12 +1,13 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What the kernels of every instruction-set level are called with.
+/// Arguments of the kernels of every instruction-set level.
 
 #include <linnet/core/finite.hpp>
 
 LINNET_SIMD_NAMESPACE_BEGIN
 
-/// Elementwise nonlinearities (zoo A4, C1): the argument of the activation kernels.
+/// Elementwise nonlinearities: the argument of the activation kernels.
 enum class activation_kind {
   relu,       ///< max(x, 0)
   gelu,       ///< x Phi(x), exact, with the error function
@@ -22,41 +23,41 @@ enum class bf16_code : std::uint16_t {};
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
 
-/// A 32-bit word of a packed panel: codes of one column for 2 (16-bit), 4 (8-bit) or 8 (4-bit)
-/// successive k, the first in the lowest bits.
+/// A 32-bit word of a packed panel: codes of one column for successive k, the first in the lowest
+/// bits. It holds 2 codes of 16 bits, 4 of 8 or 8 of 4.
 using word = std::uint32_t;
 
 /// How the codes of a word become numbers.
 enum class code {
   bf16,     ///< the upper half of a float
   f16,      ///< IEEE half precision
-  f8_e4m3,  ///< 8 bits: 4 of exponent, bias 7, no infinities (zoo E2)
+  f8_e4m3,  ///< 8 bits: 4 of exponent, bias 7, no infinities
   f8_e5m2,  ///< 8 bits: the upper half of an f16
   u8,       ///< 0 to 255
   u4,       ///< 0 to 15
-  nf4       ///< 16 normal quantiles (zoo E2)
+  nf4       ///< 16 normal quantiles
 };
 /// Bits of one code.
 constexpr int bits_of(code c) {
   return c == code::bf16 || c == code::f16 ? 16 : c == code::u4 || c == code::nf4 ? 4 : 8;
 }
-/// The values of the NF4 codes (Dettmers et al. 2023; zoo E2).
+/// The values of the NF4 codes (Dettmers et al. 2023).
 inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305f, -0.39491749f,
                                          -0.28444138f, -0.18477343f, -0.09105004f, 0.0f,
                                          0.0795803f,   0.1609302f,   0.2461123f,   0.33791524f,
                                          0.44070983f,  0.562617f,    0.72295684f,  1.0f};
 
-/// The left factor A of a product, addressed as a(i, k) = data[i*row + k*column], so transposed and
-/// sliced matrices need no copy.
+/// Left factor A of a product, addressed as a(i, k) = data[i*row + k*column]. Transposed and sliced
+/// matrices so need no copy.
 template <class T>
 struct rows_operand {
   const T* data;
   index row, column;
 };
 
-/// The right factor B, K rows of N columns. Column j of row k is
-/// data[(j / 32) * panel + k*ld + j % 32]: packed panels (ld = 32, panel = 32 K) as well as any
-/// row-major matrix (panel = 32).
+/// Right factor B of a product: K rows of N columns. Column j of row k is data[(j / 32) * panel +
+/// k*ld + j % 32]: packed panels (ld = 32, panel = 32 K) as well as any row-major matrix (panel =
+/// 32).
 template <class Value>
 struct columns_operand {
   const Value* data;
@@ -66,8 +67,8 @@ struct columns_operand {
 /// Tokens in a block of cached keys or values: blocks may lie anywhere.
 inline constexpr index token_block = 32;
 
-/// The keys or values of one head and sequence, a row for each token. Token j is row j of `data`,
-/// or behind `fixed` rows in a ring, or in the block that `table` names; `fixed` and `ring` are
+/// Keys or values of one head and sequence, a row for each token. Token j is row j of `data`, or
+/// behind `fixed` rows in a ring, or in the block that `table` names; `fixed` and `ring` are
 /// multiples of a block.
 template <class Code>
 struct token_rows {
@@ -76,35 +77,35 @@ struct token_rows {
   index fixed = 0, ring = 0;
   const std::int32_t* table = nullptr;
 
-  /// The row that holds token j.
+  /// Number of the row that holds token j.
   constexpr index place(index j) const {
     if (table) return table[j / token_block] * token_block + j % token_block;
     return ring && j >= fixed ? fixed + (j - fixed) % ring : j;
   }
   /// Where row place(j) begins.
   constexpr const Code* row(index j) const { return data + place(j) * stride; }
-  /// Tokens [j, run(j, end)) follow each other in memory.
+  /// End of the tokens that follow token j in memory without a gap, at most `end`.
   constexpr index run(index j, index end) const {
     const index next = (j / token_block + 1) * token_block;
     return (ring || table) && next < end ? next : end;
   }
 };
 
-/// What happens to a finished product before it is stored: y = [y +] alpha * x + bias_j.
+/// Epilogue of a product, applied before it is stored: y = [y +] alpha * x + bias_j.
 template <class T>
 struct epilogue {
   const T* bias = nullptr;  ///< one per column, or null
   T alpha = T(1);
   bool accumulate = false;  ///< add to what is there instead of overwriting it
 
-  /// The same for the part of the product that begins there.
+  /// Epilogue of the part of the product that begins there.
   constexpr epilogue from(index, index column) const {
     return {bias ? bias + column : nullptr, alpha, accumulate};
   }
 };
 
-/// The same for an integer product of signed activations and unsigned weight codes:
-/// y = [y +] alpha row_scale_i scale_j (x - zero_j row_sum_i) + bias_j.
+/// Epilogue of an integer product of signed activations and unsigned weight codes: y = [y +] alpha
+/// row_scale_i scale_j (x - zero_j row_sum_i) + bias_j.
 struct integer_epilogue {
   const float* bias = nullptr;  ///< one per column, or null
   float alpha = 1;
@@ -114,7 +115,7 @@ struct integer_epilogue {
   const float* row_scale = nullptr;       ///< one per row
   const std::int32_t* row_sum = nullptr;  ///< sum of each row's codes
 
-  /// The same for the part of the product that begins there.
+  /// Epilogue of the part of the product that begins there.
   constexpr integer_epilogue from(index row, index column) const {
     return {bias ? bias + column : nullptr, alpha,           accumulate,   scale + column,
             zero ? zero + column : nullptr, row_scale + row, row_sum + row};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Stored codes and low-precision activations of one instruction-set level: included inside a
 // struct by simd/levels.hpp.
 
@@ -74,8 +75,8 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
   }
 }
 
-/// sums[32] += scale_j (sum of a_k (code_kj - zero_j)) of one row of `k` inputs with one panel
-/// whose scales they share: the product without a detour through memory.
+/// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
+/// whose scales they share. Decoded weights stay in registers.
 template <code C>
 LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 // simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
@@ -31,8 +32,9 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
   put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
 }
 
-/// One token of the scans of `rows` channels with n states each (zoo D11): decay = exp(delta_i
-/// a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij c_j. next may be h.
+/// One token of the scans of `rows` channels with n states each (Gu and Dao 2023). The equations
+/// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
+/// c_j. next may be h.
 template <class T>
 LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
@@ -49,9 +51,9 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
     y[i] = sum<T>(all);
   }
 }
-/// Its derivative: g_ij = carried_ij + dy_i c_j is that of next_ij; carried becomes decay g, da, db
-/// and dc are added to, d_input = g . b (of delta_i x_i) and d_decay (of delta_i through the decay)
-/// are overwritten.
+/// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
+/// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
+/// delta_i through the decay) are overwritten.
 template <class T>
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,

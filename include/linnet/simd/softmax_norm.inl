@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Softmax and the norms of rows, forward and backward, at one instruction-set level: included
 // inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
 // vector at the end.
@@ -24,7 +25,7 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
   store(x + last, ending);
   return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
 }
-/// Softmax in place (zoo D1); n > 0.
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
 LINNET_TARGET static void softmax(index n, T* x) {
   const T m = maximum(n, x);
@@ -38,7 +39,7 @@ LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* 
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
 }
 
-/// y = gamma * x / sqrt(mean(x^2) + eps) (zoo A1); returns 1 / sqrt(...).
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
 template <class T>
 LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
   const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 // level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
@@ -85,7 +86,7 @@ LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
   return __builtin_shufflevector(a, b,
                                  (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
 }
-/// The same with a's two lanes before b's.
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
 template <int High, class Vector, int... Lane>
 LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
                                              std::integer_sequence<int, Lane...>) {

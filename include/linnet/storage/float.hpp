@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Storage in full: float and double.
+/// Storage without rounding: float and double.
 
 #include <linnet/storage/policy.hpp>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Storage in 4-bit integers.
@@ -10,8 +11,8 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// 4-bit integers, symmetric, |code| <= 7, one scale for each `Group` inputs of a row; two codes in
-/// a byte, the first in the low half (zoo E1).
+/// Symmetric 4-bit integers, |code| <= 7, with one scale for each `Group` inputs of a row. Two
+/// codes share a byte, the first in the low half.
 template <index Group = 32>
 struct int4 : coded<std::uint8_t, simd::code::u4> {
   static_assert(Group > 0 && Group % 8 == 0,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Storage in 8-bit integers.
@@ -11,8 +12,9 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// 8-bit integers (zoo E1), round half to even. Symmetric: |code| <= 127, scale = max|x| / 127.
-/// Asymmetric: codes 0 to 255 and a zero point. `Group` counts the inputs that share a scale.
+/// 8-bit integers (Jacob et al. 2018), round half to even. Symmetric: |code| <= 127, scale = max|x|
+/// / 127. Asymmetric: codes 0 to 255 and a zero point. `Group` counts the inputs that share a
+/// scale.
 template <granularity G, symmetry Y = symmetry::symmetric, index Group = 64>
 struct int8_per : coded<std::conditional_t<Y == symmetry::symmetric, std::int8_t, std::uint8_t>,
                         simd::code::u8> {

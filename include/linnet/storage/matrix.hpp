@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// A matrix as it is stored, and rounding to a storage type.
@@ -51,7 +52,7 @@ struct matrix_ref {
     else
       return x;
   }
-  /// Stores it; the codes of a row come in ascending order.
+  /// Stores a code; the codes of a row come in ascending order.
   void set_code(index r, index j, index columns, typename S::value code) const {
     typename S::value& x = data[r * row_values<S>(columns) + j / S::per_value];
     if constexpr (S::per_value == 2)
@@ -73,7 +74,7 @@ struct matrix_ref {
 
 namespace detail {
 
-/// The scale (and zero point) that fits numbers between `low` and `high`; 1 where all are zero.
+/// Scale (and zero point) for numbers between `low` and `high`; 1 if all are zero.
 template <class S>
 void fit_range(double low, double high, float& scale, float* zero) {
   using numbers = std::numeric_limits<float>;

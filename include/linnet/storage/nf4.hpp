@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Storage in 4-bit codes of normal quantiles.
@@ -12,7 +13,7 @@ LINNET_NAMESPACE_BEGIN
 namespace storage {
 
 /// 4-bit codes of normal quantiles with one scale for each 64 inputs of a row (Dettmers et al.
-/// 2023, zoo E2); two codes in a byte, the first in the low half.
+/// 2023). Two codes share a byte, the first in the low half.
 struct nf4 : coded<std::uint8_t, simd::code::nf4> {
   static constexpr const char* name = "nf4";
   static constexpr bool scaled = true;

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What all storage types have in common, and the types that products compute in.
+/// Base of all storage types, and the types that products compute in.
 
 #include <algorithm>
 #include <cmath>
@@ -12,15 +13,15 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What the inputs of a matrix product are rounded to before it: the compute type of a model.
+/// Compute types: the type that inputs of a matrix product are rounded to before it.
 namespace compute {
 /// Base of the compute types.
 struct policy {};
-/// Not at all: products in the model's scalar type.
+/// No rounding: products are computed in the model's scalar type.
 struct f32 : policy {};
 /// bfloat16 to nearest even; sums in f32. Weights must be stored as bf16.
 struct bf16 : policy {};
-/// int8 with one scale per token, found at run time (W8A8, zoo E13); sums in int32, exact. Weights
+/// int8 with one scale per token, found at run time (W8A8); sums in int32, exact. Weights
 /// must be stored as 8-bit integers with one scale per row or tensor.
 struct int8 : policy {};
 }  // namespace compute
@@ -28,7 +29,7 @@ struct int8 : policy {};
 /// The ways a weight matrix [out, in] can be stored.
 namespace storage {
 
-/// What a scale is shared by.
+/// The part of a matrix that shares one scale.
 enum class granularity {
   tensor,  ///< a whole matrix
   row,     ///< the weights of one output feature
@@ -51,7 +52,7 @@ inline double nearest_whole(double x, double low, double high) {
   return is_nan(x) ? 0 : (std::clamp)(std::nearbyint(x), low, high);
 }
 
-/// What all storage types have in common; a type overrides what differs.
+/// Base of all storage types; a type overrides what differs.
 struct policy {
   using compute = linnet::compute::f32;      ///< see with_compute
   static constexpr bool scaled = false;      ///< whether codes come with scales
@@ -60,7 +61,7 @@ struct policy {
   static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
   static constexpr index per_value = 1;      ///< codes in one `value` of a canonical row
 };
-/// Storage of whole numbers: what is in a row is what kernels read.
+/// Storage of plain numbers, which kernels read as they are.
 template <class Real>
 struct real : policy {
   using value = Real;  ///< one stored number
@@ -77,7 +78,7 @@ struct coded : policy {
   static constexpr simd::code code = Code;
   static constexpr int origin = 0;  ///< packed code of the canonical code 0
   static constexpr index per_word = 32 / simd::bits_of(Code);
-  /// Whether a code is neither infinite nor NaN: every integer and every table entry.
+  /// True: every integer and every table entry is finite.
   static constexpr bool finite(value) { return true; }
 };
 

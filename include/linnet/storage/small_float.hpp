@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Storage in small floating-point numbers: bf16, f16 and two of 8 bits.
@@ -78,7 +79,7 @@ struct f16 : small_float<simd::code::f16, std::uint16_t, 5, 10, false> {
   static constexpr const char* name = "f16";
 };
 /// 8-bit floats of 4 bits precision, up to 448, with one scale per row that maps its largest
-/// magnitude to 448 (zoo E2).
+/// magnitude to 448 (Micikevicius et al. 2022).
 struct fp8_e4m3 : small_float<simd::code::f8_e4m3, std::uint8_t, 4, 3, true> {
   static constexpr const char* name = "fp8_e4m3";
   static constexpr bool scaled = true;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// All storage types: how a weight is kept in memory. A storage type is a template argument of a

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What byte-pair encoding looks up: pieces by their bytes, merges by their pair. Flat tables with
-/// open addressing, at most two thirds full.
+/// Lookup tables of byte-pair encoding: pieces by their bytes, merges by their pair. Flat tables
+/// with open addressing, at most two thirds full.
 
 #include <cstring>
 #include <ctime>
@@ -36,8 +37,8 @@ inline std::uint64_t folded_product(std::uint64_t a, std::uint64_t b) {
 struct hash_key {
   std::uint64_t start = 0, factor = 0;  ///< factor: odd
 };
-/// The key of this process, other in each: of the time and of where its memory lies. What a table
-/// finds does not depend on it.
+/// Hash key of this process, different in each: made from the time and from where its memory lies.
+/// What a table finds does not depend on it.
 inline const hash_key& process_hash_key() {
   static const hash_key key = [] {
     static const char there = 0;
@@ -88,7 +89,7 @@ inline std::uint64_t hash_of(token left, token right, const hash_key& key = proc
   return folded_product(pair ^ key.start, key.factor) * hash_factor;
 }
 
-/// Pieces by id, together below 4 GiB, and the ids of those that were indexed, by piece.
+/// Pieces by id, at most 4 GiB together, and the ids of indexed pieces by their bytes.
 class piece_table {
  public:
   /// Number of pieces.
@@ -180,7 +181,7 @@ class merge_table {
 
   /// A table without merges.
   merge_table() : merge_table(std::vector<bpe_merge_ids>()) {}
-  /// Of merges by rank, none of them indexed.
+  /// Takes merges by rank, none of them indexed yet.
   explicit merge_table(std::vector<bpe_merge_ids>&& merges) : merges_(std::move(merges)) {
     while ((std::size_t{1} << bits_) < 2 * merges_.size()) ++bits_;
     slots_.resize(std::size_t{1} << bits_, none);

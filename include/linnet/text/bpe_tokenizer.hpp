@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Byte-pair encoding of bytes, GPT-2's way: no unknown words, and every text comes back exactly.
+/// Byte-level byte-pair encoding as in GPT-2: no unknown words, and every text comes back exactly.
 
 #include <algorithm>
 #include <functional>
@@ -18,7 +19,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What a vocab.bpe does not say.
+/// Rules of a tokenizer that a vocab.bpe does not state.
 struct bpe_rules {
   /// Special texts, which have the ids behind the merges.
   std::vector<std::string> added = {"<|endoftext|>"};
@@ -28,7 +29,7 @@ struct bpe_rules {
 
 namespace detail {
 
-/// A tokenizer as its file has it, before what it says is checked.
+/// A tokenizer's parts as its file states them, before they are checked.
 struct bpe_parts {
   struct added_piece {
     token id;
@@ -50,18 +51,17 @@ struct bpe_parts {
 
 }  // namespace detail
 
-/// Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019; zoo C2, L4): a text is cut into
-/// words, a word's bytes are its first pieces, and the neighbours whose merge has the lowest rank
-/// merge, leftmost first, until none is left. Made from GPT-2's vocab.bpe, from what `bpe_trainer`
-/// learned, or from a tokenizer.json (linnet/json.hpp). Movable and copyable; const calls may run
-/// in any threads.
+/// Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019): a text is cut into words, and a
+/// word's bytes are its first pieces. Neighbours merge, the lowest rank first and leftmost first,
+/// until none can. Made from GPT-2's vocab.bpe, from what `bpe_trainer` learned, or from a
+/// tokenizer.json (linnet/json.hpp). Movable and copyable; const calls may run in any threads.
 class bpe_tokenizer {
  public:
   static constexpr index most_pieces = 1 << 21;  ///< largest vocabulary that is read
   static constexpr std::size_t longest_file = std::size_t{1} << 26;  ///< longest file, in bytes
 
-  /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line, two pieces in
-  /// letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
+  /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line. A merge is two pieces
+  /// in letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
   /// bytes in GPT-2's order, 256 + r merge r, then the added texts. A byte order mark is passed
   /// over, and so are carriage returns at the ends of lines if the first has one. `where` names the
   /// file in errors. Errors, with the line: errc::malformed, errc::unsupported (too large),
@@ -76,11 +76,11 @@ class bpe_tokenizer {
 
   /// Number of ids.
   index vocabulary() const { return parts_.pieces.size(); }
-  /// The bytes of an id, of an added one its text; "" for an id outside the vocabulary.
+  /// The bytes of an id, or the text of an added one; "" for an id outside the vocabulary.
   std::string_view piece(token id) const {
     return id >= 0 && id < vocabulary() ? parts_.pieces[id] : std::string_view();
   }
-  /// The id of a piece, of an added text if no other piece is equal, or -1.
+  /// The id of a piece, or of an added text if no piece is equal to it, or -1.
   token find(std::string_view piece) const {
     const token id = parts_.pieces.find(piece);
     return id >= 0 ? id : find_added(piece);
@@ -98,18 +98,18 @@ class bpe_tokenizer {
   }
 
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
-  /// `match_added`: then they are cut out first, from left to right and of several at the same
-  /// place the longest, and become their ids. Those that a tokenizer.json calls "normalized" are
-  /// cut out of what the others leave. Takes n log n steps for a word of n bytes, and memory
-  /// for one above 64 bytes (16 times its size) and for added texts (16 bytes each).
-  /// False, and nothing appended, where memory lacks.
+  /// `match_added`. Then they are cut out first, from left to right, and become their ids. Of
+  /// several at one place the longest counts. Those that a tokenizer.json calls "normalized" are
+  /// cut out of what the others leave. Takes n log n steps for a word of n bytes, and memory for
+  /// one above 64 bytes (16 times its size) and for added texts (16 bytes each). False, and nothing
+  /// appended, where memory lacks.
   bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
     const std::size_t before = to.size();
     if (append(text, to, match_added)) return true;
     to.resize(before);
     return false;
   }
-  /// The ids of a text, as above; none where memory lacks.
+  /// Returns the ids of a text; none where memory lacks.
   std::vector<token> encode(std::string_view text, bool match_added = false) const {
     std::vector<token> ids;
     encode(text, ids, match_added);
@@ -139,7 +139,7 @@ class bpe_tokenizer {
  private:
   static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
   static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
-  /// What encoding a long word needs.
+  /// Buffers for encoding a long word.
   struct workspace {
     std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
     std::vector<std::uint32_t> sizes;   ///< of the piece that ends with a byte

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Learning the merges of byte-pair encoding from texts.
@@ -20,14 +21,13 @@ struct bpe_merge {
   index number;                  ///< 0 for the first merge
 };
 
-/// Learns a vocabulary (Sennrich et al. 2016; zoo C2): among all words of the texts, the pair of
-/// neighbours that is most frequent becomes a piece, again and again; of several as frequent the
-/// one whose left piece, then right piece, is less as a string of bytes. What is learned depends on
-/// nothing but the words and their counts. Takes memory for the distinct words, about 40 times
-/// their bytes.
+/// Learns a vocabulary (Sennrich et al. 2016): again and again, the most frequent pair of
+/// neighbours in all words becomes a piece. Among equally frequent pairs, the one whose left piece,
+/// then right piece, is smaller as bytes comes first. What is learned depends on nothing but the
+/// words and their counts. Takes memory for the distinct words, about 40 times their bytes.
 class bpe_trainer {
  public:
-  /// With `single_digits` as in bpe_rules.
+  /// Begins training; `single_digits` as in bpe_rules.
   explicit bpe_trainer(bool single_digits = false) : single_digits_(single_digits) {}
 
   /// Counts the words of one more text; no word reaches from one text into the next.
@@ -61,7 +61,7 @@ class bpe_trainer {
 
 namespace detail {
 
-/// The words while they are merged. A piece's place is that of its first byte.
+/// The words of the texts while their pieces are merged. A piece's place is that of its first byte.
 class bpe_words {
  public:
   using place = std::uint32_t;

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// GPT-2's way of writing bytes as printable characters, in which vocab.bpe, encoder.json and
-/// tokenizer.json spell their pieces (zoo L4).
+/// GPT-2's spelling of bytes as printable characters (Radford et al. 2019, in their code).
+/// vocab.bpe, encoder.json and tokenizer.json spell their pieces so.
 
 #include <array>
 #include <string>
@@ -17,8 +18,8 @@ namespace detail {
 constexpr bool is_own_letter(unsigned b) {
   return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
 }
-/// The bytes in the order of GPT-2's ids 0 to 255: those that are their own letter, then the
-/// others, whose letters are U+0100 on.
+/// The bytes in the order of GPT-2's ids 0 to 255. Bytes that are their own letter come first, then
+/// the others, whose letters are U+0100 on.
 inline constexpr std::array<unsigned char, 256> byte_order = [] {
   std::array<unsigned char, 256> order{};
   std::size_t i = 0;

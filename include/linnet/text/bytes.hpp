@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Bytes as tokens: no vocabulary file, no unknown words.
@@ -23,7 +24,7 @@ struct byte_tokenizer {
   static constexpr byte_tokenizer t5(index vocabulary = 384) {
     return {3, static_cast<token>(vocabulary - 259)};
   }
-  /// What stands where in a vocabulary from t5().
+  /// Special ids of a vocabulary from t5().
   constexpr t5_ids ids() const { return {vocabulary(), specials}; }
   /// ByT5's special ids.
   static constexpr token padding = 0, end = 1, unknown = 2;

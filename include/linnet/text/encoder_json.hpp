@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// GPT-2's encoder.json, which says again what follows from vocab.bpe.
+/// GPT-2's encoder.json, which repeats the ids that follow from vocab.bpe.
 
 #include <algorithm>
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Hugging Face's tokenizer.json for byte-level BPE.
@@ -16,7 +17,7 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// Collects the events of a tokenizer.json. Its three long lists are kept in about their bytes,
-/// settings as facts under names such as "pre_tokenizer.pretokenizers[1].type".
+/// settings under names such as "pre_tokenizer.pretokenizers[1].type".
 struct hf_tokenizer_reader {
   explicit hf_tokenizer_reader(const std::string& file) : where(file) {}
 
@@ -197,7 +198,8 @@ struct hf_tokenizer_reader {
   }
 };
 
-/// What the settings of a tokenizer.json say, or the first one that linnet does not follow.
+/// Applies the settings of a tokenizer.json; the error names the first one that linnet does not
+/// support.
 inline result<void> apply_hf_settings(const hf_tokenizer_reader& file, bpe_parts& parts) {
   const auto is = [](const std::string& text, auto... names) { return ((text == names) || ...); };
   const auto refuse = [&](const key_value& f, std::string expected) {
@@ -392,10 +394,10 @@ inline result<void> take_hf_merges(hf_tokenizer_reader& file, bpe_parts& parts) 
 
 }  // namespace detail
 
-/// Parses a tokenizer.json held in memory, of at most 64 MiB: a byte-level BPE model with GPT-2's
-/// pre-tokenizer ("ByteLevel"; SmolLM's "Digits" before it), no normalizer and the ids 0 to n - 1.
-/// Added tokens become added texts. Truncation, padding and post-processing (begin and end tokens)
-/// are left to the caller. `where` names the file in errors. Errors, with the field:
+/// Parses a tokenizer.json held in memory, of at most 64 MiB: a byte-level BPE model with the ids 0
+/// to n - 1. It has GPT-2's pre-tokenizer ("ByteLevel"; SmolLM's "Digits" before it) and no
+/// normalizer. Added tokens become added texts. Truncation, padding and post-processing (begin and
+/// end tokens) are left to the caller. `where` names the file in errors. Errors, with the field:
 /// errc::unsupported (another model, or a setting that linnet does not follow), errc::malformed.
 inline result<bpe_tokenizer> parse_hf_tokenizer(
     std::span<const std::byte> text, const std::string& where = "tokenizer.json") LINNET_TRY {

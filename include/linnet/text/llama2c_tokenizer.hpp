@@ -1,6 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The tokenizer of llama2.c: byte-pair merges by score, with bytes for what the vocabulary lacks.
+/// The tokenizer of llama2.c: byte-pair merges by score, with bytes for characters that the
+/// vocabulary lacks.
 
 #include <algorithm>
 #include <array>
@@ -41,8 +43,8 @@ class llama2c_tokenizer {
   /// The id of a piece, the lowest if the vocabulary has it more than once, or -1.
   token find(std::string_view piece) const { return find(piece, {}); }
 
-  /// The ids of a text: a space is put before it, its UTF-8 sequences become pieces or bytes, then
-  /// the neighbours whose union has the best score merge, leftmost first, until none is left.
+  /// The ids of a text: a space is put before it, and its UTF-8 sequences become pieces or bytes.
+  /// Then the neighbours whose union has the best score merge, leftmost first, until none is left.
   /// Optionally with the begin and end ids around. Takes n log n steps and 120 bytes of memory for
   /// each byte of the text. Empty where memory lacks.
   std::vector<token> encode(std::string_view text, bool with_begin = true,

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Text as it is generated: whole characters only, and nothing that may turn out to be a stop
+/// Text as it is generated: whole characters only, and nothing that may be the start of a stop
 /// string.
 
 #include <algorithm>
@@ -15,12 +16,12 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Takes a text in pieces of bytes, cut anywhere, and hands on what is certain as soon as it is:
+/// Takes a text in pieces of bytes, cut anywhere, and hands on bytes as soon as they are certain.
 ///  - A UTF-8 sequence is handed on whole. Bytes that belong to no well-formed sequence (Unicode
 ///    15, table 3-7) are handed on as they are, once it is certain that they belong to none.
 ///  - What may be the beginning of a stop string waits until that is decided. The text ends before
-///    the first stop string to be complete, of several complete at the same byte before the
-///    longest; that string and all behind it are dropped.
+///    the first stop string to be complete, of several at one byte before the longest. That string
+///    and all behind it are dropped.
 ///
 /// Memory is taken by the constructor; nothing allocates afterwards.
 class text_stream {
@@ -41,8 +42,9 @@ class text_stream {
   text_stream(std::initializer_list<std::string_view> stops = {})
       : text_stream(std::span(stops.begin(), stops.size())) {}
 
-  /// The next bytes. Calls on_text(std::string_view) for what has become certain, no or more times,
-  /// never with nothing. Returns whether the text goes on: false from the first stop string on.
+  /// Takes the next bytes. Calls on_text(std::string_view) for what has become certain, no or more
+  /// times, never with nothing. Returns whether the text goes on: false from the first stop string
+  /// on.
   template <class Emit>
   bool push(std::string_view bytes, Emit&& on_text) {
     for (const char c : bytes) {
@@ -69,7 +71,7 @@ class text_stream {
     release(certain(), on_text);
     return !stopped_;
   }
-  /// The end of the text: hands on what has waited, and begins a new text.
+  /// Ends the text: hands on held bytes, and begins a new text.
   template <class Emit>
   void flush(Emit&& on_text) {
     if (!stopped_) release(size_, on_text);

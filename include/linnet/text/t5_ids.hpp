@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The special token ids of T5's vocabularies.
@@ -6,8 +7,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A vocabulary in T5's order: 0 pads, 1 ends a text, 2 is unknown, the last ids are the sentinels
-/// that stand for masked text, counting down (zoo A9): `<extra_id_0>` is 32099 of T5's 32100.
+/// Special ids of a vocabulary in T5's order: 0 pads, 1 ends a text, 2 is unknown. The last ids are
+/// sentinels for masked text, counting down (Raffel et al. 2020, in their code): `<extra_id_0>` is
+/// 32099 of T5's 32100.
 struct t5_ids {
   static constexpr token padding = 0, end = 1, unknown = 2;
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Finding the texts of a set in another text.
@@ -18,7 +19,7 @@ namespace detail {
 /// begins here.
 class text_matcher {
  public:
-  /// Most states: different ends of texts. One takes 13 bytes.
+  /// Largest number of states, which are the distinct suffixes of texts. One takes 13 bytes.
   static constexpr std::size_t most_states = std::size_t{1} << 20;
 
   /// Makes the set of texts text(0) to text(count - 1), none empty; of equal ones the first counts.

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What byte_pooled models take for a vocabulary: the bytes of each token of any tokenizer.
+/// The vocabulary of byte_pooled models: the bytes of each token of any tokenizer.
 
 #include <algorithm>
 #include <span>
@@ -41,11 +42,11 @@ class token_bytes {
 
   /// The table, for byte_batch::bytes.
   const token* data() const { return values_.data(); }
-  /// Its rows, for byte_batch::vocabulary.
+  /// Number of rows, for byte_batch::vocabulary.
   index vocabulary() const { return std::ssize(values_) / bytes_per_token_; }
   /// Bytes of a token that are kept.
   index bytes_per_token() const { return bytes_per_token_; }
-  /// Tokens that lost bytes.
+  /// Number of tokens that were cut.
   index longer() const { return longer_; }
   /// The padded bytes of a token of the vocabulary.
   std::span<const token> operator[](token id) const {
@@ -59,8 +60,8 @@ class token_bytes {
     for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
     return all;
   }
-  /// Bytes of text in tokens, such as labels: what a loss is to be divided by for bits_per_byte().
-  /// Ids outside the vocabulary have none.
+  /// Bytes of text in tokens, such as labels: the divisor of a loss for bits_per_byte(). Ids
+  /// outside the vocabulary have none.
   index bytes_in(std::span<const token> ids) const {
     index n = 0;
     for (const token id : ids)

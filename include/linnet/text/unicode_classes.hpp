@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_classes.py.
@@ -9,8 +10,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What a tokenizer's patterns know of a character: whether it is a letter (general category L*), a
-/// number (N*), white space (White_Space), or another one, such as marks and what is unassigned.
+/// Class of a character in a tokenizer's patterns: letter (general category L*), number (N*), white
+/// space (White_Space) or other. Marks and unassigned code points are other.
 enum class character_class : std::uint8_t { other, letter, number, space };
 
 namespace detail {

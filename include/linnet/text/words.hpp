@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Texts cut into words as GPT-2 does it: tokens never reach across the end of a word.
@@ -37,7 +38,8 @@ inline front_character front_of(std::string_view text) {
   return {class_of(c), n};
 }
 
-/// Bytes before the first character of a class that is not `kind`, or whose class is, if `until`.
+/// Bytes before the first character whose class is not `kind`; with `until`, before the first whose
+/// class is.
 inline std::size_t run_of(std::string_view text, character_class kind, bool until = false) {
   std::size_t end = 0;
   while (end < text.size()) {
@@ -54,7 +56,7 @@ inline std::size_t run_of(std::string_view text, character_class kind, bool unti
 ///
 ///     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 ///
-/// (Radford et al. 2019; zoo L4): a contraction, or a run of letters, numbers or other characters
+/// (Radford et al. 2019): a contraction, or a run of letters, numbers or other characters
 /// with at most one space before it, or white space. White space leaves its last character to what
 /// follows. A byte that is not UTF-8 counts as another character.
 inline std::size_t gpt2_word(std::string_view text) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Adafactor: an optimizer whose memory is one row and one column of each large matrix.
@@ -11,8 +12,8 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Averages of the squared gradient of one tensor: of its rows and columns, or (without `columns`)
-/// of each value.
+/// Adafactor's averages of one tensor's squared gradient: of its rows and columns, or of each value
+/// where there are no `columns`.
 template <class T>
 struct second_moment {
   T* rows = nullptr;
@@ -23,7 +24,7 @@ struct second_moment {
     return info.rows >= 128 && info.columns >= 128;
   }
 };
-/// The form of a params tree that holds these.
+/// The form of a parameter tree that holds Adafactor's averages.
 template <class T>
 struct second_moment_form {
   using matrix = second_moment<T>;
@@ -39,8 +40,8 @@ constexpr void place(arena& memory, const tensor_info& info, second_moment<T>& l
 
 }  // namespace detail
 
-/// Adafactor without momentum (Shazeer and Stern 2018, 1804.04235; zoo A11), as t5x sets it: steps
-/// are relative to the size of the weights, so rates are those of schedule::inverse_sqrt().
+/// Adafactor without momentum (Shazeer and Stern 2018, arXiv:1804.04235), as t5x sets it. Steps are
+/// relative to the size of the weights, so its rates are those of schedule::inverse_sqrt().
 struct adafactor {
   schedule rate = schedule::inverse_sqrt();
   double decay = 0.8;           ///< step t keeps 1 - t^-decay of the averages
@@ -58,11 +59,11 @@ struct adafactor {
     f("eps_weights", self.eps_weights, detail::at_least(0));
   }
 
-  /// What checkpoints call it.
+  /// Name of the optimizer in checkpoints.
   static constexpr std::string_view name() { return "adafactor"; }
 
-  /// What it remembers: moving averages of the squared gradient; of a tensor with 128 rows and
-  /// columns or more those of its rows and of its columns alone.
+  /// State of Adafactor: moving averages of the squared gradient. A tensor with at least 128 rows
+  /// and columns keeps only the averages of its rows and of its columns.
   template <class M, class T>
   class state {
    public:
@@ -77,10 +78,11 @@ struct adafactor {
 
    private:
     friend adafactor;
-    using moments = detail::tensor_block<M, detail::second_moment_form<T>>;
+    using moments = tensor_block<M, detail::second_moment_form<T>>;
 
-    /// Temporary sums over one tensor: of the squares in each line (a row, or some values of a
-    /// tensor that is not factored) of its weights and of its update; and its columns.
+    /// Temporary sums over one tensor: of the squares in each line of its weights and of its
+    /// update, and in its columns. A line is a row, or some values of a tensor that is not
+    /// factored.
     struct sums {
       double *weights = nullptr, *updates = nullptr, *columns = nullptr;
       index bytes = 0;
@@ -134,11 +136,11 @@ struct adafactor {
   static constexpr index piece = 4096;  // values of a line, where a tensor is not factored
   static constexpr index pieces(index n) { return (n + piece - 1) / piece; }
 
-  /// The average with another squared gradient.
+  /// Moving average after one more squared gradient.
   double follow(double keep, double average, double square) const {
     return keep * average + (1 - keep) * (square + eps_gradient);
   }
-  /// Rate of a tensor, from the squares of its weights and of its update.
+  /// Learning rate of a tensor, from the squares of its weights and of its update.
   template <class Sums>
   double step_of(const tensor_info& info, index lines, double lr, const Sums& sums) const {
     double weights = 0, updates = 0;
@@ -178,8 +180,8 @@ struct adafactor {
     });
   }
 
-  /// u = g / sqrt(v) with v[i, j] = rows[i] columns[j] / mean(rows), so u is g times a factor of
-  /// its row and one of its column.
+  /// Update u = g / sqrt(v) with v[i, j] = rows[i] columns[j] / mean(rows). So u is g times a
+  /// factor of its row and one of its column.
   template <class T, class Sums>
   void by_rows_and_columns(const ops::execution& on, const tensor_info& info, double lr,
                            double keep, double scale, const T* g, const detail::second_moment<T>& v,

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// AdamW. Any class with its members is an optimizer that a trainer can use.
+/// The AdamW optimizer. Any class with its members is an optimizer that a trainer can use.
 
 #include <cmath>
 
@@ -9,7 +10,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// AdamW (Loshchilov and Hutter 2019; zoo H): decay is decoupled and applies to tensors with two
+/// AdamW (Loshchilov and Hutter 2019): decay is decoupled and applies to tensors with two
 /// dimensions only.
 struct adamw {
   schedule rate = schedule::constant(1e-3);
@@ -28,10 +29,10 @@ struct adamw {
     f("decay", self.decay, detail::at_least(0));
   }
 
-  /// What checkpoints call it.
+  /// Name of the optimizer in checkpoints.
   static constexpr std::string_view name() { return "adamw"; }
 
-  /// What it remembers of each tensor: moving averages of the gradient and of its square.
+  /// State of AdamW for each tensor: moving averages of the gradient and of its square.
   template <class M, class T>
   struct state {
     gradients<M, T> first, second;

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Tensors that follow running averages instead of a gradient, such as the centroids of
-/// attention::routing (zoo D7).
+/// attention::routing (Roy et al. 2021).
 
 #include <cmath>
 
@@ -9,11 +10,11 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Moves each row of the tensors of role::moving_average towards the sum g that backward left in
-/// its gradient, w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|; a row without a usable sum
-/// stays. Clears these gradients, so that no optimizer sees them. Only the direction of a sum
-/// counts, not how many batches it is made of. A trainer does this before each step. Called by
-/// every thread of a team.
+/// Moves each row w of tensors of role::moving_average towards the sum g in its gradient. The rule
+/// is w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|. A row without a usable sum stays.
+/// Clears these gradients, so that no optimizer sees them. Only the direction of a sum counts, not
+/// how many batches it is made of. A trainer does this before each step. Called by every thread of
+/// a team.
 template <class M, class T>
 void follow_averages(const ops::execution& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
   M::visit(

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Checkpoints: files from which training continues with the same bits. Opt-in, through
@@ -9,15 +10,15 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// The bytes of `object`, which has to live as long, as a section of a checkpoint: a position in
-/// the data, a random_stream.
+/// The bytes of `object` as a section of a checkpoint, such as a position in the data or a
+/// random_stream. The object has to live as long as the section.
 template <class T>
 section as_section(std::string name, const T& object) {
   static_assert(std::is_trivially_copyable_v<T>, "linnet::as_section: an object that is its bytes");
   return {std::move(name), std::as_bytes(std::span(&object, 1))};
 }
 
-/// What a checkpoint held besides the trainer's state.
+/// Contents of a checkpoint besides the trainer's state.
 struct checkpoint {
   /// A section of your own.
   struct entry {
@@ -28,12 +29,13 @@ struct checkpoint {
   std::string note;          ///< if that is the one before: what is wrong with the newest
   std::vector<entry> own{};  ///< in the order in which they were saved
 
-  /// The bytes of the section of that name, or null.
+  /// Bytes of the section of that name, or null.
   const std::vector<std::byte>* find(std::string_view name) const {
     const auto at = std::ranges::find(own, name, &entry::name);
     return at != own.end() ? &at->bytes : nullptr;
   }
-  /// Sets `object` to what as_section() wrote; false, and unchanged, without such a section.
+  /// Sets `object` to the bytes that as_section() wrote; false, and unchanged, without such a
+  /// section.
   template <class T>
   bool read(std::string_view name, T& object) const {
     static_assert(std::is_trivially_copyable_v<T>);
@@ -46,11 +48,11 @@ struct checkpoint {
 
 namespace detail {
 
-/// Begins the names of the trainer's sections.
+/// Prefix of the names of the trainer's own sections.
 inline constexpr std::string_view reserved = "linnet.";
 
-/// What a checkpoint says about the type of its trainer: the facts about the model, and a digest of
-/// the names and shapes of its tensors for what they do not say.
+/// Description of a trainer's type in a checkpoint: the model's metadata, and a digest of the names
+/// and shapes of its tensors.
 template <class Trainer>
 std::vector<key_value> trainer_metadata() {
   using M = typename Trainer::model;
@@ -83,8 +85,8 @@ void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
 
 }  // namespace detail
 
-/// Writes all that a run consists of, and sections of your own (whose names must not begin with
-/// "linnet."), between any two calls of the trainer. The file is complete on the disk before it
+/// Saves the whole state of a run, and sections of your own, between any two calls of the trainer.
+/// Names of your sections must not begin with "linnet.". The file is complete on the disk before it
 /// gets its name. The one before is kept as `path`.previous, beside the target of a symbolic link.
 /// Settings (of the optimizer, of the trainer, limits) belong to the program. Errors: errc::io;
 /// errc::invalid (a name; a trainer that stopped(), so that the last good checkpoint stays).
@@ -111,10 +113,10 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
-/// Puts the trainer where save_checkpoint() found one of the same type, from the bytes of a file
-/// that `where` names in errors. The trainer is untouched unless all of it fits. Errors:
-/// errc::malformed (damage), errc::unsupported (another version), errc::mismatch (another model,
-/// scalar type or optimizer), errc::missing.
+/// Restores a trainer from the bytes of a checkpoint of a trainer of the same type; `where` names
+/// the file in errors. The trainer is untouched unless all of it fits. Errors: errc::malformed
+/// (damage), errc::unsupported (another version), errc::mismatch (another model, scalar type or
+/// optimizer), errc::missing.
 template <class Trainer>
 result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
                                    const std::string& where = "checkpoint") LINNET_TRY {
@@ -177,10 +179,11 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// Loads a checkpoint file. If it is absent or damaged, loads what a killed process left complete
-/// as `path`.partial, which then gets the name, or else `path`.previous. note then says what was
-/// wrong. A damaged file is set aside as `path`.damaged. Errors also: errc::io,
-/// errc::out_of_memory; errc::missing if there is neither `path` nor `path`.previous.
+/// Restores a trainer from a checkpoint file. If it is absent or damaged, it loads the complete
+/// file that a killed process left as `path`.partial, which then gets the name. Or else it loads
+/// `path`.previous. In both cases note says what was wrong. A damaged file is set aside as
+/// `path`.damaged. Errors also: errc::io, errc::out_of_memory; errc::missing if there is neither
+/// `path` nor `path`.previous.
 template <class Trainer>
 result<checkpoint> load_checkpoint(const std::string& path, Trainer& train) LINNET_TRY {
   const auto load = [&](const std::string& name) -> result<checkpoint> {

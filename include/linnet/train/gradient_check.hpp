@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The gradient checker: compares backward with central differences of forward, in double, for
+/// Gradient checker: compares backward with central differences of forward in double precision, for
 /// every parameter and every input. Use it on your own layers and policies.
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 
 #include <linnet/core/random.hpp>
 #include <linnet/model/buffers.hpp>
+#include <linnet/model/layer_runner.hpp>
 #include <linnet/model/objective.hpp>
 #include <linnet/nn/linear.hpp>
 #include <linnet/ops/relative_bias.hpp>
@@ -17,7 +19,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What a gradient check found: the entry with the largest error in units of its tolerance.
+/// Result of a gradient check: the entry with the largest error in units of its tolerance.
 struct gradient_report {
   double worst = 0;     ///< error / tolerance of that entry; at most 1 passes
   std::string tensor;   ///< its tensor; without entries, why there are none
@@ -47,8 +49,8 @@ struct layer_check {
 
 namespace detail {
 
-/// Compares one tensor's analytic gradient (with its nonzero start already subtracted) with central
-/// differences of `loss`, which is a function of values[n].
+/// Compares one tensor's analytic gradient with central differences of `loss`, a function of
+/// values[n]. The gradient's nonzero start is already subtracted.
 template <class Loss>
 void compare_gradient(const std::string& name, index n, double* values, const double* analytic,
                       double step, gradient_report& report, Loss&& loss) {
@@ -77,7 +79,7 @@ void compare_gradient(const std::string& name, index n, double* values, const do
   }
 }
 
-/// The same for every parameter of a layer or model `L`.
+/// Compares the gradient of every parameter of a layer or model `L` with central differences.
 template <class L, class W, class G, class Loss>
 void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&& loss) {
   L::visit(
@@ -100,14 +102,14 @@ inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::u
 
 }  // namespace detail
 
-/// Checks a layer (see nn/layer.hpp) on random parameters and inputs: every parameter, the input,
-/// and where the layer uses them the encoder's output and the position bias. The loss is the inner
-/// product of the output with random numbers; gradients start from nonzero values, since backward
-/// must add.
+/// Checks a layer (see nn/layer.hpp) on random parameters and inputs: every parameter and the
+/// input. The encoder's output and the position bias are checked where the layer uses them. The
+/// loss is the inner product of the output with random numbers; gradients start from nonzero
+/// values, since backward must add.
 template <class Layer>
 gradient_report check_layer_gradients(const layer_check& how = {}) {
   using S = storage::f64;
-  using kernel = form::packed<double, S>;
+  static_assert(detail::check_trainable_layer<Layer, double, S>());
   const auto count = [](index n) { return static_cast<std::size_t>(n); };
   gradient_report report;
   const bool fits = how.batch > 0 && how.length > 0 && how.memory >= 0 && how.heads >= 0 &&
@@ -126,9 +128,8 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   e.memory = (std::max)(how.memory, index{1});
   e.training = true;
 
-  detail::tensor_block<Layer, form::canonical<double, S>> w;
-  detail::tensor_block<Layer, form::gradient<double>> g;
-  detail::tensor_block<Layer, kernel> p;
+  layer_runner<Layer, double> alone(e);
+  auto& g = alone.gradients;
   std::vector<double> x(count(rows * Layer::in)), y(count(rows * Layer::out)), dy(y.size()),
       dx(x.size());
   std::vector<double> memory(count(how.batch * how.memory * Layer::in)), d_memory(memory.size());
@@ -143,7 +144,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   detail::fill_random(bias, how.seed, 4);
   detail::fill_random(other, how.seed, 5);
   if (how.d_kv > 0) ops::rope_table(how.length, how.d_kv, 10000.0, rope.data());
-  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+  alone.weights.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     random_stream random(seed{how.seed}, stream_of(at.str()));
     double* values = nullptr;
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
@@ -155,10 +156,6 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     for (index i = 0; i < info.size(); ++i)
       values[i] = deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0);
   });
-
-  detail::lone_buffers<Layer, double> buffers(e);
-  auto& cache = buffers.cache;
-  detail::attach_rows<Layer>(w, p);
 
   context<double> ctx;
   ctx.on.level = ops::best();
@@ -176,8 +173,8 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   ctx.dropout = {how.seed, 7, 3, how.dropout};
 
   const auto loss = [&] {
-    detail::pack_tree<Layer>(ctx.on, w, p);
-    Layer::template forward<double, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, cache, ctx);
+    alone.pack(ctx.on);
+    alone.forward(x.data(), y.data(), ctx);
     double sum = 0;
     for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
     return sum;
@@ -205,8 +202,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   });
   for (auto* gradient : {&dx, &d_memory, &d_bias})
     std::fill(gradient->begin(), gradient->end(), start);
-  Layer::template backward<double, S>(p.tree(), g.tree(), {x.data(), rows}, {dy.data(), rows},
-                                      {dx.data(), rows}, cache, ctx);
+  alone.backward(x.data(), dy.data(), dx.data(), ctx);
   g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
@@ -225,14 +221,14 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(),
                              how.step, report, loss);
   }
-  detail::compare_parameters<Layer>(w, g, how.step, report, loss);
+  detail::compare_parameters<Layer>(alone.weights, g, how.step, report, loss);
   return report;
 }
 
-/// Checks a whole model's gradient of the summed cross-entropy of `b`, for every parameter of `w`,
-/// which should be random and tiny, or of another loss that a lesson makes of it. `dropout` keeps
-/// its masks fixed; `z_loss` as in `training`; `more` are further arguments of M::loss(). A batch
-/// that does not fit the limits is not checked; then report.tensor says why.
+/// Checks a whole model's gradient of the summed cross-entropy of `b`, or of another objective, for
+/// every parameter of `w`. The weights should be random and the model tiny. `dropout` keeps its
+/// masks fixed; `z_loss` as in `training_options`; `more` are further arguments of M::loss(). A
+/// batch that does not fit the limits is not checked; then report.tensor says why.
 template <class M, class Lesson = cross_entropy_objective, class... More>
 requires objective<Lesson, M> gradient_report
 check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
@@ -249,7 +245,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
     report.tensor = w.valid() ? "no memory for the check" : w.error().message();
     return report;
   }
-  if (const refusal why = M::refuses(b, l); why != refusal::none) {
+  if (const refusal why = detail::refusal_of<M>(b, l); why != refusal::none) {
     report.tensor = to_string(why);
     return report;
   }

@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// LayerSkip's training recipe (Elhoushi et al. 2024, zoo C7): layers are dropped, the later the
-/// likelier, and early exits learn to answer too, so that a model can stop early or draft for
-/// itself (generate/self_speculative.hpp).
+/// LayerSkip's training recipe (Elhoushi et al. 2024): layer dropout that grows with depth, and
+/// losses at early exits. A model trained so can stop early or draft for itself
+/// (generate/self_speculative.hpp).
 
 #include <cmath>
 #include <span>
@@ -11,11 +12,11 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Layer dropout in training: a sample skips layer l of L (attention and feed-forward together)
-/// with probability S(t) D(l) rate, D(l) = 2^(l / (L - 1)) - 1, drawn once per sample and layer.
-/// Nothing is rescaled.
+/// Layer dropout in training: a sample skips layer l of L with probability S(t) D(l) rate, where
+/// D(l) = 2^(l / (L - 1)) - 1. It is drawn once per sample and layer, for attention and
+/// feed-forward together. Nothing is rescaled.
 struct layer_dropout {
-  double rate = 0;  ///< of the last layer (p_max; the paper .1 to .2); 0 turns it off
+  double rate = 0;  ///< rate of the last layer (p_max; paper: .1 to .2); 0 turns it off
   index steps = 0;  ///< T of a training from scratch: S(t) = 2^(t / (T - 1)) - 1 rises from 0 to 1
                     ///< over so many steps; 0 for continued training: S = 1
 
@@ -34,13 +35,12 @@ struct layer_dropout {
   }
 };
 
-/// Losses of early exits in training: the loss becomes J = sum_l e~(l) CE(g(x_{l+1})), with x_{l+1}
-/// the stream after layer l, g the model's final norm and head, and e~(l) the normalised C(t, l)
-/// e(l):
-/// e(l) = scale (0 + 1 + ... + l) before the last layer, e(L-1) = (L-1) + scale (0 + ... + (L-2)).
-/// The curriculum C enables exits step by step; the last one always is. The exit after the first
-/// layer has no weight (e(0) = 0). With a lesson or z-loss each exit has its loss instead of the
-/// cross-entropy. Trainers report J as their loss, evaluate() the last exit's.
+/// Losses of early exits in training: the loss becomes J = sum_l e~(l) CE(g(x_{l+1})). Here x_{l+1}
+/// is the stream after layer l, g the model's final norm and head, and e~(l) the normalised C(t, l)
+/// e(l). Weights are e(l) = scale (0 + 1 + ... + l) before the last layer, e(L-1) = (L-1) + scale
+/// (0 + ... + (L-2)). The curriculum C enables exits step by step; the last one always is. The exit
+/// after the first layer has no weight (e(0) = 0). With an objective or z-loss each exit has its
+/// loss instead of the cross-entropy. Trainers report J as their loss, evaluate() the last exit's.
 struct early_exits {
   double scale = 0;    ///< e_s in [0, 1] (the paper .1 to .2, fine-tuning 1); 0 is plain training
   index rotation = 1;  ///< R: only every R-th exit in a step, the next ones in the next step

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Figures of a run (loss, rate, tokens, seconds, ...) as JSON lines or CSV, one line per step.
@@ -13,8 +14,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A log that a resumed run goes on with: lines after the step of its checkpoint are dropped, so no
-/// step is there twice. Movable. CSV if the path ends in .csv, else JSON lines.
+/// A log that a resumed run continues: lines after the step of its checkpoint are dropped, so no
+/// step is logged twice. Movable. CSV if the path ends in .csv, else JSON lines.
 class metrics_log {
  public:
   /// Opens the log, with these columns after "step". Of what is there, the lines up to step `last`
@@ -41,7 +42,8 @@ class metrics_log {
     return log;
   }
   LINNET_OR_OUT_OF_MEMORY(path)
-  /// What is wrong with the lines up to the step that open() was given; empty if nothing is.
+  /// Description of a fault in the lines up to the step that open() was given; empty if there is
+  /// none.
   const std::string& note() const { return note_; }
 
   /// Adds a line: the figures of step `step` in the order of the columns. Numbers that are not

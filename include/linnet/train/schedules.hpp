@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Learning rate and dropout as functions of the step.
@@ -8,7 +9,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// The learning rate of each step (zoo A10, C9); steps count from 1.
+/// The learning rate of each step; steps count from 1.
 struct schedule {
   enum class kind { constant, cosine, inverse_sqrt, inverse_sqrt_linear };
 
@@ -18,15 +19,15 @@ struct schedule {
   index warmup = 0;    ///< steps of warm-up
   index steps = 1;     ///< last step of a cosine
 
-  /// The same rate throughout.
+  /// A constant learning rate.
   static constexpr schedule constant(double rate) { return {kind::constant, rate, 0, 0, 1}; }
   /// Linear warm-up to `peak`, then half a cosine down to `floor` at step `steps`.
   static constexpr schedule cosine(double peak, index warmup, index steps, double floor = 0) {
     return {kind::cosine, peak, floor, warmup, steps};
   }
-  /// The cosine of the Super Tiny Language Models repository, to rerun its runs (zoo C9): it goes
-  /// by (t - warmup) / steps, so at step `steps` it is still above `floor`, and reaches it `warmup`
-  /// steps later.
+  /// The cosine of the Super Tiny Language Models repository, for rerunning its experiments
+  /// (Hillier et al. 2024). It goes by (t - warmup) / steps, so it reaches `floor` only `warmup`
+  /// steps after step `steps`.
   static constexpr schedule cosine_repo_compat(double peak, index warmup, index steps,
                                                double floor = 0) {
     return cosine(peak, warmup, steps + warmup, floor);
@@ -77,18 +78,18 @@ struct schedule {
                                           "inverse_sqrt_linear"};
 };
 
-/// The dropout of each step (zoo C9); steps count from 1. A number is one, too: that rate
+/// The dropout of each step; steps count from 1. A number is one, too: that rate
 /// throughout.
 class dropout_schedule {
  public:
-  /// The same rate throughout.
+  /// A constant dropout rate.
   constexpr dropout_schedule(double rate = 0) : start_(rate), end_(rate) {}
   /// `start` up to step `first`, then in a straight line to `end` at step `last`, which stays.
   static constexpr dropout_schedule linear(double start, double end, index first, index last) {
     return {start, end, first, last, 0};
   }
-  /// From `low` at step 0 up to `high` and back again, in straight lines, once in `steps / cycles`
-  /// steps, rounded down; `low` throughout if that is below 1.
+  /// Rises from `low` at step 0 to `high` and falls back, in straight lines, once in `steps /
+  /// cycles` steps, rounded down. It is `low` throughout if that is below 1.
   static constexpr dropout_schedule triangle(double low, double high, index steps,
                                              index cycles = 4) {
     const index cycle = cycles > 0 ? steps / cycles : 0;
@@ -118,7 +119,7 @@ class dropout_schedule {
     const detail::option_range rates{.least = 0, .most = 1, .below = true};
     return rates.contains(start_) && rates.contains(end_);
   }
-  /// A rate that is not in this range, if there is one.
+  /// A rate of the schedule that is not in this range, if there is one.
   double unfit(const detail::option_range& r) const { return r.contains(start_) ? end_ : start_; }
 
  private:

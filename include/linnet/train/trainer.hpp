@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Training: forward, backward, clipping, optimizer and repacking in one parallel region per step,
-/// in memory that is planned once.
+/// Training: one parallel region per step runs forward, backward, clipping, optimizer and
+/// repacking, in memory that is planned once.
 
 #include <array>
 #include <cmath>
@@ -14,19 +15,19 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What a trainer does after a loss or a gradient that is not finite. The weights stay in any case.
+/// Reaction of a trainer to a loss or gradient that is not finite. The weights stay in any case.
 enum class bad_step {
   skip,  ///< leaves the step out and goes on
   stop   ///< leaves it out and refuses all others, see trainer::stopped()
 };
 
-/// How a trainer trains, besides its optimizer.
+/// Options of a trainer, besides those of its optimizer.
 struct training_options {
-  double clip = 1.0;             ///< largest global gradient norm (zoo H); 0 turns clipping off
+  double clip = 1.0;             ///< largest global gradient norm; 0 turns clipping off
   dropout_schedule dropout = 0;  ///< probability of dropping a value, in each step
   double z_loss = 0;             ///< weight of the squared logsumexp in the loss (t5x: 1e-4)
-  std::uint64_t seed = 0;        ///< of the dropout masks
-  double average = 0.999;        ///< share of a running average that a step keeps (zoo D7)
+  std::uint64_t seed = 0;        ///< seed of the dropout masks
+  double average = 0.999;        ///< share of a running average that a step keeps (Roy et al. 2021)
   bad_step if_not_finite = bad_step::skip;
   index patience = 10;  ///< calls in a row that were refused or led to no step, after which a
                         ///< trainer stops, so that no loop over its steps runs for ever
@@ -50,8 +51,8 @@ struct training_options {
   static constexpr const char* reactions[] = {"skip", "stop"};
 };
 
-/// How far a trainer is. With its blocks of memory, see trainer::visit_state(), all that a run
-/// consists of.
+/// Progress of a trainer: its counters and its last gradient norm. With its blocks of memory, see
+/// trainer::visit_state(), all that a run consists of.
 struct training_progress {
   index steps = 0;    ///< taken
   index skipped = 0;  ///< left out because loss or gradient was not finite
@@ -73,7 +74,7 @@ struct training_progress {
 };
 
 namespace detail {
-/// Sum of squares of all tensors of `g`, in fixed chunks and fixed order, so it does not depend on
+/// Sum of squares of all tensors of `g`, in fixed chunks and order, so that it does not depend on
 /// the number of threads. `partial` has room for the chunks of the largest tensor.
 inline constexpr index norm_chunk = 4096;
 template <class M>
@@ -117,6 +118,7 @@ class trainer {
                 "compute::bf16");
   using S = std::conditional_t<rounds, storage::with_compute<storage::bf16, compute::bf16>,
                                storage_of<M, T>>;
+  static_assert(detail::check_language_model<M, T, S>());
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
 
@@ -135,7 +137,10 @@ class trainer {
         l, [&](const limits& some) { return add_sizes(workspace_bytes(some), rest); });
   }
 
-  /// A trainer of `w` for batches up to these limits. `w` must outlive it and not move.
+  /// Opens a trainer of `w` for batches up to these limits; it allocates footprint(l) bytes, once.
+  /// `w` must outlive it and not move. Errors: errc::invalid for limits or options that make no
+  /// sense, by the name of the field. Also errc::out_of_memory, and the error of `w` if it is not
+  /// valid().
   static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
                               const training_options& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("trainer::open", l, footprint(l)); !fit)
@@ -144,9 +149,10 @@ class trainer {
       return fit.error();
     if (auto fit = detail::acceptable("trainer::open", optimizer_name(), optimizer); !fit)
       return fit.error();
-    if (M::family != model_family::decoder && how.early_exits.scale > 0)
+    if (M::exits == 0 && how.early_exits.scale > 0)
       return linnet::error{errc::invalid, "trainer::open", "training_options.early_exits.scale",
-                           "0 for an encoder-decoder", detail::number_text(how.early_exits.scale)};
+                           "0, as this model has no early exits",
+                           detail::number_text(how.early_exits.scale)};
     if (!w.valid()) return w.error();
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
@@ -171,12 +177,13 @@ class trainer {
   }
   LINNET_OR_OUT_OF_MEMORY("trainer::open")
 
-  /// One optimizer step on one batch; returns the mean loss in nats per token, before the step, or
-  /// NaN for a batch that does not fit the limits or the vocabulary, or if stopped(). A refused
-  /// batch is counted by refused(), and last_refusal() says why.
+  /// One optimizer step on one batch; returns the mean loss in nats per token, before the step. It
+  /// is NaN, and nothing is done, for a batch that does not fit the limits or the vocabulary, or if
+  /// stopped(). A refused batch is counted by refused(), and last_refusal() says why. Nothing is
+  /// allocated.
   double step(const batch& b) { return step(b, cross_entropy_objective{}); }
-  /// The same with a lesson's loss, such as that of distillation from `teachers`; NaN also for a
-  /// batch that the lesson does not accept.
+  /// One optimizer step on the loss of an objective, such as `distillation`; NaN also for a batch
+  /// that the objective does not accept.
   template <class Lesson>
   requires objective<Lesson, M>
   double step(const batch& b, Lesson&& from) {
@@ -190,9 +197,10 @@ class trainer {
     finish();
     return loss.mean();
   }
-  /// Adds the gradient of one part of a larger batch; update() then takes the step.
+  /// Adds the gradient of one part of a larger batch; update() then takes the step. Returns the
+  /// summed loss in nats and the number of labels; NaN, and nothing done, as for step().
   loss_sum accumulate(const batch& b) { return accumulate(b, cross_entropy_objective{}); }
-  /// The same with a lesson's loss.
+  /// Adds the gradient of an objective's loss on one part of a larger batch.
   template <class Lesson>
   requires objective<Lesson, M> loss_sum accumulate(const batch& b, Lesson&& from) {
     if (!takes(b, from)) return loss_sum::refused();
@@ -218,11 +226,12 @@ class trainer {
         [&](const ops::execution& on) { apply(on, progress_.tokens, progress_.nats); });
     finish();
   }
-  /// Loss of a batch without dropout and without a step. `logits`, if not empty, receives all
-  /// [rows, vocabulary] of them. A mixture of depths looks ahead here as it does in training (see
+  /// Summed loss of a batch in nats, without dropout and without a step; NaN for a batch that does
+  /// not fit. `logits`, if not empty, receives the logits [batch * length of the labels,
+  /// vocabulary]. A mixture of depths looks ahead here as it does in training (see
   /// depths::mixture_of_depths); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
-    refusal why = M::refuses(b, limits_);
+    refusal why = detail::refusal_of<M>(b, limits_);
     if (why == refusal::none && !detail::logits_fit<M>(b, logits)) why = refusal::short_logits;
     if (!stopped_) reason_ = why;
     if (why != refusal::none) return loss_sum::refused();
@@ -235,7 +244,7 @@ class trainer {
     return loss;
   }
 
-  /// Makes changes of the weights from outside known to the trainer.
+  /// Repacks the weights after they were changed from outside the trainer.
   void refresh() {
     if (limits_.batch < 1) return;
     run(limits_, work_.converted,
@@ -253,9 +262,9 @@ class trainer {
   index skipped() const { return progress_.skipped; }
   /// Batches refused since open() or resume().
   index refused() const { return refused_; }
-  /// Why the last call of step(), accumulate(), update() or evaluate() was refused or led to no
-  /// step, or why the trainer has stopped: one of the texts of to_string(refusal). Empty after a
-  /// call that did what was asked. Static text, zero-terminated and never null.
+  /// Why the last call was refused or led to no step, or why the trainer has stopped: one of the
+  /// texts of to_string(refusal). It is empty after a call that did what was asked. Static text,
+  /// zero-terminated and never null.
   std::string_view last_refusal() const noexcept {
     return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
   }
@@ -265,11 +274,10 @@ class trainer {
   bool stopped() const { return stopped_ || limits_.batch < 1; }
   /// All counters.
   const training_progress& progress() const { return progress_; }
-  /// Calls f(name, bytes) for each block of memory that a run consists of: the weights, what the
-  /// optimizer remembers, and the accumulated gradients, which are zero unless
-  /// progress().accumulating(). Blocks and progress() that are written back into a trainer of the
-  /// same type continue with the same bits (on any number of threads, at the same
-  /// instruction-set level and settings).
+  /// Calls f(name, bytes) for each block of memory that a run consists of: weights, optimizer state
+  /// and accumulated gradients. The gradients are zero unless progress().accumulating(). Blocks and
+  /// progress() that are written back into a trainer of the same type continue with the same bits.
+  /// That holds on any number of threads, at the same instruction-set level and settings.
   template <class F>
   void visit_state(F&& f) {
     using state = typename Optimizer::template state<M, T>;
@@ -329,16 +337,16 @@ class trainer {
   template <class Lesson>
   bool takes(const batch& b, Lesson& from) {
     if (stopped_) return false;
-    reason_ = M::refuses(b, limits_);
+    reason_ = detail::refusal_of<M>(b, limits_);
     if (reason_ == refusal::none && !from.template accepts<M>(b, limits_))
-      reason_ = refusal::lesson;
+      reason_ = refusal::objective;
     if (reason_ == refusal::none && !options_fit()) reason_ = refusal::options;
     if (reason_ == refusal::none) return true;
     ++refused_;
     in_vain();
     return false;
   }
-  /// The optimizer's options may have changed since open().
+  /// Whether the optimizer's options, which may have changed since open(), are in their ranges.
   bool options_fit() const {
     if constexpr (detail::has_ranges<Optimizer>)
       return detail::in_range(optimizer_);
@@ -356,8 +364,8 @@ class trainer {
       return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
                                     nullptr, how_.z_loss, from.token_loss(on, b), exits...);
     };
-    if constexpr (M::family == model_family::decoder) {
-      std::array<double, static_cast<std::size_t>(M::shape.layers)> weights;
+    if constexpr (M::exits > 0) {
+      std::array<double, static_cast<std::size_t>(M::exits)> weights;
       how_.early_exits.weights(progress_.steps, weights);
       return loss(exit_calls{how_.early_exits.scale > 0 ? weights.data() : nullptr});
     } else {

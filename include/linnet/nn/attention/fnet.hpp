@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Fourier mixing as a layer: tokens are mixed by a transform without parameters (zoo D13).
+/// Fourier mixing as a layer: tokens are mixed by a transform without parameters.
 
 #include <bit>
 
@@ -10,11 +11,11 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Policies that mix the tokens of a sequence by other means than attention. They take the place of
-/// an attention:: policy.
+/// Mixers: policies that mix the tokens of a sequence by other means than attention. They take the
+/// place of an attention:: policy.
 namespace mixer {
 
-/// FNet (Lee-Thorp et al. 2021; zoo D13): y = Re(F_T x F_d), discrete Fourier transforms over the
+/// FNet (Lee-Thorp et al. 2021): y = Re(F_T x F_d), discrete Fourier transforms over the
 /// tokens and over the columns, not normalised. No parameters; bidirectional, so for encoders. Each
 /// sequence is transformed at its own length, so padding changes nothing, and every length works in
 /// O(T log T). The map is symmetric: its derivative is the same map.
@@ -29,16 +30,16 @@ struct fnet : attention::policy {
                   "linnet::mixer::fnet: a Fourier transform sees later tokens; it fits encoders");
     static_assert(!A.cross, "linnet::mixer::fnet: mixes one sequence; it has no cross-attention");
     static constexpr index in = A.d_model, out = A.d_model;
-    /// Columns of the spectrum of real rows that are not the conjugates of others.
+    /// Number of columns of the spectrum of real rows that are not conjugates of other columns.
     static constexpr index half = in / 2 + 1;
-    /// Transforms side by side: a cache line of values.
+    /// Transforms computed side by side: a cache line of values.
     template <class T>
     static constexpr index width = 64 / static_cast<index>(sizeof(T));
 
     template <class T>
     struct cache {
-      /// [batch, (half + width - 1) / width, length, width] spectra of the rows, in blocks of
-      /// columns that the second transform reads in one piece; zeros fill the last one.
+      /// Spectra of the rows, [batch, (half + width - 1) / width, length, width]: blocks of columns
+      /// that the second transform reads in one piece. Zeros fill the last block.
       T *real = nullptr, *imaginary = nullptr;
       T* tables = nullptr;                   ///< one per sequence, then the rows' own
       ops::fourier_table<T>* all = nullptr;  ///< [batch + 1] what is in them
@@ -72,11 +73,11 @@ struct fnet : attention::policy {
       transform<true>(dy, dx, c, ctx);
     }
 
-    /// Does not decode.
+    /// 0: FNet does not decode.
     static constexpr index state_values(index) { return 0; }
 
-    /// The usual count of a complex transform, 5 n log2 n, halved for real rows in one direction
-    /// and for conjugate columns in the other; logarithms rounded up.
+    /// Floating-point operations: 5 n log2 n for a complex transform, halved for real rows and for
+    /// conjugate columns; logarithms rounded up.
     static constexpr index flops(const call_shape& e) {
       const auto log2 = [](index n) {
         return static_cast<index>(std::bit_width(static_cast<std::size_t>(n - 1)));

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Softmax attention as a layer: self or cross, causal or bidirectional, multi-head, grouped-query
-/// or multi-query, with rotary or relative positions and a key-value cache.
+/// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
+/// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
 
 #include <linnet/nn/attention/projections.hpp>
 
@@ -9,8 +10,8 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The layer of softmax attention in which a query sees the keys of its window. With `Slots`, a
-/// query's distance to the window's `first` keys is counted in kept tokens (zoo D4).
+/// Layer of softmax attention in which a query sees the keys in its window. With `Slots`, a query's
+/// distance to the window's `first` keys is counted in kept tokens (Xiao et al. 2023).
 template <attention_shape A, ops::attention_window Window, bool Slots = false>
 struct softmax_attention {
   using projections = attention_projections<A>;
@@ -18,7 +19,7 @@ struct softmax_attention {
                          kv = projections::kv;
   static constexpr bool adds_residual = true;
   static constexpr ops::attention_window window = Window;
-  /// Tokens that are kept at most, and so the largest distance to the first ones.
+  /// Most tokens that are kept, and so the largest distance to the first ones.
   static constexpr index kept = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
   template <class T, bool Keys>
@@ -42,7 +43,7 @@ struct softmax_attention {
     buffer<T, false> values{};
     buffer<T, true> keys{};  ///< what decoding keeps
     typename projections::template projection_caches<T> inner{};
-    T* mixed = nullptr;  ///< [rows, n] before the output map
+    T* mixed = nullptr;  ///< [rows, n] before the output projection
     T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
     T* scratch = nullptr;  ///< per thread
     index scratch_size = 0;
@@ -172,7 +173,7 @@ struct softmax_attention {
     to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
   }
 
-  /// Keys and values of one sequence become another's.
+  /// Copies the keys and values of one sequence to another.
   template <class T>
   static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
     if (part.block) {
@@ -201,12 +202,12 @@ struct softmax_attention {
   }
 
  private:
-  /// Keys or values of this call alone.
+  /// Buffer of the keys or values of this call.
   template <class T>
   static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
     return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
   }
-  /// The call that both directions describe.
+  /// Arguments of the attention call, forward and backward.
   template <class T, class Code>
   static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx,
                                            const ops::kv_rows<Code>& keys,
@@ -240,7 +241,8 @@ struct softmax_attention {
     a.dropout_id = c.dropout_id;
     return a;
   }
-  /// Rotary positions on one row of x[rows, heads * d_kv], in place; `limit` keeps them below it.
+  /// Applies rotary positions in place to one row of x[rows, heads * d_kv]; `limit` keeps positions
+  /// below it.
   template <class T>
   static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse,
                          index limit = ops::any_distance) {
@@ -268,7 +270,7 @@ struct full : policy {
                                                .after = A.causal ? 0 : ops::any_distance}>;
 };
 
-/// `Kind` with its four linear maps factored through `Rank`: y = U (V x) (zoo C5).
+/// Attention `Kind` with its four projections factored through `Rank`: y = U (V x).
 template <index Rank, class Kind = full>
 struct low_rank : Kind {
   static_assert(
@@ -287,8 +289,8 @@ struct low_rank : Kind {
   using layer = typename Kind::template layer<with_rank(A)>;
 };
 
-/// Full attention in which a prefix, such as a question, is seen by all tokens and so by its own
-/// earlier ones too; behind it tokens see what came before (Raffel et al. 2020, "prefix LM").
+/// Full attention in which all tokens see a prefix, such as a question, also its own tokens (Raffel
+/// et al. 2020, "prefix LM"). Behind the prefix, tokens see only what came before.
 /// decoder_batch::prefixes tells its length; a session takes the tokens of the first feed() for it.
 struct prefix : full {
   static constexpr bool takes_prefix = true, supports_token_subset = false;

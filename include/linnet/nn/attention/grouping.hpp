@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Decoding for kinds of attention that group tokens by what they say: groups that only grow.
+/// Decoding for attention that groups tokens by content: groups that only grow.
 
 #include <linnet/nn/attention/unit_rows.hpp>
 
@@ -8,13 +9,13 @@ LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
-/// What decides which tokens meet in kinds that group tokens by their content (lsh, routing).
+/// Grouping of tokens in attention by content (lsh, routing): by the whole sequence, or online.
 ///
 /// The papers group a whole sequence at once, so that in a causal model too, later tokens decide
 /// which earlier ones meet. A session cannot know later tokens. It decides where a token belongs
-/// once, when the token comes, from the token itself and those before it: tokens of one bucket, or
-/// nearest to one centroid, are counted off in chunks as they come, and a token meets those of its
-/// chunk and of the chunk before in the same bucket. Where a sequence is split into calls makes no
+/// once, when the token comes, from the token itself and those before it. Tokens of one bucket, or
+/// nearest to one centroid, are counted off in chunks as they come. A token meets those of its
+/// chunk and of the chunk before in its bucket. Where a sequence is split into calls makes no
 /// difference but rounding (of which a token as near to two buckets may take either).
 enum class grouping {
   whole,  ///< the whole sequence does, as published; sessions go by `online`
@@ -25,8 +26,8 @@ enum class grouping {
 
 namespace detail {
 
-/// Tokens of a session in `Rounds` groupings, in chunks of `Size`: their keys, one per query head,
-/// their values, and where they belong.
+/// Cached tokens of a session in `Rounds` groupings, in chunks of `Size`. It holds their keys, one
+/// per query head, their values and their groups.
 template <attention_shape A, index Size, index Rounds>
 struct online_groups {
   static constexpr index h = A.d_kv, n = A.n(), group = A.heads / A.kv_heads;
@@ -42,7 +43,7 @@ struct online_groups {
     T* scratch = nullptr;            ///< [most, 2 h + 1] per thread
     index capacity = 0, most = 0;
   };
-  /// The scratch is the caller's to release.
+  /// Plans the buffers; the caller releases the scratch memory.
   template <class T>
   static constexpr cache<T> plan(planner& m, const call_shape& e) {
     cache<T> c;
@@ -59,8 +60,8 @@ struct online_groups {
   static constexpr index state_values(index tokens) {
     return tokens * (n + A.kv() + 2 * A.heads * Rounds);
   }
-  /// What is kept of a token never changes, so that the last tokens can be taken back, and tokens
-  /// that two sequences begin with need not be copied.
+  /// Nothing kept of a token ever changes. So the last tokens can be taken back, and sequences need
+  /// not copy tokens that both begin with.
   template <class T>
   static void copy_state(const cache<T>& c, index from, index to, const state_part& part) {
     if (part.block) {
@@ -79,7 +80,7 @@ struct online_groups {
   }
 
   /// mixed[rows, n] = softmax(scale q k^T + bias) v over the tokens that each new token meets in
-  /// some round; with `Self` it meets itself, else only where there is nobody else. k[rows, n];
+  /// some round. With `Self` it meets itself, else only if it meets nobody else. k[rows, n];
   /// `hash(item)` returns the buckets of the new tokens of item = (sequence, head, round).
   template <bool Self, class T, class Hash>
   static void run(const cache<T>& c, const context<T>& ctx, const T* q, const T* k, const T* v,

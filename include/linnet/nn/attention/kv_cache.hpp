@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The key-value cache: how a session keeps the keys and values of the tokens it was fed.
+/// The key-value cache: storage of the keys and values of the tokens that a session was fed.
 
 #include <linnet/nn/attention/kv_cache4.hpp>
 
@@ -19,22 +20,23 @@ enum class kv_code {
 namespace kv {
 /// Base of the cache policies.
 struct policy {};
-/// Keys and values as they are.
+/// Keys and values in the model's scalar type.
 struct exact : policy {
   static constexpr kv_code code = kv_code::exact;
 };
-/// Rounded to bfloat16, nearest even.
+/// Keys and values rounded to bfloat16, nearest even.
 struct bf16 : policy {
   static constexpr kv_code code = kv_code::bf16;
 };
-/// Rounded to int8, symmetric, one scale for each head of each token (zoo D15): an error of half a
-/// scale, that is max|x| / 254, at most.
+/// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
+/// error is at most half a scale, max|x| / 254.
 struct int8 : policy {
   static constexpr kv_code code = kv_code::int8;
 };
-/// Rounded to 4-bit integers (zoo D15): values with one scale for each head of each token, keys
-/// with one for each channel of 32 tokens, the newest of which stay exact. An error of half a
-/// scale, that is max|x| / 14, at most. Attention decodes what it reads; not for paged caches.
+/// Keys and values rounded to 4-bit integers (Hooper et al. 2024). Values have one scale for each
+/// head of each token, keys one for each channel of 32 tokens, the newest of which stay exact. An
+/// error of half a scale, that is max|x| / 14, at most. Attention decodes what it reads; not for
+/// paged caches.
 struct int4 : policy {
   static constexpr kv_code code = kv_code::int4;
 };
@@ -42,7 +44,7 @@ struct int4 : policy {
 
 namespace detail {
 
-/// The keys, or the values, of one layer: [batch, tokens, Heads, slot].
+/// Keys, or values, of one layer: [batch, tokens, Heads, slot].
 template <class T, kv_code Code, index Heads, index H>
 struct kv_buffer {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
@@ -60,8 +62,9 @@ struct kv_buffer {
   kv_places places{};
   bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
 
-  /// Plans room for `count` tokens of each sequence; for the `first` and the last `recent` ones
-  /// alone if those are fewer; else for `blocks` blocks of tokens altogether, if that is not 0.
+  /// Plans room for `count` tokens of each sequence, or only for the `first` and the last `recent`
+  /// ones if those are fewer. With `blocks` above 0, plans that many blocks of tokens altogether
+  /// instead.
   constexpr void plan(arena& state, index batch, index count, index first, index recent,
                       index blocks) {
     places = {count, first, recent};
@@ -75,13 +78,13 @@ struct kv_buffer {
   }
   /// Whether several queries need a copy of what they look at.
   constexpr bool gathered() const { return !exact || places.ring > 0 || paged; }
-  /// What attention reads; `tables` [batch, table_size] where it is paged.
+  /// The rows that attention reads; `tables` [batch, table_size] where the cache is paged.
   constexpr ops::kv_rows<code> rows(const std::int32_t* tables, index table_size) const {
     return {data,      places.tokens, Heads * slot, slot,
             scales,    places.fixed,  places.ring,  paged ? tables : nullptr,
             table_size};
   }
-  /// Keeps x[Heads, H] for token `j` of sequence `b` of `all`, which are rows(). In any order.
+  /// Stores x[Heads, H] as token `j` of sequence `b` of `all`, which are rows(). In any order.
   void put(const ops::execution& on, const ops::kv_rows<code>& all, index b, index j,
            const T* x) const {
     const index row = (paged ? 0 : b * places.tokens) + all.of(b, 0).place(j);
@@ -102,13 +105,13 @@ struct kv_buffer {
       });
     }
   }
-  /// Tokens [first, last) of sequence `from` become those of sequence `to`; paged ones are shared.
+  /// Copies tokens [first, last) of sequence `from` to sequence `to`; paged ones are shared.
   void copy(index from, index to, index first, index last) const {
     if (paged) return;
     if (places.ring > 0) first = 0, last = places.tokens;  // wherever they are
     copy_rows(from * places.tokens + first, to * places.tokens + first, last - first);
   }
-  /// Block `from` becomes block `to`.
+  /// Copies block `from` to block `to`.
   void copy_block(index from, index to) const {
     if (paged) copy_rows(from * ops::token_block, to * ops::token_block, ops::token_block);
   }
@@ -131,7 +134,7 @@ struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
   using type = kv_buffer4<Heads, H, Keys>;
 };
 
-/// What a call reads of cached keys; `fresh` [batch, length, heads, h] are its own, behind
+/// Keys that a call reads from a cache; `fresh` [batch, length, heads, h] are its own, behind
 /// `past` [batch] tokens.
 template <class Keys, class T>
 auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index length,
@@ -142,9 +145,9 @@ auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index len
   return rows;
 }
 
-/// Moves k[batch, length, heads of keys, h] and v[batch, length, heads of values, h] into a cache:
-/// the new tokens of this call, or with `all` those of the encoder's output. Several heads of keys
-/// may share one of values.
+/// Stores keys k[batch, length, heads of keys, h] and values v[batch, length, heads of values, h]
+/// in a cache. They are the new tokens of this call, or with `all` those of the encoder's output.
+/// Several heads of keys may share one of values.
 template <class Keys, class Values, class T>
 void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, index length,
                  bool all, const T* k, const T* v) {
@@ -176,7 +179,7 @@ void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, 
   }
 }
 
-/// To be called behind keep_tokens() once attention has read this call's rows, which are
+/// Ends a call that used keep_tokens(), once attention has read this call's rows, which are
 /// key_rows().
 template <class Keys, class Rows, class T>
 void keep_newest(const Keys& keys, const Rows& rows, const context<T>& ctx) {

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The key-value cache in 4 bits: keys per channel, values per token (zoo D15).
+/// The key-value cache in 4 bits: keys per channel, values per token (Hooper et al. 2024).
 
 #include <cmath>
 #include <limits>
@@ -12,13 +13,13 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The rows of a cache: `fixed` first ones and a ring behind them, or one for each token.
+/// Rows of a cache: `fixed` first ones and a ring behind them, or one row for each token.
 struct kv_places {
   index tokens = 0;  ///< of each sequence
   index fixed = 0, ring = 0;
 
   constexpr kv_places() = default;
-  /// For texts of `count` tokens of which the `first` and the last `recent` ones are looked at: a
+  /// Plans for texts of `count` tokens of which the `first` and the last `recent` ones are read: a
   /// ring where that is smaller.
   constexpr kv_places(index count, index first, index recent) : tokens(count) {
     const index block = ops::token_block;
@@ -29,14 +30,14 @@ struct kv_places {
   }
 };
 
-/// The keys, or the values, of one layer in 4 bits; see ops::kv_rows<int4_code>.
+/// Keys, or values, of one layer in 4 bits; see ops::kv_rows<int4_code>.
 template <index Heads, index H, bool Keys>
 struct kv_buffer4 {
   using code = ops::int4_code;
   static constexpr bool exact = false;
   static constexpr index heads = Heads, width = H;
   static constexpr index block = ops::token_block, pairs = (H + 1) / 2;
-  /// Exact keys of one sequence.
+  /// Number of exact keys of one sequence.
   static constexpr index kept_newest = Heads * ops::kv_rows<code>::newest_blocks * block * H;
 
   code* data = nullptr;
@@ -44,7 +45,7 @@ struct kv_buffer4 {
   float* newest = nullptr;  ///< [batch, Heads, newest_blocks, block, H] the newest keys as they are
   kv_places places{};
 
-  /// Like kv_buffer's; never paged.
+  /// Plans room as kv_buffer::plan() does; never paged.
   constexpr void plan(arena& state, index batch, index count, index first, index recent, index) {
     places = {count, first, recent};
     places.tokens = round_up(places.tokens, block);
@@ -56,13 +57,13 @@ struct kv_buffer4 {
   constexpr ops::kv_rows<code> rows(const std::int32_t*, index) const {
     return {data, places.tokens, Heads, H, Keys, scales, places.fixed, places.ring, newest};
   }
-  /// Keeps values x[H] of token `j` of a head of sequence `b` of `all`, which are rows().
+  /// Stores values x[H] as token `j` of a head of sequence `b` of `all`, which are rows().
   template <class T>
   void put(const ops::kv_rows<code>& all, index b, index head, index j, const T* x) const {
     const index at = (b * places.tokens + all.of(b, head).place(j)) * Heads + head;
     scales[at] = encode(H, x, 1, data + at * pairs);
   }
-  /// Rounds the keys of a block of tokens whose last is `j`, from how they were given.
+  /// Rounds the keys of the block of tokens that ends with `j`, from their exact values.
   void close_block(const ops::kv_rows<code>& all, index b, index head, index j) const {
     float rows[std::size_t{block * H}] = {};
     for (index t = 0; t <= j % block; ++t)
@@ -71,15 +72,15 @@ struct kv_buffer4 {
     for (index c = 0; c < H; ++c)
       scales[at + c] = encode(block, rows + c, H, data + (at + c) * block / 2);
   }
-  /// Keeps the newest keys as they were given, once attention has read those before them: of
-  /// `length` tokens those of the last newest_blocks blocks.
+  /// Keeps the newest keys exact, once attention has read those before them. Of `length` tokens
+  /// these are the last newest_blocks blocks.
   void keep_newest(const ops::kv_rows<code>& all, index b, index head, index length) const {
     const index before = all.past[b], last = (before + length - 1) / block;
     for (index j = (std::max)(before, (last + 1 - all.newest_blocks) * block); j < before + length;
          ++j)
       std::copy_n(all.given(b, head, j), H, newest + all.newest_at(b, head, j) + j % block * H);
   }
-  /// Sequence `to` becomes what `from` is.
+  /// Copies sequence `from` to sequence `to`.
   void copy(index from, index to, index, index) const {
     const auto whole = [&](auto* x, index count) {
       std::copy_n(x + from * count, count, x + to * count);
@@ -94,8 +95,8 @@ struct kv_buffer4 {
   /// Bytes of codes, and scales, of one sequence.
   constexpr index codes() const { return places.tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
   constexpr index factors() const { return places.tokens * Heads * (Keys ? H : block) / block; }
-  /// Codes of n numbers, `step` apart; returns their scale: max|x| / 7, 1 for what is nearly zero,
-  /// NaN if one of them is not finite.
+  /// Codes of n numbers, `step` apart; returns their scale: max|x| / 7. It is 1 for numbers that
+  /// are nearly zero, and NaN if one is not finite.
   template <class T>
   static float encode(index n, const T* x, index step, code* to) {
     float most = 0;

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Linear attention as a layer: a kernel of features instead of the softmax (zoo D9).
+/// Linear attention as a layer: a kernel of features instead of the softmax.
 
 #include <linnet/nn/attention/projections.hpp>
 #include <linnet/ops/linear_attention.hpp>
@@ -13,7 +14,7 @@ namespace attention {
 /// of your own has the same three members and must be positive, as the denominators are its sums.
 struct elu_plus_one {
   static std::string name() { return "elu_plus_one"; }
-  /// y[n] = f(x[n]); `Kernels` are those of the running instruction-set level.
+  /// y[n] = f(x[n]); `Kernels` is the kernel type of the running instruction-set level.
   template <class Kernels, class T>
   static void map(index n, const T* x, T* y) {
     for (index i = 0; i < n; ++i) y[i] = x[i] > T(0) ? T(0) : x[i];
@@ -27,7 +28,7 @@ struct elu_plus_one {
   }
 };
 
-/// Linear attention (Katharopoulos et al. 2020; zoo D9): o_i = sum_j f(q_i).f(k_j) v_j / (sum_j
+/// Linear attention (Katharopoulos et al. 2020, eq. 7): o_i = sum_j f(q_i).f(k_j) v_j / (sum_j
 /// f(q_i).f(k_j) + 1e-6). Time and memory are linear in the length; decoding keeps one matrix and
 /// one vector per key-value head, whatever the length. Causal and bidirectional, multi-head and
 /// grouped-query, with or without rotary positions (which turn the numerator's features, Su et al.
@@ -64,7 +65,7 @@ struct linear : policy {
     template <class T>
     struct cache {
       T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
-      T* mixed = nullptr;                          ///< [rows, n] before the output map
+      T* mixed = nullptr;                          ///< [rows, n] before the output projection
       T* state = nullptr;                          ///< [batch, kv_heads, state] while decoding
       T* denominators = nullptr;                   ///< [rows, heads] while training
       T* boundaries = nullptr;                     ///< [batch, kv_heads, blocks, state] likewise
@@ -131,10 +132,10 @@ struct linear : policy {
       to_key::template backward<T, S>(p.v, dp.v, x, dv, dx, none, ctx);
     }
 
-    /// Numbers of the state of one sequence; the same for any number of tokens.
+    /// Numbers in the state of one sequence, whatever its length.
     static constexpr index state_values(index) { return A.kv_heads * state_size; }
 
-    /// The state of one sequence becomes another's.
+    /// Copies the state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
       copy_sequence(c.state, A.kv_heads * state_size, from, to, part);
@@ -149,7 +150,7 @@ struct linear : policy {
     }
 
    private:
-    /// The call that both directions describe.
+    /// Arguments of the attention call, forward and backward.
     template <class T>
     static ops::linear_attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
       ops::linear_attention_call<T> a{};

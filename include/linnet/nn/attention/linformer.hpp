@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Linformer: softmax attention over K mixtures of the keys and values instead of over all of them.
@@ -8,14 +9,14 @@ LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
-/// Which of Linformer's projections are one and the same matrix.
+/// Sharing of Linformer's projections: which of them are one matrix.
 enum class shared {
   nothing,         ///< E and F for each key head: 2 G K MaxLength parameters
   heads,           ///< one E and one F per layer: 2 K MaxLength
   keys_and_values  ///< one E = F per layer: K MaxLength
 };
 
-/// Low-rank attention (Wang et al. 2020; zoo D8): softmax(q (E k)^T / sqrt(h)) (F v), with trained
+/// Low-rank attention (Wang et al. 2020): softmax(q (E k)^T / sqrt(h)) (F v), with trained
 /// projections E, F [K, MaxLength] along the sequence. Sequences have up to MaxLength tokens, of
 /// which the first columns of E and F are used; padding takes no part. For encoders alone: each
 /// mixture holds later tokens. A stack's relative bias speaks of pairs of tokens, which there are
@@ -118,14 +119,14 @@ struct linformer : policy {
       projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
-    /// Nothing is kept from token to token: whole sequences only.
+    /// 0: this kind keeps nothing between tokens and needs whole sequences.
     static constexpr index state_values(index) { return 0; }
     static constexpr index flops(const call_shape& e) {
       return projections::flops(e) + 4 * e.rows() * K * kv + 4 * e.rows() * K * n;
     }
 
    private:
-    /// F, or E where it serves for both.
+    /// The matrix F, or E where it serves for both.
     template <class P>
     static auto second(const P& p) {
       if constexpr (one)

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Longformer: a window of neighbours, and a few global tokens that see all and that all see.
@@ -9,12 +10,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
-/// Local and global attention (Beltagy et al. 2020; zoo D5) in O(T (Window + Globals)). The first
-/// `Globals` tokens of a sequence are global: they attend to all tokens, through maps q_global,
+/// Local and global attention (Beltagy et al. 2020) in O(T (Window + Globals)). The first `Globals`
+/// tokens of a sequence are global: they attend to all tokens, through projections q_global,
 /// k_global and v_global of their own. Every other token attends, in one softmax, to the global
-/// ones and to those at most Window / 2 away on either side. The paper starts the global maps as
-/// copies of the local ones, which training from a full model's weights should do; fresh weights
-/// are drawn independently. For encoders alone.
+/// ones and to those at most Window / 2 away on either side. The paper starts the global
+/// projections as copies of the local ones, which training from a full model's weights should do.
+/// Fresh weights are drawn independently. For encoders alone.
 template <index Window = 512, index Globals = 1>
 struct longformer : policy {
   static_assert(Window > 0 && Window % 2 == 0,
@@ -175,7 +176,7 @@ struct longformer : policy {
       projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
-    /// Nothing is kept from token to token: whole sequences only.
+    /// 0: this kind keeps nothing between tokens and needs whole sequences.
     static constexpr index state_values(index) { return 0; }
     static constexpr index flops(const call_shape& e) {
       const index g = e.batch * (std::min)(Globals, e.length);
@@ -196,7 +197,7 @@ struct longformer : policy {
       index key(index j, const context<T>& ctx) const {
         return (b * ctx.length + (j < seen ? j : low + j - seen)) * kv + head / group * h;
       }
-      /// The number of query i's first score, for dropout.
+      /// Index of query i's first score, for dropout.
       index first_score(index i, const context<T>& ctx) const {
         return (head * ctx.length + i0 + i) * widest;
       }
@@ -247,7 +248,7 @@ struct longformer : policy {
         });
       });
     }
-    /// The global queries' attention to all valid tokens.
+    /// Attention of the global queries to all valid tokens.
     template <class T>
     static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
       auto a = projections::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
@@ -288,7 +289,7 @@ struct longformer : policy {
         for (index j = 0; j < in; ++j) to[j] += c.dx[i * in + j];
       });
     }
-    /// Rotary positions of the global queries and their keys, or the derivative.
+    /// Applies rotary positions to the global queries and their keys, or the derivative.
     template <class T>
     static void rotate_global(T* q, T* k, const context<T>& ctx, bool inverse) {
       if constexpr (A.rope != rope_pairing::none) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Reformer's attention: tokens of similar direction, found by hashing, attend to each other.
@@ -10,38 +11,38 @@ LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
-/// Whom a token of lsh sees among the tokens of its chunk and the one before.
+/// Tokens that a query of lsh sees in its chunk and the one before.
 enum class reach {
   chunks,  ///< all of them, as the paper's code does
   bucket   ///< those of its own bucket
 };
 
-/// Locality-sensitive hashing attention with shared queries and keys (Kitaev et al. 2020; zoo D6),
-/// k = q / |q| and scores q.k without a further 1/sqrt(h). In each of `Rounds` rounds, tokens are
-/// sorted by bucket = argmax [q R; -q R], R normal and fixed by `Seed` and the layer, then by
-/// position, and cut into chunks of `Bucket`; a token sees its chunk and the one before (the last,
-/// for the first), itself only if nothing else. One softmax covers all rounds: exactly that of the
-/// rounds weighted by their normalizers, where a key met in several rounds counts once. Buckets and
-/// order are constants in backward. A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets
-/// and ceil(t / Bucket) chunks, of which the last may be short; up to Bucket tokens make one chunk,
-/// and no hash is needed. Padding is not sorted. Each token is compared with all buckets, so that
+/// Locality-sensitive hashing attention with shared queries and keys (Kitaev et al. 2020), k = q /
+/// |q| and scores q.k without a further 1/sqrt(h). In each of `Rounds` rounds, tokens are sorted by
+/// bucket = argmax [q R; -q R], then by position, and cut into chunks of `Bucket`. R is normal and
+/// fixed by `Seed` and the layer. A token sees its chunk and the one before (the last, for the
+/// first), itself only if nothing else. One softmax covers all rounds: exactly that of the rounds
+/// weighted by their normalizers, where a key met in several rounds counts once. Buckets and order
+/// are constants in backward. A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets and
+/// ceil(t / Bucket) chunks, of which the last may be short. Up to Bucket tokens make one chunk, and
+/// no hash is needed. Padding is not sorted. Each token is compared with all buckets, so that
 /// hashing costs T^2 n / Bucket operations in each round: full attention's, divided by 4 Bucket /
 /// Rounds. A causal model sees no later token, but which earlier ones it sees depends on all
-/// tokens: outputs of a prefix differ from those of the prefix alone.
+/// tokens. Outputs of a prefix differ from those of the prefix alone.
 ///
-/// A session therefore goes by grouping::online: in each round, a token sees those before it in
-/// its bucket, back to the start of the chunk of `Bucket` before its own. It has the buckets of the
+/// A session therefore goes by grouping::online. In each round, a token sees those before it in its
+/// bucket, back to the start of the chunk of `Bucket` before its own. It has the buckets of the
 /// longest text that it was planned for, and so has training with grouping::online. As long as a
-/// bucket has no more than Bucket tokens, these are the tokens that reach::bucket sees in training;
-/// reach::chunks sees neighbours of other buckets too: of the pairs that 1,024 random tokens make
-/// with 8 rounds of 64, a session has 64 % (of clustered ones 67 %) and hardly another; of those of
-/// reach::bucket 99 %. With grouping::online a model trains as it decodes.
+/// bucket has no more than Bucket tokens, these are the tokens that reach::bucket sees in training.
+/// reach::chunks sees neighbours of other buckets too. Of the pairs that 1,024 random tokens make
+/// with 8 rounds of 64, a session has 64 % (of clustered ones 67 %) and hardly another. Of those of
+/// reach::bucket it has 99 %. With grouping::online a model trains as it decodes.
 template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0,
           grouping Grouping = grouping::whole>
 struct lsh : policy {
   static_assert(Bucket > 0 && Rounds > 0,
                 "linnet::attention::lsh<Bucket, Rounds>: both must be positive");
-  /// The kind whose training is this kind's decoding.
+  /// The online variant: it trains as this kind decodes.
   using online = lsh<Bucket, Rounds, Reach, Seed, grouping::online>;
   static constexpr bool is_online = Grouping == grouping::online;
   static constexpr bool bidirectional = !is_online, can_truncate = true,
@@ -74,7 +75,8 @@ struct lsh : policy {
       projections::visit(f, at, p...);
     }
 
-    /// What `ready` says; memory that says so by chance is unlikely.
+    /// Value of `ready` once the rotations are filled in; memory that holds it by chance is
+    /// unlikely.
     static constexpr index filled = 0x726f7461746564;
     template <class T>
     struct cache {
@@ -160,7 +162,7 @@ struct lsh : policy {
             [](index) { return T(1); });
         for (index i = 0; i < at.rows; ++i) {
           tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), true);
-          // The sum over all rounds of probability times slope is the output times its slope.
+          // The sum over all rounds of probability times derivative is the output times its own.
           const index query = at.query(i, ctx), t = at.token(i);
           const T all = K::template dot<T>(h, c.b.mixed + query, c.b.d_mixed + query);
           T* const slopes = tile.slopes(i);
@@ -194,7 +196,7 @@ struct lsh : policy {
     /// Numbers that a session keeps of each sequence of up to `tokens` tokens: keys, values, and
     /// two for each head and round.
     static constexpr index state_values(index tokens) { return groups::state_values(tokens); }
-    /// One sequence continues where another is.
+    /// Copies the decoding state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
       groups::copy_state(c.past, from, to, part);
@@ -206,11 +208,11 @@ struct lsh : policy {
     }
 
    private:
-    /// Score of a token with itself: chosen only where there is nothing else, yet finite.
+    /// Score of a token with itself: chosen only where there is no other token, yet finite.
     template <class T>
     static constexpr T alone = T(-5e4);
 
-    /// mixed from q, k and v of whole sequences.
+    /// Computes `mixed` from q, k and v of whole sequences.
     template <class T>
     static void mix(cache<T>& c, const context<T>& ctx) {
       sort(c, ctx);
@@ -243,7 +245,7 @@ struct lsh : policy {
       });
     }
 
-    /// Some queries of one chunk of one head in one round, and its keys.
+    /// A block of queries of one chunk of one head in one round, and its keys.
     template <class T>
     struct block {
       index b, head, round, rows, own, before;
@@ -255,11 +257,11 @@ struct lsh : policy {
       index query(index i, const context<T>& ctx) const {
         return (b * ctx.length + token(i)) * n + head * h;
       }
-      /// Its place among the softmax's statistics.
+      /// Index of query i among the softmax's statistics.
       index statistics(index i, const context<T>& ctx) const {
         return (b * A.heads + head) * ctx.length + token(i);
       }
-      /// The number of its first score, for dropout.
+      /// Index of query i's first score, for dropout.
       index first_score(index i, const context<T>& ctx) const {
         return ((head * Rounds + round) * ctx.length + token(i)) * 2 * Bucket;
       }
@@ -306,8 +308,8 @@ struct lsh : policy {
       });
       return bucket;
     }
-    /// Hashes and sorts the tokens of every sequence, head and round, and numbers the chunks:
-    /// frozen ones so that the chunk before has the number before.
+    /// Hashes and sorts the tokens of every sequence, head and round, and numbers the chunks. With
+    /// online grouping the chunk before has the number before.
     template <class T>
     static void sort(const cache<T>& c, const context<T>& ctx) {
       const int rank = ctx.on.threads.rank();
@@ -327,8 +329,9 @@ struct lsh : policy {
         });
       });
     }
-    /// Calls f(first, own, previous, before) for the chunks of one head in one round: places
-    /// [first, first + own) of the order, and those of the chunk before.
+    /// Calls f(first, own, previous, before) for the chunks of one head in one round. Places
+    /// [first, first + own) of the order are the chunk, [previous, previous + before) the chunk
+    /// before.
     template <class F>
     static void each_chunk(index valid, [[maybe_unused]] const std::int32_t* bucket,
                            [[maybe_unused]] const std::int32_t* order, F&& f) {
@@ -438,7 +441,7 @@ struct lsh : policy {
         }
       }
     };
-    /// In how many rounds token `t` sees `key`.
+    /// Number of rounds in which token `t` sees `key`.
     template <class T>
     static index meetings(const sight& visible, const cache<T>& c, const context<T>& ctx, index all,
                           index t, index key) {

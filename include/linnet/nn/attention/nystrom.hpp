@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Nystromformer: softmax attention through a few landmarks, with a pseudo-inverse in between.
+/// Nystromformer: softmax attention through a few landmarks, with a pseudo-inverse between them.
 
 #include <linnet/nn/attention/projections.hpp>
 #include <linnet/ops/pseudoinverse.hpp>
@@ -9,14 +10,14 @@ LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
-/// Attention by the Nystrom method (Xiong et al. 2021; zoo D10): with landmarks ~q, ~k, the means
-/// of m segments of the sequence,
+/// Attention by the Nystrom method (Xiong et al. 2021), for encoders alone, as landmarks hold later
+/// tokens. Landmarks ~q, ~k are the means of m segments of the sequence. The output is
 ///   softmax(q ~k^T) Z (softmax(~q k^T) v) (+ conv v),   Z ~ softmax(~q ~k^T)^+
-/// by six iterations that gradients flow through; `Convolution` taps per head, 0 for none. The
-/// valid tokens of a sequence are cut into segments whose lengths differ by one at most; a sequence
-/// of fewer than m tokens has each token as a landmark. Dropout of probabilities does not apply, as
-/// in the paper's code. For encoders alone: landmarks hold later tokens. A stack's relative bias
-/// speaks of pairs of tokens, which there are none of here: it is not applied.
+/// with Z by six iterations that gradients flow through, and `Convolution` taps per head, 0 for
+/// none. The valid tokens of a sequence are cut into segments whose lengths differ by one at most.
+/// A sequence of fewer than m tokens has each token as a landmark. Dropout of probabilities does
+/// not apply, as in the paper's code. A stack's relative bias speaks of pairs of tokens, which
+/// there are none of here: it is not applied.
 template <index Landmarks = 64, index Convolution = 33>
 struct nystrom : policy {
   static_assert(Landmarks > 0, "linnet::attention::nystrom: there must be a landmark");
@@ -149,7 +150,7 @@ struct nystrom : policy {
       projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
-    /// Nothing is kept from token to token: whole sequences only.
+    /// 0: this kind keeps nothing between tokens and needs whole sequences.
     static constexpr index state_values(index) { return 0; }
     static constexpr index flops(const call_shape& e) {
       return projections::flops(e) + 8 * e.rows() * m * n + 2 * Convolution * e.rows() * n +
@@ -181,12 +182,12 @@ struct nystrom : policy {
     static void mean_backward(const T* dy, index first, index last, T* dx) {
       for (index t = first; t < last; ++t) add_scaled<n>(T(1) / T(last - first), dy, dx + t * n);
     }
-    /// y += a x, of one head unless told otherwise
+    /// y += a x, of one head unless told otherwise.
     template <index Count = h, class T>
     static void add_scaled(T a, const T* x, T* y) {
       for (index i = 0; i < Count; ++i) y[i] += a * x[i];
     }
-    /// Landmarks as queries of all tokens.
+    /// Attention with landmarks as queries over all tokens as keys.
     template <class T>
     static ops::attention_call<T> to_landmarks(const cache<T>& c, const context<T>& ctx) {
       auto a = projections::call(ctx.batch, m, c.q, ctx.length, c.b.k, c.b.v, c.values);
@@ -195,7 +196,7 @@ struct nystrom : policy {
       a.scratch_size = c.scratch_size;
       return a;
     }
-    /// All tokens as queries of the landmarks.
+    /// Attention with all tokens as queries over landmarks as keys.
     template <class T>
     static ops::attention_call<T> from_landmarks(const cache<T>& c, const context<T>& ctx) {
       auto a = projections::call(ctx.batch, ctx.length, c.b.q, m, c.k, c.mixed, c.b.mixed);
@@ -204,7 +205,8 @@ struct nystrom : policy {
       a.scratch_size = c.scratch_size;
       return a;
     }
-    /// softmax(~q ~k^T) of one sequence and head, and its inverse; `at` is their first value.
+    /// softmax(~q ~k^T) of one sequence and head, and its inverse; `at` is the index of its first
+    /// value.
     template <class Kernels, class T>
     static ops::pseudoinverse<T> inverse_of(Kernels kernels, const cache<T>& c,
                                             const context<T>& ctx, index b, index at) {

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What every kind of attention is built from: its numbers, and what it says of itself.
+/// Attention policies: the numbers of one attention layer, and the traits that every kind states.
 
 #include <string>
 
@@ -29,14 +30,14 @@ struct attention_shape {
   projection_kind
       projections{};  ///< how the linear maps are made, for policies that are `supports_low_rank`
 
-  /// Width of all query heads.
+  /// Width of all query heads together.
   constexpr index n() const { return heads * d_kv; }
-  /// Width of all key or value heads.
+  /// Width of all key or value heads together.
   constexpr index kv() const { return kv_heads * d_kv; }
 };
 
-/// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model
-/// that also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
+/// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
+/// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
 /// `tokens` tokens while decoding.
 namespace attention {
 

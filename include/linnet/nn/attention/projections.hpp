@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What kinds of attention share: the linear maps around the mixing of tokens, and for those that
-/// read whole sequences their buffers and rotary positions.
+/// Parts common to kinds of attention: the projections around the mixing of tokens, and buffers and
+/// rotary positions for kinds that read whole sequences.
 
 #include <linnet/nn/attention/policy.hpp>
 #include <linnet/nn/projection.hpp>
@@ -12,8 +13,9 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The maps x -> q, k, v and mixed -> y, and what self-attention over whole sequences does around
-/// its mixing. With `SharedKey` there are no keys here: the kind makes them from the queries.
+/// The projections x -> q, k, v and mixed -> y, and the steps that self-attention over whole
+/// sequences takes around its mixing. With `SharedKey` there are no keys here: the kind makes them
+/// from the queries.
 template <attention_shape A, bool SharedKey = false>
 struct attention_projections {
   static_assert(A.heads % A.kv_heads == 0,
@@ -25,7 +27,7 @@ struct attention_projections {
   using to_key = projection<in, kv, A.bias, A.projections>;
   using to_output = projection<n, out, A.bias, A.projections>;
 
-  /// The factor of the scores.
+  /// Factor of the scores.
   template <class T>
   static constexpr T scale = T(A.scaled ? 1 / sqrt(h) : 1);
 
@@ -45,7 +47,7 @@ struct attention_projections {
     to_key::visit(f, at / "v", p.v...);
     to_output::visit(f, at / "o", p.o...);
   }
-  /// A map of queries: T5's small initial values replace the missing 1/sqrt(d_kv) (zoo A6).
+  /// Query projection: T5's small initial values replace the missing 1/sqrt(d_kv).
   template <class F, class... P>
   static constexpr void visit_query(F&& f, const parameter_path& at, P&... p) {
     const auto scaled = [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
@@ -56,14 +58,14 @@ struct attention_projections {
     to_query::visit(scaled, at, p...);
   }
 
-  /// What the maps themselves keep; nothing where each is one matrix.
+  /// Buffers of the projections themselves; empty where each is one matrix.
   template <class T>
   struct projection_caches {
     typename to_query::template cache<T> q{};
     typename to_key::template cache<T> k{}, v{};
     typename to_output::template cache<T> o{};
   };
-  /// Plans the maps for calls `e`, keys and values of `key_rows` for each sequence.
+  /// Plans the projections for calls `e` with `key_rows` rows of keys and values for each sequence.
   template <class T>
   static constexpr projection_caches<T> plan_projections(planner& m, const call_shape& e,
                                                          index key_rows) {
@@ -81,10 +83,10 @@ struct attention_projections {
   template <class T>
   struct buffers {
     T *q = nullptr, *k = nullptr, *v = nullptr;  ///< [rows, n], [rows, kv]
-    T* mixed = nullptr;                          ///< [rows, n] before the output map
+    T* mixed = nullptr;                          ///< [rows, n] before the output projection
     T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
   };
-  /// The gradients lie in scratch, which the caller releases.
+  /// Plans the gradients in scratch memory, which the caller releases.
   template <class T>
   static constexpr buffers<T> plan(planner& m, const call_shape& e) {
     buffers<T> b;
@@ -150,12 +152,12 @@ struct attention_projections {
     to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
   }
 
-  /// Floating-point operations of the maps.
+  /// Floating-point operations of the projections.
   static constexpr index flops(const call_shape& e) {
     return 2 * e.rows() * in * (2 * n + (SharedKey ? 1 : 2) * kv);
   }
 
-  /// Softmax attention of these queries over some keys, [batch, keys], of the same heads.
+  /// Softmax attention of these queries over some keys, [batch, keys], of as many heads.
   template <class T>
   static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
                                      const T* k, const T* v, T* to) {
@@ -174,7 +176,8 @@ struct attention_projections {
     return a;
   }
 
-  /// Rotary positions on queries and on keys that have a map of their own, or their derivative.
+  /// Applies rotary positions to queries, and to keys that have a projection of their own, or the
+  /// derivative.
   template <class T>
   static void rotate(T* q, T* k, const context<T>& ctx, bool inverse) {
     if constexpr (A.rope != rope_pairing::none)

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Routing attention: tokens attend to those that the same centroid of a k-means draws.
+/// Routing attention: tokens attend to tokens nearest to the same k-means centroid.
 
 #include <algorithm>
 #include <limits>
@@ -13,32 +14,32 @@ LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
-/// Content-based sparse attention (Roy et al. 2021; zoo D7). Queries and keys have unit length;
-/// each head has `Clusters` centroids, and each centroid takes the `Window` queries and the
-/// `Window` keys of a sequence that point most its way (all, of a shorter sequence; the earlier of
-/// equals), which attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h)
-/// divided by sqrt(h). A token in several clusters gets the mean of their outputs, one in none
-/// zero. With Clusters = Window = sqrt(T), O(T^1.5). A causal layer shares queries and keys, so
-/// that a token always finds itself, and masks later ones.
+/// Content-based sparse attention (Roy et al. 2021). Queries and keys have unit length, and each
+/// head has `Clusters` centroids. Each centroid takes the `Window` queries and the `Window` keys of
+/// a sequence that point most its way (all, of a shorter sequence; the earlier of equals). They
+/// attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h) divided by
+/// sqrt(h). A token in several clusters gets the mean of their outputs, one in none zero. With
+/// Clusters = Window = sqrt(T), O(T^1.5). A causal layer shares queries and keys, so that a token
+/// always finds itself, and masks later ones.
 ///
 /// Centroids are tensors of role::moving_average: backward adds to each the queries and keys
 /// nearest to it, and a trainer moves it there (k-means by a running average). They have no
 /// derivative, the choice of tokens is a constant in backward, and parameter counts include them.
 ///
-/// Caution: which tokens a centroid takes depends on the whole sequence, in a causal model too: an
-/// earlier output can change with a later token's membership.
+/// Caution: which tokens a centroid takes depends on the whole sequence, in a causal model too. An
+/// earlier output can change with a later token's groups.
 ///
-/// A session therefore goes by grouping::online: a token belongs to its nearest centroid alone
-/// (the paper's definition, of which the `Window` best are its balanced approximation), and sees
-/// those that came there before it, back to the start of the chunk of `Window` before its own. Of
-/// the pairs that 1,024 random tokens make in 32 clusters of 32, after 20 rounds of k-means, a
-/// session has 78 %, and 23 % of its own are others; 12 % of the tokens, in no cluster in training,
-/// have one. With grouping::online a model trains as it decodes.
+/// A session therefore goes by grouping::online: a token belongs to its nearest centroid alone.
+/// That is the paper's definition, of which the `Window` best are its balanced approximation. A
+/// token sees those that came there before it, back to the start of the chunk of `Window` before
+/// its own. Of the pairs that 1,024 random tokens make in 32 clusters of 32, after 20 rounds of
+/// k-means, a session has 78 %, and 23 % of its own are others; 12 % of the tokens, in no cluster
+/// in training, have one. With grouping::online a model trains as it decodes.
 template <index Clusters, index Window, grouping Grouping = grouping::whole>
 struct routing : policy {
   static_assert(Clusters > 0 && Window > 0,
                 "linnet::attention::routing<Clusters, Window>: both must be positive");
-  /// The kind whose training is this kind's decoding.
+  /// The online variant: it trains as this kind decodes.
   using online = routing<Clusters, Window, grouping::online>;
   static constexpr bool is_online = Grouping == grouping::online;
   static constexpr bool bidirectional = !is_online, can_truncate = true,
@@ -57,14 +58,14 @@ struct routing : policy {
     static_assert(A.causal || !is_online,
                   "linnet::attention::routing: grouping::online is for causal models");
     using groups = linnet::detail::online_groups<A, Window, 1>;
-    /// Most queries, and keys, of a group.
+    /// Most queries, or keys, of a group.
     static constexpr index widest = is_online ? 2 * Window : Window;
     static constexpr bool shares = A.causal;
     using projections = linnet::detail::attention_projections<A, shares>;
     static constexpr index in = projections::in, out = projections::out, n = projections::n,
                            kv = projections::kv, h = A.d_kv;
     static constexpr index group = A.heads / A.kv_heads;
-    /// Heads, and width, of the keys.
+    /// Number of heads of the keys, and their width.
     static constexpr index key_heads = shares ? A.heads : A.kv_heads, keys = key_heads * h;
 
     template <class Form>
@@ -196,7 +197,7 @@ struct routing : policy {
     /// Numbers that a session keeps of each sequence of up to `tokens` tokens: keys, values, and
     /// two for each head.
     static constexpr index state_values(index tokens) { return groups::state_values(tokens); }
-    /// One sequence continues where another is.
+    /// Copies the decoding state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
       groups::copy_state(c.past, from, to, part);
@@ -208,11 +209,11 @@ struct routing : policy {
     }
 
    private:
-    /// Queries and keys of length sqrt(h), their product divided by sqrt(h).
+    /// Length of queries and of keys, sqrt(h); their product is divided by sqrt(h).
     template <class T>
     static constexpr T scale = T(linnet::detail::sqrt(h));
 
-    /// mixed from q, k and v of whole sequences.
+    /// Computes `mixed` from q, k and v of whole sequences.
     template <class T>
     static void mix(const T* centroids, cache<T>& c, const context<T>& ctx) {
       choose(centroids, c, ctx);
@@ -229,7 +230,7 @@ struct routing : policy {
       });
     }
 
-    /// Some queries of one cluster of one head, and its keys.
+    /// A block of queries of one cluster of one head, and its keys.
     template <class T>
     struct block {
       index b, head, first, asked, answers;  ///< first: number of its first query
@@ -247,17 +248,17 @@ struct routing : policy {
       index value(index j, const context<T>& ctx) const {
         return (b * ctx.length + keys[j]) * kv + head / group * h;
       }
-      /// The part of query i's output that this cluster makes.
+      /// The share of query i's output that this cluster contributes.
       T share(index i, const cache<T>& c, const context<T>& ctx) const {
         return is_online ? T(1) : c.share[(b * A.heads + head) * ctx.length + token(i)];
       }
-      /// The number of query i's first score, for dropout.
+      /// Index of query i's first score, for dropout.
       index first_score(index i, const cache<T>& c) const {
         return (head * c.members + first + i0 + i) * widest;
       }
     };
-    /// Number of the first centroid of a head of those that x[h] points most to, or -1 where one of
-    /// the products is no finite number.
+    /// Number of the first centroid of a head that x[h] points most to. It is -1 where a product is
+    /// not finite.
     template <class T>
     static index nearest(const T* centroids, index head, const T* x, const cache<T>& c,
                          const context<T>& ctx) {
@@ -288,7 +289,7 @@ struct routing : policy {
       }
       return to;
     }
-    /// The tokens that each centroid takes, and in how many clusters each query is.
+    /// Tokens that each centroid takes, and the number of clusters that each query is in.
     template <class T>
     static void choose(const T* centroids, cache<T>& c, const context<T>& ctx) {
       if constexpr (is_online) {
@@ -406,8 +407,8 @@ struct routing : policy {
         f(kernels, tile, std::as_const(at));
       }
     }
-    /// Adds each query and key of the samples that do not skip the layer to what its nearest
-    /// centroid is to follow.
+    /// Adds each query and key to the sum that its nearest centroid follows; samples that skip the
+    /// layer add nothing.
     template <class T>
     static void gather(const T* centroids, T* sums, const cache<T>& c, const context<T>& ctx) {
       ctx.on.threads.each(A.heads, [&](index head) {

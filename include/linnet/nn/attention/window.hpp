@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
@@ -9,7 +10,8 @@ LINNET_NAMESPACE_BEGIN
 namespace attention {
 
 /// Each token sees the last `Width` tokens, itself included; in an encoder `Width` to either side
-/// (zoo D3). Time and cache grow with Width instead of the length: the cache is a ring.
+/// (Beltagy et al. 2020). Time and cache grow with Width instead of the length: the cache is a
+/// ring.
 template <index Width>
 struct sliding_window : policy {
   static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
@@ -26,12 +28,12 @@ struct sliding_window : policy {
 };
 
 /// Each token sees the first `First` tokens, the sinks, and the last `Recent` ones, itself included
-/// (Xiao et al. 2023, zoo D4). Positions count kept tokens: however long the text, a sink is no
+/// (Xiao et al. 2023). Positions count kept tokens: however long the text, a sink is no
 /// further away than First + Recent - 1. Time and memory per token stay constant.
 ///
-/// Keys are cached rotated to their places in the text. Rotary scores depend on distances alone, so
-/// comparing them with a query at its place, and the sinks with one at its slot, gives what the
-/// paper gets by rotating all cached keys to their slots in each step.
+/// Keys are cached rotated to their places in the text. The paper rotates all cached keys to their
+/// slots in each step. Rotary scores depend on distances alone. So it is equal to compare keys with
+/// a query at its place, and the sinks with a query at its slot.
 template <index First, index Recent>
 struct sinks : policy {
   static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");

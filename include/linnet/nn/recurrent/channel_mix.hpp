@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Channel mixing of RWKV-4 and RWKV-7 (zoo D12, D12b), in the place of the feed-forward: a squared
-/// ReLU that also reads the token before.
+/// Channel mixing of RWKV-4 and RWKV-7 (Peng et al. 2023, Peng et al. 2025): a feed-forward with
+/// squared ReLU. It also reads the token before.
 
 #include <cmath>
 
@@ -31,8 +32,8 @@ void relu_squared_backward(const ops::execution& on, index n, const T* x, const 
   });
 }
 
-/// y = W_v relu(W_k x_k)^2, times sigmoid(W_r x_r) if `Gated`; x_k and x_r are mixtures of this
-/// token and the one before. F is the width of the hidden layer.
+/// y = W_v relu(W_k x_k)^2, times sigmoid(W_r x_r) if `Gated`; x_k and x_r mix this token with the
+/// one before. F is the width of the hidden layer.
 template <index D, index F, bool Gated>
 struct channel_mix {
   static constexpr index in = D, out = D;
@@ -153,12 +154,12 @@ struct channel_mix {
     shift::backward(p.time_mix_k, dp.time_mix_k, x.data(), dx.data(), c.shifted, ctx);
   }
 
-  /// The state of one sequence becomes another's.
+  /// Copies the state of one sequence to another.
   template <class T>
   static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
     shift::copy_state(c.shifted, from, to, part);
   }
-  /// Numbers that each sequence keeps while decoding, however long it is.
+  /// Numbers that each sequence keeps while decoding, whatever its length.
   static constexpr index state_values(index) { return shift::state_values(); }
   static constexpr index flops(const call_shape& e) {
     return wide::flops(e) + narrow::flops(e) + (Gated ? square::flops(e) : 0);

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The sigmoid gate of RWKV, "receptance": z = sigmoid(r) y.
@@ -10,14 +11,15 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// 1 / (1 + e^-x) without overflow.
+/// The sigmoid 1 / (1 + e^-x), without overflow.
 template <class T>
 T sigmoid(T x) {
   const T e = std::exp(-std::abs(x));
   return (x < T(0) ? e : T(1)) / (T(1) + e);
 }
 
-/// z[n] = sigmoid(r[n]) y[n]; r becomes its sigmoid, which gate_backward() takes. z may be y.
+/// z[n] = sigmoid(r[n]) y[n]; r is overwritten by its sigmoid, which gate_backward() takes. z may
+/// be y.
 template <class T>
 void gate(const ops::execution& on, index n, T* r, const T* y, T* z) {
   ops::detail::in_slices<T>(on, n, [&](index at, index count) {

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Mamba's mixer as a layer: a gated selective state space instead of attention (zoo D11).
+/// Mamba's mixer as a layer: a gated selective state space in place of attention.
 
 #include <cmath>
 #include <string>
@@ -15,12 +16,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace mixer {
 
-/// Mamba (Gu and Dao 2023; zoo D11), S6: [x, z] = in_proj u, x = silu(causal depthwise convolution
-/// of x), [delta, B, C] = x_proj x, delta = softplus(dt_proj delta), a scan over the tokens with
-/// `State` numbers for each of the `Expand` d_model channels, y silu(z), out_proj. Time and memory
-/// are linear in the length; decoding keeps Expand d_model (State + Conv - 1) numbers, whatever the
-/// length. Causal, without heads and positions: a block of Mamba is decoder<shape, mixer::mamba<>,
-/// ffn::skip, position::none>.
+/// Mamba's S6 mixer (Gu and Dao 2023): [x, z] = in_proj u, x = silu(causal depthwise convolution of
+/// x), then [delta, B, C] = x_proj x. With delta = softplus(dt_proj delta), a scan over the tokens
+/// keeps `State` numbers for each of the `Expand` d_model channels. The output is out_proj (y
+/// silu(z)). Time and memory are linear in the length; decoding keeps Expand d_model (State + Conv
+/// - 1) numbers, whatever the length. Causal, without heads and positions: a block of Mamba is
+/// decoder<shape, mixer::mamba<>, ffn::skip, position::none>.
 template <index State = 16, index Conv = 4, index Expand = 2>
 struct mamba : attention::policy {
   static_assert(State > 0 && Conv > 0 && Expand > 0,
@@ -185,16 +186,16 @@ struct mamba : attention::policy {
       to_inner::template backward<T, S>(p.in_proj, dp.in_proj, u, {c.d_xz, rows}, du, none, ctx);
     }
 
-    /// Numbers of the state of one sequence; the same for any number of tokens.
+    /// Numbers in the state of one sequence, whatever its length.
     static constexpr index state_values(index) { return inner * (State + Conv - 1); }
 
-    /// The state of one sequence becomes another's.
+    /// Copies the state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
       copy_sequence(c.window, (Conv - 1) * inner, from, to, part);
       copy_sequence(c.state, inner * State, from, to, part);
     }
-    /// The scan counts 9 for each token and number of the state (zoo D11).
+    /// Floating-point operations; the scan counts 9 for each token and number of the state.
     static constexpr index flops(const call_shape& e) {
       return to_inner::flops(e) + to_mixed::flops(e) + to_delta::flops(e) + to_output::flops(e) +
              e.rows() * inner * (2 * Conv + 9 * State);
@@ -209,7 +210,7 @@ struct mamba : attention::policy {
     static double initial_a_log(const parameter_path&, index i, random_stream&) {
       return std::log(static_cast<double>(i % State + 1));
     }
-    /// softplus^-1(dt) with dt log-uniform in [0.001, 0.1].
+    /// Initial bias softplus^-1(dt), with dt log-uniform in [0.001, 0.1].
     static double initial_delta(const parameter_path&, index, random_stream& random) {
       const double dt = 0.001 * std::pow(100.0, random.uniform());
       return dt + std::log(-std::expm1(-dt));

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Time mixing of RWKV-4 (Peng et al. 2023, arXiv:2305.13048; zoo D12), in the place of attention.
+/// Time mixing of RWKV-4 (Peng et al. 2023, arXiv:2305.13048), in the place of attention.
 
 #include <cmath>
 
@@ -15,16 +16,16 @@ LINNET_NAMESPACE_BEGIN
 /// Recurrent mixers of tokens: attention policies whose decoding state has a fixed size.
 namespace mixer {
 
-/// What recurrent mixers have in common: they read from left to right and cannot forget.
+/// Base of recurrent mixers: they read from left to right and cannot take tokens back.
 struct policy : attention::policy {
   static constexpr bool bidirectional = false;
   static constexpr bool can_truncate = false;
 };
 
-/// RWKV-4: y = W_o (sigmoid(r) wkv), where wkv is an average of all values so far, weighted by
-/// e^key and, per channel, an exponential decay and a bonus for the token itself; r, k and v read
-/// mixtures of this token and the one before. Linear in the length, needs no positions, and heads
-/// play no part. Goes with ffn::rwkv4_channel_mix.
+/// RWKV-4's time mixing: y = W_o (sigmoid(r) wkv), where wkv averages all values so far, weighted
+/// by e^key and an exponential decay per channel. The token itself has a bonus in place of the
+/// decay. r, k and v read mixtures of this token and the one before. Linear in the length, needs no
+/// positions, and heads play no part. Goes with ffn::rwkv4_channel_mix.
 struct rwkv4 : policy {
   static constexpr bool embedding_norm = true;
   using kind = rwkv4;
@@ -141,9 +142,9 @@ struct rwkv4 : policy {
       branch(p.receptance, dp.receptance, 2, c.dr, p.time_mix_r, dp.time_mix_r);
     }
 
-    /// Numbers that each sequence keeps while decoding, however long it is.
+    /// Numbers that each sequence keeps while decoding, whatever its length.
     static constexpr index state_values(index) { return 3 * D + shift::state_values(); }
-    /// The state of one sequence becomes another's.
+    /// Copies the state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
       shift::copy_state(c.shifted, from, to, part);

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Time mixing of RWKV-7 "Goose" (Peng et al. 2025, arXiv:2503.14456; zoo D12b), in the place of
+/// Time mixing of RWKV-7 "Goose" (Peng et al. 2025, arXiv:2503.14456), in the place of
 /// attention.
 
 #include <linnet/nn/chain.hpp>
@@ -15,11 +16,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace mixer {
 
-/// RWKV-7: per head, a matrix from keys to values that decays by channel, removes part of what the
-/// normalised key held and adds the new value (a generalised delta rule with vector-valued decay
-/// and in-context learning rate), then a norm per head, a bonus for the token itself and a gate.
-/// Layers after the first mix their values with the first layer's. Linear in the length, needs no
-/// positions; d_kv is the size of a head. Goes with ffn::rwkv7_channel_mix.
+/// RWKV-7's time mixing: per head, a matrix from keys to values. At each token it decays by
+/// channel, forgets part of the value of the normalised key, and adds the new value. This is a
+/// generalised delta rule with vector-valued decay and in-context learning rate. A norm per head, a
+/// bonus for the token itself and a gate follow. Layers after the first mix their values with the
+/// first layer's. Linear in the length, needs no positions; d_kv is the size of a head. Goes with
+/// ffn::rwkv7_channel_mix.
 struct rwkv7 : policy {
   static constexpr bool embedding_norm = true;
   static constexpr bool first_differs = true;
@@ -53,7 +55,7 @@ struct rwkv7 : policy {
     using to_share = low_rank<"v1", "v2", detail::rwkv7_rank(D, 1.7)>;
     using to_gate = squashed<"g1", "g2", detail::rwkv7_rank(D, 5), false>;
 
-    /// How much of the first layer's values later layers take.
+    /// Parameters of the gate that mixes the first layer's values into those of later layers.
     template <class Form>
     struct share_params {
       typename Form::vector v0{};
@@ -301,23 +303,23 @@ struct rwkv7 : policy {
       unshift(p.x_g, dp.x_g);
     }
 
-    /// The state of one sequence becomes another's.
+    /// Copies the state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
       shift::copy_state(c.shifted, from, to, part);
       copy_sequence(c.state, D * N, from, to, part);
     }
-    /// Numbers that each sequence keeps while decoding, however long it is.
+    /// Numbers that each sequence keeps while decoding, whatever its length.
     static constexpr index state_values(index) { return D * N + shift::state_values(); }
-    /// The maps, and 9 N per channel for the recurrence.
+    /// Floating-point operations: the linear maps, and 9 N per channel for the recurrence.
     static constexpr index flops(const call_shape& e) {
       return 4 * map::flops(e) + to_decay::flops(e) + to_rate::flops(e) + to_gate::flops(e) +
              (first ? 0 : to_share::flops(e)) + 9 * e.rows() * D * N;
     }
 
    private:
-    /// Calls f(where, channel, head) for this thread's share of the heads of all rows: where the
-    /// head's values begin, the channel of the first, and the head's own number.
+    /// Calls f(where, channel, head) for this thread's share of the heads of all rows. `where` is
+    /// the index of the head's first value, `channel` its first channel, `head` its number.
     template <class T, class F>
     static void each_head(index rows, const context<T>& ctx, F&& f) {
       ctx.on.threads.each(rows * heads, [&](index h) { f(h * N, h % heads * N, h); });

@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What surrounds the recurrence of RWKV-7 (zoo D12b), value by value.
+/// Elementwise steps around the recurrence of RWKV-7 (Peng et al. 2025).
 
 #include <linnet/nn/layer.hpp>
 #include <linnet/nn/linear.hpp>
@@ -44,13 +45,13 @@ constexpr index rwkv7_rank(index d, double factor) {
   return 32 * (steps > 1 ? steps : 1);
 }
 
-/// The elementwise part of RWKV-7 around its recurrence: one head of one token at a time.
+/// Elementwise steps of one head of one token around RWKV-7's recurrence.
 template <index N>
 struct rwkv7_head {
   static constexpr double slowest = 0.6065306597126334;  ///< e^{-1/2}: decays are above e^-slowest
   static constexpr double norm_floor = 1e-12;
 
-  /// Of one head: what the maps gave, with parameters, and what the recurrence reads.
+  /// Values of one head: outputs of the linear maps, with parameters, and inputs of the recurrence.
   template <class T>
   struct prepared {
     const T *key, *k_k, *k_a;
@@ -75,8 +76,8 @@ struct rwkv7_head {
       h.weight[j] = h.remove[j] * h.rate[j];
     }
   }
-  /// From the gradients of w, k, remove and weight: those before the sigmoids in dw and d_weight,
-  /// of the key's map in d_key, of key k_k in d_remove. dk stays.
+  /// From the gradients of w, k, remove and weight: those before the sigmoids in dw and d_weight.
+  /// The gradient of the key's map is in d_key, that of key k_k in d_remove. dk stays.
   template <class T>
   static void prepare_backward(const prepared<T>& h, T* dw, const T* dk, T* d_remove, T* d_weight,
                                T* d_key) {

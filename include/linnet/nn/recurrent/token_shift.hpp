@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// The token shift of RWKV: every channel reads a mixture of this token and the one before it.
@@ -11,14 +12,14 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// What a mixing parameter is the weight of; the other one has the rest.
+/// Which of two neighbouring tokens a mixing parameter is the weight of; the other has the rest.
 enum class mixed_by {
   current,  ///< RWKV-4: mu x_t + (1 - mu) x_{t-1}
   previous  ///< RWKV-7: x_t + mu (x_{t-1} - x_t)
 };
 
-/// `Count` mixtures of neighbouring rows of x[rows, D], each with a parameter vector mu[D]. The row
-/// before the first of a sequence is zero; while decoding it is kept from call to call.
+/// Makes `Count` mixtures of neighbouring rows of x[rows, D], each with a parameter vector mu[D].
+/// The row before the first of a sequence is zero; while decoding it is kept from call to call.
 template <index D, index Count, mixed_by By>
 struct token_shift {
   static constexpr auto count = static_cast<std::size_t>(Count);
@@ -29,7 +30,7 @@ struct token_shift {
     T* last = nullptr;              ///< [batch, D] last row of each sequence, while decoding
     T* gradient = nullptr;          ///< [rows, D] of one mixture, while training
   };
-  /// `gradient` is scratch; the layer that calls releases it.
+  /// Takes scratch memory for `gradient`, which the calling layer releases.
   template <class T>
   static constexpr cache<T> plan(planner& m, const call_shape& e) {
     cache<T> c;
@@ -39,13 +40,13 @@ struct token_shift {
     return c;
   }
 
-  /// The last row of one sequence becomes another's.
+  /// Copies the last row of one sequence to another.
   template <class T>
   static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
     copy_sequence(c.last, D, from, to, part);
   }
 
-  /// x -> c.mixed
+  /// Computes c.mixed from x.
   template <class T>
   static void forward(const std::array<const T*, count>& mu, const T* x, const cache<T>& c,
                       const context<T>& ctx) {
@@ -66,7 +67,7 @@ struct token_shift {
         std::copy_n(x + (b * ctx.length + ctx.length_of(b) - 1) * D, D, c.last + b * D);
       });
   }
-  /// From the gradient of one mixture in c.gradient: dx += and d_mu +=.
+  /// Adds to dx and d_mu the gradient of one mixture, which is in c.gradient.
   template <class T>
   static void backward(const T* mu, T* d_mu, const T* x, T* dx, const cache<T>& c,
                        const context<T>& ctx) {
@@ -89,7 +90,7 @@ struct token_shift {
     ctx.on.threads.wait();
   }
 
-  /// Numbers that it keeps for each sequence while decoding.
+  /// Numbers that each sequence keeps while decoding.
   static constexpr index state_values() { return D; }
 
  private:

@@ -1,7 +1,8 @@
+// SPDX-License-Identifier: MIT
 #pragma once
 /// @file
 /// Mixture of depths: blocks that only some tokens go through (Raposo et al. 2024,
-/// arXiv:2404.02258; zoo C6).
+/// arXiv:2404.02258).
 
 #include <algorithm>
 #include <charconv>
@@ -17,7 +18,8 @@ LINNET_NAMESPACE_BEGIN
 
 namespace depths {
 
-/// What tells, without a look at later tokens, whether a token goes through a routed block.
+/// How a token is routed without a look at later tokens: what decides whether it goes through a
+/// block.
 enum class decision {
   router,    ///< the sign of the router's own number, trained for it beside its main task
   predictor  ///< a small network beside it, whose training changes nothing else
@@ -27,25 +29,25 @@ enum class decision {
 
 namespace detail {
 
-/// A block that some tokens go through: those with the largest r_i = w.x_i while training, those
-/// that enter by themselves otherwise. x_i + r_i f(x~)_i for them, where f is the block without
-/// its residual and x~ the chosen tokens alone, in order and with the positions that they have in
-/// the text; the others stay as they are, to the bit.
+/// A block that only some tokens go through. While training they are those with the largest r_i =
+/// w.x_i; otherwise each token decides for itself. They become x_i + r_i f(x~)_i, where f is the
+/// block without its residual. x~ are the chosen tokens alone, in order and with the positions that
+/// they have in the text. All others stay as they are, to the bit.
 ///
 /// Rotary is the width of the rotary angles that the block reads, 0 for none. The auxiliary loss
 /// Weight * sum_i BCE(sigmoid(r_i), chosen_i), of the predictor's s_i in place of r_i where there
-/// is one, is part of backward alone; samples that skip the layer have no part in it.
+/// is one, is part of backward alone. Samples that skip the layer have no part in it.
 template <class Block, real Capacity, depths::decision By, real Weight, index Rotary>
 struct routed_block {
   static constexpr index in = Block::in, out = Block::in;
   static constexpr bool predicts = By == depths::decision::predictor;
-  /// Hidden width of the predictor.
+  /// Hidden width of the routing predictor.
   static constexpr index hidden = in < 4 ? 1 : in / 4;
   using predictor_layer = chain<named<"wi", linear<in, hidden, true>>,
                                 named<"act", activation_layer<hidden, activation_kind::silu>>,
                                 named<"wo", linear<hidden, 1, true>>>;
 
-  /// How many of `tokens` tokens are chosen in training: the share, rounded up.
+  /// Number of tokens, out of `tokens`, that are chosen in training: the fraction, rounded up.
   static constexpr index share(index tokens) {
     // A product such as 0.07 * 100 may come out a little above the whole number that it is.
     const double exact = Capacity.value * static_cast<double>(tokens) - 1e-9;
@@ -215,8 +217,8 @@ struct routed_block {
                                                {c.unused, x.rows()}, c.predictor, ctx);
   }
 
-  /// Which tokens were chosen, and what the block kept of them. A token fed in other parts may have
-  /// been rounded to the other side, so that what both read may begin to differ earlier.
+  /// The chosen tokens, and what the block saved of them. A token fed in other parts may have been
+  /// rounded to the other side, so that what both read may begin to differ earlier.
   template <class T>
   static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
     const std::int32_t* const source = c.before + from * (c.capacity + 1);
@@ -230,7 +232,8 @@ struct routed_block {
     linnet::copy_state<Block, T>(c.block, from, to, chosen);
   }
 
-  /// Of a call in training; what enters by itself is expected to be as many.
+  /// Floating-point operations of a training call; in decoding as many tokens are expected to
+  /// enter.
   static constexpr index flops(const call_shape& e) {
     call_shape some = e;
     some.length = share(e.length);
@@ -244,7 +247,7 @@ struct routed_block {
     ctx.on.with_kernels([&](auto k) { sum = decltype(k)::template dot<T>(in, a, b); });
     return sum;
   }
-  /// The tokens of sequence `b` with the largest r, the earlier of equals, in order.
+  /// Chooses the tokens of sequence `b` with the largest r, the earlier of equals, in order.
   template <class T>
   static void choose_best(index b, cache<T>& c, const context<T>& ctx) {
     const index valid = ctx.length_of(b), count = share(valid);
@@ -263,7 +266,7 @@ struct routed_block {
     std::sort(order, order + count);
     std::copy_n(order, count, c.chosen + b * c.most);
   }
-  /// The tokens of sequence `b` that enter by themselves.
+  /// Chooses the tokens of sequence `b` that enter by themselves.
   template <class T>
   static void choose_by_themselves(index b, cache<T>& c, const context<T>& ctx) {
     std::int32_t* const before = ctx.past ? c.before + b * (c.capacity + 1) + ctx.past[b] : nullptr;
@@ -292,7 +295,7 @@ struct routed_block {
     inner.rope_beyond = c.angles;
     return inner;
   }
-  /// The row of x that row `i` of the inner call is, or -1 for padding.
+  /// The row of x behind row `i` of the inner call, or -1 for padding.
   template <class T>
   static index row_of(index i, const cache<T>& c, const context<T>& inner, const context<T>& ctx) {
     const index b = i / inner.length, j = i % inner.length;
@@ -302,10 +305,10 @@ struct routed_block {
 
 }  // namespace detail
 
-/// Which blocks a token goes through.
+/// Depth policies: which blocks a token goes through.
 namespace depths {
 
-/// Base of the policies of depth.
+/// Base of the depth policies.
 struct policy {
   static constexpr bool routes = false;  ///< some tokens pass some blocks by
   static constexpr index every = 1;      ///< of so many blocks, one is routed
@@ -317,31 +320,31 @@ struct all : policy {
   using stack = typename Stack::type;
 };
 
-/// Mixture of depths (Raposo et al. 2024, arXiv:2404.02258; zoo C6). In every `Every`-th block
-/// (the second, the fourth, and so on), a router r_i = w.x_i, without bias and not squashed,
-/// chooses the ceil(Capacity T) tokens of a sequence of T with the largest r_i, the earlier of
-/// equals. They alone meet in the block: queries, keys and values are theirs, with the positions
-/// that they have in the text. x_i becomes x_i + r_i f(x~)_i for them, f without its residual; the
-/// others pass by unchanged. r_i is how the gradient reaches the router; the choice is a constant.
-/// The published best is the default: every other block, one token in eight.
+/// Mixture of depths (Raposo et al. 2024, arXiv:2404.02258). In every `Every`-th block (the second,
+/// the fourth, and so on) a router r_i = w.x_i, without bias and not squashed, chooses tokens. They
+/// are the ceil(Capacity T) tokens of a sequence of T with the largest r_i, the earlier of equals.
+/// They alone meet in the block: queries, keys and values are theirs, with the positions that they
+/// have in the text. For them, x_i becomes x_i + r_i f(x~)_i, f without its residual. All others
+/// pass by unchanged. The gradient reaches the router through r_i; the choice is a constant. The
+/// published best is the default: every other block, one token in eight.
 ///
 /// Which tokens are the best of a sequence depends on later ones, which nobody knows while a text
-/// is written. Training looks ahead, all else does not: in a session or an evaluator a token enters
-/// a block if `By` says so, which is a function of the token and those before it, and there may be
-/// any number of them. So an evaluator scores what a session would write; only
-/// trainer::evaluate() looks ahead as training does. By says so if r_i > 0, that is sigmoid(r_i) >
-/// 1/2, for which training adds to the loss Weight times the binary cross-entropy of sigmoid(r_i)
-/// with what was chosen, summed over tokens and routed blocks; its gradient goes through the router
-/// and on into x. Or By is a predictor, two linear maps with a SiLU between them, of hidden width
-/// d_model / 4, trained by the same cross-entropy on x as it is: then its gradient goes no further
-/// and the language model learns as if it were not there (but for clipping, which sees its
-/// gradient too). Losses that trainers and evaluators report are those of the language model alone;
-/// so check_model_gradients() wants a Weight of 0.
+/// is written. Training looks ahead, all else does not. In a session or an evaluator a token enters
+/// a block if `By` says so, which is a function of the token and those before it. Any number of
+/// tokens may enter. So an evaluator scores what a session would write; only trainer::evaluate()
+/// looks ahead as training does. By says so if r_i > 0, that is sigmoid(r_i) > 1/2. For this,
+/// training adds to the loss Weight times the binary cross-entropy of sigmoid(r_i) with the choice,
+/// summed over tokens and routed blocks. Its gradient goes through the router and on into x. Or By
+/// is a predictor, two linear maps with a SiLU between them, of hidden width d_model / 4, trained
+/// by that cross-entropy on x as it is. Its gradient then goes no further, and the language model
+/// learns as if it were not there (but for clipping, which sees its gradient too). Losses that
+/// trainers and evaluators report are those of the language model alone; so check_model_gradients()
+/// wants a Weight of 0.
 ///
 /// In a decoder's batch every token counts, those without a label too. A routed block keeps keys
-/// and values of its chosen tokens alone, so what a sequence has differs from block to block;
-/// memory is planned for the case that all of them enter. Taking tokens back and forks work; paged
-/// caches do not. The policy asks for attention that works on any subset of the tokens: full.
+/// and values of its chosen tokens alone, so a sequence has other tokens in each block. Memory is
+/// planned for the case that all of them enter. Taking tokens back and forks work; paged caches do
+/// not. The policy asks for attention that works on any subset of the tokens: full.
 template <real Capacity = 0.125, index Every = 2, decision By = decision::router,
           real Weight = 0.01>
 struct mixture_of_depths : policy {
@@ -358,8 +361,9 @@ struct mixture_of_depths : policy {
   template <class Stack, class Block, index Layers, index Rotary>
   using stack = alternate<Block, linnet::detail::routed_block<Block, Capacity, By, Weight, Rotary>,
                           Layers, Every>;
-  using kind = mixture;
-  /// What files call it; the weight of the auxiliary loss changes nothing that weights compute.
+  using kind = mixture_of_depths;
+  /// Name of the policy in files; the weight of the auxiliary loss is no part of it, as weights
+  /// compute the same without it.
   static std::string name() {
     char digits[32];
     return "mixture<" +

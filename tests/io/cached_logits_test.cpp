@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // A teacher's file: what stands in it, that students learn from it as from the teacher, and that
 // every wrong file is refused.
 
@@ -7,7 +8,7 @@
 #if __has_include(<xxhash.h>)
 #include <linnet/cached_logits.hpp>
 
-namespace test::recorded_teacher_test {
+namespace test::cached_logits_test {
 
 namespace {
 
@@ -45,7 +46,7 @@ T number(const std::string& file, std::size_t at) {
   return x;
 }
 
-/// Gradients that a student gets from a lesson on a batch.
+/// Gradients that a student gets from an objective on a batch.
 template <class M, class T>
 ln::gradients<M, T> gradient_of(const auto& data, auto&& lesson, ln::loss_sum& loss,
                                 int threads = 1) {
@@ -170,7 +171,8 @@ BOOST_AUTO_TEST_CASE(whole_vocabulary_is_the_teacher) {
   check_whole_vocabulary<decoder, decoder_teacher>();
 }
 
-// Of fewer, the loss is that of the law which the documentation states, from the teacher's logits.
+// Of fewer, the loss is that of the distribution which the documentation states, from the teacher's
+// logits.
 BOOST_AUTO_TEST_CASE(some_of_the_vocabulary) {
   constexpr index n = decoder::vocabulary;
   const auto batches = stream_of_batches<decoder>();
@@ -302,15 +304,18 @@ BOOST_AUTO_TEST_CASE(wrong_files_are_refused) {
   r = right, r.stream = 43;
   BOOST_TEST(why(file, r) == head + "stream: expected 43, got 42");
   r = right, r.k = 12;
-  BOOST_TEST(why(file, r) == head + "recording.k: expected 1 to the vocabulary, got 12");
+  BOOST_TEST(why(file, r) == head + "cached_logits_format.k: expected 1 to the vocabulary, got 12");
   r = right, r.temperature = -1;
-  BOOST_TEST(why(file, r) == head + "recording.temperature: expected above 0, finite, got -1");
+  BOOST_TEST(why(file, r) ==
+             head + "cached_logits_format.temperature: expected above 0, finite, got -1");
   r = right, r.vocabulary = 0;
   BOOST_TEST(why(file, r) ==
-             head + "recording.vocabulary: expected 1 <= vocabulary <= 2147483647, got 0");
-  BOOST_TEST(message(ln::cached_logits_reader<>::open(bytes(file), right, 2)) ==
              head +
-                 "distillation.alpha: expected 0 <= alpha <= 1 (at 1 no teacher is asked), got 2");
+                 "cached_logits_format.vocabulary: expected 1 <= vocabulary <= 2147483647, got 0");
+  BOOST_TEST(
+      message(ln::cached_logits_reader<>::open(bytes(file), right, 2)) ==
+      head +
+          "distillation_options.alpha: expected 0 <= alpha <= 1 (at 1 no teacher is asked), got 2");
 
   for (std::size_t i = 0; i < file.size(); ++i) {
     for (const int bit : {0, 7}) {
@@ -356,7 +361,7 @@ BOOST_AUTO_TEST_CASE(recorder_refuses) {
   const scratch_folder folder;
   const auto path = folder.path("teacher");
   BOOST_TEST(message(ln::cached_logits_writer::open(path, {.vocabulary = 11, .k = 0})) ==
-             "cached_logits_writer::open: recording.k: expected at least 1, got 0");
+             "cached_logits_writer::open: cached_logits_format.k: expected at least 1, got 0");
   BOOST_TEST(
       message(ln::cached_logits_writer::open(path, {.vocabulary = 11, .k = 1}, {.threads = 0})) ==
       "cached_logits_writer::open: limits.threads: expected 1 <= threads <= 65536, got 0");
@@ -381,7 +386,7 @@ BOOST_AUTO_TEST_CASE(recorder_refuses) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test::recorded_teacher_test
+}  // namespace test::cached_logits_test
 
 #else
 

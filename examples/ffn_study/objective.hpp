@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: MIT
 #pragma once
-// The lesson of a teacher of any type: its logits are computed before the student's step.
+// The objective of a teacher of any type: its logits are computed before the student's step.
 
 #include <linnet/ops/distillation.hpp>
 #include <linnet/train/trainer.hpp>
@@ -10,7 +11,7 @@ namespace study {
 
 namespace ln = linnet;
 
-/// A linnet::lesson for one thread. Without logits it is that of labels alone.
+/// A linnet::objective for one thread. Without logits it is that of labels alone.
 class taught {
  public:
   taught() = default;

@@ -1,5 +1,6 @@
+// SPDX-License-Identifier: MIT
 // linnet 0.1.0: small language models in C++20.
-// Written by tools/amalgamate.py from include/linnet/recorded_teacher.hpp: do not edit.
+// Written by tools/amalgamate.py from include/linnet/cached_logits.hpp: do not edit.
 //
 // MIT License
 //
@@ -28,18 +29,19 @@
 /// Needs xxHash (Debian: libxxhash-dev), whose header checks the bytes.
 
 /// @file
-/// Students learn from a teacher's file. Opt-in, through linnet/recorded_teacher.hpp.
+/// Distillation from cached logits: students learn from a teacher's file. Opt-in, through
+/// linnet/cached_logits.hpp.
 
 #include <cstring>
 
 /// @file
-/// What a teacher's file is. Opt-in, through linnet/recorded_teacher.hpp. A file (little-endian,
-/// nothing aligned) is
-///   "linnetKD", u32 version 1, u32 vocabulary, u32 k, u16 bytes of a logit (2: f16, 4: f32),
-///   u16 bytes of an id (2 up to 65536 tokens, else 4), f64 temperature, u64 stream;
-///   for each batch: u64 XXH3 of its tokens, u64 rows, then for each row whose label counts:
-///   the logit of the rest, the k largest logits, in descending order, their k ids;
-///   u64 batches, u64 XXH3 of all bytes before.
+/// The file format of cached logits: a teacher's most probable tokens, for distillation. Opt-in,
+/// through linnet/cached_logits.hpp. Files are little-endian and not aligned:
+///  - "linnetKD", u32 version 1, u32 vocabulary, u32 k, u16 bytes of a logit (2: f16, 4: f32), u16
+///    bytes of an id (2 up to 65536 tokens, else 4), f64 temperature, u64 stream.
+///  - For each batch u64 XXH3 of its tokens and u64 rows. Then for each row whose label counts the
+///    logit of the rest, the k largest logits in descending order, and their k ids.
+///  - u64 batches, u64 XXH3 of all bytes before.
 /// Logits are relative to the row's largest, where small floats are finest.
 
 #ifndef XXH_INLINE_ALL
@@ -51,17 +53,17 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What a teacher's file holds. The k largest logits of a row are kept; the tokens of the rest
-/// share one logit, such that their probability together is the teacher's own at `temperature`,
-/// hence a file is learned from at this temperature only. The k probabilities are thus exact but
-/// for rounding (in f16 a share of 2^-12 |logit - largest| / temperature), and where the rest has
-/// the probability r, the total variation from the teacher's law is below r; to renormalize over
-/// the k instead would cost all of r and make the teacher surer than it is. k = vocabulary keeps
-/// all.
-struct recording {
-  index vocabulary = 0;      ///< of teacher and student
+/// Settings of a cached-logits file: the vocabulary, how many logits are kept, and their
+/// temperature. The k largest logits of a row are kept. The other tokens share one logit, such that
+/// their probability together is the teacher's own at `temperature`. So a file serves this
+/// temperature only. The k probabilities are thus exact but for rounding (in f16 a share of 2^-12
+/// |logit - largest| / temperature). Where the rest has the probability r, the total variation from
+/// the teacher's distribution is below r. To renormalize over the k instead would cost all of r and
+/// make the teacher surer than it is. With k = vocabulary all are kept.
+struct cached_logits_format {
+  index vocabulary = 0;      ///< number of tokens of teacher and student
   index k = 64;              ///< logits per row
-  double temperature = 3;    ///< of the distillation
+  double temperature = 3;    ///< temperature of the distillation
   bool half = true;          ///< logits in f16, else in f32
   std::uint64_t stream = 0;  ///< your name for the data and the teacher, compared when reading
 
@@ -74,7 +76,7 @@ struct recording {
     f("half", self.half, detail::one_of(detail::false_or_true));
   }
 
-  /// Bytes of a logit, of a token's id, of a row.
+  /// Bytes of a logit, of a token's id, and of a row.
   constexpr index logit_bytes() const { return half ? 2 : 4; }
   /// @copydoc logit_bytes()
   constexpr index id_bytes() const { return vocabulary <= 65536 ? 2 : 4; }
@@ -84,16 +86,16 @@ struct recording {
 
 namespace detail {
 
-inline constexpr char recording_magic[] = "linnetKD";
-inline constexpr index recording_head = 40, recording_batch = 16, recording_end = 16;
+inline constexpr char cached_logits_magic[] = "linnetKD";
+inline constexpr index cached_logits_head = 40, cached_logits_batch = 16, cached_logits_end = 16;
 
 /// The rows of a batch, and the hash of all that the model reads of it.
-struct batch_facts {
+struct batch_digest {
   index rows = 0;  ///< whose label counts
   std::uint64_t hash = 0;
 };
-inline batch_facts facts_of(const token* inputs, index sequences, index length,
-                            const index* lengths, const token* labels, index label_length) {
+inline batch_digest digest_of(const token* inputs, index sequences, index length,
+                              const index* lengths, const token* labels, index label_length) {
   XXH3_state_t state;
   XXH3_64bits_reset(&state);
   const auto add = [&](const auto* values, index n) {
@@ -108,18 +110,18 @@ inline batch_facts facts_of(const token* inputs, index sequences, index length,
   for (index i = 0; i < sequences * label_length; ++i) rows += labels[i] != ignored;
   return {rows, XXH3_64bits_digest(&state)};
 }
-inline batch_facts facts_of(const t5_batch& b) {
-  return facts_of(b.source, b.batch, b.source_length, b.source_lengths, b.labels, b.target_length);
+inline batch_digest digest_of(const t5_batch& b) {
+  return digest_of(b.source, b.batch, b.source_length, b.source_lengths, b.labels, b.target_length);
 }
-inline batch_facts facts_of(const decoder_batch& b) {
-  return facts_of(b.tokens, b.batch, b.length, b.prefixes, b.labels, b.length);
+inline batch_digest digest_of(const decoder_batch& b) {
+  return digest_of(b.tokens, b.batch, b.length, b.prefixes, b.labels, b.length);
 }
 
-/// An error for a recording that makes no sense, or nothing.
-inline result<void> acceptable(const char* where, const recording& r, const limits& l) {
-  if (auto fit = acceptable(where, "recording", r); !fit) return fit;
+/// Checks the settings of a cached-logits file; the error names the first that makes no sense.
+inline result<void> acceptable(const char* where, const cached_logits_format& r, const limits& l) {
+  if (auto fit = acceptable(where, "cached_logits_format", r); !fit) return fit;
   if (r.k > r.vocabulary)
-    return linnet::error{errc::invalid, where, "recording.k", "1 to the vocabulary",
+    return linnet::error{errc::invalid, where, "cached_logits_format.k", "1 to the vocabulary",
                          std::to_string(r.k)};
   return acceptable(where, "limits", l);
 }
@@ -130,11 +132,11 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// A teacher's file as a teacher of students that compute in `T`: batch(i) is the lesson of the
-/// batch that was recorded as number i, valid while this stays where it is. Reads from bytes in
+/// Cached logits as objectives for students that compute in `T`: batch(i) is the objective of the
+/// batch recorded as number i. It is valid while the reader stays where it is. Reads from bytes in
 /// memory or in a memory map.
 template <class T = float>
-class recorded_teacher {
+class cached_logits_reader {
   struct page {
     std::uint64_t hash;
     index rows;
@@ -142,45 +144,45 @@ class recorded_teacher {
   };
 
  public:
-  /// Exact bytes that a recorded teacher allocates.
-  static constexpr index footprint(const recording& r, const limits& l, index batches) {
+  /// Exact bytes that a reader allocates.
+  static constexpr index footprint(const cached_logits_format& r, const limits& l, index batches) {
     return round_up(batches * static_cast<index>(sizeof(page)), alignment) +
            ops::distil_scratch<T>(r.vocabulary, l.threads) * static_cast<index>(sizeof(T));
   }
 
-  /// Reads all of `bytes`, which must outlive it, for trainers with no more threads than `l` has.
+  /// Opens `bytes`, which must outlive the reader, for trainers with at most the threads of `l`.
   /// `alpha` is distillation's. Errors: errc::malformed (no such file, a wrong checksum, counts or
   /// ids out of bounds), errc::unsupported (version), errc::mismatch (recorded otherwise than
   /// `expected`), errc::invalid, errc::out_of_memory.
-  static result<recorded_teacher> open(lasting_span<const std::byte> bytes,
-                                       const recording& expected, double alpha = 0.1,
-                                       const limits& l = {}) LINNET_TRY {
-    const char* const where = "recorded_teacher::open";
+  static result<cached_logits_reader> open(lasting_span<const std::byte> bytes,
+                                           const cached_logits_format& expected, double alpha = 0.1,
+                                           const limits& l = {}) LINNET_TRY {
+    const char* const where = "cached_logits_reader::open";
     if (auto fit = detail::acceptable(where, expected, l); !fit) return fit.error();
-    const distillation how{alpha, expected.temperature};
+    const distillation_options how{alpha, expected.temperature};
     if (auto fit = detail::acceptable(where, how, 1); !fit) return fit.error();
     if (auto fit = check_head(bytes, expected); !fit) return fit.error();
 
-    const std::byte* at = bytes.data() + detail::recording_head;
-    const std::byte* const end = bytes.data() + bytes.size() - detail::recording_end;
+    const std::byte* at = bytes.data() + detail::cached_logits_head;
+    const std::byte* const end = bytes.data() + bytes.size() - detail::cached_logits_end;
     const auto malformed = [&](const std::string& what, const std::string& rule, auto got) {
       return linnet::error{errc::malformed, where, what, rule, std::to_string(got)};
     };
     const auto of = [](index n) { return "batch " + std::to_string(n); };
     const auto batches = detail::load_as<std::uint64_t>(end);
-    if (batches > static_cast<std::uint64_t>(end - at) / detail::recording_batch)
+    if (batches > static_cast<std::uint64_t>(end - at) / detail::cached_logits_batch)
       return malformed("batches", "no more than the bytes hold", batches);
-    recorded_teacher made(expected, how, l, static_cast<index>(batches));
+    cached_logits_reader made(expected, how, l, static_cast<index>(batches));
     if (!made.memory_.data())
       return detail::out_of_memory(where, footprint(expected, l, made.batches_));
     for (index n = 0; n < made.batches_; ++n) {
-      if (end - at < detail::recording_batch)
-        return malformed(of(n), std::to_string(detail::recording_batch) + " bytes", end - at);
+      if (end - at < detail::cached_logits_batch)
+        return malformed(of(n), std::to_string(detail::cached_logits_batch) + " bytes", end - at);
       const auto rows = detail::load_as<std::uint64_t>(at + 8);
       page& p = made.pages()[n];
       p = {detail::load_as<std::uint64_t>(at), static_cast<index>(rows),
-           at + detail::recording_batch};
-      at += detail::recording_batch;
+           at + detail::cached_logits_batch};
+      at += detail::cached_logits_batch;
       if (rows > static_cast<std::uint64_t>((end - at) / expected.row_bytes()))
         return malformed(of(n) + ": rows", "no more than the bytes hold", rows);
       for (index i = 0; i < p.rows; ++i, at += expected.row_bytes()) {
@@ -196,28 +198,29 @@ class recorded_teacher {
     if (at != end) return malformed("bytes behind the last batch", "0", end - at);
     return made;
   }
-  LINNET_OR_OUT_OF_MEMORY("recorded_teacher::open")
+  LINNET_OR_OUT_OF_MEMORY("cached_logits_reader::open")
 
   /// Batches in the file.
   index batches() const { return batches_; }
 
-  /// The lesson of one batch.
-  class lesson_of_batch {
+  /// The objective of one recorded batch.
+  class objective_of_batch {
    public:
-    /// Whether it was recorded from this very batch.
+    /// Whether the recorded batch is this very one, and the limits have no more threads than the
+    /// reader.
     template <class M>
     bool accepts(const typename M::batch& b, const limits& l) const {
       if (!page_ || M::vocabulary != from_->record_.vocabulary || l.threads > from_->threads_)
         return false;
-      const detail::batch_facts facts = detail::facts_of(b);
+      const detail::batch_digest facts = detail::digest_of(b);
       return facts.hash == page_->hash && facts.rows == page_->rows;
     }
-    /// The criterion.
+    /// The loss criterion of the batch's rows.
     template <class Batch>
-    auto teach(const ops::machine&, const Batch&) const {
-      return [from = from_, page = page_](const ops::machine& on, const auto& h, index first,
+    auto token_loss(const ops::execution&, const Batch&) const {
+      return [from = from_, page = page_](const ops::execution& on, const auto& h, index first,
                                           index rows) {
-        if (from->how_.alpha == 1) return ops::label_loss{}(on, h, first, rows);
+        if (from->how_.alpha == 1) return ops::label_cross_entropy{}(on, h, first, rows);
         const auto recorded = [&](index begin, index end) {
           index n = 0;
           for (index i = begin; i < end; ++i) n += h.labels[i] != ignored;
@@ -234,30 +237,33 @@ class recorded_teacher {
     }
 
    private:
-    friend recorded_teacher;
-    lesson_of_batch(const recorded_teacher* from, const page* p) : from_(from), page_(p) {}
-    const recorded_teacher* from_;
+    friend cached_logits_reader;
+    objective_of_batch(const cached_logits_reader* from, const page* p) : from_(from), page_(p) {}
+    const cached_logits_reader* from_;
     const page* page_;
   };
-  /// The lesson of batch i; it accepts none where i is not in [0, batches()).
-  lesson_of_batch batch(index i) const {
+  /// The objective of batch i; it accepts no batch where i is not in [0, batches()).
+  objective_of_batch batch(index i) const {
     return {this, i >= 0 && i < batches_ ? pages() + i : nullptr};
   }
 
  private:
-  recorded_teacher(const recording& r, const distillation& how, const limits& l, index batches)
+  cached_logits_reader(const cached_logits_format& r, const distillation_options& how,
+                       const limits& l, index batches)
       : record_(r),
         how_(how),
         threads_(l.threads),
         batches_(batches),
         memory_(footprint(r, l, batches)) {}
 
-  /// Everything but the batches.
-  static result<void> check_head(std::span<const std::byte> bytes, const recording& expected) {
-    const char* const where = "recorded_teacher::open";
+  /// Checks everything in the file but the batches.
+  static result<void> check_head(std::span<const std::byte> bytes,
+                                 const cached_logits_format& expected) {
+    const char* const where = "cached_logits_reader::open";
     const std::byte* const head = bytes.data();
-    constexpr auto least = static_cast<std::size_t>(detail::recording_head + detail::recording_end);
-    if (bytes.size() < least || std::memcmp(head, detail::recording_magic, 8) != 0)
+    constexpr auto least =
+        static_cast<std::size_t>(detail::cached_logits_head + detail::cached_logits_end);
+    if (bytes.size() < least || std::memcmp(head, detail::cached_logits_magic, 8) != 0)
       return linnet::error{
           errc::malformed, where, "file",
           std::to_string(least) + " bytes or more that begin with linnetKD",
@@ -289,7 +295,7 @@ class recorded_teacher {
     return reinterpret_cast<T*>(static_cast<std::byte*>(memory_.data()) +
                                 round_up(batches_ * static_cast<index>(sizeof(page)), alignment));
   }
-  /// Logit j of a row, the rest's first.
+  /// Logit j of a row; logit 0 is that of all tokens that are not kept.
   double logit(const std::byte* row, index j) const {
     return record_.half ? storage::f16::decode(detail::load_as<std::uint16_t>(row + 2 * j))
                         : static_cast<double>(detail::load_as<float>(row + 4 * j));
@@ -299,14 +305,14 @@ class recorded_teacher {
     return record_.id_bytes() == 2 ? index{detail::load_as<std::uint16_t>(ids + 2 * j)}
                                    : index{detail::load_as<std::uint32_t>(ids + 4 * j)};
   }
-  /// A row of the file as logits of the whole vocabulary.
+  /// Expands a row of the file to logits of the whole vocabulary.
   void expand(const std::byte* row, T* to) const {
     std::fill_n(to, record_.vocabulary, static_cast<T>(logit(row, 0)));
     for (index j = 0; j < record_.k; ++j) to[id(row, j)] = static_cast<T>(logit(row, j + 1));
   }
 
-  recording record_;
-  distillation how_;
+  cached_logits_format record_;
+  distillation_options how_;
   int threads_;
   index batches_;
   memory_block memory_;
@@ -314,31 +320,32 @@ class recorded_teacher {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Writes a teacher's most probable tokens to a file. Opt-in, through linnet/recorded_teacher.hpp.
+/// Caching a teacher's most probable tokens in a file. Opt-in, through linnet/cached_logits.hpp.
 
 LINNET_NAMESPACE_BEGIN
 
-/// Writes a teacher's file. It is a lesson (see model/lesson.hpp): give it to the teacher's
-/// evaluator with each batch, in the order in which students will see them; the losses are the
-/// teacher's own. commit() then gives the file its name.
-class teacher_recorder {
+/// Writes a teacher's most probable tokens to a file: an objective for the teacher's evaluator. It
+/// is an objective (see model/objective.hpp): give it to the teacher's evaluator with each batch,
+/// in the order in which students will see them. The losses are the teacher's own. At the end,
+/// commit() gives the file its name.
+class cached_logits_writer {
  public:
-  /// Bytes of memory besides the file's own buffer.
-  static constexpr index footprint(const recording& r, const limits& l) {
+  /// Bytes of memory that a writer takes, without the file's own buffer.
+  static constexpr index footprint(const cached_logits_format& r, const limits& l) {
     return round_up(ops::head_rows(r.vocabulary) * r.row_bytes(), alignment) +
            l.threads * round_up(r.k * static_cast<index>(sizeof(token)), alignment);
   }
-  /// A recorder for evaluators with no more threads than `l` has. Errors: errc::invalid,
+  /// Opens a writer for evaluators with at most the threads of `l`. Errors: errc::invalid,
   /// errc::out_of_memory; those of the file are commit()'s.
-  static result<teacher_recorder> open(const std::string& path, const recording& r,
-                                       const limits& l = {}) LINNET_TRY {
-    if (auto fit = detail::acceptable("teacher_recorder::open", r, l); !fit) return fit.error();
-    teacher_recorder made(path, r, l);
+  static result<cached_logits_writer> open(const std::string& path, const cached_logits_format& r,
+                                           const limits& l = {}) LINNET_TRY {
+    if (auto fit = detail::acceptable("cached_logits_writer::open", r, l); !fit) return fit.error();
+    cached_logits_writer made(path, r, l);
     if (!made.memory_.data() || !made.file_)
-      return detail::out_of_memory("teacher_recorder::open", footprint(r, l));
-    std::byte head[detail::recording_head];
+      return detail::out_of_memory("cached_logits_writer::open", footprint(r, l));
+    std::byte head[detail::cached_logits_head];
     std::byte* at = head;
-    std::memcpy(at, detail::recording_magic, 8);
+    std::memcpy(at, detail::cached_logits_magic, 8);
     at += 8;
     put(at, std::uint32_t{1});
     put(at, static_cast<std::uint32_t>(r.vocabulary));
@@ -347,34 +354,34 @@ class teacher_recorder {
     put(at, static_cast<std::uint16_t>(r.id_bytes()));
     put(at, r.temperature);
     put(at, r.stream);
-    made.write(head, detail::recording_head);
+    made.write(head, detail::cached_logits_head);
     return made;
   }
-  LINNET_OR_OUT_OF_MEMORY("teacher_recorder::open")
+  LINNET_OR_OUT_OF_MEMORY("cached_logits_writer::open")
 
-  /// Whether the teacher has the recording's vocabulary and no more threads.
+  /// Whether the teacher has the file's vocabulary and no more threads than the writer.
   template <class M>
   bool accepts(const typename M::batch&, const limits& l) const {
     return M::vocabulary == how_.vocabulary && l.threads <= threads_;
   }
-  /// Begins a batch; returns the criterion that records its rows.
+  /// Begins a batch and returns the criterion that records its rows.
   template <class Batch>
-  auto teach(const ops::machine& on, const Batch& b) {
+  auto token_loss(const ops::execution& on, const Batch& b) {
     on.threads.once([&] {
-      const detail::batch_facts facts = detail::facts_of(b);
-      std::byte head[detail::recording_batch];
+      const detail::batch_digest facts = detail::digest_of(b);
+      std::byte head[detail::cached_logits_batch];
       std::byte* at = head;
       put(at, facts.hash);
       put(at, static_cast<std::uint64_t>(facts.rows));
-      write(head, detail::recording_batch);
+      write(head, detail::cached_logits_batch);
       ++batches_;
     });
-    return [this](const ops::machine& all, const auto& h, index first, index rows) {
+    return [this](const ops::execution& all, const auto& h, index first, index rows) {
       all.threads.each(rows, [&](index i) {
         if (h.labels[first + i] != ignored)
           record(h.chunk + i * h.vocabulary, all.threads.rank(), rows_at(i));
       });
-      ops::label_loss{}(all, h, first, rows);
+      ops::label_cross_entropy{}(all, h, first, rows);
       all.threads.once([&] {
         for (index i = 0; i < rows; ++i) {
           if (h.labels[first + i] == ignored) continue;
@@ -384,14 +391,14 @@ class teacher_recorder {
       });
     };
   }
-  /// Batches so far.
+  /// Number of batches written.
   index batches() const { return batches_; }
   /// Ends the file. Errors: errc::io, errc::invalid (the teacher's logits were not finite).
-  result<void> commit() {
+  result<void> commit() LINNET_TRY {
     if (!finite_)
-      return linnet::error{errc::invalid, "teacher_recorder::commit", "the teacher's logits",
+      return linnet::error{errc::invalid, "cached_logits_writer::commit", "the teacher's logits",
                            "finite numbers", "others"};
-    std::byte end[detail::recording_end];
+    std::byte end[detail::cached_logits_end];
     std::byte* at = end;
     put(at, static_cast<std::uint64_t>(batches_));
     write(end, 8);
@@ -399,9 +406,10 @@ class teacher_recorder {
     write(end + 8, 8);
     return file_->commit();
   }
+  LINNET_OR_OUT_OF_MEMORY("cached_logits_writer::commit")
 
  private:
-  teacher_recorder(const std::string& path, const recording& r, const limits& l)
+  cached_logits_writer(const std::string& path, const cached_logits_format& r, const limits& l)
       : how_(r),
         threads_(l.threads),
         memory_(footprint(r, l)),
@@ -427,7 +435,7 @@ class teacher_recorder {
     else
       put(at, static_cast<float>(x));
   }
-  /// One row of logits as it stands in the file.
+  /// Encodes one row of logits for the file.
   template <class T>
   void record(const T* logits, int rank, std::byte* at) const {
     const index n = how_.vocabulary, k = how_.k;
@@ -462,7 +470,7 @@ class teacher_recorder {
         put(at, static_cast<std::uint32_t>(best[i]));
   }
 
-  recording how_;
+  cached_logits_format how_;
   int threads_;
   memory_block memory_;
   std::unique_ptr<detail::file_writer> file_;

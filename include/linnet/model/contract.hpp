@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// The contract of a model: what weights, files, trainers, evaluators and sessions ask of one.
+///
+/// A model is a stateless type, from this library or not, that derives from `model_defaults`. Its
+/// layers follow nn/layer.hpp. A `language_model` has
+///  - `params<Form>` and `visit(f, at, p...)`: its parameters, as a layer has them;
+///  - `storage`: the type that its matrices are stored in, and `with_storage<S>`: the model with
+///    another one, which quantize() makes;
+///  - `vocabulary`: logits of one token, and `batch`: what a training or scoring call reads, a
+///    struct with at least `batch` and `length` (or `target_length`), sequences and their tokens;
+///  - `workspace<T>` and `plan<T>(planner&, limits, purpose)`: the buffers of one trainer,
+///    evaluator or session;
+///  - `accepts(batch, limits)`: whether a batch fits, asked before anything is computed. A model
+///  may
+///    also have `refuses(batch, limits)`, which says why it does not as a `refusal`;
+///  - `loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, criterion)`: the summed loss of a
+///    batch. With `dp`, ADDS the gradient of that sum. `logits`, if not null, receives those of all
+///    tokens. `z_loss` is the weight of the squared logsumexp. ops::head_loss() does most of it;
+///  - `describe(f)`: calls f(key, value) for each number or text that decides what the weights
+///    compute. Files keep them, and loading compares them.
+///
+/// A `decoding_model` is a language model that sessions run. It also has
+///  - `step<T, S>(p, tokens, batch, length, lengths, past, w, on, every)`: feeds [batch, length]
+///    tokens behind `past` cached ones. w.logits then holds what follows each sequence's last
+///    valid token, or with `every` what follows each token;
+///  - in its workspace `logits`, and `tables` and `table_size` of paged caches, which step() passes
+///    on in its context. A model whose layers do not page refuses limits::kv_blocks;
+///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
+///  - `longest(limits)`: most tokens of a sequence;
+///  - `flops(batch, length)`: floating-point operations of such a call, by which threads are
+///  chosen.
+///
+/// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
+/// lengths, w, on)`. Its step() takes three further arguments behind `past`, and its flops() the
+/// length of the source before the target's; see t5_model.
+///
+/// Every thread of a team calls loss(), step() and encode() (SPMD).
+
+#include <concepts>
+
+#include <linnet/model/limits.hpp>
+#include <linnet/model/weights.hpp>
+#include <linnet/nn/attention/kv_cache.hpp>
+#include <linnet/ops/language.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A model's refusal of limits: the field, its rule and its value.
+struct limits_refusal {
+  const char* field = nullptr;  ///< such as "limits.source"; null where all is well
+  const char* rule = nullptr;   ///< such as "at least 1 source token"
+  index got = 0;                ///< the field's value
+  index most = -1;              ///< if given, the rule is "no more than `most`, `rule`"
+};
+
+/// The answers of a model that has nothing special; a model derives from it and overrides what
+/// differs.
+struct model_defaults {
+  static constexpr bool encodes = false;  ///< reads a source by encode() before step()
+  static constexpr bool causal = false;   ///< a token's logits depend on no later token, in loss()
+                                          ///< too
+  static constexpr bool supports_cache = true;  ///< can continue cached sequences
+  static constexpr bool can_truncate = false;   ///< decoding can take tokens back
+  static constexpr bool evicts = false;         ///< decoding forgets old tokens
+  static constexpr bool takes_prefix = false;   ///< the first tokens see each other both ways
+  static constexpr index ids_per_token = 1;     ///< numbers that a token consists of
+  static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
+                                     ///< takes exit_calls and step() a layer_range
+  using cache = kv::exact;           ///< policy of the key-value cache
+
+  /// The model's own rules for limits, beside those for all models.
+  static constexpr limits_refusal check_limits(const limits&) { return {}; }
+  /// Fills the constant tables of a fresh workspace.
+  template <class Workspace>
+  static void prepare(Workspace&, const limits&) {}
+};
+
+/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
+struct decoder_batch {
+  const token* tokens = nullptr;    ///< inputs
+  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
+  index batch = 0;                  ///< sequences
+  index length = 0;                 ///< tokens per sequence
+  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
+};
+
+namespace detail {
+
+/// Why a model refuses a batch, as exactly as it says.
+template <class M>
+refusal refusal_of(const typename M::batch& b, const limits& l) {
+  if constexpr (requires { M::refuses(b, l); })
+    return M::refuses(b, l);
+  else
+    return M::accepts(b, l) ? refusal::none : refusal::batch;
+}
+
+struct any_key_value {
+  template <class Value>
+  void operator()(const char*, const Value&) const {}
+};
+
+template <class M, class T, class S>
+using packed_params = typename M::template params<form::packed<T, S>>;
+template <class M, class T>
+using workspace_of = typename M::template workspace<T>;
+
+template <class M>
+concept has_model_types = requires {
+  typename M::storage;
+  typename M::batch;
+  typename M::template with_storage<typename M::storage>;
+  { M::vocabulary } -> std::convertible_to<index>;
+};
+template <class M, class T>
+concept has_workspace = requires(planner m, const limits& l, purpose use) {
+  { M::template plan<T>(m, l, use) } -> std::same_as<workspace_of<M, T>>;
+};
+template <class M>
+concept has_accepts = requires(const typename M::batch& b, const limits& l) {
+  { b.batch } -> std::convertible_to<index>;
+  { M::accepts(b, l) } -> std::same_as<bool>;
+};
+template <class M, class T, class S>
+concept has_loss = requires(const packed_params<M, T, S>& p,
+                            typename M::template params<form::gradient<T>>* dp,
+                            const typename M::batch& b, workspace_of<M, T>& w,
+                            const ops::execution& on, const dropout_key& dropout, T* logits,
+                            const ops::label_cross_entropy& criterion) {
+  {
+    M::template loss<T, S>(p, dp, b, w, on, dropout, logits, 0.0, criterion)
+    } -> std::same_as<loss_sum>;
+};
+template <class M>
+concept has_describe = requires(const any_key_value& f) {
+  M::describe(f);
+};
+template <class M, class T, class S>
+concept has_step = requires(const packed_params<M, T, S>& p, const token* tokens, index n,
+                            const index* lengths, workspace_of<M, T>& w, const ops::execution& on) {
+  M::template step<T, S>(p, tokens, n, n, lengths, lengths, w, on, true);
+  M::flops(n, n);
+};
+template <class M, class T, class S>
+concept has_encode = requires(const packed_params<M, T, S>& p, const token* tokens, index n,
+                              const index* lengths, workspace_of<M, T>& w,
+                              const ops::execution& on) {
+  M::template encode<T, S>(p, tokens, n, n, lengths, w, on);
+  M::template step<T, S>(p, tokens, n, n, lengths, lengths, n, lengths, true, w, on, true);
+  M::flops(n, n, n);
+};
+template <class M, class T>
+concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state_part& part) {
+  w.logits = static_cast<T*>(nullptr);
+  w.tables = static_cast<const std::int32_t*>(nullptr);
+  w.table_size = index{};
+  M::copy_state(w, index{}, index{}, part);
+  { M::longest(l) } -> std::same_as<index>;
+};
+
+}  // namespace detail
+
+/// A model that weights, files, trainers and evaluators take, computing in `T`.
+template <class M, class T = float>
+concept language_model = std::derived_from<M, model_defaults> && detail::has_parameters<M> &&
+    detail::has_model_types<M> && detail::has_workspace<M, T> && detail::has_accepts<M> &&
+    detail::has_loss<M, T, storage_of<M, T>> && detail::has_describe<M>;
+
+/// A language model that sessions run token by token.
+template <class M, class T = float>
+concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
+    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>>
+                : detail::has_step<M, T, storage_of<M, T>>);
+
+namespace detail {
+
+/// True, or an error that says which part of the contract `M` lacks.
+template <class M, class T, class S>
+consteval bool check_language_model() {
+  static_assert(std::derived_from<M, model_defaults>,
+                "linnet: this type is no model; a model of your own derives from "
+                "linnet::model_defaults and follows model/contract.hpp");
+  static_assert(has_parameters<M>,
+                "linnet: the model lacks params<Form> or visit(f, at, p...); see "
+                "model/contract.hpp");
+  static_assert(has_model_types<M>,
+                "linnet: the model lacks storage, with_storage<S>, batch or vocabulary; see "
+                "model/contract.hpp");
+  static_assert(has_workspace<M, T>,
+                "linnet: the model lacks workspace<T> or plan<T>(planner&, limits, purpose) that "
+                "returns one; see model/contract.hpp");
+  static_assert(has_accepts<M>,
+                "linnet: the model lacks accepts(batch, limits), or its batch a member batch; see "
+                "model/contract.hpp");
+  static_assert(has_loss<M, T, S>,
+                "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, "
+                "criterion) that returns a loss_sum; see model/contract.hpp");
+  static_assert(has_describe<M>,
+                "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
+                "what its weights compute; see model/contract.hpp");
+  return true;
+}
+/// Likewise of what sessions ask.
+template <class M, class T, class S>
+consteval bool check_decoding_model() {
+  static_assert(check_language_model<M, T, S>());
+  static_assert(has_state<M, T>,
+                "linnet::session: the model does not run token by token: it lacks longest(limits), "
+                "copy_state(w, from, to, part), or logits, tables and table_size in its "
+                "workspace; see model/contract.hpp");
+  static_assert(M::encodes ? has_encode<M, T, S> : has_step<M, T, S>,
+                "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
+                "tokens, batch, length, lengths, past, w, on, every) or flops(batch, length), or "
+                "with `encodes` what t5_model has; see model/contract.hpp");
+  return true;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// The part of linnet that a training program needs beside linnet/inference.hpp: data, optimizers,
+/// trainers, distillation and the gradient checker, without JSON and checkpoints.
+
+#include <linnet/data/curriculum.hpp>
+#include <linnet/data/denoising_stream.hpp>
+#include <linnet/data/glue.hpp>
+#include <linnet/data/pause.hpp>
+#include <linnet/data/window_stream.hpp>
+#include <linnet/distill/distillation.hpp>
+#include <linnet/eval/evaluator.hpp>
+#include <linnet/file/corpus.hpp>
+#include <linnet/inference.hpp>
+#include <linnet/model/initialize.hpp>
+#include <linnet/train/adafactor.hpp>
+#include <linnet/train/gradient_check.hpp>
+#include <linnet/train/trainer.hpp>
