@@ -186,7 +186,7 @@ class file_writer {
       return error{errc::io, path_, "", "a file that can be written", "a pipe that nobody reads"};
     if (!opened_ && failure_ == ENAMETOOLONG)
       return file_error(path_,
-                        keep_ ? "a name with room for .previous behind it"
+                        keep_ ? "a name with room for .partial.previous behind it"
                               : "a name with room for .partial behind it",
                         failure_);
     return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
@@ -203,7 +203,7 @@ class file_writer {
   int open() LINNET_TRY {
     if (path_.empty()) return ENOENT;
     if (path_.find('\0') != path_.npos) return EINVAL;  // which the system would cut it at
-    if (keep_ && !exists(previous_of(target_)) && errno == ENAMETOOLONG) return errno;
+    if (keep_ && !exists(previous_of(target_ + ".partial")) && errno == ENAMETOOLONG) return errno;
     if (const int number = descriptor_of(target_); number >= 0) {
       file_ = descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
       return file_ ? 0 : errno;
