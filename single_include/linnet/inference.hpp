@@ -633,7 +633,7 @@ class file_writer {
       return error{errc::io, path_, "", "a file that can be written", "a pipe that nobody reads"};
     if (!opened_ && failure_ == ENAMETOOLONG)
       return file_error(path_,
-                        keep_ ? "a name with room for .previous behind it"
+                        keep_ ? "a name with room for .partial.previous behind it"
                               : "a name with room for .partial behind it",
                         failure_);
     return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
@@ -650,7 +650,7 @@ class file_writer {
   int open() LINNET_TRY {
     if (path_.empty()) return ENOENT;
     if (path_.find('\0') != path_.npos) return EINVAL;  // which the system would cut it at
-    if (keep_ && !exists(previous_of(target_)) && errno == ENAMETOOLONG) return errno;
+    if (keep_ && !exists(previous_of(target_ + ".partial")) && errno == ENAMETOOLONG) return errno;
     if (const int number = descriptor_of(target_); number >= 0) {
       file_ = descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
       return file_ ? 0 : errno;
@@ -7882,23 +7882,27 @@ namespace detail {
 /// True, or an error that says which part of the contract `L` lacks.
 template <class L, class T = float, class S = storage::f32>
 consteval bool check_layer() {
-  static_assert(has_parameters<L>,
-                "linnet: the layer lacks params<Form> or visit(f, at, p...); see nn/layer.hpp");
-  static_assert(has_buffers<L, T>,
-                "linnet: the layer lacks cache<T> or plan<T>(planner&, call_shape) that returns "
-                "one; see nn/layer.hpp");
-  static_assert(has_forward<L, T, S>,
-                "linnet: the layer lacks in, out or forward<T, S>(p, x, y, cache, ctx); see "
-                "nn/layer.hpp");
+  if constexpr (!has_parameters<L>)
+    static_assert(never<L>,
+                  "linnet: the layer lacks params<Form> or visit(f, at, p...); see nn/layer.hpp");
+  else if constexpr (!has_buffers<L, T>)
+    static_assert(never<L>,
+                  "linnet: the layer lacks cache<T> or plan<T>(planner&, call_shape) that returns "
+                  "one; see nn/layer.hpp");
+  else if constexpr (!has_forward<L, T, S>)
+    static_assert(never<L>,
+                  "linnet: the layer lacks in, out or forward<T, S>(p, x, y, cache, ctx); see "
+                  "nn/layer.hpp");
   return true;
 }
 /// Likewise of a layer that is to train.
 template <class L, class T = float, class S = storage::f32>
 consteval bool check_trainable_layer() {
   static_assert(check_layer<L, T, S>());
-  static_assert(has_backward<L, T, S>,
-                "linnet: the layer lacks backward<T, S>(p, dp, x, dy, dx, cache, ctx); see "
-                "nn/layer.hpp");
+  if constexpr (!has_backward<L, T, S>)
+    static_assert(never<L>,
+                  "linnet: the layer lacks backward<T, S>(p, dp, x, dy, dx, cache, ctx); see "
+                  "nn/layer.hpp");
   return true;
 }
 }  // namespace detail
@@ -13445,41 +13449,53 @@ namespace detail {
 /// True, or an error that says which part of the contract `M` lacks.
 template <class M, class T, class S>
 consteval bool check_language_model() {
-  static_assert(std::derived_from<M, model_defaults>,
-                "linnet: this type is no model; a model of your own derives from "
-                "linnet::model_defaults and follows model/contract.hpp");
-  static_assert(has_parameters<M>,
-                "linnet: the model lacks params<Form> or visit(f, at, p...); see "
-                "model/contract.hpp");
-  static_assert(has_model_types<M>,
-                "linnet: the model lacks storage, with_storage<S>, batch or vocabulary; see "
-                "model/contract.hpp");
-  static_assert(has_workspace<M, T>,
-                "linnet: the model lacks workspace<T> or plan<T>(planner&, limits, purpose) that "
-                "returns one; see model/contract.hpp");
-  static_assert(has_accepts<M>,
-                "linnet: the model lacks accepts(batch, limits), or its batch a member batch; see "
-                "model/contract.hpp");
-  static_assert(has_loss<M, T, S>,
-                "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, "
-                "criterion) that returns a loss_sum; see model/contract.hpp");
-  static_assert(has_describe<M>,
-                "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
-                "what its weights compute; see model/contract.hpp");
+  if constexpr (!std::derived_from<M, model_defaults>)
+    static_assert(never<M>,
+                  "linnet: this type is no model; a model of your own derives from "
+                  "linnet::model_defaults and follows model/contract.hpp");
+  else if constexpr (!has_parameters<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks params<Form> or visit(f, at, p...); see "
+                  "model/contract.hpp");
+  else if constexpr (!has_model_types<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks storage, with_storage<S>, batch or vocabulary; see "
+                  "model/contract.hpp");
+  else if constexpr (!has_workspace<M, T>)
+    static_assert(never<M>,
+                  "linnet: the model lacks workspace<T> or plan<T>(planner&, limits, purpose) that "
+                  "returns one; see model/contract.hpp");
+  else if constexpr (!has_accepts<M>)
+    static_assert(
+        never<M>,
+        "linnet: the model lacks accepts(batch, limits), or its batch a member batch; see "
+        "model/contract.hpp");
+  else if constexpr (!has_loss<M, T, S>)
+    static_assert(
+        never<M>,
+        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, "
+        "criterion) that returns a loss_sum; see model/contract.hpp");
+  else if constexpr (!has_describe<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
+                  "what its weights compute; see model/contract.hpp");
   return true;
 }
 /// Likewise of what sessions ask.
 template <class M, class T, class S>
 consteval bool check_decoding_model() {
   static_assert(check_language_model<M, T, S>());
-  static_assert(has_state<M, T>,
-                "linnet::session: the model does not run token by token: it lacks longest(limits), "
-                "copy_state(w, from, to, part), or logits, tables and table_size in its "
-                "workspace; see model/contract.hpp");
-  static_assert(M::encodes ? has_encode<M, T, S> : has_step<M, T, S>,
-                "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
-                "tokens, batch, length, lengths, past, w, on, every) or flops(batch, length), or "
-                "with `encodes` what t5_model has; see model/contract.hpp");
+  if constexpr (!has_state<M, T>)
+    static_assert(
+        never<M>,
+        "linnet::session: the model does not run token by token: it lacks longest(limits), "
+        "copy_state(w, from, to, part), or logits, tables and table_size in its "
+        "workspace; see model/contract.hpp");
+  else if constexpr (!(M::encodes ? has_encode<M, T, S> : has_step<M, T, S>))
+    static_assert(never<M>,
+                  "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
+                  "tokens, batch, length, lengths, past, w, on, every) or flops(batch, length), or "
+                  "with `encodes` what t5_model has; see model/contract.hpp");
   return true;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A layer is no model.
 // expect: linnet: this type is no model; a model of your own derives from
+// lines: 42: the evaluator's members ask for the model's, too
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,

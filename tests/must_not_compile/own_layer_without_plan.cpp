@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A layer of one's own that plans no buffers: its own `cache` needs a `plan`.
 // expect: linnet: the layer lacks cache<T> or plan<T>
+// lines: 40: every layer around it is named on the way, and asks for its plan
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,

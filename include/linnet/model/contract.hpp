@@ -179,41 +179,53 @@ namespace detail {
 /// True, or an error that says which part of the contract `M` lacks.
 template <class M, class T, class S>
 consteval bool check_language_model() {
-  static_assert(std::derived_from<M, model_defaults>,
-                "linnet: this type is no model; a model of your own derives from "
-                "linnet::model_defaults and follows model/contract.hpp");
-  static_assert(has_parameters<M>,
-                "linnet: the model lacks params<Form> or visit(f, at, p...); see "
-                "model/contract.hpp");
-  static_assert(has_model_types<M>,
-                "linnet: the model lacks storage, with_storage<S>, batch or vocabulary; see "
-                "model/contract.hpp");
-  static_assert(has_workspace<M, T>,
-                "linnet: the model lacks workspace<T> or plan<T>(planner&, limits, purpose) that "
-                "returns one; see model/contract.hpp");
-  static_assert(has_accepts<M>,
-                "linnet: the model lacks accepts(batch, limits), or its batch a member batch; see "
-                "model/contract.hpp");
-  static_assert(has_loss<M, T, S>,
-                "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, "
-                "criterion) that returns a loss_sum; see model/contract.hpp");
-  static_assert(has_describe<M>,
-                "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
-                "what its weights compute; see model/contract.hpp");
+  if constexpr (!std::derived_from<M, model_defaults>)
+    static_assert(never<M>,
+                  "linnet: this type is no model; a model of your own derives from "
+                  "linnet::model_defaults and follows model/contract.hpp");
+  else if constexpr (!has_parameters<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks params<Form> or visit(f, at, p...); see "
+                  "model/contract.hpp");
+  else if constexpr (!has_model_types<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks storage, with_storage<S>, batch or vocabulary; see "
+                  "model/contract.hpp");
+  else if constexpr (!has_workspace<M, T>)
+    static_assert(never<M>,
+                  "linnet: the model lacks workspace<T> or plan<T>(planner&, limits, purpose) that "
+                  "returns one; see model/contract.hpp");
+  else if constexpr (!has_accepts<M>)
+    static_assert(
+        never<M>,
+        "linnet: the model lacks accepts(batch, limits), or its batch a member batch; see "
+        "model/contract.hpp");
+  else if constexpr (!has_loss<M, T, S>)
+    static_assert(
+        never<M>,
+        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, "
+        "criterion) that returns a loss_sum; see model/contract.hpp");
+  else if constexpr (!has_describe<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
+                  "what its weights compute; see model/contract.hpp");
   return true;
 }
 /// Likewise of what sessions ask.
 template <class M, class T, class S>
 consteval bool check_decoding_model() {
   static_assert(check_language_model<M, T, S>());
-  static_assert(has_state<M, T>,
-                "linnet::session: the model does not run token by token: it lacks longest(limits), "
-                "copy_state(w, from, to, part), or logits, tables and table_size in its "
-                "workspace; see model/contract.hpp");
-  static_assert(M::encodes ? has_encode<M, T, S> : has_step<M, T, S>,
-                "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
-                "tokens, batch, length, lengths, past, w, on, every) or flops(batch, length), or "
-                "with `encodes` what t5_model has; see model/contract.hpp");
+  if constexpr (!has_state<M, T>)
+    static_assert(
+        never<M>,
+        "linnet::session: the model does not run token by token: it lacks longest(limits), "
+        "copy_state(w, from, to, part), or logits, tables and table_size in its "
+        "workspace; see model/contract.hpp");
+  else if constexpr (!(M::encodes ? has_encode<M, T, S> : has_step<M, T, S>))
+    static_assert(never<M>,
+                  "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
+                  "tokens, batch, length, lengths, past, w, on, every) or flops(batch, length), or "
+                  "with `encodes` what t5_model has; see model/contract.hpp");
   return true;
 }
 

@@ -146,23 +146,27 @@ namespace detail {
 /// True, or an error that says which part of the contract `L` lacks.
 template <class L, class T = float, class S = storage::f32>
 consteval bool check_layer() {
-  static_assert(has_parameters<L>,
-                "linnet: the layer lacks params<Form> or visit(f, at, p...); see nn/layer.hpp");
-  static_assert(has_buffers<L, T>,
-                "linnet: the layer lacks cache<T> or plan<T>(planner&, call_shape) that returns "
-                "one; see nn/layer.hpp");
-  static_assert(has_forward<L, T, S>,
-                "linnet: the layer lacks in, out or forward<T, S>(p, x, y, cache, ctx); see "
-                "nn/layer.hpp");
+  if constexpr (!has_parameters<L>)
+    static_assert(never<L>,
+                  "linnet: the layer lacks params<Form> or visit(f, at, p...); see nn/layer.hpp");
+  else if constexpr (!has_buffers<L, T>)
+    static_assert(never<L>,
+                  "linnet: the layer lacks cache<T> or plan<T>(planner&, call_shape) that returns "
+                  "one; see nn/layer.hpp");
+  else if constexpr (!has_forward<L, T, S>)
+    static_assert(never<L>,
+                  "linnet: the layer lacks in, out or forward<T, S>(p, x, y, cache, ctx); see "
+                  "nn/layer.hpp");
   return true;
 }
 /// Likewise of a layer that is to train.
 template <class L, class T = float, class S = storage::f32>
 consteval bool check_trainable_layer() {
   static_assert(check_layer<L, T, S>());
-  static_assert(has_backward<L, T, S>,
-                "linnet: the layer lacks backward<T, S>(p, dp, x, dy, dx, cache, ctx); see "
-                "nn/layer.hpp");
+  if constexpr (!has_backward<L, T, S>)
+    static_assert(never<L>,
+                  "linnet: the layer lacks backward<T, S>(p, dp, x, dy, dx, cache, ctx); see "
+                  "nn/layer.hpp");
   return true;
 }
 }  // namespace detail
