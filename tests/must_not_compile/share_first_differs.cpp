@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The first block of RWKV-7 has other parameters than the rest.
 // expect: policies need blocks of one type
-// lines: 17: rwkv7 is an alias of decoder, which clang names, too
+// lines: 18: rwkv7 is an alias of decoder, which clang names, too
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,
