@@ -253,20 +253,20 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
-  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. With `exits`, the losses
+  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. With `at`, the losses
   /// of early exits are in the sum, by their weights. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
                        const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}, const exit_calls& exits = {}) {
+                       const Criterion& criterion = {}, const exit_calls& at = {}) {
     context<T> ctx = batch_context<T>(b, on);
     ctx.dropout = dropout;
     const index rows = ctx.rows();
     loss_sum sum;
     // Norm and head on the output x of a layer; the gradient of x is added to dx.
     const auto take_exit = [&](index layer, const T* x, T* dx) {
-      const double weight = exits.weights ? exits.weights[layer] : layer + 1 == Shape.layers;
+      const double weight = at.weights ? at.weights[layer] : layer + 1 == Shape.layers;
       if (weight == 0) return;
       norm_layer::template forward<T, S>(p.norm, {x, rows}, {w.normed, rows}, w.norm, ctx);
       ops::head_call<T, S> h = head<T, S>(p, b, w, ctx);
@@ -287,20 +287,20 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
           norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
                                               {dx, rows}, w.norm, ctx);
         }
-      if (exits.losses && on.threads.rank() == 0) exits.losses[layer] = one;
+      if (at.losses && on.threads.rank() == 0) at.losses[layer] = one;
       sum.nats += weight * one.nats;
       sum.tokens = one.tokens;
     };
     embed<T, S>(p, b.tokens, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
     const auto hook = layer_hook<T>::of(take_exit);
-    if (exits.weights && !dp) ctx.hook = hook;
+    if (at.weights && !dp) ctx.hook = hook;
     run_layers<T, S>(p, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     take_exit(Shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
-        if (exits.weights) ctx.hook = hook;
+        if (at.weights) ctx.hook = hook;
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,

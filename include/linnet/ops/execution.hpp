@@ -16,7 +16,7 @@ using simd::best;
 using simd::bf16_code;
 using simd::resolve;
 using simd::token_block;
-using simd::word;
+using packed_word = simd::word;  ///< what packed panels of codes are made of
 
 /// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
 /// converted_bytes() for models whose products round their inputs.

@@ -166,7 +166,7 @@ class trainer {
             const auto& from) {
           if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             if constexpr (rounds)
-              to.rows = more.take<ops::word>(pair_words(info));
+              to.rows = more.take<ops::packed_word>(pair_words(info));
             else
               to.rows = from.data;
           }
@@ -329,7 +329,7 @@ class trainer {
     if (rounds)
       M::visit(
           [&](const parameter_path&, const tensor_info& info) {
-            if (info.stored()) (void)more.take<ops::word>(pair_words(info));
+            if (info.stored()) (void)more.take<ops::packed_word>(pair_words(info));
           },
           parameter_path{});
     return add_sizes(detail::plan_for<M, T, S>(l, purpose::training).total(), more.peak());
