@@ -11717,7 +11717,7 @@ enum class refusal : unsigned char {
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
   no_layer,                  ///< exit_after() a layer that the model does not have
-  no_token,                  ///< a sampler that chose nothing
+  nothing_chosen,            ///< a sampler that chose nothing
   not_started,               ///< a contrast that has not read this text
   null_tokens,               ///< a batch without tokens
   null_labels,               ///< a batch without labels
@@ -11791,7 +11791,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "max_truncation() tokens";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
-    case refusal::no_token:
+    case refusal::nothing_chosen:
       return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
              "and the sampler's options";
     case refusal::not_started:
@@ -16387,7 +16387,7 @@ class session {
     for (index n = 0;; ++n) {
       if (g.tokens > 0 && n == g.tokens) return n;
       const token next = detail::choose_token(choose, logits, scratch, fed());
-      if (next == no_token) reason_ = refusal::no_token;
+      if (next == no_token) reason_ = refusal::nothing_chosen;
       if (g.stops(next)) return n;
       if (!detail::goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
       if (position() >= capacity()) {
@@ -20131,7 +20131,7 @@ class beam_search {
   void consider(index b, std::span<const T> logits, index n, const generation_options& g) {
     const token best = detail::most_likely(logits);
     if (best == no_token) {
-      detail::refuse(*session_, refusal::no_token);
+      detail::refuse(*session_, refusal::nothing_chosen);
       if (n > 1) finish({at_.sums[b], 0, b, no_token}, n - 1, false);
       return;
     }
@@ -20247,7 +20247,7 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
       const token byte = detail::choose_token(choose, logits.subspan(count * width, width),
                                               std::span<token>(scratch), {});
       stopped = g.stops(byte);
-      if (byte == no_token) detail::refuse(s, refusal::no_token);
+      if (byte == no_token) detail::refuse(s, refusal::nothing_chosen);
       if (stopped || byte >= byte_pad) break;
       next[count] = byte;
       text[count++] = static_cast<char>(byte);
@@ -20528,7 +20528,7 @@ class speculative {
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.text[next];
-        if (t == no_token) detail::refuse(*target_, refusal::no_token);
+        if (t == no_token) detail::refuse(*target_, refusal::nothing_chosen);
         if (g.stops(t)) return n;
         ++n;
         if (!detail::goes_on(on_token, t)) return n;
@@ -20687,7 +20687,7 @@ class self_speculative {
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.drafts.text[next];
-        if (t == no_token) detail::refuse(*session_, refusal::no_token);
+        if (t == no_token) detail::refuse(*session_, refusal::nothing_chosen);
         if (g.stops(t)) return n;
         ++n;
         if (!detail::goes_on(on_token, t)) return n;

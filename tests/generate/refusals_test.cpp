@@ -196,9 +196,9 @@ BOOST_AUTO_TEST_CASE(generating) {
   };
   check(s, generate(ln::greedy{}, {.tokens = -1}) > 0, refusal::options);
   check(s, s.generate(none, ln::greedy{}, ignore) > 0, refusal::no_tokens);
-  check(s, generate(choosing(ln::no_token)) > 0, refusal::no_token);
-  check(s, generate(choosing(4)) > 0, refusal::no_token);
-  check(s, generate(ln::sampler{{.temperature = -1}}) > 0, refusal::no_token);
+  check(s, generate(choosing(ln::no_token)) > 0, refusal::nothing_chosen);
+  check(s, generate(choosing(4)) > 0, refusal::nothing_chosen);
+  check(s, generate(ln::sampler{{.temperature = -1}}) > 0, refusal::nothing_chosen);
   const token stop[] = {1};
   BOOST_TEST(generate(choosing(1), {.stop = stop}) == 0);  // what was asked
   BOOST_TEST(s.last_refusal().empty());
@@ -247,7 +247,7 @@ BOOST_AUTO_TEST_CASE(other_ways) {
   {
     auto way = ln::speculative<M, M>::open(s, small, 2);
     check(*way, way->generate(some, ln::sampler{{.temperature = -1}}, ignore) > 0,
-          refusal::no_token);
+          refusal::nothing_chosen);
     BOOST_TEST(way->generate(some, ln::greedy{}, ignore, {.tokens = 20}) == 9);
     BOOST_TEST(way->last_refusal() == ln::to_string(refusal::over_target));
     BOOST_TEST(way->generate(some, ln::greedy{}, ignore) == 9);
@@ -258,7 +258,7 @@ BOOST_AUTO_TEST_CASE(other_ways) {
   {
     auto way = ln::self_speculative<M>::open(s, 1, 2);
     check(*way, way->generate(some, ln::sampler{{.temperature = -1}}, ignore) > 0,
-          refusal::no_token);
+          refusal::nothing_chosen);
     BOOST_TEST(way->generate(some, ln::greedy{}, ignore, {.tokens = 20}) == 9);
     BOOST_TEST(way->last_refusal() == ln::to_string(refusal::over_target));
     BOOST_TEST(way->generate(some, ln::greedy{}, ignore) == 9);
@@ -269,7 +269,7 @@ BOOST_AUTO_TEST_CASE(other_ways) {
   {
     auto way = ln::beam_search<M>::open(s, {.width = 2});
     const auto ban = [](std::span<float> logits) { std::ranges::fill(logits, -inf); };
-    check(*way, !(*way)(some, {}, ban).empty(), refusal::no_token);
+    check(*way, !(*way)(some, {}, ban).empty(), refusal::nothing_chosen);
     BOOST_TEST(!(*way)(some).empty());
     check_way(*way, [&](const auto& prompt, index tokens) {
       return !(*way)(prompt, {.tokens = tokens}).empty();

@@ -35,7 +35,7 @@ enum class refusal : unsigned char {
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
   no_layer,                  ///< exit_after() a layer that the model does not have
-  no_token,                  ///< a sampler that chose nothing
+  nothing_chosen,            ///< a sampler that chose nothing
   not_started,               ///< a contrast that has not read this text
   null_tokens,               ///< a batch without tokens
   null_labels,               ///< a batch without labels
@@ -109,7 +109,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "max_truncation() tokens";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
-    case refusal::no_token:
+    case refusal::nothing_chosen:
       return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
              "and the sampler's options";
     case refusal::not_started:

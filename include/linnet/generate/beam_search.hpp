@@ -175,7 +175,7 @@ class beam_search {
   void consider(index b, std::span<const T> logits, index n, const generation_options& g) {
     const token best = detail::most_likely(logits);
     if (best == no_token) {
-      detail::refuse(*session_, refusal::no_token);
+      detail::refuse(*session_, refusal::nothing_chosen);
       if (n > 1) finish({at_.sums[b], 0, b, no_token}, n - 1, false);
       return;
     }

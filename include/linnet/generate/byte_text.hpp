@@ -41,7 +41,7 @@ index generate_bytes(session<M, T>& s, std::span<const token> prompt, Sampler&& 
       const token byte = detail::choose_token(choose, logits.subspan(count * width, width),
                                               std::span<token>(scratch), {});
       stopped = g.stops(byte);
-      if (byte == no_token) detail::refuse(s, refusal::no_token);
+      if (byte == no_token) detail::refuse(s, refusal::nothing_chosen);
       if (stopped || byte >= byte_pad) break;
       next[count] = byte;
       text[count++] = static_cast<char>(byte);

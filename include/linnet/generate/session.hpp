@@ -318,7 +318,7 @@ class session {
     for (index n = 0;; ++n) {
       if (g.tokens > 0 && n == g.tokens) return n;
       const token next = detail::choose_token(choose, logits, scratch, fed());
-      if (next == no_token) reason_ = refusal::no_token;
+      if (next == no_token) reason_ = refusal::nothing_chosen;
       if (g.stops(next)) return n;
       if (!detail::goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
       if (position() >= capacity()) {

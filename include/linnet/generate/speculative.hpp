@@ -163,7 +163,7 @@ class speculative {
     for (index n = 0, next = known_ - 1;;) {
       for (; next < known_; ++next) {
         const token t = at_.text[next];
-        if (t == no_token) detail::refuse(*target_, refusal::no_token);
+        if (t == no_token) detail::refuse(*target_, refusal::nothing_chosen);
         if (g.stops(t)) return n;
         ++n;
         if (!detail::goes_on(on_token, t)) return n;
