@@ -64,9 +64,9 @@ BOOST_AUTO_TEST_CASE(names_as_long_as_they_can_be) {
     std::error_code none;
     BOOST_TEST(std::filesystem::exists(path, none) == bool(first));
     if (!first)
-      BOOST_TEST(message(first) == path +
-                                       ": expected a name with room for .partial.previous behind it, got " +
-                                       "File name too long");
+      BOOST_TEST(message(first) ==
+                 path + ": expected a name with room for .partial.previous behind it, got " +
+                     "File name too long");
   }
   BOOST_TEST(saved == 238 - 229);
   BOOST_TEST(refused == 256 - 238);
