@@ -40,10 +40,11 @@
 
 #include <string>
 
+// Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers define
+// as macros, which step aside while it is read.
 #ifndef EIGEN_MPL2_ONLY
 #define EIGEN_MPL2_ONLY
 #endif
-// Eigen uses names that other headers define as macros: they step aside while it is read.
 #pragma push_macro("min")
 #pragma push_macro("max")
 #pragma push_macro("I")
@@ -56,7 +57,10 @@
 #undef V
 #undef check
 #undef Success
+
 #include <Eigen/Core>
+
+// Behind Eigen's headers: gives the macros back that before_eigen.inl took away.
 #pragma pop_macro("Success")
 #pragma pop_macro("check")
 #pragma pop_macro("V")
@@ -15546,6 +15550,14 @@ bool logits_fit(const Batch& b, std::span<T> logits) {
     rows *= b.length;
   return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
 }
+/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
+template <class M, class Objective, class T>
+refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
+                   std::span<T> logits) {
+  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
+  if (!from.template accepts<M>(b, l)) return refusal::objective;
+  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
 
 /// Checks that limits make sense for model M; the error names the first that does not. `footprint`
 /// is what they need.
@@ -15628,14 +15640,10 @@ class evaluator {
   }
   /// Summed loss of a batch by an objective, such as `distillation`; NaN also for a batch that the
   /// objective does not accept.
-  template <class Lesson>
-  requires objective<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
-                                              std::span<T> logits = {}) {
-    reason_ = detail::refusal_of<M>(b, limits_);
-    if (reason_ == refusal::none && !from.template accepts<M>(b, limits_))
-      reason_ = refusal::objective;
-    if (reason_ == refusal::none && !detail::logits_fit<M>(b, logits))
-      reason_ = refusal::short_logits;
+  template <class Objective>
+  requires objective<Objective, M> loss_sum loss(const batch& b, Objective&& from,
+                                                 std::span<T> logits = {}) {
+    reason_ = detail::refusal_of<M>(b, limits_, from, logits);
     if (reason_ != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
@@ -17085,15 +17093,15 @@ inline std::size_t common_prefix(std::span<const token> a, std::span<const token
 }
 
 /// The texts of an item as tokens.
-struct choice_paths {
+struct choice_tokens {
   std::vector<std::vector<token>> tokens;  ///< of each option, the opening token first
   std::vector<std::size_t> borders;        ///< where each continuation begins
   std::size_t shared = 0;                  ///< first tokens that all have in common
 };
 
 template <class Encode>
-choice_paths paths_of(const eval_item& item, const Encode& encode, const choice_options& how) {
-  choice_paths p;
+choice_tokens tokenized(const eval_item& item, const Encode& encode, const choice_options& how) {
+  choice_tokens p;
   const auto add = [&](std::vector<token>& to, std::string_view text) {
     for (const token t : encode(text)) to.push_back(t);
   };
@@ -17152,7 +17160,7 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
     return wrong("answer", "0 to " + std::to_string(std::ssize(item.options) - 1),
                  std::to_string(item.answer));
 
-  const detail::choice_paths p = detail::paths_of(item, encode, how);
+  const detail::choice_tokens p = detail::tokenized(item, encode, how);
   item_score made;
   std::size_t longest = 0;
   for (const auto& tokens : p.tokens) longest = (std::max)(longest, tokens.size());
@@ -30028,11 +30036,11 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 /// every parameter of `w`. The weights should be random and the model tiny. `dropout` keeps its
 /// masks fixed; `z_loss` as in `training_options`; `more` are further arguments of M::loss(). A
 /// batch that does not fit the limits is not checked; then report.tensor says why.
-template <class M, class Lesson = cross_entropy_objective, class... More>
-requires objective<Lesson, M> gradient_report
+template <class M, class Objective = cross_entropy_objective, class... More>
+requires objective<Objective, M> gradient_report
 check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
                       const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0,
-                      const Lesson& from = {}, const More&... more) {
+                      const Objective& from = {}, const More&... more) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -30434,9 +30442,9 @@ class trainer {
   double step(const batch& b) { return step(b, cross_entropy_objective{}); }
   /// One optimizer step on the loss of an objective, such as `distillation`; NaN also for a batch
   /// that the objective does not accept.
-  template <class Lesson>
-  requires objective<Lesson, M>
-  double step(const batch& b, Lesson&& from) {
+  template <class Objective>
+  requires objective<Objective, M>
+  double step(const batch& b, Objective&& from) {
     if (!takes(b, from)) return loss_sum::refused().mean();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
@@ -30451,8 +30459,8 @@ class trainer {
   /// summed loss in nats and the number of labels; NaN, and nothing done, as for step().
   loss_sum accumulate(const batch& b) { return accumulate(b, cross_entropy_objective{}); }
   /// Adds the gradient of an objective's loss on one part of a larger batch.
-  template <class Lesson>
-  requires objective<Lesson, M> loss_sum accumulate(const batch& b, Lesson&& from) {
+  template <class Objective>
+  requires objective<Objective, M> loss_sum accumulate(const batch& b, Objective&& from) {
     if (!takes(b, from)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
@@ -30481,8 +30489,7 @@ class trainer {
   /// vocabulary]. A mixture of depths looks ahead here as it does in training (see
   /// depths::mixture_of_depths); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
-    refusal why = detail::refusal_of<M>(b, limits_);
-    if (why == refusal::none && !detail::logits_fit<M>(b, logits)) why = refusal::short_logits;
+    const refusal why = detail::refusal_of<M>(b, limits_, cross_entropy_objective{}, logits);
     if (!stopped_) reason_ = why;
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
@@ -30584,12 +30591,10 @@ class trainer {
           parameter_path{});
     return add_sizes(detail::plan_for<M, T, S>(l, purpose::training).total(), more.peak());
   }
-  template <class Lesson>
-  bool takes(const batch& b, Lesson& from) {
+  template <class Objective>
+  bool takes(const batch& b, Objective& from) {
     if (stopped_) return false;
-    reason_ = detail::refusal_of<M>(b, limits_);
-    if (reason_ == refusal::none && !from.template accepts<M>(b, limits_))
-      reason_ = refusal::objective;
+    reason_ = detail::refusal_of<M>(b, limits_, from, std::span<T>());
     if (reason_ == refusal::none && !options_fit()) reason_ = refusal::options;
     if (reason_ == refusal::none) return true;
     ++refused_;
@@ -30605,8 +30610,8 @@ class trainer {
   }
   /// Counts a call that led to no step; too many in a row stop the trainer.
   void in_vain(bool stop = false) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
-  template <class Lesson>
-  loss_sum add_gradients(const ops::execution& on, const batch& b, Lesson& from) {
+  template <class Objective>
+  loss_sum add_gradients(const ops::execution& on, const batch& b, Objective& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
                           how_.dropout.at(progress_.steps + 1),
                           how_.layer_dropout.at(progress_.steps)};

@@ -31,10 +31,11 @@
 /// @file
 /// Factorise: every matrix of a low-rank model from the best approximation of the dense one.
 
+// Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers define
+// as macros, which step aside while it is read.
 #ifndef EIGEN_MPL2_ONLY
 #define EIGEN_MPL2_ONLY
 #endif
-// Eigen uses names that other headers define as macros: they step aside while it is read.
 #pragma push_macro("min")
 #pragma push_macro("max")
 #pragma push_macro("I")
@@ -47,7 +48,10 @@
 #undef V
 #undef check
 #undef Success
+
 #include <Eigen/SVD>
+
+// Behind Eigen's headers: gives the macros back that before_eigen.inl took away.
 #pragma pop_macro("Success")
 #pragma pop_macro("check")
 #pragma pop_macro("V")

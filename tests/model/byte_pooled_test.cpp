@@ -64,8 +64,8 @@ static_assert(near(wide::saved(50257, true), 0.3698) && near(wide::saved(50257, 
 static_assert(near(wide::saved(50257, true), 1 - 55'924'736 / 88'747'776.0));
 
 /// Every parameter by central differences. Zero may only be what no token of the batch has.
-template <class M, class Lesson = ln::cross_entropy_objective>
-void check_gradients(const Lesson& from = {}, double dropout = 0, double z_loss = 0) {
+template <class M, class Objective = ln::cross_entropy_objective>
+void check_gradients(const Objective& from = {}, double dropout = 0, double z_loss = 0) {
   const byte_tokens data(2, 3, slots);
   ln::weights<M, double> w;
   randomize(w);

@@ -44,14 +44,14 @@ void check_gradients() {
   const auto data = data_for<Student>();
   const auto exact = random_packed<Teacher, double>(5);
   const auto small = random_int8<Student>(6);
-  auto lesson = ln::distillation<f64<Student>, f64<Teacher>, int8<Student>>::open(
+  auto from_teachers = ln::distillation<f64<Student>, f64<Teacher>, int8<Student>>::open(
       exact, small, data.limits(), {.alpha = 0.3, .temperature = 2, .shares = {1, 3}});
-  BOOST_REQUIRE(static_cast<bool>(lesson));
-  BOOST_TEST(lesson->settings().shares[1] == 0.75);
+  BOOST_REQUIRE(static_cast<bool>(from_teachers));
+  BOOST_TEST(from_teachers->settings().shares[1] == 0.75);
   ln::weights<Student, double> w;
   randomize(w);
-  const ln::gradient_report r =
-      ln::check_model_gradients(w, data.view(), data.limits(), {3, 1, 2, 0.2}, 1e-5, 1e-2, *lesson);
+  const ln::gradient_report r = ln::check_model_gradients(
+      w, data.view(), data.limits(), {3, 1, 2, 0.2}, 1e-5, 1e-2, *from_teachers);
   BOOST_TEST(r.passed(), text_of(r));
   BOOST_TEST(r.entries == Student::parameters());
   BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
@@ -91,10 +91,10 @@ void check_chunks() {
   const auto w = random_packed<Student, double>(1);
   const auto a = random_packed<Teacher, double>(5), b = random_packed<Teacher, double>(6);
   const ln::distillation_options how{.alpha = 0.2, .temperature = 3, .shares = {0.25, 0.75}};
-  auto lesson =
+  auto from_teachers =
       ln::distillation<f64<Student>, f64<Teacher>, f64<Teacher>>::open(a, b, data.limits(), how);
   auto scores = ln::evaluator<Student, double>::open(w, data.limits());
-  const ln::loss_sum got = scores->loss(data.view(), *lesson);
+  const ln::loss_sum got = scores->loss(data.view(), *from_teachers);
   const double want = naive_loss<Student>(
       logits_of<Student>(w, data), {logits_of<Teacher>(a, data), logits_of<Teacher>(b, data)},
       data.labels, how);
@@ -103,15 +103,15 @@ void check_chunks() {
 }
 
 /// Gradients of one batch after an objective.
-template <class M, class Lesson>
-auto gradient_of(const auto& data, Lesson&& lesson, ln::loss_sum& loss, int threads = 1,
+template <class M, class Objective>
+auto gradient_of(const auto& data, Objective&& from_teachers, ln::loss_sum& loss, int threads = 1,
                  const ln::executor& custom = {}) {
   ln::weights<M> w;
   randomize(w);
   ln::limits l = data.limits(threads);
   l.run_on = custom;
   auto train = ln::trainer<M>::open(w, l, {}, {.dropout = 0.1, .z_loss = 1e-3});
-  loss = train->accumulate(data.view(), lesson);
+  loss = train->accumulate(data.view(), from_teachers);
   return std::move(train->gradient());
 }
 
@@ -172,7 +172,7 @@ void check_accumulation() {
   const auto data = data_for<Student>(5, 6, 5);
   const auto p = random_packed<Teacher, double>(5);
   using f64_teachers = ln::distillation<f64<Student>, f64<Teacher>>;
-  auto lesson = f64_teachers::open(p, data.limits(), {.alpha = 0.1, .temperature = 2});
+  auto from_teachers = f64_teachers::open(p, data.limits(), {.alpha = 0.1, .temperature = 2});
   ln::weights<Student, double> whole, parts;
   randomize(whole);
   randomize(parts);
@@ -182,10 +182,10 @@ void check_accumulation() {
   auto two =
       ln::trainer<Student, ln::adamw, double>::open(parts, data.limits(), {}, {.dropout = 0.2});
   for (int step = 0; step < 2; ++step) {
-    const double mean = one->step(data.view(), *lesson);
+    const double mean = one->step(data.view(), *from_teachers);
     ln::loss_sum sum;
     for (const auto& [from, count] : {std::pair<index, index>{0, 1}, {1, 3}, {4, 1}}) {
-      const ln::loss_sum part = two->accumulate(data.part(from, count), *lesson);
+      const ln::loss_sum part = two->accumulate(data.part(from, count), *from_teachers);
       sum.nats += part.nats;
       sum.tokens += part.tokens;
     }
@@ -247,12 +247,13 @@ double distance_after(std::uint64_t seed, double alpha, int steps) {
       data.labels[at(i)] = drawn;
     }
   }
-  auto lesson = ln::distillation<Student, Teacher>::open(p, unseen.limits(),
-                                                         {.alpha = alpha, .temperature = 2});
+  auto from_teachers = ln::distillation<Student, Teacher>::open(p, unseen.limits(),
+                                                                {.alpha = alpha, .temperature = 2});
   auto train = ln::trainer<Student>::open(
       w, unseen.limits(),
       {ln::schedule::cosine(1e-2, 10, (std::max)(steps, 20)), 0.9, 0.98, 1e-8, 0});
-  for (int step = 0; step < steps; ++step) (void)train->step(batches[at(step % 4)].view(), *lesson);
+  for (int step = 0; step < steps; ++step)
+    (void)train->step(batches[at(step % 4)].view(), *from_teachers);
   return divergence<Student>(logits_of<Teacher>(p, unseen),
                              logits_of<Student>(ln::pack(w), unseen));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The trainer: clipping, accumulation, steps that must not be taken, and a loss that goes to zero.
 
+#include "support/data.hpp"
 #include "support/models.hpp"
 
 namespace test::trainer_test {

@@ -6,29 +6,11 @@
 
 #include <string>
 
-#ifndef EIGEN_MPL2_ONLY
-#define EIGEN_MPL2_ONLY
-#endif
-// Eigen uses names that other headers define as macros: they step aside while it is read.
-#pragma push_macro("min")
-#pragma push_macro("max")
-#pragma push_macro("I")
-#pragma push_macro("V")
-#pragma push_macro("check")
-#pragma push_macro("Success")
-#undef min
-#undef max
-#undef I
-#undef V
-#undef check
-#undef Success
+#include <linnet/compress/before_eigen.inl>
+
 #include <Eigen/Core>
-#pragma pop_macro("Success")
-#pragma pop_macro("check")
-#pragma pop_macro("V")
-#pragma pop_macro("I")
-#pragma pop_macro("max")
-#pragma pop_macro("min")
+
+#include <linnet/compress/after_eigen.inl>
 
 #include <linnet/model/decoder.hpp>
 #include <linnet/model/t5.hpp>

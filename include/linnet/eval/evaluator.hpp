@@ -54,14 +54,10 @@ class evaluator {
   }
   /// Summed loss of a batch by an objective, such as `distillation`; NaN also for a batch that the
   /// objective does not accept.
-  template <class Lesson>
-  requires objective<Lesson, M> loss_sum loss(const batch& b, Lesson&& from,
-                                              std::span<T> logits = {}) {
-    reason_ = detail::refusal_of<M>(b, limits_);
-    if (reason_ == refusal::none && !from.template accepts<M>(b, limits_))
-      reason_ = refusal::objective;
-    if (reason_ == refusal::none && !detail::logits_fit<M>(b, logits))
-      reason_ = refusal::short_logits;
+  template <class Objective>
+  requires objective<Objective, M> loss_sum loss(const batch& b, Objective&& from,
+                                                 std::span<T> logits = {}) {
+    reason_ = detail::refusal_of<M>(b, limits_, from, logits);
     if (reason_ != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {

@@ -93,15 +93,15 @@ inline std::size_t common_prefix(std::span<const token> a, std::span<const token
 }
 
 /// The texts of an item as tokens.
-struct choice_paths {
+struct choice_tokens {
   std::vector<std::vector<token>> tokens;  ///< of each option, the opening token first
   std::vector<std::size_t> borders;        ///< where each continuation begins
   std::size_t shared = 0;                  ///< first tokens that all have in common
 };
 
 template <class Encode>
-choice_paths paths_of(const eval_item& item, const Encode& encode, const choice_options& how) {
-  choice_paths p;
+choice_tokens tokenized(const eval_item& item, const Encode& encode, const choice_options& how) {
+  choice_tokens p;
   const auto add = [&](std::vector<token>& to, std::string_view text) {
     for (const token t : encode(text)) to.push_back(t);
   };
@@ -160,7 +160,7 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
     return wrong("answer", "0 to " + std::to_string(std::ssize(item.options) - 1),
                  std::to_string(item.answer));
 
-  const detail::choice_paths p = detail::paths_of(item, encode, how);
+  const detail::choice_tokens p = detail::tokenized(item, encode, how);
   item_score made;
   std::size_t longest = 0;
   for (const auto& tokens : p.tokens) longest = (std::max)(longest, tokens.size());

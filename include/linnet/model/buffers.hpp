@@ -64,6 +64,14 @@ bool logits_fit(const Batch& b, std::span<T> logits) {
     rows *= b.length;
   return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
 }
+/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
+template <class M, class Objective, class T>
+refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
+                   std::span<T> logits) {
+  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
+  if (!from.template accepts<M>(b, l)) return refusal::objective;
+  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
 
 /// Checks that limits make sense for model M; the error names the first that does not. `footprint`
 /// is what they need.

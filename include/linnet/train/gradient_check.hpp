@@ -229,11 +229,11 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 /// every parameter of `w`. The weights should be random and the model tiny. `dropout` keeps its
 /// masks fixed; `z_loss` as in `training_options`; `more` are further arguments of M::loss(). A
 /// batch that does not fit the limits is not checked; then report.tensor says why.
-template <class M, class Lesson = cross_entropy_objective, class... More>
-requires objective<Lesson, M> gradient_report
+template <class M, class Objective = cross_entropy_objective, class... More>
+requires objective<Objective, M> gradient_report
 check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
                       const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0,
-                      const Lesson& from = {}, const More&... more) {
+                      const Objective& from = {}, const More&... more) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;

@@ -184,9 +184,9 @@ class trainer {
   double step(const batch& b) { return step(b, cross_entropy_objective{}); }
   /// One optimizer step on the loss of an objective, such as `distillation`; NaN also for a batch
   /// that the objective does not accept.
-  template <class Lesson>
-  requires objective<Lesson, M>
-  double step(const batch& b, Lesson&& from) {
+  template <class Objective>
+  requires objective<Objective, M>
+  double step(const batch& b, Objective&& from) {
     if (!takes(b, from)) return loss_sum::refused().mean();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
@@ -201,8 +201,8 @@ class trainer {
   /// summed loss in nats and the number of labels; NaN, and nothing done, as for step().
   loss_sum accumulate(const batch& b) { return accumulate(b, cross_entropy_objective{}); }
   /// Adds the gradient of an objective's loss on one part of a larger batch.
-  template <class Lesson>
-  requires objective<Lesson, M> loss_sum accumulate(const batch& b, Lesson&& from) {
+  template <class Objective>
+  requires objective<Objective, M> loss_sum accumulate(const batch& b, Objective&& from) {
     if (!takes(b, from)) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
@@ -231,8 +231,7 @@ class trainer {
   /// vocabulary]. A mixture of depths looks ahead here as it does in training (see
   /// depths::mixture_of_depths); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
-    refusal why = detail::refusal_of<M>(b, limits_);
-    if (why == refusal::none && !detail::logits_fit<M>(b, logits)) why = refusal::short_logits;
+    const refusal why = detail::refusal_of<M>(b, limits_, cross_entropy_objective{}, logits);
     if (!stopped_) reason_ = why;
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
@@ -334,12 +333,10 @@ class trainer {
           parameter_path{});
     return add_sizes(detail::plan_for<M, T, S>(l, purpose::training).total(), more.peak());
   }
-  template <class Lesson>
-  bool takes(const batch& b, Lesson& from) {
+  template <class Objective>
+  bool takes(const batch& b, Objective& from) {
     if (stopped_) return false;
-    reason_ = detail::refusal_of<M>(b, limits_);
-    if (reason_ == refusal::none && !from.template accepts<M>(b, limits_))
-      reason_ = refusal::objective;
+    reason_ = detail::refusal_of<M>(b, limits_, from, std::span<T>());
     if (reason_ == refusal::none && !options_fit()) reason_ = refusal::options;
     if (reason_ == refusal::none) return true;
     ++refused_;
@@ -355,8 +352,8 @@ class trainer {
   }
   /// Counts a call that led to no step; too many in a row stop the trainer.
   void in_vain(bool stop = false) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
-  template <class Lesson>
-  loss_sum add_gradients(const ops::execution& on, const batch& b, Lesson& from) {
+  template <class Objective>
+  loss_sum add_gradients(const ops::execution& on, const batch& b, Objective& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
                           how_.dropout.at(progress_.steps + 1),
                           how_.layer_dropout.at(progress_.steps)};
