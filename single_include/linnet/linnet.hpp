@@ -40,8 +40,8 @@
 
 #include <string>
 
-// Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers define
-// as macros, which step aside while it is read.
+// Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers
+// define as macros, which step aside while it is read.
 #ifndef EIGEN_MPL2_ONLY
 #define EIGEN_MPL2_ONLY
 #endif

@@ -31,8 +31,8 @@
 /// @file
 /// Factorise: every matrix of a low-rank model from the best approximation of the dense one.
 
-// Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers define
-// as macros, which step aside while it is read.
+// Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers
+// define as macros, which step aside while it is read.
 #ifndef EIGEN_MPL2_ONLY
 #define EIGEN_MPL2_ONLY
 #endif
