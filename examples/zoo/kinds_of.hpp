@@ -96,11 +96,9 @@ class lone_layer_of final : public lone_layer {
       ctx.on.threads = threads;
       ctx.on.level = ln::simd::best();
       ctx.length = plan_.length;
-      if constexpr (A.rope != ln::rope_pairing::none) ctx.rope = rope_.data();
+      if constexpr (A.rope != ln::rope_pairing::none) ctx.rope.table = rope_.data();
       if constexpr (A.relative) {
-        ctx.bias = bias_.data();
-        ctx.d_bias = d_bias_.data();
-        ctx.bias_origin = plan_.length - 1;
+        ctx.bias = {bias_.data(), d_bias_.data(), plan_.length - 1};
       }
       f(ctx);
     });

@@ -30,7 +30,7 @@ struct counting_layer : ln::without_parameters, ln::without_cache {
   static constexpr index in = D, out = D;
   template <class T, class S, class P, class C>
   static void forward(const P&, ln::view<const T, D> x, ln::view<T, D> y, C&, ln::context<T>& ctx) {
-    counted.rows[at(ctx.layer)] += x.rows();
+    counted.rows[at(ctx.stack.layer)] += x.rows();
     for (index i = 0; i < x.size(); ++i) y.data()[i] = x.data()[i] / 2;
   }
   static constexpr index flops(const ln::call_shape&) { return 0; }

@@ -42,14 +42,14 @@ struct cached {
   /// What a call that brings tokens from number `from` on reads of the keys.
   auto call_keys(index from) const {
     past.assign(batch, from);
-    auto all = keys.rows(nullptr, 0);
+    auto all = keys.rows({});
     all.fresh = key(0, from, 0), all.fresh_length = text, all.past = past.data();
     return all;
   }
   /// One call: tokens [from, to).
   void put(index from, index to) {
     const auto all_k = call_keys(from);
-    const auto all_v = values.rows(nullptr, 0);
+    const auto all_v = values.rows({});
     for (index b = 0; b < batch; ++b)
       for (index head = 0; head < heads; ++head) {
         for (index j = from; j < to; ++j) {
@@ -62,8 +62,7 @@ struct cached {
   /// What the caches give for token j to a query in block `view`.
   std::vector<float> got(bool key_side, index b, index j, index head, index view = -1) const {
     std::vector<float> x(h);
-    const ln::ops::kv_rows<ln::ops::int4_code> all =
-        key_side ? keys.rows(nullptr, 0) : values.rows(nullptr, 0);
+    const ln::ops::kv_rows<ln::ops::int4_code> all = key_side ? keys.rows({}) : values.rows({});
     all.load(b, head, j, all.of(b, head).place(j), h, x.data(), 1, view);
     return x;
   }
@@ -214,7 +213,7 @@ BOOST_AUTO_TEST_CASE(attention) {
     };
     const auto want = run(ln::ops::kv_rows<float>{k.data(), 110, heads * h, h},
                           ln::ops::kv_rows<float>{v.data(), 110, heads * h, h});
-    const auto have = run(c.call_keys(110 - queries), c.values.rows(nullptr, 0));
+    const auto have = run(c.call_keys(110 - queries), c.values.rows({}));
     BOOST_TEST(distance(have, want) <= 2e-6);
   }
 }
@@ -230,7 +229,7 @@ void check_gathered() {
         buffer.plan(counter, 1, 200, first, recent, blocks);
         const std::int32_t table[8] = {};
         BOOST_TEST(buffer.gathered() == !(std::is_same_v<T, typename decltype(buffer)::code> &&
-                                          buffer.rows(table, 8).plain()));
+                                          buffer.rows({table, 8}).plain()));
       }
 }
 BOOST_AUTO_TEST_CASE(gathered_rows) {

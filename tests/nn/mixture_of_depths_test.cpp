@@ -399,7 +399,7 @@ BOOST_AUTO_TEST_CASE(copies_of_a_session) {
     ctx.batch = 2;
     ctx.length = length;
     ctx.past = past;
-    ctx.rope = rope.data();
+    ctx.rope.table = rope.data();
     layer::forward<double, S>(p.tree(), {x.data(), 2 * length}, {y.data(), 2 * length},
                               buffers.cache, ctx);
     return y;

@@ -441,8 +441,7 @@ kept<Code> keep(const shape& s, std::vector<float>& x, layout how) {
               scaled ? all.scales.data() : nullptr,
               fixed,
               ring,
-              how == layout::paged ? all.tables.data() : nullptr,
-              blocks};
+              {how == layout::paged ? all.tables.data() : nullptr, blocks}};
   for (index b = 0; b < s.batch; ++b)
     for (index j = 0; j < (s.past.empty() ? s.keys : s.past[at(b)] + s.queries); ++j)
       for (index g = 0; g < s.kv_heads; ++g) {

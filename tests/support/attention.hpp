@@ -87,12 +87,10 @@ struct attention_run {
       ctx.batch = batch;
       ctx.length = length;
       ctx.lengths = lengths.empty() ? nullptr : lengths.data();
-      ctx.bias = bias.data();
-      ctx.d_bias = d_bias.data();
-      ctx.bias_origin = length;
-      ctx.rope = rope.data();
+      ctx.bias = {bias.data(), d_bias.data(), length};
+      ctx.rope.table = rope.data();
       ctx.dropout = dropout;
-      ctx.layer = layer;
+      ctx.stack.layer = layer;
       const index rows = batch * length;
       Layer::template forward<T, S>(p.tree(), {x.data(), rows}, {y.data(), rows}, buffers.cache,
                                     ctx);

@@ -88,7 +88,7 @@ class mixing {
       ctx.length = length;
       ctx.lengths = lengths.empty() ? nullptr : lengths.data();
       ctx.past = past.empty() ? nullptr : past.data();
-      ctx.rope = rope_.data();
+      ctx.rope.table = rope_.data();
       f(ctx);
     });
   }

@@ -361,8 +361,7 @@ class session {
     order_ = extra.take<token>(M::vocabulary);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
-      work_.work.tables = tables_.data();
-      work_.work.table_size = tables_.size();
+      work_.work.pages = {tables_.data(), tables_.size()};
     }
     reset();
   }

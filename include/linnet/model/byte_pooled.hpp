@@ -167,10 +167,9 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
     index *order = nullptr, *counts = nullptr;  ///< likewise
     token* bytes = nullptr;                     ///< [tokens_at_once, bytes_per_token]
     typename Core::positional::template cache<T> positions{};
-    T* last = nullptr;    ///< [batch, d] last valid rows
-    T* logits = nullptr;  ///< [batch * limits.max_logits, bytes_per_token, vocabulary]
-    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
+    T* last = nullptr;         ///< [batch, d] last valid rows
+    T* logits = nullptr;       ///< [batch * limits.max_logits, bytes_per_token, vocabulary]
+    ops::page_tables pages{};  ///< of a session's paged cache
     int dropout_id = 0;
   };
   /// Longest sequence for these limits, in tokens: `target`, or the whole context when it is 0.
@@ -325,8 +324,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
     ctx.length = length;
     ctx.lengths = lengths;
     ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
+    ctx.pages = w.pages;
     each_part(ctx.rows(), [&](index first, index count) {
       reader::template forward<T, S>(p.embedder, on, count, bytes + first * bytes_per_token,
                                      w.embedded + first * d, w.embedder);

@@ -25,8 +25,8 @@
 ///  - `step<T, S>(p, tokens, batch, length, lengths, past, w, on, every)`: feeds [batch, length]
 ///    tokens behind `past` cached ones. w.logits then holds what follows each sequence's last
 ///    valid token, or with `every` what follows each token;
-///  - in its workspace `logits`, and `tables` and `table_size` of paged caches, which step() passes
-///    on in its context. A model whose layers do not page refuses limits::kv_blocks;
+///  - in its workspace `logits`, and the `pages` of paged caches, which step() passes on in its
+///    context. A model whose layers do not page refuses limits::kv_blocks;
 ///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
 ///  - `longest(limits)`: most tokens of a sequence;
 ///  - `flops(batch, length)`: floating-point operations of such a call, by which threads are
@@ -154,8 +154,7 @@ concept has_encode = requires(const packed_params<M, T, S>& p, const token* toke
 template <class M, class T>
 concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state_part& part) {
   w.logits = static_cast<T*>(nullptr);
-  w.tables = static_cast<const std::int32_t*>(nullptr);
-  w.table_size = index{};
+  w.pages = ops::page_tables{};
   M::copy_state(w, index{}, index{}, part);
   { M::longest(l) } -> std::same_as<index>;
 };
@@ -219,7 +218,7 @@ consteval bool check_decoding_model() {
     static_assert(
         never<M>,
         "linnet::session: the model does not run token by token: it lacks longest(limits), "
-        "copy_state(w, from, to, part), or logits, tables and table_size in its "
+        "copy_state(w, from, to, part), or logits and pages in its "
         "workspace; see model/contract.hpp");
   else if constexpr (!(M::encodes ? has_encode<M, T, S> : has_step<M, T, S>))
     static_assert(never<M>,

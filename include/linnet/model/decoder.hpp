@@ -160,12 +160,11 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     typename embedding_projection::template cache<T> projected{};
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     typename positional::template cache<T> positions{};
-    index* prefix = nullptr;               ///< [batch] tokens of each sequence's first call
-    T* chunk = nullptr;                    ///< logits of some rows
-    T* last = nullptr;                     ///< [batch, d] last valid rows
-    T* logits = nullptr;                   ///< [batch * limits.max_logits, vocabulary]
-    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
+    index* prefix = nullptr;   ///< [batch] tokens of each sequence's first call
+    T* chunk = nullptr;        ///< logits of some rows
+    T* last = nullptr;         ///< [batch, d] last valid rows
+    T* logits = nullptr;       ///< [batch * limits.max_logits, vocabulary]
+    ops::page_tables pages{};  ///< of a session's paged cache
     double* losses = nullptr;  ///< [rows]
     int dropout_id = 0;
   };
@@ -294,13 +293,13 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     embed<T, S>(p, b.tokens, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
     const auto hook = layer_hook<T>::of(take_exit);
-    if (at.weights && !dp) ctx.hook = hook;
+    if (at.weights && !dp) ctx.stack.hook = hook;
     run_layers<T, S>(p, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     take_exit(Shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
-        if (at.weights) ctx.hook = hook;
+        if (at.weights) ctx.stack.hook = hook;
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
@@ -338,9 +337,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     ctx.length = length;
     ctx.lengths = lengths;
     ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
-    ctx.layers = part;
+    ctx.pages = w.pages;
+    ctx.stack.layers = part;
     if constexpr (Attention::takes_prefix) {
       on.threads.each(batch_size, [&](index i) {
         // Later tokens see all before them; one that predicts the next must not have seen it.

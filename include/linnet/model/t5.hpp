@@ -105,9 +105,8 @@ struct t5_model : model_defaults {
     T* chunk = nullptr;                       ///< logits of some rows
     T* last = nullptr;                        ///< [batch, d] last valid rows
     T* logits = nullptr;                      ///< [batch * limits.max_logits, vocabulary]
-    const std::int32_t* tables = nullptr;     ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
-    double* losses = nullptr;  ///< [target rows]
+    ops::page_tables pages{};                 ///< of a session's paged cache
+    double* losses = nullptr;                 ///< [target rows]
     index memory_length = 0;
   };
   /// Plans the buffers for calls up to these limits.
@@ -237,12 +236,8 @@ struct t5_model : model_defaults {
                    const ops::execution& on, bool every = false) {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
-    ctx.memory = w.memory;
-    ctx.memory_length = memory_length;
-    ctx.memory_lengths = memory_lengths;
-    ctx.memory_cached = memory_cached;
+    ctx.pages = w.pages;
+    ctx.memory = {w.memory, nullptr, memory_length, memory_lengths, memory_cached};
     const index rows = ctx.rows();
     ops::embed(on, rows, d, tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
@@ -293,10 +288,7 @@ struct t5_model : model_defaults {
     context<T> target = source;
     target.length = b.target_length;
     target.lengths = nullptr;
-    target.memory = w.memory;
-    target.d_memory = w.d_memory;
-    target.memory_length = b.source_length;
-    target.memory_lengths = b.source_lengths;
+    target.memory = {w.memory, w.d_memory, b.source_length, b.source_lengths};
     return target;
   }
   template <class T, class S>

@@ -110,8 +110,7 @@ struct t5_stack {
       for (index r = 0; r < line; ++r)
         c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
     });
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
+    ctx.bias = {c.bias, nullptr, c.origin};
     ops::dropout(ctx.on, ctx.dropout, c.input_dropout_id, ctx.batch, ctx.length, d, c.x);
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
     norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
@@ -122,9 +121,7 @@ struct t5_stack {
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<T, d> dy, cache<T>& c, context<T>& ctx) {
     const index rows = ctx.rows(), line = 2 * c.origin + 1;
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
-    ctx.d_bias = c.d_bias;
+    ctx.bias = {c.bias, c.d_bias, c.origin};
     ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
     ops::dropout(ctx.on, ctx.dropout, c.output_dropout_id, ctx.batch, ctx.length, d, dy.data());
     ops::fill(ctx.on, rows * d, T(0), c.dy);

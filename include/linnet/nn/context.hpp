@@ -3,10 +3,9 @@
 /// @file
 /// Context of a call: sizes, tables and options that all its layers read.
 
-#include <cstdint>
-
 #include <linnet/core/view.hpp>
 #include <linnet/ops/dropout.hpp>
+#include <linnet/ops/kv_rows.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -41,35 +40,74 @@ struct layer_hook {
   }
 };
 
+/// Place of a call in a stack of layers.
+template <class T>
+struct stack_place {
+  index layer = 0;                        ///< number of the running layer
+  const ops::layer_mask* mask = nullptr;  ///< samples that skip it, or null
+  layer_range layers{};                   ///< layers that run; all of them in training
+  layer_hook<T> hook{};                   ///< is shown the stream between layers
+};
+
+/// Output of the encoder, which cross-attention reads.
+template <class T>
+struct encoder_memory {
+  const T* states = nullptr;       ///< [batch * length, d_model]
+  T* d_states = nullptr;           ///< their gradient
+  index length = 0;                ///< padded tokens of each sequence
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null when all are
+  bool cached = false;             ///< their keys and values are in the cache already
+
+  /// Number of valid tokens of sequence `b`.
+  index length_of(index b) const { return lengths ? lengths[b] : length; }
+};
+
+/// Bias of attention scores by relative position, a line per head (Raffel et al. 2020).
+template <class T>
+struct relative_bias {
+  const T* lines = nullptr;  ///< [heads, 2 * origin + 1], by key position - query position
+  T* d_lines = nullptr;      ///< their gradient, one copy per sequence
+  index origin = 0;          ///< place of distance 0 in a line
+
+  /// Distance 0 of the line of a head.
+  const T* of(index head) const { return lines + head * (2 * origin + 1) + origin; }
+  /// Distance 0 of the gradient of the line of a sequence and head.
+  T* d_of(index b, index heads, index head) const {
+    return d_lines + (b * heads + head) * (2 * origin + 1) + origin;
+  }
+};
+
+/// Cosines and sines of rotary positions (Su et al. 2021).
+template <class T>
+struct rotary_angles {
+  const T* table = nullptr;          ///< [positions, d_kv]
+  index positions = index{1} << 48;  ///< rows of the table
+  const T* beyond = nullptr;         ///< [rows, d_kv] of the rows at later positions
+};
+
+/// Values of attention that the first layer of a stack shares with later ones (RWKV-7).
+template <class T>
+struct value_residual {
+  const T* values = nullptr;  ///< [rows, d_model]
+  T* d_values = nullptr;      ///< their gradient, from all later layers
+};
+
 /// Context of a call, which all its layers read.
 template <class T>
 struct context {
-  ops::execution on{};             ///< threads and instruction-set level
-  index batch = 1;                 ///< sequences
-  index layer = 0;                 ///< number of the running layer of a repeat
-  index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
-  const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
-  const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
-  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks of paged caches, or null
-  index table_size = 0;
-  const index* prefix = nullptr;  ///< first tokens of each sequence that see each other, or null
-  const T* memory = nullptr;      ///< encoder output [batch * memory_length, d_model]
-  T* d_memory = nullptr;          ///< its gradient
-  index memory_length = 0;        ///< padded length of the encoder output
-  const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
-  bool memory_cached = false;  ///< keys and values of the memory are in the cache already
-  const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
-  T* d_bias = nullptr;         ///< their gradient, one copy per sequence
-  index bias_origin = 0;       ///< position of distance 0 in a bias line
-  const T* rope = nullptr;     ///< cosines and sines [rope_positions, d_kv]
-  index rope_positions = index{1} << 48;
-  const T* rope_beyond = nullptr;   ///< [rows, d_kv] of the rows whose positions lie behind those
-  const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
-  T* d_first_values = nullptr;      ///< their gradient, from all later layers
+  ops::execution on{};              ///< threads and instruction-set level
+  index batch = 1;                  ///< sequences
+  index length = 0;                 ///< new tokens per sequence; inputs are [batch * length, width]
+  const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
+  const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
+  const index* prefix = nullptr;    ///< first tokens of each sequence that see each other, or null
   dropout_key dropout{};            ///< masks of this step; rate 0 outside training
-  const ops::layer_mask* mask = nullptr;  ///< samples that skip the running layer of a stack
-  layer_range layers{};                   ///< of the stack that run; all of them in training
-  layer_hook<T> hook{};                   ///< is shown the stream between layers
+  stack_place<T> stack{};           ///< where in a stack the call is
+  encoder_memory<T> memory{};       ///< what cross-attention reads
+  relative_bias<T> bias{};          ///< what T5 adds to scores
+  rotary_angles<T> rope{};          ///< what rotates queries and keys
+  ops::page_tables pages{};         ///< blocks of paged caches
+  value_residual<T> first_layer{};  ///< what the first layer leaves to the others
 
   /// Number of rows of the inputs.
   index rows() const { return batch * length; }
@@ -78,11 +116,11 @@ struct context {
   /// Cosines and sines for the position of a row.
   const T* rope_of(index row, index d_kv) const {
     const index position = past_of(row / length) + row % length;
-    return position < rope_positions ? rope + position * d_kv : rope_beyond + row * d_kv;
+    return position < rope.positions ? rope.table + position * d_kv : rope.beyond + row * d_kv;
   }
   /// Whether sequence `b` skips the running layer. What the layer computes of it is thrown away and
   /// its dy is 0; what training adds beside dy's own gradient must leave it out.
-  bool skips(index b) const { return mask && mask->drops(b); }
+  bool skips(index b) const { return stack.mask && stack.mask->drops(b); }
   /// Number of valid new tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
 };

@@ -50,9 +50,7 @@ struct position_tables {
   template <class T>
   static void angles(const cache<T>& c, context<T>& ctx) {
     if constexpr (!rotary) return;
-    ctx.rope = c.table;
-    ctx.rope_positions = c.count;
-    ctx.rope_beyond = c.beyond;
+    ctx.rope = {c.table, c.count, c.beyond};
     if (c.beyond)
       ctx.on.threads.each(ctx.rows(), [&](index row) {
         const index position = ctx.past_of(row / ctx.length) + row % ctx.length;

@@ -33,7 +33,7 @@ struct own_parameters {
 namespace detail {
 
 /// Buffers between `Count` layers of width D, and the loops over the layers. A sample may skip
-/// layers while training, see ops::layer_mask; outside training, those of ctx.layers run.
+/// layers while training, see ops::layer_mask; outside training, those of ctx.stack.layers run.
 template <class T, index D, std::size_t Count>
 struct layer_loop {
   T* stream[Count]{};  ///< [rows, D] output of each layer but the last
@@ -54,15 +54,15 @@ struct layer_loop {
                Run&& run) const {
     for (std::size_t l = 0; l < Count; ++l) {
       const index layer = first + static_cast<index>(l);
-      if (!ctx.layers.holds(layer)) continue;
-      ctx.layer = layer;
-      ctx.hook(layer, x.data(), nullptr);
-      const bool last = l + 1 == Count || !ctx.layers.holds(layer + 1);
+      if (!ctx.stack.layers.holds(layer)) continue;
+      ctx.stack.layer = layer;
+      ctx.stack.hook(layer, x.data(), nullptr);
+      const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
-      ctx.mask = mask ? &mask : nullptr;
+      ctx.stack.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
-      ctx.mask = nullptr;
+      ctx.stack.mask = nullptr;
       if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
       x = next;
     }
@@ -76,7 +76,7 @@ struct layer_loop {
       const view<const T, D> input = l > 0 ? view<const T, D>(stream[l - 1], x.rows()) : x;
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      const index layer = ctx.layer = first + static_cast<index>(l);
+      const index layer = ctx.stack.layer = first + static_cast<index>(l);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -84,10 +84,10 @@ struct layer_loop {
                            rest);
         dy = view<const T, D>(rest, x.rows());
       }
-      ctx.mask = mask ? &mask : nullptr;
+      ctx.stack.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
-      ctx.mask = nullptr;
-      ctx.hook(layer, input.data(), d_input.data());
+      ctx.stack.mask = nullptr;
+      ctx.stack.hook(layer, input.data(), d_input.data());
       dy = d_input;
     }
   }

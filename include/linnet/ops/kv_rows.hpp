@@ -11,35 +11,41 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
+/// Where the tokens of paged caches lie: numbers of blocks in a pool that all sequences share.
+struct page_tables {
+  const std::int32_t* tables = nullptr;  ///< [batch, size] blocks of each sequence, or null
+  index size = 0;                        ///< blocks of the longest sequence
+};
+
 /// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
 /// session or the output of a linear map.
 template <class Code>
 struct kv_rows {
   const Code* data = nullptr;
-  index tokens = 0;                      ///< from sequence to sequence
-  index stride = 0;                      ///< from token to token
-  index slot = 0;                        ///< from head to head
-  const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
-  index fixed = 0;                       ///< rows in front of a ring
-  index ring = 0;                        ///< tokens after which rows are used again; 0 for never
-  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
-  index table_size = 0;
+  index tokens = 0;               ///< from sequence to sequence
+  index stride = 0;               ///< from token to token
+  index slot = 0;                 ///< from head to head
+  const float* scales = nullptr;  ///< of codes, [batch, tokens, kv_heads], or null
+  index fixed = 0;                ///< rows in front of a ring
+  index ring = 0;                 ///< tokens after which rows are used again; 0 for never
+  page_tables pages{};
 
+  constexpr bool paged() const { return pages.tables != nullptr; }
   /// One head of one sequence.
   constexpr simd::token_rows<Code> of(index b, index head) const {
-    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
-            tables ? tables + b * table_size : nullptr};
+    return {data + (paged() ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
+            paged() ? pages.tables + b * pages.size : nullptr};
   }
   /// The scale of row `place` of head `head` of sequence `b`.
   constexpr const float& scale(index b, index place, index head) const {
-    return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
+    return scales[((paged() ? 0 : b * tokens) + place) * (stride / slot) + head];
   }
   /// out[c * step] = number c of the head's h in row `place`, for a query in block `view` of
   /// tokens. The row holds token `j`.
   template <class T>
   void load(index b, index head, index /*j*/, index place, index h, T* out, index step,
             index /*view*/) const {
-    const Code* const row = data + ((tables ? 0 : b * tokens) + place) * stride + head * slot;
+    const Code* const row = data + ((paged() ? 0 : b * tokens) + place) * stride + head * slot;
     const T factor = scales ? static_cast<T>(scale(b, place, head)) : T(1);
     for (index c = 0; c < h; ++c) out[c * step] = factor * number<T>(row[c]);
   }
@@ -56,7 +62,7 @@ struct kv_rows {
     }
   }
   /// Whether tokens are numbers that follow each other in memory.
-  constexpr bool plain() const { return !scales && !ring && !tables; }
+  constexpr bool plain() const { return !scales && !ring && !paged(); }
 };
 
 /// Two 4-bit codes, x = scale * (code - 8), the first in the low half.

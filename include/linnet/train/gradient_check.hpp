@@ -162,14 +162,10 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
   ctx.batch = how.batch;
   ctx.length = how.length;
   ctx.lengths = how.lengths.empty() ? nullptr : how.lengths.data();
-  ctx.memory = memory.empty() ? unset.data() : memory.data();
-  ctx.d_memory = d_memory.data();
-  ctx.memory_length = e.memory;
-  ctx.memory_lengths = nullptr;
-  ctx.bias = bias.empty() ? unset.data() : bias.data();
-  ctx.d_bias = d_bias.empty() ? nullptr : d_bias.data();
-  ctx.bias_origin = origin;
-  ctx.rope = rope.empty() ? unset.data() : rope.data();
+  ctx.memory = {memory.empty() ? unset.data() : memory.data(), d_memory.data(), e.memory};
+  ctx.bias = {bias.empty() ? unset.data() : bias.data(), d_bias.empty() ? nullptr : d_bias.data(),
+              origin};
+  ctx.rope.table = rope.empty() ? unset.data() : rope.data();
   ctx.dropout = {how.seed, 7, 3, how.dropout};
 
   const auto loss = [&] {
@@ -189,10 +185,11 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     if (changes) report.tensor = field;
     return changes;
   };
-  if (needs(ctx.rope, "layer_check::d_kv is 0, but the layer rotates: set its head width") ||
-      needs(ctx.bias,
+  if (needs(ctx.rope.table, "layer_check::d_kv is 0, but the layer rotates: set its head width") ||
+      needs(ctx.bias.lines,
             "layer_check::heads is 0, but the layer reads a position bias: set its heads") ||
-      needs(ctx.memory, "layer_check::memory is 0, but the layer attends to an encoder's output"))
+      needs(ctx.memory.states,
+            "layer_check::memory is 0, but the layer attends to an encoder's output"))
     return report;
 
   // Every gradient starts at 0.5, and 0.5 is taken away again.

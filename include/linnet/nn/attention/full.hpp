@@ -94,8 +94,8 @@ struct softmax_attention {
     const bool cached = ctx.past != nullptr;
     if constexpr (A.cross) {
       to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
-      if (!ctx.memory_cached) {
-        const view<const T, in> memory(ctx.memory, ctx.batch * ctx.memory_length);
+      if (!ctx.memory.cached) {
+        const view<const T, in> memory(ctx.memory.states, ctx.batch * ctx.memory.length);
         if constexpr (A.projections.plain()) {
           ops::gemm_batch<T, S, 2>(
               ctx.on, memory.rows(), in, memory.data(),
@@ -105,7 +105,7 @@ struct softmax_attention {
           to_key::template forward<T, S>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
         }
         if (cached)
-          linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory_length, true, c.k, c.v);
+          linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory.length, true, c.k, c.v);
       }
     } else {
       if constexpr (A.projections.plain()) {
@@ -133,7 +133,7 @@ struct softmax_attention {
       // Of the encoder's keys none are as they were given, wherever a query stands.
       const auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
                                                  A.cross ? nullptr : ctx.past);
-      ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.tables, ctx.table_size)));
+      ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.pages)));
       if (!A.cross) linnet::detail::keep_newest(c.keys, keys, ctx);
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
@@ -145,7 +145,7 @@ struct softmax_attention {
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
+    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory.length : ctx.length);
     const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
     const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
     ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
@@ -156,7 +156,7 @@ struct softmax_attention {
     ops::fill(ctx.on, dv.size(), T(0), dv.data());
     ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
                             {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
-                             A.relative ? ctx.d_bias : nullptr});
+                             A.relative ? ctx.bias.d_lines : nullptr});
     if constexpr (!A.cross && A.rope != rope_pairing::none)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -167,8 +167,8 @@ struct softmax_attention {
         }
       });
     to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
-    const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
-    const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
+    const view<const T, in> source(A.cross ? ctx.memory.states : x.data(), key_rows);
+    const view<T, in> d_source(A.cross ? ctx.memory.d_states : dx.data(), key_rows);
     to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
     to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
   }
@@ -205,7 +205,7 @@ struct softmax_attention {
   /// Buffer of the keys or values of this call.
   template <class T>
   static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
-    return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
+    return {x, A.cross ? ctx.memory.length : ctx.length, kv, A.d_kv};
   }
   /// Arguments of the attention call, forward and backward.
   template <class T, class Code>
@@ -215,7 +215,7 @@ struct softmax_attention {
     ops::attention_call<T, Code> a{};
     a.batch = ctx.batch;
     a.queries = ctx.length;
-    a.keys = A.cross ? ctx.memory_length : ctx.past ? c.capacity : ctx.length;
+    a.keys = A.cross ? ctx.memory.length : ctx.past ? c.capacity : ctx.length;
     a.heads = A.heads;
     a.kv_heads = A.kv_heads;
     a.h = A.d_kv;
@@ -230,10 +230,10 @@ struct softmax_attention {
     a.past = A.cross ? nullptr : ctx.past;
     if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
     // A causal query sees only earlier keys, which are valid as long as the query is.
-    a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
+    a.key_lengths = A.cross ? ctx.memory.lengths : A.causal ? nullptr : ctx.lengths;
     if constexpr (A.relative) {
-      a.bias = ctx.bias;
-      a.bias_origin = ctx.bias_origin;
+      a.bias = ctx.bias.lines;
+      a.bias_origin = ctx.bias.origin;
     }
     a.scratch = c.scratch;
     a.scratch_size = c.scratch_size;
@@ -249,7 +249,7 @@ struct softmax_attention {
     if constexpr (A.rope != rope_pairing::none) {
       const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
       const T* const angles =
-          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope + (limit - 1) * A.d_kv;
+          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope.table + (limit - 1) * A.d_kv;
       ops::rope_row(A.rope, heads, A.d_kv, angles, x + row * heads * A.d_kv, inverse);
     }
   }

@@ -92,7 +92,7 @@ struct online_groups {
            c.before + item * c.capacity);
     });
     const auto keys = key_rows(c.keys, ctx, k, ctx.length, ctx.past);
-    const auto values = c.values.rows(ctx.tables, ctx.table_size);
+    const auto values = c.values.rows(ctx.pages);
     ctx.on.threads.each(ctx.rows() * A.heads, [&](index item) {
       const index row = item / A.heads, head = item % A.heads, b = row / ctx.length,
                   t = ctx.past[b] + row % ctx.length, at = row * n + head * h;
@@ -116,8 +116,7 @@ struct online_groups {
         using K = decltype(kernels);
         K::template dots<T>(count, h, scale, q + at, k_met, h, p);
         if constexpr (A.relative)
-          for (index j = 0; j < count; ++j)
-            p[j] += ctx.bias[head * (2 * ctx.bias_origin + 1) + ctx.bias_origin + met[j] - t];
+          for (index j = 0; j < count; ++j) p[j] += ctx.bias.of(head)[met[j] - t];
         K::template softmax<T>(count, p);
         K::template mix<T>(count, h, p, v_met, h, mixed + at);
       });

@@ -78,11 +78,10 @@ struct kv_buffer {
   }
   /// Whether several queries need a copy of what they look at.
   constexpr bool gathered() const { return !exact || places.ring > 0 || paged; }
-  /// The rows that attention reads; `tables` [batch, table_size] where the cache is paged.
-  constexpr ops::kv_rows<code> rows(const std::int32_t* tables, index table_size) const {
-    return {data,      places.tokens, Heads * slot, slot,
-            scales,    places.fixed,  places.ring,  paged ? tables : nullptr,
-            table_size};
+  /// The rows that attention reads, in `pages` where the cache is paged.
+  constexpr ops::kv_rows<code> rows(const ops::page_tables& pages) const {
+    return {data,   places.tokens, Heads * slot, slot,
+            scales, places.fixed,  places.ring,  paged ? pages : ops::page_tables{}};
   }
   /// Stores x[Heads, H] as token `j` of sequence `b` of `all`, which are rows(). In any order.
   void put(const ops::execution& on, const ops::kv_rows<code>& all, index b, index j,
@@ -139,7 +138,7 @@ struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
 template <class Keys, class T>
 auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index length,
               const index* past) {
-  auto rows = keys.rows(ctx.tables, ctx.table_size);
+  auto rows = keys.rows(ctx.pages);
   if constexpr (requires { rows.fresh; })
     rows.fresh = fresh, rows.fresh_length = length, rows.past = past;
   return rows;
@@ -153,10 +152,8 @@ void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, 
                  bool all, const T* k, const T* v) {
   constexpr index heads = Keys::heads, group = heads / Values::heads, h = Keys::width;
   const auto rows = key_rows(keys, ctx, k, length, all ? nullptr : ctx.past);
-  const auto value_rows = values.rows(ctx.tables, ctx.table_size);
-  const auto count = [&](index b) {
-    return !all ? ctx.length_of(b) : ctx.memory_lengths ? ctx.memory_lengths[b] : length;
-  };
+  const auto value_rows = values.rows(ctx.pages);
+  const auto count = [&](index b) { return all ? ctx.memory.length_of(b) : ctx.length_of(b); };
   const auto at = [&](index b, index t) { return all ? t : ctx.past[b] + t; };
   if constexpr (requires { rows.past; }) {  // whole blocks of keys are rounded together
     ctx.on.threads.each(ctx.batch * heads, [&](index unit) {

@@ -54,7 +54,7 @@ struct kv_buffer4 {
     if (Keys) newest = state.take<float>(batch * kept_newest);
   }
   constexpr bool gathered() const { return true; }
-  constexpr ops::kv_rows<code> rows(const std::int32_t*, index) const {
+  constexpr ops::kv_rows<code> rows(const ops::page_tables&) const {
     return {data, places.tokens, Heads, H, Keys, scales, places.fixed, places.ring, newest};
   }
   /// Stores values x[H] as token `j` of a head of sequence `b` of `all`, which are rows().

@@ -170,9 +170,9 @@ struct linear : policy {
       a.lengths = ctx.lengths;
       a.past = ctx.past;
       a.pairing = A.rope;
-      a.rope = ctx.rope;
-      a.rope_positions = ctx.rope_positions;
-      a.rope_beyond = ctx.rope_beyond;
+      a.rope = ctx.rope.table;
+      a.rope_positions = ctx.rope.positions;
+      a.rope_beyond = ctx.rope.beyond;
       a.scratch = c.scratch;
       a.scratch_size = c.scratch_size;
       return a;

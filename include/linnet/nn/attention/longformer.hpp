@@ -156,8 +156,7 @@ struct longformer : policy {
           tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
           if constexpr (A.relative) {
-            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
-                            ctx.bias_origin - (at.i0 + i);
+            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - (at.i0 + i);
             K::template add<T>(at.seen, line, tile.slopes(i), line);
             K::template add<T>(tile.keys() - at.seen, line + at.low, tile.slopes(i) + at.seen,
                                line + at.low);
@@ -234,8 +233,7 @@ struct longformer : policy {
                 const index query = i0 + i, first = (std::max)(low, query - half) - low,
                             last = (std::min)(high, query + half + 1) - low;
                 if constexpr (A.relative) {
-                  const T* const line =
-                      ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin - query;
+                  const T* const line = ctx.bias.of(head) - query;
                   K::template add<T>(seen, row, line, row);
                   K::template add<T>(high - low, window, line + low, window);
                 }
@@ -254,8 +252,8 @@ struct longformer : policy {
       auto a = projections::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
       a.key_lengths = ctx.lengths;
       if constexpr (A.relative) {
-        a.bias = ctx.bias;
-        a.bias_origin = ctx.bias_origin;
+        a.bias = ctx.bias.lines;
+        a.bias_origin = ctx.bias.origin;
       }
       a.scratch = c.scratch;
       a.scratch_size = c.scratch_size;
@@ -278,7 +276,7 @@ struct longformer : policy {
       ops::fill(ctx.on, rows * kv, T(0), c.dv);
       ops::attention_backward(
           ctx.on, call(c, ctx),
-          {c.d_mixed, c.dq, c.dk, c.dv, nullptr, A.relative ? ctx.d_bias : nullptr});
+          {c.d_mixed, c.dq, c.dk, c.dv, nullptr, A.relative ? ctx.bias.d_lines : nullptr});
       rotate_global(c.dq, c.dk, ctx, true);
       projections::to_query::template backward<T, S>(p.q, dp.q, {c.x, first}, {c.dq, first},
                                                      {c.dx, first}, none, ctx);

@@ -169,8 +169,7 @@ struct lsh : policy {
           for (index j = 0; j < tile.keys(); ++j)
             slopes[j] = at.key_token(j) == t ? T(0) : tile.row(i)[j] * (slopes[j] - all);
           if constexpr (A.relative) {
-            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
-                            ctx.bias_origin - t;
+            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - t;
             for (index j = 0; j < tile.keys(); ++j) line[at.key_token(j)] += slopes[j];
           }
         }
@@ -289,7 +288,7 @@ struct lsh : policy {
     static void rotations(cache<T>& c, const context<T>& ctx) {
       if (*c.ready == filled) return;
       ctx.on.threads.each(A.heads * Rounds, [&](index i) {
-        ops::fill_rotation(seed{Seed}, (ctx.layer * A.heads * Rounds + i), h, c.wide,
+        ops::fill_rotation(seed{Seed}, (ctx.stack.layer * A.heads * Rounds + i), h, c.wide,
                            c.rotations + i * h * c.wide);
       });
       ctx.on.threads.once([&] { *c.ready = filled; });
@@ -420,7 +419,7 @@ struct lsh : policy {
     template <class T>
     static T bias(const context<T>& ctx, index head, index distance) {
       if constexpr (A.relative)
-        return ctx.bias[head * (2 * ctx.bias_origin + 1) + ctx.bias_origin + distance];
+        return ctx.bias.of(head)[distance];
       else
         return T(0);
     }

@@ -167,8 +167,7 @@ struct routing : policy {
           T* const slopes = tile.slopes(i);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), slopes, slopes);
           if constexpr (A.relative) {
-            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
-                            ctx.bias_origin - at.token(i);
+            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - at.token(i);
             for (index j = 0; j < tile.keys(); ++j) line[at.keys[j]] += slopes[j];
           }
         }
@@ -395,8 +394,7 @@ struct routing : policy {
         for (index i = 0; i < at.rows; ++i) {
           T* const row = tile.row(i);
           if constexpr (A.relative) {
-            const T* const line =
-                ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin - at.token(i);
+            const T* const line = ctx.bias.of(head) - at.token(i);
             for (index j = 0; j < tile.keys(); ++j) row[j] += line[at.keys[j]];
           }
           // Sorted and shared, the keys up to the query itself come first.

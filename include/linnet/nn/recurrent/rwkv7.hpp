@@ -186,8 +186,8 @@ struct rwkv7 : policy {
       to_rate::template forward<T, S>(p.rate, input(4), {c.rate, rows}, c.rate_maps, ctx);
       to_gate::template forward<T, S>(p.gate, input(5), {c.gate, rows}, c.gate_maps, ctx);
       if constexpr (first) {
-        ctx.first_values = c.value;
-        ctx.d_first_values = c.d_first;
+        ctx.first_layer.values = c.value;
+        ctx.first_layer.d_values = c.d_first;
         if (c.d_first) ops::fill(ctx.on, x.size(), T(0), c.d_first);
       } else {
         to_share::template forward<T, S>(p.share.projections, input(3), {c.share, rows},
@@ -200,7 +200,7 @@ struct rwkv7 : policy {
             T& share = c.share[at + j];
             share = detail::sigmoid(p.share.v0[channel + j] + share);
             const T own = c.value[at + j];
-            c.v[at + j] = own + (ctx.first_values[at + j] - own) * share;
+            c.v[at + j] = own + (ctx.first_layer.values[at + j] - own) * share;
           }
       });
       ops::wkv7(ctx.on, call(c, ctx));
@@ -259,8 +259,8 @@ struct rwkv7 : policy {
           } else {
             const T share = c.share[at + j];
             c.d_share[at + j] =
-                dv * (ctx.first_values[at + j] - c.value[at + j]) * share * (T(1) - share);
-            ctx.d_first_values[at + j] += dv * share;
+                dv * (ctx.first_layer.values[at + j] - c.value[at + j]) * share * (T(1) - share);
+            ctx.first_layer.d_values[at + j] += dv * share;
             dv *= T(1) - share;
           }
         }

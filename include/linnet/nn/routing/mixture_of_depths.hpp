@@ -289,10 +289,10 @@ struct routed_block {
     inner.length = *std::max_element(c.counts, c.counts + ctx.batch);
     inner.lengths = c.counts;
     inner.past = ctx.past ? c.past : nullptr;
-    inner.tables = nullptr;
+    inner.pages = {};
     // Every row brings the angles of its own position.
-    inner.rope_positions = 0;
-    inner.rope_beyond = c.angles;
+    inner.rope.positions = 0;
+    inner.rope.beyond = c.angles;
     return inner;
   }
   /// The row of x behind row `i` of the inner call, or -1 for padding.
