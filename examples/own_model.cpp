@@ -62,15 +62,15 @@ struct splitter : ln::model_defaults {
   template <class T, class S, class Criterion>
   static ln::loss_sum loss(const params<ln::form::packed<T, S>>& p,
                            params<ln::form::gradient<T>>* dp, const batch& b, workspace<T>& w,
-                           const ln::ops::execution& on, const ln::dropout_key& dropout, T* logits,
-                           double z_loss, const Criterion& criterion) {
-    ln::context<T> ctx{.on = on, .batch = b.batch, .length = b.length, .dropout = dropout};
+                           const ln::ops::execution& on, const ln::loss_call<T>& call,
+                           const Criterion& criterion) {
+    ln::context<T> ctx{.on = on, .batch = b.batch, .length = b.length, .dropout = call.dropout};
     const ln::index n = ctx.rows();
     ln::ops::embed(on, n, d, b.tokens, p.table, w.x);
     layers::template forward<T, S>(p.stack, {w.x, n}, {w.y, n}, w.stack, ctx);
     ln::ops::head_call<T, S> head{n, d, vocabulary, w.y, p.head, T(1), b.labels, w.chunk, w.losses};
-    head.logits = logits;
-    head.z_loss = z_loss;
+    head.logits = call.logits;
+    head.z_loss = call.z_loss;
     if (dp) {
       for (T* dx : {w.dx, w.dy}) ln::ops::fill(on, n * d, T(0), dx);
       head.dy = w.dy;

@@ -59,15 +59,14 @@ struct stranger : ln::model_defaults {
   template <class T, class Store, class Criterion>
   static ln::loss_sum loss(const params<ln::form::packed<T, Store>>& p,
                            params<ln::form::gradient<T>>* dp, const batch& b, workspace<T>& w,
-                           const ln::ops::execution& on, const ln::dropout_key& dropout, T* logits,
-                           double z_loss, const Criterion& criterion) {
-    return inner::template loss<T, Store>(p, dp, b, w, on, dropout, logits, z_loss, criterion);
+                           const ln::ops::execution& on, const ln::loss_call<T>& call,
+                           const Criterion& criterion) {
+    return inner::template loss<T, Store>(p, dp, b, w, on, call, criterion);
   }
   template <class T, class Store>
-  static void step(const params<ln::form::packed<T, Store>>& p, const token* tokens,
-                   index batch_size, index length, const index* lengths, const index* past,
-                   workspace<T>& w, const ln::ops::execution& on, bool every) {
-    inner::template step<T, Store>(p, tokens, batch_size, length, lengths, past, w, on, every);
+  static void step(const params<ln::form::packed<T, Store>>& p, const ln::step_call& call,
+                   workspace<T>& w, const ln::ops::execution& on) {
+    inner::template step<T, Store>(p, call, w, on);
   }
   template <class T>
   static void copy_state(workspace<T>& w, index from, index to, const ln::state_part& part) {

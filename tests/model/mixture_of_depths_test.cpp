@@ -73,7 +73,7 @@ std::vector<index> entering(const ln::packed<M, double>& p, const decoder_tokens
   auto work = ln::detail::place_workspace<M, double>(l, ln::purpose::scoring, memory.data()).work;
   ln::ops::execution on{ln::team{}, ln::simd::best()};
   // Blocks share memory, so that only the last one's counts remain.
-  (void)M::template loss<double, ln::storage::f64>(p.tree(), nullptr, data.view(), work, on, {});
+  (void)M::template loss<double, ln::storage::f64>(p.tree(), nullptr, data.view(), work, on);
   const auto& last = work.stack.others.back();
   return {last.counts, last.counts + data.batch};
 }
@@ -147,7 +147,7 @@ BOOST_AUTO_TEST_CASE(gradients_of_both_losses) {
   const ln::ops::execution on{ln::team{}, ln::simd::best()};
   const auto run = [&](auto* gradients) {
     ln::detail::pack_into(on, w, p);
-    return M::template loss<double, S>(p.tree(), gradients, data.view(), work, on, {}).nats;
+    return M::template loss<double, S>(p.tree(), gradients, data.view(), work, on).nats;
   };
   const double reported = run(&g.tree());
   const auto both = [&] {

@@ -61,8 +61,9 @@ class evaluator {
     if (reason_ != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {},
-                                                  logits.data(), 0, from.token_loss(on, b));
+      const loss_sum sum =
+          M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on,
+                                 {.logits = logits.data()}, from.token_loss(on, b));
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -78,8 +79,8 @@ class evaluator {
     if (reason_ != refusal::none) return false;
     weights.fill(1);
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      (void)M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, nullptr, 0,
-                                   ops::label_cross_entropy{}, {weights.data(), losses.data()});
+      (void)M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on,
+                                   {.exits = {weights.data(), losses.data()}});
     });
     return true;
   }

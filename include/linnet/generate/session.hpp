@@ -421,7 +421,7 @@ class session {
   }
   /// Feeds tokens that fit.
   std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                         bool every, [[maybe_unused]] const layer_range& part) {
+                         bool every, const layer_range& part) {
     const index length = length_of(tokens, batch);
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
     if (limits_.kv_blocks > 0)
@@ -429,17 +429,16 @@ class session {
           batch, [&](index b) { return past_[b]; },
           [&](index b) { return valid ? valid[b] : length; },
           [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+    const step_call call{.tokens = tokens.data(),
+                         .batch = batch,
+                         .length = length,
+                         .lengths = valid,
+                         .past = past_,
+                         .every = every,
+                         .layers = part,
+                         .source = {memory_length_, memory_lengths_, batch <= cached_sources_}};
     run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::execution& on) {
-      if constexpr (encodes)
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               memory_length_, memory_lengths_, batch <= cached_sources_,
-                               work_.work, on, every);
-      else if constexpr (M::exits > 0)
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on, every, part);
-      else
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on, every);
+      M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
     cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {

@@ -241,20 +241,19 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_cross_entropy` or
-  /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `logits`, if given,
-  /// receives all [batch * length, bytes_per_token, vocabulary] of them. Called by every thread.
+  /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `call.logits`, if
+  /// given, receives [batch * length, bytes_per_token, vocabulary]. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     static_assert(std::is_base_of_v<ops::label_cross_entropy, Criterion>,
                   "linnet::byte_pooled: it learns from labels, alone or with `reconstruction`");
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
     ctx.length = b.length;
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     const index rows = ctx.rows();
     find_distinct(on, rows, b.tokens, w);
     each_part(w.distinct, [&](index first, index count) {
@@ -274,8 +273,8 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
       };
       const loss_sum part = writer::template loss<T, S>(
           p.head, d_head, on, count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
-          logits ? logits + first * bytes_per_token * vocabulary : nullptr, z_loss, label,
-          criterion, w.head);
+          call.logits ? call.logits + first * bytes_per_token * vocabulary : nullptr, call.z_loss,
+          label, criterion, w.head);
       sum.nats += part.nats;
       sum.tokens += part.tokens;
     });
@@ -287,7 +286,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * bytes_per_token; };
         sum.nats += writer::template loss<T, S>(p.head, d_head, on, count, w.pooled + first * d,
                                                 dp ? w.d_pooled + first * d : nullptr, nullptr,
-                                                z_loss, own, repeated, w.head)
+                                                call.z_loss, own, repeated, w.head)
                         .nats;
       });
     if constexpr (ops::trainable<S>)
@@ -296,7 +295,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on, dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
         ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
         each_part(w.distinct, [&](index first, index count) {
           const token* const bytes = gather(on, b, first, count, w);
@@ -310,32 +309,26 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
     return sum;
   }
 
-  /// Feeds bytes[batch, length, bytes_per_token] of tokens behind `past` cached ones.
+  /// Feeds tokens [batch, length, bytes_per_token] of bytes behind the cached ones.
   /// w.logits[batch, bytes_per_token, vocabulary] then predicts the bytes behind each sequence's
-  /// last valid token. With `every` they are w.logits[batch * length, bytes_per_token, vocabulary],
-  /// one row group per token. Called by every thread.
+  /// last valid token. With `call.every` they are w.logits[batch * length, bytes_per_token,
+  /// vocabulary], one row group per token. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::packed<T, S>>& p, const token* bytes, index batch_size,
-                   index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::execution& on, bool every = false) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = batch_size;
-    ctx.length = length;
-    ctx.lengths = lengths;
-    ctx.past = past;
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
     each_part(ctx.rows(), [&](index first, index count) {
-      reader::template forward<T, S>(p.embedder, on, count, bytes + first * bytes_per_token,
+      reader::template forward<T, S>(p.embedder, on, count, call.tokens + first * bytes_per_token,
                                      w.embedded + first * d, w.embedder);
     });
     forward<T, S>(p, w, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    const T* const states = every ? w.out : w.last;
-    each_part(every ? ctx.rows() : batch_size, [&](index first, index count) {
+    const T* const states = call.every ? w.out : w.last;
+    each_part(call.every ? ctx.rows() : ctx.batch, [&](index first, index count) {
       writer::template logits<T, S>(p.head, on, count, states + first * d,
                                     w.logits + first * bytes_per_token * vocabulary, w.head);
     });

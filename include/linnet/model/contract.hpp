@@ -15,16 +15,14 @@
 ///  - `accepts(batch, limits)`: whether a batch fits, asked before anything is computed. A model
 ///  may
 ///    also have `refuses(batch, limits)`, which says why it does not as a `refusal`;
-///  - `loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, criterion)`: the summed loss of a
-///    batch. With `dp`, ADDS the gradient of that sum. `logits`, if not null, receives those of all
-///    tokens. `z_loss` is the weight of the squared logsumexp. ops::head_loss() does most of it;
+///  - `loss<T, S>(p, dp, batch, w, on, loss_call, criterion)`: the summed loss of a batch. With
+///    `dp`, ADDS the gradient of that sum. ops::head_loss() does most of it;
 ///  - `describe(f)`: calls f(key, value) for each number or text that decides what the weights
 ///    compute. Files keep them, and loading compares them.
 ///
 /// A `decoding_model` is a language model that sessions run. It also has
-///  - `step<T, S>(p, tokens, batch, length, lengths, past, w, on, every)`: feeds [batch, length]
-///    tokens behind `past` cached ones. w.logits then holds what follows each sequence's last
-///    valid token, or with `every` what follows each token;
+///  - `step<T, S>(p, step_call, w, on)`: feeds tokens behind the cached ones. w.logits then holds
+///    what follows each sequence's last valid token, or with `every` what follows each token;
 ///  - in its workspace `logits`, and the `pages` of paged caches, which step() passes on in its
 ///    context. A model whose layers do not page refuses limits::kv_blocks;
 ///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
@@ -33,13 +31,13 @@
 ///  chosen.
 ///
 /// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
-/// lengths, w, on)`. Its step() takes three further arguments behind `past`, and its flops() the
-/// length of the source before the target's; see t5_model.
+/// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
 ///
 /// Every thread of a team calls loss(), step() and encode() (SPMD).
 
 #include <concepts>
 
+#include <linnet/model/calls.hpp>
 #include <linnet/model/limits.hpp>
 #include <linnet/model/weights.hpp>
 #include <linnet/nn/attention/kv_cache.hpp>
@@ -67,7 +65,7 @@ struct model_defaults {
   static constexpr bool takes_prefix = false;   ///< the first tokens see each other both ways
   static constexpr index ids_per_token = 1;     ///< numbers that a token consists of
   static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
-                                     ///< takes exit_calls and step() a layer_range
+                                     ///< heeds loss_call::exits and step() step_call::layers
   using cache = kv::exact;           ///< policy of the key-value cache
 
   /// The model's own rules for limits, beside those for all models.
@@ -127,20 +125,21 @@ template <class M, class T, class S>
 concept has_loss = requires(const packed_params<M, T, S>& p,
                             typename M::template params<form::gradient<T>>* dp,
                             const typename M::batch& b, workspace_of<M, T>& w,
-                            const ops::execution& on, const dropout_key& dropout, T* logits,
+                            const ops::execution& on, const loss_call<T>& call,
                             const ops::label_cross_entropy& criterion) {
-  {
-    M::template loss<T, S>(p, dp, b, w, on, dropout, logits, 0.0, criterion)
-    } -> std::same_as<loss_sum>;
+  { M::template loss<T, S>(p, dp, b, w, on, call, criterion) } -> std::same_as<loss_sum>;
 };
 template <class M>
 concept has_describe = requires(const any_key_value& f) {
   M::describe(f);
 };
 template <class M, class T, class S>
-concept has_step = requires(const packed_params<M, T, S>& p, const token* tokens, index n,
-                            const index* lengths, workspace_of<M, T>& w, const ops::execution& on) {
-  M::template step<T, S>(p, tokens, n, n, lengths, lengths, w, on, true);
+concept has_step = requires(const packed_params<M, T, S>& p, const step_call& call,
+                            workspace_of<M, T>& w, const ops::execution& on) {
+  M::template step<T, S>(p, call, w, on);
+};
+template <class M>
+concept has_step_flops = requires(index n) {
   M::flops(n, n);
 };
 template <class M, class T, class S>
@@ -148,7 +147,6 @@ concept has_encode = requires(const packed_params<M, T, S>& p, const token* toke
                               const index* lengths, workspace_of<M, T>& w,
                               const ops::execution& on) {
   M::template encode<T, S>(p, tokens, n, n, lengths, w, on);
-  M::template step<T, S>(p, tokens, n, n, lengths, lengths, n, lengths, true, w, on, true);
   M::flops(n, n, n);
 };
 template <class M, class T>
@@ -170,8 +168,8 @@ concept language_model = std::derived_from<M, model_defaults> && detail::has_par
 /// A language model that sessions run token by token.
 template <class M, class T = float>
 concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
-    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>>
-                : detail::has_step<M, T, storage_of<M, T>>);
+    detail::has_step<M, T, storage_of<M, T>> &&
+    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
 
 namespace detail {
 
@@ -202,8 +200,8 @@ consteval bool check_language_model() {
   else if constexpr (!has_loss<M, T, S>)
     static_assert(
         never<M>,
-        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, "
-        "criterion) that returns a loss_sum; see model/contract.hpp");
+        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, loss_call, criterion) that "
+        "returns a loss_sum; see model/contract.hpp");
   else if constexpr (!has_describe<M>)
     static_assert(never<M>,
                   "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
@@ -220,11 +218,11 @@ consteval bool check_decoding_model() {
         "linnet::session: the model does not run token by token: it lacks longest(limits), "
         "copy_state(w, from, to, part), or logits and pages in its "
         "workspace; see model/contract.hpp");
-  else if constexpr (!(M::encodes ? has_encode<M, T, S> : has_step<M, T, S>))
+  else if constexpr (!decoding_model<M, T>)
     static_assert(never<M>,
                   "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
-                  "tokens, batch, length, lengths, past, w, on, every) or flops(batch, length), or "
-                  "with `encodes` what t5_model has; see model/contract.hpp");
+                  "step_call, w, on) or flops(batch, length), or with `encodes` what t5_model has; "
+                  "see model/contract.hpp");
   return true;
 }
 

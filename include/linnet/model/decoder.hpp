@@ -3,9 +3,9 @@
 /// @file
 /// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
 
+#include <linnet/model/calls.hpp>
 #include <linnet/model/decoder_rules.hpp>
 #include <linnet/model/metadata.hpp>
-#include <linnet/model/objective.hpp>
 #include <linnet/nn/position_tables.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -251,16 +251,16 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     return head<T, S>(p, b, w, ctx);
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
-  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. With `at`, the losses
-  /// of early exits are in the sum, by their weights. Called by every thread.
+  /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch * length,
+  /// vocabulary]. The losses of early exits are in the sum, by their weights. Called by every
+  /// thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}, const exit_calls& at = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    const exit_calls& at = call.exits;
     context<T> ctx = batch_context<T>(b, on);
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     const index rows = ctx.rows();
     loss_sum sum;
     // Norm and head on the output x of a layer; the gradient of x is added to dx.
@@ -269,9 +269,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       if (weight == 0) return;
       norm_layer::template forward<T, S>(p.norm, {x, rows}, {w.normed, rows}, w.norm, ctx);
       ops::head_call<T, S> h = head<T, S>(p, b, w, ctx);
-      h.z_loss = z_loss;
+      h.z_loss = call.z_loss;
       h.weight = weight;
-      if (layer + 1 == Shape.layers) h.logits = logits;
+      if (layer + 1 == Shape.layers) h.logits = call.logits;
       if constexpr (ops::trainable<S>)
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
@@ -304,7 +304,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on, dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
         if constexpr (embedding_normed) {
           ops::fill(on, rows * d, T(0), w.d_looked_up);
           norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
@@ -322,40 +322,33 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     return sum;
   }
 
-  /// Feeds [batch, length] tokens behind `past` cached ones. w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token. With `every` they are w.logits[batch *
-  /// length, vocabulary], one row per token. Only the layers of `part` run. The norm and head read
+  /// Feeds tokens behind the cached ones. w.logits[batch, vocabulary] then predicts what follows
+  /// each sequence's last valid token. With `call.every` they are w.logits[batch * length,
+  /// vocabulary], one row per token. Only `call.layers` run. The norm and head read
   /// the output of the last, which stays in w.out [batch * length, d]. If the first is not the
   /// model's, it reads w.embedded of that size instead of tokens. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::packed<T, S>>& p, const token* tokens, index batch_size,
-                   index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::execution& on, bool every = false, const layer_range& part = {}) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = batch_size;
-    ctx.length = length;
-    ctx.lengths = lengths;
-    ctx.past = past;
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
-    ctx.stack.layers = part;
     if constexpr (Attention::takes_prefix) {
-      on.threads.each(batch_size, [&](index i) {
+      on.threads.each(ctx.batch, [&](index i) {
         // Later tokens see all before them; one that predicts the next must not have seen it.
-        w.prefix[i] = past[i] == 0 && !every ? ctx.length_of(i) : 0;
+        w.prefix[i] = ctx.past[i] == 0 && !call.every ? ctx.length_of(i) : 0;
       });
       ctx.prefix = w.prefix;
     }
-    if (part.first == 0) embed<T, S>(p, tokens, w, ctx);
+    if (call.layers.first == 0) embed<T, S>(p, call.tokens, w, ctx);
     run_layers<T, S>(p, w, ctx);
-    if (!part.head) return;
+    if (!call.layers.head) return;
     final_norm<T, S>(p, w, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.normed + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    const index read_rows = every ? ctx.rows() : batch_size;
-    const T* const y = every ? w.normed : w.last;
+    const index read_rows = call.every ? ctx.rows() : ctx.batch;
+    const T* const y = call.every ? w.normed : w.last;
     ops::matmul(
         on, read_rows, vocabulary, embedding_projection::head,
         embedding_projection::template read<T, S>(p.projection, read_rows, y, w.projected, on),

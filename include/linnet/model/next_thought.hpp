@@ -309,17 +309,16 @@ struct next_thought : model_defaults {
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy). With `dp`, also adds the
-  /// gradient of that sum. `logits`, if given, receives all [batch * length, vocabulary] of them.
+  /// gradient of that sum. `call.logits`, if given, receives [batch * length, vocabulary].
   /// Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     context<T> from, one, to;
     from.on = one.on = to.on = on;
     from.batch = one.batch = to.batch = b.batch;
-    from.dropout = one.dropout = to.dropout = dropout;
+    from.dropout = one.dropout = to.dropout = call.dropout;
     from.length = b.source_length;
     from.lengths = b.source_lengths;
     one.length = 1;
@@ -330,7 +329,7 @@ struct next_thought : model_defaults {
       on.threads.each(b.batch * length, [&](index i) {
         for (index j = 0; j < d; ++j) x[i * d + j] += p.positions[i % length * d + j];
       });
-      ops::dropout(on, dropout, dropout_id, b.batch, length, d, x);
+      ops::dropout(on, call.dropout, dropout_id, b.batch, length, d, x);
     };
     embed(b.source_length, b.source, w.source_dropout_id, w.source);
     reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
@@ -350,8 +349,8 @@ struct next_thought : model_defaults {
     });
     ops::head_call<T, S> head{rows, d,        vocabulary, w.target, p.head,
                               T(1), b.labels, w.chunk,    w.losses};
-    head.logits = logits;
-    head.z_loss = z_loss;
+    head.logits = call.logits;
+    head.z_loss = call.z_loss;
     if (dp) {
       ops::fill(on, rows * d, T(0), w.d_target);
       head.dy = w.d_target;
@@ -375,7 +374,7 @@ struct next_thought : model_defaults {
           std::copy_n(line + ahead, b.length * d, w.d_target + i * b.length * d);
         });
         const auto embed_backward = [&](index length, const token* tokens, int dropout_id, T* dx) {
-          ops::dropout(on, dropout, dropout_id, b.batch, length, d, dx);
+          ops::dropout(on, call.dropout, dropout_id, b.batch, length, d, dx);
           ops::embed_backward(on, b.batch * length, d, tokens, dx, dp->embedding);
           ops::position_backward(on, b.batch, length, d, dx, dp->positions);
         };

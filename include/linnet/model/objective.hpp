@@ -23,14 +23,6 @@ concept objective = requires(L& l, const typename M::batch& b, const limits& m,
   l.token_loss(on, b);
 };
 
-/// Which exits of a decoder a loss is taken at: after layer l, the final norm and head read the
-/// stream.
-struct exit_calls {
-  const double* weights = nullptr;  ///< [layers] share of each exit in the loss, 0 for none; null
-                                    ///< for the last exit alone
-  loss_sum* losses = nullptr;       ///< [layers] receives the loss of each exit that has a share
-};
-
 /// The default objective: cross-entropy with the labels of the batch.
 struct cross_entropy_objective {
   template <class M>

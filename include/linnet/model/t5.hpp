@@ -4,6 +4,7 @@
 /// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
 /// variants (Lee et al. 2023).
 
+#include <linnet/model/calls.hpp>
 #include <linnet/model/limits.hpp>
 #include <linnet/model/metadata.hpp>
 #include <linnet/model/policy_set.hpp>
@@ -178,22 +179,20 @@ struct t5_model : model_defaults {
     return read<T, S>(p, b, w, ctx, target);
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all [batch *
-  /// target_length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by
-  /// every thread.
+  /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch *
+  /// target_length, vocabulary]. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
     ops::head_call<T, S> head = read<T, S>(p, b, w, ctx, target);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
-    head.logits = logits;
-    head.z_loss = z_loss;
+    head.logits = call.logits;
+    head.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
         head.dy = w.d_out;
@@ -224,28 +223,24 @@ struct t5_model : model_defaults {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     encode<T, S>(p, source, w, ctx);
   }
-  /// Feeds [batch, length] target tokens behind `past` cached ones. w.logits[batch, vocabulary]
-  /// then predicts what follows each sequence's last valid token. With `every` they are
-  /// w.logits[batch * length, vocabulary], one row per token. The encoded source has
-  /// `memory_length` padded tokens; its keys and values are computed unless `memory_cached`. Called
-  /// by every thread.
+  /// Feeds target tokens behind the cached ones. w.logits[batch, vocabulary] then predicts what
+  /// follows each sequence's last valid token. With `call.every` they are w.logits[batch * length,
+  /// vocabulary], one row per token. Keys and values of the encoded source are computed unless
+  /// `call.source.cached`. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::packed<T, S>>& p, const token* tokens, index batch_size,
-                   index length, const index* lengths, const index* past, index memory_length,
-                   const index* memory_lengths, bool memory_cached, workspace<T>& w,
-                   const ops::execution& on, bool every = false) {
-    context<T> ctx = source_context<T>(batch_size, length, lengths, on);
-    ctx.past = past;
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
-    ctx.memory = {w.memory, nullptr, memory_length, memory_lengths, memory_cached};
+    ctx.memory = {w.memory, nullptr, call.source.length, call.source.lengths, call.source.cached};
     const index rows = ctx.rows();
-    ops::embed(on, rows, d, tokens, p.embedding, w.decoder_stack.x);
+    ops::embed(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    ops::matmul(on, every ? rows : batch_size, vocabulary, d, every ? w.out : w.last,
+    ops::matmul(on, call.every ? rows : ctx.batch, vocabulary, d, call.every ? w.out : w.last,
                 head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr), false,
                 head_scale<T>());
   }

@@ -224,13 +224,13 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
 
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, or of another objective, for
 /// every parameter of `w`. The weights should be random and the model tiny. `dropout` keeps its
-/// masks fixed; `z_loss` as in `training_options`; `more` are further arguments of M::loss(). A
+/// masks fixed; `z_loss` as in `training_options`; `exits` of a model that has them. A
 /// batch that does not fit the limits is not checked; then report.tensor says why.
-template <class M, class Objective = cross_entropy_objective, class... More>
+template <class M, class Objective = cross_entropy_objective>
 requires objective<Objective, M> gradient_report
 check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
                       const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0,
-                      const Objective& from = {}, const More&... more) {
+                      const Objective& from = {}, const exit_calls& exits = {}) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -249,10 +249,10 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;
   const ops::execution on{team{}, ops::resolve(l.level)};
   detail::attach_rows<M>(w, p);
+  const loss_call<double> call{dropout, nullptr, z_loss, exits};
   const auto loss = [&] {
     detail::pack_into(on, w, p);
-    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss,
-                                       from.token_loss(on, b), more...)
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, call, from.token_loss(on, b))
         .nats;
   };
   constexpr double start = 0.5;
@@ -260,8 +260,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
     std::fill_n(leaf, info.size(), start);
   });
   detail::pack_into(on, w, p);
-  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss,
-                                    from.token_loss(on, b), more...);
+  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, call, from.token_loss(on, b));
   g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)

@@ -236,8 +236,8 @@ class trainer {
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      const loss_sum sum =
-          M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on, {}, logits.data());
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on,
+                                                  {.logits = logits.data()});
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -357,17 +357,14 @@ class trainer {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
                           how_.dropout.at(progress_.steps + 1),
                           how_.layer_dropout.at(progress_.steps)};
-    const auto loss = [&](const auto&... exits) {
-      return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
-                                    nullptr, how_.z_loss, from.token_loss(on, b), exits...);
-    };
+    loss_call<T> call{.dropout = key, .z_loss = how_.z_loss};
+    [[maybe_unused]] std::array<double, static_cast<std::size_t>(M::exits)> weights;
     if constexpr (M::exits > 0) {
-      std::array<double, static_cast<std::size_t>(M::exits)> weights;
       how_.early_exits.weights(progress_.steps, weights);
-      return loss(exit_calls{how_.early_exits.scale > 0 ? weights.data() : nullptr});
-    } else {
-      return loss();
+      if (how_.early_exits.scale > 0) call.exits.weights = weights.data();
     }
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, call,
+                                  from.token_loss(on, b));
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.
