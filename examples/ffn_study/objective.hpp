@@ -36,11 +36,11 @@ class taught {
     void operator()(const ln::ops::execution& on, const ln::ops::head_call<T, S>& h,
                     ln::index first, ln::index rows) const {
       if (from->scratch_.empty()) return ln::ops::label_cross_entropy{}(on, h, first, rows);
-      ln::ops::distil(
-          on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr,
-          h.z_loss, from->how_, 1, from->scratch_.data(), [&](ln::index, ln::index i, T* to) {
-            std::copy_n(from->logits_.data() + (first + i) * h.vocabulary, h.vocabulary, to);
-          });
+      ln::ops::distil(on, h, first, rows, from->how_, 1, from->scratch_.data(),
+                      [&](ln::index, ln::index i, T* to) {
+                        std::copy_n(from->logits_.data() + (first + i) * h.vocabulary, h.vocabulary,
+                                    to);
+                      });
     }
   };
 

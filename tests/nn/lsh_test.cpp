@@ -166,7 +166,7 @@ BOOST_AUTO_TEST_CASE(hashing) {
   std::vector<std::int32_t> first(at(n)), second(at(n));
   const auto hash = [&](std::vector<std::int32_t>& to) {
     ln::simd::dispatch(ln::simd::best(), [&](auto kernels) {
-      ln::ops::hash_rows(kernels, n, h, x.data(), h, 10, r.data(), ld, scratch.data(), to.data());
+      ln::ops::hash_rows(kernels, n, h, x.data(), h, {r.data(), ld, 10, scratch.data()}, to.data());
     });
   };
   hash(first);
@@ -189,7 +189,8 @@ BOOST_AUTO_TEST_CASE(hash_ties) {
     for (const double sign : {0.0, -0.0}) {
       zero.assign(at(h), sign);
       std::int32_t bucket = 9;
-      ln::ops::hash_rows(kernels, 1, h, zero.data(), h, 10, r.data(), ld, scratch.data(), &bucket);
+      ln::ops::hash_rows(kernels, 1, h, zero.data(), h, {r.data(), ld, 10, scratch.data()},
+                         &bucket);
       BOOST_TEST(bucket == 0);
     }
   });

@@ -51,8 +51,14 @@ struct call {
     std::vector<T> scratch(at(ln::ops::distil_scratch<T>(vocabulary, threads)));
     std::vector<std::vector<const T*>> given(at(threads));  // to each thread
     on_machine(threads, level, [&](const ln::ops::execution& on) {
-      ln::ops::distil(on, rows, vocabulary, labels.data(), o.gradient.data(), o.losses.data(),
-                      gradient, z_loss, how, static_cast<index>(teachers.size()), scratch.data(),
+      const ln::ops::packed_matrix<T, ln::storage::f64> no_table{};
+      ln::ops::head_call<T, ln::storage::f64> h{
+          rows,           0, vocabulary, nullptr, no_table, T(1), labels.data(), o.gradient.data(),
+          o.losses.data()};
+      T d_hidden{};  // that it is there asks for gradients
+      h.dy = gradient ? &d_hidden : nullptr;
+      h.z_loss = z_loss;
+      ln::ops::distil(on, h, 0, rows, how, static_cast<index>(teachers.size()), scratch.data(),
                       [&](index t, index i, T* to) {
                         given[at(on.threads.rank())].push_back(to);
                         std::copy_n(teachers[at(t)].data() + i * vocabulary, vocabulary, to);

@@ -104,8 +104,8 @@ void check_forward() {
         const T* const add = number % 3 == 0 ? nullptr : bias.data();
         const T alpha = number % 4 < 2 ? T(1) : T(-0.375);
         auto y = start;
-        ln::ops::matmul({{}, level, converted.data()}, m, n, k, x.data(), w.packed, y.data(), add,
-                        accumulate, alpha);
+        ln::ops::matmul({{}, level, converted.data()}, m, n, k, x.data(), w.packed, y.data(),
+                        {add, alpha, accumulate});
         const double error = excess(y, want, n, k, static_cast<double>(alpha),
                                     accumulate ? start.data() : nullptr, add);
         BOOST_TEST(error <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n
@@ -164,7 +164,7 @@ void check_epilogues() {
               else
                 ln::ops::gemm_batch<T, S, 1>(on, m, k, x.data(), {one});
               if (threads > 1) return;
-              ln::ops::matmul(on, m, n, k, x.data(), w.packed, z.data(), bias.data());
+              ln::ops::matmul(on, m, n, k, x.data(), w.packed, z.data(), {bias.data()});
               if (gated)
                 ln::ops::gated<A>(on, m * n, g.data(), z.data(), apart.data());
               else
@@ -255,7 +255,7 @@ void check_backward_bf16() {
       BOOST_TEST(wrong == 0);
       auto dx = dx_start;
       auto dw = dw_start;
-      ln::ops::matmul_backward(on, m, n, k, dy.data(), x.data(), w, dw.data(), dx.data(), alpha);
+      ln::ops::matmul_backward(on, m, n, k, dy.data(), x.data(), w, {dw.data(), dx.data(), alpha});
       const double dx_error =
           excess<float>(dx, want_dx, k, n, static_cast<double>(alpha), dx_start.data(), nullptr);
       const double dw_error =
@@ -413,7 +413,7 @@ void check_threads() {
         std::vector<float> y(at(m * n));
         on_machine(threads, level, [&](ln::ops::execution on) {
           on.converted = converted.data();
-          ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data(), bias.data());
+          ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data(), {bias.data()});
         });
         if (threads == 1) first = y;
         BOOST_TEST(same_bits(y, first), S::name << " m " << m << " threads " << threads);

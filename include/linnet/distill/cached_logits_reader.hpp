@@ -106,12 +106,10 @@ class cached_logits_reader {
           return n;
         };
         const index before = recorded(0, first);
-        ops::distil(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
-                    h.dy != nullptr, h.z_loss, from->how_, 1, from->scratch(),
-                    [&](index, index i, T* to) {
-                      const index row = before + recorded(first, first + i);
-                      from->expand(page->records + row * from->record_.row_bytes(), to);
-                    });
+        ops::distil(on, h, first, rows, from->how_, 1, from->scratch(), [&](index, index i, T* to) {
+          const index row = before + recorded(first, first + i);
+          from->expand(page->records + row * from->record_.row_bytes(), to);
+        });
       };
     }
 

@@ -149,8 +149,7 @@ class distillation {
       each_head([&](index, const auto& teacher, const auto& head) {
         ops::head_logits(teacher.on(on), head, first, rows, head.chunk);
       });
-      ops::distil(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
-                  h.dy != nullptr, h.z_loss, from->how_, count, from->scratch_,
+      ops::distil(on, h, first, rows, from->how_, count, from->scratch_,
                   [&](index t, index i, T* to) {
                     each_head([&](index n, const auto&, const auto& head) {
                       if (n != t) return;

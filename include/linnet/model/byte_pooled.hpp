@@ -272,8 +272,9 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         return t == ignored ? nullptr : b.bytes + t * bytes_per_token;
       };
       const loss_sum part = writer::template loss<T, S>(
-          p.head, d_head, on, count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
-          call.logits ? call.logits + first * bytes_per_token * vocabulary : nullptr, call.z_loss,
+          p.head, d_head, on,
+          {count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
+           call.logits ? call.logits + first * bytes_per_token * vocabulary : nullptr, call.z_loss},
           label, criterion, w.head);
       sum.nats += part.nats;
       sum.tokens += part.tokens;
@@ -284,9 +285,11 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         const detail::repeated_loss repeated{
             {}, w.counts + first, bytes_per_token, criterion.reconstruction};
         const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * bytes_per_token; };
-        sum.nats += writer::template loss<T, S>(p.head, d_head, on, count, w.pooled + first * d,
-                                                dp ? w.d_pooled + first * d : nullptr, nullptr,
-                                                call.z_loss, own, repeated, w.head)
+        sum.nats += writer::template loss<T, S>(
+                        p.head, d_head, on,
+                        {count, w.pooled + first * d, dp ? w.d_pooled + first * d : nullptr,
+                         nullptr, call.z_loss},
+                        own, repeated, w.head)
                         .nats;
       });
     if constexpr (ops::trainable<S>)

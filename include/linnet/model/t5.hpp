@@ -241,8 +241,7 @@ struct t5_model : model_defaults {
         std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
     ops::matmul(on, call.every ? rows : ctx.batch, vocabulary, d, call.every ? w.out : w.last,
-                head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr), false,
-                head_scale<T>());
+                head_matrix<T, S>(p), w.logits, {nullptr, head_scale<T>()});
   }
 
   /// Lets cached target `to` continue where `from` is, with `from`'s source.

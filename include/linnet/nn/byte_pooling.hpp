@@ -290,27 +290,34 @@ struct byte_head {
     forward<T, S>(p, on, tokens, states, c);
     ops::matmul(on, tokens * bytes_per_token, byte_values, width, c.y, p.bytes, logits);
   }
+  /// Tokens of loss().
+  template <class T>
+  struct loss_call {
+    index tokens = 0;
+    const T* states = nullptr;  ///< [tokens, D]
+    T* d_states = nullptr;      ///< their gradient, added to
+    T* logits = nullptr;        ///< receives [tokens * bytes_per_token, byte_values], or null
+    double z_loss = 0;          ///< weight of the squared logsumexp
+  };
   /// Summed loss of some tokens by a criterion. `label(i)` gives the bytes of token i's labels
   /// [bytes_per_token], or null for none. With `dp`, adds the gradients of that sum there and to
-  /// d_states[tokens, D]. `logits`, if given, receives all [tokens * bytes_per_token, byte_values]
-  /// of them.
+  /// call.d_states.
   template <class T, class S, class Label, class Criterion>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const ops::execution& on, index tokens, const T* states, T* d_states,
-                       T* logits, double z_loss, const Label& label, const Criterion& criterion,
-                       cache<T>& c) {
-    const index rows = tokens * bytes_per_token;
+                       const ops::execution& on, const loss_call<T>& call, const Label& label,
+                       const Criterion& criterion, cache<T>& c) {
+    const index tokens = call.tokens, rows = tokens * bytes_per_token;
     on.threads.each(tokens, [&](index i) {
       if (const token* const bytes = label(i))
         detail::byte_labels(N.rules, bytes, bytes_per_token, c.labels + i * bytes_per_token);
       else
         std::fill_n(c.labels + i * bytes_per_token, bytes_per_token, ignored);
     });
-    forward<T, S>(p, on, tokens, states, c);
+    forward<T, S>(p, on, tokens, call.states, c);
     ops::head_call<T, S> head{rows, width,    byte_values, c.y,     p.bytes,
                               T(1), c.labels, c.chunk,     c.losses};
-    head.logits = logits;
-    head.z_loss = z_loss;
+    head.logits = call.logits;
+    head.z_loss = call.z_loss;
     if (dp) {
       ops::fill(on, rows * width, T(0), c.dy);
       head.dy = c.dy;
@@ -326,8 +333,8 @@ struct byte_head {
                                         c.stack, ctx);
         ops::position_backward(on, tokens, bytes_per_token, width, c.dx, dp->positions);
         if (doubled) ops::add(on, rows * width, c.dx, c.dx, c.dx);
-        to_slots::template backward<T, S>(p.expand, dp->expand, {states, tokens}, {c.dx, tokens},
-                                          {d_states, tokens}, c.none, ctx);
+        to_slots::template backward<T, S>(p.expand, dp->expand, {call.states, tokens},
+                                          {c.dx, tokens}, {call.d_states, tokens}, c.none, ctx);
       }
     return sum;
   }

@@ -114,8 +114,7 @@ struct factorised_projection {
                             index n, const T* y, T* dy, const cache<T>& c,
                             const ops::execution& on) {
     if (!Tied) return;
-    const T* const no_bias = nullptr;
-    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, no_bias, true);
+    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
     ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
   }
   static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }

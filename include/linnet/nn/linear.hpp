@@ -68,8 +68,8 @@ struct linear : without_cache {
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
                        without_cache::cache<T>&, context<T>& ctx) {
     if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
-    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight, dp.weight,
-                         dx.data());
+    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight,
+                         {dp.weight, dx.data()});
   }
 
   static constexpr index flops(const call_shape& e) { return 2 * e.rows() * In * Out; }

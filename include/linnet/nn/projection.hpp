@@ -113,7 +113,7 @@ struct lora_linear {
     whole::template backward<T, S>(p.whole_matrix, dp.whole_matrix, x, dy, dx, none, ctx);
     ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
     ops::matmul_backward(ctx.on, x.rows(), Out, Rank, dy.data(), c.inner, p.lora_b.weight,
-                         dp.lora_b.weight, c.d_inner, T(scale));
+                         {dp.lora_b.weight, c.d_inner, T(scale)});
     first::template backward<T, S>(p.lora_a, dp.lora_a, x, d_inner, dx, none, ctx);
   }
 

@@ -80,27 +80,41 @@ constexpr index attention_scratch(index queries, index keys, index h, const atte
 
 namespace detail {
 
-/// Computes out[rows, h] (+)= p[rows, keys] v[keys, h]. A row ignores keys that it does not see,
-/// even if they are not finite: sees(row, key) is false. All rows see the keys before `shared`.
-template <class Kernels, class T, class Sees>
-void mix_values(Kernels, index rows, index h, index keys, index shared, const T* p, index ldp,
-                const T* v, index ldv, T* out, index ldo, bool add, Sees&& sees) {
-  const auto finite = [&](index j, index count) {
-    return Kernels::template all_finite<T>(count, h, v + j * ldv, ldv);
-  };
-  const bool clean = shared >= keys || finite(shared, keys - shared);
-  for (index from = 0, to = keys;; from = to + 1, add = true) {
-    if (!clean)
-      for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
-    Kernels::template multiply<T>(rows, h, to - from, {p + from, ldp, 1},
-                                  {v + from * ldv, ldv, panel_width}, out, ldo,
-                                  {nullptr, T(1), add});
-    if (to == keys) return;
-    for (index i = 0; i < rows; ++i)
-      for (index c = 0; c < h && sees(i, to); ++c)
-        out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
+/// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
+template <class T>
+struct value_mix {
+  index rows, h, keys;
+  index shared;  ///< all rows see the keys before it
+  const T* p;
+  index ldp;
+  const T* v;
+  index ldv;
+  T* out;
+  index ldo;
+  bool accumulate = false;
+
+  /// Computes it. A row ignores keys that it does not see, even if they are not finite:
+  /// sees(row, key) is false.
+  template <class Kernels, class Sees>
+  void run(Kernels, Sees&& sees) const {
+    const auto finite = [&](index j, index count) {
+      return Kernels::template all_finite<T>(count, h, v + j * ldv, ldv);
+    };
+    const bool clean = shared >= keys || finite(shared, keys - shared);
+    bool add = accumulate;
+    for (index from = 0, to = keys;; from = to + 1, add = true) {
+      if (!clean)
+        for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
+      Kernels::template multiply<T>(rows, h, to - from, {p + from, ldp, 1},
+                                    {v + from * ldv, ldv, panel_width}, out, ldo,
+                                    {nullptr, T(1), add});
+      if (to == keys) return;
+      for (index i = 0; i < rows; ++i)
+        for (index c = 0; c < h && sees(i, to); ++c)
+          out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
+    }
   }
-}
+};
 
 /// Everything about one (sequence, key-value head) that both directions share.
 template <class T, class Code>
@@ -316,11 +330,11 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
               const index shared = begin_of(some.rows - 1) > s.first
                                        ? 0
                                        : (std::max)(u.end_of(row) - s.first, index{0});
-              detail::mix_values(kernels, some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv,
-                                 out, u.n, more, [&](index i, index j) {
-                                   return s.first + j >= begin_of(i) &&
-                                          s.first + j < u.end_of(row + i);
-                                 });
+              const detail::value_mix<T> mix{
+                  some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+              mix.run(kernels, [&](index i, index j) {
+                return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
+              });
             }
             more = true;
           }

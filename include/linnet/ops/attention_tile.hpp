@@ -90,8 +90,8 @@ class attention_tile {
   /// out(i) = probabilities times values; keys of probability 0 are not seen.
   template <class Kernels>
   void mix(Kernels kernels, index rows) {
-    detail::mix_values(kernels, rows, h_, count_, index{0}, scores_, wide_, values_, h_, out_, h_,
-                       false, [&](index i, index j) { return row(i)[j] != T(0); });
+    const detail::value_mix<T> all{rows, h_, count_, 0, scores_, wide_, values_, h_, out_, h_};
+    all.run(kernels, [&](index i, index j) { return row(i)[j] != T(0); });
   }
   /// Derivatives slopes(i) of the probabilities, from the derivatives of the outputs at d_out(i)
   /// times share(i).

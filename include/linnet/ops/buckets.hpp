@@ -30,22 +30,31 @@ void fill_rotation(seed s, index which, index h, index columns, T* r) {
   }
 }
 
+/// A random matrix R[h, ld] that hashes rows.
+template <class T>
+struct bucket_rotation {
+  const T* r;
+  index ld;
+  index buckets;  ///< twice as many as columns that count
+  T* scratch;     ///< attention_rows * ld values
+};
+
 /// Buckets of `n` rows of width h, `stride` apart: bucket[i] = argmax [x_i R; -x_i R], the first of
-/// equals. R[h, ld] gives `buckets` / 2 columns. `scratch` has attention_rows * ld values.
+/// equals.
 template <class Kernels, class T>
-void hash_rows(Kernels, index n, index h, const T* x, index stride, index buckets, const T* r,
-               index ld, T* scratch, std::int32_t* bucket) {
-  const index half = buckets / 2;
+void hash_rows(Kernels, index n, index h, const T* x, index stride, const bucket_rotation<T>& by,
+               std::int32_t* bucket) {
+  const index half = by.buckets / 2, ld = by.ld;
   if (half == 0) {
     std::fill_n(bucket, n, std::int32_t{0});
     return;
   }
   for (index i0 = 0; i0 < n; i0 += attention_rows) {
     const index rows = (std::min)(attention_rows, n - i0);
-    Kernels::template multiply<T>(rows, half, h, {x + i0 * stride, stride, 1}, {r, ld, panel_width},
-                                  scratch, ld, {}, ld - half);
+    Kernels::template multiply<T>(rows, half, h, {x + i0 * stride, stride, 1},
+                                  {by.r, ld, panel_width}, by.scratch, ld, {}, ld - half);
     for (index i = 0; i < rows; ++i) {
-      const T* const row = scratch + i * ld;
+      const T* const row = by.scratch + i * ld;
       index best = 0;
       T largest = row[0];
       for (index j = 0; j < 2 * half; ++j) {

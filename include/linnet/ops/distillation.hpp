@@ -40,19 +40,23 @@ constexpr index distil_scratch(index vocabulary, index threads) {
   return 2 * threads * round_up(vocabulary, 64 / static_cast<index>(sizeof(T)));
 }
 
-/// Computes the distillation loss of rows of a student's logits and overwrites the logits with its
-/// gradient. `teacher(t, i, to)` writes the logits of teacher t < `teachers` for row i to
-/// to[vocabulary]; `how.shares` of these teachers add up to 1. Rows labelled `ignored` give 0.
-template <class T, class Teacher>
-void distil(const execution& on, index rows, index vocabulary, const token* labels, T* logits,
-            double* losses, bool gradient, double z_loss, const distillation_options& how,
-            index teachers, T* scratch, const Teacher& teacher) {
+/// Computes the distillation loss of rows [first, first + rows) of the student's head, as a
+/// criterion does (see label_cross_entropy). `teacher(t, i, to)` writes the logits of teacher t <
+/// `teachers` for row first + i to to[vocabulary]; `how.shares` of these teachers add up to 1.
+/// `scratch` has distil_scratch() numbers. Rows labelled `ignored` give 0.
+template <class T, class S, class Teacher>
+void distil(const execution& on, const head_call<T, S>& h, index first, index rows,
+            const distillation_options& how, index teachers, T* scratch, const Teacher& teacher) {
+  const index vocabulary = h.vocabulary;
+  const token* const labels = h.labels + first;
+  const bool gradient = h.dy != nullptr;
   const double soft = (1 - how.alpha) * how.temperature;
   const T inverse = T(1 / how.temperature);
   T* const target = scratch + on.threads.rank() * distil_scratch<T>(vocabulary, 1);
   T* const other = target + distil_scratch<T>(vocabulary, 1) / 2;
   detail::each_labelled_row(
-      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
+      on, rows, vocabulary, labels, h.chunk, h.losses + first, gradient,
+      [&](auto k, index i, T* row) {
         using K = decltype(k);
         for (index t = 0; t < teachers; ++t) {
           T* const p = t == 0 ? target : other;
@@ -70,9 +74,9 @@ void distil(const execution& on, index rows, index vocabulary, const token* labe
         const double expected = static_cast<double>(K::template dot<T>(vocabulary, target, other));
         const T sum = K::template exp_sum<T>(vocabulary, largest, other);
         const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-        const double loss =
-            how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row, gradient, z_loss) +
-            soft * how.temperature * (lse - expected);
+        const double loss = how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row,
+                                                                     gradient, h.z_loss) +
+                            soft * how.temperature * (lse - expected);
         if (gradient) {
           // Normalized as the teachers are, so that equal logits leave exactly nothing.
           K::template scale<T>(vocabulary, T(1) / sum, other);

@@ -52,12 +52,41 @@ struct fourier_table {
   bool direct() const { return n == points; }
 };
 
+/// The buffers of transforms of `width` vectors side by side: four of [points, width].
+template <class T>
+struct fourier_buffers {
+  T *real, *imaginary, *other_real, *other_imaginary;
+
+  /// Places them in memory of values().
+  fourier_buffers(T* memory, index points, index width)
+      : real(memory),
+        imaginary(memory + apart(points, width)),
+        other_real(memory + 2 * apart(points, width)),
+        other_imaginary(memory + 3 * apart(points, width)) {}
+  /// Values that transforms of any length up to n need.
+  static constexpr index values(index n, index width) {
+    return 4 * apart(fourier_points(n), width);
+  }
+  /// A few cache lines more than needed, or buffers of a power of two share their cache sets.
+  static constexpr index apart(index points, index width) {
+    return points * width + 5 * 64 / static_cast<index>(sizeof(T));
+  }
+  /// Exchanges the pairs.
+  void swap() {
+    std::swap(real, other_real);
+    std::swap(imaginary, other_imaginary);
+  }
+};
+
 namespace detail {
 
-/// One radix-4 step of Stockham's transform on `points` = 4 m `stride` vectors.
+/// One radix-4 step of Stockham's transform on `points` = 4 m `stride` vectors, from the first pair
+/// of buffers to the other.
 template <class T>
-void fourier_four(index m, index stride, index width, const fourier_table<T>& t, const T* xr,
-                  const T* xi, T* yr, T* yi) {
+void fourier_four(index m, index stride, index width, const fourier_table<T>& t,
+                  const fourier_buffers<T>& b) {
+  const T *const xr = b.real, *const xi = b.imaginary;
+  T *const yr = b.other_real, *const yi = b.other_imaginary;
   const index line = stride * width;
   for (index p = 0; p < m; ++p) {
     const T *const ar = xr + p * line, *const ai = xi + p * line;
@@ -86,7 +115,9 @@ void fourier_four(index m, index stride, index width, const fourier_table<T>& t,
 /// One step of Stockham's transform for any radix.
 template <class T>
 void fourier_any(index radix, index m, index stride, index width, const fourier_table<T>& t,
-                 const T* xr, const T* xi, T* yr, T* yi) {
+                 const fourier_buffers<T>& b) {
+  const T *const xr = b.real, *const xi = b.imaginary;
+  T *const yr = b.other_real, *const yi = b.other_imaginary;
   const index line = stride * width, turn = t.points / radix;
   for (index p = 0; p < m; ++p)
     for (index k = 0; k < radix; ++k) {
@@ -103,52 +134,22 @@ void fourier_any(index radix, index m, index stride, index width, const fourier_
     }
 }
 
-/// All stages over `points` vectors of `width` values, back and forth between x and y. Returns
-/// whether the result is in y.
+/// All stages over `points` vectors of `width` values, back and forth between the pairs of buffers.
 template <class T>
-bool fourier_stages(const fourier_table<T>& t, index width, T* xr, T* xi, T* yr, T* yi) {
-  bool other = false;
-  for (index left = t.points, stride = 1; left > 1; other = !other) {
+void fourier_stages(const fourier_table<T>& t, index width, fourier_buffers<T>& buffers) {
+  for (index left = t.points, stride = 1; left > 1;) {
     const index radix = fourier_factor(left);
     left /= radix;
     if (radix == 4)
-      fourier_four(left, stride, width, t, xr, xi, yr, yi);
+      fourier_four(left, stride, width, t, buffers);
     else
-      fourier_any(radix, left, stride, width, t, xr, xi, yr, yi);
+      fourier_any(radix, left, stride, width, t, buffers);
     stride *= radix;
-    std::swap(xr, yr);
-    std::swap(xi, yi);
+    buffers.swap();
   }
-  return other;
 }
 
 }  // namespace detail
-
-/// The buffers of transforms of `width` vectors side by side: four of [points, width].
-template <class T>
-struct fourier_buffers {
-  T *real, *imaginary, *other_real, *other_imaginary;
-
-  /// Places them in memory of values().
-  fourier_buffers(T* memory, index points, index width)
-      : real(memory),
-        imaginary(memory + apart(points, width)),
-        other_real(memory + 2 * apart(points, width)),
-        other_imaginary(memory + 3 * apart(points, width)) {}
-  /// Values that transforms of any length up to n need.
-  static constexpr index values(index n, index width) {
-    return 4 * apart(fourier_points(n), width);
-  }
-  /// A few cache lines more than needed, or buffers of a power of two share their cache sets.
-  static constexpr index apart(index points, index width) {
-    return points * width + 5 * 64 / static_cast<index>(sizeof(T));
-  }
-  /// Exchanges the pairs.
-  void swap() {
-    std::swap(real, other_real);
-    std::swap(imaginary, other_imaginary);
-  }
-};
 
 /// Computes the table for length n in `memory` of fourier_table_values(); angles in double.
 /// `buffers` are for width 1.
@@ -182,9 +183,7 @@ fourier_table<T> make_fourier_table(index n, T* memory, fourier_buffers<T> buffe
       buffers.imaginary[at] = -t.chirp_imaginary[k];
     }
   }
-  if (detail::fourier_stages(t, 1, buffers.real, buffers.imaginary, buffers.other_real,
-                             buffers.other_imaginary))
-    buffers.swap();
+  detail::fourier_stages(t, 1, buffers);
   for (index k = 0; k < t.points; ++k) {
     t.spectrum_real[k] = buffers.real[k] / static_cast<T>(t.points);
     t.spectrum_imaginary[k] = buffers.imaginary[k] / static_cast<T>(t.points);
@@ -196,11 +195,7 @@ fourier_table<T> make_fourier_table(index n, T* memory, fourier_buffers<T> buffe
 /// per column, serial. May exchange the pairs of buffers.
 template <class T>
 void fourier(const fourier_table<T>& t, index width, fourier_buffers<T>& buffers) {
-  const auto stages = [&] {
-    if (detail::fourier_stages(t, width, buffers.real, buffers.imaginary, buffers.other_real,
-                               buffers.other_imaginary))
-      buffers.swap();
-  };
+  const auto stages = [&] { detail::fourier_stages(t, width, buffers); };
   if (t.direct()) return stages();
   // Bluestein: j k = (j^2 + k^2 - (k - j)^2) / 2 makes of the sum a convolution with a chirp. The
   // way back is the way there between two conjugations.

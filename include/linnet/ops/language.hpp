@@ -125,8 +125,7 @@ struct head_call {
 template <class T, class S>
 void head_logits(const execution& on, const head_call<T, S>& h, index first, index rows,
                  T* logits) {
-  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits,
-         static_cast<const T*>(nullptr), false, h.alpha);
+  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits, {nullptr, h.alpha});
 }
 
 /// Criterion of plain training and scoring: cross_entropy() with the labels. A criterion is called
@@ -153,8 +152,8 @@ loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterio
     criterion(on, h, first, rows);
     if constexpr (trainable<S>)
       if (h.dy)
-        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
-                        h.dy + first * h.d, h.alpha * static_cast<T>(h.weight));
+        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table,
+                        {h.d_table, h.dy + first * h.d, h.alpha * static_cast<T>(h.weight)});
   }
   loss_sum sum;
   for (index i = 0; i < h.rows; ++i) {

@@ -194,8 +194,8 @@ struct linear_attention_unit {
     multiply(rows, h, {rq, h, 1}, s, h, out, n, false);
     if (call.causal) {
       masked(rq, key_columns, rows);
-      mix_values(Kernels{}, rows, h, rows, index{0}, scores, wide, call.v + key_at(i0), kv, out, n,
-                 true, [](index i, index j) { return j <= i; });
+      const value_mix<T> own{rows, h, rows, 0, scores, wide, call.v + key_at(i0), kv, out, n, true};
+      own.run(Kernels{}, [](index i, index j) { return j <= i; });
     }
     std::copy_n(s + h * h, h, sum);
     for (index i = 0; i < rows; ++i) {

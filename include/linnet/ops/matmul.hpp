@@ -73,42 +73,53 @@ struct as_it_is {
   void operator()(index, index, index, index) const {}
 };
 
-/// C = epilogue(A B) of numbers, of words of bf16 pairs, or, with an integer epilogue, of words of
-/// four int8, by this thread alone.
+/// A product C[m, n] = epilogue(A B) of numbers, of words of bf16 pairs, or, with an integer
+/// epilogue, of words of four int8.
 template <class Value, class T, class Epilogue>
-void multiply(simd::level level, index m, index n, index k, const simd::rows_operand<Value>& a,
-              const simd::columns_operand<Value>& b, T* c, index ldc, const Epilogue& e,
-              index slack) {
-  const auto by = [&](auto kernels) {
-    using K = decltype(kernels);
-    if constexpr (std::is_same_v<Value, T>)
-      K::template multiply<T>(m, n, k, a, b, c, ldc, e, slack);
-    else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
-      K::template multiply_int8<T>(m, n, k, a, b, c, ldc, e, slack);
-    else
-      K::template multiply_bf16<T>(m, n, k, a, b, c, ldc, e, slack);
-  };
-  if constexpr (std::is_same_v<Value, T>)
-    simd::dispatch(level, by);
-  else
-    simd::dispatch_dot(level, by);
-}
+struct block_product {
+  index m, n, k;  ///< k counts what A and B hold
+  simd::rows_operand<Value> a;
+  simd::columns_operand<Value> b;
+  T* c;
+  index ldc;
+  Epilogue e;
+  index slack;  ///< columns behind the last that may be written
 
-/// Splits C = epilogue(A B) over the team. `k` counts what A and B hold. Each block is handed to
-/// `finish`.
-template <class Value, class T, class Epilogue, class Finish = as_it_is>
-void split_product(const execution& on, index m, index n, index k,
-                   const simd::rows_operand<Value>& a, const simd::columns_operand<Value>& b, T* c,
-                   const Epilogue& e, index slack, const Finish& finish = {}) {
-  each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-    const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
-    const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
-    const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
-    multiply(on.level, i1 - i0, j1 - j0, k, left, right, c + i0 * n + j0, n, e.from(i0, j0),
-             slack + n - j1);
-    finish(i0, i1, j0, j1);
-  });
-}
+  /// Computes it, by this thread alone.
+  void run(simd::level level) const {
+    const auto by = [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (std::is_same_v<Value, T>)
+        K::template multiply<T>(m, n, k, a, b, c, ldc, e, slack);
+      else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
+        K::template multiply_int8<T>(m, n, k, a, b, c, ldc, e, slack);
+      else
+        K::template multiply_bf16<T>(m, n, k, a, b, c, ldc, e, slack);
+    };
+    if constexpr (std::is_same_v<Value, T>)
+      simd::dispatch(level, by);
+    else
+      simd::dispatch_dot(level, by);
+  }
+  /// Splits it over the team. Each block is handed to `finish`.
+  template <class Finish = as_it_is>
+  void split(const execution& on, const Finish& finish = {}) const {
+    each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+      const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
+      const block_product part{i1 - i0,
+                               j1 - j0,
+                               k,
+                               {a.data + i0 * a.row, a.row, a.column},
+                               {b.data + p0 * b.panel, b.ld, b.panel},
+                               c + i0 * ldc + j0,
+                               ldc,
+                               e.from(i0, j0),
+                               slack + n - j1};
+      part.run(on.level);
+      finish(i0, i1, j0, j1);
+    });
+  }
+};
 
 /// Steps of a sum whose operands are gathered at a time.
 inline constexpr index gathered_steps = 128;
@@ -121,8 +132,8 @@ void split_sum(const execution& on, index m, index n, index k, const simd::rows_
                const Value* b, T* c, T alpha) {
   const simd::epilogue<T> add{nullptr, alpha, true};
   if (m < block_rows / 2)  // read once or twice, not worth a copy
-    return split_product(on, m, n, k, a, simd::columns_operand<Value>{b, n, panel_width}, c, add,
-                         0);
+    return block_product<Value, T, simd::epilogue<T>>{m, n, k, a, {b, n, panel_width}, c, n, add, 0}
+        .split(on);
   each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     alignas(64) Value left[gathered_steps * block_rows];
     alignas(64) Value right[gathered_steps * panel_width];
@@ -146,8 +157,16 @@ void split_sum(const execution& on, index m, index n, index k, const simd::rows_
             std::fill_n(to + columns, panel_width - columns, Value{});
           }
         }
-        multiply<Value>(on.level, i1 - i0, columns, steps, rows, {right, panel_width, 0},
-                        c + i0 * n + j0, n, add, panel_width - columns);
+        const block_product<Value, T, simd::epilogue<T>> part{i1 - i0,
+                                                              columns,
+                                                              steps,
+                                                              rows,
+                                                              {right, panel_width, 0},
+                                                              c + i0 * n + j0,
+                                                              n,
+                                                              add,
+                                                              panel_width - columns};
+        part.run(on.level);
       }
     }
   });
@@ -205,47 +224,6 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   }
 }
 
-/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
-/// decode the weights to f32, some inputs at a time.
-template <class S, class Kernels>
-void decoded_product(Kernels, index i0, index i1, index p, index n, index k, const float* x,
-                     const packed_matrix<float, S>& w, float* y, const simd::epilogue<float>& e) {
-  using matrix = packed_matrix<float, S>;
-  constexpr auto origin = static_cast<float>(S::origin);
-  const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
-  simd::epilogue<float> part = e.from(i0, j0);
-  if (i1 - i0 == 1) {
-    alignas(64) float sums[panel_width] = {};
-    each_group(p, k, 0, k, w,
-               [&](index first, index last, const simd::word* words, const float* scales,
-                   const float* zeros) {
-                 Kernels::template row_by_panel<S::code>(last - first, x + i0 * k + first, words,
-                                                         scales, zeros, origin, sums);
-               });
-    float* const out = y + i0 * n + j0;
-    for (index j = 0; j < columns; ++j)
-      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
-               (part.bias ? part.bias[j] : 0.0f);
-    return;
-  }
-  alignas(64) float numbers[decoded_rows * panel_width];
-  for (index k0 = 0; k0 < k; k0 += decoded_rows) {
-    const index k1 = (std::min)(k, k0 + decoded_rows);
-    each_group(p, k, k0, k1, w,
-               [&](index first, index last, const simd::word* words, const float* scales,
-                   const float* zeros) {
-                 Kernels::template decode_panel<S::code>(matrix::depth(last - first), words, scales,
-                                                         zeros, origin,
-                                                         numbers + (first - k0) * panel_width);
-               });
-    Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
-                                      {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
-                                      panel_width - columns);
-    part.bias = nullptr;
-    part.accumulate = true;
-  }
-}
-
 }  // namespace detail
 
 /// Activation of `n` finished values of a product, in place; `gate` are values of another product.
@@ -284,6 +262,8 @@ struct product {
   const T* gate = nullptr;
   const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
 
+  /// How a product is written, before `finish`.
+  constexpr simd::epilogue<T> write() const { return {bias, alpha, accumulate}; }
   /// Work that remains for rows [i0, i1) of columns [j0, j1).
   void complete(simd::level level, index i0, index i1, index j0, index j1) const {
     if (finish == nullptr && residual == nullptr) return;
@@ -299,6 +279,53 @@ struct product {
   }
 };
 
+namespace detail {
+
+/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
+/// decode the weights to f32, some inputs at a time.
+template <class S, class Kernels>
+void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
+                     const product<float, S>& one) {
+  using matrix = packed_matrix<float, S>;
+  constexpr auto origin = static_cast<float>(S::origin);
+  const packed_matrix<float, S>& w = one.w;
+  const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  float* const y = one.y;
+  simd::epilogue<float> part = one.write().from(i0, j0);
+  if (i1 - i0 == 1) {
+    alignas(64) float sums[panel_width] = {};
+    each_group(p, k, 0, k, w,
+               [&](index first, index last, const simd::word* words, const float* scales,
+                   const float* zeros) {
+                 Kernels::template row_by_panel<S::code>(last - first, x + i0 * k + first, words,
+                                                         scales, zeros, origin, sums);
+               });
+    float* const out = y + i0 * n + j0;
+    for (index j = 0; j < columns; ++j)
+      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
+               (part.bias ? part.bias[j] : 0.0f);
+    return;
+  }
+  alignas(64) float numbers[decoded_rows * panel_width];
+  for (index k0 = 0; k0 < k; k0 += decoded_rows) {
+    const index k1 = (std::min)(k, k0 + decoded_rows);
+    each_group(p, k, k0, k1, w,
+               [&](index first, index last, const simd::word* words, const float* scales,
+                   const float* zeros) {
+                 Kernels::template decode_panel<S::code>(matrix::depth(last - first), words, scales,
+                                                         zeros, origin,
+                                                         numbers + (first - k0) * panel_width);
+               });
+    Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
+                                      {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
+                                      panel_width - columns);
+    part.bias = nullptr;
+    part.accumulate = true;
+  }
+}
+
+}  // namespace detail
+
 /// All products of x[M, K], which is converted once.
 template <class T, class S, std::size_t Count>
 void gemm_batch(const execution& on, index m, index k, const T* x,
@@ -307,7 +334,6 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
   detail::converted_rows inputs;
   if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
-    const simd::epilogue<T> e{one.bias, one.alpha, one.accumulate};
     const auto& w = one.w;
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
     const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
@@ -316,34 +342,39 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       one.complete(on.level, i0, i1, j0, j1);
     };
     if constexpr (S::per_word == 1) {
-      detail::split_product<T>(on, m, n, k, {x, k, 1}, panels, one.y, e, padding, finish);
+      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
+                                                     one.y, n, one.write(), padding}
+          .split(on, finish);
     } else if constexpr (!converts<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         simd::dispatch(on.level, [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
-            detail::decoded_product(kernels, i0, i1, p, n, k, x, w, one.y, e);
+            detail::decoded_product(kernels, i0, i1, p, k, x, one);
             finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
           }
         });
       });
     } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding, finish);
+      detail::block_product<simd::word, T, simd::epilogue<T>>{
+          m, n, depth, inputs.codes, panels, one.y, n, one.write(), padding}
+          .split(on, finish);
     } else {
       const simd::integer_epilogue scaled{
           one.bias,      one.alpha,  one.accumulate, w.scales, S::centred ? w.zeros : nullptr,
           inputs.scales, inputs.sums};
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, scaled, padding, finish);
+      detail::block_product<simd::word, T, simd::integer_epilogue>{
+          m, n, depth, inputs.codes, panels, one.y, n, scaled, padding}
+          .split(on, finish);
     }
   }
   on.threads.wait();
 }
 
-/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ... when `accumulate`.
+/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ..., as `e` says: {bias, alpha, accumulate}.
 template <class T, class S>
 void matmul(const execution& on, index m, index n, index k, const T* x,
-            const packed_matrix<T, S>& w, T* y, const T* bias = nullptr, bool accumulate = false,
-            T alpha = T(1)) {
-  gemm_batch<T, S, 1>(on, m, k, x, {{w, n, y, bias, accumulate, alpha}});
+            const packed_matrix<T, S>& w, T* y, const simd::epilogue<T>& e = {}) {
+  gemm_batch<T, S, 1>(on, m, k, x, {{w, n, y, e.bias, e.accumulate, e.alpha}});
 }
 
 /// y[M, K] = x[M, N] W[N, K]: a product with W instead of its transpose, of any storage. For small
@@ -388,11 +419,20 @@ void matmul_dw(const execution& on, index m, index n, index k, const T* dy, cons
   on.threads.wait();
 }
 
+/// Where the derivatives of matmul() are added.
+template <class T>
+struct matmul_gradient {
+  T* dw;           ///< [N, K]
+  T* dx;           ///< [M, K]
+  T alpha = T(1);  ///< of the product
+};
+
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
-                     const packed_matrix<T, S>& w, T* dw, T* dx, T alpha = T(1)) {
+                     const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
+  const auto [dw, dx, alpha] = to;
   if constexpr (S::per_word == 1) {
     matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);

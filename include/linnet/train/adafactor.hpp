@@ -114,7 +114,7 @@ struct adafactor {
   void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>& s, weights<M, T>& w) const {
     const typename state<M, T>::sums sums(s.memory_.data(), s.memory_.size());
-    const double lr = rate.at(t), keep = 1 - std::pow(static_cast<double>(t), -decay);
+    const step_factors by{rate.at(t), 1 - std::pow(static_cast<double>(t), -decay), gradient_scale};
     M::visit(
         [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
             auto& v) {
@@ -125,9 +125,9 @@ struct adafactor {
           else
             data = values.data;
           if (v.columns)
-            by_rows_and_columns(on, info, lr, keep, gradient_scale, gradient, v, data, sums);
+            by_rows_and_columns(on, info, by, gradient, v, data, sums);
           else
-            by_values(on, info, lr, keep, gradient_scale, gradient, v.rows, data, sums);
+            by_values(on, info, by, gradient, v.rows, data, sums);
         },
         parameter_path{}, w.tree(), g.tree(), s.moments_.tree());
   }
@@ -136,6 +136,12 @@ struct adafactor {
   static constexpr index piece = 4096;  // values of a line, where a tensor is not factored
   static constexpr index pieces(index n) { return (n + piece - 1) / piece; }
 
+  /// Numbers of a step.
+  struct step_factors {
+    double lr;     ///< learning rate
+    double keep;   ///< share of the averages that stays
+    double scale;  ///< of the gradients
+  };
   /// Moving average after one more squared gradient.
   double follow(double keep, double average, double square) const {
     return keep * average + (1 - keep) * (square + eps_gradient);
@@ -155,8 +161,9 @@ struct adafactor {
 
   /// u = g / sqrt(v) for each value.
   template <class T, class Sums>
-  void by_values(const ops::execution& on, const tensor_info& info, double lr, double keep,
-                 double scale, const T* g, T* v, T* w, const Sums& sums) const {
+  void by_values(const ops::execution& on, const tensor_info& info, const step_factors& by,
+                 const T* g, T* v, T* w, const Sums& sums) const {
+    const double keep = by.keep, scale = by.scale;
     const index lines = pieces(info.size());
     const auto count_at = [&](index at) { return (std::min)(piece, info.size() - at); };
     on.threads.each(lines, [&](index line) {
@@ -171,7 +178,7 @@ struct adafactor {
       });
       sums.weights[line] = squares(count, w + at);
     });
-    const double step = scale * step_of(info, lines, lr, sums);
+    const double step = scale * step_of(info, lines, by.lr, sums);
     on.threads.each(lines, [&](index line) {
       const index at = line * piece, count = count_at(at);
       for (index i = at; i < at + count; ++i)
@@ -183,9 +190,10 @@ struct adafactor {
   /// Update u = g / sqrt(v) with v[i, j] = rows[i] columns[j] / mean(rows). So u is g times a
   /// factor of its row and one of its column.
   template <class T, class Sums>
-  void by_rows_and_columns(const ops::execution& on, const tensor_info& info, double lr,
-                           double keep, double scale, const T* g, const detail::second_moment<T>& v,
+  void by_rows_and_columns(const ops::execution& on, const tensor_info& info,
+                           const step_factors& by, const T* g, const detail::second_moment<T>& v,
                            T* w, const Sums& sums) const {
+    const double keep = by.keep, scale = by.scale;
     const index m = info.rows, n = info.columns;
     const double square = scale * scale;
     on.threads.each(m, [&](index i) {
@@ -222,7 +230,7 @@ struct adafactor {
         return u * u;
       });
     });
-    const double step = step_of(info, m, lr, sums);
+    const double step = step_of(info, m, by.lr, sums);
     on.threads.each(m, [&](index i) {
       const T* const x = g + i * n;
       T* const y = w + i * n;

@@ -133,7 +133,7 @@ struct lsh : policy {
     static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
       projections::template project<T, S>(p, x, c.b, ctx);
-      linnet::detail::unit_heads(ctx.on, x.rows(), A.heads, h, c.b.q, c.b.k, c.lengths);
+      linnet::detail::unit_heads(ctx.on, x.rows() * A.heads, h, c.b.q, c.b.k, c.lengths);
       rotations(c, ctx);
       if (ctx.past)
         groups::template run<false>(
@@ -187,7 +187,7 @@ struct lsh : policy {
             K::template add<T>(h, dv, tile.dv(j), dv);
           }
       });
-      linnet::detail::unit_heads_backward(ctx.on, x.rows(), A.heads, h, c.b.k, c.lengths, c.b.dk,
+      linnet::detail::unit_heads_backward(ctx.on, x.rows() * A.heads, h, c.b.k, c.lengths, c.b.dk,
                                           c.b.dq, true);
       projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
@@ -300,10 +300,11 @@ struct lsh : policy {
       const index b = item / (A.heads * Rounds), head = item / Rounds % A.heads;
       std::int32_t* const bucket = c.bucket + item * ctx.length;
       ctx.on.with_kernels([&](auto kernels) {
-        ops::hash_rows(kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
-                       ops::bucket_count(tokens, Bucket),
-                       c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
-                       c.scratch + ctx.on.threads.rank() * c.scratch_size, bucket);
+        ops::hash_rows(
+            kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
+            {c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
+             ops::bucket_count(tokens, Bucket), c.scratch + ctx.on.threads.rank() * c.scratch_size},
+            bucket);
       });
       return bucket;
     }

@@ -139,9 +139,9 @@ struct routing : policy {
                         cache<T>& c, context<T>& ctx) {
       const index rows = x.rows();
       projections::template project<T, S>(p, x, c.b, ctx);
-      linnet::detail::unit_heads(ctx.on, rows, A.heads, h, c.b.q, c.b.q, c.q_lengths);
+      linnet::detail::unit_heads(ctx.on, rows * A.heads, h, c.b.q, c.b.q, c.q_lengths);
       if constexpr (!shares)
-        linnet::detail::unit_heads(ctx.on, rows, A.kv_heads, h, c.b.k, c.b.k, c.k_lengths);
+        linnet::detail::unit_heads(ctx.on, rows * A.kv_heads, h, c.b.k, c.b.k, c.k_lengths);
       if (ctx.past)
         groups::template run<true>(
             c.past, ctx, c.b.q, c.b.k, c.b.v, scale<T>,
@@ -185,11 +185,11 @@ struct routing : policy {
           }
       });
       gather(p.centroids, dp.centroids, c, ctx);
-      linnet::detail::unit_heads_backward(ctx.on, rows, A.heads, h, c.b.q, c.q_lengths, c.b.dq,
+      linnet::detail::unit_heads_backward(ctx.on, rows * A.heads, h, c.b.q, c.q_lengths, c.b.dq,
                                           c.b.dq, false);
       if constexpr (!shares)
-        linnet::detail::unit_heads_backward(ctx.on, rows, A.kv_heads, h, c.b.k, c.k_lengths, c.b.dk,
-                                            c.b.dk, false);
+        linnet::detail::unit_heads_backward(ctx.on, rows * A.kv_heads, h, c.b.k, c.k_lengths,
+                                            c.b.dk, c.b.dk, false);
       projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
