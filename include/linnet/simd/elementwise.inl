@@ -33,6 +33,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {

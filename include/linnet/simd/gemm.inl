@@ -28,6 +28,7 @@ struct real_finish {
 /// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
 /// vectors; the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, const Value* ahead, index count = 0,
@@ -91,6 +92,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
 /// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
 template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
@@ -135,6 +137,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {

@@ -260,6 +260,7 @@ struct int8_finish {
 
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
@@ -267,6 +268,7 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 }
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {

@@ -36,6 +36,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
 /// c_j. next may be h.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
@@ -55,6 +56,7 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
 /// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
 /// delta_i through the decay) are overwritten.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
