@@ -143,7 +143,7 @@ class self_speculative {
       if (!at_.drafts.propose(choose, logits, drafted, known_ + drafted)) break;
     }
     // The other layers have not read these tokens yet, nor has anything been overwritten.
-    s.past_[0] = start;
+    s.sequences_.truncate(0, start);
     std::copy_n(at_.streams, (drafted + 1) * d, s.work_.work.embedded);
     const auto rows = s.advance(unread(0, drafted + 1), 1, {}, true, {exit_, layers});
     const index accepted = at_.drafts.judge(choose, rows, vocabulary, known_, drafted);

@@ -11,6 +11,7 @@
 
 #include <linnet/core/refusal.hpp>
 #include <linnet/generate/block_tables.hpp>
+#include <linnet/generate/fed_sequences.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/model/buffers.hpp>
 
@@ -141,10 +142,8 @@ class session {
   /// Forgets everything that was fed.
   void reset() {
     if (!valid()) return;
-    std::fill_n(past_, limits_.batch, index{0});
-    std::fill_n(floor_, limits_.batch, index{0});
+    sequences_.reset();
     tables_.reset();
-    cached_sources_ = 0;
   }
   /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
   /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
@@ -157,12 +156,10 @@ class session {
     return true;
   }
   /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
-  index position(index b = 0) const { return has(b) ? past_[b] : 0; }
+  index position(index b = 0) const { return has(b) ? sequences_.past()[b] : 0; }
   /// The tokens fed so far to sequence `b`; none for one outside the limits.
   std::span<const token> fed(index b = 0) const {
-    if (!has(b)) return {};
-    return {fed_ + b * capacity() * ids_per_token,
-            static_cast<std::size_t>(past_[b] * ids_per_token)};
+    return has(b) ? sequences_.tokens(b) : std::span<const token>();
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return valid() ? capacity_for(limits_) : 0; }
@@ -190,13 +187,12 @@ class session {
   [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::can_truncate,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (!takes(!has(b)                            ? refusal::no_sequence
-               : length < 0 || length > past_[b]  ? refusal::no_such_length
-               : length > 0 && length < floor_[b] ? refusal::length_gone
-                                                  : refusal::none))
+    if (!takes(!has(b)                                      ? refusal::no_sequence
+               : length < 0 || length > position(b)         ? refusal::no_such_length
+               : length > 0 && length < sequences_.floor(b) ? refusal::length_gone
+                                                            : refusal::none))
       return false;
-    past_[b] = length;
-    if (length == 0) floor_[b] = 0;
+    sequences_.truncate(b, length);
     if (limits_.kv_blocks > 0) tables_.truncate(b, length);
     return true;
   }
@@ -207,23 +203,10 @@ class session {
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
-    const bool same_source = source_of_[from] == source_of_[to];
-    const auto a = fed(from), b = fed(to);
-    state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
-    if (same_source && !takes_prefix)  // what a prefix holds depends on all of it
-      part.first =
-          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_per_token;
-    M::copy_state(work_.work, from, to, part);
+    // What a prefix holds depends on all of it.
+    M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
-    std::copy(a.begin(), a.end(), fed_ + to * capacity() * ids_per_token);
-    past_[to] = past_[from];
-    floor_[to] = floor_[from];
-    source_of_[to] = source_of_[from];
-    memory_lengths_[to] = memory_lengths_[from];
-    if (!same_source && from >= cached_sources_)
-      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
-    else if (!same_source && to == cached_sources_)
-      ++cached_sources_;
+    sequences_.fork(from, to);
     return true;
   }
 
@@ -241,12 +224,10 @@ class session {
     c.no(lengths.empty(), refusal::lengths_missing);
     if (!takes(c.why)) return false;
     reset();
-    memory_length_ = length;
-    for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
-    std::copy_n(lengths.data(), batch, memory_lengths_);
+    sequences_.encode(batch, length, lengths.data());
     run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::execution& on) {
-      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
-                               memory_lengths_, work_.work, on);
+      M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
+                               sequences_.source(batch).lengths, work_.work, on);
     });
     return true;
   }
@@ -333,8 +314,7 @@ class session {
  private:
   static constexpr index extra_bytes(const limits& l) {
     arena counter;
-    for (int i = 0; i < 4; ++i) (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(l.batch * capacity_for(l) * ids_per_token);
+    (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
@@ -346,18 +326,13 @@ class session {
   }
   /// Whether the limits have a sequence `b`.
   bool has(index b) const { return b >= 0 && b < limits_.batch; }
-  static constexpr index none = -1;  ///< no source
   struct private_tag {};
   session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
       : packed_(&p), limits_(l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
-    past_ = extra.take<index>(l.batch);
-    floor_ = extra.take<index>(l.batch);
-    memory_lengths_ = extra.take<index>(l.batch);
-    source_of_ = extra.take<index>(l.batch);
-    fed_ = extra.take<token>(l.batch * capacity_for(l) * ids_per_token);
+    sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
@@ -400,12 +375,12 @@ class session {
     const index length = length_of(tokens, batch);
     auto c = checked(tokens, batch, lengths, capacity(), refusal::over_target);
     for (index b = 0; c.fits() && b < batch; ++b) {
-      c.no(encodes && (memory_length_ == 0 || source_of_[b] == none), refusal::no_source);
-      c.no(!anew && past_[b] + length > capacity(), refusal::over_target);
+      c.no(encodes && !sequences_.has_source(b), refusal::no_source);
+      c.no(!anew && position(b) + length > capacity(), refusal::over_target);
     }
     c.no(length > most, refusal::over_chunk);
     if (!c.fits() || limits_.kv_blocks == 0) return c.why;
-    const auto past = [&](index b) { return past_[b]; };
+    const auto past = [&](index b) { return position(b); };
     const auto more = [&](index b) { return lengths.empty() ? length : lengths.data()[b]; };
     c.no(anew ? block_tables::blocks_of(length) > limits_.kv_blocks
               : tables_.needed(batch, past, more) > tables_.available(),
@@ -426,29 +401,21 @@ class session {
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
     if (limits_.kv_blocks > 0)
       tables_.reserve(
-          batch, [&](index b) { return past_[b]; },
+          batch, [&](index b) { return position(b); },
           [&](index b) { return valid ? valid[b] : length; },
           [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
     const step_call call{.tokens = tokens.data(),
                          .batch = batch,
                          .length = length,
                          .lengths = valid,
-                         .past = past_,
+                         .past = sequences_.past(),
                          .every = every,
                          .layers = part,
-                         .source = {memory_length_, memory_lengths_, batch <= cached_sources_}};
+                         .source = sequences_.source(batch)};
     run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::execution& on) {
       M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
-    cached_sources_ = (std::max)(cached_sources_, batch);
-    for (index b = 0; b < batch; ++b) {
-      const index count = valid ? valid[b] : length;
-      std::copy_n(tokens.data() + b * length * ids_per_token, count * ids_per_token,
-                  fed_ + (b * capacity() + past_[b]) * ids_per_token);
-      if (takes_prefix && !every && past_[b] == 0) floor_[b] = count;
-      past_[b] += count;
-      floor_[b] = (std::max)(floor_[b], past_[b] - max_truncation());
-    }
+    sequences_.add(call, max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
@@ -466,15 +433,9 @@ class session {
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
-  index* past_ = nullptr;            ///< [batch]
-  index* floor_ = nullptr;           ///< [batch] shortest length that truncate() can go back to
-  index* memory_lengths_ = nullptr;  ///< [batch]
-  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* fed_ = nullptr;             ///< [batch, capacity, ids_per_token]
-  token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
+  detail::fed_sequences sequences_{};
+  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
   refusal reason_ = refusal::none;
-  index memory_length_ = 0;
-  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
 };
 
 LINNET_NAMESPACE_END
