@@ -114,8 +114,8 @@ void split_product(const execution& on, index m, index n, index k,
 inline constexpr index gathered_steps = 128;
 
 /// Splits C += alpha A B over the team, B[K, N] as it lies in memory, some steps of K at a time.
-/// What these steps read of B, and of A where it is a transpose, is copied side by side first:
-/// lines that are far apart displace each other from the first-level cache.
+/// What these steps read of B, and of A where it is a transpose, is copied side by side first.
+/// Lines that are far apart displace each other from the first-level cache.
 template <class Value, class T>
 void split_sum(const execution& on, index m, index n, index k, const simd::rows_operand<Value>& a,
                const Value* b, T* c, T alpha) {
@@ -265,11 +265,10 @@ void gates(simd::level level, index n, const T* gate, T* y) {
 }
 
 /// One product of a batch of products that read one input x[M, K]: y[M, N] = alpha x W^T (+ bias),
-/// or y += .... Then y = finish(y), then y = residual + y. These two are done by the thread that
-/// computed a block while it has it in its cache, so they need no pass over memory and no barrier.
-/// They are the row kernels of the separate operations and give the same bits; as part of the
-/// register tiles they would multiply the code and the compile time of every tile by the kinds of
-/// activations.
+/// or y += .... Then y = finish(y), then y = residual + y. A thread does these two on a block that
+/// it has just computed and has in its cache. They need no pass over memory and no barrier. They
+/// are the row kernels of the separate operations and give the same bits. In the register tiles
+/// they would multiply the code and compile time of every tile by the kinds of activations.
 template <class T, class S>
 struct product {
   const packed_matrix<T, S>& w;

@@ -52,8 +52,8 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
   }
 }
 /// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
-/// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
-/// delta_i through the decay) are overwritten.
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
 template <class T>
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
