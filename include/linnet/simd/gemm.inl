@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
 template <class T, int Lanes>
 struct vector_of {
