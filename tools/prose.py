@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Checks the prose of README.md, of docs/ and of the comments of include/, as far as a script can.
 
-- A sentence of a page, and the first sentence of a doc comment (`///`), has at most 25 words. Pages
-  that have longer ones are listed in LONGER with what they may have: numbers that only fall.
-- A paragraph of a page, and a doc comment, does not begin with "The same", "Those" or "What", which
+- A sentence of a page or a comment has at most 25 words. Pages that have longer ones are listed in
+  LONGER with what they may have: numbers that only fall.
+- A paragraph of a page, and a doc comment (`///`), does not begin with "The same", "Those" or "What", which
   need something before them.
 - Nothing cites sections of a document that is not in the project.
 """
@@ -52,28 +52,28 @@ def paragraphs(text):
 
 
 def comments(text):
-    """(line, text) of the first paragraph of each doc comment; "@file" is left out."""
-    start, lines, over = 1, [], True
+    """(line, text, whether a doc comment begins with it) of each paragraph; "@file" is left out."""
+    start, lines, before, begins = 1, [], "", True
     for number, line in enumerate([*text.split("\n"), ""], 1):
-        match = re.match(r"\s*///(?!<) ?(.*)", line)
-        if not match:
-            if lines:
-                yield start, " ".join(lines)
-            lines, over = [], False
-        elif match[1] != "@file":
-            over = over or not match[1].strip() or bool(lines and re.match(r"\s+|[-*] ", match[1]))
-            if not over:
-                start = start if lines else number
-                lines.append(match[1].strip())
+        mark, said = (match[1], match[2]) if (match := re.match(r"\s*(///?)(?![/<]) ?(.*)", line)) else ("", "")
+        said = "" if said == "@file" else said
+        if lines and (mark != before or not said.strip() or re.match(r"\s|[-*] |@", said)):
+            yield start, " ".join(lines), begins and before == "///"
+            lines, begins = [], False
+        if mark != before:
+            before, begins = mark, True
+        if said.strip():
+            start = start if lines else number
+            lines.append(said.strip())
 
 
 def problems(name, text):
     is_page, longest = name.endswith(".md"), 0
-    for line, paragraph in (paragraphs if is_page else comments)(text):
-        if match := LEANS.match(paragraph):
+    texts = ((*each, True) for each in paragraphs(text)) if is_page else comments(text)
+    for line, paragraph, begins in texts:
+        if begins and (match := LEANS.match(paragraph)):
             yield f'{name}:{line}: begins with "{match[1]}"'
-        sentences = SENTENCE_END.split(bare(paragraph))
-        for sentence in sentences if is_page else sentences[:1]:
+        for sentence in SENTENCE_END.split(bare(paragraph)):
             longest = max(longest, count := words(sentence))
             if count > LONGER.get(name, LONGEST):
                 yield f"{name}:{line}: {count} words: {sentence[:70]}..."

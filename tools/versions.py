@@ -18,7 +18,7 @@ PLACES = {
     "packaging/vcpkg/ports/linnet/vcpkg.json": r'"version": "(.+?)"',
 }
 # In these, every match is a version.
-PINNED = {"docs/packages.md": r"\bv(\d[\w.]*\w)|linnet[@/](\d[\w.]*\w)", "README.md": r"linnet[@/](\d[\w.]*\w)"}
+PINNED = {"docs/packages.md": r"\bv(\d[\w.]*\w)|linnet(?: VERSION |[@/])(\d[\w.]*\w)", "README.md": r"linnet[@/](\d[\w.]*\w)"}
 
 
 def main():

@@ -208,11 +208,11 @@ BOOST_AUTO_TEST_CASE(files_that_lie) {
   const auto file = ln::detail::parse_sections(bytes(good), "f");
   LINNET_REQUIRE_OK(file);
   const auto after = [&](auto&& change) {
-    auto facts = file->facts;
+    auto metadata = file->metadata;
     auto sections = file->sections;
-    std::string bad = ln::detail::checkpoint_file_head(facts, sections);
-    change(facts, sections, bad);
-    if (bad.empty()) bad = ln::detail::checkpoint_file_head(facts, sections);
+    std::string bad = ln::detail::checkpoint_file_head(metadata, sections);
+    change(metadata, sections, bad);
+    if (bad.empty()) bad = ln::detail::checkpoint_file_head(metadata, sections);
     const auto sum = ln::detail::checksum(bytes(bad).first(bad.size() - 8));
     std::memcpy(bad.data() + bad.size() - 8, &sum, 8);
     for (const auto& one : sections)
@@ -223,7 +223,7 @@ BOOST_AUTO_TEST_CASE(files_that_lie) {
   BOOST_TEST(after([](auto&, auto&, auto& head) { head[8] = 2; }) ==
              "f: version: expected 1, got 2");
   const std::string counts =
-      "f: header: expected as many facts and sections as it says, got others";
+      "f: header: expected as many entries and sections as it says, got others";
   BOOST_TEST(after([](auto&, auto&, auto& head) { head[19] = '\xff'; }) == counts);
   BOOST_TEST(after([](auto&, auto&, auto& head) { head[20] = 4; }) == counts);
   BOOST_TEST(after([](auto&, auto&, auto& head) { head[27] = '\xff'; }) == counts);
@@ -271,8 +271,8 @@ BOOST_AUTO_TEST_CASE(files_that_lie) {
                  head = "";
                }).find("expected at most 10^15, got 9223372036854775") != std::string::npos);
   }
-  BOOST_TEST(after([](auto& facts, auto&, auto& head) {
-               facts.erase(facts.begin());
+  BOOST_TEST(after([](auto& metadata, auto&, auto& head) {
+               metadata.erase(metadata.begin());
                head = "";
              }) == "f: d_model: expected 8 (the trainer's type), got nothing");
   std::string foreign = good;

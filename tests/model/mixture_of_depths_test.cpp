@@ -271,10 +271,10 @@ BOOST_AUTO_TEST_CASE(refusals) {
 }
 
 // Files say what the mixture is, but not how its router was trained.
-BOOST_AUTO_TEST_CASE(facts) {
+BOOST_AUTO_TEST_CASE(metadata) {
   const auto depth_of = [](const std::vector<ln::detail::key_value>& all) {
-    for (const auto& fact : all)
-      if (fact.key == "depths") return fact.value;
+    for (const auto& one : all)
+      if (one.key == "depths") return one.value;
     return std::string("none");
   };
   BOOST_TEST(depth_of(ln::detail::metadata_of<tiny<depths::mixture_of_depths<>>>()) ==

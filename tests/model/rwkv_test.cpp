@@ -226,9 +226,9 @@ BOOST_AUTO_TEST_CASE(layers_are_numbered_throughout) {
   BOOST_TEST(count("blocks.12.ffn.x_k") == 0);
   std::sort(names.begin(), names.end());
   BOOST_TEST((std::adjacent_find(names.begin(), names.end()) == names.end()));
-  const auto facts = ln::detail::metadata_of<zoo::rwkv7_834k>();
+  const auto metadata = ln::detail::metadata_of<zoo::rwkv7_834k>();
   const auto has = [&](const char* key, const char* value) {
-    return std::count_if(facts.begin(), facts.end(),
+    return std::count_if(metadata.begin(), metadata.end(),
                          [&](const auto& f) { return f.key == key && f.value == value; }) == 1;
   };
   BOOST_TEST(has("attention", "rwkv7"));

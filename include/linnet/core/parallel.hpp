@@ -81,8 +81,8 @@ class barrier {
 ///
 /// Threads that wait for each other need all of their processors at once. Where other programs, a
 /// quota or a virtual machine's host takes some away, a team may be many times slower than one
-/// thread. Results are the same for any number of threads, so the number may follow what pays: a
-/// team has to compute, in the time that it takes, at least what one undisturbed thread would.
+/// thread. Results are the same for any number of threads, so the number may follow what pays. In
+/// the time that it takes, a team has to compute what one undisturbed thread would.
 class team_savings {
  public:
   /// Whether a team is worth another try.
@@ -94,9 +94,9 @@ class team_savings {
     if (left > 0) unwatched_.store(left - 1, std::memory_order_relaxed);
     return left == 0;
   }
-  /// Accounts for a team that computed for `computed` in `elapsed`. Every failure in a row makes
-  /// the pause until the next try twice as long, up to about a second: threads that OpenMP keeps
-  /// waiting cost, too.
+  /// Accounts for a team that computed for `computed` in `elapsed`. Every failure in a row doubles
+  /// the pause until the next try, up to about a second. Threads that OpenMP keeps waiting cost,
+  /// too.
   void add(std::int64_t computed, std::int64_t elapsed) {
     std::int64_t gain = (std::max)(computed - elapsed, -largest_loss);
     const bool brief = gain > 0 && elapsed < 1'000'000;
@@ -173,9 +173,9 @@ inline int openmp_processors() {
     known = omp_get_proc_bind() == omp_proc_bind_false ? affine_processors() : omp_get_num_procs();
   return usable_processors(known);
 }
-/// How many of `n` threads OpenMP can run for the calling thread. More would end the program, if
-/// OpenMP cannot make a thread, or wait for ever, as for threads that the parent of a forked
-/// process had.
+/// How many of `n` threads OpenMP can run for the calling thread. More would end the program where
+/// OpenMP cannot make a thread. Or they would wait for ever: for threads that the parent of a
+/// forked process had.
 inline int openmp_threads(int n) {
 #if defined(__unix__) || defined(__APPLE__)
   struct crew {

@@ -32,8 +32,8 @@
 #endif
 
 // Translation units of one program may be compiled with different flags. Everything that such a
-// flag changes lives in an inline namespace named after the flags, so the linker never merges,
-// say, an AVX-512 instance of a function with the one a portable translation unit relies on.
+// flag changes lives in an inline namespace named after the flags. So the linker never merges two
+// instances of a function, say AVX-512's with the one that a portable unit relies on.
 #if defined(__AVX512BF16__)
 #define LINNET_ABI_ARCH avx512bf16
 #elif defined(__AVX512VNNI__)
@@ -110,8 +110,8 @@
   }                          \
   LINNET_WARNINGS_END
 
-// Kernels have a namespace of their own: with linnet::kernels they come from a compiled library,
-// whatever the flags of the program that links it; without it they share the key above.
+// Kernels have a namespace of their own. With linnet::kernels they come from a compiled library,
+// whatever the flags of the program that links it. Without it they share the key above.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 #define LINNET_SIMD_NAMESPACE_BEGIN                                                              \
   LINNET_WARNINGS_BEGIN                                                                          \

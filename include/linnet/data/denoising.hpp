@@ -46,9 +46,9 @@ struct denoising {
     const index runs = round(static_cast<double>(tokens) / span);
     return {tokens, (std::clamp)(runs, index{1}, (std::min)(tokens, length - tokens))};
   }
-  /// Lengths for a text of `length` >= 2 tokens: exact for span corruption. Of i.i.d. denoising
-  /// the longest possible source, and a target that is too short once in a thousand million texts:
-  /// its mean and six standard deviations, or rather more.
+  /// Lengths for a text of `length` >= 2 tokens: exact for span corruption. For i.i.d. denoising
+  /// they are the longest possible source, and the target's mean and six standard deviations, or
+  /// rather more. It is too short once in a thousand million texts.
   constexpr denoised_lengths lengths(index length) const {
     if (mask == masking::spans) {
       const noise n = noise_of(length);
@@ -122,9 +122,9 @@ class random_parts {
 /// The masks depend on `key` and the text's length only.
 ///
 /// i.i.d. denoising masks no more where the target has no room or the sentinels are used up.
-/// @return the tokens written; zeros, and nothing written, for a text below two tokens, a density
-/// outside (0, 1) or a mean span outside its range, or spans without room for the lengths that
-/// `how` says or enough sentinels.
+/// @return the tokens written. Zeros, and nothing written, for a text below two tokens, or a
+/// density or a mean span outside its range. Likewise for spans without room for the lengths that
+/// `how` says, or without enough sentinels.
 inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
                                 std::span<const token> text, seed key, std::span<token> source,
                                 std::span<token> target) {

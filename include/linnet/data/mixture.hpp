@@ -43,8 +43,8 @@ struct mixture_change {
 
 /// The stream of example i, drawn by weights, for every i: a pure function of (seed, i). Nothing is
 /// kept, so a cursor is one integer and a run resumes or splits exactly. The example has the number
-/// i in its stream, too: each stream goes through its epochs, and those of its examples that other
-/// streams take the place of are left out.
+/// i in its stream, too. Each stream goes through its epochs, and leaves out the examples whose
+/// places other streams take.
 class mixture {
  public:
   /// A mixture of one stream.

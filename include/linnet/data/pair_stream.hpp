@@ -23,8 +23,8 @@ class pair_stream {
  public:
   /// Encodes all pairs with a callable encode(std::string_view) that returns a range of tokens, and
   /// puts `end` behind each text. An input that is too long loses its end. Errors: errc::invalid
-  /// for limits below one batch or one token and the end, no pairs, or a target that is too long:
-  /// it is never cut.
+  /// for limits below one batch or one token and the end, no pairs, or a target that is too long. A
+  /// target is never cut.
   template <class Encode>
   static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
                                   const example_limits& l, seed key) LINNET_TRY {

@@ -91,8 +91,8 @@ class cached_logits_reader {
     bool accepts(const typename M::batch& b, const limits& l) const {
       if (!page_ || M::vocabulary != from_->record_.vocabulary || l.threads > from_->threads_)
         return false;
-      const detail::batch_digest facts = detail::digest_of(b);
-      return facts.hash == page_->hash && facts.rows == page_->rows;
+      const detail::batch_digest digest = detail::digest_of(b);
+      return digest.hash == page_->hash && digest.rows == page_->rows;
     }
     /// The loss criterion of the batch's rows.
     template <class Batch>

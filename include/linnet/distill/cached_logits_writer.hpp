@@ -56,11 +56,11 @@ class cached_logits_writer {
   template <class Batch>
   auto token_loss(const ops::execution& on, const Batch& b) {
     on.threads.once([&] {
-      const detail::batch_digest facts = detail::digest_of(b);
+      const detail::batch_digest digest = detail::digest_of(b);
       std::byte head[detail::cached_logits_batch];
       std::byte* at = head;
-      put(at, facts.hash);
-      put(at, static_cast<std::uint64_t>(facts.rows));
+      put(at, digest.hash);
+      put(at, static_cast<std::uint64_t>(digest.rows));
       write(head, detail::cached_logits_batch);
       ++batches_;
     });

@@ -84,8 +84,8 @@ inline estimate mean_estimate(std::span<const double> samples) {
       samples.size(), [&](std::size_t i) { return samples[i]; }, [](std::size_t) { return 1.0; });
 }
 /// The mean of samples that are alike within a cluster, such as the sentences of one template.
-/// `clusters` [n] numbers them from 0. The error is sqrt(g / (g - 1) sum over clusters of (sum
-/// within (x - mean))^2) / n for g clusters, which is larger where clusters agree in themselves
+/// `clusters` [n] numbers them from 0. The error of g clusters is sqrt(g / (g - 1) sum over
+/// clusters of (sum within (x - mean))^2) / n. It is larger where clusters agree in themselves
 /// (Cameron and Miller 2015). It is the error over clusters drawn anew, so of another test like
 /// this one. Both are NaN where memory lacks.
 inline estimate mean_estimate(std::span<const double> samples,

@@ -26,10 +26,10 @@ constexpr index characters_in(std::string_view text) {
 }
 
 /// Scores a whole text. `encode(text)` gives its tokens, without special ones; `opening` is the
-/// token that stands before a text, such as begin or end of text: nothing predicts it, so every
-/// token of the text is predicted, from it at least. Longer texts go in windows, see
-/// score_windows. Errors: errc::invalid for a stride beyond the longest sequence, and for tokens
-/// that the model refuses, also for want of blocks.
+/// token that stands before a text, such as begin or end of text. Nothing predicts it, but every
+/// token of the text is predicted, from it at least. Longer texts go in windows, see score_windows.
+/// Errors: errc::invalid for a stride beyond the longest sequence, and for tokens that the model
+/// refuses, also for want of blocks.
 template <loglikelihood_scorer P, class Encode>
 result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
                               index stride = 0) LINNET_TRY {

@@ -144,8 +144,8 @@ choice_tokens tokenized(const eval_item& item, const Encode& encode, const choic
 /// of the context, all options equally (`cut`). An option that is too long by itself is scored in
 /// windows.
 ///
-/// Errors: errc::invalid for an item without options, an empty option, an answer that is none of
-/// them, or tokens that the model refuses, also for want of blocks.
+/// Errors: errc::invalid for an item without options, an empty option, or an answer that is none of
+/// them. Also for tokens that the model refuses, be it for want of blocks.
 template <loglikelihood_scorer P, class Encode>
 result<item_score> score_options(P& paths, const Encode& encode, const eval_item& item,
                                  const choice_options& how) LINNET_TRY {

@@ -109,9 +109,9 @@ inline result<std::vector<eval_item>> read_arc(std::string_view text,
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads WinoGrande (Sakaguchi et al. 2020) in the format of LLM-Adapters. The context is what
-/// stands before the blank "_", the ending what stands behind it. choice_by::whole compares the
-/// filled-in sentences. choice_by::continuation compares how well each filler explains what follows
-/// ("partial scoring", Trinh and Le 2018).
+/// stands before the blank "_", the ending what stands behind it. `choice_by::whole` compares the
+/// filled-in sentences. `choice_by::continuation` compares how well each filler explains what
+/// follows ("partial scoring", Trinh and Le 2018).
 inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
                                                       const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};

@@ -228,10 +228,10 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
                               nonfinite values = nonfinite::keep) LINNET_TRY {
   if (!w.valid()) return w.error();
   if constexpr (!detail::foreign<Naming>) {
-    for (const detail::key_value& fact : detail::metadata_of<M>())
-      if (const auto said = file.metadata().find(fact.key);
-          said != file.metadata().end() && said->second != fact.value)
-        return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
+    for (const detail::key_value& one : detail::metadata_of<M>())
+      if (const auto said = file.metadata().find(one.key);
+          said != file.metadata().end() && said->second != one.value)
+        return error{errc::mismatch, file.where(), one.key, one.value + " (the model type)",
                      detail::printable(said->second)};
     if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
         !fits && prefix.empty())
@@ -291,7 +291,7 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
     using S = typename weights<M, T>::storage;
     notes["storage"] = S::name;
     if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
-    for (const detail::key_value& fact : detail::metadata_of<M>()) notes[fact.key] = fact.value;
+    for (const detail::key_value& one : detail::metadata_of<M>()) notes[one.key] = one.value;
   }
   if constexpr (detail::fits_facts<!detail::foreign<Naming>, M>() &&
                 detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())

@@ -221,7 +221,7 @@ class beam_search {
   }
 
   /// Makes the best continuations the open hypotheses. The first of each parent stays in its
-  /// parent's sequence; the others fork into sequences that nobody needs any more, so nothing that
+  /// parent's sequence. The others fork into sequences that nobody needs any more, so nothing that
   /// is still to be read is overwritten. `length`: tokens before the new one.
   void move(index length) {
     constexpr index nobody = -1;

@@ -9,7 +9,7 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Fills the weights of a model, or of a layer, with fresh values. Matrices and tables are normal
-/// with the deviation that their layer states (0.02 in decoders), norms are one and biases zero,
+/// with the deviation that their layer states (0.02 in decoders). Norms are one and biases zero,
 /// unless the layer says otherwise. Each tensor's values depend only on the seed and the tensor's
 /// name. Weights that are not valid() stay so.
 template <class M, class T, class S>

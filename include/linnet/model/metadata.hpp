@@ -154,7 +154,8 @@ constexpr bool fits_facts() {
   return false;
 }
 
-// The facts of each family of models: f(key, value) with numbers and texts, in the order of files.
+// The metadata of each family of models: f(key, value) with numbers and texts, in the order of
+// files.
 
 template <class M, class F>
 void describe_shape(F& f) {

@@ -11,9 +11,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Numbers of a next_thought model: widths, layers, vocabulary. The published code: d_model 768,
-/// d_ff 1536, 16 heads of 4, widths {1920, 1920, 1920, 4800}, dropped {.3, .5, .6, .6}, 12 pooling
-/// heads, 16 pseudo-tokens, 4 decoder layers.
+/// Numbers of a next_thought model: widths, layers, vocabulary. The published code has d_model 768,
+/// d_ff 1536, 16 heads of 4, widths {1920, 1920, 1920, 4800} and dropped {.3, .5, .6, .6}. It has
+/// 12 pooling heads, 16 pseudo-tokens and 4 decoder layers.
 struct thought_shape {
   index d_model = 64;              ///< width of tokens at both ends
   index d_ff = 128;                ///< hidden width of the blocks at both ends

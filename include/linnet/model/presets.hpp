@@ -38,9 +38,9 @@ inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
 inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
 
 // Super Tiny Language Models (Hillier et al. 2024, Table 1): the published baseline of 50M and two
-// sisters of the same family, deep and thin as MobileLLM (Liu et al. 2024) found best at these
-// sizes. The 100M keeps the baseline's block and is deeper; at 10M the GPT-2 vocabulary would take
-// the whole budget, so the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
+// sisters. They are deep and thin, as MobileLLM (Liu et al. 2024) found best at these sizes. The
+// 100M keeps the baseline's block and is deeper. At 10M the GPT-2 vocabulary would take the whole
+// budget. So the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
 inline constexpr decoder_shape stlm_10m{.d_model = 128,
                                         .d_ff = 384,
                                         .heads = 8,
@@ -159,8 +159,8 @@ using stlm_10m_mod =
     decoder<shapes::stlm_10m, depths::mixture_of_depths<>>;  ///< 9,977,728, nine blocks routed
 using stlm_50m_mod =
     decoder<shapes::stlm_50m, depths::mixture_of_depths<>>;  ///< 55,891,456, five blocks routed
-// Sisters with fewer parameters of their own: one feed-forward for all blocks (MobiLlama),
-// and one block for all layers behind a narrow embedding (ALBERT), 128 wide or half the stream.
+// Sisters with fewer parameters of their own. MobiLlama has one feed-forward for all blocks. ALBERT
+// has one block for all layers behind a narrow embedding, 128 wide or half the stream.
 using stlm_10m_ffn_shared = decoder<shapes::stlm_10m, sharing::ffn>;    ///< 7,469,824
 using stlm_50m_ffn_shared = decoder<shapes::stlm_50m, sharing::ffn>;    ///< 34,655,232
 using stlm_100m_ffn_shared = decoder<shapes::stlm_100m, sharing::ffn>;  ///< 44,500,992

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Embedding policies: a table as wide as the stream, or a narrower one with a linear map to and
-/// from it (Lan et al. 2019).
+/// Embedding policies: a table as wide as the stream, or a narrower one with linear maps (Lan et
+/// al. 2019).
 
 #include <string>
 

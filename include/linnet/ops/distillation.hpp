@@ -12,12 +12,12 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Options of knowledge distillation. With p_j(tau) = softmax(logits / tau)_j, a token's loss is
-///   alpha (cross-entropy with the label + z-loss) - (1 - alpha) tau^2 sum_k p_k^t log p_k^s,
-/// with p^s and p^t at the temperature tau; p^t is the mixture of the teachers' probabilities. Like
-/// the hard loss it is summed over the tokens that are not `ignored`, and the trainer divides by
-/// their number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t), so it is not zero
-/// for a perfect student. But its gradient by the student's logits, (1 - alpha) tau (p^s - p^t),
-/// is.
+///   alpha (cross-entropy with the label + z-loss) - (1 - alpha) tau^2 sum_k p_k^t log p_k^s.
+/// Both p^s and p^t are at the temperature tau, and p^t is the mixture of the teachers'
+/// probabilities. Like the hard loss it is summed over the tokens that are not `ignored`, and the
+/// trainer divides by their number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t),
+/// so it is not zero for a perfect student. But its gradient by the student's logits, (1 - alpha)
+/// tau (p^s - p^t), is.
 struct distillation_options {
   double alpha = 0.1;      ///< weight of the hard loss, 0 to 1; at 1 no teacher is asked
   double temperature = 3;  ///< tau, positive

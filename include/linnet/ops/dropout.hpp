@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Dropout with masks that are computed, never stored. Whether a value is dropped depends only on
-/// the seed, the step, the sample's index in the whole batch, the dropout id and the value's
-/// position. And layer dropout, which takes a whole layer away from a sample.
+/// Dropout with masks that are computed, never stored. Whether a value is dropped depends on the
+/// seed, the step, the sample's index in the whole batch, the dropout id and the position alone.
+/// And layer dropout, which takes a whole layer away from a sample.
 
 #include <algorithm>
 #include <cmath>

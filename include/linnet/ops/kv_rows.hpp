@@ -70,7 +70,8 @@ enum class int4_code : std::uint8_t {};
 
 /// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
 /// each channel of a block of tokens (Hooper et al. 2024). A query sees the keys of its own block
-/// as they were given and those of earlier blocks rounded, however the text was cut into calls.
+/// as they were given and those of earlier blocks rounded. How the text was cut into calls makes no
+/// difference.
 template <>
 struct kv_rows<int4_code> {
   const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],

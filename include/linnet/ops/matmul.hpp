@@ -109,11 +109,10 @@ void gates(simd::level level, index n, const T* gate, T* y) {
 }
 
 /// One product of a batch of products that read one input x[M, K]: y[M, N] = alpha x W^T (+ bias),
-/// or y += .... Then y = finish(y), then y = residual + y. These two are done by the thread that
-/// computed a block while it has it in its cache, so they need no pass over memory and no barrier.
-/// They are the row kernels of the separate operations and give the same bits; as part of the
-/// register tiles they would multiply the code and the compile time of every tile by the kinds of
-/// activations.
+/// or y += .... Then y = finish(y), then y = residual + y. A thread does these two on a block that
+/// it has just computed and has in its cache. They need no pass over memory and no barrier. They
+/// are the row kernels of the separate operations and give the same bits. In the register tiles
+/// they would multiply the code and compile time of every tile by the kinds of activations.
 template <class T, class S>
 struct product {
   const packed_matrix<T, S>& w;

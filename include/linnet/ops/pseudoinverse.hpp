@@ -10,10 +10,10 @@ LINNET_NAMESPACE_BEGIN
 namespace ops {
 
 /// Pseudo-inverse Z ~ A^+ of one matrix A[m, m] whose rows are not negative and sum to one, as a
-/// softmax leaves them. Z_0 = A^T / c with c the largest column sum, then Z <- Z (13 - AZ (15 - AZ
-/// (7 - AZ))) / 4 (Xiong et al. 2021; third order, Razavi et al. 2014). The number c belongs to
-/// this matrix alone, so a result does not depend on what else is in the batch. Serial; `scratch`
-/// holds all matrices, which have rows of `wide` values, whole panels.
+/// softmax leaves them. It begins with Z_0 = A^T / c, where c is the largest column sum. Each step
+/// is Z <- Z (13 - AZ (15 - AZ (7 - AZ))) / 4 (Xiong et al. 2021; third order, Razavi et al. 2014).
+/// The number c belongs to this matrix alone, so a result does not depend on what else is in the
+/// batch. Serial; `scratch` holds all matrices, which have rows of `wide` values, whole panels.
 template <class T, index Iterations = 6>
 struct pseudoinverse {
   static constexpr int own = static_cast<int>(Iterations) + 7;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Scores and weighted sums of attention over rows of tokens, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>

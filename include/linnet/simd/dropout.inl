@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,

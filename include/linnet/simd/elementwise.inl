@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>

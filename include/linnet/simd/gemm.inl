@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>
@@ -25,8 +26,8 @@ struct real_finish {
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
 /// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
-/// vectors; the few last ones may not.
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
@@ -90,7 +91,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
 template <class Steps, class Finish, class T, class Value, class E>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,

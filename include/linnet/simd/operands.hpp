@@ -56,8 +56,8 @@ struct rows_operand {
 };
 
 /// Right factor B of a product: K rows of N columns. Column j of row k is data[(j / 32) * panel +
-/// k*ld + j % 32]: packed panels (ld = 32, panel = 32 K) as well as any row-major matrix (panel =
-/// 32).
+/// k*ld + j % 32]. That holds of packed panels (ld = 32, panel = 32 K) as well as of any row-major
+/// matrix (panel = 32).
 template <class Value>
 struct columns_operand {
   const Value* data;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Stored codes and low-precision activations of one instruction-set level: included inside a
-// struct by simd/levels.hpp.
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
 
 /// A register of words.
 using words = typename vector_of<word, lanes<float>>::type;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Sums, products and the largest of rows, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
 
 /// y = a + b; y may be a or b
 template <class T>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
@@ -53,8 +54,8 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
   }
 }
 /// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
-/// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
-/// delta_i through the decay) are overwritten.
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
 
 /// x = exp(x - shift); returns the sum.
 template <class T>

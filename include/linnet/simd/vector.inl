@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
 template <class T, int Lanes>
 struct vector_of {
@@ -101,7 +102,7 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {

@@ -100,9 +100,9 @@ class bpe_tokenizer {
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
   /// `match_added`. Then they are cut out first, from left to right, and become their ids. Of
   /// several at one place the longest counts. Those that a tokenizer.json calls "normalized" are
-  /// cut out of what the others leave. Takes n log n steps for a word of n bytes, and memory for
-  /// one above 64 bytes (16 times its size) and for added texts (16 bytes each). False, and nothing
-  /// appended, where memory lacks.
+  /// cut out of what the others leave. Takes n log n steps for a word of n bytes. A word above 64
+  /// bytes takes 16 times its size in memory, an added text 16 bytes. False, and nothing appended,
+  /// where memory lacks.
   bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
     const std::size_t before = to.size();
     if (append(text, to, match_added)) return true;

@@ -124,8 +124,8 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
   const auto file = detail::parse_sections(bytes, where);
   if (!file) return file.error();
   for (const detail::key_value& one : detail::trainer_metadata<Trainer>()) {
-    const auto said = std::ranges::find(file->facts, one.key, &detail::key_value::key);
-    const bool there = said != file->facts.end();
+    const auto said = std::ranges::find(file->metadata, one.key, &detail::key_value::key);
+    const bool there = said != file->metadata.end();
     if (!there || said->value != one.value)
       return error{errc::mismatch, where, one.key, one.value + " (the trainer's type)",
                    there ? detail::printable(said->value) : "nothing"};

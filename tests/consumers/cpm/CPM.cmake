@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-# What CPM.cmake does with CPMAddPackage("gh:OWNER/NAME@VERSION"), as it has to be downloaded.
+# What CPM.cmake does with these arguments, as it has to be downloaded.
 include(FetchContent)
 
-function(CPMAddPackage package)
-  if(NOT package MATCHES "^gh:([^/]+/([^@]+))@([0-9.]+)$")
-    message(FATAL_ERROR "not understood: ${package}")
+function(CPMAddPackage)
+  cmake_parse_arguments(PARSE_ARGV 0 package "" "NAME;VERSION;GIT_REPOSITORY" "")
+  if(package_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "not understood: ${package_UNPARSED_ARGUMENTS}")
   endif()
   FetchContent_Declare(
-    ${CMAKE_MATCH_2}
-    GIT_REPOSITORY https://github.com/${CMAKE_MATCH_1}.git
-    GIT_TAG v${CMAKE_MATCH_3})
-  FetchContent_MakeAvailable(${CMAKE_MATCH_2})
+    ${package_NAME}
+    GIT_REPOSITORY ${package_GIT_REPOSITORY}
+    GIT_TAG v${package_VERSION})
+  FetchContent_MakeAvailable(${package_NAME})
 endfunction()

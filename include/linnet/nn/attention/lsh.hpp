@@ -34,7 +34,7 @@ enum class reach {
 /// bucket, back to the start of the chunk of `Bucket` before its own. It has the buckets of the
 /// longest text that it was planned for, and so has training with grouping::online. As long as a
 /// bucket has no more than Bucket tokens, these are the tokens that reach::bucket sees in training.
-/// reach::chunks sees neighbours of other buckets too. Of the pairs that 1,024 random tokens make
+/// `reach::chunks` sees neighbours of other buckets too. Of the pairs that 1,024 random tokens make
 /// with 8 rounds of 64, a session has 64 % (of clustered ones 67 %) and hardly another. Of those of
 /// reach::bucket it has 99 %. With grouping::online a model trains as it decodes.
 template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0,

@@ -12,9 +12,10 @@ namespace attention {
 
 /// Attention by the Nystrom method (Xiong et al. 2021), for encoders alone, as landmarks hold later
 /// tokens. Landmarks ~q, ~k are the means of m segments of the sequence. The output is
-///   softmax(q ~k^T) Z (softmax(~q k^T) v) (+ conv v),   Z ~ softmax(~q ~k^T)^+
-/// with Z by six iterations that gradients flow through, and `Convolution` taps per head, 0 for
-/// none. The valid tokens of a sequence are cut into segments whose lengths differ by one at most.
+///   softmax(q ~k^T) Z (softmax(~q k^T) v) (+ conv v),   Z ~ softmax(~q ~k^T)^+.
+/// Z is made by six iterations that gradients flow through. `Convolution` is the number of taps per
+/// head, 0 for none. The valid tokens of a sequence are cut into segments whose lengths differ by
+/// one at most.
 /// A sequence of fewer than m tokens has each token as a landmark. Dropout of probabilities does
 /// not apply, as in the paper's code. A stack's relative bias speaks of pairs of tokens, which
 /// there are none of here: it is not applied.

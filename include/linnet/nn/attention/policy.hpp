@@ -43,7 +43,7 @@ namespace attention {
 
 /// Base of every policy that mixes the tokens of a sequence; a kind overrides what differs. Models
 /// refuse it where it cannot work. `static std::string name()` is what files call it: a kind that
-/// is kept in files has one of its own, and one that others derive from says `using kind = itself`.
+/// is kept in files has one of its own. A kind that others derive from says `using kind = itself`.
 struct policy {
   static constexpr bool causal = true;          ///< can be kept from seeing later tokens
   static constexpr bool bidirectional = true;   ///< can see later tokens

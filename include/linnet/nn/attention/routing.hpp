@@ -16,13 +16,13 @@ namespace attention {
 
 /// Content-based sparse attention (Roy et al. 2021). Queries and keys have unit length, and each
 /// head has `Clusters` centroids. Each centroid takes the `Window` queries and the `Window` keys of
-/// a sequence that point most its way (all, of a shorter sequence; the earlier of equals). They
-/// attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h) divided by
+/// a sequence that point most its way. Of a shorter sequence it takes all, of equals the earlier.
+/// They attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h) divided by
 /// sqrt(h). A token in several clusters gets the mean of their outputs, one in none zero. With
 /// Clusters = Window = sqrt(T), O(T^1.5). A causal layer shares queries and keys, so that a token
 /// always finds itself, and masks later ones.
 ///
-/// Centroids are tensors of role::moving_average: backward adds to each the queries and keys
+/// Centroids are tensors of role::moving_average. Backward adds to each the queries and keys
 /// nearest to it, and a trainer moves it there (k-means by a running average). They have no
 /// derivative, the choice of tokens is a constant in backward, and parameter counts include them.
 ///
@@ -32,9 +32,9 @@ namespace attention {
 /// A session therefore goes by grouping::online: a token belongs to its nearest centroid alone.
 /// That is the paper's definition, of which the `Window` best are its balanced approximation. A
 /// token sees those that came there before it, back to the start of the chunk of `Window` before
-/// its own. Of the pairs that 1,024 random tokens make in 32 clusters of 32, after 20 rounds of
-/// k-means, a session has 78 %, and 23 % of its own are others; 12 % of the tokens, in no cluster
-/// in training, have one. With grouping::online a model trains as it decodes.
+/// its own. Let 1,024 random tokens make pairs in 32 clusters of 32, after 20 rounds of k-means. A
+/// session has 78 % of these pairs, and 23 % of its own are others. Of the tokens, 12 % are in no
+/// cluster in training and in one of a session. With grouping::online a model trains as it decodes.
 template <index Clusters, index Window, grouping Grouping = grouping::whole>
 struct routing : policy {
   static_assert(Clusters > 0 && Window > 0,

@@ -31,8 +31,8 @@ namespace detail {
 
 /// A block that only some tokens go through. While training they are those with the largest r_i =
 /// w.x_i; otherwise each token decides for itself. They become x_i + r_i f(x~)_i, where f is the
-/// block without its residual. x~ are the chosen tokens alone, in order and with the positions that
-/// they have in the text. All others stay as they are, to the bit.
+/// block without its residual. Here x~ are the chosen tokens alone, in order and with the positions
+/// that they have in the text. All others stay as they are, to the bit.
 ///
 /// Rotary is the width of the rotary angles that the block reads, 0 for none. The auxiliary loss
 /// Weight * sum_i BCE(sigmoid(r_i), chosen_i), of the predictor's s_i in place of r_i where there
@@ -330,13 +330,13 @@ struct all : policy {
 ///
 /// Which tokens are the best of a sequence depends on later ones, which nobody knows while a text
 /// is written. Training looks ahead, all else does not. In a session or an evaluator a token enters
-/// a block if `By` says so, which is a function of the token and those before it. Any number of
-/// tokens may enter. So an evaluator scores what a session would write; only trainer::evaluate()
-/// looks ahead as training does. By says so if r_i > 0, that is sigmoid(r_i) > 1/2. For this,
-/// training adds to the loss Weight times the binary cross-entropy of sigmoid(r_i) with the choice,
-/// summed over tokens and routed blocks. Its gradient goes through the router and on into x. Or By
-/// is a predictor, two linear maps with a SiLU between them, of hidden width d_model / 4, trained
-/// by that cross-entropy on x as it is. Its gradient then goes no further, and the language model
+/// a block if `By` says so, a function of the token and those before it. Any number of tokens may
+/// enter. So an evaluator scores what a session would write; only trainer::evaluate() looks ahead
+/// as training does. By says so if r_i > 0, that is sigmoid(r_i) > 1/2. For this, training adds to
+/// the loss Weight times the binary cross-entropy of sigmoid(r_i) with the choice, summed over
+/// tokens and routed blocks. Its gradient goes through the router and on into x. Or By is a
+/// predictor: two linear maps with a SiLU between them, of hidden width d_model / 4. That
+/// cross-entropy trains it on x as it is. Its gradient then goes no further, and the language model
 /// learns as if it were not there (but for clipping, which sees its gradient too). Losses that
 /// trainers and evaluators report are those of the language model alone; so check_model_gradients()
 /// wants a Weight of 0.
