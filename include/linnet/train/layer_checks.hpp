@@ -270,7 +270,7 @@ layer_report check_layer_padding(const layer_check& how = {}) LINNET_TRY {
     layer_check single = how;
     single.batch = 1;
     single.lengths = {};
-    detail::layer_trial<Layer, T> alone(single, {.length = valid});
+    detail::layer_trial<Layer, T> alone(single, {.length = valid, .training = true});
     if (!alone.valid()) return detail::refused("no memory");
     alone.ctx.length = valid;
     std::copy_n(at(before.x, b, 0, Layer::in), valid * Layer::in, alone.x.data());
