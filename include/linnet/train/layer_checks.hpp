@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Checks of what every layer has to keep beside its gradients: cached equals uncached, later
-/// tokens and padding change nothing, and the number of threads changes nothing. Use them on your
-/// own layers and kinds of attention.
+/// Checks of what every layer has to keep beside its gradients. Cached equals uncached, and later
+/// tokens, padding and the number of threads change nothing. Use them on your own layers and kinds
+/// of attention.
 ///
 /// They make random parameters and inputs, and return a layer_report:
 /// @code
