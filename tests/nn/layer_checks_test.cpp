@@ -229,6 +229,18 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_checked) {
   const ln::layer_report biased = ln::check_layer_threads<ln::linear<3, 5, true>>();
   BOOST_TEST(biased.passed(), biased.message());  // other widths, no tokens that meet
 }
+// What a layer's forward leaves in the context, its backward finds there.
+BOOST_AUTO_TEST_CASE(values_of_the_first_layer) {
+  constexpr auto shape = [](bool first) {
+    return ln::attention_shape{
+        .d_model = 6, .heads = 2, .kv_heads = 2, .d_kv = 3, .causal = true, .first = first};
+  };
+  using layer = ln::chain<ln::named<"0", ln::mixer::rwkv7::layer<shape(true)>>,
+                          ln::named<"1", ln::mixer::rwkv7::layer<shape(false)>>>;
+  for (const auto& r : {ln::check_layer_cache<layer>(), ln::check_layer_padding<layer>(),
+                        ln::check_layer_threads<layer>({.length = 20})})
+    BOOST_TEST(r.passed(), r.message());
+}
 // Cross-attention reads the encoder's output, which a copied sequence takes with it.
 BOOST_AUTO_TEST_CASE(cross_attention) {
   constexpr ln::attention_shape cross{

@@ -143,12 +143,21 @@ struct layer_trial {
   }
   /// Sets y. False where so many threads cannot be made, here and below.
   bool forward(int threads = 1) {
-    return run(threads, [&](context<T>& mine) { alone.forward(x.data(), y.data(), mine); });
+    return on_threads(threads, [&](const team& all) {
+      context<T>& mine = contexts_[all.rank()];
+      mine = ctx;
+      mine.on.threads = all;
+      alone.forward(x.data(), y.data(), mine);
+    });
   }
-  /// Adds to dx, d_memory, d_bias and the gradients, after forward().
+  /// Adds to dx, d_memory, d_bias and the gradients, after forward() on as many threads. It sees
+  /// what forward() has left in the context.
   bool backward(int threads = 1) {
-    return run(threads,
-               [&](context<T>& mine) { alone.backward(x.data(), dy.data(), dx.data(), mine); });
+    return on_threads(threads, [&](const team& all) {
+      context<T>& mine = contexts_[all.rank()];
+      mine.on.threads = all;
+      alone.backward(x.data(), dy.data(), dx.data(), mine);
+    });
   }
   /// Inner product of y after forward() with dy.
   double loss() {
@@ -187,14 +196,8 @@ struct layer_trial {
     e.threads = most_threads;
     return e;
   }
-  template <class F>
-  bool run(int threads, F&& f) {
-    return on_threads(threads, [&](const team& threads_) {
-      context<T> mine = ctx;
-      mine.on.threads = threads_;
-      f(mine);
-    });
-  }
+
+  context<T> contexts_[most_threads]{};
 };
 
 }  // namespace detail
