@@ -68,13 +68,14 @@ struct talking {
 
   template <class Form>
   struct params {
-    typename Form::vector talk{};  // L, then W, [2, H, H]
+    typename Form::vector before{}, after{};  // L and W [H, H]
   };
   static double identity(const ln::parameter_path&, index i, ln::random_stream&) {
-    return i / H % H == i % H ? 1 : 0;  // at first, heads do not talk
+    return i / H == i % H ? 1 : 0;  // at first, heads do not talk
   }
   static constexpr void visit(auto&& f, const ln::parameter_path& at, auto&... p) {
-    f(at / "talk", ln::tensor_info{2 * H, H, ln::role::scale, 0, identity}, p.talk...);
+    f(at / "before", ln::tensor_info{H, H, ln::role::scale, 0, identity}, p.before...);
+    f(at / "after", ln::tensor_info{H, H, ln::role::scale, 0, identity}, p.after...);
   }
   template <class T>
   struct cache {
@@ -107,10 +108,9 @@ struct talking {
   template <class T, class S>
   static void forward(const auto& p, view<const T, in> x, view<T, out> y, cache<T>& c,
                       ln::context<T>& ctx) {
-    const T *const L = p.talk, *const W = L + H * H;
     ctx.on.threads.each(x.rows(), [&](index row) {
       for (index i = 0; i < H * n; ++i)
-        c.q[row * H * n + i] = L[i / n * H + i % n / h] * x(row, i % n);
+        c.q[row * H * n + i] = p.before[i / n * H + i % n / h] * x(row, i % n);
       const index b = row / ctx.length, t = row % ctx.length;
       if (ctx.past && t < ctx.length_of(b))  // what follows is padding
         std::copy_n(x.row(row) + n, 2 * n, c.kept + (b * c.capacity + ctx.past[b] + t) * 2 * n);
@@ -119,29 +119,28 @@ struct talking {
     ctx.on.threads.each(y.size(), [&](index i) {
       T sum = 0;
       for (index f = 0; f < H; ++f)
-        sum += W[i % n / h * H + f] * c.mixed[(i / n * H + f) * n + i % n];
+        sum += p.after[i % n / h * H + f] * c.mixed[(i / n * H + f) * n + i % n];
       y.data()[i] = sum;
     });
   }
   template <class T, class S>
   static void backward(const auto& p, auto& dp, view<const T, in> x, view<const T, out> dy,
                        view<T, in> dx, cache<T>& c, ln::context<T>& ctx) {
-    const T *const L = p.talk, *const W = L + H * H;
     ctx.on.threads.each(x.rows() * H * n, [&](index i) {
-      c.d_mixed[i] = W[i % n / h * H + i / n % H] * dy(i / n / H, i % n);
+      c.d_mixed[i] = p.after[i % n / h * H + i / n % H] * dy(i / n / H, i % n);
       c.dq[i] = 0;
     });
     ln::ops::attention_backward(ctx.on, call(x.data(), c, ctx),
                                 {c.d_mixed, c.dq, dx.data() + n, dx.data() + 2 * n});
     ctx.on.threads.each(dy.size(), [&](index i) {
       for (index f = 0; f < H; ++f)
-        dx(i / n, i % n) += L[f * H + i % n / h] * c.dq[(i / n * H + f) * n + i % n];
+        dx(i / n, i % n) += p.before[f * H + i % n / h] * c.dq[(i / n * H + f) * n + i % n];
     });
     ctx.on.threads.each(H * H, [&](index gf) {  // outputs are split, so threads change no sum
       for (index row = 0, g = gf / H, f = gf % H; row < x.rows(); ++row)
         for (index e = 0; e < h; ++e) {
-          dp.talk[gf] += x(row, f * h + e) * c.dq[(row * H + g) * n + f * h + e];
-          dp.talk[H * H + gf] += dy(row, g * h + e) * c.mixed[(row * H + f) * n + g * h + e];
+          dp.before[gf] += x(row, f * h + e) * c.dq[(row * H + g) * n + f * h + e];
+          dp.after[gf] += dy(row, g * h + e) * c.mixed[(row * H + f) * n + g * h + e];
         }
     });
   }
@@ -155,9 +154,11 @@ struct talking_heads : ln::attention::policy {
   static constexpr bool bidirectional = false, rotary = false, can_truncate = true;
   static std::string name() { return "mine::talking_heads"; }
   template <ln::attention_shape A>
-  using layer =
-      ln::chain<ln::named<"qkv", ln::linear<A.d_model, 3 * A.n()>>, ln::named<"heads", talking<A>>,
-                ln::named<"o", ln::linear<A.n(), A.d_model>>>;
+  struct layer
+      : ln::chain<ln::named<"qkv", ln::linear<A.d_model, 3 * A.n()>>,
+                  ln::named<"heads", talking<A>>, ln::named<"o", ln::linear<A.n(), A.d_model>>> {
+    static constexpr index state_values(index tokens) { return 2 * A.n() * tokens; }
+  };
 };
 }  // namespace mine
 

@@ -24,6 +24,7 @@
 #include <string_view>
 #include <vector>
 
+#include <linnet/core/options.hpp>
 #include <linnet/train/layer_trial.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -120,7 +121,7 @@ struct layer_comparison {
     const double difference = std::abs(static_cast<double>(a) - static_cast<double>(b));
     if (!is_finite(difference)) return 1e300;
     if (std::memcmp(&a, &b, sizeof a) == 0) return 0;
-    return (std::max)(difference, std::numeric_limits<double>::min());
+    return (std::max)(difference, (std::numeric_limits<double>::min)());
   }
 };
 
