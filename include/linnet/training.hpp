@@ -16,4 +16,5 @@
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/gradient_check.hpp>
+#include <linnet/train/layer_checks.hpp>
 #include <linnet/train/trainer.hpp>

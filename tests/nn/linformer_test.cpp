@@ -93,10 +93,10 @@ BOOST_AUTO_TEST_CASE(identity_is_full_attention) {
   check_identity<rotary, shared::nothing>();
 }
 
-BOOST_AUTO_TEST_CASE(padding) { check_attention_padding<layer<t5, 3, 12>>(9, {9, 1, 6}); }
+BOOST_AUTO_TEST_CASE(padding) { check_padding<layer<t5, 3, 12>>(9, {9, 1, 6}); }
 BOOST_AUTO_TEST_CASE(threads) {
-  check_attention_threads<layer<plain, 3, 50>, float>(40, {40, 1, 35});
-  check_attention_threads<layer<rotary, 3, 50, shared::nothing>, double>(40, {40, 1, 35}, 0, 4);
+  check_threads<layer<plain, 3, 50>, float>(40, {40, 1, 35});
+  check_threads<layer<rotary, 3, 50, shared::nothing>, double>(40, {40, 1, 35}, 4);
 }
 
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<plain, 3, 50>>(40, {40, 1, 35}); }

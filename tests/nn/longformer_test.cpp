@@ -120,12 +120,12 @@ BOOST_AUTO_TEST_CASE(padding_is_nothing) {
   });
 }
 BOOST_AUTO_TEST_CASE(padding) {
-  check_attention_padding<layer<t5, 4, 2>>(60, {60, 1, 52}, 2);
-  check_attention_padding<layer<rotary, 4, 0>>(60, {60, 3}, 0, 2);
+  check_padding<layer<t5, 4, 2>>(60, {60, 1, 52}, 0, 2);
+  check_padding<layer<rotary, 4, 0>>(60, {60, 3}, 2);
 }
 BOOST_AUTO_TEST_CASE(threads) {
-  check_attention_threads<layer<t5, 4, 2>, float>(70, {70, 1, 52}, 2);
-  check_attention_threads<layer<rotary, 4, 2>, double>(70, {70, 3}, 0, 2);
+  check_threads<layer<t5, 4, 2>, float>(70, {70, 1, 52}, 0, 2);
+  check_threads<layer<rotary, 4, 2>, double>(70, {70, 3}, 2);
 }
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 2>>(70, {70, 1, 52}, 2); }
 BOOST_AUTO_TEST_CASE(names) { BOOST_TEST((longformer<512, 2>::name()) == "longformer<512, 2>"); }

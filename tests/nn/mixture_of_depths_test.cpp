@@ -425,10 +425,10 @@ BOOST_AUTO_TEST_CASE(layer_dropout) {
 
 BOOST_AUTO_TEST_CASE(threads) {
   using some = routed<0.4, depths::decision::router, 0.3>;
-  check_attention_threads<some, float>(19, {19, 11, 3}, 0, h);
-  check_attention_threads<predicted<0.3>, double>(19, {19, 11, 3}, 0, h);
+  check_threads<some, float>(19, {19, 11, 3}, h);
+  check_threads<predicted<0.3>, double>(19, {19, 11, 3}, h);
 }
-BOOST_AUTO_TEST_CASE(padding) { check_attention_padding<routed<>>(9, {9, 6}, 0, h); }
+BOOST_AUTO_TEST_CASE(padding) { check_padding<routed<>>(9, {9, 6}, h); }
 BOOST_AUTO_TEST_CASE(narrow) { check_float<routed<>>(9, {9, 6}, 0, h); }
 
 // Maps take the share of the tokens, scores its square, and the router two operations per number.

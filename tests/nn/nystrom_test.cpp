@@ -225,10 +225,10 @@ BOOST_AUTO_TEST_CASE(all_landmarks_are_full_attention) {
   BOOST_TEST(distance(low.y, full.y) <= 1e-9);
 }
 
-BOOST_AUTO_TEST_CASE(padding) { check_attention_padding<layer<t5, 4, 3>>(9, {9, 1, 6}); }
+BOOST_AUTO_TEST_CASE(padding) { check_padding<layer<t5, 4, 3>>(9, {9, 1, 6}); }
 BOOST_AUTO_TEST_CASE(threads) {
-  check_attention_threads<layer<plain, 4, 3>, float>(40, {40, 1, 35});
-  check_attention_threads<layer<rotary, 35>, double>(40, {40, 1, 35}, 0, 4);
+  check_threads<layer<plain, 4, 3>, float>(40, {40, 1, 35});
+  check_threads<layer<rotary, 35>, double>(40, {40, 1, 35}, 4);
 }
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<plain, 4, 3>>(40, {40, 1, 35}); }
 BOOST_AUTO_TEST_CASE(names) {

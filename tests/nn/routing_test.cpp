@@ -290,13 +290,13 @@ BOOST_AUTO_TEST_CASE(layer_dropout) {
 }
 
 BOOST_AUTO_TEST_CASE(padding) {
-  check_attention_padding<layer<t5, 4, 6>>(30, {30, 1, 22}, 4);
-  check_attention_padding<layer<rotary, 3, 5>>(30, {30, 3}, 0, 4);
+  check_padding<layer<t5, 4, 6>>(30, {30, 1, 22}, 0, 4);
+  check_padding<layer<rotary, 3, 5>>(30, {30, 3}, 4);
 }
 BOOST_AUTO_TEST_CASE(threads) {
-  check_attention_threads<layer<t5, 4, 6>, float>(40, {40, 1, 22}, 4);
-  check_attention_threads<layer<causal, 4, 6>, double>(40, {40, 3});
-  check_attention_threads<frozen<causal, 4, 3>, float>(40, {40, 3});
+  check_threads<layer<t5, 4, 6>, float>(40, {40, 1, 22}, 0, 4);
+  check_threads<layer<causal, 4, 6>, double>(40, {40, 3});
+  check_threads<frozen<causal, 4, 3>, float>(40, {40, 3});
 }
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 6>>(40, {40, 1, 22}, 4); }
 BOOST_AUTO_TEST_CASE(names) {

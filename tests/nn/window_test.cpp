@@ -93,7 +93,7 @@ BOOST_AUTO_TEST_CASE(windows_grow_with_the_text_alone) {
   BOOST_TEST(sinks::state_values(6) == 2 * d * 6);
 }
 BOOST_AUTO_TEST_CASE(threads, *boost::unit_test::label("tsan")) {
-  check_attention_threads<sinks, float>(70, {70, 31}, 0, h);
+  check_threads<sinks, float>(70, {70, 31}, h);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

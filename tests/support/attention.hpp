@@ -6,7 +6,7 @@
 #include <functional>
 #include <map>
 
-#include "support/gradients.hpp"
+#include "support/layers.hpp"
 
 namespace test {
 
@@ -137,59 +137,6 @@ inline double dot(std::span<const double> q, index i, std::span<const double> k,
   for (index c = 0; c < h; ++c)
     sum += q[at((i * heads + head) * h + c)] * k[at((j * heads + head) * h + c)];
   return sum;
-}
-
-/// What the padding holds does not reach valid rows, to the bit, nor do other samples; a sample
-/// alone, without padding, gives the same.
-template <class Layer>
-void check_attention_padding(index length, std::vector<index> lengths, index heads = 0,
-                             index d_kv = 0) {
-  const index batch = std::ssize(lengths), in = Layer::in;
-  attention_run<Layer> together(batch, length, lengths, heads, d_kv),
-      other(batch, length, lengths, heads, d_kv);
-  for (index b = 0; b < batch; ++b)
-    for (index t = lengths[at(b)]; t < length; ++t)
-      for (index i = 0; i < in; ++i) other.input(b, t)[i] += 3.0 + double(i);
-  together.run();
-  other.run();
-  for (index b = 0; b < batch; ++b) {
-    attention_run<Layer> alone(1, lengths[at(b)], {}, heads, d_kv);
-    for (index head = 0; head < heads; ++head)  // the same distances around another origin
-      for (index r = 0; r <= 2 * alone.length; ++r)
-        alone.bias[at(head * (2 * alone.length + 1) + r)] =
-            together.bias[at(head * (2 * length + 1) + length - alone.length + r)];
-    std::copy_n(together.input(b, 0), lengths[at(b)] * in, alone.x.data());
-    alone.run();
-    for (index t = 0; t < lengths[at(b)]; ++t) {
-      BOOST_TEST(same_bits(together.output(b, t), other.output(b, t)), "row " << t << " of " << b);
-      BOOST_TEST(distance(together.output(b, t), alone.output(0, t)) <= 1e-12,
-                 "row " << t << " of " << b << " alone");
-    }
-  }
-  // The last valid token does matter.
-  const auto before = together.y;
-  together.input(0, lengths[0] - 1)[0] += 1;
-  together.run();
-  BOOST_TEST(distance(before, together.y) > 1e-6);
-}
-
-/// Forward and backward are the same to the bit for any number of threads.
-template <class Layer, class T>
-void check_attention_threads(index length, std::vector<index> lengths, index heads = 0,
-                             index d_kv = 0) {
-  const index batch = std::ssize(lengths);
-  attention_run<Layer, T> one(batch, length, lengths, heads, d_kv);
-  one.dropout = {3, 1, 2, 0.2};
-  one.run(true);
-  for (const int threads : {2, 3}) {
-    attention_run<Layer, T> many(batch, length, lengths, heads, d_kv);
-    many.dropout = one.dropout;
-    many.run(true, threads);
-    BOOST_TEST(same_bits(one.y, many.y), threads << " threads, outputs");
-    BOOST_TEST(same_bits(one.dx, many.dx), threads << " threads, slopes of inputs");
-    BOOST_TEST(same_bytes(one.gradients, many.gradients), threads << " threads, gradients");
-    if (heads > 0) BOOST_TEST(same_bits(one.d_bias, many.d_bias), threads << " threads, bias");
-  }
 }
 
 /// No gradient of a layer feels the samples that layer dropout takes it away from.
