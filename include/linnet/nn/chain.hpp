@@ -56,6 +56,10 @@ constexpr const T& member(const numbered<K, T>& s) {
   return s.value;
 }
 
+/// Parameters of a chain of so many members.
+template <class P, std::size_t Count>
+concept has_members = P::members == Count;
+
 }  // namespace detail
 
 /// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
@@ -87,10 +91,13 @@ struct chain {
     linnet::detail::pack<typename First::layer::template params<Form>,
                          typename Rest::layer::template params<Form>...>
         items{};
+    static constexpr std::size_t members = count;
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    visit_from<0>(f, at, p...);
+    if constexpr (linnet::detail::check_counterpart<(linnet::detail::has_members<P, count> &&
+                                                     ...)>())
+      visit_from<0>(f, at, p...);
   }
 
   template <class T>

@@ -290,6 +290,7 @@ struct low_rank : policy {
 /// 2023). After training, collapse() multiplies them into one [D, D] matrix. No biases.
 template <int N, expansion E = expansion{4}>
 struct reparam : policy {
+  using collapsed = linear;  ///< what collapse() makes of it
   static_assert(N == 2 || N == 3, "linnet::ffn::reparam<N, e>: N is 2 or 3 matrices");
   static_assert(E.thousandths > 0, "linnet::ffn::reparam<N, e>: the expansion e must be positive");
 
@@ -297,17 +298,18 @@ struct reparam : policy {
   static constexpr index inner = E.of(D);
   template <index D, bool Three>
   struct make {
-    using type =
-        chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
+    using type = linear_product<named<"w1", linnet::linear<D, inner<D>>>,
+                                named<"w2", linnet::linear<inner<D>, D>>>;
   };
   template <index D>
   struct make<D, true> {
-    using type = chain<named<"w1", linnet::linear<D, inner<D>>>,
-                       named<"w2", linnet::linear<inner<D>, inner<D>>>,
-                       named<"w3", linnet::linear<inner<D>, D>>>;
+    using type = linear_product<named<"w1", linnet::linear<D, inner<D>>>,
+                                named<"w2", linnet::linear<inner<D>, inner<D>>>,
+                                named<"w3", linnet::linear<inner<D>, D>>>;
   };
+  // A chain of one, as that of ffn::linear.
   template <index D, index, bool>
-  using layer = typename make<D, N == 3>::type;
+  using layer = chain<named<"", typename make<D, N == 3>::type>>;
 };
 
 }  // namespace ffn

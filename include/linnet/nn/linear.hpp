@@ -37,8 +37,10 @@ struct linear : without_cache {
 
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "weight", weight_info, p.weight...);
-    if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+    if constexpr (linnet::detail::check_counterpart<(linnet::detail::one_matrix<P> && ...)>()) {
+      f(at / "weight", weight_info, p.weight...);
+      if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+    }
   }
 
   template <class T>

@@ -118,4 +118,14 @@ struct packed {
 };
 }  // namespace form
 
+/// A matrix that a layer keeps as others: base + scale F[N - 1] ... F[0]. visit() passes it beside
+/// the matrix itself, see nn/layer.hpp.
+template <class Leaf, std::size_t N>
+struct matrix_expression {
+  Leaf factors[N]{};      ///< the one that is applied first comes first
+  index widths[N + 1]{};  ///< factor k is [widths[k + 1], widths[k]]
+  Leaf base{};            ///< empty for a plain product
+  double scale = 1;
+};
+
 LINNET_NAMESPACE_END
