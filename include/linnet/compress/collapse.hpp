@@ -55,19 +55,25 @@ struct collapse_model<M> {
   using type = typename M::template with_ffn<typename encoder::type, typename decoder::type>;
 };
 
-/// W = F[N - 1] ... F[0], in double, each number rounded once.
+/// W = base + scale F[N - 1] ... F[0], in double, each number rounded once. False where the blocks
+/// share W or some of its factors alone.
 template <class Leaf, std::size_t N, class T>
-void multiply_factors(const matrix_expression<Leaf, N>& w, T* to) {
+bool multiply_factors(const matrix_expression<Leaf, N>& w, T* to) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   using view_of =
       Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
   matrix product;
   for (std::size_t k = 0; k < N; ++k) {
+    if (!to || !w.factors[k].data) return false;
     const matrix factor =
         view_of(w.factors[k].data, w.widths[k + 1], w.widths[k]).template cast<double>();
     product = k == 0 ? factor : matrix(factor * product);
   }
-  for (index i = 0; i < product.size(); ++i) to[i] = static_cast<T>(product.data()[i]);
+  for (index i = 0; i < product.size(); ++i) {
+    const double x = w.scale * product.data()[i];
+    to[i] = static_cast<T>(w.base.data ? static_cast<double>(w.base.data[i]) + x : x);
+  }
+  return true;
 }
 
 }  // namespace detail
@@ -77,20 +83,26 @@ template <class M>
 using collapsed = typename detail::collapse_model<M>::type;
 
 /// Multiplies the matrices of each re-parameterised feed-forward, in double, rounded once. The
-/// result computes the function of `w` with fewer weights.
+/// result computes the function of `w` with fewer weights. It is not valid() where a sharing policy
+/// of your own tells the factors of one matrix apart (errc::invalid).
 template <class M, class T>
 weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
   static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
                 "linnet::collapse: collapse first, quantize afterwards");
   auto shipped = detail::made_of<weights<collapsed<M>, T>>(w);
   if (!shipped.valid()) return shipped;
+  bool whole = true;
   detail::visit_pairs<M, collapsed<M>, T>(
-      w, shipped, [](const tensor_info& info, const auto& from, auto& to) {
+      w, shipped, [&](const tensor_info& info, const auto& from, auto& to) {
         if constexpr (detail::is_expression<std::remove_cvref_t<decltype(from)>>)
-          detail::multiply_factors(from, to.data);
+          whole = detail::multiply_factors(from, to.data) && whole;
         else
           detail::copy_tensor(info, from, to);
       });
+  if (!whole)
+    shipped.fail({errc::invalid, "collapse", "the sharing:: policy",
+                  "factors of a matrix that are all shared or all each block's own",
+                  "some of either"});
   return shipped;
 }
 

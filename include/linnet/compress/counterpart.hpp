@@ -64,12 +64,16 @@ consteval bool pairs_whole() {
 /// weights of the counterpart of the model of `w`.
 template <class M, class Q, class T, class W, class V, class F>
 void visit_pairs(W& w, V& q, F&& f) {
-  static_assert(pairs_whole<M, Q, T>(),
-                "linnet: a layer's visit(f, at, p, q) beside its counterpart does not pass each "
-                "matrix and vector of the counterpart once, in order and in its size");
-  M::visit([&](const parameter_path&, const tensor_info& info, auto& leaf,
-               auto& other) { f(info, leaf, other); },
-           parameter_path{}, w.tree(), q.tree());
+  constexpr bool whole = pairs_whole<M, Q, T>();
+  static_assert(
+      whole,
+      "linnet: a layer of the model does not pair with its place in the counterpart: where "
+      "matrices stand for others, it needs a visit(f, at, p, q) that passes each matrix "
+      "and vector of q once, in order and size; see nn/layer.hpp");
+  if constexpr (whole)
+    M::visit([&](const parameter_path&, const tensor_info& info, auto& leaf,
+                 auto& other) { f(info, leaf, other); },
+             parameter_path{}, w.tree(), q.tree());
 }
 
 }  // namespace detail

@@ -28,7 +28,8 @@ struct dense_policy<P> {
 };
 
 /// The best approximation U[out, rank] V[rank, in] of W[out, in] in Frobenius norm (Eckart and
-/// Young 1936). It holds the largest singular values, the square root of each in either factor.
+/// Young 1936), over the scale. It holds the largest singular values, the square root of each in
+/// either factor.
 template <class Leaf, class T>
 void split_matrix(const matrix_expression<Leaf, 2>& to, const T* w) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
@@ -36,7 +37,7 @@ void split_matrix(const matrix_expression<Leaf, 2>& to, const T* w) {
   T *const v = to.factors[0].data, *const u = to.factors[1].data;
   matrix dense(out, in);
   for (index i = 0; i < out; ++i)
-    for (index j = 0; j < in; ++j) dense(i, j) = static_cast<double>(w[i * in + j]);
+    for (index j = 0; j < in; ++j) dense(i, j) = static_cast<double>(w[i * in + j]) / to.scale;
   const Eigen::BDCSVD<matrix> svd(dense, Eigen::ComputeThinU | Eigen::ComputeThinV);
   for (index r = 0; r < rank; ++r) {
     const double root = std::sqrt(svd.singularValues()(r));

@@ -95,8 +95,7 @@ struct chain {
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    if constexpr (linnet::detail::check_counterpart<(linnet::detail::has_members<P, count> &&
-                                                     ...)>())
+    if constexpr ((linnet::detail::has_members<P, count> && ...))  // else see visit_pairs()
       visit_from<0>(f, at, p...);
   }
 

@@ -109,14 +109,6 @@ template <class P>
 concept one_matrix = requires(P& p) {
   p.weight;
 };
-/// Words for a visit of a layer beside one that is not its counterpart; true for others.
-template <bool Pairs>
-consteval bool check_counterpart() {
-  static_assert(Pairs,
-                "linnet: a layer and the counterpart that its policy names do not pair: the layer "
-                "has no visit(f, at, p, q) for the counterpart's q; see nn/layer.hpp");
-  return Pairs;
-}
 /// Stands for what visit() calls.
 struct any_parameter {
   template <class... Leaf>

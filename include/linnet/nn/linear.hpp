@@ -37,7 +37,7 @@ struct linear : without_cache {
 
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    if constexpr (linnet::detail::check_counterpart<(linnet::detail::one_matrix<P> && ...)>()) {
+    if constexpr ((linnet::detail::one_matrix<P> && ...)) {  // else see visit_pairs()
       f(at / "weight", weight_info, p.weight...);
       if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
     }

@@ -50,9 +50,8 @@ struct linear_product : chain<Maps...> {
     pair(std::make_index_sequence<count>{});
     // A map without a bias has one of zeros, a null pointer, beside one that has it.
     auto& bias = linnet::detail::member<count - 1>(p.items).bias;
-    constexpr bool here = !std::is_null_pointer_v<std::remove_cvref_t<decltype(bias)>>,
-                   there = !std::is_null_pointer_v<std::remove_cvref_t<decltype(q.bias)>>;
-    if constexpr (linnet::detail::check_counterpart < there || !here > () && there)
+    constexpr bool there = !std::is_null_pointer_v<std::remove_cvref_t<decltype(q.bias)>>;
+    if constexpr (there)
       f(at / "bias", tensor_info{1, linear_product::out, role::bias}, bias, q.bias);
   }
 };
