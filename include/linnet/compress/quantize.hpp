@@ -41,7 +41,7 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
       parameter_path{}, rounded.tree(), w.tree());
   if (auto name = first_nonfinite(rounded); !name.empty())
     rounded.fail({errc::invalid, "quantize", std::move(name),
-                  std::string("numbers that storage::") + S::name + " holds", "a larger one"});
+                  "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"});
   return rounded;
 }
 
@@ -50,12 +50,16 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
 template <class M, class S = typename M::storage>
 consteval index weight_bytes() {
   index bytes = 0;
+  typename M::template params<form::canonical<float, S>> tree{};
   M::visit(
-      [&](const parameter_path&, const tensor_info& info) {
-        bytes += info.stored() ? matrix_bytes<S>(info.rows, info.columns)
-                               : info.size() * static_cast<index>(sizeof(float));
+      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+        using one = std::remove_cvref_t<decltype(leaf)>;
+        if constexpr (std::is_pointer_v<one>)
+          bytes += info.size() * static_cast<index>(sizeof(float));
+        else
+          bytes += matrix_bytes<typename one::storage>(info.rows, info.columns);
       },
-      parameter_path{});
+      parameter_path{}, tree);
   return bytes;
 }
 

@@ -50,7 +50,7 @@ struct linear_product : chain<Maps...> {
     pair(std::make_index_sequence<count>{});
     // A map without a bias has one of zeros, a null pointer, beside one that has it.
     auto& bias = linnet::detail::member<count - 1>(p.items).bias;
-    constexpr bool there = !std::is_null_pointer_v<std::remove_cvref_t<decltype(q.bias)>>;
+    constexpr bool there = !std::is_same_v<std::remove_cvref_t<decltype(q.bias)>, std::nullptr_t>;
     if constexpr (there)
       f(at / "bias", tensor_info{1, linear_product::out, role::bias}, bias, q.bias);
   }
@@ -129,11 +129,11 @@ struct lora_linear {
     first::template forward<T, S>(p.lora_a, x, {c.inner, x.rows()}, none, ctx);
     auto delta = second::template product<T, S>(p.lora_b, y.data());
     delta.alpha = T(scale);
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), Rank, c.inner, {delta});
+    ops::gemm_batch(ctx.on, x.rows(), Rank, c.inner, {delta});
     auto rest = whole::template product<T, S>(p.whole_matrix, y.data());
     rest.accumulate = true;
     rest.residual = residual;
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {rest});
+    ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {rest});
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
