@@ -115,18 +115,22 @@ struct mixed : policy {
 
 namespace detail {
 
+template <class Entry>
+inline constexpr bool is_role = requires {
+  typename Entry::stored;
+};
+
 /// The storage that the last of `Entries` gives a part, or `Default`.
 template <storage::part P, class Default, class... Entries>
 struct storage_for {
   using type = Default;
 };
 template <storage::part P, class Default, class Entry, class... Entries>
-struct storage_for<P, Default, Entry, Entries...>
-    : storage_for<P,
-                  typename std::conditional_t<Entry::template has<P>,
-                                              std::type_identity<typename Entry::stored>,
-                                              std::type_identity<Default>>::type,
-                  Entries...> {};
+struct storage_for<P, Default, Entry, Entries...> : storage_for<P, Default, Entries...> {};
+template <storage::part P, class Default, class Entry, class... Entries>
+requires(Entry::template has<P>) struct storage_for<P, Default, Entry, Entries...>
+    : storage_for<P, typename Entry::stored, Entries...> {
+};
 
 /// Different types in a list.
 template <class... S>
@@ -144,30 +148,59 @@ consteval int count_types() {
   return count;
 }
 
-/// One storage type where all parts agree, else a mixed one; words for more than four.
+/// One storage type where all parts agree, else a mixed one.
 template <class Rest, class... Parts>
 struct mix_storage {
-  static constexpr bool fits = count_types<Rest, Parts...>() <= 4;
-  static_assert(
-      fits,
-      "linnet::storage::per_role: at most four different storage types in one model; each "
-      "has kernels and code of its own");
-  using type = typename std::conditional_t<fits && !(std::is_same_v<Rest, Parts> && ...),
-                                           std::type_identity<storage::mixed<Rest, Parts...>>,
-                                           std::type_identity<Rest>>::type;
+  static constexpr int types = count_types<Rest, Parts...>();
+  using type =
+      typename std::conditional_t<types == 1, std::type_identity<Rest>,
+                                  std::type_identity<storage::mixed<Rest, Parts...>>>::type;
 };
 template <class Default, class... Entries>
-struct make_per_role {
-  static_assert(std::is_base_of_v<storage::policy, Default>,
-                "linnet::storage::per_role: the first argument is the storage type of all other "
-                "matrices");
+struct mix_roles {
   template <storage::part P>
   using of = typename storage_for<P, Default, Entries...>::type;
-  using type = typename mix_storage<Default, of<storage::part::embedding>, of<storage::part::head>,
-                                    of<storage::part::attention_q>, of<storage::part::attention_k>,
-                                    of<storage::part::attention_v>, of<storage::part::attention_o>,
-                                    of<storage::part::ffn_gate>, of<storage::part::ffn_up>,
-                                    of<storage::part::ffn_down>>::type;
+  using mix = mix_storage<Default, of<storage::part::embedding>, of<storage::part::head>,
+                          of<storage::part::attention_q>, of<storage::part::attention_k>,
+                          of<storage::part::attention_v>, of<storage::part::attention_o>,
+                          of<storage::part::ffn_gate>, of<storage::part::ffn_up>,
+                          of<storage::part::ffn_down>>;
+};
+/// Words for arguments of per_role<> that do not fit; true for others.
+template <class Default, class... Entries>
+constexpr bool per_role_fits() {
+  if constexpr (!(is_role<Entries> && ...)) {
+    static_assert(
+        never<Default, Entries...>,
+        "linnet::storage::per_role: what follows the first argument says which role it is "
+        "for, such as storage::embedding<storage::int8>");
+    return false;
+  } else {
+    constexpr bool few = mix_roles<Default, Entries...>::mix::types <= 4;
+    static_assert(few,
+                  "linnet::storage::per_role: at most four different storage types in one model; "
+                  "each has kernels of its own");
+    return few;
+  }
+}
+/// The storage of per_role<>, or what stands in for it where the arguments do not fit.
+template <bool Fits, class Default, class... Entries>
+struct make_per_role : mix_roles<Default, Entries...>::mix {};
+template <class Default, class... Entries>
+struct make_per_role<false, Default, Entries...> {
+  using type = Default;
+};
+
+/// The storage of a model that is spelled `S`: of a tied one the head's is the embedding's.
+template <bool Tied, class S>
+struct model_storage {
+  using type = S;
+  static constexpr bool fits = true;  ///< whether a tied head is given no other storage
+};
+template <class Rest, class Embedding, class Head, class... Parts>
+struct model_storage<true, storage::mixed<Rest, Embedding, Head, Parts...>> {
+  using type = typename mix_storage<Rest, Embedding, Embedding, Parts...>::type;
+  static constexpr bool fits = std::is_same_v<Head, Embedding> || std::is_same_v<Head, Rest>;
 };
 
 /// The storage of a part in a model stored as `S`; part::any passes `S` on.
@@ -204,7 +237,9 @@ namespace storage {
 /// embedding<int8>, head<int8>>. Of two entries for one role the last counts. At most four
 /// different storage types. Where all are the same it is that type itself.
 template <class Default, class... Entries>
-using per_role = typename linnet::detail::make_per_role<Default, Entries...>::type;
+using per_role =
+    typename linnet::detail::make_per_role<linnet::detail::per_role_fits<Default, Entries...>(),
+                                           Default, Entries...>::type;
 
 /// The storage of a part of a model stored as `S`; part::any is all of `S`.
 template <class S, part P>
