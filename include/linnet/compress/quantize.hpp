@@ -50,16 +50,26 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
 template <class M, class S = typename M::storage>
 consteval index weight_bytes() {
   index bytes = 0;
-  typename M::template params<form::canonical<float, S>> tree{};
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-        using one = std::remove_cvref_t<decltype(leaf)>;
-        if constexpr (std::is_pointer_v<one>)
-          bytes += info.size() * static_cast<index>(sizeof(float));
-        else
-          bytes += matrix_bytes<typename one::storage>(info.rows, info.columns);
-      },
-      parameter_path{}, tree);
+  const auto count = [&]<class One>(std::type_identity<One>, const tensor_info& info) {
+    bytes += info.stored() ? matrix_bytes<One>(info.rows, info.columns)
+                           : info.size() * static_cast<index>(sizeof(float));
+  };
+  if constexpr (requires { S::mixes; }) {  // each matrix says how it is stored
+    typename M::template params<form::canonical<float, S>> tree{};
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+          if constexpr (requires { leaf.scales; })
+            count(std::type_identity<typename std::remove_cvref_t<decltype(leaf)>::storage>{},
+                  info);
+          else
+            count(std::type_identity<storage::f32>{}, info);
+        },
+        parameter_path{}, tree);
+  } else {
+    M::visit([&](const parameter_path&,
+                 const tensor_info& info) { count(std::type_identity<S>{}, info); },
+             parameter_path{});
+  }
   return bytes;
 }
 
