@@ -14,7 +14,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// What a matrix is for, as far as storage tells matrices apart.
+/// The uses of a matrix that storage tells apart.
 enum class part {
   any,  ///< none of the others
   embedding,
@@ -66,7 +66,7 @@ using ffn_up = of_parts<S, part::ffn_up>;
 template <class S>
 using ffn_down = of_parts<S, part::ffn_down>;
 
-/// What a storage type is called in files and errors.
+/// The name of a storage type in files and errors.
 template <class S>
 std::string name_of() {
   if constexpr (requires { S::mixes; })
