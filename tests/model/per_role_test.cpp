@@ -85,7 +85,8 @@ void check_model() {
   randomize(w);
   const auto q = ln::quantize<S>(w);
   BOOST_REQUIRE(q.valid());
-  const auto p = ln::pack(q), rounded = ln::pack(decoded<M>(q));
+  const auto p = ln::pack(q);
+  const auto rounded = ln::pack(decoded<M>(q));
   const auto data = data_for<M>();
   BOOST_TEST(distance(logits_of(p, data), logits_of(rounded, data)) <= 1e-5);
   const auto whole = prompt_logits(p, 1, false);
