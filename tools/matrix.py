@@ -12,6 +12,7 @@ here: the rows that cross it with all others follow.
 """
 import itertools
 import pathlib
+import re
 import sys
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "tests" / "matrix"
@@ -31,6 +32,8 @@ STORED = {
     "int4": "storage::int4<>",
 }
 ALSO_STORED = {"int4": "storage::int4<>", "nf4": "storage::nf4", "fp8_e4m3": "storage::fp8_e4m3",
+               "per role": "storage::per_role<storage::int4<>, storage::embedding<storage::int8>, "
+                           "storage::attention_v<storage::f16>, storage::ffn_down<storage::nf4>>",
                "f16": "storage::f16", "int8": "storage::int8", "fp8_e5m2": "storage::fp8_e5m2",
                "bf16": "storage::bf16"}
 
@@ -150,13 +153,6 @@ def completes(axes, row, fits):
         any(fits(row | {n: v}) for v in axes[n]) for n in axes if n not in row)
 
 
-def also_stored(row, number):
-    """Weights in 4 bits stand for several storage types that only products tell apart."""
-    if row.get("weights") != "int4":
-        return row
-    return row | {"weights": list(ALSO_STORED)[number % len(ALSO_STORED)]}
-
-
 def policies(axes, row):
     words = [axes[name].get(value) or ALSO_STORED.get(value) if name == "weights" else
              axes[name][value] for name, value in row.items()]
@@ -172,8 +168,7 @@ def split(word):
             parts.append(word[start:i].strip())
             start = i + 1
     parts.append(word[start:].strip())
-    return ["ln::" + p.replace("<attention::", "<ln::attention::").replace("<mixer::", "<ln::mixer::")
-            for p in parts]
+    return ["ln::" + re.sub(r"([<, ])(\w+::)", r"\1ln::\2", p) for p in parts]
 
 
 def name_of(family, axes, row):
@@ -212,14 +207,17 @@ FAMILIES = (("decoder", DECODERS, decoder_fits), ("t5", T5S, lambda a: True),
 
 
 def sources():
-    made = {}
+    # Weights in 4 bits stand for several storage types that only products tell apart, by turns.
+    made, also = {}, itertools.cycle(ALSO_STORED)
     for family, axes, fits in FAMILIES:
         rows = all_pairs(axes, fits)
+        for row in rows:
+            if row.get("weights") == "int4":
+                row["weights"] = next(also)
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
             for number, row in enumerate(rows[first:first + MODELS_PER_FILE], first + 1):
-                row = also_stored(row, number)
                 text += (f"BOOST_AUTO_TEST_CASE(model_{number:02}) {{\n"
                          f"  check<{family}{policies(axes, row)}>(\"{name_of(family, axes, row)}\");\n}}\n")
             made[f"{file}.cpp"] = text + TAIL % file

@@ -21,10 +21,10 @@ BOOST_AUTO_TEST_CASE(model_27) {
   check<decoder, ln::mixer::mamba<3, 3>, ln::tie::untied, ln::sharing::repeat<2>, ln::position::none, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::storage::bf16, ln::compute::bf16>("decoder: attention mamba, ends untied, sharing repeat, position none, ffn gelu, weights bf16 in bf16");
 }
 BOOST_AUTO_TEST_CASE(model_28) {
-  check<decoder, ln::mixer::mamba<3, 3>, ln::ffn::rwkv4_channel_mix, ln::sharing::all, ln::position::none, ln::storage::int4<>>("decoder: attention mamba, ffn channel mix, sharing all, position none, weights int4");
+  check<decoder, ln::mixer::mamba<3, 3>, ln::ffn::rwkv4_channel_mix, ln::sharing::all, ln::position::none, ln::storage::int8>("decoder: attention mamba, ffn channel mix, sharing all, position none, weights int8");
 }
 BOOST_AUTO_TEST_CASE(model_29) {
-  check<decoder, ln::mixer::mamba<3, 3>, ln::ffn::skip, ln::position::none, ln::storage::nf4>("decoder: attention mamba, ffn skip, position none, weights nf4");
+  check<decoder, ln::mixer::mamba<3, 3>, ln::ffn::skip, ln::position::none, ln::storage::fp8_e5m2>("decoder: attention mamba, ffn skip, position none, weights fp8_e5m2");
 }
 BOOST_AUTO_TEST_CASE(model_30) {
   check<decoder, ln::attention::prefix, ln::kv::bf16, ln::sharing::lora<2>, ln::position::rope_half, ln::storage::bf16, ln::compute::bf16>("decoder: attention prefix, cache bf16, sharing lora, position rope_half, weights bf16 in bf16");

@@ -18,7 +18,7 @@ BOOST_AUTO_TEST_CASE(model_34) {
   check<decoder, ln::attention::prefix, ln::ffn::reparam<2>, ln::sharing::repeat<2>, ln::position::rope_half, ln::kv::bf16>("decoder: attention prefix, ffn reparam, sharing repeat, position rope_half, cache bf16");
 }
 BOOST_AUTO_TEST_CASE(model_35) {
-  check<decoder, ln::attention::prefix, ln::position::none, ln::sharing::lora<2>, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::storage::int4<>, ln::embedding::factorised<4>>("decoder: attention prefix, position none, sharing lora, ffn gelu, weights int4, ends factorised");
+  check<decoder, ln::attention::prefix, ln::position::none, ln::sharing::lora<2>, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::storage::bf16, ln::embedding::factorised<4>>("decoder: attention prefix, position none, sharing lora, ffn gelu, weights bf16, ends factorised");
 }
 BOOST_AUTO_TEST_CASE(model_36) {
   check<decoder, ln::attention::routing<5, 6>, ln::kv::bf16, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all>("decoder: attention routing, cache bf16, ffn gelu");
@@ -30,7 +30,7 @@ BOOST_AUTO_TEST_CASE(model_38) {
   check<decoder, ln::attention::routing<5, 6>, ln::kv::int4, ln::sharing::all, ln::position::learned, ln::ffn::skip, ln::storage::int8, ln::compute::int8, ln::embedding::factorised<4>>("decoder: attention routing, cache int4, sharing all, position learned, ffn skip, weights int8 in int8, ends factorised");
 }
 BOOST_AUTO_TEST_CASE(model_39) {
-  check<decoder, ln::attention::routing<5, 6>, ln::kv::int8, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::ffn::reparam<2>, ln::storage::int8>("decoder: attention routing, cache int8, sharing repeat, position sinusoidal, ffn reparam, weights int8");
+  check<decoder, ln::attention::routing<5, 6>, ln::kv::int8, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::ffn::reparam<2>, ln::storage::int4<>>("decoder: attention routing, cache int8, sharing repeat, position sinusoidal, ffn reparam, weights int4");
 }
 BOOST_AUTO_TEST_CASE(model_40) {
   check<decoder, ln::attention::routing<5, 6>, ln::ffn::rwkv4_channel_mix, ln::position::none>("decoder: attention routing, ffn channel mix, position none");

@@ -21,7 +21,7 @@ BOOST_AUTO_TEST_CASE(model_43) {
   check<decoder, ln::attention::routing<5, 6>::online, ln::kv::int4, ln::sharing::all, ln::position::learned, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::storage::int8, ln::compute::int8, ln::embedding::factorised<4>>("decoder: attention routing online, cache int4, sharing all, position learned, ffn gelu, weights int8 in int8, ends factorised");
 }
 BOOST_AUTO_TEST_CASE(model_44) {
-  check<decoder, ln::attention::routing<5, 6>::online, ln::kv::int8, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::ffn::reparam<2>, ln::storage::fp8_e4m3>("decoder: attention routing online, cache int8, sharing repeat, position sinusoidal, ffn reparam, weights fp8_e4m3");
+  check<decoder, ln::attention::routing<5, 6>::online, ln::kv::int8, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::ffn::reparam<2>, ln::storage::nf4>("decoder: attention routing online, cache int8, sharing repeat, position sinusoidal, ffn reparam, weights nf4");
 }
 BOOST_AUTO_TEST_CASE(model_45) {
   check<decoder, ln::attention::routing<5, 6>::online, ln::ffn::rwkv4_channel_mix, ln::position::none>("decoder: attention routing online, ffn channel mix, position none");

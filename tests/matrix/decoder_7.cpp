@@ -12,7 +12,7 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_decoder)
 
 BOOST_AUTO_TEST_CASE(model_49) {
-  check<decoder, ln::mixer::rwkv4, ln::ffn::rwkv4_channel_mix, ln::sharing::repeat<2>, ln::position::none, ln::storage::int4<>>("decoder: attention rwkv4, ffn channel mix, sharing repeat, position none, weights int4");
+  check<decoder, ln::mixer::rwkv4, ln::ffn::rwkv4_channel_mix, ln::sharing::repeat<2>, ln::position::none, ln::storage::fp8_e4m3>("decoder: attention rwkv4, ffn channel mix, sharing repeat, position none, weights fp8_e4m3");
 }
 BOOST_AUTO_TEST_CASE(model_50) {
   check<decoder, ln::mixer::rwkv7, ln::position::none>("decoder: attention rwkv7, position none");
@@ -24,7 +24,7 @@ BOOST_AUTO_TEST_CASE(model_52) {
   check<decoder, ln::mixer::rwkv7, ln::tie::untied, ln::position::none, ln::ffn::reparam<2>, ln::storage::int8, ln::compute::int8>("decoder: attention rwkv7, ends untied, position none, ffn reparam, weights int8 in int8");
 }
 BOOST_AUTO_TEST_CASE(model_53) {
-  check<decoder, ln::mixer::rwkv7, ln::ffn::rwkv4_channel_mix, ln::position::none, ln::storage::int8>("decoder: attention rwkv7, ffn channel mix, position none, weights int8");
+  check<decoder, ln::mixer::rwkv7, ln::ffn::rwkv4_channel_mix, ln::position::none, ln::storage::per_role<ln::storage::int4<>, ln::storage::embedding<ln::storage::int8>, ln::storage::attention_v<ln::storage::f16>, ln::storage::ffn_down<ln::storage::nf4>>>("decoder: attention rwkv7, ffn channel mix, position none, weights per role");
 }
 BOOST_AUTO_TEST_CASE(model_54) {
   check<decoder, ln::attention::sinks<3, 6>, ln::kv::bf16>("decoder: attention sinks, cache bf16");

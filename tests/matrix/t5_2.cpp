@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(model_15) {
   check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::linear<>>, ln::ffn::reparam<3>, ln::encoder<ln::attention::lsh<4, 3>>>("t5: cache int4, decoder linear, ffn reparam, encoder lsh");
 }
 BOOST_AUTO_TEST_CASE(model_16) {
-  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::lsh<4, 3>>, ln::encoder<ln::attention::longformer<4, 1>>, ln::storage::fp8_e4m3>("t5: cache int4, decoder lsh, encoder longformer, weights fp8_e4m3");
+  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::lsh<4, 3>>, ln::encoder<ln::attention::longformer<4, 1>>, ln::storage::nf4>("t5: cache int4, decoder lsh, encoder longformer, weights nf4");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -4,14 +4,13 @@
 /// Collapse: the re-parameterised feed-forwards 2W and 3W become the one matrix that they are
 /// (Lee et al. 2023).
 
-#include <string>
-
 #include <linnet/compress/before_eigen.inl>
 
 #include <Eigen/Core>
 
 #include <linnet/compress/after_eigen.inl>
 
+#include <linnet/compress/counterpart.hpp>
 #include <linnet/model/decoder.hpp>
 #include <linnet/model/t5.hpp>
 
@@ -19,15 +18,16 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The policy that a feed-forward policy collapses to; itself where there is nothing to multiply.
+/// The policy that a feed-forward policy collapses to, itself where there is nothing to multiply.
 template <class Ffn>
 struct collapse_ffn {
   using type = Ffn;
   static constexpr bool linear = std::is_same_v<Ffn, ffn::linear>;
 };
-template <int N, expansion E>
-struct collapse_ffn<ffn::reparam<N, E>> {
-  using type = ffn::linear;
+template <class Ffn>
+requires requires { typename Ffn::collapsed; }
+struct collapse_ffn<Ffn> {
+  using type = typename Ffn::collapsed;
   static constexpr bool linear = true;
 };
 
@@ -55,6 +55,27 @@ struct collapse_model<M> {
   using type = typename M::template with_ffn<typename encoder::type, typename decoder::type>;
 };
 
+/// W = base + scale F[N - 1] ... F[0], in double, each number rounded once. False where the blocks
+/// share W or some of its factors alone.
+template <class Leaf, std::size_t N, class T>
+bool multiply_factors(const matrix_expression<Leaf, N>& w, T* to) {
+  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  using view_of =
+      Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  matrix product;
+  for (std::size_t k = 0; k < N; ++k) {
+    if (!to || !w.factors[k].data) return false;
+    const matrix factor =
+        view_of(w.factors[k].data, w.widths[k + 1], w.widths[k]).template cast<double>();
+    product = k == 0 ? factor : matrix(factor * product);
+  }
+  for (index i = 0; i < product.size(); ++i) {
+    const double x = w.scale * product.data()[i];
+    to[i] = static_cast<T>(w.base.data ? static_cast<double>(w.base.data[i]) + x : x);
+  }
+  return true;
+}
+
 }  // namespace detail
 
 /// The model type that collapse() makes: every ffn::reparam is an ffn::linear, the rest unchanged.
@@ -62,42 +83,26 @@ template <class M>
 using collapsed = typename detail::collapse_model<M>::type;
 
 /// Multiplies the matrices of each re-parameterised feed-forward, in double, rounded once. The
-/// result computes the function of `w` with fewer weights.
+/// result computes the function of `w` with fewer weights. It is not valid() where a sharing policy
+/// of your own tells the factors of one matrix apart (errc::invalid).
 template <class M, class T>
 weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
   static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
                 "linnet::collapse: collapse first, quantize afterwards");
-  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  using view_of =
-      Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
   auto shipped = detail::made_of<weights<collapsed<M>, T>>(w);
   if (!shipped.valid()) return shipped;
-  const auto values = [](const auto& leaf) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      return static_cast<const T*>(leaf);
-    else
-      return static_cast<const T*>(leaf.data);
-  };
-  shipped.visit([&](const parameter_path& at, const tensor_info& info, auto& to) {
-    const std::string name = at.str();
-    matrix product;
-    w.visit([&](const parameter_path& from_path, const tensor_info& from_info, const auto& from) {
-      const std::string from_name = from_path.str();
-      if (from_name == name) std::copy_n(values(from), info.size(), const_cast<T*>(values(to)));
-      // ...ffn.w.weight is the product of ...ffn.w1.weight, w2, w3, met in this order.
-      constexpr std::string_view tail = ".w.weight";
-      if (!name.ends_with(tail) || from_name.size() != name.size() + 1) return;
-      const std::size_t stem = name.size() - tail.size() + 2;
-      const char digit = from_name[stem];
-      if (from_name.compare(0, stem, name, 0, stem) != 0 || digit < '1' || digit > '3') return;
-      const matrix factor =
-          view_of(values(from), from_info.rows, from_info.columns).template cast<double>();
-      product = digit == '1' ? factor : matrix(factor * product);
-    });
-    if (product.size() == info.size())
-      for (index i = 0; i < info.size(); ++i)
-        const_cast<T*>(values(to))[i] = static_cast<T>(product.data()[i]);
-  });
+  bool whole = true;
+  detail::visit_pairs<M, collapsed<M>, T>(
+      w, shipped, [&](const tensor_info& info, const auto& from, auto& to) {
+        if constexpr (detail::is_expression<std::remove_cvref_t<decltype(from)>>)
+          whole = detail::multiply_factors(from, to.data) && whole;
+        else
+          detail::copy_tensor(info, from, to);
+      });
+  if (!whole)
+    shipped.fail({errc::invalid, "collapse", "the sharing:: policy",
+                  "factors of a matrix that are all shared or all each block's own",
+                  "some of either"});
   return shipped;
 }
 

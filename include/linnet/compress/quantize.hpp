@@ -41,7 +41,7 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
       parameter_path{}, rounded.tree(), w.tree());
   if (auto name = first_nonfinite(rounded); !name.empty())
     rounded.fail({errc::invalid, "quantize", std::move(name),
-                  std::string("numbers that storage::") + S::name + " holds", "a larger one"});
+                  "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"});
   return rounded;
 }
 
@@ -50,12 +50,26 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
 template <class M, class S = typename M::storage>
 consteval index weight_bytes() {
   index bytes = 0;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info) {
-        bytes += info.stored() ? matrix_bytes<S>(info.rows, info.columns)
-                               : info.size() * static_cast<index>(sizeof(float));
-      },
-      parameter_path{});
+  const auto count = [&]<class One>(std::type_identity<One>, const tensor_info& info) {
+    bytes += info.stored() ? matrix_bytes<One>(info.rows, info.columns)
+                           : info.size() * static_cast<index>(sizeof(float));
+  };
+  if constexpr (requires { S::mixes; }) {  // each matrix says how it is stored
+    typename M::template params<form::canonical<float, S>> tree{};
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+          if constexpr (requires { leaf.scales; })
+            count(std::type_identity<typename std::remove_cvref_t<decltype(leaf)>::storage>{},
+                  info);
+          else
+            count(std::type_identity<storage::f32>{}, info);
+        },
+        parameter_path{}, tree);
+  } else {
+    M::visit([&](const parameter_path&,
+                 const tensor_info& info) { count(std::type_identity<S>{}, info); },
+             parameter_path{});
+  }
   return bytes;
 }
 

@@ -117,7 +117,9 @@ class distillation {
     using M = model_of<Name>;
     using T = typename form<Name>::scalar;
     using S = typename form<Name>::storage;
-    using head = ops::head_call<T, S>;
+    using head = decltype(M::template read<T, S>(
+        std::declval<const form<Name>&>().tree(), std::declval<const typename M::batch&>(),
+        std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
     const form<Name>* weights;
     detail::placed_workspace<M, T> work{};
 

@@ -74,6 +74,11 @@ constexpr bool fits_hugging_face() {
                   "grouped queries, a standard feed-forward), all with attention::full, and Mamba "
                   "(mixer::mamba, ffn::skip, norm::rms, position::none); use save_safetensors() "
                   "and load_safetensors() with naming::canonical");
+  else if constexpr (Foreign && requires { Storage::mixes; })
+    static_assert(
+        never<M>,
+        "linnet: Hugging Face's layout joins matrices of several roles in one tensor; keep "
+        "a model of storage::per_role with naming::canonical");
   else if constexpr (Foreign && Storage::scaled)
     static_assert(never<M>,
                   "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "

@@ -172,7 +172,7 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
       one.data = reinterpret_cast<std::byte*>(from);
     } else {
-      using S = storage_of<M, T>;
+      using S = typename std::remove_cvref_t<decltype(from)>::storage;
       one.type = dtype_of<S>();
       one.columns = row_values<S>(info.columns);
       one.data = reinterpret_cast<std::byte*>(from.data);

@@ -205,8 +205,9 @@ result<void> check_storage(const safetensors& file) {
   const auto is_plain = [](std::string_view name) {
     return name == "f32" || name == "f64" || name == "bf16" || name == "f16";
   };
-  if (said->second != S::name && !(is_plain(said->second) && is_plain(S::name)))
-    return differs("storage", S::name, said->second);
+  if (const std::string own = storage::name_of<S>();
+      said->second != own && !(is_plain(said->second) && is_plain(own)))
+    return differs("storage", own, said->second);
   const auto group = file.metadata().find("storage_group");
   if (const std::string own = std::to_string(S::group);
       S::group > 0 && group != file.metadata().end() && group->second != own)
@@ -289,7 +290,7 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
   } else {
     notes["format"] = "linnet";
     using S = typename weights<M, T>::storage;
-    notes["storage"] = S::name;
+    notes["storage"] = storage::name_of<S>();
     if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
     for (const detail::key_value& one : detail::metadata_of<M>()) notes[one.key] = one.value;
   }

@@ -20,10 +20,21 @@ struct plan_sizes {
     return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
   }
 };
+/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  index most = 0;
+  S::each([&](auto one) {
+    most = (std::max)(
+        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
+  });
+  return most;
+}
 template <class S>
 constexpr planner planner_for() {
   planner m;
   if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
   return m;
 }
 template <class M, class T, class S = storage_of<M, T>>

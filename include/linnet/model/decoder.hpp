@@ -87,10 +87,19 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                              (std::max)(context_length, Attention::min_positions),
                                              real{Shape.rope_theta}>;
 
+  /// Storage of the embedding's table, and of what the head reads, in a model stored as `S`.
+  template <class S>
+  using table_storage = linnet::storage::at<S, linnet::storage::part::embedding>;
+  template <class S>
+  using head_storage =
+      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
-    [[no_unique_address]] typename embedding_projection::template params<Form> projection{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
+    [[no_unique_address]]
+    typename embedding_projection::template params<form::at<Form, linnet::storage::part::embedding>>
+        projection{};
     [[no_unique_address]] std::conditional_t<
         embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
         embedding_norm{};
@@ -98,7 +107,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         positions{};
     typename blocks::template params<Form> stack{};
     typename norm_layer::template params<Form> norm{};
-    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+    [[no_unique_address]] std::conditional_t<
+        tied, std::nullptr_t, typename form::at<Form, linnet::storage::part::head>::matrix>
+        head{};
   };
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
@@ -242,8 +253,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
   /// and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const ops::execution& on) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) {
     context<T> ctx = batch_context<T>(b, on);
     embed<T, S>(p, b.tokens, w, ctx);
     run_layers<T, S>(p, w, ctx);
@@ -268,7 +280,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       const double weight = at.weights ? at.weights[layer] : layer + 1 == Shape.layers;
       if (weight == 0) return;
       norm_layer::template forward<T, S>(p.norm, {x, rows}, {w.normed, rows}, w.norm, ctx);
-      ops::head_call<T, S> h = head<T, S>(p, b, w, ctx);
+      ops::head_call<T, head_storage<S>> h = head<T, S>(p, b, w, ctx);
       h.z_loss = call.z_loss;
       h.weight = weight;
       if (layer + 1 == Shape.layers) h.logits = call.logits;
@@ -281,8 +293,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       const loss_sum one = ops::head_loss(on, h, criterion);
       if constexpr (ops::trainable<S>)
         if (dx) {
-          embedding_projection::template read_backward<T, S>(p.projection, dp->projection, rows,
-                                                             w.normed, w.d_normed, w.projected, on);
+          embedding_projection::template read_backward<T, table_storage<S>>(
+              p.projection, dp->projection, rows, w.normed, w.d_normed, w.projected, on);
           norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
                                               {dx, rows}, w.norm, ctx);
         }
@@ -313,8 +325,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         }
         ops::embed_backward(
             on, rows, embedding_projection::table, b.tokens,
-            embedding_projection::template widen_backward<T, S>(p.projection, dp->projection, rows,
-                                                                w.d_looked_up, w.projected, ctx),
+            embedding_projection::template widen_backward<T, table_storage<S>>(
+                p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
             dp->embedding);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
@@ -349,10 +361,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       });
     const index read_rows = call.every ? ctx.rows() : ctx.batch;
     const T* const y = call.every ? w.normed : w.last;
-    ops::matmul(
-        on, read_rows, vocabulary, embedding_projection::head,
-        embedding_projection::template read<T, S>(p.projection, read_rows, y, w.projected, on),
-        head_matrix<T, S>(p), w.logits);
+    ops::matmul(on, read_rows, vocabulary, embedding_projection::head,
+                embedding_projection::template read<T, table_storage<S>>(p.projection, read_rows, y,
+                                                                         w.projected, on),
+                head_matrix<T, S>(p), w.logits);
   }
 
   /// Lets cached sequence `to` continue where `from` is.
@@ -373,10 +385,11 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   }
   /// The head on w.normed.
   template <class T, class S>
-  static ops::head_call<T, S> head(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const context<T>& ctx) {
-    const T* const y = embedding_projection::template read<T, S>(p.projection, ctx.rows(), w.normed,
-                                                                 w.projected, ctx.on);
+  static ops::head_call<T, head_storage<S>> head(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const context<T>& ctx) {
+    const T* const y = embedding_projection::template read<T, table_storage<S>>(
+        p.projection, ctx.rows(), w.normed, w.projected, ctx.on);
     return {ctx.rows(),
             embedding_projection::head,
             vocabulary,
@@ -388,7 +401,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
             w.losses};
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
     if constexpr (tied)
       return p.embedding;
     else
@@ -408,7 +422,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     const index rows = ctx.rows();
     ops::embed(ctx.on, rows, embedding_projection::table, tokens, p.embedding,
                embedding_projection::template rows<T>(w.projected, w.looked_up));
-    embedding_projection::template widen<T, S>(p.projection, rows, w.looked_up, w.projected, ctx);
+    embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
+                                                              w.projected, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.positions.table;

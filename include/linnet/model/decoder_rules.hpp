@@ -131,7 +131,7 @@ struct make_decoder {
           pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
           pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
           pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-          typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
+          typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
           pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>>>;
 };

@@ -196,13 +196,13 @@ struct next_thought : model_defaults {
 
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
     typename Form::vector positions{};
     typename reading::template params<Form> reader{};
     typename shrinking::template params<Form> shrink{};
     typename thinking::template params<Form> core{};
     typename writing::template params<Form> writer{};
-    typename Form::matrix head{};
+    typename form::at<Form, linnet::storage::part::head>::matrix head{};
   };
   /// Named visit of all parameters, once each, in canonical order. Tables and the usual blocks
   /// start as those of decoders; layers between, which no residual bridges, by their inputs' width.
@@ -347,8 +347,8 @@ struct next_thought : model_defaults {
     on.threads.each(b.batch, [&](index i) {
       std::copy_n(w.written + i * to.length * d + ahead, b.length * d, w.target + i * b.length * d);
     });
-    ops::head_call<T, S> head{rows, d,        vocabulary, w.target, p.head,
-                              T(1), b.labels, w.chunk,    w.losses};
+    ops::head_call<T, linnet::storage::at<S, linnet::storage::part::head>> head{
+        rows, d, vocabulary, w.target, p.head, T(1), b.labels, w.chunk, w.losses};
     head.logits = call.logits;
     head.z_loss = call.z_loss;
     if (dp) {

@@ -54,6 +54,12 @@ struct pick_storage {
       std::type_identity<storage::with_compute<stored, computed>>>::type;
 };
 
+/// The storage of the model of a list.
+template <class... Ps>
+using pick_model_storage =
+    model_storage<std::is_same_v<pick<tie::policy, tie::tied, Ps...>, tie::tied>,
+                  typename pick_storage<Ps...>::type>;
+
 /// The policy inside a wrapper such as encoder<P>, or void if `P` is no such wrapper.
 template <template <class> class Wrapper, class P>
 struct unwrap {
@@ -109,6 +115,11 @@ constexpr bool policies_fit() {
     static_assert(never<Ps...>, "linnet: two embedding:: policies; give one");
   else if constexpr (twice<compute::policy, Ps...>)
     static_assert(never<Ps...>, "linnet: two compute:: policies; give one");
+  else if constexpr (!pick_model_storage<Ps...>::fits)
+    static_assert(
+        never<Ps...>,
+        "linnet::storage::per_role: a tied head reads the embedding's table, which has one "
+        "storage; give storage::embedding<> alone, or tie::untied");
   else
     return true;
   return false;

@@ -55,8 +55,9 @@ struct t5_model : model_defaults {
                               Norm, Tie, Storage, Other>;
   /// This model with another storage type.
   template <class Other>
-  using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
-                                Norm, Tie, Other, Cache>;
+  using with_storage =
+      t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie,
+               typename detail::pick_model_storage<Tie, Other>::type, Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (Raffel et al. 2020).
@@ -66,12 +67,19 @@ struct t5_model : model_defaults {
   using decoder =
       t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, DecoderAttention, Norm, Cache>;
 
+  /// Storage of what the head reads, in a model stored as `S`.
+  template <class S>
+  using head_storage =
+      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
     typename encoder::template params<Form> encoder_stack{};
     typename decoder::template params<Form> decoder_stack{};
-    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+    [[no_unique_address]] std::conditional_t<
+        tied, std::nullptr_t, typename form::at<Form, linnet::storage::part::head>::matrix>
+        head{};
   };
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
@@ -172,8 +180,9 @@ struct t5_model : model_defaults {
   /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
   /// and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const ops::execution& on) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     context<T> target = target_context<T>(b, w, ctx);
     return read<T, S>(p, b, w, ctx, target);
@@ -189,7 +198,7 @@ struct t5_model : model_defaults {
     ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
-    ops::head_call<T, S> head = read<T, S>(p, b, w, ctx, target);
+    ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     head.logits = call.logits;
     head.z_loss = call.z_loss;
@@ -260,7 +269,8 @@ struct t5_model : model_defaults {
     return tied ? T(1 / detail::sqrt(d)) : T(1);
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
     if constexpr (tied)
       return p.embedding;
     else
@@ -286,8 +296,9 @@ struct t5_model : model_defaults {
     return target;
   }
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, context<T>& ctx, context<T>& target) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w, context<T>& ctx,
+                                                 context<T>& target) {
     encode<T, S>(p, b.source, w, ctx);
     const index rows = target.rows();
     target.on.threads.each(rows, [&](index i) {
@@ -406,12 +417,13 @@ constexpr ffn_fault t5_ffn_fault() {
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
-                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
-                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-                        typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
+  using type =
+      t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
+               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
+               pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+               pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+               typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
 };
 /// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>

@@ -198,7 +198,7 @@ std::string first_nonfinite(const weights<M, T>& w) {
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
       look(plain{}, leaf, info.size(), at, "");
     } else {
-      using S = storage_of<M, T>;
+      using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
       look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
       const index scales = info.rows * row_scales<S>(info.columns);
       if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");

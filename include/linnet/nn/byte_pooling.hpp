@@ -314,8 +314,8 @@ struct byte_head {
         std::fill_n(c.labels + i * bytes_per_token, bytes_per_token, ignored);
     });
     forward<T, S>(p, on, tokens, call.states, c);
-    ops::head_call<T, S> head{rows, width,    byte_values, c.y,     p.bytes,
-                              T(1), c.labels, c.chunk,     c.losses};
+    ops::head_call<T, storage::single<S>> head{rows, width,    byte_values, c.y,     p.bytes,
+                                               T(1), c.labels, c.chunk,     c.losses};
     head.logits = call.logits;
     head.z_loss = call.z_loss;
     if (dp) {

@@ -24,10 +24,12 @@ struct fixed_string {
   constexpr operator std::string_view() const { return {text, N - 1}; }
 };
 
-/// A layer with the name that its parameters carry inside a chain.
-template <fixed_string Name, class Layer>
+/// A layer with the name that its parameters carry inside a chain, and the part of the model that
+/// they are for storage::per_role.
+template <fixed_string Name, class Layer, storage::part Part = storage::part::any>
 struct named {
   using layer = Layer;
+  static constexpr storage::part part = Part;
   static constexpr std::string_view name = Name;
 };
 
@@ -56,6 +58,10 @@ constexpr const T& member(const numbered<K, T>& s) {
   return s.value;
 }
 
+/// Parameters of a chain of so many members.
+template <class P, std::size_t Count>
+concept has_members = P::members == Count;
+
 }  // namespace detail
 
 /// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
@@ -69,6 +75,8 @@ struct chain {
   using item = std::tuple_element_t<K, std::tuple<First, Rest...>>;
   template <std::size_t K>
   using at_layer = typename item<K>::layer;
+  template <std::size_t K, class S>
+  using at_storage = storage::at<S, item<K>::part>;
 
  public:
   static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
@@ -84,13 +92,15 @@ struct chain {
 
   template <class Form>
   struct params {
-    linnet::detail::pack<typename First::layer::template params<Form>,
-                         typename Rest::layer::template params<Form>...>
+    linnet::detail::pack<typename First::layer::template params<form::at<Form, First::part>>,
+                         typename Rest::layer::template params<form::at<Form, Rest::part>>...>
         items{};
+    static constexpr std::size_t members = count;
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    visit_from<0>(f, at, p...);
+    if constexpr ((linnet::detail::has_members<P, count> && ...))  // else see visit_pairs()
+      visit_from<0>(f, at, p...);
   }
 
   template <class T>
@@ -166,15 +176,16 @@ struct chain {
   static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
                            cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
-      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
-                                          linnet::detail::member<K>(c.items), ctx, residual);
+      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
+                                                         linnet::detail::member<K>(c.items), ctx,
+                                                         residual);
     } else if constexpr (K + 1 == count) {
-      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
-                                          linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
+                                                         linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, z,
-                                          linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, z,
+                                                         linnet::detail::member<K>(c.items), ctx);
       forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
@@ -183,16 +194,16 @@ struct chain {
                             view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
                             context<T>& ctx) {
     if constexpr (K + 1 == count) {
-      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
-                                           linnet::detail::member<K>(dp.items), x, dy, dx,
-                                           linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template backward<T, at_storage<K, S>>(
+          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
+          linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
       ops::fill(ctx.on, dz.size(), T(0), dz.data());
       backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
-      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
-                                           linnet::detail::member<K>(dp.items), x, dz, dx,
-                                           linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template backward<T, at_storage<K, S>>(
+          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dz, dx,
+          linnet::detail::member<K>(c.items), ctx);
     }
   }
 };

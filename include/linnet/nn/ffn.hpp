@@ -109,7 +109,7 @@ struct activated_linear {
     if constexpr (Projections.plain()) {
       auto one = map::template product<T, S>(p, inner);
       if (c.inner == nullptr) one.finish = ops::activates<A, T>;
-      ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+      ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {one});
     } else {
       map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
     }
@@ -146,8 +146,9 @@ struct gated_layer {
 
   template <class Form>
   struct params {
-    typename wide::template params<Form> gate{}, up{};
-    typename narrow::template params<Form> down{};
+    typename wide::template params<form::at<Form, storage::part::ffn_gate>> gate{};
+    typename wide::template params<form::at<Form, storage::part::ffn_up>> up{};
+    typename narrow::template params<form::at<Form, storage::part::ffn_down>> down{};
   };
   template <class Fn, class... P>
   static constexpr void visit(Fn&& f, const parameter_path& at, P&... p) {
@@ -193,21 +194,20 @@ struct gated_layer {
     const view<T, F> hidden(c.hidden, rows);
     T* const upward = c.up ? c.up : c.hidden;
     if constexpr (Projections.plain()) {
-      auto up = wide::template product<T, S>(p.up, upward);
+      auto up = wide::product(p.up, upward);
       if (c.up == nullptr) {
         up.finish = ops::gates<A, T>;
         up.gate = c.gate;
       }
-      ops::gemm_batch<T, S, 2>(ctx.on, rows, D, x.data(),
-                               {wide::template product<T, S>(p.gate, c.gate), up});
+      ops::gemm_each(ctx.on, rows, D, x.data(), wide::product(p.gate, c.gate), up);
     } else {
-      wide::template forward<T, S>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
-      wide::template forward<T, S>(p.up, x, {upward, rows}, c.up_map, ctx);
+      wide::template forward<T>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
+      wide::template forward<T>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
     if (c.up || !Projections.plain())
       ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.hidden);
-    narrow::template forward<T, S>(p.down, hidden, y, c.down_map, ctx, residual);
+    narrow::template forward<T>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
@@ -217,11 +217,11 @@ struct gated_layer {
     const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows),
         d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
-    narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
+    narrow::template backward<T>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
-    wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
-    wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
+    wide::template backward<T>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
+    wide::template backward<T>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
   }
   static constexpr index flops(const call_shape& e) {
     return 2 * wide::flops(e) + narrow::flops(e);
@@ -241,8 +241,9 @@ struct policy {
 template <activation_kind A>
 struct standard : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
-  using layer = chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>>,
-                      named<"wo", projection<F, D, Bias, Projections>>>;
+  using layer =
+      chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>, storage::part::ffn_up>,
+            named<"wo", projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -290,6 +291,7 @@ struct low_rank : policy {
 /// 2023). After training, collapse() multiplies them into one [D, D] matrix. No biases.
 template <int N, expansion E = expansion{4}>
 struct reparam : policy {
+  using collapsed = linear;  ///< what collapse() makes of it
   static_assert(N == 2 || N == 3, "linnet::ffn::reparam<N, e>: N is 2 or 3 matrices");
   static_assert(E.thousandths > 0, "linnet::ffn::reparam<N, e>: the expansion e must be positive");
 
@@ -297,17 +299,18 @@ struct reparam : policy {
   static constexpr index inner = E.of(D);
   template <index D, bool Three>
   struct make {
-    using type =
-        chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
+    using type = linear_product<named<"w1", linnet::linear<D, inner<D>>>,
+                                named<"w2", linnet::linear<inner<D>, D>>>;
   };
   template <index D>
   struct make<D, true> {
-    using type = chain<named<"w1", linnet::linear<D, inner<D>>>,
-                       named<"w2", linnet::linear<inner<D>, inner<D>>>,
-                       named<"w3", linnet::linear<inner<D>, D>>>;
+    using type = linear_product<named<"w1", linnet::linear<D, inner<D>>>,
+                                named<"w2", linnet::linear<inner<D>, inner<D>>>,
+                                named<"w3", linnet::linear<inner<D>, D>>>;
   };
+  // A chain of one, as that of ffn::linear.
   template <index D, index, bool>
-  using layer = typename make<D, N == 3>::type;
+  using layer = chain<named<"", typename make<D, N == 3>::type>>;
 };
 
 }  // namespace ffn

@@ -8,6 +8,10 @@
 ///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
 ///    number of parameter structs in lockstep (also none, to count at compile time: it is
 ///    constexpr);
+///    One struct may also be that of a counterpart, a layer with the same members whose matrices
+///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
+///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
+///    collapse(), factorise() and unshare() work on every such layer;
 ///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
 ///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
 ///  continues
@@ -100,6 +104,11 @@ void copy_state(typename L::template cache<T>& c, index from, index to, const st
 }
 
 namespace detail {
+/// Parameters of one linear map, as those of linear<> are.
+template <class P>
+concept one_matrix = requires(P& p) {
+  p.weight;
+};
 /// Stands for what visit() calls.
 struct any_parameter {
   template <class... Leaf>

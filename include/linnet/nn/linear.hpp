@@ -37,8 +37,10 @@ struct linear : without_cache {
 
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "weight", weight_info, p.weight...);
-    if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+    if constexpr ((linnet::detail::one_matrix<P> && ...)) {  // else see visit_pairs()
+      f(at / "weight", weight_info, p.weight...);
+      if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+    }
   }
 
   template <class T>
@@ -48,7 +50,7 @@ struct linear : without_cache {
   }
   /// Describes the product into `y`, to be computed alone or together with others of these inputs.
   template <class T, class S>
-  static ops::product<T, S> product(const params<form::packed<T, S>>& p, T* y) {
+  static ops::product<T, storage::single<S>> product(const params<form::packed<T, S>>& p, T* y) {
     if constexpr (Bias)
       return {p.weight, Out, y, p.bias};
     else
@@ -60,7 +62,7 @@ struct linear : without_cache {
                       without_cache::cache<T>&, context<T>& ctx, const T* residual = nullptr) {
     auto one = product<T, S>(p, y.data());
     one.residual = residual;
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+    ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {one});
   }
 
   template <class T, class S>

@@ -101,7 +101,7 @@ namespace form {
 /// Canonical weights: matrices in storage `S`, vectors and position tables in `T`.
 template <class T, class S>
 struct canonical {
-  using matrix = matrix_ref<S>;
+  using matrix = matrix_ref<storage::single<S>>;
   using vector = T*;
 };
 /// Gradients, in the scalar type.
@@ -113,9 +113,35 @@ struct gradient {
 /// Packed weights for kernels: packed panels, and while training also the canonical rows.
 template <class T, class S>
 struct packed {
-  using matrix = ops::packed_matrix<T, S>;
+  using matrix = ops::packed_matrix<T, storage::single<S>>;
   using vector = const T*;
 };
+
+/// The form of a part of the model that has storage of its own, see storage::per_role.
+template <class Form, storage::part P>
+struct part_of {
+  using type = Form;
+};
+template <class T, class S, storage::part P>
+struct part_of<canonical<T, S>, P> {
+  using type = canonical<T, storage::at<S, P>>;
+};
+template <class T, class S, storage::part P>
+struct part_of<packed<T, S>, P> {
+  using type = packed<T, storage::at<S, P>>;
+};
+template <class Form, storage::part P>
+using at = typename part_of<Form, P>::type;
 }  // namespace form
+
+/// A matrix that a layer keeps as others: base + scale F[N - 1] ... F[0]. visit() passes it beside
+/// the matrix itself, see nn/layer.hpp.
+template <class Leaf, std::size_t N>
+struct matrix_expression {
+  Leaf factors[N]{};      ///< the one that is applied first comes first
+  index widths[N + 1]{};  ///< factor k is [widths[k + 1], widths[k]]
+  Leaf base{};            ///< empty for a plain product
+  double scale = 1;
+};
 
 LINNET_NAMESPACE_END

@@ -30,19 +30,40 @@ struct second_factor : linear<Rank, Out, Bias> {
         at, p...);
   }
 };
-/// Two thin factors; see low_rank_linear.
-template <index In, index Out, index Rank, bool Bias>
-struct factors {
-  static_assert(Rank > 0 && Rank <= In && Rank <= Out,
-                "linnet::low_rank_linear: the rank must be positive and at most the smaller width");
-  using type = chain<named<"v", linear<In, Rank>>, named<"u", second_factor<Rank, Out, Bias>>>;
-};
 }  // namespace detail
+
+/// Linear maps one after the other, by name: the one map whose matrix is the product of theirs.
+/// Only the last may have a bias.
+template <class... Maps>
+struct linear_product : chain<Maps...> {
+  using chain<Maps...>::visit;
+  /// Beside the parameters `q` of that one map.
+  template <class F, class P, linnet::detail::one_matrix Q>
+  static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
+    constexpr std::size_t count = sizeof...(Maps);
+    const auto pair = [&]<std::size_t... K>(std::index_sequence<K...>) {
+      using leaf = std::remove_cvref_t<decltype(linnet::detail::member<0>(p.items).weight)>;
+      matrix_expression<leaf, count> w{{linnet::detail::member<K>(p.items).weight...},
+                                       {linear_product::in, Maps::layer::out...}};
+      f(at / "weight", tensor_info{linear_product::out, linear_product::in}, w, q.weight);
+    };
+    pair(std::make_index_sequence<count>{});
+    // A map without a bias has one of zeros, a null pointer, beside one that has it.
+    auto& bias = linnet::detail::member<count - 1>(p.items).bias;
+    constexpr bool there = !std::is_same_v<std::remove_cvref_t<decltype(q.bias)>, std::nullptr_t>;
+    if constexpr (there)
+      f(at / "bias", tensor_info{1, linear_product::out, role::bias}, bias, q.bias);
+  }
+};
 
 /// y[rows, Out] = U (V x) (+ b), U[Out, Rank], V[Rank, In]: Rank (In + Out) numbers instead of
 /// In Out.
 template <index In, index Out, index Rank, bool Bias = false>
-using low_rank_linear = typename detail::factors<In, Out, Rank, Bias>::type;
+struct low_rank_linear : linear_product<named<"v", linear<In, Rank>>,
+                                        named<"u", detail::second_factor<Rank, Out, Bias>>> {
+  static_assert(Rank > 0 && Rank <= In && Rank <= Out,
+                "linnet::low_rank_linear: the rank must be positive and at most the smaller width");
+};
 
 /// Linear map with a low-rank delta (LoRA, Hu et al. 2021, arXiv:2106.09685): y[rows, Out] = W x (+
 /// b) + Alpha / Rank B (A x). W is [Out, In], A [Rank, In], B [Out, Rank]. B starts at zero.
@@ -73,6 +94,16 @@ struct lora_linear {
     };
     second::visit(zero, at / "lora_b", p.lora_b...);
   }
+  /// Beside the parameters `q` of the map with the delta added up.
+  template <class F, class P, linnet::detail::one_matrix Q>
+  static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
+    using leaf = std::remove_cvref_t<decltype(p.whole_matrix.weight)>;
+    matrix_expression<leaf, 2> w{
+        {p.lora_a.weight, p.lora_b.weight}, {In, Rank, Out}, p.whole_matrix.weight, scale};
+    f(at / "weight", whole::weight_info, w, q.weight);
+    if constexpr (Bias)
+      f(at / "bias", tensor_info{1, Out, role::bias}, p.whole_matrix.bias, q.bias);
+  }
 
   template <class T>
   struct cache {
@@ -98,11 +129,11 @@ struct lora_linear {
     first::template forward<T, S>(p.lora_a, x, {c.inner, x.rows()}, none, ctx);
     auto delta = second::template product<T, S>(p.lora_b, y.data());
     delta.alpha = T(scale);
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), Rank, c.inner, {delta});
+    ops::gemm_batch(ctx.on, x.rows(), Rank, c.inner, {delta});
     auto rest = whole::template product<T, S>(p.whole_matrix, y.data());
     rest.accumulate = true;
     rest.residual = residual;
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {rest});
+    ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {rest});
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,

@@ -112,9 +112,19 @@ struct shared_parameters {
                    p.items[l]...);
     Layer::visit(only(true), at / "shared", p.shared...);
   }
+  /// Beside the parameters `q` of as many layers that share nothing.
+  template <class F, class P, class Q>
+  requires(!requires(Q & q) {
+    q.shared;
+  }) static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
+    for (std::size_t l = 0; l < count * times; ++l) {
+      auto layer = of(p, l);
+      Layer::visit(f, at.element(static_cast<index>(l), N), layer, q.items[l]);
+    }
+  }
   /// Parameters of layer `l`.
   template <class P>
-  static auto of(P& p, std::size_t l) {
+  static constexpr auto of(P& p, std::size_t l) {
     auto layer = p.items[l / times];
     Layer::visit(
         [](const parameter_path& where, const tensor_info&, auto& to, const auto& from) {

@@ -235,6 +235,18 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
   on.threads.wait();
 }
 
+/// Products of x[M, K], one after the other; as one batch where all matrices are stored alike.
+template <class T, class First, class... Rest>
+void gemm_each(const execution& on, index m, index k, const T* x, const First& first,
+               const Rest&... rest) {
+  if constexpr ((std::is_same_v<First, Rest> && ...)) {
+    gemm_batch(on, m, k, x, {first, rest...});
+  } else {
+    gemm_batch(on, m, k, x, {first});
+    gemm_each(on, m, k, x, rest...);
+  }
+}
+
 /// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ..., as `e` says: {bias, alpha, accumulate}.
 template <class T, class S>
 void matmul(const execution& on, index m, index n, index k, const T* x,

@@ -23,6 +23,7 @@ using simd::panel_width;
 /// at every instruction-set level and can be inverted exactly.
 template <class T, class S>
 struct packed_matrix {
+  using storage = S;
   using word = typename S::word;
   const word* panels = nullptr;
   const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled

@@ -40,6 +40,7 @@ constexpr index matrix_bytes(index rows, index columns) {
 /// see.
 template <class S>
 struct matrix_ref {
+  using storage = S;
   typename S::value* data = nullptr;  ///< [rows, row_values]
   float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
   float* zeros = nullptr;             ///< likewise where it is centred

@@ -85,7 +85,7 @@ struct coded : policy {
 /// Whether storage `S` keeps codes of this kind.
 template <class S>
 constexpr bool keeps(simd::code kind) {
-  if constexpr (S::per_word > 1)
+  if constexpr (requires { S::code; })
     return S::code == kind;
   else
     return false;

@@ -9,4 +9,5 @@
 #include <linnet/storage/int8.hpp>
 #include <linnet/storage/matrix.hpp>
 #include <linnet/storage/nf4.hpp>
+#include <linnet/storage/per_role.hpp>
 #include <linnet/storage/small_float.hpp>

@@ -93,30 +93,27 @@ struct softmax_attention {
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
     if constexpr (A.cross) {
-      to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
+      to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
       if (!ctx.memory.cached) {
         const view<const T, in> memory(ctx.memory.states, ctx.batch * ctx.memory.length);
         if constexpr (A.projections.plain()) {
-          ops::gemm_batch<T, S, 2>(
-              ctx.on, memory.rows(), in, memory.data(),
-              {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+          ops::gemm_each(ctx.on, memory.rows(), in, memory.data(), to_key::product(p.k, c.k),
+                         to_key::product(p.v, c.v));
         } else {
-          to_key::template forward<T, S>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
-          to_key::template forward<T, S>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
+          to_key::template forward<T>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
+          to_key::template forward<T>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
         }
         if (cached)
           linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory.length, true, c.k, c.v);
       }
     } else {
       if constexpr (A.projections.plain()) {
-        ops::gemm_batch<T, S, 3>(
-            ctx.on, rows, in, x.data(),
-            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
-             to_key::template product<T, S>(p.v, c.v)});
+        ops::gemm_each(ctx.on, rows, in, x.data(), to_query::product(p.q, c.q),
+                       to_key::product(p.k, c.k), to_key::product(p.v, c.v));
       } else {
-        to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
-        to_key::template forward<T, S>(p.k, x, {c.k, rows}, c.inner.k, ctx);
-        to_key::template forward<T, S>(p.v, x, {c.v, rows}, c.inner.v, ctx);
+        to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
+        to_key::template forward<T>(p.k, x, {c.k, rows}, c.inner.k, ctx);
+        to_key::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
       if constexpr (A.rope != rope_pairing::none)
         ctx.on.threads.each(rows, [&](index row) {
@@ -138,7 +135,7 @@ struct softmax_attention {
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
-    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
+    to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
   template <class T, class S>
@@ -149,7 +146,7 @@ struct softmax_attention {
     const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
     const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
     ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
-    to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
+    to_output::template backward<T>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
     ops::fill(ctx.on, dq.size(), T(0), dq.data());
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
     ops::fill(ctx.on, dk.size(), T(0), dk.data());
@@ -166,11 +163,11 @@ struct softmax_attention {
           for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
         }
       });
-    to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
+    to_query::template backward<T>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
     const view<const T, in> source(A.cross ? ctx.memory.states : x.data(), key_rows);
     const view<T, in> d_source(A.cross ? ctx.memory.d_states : dx.data(), key_rows);
-    to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
+    to_key::template backward<T>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
+    to_key::template backward<T>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
   }
 
   /// Copies the keys and values of one sequence to another.

@@ -106,12 +106,10 @@ struct linear : policy {
                         cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
       const index rows = x.rows();
-      ops::gemm_batch<T, S, 3>(
-          ctx.on, rows, in, x.data(),
-          {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
-           to_key::template product<T, S>(p.v, c.v)});
+      ops::gemm_each(ctx.on, rows, in, x.data(), to_query::product(p.q, c.q),
+                     to_key::product(p.k, c.k), to_key::product(p.v, c.v));
       ops::linear_attention<FeatureMap>(ctx.on, call(c, ctx));
-      to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
+      to_output::template forward<T>(p.o, {c.mixed, rows}, y, none, ctx);
     }
 
     template <class T, class S>
@@ -123,13 +121,13 @@ struct linear : policy {
       const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
       const view<T, kv> dk(c.dk, rows), dv(c.dv, rows);
       ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
-      to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
+      to_output::template backward<T>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
       ops::linear_attention_backward<FeatureMap>(
           ctx.on, call(c, ctx),
           ops::linear_attention_gradient<T>{d_mixed.data(), dq.data(), dk.data(), dv.data()});
-      to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
-      to_key::template backward<T, S>(p.k, dp.k, x, dk, dx, none, ctx);
-      to_key::template backward<T, S>(p.v, dp.v, x, dv, dx, none, ctx);
+      to_query::template backward<T>(p.q, dp.q, x, dq, dx, none, ctx);
+      to_key::template backward<T>(p.k, dp.k, x, dk, dx, none, ctx);
+      to_key::template backward<T>(p.v, dp.v, x, dv, dx, none, ctx);
     }
 
     /// Numbers in the state of one sequence, whatever its length.

@@ -46,8 +46,10 @@ struct longformer : policy {
 
     template <class Form>
     struct global_params {
-      typename projections::to_query::template params<Form> q{};
-      typename projections::to_key::template params<Form> k{}, v{};
+      typename projections::to_query::template params<form::at<Form, storage::part::attention_q>>
+          q{};
+      typename projections::to_key::template params<form::at<Form, storage::part::attention_k>> k{};
+      typename projections::to_key::template params<form::at<Form, storage::part::attention_v>> v{};
     };
     template <class Form>
     struct params : projections::template params<Form> {
@@ -116,11 +118,10 @@ struct longformer : policy {
         ctx.on.threads.each(ctx.batch * g, [&](index i) {
           std::copy_n(x.row(i / g * ctx.length + i % g), in, c.x + i * in);
         });
-        ops::gemm_batch<T, S, 1>(ctx.on, ctx.batch * g, in, c.x,
-                                 {projections::to_query::template product<T, S>(p.all.q, c.q)});
-        ops::gemm_batch<T, S, 2>(ctx.on, x.rows(), in, x.data(),
-                                 {projections::to_key::template product<T, S>(p.all.k, c.k),
-                                  projections::to_key::template product<T, S>(p.all.v, c.v)});
+        ops::gemm_each(ctx.on, ctx.batch * g, in, c.x,
+                       projections::to_query::product(p.all.q, c.q));
+        ops::gemm_each(ctx.on, x.rows(), in, x.data(), projections::to_key::product(p.all.k, c.k),
+                       projections::to_key::product(p.all.v, c.v));
         rotate_global(c.q, c.k, ctx, false);
         ops::attention(ctx.on, call(c, ctx));
       }
@@ -278,10 +279,10 @@ struct longformer : policy {
           ctx.on, call(c, ctx),
           {c.d_mixed, c.dq, c.dk, c.dv, nullptr, A.relative ? ctx.bias.d_lines : nullptr});
       rotate_global(c.dq, c.dk, ctx, true);
-      projections::to_query::template backward<T, S>(p.q, dp.q, {c.x, first}, {c.dq, first},
-                                                     {c.dx, first}, none, ctx);
-      projections::to_key::template backward<T, S>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
-      projections::to_key::template backward<T, S>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
+      projections::to_query::template backward<T>(p.q, dp.q, {c.x, first}, {c.dq, first},
+                                                  {c.dx, first}, none, ctx);
+      projections::to_key::template backward<T>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
+      projections::to_key::template backward<T>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
       ctx.on.threads.each(first, [&](index i) {
         T* const to = dx.row(i / g * ctx.length + i % g);
         for (index j = 0; j < in; ++j) to[j] += c.dx[i * in + j];

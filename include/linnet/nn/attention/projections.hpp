@@ -33,12 +33,13 @@ struct attention_projections {
 
   template <class Form>
   struct params {
-    typename to_query::template params<Form> q{};
-    [[no_unique_address]] std::conditional_t<SharedKey, std::nullptr_t,
-                                             typename to_key::template params<Form>>
+    typename to_query::template params<form::at<Form, storage::part::attention_q>> q{};
+    [[no_unique_address]] std::conditional_t<
+        SharedKey, std::nullptr_t,
+        typename to_key::template params<form::at<Form, storage::part::attention_k>>>
         k{};
-    typename to_key::template params<Form> v{};
-    typename to_output::template params<Form> o{};
+    typename to_key::template params<form::at<Form, storage::part::attention_v>> v{};
+    typename to_output::template params<form::at<Form, storage::part::attention_o>> o{};
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
@@ -110,21 +111,18 @@ struct attention_projections {
   template <class T, class S, class P>
   static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
     if constexpr (SharedKey)
-      ops::gemm_batch<T, S, 2>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.v, b.v)});
+      ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
+                     to_key::product(p.v, b.v));
     else
-      ops::gemm_batch<T, S, 3>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.k, b.k),
-           to_key::template product<T, S>(p.v, b.v)});
+      ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
+                     to_key::product(p.k, b.k), to_key::product(p.v, b.v));
     rotate(b.q, b.k, ctx, false);
   }
   /// mixed -> y
   template <class T, class S, class P>
   static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
     without_cache::cache<T> none;
-    to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
+    to_output::template forward<T>(p.o, {b.mixed, y.rows()}, y, none, ctx);
   }
   /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
   template <class T, class S, class P, class D>
@@ -133,8 +131,7 @@ struct attention_projections {
     without_cache::cache<T> none;
     const index rows = dy.rows();
     ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
-    to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
-                                       ctx);
+    to_output::template backward<T>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none, ctx);
     ops::fill(ctx.on, rows * n, T(0), b.dq);
     if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
     ops::fill(ctx.on, rows * kv, T(0), b.dv);
@@ -146,10 +143,10 @@ struct attention_projections {
     without_cache::cache<T> none;
     const index rows = x.rows();
     rotate(b.dq, b.dk, ctx, true);
-    to_query::template backward<T, S>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
+    to_query::template backward<T>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
     if constexpr (!SharedKey)
-      to_key::template backward<T, S>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
+      to_key::template backward<T>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
+    to_key::template backward<T>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
   }
 
   /// Floating-point operations of the projections.
