@@ -88,7 +88,7 @@ class tensor_block {
   /// Takes over the block of another object, which becomes invalid.
   tensor_block(tensor_block&& other) noexcept
       : memory_(std::move(other.memory_)),
-        values_(std::exchange(other.values_, nullptr)),
+        values_(std::exchange(other.values_, {})),
         tree_(std::exchange(other.tree_, tree_type{})),
         failure_(std::move(other.failure_)),
         failed_(other.failed_),
@@ -97,7 +97,7 @@ class tensor_block {
   tensor_block& operator=(tensor_block&& other) noexcept {
     if (this == &other) return *this;
     memory_ = std::move(other.memory_);
-    values_ = std::exchange(other.values_, nullptr);
+    values_ = std::exchange(other.values_, {});
     tree_ = std::exchange(other.tree_, tree_type{});
     failure_ = std::move(other.failure_);
     failed_ = other.failed_;
@@ -105,7 +105,7 @@ class tensor_block {
     return *this;
   }
   /// Whether values are there: the allocation succeeded, and so did whatever filled it.
-  bool valid() const { return values_ != nullptr; }
+  bool valid() const { return values_.data() != nullptr; }
   /// Why valid() is false: errc::out_of_memory, the error of the function that should have made the
   /// values, or errc::invalid after a move.
   linnet::error error() const {
@@ -117,7 +117,7 @@ class tensor_block {
   /// Marks the values as unusable: valid() is false from now on, and error() returns `why`.
   void fail(linnet::error why) {
     memory_ = {};
-    values_ = nullptr;
+    values_ = {};
     tree_ = {};
     failure_ = std::move(why);
     failed_ = true;
@@ -137,18 +137,16 @@ class tensor_block {
     M::visit(f, parameter_path{}, tree_);
   }
   /// The whole block as bytes.
-  void* data() const { return values_; }
+  void* data() const { return values_.data(); }
   /// @copydoc data()
-  std::span<std::byte> block() const {
-    return {values_, static_cast<std::size_t>(valid() ? bytes() : 0)};
-  }
+  std::span<std::byte> block() const { return values_; }
 
  protected:
   /// Values in bytes() bytes of a block, `offset` behind its first byte; both are aligned.
   tensor_block(memory_block memory, index offset) : memory_(std::move(memory)) {
     if (!memory_.data()) return;
-    values_ = static_cast<std::byte*>(memory_.data()) + offset;
-    arena all(values_, bytes());
+    values_ = {static_cast<std::byte*>(memory_.data()) + offset, static_cast<std::size_t>(bytes())};
+    arena all(values_.data(), bytes());
     place_all(all, tree_);
   }
 
@@ -161,7 +159,7 @@ class tensor_block {
   }
 
   memory_block memory_;
-  std::byte* values_ = nullptr;
+  std::span<std::byte> values_;
   tree_type tree_{};
   linnet::error failure_{};
   bool failed_ = false;
