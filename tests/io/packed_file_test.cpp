@@ -79,6 +79,14 @@ std::string saved(const ln::packed<M, T>& p) {
   LINNET_REQUIRE_OK(ln::save_packed(p, folder.path("w")));
   return contents(folder.path("w"));
 }
+// Bytes that would be gone before they are read.
+template <class Bytes>
+constexpr bool viewed_from = requires(Bytes (&bytes)()) {
+  ln::view_packed<model>(bytes());
+};
+static_assert(viewed_from<std::span<const std::byte>> && viewed_from<ln::file_bytes&>);
+static_assert(!viewed_from<std::vector<std::byte>> && !viewed_from<ln::file_bytes>);
+
 std::string message(const auto& r) { return r ? std::string("none") : r.error().message(); }
 
 }  // namespace
