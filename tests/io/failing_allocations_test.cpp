@@ -359,6 +359,14 @@ BOOST_AUTO_TEST_CASE(scoring) {
       for (std::size_t i = 0; i < scores.size(); ++i)
         BOOST_TEST(scores[i].log_probability == more[i].log_probability);
     }
+    {  // a text that could not begin is not the one before
+      auto scorer = open();
+      BOOST_REQUIRE(scorer.begin(given, {}));
+      fail_allocation(0, true);
+      const bool begun = scorer.begin(rest, std::span(more).first(4));
+      BOOST_TEST((stop_failing() && !begun && scorer.lacks_memory()));
+      BOOST_TEST((!scorer.score(rest, more) && !scorer.lacks_memory()));
+    }
     const auto encode = [](std::string_view t) {
       std::vector<token> ids;
       for (const char c : t) ids.push_back(c % 11);
